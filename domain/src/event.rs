@@ -1,0 +1,107 @@
+//! Events and what is sold in them.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use crate::{EventId, Money, SectionId};
+
+/// Whether an event takes place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EventState {
+    /// It is planned.
+    Announced,
+    /// It will not take place, or was taken off the list.
+    Cancelled,
+}
+
+/// An event as box-office keeps it and tells it to the other services.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Event {
+    /// Its id; its sale has the same.
+    pub id: EventId,
+    /// Grows with every change; a reader ignores a version it has passed.
+    pub version: i64,
+    /// Its name.
+    pub name: String,
+    /// When it starts.
+    pub date: DateTime<Utc>,
+    /// The sum of its sections' capacities.
+    pub capacity: u32,
+    /// Free text.
+    pub description: String,
+    /// Such as `concert`; empty when unknown.
+    pub category: String,
+    /// Where; empty when unknown.
+    pub venue: String,
+    /// Empty when unknown.
+    pub city: String,
+    /// ISO 3166 two letters; empty when unknown.
+    pub country: String,
+    /// IANA time zone in which people read `date`.
+    pub time_zone: String,
+    /// Whether it takes place.
+    pub state: EventState,
+    /// How many live tickets one account may have.
+    pub max_tickets_per_account: u32,
+    /// How long before the start a reminder is sent; `None` sends none.
+    pub reminder_before_seconds: Option<u32>,
+    /// What is sold.
+    pub sections: Vec<Section>,
+}
+
+/// A part of the house with one price.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Section {
+    /// Its id.
+    pub id: SectionId,
+    /// Its name, unique in the event.
+    pub name: String,
+    /// Whether places have a row and a number. General admission has not.
+    pub numbered: bool,
+    /// How many seats.
+    pub capacity: u32,
+    /// Rows of a numbered section.
+    pub rows: Option<u32>,
+    /// Seats in each row of a numbered section.
+    pub seats_per_row: Option<u32>,
+    /// What a seat costs.
+    pub tier: Tier,
+}
+
+/// A named price.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Tier {
+    /// Such as `Standard`.
+    pub name: String,
+    /// The price of one ticket; zero is free.
+    pub price: Money,
+}
+
+/// The label of row `index` (from 0): A … Z, AA, AB, ….
+#[must_use]
+pub fn row_label(index: u32) -> String {
+    let mut label = Vec::new();
+    let mut rest = index;
+    loop {
+        let letter = u8::try_from(rest % 26).expect("a remainder of 26 fits in a byte");
+        label.push(b'A' + letter);
+        if rest < 26 {
+            break;
+        }
+        rest = rest / 26 - 1;
+    }
+    label.reverse();
+    String::from_utf8(label).expect("only ASCII letters were pushed")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_lettered_like_a_house() {
+        let labels: Vec<_> = [0, 1, 25, 26, 27, 701, 702].map(row_label).into();
+        assert_eq!(labels, ["A", "B", "Z", "AA", "AB", "ZZ", "AAA"]);
+    }
+}

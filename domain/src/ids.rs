@@ -1,0 +1,81 @@
+//! Identifiers. Each is its own type, so that a seat can't be passed where an event belongs.
+
+use std::fmt;
+use std::str::FromStr;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use uuid::{NoContext, Timestamp, Uuid};
+
+macro_rules! integer_id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(pub i64);
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = std::num::ParseIntError;
+
+            fn from_str(text: &str) -> Result<Self, Self::Err> {
+                text.parse().map(Self)
+            }
+        }
+    };
+}
+
+integer_id! {
+    /// An event, and its sale: a sale has the id of its event.
+    EventId
+}
+integer_id! {
+    /// A person's account.
+    AccountId
+}
+integer_id! {
+    /// A section of one event.
+    SectionId
+}
+integer_id! {
+    /// A seat of one section; a general-admission place is one too.
+    SeatId
+}
+integer_id! {
+    /// The number that decides the order in one sale's queue, from 1.
+    Place
+}
+
+/// A booking. A UUID version 7, made by admission when it accepts the request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct BookingId(pub Uuid);
+
+impl BookingId {
+    /// A new id for a booking accepted at `now`.
+    #[must_use]
+    pub fn new(now: DateTime<Utc>) -> Self {
+        let seconds = u64::try_from(now.timestamp()).unwrap_or(0);
+        let stamp = Timestamp::from_unix(NoContext, seconds, now.timestamp_subsec_nanos());
+        Self(Uuid::new_v7(stamp))
+    }
+}
+
+impl fmt::Display for BookingId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for BookingId {
+    type Err = uuid::Error;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.parse().map(Self)
+    }
+}

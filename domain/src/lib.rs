@@ -1,0 +1,18 @@
+//! The words and rules every part of Onsale shares: ids, money, the clock, states and their
+//! transitions, message contracts and token claims. No I/O and no async.
+
+pub mod account;
+pub mod booking;
+pub mod clock;
+pub mod event;
+pub mod ids;
+pub mod limits;
+pub mod message;
+pub mod money;
+pub mod payment;
+pub mod queue;
+pub mod sale;
+pub mod token;
+
+pub use ids::{AccountId, BookingId, EventId, Place, SeatId, SectionId};
+pub use money::{Currency, Money};

@@ -1,0 +1,237 @@
+//! What services tell each other over RabbitMQ. Commands are imperative and go to one service;
+//! events are past tense, carry a version, and go to whoever binds a queue to them.
+//!
+//! Every message may arrive more than once and out of order; what a receiver does with it must
+//! not depend on either.
+
+use chrono::{DateTime, Utc};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::booking::{BookingFacts, BookingState, RejectReason, TicketFacts, Wish};
+use crate::event::Event;
+use crate::payment::VoidReason;
+use crate::sale::SaleSettings;
+use crate::{AccountId, BookingId, EventId, Money};
+
+/// A message: a name, which is also its routing key, and a JSON body.
+pub trait Message: Serialize + DeserializeOwned + Send + Sync + 'static {
+    /// The name, such as `hold.placed.v1`.
+    const NAME: &'static str;
+}
+
+macro_rules! message {
+    ($type:ty, $name:literal) => {
+        impl Message for $type {
+            const NAME: &'static str = $name;
+        }
+    };
+}
+
+// Commands to the booking worker.
+
+/// Hold seats for a request that admission accepted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlaceHold {
+    /// The id admission gave it.
+    pub booking_id: BookingId,
+    /// The event.
+    pub event_id: EventId,
+    /// The buyer.
+    pub account_id: AccountId,
+    /// What is asked for.
+    pub wish: Wish,
+    /// When admission accepted it.
+    pub accepted_at: DateTime<Utc>,
+    /// The admission node that waits for the outcome.
+    pub reply_to: String,
+}
+message!(PlaceHold, "booking.place-hold");
+
+/// Give a booking up.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CancelBooking {
+    /// The booking.
+    pub booking_id: BookingId,
+    /// Its event.
+    pub event_id: EventId,
+    /// Who asked; already found to be the owner or staff.
+    pub asked_by: AccountId,
+    /// The admission node that waits for the outcome.
+    pub reply_to: String,
+}
+message!(CancelBooking, "booking.cancel");
+
+/// What became of a [`PlaceHold`] or a [`CancelBooking`], told to the admission node that waits.
+/// Sent once, not kept: a node that misses it answers 202, and the buyer reads the booking.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BookingOutcome {
+    /// The booking.
+    pub booking_id: BookingId,
+    /// What became of it.
+    pub outcome: Outcome,
+}
+message!(BookingOutcome, "booking.outcome");
+
+/// What became of a command.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// Seats are held.
+    Held(BookingFacts),
+    /// No seats were given.
+    Rejected(RejectReason),
+    /// Nothing was due, so the tickets exist already.
+    Confirmed(BookingFacts),
+    /// The cancellation is done, or certain to be.
+    Cancelled,
+    /// The booking's state does not allow the command.
+    Refused(BookingState),
+}
+
+// Events of the booking worker.
+
+/// Seats are set aside; a payment is due.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HoldPlaced {
+    /// The booking.
+    pub booking: BookingFacts,
+}
+message!(HoldPlaced, "hold.placed.v1");
+
+/// Tickets exist: capture what is due.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BookingConfirmed {
+    /// The booking.
+    pub booking: BookingFacts,
+    /// Its tickets.
+    pub tickets: Vec<TicketFacts>,
+}
+message!(BookingConfirmed, "booking.confirmed.v1");
+
+/// A confirmed booking is paid, or free: send the tickets.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BookingPaid {
+    /// The booking.
+    pub booking: BookingFacts,
+    /// Its tickets.
+    pub tickets: Vec<TicketFacts>,
+}
+message!(BookingPaid, "booking.paid.v1");
+
+/// A hold ended unpaid.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BookingExpired {
+    /// The booking.
+    pub booking: BookingFacts,
+}
+message!(BookingExpired, "booking.expired.v1");
+
+/// A booking was given up. What was captured for it is to be refunded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BookingCancelled {
+    /// The booking.
+    pub booking: BookingFacts,
+    /// Whether it had tickets.
+    pub was_confirmed: bool,
+}
+message!(BookingCancelled, "booking.cancelled.v1");
+
+/// Command to the payment worker: make sure that no payment for this booking can come, and say
+/// how it ended with [`PaymentVoided`] or [`PaymentAuthorised`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VoidPayment {
+    /// The booking.
+    pub booking_id: BookingId,
+    /// Why.
+    pub reason: VoidReason,
+}
+message!(VoidPayment, "payment.void");
+
+// Events of the payment worker.
+
+/// The buyer authorised; or was found to have when a void was asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PaymentAuthorised {
+    /// The booking.
+    pub booking_id: BookingId,
+    /// What is reserved.
+    pub amount: Money,
+}
+message!(PaymentAuthorised, "payment.authorised.v1");
+
+/// The money is taken.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PaymentCaptured {
+    /// The booking.
+    pub booking_id: BookingId,
+    /// What was taken.
+    pub amount: Money,
+}
+message!(PaymentCaptured, "payment.captured.v1");
+
+/// No money was taken, and none can be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PaymentVoided {
+    /// The booking.
+    pub booking_id: BookingId,
+}
+message!(PaymentVoided, "payment.voided.v1");
+
+/// The capture of a confirmed booking is finally impossible.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PaymentFailed {
+    /// The booking.
+    pub booking_id: BookingId,
+    /// Stripe's word for it.
+    pub reason: String,
+}
+message!(PaymentFailed, "payment.failed.v1");
+
+/// A refund is on its way back to the buyer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefundSucceeded {
+    /// The booking.
+    pub booking_id: BookingId,
+    /// The event.
+    pub event_id: EventId,
+    /// The buyer.
+    pub account_id: AccountId,
+    /// What is refunded.
+    pub amount: Money,
+}
+message!(RefundSucceeded, "refund.succeeded.v1");
+
+// Events of box-office.
+
+/// An event was created, changed or cancelled.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EventChanged {
+    /// The event as it is now.
+    pub event: Event,
+}
+message!(EventChanged, "event.changed.v1");
+
+/// A sale's settings changed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SaleChanged {
+    /// The settings as they are now.
+    pub sale: SaleSettings,
+}
+message!(SaleChanged, "sale.changed.v1");
+
+/// An account was made, or its contact data changed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AccountChanged {
+    /// The account.
+    pub account_id: AccountId,
+    /// Grows with every change.
+    pub version: i64,
+    /// Where mail goes.
+    pub email: String,
+    /// What to call the person; empty when unknown.
+    pub name: String,
+    /// Where SMS go, in E.164.
+    pub phone: Option<String>,
+}
+message!(AccountChanged, "account.changed.v1");

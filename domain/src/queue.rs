@@ -1,0 +1,320 @@
+//! The queue of one sale: what waiting-room and admission share through Redis, and what a buyer
+//! is told.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use crate::sale::SaleState;
+use crate::{EventId, Place};
+
+/// The names of one sale's keys. All carry the hash tag `{sale:ID}`, so that one script may use
+/// them together in a Redis Cluster. In brackets: type, and who writes.
+#[derive(Debug, Clone)]
+pub struct SaleKeys {
+    prefix: String,
+}
+
+impl SaleKeys {
+    /// The keys of `event_id`'s sale in `namespace`.
+    #[must_use]
+    pub fn new(namespace: &str, event_id: EventId) -> Self {
+        Self { prefix: format!("{namespace}:{{sale:{event_id}}}") }
+    }
+
+    /// The highest place given [integer, waiting-room].
+    #[must_use]
+    pub fn joined(&self) -> String {
+        format!("{}:joined", self.prefix)
+    }
+
+    /// Account → place [hash; waiting-room].
+    #[must_use]
+    pub fn places(&self) -> String {
+        format!("{}:places", self.prefix)
+    }
+
+    /// Bit n is set when place n has left [bitmap, waiting-room].
+    #[must_use]
+    pub fn left(&self) -> String {
+        format!("{}:left", self.prefix)
+    }
+
+    /// How many places have left: `all`, and `waiting` of those the cursor has not reached
+    /// [hash; waiting-room, and admission's release leader].
+    #[must_use]
+    pub fn left_counts(&self) -> String {
+        format!("{}:left-counts", self.prefix)
+    }
+
+    /// Places up to it have been called [integer, admission].
+    #[must_use]
+    pub fn cursor(&self) -> String {
+        format!("{}:cursor", self.prefix)
+    }
+
+    /// `cursor:time` of each call whose claim window runs, time in milliseconds [sorted set by
+    /// cursor, admission].
+    #[must_use]
+    pub fn calls(&self) -> String {
+        format!("{}:calls", self.prefix)
+    }
+
+    /// Places up to it had their claim window go by [integer, admission].
+    #[must_use]
+    pub fn missed_below(&self) -> String {
+        format!("{}:missed-below", self.prefix)
+    }
+
+    /// Place → the pass claimed with it: its id, when it was issued, when it ends (both Unix
+    /// seconds), and whether it was given back [hash, admission].
+    #[must_use]
+    pub fn passes(&self) -> String {
+        format!("{}:passes", self.prefix)
+    }
+
+    /// Bit n is set when place n has claimed its pass [bitmap, admission].
+    #[must_use]
+    pub fn claimed(&self) -> String {
+        format!("{}:claimed", self.prefix)
+    }
+
+    /// Places with a running pass, by its end in milliseconds [sorted set, admission].
+    #[must_use]
+    pub fn shopping(&self) -> String {
+        format!("{}:shopping", self.prefix)
+    }
+
+    /// Places that claimed in the last minute, by time in milliseconds [sorted set, admission].
+    #[must_use]
+    pub fn claims(&self) -> String {
+        format!("{}:claims", self.prefix)
+    }
+
+    /// The highest epoch of a release leader that has acted on the sale: one with a lower epoch
+    /// has been replaced [integer, admission's release leader].
+    #[must_use]
+    pub fn fence(&self) -> String {
+        format!("{}:fence", self.prefix)
+    }
+
+    /// The [`Snapshot`] as JSON [string, admission's release leader].
+    #[must_use]
+    pub fn snapshot(&self) -> String {
+        format!("{}:snapshot", self.prefix)
+    }
+}
+
+/// The names of the keys that are not of one sale. They share the hash tag `{release}`.
+#[derive(Debug, Clone)]
+pub struct SharedKeys {
+    prefix: String,
+}
+
+impl SharedKeys {
+    /// The keys of `namespace`.
+    #[must_use]
+    pub fn new(namespace: &str) -> Self {
+        Self { prefix: format!("{namespace}:{{release}}") }
+    }
+
+    /// The node that releases places, while its lease runs [string, admission].
+    #[must_use]
+    pub fn leader(&self) -> String {
+        format!("{}:leader", self.prefix)
+    }
+
+    /// The epoch of the last leader: each has a higher one [integer, admission].
+    #[must_use]
+    pub fn epoch(&self) -> String {
+        format!("{}:epoch", self.prefix)
+    }
+
+    /// Sales whose idle line somebody has joined [set; waiting-room adds, the leader takes].
+    #[must_use]
+    pub fn woken(&self) -> String {
+        format!("{}:woken", self.prefix)
+    }
+
+    /// Passes that were revoked or given back: `jti` and `exp` (Unix seconds) [stream,
+    /// admission].
+    #[must_use]
+    pub fn revoked(&self) -> String {
+        format!("{}:revoked", self.prefix)
+    }
+}
+
+/// The shared state of a queue, the same for everyone who waits.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// The sale.
+    pub event_id: EventId,
+    /// Grows with every snapshot that differs from the one before.
+    pub seq: i64,
+    /// When it was taken.
+    pub at: DateTime<Utc>,
+    /// Where the sale stands.
+    pub state: SaleState,
+    /// What the operator tells everyone.
+    pub message: String,
+    /// Calls per minute, as set.
+    pub rate_per_minute: u32,
+    /// The highest place given.
+    pub joined: Place,
+    /// Places up to it have been called.
+    pub cursor: Place,
+    /// Places up to it had their claim window go by.
+    pub missed_below: Place,
+    /// How many places have left in all: it changes whenever the left places do.
+    pub left: i64,
+    /// How many wait to be called.
+    pub waiting: i64,
+    /// How many hold a pass.
+    pub shopping: i64,
+    /// Most who may.
+    pub shopper_cap: u32,
+    /// Claims in the last 60 s.
+    pub claimed_last_minute: i64,
+    /// Seats that are neither held nor sold; `None` until known.
+    pub available: Option<i64>,
+    /// When queue tokens end that are signed now, as Unix seconds.
+    pub tokens_expire_at: i64,
+    /// When to ask for the snapshot again, in milliseconds.
+    pub poll_after_ms: u32,
+}
+
+/// Where one holder of a queue token stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PlaceState {
+    /// Not called yet.
+    Waiting,
+    /// Called: claim the pass.
+    Ready,
+    /// The pass was claimed.
+    Claimed,
+    /// Called, but the claim window went by.
+    Missed,
+    /// Left the queue.
+    Left,
+}
+
+impl Snapshot {
+    /// Where `place` stands, as far as the snapshot can tell: one that was called may have been
+    /// claimed since.
+    #[must_use]
+    pub fn state_of(&self, place: Place) -> PlaceState {
+        if place > self.cursor {
+            PlaceState::Waiting
+        } else if place > self.missed_below {
+            PlaceState::Ready
+        } else {
+            PlaceState::Missed
+        }
+    }
+
+    /// Whether nothing moves until somebody joins: nobody waits, shops, or may still claim.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.waiting == 0 && self.shopping == 0 && self.missed_below >= self.cursor
+    }
+
+    /// How long until somebody with `ahead` present places before theirs is called; `None` while
+    /// nobody is called.
+    ///
+    /// The median assumes that everyone ahead stays and is called at the pace of now: the set
+    /// rate, or that of the last minute's claims while every slot for shoppers is taken. The p90
+    /// allows for a pace a third lower.
+    #[must_use]
+    pub fn eta(&self, ahead: i64) -> Option<Eta> {
+        const SLOWER: f64 = 1.5;
+        const TICKS_SECONDS: f64 = 0.5;
+        let pace = self.pace_per_minute()?;
+        #[expect(clippy::cast_precision_loss, reason = "an estimate")]
+        let seconds = (ahead.max(0) + 1) as f64 * 60.0 / pace;
+        let tenths = |value: f64| (value * 10.0).round() / 10.0;
+        Some(Eta { p50: tenths(seconds), p90: tenths(seconds * SLOWER + TICKS_SECONDS) })
+    }
+
+    fn pace_per_minute(&self) -> Option<f64> {
+        if self.state != SaleState::Open || self.rate_per_minute == 0 {
+            return None;
+        }
+        let is_full = self.shopping >= i64::from(self.shopper_cap);
+        let claims = u32::try_from(self.claimed_last_minute.max(1)).unwrap_or(u32::MAX);
+        let pace =
+            if is_full { claims.min(self.rate_per_minute) } else { self.rate_per_minute };
+        Some(f64::from(pace))
+    }
+}
+
+/// How long until a place is called, in seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Eta {
+    /// As likely sooner as later.
+    pub p50: f64,
+    /// Later in one case of ten.
+    pub p90: f64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn snapshot() -> Snapshot {
+        Snapshot {
+            event_id: EventId(1),
+            seq: 1,
+            at: DateTime::UNIX_EPOCH,
+            state: SaleState::Open,
+            message: String::new(),
+            rate_per_minute: 600,
+            joined: Place(100),
+            cursor: Place(20),
+            missed_below: Place(10),
+            left: 0,
+            waiting: 80,
+            shopping: 5,
+            shopper_cap: 10,
+            claimed_last_minute: 60,
+            available: None,
+            tokens_expire_at: 0,
+            poll_after_ms: 1000,
+        }
+    }
+
+    #[test]
+    fn a_place_waits_is_ready_and_is_missed_as_the_cursor_passes() {
+        let states = [10, 11, 20, 21].map(|place| snapshot().state_of(Place(place)));
+        use PlaceState::{Missed, Ready, Waiting};
+        assert_eq!(states, [Missed, Ready, Ready, Waiting]);
+    }
+
+    #[test]
+    fn the_estimate_follows_the_rate_and_when_full_the_claims() {
+        let open = snapshot();
+        let full = Snapshot { shopping: 10, ..snapshot() };
+        assert_eq!(open.eta(599).map(|eta| eta.p50), Some(60.0));
+        assert_eq!(full.eta(599).map(|eta| eta.p50), Some(600.0));
+        assert!(open.eta(599).is_some_and(|eta| eta.p90 > eta.p50));
+    }
+
+    #[test]
+    fn there_is_no_estimate_while_nobody_is_called() {
+        let paused = Snapshot { state: SaleState::Paused, ..snapshot() };
+        let stopped = Snapshot { rate_per_minute: 0, ..snapshot() };
+        assert_eq!((paused.eta(1), stopped.eta(1)), (None, None));
+    }
+
+    #[test]
+    fn a_line_is_idle_only_when_no_claim_can_come() {
+        let empty = Snapshot { waiting: 0, shopping: 0, ..snapshot() };
+        assert!(!empty.is_idle());
+        assert!(Snapshot { missed_below: empty.cursor, ..empty }.is_idle());
+    }
+
+    #[test]
+    fn keys_of_a_sale_share_its_hash_tag() {
+        let keys = SaleKeys::new("onsale", EventId(7));
+        assert_eq!(keys.left_counts(), "onsale:{sale:7}:left-counts");
+    }
+}

@@ -1,0 +1,164 @@
+//! The sale of one event: what the operator sets, and the state that follows from it.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use serde::{Deserialize, Serialize};
+
+use crate::EventId;
+
+/// What an operator sets. Box-office owns it; admission follows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SaleSettings {
+    /// The event sold.
+    pub event_id: EventId,
+    /// Grows with every change; a reader ignores a version it has passed.
+    pub version: i64,
+    /// When calling starts.
+    pub opens_at: DateTime<Utc>,
+    /// When calling and booking end; `None`: when closed by hand.
+    pub closes_at: Option<DateTime<Utc>>,
+    /// How long before the opening people may join.
+    pub lobby_seconds: u32,
+    /// Calls per minute.
+    pub rate_per_minute: u32,
+    /// Most people who hold a pass at once.
+    pub shopper_cap: u32,
+    /// How long a called place may wait before it counts as a no-show.
+    pub claim_window_seconds: u32,
+    /// How long a pass lasts.
+    pub pass_seconds: u32,
+    /// How long seats are held for a booking that is not paid.
+    pub hold_seconds: u32,
+    /// Nobody is called while paused; passes go on.
+    pub paused: bool,
+    /// Ended by hand.
+    pub closed: bool,
+    /// Whether booking needs a pass. Off, bookings go straight through.
+    pub queue: bool,
+    /// Shown to everyone who waits.
+    pub message: String,
+    /// How many live tickets one account may have, from the event.
+    pub max_tickets_per_account: u32,
+}
+
+/// Where a sale stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SaleState {
+    /// Too early to join.
+    Scheduled,
+    /// People may join; nobody is called.
+    Lobby,
+    /// People are called.
+    Open,
+    /// People may join; nobody is called until it is resumed.
+    Paused,
+    /// Ended.
+    Closed,
+    /// Nothing is left that could still be sold.
+    SoldOut,
+}
+
+impl SaleState {
+    /// Whether somebody may join the queue now.
+    #[must_use]
+    pub fn is_joinable(self) -> bool {
+        matches!(self, Self::Lobby | Self::Open | Self::Paused)
+    }
+
+    /// Whether a booking may be accepted now. A paused sale calls nobody, but those who were
+    /// admitted go on, and a sold-out one may have seats again.
+    #[must_use]
+    pub fn is_bookable(self) -> bool {
+        matches!(self, Self::Open | Self::Paused | Self::SoldOut)
+    }
+}
+
+impl SaleSettings {
+    /// The state at `now`, when `unsold` seats are neither held nor sold and `held` are held;
+    /// `None` when the stock is not known yet.
+    #[must_use]
+    pub fn state_at(&self, now: DateTime<Utc>, stock: Option<Stock>) -> SaleState {
+        if self.closed || self.closes_at.is_some_and(|end| now >= end) {
+            return SaleState::Closed;
+        }
+        if now < self.opens_at {
+            let lobby_opens = self.opens_at - TimeDelta::seconds(i64::from(self.lobby_seconds));
+            return if now < lobby_opens { SaleState::Scheduled } else { SaleState::Lobby };
+        }
+        if stock.is_some_and(Stock::is_sold_out) {
+            return SaleState::SoldOut;
+        }
+        if self.paused { SaleState::Paused } else { SaleState::Open }
+    }
+}
+
+/// How many seats of an event are in which state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Stock {
+    /// Neither held nor sold.
+    pub available: i64,
+    /// Held for bookings that are not decided.
+    pub held: i64,
+    /// Sold.
+    pub sold: i64,
+}
+
+impl Stock {
+    /// Whether every seat is sold. Held ones may come back.
+    #[must_use]
+    pub fn is_sold_out(self) -> bool {
+        self.available == 0 && self.held == 0 && self.sold > 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> DateTime<Utc> {
+        DateTime::from_timestamp(1_800_000_000 + second, 0).unwrap()
+    }
+
+    fn settings() -> SaleSettings {
+        SaleSettings {
+            event_id: EventId(1),
+            version: 1,
+            opens_at: at(0),
+            closes_at: Some(at(1000)),
+            lobby_seconds: 60,
+            rate_per_minute: 600,
+            shopper_cap: 10,
+            claim_window_seconds: 60,
+            pass_seconds: 60,
+            hold_seconds: 60,
+            paused: false,
+            closed: false,
+            queue: true,
+            message: String::new(),
+            max_tickets_per_account: 4,
+        }
+    }
+
+    #[test]
+    fn a_sale_goes_from_scheduled_to_closed_by_the_clock() {
+        let sale = settings();
+        let states: Vec<_> =
+            [-61, -60, -1, 0, 999, 1000].map(|s| sale.state_at(at(s), None)).into();
+        use SaleState::{Closed, Lobby, Open, Scheduled};
+        assert_eq!(states, [Scheduled, Lobby, Lobby, Open, Open, Closed]);
+    }
+
+    #[test]
+    fn held_seats_keep_a_sale_from_being_sold_out() {
+        let sale = settings();
+        let stock = |held| Some(Stock { available: 0, held, sold: 5 });
+        assert_eq!(sale.state_at(at(1), stock(1)), SaleState::Open);
+        assert_eq!(sale.state_at(at(1), stock(0)), SaleState::SoldOut);
+    }
+
+    #[test]
+    fn a_closed_sale_stays_closed_whatever_the_clock_says() {
+        let sale = SaleSettings { closed: true, paused: true, ..settings() };
+        assert_eq!(sale.state_at(at(-100), None), SaleState::Closed);
+    }
+}

@@ -1,0 +1,85 @@
+//! What the signed tokens claim. All follow RFC 8725: one fixed algorithm per type, `typ`, `iss`,
+//! `aud`, `exp` and `nbf` checked.
+
+use serde::{Deserialize, Serialize};
+
+use crate::account::Role;
+use crate::{AccountId, EventId, Place};
+
+/// The issuer of every token.
+pub const ISSUER: &str = "onsale";
+/// The audience of access tokens.
+pub const ACCESS_AUDIENCE: &str = "onsale";
+/// How far clocks of two machines may differ, in seconds.
+pub const LEEWAY_SECONDS: u64 = 5;
+
+/// The audience of queue tokens and passes of one sale.
+#[must_use]
+pub fn sale_audience(event_id: EventId) -> String {
+    format!("sale:{event_id}")
+}
+
+/// Who is signed in. `typ` `at+jwt` (RFC 9068), HS256.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AccessClaims {
+    /// [`ISSUER`].
+    pub iss: String,
+    /// [`ACCESS_AUDIENCE`].
+    pub aud: String,
+    /// The account.
+    pub sub: String,
+    /// What it may do.
+    pub roles: Vec<Role>,
+    /// Issued at, Unix seconds.
+    pub iat: i64,
+    /// Not valid before, Unix seconds.
+    pub nbf: i64,
+    /// Expires at, Unix seconds.
+    pub exp: i64,
+}
+
+/// One account's place in one sale. `typ` `queue+jwt`, HS256.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueueClaims {
+    /// [`ISSUER`].
+    pub iss: String,
+    /// [`sale_audience`].
+    pub aud: String,
+    /// The account.
+    pub sub: String,
+    /// The place.
+    pub place: Place,
+    /// Issued at, Unix seconds.
+    pub iat: i64,
+    /// Not valid before, Unix seconds.
+    pub nbf: i64,
+    /// Expires at, Unix seconds.
+    pub exp: i64,
+}
+
+/// Admission to shop in one sale. `typ` `pass+jwt`, EdDSA.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PassClaims {
+    /// [`ISSUER`].
+    pub iss: String,
+    /// [`sale_audience`].
+    pub aud: String,
+    /// The account.
+    pub sub: String,
+    /// Unique to the pass; what is revoked.
+    pub jti: String,
+    /// The place it was claimed with.
+    pub place: Place,
+    /// Issued at, Unix seconds.
+    pub iat: i64,
+    /// Not valid before, Unix seconds.
+    pub nbf: i64,
+    /// Expires at, Unix seconds.
+    pub exp: i64,
+}
+
+/// The account in a `sub` claim.
+#[must_use]
+pub fn subject(sub: &str) -> Option<AccountId> {
+    sub.parse().ok()
+}
