@@ -71,14 +71,20 @@ impl Money {
     /// An amount of `amount_minor` minor units.
     #[must_use]
     pub fn new(amount_minor: i64, currency: Currency) -> Self {
-        Self { amount_minor, currency }
+        Self {
+            amount_minor,
+            currency,
+        }
     }
 
     /// `count` times this amount; `None` when it does not fit.
     #[must_use]
     pub fn times(self, count: u32) -> Option<Self> {
         let amount_minor = self.amount_minor.checked_mul(i64::from(count))?;
-        Some(Self { amount_minor, ..self })
+        Some(Self {
+            amount_minor,
+            ..self
+        })
     }
 
     /// Whether nothing is due.
@@ -91,8 +97,8 @@ impl Money {
     /// (ISO 4217; Stripe's lists of zero- and three-decimal currencies).
     fn exponent(self) -> u32 {
         match self.currency.as_str() {
-            "bif" | "clp" | "djf" | "gnf" | "jpy" | "kmf" | "krw" | "mga" | "pyg" | "rwf" | "ugx"
-            | "vnd" | "vuv" | "xaf" | "xof" | "xpf" => 0,
+            "bif" | "clp" | "djf" | "gnf" | "jpy" | "kmf" | "krw" | "mga" | "pyg" | "rwf"
+            | "ugx" | "vnd" | "vuv" | "xaf" | "xof" | "xpf" => 0,
             "bhd" | "jod" | "kwd" | "omr" | "tnd" => 3,
             _ => 2,
         }
@@ -108,7 +114,11 @@ impl fmt::Display for Money {
         }
         let unit = 10_i64.pow(exponent);
         let (whole, rest) = (self.amount_minor / unit, (self.amount_minor % unit).abs());
-        write!(f, "{whole}.{rest:0width$} {code}", width = exponent as usize)
+        write!(
+            f,
+            "{whole}.{rest:0width$} {code}",
+            width = exponent as usize
+        )
     }
 }
 

@@ -104,6 +104,8 @@ impl VoidReason {
     /// The reason with this word.
     #[must_use]
     pub fn parse(word: &str) -> Option<Self> {
-        [Self::HoldExpired, Self::Cancelled].into_iter().find(|reason| reason.as_str() == word)
+        [Self::HoldExpired, Self::Cancelled]
+            .into_iter()
+            .find(|reason| reason.as_str() == word)
     }
 }

@@ -18,7 +18,9 @@ impl SaleKeys {
     /// The keys of `event_id`'s sale in `namespace`.
     #[must_use]
     pub fn new(namespace: &str, event_id: EventId) -> Self {
-        Self { prefix: format!("{namespace}:{{sale:{event_id}}}") }
+        Self {
+            prefix: format!("{namespace}:{{sale:{event_id}}}"),
+        }
     }
 
     /// The highest place given [integer, waiting-room].
@@ -114,7 +116,9 @@ impl SharedKeys {
     /// The keys of `namespace`.
     #[must_use]
     pub fn new(namespace: &str) -> Self {
-        Self { prefix: format!("{namespace}:{{release}}") }
+        Self {
+            prefix: format!("{namespace}:{{release}}"),
+        }
     }
 
     /// The node that releases places, while its lease runs [string, admission].
@@ -232,7 +236,10 @@ impl Snapshot {
         #[expect(clippy::cast_precision_loss, reason = "an estimate")]
         let seconds = (ahead.max(0) + 1) as f64 * 60.0 / pace;
         let tenths = |value: f64| (value * 10.0).round() / 10.0;
-        Some(Eta { p50: tenths(seconds), p90: tenths(seconds * SLOWER + TICKS_SECONDS) })
+        Some(Eta {
+            p50: tenths(seconds),
+            p90: tenths(seconds * SLOWER + TICKS_SECONDS),
+        })
     }
 
     fn pace_per_minute(&self) -> Option<f64> {
@@ -241,8 +248,11 @@ impl Snapshot {
         }
         let is_full = self.shopping >= i64::from(self.shopper_cap);
         let claims = u32::try_from(self.claimed_last_minute.max(1)).unwrap_or(u32::MAX);
-        let pace =
-            if is_full { claims.min(self.rate_per_minute) } else { self.rate_per_minute };
+        let pace = if is_full {
+            claims.min(self.rate_per_minute)
+        } else {
+            self.rate_per_minute
+        };
         Some(f64::from(pace))
     }
 }
@@ -292,7 +302,10 @@ mod tests {
     #[test]
     fn the_estimate_follows_the_rate_and_when_full_the_claims() {
         let open = snapshot();
-        let full = Snapshot { shopping: 10, ..snapshot() };
+        let full = Snapshot {
+            shopping: 10,
+            ..snapshot()
+        };
         assert_eq!(open.eta(599).map(|eta| eta.p50), Some(60.0));
         assert_eq!(full.eta(599).map(|eta| eta.p50), Some(600.0));
         assert!(open.eta(599).is_some_and(|eta| eta.p90 > eta.p50));
@@ -300,16 +313,32 @@ mod tests {
 
     #[test]
     fn there_is_no_estimate_while_nobody_is_called() {
-        let paused = Snapshot { state: SaleState::Paused, ..snapshot() };
-        let stopped = Snapshot { rate_per_minute: 0, ..snapshot() };
+        let paused = Snapshot {
+            state: SaleState::Paused,
+            ..snapshot()
+        };
+        let stopped = Snapshot {
+            rate_per_minute: 0,
+            ..snapshot()
+        };
         assert_eq!((paused.eta(1), stopped.eta(1)), (None, None));
     }
 
     #[test]
     fn a_line_is_idle_only_when_no_claim_can_come() {
-        let empty = Snapshot { waiting: 0, shopping: 0, ..snapshot() };
+        let empty = Snapshot {
+            waiting: 0,
+            shopping: 0,
+            ..snapshot()
+        };
         assert!(!empty.is_idle());
-        assert!(Snapshot { missed_below: empty.cursor, ..empty }.is_idle());
+        assert!(
+            Snapshot {
+                missed_below: empty.cursor,
+                ..empty
+            }
+            .is_idle()
+        );
     }
 
     #[test]

@@ -83,12 +83,20 @@ impl SaleSettings {
         }
         if now < self.opens_at {
             let lobby_opens = self.opens_at - TimeDelta::seconds(i64::from(self.lobby_seconds));
-            return if now < lobby_opens { SaleState::Scheduled } else { SaleState::Lobby };
+            return if now < lobby_opens {
+                SaleState::Scheduled
+            } else {
+                SaleState::Lobby
+            };
         }
         if stock.is_some_and(Stock::is_sold_out) {
             return SaleState::SoldOut;
         }
-        if self.paused { SaleState::Paused } else { SaleState::Open }
+        if self.paused {
+            SaleState::Paused
+        } else {
+            SaleState::Open
+        }
     }
 }
 
@@ -142,8 +150,9 @@ mod tests {
     #[test]
     fn a_sale_goes_from_scheduled_to_closed_by_the_clock() {
         let sale = settings();
-        let states: Vec<_> =
-            [-61, -60, -1, 0, 999, 1000].map(|s| sale.state_at(at(s), None)).into();
+        let states: Vec<_> = [-61, -60, -1, 0, 999, 1000]
+            .map(|s| sale.state_at(at(s), None))
+            .into();
         use SaleState::{Closed, Lobby, Open, Scheduled};
         assert_eq!(states, [Scheduled, Lobby, Lobby, Open, Open, Closed]);
     }
@@ -151,14 +160,24 @@ mod tests {
     #[test]
     fn held_seats_keep_a_sale_from_being_sold_out() {
         let sale = settings();
-        let stock = |held| Some(Stock { available: 0, held, sold: 5 });
+        let stock = |held| {
+            Some(Stock {
+                available: 0,
+                held,
+                sold: 5,
+            })
+        };
         assert_eq!(sale.state_at(at(1), stock(1)), SaleState::Open);
         assert_eq!(sale.state_at(at(1), stock(0)), SaleState::SoldOut);
     }
 
     #[test]
     fn a_closed_sale_stays_closed_whatever_the_clock_says() {
-        let sale = SaleSettings { closed: true, paused: true, ..settings() };
+        let sale = SaleSettings {
+            closed: true,
+            paused: true,
+            ..settings()
+        };
         assert_eq!(sale.state_at(at(-100), None), SaleState::Closed);
     }
 }

@@ -1,0 +1,169 @@
+use std::sync::Arc;
+
+use bytes::Bytes;
+use domain::message::Message;
+use lapin::Channel;
+use tokio::sync::OnceCell;
+use uuid::Uuid;
+
+use super::error::{BrokerError, PublishError};
+use super::link::{self, Link};
+use super::publisher::{Outgoing, Publisher, publish_all};
+use super::topology::{self, Exchange, QueueSpec};
+
+/// RabbitMQ, as one process uses it. Cheap to clone; reconnects by itself.
+#[derive(Clone)]
+pub struct Broker(Arc<Inner>);
+
+struct Inner {
+    namespace: String,
+    /// Apart from the consumers' connection: RabbitMQ slows a connection that publishes too fast,
+    /// and acknowledgements must not wait for that.
+    publishing: Arc<Link>,
+    consuming: Link,
+    publisher: Publisher,
+    shared_topology: OnceCell<()>,
+    /// What a test has to remove when it is done.
+    declared: std::sync::Mutex<std::collections::BTreeSet<String>>,
+}
+
+impl Broker {
+    /// Connects, and declares what all queues of `namespace` share.
+    ///
+    /// # Errors
+    /// When the URL is not valid, or RabbitMQ can't be reached within seconds.
+    pub async fn connect(url: &str, namespace: &str) -> Result<Self, BrokerError> {
+        let publishing = Arc::new(Link::new(url, format!("{namespace} publisher"))?);
+        let broker = Self(Arc::new(Inner {
+            namespace: namespace.to_owned(),
+            publisher: Publisher::new(publishing.clone()),
+            publishing,
+            consuming: Link::new(url, format!("{namespace} consumers"))?,
+            shared_topology: OnceCell::new(),
+            declared: std::sync::Mutex::default(),
+        }));
+        broker.declare_shared().await?;
+        Ok(broker)
+    }
+
+    /// The prefix of every name.
+    #[must_use]
+    pub fn namespace(&self) -> &str {
+        &self.0.namespace
+    }
+
+    /// Sends a message and waits until RabbitMQ has stored it, 5 s at most.
+    ///
+    /// # Errors
+    /// [`PublishError::Unknown`] means that it may have been stored: repeat it with the same
+    /// `message_id`. After the others it certainly was not.
+    pub async fn publish<M: Message>(
+        &self,
+        exchange: Exchange,
+        routing_key: &str,
+        message: &M,
+        message_id: Uuid,
+    ) -> Result<(), PublishError> {
+        let body = serde_json::to_vec(message).map_err(PublishError::Encode)?;
+        let message = Outgoing {
+            exchange,
+            routing_key: routing_key.to_owned(),
+            name: M::NAME.to_owned(),
+            body: Bytes::from(body),
+            message_id,
+            traceparent: None,
+        };
+        self.0.publisher.publish(&self.0.namespace, message).await
+    }
+
+    /// Sends many messages at once, with all confirms awaited together. The results are in the
+    /// order of `messages`.
+    pub async fn publish_all(&self, messages: Vec<Outgoing>) -> Vec<Result<(), PublishError>> {
+        publish_all(&self.0.publisher, &self.0.namespace, messages).await
+    }
+
+    /// Makes sure that a durable queue exists, with its dead queue and its bindings. Whoever
+    /// publishes to a queue may declare it too, so that it does not matter who starts first.
+    ///
+    /// A transient queue belongs to its consumer: for one nothing is done.
+    ///
+    /// # Errors
+    /// When RabbitMQ can't be reached, or has the queue with other arguments.
+    pub async fn declare(&self, queue: &QueueSpec) -> Result<(), BrokerError> {
+        self.declare_shared().await?;
+        if queue.transient {
+            return Ok(());
+        }
+        let channel = self.0.publishing.channel().await?;
+        topology::declare_durable(&channel, &self.0.namespace, queue).await?;
+        link::close(&channel).await;
+        self.0
+            .declared
+            .lock()
+            .expect("no panic while held")
+            .insert(queue.name.clone());
+        Ok(())
+    }
+
+    /// Whether the connection for publishing stands, as far as known.
+    pub async fn is_connected(&self) -> bool {
+        self.0.publishing.is_connected().await
+    }
+
+    /// Asks RabbitMQ for a sign of life, reconnecting when needed.
+    ///
+    /// # Errors
+    /// When there is none within seconds.
+    pub async fn ping(&self) -> Result<(), BrokerError> {
+        let channel = self.0.publishing.channel().await?;
+        link::close(&channel).await;
+        Ok(())
+    }
+
+    /// Closes the connections. Unacknowledged messages are delivered again to others.
+    pub async fn close(&self) {
+        self.0.consuming.close().await;
+        self.0.publishing.close().await;
+    }
+
+    /// Removes every exchange and queue of the namespace that this process knows of, and `others`.
+    ///
+    /// # Errors
+    /// When RabbitMQ can't be reached.
+    pub async fn delete_all(&self, others: &[QueueSpec]) -> Result<(), BrokerError> {
+        let mut queues = self.0.declared.lock().expect("no panic while held").clone();
+        queues.extend(others.iter().map(|queue| queue.name.clone()));
+        let channel = self.0.publishing.channel().await?;
+        topology::delete(&channel, &self.0.namespace, &queues).await?;
+        link::close(&channel).await;
+        Ok(())
+    }
+
+    pub(super) fn publisher(&self) -> &Publisher {
+        &self.0.publisher
+    }
+
+    /// A new channel on the consumers' connection.
+    pub(super) async fn consumer_channel(&self) -> Result<Channel, BrokerError> {
+        self.0.consuming.channel().await
+    }
+
+    /// A new channel for requests about queues.
+    pub(super) async fn request_channel(&self) -> Result<Channel, BrokerError> {
+        self.0.publishing.channel().await
+    }
+
+    async fn declare_shared(&self) -> Result<(), BrokerError> {
+        let declare = || async {
+            let channel = self.0.publishing.channel().await?;
+            topology::declare_shared(&channel, &self.0.namespace).await?;
+            link::close(&channel).await;
+            Ok(())
+        };
+        self.0
+            .shared_topology
+            .get_or_try_init(declare)
+            .await
+            .copied()
+    }
+}

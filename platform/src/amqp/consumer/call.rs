@@ -1,0 +1,42 @@
+//! Calling a handler so that neither a panic nor a hang gets out.
+
+use std::panic::AssertUnwindSafe;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+
+/// Why a handler gave no verdict.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Failure {
+    Panicked,
+    TooLate,
+}
+
+pub(super) async fn guarded<T>(
+    time_limit: Duration,
+    work: impl Future<Output = T>,
+) -> Result<T, Failure> {
+    let caught = AssertUnwindSafe(work).catch_unwind();
+    match tokio::time::timeout(time_limit, caught).await {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(_)) => Err(Failure::Panicked),
+        Err(_) => Err(Failure::TooLate),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_stays_inside() {
+        let outcome = guarded(Duration::from_secs(5), async { panic!("expected") }).await;
+        assert_eq!(outcome, Err::<(), _>(Failure::Panicked));
+    }
+
+    #[tokio::test]
+    async fn a_hang_ends_at_the_limit() {
+        let outcome = guarded(Duration::from_millis(1), std::future::pending::<()>()).await;
+        assert_eq!(outcome, Err(Failure::TooLate));
+    }
+}

@@ -1,0 +1,234 @@
+//! One channel for publishing, with many messages in flight.
+//!
+//! One task owns the channel, for two reasons found in lapin's source. A publish takes its
+//! delivery tag and queues its frames in two steps, so two tasks publishing on one channel can
+//! get each other's confirms. And lapin hands a returned message to whichever confirm comes next,
+//! which with several in flight is often another message's; so the task looks at all confirms
+//! that have come before it believes any of them, and finds the returned ones by message id.
+
+use std::collections::HashSet;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+
+use bytes::Bytes;
+use futures_util::Stream;
+use futures_util::stream::FuturesUnordered;
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
+use lapin::{BasicProperties, Channel, Confirmation};
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::error::{BrokerError, PublishError, within};
+use super::link::{Link, REQUEST_LIMIT};
+
+/// How many messages may wait to be sent on one channel.
+const BACKLOG: usize = 1024;
+/// How many may be sent and not confirmed.
+const WINDOW: usize = 1024;
+
+/// A message on its way.
+pub(super) struct Job {
+    pub(super) exchange: String,
+    pub(super) routing_key: String,
+    pub(super) mandatory: bool,
+    pub(super) body: Bytes,
+    pub(super) message_id: Uuid,
+    pub(super) properties: BasicProperties,
+}
+
+type Answer = oneshot::Sender<Result<(), PublishError>>;
+type Confirmed = (Uuid, Answer, lapin::Result<Confirmation>);
+
+#[derive(Clone)]
+pub(super) struct Lane {
+    jobs: mpsc::Sender<(Job, Answer)>,
+    broken: CancellationToken,
+}
+
+impl Lane {
+    pub(super) async fn open(link: &Link) -> Result<Self, BrokerError> {
+        let channel = link.channel().await?;
+        let select = channel.confirm_select(ConfirmSelectOptions::default());
+        within(REQUEST_LIMIT, "switch confirms on", select).await?;
+        let (jobs, inbox) = mpsc::channel(BACKLOG);
+        let lane = Self {
+            jobs,
+            broken: CancellationToken::new(),
+        };
+        tokio::spawn(run(channel, inbox, lane.broken.clone()));
+        Ok(lane)
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        !self.broken.is_cancelled()
+    }
+
+    /// Gives the channel up: whoever still waits on it gets [`PublishError::Unknown`].
+    pub(super) fn discard(&self) {
+        self.broken.cancel();
+    }
+
+    /// Hands a message over; the receiver gets its fate, or is dropped with the channel.
+    /// `None` when the channel is gone and nothing was sent.
+    pub(super) async fn send(
+        &self,
+        job: Job,
+    ) -> Option<oneshot::Receiver<Result<(), PublishError>>> {
+        let (answer, fate) = oneshot::channel();
+        self.jobs.send((job, answer)).await.ok().map(|()| fate)
+    }
+}
+
+async fn run(
+    channel: Channel,
+    mut inbox: mpsc::Receiver<(Job, Answer)>,
+    broken: CancellationToken,
+) {
+    let mut in_flight = FuturesUnordered::new();
+    let mut returned = HashSet::new();
+    loop {
+        tokio::select! {
+            () = broken.cancelled() => break,
+            confirmed = all_ready(&mut in_flight), if !in_flight.is_empty() => {
+                if !settle(confirmed, &mut returned) {
+                    break;
+                }
+            }
+            job = inbox.recv(), if in_flight.len() < WINDOW => match job {
+                Some((job, answer)) => {
+                    in_flight.push(publish(channel.clone(), job, answer));
+                    while in_flight.len() < WINDOW
+                        && let Ok((job, answer)) = inbox.try_recv()
+                    {
+                        in_flight.push(publish(channel.clone(), job, answer));
+                    }
+                }
+                None => break,
+            },
+        }
+    }
+    broken.cancel();
+    for (_, answer, outcome) in drain_ready(&mut in_flight) {
+        let _ = answer.send(fate(outcome, false));
+    }
+}
+
+async fn publish(channel: Channel, job: Job, answer: Answer) -> Confirmed {
+    let options = BasicPublishOptions {
+        mandatory: job.mandatory,
+        immediate: false,
+    };
+    let sent = channel
+        .basic_publish(
+            job.exchange.into(),
+            job.routing_key.into(),
+            options,
+            &job.body,
+            job.properties,
+        )
+        .await;
+    let outcome = match sent {
+        Ok(confirm) => confirm.await,
+        Err(error) => Err(error),
+    };
+    (job.message_id, answer, outcome)
+}
+
+/// Tells each sender its message's fate. `false` when the channel is broken.
+fn settle(confirmed: Vec<Confirmed>, returned: &mut HashSet<Uuid>) -> bool {
+    returned.extend(
+        confirmed
+            .iter()
+            .filter_map(|(_, _, outcome)| returned_id(outcome)),
+    );
+    let mut healthy = true;
+    for (id, answer, outcome) in confirmed {
+        healthy &= outcome.is_ok();
+        let was_returned = returned.remove(&id);
+        // The sender may have given up waiting.
+        let _ = answer.send(fate(outcome, was_returned));
+    }
+    healthy
+}
+
+fn returned_id(outcome: &lapin::Result<Confirmation>) -> Option<Uuid> {
+    let (Ok(Confirmation::Ack(message)) | Ok(Confirmation::Nack(message))) = outcome else {
+        return None;
+    };
+    let id = message
+        .as_ref()?
+        .delivery
+        .properties
+        .message_id()
+        .as_ref()?;
+    id.as_str().parse().ok()
+}
+
+fn fate(outcome: lapin::Result<Confirmation>, was_returned: bool) -> Result<(), PublishError> {
+    match outcome {
+        Ok(_) if was_returned => Err(PublishError::Unroutable),
+        Ok(Confirmation::Nack(_)) => Err(PublishError::Full),
+        Ok(Confirmation::Ack(_) | Confirmation::NotRequested) => Ok(()),
+        Err(source) => Err(PublishError::Unknown(BrokerError::Amqp {
+            operation: "publish",
+            source,
+        })),
+    }
+}
+
+/// Waits until something is ready, then takes everything that is.
+async fn all_ready<S: Stream + Unpin>(stream: &mut S) -> Vec<S::Item> {
+    std::future::poll_fn(|context| {
+        let items = poll_all(stream, context.waker());
+        if items.is_empty() {
+            Poll::Pending
+        } else {
+            Poll::Ready(items)
+        }
+    })
+    .await
+}
+
+fn drain_ready<S: Stream + Unpin>(stream: &mut S) -> Vec<S::Item> {
+    poll_all(stream, Waker::noop())
+}
+
+/// Polls until nothing more is ready. `FuturesUnordered` may answer `Pending` early to let others
+/// run, and shows that by waking: so `Pending` is believed only when nobody woke meanwhile.
+fn poll_all<S: Stream + Unpin>(stream: &mut S, waker: &Waker) -> Vec<S::Item> {
+    let flag = Arc::new(Flag {
+        woken: AtomicBool::new(false),
+        task: waker.clone(),
+    });
+    let flagged = Waker::from(flag.clone());
+    let mut context = Context::from_waker(&flagged);
+    let mut items = Vec::new();
+    loop {
+        flag.woken.store(false, Ordering::SeqCst);
+        match Pin::new(&mut *stream).poll_next(&mut context) {
+            Poll::Ready(Some(item)) => items.push(item),
+            Poll::Ready(None) => return items,
+            Poll::Pending if flag.woken.load(Ordering::SeqCst) => {}
+            Poll::Pending => return items,
+        }
+    }
+}
+
+struct Flag {
+    woken: AtomicBool,
+    task: Waker,
+}
+
+impl Wake for Flag {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.woken.store(true, Ordering::SeqCst);
+        self.task.wake_by_ref();
+    }
+}

@@ -1,0 +1,198 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesOrdered;
+use lapin::BasicProperties;
+use lapin::types::{AMQPValue, FieldTable};
+use metrics::counter;
+use tokio::sync::Mutex;
+use uuid::Uuid;
+
+use super::error::{BrokerError, PublishError};
+use super::lane::{Job, Lane};
+use super::link::Link;
+use super::topology::Exchange;
+use crate::telemetry::TraceContext;
+
+/// How long one publish may take, from the call to the confirm.
+const PUBLISH_LIMIT: Duration = Duration::from_secs(5);
+/// Channels used in turn: RabbitMQ serves each with its own process.
+const LANES: usize = 4;
+
+pub(super) const TRACEPARENT: &str = "traceparent";
+const PERSISTENT: u8 = 2;
+const TRANSIENT: u8 = 1;
+
+/// A message that is ready to be sent.
+#[derive(Debug, Clone)]
+pub struct Outgoing {
+    /// Where to.
+    pub exchange: Exchange,
+    /// Which queues get it.
+    pub routing_key: String,
+    /// What it is, a [`domain::message::Message::NAME`].
+    pub name: String,
+    /// The JSON.
+    pub body: Bytes,
+    /// The same for every copy of the same message.
+    pub message_id: Uuid,
+    /// The W3C trace it belongs to.
+    pub traceparent: Option<String>,
+}
+
+/// Where a raw message goes, by the names RabbitMQ knows.
+pub(super) struct Address {
+    pub(super) exchange: String,
+    pub(super) routing_key: String,
+    pub(super) is_transient: bool,
+}
+
+pub(super) struct Publisher {
+    link: Arc<Link>,
+    lanes: [Mutex<Option<Lane>>; LANES],
+    next: AtomicUsize,
+}
+
+impl Publisher {
+    pub(super) fn new(link: Arc<Link>) -> Self {
+        Self {
+            link,
+            lanes: Default::default(),
+            next: AtomicUsize::new(0),
+        }
+    }
+
+    pub(super) async fn publish(
+        &self,
+        namespace: &str,
+        message: Outgoing,
+    ) -> Result<(), PublishError> {
+        let exchange = message.exchange;
+        let address = Address {
+            exchange: exchange.full_name(namespace),
+            routing_key: message.routing_key.clone(),
+            is_transient: exchange.is_transient(),
+        };
+        let id = message.message_id;
+        let (body, properties) = (message.body.clone(), properties_of(message));
+        let sent = self.send(address, body, id, properties).await;
+        let outcome = outcome_label(&sent);
+        counter!("amqp_published_total", "exchange" => exchange.as_str(), "outcome" => outcome)
+            .increment(1);
+        sent
+    }
+
+    /// Sends one message and waits for its confirm.
+    pub(super) async fn send(
+        &self,
+        address: Address,
+        body: Bytes,
+        message_id: Uuid,
+        properties: BasicProperties,
+    ) -> Result<(), PublishError> {
+        let mode = if address.is_transient {
+            TRANSIENT
+        } else {
+            PERSISTENT
+        };
+        let job = Job {
+            exchange: address.exchange,
+            routing_key: address.routing_key,
+            mandatory: !address.is_transient,
+            body,
+            message_id,
+            properties: properties
+                .with_message_id(message_id.to_string().into())
+                .with_delivery_mode(mode),
+        };
+        let limit = tokio::time::Instant::now() + PUBLISH_LIMIT;
+        let late = || BrokerError::Timeout {
+            operation: "publish",
+            limit: PUBLISH_LIMIT,
+        };
+
+        let lane = match tokio::time::timeout_at(limit, self.lane()).await {
+            Ok(lane) => lane.map_err(PublishError::NotSent)?,
+            Err(_) => return Err(PublishError::NotSent(late())),
+        };
+        let fate = match tokio::time::timeout_at(limit, lane.send(job)).await {
+            Ok(Some(fate)) => fate,
+            Ok(None) => return Err(PublishError::NotSent(lost())),
+            Err(_) => {
+                lane.discard();
+                return Err(PublishError::NotSent(late()));
+            }
+        };
+        match tokio::time::timeout_at(limit, fate).await {
+            Ok(Ok(fate)) => fate,
+            Ok(Err(_)) => Err(PublishError::Unknown(lost())),
+            Err(_) => {
+                // The confirm may never come; others on this channel would wait in vain too.
+                lane.discard();
+                Err(PublishError::Unknown(late()))
+            }
+        }
+    }
+
+    async fn lane(&self) -> Result<Lane, BrokerError> {
+        let turn = self.next.fetch_add(1, Ordering::Relaxed) % LANES;
+        let mut slot = self.lanes[turn].lock().await;
+        if let Some(lane) = slot.as_ref().filter(|lane| lane.is_open()) {
+            return Ok(lane.clone());
+        }
+        let lane = Lane::open(&self.link).await?;
+        *slot = Some(lane.clone());
+        Ok(lane)
+    }
+}
+
+/// Sends many messages at once; the results are in the order of `messages`.
+pub(super) async fn publish_all(
+    publisher: &Publisher,
+    namespace: &str,
+    messages: Vec<Outgoing>,
+) -> Vec<Result<(), PublishError>> {
+    let sending: FuturesOrdered<_> = messages
+        .into_iter()
+        .map(|message| publisher.publish(namespace, message))
+        .collect();
+    sending.collect().await
+}
+
+fn lost() -> BrokerError {
+    BrokerError::Amqp {
+        operation: "publish",
+        source: lapin::ErrorKind::InvalidConnectionState(lapin::ConnectionState::Error).into(),
+    }
+}
+
+fn properties_of(message: Outgoing) -> BasicProperties {
+    let traceparent = message
+        .traceparent
+        .or_else(|| TraceContext::current().map(|trace| trace.to_traceparent()));
+    let mut headers = FieldTable::default();
+    if let Some(traceparent) = traceparent {
+        headers.insert(
+            TRACEPARENT.into(),
+            AMQPValue::LongString(traceparent.into()),
+        );
+    }
+    BasicProperties::default()
+        .with_type(message.name.into())
+        .with_content_type("application/json".into())
+        .with_headers(headers)
+}
+
+fn outcome_label(sent: &Result<(), PublishError>) -> &'static str {
+    match sent {
+        Ok(()) => "confirmed",
+        Err(PublishError::Full) => "full",
+        Err(PublishError::Unroutable) => "unroutable",
+        Err(PublishError::NotSent(_)) => "not_sent",
+        Err(PublishError::Unknown(_)) => "unknown",
+        Err(PublishError::Encode(_)) => "unencodable",
+    }
+}

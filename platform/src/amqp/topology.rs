@@ -1,0 +1,378 @@
+//! Which exchanges and queues exist, and how a message comes back after a delay.
+//!
+//! Delays: RabbitMQ takes expired messages only from the head of a queue, so one queue with a TTL
+//! per message would make a short delay wait behind a long one. There is one queue per delay
+//! instead, shared by all queues of the namespace: a message enters through a fanout exchange with
+//! the name of the queue it belongs to as its routing key, and when its time is over it is
+//! dead-lettered to the default exchange, which takes that routing key for the queue's name.
+
+use std::time::Duration;
+
+use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
+use lapin::types::{AMQPValue, FieldTable};
+use lapin::{Channel, ExchangeKind};
+use uuid::Uuid;
+
+use super::error::{BrokerError, within};
+use super::link::REQUEST_LIMIT;
+
+/// The delays there are; others are rounded up to the next, and the longest is the bound.
+pub const RETRY_DELAYS: [Duration; 5] = [
+    Duration::from_millis(250),
+    Duration::from_secs(1),
+    Duration::from_secs(5),
+    Duration::from_secs(30),
+    Duration::from_secs(300),
+];
+
+/// How many messages a queue for outcomes keeps; older ones are dropped.
+const TRANSIENT_LENGTH: u32 = 10_000;
+
+/// Where messages are sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Exchange {
+    /// What happened: topic, by message name. Persistent.
+    Events,
+    /// What is to be done: direct. Persistent.
+    Commands,
+    /// Answers to one waiting node: direct. Lost when the node is gone.
+    Outcomes,
+}
+
+impl Exchange {
+    pub(super) const ALL: [Self; 3] = [Self::Events, Self::Commands, Self::Outcomes];
+
+    /// The word used in names and in the database.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Events => "events",
+            Self::Commands => "commands",
+            Self::Outcomes => "outcomes",
+        }
+    }
+
+    /// The exchange with this word.
+    #[must_use]
+    pub fn parse(word: &str) -> Option<Self> {
+        Self::ALL
+            .into_iter()
+            .find(|exchange| exchange.as_str() == word)
+    }
+
+    /// Where a message of this name goes unless said otherwise: one with a version is an event.
+    #[must_use]
+    pub fn for_name(name: &str) -> Self {
+        let version = name.rsplit_once(".v").map_or("", |(_, version)| version);
+        let is_event = !version.is_empty() && version.bytes().all(|byte| byte.is_ascii_digit());
+        if is_event {
+            Self::Events
+        } else {
+            Self::Commands
+        }
+    }
+
+    pub(super) fn is_transient(self) -> bool {
+        self == Self::Outcomes
+    }
+
+    pub(super) fn full_name(self, namespace: &str) -> String {
+        format!("{namespace}.{}", self.as_str())
+    }
+
+    fn kind(self) -> ExchangeKind {
+        match self {
+            Self::Events => ExchangeKind::Topic,
+            Self::Commands | Self::Outcomes => ExchangeKind::Direct,
+        }
+    }
+}
+
+/// A queue: its name, what it gets and its bounds.
+#[derive(Debug, Clone)]
+pub struct QueueSpec {
+    /// The name within the namespace, such as `booking.requests.3`.
+    pub name: String,
+    /// Which messages it gets.
+    pub bindings: Vec<(Exchange, String)>,
+    /// How many messages it holds; a publisher beyond it gets
+    /// [`PublishError::Full`](super::PublishError::Full). RabbitMQ may overshoot by what is in
+    /// flight. `None`: no bound.
+    pub max_length: Option<u32>,
+    /// One consumer gets all messages, in order; the others stand by.
+    pub single_active_consumer: bool,
+    /// How often a message may be redelivered after a consumer died with it before it goes to the
+    /// dead queue. What was only prefetched counts as well, so it is not a small number.
+    pub delivery_limit: u32,
+    /// Lives only as long as its consumer, and holds nothing worth keeping.
+    pub transient: bool,
+}
+
+impl QueueSpec {
+    /// A durable queue without bindings and without a bound.
+    #[must_use]
+    pub fn durable(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            bindings: Vec::new(),
+            max_length: None,
+            single_active_consumer: false,
+            delivery_limit: 50,
+            transient: false,
+        }
+    }
+
+    /// A queue that lives only as long as its consumer.
+    #[must_use]
+    pub fn transient(name: impl Into<String>) -> Self {
+        Self {
+            transient: true,
+            ..Self::durable(name)
+        }
+    }
+
+    /// Adds a binding.
+    #[must_use]
+    pub fn bind(mut self, exchange: Exchange, routing_key: impl Into<String>) -> Self {
+        self.bindings.push((exchange, routing_key.into()));
+        self
+    }
+
+    /// Sets the bound.
+    #[must_use]
+    pub fn max_length(mut self, messages: u32) -> Self {
+        self.max_length = Some(messages);
+        self
+    }
+
+    /// Gives all messages to one consumer, in order.
+    #[must_use]
+    pub fn single_active_consumer(mut self) -> Self {
+        self.single_active_consumer = true;
+        self
+    }
+
+    fn arguments(&self, dead: &str) -> FieldTable {
+        let mut arguments = quorum();
+        put_text(&mut arguments, "x-dead-letter-exchange", "");
+        put_text(&mut arguments, "x-dead-letter-routing-key", dead);
+        put_text(&mut arguments, "x-dead-letter-strategy", "at-least-once");
+        // At-least-once dead-lettering demands it, bound or not.
+        put_text(&mut arguments, "x-overflow", "reject-publish");
+        put_number(
+            &mut arguments,
+            "x-delivery-limit",
+            self.delivery_limit.into(),
+        );
+        if let Some(bound) = self.max_length {
+            put_number(&mut arguments, "x-max-length", bound.into());
+        }
+        if self.single_active_consumer {
+            arguments.insert("x-single-active-consumer".into(), AMQPValue::Boolean(true));
+        }
+        arguments
+    }
+}
+
+/// The full names of a queue and the one for its dead letters.
+#[derive(Debug, Clone)]
+pub(super) struct QueueNames {
+    pub(super) main: String,
+    pub(super) dead: String,
+}
+
+impl QueueNames {
+    pub(super) fn new(namespace: &str, queue: &str) -> Self {
+        Self {
+            main: format!("{namespace}.{queue}"),
+            dead: format!("{namespace}.{queue}.dead"),
+        }
+    }
+}
+
+/// The exchange, and the queue behind it, that holds messages for `delay`.
+pub(super) fn retry_name(namespace: &str, delay: Duration) -> String {
+    format!("{namespace}.retry.{}ms", delay.as_millis())
+}
+
+/// The shortest of [`RETRY_DELAYS`] that is not shorter than `delay`, or the longest there is.
+pub(super) fn round_up(delay: Duration) -> Duration {
+    let [.., longest] = RETRY_DELAYS;
+    RETRY_DELAYS
+        .into_iter()
+        .find(|step| *step >= delay)
+        .unwrap_or(longest)
+}
+
+/// Declares what all queues of a namespace share.
+pub(super) async fn declare_shared(channel: &Channel, namespace: &str) -> Result<(), BrokerError> {
+    for exchange in Exchange::ALL {
+        declare_exchange(channel, &exchange.full_name(namespace), exchange.kind()).await?;
+    }
+    for delay in RETRY_DELAYS {
+        let name = retry_name(namespace, delay);
+        declare_exchange(channel, &name, ExchangeKind::Fanout).await?;
+        let mut arguments = quorum();
+        put_text(&mut arguments, "x-dead-letter-exchange", "");
+        put_text(&mut arguments, "x-dead-letter-strategy", "at-least-once");
+        put_text(&mut arguments, "x-overflow", "reject-publish");
+        let ttl = i64::try_from(delay.as_millis()).expect("the delays are minutes at most");
+        put_number(&mut arguments, "x-message-ttl", ttl);
+        declare_queue(channel, &name, arguments).await?;
+        bind(channel, &name, &name, "").await?;
+    }
+    Ok(())
+}
+
+/// Declares a durable queue, its dead queue and its bindings.
+pub(super) async fn declare_durable(
+    channel: &Channel,
+    namespace: &str,
+    spec: &QueueSpec,
+) -> Result<QueueNames, BrokerError> {
+    let names = QueueNames::new(namespace, &spec.name);
+    declare_queue(channel, &names.dead, quorum()).await?;
+    declare_queue(channel, &names.main, spec.arguments(&names.dead)).await?;
+    for (exchange, routing_key) in &spec.bindings {
+        bind(
+            channel,
+            &names.main,
+            &exchange.full_name(namespace),
+            routing_key,
+        )
+        .await?;
+    }
+    Ok(names)
+}
+
+/// Declares a queue for one consumer on `channel`. Its name is new each time: RabbitMQ may not yet
+/// have noticed that the connection which owned the last one is dead.
+pub(super) async fn declare_transient(
+    channel: &Channel,
+    namespace: &str,
+    spec: &QueueSpec,
+) -> Result<String, BrokerError> {
+    let name = format!("{namespace}.{}.{}", spec.name, Uuid::new_v4().simple());
+    let options = QueueDeclareOptions {
+        exclusive: true,
+        auto_delete: true,
+        ..QueueDeclareOptions::default()
+    };
+    let mut arguments = FieldTable::default();
+    put_number(&mut arguments, "x-max-length", TRANSIENT_LENGTH.into());
+    let declaring = channel.queue_declare(name.as_str().into(), options, arguments);
+    within(REQUEST_LIMIT, "declare a queue", declaring).await?;
+    for (exchange, routing_key) in &spec.bindings {
+        bind(channel, &name, &exchange.full_name(namespace), routing_key).await?;
+    }
+    Ok(name)
+}
+
+/// Removes `queues` with their dead queues, and what they share.
+pub(super) async fn delete(
+    channel: &Channel,
+    namespace: &str,
+    queues: &std::collections::BTreeSet<String>,
+) -> Result<(), BrokerError> {
+    use lapin::options::{ExchangeDeleteOptions, QueueDeleteOptions};
+    let retries = RETRY_DELAYS.map(|delay| retry_name(namespace, delay));
+    let names = queues.iter().map(|queue| QueueNames::new(namespace, queue));
+    let queues = names
+        .flat_map(|names| [names.main, names.dead])
+        .chain(retries.clone());
+    // All at once: RabbitMQ answers in order, and each takes a while.
+    futures_util::future::try_join_all(queues.map(async |queue| {
+        let deleting = channel.queue_delete(queue.into(), QueueDeleteOptions::default());
+        within(REQUEST_LIMIT, "delete a queue", deleting)
+            .await
+            .map(|_| ())
+    }))
+    .await?;
+    let exchanges = Exchange::ALL.map(|exchange| exchange.full_name(namespace));
+    for exchange in exchanges.into_iter().chain(retries) {
+        let deleting = channel.exchange_delete(exchange.into(), ExchangeDeleteOptions::default());
+        within(REQUEST_LIMIT, "delete an exchange", deleting).await?;
+    }
+    Ok(())
+}
+
+async fn declare_exchange(
+    channel: &Channel,
+    name: &str,
+    kind: ExchangeKind,
+) -> Result<(), BrokerError> {
+    let options = ExchangeDeclareOptions {
+        durable: true,
+        ..ExchangeDeclareOptions::default()
+    };
+    let declaring = channel.exchange_declare(name.into(), kind, options, FieldTable::default());
+    within(REQUEST_LIMIT, "declare an exchange", declaring).await
+}
+
+async fn declare_queue(
+    channel: &Channel,
+    name: &str,
+    arguments: FieldTable,
+) -> Result<(), BrokerError> {
+    let declaring = channel.queue_declare(name.into(), QueueDeclareOptions::durable(), arguments);
+    within(REQUEST_LIMIT, "declare a queue", declaring)
+        .await
+        .map(|_| ())
+}
+
+async fn bind(
+    channel: &Channel,
+    queue: &str,
+    exchange: &str,
+    routing_key: &str,
+) -> Result<(), BrokerError> {
+    let binding = channel.queue_bind(
+        queue.into(),
+        exchange.into(),
+        routing_key.into(),
+        QueueBindOptions::default(),
+        FieldTable::default(),
+    );
+    within(REQUEST_LIMIT, "bind a queue", binding).await
+}
+
+fn quorum() -> FieldTable {
+    let mut arguments = FieldTable::default();
+    put_text(&mut arguments, "x-queue-type", "quorum");
+    arguments
+}
+
+fn put_text(arguments: &mut FieldTable, key: &'static str, value: &str) {
+    arguments.insert(key.into(), AMQPValue::LongString(value.into()));
+}
+
+fn put_number(arguments: &mut FieldTable, key: &'static str, value: i64) {
+    arguments.insert(key.into(), AMQPValue::LongLongInt(value));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_delay_is_rounded_up_to_one_there_is_a_queue_for() {
+        assert_eq!(round_up(Duration::ZERO), Duration::from_millis(250));
+        assert_eq!(round_up(Duration::from_secs(1)), Duration::from_secs(1));
+        assert_eq!(
+            round_up(Duration::from_millis(1001)),
+            Duration::from_secs(5)
+        );
+        assert_eq!(
+            round_up(Duration::from_secs(86_400)),
+            Duration::from_secs(300)
+        );
+    }
+
+    #[test]
+    fn a_name_with_a_version_is_an_event_and_any_other_a_command() {
+        assert_eq!(Exchange::for_name("hold.placed.v1"), Exchange::Events);
+        assert_eq!(Exchange::for_name("booking.place-hold"), Exchange::Commands);
+        assert_eq!(Exchange::for_name("payment.void"), Exchange::Commands);
+        assert_eq!(Exchange::for_name("x.v"), Exchange::Commands);
+    }
+}

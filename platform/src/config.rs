@@ -1,0 +1,443 @@
+//! What every process is told when it starts. Each key is a flag and an environment variable.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use ipnet::IpNet;
+use secrecy::{ExposeSecret, SecretString};
+use url::Url;
+
+use crate::tokens::{KeyRing, SecretError};
+
+const DEFAULT_NAMESPACE: &str = "onsale";
+const DEFAULT_PUBLIC_URL: &str = "http://127.0.0.1:8080";
+const DEFAULT_DB_CONNECTIONS: u32 = 10;
+const DEFAULT_DRAIN_SECONDS: u64 = 1;
+const DEFAULT_SHUTDOWN_GRACE_SECONDS: u64 = 60;
+const DEFAULT_REQUEST_TIMEOUT_SECONDS: u64 = 10;
+/// More would exceed what PostgreSQL serves well, pool for pool.
+const MAX_DB_CONNECTIONS: u32 = 500;
+const MAX_NAMESPACE_BYTES: usize = 60;
+
+const fn local(port: u16) -> SocketAddr {
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)
+}
+
+/// How logs are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum LogFormat {
+    /// One JSON object a line.
+    #[default]
+    Json,
+    /// For people.
+    Text,
+}
+
+/// The configuration that every service shares.
+#[derive(Args, Clone)]
+#[command(next_help_heading = "Servers and listeners")]
+pub struct PlatformConfig {
+    /// PostgreSQL, such as postgres://user:password@host:5432/onsale
+    #[arg(long, env = "ONSALE_DATABASE_URL", hide_env_values = true)]
+    pub database_url: SecretString,
+
+    /// Redis, such as redis://:password@host:6379/0
+    #[arg(long, env = "ONSALE_REDIS_URL", hide_env_values = true)]
+    pub redis_url: SecretString,
+
+    /// RabbitMQ, such as amqp://user:password@host:5672/%2f
+    #[arg(long, env = "ONSALE_AMQP_URL", hide_env_values = true)]
+    pub amqp_url: SecretString,
+
+    /// Secrets from which all keys are derived, at least 32 characters each, separated by commas.
+    /// The first one signs, all verify; make one with `openssl rand -hex 32`
+    #[arg(
+        long = "secret",
+        env = "ONSALE_SECRET",
+        hide_env_values = true,
+        value_delimiter = ',',
+        value_name = "NEW,OLD"
+    )]
+    pub secrets: Vec<SecretString>,
+
+    /// Prefix of every Redis key, exchange and queue
+    #[arg(long, env = "ONSALE_NAMESPACE", default_value = DEFAULT_NAMESPACE)]
+    pub namespace: String,
+
+    /// Where buyers and apps connect
+    #[arg(long, env = "ONSALE_PUBLIC_ADDR", default_value_t = local(8080))]
+    pub public_addr: SocketAddr,
+
+    /// Where staff connect; keep it on a private network
+    #[arg(long, env = "ONSALE_INTERNAL_ADDR", default_value_t = local(8081))]
+    pub internal_addr: SocketAddr,
+
+    /// Where /livez, /readyz and /metrics answer; keep it on a private network
+    #[arg(long, env = "ONSALE_OPS_ADDR", default_value_t = local(9090))]
+    pub ops_addr: SocketAddr,
+
+    /// How buyers reach the public listener; used in mails and links
+    #[arg(long, env = "ONSALE_PUBLIC_URL", default_value = DEFAULT_PUBLIC_URL)]
+    pub public_url: Url,
+
+    /// Networks of the reverse proxies whose X-Forwarded-For is believed, separated by commas
+    #[arg(
+        long,
+        env = "ONSALE_TRUSTED_PROXIES",
+        value_delimiter = ',',
+        value_name = "NETWORK,…"
+    )]
+    pub trusted_proxies: Vec<IpNet>,
+
+    /// Most connections to PostgreSQL
+    #[arg(long, env = "ONSALE_DB_CONNECTIONS", default_value_t = DEFAULT_DB_CONNECTIONS)]
+    pub db_connections: u32,
+
+    /// Start although Redis does not answer, and connect when it does
+    #[arg(long, env = "ONSALE_REDIS_OPTIONAL_AT_START", default_value_t = false)]
+    pub redis_optional_at_start: bool,
+
+    /// Multiplies every rate limit
+    #[arg(long, env = "ONSALE_LIMITS_SCALE", default_value_t = 1.0)]
+    pub limits_scale: f64,
+
+    /// Longest time a request may take until its answer begins
+    #[arg(
+        long,
+        env = "ONSALE_REQUEST_TIMEOUT_SECONDS",
+        default_value_t = DEFAULT_REQUEST_TIMEOUT_SECONDS
+    )]
+    pub request_timeout_seconds: u64,
+
+    /// How long to accept connections after readiness was withdrawn, so that load balancers notice
+    #[arg(long, env = "ONSALE_DRAIN_SECONDS", default_value_t = DEFAULT_DRAIN_SECONDS)]
+    pub drain_seconds: u64,
+
+    /// How long running work may take to finish at shutdown
+    #[arg(
+        long,
+        env = "ONSALE_SHUTDOWN_GRACE_SECONDS",
+        default_value_t = DEFAULT_SHUTDOWN_GRACE_SECONDS
+    )]
+    pub shutdown_grace_seconds: u64,
+
+    /// How logs are written
+    #[arg(long, env = "ONSALE_LOG_FORMAT", value_enum, default_value_t = LogFormat::Json)]
+    pub log_format: LogFormat,
+
+    /// What is logged, such as info,platform=debug; RUST_LOG counts when this is not set
+    #[arg(long = "log", env = "ONSALE_LOG", value_name = "FILTER")]
+    pub log_filter: Option<String>,
+}
+
+/// A configuration that can't work. A process that gets one exits with status 64.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct InvalidConfig(String);
+
+impl InvalidConfig {
+    /// The sentence names the key and says what it must be.
+    #[must_use]
+    pub fn new(sentence: impl Into<String>) -> Self {
+        Self(sentence.into())
+    }
+}
+
+impl PlatformConfig {
+    /// The defaults for the servers at these URLs, on free ports of 127.0.0.1: for tests and for
+    /// programs that embed services.
+    #[must_use]
+    pub fn embedded(
+        database_url: impl Into<SecretString>,
+        redis_url: impl Into<SecretString>,
+        amqp_url: impl Into<SecretString>,
+        secret: impl Into<SecretString>,
+    ) -> Self {
+        Self {
+            database_url: database_url.into(),
+            redis_url: redis_url.into(),
+            amqp_url: amqp_url.into(),
+            secrets: vec![secret.into()],
+            namespace: DEFAULT_NAMESPACE.to_owned(),
+            public_addr: local(0),
+            internal_addr: local(0),
+            ops_addr: local(0),
+            public_url: Url::parse(DEFAULT_PUBLIC_URL).expect("the default is a URL"),
+            trusted_proxies: Vec::new(),
+            db_connections: DEFAULT_DB_CONNECTIONS,
+            redis_optional_at_start: false,
+            limits_scale: 1.0,
+            request_timeout_seconds: DEFAULT_REQUEST_TIMEOUT_SECONDS,
+            drain_seconds: 0,
+            shutdown_grace_seconds: DEFAULT_SHUTDOWN_GRACE_SECONDS,
+            log_format: LogFormat::default(),
+            log_filter: None,
+        }
+    }
+
+    /// Checks what can be checked without a server, and derives the keys.
+    ///
+    /// # Errors
+    /// The first key that can't work, and why.
+    pub fn validate(&self) -> Result<KeyRing, InvalidConfig> {
+        url_of(
+            "ONSALE_DATABASE_URL",
+            &self.database_url,
+            &["postgres", "postgresql"],
+        )?;
+        url_of(
+            "ONSALE_REDIS_URL",
+            &self.redis_url,
+            &["redis", "rediss", "redis+unix", "unix"],
+        )?;
+        url_of("ONSALE_AMQP_URL", &self.amqp_url, &["amqp", "amqps"])?;
+        self.validate_names()?;
+        self.validate_log_filter()?;
+        self.validate_numbers()?;
+        KeyRing::new(&self.secrets).map_err(|error| match error {
+            SecretError::Missing => InvalidConfig::new(
+                "ONSALE_SECRET is not set; make one with `openssl rand -hex 32` and give every \
+                 process the same",
+            ),
+            SecretError::TooShort => InvalidConfig::new(
+                "ONSALE_SECRET: each secret needs at least 32 characters; make one with `openssl \
+                 rand -hex 32`",
+            ),
+        })
+    }
+
+    fn validate_names(&self) -> Result<(), InvalidConfig> {
+        let plain = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_');
+        let namespace = &self.namespace;
+        if namespace.is_empty()
+            || namespace.len() > MAX_NAMESPACE_BYTES
+            || !namespace.bytes().all(plain)
+        {
+            return Err(InvalidConfig::new(format!(
+                "ONSALE_NAMESPACE must be 1 to {MAX_NAMESPACE_BYTES} of a-z, 0-9, - and _, not \
+                 {namespace:?}"
+            )));
+        }
+        if !matches!(self.public_url.scheme(), "http" | "https") {
+            return Err(InvalidConfig::new(
+                "ONSALE_PUBLIC_URL must begin with http:// or https://",
+            ));
+        }
+        Ok(())
+    }
+
+    fn validate_log_filter(&self) -> Result<(), InvalidConfig> {
+        let filter = self.log_filter.as_deref().unwrap_or_default();
+        let parsed: Result<tracing_subscriber::EnvFilter, _> = filter.parse();
+        parsed
+            .map(drop)
+            .map_err(|error| InvalidConfig::new(format!("ONSALE_LOG: {error}")))
+    }
+
+    fn validate_numbers(&self) -> Result<(), InvalidConfig> {
+        if !(1..=MAX_DB_CONNECTIONS).contains(&self.db_connections) {
+            return Err(InvalidConfig::new(format!(
+                "ONSALE_DB_CONNECTIONS must be 1 to {MAX_DB_CONNECTIONS}, not {}",
+                self.db_connections
+            )));
+        }
+        if !self.limits_scale.is_finite() || self.limits_scale <= 0.0 {
+            return Err(InvalidConfig::new(format!(
+                "ONSALE_LIMITS_SCALE must be above 0, not {}",
+                self.limits_scale
+            )));
+        }
+        if self.request_timeout_seconds == 0 {
+            return Err(InvalidConfig::new(
+                "ONSALE_REQUEST_TIMEOUT_SECONDS must be at least 1",
+            ));
+        }
+        if self.shutdown_grace_seconds <= self.drain_seconds {
+            return Err(InvalidConfig::new(
+                "ONSALE_SHUTDOWN_GRACE_SECONDS must exceed ONSALE_DRAIN_SECONDS",
+            ));
+        }
+        let listeners = [self.public_addr, self.internal_addr, self.ops_addr];
+        for (at, address) in listeners.iter().enumerate() {
+            if address.port() != 0 && listeners[..at].contains(address) {
+                return Err(InvalidConfig::new(format!(
+                    "ONSALE_PUBLIC_ADDR, ONSALE_INTERNAL_ADDR and ONSALE_OPS_ADDR must differ, \
+                     but two are {address}"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// Longest time a request may take until its answer begins.
+    #[must_use]
+    pub fn request_timeout(&self) -> Duration {
+        Duration::from_secs(self.request_timeout_seconds)
+    }
+
+    /// How long to accept connections after readiness was withdrawn.
+    #[must_use]
+    pub fn drain(&self) -> Duration {
+        Duration::from_secs(self.drain_seconds)
+    }
+
+    /// How long running work may take to finish at shutdown.
+    #[must_use]
+    pub fn shutdown_grace(&self) -> Duration {
+        Duration::from_secs(self.shutdown_grace_seconds)
+    }
+}
+
+/// The value of a URL key; the message never repeats it, for it may hold a password.
+fn url_of(key: &str, value: &SecretString, schemes: &[&str]) -> Result<Url, InvalidConfig> {
+    Url::parse(value.expose_secret())
+        .ok()
+        .filter(|url| schemes.contains(&url.scheme()))
+        .ok_or_else(|| InvalidConfig::new(format!("{key} must be a URL of {}://…", schemes[0])))
+}
+
+impl fmt::Debug for PlatformConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PlatformConfig")
+            .field("database_url", &WithoutPassword(&self.database_url))
+            .field("redis_url", &WithoutPassword(&self.redis_url))
+            .field("amqp_url", &WithoutPassword(&self.amqp_url))
+            .field("secrets", &self.secrets.len())
+            .field("namespace", &self.namespace)
+            .field("public_addr", &self.public_addr)
+            .field("internal_addr", &self.internal_addr)
+            .field("ops_addr", &self.ops_addr)
+            .field("public_url", &self.public_url.as_str())
+            .field("trusted_proxies", &self.trusted_proxies)
+            .field("db_connections", &self.db_connections)
+            .field("redis_optional_at_start", &self.redis_optional_at_start)
+            .field("limits_scale", &self.limits_scale)
+            .field("request_timeout", &self.request_timeout())
+            .field("drain", &self.drain())
+            .field("shutdown_grace", &self.shutdown_grace())
+            .field("log_format", &self.log_format)
+            .field("log_filter", &self.log_filter)
+            .finish()
+    }
+}
+
+/// A server's URL as far as it may be shown: scheme, host, port and path.
+struct WithoutPassword<'a>(&'a SecretString);
+
+impl fmt::Debug for WithoutPassword<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Ok(url) = Url::parse(self.0.expose_secret()) else {
+            return f.write_str("(not a URL)");
+        };
+        write!(
+            f,
+            "{}://{}",
+            url.scheme(),
+            url.host_str().unwrap_or_default()
+        )?;
+        if let Some(port) = url.port() {
+            write!(f, ":{port}")?;
+        }
+        f.write_str(url.path())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    const SECRET: &str = "0123456789abcdef0123456789abcdef";
+
+    fn config() -> PlatformConfig {
+        PlatformConfig::embedded(
+            "postgres://onsale:hunter2@db/onsale",
+            "redis://:hunter2@redis:6379/1",
+            "amqp://onsale:hunter2@mq/%2f",
+            SECRET,
+        )
+    }
+
+    fn refusal(change: impl FnOnce(&mut PlatformConfig)) -> String {
+        let mut config = config();
+        change(&mut config);
+        config.validate().unwrap_err().to_string()
+    }
+
+    #[derive(Parser)]
+    struct Program {
+        #[command(flatten)]
+        config: PlatformConfig,
+    }
+
+    #[test]
+    fn the_defaults_are_valid() {
+        assert!(config().validate().is_ok());
+    }
+
+    #[test]
+    fn debug_shows_no_secret_and_no_password() {
+        let shown = format!("{:?}", config());
+        assert!(
+            !shown.contains("hunter2") && !shown.contains(SECRET),
+            "{shown}"
+        );
+        assert!(shown.contains("redis://redis:6379/1"), "{shown}");
+    }
+
+    #[test]
+    fn help_names_every_key() {
+        let help = <Program as clap::CommandFactory>::command()
+            .render_long_help()
+            .to_string();
+        for key in [
+            "ONSALE_DATABASE_URL",
+            "ONSALE_SECRET",
+            "ONSALE_TRUSTED_PROXIES",
+        ] {
+            assert!(help.contains(key), "{key} is missing");
+        }
+    }
+
+    #[test]
+    fn two_secrets_and_networks_are_read_from_one_value() {
+        let program = Program::parse_from([
+            "onsale",
+            "--database-url=postgres://db/onsale",
+            "--redis-url=redis://redis",
+            "--amqp-url=amqp://mq",
+            &format!("--secret={SECRET},{SECRET}-old"),
+            "--trusted-proxies=10.0.0.0/8,fd00::/8",
+        ]);
+        assert_eq!(program.config.secrets.len(), 2);
+        assert_eq!(program.config.trusted_proxies.len(), 2);
+        assert!(program.config.validate().is_ok());
+    }
+
+    #[test]
+    fn a_missing_secret_is_refused_with_the_way_to_make_one() {
+        assert!(refusal(|config| config.secrets.clear()).contains("openssl rand -hex 32"));
+        assert!(refusal(|config| config.secrets = vec!["short".into()]).contains("32 characters"));
+    }
+
+    #[test]
+    fn a_wrong_value_is_refused_by_the_name_of_its_key() {
+        let wrong_url = refusal(|config| config.amqp_url = "redis://:hunter2@mq".into());
+        assert!(wrong_url.starts_with("ONSALE_AMQP_URL"), "{wrong_url}");
+        assert!(!wrong_url.contains("hunter2"));
+        assert!(refusal(|config| config.namespace = "a b".into()).contains("ONSALE_NAMESPACE"));
+        assert!(refusal(|config| config.db_connections = 0).contains("ONSALE_DB_CONNECTIONS"));
+        assert!(refusal(|config| config.log_filter = Some("a=b=c".into())).contains("ONSALE_LOG"));
+        assert!(refusal(|config| config.limits_scale = 0.0).contains("ONSALE_LIMITS_SCALE"));
+        assert!(
+            refusal(|config| {
+                config.public_addr = local(1);
+                config.ops_addr = local(1);
+            })
+            .contains("ONSALE_OPS_ADDR")
+        );
+    }
+}

@@ -1,0 +1,201 @@
+//! What is around every route.
+
+use std::any::Any;
+use std::convert::Infallible;
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, LazyLock};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, MatchedPath, Request};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
+use axum::response::{IntoResponse, Response};
+use domain::limits::MAX_BODY_BYTES;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use tower::{Layer, Service};
+use tower_http::compression::predicate::{NotForContentType, Predicate, SizeAbove};
+use tower_http::compression::{CompressionLayer, CompressionLevel};
+use tracing::Instrument;
+
+use super::Shared;
+use super::metrics::HttpMetrics;
+use crate::problem::{Kind, Problem};
+use crate::telemetry::TraceContext;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Bodies up to it are sent as they are: compressing them costs more than it saves.
+const COMPRESS_ABOVE_BYTES: u64 = 1_024;
+/// The route of requests that match none.
+const UNMATCHED: &str = "unmatched";
+
+static METRICS: LazyLock<HttpMetrics> = LazyLock::new(HttpMetrics::default);
+
+/// Puts the layers around `routes`: trace and request id, access log, metrics, time limit, panics
+/// and unknown paths as problems, body limit (a route raises its own with
+/// [`DefaultBodyLimit`]), compression. `routes` must have no fallback of its own.
+pub fn wrap(routes: Router, shared: Arc<Shared>) -> Router {
+    let large = SizeAbove::new(COMPRESS_ABOVE_BYTES).and(NotForContentType::SSE);
+    let compression = CompressionLayer::new()
+        .quality(CompressionLevel::Fastest)
+        .compress_when(large);
+    routes
+        .fallback(not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer((
+            compression,
+            Observe { shared },
+            DefaultBodyLimit::max(MAX_BODY_BYTES),
+        ))
+}
+
+async fn not_found() -> Problem {
+    Problem::new(Kind::NotFound, "Nothing answers at this path.")
+}
+
+async fn method_not_allowed() -> Problem {
+    Problem::new(
+        Kind::MethodNotAllowed,
+        "See the Allow header for the methods of this path.",
+    )
+}
+
+/// One layer for what every request needs, since polls are many.
+#[derive(Clone)]
+struct Observe {
+    shared: Arc<Shared>,
+}
+
+impl<S> Layer<S> for Observe {
+    type Service = Observed<S>;
+
+    fn layer(&self, inner: S) -> Observed<S> {
+        Observed {
+            inner,
+            shared: self.shared.clone(),
+        }
+    }
+}
+
+#[derive(Clone)]
+struct Observed<S> {
+    inner: S,
+    shared: Arc<Shared>,
+}
+
+impl<S> Service<Request> for Observed<S>
+where
+    S: Service<Request, Response = Response, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    type Response = Response;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Response, Infallible>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, mut request: Request) -> Self::Future {
+        let exchange = Exchange::begin(&request);
+        let limit = self.shared.request_timeout;
+        request.extensions_mut().insert(self.shared.clone());
+        // The one that is ready is used; its clone becomes ready for the next call.
+        let clone = self.inner.clone();
+        let mut inner = std::mem::replace(&mut self.inner, clone);
+        let span = exchange.span();
+        let answer = async move {
+            let call = AssertUnwindSafe(async { inner.call(request).await }).catch_unwind();
+            let response = match tokio::time::timeout(limit, call).await {
+                Ok(Ok(Ok(response))) => response,
+                Ok(Ok(Err(never))) => match never {},
+                Ok(Err(panic)) => panicked(panic.as_ref()),
+                Err(_) => timed_out(limit),
+            };
+            Ok(exchange.end(response))
+        };
+        Box::pin(answer.instrument(span))
+    }
+}
+
+fn panicked(panic: &(dyn Any + Send)) -> Response {
+    let message = panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("(no message)");
+    tracing::error!(message, "a handler panicked");
+    Problem::defect().into_response()
+}
+
+fn timed_out(limit: Duration) -> Response {
+    tracing::warn!(?limit, "a handler took too long");
+    Problem::new(
+        Kind::Overloaded,
+        "The answer took too long; try again in a moment.",
+    )
+    .into_response()
+}
+
+/// One request and its answer, as far as they are observed.
+struct Exchange {
+    begun: Instant,
+    method: Method,
+    route: Option<MatchedPath>,
+    trace: TraceContext,
+}
+
+impl Exchange {
+    fn begin(request: &Request) -> Self {
+        let parent = request
+            .headers()
+            .get("traceparent")
+            .and_then(|value| value.to_str().ok())
+            .and_then(TraceContext::parse);
+        Self {
+            begun: Instant::now(),
+            method: request.method().clone(),
+            route: request.extensions().get().cloned(),
+            trace: parent.map_or_else(TraceContext::root, TraceContext::child),
+        }
+    }
+
+    fn route(&self) -> &str {
+        self.route.as_ref().map_or(UNMATCHED, MatchedPath::as_str)
+    }
+
+    fn span(&self) -> tracing::Span {
+        // The highest level, so that no log filter takes the trace away.
+        let span = tracing::error_span!(
+            parent: None,
+            "request",
+            method = %self.method,
+            route = self.route(),
+            trace_id = %self.trace.trace_id(),
+        );
+        self.trace.attach(&span);
+        span
+    }
+
+    fn end(self, mut response: Response) -> Response {
+        let status = response.status();
+        let latency = self.begun.elapsed();
+        METRICS.record(self.route(), &self.method, status, latency);
+        log(status, latency);
+        let id = HeaderValue::try_from(self.trace.trace_id().to_string())
+            .expect("hexadecimal digits are a header value");
+        response.headers_mut().insert(REQUEST_ID, id);
+        response
+    }
+}
+
+fn log(status: StatusCode, latency: Duration) {
+    let status_code = status.as_u16();
+    let latency_seconds = latency.as_secs_f64();
+    if status.is_server_error() {
+        tracing::warn!(status_code, latency_seconds, "request failed");
+    } else {
+        tracing::debug!(status_code, latency_seconds, "request answered");
+    }
+}

@@ -1,0 +1,20 @@
+//! What every service needs and none owns: start-up and shutdown, configuration, telemetry, HTTP,
+//! tokens, limits, Postgres transactions, the outbox, RabbitMQ and Redis.
+
+pub mod amqp;
+pub mod auth;
+pub mod config;
+pub mod http;
+pub mod idempotency;
+pub mod limits;
+pub mod outbox;
+pub mod pg;
+pub mod problem;
+pub mod redis;
+pub mod service;
+pub mod shutdown;
+pub mod telemetry;
+#[cfg(feature = "testing")]
+pub mod testing;
+pub mod tokens;
+pub mod topology;

@@ -1,0 +1,96 @@
+//! Rate limits on this node, by account or address. They protect the process; limits that must
+//! hold across nodes belong to their service.
+
+mod layer;
+mod limiter;
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use limiter::Limiter;
+
+pub use layer::LimitLayer;
+
+/// How often idle keys are dropped.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
+
+/// How much one key may do: `burst` requests at once, and as many again in every `per`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Quota {
+    /// Requests at once, at least 1.
+    pub burst: u32,
+    /// Time in which that many come back.
+    pub per: Duration,
+}
+
+/// What requests are counted by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Key {
+    /// The signed-in account; the address of callers who are not.
+    Account,
+    /// The address; IPv6 by its /64, which one customer of a provider has.
+    Address,
+}
+
+/// Makes limits, and keeps their memory bounded.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    scale: f64,
+    limiters: Arc<Mutex<Vec<Arc<Limiter>>>>,
+}
+
+impl Limits {
+    /// Limits whose bursts are `scale` times what the code asks for, at least 1.
+    #[must_use]
+    pub fn new(scale: f64) -> Self {
+        Self {
+            scale,
+            limiters: Arc::default(),
+        }
+    }
+
+    /// A layer that counts requests by `key` and refuses those over `quota`. `name` appears in
+    /// the `RateLimit` headers; routes with the same layer (cloned) share the quota.
+    ///
+    /// # Panics
+    /// When the quota's `burst` or `per` is zero.
+    #[must_use]
+    pub fn layer(&self, name: &'static str, quota: Quota, key: Key) -> LimitLayer {
+        let limiter = Arc::new(Limiter::new(name, self.scaled(quota)));
+        self.limiters
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(limiter.clone());
+        LimitLayer::new(limiter, key)
+    }
+
+    /// Drops keys that have their whole quota back, now and then; runs for ever.
+    pub async fn sweep(&self) {
+        loop {
+            tokio::time::sleep(SWEEP_INTERVAL).await;
+            for limiter in self
+                .limiters
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .iter()
+            {
+                limiter.drop_idle_keys();
+            }
+        }
+    }
+
+    fn scaled(&self, quota: Quota) -> Quota {
+        assert!(
+            quota.burst > 0 && !quota.per.is_zero(),
+            "a quota allows something"
+        );
+        let burst = (f64::from(quota.burst) * self.scale).clamp(1.0, f64::from(u32::MAX));
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "clamped to the range of u32"
+        )]
+        let burst = burst as u32;
+        Quota { burst, ..quota }
+    }
+}

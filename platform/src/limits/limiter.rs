@@ -1,0 +1,232 @@
+//! One limit: a cell per key.
+
+use std::fmt;
+use std::hash::{BuildHasher, RandomState};
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
+
+use axum::http::HeaderValue;
+use domain::AccountId;
+use governor::clock::{Clock, DefaultClock};
+use governor::middleware::StateInformationMiddleware;
+use governor::state::keyed::DashMapStateStore;
+use governor::{Quota as Rate, RateLimiter};
+
+use super::Quota;
+
+/// Most keys that have a cell of their own. Above it, keys share a fixed number of cells, so that
+/// a flood of addresses costs accuracy and not memory.
+const MAX_KEYS: usize = 200_000;
+/// The number of shared cells is that of all `u16`; how often the keys are counted.
+const COUNT_EVERY: u32 = 4_096;
+/// One customer of an IPv6 provider has a /64.
+const IPV6_PREFIX: u128 = !0 << 64;
+
+/// Whom a cell belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Subject {
+    Account(i64),
+    Address(u128),
+    Shared(u16),
+}
+
+impl From<AccountId> for Subject {
+    fn from(account_id: AccountId) -> Self {
+        Self::Account(account_id.0)
+    }
+}
+
+impl From<IpAddr> for Subject {
+    fn from(address: IpAddr) -> Self {
+        match address.to_canonical() {
+            IpAddr::V4(address) => Self::Address(u128::from(address.to_ipv6_mapped())),
+            IpAddr::V6(address) => Self::Address(u128::from(address) & IPV6_PREFIX),
+        }
+    }
+}
+
+/// What a request has left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Allowance {
+    /// Whether this request goes through.
+    pub(super) allowed: bool,
+    /// Requests that may follow at once.
+    pub(super) remaining: u32,
+    /// Until the whole quota is back, or, when refused, until the next request may go through.
+    pub(super) reset: Duration,
+}
+
+type Cells =
+    RateLimiter<Subject, DashMapStateStore<Subject>, DefaultClock, StateInformationMiddleware>;
+
+pub(super) struct Limiter {
+    name: &'static str,
+    burst: u32,
+    /// Time in which one request comes back.
+    step: Duration,
+    policy: HeaderValue,
+    cells: Cells,
+    clock: DefaultClock,
+    hasher: RandomState,
+    checks: AtomicU32,
+    is_full: AtomicBool,
+}
+
+impl Limiter {
+    pub(super) fn new(name: &'static str, quota: Quota) -> Self {
+        let burst = NonZeroU32::new(quota.burst).unwrap_or(NonZeroU32::MIN);
+        let step = (quota.per / burst.get()).max(Duration::from_nanos(1));
+        let rate = Rate::with_period(step)
+            .expect("the step is not zero")
+            .allow_burst(burst);
+        let seconds = quota.per.as_secs().max(1);
+        Self {
+            name,
+            burst: burst.get(),
+            step,
+            policy: HeaderValue::try_from(format!("\"{name}\";q={burst};w={seconds}"))
+                .expect("names of limits are plain words"),
+            cells: RateLimiter::dashmap(rate).with_middleware(),
+            clock: DefaultClock::default(),
+            hasher: RandomState::new(),
+            checks: AtomicU32::new(0),
+            is_full: AtomicBool::new(false),
+        }
+    }
+
+    /// Counts one request of `subject`.
+    pub(super) fn check(&self, subject: Subject) -> Allowance {
+        if self.checks.fetch_add(1, Ordering::Relaxed) % COUNT_EVERY == COUNT_EVERY - 1 {
+            self.drop_keys_when_full();
+        }
+        match self.cells.check_key(&self.cell_of(subject)) {
+            Ok(state) => {
+                let remaining = state.remaining_burst_capacity().min(self.burst);
+                let used = self.burst - remaining;
+                Allowance {
+                    allowed: true,
+                    remaining,
+                    reset: self.step * used,
+                }
+            }
+            Err(refusal) => Allowance {
+                allowed: false,
+                remaining: 0,
+                reset: refusal.wait_time_from(self.clock.now()),
+            },
+        }
+    }
+
+    /// `RateLimit-Policy`.
+    pub(super) fn policy(&self) -> HeaderValue {
+        self.policy.clone()
+    }
+
+    /// `RateLimit`.
+    pub(super) fn state(&self, allowance: Allowance) -> HeaderValue {
+        let Allowance {
+            remaining, reset, ..
+        } = allowance;
+        let seconds = reset.as_secs() + u64::from(reset.subsec_nanos() > 0);
+        HeaderValue::try_from(format!("\"{}\";r={remaining};t={seconds}", self.name))
+            .expect("names of limits are plain words")
+    }
+
+    pub(super) fn drop_idle_keys(&self) {
+        self.cells.retain_recent();
+        self.cells.shrink_to_fit();
+        self.is_full
+            .store(self.cells.len() >= MAX_KEYS, Ordering::Relaxed);
+    }
+
+    fn drop_keys_when_full(&self) {
+        if self.cells.len() >= MAX_KEYS {
+            self.drop_idle_keys();
+        }
+    }
+
+    fn cell_of(&self, subject: Subject) -> Subject {
+        if !self.is_full.load(Ordering::Relaxed) {
+            return subject;
+        }
+        let [low, high, ..] = self.hasher.hash_one(subject).to_le_bytes();
+        Subject::Shared(u16::from_le_bytes([low, high]))
+    }
+}
+
+impl fmt::Debug for Limiter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Limiter")
+            .field("policy", &self.policy)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limiter(burst: u32) -> Limiter {
+        Limiter::new(
+            "join",
+            Quota {
+                burst,
+                per: Duration::from_secs(3_600),
+            },
+        )
+    }
+
+    fn address(text: &str) -> Subject {
+        Subject::from(text.parse::<IpAddr>().unwrap())
+    }
+
+    #[test]
+    fn the_burst_goes_through_and_the_next_is_refused() {
+        let limiter = limiter(2);
+        assert_eq!(limiter.check(address("192.0.2.1")).remaining, 1);
+        assert!(limiter.check(address("192.0.2.1")).allowed);
+        let refused = limiter.check(address("192.0.2.1"));
+        assert!(!refused.allowed);
+        assert!(refused.reset > Duration::from_secs(1_700), "{refused:?}");
+        assert!(limiter.check(address("192.0.2.2")).allowed);
+    }
+
+    #[test]
+    fn addresses_of_one_ipv6_network_count_together() {
+        let limiter = limiter(1);
+        assert!(limiter.check(address("2001:db8::1")).allowed);
+        assert!(!limiter.check(address("2001:db8::2")).allowed);
+        assert!(limiter.check(address("2001:db8:0:1::1")).allowed);
+        assert!(limiter.check(address("192.0.2.1")).allowed);
+        assert!(!limiter.check(address("::ffff:192.0.2.1")).allowed);
+    }
+
+    #[test]
+    fn a_flood_of_keys_does_not_take_more_memory() {
+        let limiter = limiter(2);
+        for account in 0..400_000 {
+            limiter.check(Subject::Account(account));
+        }
+        let most = MAX_KEYS + usize::from(u16::MAX) + 1 + COUNT_EVERY as usize;
+        assert!(limiter.cells.len() <= most, "{}", limiter.cells.len());
+    }
+
+    #[test]
+    fn keys_that_have_their_quota_back_are_dropped() {
+        let limiter = Limiter::new(
+            "fast",
+            Quota {
+                burst: 1,
+                per: Duration::from_nanos(1),
+            },
+        );
+        limiter.check(Subject::Account(1));
+        let deadline = std::time::Instant::now() + Duration::from_secs(5);
+        while !limiter.cells.is_empty() && std::time::Instant::now() < deadline {
+            limiter.drop_idle_keys();
+        }
+        assert!(limiter.cells.is_empty());
+    }
+}

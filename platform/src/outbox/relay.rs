@@ -1,0 +1,216 @@
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use metrics::gauge;
+use sqlx::PgPool;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::wake;
+use crate::amqp::{Broker, Exchange, Outgoing, PublishError, backoff};
+
+/// How many messages are claimed at once.
+const BATCH: i64 = 500;
+/// How long a claim holds. Longer than a publish can take, or a slow relay's messages would be
+/// sent a second time by another.
+const LEASE_SECONDS: f64 = 30.0;
+/// How long an idle relay waits when nobody wakes it.
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
+/// The pause after the database failed.
+const FAILURE_PAUSE: Duration = Duration::from_secs(1);
+const LAG_INTERVAL: Duration = Duration::from_secs(2);
+/// A message that can't be sent is tried again this soon at least.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+/// Sends the messages of `owner` until `stop`. Any number of relays may run for one owner. A
+/// message is claimed by a lease, sent with no transaction open, and deleted once RabbitMQ has
+/// confirmed it; if a relay dies in between, the lease runs out and another sends it again.
+///
+/// # Errors
+/// Never: whatever fails is tried again. The type is that of a task.
+pub async fn relay(
+    pool: PgPool,
+    broker: Broker,
+    stop: CancellationToken,
+    owner: &'static str,
+) -> anyhow::Result<()> {
+    let mut wakes = wake::subscribe(owner);
+    let mut lag = LagGauge::new(owner);
+    while !stop.is_cancelled() {
+        wakes.borrow_and_update();
+        let pause = match send_batch(&pool, &broker, owner).await {
+            Ok(claimed) if claimed == full_batch() => continue,
+            Ok(_) => POLL_INTERVAL,
+            Err(error) => {
+                tracing::warn!(
+                    owner,
+                    error = &error as &dyn std::error::Error,
+                    "outbox relay failed; trying again"
+                );
+                FAILURE_PAUSE
+            }
+        };
+        lag.update(&pool).await;
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = tokio::time::sleep(pause) => {}
+            // The sender lives as long as the process.
+            _ = wakes.changed(), if pause == POLL_INTERVAL => {}
+        }
+    }
+    Ok(())
+}
+
+fn full_batch() -> usize {
+    usize::try_from(BATCH).expect("a batch is small")
+}
+
+/// Claims, sends and deletes one batch, and tells how many it claimed.
+async fn send_batch(
+    pool: &PgPool,
+    broker: &Broker,
+    owner: &'static str,
+) -> Result<usize, sqlx::Error> {
+    let claimed = claim(pool, owner).await?;
+    if claimed.is_empty() {
+        return Ok(0);
+    }
+    let count = claimed.len();
+    let marks: Vec<_> = claimed
+        .iter()
+        .map(|row| (row.message.message_id, row.attempts))
+        .collect();
+    let results = broker
+        .publish_all(claimed.into_iter().map(|row| row.message).collect())
+        .await;
+
+    let mut sent = Vec::with_capacity(count);
+    let mut failed = Vec::new();
+    for ((id, attempts), result) in marks.into_iter().zip(results) {
+        match result {
+            Ok(()) => sent.push(id),
+            Err(error) => failed.push((id, attempts, error)),
+        }
+    }
+    delete(pool, &sent).await?;
+    postpone(pool, owner, failed).await?;
+    Ok(count)
+}
+
+struct Claimed {
+    message: Outgoing,
+    attempts: u32,
+}
+
+async fn claim(pool: &PgPool, owner: &'static str) -> Result<Vec<Claimed>, sqlx::Error> {
+    let rows = sqlx::query!(
+        "UPDATE platform.outbox
+         SET available_at = now() + make_interval(secs => $3), attempts = attempts + 1
+         WHERE id IN (
+             SELECT id FROM platform.outbox
+             WHERE owner = $1 AND available_at <= now()
+             ORDER BY available_at, id
+             LIMIT $2
+             FOR UPDATE SKIP LOCKED
+         )
+         RETURNING id, exchange, routing_key, message_name, body::text AS \"body!\", traceparent,
+             attempts",
+        owner,
+        BATCH,
+        LEASE_SECONDS,
+    )
+    .fetch_all(pool)
+    .await?;
+    let mut claimed: Vec<_> = rows
+        .into_iter()
+        .map(|row| Claimed {
+            attempts: u32::try_from(row.attempts).unwrap_or(u32::MAX),
+            message: Outgoing {
+                exchange: Exchange::parse(&row.exchange).expect("a constraint allows no other"),
+                routing_key: row.routing_key,
+                name: row.message_name,
+                body: Bytes::from(row.body),
+                message_id: row.id,
+                traceparent: row.traceparent,
+            },
+        })
+        .collect();
+    // RETURNING has no order of its own; the ids have that of creation.
+    claimed.sort_by_key(|row| row.message.message_id);
+    Ok(claimed)
+}
+
+async fn delete(pool: &PgPool, ids: &[Uuid]) -> Result<(), sqlx::Error> {
+    if ids.is_empty() {
+        return Ok(());
+    }
+    sqlx::query!("DELETE FROM platform.outbox WHERE id = ANY($1)", ids)
+        .execute(pool)
+        .await?;
+    Ok(())
+}
+
+/// Ends the claims on messages that could not be sent, with a pause for each.
+async fn postpone(
+    pool: &PgPool,
+    owner: &'static str,
+    failed: Vec<(Uuid, u32, PublishError)>,
+) -> Result<(), sqlx::Error> {
+    let Some((_, _, error)) = failed.first() else {
+        return Ok(());
+    };
+    tracing::warn!(
+        owner,
+        messages = failed.len(),
+        error = error as &dyn std::error::Error,
+        "outbox messages not sent; trying again"
+    );
+    let (ids, pauses): (Vec<_>, Vec<_>) = failed
+        .iter()
+        .map(|(id, attempts, _)| (*id, backoff(*attempts).min(LONGEST_PAUSE).as_secs_f64()))
+        .unzip();
+    sqlx::query!(
+        "UPDATE platform.outbox
+         SET available_at = now() + make_interval(secs => failed.pause)
+         FROM unnest($1::uuid[], $2::float8[]) AS failed (id, pause)
+         WHERE outbox.id = failed.id",
+        &ids,
+        &pauses,
+    )
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
+/// The age of the oldest message that waits.
+struct LagGauge {
+    owner: &'static str,
+    updated: Option<Instant>,
+}
+
+impl LagGauge {
+    fn new(owner: &'static str) -> Self {
+        Self {
+            owner,
+            updated: None,
+        }
+    }
+
+    async fn update(&mut self, pool: &PgPool) {
+        if self.updated.is_some_and(|at| at.elapsed() < LAG_INTERVAL) {
+            return;
+        }
+        self.updated = Some(Instant::now());
+        let asked = sqlx::query_scalar!(
+            "SELECT extract(epoch FROM now() - min(created_at))::float8
+             FROM platform.outbox WHERE owner = $1",
+            self.owner,
+        )
+        .fetch_one(pool)
+        .await;
+        // A database that fails shows in the relay's own log.
+        if let Ok(lag) = asked {
+            gauge!("outbox_lag_seconds", "owner" => self.owner).set(lag.unwrap_or(0.0).max(0.0));
+        }
+    }
+}

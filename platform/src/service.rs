@@ -1,0 +1,161 @@
+//! Everything around a service: configuration, telemetry, servers, listeners, signals, shutdown.
+//!
+//! ```text
+//! start ──► serving ──first signal, or a task failed──► soft: /readyz fails, loops leave
+//!                                                         │ drain time
+//!                                                         ▼
+//!                                                       accept no more, finish requests ──► exit
+//!                                                         │ second signal, or grace time over
+//!                                                         ▼
+//!                                                       hard: drop everything ──► exit 1
+//! ```
+
+mod context;
+mod housekeeping;
+mod ops;
+mod running;
+mod signals;
+
+use std::future::Future;
+use std::io::Write;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use axum::Router;
+use domain::clock::{SharedClock, SystemClock};
+
+use crate::config::{InvalidConfig, PlatformConfig};
+use crate::topology;
+use signals::Signals;
+
+pub use crate::shutdown::Shutdown;
+pub use context::Context;
+pub use running::{Running, serve};
+
+/// `EX_USAGE` of sysexits: starting again without a change will not help.
+const EXIT_USAGE: u8 = 64;
+const EXIT_FAILURE: u8 = 1;
+
+/// The routes of a service, or of several. They must not have a fallback.
+#[derive(Debug, Default)]
+pub struct Routes {
+    /// For buyers and apps.
+    pub public: Router,
+    /// For staff.
+    pub internal: Router,
+}
+
+impl Routes {
+    /// The routes of both.
+    ///
+    /// # Panics
+    /// When they have a path in common.
+    #[must_use]
+    pub fn merge(self, other: Self) -> Self {
+        Self {
+            public: self.public.merge(other.public),
+            internal: self.internal.merge(other.internal),
+        }
+    }
+}
+
+/// Runs a process: connects to the servers, calls `start`, serves its routes until a signal, and
+/// shuts down. `service_name` appears in logs and in the servers' own views of their clients.
+///
+/// # Errors
+/// When the configuration is invalid ([`InvalidConfig`]), a server is out of reach, `start` or a
+/// task fails, or the shutdown had to be hard. Hand the outcome to [`exit_code`].
+pub async fn run<F, Fut>(
+    service_name: &'static str,
+    config: PlatformConfig,
+    start: F,
+) -> anyhow::Result<()>
+where
+    F: FnOnce(Context) -> Fut,
+    Fut: Future<Output = anyhow::Result<Routes>>,
+{
+    let mut signals = Signals::listen()?;
+    let launch = Box::pin(launch(service_name, config, start));
+    let running = tokio::select! {
+        running = launch => running?,
+        () = signals.next() => {
+            tracing::info!("stopped before it was up");
+            return Ok(());
+        }
+    };
+    let shutdown = running.ctx.shutdown.clone();
+    let mut finish = Box::pin(running.finish());
+    tokio::select! {
+        outcome = &mut finish => return outcome,
+        () = signals.next() => {
+            tracing::info!("shutting down; a second signal ends it at once");
+            shutdown.soft().cancel();
+        }
+    }
+    tokio::select! {
+        outcome = &mut finish => return outcome,
+        () = signals.next() => shutdown.hard().cancel(),
+    }
+    finish.await
+}
+
+/// Like [`run`] without signals, for programs that embed services: returns when the listeners
+/// are bound.
+///
+/// # Errors
+/// As [`run`]; whatever `start` had spawned is stopped.
+pub async fn launch<F, Fut>(
+    service_name: &'static str,
+    config: PlatformConfig,
+    start: F,
+) -> anyhow::Result<Running>
+where
+    F: FnOnce(Context) -> Fut,
+    Fut: Future<Output = anyhow::Result<Routes>>,
+{
+    launch_at(service_name, config, SystemClock::shared(), start).await
+}
+
+/// [`launch`] with a clock of the caller's.
+///
+/// # Errors
+/// As [`launch`].
+pub async fn launch_at<F, Fut>(
+    service_name: &'static str,
+    config: PlatformConfig,
+    clock: SharedClock,
+    start: F,
+) -> anyhow::Result<Running>
+where
+    F: FnOnce(Context) -> Fut,
+    Fut: Future<Output = anyhow::Result<Routes>>,
+{
+    let ctx = Context::connect(service_name, config, clock).await?;
+    let served = async {
+        topology::declare_all(&ctx.broker)
+            .await
+            .context("can't declare the queues")?;
+        let routes = start(ctx.clone()).await?;
+        serve(&ctx, routes).await
+    }
+    .await;
+    if served.is_err() {
+        ctx.shutdown.soft().cancel();
+        ctx.shutdown.hard().cancel();
+        ctx.shutdown.tasks_left().await;
+    }
+    served
+}
+
+/// The process's exit status; tells a failure on standard error. 64 for a configuration that
+/// can't work, 1 for everything else.
+#[must_use]
+pub fn exit_code(outcome: anyhow::Result<()>) -> ExitCode {
+    let Err(error) = outcome else {
+        return ExitCode::SUCCESS;
+    };
+    // Nobody is left to tell if standard error is closed.
+    let _ = writeln!(std::io::stderr(), "onsale: {error:#}");
+    let is_usage = error.is::<InvalidConfig>();
+    ExitCode::from(if is_usage { EXIT_USAGE } else { EXIT_FAILURE })
+}

@@ -1,0 +1,126 @@
+//! What every part of a service holds.
+
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use domain::EventId;
+use domain::clock::SharedClock;
+use domain::queue::SaleKeys;
+use secrecy::ExposeSecret;
+
+use crate::amqp::Broker;
+use crate::config::PlatformConfig;
+use crate::limits::Limits;
+use crate::pg;
+use crate::redis::{self, Redis};
+use crate::shutdown::Shutdown;
+use crate::telemetry;
+use crate::tokens::KeyRing;
+
+/// What every part of a service holds. Cheap to clone.
+#[derive(Clone)]
+pub struct Context {
+    /// The configuration.
+    pub config: Arc<PlatformConfig>,
+    /// The time.
+    pub clock: SharedClock,
+    /// PostgreSQL.
+    pub db: sqlx::PgPool,
+    /// Redis.
+    pub redis: Redis,
+    /// RabbitMQ.
+    pub broker: Broker,
+    /// Signs and verifies tokens.
+    pub keys: Arc<KeyRing>,
+    /// Makes rate limits.
+    pub limits: Limits,
+    /// This process, among others of its kind: random, new with every start.
+    pub node: String,
+    /// The end of the process.
+    pub shutdown: Shutdown,
+}
+
+impl Context {
+    /// Checks the configuration, starts telemetry, and connects to the servers.
+    ///
+    /// # Errors
+    /// [`InvalidConfig`](crate::config::InvalidConfig), or which server can't be reached.
+    pub async fn connect(
+        service_name: &'static str,
+        config: PlatformConfig,
+        clock: SharedClock,
+    ) -> anyhow::Result<Self> {
+        let keys = config.validate()?;
+        telemetry::init(config.log_format, config.log_filter.as_deref());
+        // Fails when the program that embeds us has chosen already.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let node = format!("{:016x}", rand::random::<u64>());
+        tracing::info!(service_name, node, ?config, "starting");
+        let (db, redis, broker) = tokio::try_join!(
+            connect_pg(service_name, &config),
+            connect_redis(&config),
+            connect_broker(&config),
+        )?;
+        Ok(Self {
+            clock,
+            db,
+            redis,
+            broker,
+            keys: Arc::new(keys),
+            limits: Limits::new(config.limits_scale),
+            node,
+            shutdown: Shutdown::default(),
+            config: Arc::new(config),
+        })
+    }
+
+    /// Runs `task` until soft shutdown, which it must watch for
+    /// (`ctx.shutdown.soft()`); an error or panic before then ends the process with a non-zero
+    /// status.
+    pub fn spawn(
+        &self,
+        name: &'static str,
+        task: impl Future<Output = anyhow::Result<()>> + Send + 'static,
+    ) {
+        self.shutdown.spawn(name, task);
+    }
+
+    /// The Redis keys of one sale.
+    #[must_use]
+    pub fn sale_keys(&self, event: EventId) -> SaleKeys {
+        SaleKeys::new(&self.config.namespace, event)
+    }
+}
+
+async fn connect_pg(name: &'static str, config: &PlatformConfig) -> anyhow::Result<sqlx::PgPool> {
+    pg::connect(
+        config.database_url.expose_secret(),
+        config.db_connections,
+        name,
+    )
+    .await
+    .context("can't connect to PostgreSQL at ONSALE_DATABASE_URL")
+}
+
+async fn connect_redis(config: &PlatformConfig) -> anyhow::Result<Redis> {
+    let wait = !config.redis_optional_at_start;
+    redis::connect(&config.redis_url, wait)
+        .await
+        .context("can't connect to Redis")
+}
+
+async fn connect_broker(config: &PlatformConfig) -> anyhow::Result<Broker> {
+    Broker::connect(config.amqp_url.expose_secret(), &config.namespace)
+        .await
+        .context("can't connect to RabbitMQ at ONSALE_AMQP_URL")
+}
+
+impl fmt::Debug for Context {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Context")
+            .field("node", &self.node)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,180 @@
+//! A process that serves, and how it ends.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use axum::Router;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::{Context, Routes, housekeeping, ops};
+use crate::http::{self, Listener, Shared};
+
+/// Longest wait for what should be immediate: dropped tasks, connections to servers.
+const LAST_WAIT: Duration = Duration::from_secs(2);
+
+/// A process whose listeners are bound.
+#[derive(Debug)]
+pub struct Running {
+    /// Where buyers and apps connect.
+    pub public_addr: SocketAddr,
+    /// Where staff connect.
+    pub internal_addr: SocketAddr,
+    /// Where `/livez`, `/readyz` and `/metrics` answer.
+    pub ops_addr: SocketAddr,
+    /// What its parts hold.
+    pub ctx: Context,
+    ops: JoinHandle<()>,
+    ops_stop: CancellationToken,
+}
+
+/// Binds the listeners of `ctx.config` and serves `routes` on them until shutdown.
+///
+/// # Errors
+/// When a port can't be bound.
+pub async fn serve(ctx: &Context, routes: Routes) -> anyhow::Result<Running> {
+    let public = bind("ONSALE_PUBLIC_ADDR", ctx.config.public_addr).await?;
+    let internal = bind("ONSALE_INTERNAL_ADDR", ctx.config.internal_addr).await?;
+    let ops = bind("ONSALE_OPS_ADDR", ctx.config.ops_addr).await?;
+    let (public_addr, internal_addr, ops_addr) =
+        (public.address(), internal.address(), ops.address());
+
+    let closing = closing(ctx);
+    let shared = shared(ctx);
+    spawn_listener(
+        ctx,
+        "public listener",
+        public,
+        routes.public,
+        &shared,
+        &closing,
+    );
+    spawn_listener(
+        ctx,
+        "internal listener",
+        internal,
+        routes.internal,
+        &shared,
+        &closing,
+    );
+    housekeeping::spawn(ctx);
+
+    // Outlives all others, so that the end can be watched; hard shutdown does not cut it off.
+    let ops_stop = CancellationToken::new();
+    let ops = tokio::spawn(ops.serve(
+        ops::routes(ctx.clone()),
+        ops_stop.clone(),
+        CancellationToken::new(),
+    ));
+    tracing::info!(%public_addr, %internal_addr, %ops_addr, "serving");
+    Ok(Running {
+        public_addr,
+        internal_addr,
+        ops_addr,
+        ctx: ctx.clone(),
+        ops,
+        ops_stop,
+    })
+}
+
+async fn bind(key: &str, address: SocketAddr) -> anyhow::Result<Listener> {
+    http::bind(address)
+        .await
+        .with_context(|| format!("can't listen on {address} ({key})"))
+}
+
+fn shared(ctx: &Context) -> Arc<Shared> {
+    Arc::new(Shared {
+        keys: ctx.keys.clone(),
+        clock: ctx.clock.clone(),
+        trusted_proxies: ctx.config.trusted_proxies.clone(),
+        request_timeout: ctx.config.request_timeout(),
+    })
+}
+
+/// Cancelled when the listeners are to close: the drain time after soft shutdown.
+fn closing(ctx: &Context) -> CancellationToken {
+    let closing = CancellationToken::new();
+    let (soft, drain, close) = (
+        ctx.shutdown.soft().clone(),
+        ctx.config.drain(),
+        closing.clone(),
+    );
+    ctx.spawn("drain", async move {
+        soft.cancelled().await;
+        tokio::time::sleep(drain).await;
+        close.cancel();
+        Ok(())
+    });
+    closing
+}
+
+fn spawn_listener(
+    ctx: &Context,
+    name: &'static str,
+    listener: Listener,
+    routes: Router,
+    shared: &Arc<Shared>,
+    closing: &CancellationToken,
+) {
+    let routes = http::wrap(routes, shared.clone());
+    let serving = listener.serve(routes, closing.clone(), ctx.shutdown.hard().clone());
+    ctx.spawn(name, async move {
+        serving.await;
+        Ok(())
+    });
+}
+
+impl Running {
+    /// Begins soft shutdown and waits for the end.
+    ///
+    /// # Errors
+    /// As [`Running::finish`].
+    pub async fn stop(self) -> anyhow::Result<()> {
+        self.ctx.shutdown.soft().cancel();
+        self.finish().await
+    }
+
+    /// Waits for soft shutdown, then for everything to leave; what has not left within the grace
+    /// time is dropped.
+    ///
+    /// # Errors
+    /// When a task failed, or work had to be dropped.
+    pub async fn finish(self) -> anyhow::Result<()> {
+        let shutdown = &self.ctx.shutdown;
+        shutdown.soft().cancelled().await;
+        tokio::select! {
+            () = shutdown.tasks_left() => {}
+            () = shutdown.hard().cancelled() => {}
+            () = tokio::time::sleep(self.ctx.config.shutdown_grace()) => {
+                tracing::error!("the grace time is over");
+                shutdown.hard().cancel();
+            }
+        }
+        let was_cut_off = shutdown.hard().is_cancelled();
+        let crashed = shutdown.crashed();
+        self.disconnect().await;
+        match crashed {
+            Some(task) => anyhow::bail!("{task} failed"),
+            None if was_cut_off => anyhow::bail!("shut down before all work was finished"),
+            None => Ok(()),
+        }
+    }
+
+    async fn disconnect(self) {
+        self.ops_stop.cancel();
+        let leave = async {
+            self.ctx.shutdown.tasks_left().await;
+            self.ctx.broker.close().await;
+            self.ctx.db.close().await;
+            // An error is a panic, which was told.
+            let _ = self.ops.await;
+        };
+        if tokio::time::timeout(LAST_WAIT, leave).await.is_err() {
+            tracing::warn!("connections to servers were left open");
+        }
+        tracing::info!("stopped");
+    }
+}

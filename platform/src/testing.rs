@@ -1,0 +1,181 @@
+//! What tests against real servers share: a database, a namespace and connections of their own,
+//! and waiting for conditions.
+
+mod database;
+mod proxy;
+mod wait;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use domain::clock::{SharedClock, SystemClock};
+use secrecy::ExposeSecret;
+use uuid::Uuid;
+
+use crate::amqp::Broker;
+use crate::config::PlatformConfig;
+use crate::service::{Context, Routes, Running, serve};
+use crate::topology;
+use database::TestDatabase;
+
+pub use proxy::Proxy;
+pub use wait::eventually;
+
+const SECRET: &str = "a secret that only tests have: 0123456789abcdef";
+/// Few, for many tests run at once against one server.
+const DB_CONNECTIONS: u32 = 8;
+/// The tests cut connections and make handlers fail; `RUST_LOG` shows what comes of it.
+const LOG_FILTER: &str = "error,lapin=off,platform::amqp=off";
+/// How long the tasks of a test may take to leave.
+const LEAVE_LIMIT: Duration = Duration::from_secs(20);
+
+/// The surroundings of one test: a fresh database with the schema, an own namespace in Redis and
+/// RabbitMQ, and a context that is connected to them. Everything goes when it is dropped.
+#[derive(Debug)]
+pub struct TestApp {
+    /// What the code under test gets.
+    pub ctx: Context,
+    cleanup: Option<Cleanup>,
+}
+
+impl TestApp {
+    /// With the machine's clock.
+    ///
+    /// # Panics
+    /// When the environment names no servers, or they can't be reached.
+    pub async fn start() -> Self {
+        Self::start_with(SystemClock::shared(), |_| ()).await
+    }
+
+    /// With another clock and other settings.
+    ///
+    /// # Panics
+    /// When the environment names no servers, or they can't be reached.
+    pub async fn start_with(
+        clock: SharedClock,
+        configure: impl FnOnce(&mut PlatformConfig),
+    ) -> Self {
+        let database = TestDatabase::create(&server("ONSALE_DATABASE_URL")).await;
+        let mut config = PlatformConfig::embedded(
+            database.url.clone(),
+            server("ONSALE_REDIS_URL"),
+            server("ONSALE_AMQP_URL"),
+            SECRET,
+        );
+        config.namespace = format!("test-{}", Uuid::new_v4().simple());
+        config.db_connections = DB_CONNECTIONS;
+        config.log_filter = std::env::var("RUST_LOG")
+            .is_err()
+            .then(|| LOG_FILTER.to_owned());
+        configure(&mut config);
+        let cleanup = Cleanup {
+            database,
+            config: Arc::new(config.clone()),
+        };
+        // From here on a panic leaves nothing behind.
+        let mut cleanup = DropGuard(Some(cleanup));
+        let ctx = Context::connect("test", config, clock)
+            .await
+            .expect("the servers are up");
+        Self {
+            ctx,
+            cleanup: cleanup.0.take(),
+        }
+    }
+
+    /// Another node of the same installation: same servers, own connections and shutdown.
+    ///
+    /// # Panics
+    /// When the servers can't be reached.
+    pub async fn another_node(&self) -> Context {
+        let config = PlatformConfig::clone(&self.ctx.config);
+        Context::connect("test", config, self.ctx.clock.clone())
+            .await
+            .expect("the servers are up")
+    }
+
+    /// Serves routes on free ports of 127.0.0.1; the addresses are in what it returns.
+    ///
+    /// # Panics
+    /// When no port can be bound.
+    pub async fn serve(&self, routes: Routes) -> Running {
+        serve(&self.ctx, routes).await.expect("ports can be bound")
+    }
+
+    /// Lets the tasks of the context leave, and removes database and queues.
+    ///
+    /// # Panics
+    /// When a task failed, or does not leave within 20 s.
+    pub async fn finish(mut self) {
+        let shutdown = self.ctx.shutdown.clone();
+        shutdown.soft().cancel();
+        let left = tokio::time::timeout(LEAVE_LIMIT, shutdown.tasks_left()).await;
+        shutdown.hard().cancel();
+        if let Some(cleanup) = self.cleanup.take() {
+            cleanup.run(Some(&self.ctx)).await;
+        }
+        assert!(left.is_ok(), "tasks did not leave within {LEAVE_LIMIT:?}");
+        assert_eq!(shutdown.crashed(), None, "a task failed");
+    }
+}
+
+impl Drop for TestApp {
+    fn drop(&mut self) {
+        self.ctx.shutdown.soft().cancel();
+        self.ctx.shutdown.hard().cancel();
+        drop(DropGuard(self.cleanup.take()));
+    }
+}
+
+/// What a test leaves on the servers.
+#[derive(Debug)]
+struct Cleanup {
+    database: TestDatabase,
+    config: Arc<PlatformConfig>,
+}
+
+impl Cleanup {
+    /// Removes what can be removed; a test is not to fail for what is left. With `ctx` its
+    /// connections are used, and closed.
+    async fn run(self, ctx: Option<&Context>) {
+        let broker = match ctx {
+            Some(ctx) => Ok(ctx.broker.clone()),
+            None => {
+                Broker::connect(self.config.amqp_url.expose_secret(), &self.config.namespace).await
+            }
+        };
+        if let Ok(broker) = broker {
+            let _ = broker.delete_all(&topology::all()).await;
+            broker.close().await;
+        }
+        if let Some(ctx) = ctx {
+            ctx.db.close().await;
+        }
+        self.database.drop().await;
+    }
+}
+
+/// Cleans up after a test that ended early. That takes a runtime of its own, since the test's may
+/// be the one that is ending.
+struct DropGuard(Option<Cleanup>);
+
+impl Drop for DropGuard {
+    fn drop(&mut self) {
+        let Some(cleanup) = self.0.take() else { return };
+        let cleaner = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build();
+            if let Ok(runtime) = runtime {
+                runtime.block_on(cleanup.run(None));
+            }
+        });
+        let _ = cleaner.join();
+    }
+}
+
+fn server(key: &str) -> String {
+    std::env::var(key).unwrap_or_else(|_| {
+        panic!("{key} is not set: run `./dev test`, or `eval \"$(./dev up)\"` first")
+    })
+}

@@ -1,0 +1,325 @@
+//! Signing and checking tokens, after RFC 8725: each type of token has one algorithm, its own
+//! key, and a `typ`; issuer, audience and times are always checked, and the time is an argument.
+//!
+//! Keys are derived from the configured secrets, so there is nothing to store or to distribute.
+//! The first secret signs, all of them verify: put a new secret in front, and drop the old one
+//! when the last token it signed has expired.
+
+mod keys;
+
+use chrono::{DateTime, Utc};
+use domain::EventId;
+use domain::token::{
+    ACCESS_AUDIENCE, AccessClaims, ISSUER, LEEWAY_SECONDS, PassClaims, QueueClaims, sale_audience,
+};
+use jsonwebtoken::{Algorithm, Header, Validation};
+use secrecy::SecretString;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use keys::{SecretKeys, SigningKey};
+
+/// Longest token that is looked at, in bytes.
+pub const MAX_TOKEN_BYTES: usize = 4096;
+/// Shortest secret, in characters.
+pub const MIN_SECRET_CHARS: usize = 32;
+
+/// Why a token is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum TokenError {
+    /// Longer than [`MAX_TOKEN_BYTES`].
+    #[error("the token is too long")]
+    TooLong,
+    /// Not a token, or its claims are not those of its type.
+    #[error("the token can't be read")]
+    Malformed,
+    /// Signed with another algorithm than its type has; `none` is one.
+    #[error("the token's algorithm is not accepted")]
+    WrongAlgorithm,
+    /// Of another type.
+    #[error("the token is of another type")]
+    WrongType,
+    /// Signed with a key that is not, or no longer, known.
+    #[error("the token's key is not known")]
+    UnknownKey,
+    /// Altered, or signed by somebody else.
+    #[error("the token's signature is wrong")]
+    BadSignature,
+    /// Issued by somebody else.
+    #[error("the token's issuer is not accepted")]
+    WrongIssuer,
+    /// For something else, such as another sale.
+    #[error("the token is for something else")]
+    WrongAudience,
+    /// Its time is over.
+    #[error("the token has expired")]
+    Expired,
+    /// Its time has not come.
+    #[error("the token is not valid yet")]
+    NotYetValid,
+}
+
+/// Why secrets are refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum SecretError {
+    /// There is none.
+    #[error("no secret is set")]
+    Missing,
+    /// Too short to be safe.
+    #[error("a secret is shorter than {MIN_SECRET_CHARS} characters")]
+    TooShort,
+}
+
+/// What distinguishes the types of token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum TokenType {
+    Access,
+    Queue,
+    Pass,
+}
+
+impl TokenType {
+    fn typ(self) -> &'static str {
+        match self {
+            Self::Access => "at+jwt",
+            Self::Queue => "queue+jwt",
+            Self::Pass => "pass+jwt",
+        }
+    }
+
+    fn algorithm(self) -> Algorithm {
+        match self {
+            Self::Access | Self::Queue => Algorithm::HS256,
+            Self::Pass => Algorithm::EdDSA,
+        }
+    }
+}
+
+/// The claims that every type has.
+trait Claims: Serialize + DeserializeOwned + Clone {
+    const TYPE: TokenType;
+    fn issuer(&self) -> &str;
+    fn audience(&self) -> &str;
+    /// `nbf` and `exp`.
+    fn window(&self) -> (i64, i64);
+}
+
+macro_rules! claims {
+    ($type:ty, $token_type:expr) => {
+        impl Claims for $type {
+            const TYPE: TokenType = $token_type;
+
+            fn issuer(&self) -> &str {
+                &self.iss
+            }
+
+            fn audience(&self) -> &str {
+                &self.aud
+            }
+
+            fn window(&self) -> (i64, i64) {
+                (self.nbf, self.exp)
+            }
+        }
+    };
+}
+
+claims!(AccessClaims, TokenType::Access);
+claims!(QueueClaims, TokenType::Queue);
+claims!(PassClaims, TokenType::Pass);
+
+/// The keys of every type of token, for each configured secret.
+pub struct KeyRing {
+    current: SecretKeys,
+    previous: Vec<SecretKeys>,
+    hs256: Validation,
+    eddsa: Validation,
+}
+
+impl KeyRing {
+    /// Derives the keys. The first secret signs, all verify.
+    ///
+    /// # Errors
+    /// When there is no secret, or one is shorter than [`MIN_SECRET_CHARS`].
+    pub fn new(secrets: &[SecretString]) -> Result<Self, SecretError> {
+        let mut keys = secrets
+            .iter()
+            .map(SecretKeys::derive)
+            .collect::<Result<Vec<_>, _>>()?
+            .into_iter();
+        Ok(Self {
+            current: keys.next().ok_or(SecretError::Missing)?,
+            previous: keys.collect(),
+            hs256: signature_only(Algorithm::HS256),
+            eddsa: signature_only(Algorithm::EdDSA),
+        })
+    }
+
+    /// Signs an access token. Equal claims give equal bytes.
+    #[must_use]
+    pub fn sign_access(&self, claims: &AccessClaims) -> String {
+        self.sign(claims)
+    }
+
+    /// The claims of an access token that is good at `now`.
+    ///
+    /// # Errors
+    /// Why it is refused.
+    pub fn verify_access(
+        &self,
+        token: &str,
+        now: DateTime<Utc>,
+    ) -> Result<AccessClaims, TokenError> {
+        self.verify(token, ACCESS_AUDIENCE, now)
+    }
+
+    /// Signs a queue token. Equal claims give equal bytes.
+    #[must_use]
+    pub fn sign_queue(&self, claims: &QueueClaims) -> String {
+        self.sign(claims)
+    }
+
+    /// The claims of a queue token of `event_id`'s sale that is good at `now`.
+    ///
+    /// # Errors
+    /// Why it is refused.
+    pub fn verify_queue(
+        &self,
+        token: &str,
+        event_id: EventId,
+        now: DateTime<Utc>,
+    ) -> Result<QueueClaims, TokenError> {
+        self.verify(token, &sale_audience(event_id), now)
+    }
+
+    /// Signs a pass. Equal claims give equal bytes.
+    #[must_use]
+    pub fn sign_pass(&self, claims: &PassClaims) -> String {
+        self.sign(claims)
+    }
+
+    /// The claims of a pass of `event_id`'s sale that is good at `now`. Whether it was revoked is
+    /// not known here.
+    ///
+    /// # Errors
+    /// Why it is refused.
+    pub fn verify_pass(
+        &self,
+        token: &str,
+        event_id: EventId,
+        now: DateTime<Utc>,
+    ) -> Result<PassClaims, TokenError> {
+        self.verify(token, &sale_audience(event_id), now)
+    }
+
+    /// The public keys that verify passes, as a JWK set.
+    #[must_use]
+    pub fn jwks(&self) -> Value {
+        let keys: Vec<Value> = self.secrets().map(SecretKeys::pass_jwk).collect();
+        json!({ "keys": keys })
+    }
+
+    /// A key for another use, derived from the secret that signs. Each use has its own `label`.
+    #[must_use]
+    pub fn derive(&self, label: &str) -> [u8; 32] {
+        self.current.expand(&format!("use:{label}"))
+    }
+
+    fn secrets(&self) -> impl Iterator<Item = &SecretKeys> {
+        std::iter::once(&self.current).chain(&self.previous)
+    }
+
+    fn sign<C: Claims>(&self, claims: &C) -> String {
+        let key = self.current.key_of(C::TYPE);
+        let mut header = Header::new(C::TYPE.algorithm());
+        header.typ = Some(C::TYPE.typ().to_owned());
+        header.kid = Some(key.id.clone());
+        jsonwebtoken::encode(&header, claims, &key.encoding)
+            .expect("claims are plain JSON and the key fits the algorithm")
+    }
+
+    fn verify<C: Claims>(
+        &self,
+        token: &str,
+        audience: &str,
+        now: DateTime<Utc>,
+    ) -> Result<C, TokenError> {
+        let key = self.key_for(C::TYPE, token)?;
+        let validation = match C::TYPE.algorithm() {
+            Algorithm::HS256 => &self.hs256,
+            _ => &self.eddsa,
+        };
+        let claims: C = jsonwebtoken::decode(token, &key.decoding, validation)
+            .map_err(|error| refusal(&error))?
+            .claims;
+        check(&claims, audience, now.timestamp())?;
+        Ok(claims)
+    }
+
+    /// The key that a token of type `token_type` names in its header. Nothing else in the header
+    /// has a say in how the token is verified.
+    fn key_for(&self, token_type: TokenType, token: &str) -> Result<&SigningKey, TokenError> {
+        if token.len() > MAX_TOKEN_BYTES {
+            return Err(TokenError::TooLong);
+        }
+        let header = jsonwebtoken::decode_header(token).map_err(|error| refusal(&error))?;
+        if header.alg != token_type.algorithm() {
+            return Err(TokenError::WrongAlgorithm);
+        }
+        if header.typ.as_deref() != Some(token_type.typ()) {
+            return Err(TokenError::WrongType);
+        }
+        if header.crit.is_some() {
+            return Err(TokenError::Malformed);
+        }
+        let id = header.kid.as_deref().ok_or(TokenError::UnknownKey)?;
+        self.secrets()
+            .map(|keys| keys.key_of(token_type))
+            .find(|key| key.id == id)
+            .ok_or(TokenError::UnknownKey)
+    }
+}
+
+impl std::fmt::Debug for KeyRing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("KeyRing")
+            .field("secrets", &(1 + self.previous.len()))
+            .finish_non_exhaustive()
+    }
+}
+
+/// The library checks the signature alone: it would compare times with the machine's clock.
+fn signature_only(algorithm: Algorithm) -> Validation {
+    let mut validation = Validation::new(algorithm);
+    validation.required_spec_claims.clear();
+    validation.validate_exp = false;
+    validation.validate_nbf = false;
+    validation.validate_aud = false;
+    validation
+}
+
+fn refusal(error: &jsonwebtoken::errors::Error) -> TokenError {
+    use jsonwebtoken::errors::ErrorKind;
+    match error.kind() {
+        ErrorKind::InvalidSignature => TokenError::BadSignature,
+        ErrorKind::InvalidAlgorithm | ErrorKind::InvalidAlgorithmName => TokenError::WrongAlgorithm,
+        _ => TokenError::Malformed,
+    }
+}
+
+fn check<C: Claims>(claims: &C, audience: &str, now: i64) -> Result<(), TokenError> {
+    let leeway = LEEWAY_SECONDS.cast_signed();
+    let (not_before, expires) = claims.window();
+    if claims.issuer() != ISSUER {
+        Err(TokenError::WrongIssuer)
+    } else if claims.audience() != audience {
+        Err(TokenError::WrongAudience)
+    } else if expires <= now.saturating_sub(leeway) {
+        Err(TokenError::Expired)
+    } else if not_before > now.saturating_add(leeway) {
+        Err(TokenError::NotYetValid)
+    } else {
+        Ok(())
+    }
+}

@@ -1,0 +1,137 @@
+//! The keys derived from one secret.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use ed25519_dalek::pkcs8::EncodePrivateKey;
+use hkdf::Hkdf;
+use jsonwebtoken::{DecodingKey, EncodingKey};
+use secrecy::{ExposeSecret, SecretString};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use super::{MIN_SECRET_CHARS, SecretError, TokenType};
+
+/// Separates our keys from those that somebody else derives from the same secret.
+const SALT: &[u8] = b"onsale/1";
+
+/// The key of one type of token.
+pub(super) struct SigningKey {
+    pub(super) id: String,
+    pub(super) encoding: EncodingKey,
+    pub(super) decoding: DecodingKey,
+}
+
+/// The keys of one secret.
+pub(super) struct SecretKeys {
+    root: Hkdf<Sha256>,
+    access: SigningKey,
+    queue: SigningKey,
+    pass: SigningKey,
+    /// The public half of `pass`, base64url.
+    pass_public: String,
+}
+
+impl SecretKeys {
+    pub(super) fn derive(secret: &SecretString) -> Result<Self, SecretError> {
+        let secret = secret.expose_secret();
+        if secret.chars().count() < MIN_SECRET_CHARS {
+            return Err(SecretError::TooShort);
+        }
+        let root = Hkdf::new(Some(SALT), secret.as_bytes());
+        let (pass, pass_public) = ed25519(&expand(&root, "pass"));
+        Ok(Self {
+            access: hs256(&root, "access"),
+            queue: hs256(&root, "queue"),
+            pass,
+            pass_public,
+            root,
+        })
+    }
+
+    pub(super) fn key_of(&self, token_type: TokenType) -> &SigningKey {
+        match token_type {
+            TokenType::Access => &self.access,
+            TokenType::Queue => &self.queue,
+            TokenType::Pass => &self.pass,
+        }
+    }
+
+    pub(super) fn expand(&self, label: &str) -> [u8; 32] {
+        expand(&self.root, label)
+    }
+
+    pub(super) fn pass_jwk(&self) -> Value {
+        json!({
+            "kty": "OKP",
+            "crv": "Ed25519",
+            "x": self.pass_public,
+            "kid": self.pass.id,
+            "alg": "EdDSA",
+            "use": "sig",
+        })
+    }
+}
+
+fn expand(root: &Hkdf<Sha256>, label: &str) -> [u8; 32] {
+    let mut key = [0; 32];
+    root.expand(label.as_bytes(), &mut key)
+        .expect("32 bytes are far below HKDF's maximum");
+    key
+}
+
+fn hs256(root: &Hkdf<Sha256>, label: &str) -> SigningKey {
+    let key = expand(root, label);
+    let id = expand(root, &format!("{label}:key-id"));
+    SigningKey {
+        id: URL_SAFE_NO_PAD.encode(&id[..9]),
+        encoding: EncodingKey::from_secret(&key),
+        decoding: DecodingKey::from_secret(&key),
+    }
+}
+
+/// The key pair of a seed, and its public half in base64url.
+fn ed25519(seed: &[u8; 32]) -> (SigningKey, String) {
+    let pair = ed25519_dalek::SigningKey::from_bytes(seed);
+    let public = pair.verifying_key();
+    let document = pair
+        .to_pkcs8_der()
+        .expect("an Ed25519 key has a PKCS #8 form");
+    let x = URL_SAFE_NO_PAD.encode(public.as_bytes());
+    let key = SigningKey {
+        id: thumbprint(&x),
+        encoding: EncodingKey::from_ed_der(document.as_bytes()),
+        decoding: DecodingKey::from_ed_der(public.as_bytes()),
+    };
+    (key, x)
+}
+
+/// RFC 7638: the hash of the required members in lexical order, without spaces.
+fn thumbprint(x: &str) -> String {
+    let canonical = format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{x}"}}"#);
+    URL_SAFE_NO_PAD.encode(Sha256::digest(canonical))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_thumbprint_is_that_of_rfc_8037() {
+        assert_eq!(
+            thumbprint("11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"),
+            "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k"
+        );
+    }
+
+    #[test]
+    fn every_use_has_its_own_key() {
+        let secret = SecretString::from("0123456789abcdef0123456789abcdef");
+        let keys = SecretKeys::derive(&secret).unwrap();
+        let labels = ["access", "queue", "pass", "use:access", "use:refresh"];
+        for (at, label) in labels.iter().enumerate() {
+            for other in &labels[at + 1..] {
+                assert_ne!(keys.expand(label), keys.expand(other));
+            }
+        }
+    }
+}

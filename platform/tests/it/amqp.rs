@@ -1,0 +1,727 @@
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use domain::BookingId;
+use domain::clock::{Clock, SystemClock};
+use domain::message::{Message, PaymentVoided};
+use platform::amqp::{
+    BatchHandler, Broker, Delivery, Exchange, Handler, Outgoing, PublishError, QueueSpec, Settings,
+    Verdict, consume, consume_batches, dead_letters,
+};
+use platform::telemetry::{TraceContext, span_for};
+use platform::testing::{Proxy, TestApp, eventually};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
+use url::Url;
+use uuid::Uuid;
+
+const SOON: Duration = Duration::from_secs(20);
+const QUEUE: &str = "payments";
+
+fn spec() -> QueueSpec {
+    QueueSpec::durable(QUEUE).bind(Exchange::Events, PaymentVoided::NAME)
+}
+
+fn message() -> PaymentVoided {
+    PaymentVoided {
+        booking_id: BookingId::new(SystemClock.now()),
+    }
+}
+
+async fn publish(broker: &Broker) -> Uuid {
+    let id = Uuid::new_v4();
+    broker
+        .publish(Exchange::Events, PaymentVoided::NAME, &message(), id)
+        .await
+        .unwrap();
+    id
+}
+
+fn outgoing(name: &str, body: &'static str) -> Outgoing {
+    Outgoing {
+        exchange: Exchange::Events,
+        routing_key: PaymentVoided::NAME.to_owned(),
+        name: name.to_owned(),
+        body: body.into(),
+        message_id: Uuid::new_v4(),
+        traceparent: None,
+    }
+}
+
+/// Passes every delivery on, and answers as it is told.
+struct Probe<F> {
+    seen: mpsc::UnboundedSender<Delivery>,
+    answer: F,
+}
+
+impl<F: Fn(&Delivery) -> Verdict + Send + Sync + 'static> Handler for Probe<F> {
+    async fn handle(&self, delivery: Delivery) -> Verdict {
+        let verdict = (self.answer)(&delivery);
+        // The test may be over.
+        let _ = self.seen.send(delivery);
+        verdict
+    }
+}
+
+struct Consumer {
+    seen: mpsc::UnboundedReceiver<Delivery>,
+    stop: CancellationToken,
+    task: JoinHandle<anyhow::Result<()>>,
+}
+
+impl Consumer {
+    fn start(
+        broker: &Broker,
+        spec: QueueSpec,
+        settings: Settings,
+        answer: impl Fn(&Delivery) -> Verdict + Send + Sync + 'static,
+    ) -> Self {
+        let (seen_by, seen) = mpsc::unbounded_channel();
+        let stop = CancellationToken::new();
+        let (broker, until) = (broker.clone(), stop.clone());
+        let task = tokio::spawn(async move {
+            consume(
+                &broker,
+                &until,
+                &spec,
+                settings,
+                Probe {
+                    seen: seen_by,
+                    answer,
+                },
+            )
+            .await
+        });
+        Self { seen, stop, task }
+    }
+
+    async fn next(&mut self) -> Delivery {
+        tokio::time::timeout(SOON, self.seen.recv())
+            .await
+            .expect("a delivery in time")
+            .unwrap()
+    }
+
+    async fn stop(self) {
+        self.stop.cancel();
+        tokio::time::timeout(SOON, self.task)
+            .await
+            .expect("leaves in time")
+            .unwrap()
+            .unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_message_keeps_its_id_name_and_trace() {
+    let app = TestApp::start().await;
+    let mut consumer = Consumer::start(&app.ctx.broker, spec(), Settings::default(), |_| {
+        Verdict::Ack
+    });
+    app.ctx.broker.declare(&spec()).await.unwrap();
+
+    let sender = TraceContext::root();
+    let sent = message();
+    let id = Uuid::new_v4();
+    app.ctx
+        .broker
+        .publish(Exchange::Events, PaymentVoided::NAME, &sent, id)
+        .instrument(span_for(Some(&sender), "test"))
+        .await
+        .unwrap();
+
+    let delivery = consumer.next().await;
+    assert_eq!((delivery.message_id, delivery.attempt), (id, 1));
+    assert_eq!(delivery.parse::<PaymentVoided>().unwrap(), sent);
+    assert_eq!(delivery.trace.unwrap().trace_id(), sender.trace_id());
+    consumer.stop().await;
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn a_message_whose_consumer_dies_is_delivered_to_another() {
+    let app = TestApp::start().await;
+    let broker = &app.ctx.broker;
+    broker.declare(&spec()).await.unwrap();
+    let id = publish(broker).await;
+
+    let dying = app.another_node().await;
+    let (started, mut begun) = mpsc::unbounded_channel();
+    struct Hangs(mpsc::UnboundedSender<Uuid>);
+    impl Handler for Hangs {
+        async fn handle(&self, delivery: Delivery) -> Verdict {
+            let _ = self.0.send(delivery.message_id);
+            std::future::pending().await
+        }
+    }
+    let (node, forever) = (dying.broker.clone(), CancellationToken::new());
+    let task = tokio::spawn(async move {
+        consume(
+            &node,
+            &forever,
+            &spec(),
+            Settings::default(),
+            Hangs(started),
+        )
+        .await
+    });
+    assert_eq!(
+        tokio::time::timeout(SOON, begun.recv()).await.unwrap(),
+        Some(id)
+    );
+    task.abort();
+    dying.broker.close().await;
+
+    let mut consumer = Consumer::start(broker, spec(), Settings::default(), |_| Verdict::Ack);
+    let again = consumer.next().await;
+    assert_eq!(again.message_id, id);
+    assert!(again.attempt > 1, "attempt {}", again.attempt);
+    consumer.stop().await;
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn a_retry_comes_back_after_its_delay_as_the_next_attempt() {
+    let app = TestApp::start().await;
+    let broker = &app.ctx.broker;
+    broker.declare(&spec()).await.unwrap();
+    let delay = Duration::from_secs(1);
+    let mut consumer = Consumer::start(broker, spec(), Settings::default(), move |delivery| {
+        if delivery.attempt == 1 {
+            Verdict::RetryAfter(delay)
+        } else {
+            Verdict::Ack
+        }
+    });
+    let id = publish(broker).await;
+
+    let first = consumer.next().await;
+    let asked_at = Instant::now();
+    let second = consumer.next().await;
+    assert!(
+        asked_at.elapsed() >= Duration::from_millis(900),
+        "{:?}",
+        asked_at.elapsed()
+    );
+    assert_eq!((first.message_id, second.message_id), (id, id));
+    assert_eq!((first.attempt, second.attempt), (1, 2));
+    assert_eq!(first.body, second.body);
+    consumer.stop().await;
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn a_short_retry_does_not_wait_behind_a_long_one() {
+    let app = TestApp::start().await;
+    let broker = &app.ctx.broker;
+    broker.declare(&spec()).await.unwrap();
+    let mut consumer = Consumer::start(broker, spec(), Settings::default(), |delivery| {
+        match (delivery.attempt, delivery.name.as_str()) {
+            (1, "slow") => Verdict::RetryAfter(Duration::from_secs(300)),
+            (1, _) => Verdict::RetryAfter(Duration::ZERO),
+            _ => Verdict::Ack,
+        }
+    });
+    broker
+        .publish_all(vec![outgoing("slow", "{}")])
+        .await
+        .remove(0)
+        .unwrap();
+    assert_eq!(consumer.next().await.name, "slow");
+    broker
+        .publish_all(vec![outgoing("quick", "{}")])
+        .await
+        .remove(0)
+        .unwrap();
+    let (first, second) = (consumer.next().await, consumer.next().await);
+    assert_eq!(
+        (first.name.as_str(), second.name.as_str()),
+        ("quick", "quick")
+    );
+    consumer.stop().await;
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn a_message_that_cannot_be_read_is_put_aside_and_the_consumer_goes_on() {
+    let app = TestApp::start().await;
+    let broker = &app.ctx.broker;
+    broker.declare(&spec()).await.unwrap();
+    let mut consumer =
+        Consumer::start(
+            broker,
+            spec(),
+            Settings::default(),
+            |delivery| match delivery.parse::<PaymentVoided>() {
+                Ok(_) => Verdict::Ack,
+                Err(error) => error.into(),
+            },
+        );
+    let bad = outgoing(PaymentVoided::NAME, "not json");
+    let bad_id = bad.message_id;
+    broker.publish_all(vec![bad]).await.remove(0).unwrap();
+    let good_id = publish(broker).await;
+
+    let seen = HashSet::from([
+        consumer.next().await.message_id,
+        consumer.next().await.message_id,
+    ]);
+    assert_eq!(seen, HashSet::from([bad_id, good_id]));
+    eventually(SOON, async || {
+        dead_letters::count(broker, QUEUE).await.unwrap() == 1
+    })
+    .await;
+    let letter = dead_letters::list(broker, QUEUE, 10)
+        .await
+        .unwrap()
+        .remove(0);
+    assert_eq!((letter.id, letter.queue.as_str()), (bad_id, QUEUE));
+    assert_eq!(letter.body.as_ref(), b"not json");
+    assert!(letter.reason.contains("expected"), "{}", letter.reason);
+    assert!(letter.died_at.is_some());
+    consumer.stop().await;
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn dead_letters_can_be_brought_back_or_discarded() {
+    let app = TestApp::start().await;
+    let broker = &app.ctx.broker;
+    broker.declare(&spec()).await.unwrap();
+    let is_repaired = Arc::new(AtomicBool::new(false));
+    let repaired = is_repaired.clone();
+    let mut consumer = Consumer::start(broker, spec(), Settings::default(), move |_| {
+        if repaired.load(Ordering::SeqCst) {
+            Verdict::Ack
+        } else {
+            Verdict::DeadLetter("broken".into())
+        }
+    });
+    let (kept, discarded) = (publish(broker).await, publish(broker).await);
+    consumer.next().await;
+    consumer.next().await;
+    eventually(SOON, async || {
+        dead_letters::count(broker, QUEUE).await.unwrap() == 2
+    })
+    .await;
+
+    let gone = dead_letters::discard(broker, QUEUE, &HashSet::from([discarded]))
+        .await
+        .unwrap();
+    assert_eq!(gone, 1);
+    is_repaired.store(true, Ordering::SeqCst);
+    eventually(SOON, async || {
+        dead_letters::redrive(broker, QUEUE, 10).await.unwrap() == 1
+    })
+    .await;
+    let back = consumer.next().await;
+    assert_eq!((back.message_id, back.attempt), (kept, 1));
+    assert_eq!(dead_letters::count(broker, QUEUE).await.unwrap(), 0);
+    consumer.stop().await;
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn looking_at_dead_letters_removes_none() {
+    let app = TestApp::start().await;
+    let broker = &app.ctx.broker;
+    broker.declare(&spec()).await.unwrap();
+    let mut consumer = Consumer::start(broker, spec(), Settings::default(), |_| {
+        Verdict::DeadLetter("broken".into())
+    });
+    publish(broker).await;
+    consumer.next().await;
+    for _ in 0..30 {
+        eventually(SOON, async || {
+            dead_letters::list(broker, QUEUE, 10).await.unwrap().len() == 1
+        })
+        .await;
+    }
+    consumer.stop().await;
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn a_message_is_given_up_after_the_last_attempt() {
+    let app = TestApp::start().await;
+    let broker = &app.ctx.broker;
+    broker.declare(&spec()).await.unwrap();
+    let settings = Settings {
+        max_attempts: 2,
+        ..Settings::default()
+    };
+    let mut consumer = Consumer::start(broker, spec(), settings, |_| {
+        Verdict::RetryAfter(Duration::ZERO)
+    });
+    publish(broker).await;
+    consumer.next().await;
+    consumer.next().await;
+    eventually(SOON, async || {
+        dead_letters::count(broker, QUEUE).await.unwrap() == 1
+    })
+    .await;
+    let letter = dead_letters::list(broker, QUEUE, 1)
+        .await
+        .unwrap()
+        .remove(0);
+    assert_eq!(letter.reason, "given up after 2 attempts");
+    assert_eq!(letter.attempts, 2);
+    consumer.stop().await;
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn a_handler_that_panics_or_hangs_is_a_failed_attempt() {
+    struct Fails(AtomicU32, mpsc::UnboundedSender<Delivery>);
+    impl Handler for Fails {
+        async fn handle(&self, delivery: Delivery) -> Verdict {
+            match self.0.fetch_add(1, Ordering::SeqCst) {
+                0 => panic!("expected by the test"),
+                1 => std::future::pending().await,
+                _ => {
+                    let _ = self.1.send(delivery);
+                    Verdict::Ack
+                }
+            }
+        }
+    }
+    let app = TestApp::start().await;
+    let broker = app.ctx.broker.clone();
+    broker.declare(&spec()).await.unwrap();
+    let id = publish(&broker).await;
+    let (sender, mut seen) = mpsc::unbounded_channel();
+    let stop = app.ctx.shutdown.soft().clone();
+    app.ctx.spawn("consumer", async move {
+        let settings = Settings {
+            time_limit: Duration::from_millis(100),
+            ..Settings::default()
+        };
+        consume(
+            &broker,
+            &stop,
+            &spec(),
+            settings,
+            Fails(AtomicU32::new(0), sender),
+        )
+        .await
+    });
+    let third = tokio::time::timeout(SOON, seen.recv())
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!((third.message_id, third.attempt), (id, 3));
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn a_full_queue_refuses_and_says_so() {
+    let app = TestApp::start().await;
+    let broker = &app.ctx.broker;
+    broker.declare(&spec().max_length(5)).await.unwrap();
+    // RabbitMQ checks the bound a little late.
+    let mut outcome = Ok(());
+    for _ in 0..500 {
+        outcome = broker
+            .publish(
+                Exchange::Events,
+                PaymentVoided::NAME,
+                &message(),
+                Uuid::new_v4(),
+            )
+            .await;
+        if outcome.is_err() {
+            break;
+        }
+    }
+    assert!(matches!(outcome, Err(PublishError::Full)), "{outcome:?}");
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn a_message_for_nobody_is_reported_and_never_another_one() {
+    let app = TestApp::start().await;
+    let broker = &app.ctx.broker;
+    broker.declare(&spec()).await.unwrap();
+    let messages: Vec<_> = (0..2_000)
+        .map(|at| {
+            let mut message = outgoing(PaymentVoided::NAME, "{}");
+            if at % 3 == 0 {
+                message.routing_key = "nobody.listens.v1".to_owned();
+            }
+            message
+        })
+        .collect();
+    for (at, outcome) in broker.publish_all(messages).await.into_iter().enumerate() {
+        if at % 3 == 0 {
+            assert!(
+                matches!(outcome, Err(PublishError::Unroutable)),
+                "{at}: {outcome:?}"
+            );
+        } else {
+            assert!(outcome.is_ok(), "{at}: {outcome:?}");
+        }
+    }
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn an_outcome_reaches_the_node_that_waits_and_is_dropped_when_it_is_gone() {
+    let app = TestApp::start().await;
+    let broker = &app.ctx.broker;
+    let spec = QueueSpec::transient("outcomes").bind(Exchange::Outcomes, "node-1");
+    let mut consumer = Consumer::start(broker, spec, Settings::default(), |_| Verdict::Ack);
+    let send = async || {
+        let id = Uuid::new_v4();
+        broker
+            .publish(Exchange::Outcomes, "node-1", &message(), id)
+            .await
+            .unwrap();
+    };
+    eventually(SOON, async || {
+        send().await;
+        consumer.seen.try_recv().is_ok()
+    })
+    .await;
+    consumer.stop().await;
+    send().await;
+    app.finish().await;
+}
+
+/// A broker reached through a proxy that can be cut.
+async fn through_proxy(app: &TestApp) -> (Broker, Proxy) {
+    use secrecy::ExposeSecret;
+    let mut url = Url::parse(app.ctx.config.amqp_url.expose_secret()).unwrap();
+    let target = format!("{}:{}", url.host_str().unwrap(), url.port().unwrap_or(5672));
+    let proxy = Proxy::to(target).await;
+    url.set_host(Some("127.0.0.1")).unwrap();
+    url.set_port(Some(proxy.address().port())).unwrap();
+    let broker = Broker::connect(url.as_str(), &app.ctx.config.namespace)
+        .await
+        .unwrap();
+    (broker, proxy)
+}
+
+#[tokio::test]
+async fn publisher_and_consumer_recover_when_their_connections_are_cut() {
+    let app = TestApp::start().await;
+    let (broker, proxy) = through_proxy(&app).await;
+    app.ctx.broker.declare(&spec()).await.unwrap();
+    let mut consumer = Consumer::start(&broker, spec(), Settings::default(), |_| Verdict::Ack);
+    publish(&broker).await;
+    consumer.next().await;
+
+    for _ in 0..3 {
+        proxy.cut();
+        let id = Uuid::new_v4();
+        let back = async || {
+            broker
+                .publish(Exchange::Events, PaymentVoided::NAME, &message(), id)
+                .await
+                .is_ok()
+        };
+        eventually(SOON, back).await;
+        while consumer.next().await.message_id != id {}
+    }
+    consumer.stop().await;
+    broker.close().await;
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn nothing_confirmed_is_lost_while_connections_are_cut_under_load() {
+    let app = TestApp::start().await;
+    let (broker, proxy) = through_proxy(&app).await;
+    app.ctx.broker.declare(&spec()).await.unwrap();
+    let mut confirmed = HashSet::new();
+    for round in 0..20 {
+        let messages: Vec<_> = (0..200)
+            .map(|_| outgoing(PaymentVoided::NAME, "{}"))
+            .collect();
+        let ids: Vec<_> = messages.iter().map(|message| message.message_id).collect();
+        let sending = broker.publish_all(messages);
+        let cutting = async {
+            if round % 4 == 1 {
+                tokio::task::yield_now().await;
+                proxy.cut();
+            }
+        };
+        let (outcomes, ()) = tokio::join!(sending, cutting);
+        confirmed.extend(
+            ids.iter()
+                .zip(outcomes)
+                .filter(|(_, o)| o.is_ok())
+                .map(|(id, _)| *id),
+        );
+    }
+    assert!(
+        confirmed.len() >= 2_000,
+        "only {} were confirmed",
+        confirmed.len()
+    );
+    let mut consumer = Consumer::start(&app.ctx.broker, spec(), Settings::default(), |_| {
+        Verdict::Ack
+    });
+    while !confirmed.is_empty() {
+        confirmed.remove(&consumer.next().await.message_id);
+    }
+    consumer.stop().await;
+    broker.close().await;
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn soft_shutdown_finishes_what_was_begun_and_leaves_the_rest() {
+    let app = TestApp::start().await;
+    let broker = &app.ctx.broker;
+    broker.declare(&spec()).await.unwrap();
+    for _ in 0..10 {
+        publish(broker).await;
+    }
+    let settings = Settings {
+        concurrency: 1,
+        prefetch: 10,
+        ..Settings::default()
+    };
+    let (gate, stop) = (CancellationToken::new(), CancellationToken::new());
+    struct Waits(CancellationToken, CancellationToken, Arc<AtomicU32>);
+    impl Handler for Waits {
+        async fn handle(&self, _: Delivery) -> Verdict {
+            self.0.cancel();
+            self.1.cancelled().await;
+            self.2.fetch_add(1, Ordering::SeqCst);
+            Verdict::Ack
+        }
+    }
+    let finished = Arc::new(AtomicU32::new(0));
+    let handler = Waits(gate.clone(), stop.clone(), finished.clone());
+    let task = {
+        let (broker, until) = (broker.clone(), stop.clone());
+        tokio::spawn(async move { consume(&broker, &until, &spec(), settings, handler).await })
+    };
+    gate.cancelled().await;
+    stop.cancel();
+    tokio::time::timeout(SOON, task)
+        .await
+        .expect("leaves in time")
+        .unwrap()
+        .unwrap();
+    assert_eq!(finished.load(Ordering::SeqCst), 1);
+
+    let mut consumer = Consumer::start(broker, spec(), Settings::default(), |_| Verdict::Ack);
+    for _ in 0..9 {
+        consumer.next().await;
+    }
+    consumer.stop().await;
+    app.finish().await;
+}
+
+struct Batches {
+    seen: mpsc::UnboundedSender<Vec<Delivery>>,
+    poison: Option<Uuid>,
+}
+
+impl BatchHandler for Batches {
+    async fn handle_batch(&self, batch: Vec<Delivery>) -> Vec<Verdict> {
+        let is_poisoned = batch
+            .iter()
+            .any(|delivery| Some(delivery.message_id) == self.poison);
+        assert!(!is_poisoned, "expected by the test");
+        let verdicts = vec![Verdict::Ack; batch.len()];
+        let _ = self.seen.send(batch);
+        verdicts
+    }
+}
+
+#[tokio::test]
+async fn batches_hold_what_has_arrived_in_order() {
+    let app = TestApp::start().await;
+    let broker = app.ctx.broker.clone();
+    let spec = spec().single_active_consumer();
+    broker.declare(&spec).await.unwrap();
+    let mut sent = Vec::new();
+    for _ in 0..50 {
+        sent.push(publish(&broker).await);
+    }
+    let (sender, mut seen) = mpsc::unbounded_channel();
+    let stop = app.ctx.shutdown.soft().clone();
+    app.ctx.spawn("consumer", async move {
+        let settings = Settings {
+            prefetch: 64,
+            max_batch: 20,
+            ..Settings::default()
+        };
+        let handler = Batches {
+            seen: sender,
+            poison: None,
+        };
+        consume_batches(&broker, &stop, &spec, settings, handler).await
+    });
+    let mut received = Vec::new();
+    let mut batches = 0;
+    while received.len() < sent.len() {
+        let batch = tokio::time::timeout(SOON, seen.recv())
+            .await
+            .unwrap()
+            .unwrap();
+        assert!(batch.len() <= 20);
+        batches += 1;
+        received.extend(batch.into_iter().map(|delivery| delivery.message_id));
+    }
+    assert_eq!(received, sent);
+    assert!(batches < 50, "one message at a time");
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn one_bad_message_does_not_take_its_batch_with_it() {
+    let app = TestApp::start().await;
+    let broker = app.ctx.broker.clone();
+    broker.declare(&spec()).await.unwrap();
+    let mut good = HashSet::new();
+    let mut poison = None;
+    for at in 0..10 {
+        let id = publish(&broker).await;
+        if at == 4 {
+            poison = Some(id);
+        } else {
+            assert!(good.insert(id));
+        }
+    }
+    let (sender, mut seen) = mpsc::unbounded_channel();
+    let stop = app.ctx.shutdown.soft().clone();
+    let consumer = broker.clone();
+    app.ctx.spawn("consumer", async move {
+        let settings = Settings {
+            max_attempts: 1,
+            ..Settings::default()
+        };
+        let handler = Batches {
+            seen: sender,
+            poison,
+        };
+        consume_batches(&consumer, &stop, &spec(), settings, handler).await
+    });
+    while !good.is_empty() {
+        for delivery in tokio::time::timeout(SOON, seen.recv())
+            .await
+            .unwrap()
+            .unwrap()
+        {
+            good.remove(&delivery.message_id);
+        }
+    }
+    eventually(SOON, async || {
+        dead_letters::count(&broker, QUEUE).await.unwrap() == 1
+    })
+    .await;
+    let letter = dead_letters::list(&broker, QUEUE, 10)
+        .await
+        .unwrap()
+        .remove(0);
+    assert_eq!(Some(letter.id), poison);
+    app.finish().await;
+}

@@ -1,0 +1,425 @@
+//! What every route gets from the layers and extractors.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::routing::{get, post};
+use chrono::TimeDelta;
+use domain::account::Role;
+use domain::clock::{Clock, SystemClock};
+use domain::limits::MAX_BODY_BYTES;
+use platform::auth::Caller;
+use platform::http::{ClientAddr, Json, Path, Query, RawBody};
+use platform::problem::Problem;
+use platform::telemetry::{self, TraceContext};
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+
+use crate::server::{Server, name, problem};
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Order {
+    tickets: u32,
+    #[serde(default)]
+    names: Vec<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Page {
+    limit: u32,
+}
+
+fn routes() -> Router {
+    Router::new()
+        .route(
+            "/orders",
+            post(async |Json(order): Json<Order>| Json(order)),
+        )
+        .route(
+            "/orders/{id}",
+            get(async |Path(id): Path<i64>| id.to_string()),
+        )
+        .route(
+            "/pages",
+            get(async |Query(page): Query<Page>| page.limit.to_string()),
+        )
+        .route(
+            "/raw",
+            post(async |RawBody(body): RawBody| body.len().to_string())
+                .layer(DefaultBodyLimit::max(2 * MAX_BODY_BYTES)),
+        )
+        .route(
+            "/me",
+            get(async |caller: Caller| caller.account_id.to_string()),
+        )
+        .route(
+            "/maybe",
+            get(async |caller: Option<Caller>| caller.is_some().to_string()),
+        )
+        .route(
+            "/address",
+            get(async |ClientAddr(address): ClientAddr| address.to_string()),
+        )
+        .route("/panics", get(panics))
+        .route("/breaks", get(breaks))
+        .route("/hangs", get(async || std::future::pending::<()>().await))
+        .route(
+            "/trace",
+            get(async || TraceContext::current().unwrap().to_traceparent()),
+        )
+        .route("/large", get(async || Json("onsale ".repeat(1_000))))
+        .route("/small", get(async || Json("onsale")))
+}
+
+async fn panics() {
+    panic!("the handler's secret");
+}
+
+async fn breaks() -> Problem {
+    Problem::internal(&std::io::Error::other("the handler's secret"))
+}
+
+async fn post_order(server: &Server, body: impl Into<reqwest::Body>) -> reqwest::Response {
+    let json = ("content-type", "application/json");
+    server
+        .post("/orders")
+        .header(json.0, json.1)
+        .body(body)
+        .send()
+        .await
+        .unwrap()
+}
+
+#[tokio::test]
+async fn bad_json_is_malformed_and_the_answer_says_where() {
+    let server = Server::start(routes()).await;
+    let (status, answer) = problem(post_order(&server, "{\"tickets\": \"two\"}").await).await;
+    assert_eq!((status, name(&answer)), (400, "malformed"));
+    let detail = answer["detail"].as_str().unwrap();
+    assert!(
+        detail.contains("string \"two\"") && detail.contains("line 1"),
+        "{detail}"
+    );
+
+    let nested = "{\"tickets\": 2, \"names\": [\"a\", 5]}";
+    let (_, answer) = problem(post_order(&server, nested).await).await;
+    assert!(
+        answer["detail"].as_str().unwrap().contains("names[1]"),
+        "{answer}"
+    );
+
+    for body in [
+        "",
+        "{",
+        "{\"tickets\": 2} x",
+        "{}",
+        "{\"tickets\": -1}",
+        "\u{feff}{}",
+    ] {
+        let (status, answer) = problem(post_order(&server, body).await).await;
+        assert_eq!((status, name(&answer)), (400, "malformed"), "{body}");
+    }
+}
+
+#[tokio::test]
+async fn json_is_read_and_written() {
+    let server = Server::start(routes()).await;
+    let response = post_order(&server, "{\"tickets\": 2, \"more\": true}").await;
+    assert_eq!(response.headers()["content-type"], "application/json");
+    assert_eq!(response.json::<Order>().await.unwrap().tickets, 2);
+}
+
+#[tokio::test]
+async fn a_body_that_is_not_json_is_refused_by_its_media_type() {
+    let server = Server::start(routes()).await;
+    for media_type in [
+        "text/plain",
+        "application/x-www-form-urlencoded",
+        "application/jsonx",
+    ] {
+        let request = server
+            .post("/orders")
+            .header("content-type", media_type)
+            .body("{}");
+        let (status, answer) = problem(request.send().await.unwrap()).await;
+        assert_eq!((status, name(&answer)), (415, "unsupported-media-type"));
+    }
+    let request = server
+        .post("/orders")
+        .header("content-type", "Application/JSON; charset=utf-8");
+    assert_eq!(
+        request
+            .body("{\"tickets\": 1}")
+            .send()
+            .await
+            .unwrap()
+            .status(),
+        200
+    );
+}
+
+#[tokio::test]
+async fn a_body_over_the_limit_is_refused_also_when_its_length_is_not_announced() {
+    let server = Server::start(routes()).await;
+    let long = format!("{{\"tickets\": 1{}}}", " ".repeat(MAX_BODY_BYTES));
+    let (status, answer) = problem(post_order(&server, long.clone()).await).await;
+    assert_eq!((status, name(&answer)), (413, "too-large"));
+
+    let mut chunked = TcpStream::connect(server.address).await.unwrap();
+    let head = "POST /orders HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n\
+                transfer-encoding: chunked\r\nconnection: close\r\n\r\n";
+    let request = format!("{head}{:x}\r\n{long}\r\n0\r\n\r\n", long.len());
+    chunked.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    chunked.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
+}
+
+#[tokio::test]
+async fn a_route_may_take_longer_bodies() {
+    let server = Server::start(routes()).await;
+    let longer = MAX_BODY_BYTES + 1;
+    let answer = server
+        .post("/raw")
+        .body("x".repeat(longer))
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(answer.text().await.unwrap(), longer.to_string());
+}
+
+#[tokio::test]
+async fn paths_and_queries_that_do_not_parse_are_malformed() {
+    let server = Server::start(routes()).await;
+    for path in ["/orders/first", "/pages", "/pages?limit=many"] {
+        let (status, answer) = problem(server.get(path).send().await.unwrap()).await;
+        assert_eq!((status, name(&answer)), (400, "malformed"), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn unknown_paths_and_methods_are_problems() {
+    let server = Server::start(routes()).await;
+    let (status, answer) = problem(server.get("/nowhere").send().await.unwrap()).await;
+    assert_eq!((status, name(&answer)), (404, "not-found"));
+    let response = server.get("/orders").send().await.unwrap();
+    assert_eq!(response.headers()["allow"], "POST");
+    let (status, answer) = problem(response).await;
+    assert_eq!((status, name(&answer)), (405, "method-not-allowed"));
+}
+
+#[tokio::test]
+async fn a_defect_is_a_problem_with_the_trace_id_and_nothing_else() {
+    let server = Server::start(routes()).await;
+    for path in ["/panics", "/breaks"] {
+        let response = server.get(path).send().await.unwrap();
+        let request_id = response.headers()["x-request-id"]
+            .to_str()
+            .unwrap()
+            .to_owned();
+        let (status, answer) = problem(response).await;
+        assert_eq!((status, name(&answer)), (500, "internal"));
+        assert_eq!(answer["trace_id"], request_id);
+        assert!(!answer.to_string().contains("secret"));
+    }
+}
+
+#[tokio::test]
+async fn a_handler_that_hangs_is_cut_off_with_an_honest_503() {
+    let server = Server::start(routes()).await;
+    let response = server.get("/hangs").send().await.unwrap();
+    assert!(response.headers().contains_key("retry-after"));
+    let (status, answer) = problem(response).await;
+    assert_eq!((status, name(&answer)), (503, "overloaded"));
+}
+
+#[tokio::test]
+async fn a_stream_outlives_the_request_timeout() {
+    let go_on = Arc::new(Notify::new());
+    let wait = go_on.clone();
+    let stream = get(async move || {
+        let last = async move {
+            wait.notified().await;
+            Ok::<_, std::io::Error>("last")
+        };
+        axum::body::Body::from_stream(futures_util::stream::once(last))
+    });
+    let server = Server::start(Router::new().route("/stream", stream)).await;
+    let response = server.get("/stream").send().await.unwrap();
+    tokio::time::sleep(crate::server::REQUEST_TIMEOUT * 2).await;
+    go_on.notify_one();
+    assert_eq!(response.text().await.unwrap(), "last");
+}
+
+#[tokio::test]
+async fn a_trace_goes_on_from_the_caller_to_the_handler() {
+    let server = Server::start(routes()).await;
+    let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let response = server
+        .get("/trace")
+        .header("traceparent", parent)
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(
+        response.headers()["x-request-id"],
+        "4bf92f3577b34da6a3ce929d0e0e4736"
+    );
+    let inside = response.text().await.unwrap();
+    assert_eq!(inside[..36], parent[..36]);
+    assert_ne!(inside, parent);
+
+    let response = server
+        .get("/trace")
+        .header("traceparent", "rubbish")
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(response.status(), 200);
+}
+
+#[tokio::test]
+async fn a_caller_needs_a_valid_access_token() {
+    let server = Server::start(routes()).await;
+    let token = server.access_token(7, &[Role::Customer]);
+    let answer = server.get("/me").bearer_auth(&token).send().await.unwrap();
+    assert_eq!(answer.text().await.unwrap(), "7");
+
+    let response = server.get("/me").send().await.unwrap();
+    assert_eq!(response.headers()["www-authenticate"], "Bearer");
+    let (status, answer) = problem(response).await;
+    assert_eq!((status, name(&answer)), (401, "signed-out"));
+
+    let expired = SystemClock.now() - TimeDelta::hours(1);
+    let expired = server.access_token_at(7, &[Role::Customer], expired);
+    for bad in [expired, format!("{token}x"), String::new()] {
+        for path in ["/me", "/maybe"] {
+            let (status, answer) =
+                problem(server.get(path).bearer_auth(&bad).send().await.unwrap()).await;
+            assert_eq!((status, name(&answer)), (401, "signed-out"));
+        }
+    }
+    assert_eq!(
+        server
+            .get("/maybe")
+            .send()
+            .await
+            .unwrap()
+            .text()
+            .await
+            .unwrap(),
+        "false"
+    );
+}
+
+#[tokio::test]
+async fn forwarded_for_is_believed_from_trusted_proxies_only() {
+    let header = ("x-forwarded-for", "1.1.1.1, 198.51.100.7, 10.1.1.1");
+    let stranger = Server::start(routes()).await;
+    let request = stranger.get("/address").header(header.0, header.1);
+    assert_eq!(
+        request.send().await.unwrap().text().await.unwrap(),
+        "127.0.0.1"
+    );
+
+    let proxied = Server::behind(&["127.0.0.0/8", "10.0.0.0/8"], routes()).await;
+    let request = proxied.get("/address").header(header.0, header.1);
+    assert_eq!(
+        request.send().await.unwrap().text().await.unwrap(),
+        "198.51.100.7"
+    );
+}
+
+#[tokio::test]
+async fn only_large_bodies_are_compressed() {
+    let server = Server::start(routes()).await;
+    for (path, encoding) in [("/large", Some("gzip")), ("/small", None)] {
+        let response = server
+            .get(path)
+            .header("accept-encoding", "gzip")
+            .send()
+            .await
+            .unwrap();
+        let seen = response
+            .headers()
+            .get("content-encoding")
+            .map(|value| value.to_str().unwrap());
+        assert_eq!(seen, encoding, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn requests_are_counted_by_template_and_class() {
+    let routes = Router::new().route("/counted/{id}", get(async || "ok"));
+    let server = Server::start(routes).await;
+    for id in ["1", "2"] {
+        server.get(&format!("/counted/{id}")).send().await.unwrap();
+    }
+    let metrics = telemetry::render();
+    let labels = "{route=\"/counted/{id}\",method=\"GET\",status=\"2xx\"}";
+    assert!(
+        metrics.contains(&format!("http_requests_total{labels} 2")),
+        "{metrics}"
+    );
+    assert!(metrics.contains("http_request_duration_seconds_bucket{route=\"/counted/{id}\""));
+    assert!(!metrics.contains("/counted/1"));
+}
+
+#[tokio::test]
+async fn a_server_that_stops_finishes_what_it_began_and_accepts_no_more() {
+    let (begun, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let (begins, waits) = (begun.clone(), go_on.clone());
+    let slow = get(async move || {
+        begins.notify_one();
+        waits.notified().await;
+        "done"
+    });
+    let server = Server::start(Router::new().route("/slow", slow)).await;
+    let idle = TcpStream::connect(server.address).await.unwrap();
+    let running = tokio::spawn(server.get("/slow").send());
+    begun.notified().await;
+
+    server.stop.cancel();
+    while TcpStream::connect(server.address).await.is_ok() {
+        tokio::task::yield_now().await;
+    }
+    assert!(!server.serving.is_finished());
+    go_on.notify_one();
+    assert_eq!(
+        running.await.unwrap().unwrap().text().await.unwrap(),
+        "done"
+    );
+    tokio::time::timeout(Duration::from_secs(5), server.serving)
+        .await
+        .unwrap()
+        .unwrap();
+    drop(idle);
+}
+
+#[tokio::test]
+async fn a_hard_stop_does_not_wait() {
+    let begun = Arc::new(Notify::new());
+    let begins = begun.clone();
+    let endless = get(async move || {
+        begins.notify_one();
+        let silence = futures_util::stream::pending::<Result<&str, std::io::Error>>();
+        axum::body::Body::from_stream(silence)
+    });
+    let server = Server::start(Router::new().route("/endless", endless)).await;
+    let running = tokio::spawn(server.get("/endless").send());
+    begun.notified().await;
+    server.stop.cancel();
+    server.hard.cancel();
+    tokio::time::timeout(Duration::from_secs(5), server.serving)
+        .await
+        .unwrap()
+        .unwrap();
+    // Whether the head arrived or not, the body never completes.
+    if let Ok(response) = running.await.unwrap() {
+        assert!(response.bytes().await.is_err());
+    }
+}

@@ -1,0 +1,13 @@
+//! What the platform promises, shown on real servers.
+
+#![expect(clippy::unwrap_used, reason = "a test that can't go on fails")]
+
+mod amqp;
+mod http;
+mod idempotency;
+mod limits;
+mod outbox;
+mod pg;
+mod server;
+mod service;
+mod tokens;

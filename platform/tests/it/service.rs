@@ -1,0 +1,179 @@
+//! How a process starts, says whether it is ready, and ends.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::routing::get;
+use platform::service::{Context, Routes};
+use platform::testing::{TestApp, eventually};
+use serde_json::Value;
+use tokio::sync::Notify;
+
+const SOON: Duration = Duration::from_secs(10);
+
+async fn readiness(ops: std::net::SocketAddr) -> (u16, Value) {
+    let response = reqwest::get(format!("http://{ops}/readyz")).await.unwrap();
+    (response.status().as_u16(), response.json().await.unwrap())
+}
+
+/// A route that waits to be let go, and says when it was entered.
+fn slow(entered: &Arc<Notify>, go_on: &Arc<Notify>) -> Routes {
+    let (entered, go_on) = (entered.clone(), go_on.clone());
+    let handler = async move || {
+        entered.notify_one();
+        go_on.notified().await;
+        "done"
+    };
+    Routes {
+        public: Router::new().route("/slow", get(handler)),
+        ..Routes::default()
+    }
+}
+
+#[tokio::test]
+async fn a_process_is_live_ready_and_measured() {
+    let app = TestApp::start().await;
+    let running = app.serve(Routes::default()).await;
+    let ops = running.ops_addr;
+    assert_eq!(
+        reqwest::get(format!("http://{ops}/livez"))
+            .await
+            .unwrap()
+            .status(),
+        200
+    );
+    let (status, answer) = readiness(ops).await;
+    assert_eq!(status, 200, "{answer}");
+    assert_eq!(answer["ready"], true);
+    let metrics = reqwest::get(format!("http://{ops}/metrics")).await.unwrap();
+    assert!(
+        metrics
+            .text()
+            .await
+            .unwrap()
+            .contains("db_pool_connections")
+    );
+    running.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_server_that_is_gone_makes_the_process_unready_but_not_dead() {
+    let app = TestApp::start().await;
+    let running = app.serve(Routes::default()).await;
+    app.ctx.db.close().await;
+    let (status, answer) = readiness(running.ops_addr).await;
+    assert_eq!(
+        (status, &answer["redis"]),
+        (503, &Value::from("ok")),
+        "{answer}"
+    );
+    assert_ne!(answer["postgres"], "ok");
+    let livez = format!("http://{}/livez", running.ops_addr);
+    assert_eq!(reqwest::get(livez).await.unwrap().status(), 200);
+    running.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn soft_shutdown_withdraws_readiness_and_lets_requests_and_tasks_finish() {
+    let app = TestApp::start().await;
+    let (entered, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let running = app.serve(slow(&entered, &go_on)).await;
+    let (public, ops) = (running.public_addr, running.ops_addr);
+    let (soft, task_ended) = (app.ctx.shutdown.soft().clone(), Arc::new(Notify::new()));
+    let ends = task_ended.clone();
+    app.ctx.spawn("loop", async move {
+        soft.cancelled().await;
+        ends.notify_one();
+        Ok(())
+    });
+    let request = tokio::spawn(reqwest::get(format!("http://{public}/slow")));
+    entered.notified().await;
+
+    let stopping = tokio::spawn(running.stop());
+    task_ended.notified().await;
+    let (status, answer) = readiness(ops).await;
+    assert_eq!(
+        (status, &answer["stopping"]),
+        (503, &Value::from(true)),
+        "{answer}"
+    );
+    eventually(SOON, async || {
+        tokio::net::TcpStream::connect(public).await.is_err()
+    })
+    .await;
+    assert!(!stopping.is_finished());
+
+    go_on.notify_one();
+    assert_eq!(
+        request.await.unwrap().unwrap().text().await.unwrap(),
+        "done"
+    );
+    tokio::time::timeout(SOON, stopping)
+        .await
+        .unwrap()
+        .unwrap()
+        .unwrap();
+    assert!(reqwest::get(format!("http://{ops}/livez")).await.is_err());
+}
+
+#[tokio::test]
+async fn a_task_that_fails_ends_the_process_with_its_name() {
+    let app = TestApp::start().await;
+    let running = app.serve(Routes::default()).await;
+    app.ctx.spawn("release loop", async { anyhow::bail!("no") });
+    let ended = tokio::time::timeout(SOON, running.finish()).await.unwrap();
+    assert_eq!(ended.unwrap_err().to_string(), "release loop failed");
+}
+
+#[tokio::test]
+async fn work_that_outlasts_the_grace_time_is_dropped_and_reported() {
+    let clock = domain::clock::SystemClock::shared();
+    let app = TestApp::start_with(clock, |config| config.shutdown_grace_seconds = 1).await;
+    let (entered, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let running = app.serve(slow(&entered, &go_on)).await;
+    let url = format!("http://{}/slow", running.public_addr);
+    let request = tokio::spawn(reqwest::get(url));
+    entered.notified().await;
+    app.ctx.spawn("stays", std::future::pending());
+    let ended = tokio::time::timeout(SOON, running.stop()).await.unwrap();
+    assert!(ended.is_err());
+    assert!(request.await.unwrap().is_err());
+}
+
+#[tokio::test]
+async fn a_service_that_cannot_start_leaves_nothing_running() {
+    let app = TestApp::start().await;
+    let config = platform::config::PlatformConfig::clone(&app.ctx.config);
+    let (sender, mut left) = tokio::sync::oneshot::channel::<()>();
+    let started = platform::service::launch("test", config, async move |ctx: Context| {
+        ctx.spawn("holds the sender", async move {
+            let _sender = sender;
+            std::future::pending().await
+        });
+        anyhow::bail!("the schema is too old")
+    });
+    let error = Box::pin(started).await.unwrap_err();
+    assert_eq!(error.to_string(), "the schema is too old");
+    assert!(
+        left.try_recv()
+            .is_err_and(|state| { state == tokio::sync::oneshot::error::TryRecvError::Closed })
+    );
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn redis_answers_or_fails_within_its_limit() {
+    let app = TestApp::start().await;
+    app.ctx.redis.ping().await.unwrap();
+
+    // Accepts connections and never answers.
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("redis://{}", silent.local_addr().unwrap());
+    let redis = platform::redis::connect(&url.into(), false).await.unwrap();
+    let begun = std::time::Instant::now();
+    let error = redis.ping().await.unwrap_err();
+    assert!(platform::redis::is_unavailable(&error), "{error}");
+    assert!(begun.elapsed() < platform::redis::COMMAND_TIMEOUT * 2);
+    app.finish().await;
+}

@@ -1,0 +1,139 @@
+//! What a simulated buyer means to do.
+
+use rand::Rng;
+
+/// The card a buyer pays with: Stripe's public test payment methods.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Card {
+    /// Pays at once.
+    Good,
+    /// Is declined.
+    Declined,
+    /// Asks for 3-D Secure, which the buyer passes.
+    ThreeDSecure,
+}
+
+impl Card {
+    /// Stripe's name of the test payment method.
+    #[must_use]
+    pub fn payment_method(self) -> &'static str {
+        match self {
+            Self::Good => "pm_card_visa",
+            Self::Declined => "pm_card_visa_chargeDeclined",
+            Self::ThreeDSecure => "pm_card_threeDSecure2Required",
+        }
+    }
+}
+
+/// What a buyer means to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Plan {
+    /// Pays with this card.
+    Buy(Card),
+    /// Is declined once, then pays with another card.
+    BuyWithSecondCard,
+    /// Pays, then cancels and is refunded.
+    BuyThenCancel,
+    /// Holds seats and walks away.
+    AbandonHold,
+    /// Holds seats and gives them up.
+    CancelHold,
+    /// Never claims the pass.
+    NoShow,
+    /// Leaves the queue after joining.
+    LeaveQueue,
+}
+
+/// How many in a hundred follow which plan; the rest buy with a good card.
+#[derive(Debug, Clone, Copy)]
+pub struct PlanMix {
+    /// Share of [`Plan::Buy`] with 3-D Secure.
+    pub three_d_secure: u32,
+    /// Share of [`Plan::Buy`] with a card that is declined.
+    pub declined: u32,
+    /// Share of [`Plan::BuyWithSecondCard`].
+    pub second_card: u32,
+    /// Share of [`Plan::BuyThenCancel`].
+    pub cancel: u32,
+    /// Share of [`Plan::AbandonHold`].
+    pub abandon: u32,
+    /// Share of [`Plan::CancelHold`].
+    pub cancel_hold: u32,
+    /// Share of [`Plan::NoShow`].
+    pub no_show: u32,
+    /// Share of [`Plan::LeaveQueue`].
+    pub leave: u32,
+}
+
+impl Default for PlanMix {
+    /// A crowd as a flash sale has it.
+    fn default() -> Self {
+        Self {
+            three_d_secure: 10,
+            declined: 4,
+            second_card: 5,
+            cancel: 3,
+            abandon: 5,
+            cancel_hold: 2,
+            no_show: 5,
+            leave: 3,
+        }
+    }
+}
+
+impl PlanMix {
+    /// Everybody buys with a good card.
+    #[must_use]
+    pub fn all_buy() -> Self {
+        Self {
+            three_d_secure: 0,
+            declined: 0,
+            second_card: 0,
+            cancel: 0,
+            abandon: 0,
+            cancel_hold: 0,
+            no_show: 0,
+            leave: 0,
+        }
+    }
+
+    /// A plan drawn from the mix.
+    pub fn draw(&self, rng: &mut impl Rng) -> Plan {
+        let shares = [
+            (self.three_d_secure, Plan::Buy(Card::ThreeDSecure)),
+            (self.declined, Plan::Buy(Card::Declined)),
+            (self.second_card, Plan::BuyWithSecondCard),
+            (self.cancel, Plan::BuyThenCancel),
+            (self.abandon, Plan::AbandonHold),
+            (self.cancel_hold, Plan::CancelHold),
+            (self.no_show, Plan::NoShow),
+            (self.leave, Plan::LeaveQueue),
+        ];
+        let mut ball = rng.random_range(0..100);
+        for (share, plan) in shares {
+            if ball < share {
+                return plan;
+            }
+            ball -= share;
+        }
+        Plan::Buy(Card::Good)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rand::SeedableRng;
+    use rand::rngs::StdRng;
+
+    #[test]
+    fn a_mix_draws_every_plan_about_as_often_as_it_says() {
+        let mut rng = StdRng::seed_from_u64(1);
+        let mix = PlanMix::default();
+        let drawn: Vec<_> = (0..10_000).map(|_| mix.draw(&mut rng)).collect();
+        let count = |plan| drawn.iter().filter(|other| **other == plan).count();
+        assert!((400..600).contains(&count(Plan::NoShow)));
+        assert!((200..400).contains(&count(Plan::BuyThenCancel)));
+        assert!((6000..6600).contains(&count(Plan::Buy(Card::Good))));
+    }
+}

@@ -1,0 +1,428 @@
+//! The way of one buyer from the front door to the ticket.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::Rng;
+use reqwest::Method;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::api::{Api, ApiError, Credentials, text};
+use super::funnel::{Funnel, Stage};
+use super::plan::{Card, Plan};
+
+/// First pause between two looks at one's booking.
+const FIRST_LOOK: Duration = Duration::from_millis(150);
+/// Longest pause between two looks at one's booking.
+const SLOWEST_LOOK: Duration = Duration::from_secs(2);
+/// Attempts to reach Stripe before giving up.
+const PAYMENT_ATTEMPTS: u32 = 20;
+
+/// How it ended for a buyer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fate {
+    /// Has tickets.
+    Confirmed {
+        /// The booking.
+        booking_id: Uuid,
+    },
+    /// Had tickets and gave them back.
+    Cancelled {
+        /// The booking.
+        booking_id: Uuid,
+    },
+    /// The hold ended unpaid, as planned or for want of a good card.
+    Unpaid {
+        /// The booking.
+        booking_id: Uuid,
+    },
+    /// Nothing was left.
+    SoldOut,
+    /// Booking was refused for another reason.
+    Rejected(String),
+    /// Did not come when called, or came too late.
+    Missed,
+    /// Left the queue.
+    Left,
+}
+
+/// One simulated buyer.
+#[derive(Debug, Clone)]
+pub struct Buyer {
+    api: Api,
+    funnel: Arc<Funnel>,
+    event_id: i64,
+    email: String,
+    tickets: u32,
+    plan: Plan,
+}
+
+/// A buyer who is signed in.
+#[derive(Debug, Clone)]
+pub struct Session {
+    account_id: i64,
+    access: String,
+}
+
+impl Buyer {
+    /// A buyer who wants `tickets` for `event_id` and acts by `plan`.
+    #[must_use]
+    pub fn new(
+        api: Api,
+        funnel: Arc<Funnel>,
+        event_id: i64,
+        email: String,
+        tickets: u32,
+        plan: Plan,
+    ) -> Self {
+        Self {
+            api,
+            funnel,
+            event_id,
+            email,
+            tickets,
+            plan,
+        }
+    }
+
+    /// Makes an account, or signs in when it exists.
+    ///
+    /// # Errors
+    /// When the API refuses, or does not answer for minutes.
+    pub async fn sign_up(&self) -> Result<Session, ApiError> {
+        let started = Instant::now();
+        let credentials = json!({ "email": self.email, "password": "correct horse battery" });
+        let url = self.api.box_office("/api/accounts");
+        let made = self.post(&url, Credentials::default(), &credentials).await;
+        let answer = match made {
+            Err(error) if error.kind() == "email-taken" => {
+                let url = self.api.box_office("/api/sessions");
+                self.post(&url, Credentials::default(), &credentials)
+                    .await?
+            }
+            other => other?,
+        };
+        let session = &answer["session"];
+        self.funnel.reached(Stage::SignedUp, started.elapsed());
+        Ok(Session {
+            account_id: session["account_id"].as_i64().unwrap_or_default(),
+            access: text(session, "access_token").to_owned(),
+        })
+    }
+
+    /// Goes from the front door to the end the plan has, or to an earlier one.
+    ///
+    /// # Errors
+    /// When the API answers what a correct server never answers, or does not answer for minutes.
+    pub async fn shop(&self, session: &Session) -> Result<Fate, ApiError> {
+        let started = Instant::now();
+        let joined = match self.join(session).await {
+            Err(error) if error.kind() == "queue-closed" => return Ok(Fate::SoldOut),
+            other => other?,
+        };
+        let queue_token = text(&joined, "queue_token");
+        self.funnel.reached(Stage::Joined, started.elapsed());
+        if self.plan == Plan::LeaveQueue {
+            let credentials = Credentials {
+                queue_token: Some(queue_token),
+                ..session.signed()
+            };
+            let url = self
+                .api
+                .waiting_room(&format!("/api/events/{}/queue/me", self.event_id));
+            self.api
+                .call(Method::DELETE, &url, credentials, None, &self.funnel)
+                .await?;
+            return Ok(Fate::Left);
+        }
+        let queued = Instant::now();
+        if let Some(fate) = self.wait_for_turn(session, queue_token).await? {
+            return Ok(fate);
+        }
+        if self.plan == Plan::NoShow {
+            return Ok(Fate::Missed);
+        }
+        let Some(pass) = self.claim(session, queue_token).await? else {
+            return Ok(Fate::Missed);
+        };
+        self.funnel.reached(Stage::Admitted, queued.elapsed());
+        let fate = self.book(session, &pass).await?;
+        self.finish(session, &pass).await;
+        Ok(fate)
+    }
+
+    async fn join(&self, session: &Session) -> Result<Value, ApiError> {
+        let url = self
+            .api
+            .waiting_room(&format!("/api/events/{}/queue", self.event_id));
+        self.post(&url, session.signed(), &json!({})).await
+    }
+
+    /// Polls as often as told until called. A fate when it ends otherwise.
+    async fn wait_for_turn(
+        &self,
+        session: &Session,
+        queue_token: &str,
+    ) -> Result<Option<Fate>, ApiError> {
+        let url = self
+            .api
+            .waiting_room(&format!("/api/events/{}/queue/me", self.event_id));
+        let credentials = Credentials {
+            queue_token: Some(queue_token),
+            ..session.signed()
+        };
+        loop {
+            let me = self
+                .api
+                .call(Method::GET, &url, credentials, None, &self.funnel)
+                .await?;
+            match (text(&me, "state"), text(&me, "sale")) {
+                ("ready" | "claimed", _) => return Ok(None),
+                ("missed", _) => return Ok(Some(Fate::Missed)),
+                ("left", _) => return Ok(Some(Fate::Left)),
+                (_, "sold_out" | "closed") => return Ok(Some(Fate::SoldOut)),
+                _ => {}
+            }
+            let pause = me["poll_after_ms"].as_u64().unwrap_or(1_000);
+            tokio::time::sleep(Duration::from_millis(pause)).await;
+        }
+    }
+
+    /// The pass; none when the claim window went by.
+    async fn claim(
+        &self,
+        session: &Session,
+        queue_token: &str,
+    ) -> Result<Option<String>, ApiError> {
+        let url = self
+            .api
+            .admission(&format!("/api/events/{}/pass", self.event_id));
+        let credentials = Credentials {
+            queue_token: Some(queue_token),
+            ..session.signed()
+        };
+        loop {
+            match self.post(&url, credentials, &json!({})).await {
+                Ok(answer) => return Ok(Some(text(&answer, "pass").to_owned())),
+                Err(error) if error.kind() == "place-missed" => return Ok(None),
+                // The snapshot that said "ready" can be a moment ahead of a restarted leader.
+                Err(error) if error.kind() == "not-called" => {
+                    tokio::time::sleep(Duration::from_millis(300)).await;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    async fn book(&self, session: &Session, pass: &str) -> Result<Fate, ApiError> {
+        let started = Instant::now();
+        let key = Uuid::new_v4().to_string();
+        let credentials = Credentials {
+            pass: Some(pass),
+            idempotency_key: Some(&key),
+            ..session.signed()
+        };
+        let url = self.api.admission("/api/bookings");
+        let wish = json!({
+            "event_id": self.event_id, "user_id": session.account_id, "tickets": self.tickets,
+        });
+        let booking = match self.post(&url, credentials, &wish).await {
+            Ok(answer) => self.decided(session, answer["booking"].clone()).await?,
+            Err(ApiError::Refused { kind, problem, .. }) if kind == "booking-rejected" => {
+                return Ok(rejected(text(&problem, "reason")));
+            }
+            Err(error) => return Err(error),
+        };
+        match text(&booking, "state") {
+            "held" => self.funnel.reached(Stage::Held, started.elapsed()),
+            "confirmed" => return Ok(self.confirmed(booking_id(&booking), started)),
+            _ => return Ok(rejected(text(&booking, "reason"))),
+        }
+        match self.plan {
+            Plan::AbandonHold => Ok(Fate::Unpaid {
+                booking_id: booking_id(&booking),
+            }),
+            Plan::CancelHold => {
+                self.cancel(session, &booking).await?;
+                Ok(Fate::Unpaid {
+                    booking_id: booking_id(&booking),
+                })
+            }
+            _ => self.pay(session, &booking).await,
+        }
+    }
+
+    /// The booking once a worker has decided it.
+    async fn decided(&self, session: &Session, booking: Value) -> Result<Value, ApiError> {
+        if text(&booking, "state") != "requested" {
+            return Ok(booking);
+        }
+        self.booking_when(session, booking_id(&booking), |b| {
+            text(b, "state") != "requested"
+        })
+        .await
+    }
+
+    async fn pay(&self, session: &Session, booking: &Value) -> Result<Fate, ApiError> {
+        let id = booking_id(booking);
+        let due =
+            |b: &Value| !b["payment"]["client_secret"].is_null() || text(b, "state") != "held";
+        let booking = self.booking_when(session, id, due).await?;
+        if text(&booking, "state") != "held" {
+            return Ok(Fate::Unpaid { booking_id: id });
+        }
+        let payment = &booking["payment"];
+        let paid = match self.plan {
+            Plan::Buy(card) => self.authorise(payment, card).await,
+            Plan::BuyWithSecondCard => {
+                let _declined = self.authorise(payment, Card::Declined).await;
+                self.authorise(payment, Card::Good).await
+            }
+            _ => self.authorise(payment, Card::Good).await,
+        };
+        if !paid {
+            return Ok(Fate::Unpaid { booking_id: id });
+        }
+        let paid_at = Instant::now();
+        self.funnel.reached(Stage::Paid, Duration::ZERO);
+        let booking = self
+            .booking_when(session, id, |b| text(b, "state") != "held")
+            .await?;
+        if text(&booking, "state") != "confirmed" {
+            return Ok(Fate::Unpaid { booking_id: id });
+        }
+        let fate = self.confirmed(id, paid_at);
+        if self.plan == Plan::BuyThenCancel {
+            self.cancel(session, &booking).await?;
+            self.funnel.reached(Stage::Cancelled, paid_at.elapsed());
+            return Ok(Fate::Cancelled { booking_id: id });
+        }
+        Ok(fate)
+    }
+
+    fn confirmed(&self, booking_id: Uuid, since: Instant) -> Fate {
+        self.funnel.reached(Stage::Confirmed, since.elapsed());
+        Fate::Confirmed { booking_id }
+    }
+
+    /// Confirms the payment at Stripe; whether it was authorised. A request without an answer is
+    /// repeated: an intent that is authorised already says so.
+    async fn authorise(&self, payment: &Value, card: Card) -> bool {
+        for _ in 0..PAYMENT_ATTEMPTS {
+            let answer = self
+                .api
+                .confirm_payment(payment, card.payment_method(), "https://example.org")
+                .await;
+            let Ok(answer) = answer else {
+                tokio::time::sleep(Duration::from_millis(500)).await;
+                continue;
+            };
+            let intent = if answer["error"].is_object() {
+                &answer["error"]["payment_intent"]
+            } else {
+                &answer
+            };
+            match text(intent, "status") {
+                "requires_capture" | "succeeded" => return true,
+                "requires_action" => return self.pass_challenge(payment).await,
+                "requires_payment_method" | "canceled" => return false,
+                _ => tokio::time::sleep(Duration::from_millis(500)).await,
+            }
+        }
+        false
+    }
+
+    async fn pass_challenge(&self, payment: &Value) -> bool {
+        for _ in 0..PAYMENT_ATTEMPTS {
+            if let Ok(intent) = self.api.authenticate(payment).await {
+                return text(&intent, "status") == "requires_capture";
+            }
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+        false
+    }
+
+    async fn cancel(&self, session: &Session, booking: &Value) -> Result<(), ApiError> {
+        let url = self
+            .api
+            .admission(&format!("/api/bookings/{}/cancel", booking_id(booking)));
+        self.api
+            .call(Method::PUT, &url, session.signed(), None, &self.funnel)
+            .await
+            .map(drop)
+    }
+
+    /// Gives the slot back. A buyer who can't simply closes the tab, so failure is no matter.
+    async fn finish(&self, session: &Session, pass: &str) {
+        let url = self
+            .api
+            .admission(&format!("/api/events/{}/pass", self.event_id));
+        let credentials = Credentials {
+            pass: Some(pass),
+            ..session.signed()
+        };
+        if let Err(error) = self
+            .api
+            .call(Method::DELETE, &url, credentials, None, &self.funnel)
+            .await
+        {
+            tracing::debug!(%error, "the pass was not given back");
+        }
+    }
+
+    /// Looks at the booking until `done` holds.
+    async fn booking_when(
+        &self,
+        session: &Session,
+        id: Uuid,
+        done: impl Fn(&Value) -> bool,
+    ) -> Result<Value, ApiError> {
+        let url = self.api.admission(&format!("/api/bookings/{id}"));
+        let mut pause = FIRST_LOOK;
+        loop {
+            let answer = self
+                .api
+                .call(Method::GET, &url, session.signed(), None, &self.funnel)
+                .await?;
+            let booking = &answer["booking"];
+            if done(booking) {
+                return Ok(booking.clone());
+            }
+            tokio::time::sleep(pause.mul_f64(rand::rng().random_range(0.8..1.2))).await;
+            pause = (pause * 3 / 2).min(SLOWEST_LOOK);
+        }
+    }
+
+    async fn post(
+        &self,
+        url: &url::Url,
+        credentials: Credentials<'_>,
+        body: &Value,
+    ) -> Result<Value, ApiError> {
+        self.api
+            .call(Method::POST, url, credentials, Some(body), &self.funnel)
+            .await
+    }
+}
+
+impl Session {
+    fn signed(&self) -> Credentials<'_> {
+        Credentials {
+            access: Some(&self.access),
+            ..Credentials::default()
+        }
+    }
+}
+
+fn booking_id(booking: &Value) -> Uuid {
+    text(booking, "id").parse().unwrap_or_default()
+}
+
+fn rejected(reason: &str) -> Fate {
+    match reason {
+        "sold_out" | "not_adjacent" => Fate::SoldOut,
+        other => Fate::Rejected(other.to_owned()),
+    }
+}

@@ -1,0 +1,69 @@
+//! One answer of the API, as sent and as saved under an idempotency key.
+
+use axum::body::Body;
+use axum::http::{HeaderValue, Response, StatusCode, header};
+use bytes::Bytes;
+use serde_json::Value;
+
+use super::errors::Refusal;
+use super::ids;
+
+#[derive(Clone, Debug)]
+pub(crate) struct Answer {
+    status: u16,
+    body: Bytes,
+    pub(crate) request_id: String,
+    replay_of: Option<String>,
+}
+
+impl Answer {
+    pub(crate) fn new(status: u16, body: &Value) -> Self {
+        let body = Bytes::from(body.to_string());
+        Self {
+            status,
+            body,
+            request_id: ids::request(),
+            replay_of: None,
+        }
+    }
+
+    pub(crate) fn of(result: &Result<Value, Refusal>) -> Self {
+        match result {
+            Ok(object) => Self::new(200, object),
+            Err(refusal) => Self::new(refusal.status, &refusal.body()),
+        }
+    }
+
+    /// The same answer to a repeated request.
+    pub(crate) fn replayed(self) -> Self {
+        Self {
+            replay_of: Some(self.request_id),
+            request_id: ids::request(),
+            ..self
+        }
+    }
+
+    pub(crate) fn into_response(self) -> Response<Body> {
+        let status = StatusCode::from_u16(self.status).expect("every status used is a valid one");
+        let mut response = Response::new(Body::from(self.body));
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/json"),
+        );
+        headers.insert("request-id", visible(&self.request_id));
+        if let Some(original) = &self.replay_of {
+            headers.insert("idempotent-replayed", HeaderValue::from_static("true"));
+            headers.insert("original-request", visible(original));
+        }
+        if self.status == 429 {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response
+    }
+}
+
+fn visible(id: &str) -> HeaderValue {
+    HeaderValue::from_str(id).expect("ids are letters, digits and underscores")
+}

@@ -1,0 +1,298 @@
+//! From an HTTP request to an answer: key, faults, idempotency, effect, webhooks.
+
+mod test_calls;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::extract::{ConnectInfo, Request, State};
+use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use axum::routing::{get, post};
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+
+use super::answer::Answer;
+use super::auth::{Caller, Keys};
+use super::errors::Refusal;
+use super::faults::{ApiFault, ApiFaults, delay};
+use super::form::Form;
+use super::idempotency::{Claim, Turn, UsedKeys};
+use super::ledger::{Effect, Ledger, News};
+use super::operation::Operation;
+use super::webhooks::Webhooks;
+use super::{payment_intents, refunds};
+use crate::listen::Connection;
+
+/// The largest request body taken.
+const MAX_BODY_BYTES: usize = 64 * 1024;
+
+/// Everything a request needs.
+pub(crate) struct Api {
+    pub(crate) ledger: Arc<Ledger>,
+    pub(crate) keys: Keys,
+    pub(crate) used_keys: UsedKeys,
+    pub(crate) faults: Arc<ApiFaults>,
+    pub(crate) webhooks: Webhooks,
+    pub(crate) refund_settles_after: Duration,
+    pub(crate) stop: CancellationToken,
+}
+
+/// A request whose caller and parameters are known.
+struct Call {
+    operation: Operation,
+    path: String,
+    key: Option<String>,
+    form: Form,
+    effect: Effect,
+}
+
+/// What the caller gets to see.
+enum Reply {
+    Answer(Answer),
+    /// The answer breaks off after so many bytes.
+    Cut(Answer, u64),
+    /// Nothing, ever.
+    Silence,
+}
+
+impl From<Refusal> for Reply {
+    fn from(refusal: Refusal) -> Self {
+        Self::Answer(Answer::of(&Err(refusal)))
+    }
+}
+
+pub(crate) fn router(api: Arc<Api>) -> Router {
+    Router::new()
+        .route(
+            "/test/payment_intents/{id}/authenticate",
+            get(test_calls::ask).post(test_calls::authenticate),
+        )
+        .route(
+            "/test/faults",
+            post(test_calls::add_faults)
+                .get(test_calls::list_faults)
+                .delete(test_calls::clear_faults),
+        )
+        .fallback(serve)
+        .layer(axum::middleware::map_response(allow_browsers))
+        .with_state(api)
+}
+
+/// Pages of any origin pay with the publishable key, as they do at Stripe.
+async fn allow_browsers(mut response: Response<Body>) -> Response<Body> {
+    let headers = response.headers_mut();
+    for (name, value) in [
+        ("access-control-allow-origin", "*"),
+        (
+            "access-control-allow-headers",
+            "authorization, content-type, idempotency-key, stripe-version",
+        ),
+        ("access-control-allow-methods", "GET, POST, OPTIONS"),
+        ("access-control-expose-headers", "request-id"),
+        ("access-control-max-age", "300"),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    response
+}
+
+async fn serve(
+    State(api): State<Arc<Api>>,
+    ConnectInfo(connection): ConnectInfo<Connection>,
+    request: Request,
+) -> Response<Body> {
+    if request.method() == "OPTIONS" {
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::NO_CONTENT;
+        return response;
+    }
+    let reply = match api.read(request).await {
+        Err(refusal) => refusal.into(),
+        Ok(call) => {
+            // In a task of its own: the effect must not stop half-way when the caller gives up.
+            let answering = tokio::spawn(Arc::clone(&api).answer(call));
+            answering
+                .await
+                .unwrap_or_else(|_| Refusal::server_error().into())
+        }
+    };
+    match reply {
+        Reply::Answer(answer) => answer.into_response(),
+        Reply::Cut(answer, bytes) => {
+            connection.cut_after(bytes);
+            answer.into_response()
+        }
+        Reply::Silence => {
+            api.stop.cancelled().await;
+            connection.cut_after(0);
+            Response::new(Body::empty())
+        }
+    }
+}
+
+impl Api {
+    async fn read(&self, request: Request) -> Result<Call, Refusal> {
+        let (parts, body) = request.into_parts();
+        let path = parts.uri.path().to_owned();
+        let Some((operation, id)) = Operation::route(parts.method.as_str(), &path) else {
+            return Err(Refusal::unknown_url(parts.method.as_str(), &path));
+        };
+        let body = to_bytes(body, MAX_BODY_BYTES)
+            .await
+            .map_err(|_| Refusal::malformed("The request body is too large or incomplete."))?;
+        if !body.is_empty() && !is_form(&parts.headers) {
+            let message = "The request body must be application/x-www-form-urlencoded.";
+            return Err(Refusal::malformed(message));
+        }
+        let form = Form::parse(parts.uri.query().unwrap_or_default(), &body)?;
+        let caller = self.keys.caller(&parts.headers, &form, operation)?;
+        let key = parts
+            .headers
+            .get("idempotency-key")
+            .and_then(|key| key.to_str().ok());
+        let key = key.filter(|_| operation.is_write()).map(str::to_owned);
+        let effect = effect(operation, id, &form, caller)?;
+        Ok(Call {
+            operation,
+            path,
+            key,
+            form,
+            effect,
+        })
+    }
+
+    async fn answer(self: Arc<Self>, call: Call) -> Reply {
+        let fault = self.faults.pick(&call.operation, |_| true);
+        match fault {
+            Some(ApiFault::ServerError) => return Refusal::server_error().into(),
+            Some(ApiFault::RateLimit) => return Refusal::rate_limit().into(),
+            Some(ApiFault::Hang) => return Reply::Silence,
+            Some(ApiFault::CutBeforeEffect) => {
+                return Reply::Cut(Answer::of(&Err(Refusal::server_error())), 0);
+            }
+            _ => {}
+        }
+        let claim = match self.claim(&call) {
+            Ok(claim) => claim,
+            Err(reply) => return reply,
+        };
+        if let Some(ApiFault::Delay { milliseconds }) = fault {
+            tokio::time::sleep(delay(milliseconds)).await;
+        }
+        let answer = self.execute(call, claim, fault);
+        match fault {
+            Some(ApiFault::HangAfterEffect) => Reply::Silence,
+            Some(ApiFault::CutAfterEffect { bytes }) => Reply::Cut(answer, bytes),
+            _ => Reply::Answer(answer),
+        }
+    }
+
+    /// The right to execute the call; without a key there is nothing to claim.
+    fn claim(&self, call: &Call) -> Result<Option<Claim>, Reply> {
+        let Some(key) = &call.key else {
+            return Ok(None);
+        };
+        let now = self.ledger.open().now();
+        match self.used_keys.begin(key, &call.path, &call.form, now) {
+            Err(refusal) => Err(refusal.into()),
+            Ok(Turn::Again(answer)) => Err(Reply::Answer(answer.replayed())),
+            Ok(Turn::First(claim)) => Ok(Some(claim)),
+        }
+    }
+
+    fn execute(
+        self: &Arc<Self>,
+        call: Call,
+        claim: Option<Claim>,
+        fault: Option<ApiFault>,
+    ) -> Answer {
+        let Call {
+            operation,
+            key,
+            effect,
+            ..
+        } = call;
+        if fault == Some(ApiFault::SavedServerError) {
+            return save(&Err(Refusal::server_error()), claim);
+        }
+        let (result, news) = self.change_books(effect);
+        if let (Operation::CreateRefund, Ok(refund)) = (operation, &result) {
+            self.settle_later(refund);
+        }
+        let result = match fault {
+            Some(ApiFault::SavedServerErrorAfterEffect) => Err(Refusal::server_error()),
+            _ => result,
+        };
+        let answer = save(&result, claim);
+        self.webhooks
+            .publish(news, &answer.request_id, key.as_deref());
+        answer
+    }
+
+    fn change_books(&self, effect: Effect) -> (Result<Value, Refusal>, Vec<News>) {
+        let mut books = self.ledger.open();
+        let result = effect(&mut books);
+        (result, books.take_news())
+    }
+
+    /// Some cards' refunds end only after a while.
+    fn settle_later(self: &Arc<Self>, refund: &Value) {
+        let id = refund["id"].as_str().unwrap_or_default().to_owned();
+        let Some(end) = refunds::late_end(&self.ledger.open(), &id) else {
+            return;
+        };
+        let api = Arc::clone(self);
+        tokio::spawn(async move {
+            let wait = tokio::time::sleep(api.refund_settles_after);
+            if api.stop.run_until_cancelled(wait).await.is_none() {
+                return;
+            }
+            let news = {
+                let mut books = api.ledger.open();
+                refunds::settle(&mut books, &id, end);
+                books.take_news()
+            };
+            api.webhooks.publish(news, "", None);
+        });
+    }
+}
+
+fn save(result: &Result<Value, Refusal>, claim: Option<Claim>) -> Answer {
+    let answer = Answer::of(result);
+    let executed = result
+        .as_ref()
+        .map_or_else(|refusal| refusal.executed, |_| true);
+    if let Some(claim) = claim.filter(|_| executed) {
+        claim.save(&answer);
+    }
+    answer
+}
+
+fn is_form(headers: &HeaderMap) -> bool {
+    headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|kind| kind.to_str().ok())
+        .is_some_and(|kind| kind.starts_with("application/x-www-form-urlencoded"))
+}
+
+fn effect(
+    operation: Operation,
+    id: String,
+    form: &Form,
+    caller: Caller,
+) -> Result<Effect, Refusal> {
+    match operation {
+        Operation::CreatePaymentIntent => payment_intents::create(form),
+        Operation::RetrievePaymentIntent => Ok(payment_intents::retrieve(id, form, caller)),
+        Operation::ConfirmPaymentIntent => payment_intents::confirm(id, form, caller),
+        Operation::CapturePaymentIntent => payment_intents::capture(id, form),
+        Operation::CancelPaymentIntent => payment_intents::cancel(id, form),
+        Operation::ListPaymentIntents => payment_intents::list(form),
+        Operation::CreateRefund => refunds::create(form),
+        Operation::RetrieveRefund => Ok(refunds::retrieve(id)),
+        Operation::ListRefunds => refunds::list(form),
+        Operation::RetrieveCharge => Ok(payment_intents::retrieve_charge(id)),
+    }
+}

@@ -1,0 +1,162 @@
+//! Calls that Stripe does not have: the buyer's bank, and faults on demand.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::{Body, Bytes};
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, Response, StatusCode, header};
+use axum::response::{Html, IntoResponse, Redirect};
+
+use super::Api;
+use crate::stripe::answer::Answer;
+use crate::stripe::attempts;
+use crate::stripe::errors::Refusal;
+use crate::stripe::faults::FaultRules;
+use crate::stripe::form::Form;
+use crate::stripe::model::Status;
+
+/// `GET /test/payment_intents/{id}/authenticate`: the page of the buyer's bank.
+pub(crate) async fn ask(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Response<Body> {
+    match api.ledger.payment_intent(&id).map(|intent| intent.status) {
+        Some(Status::RequiresAction) => Html(BANK_PAGE).into_response(),
+        _ => (StatusCode::NOT_FOUND, Html(NOTHING_TO_AUTHENTICATE)).into_response(),
+    }
+}
+
+/// `POST /test/payment_intents/{id}/authenticate` with `outcome` `success` or `fail`.
+pub(crate) async fn authenticate(
+    State(api): State<Arc<Api>>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response<Body> {
+    let passed = match outcome(&headers, &body) {
+        Ok(passed) => passed,
+        Err(refusal) => return Answer::of(&Err(refusal)).into_response(),
+    };
+    let effect = Box::new({
+        let id = id.clone();
+        move |books: &mut _| attempts::authenticate(books, &id, passed)
+    });
+    let (result, news) = api.change_books(effect);
+    let answer = Answer::of(&result);
+    api.webhooks.publish(news, &answer.request_id, None);
+    let return_url = api
+        .ledger
+        .payment_intent(&id)
+        .and_then(|intent| intent.return_url);
+    match return_url {
+        Some(url) if wants_page(&headers) => Redirect::to(&url).into_response(),
+        _ => answer.into_response(),
+    }
+}
+
+/// `POST /test/faults`: adds rules.
+pub(crate) async fn add_faults(
+    State(api): State<Arc<Api>>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response<Body> {
+    if !api.keys.is_account(&headers) {
+        return Answer::of(&Err(Refusal::no_key())).into_response();
+    }
+    let rules: FaultRules = match serde_json::from_slice(&body) {
+        Ok(rules) => rules,
+        Err(error) => {
+            return Answer::of(&Err(Refusal::malformed(error.to_string()))).into_response();
+        }
+    };
+    rules.api.into_iter().for_each(|rule| api.faults.add(rule));
+    rules
+        .webhooks
+        .into_iter()
+        .for_each(|rule| api.webhooks.faults().add(rule));
+    in_force(&api)
+}
+
+/// `GET /test/faults`: the rules that can still fire.
+pub(crate) async fn list_faults(State(api): State<Arc<Api>>, headers: HeaderMap) -> Response<Body> {
+    if !api.keys.is_account(&headers) {
+        return Answer::of(&Err(Refusal::no_key())).into_response();
+    }
+    in_force(&api)
+}
+
+/// `DELETE /test/faults`: ends all faults.
+pub(crate) async fn clear_faults(
+    State(api): State<Arc<Api>>,
+    headers: HeaderMap,
+) -> Response<Body> {
+    if !api.keys.is_account(&headers) {
+        return Answer::of(&Err(Refusal::no_key())).into_response();
+    }
+    api.faults.clear();
+    api.webhooks.faults().clear();
+    in_force(&api)
+}
+
+fn in_force(api: &Api) -> Response<Body> {
+    let rules = FaultRules {
+        api: api.faults.rules(),
+        webhooks: api.webhooks.faults().rules(),
+    };
+    Json(rules).into_response()
+}
+
+fn outcome(headers: &HeaderMap, body: &[u8]) -> Result<bool, Refusal> {
+    let is_json = headers
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));
+    let outcome = if is_json {
+        let body: serde_json::Value =
+            serde_json::from_slice(body).map_err(|error| Refusal::malformed(error.to_string()))?;
+        body["outcome"].as_str().map(str::to_owned)
+    } else {
+        Form::parse("", body)?.get("outcome").map(str::to_owned)
+    };
+    match outcome.as_deref() {
+        Some("success") => Ok(true),
+        Some("fail") => Ok(false),
+        _ => Err(Refusal::parameter(
+            "parameter_unknown",
+            "outcome",
+            "Invalid outcome: must be one of success or fail.",
+        )),
+    }
+}
+
+fn wants_page(headers: &HeaderMap) -> bool {
+    headers
+        .get(header::ACCEPT)
+        .and_then(|accept| accept.to_str().ok())
+        .is_some_and(|accept| accept.contains("text/html"))
+}
+
+const BANK_PAGE: &str = r#"<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Your bank: confirm the payment</title>
+<style>
+body { font: 1.125rem/1.5 system-ui, sans-serif; max-width: 32rem; margin: 2rem auto; padding: 0 1rem }
+button { font: inherit; padding: .75rem 1.25rem; margin: .25rem .5rem .25rem 0 }
+</style>
+<h1>Confirm the payment</h1>
+<p>This page stands in for your bank. Nothing is charged.</p>
+<form method="post">
+<button name="outcome" value="success">Confirm</button>
+<button name="outcome" value="fail">Refuse</button>
+</form>
+</html>
+"#;
+
+const NOTHING_TO_AUTHENTICATE: &str = r#"<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Nothing to confirm</title>
+<h1>Nothing to confirm</h1>
+<p>This payment waits for nothing from you.</p>
+</html>
+"#;

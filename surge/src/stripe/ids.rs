@@ -1,0 +1,44 @@
+//! Ids that look like Stripe's.
+
+use rand::Rng;
+use rand::distr::Alphanumeric;
+
+/// `prefix` and `length` random letters and digits.
+///
+/// Never seeded: two stand-ins started with the same seed must not give out the same ids, because
+/// the database behind them may be the same.
+pub(crate) fn random(prefix: &str, length: usize) -> String {
+    let tail = rand::rng()
+        .sample_iter(Alphanumeric)
+        .take(length)
+        .map(char::from);
+    prefix.chars().chain(tail).collect()
+}
+
+pub(crate) fn payment_intent() -> String {
+    random("pi_3", 23)
+}
+
+pub(crate) fn client_secret(payment_intent: &str) -> String {
+    random(&format!("{payment_intent}_secret_"), 25)
+}
+
+pub(crate) fn charge() -> String {
+    random("ch_3", 23)
+}
+
+pub(crate) fn payment_method() -> String {
+    random("pm_1", 23)
+}
+
+pub(crate) fn refund() -> String {
+    random("re_3", 23)
+}
+
+pub(crate) fn event() -> String {
+    random("evt_1", 23)
+}
+
+pub(crate) fn request() -> String {
+    random("req_", 14)
+}

@@ -1,0 +1,153 @@
+//! Objects in the order of their creation, and Stripe's way of paging through them.
+
+use std::collections::HashMap;
+
+use serde_json::{Value, json};
+
+use crate::stripe::errors::Refusal;
+use crate::stripe::form::Form;
+use crate::stripe::model::{PaymentIntent, Refund};
+
+/// An object that can be listed.
+pub(crate) trait Listed {
+    fn id(&self) -> &str;
+    /// Seconds since the Unix epoch.
+    fn created(&self) -> i64;
+}
+
+impl Listed for PaymentIntent {
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn created(&self) -> i64 {
+        self.created.timestamp()
+    }
+}
+
+impl Listed for Refund {
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn created(&self) -> i64 {
+        self.created.timestamp()
+    }
+}
+
+pub(crate) struct Catalogue<T> {
+    items: Vec<T>,
+    positions: HashMap<String, usize>,
+}
+
+impl<T> Default for Catalogue<T> {
+    fn default() -> Self {
+        Self {
+            items: Vec::new(),
+            positions: HashMap::new(),
+        }
+    }
+}
+
+impl<T: Listed> Catalogue<T> {
+    pub(crate) fn insert(&mut self, item: T) {
+        self.positions
+            .insert(item.id().to_owned(), self.items.len());
+        self.items.push(item);
+    }
+
+    pub(crate) fn get(&self, id: &str) -> Option<&T> {
+        self.positions
+            .get(id)
+            .map(|&position| &self.items[position])
+    }
+
+    pub(crate) fn get_mut(&mut self, id: &str) -> Option<&mut T> {
+        self.positions
+            .get(id)
+            .map(|&position| &mut self.items[position])
+    }
+
+    pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = &T> {
+        self.items.iter()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    /// The page that `query` asks for, newest first, as Stripe's list object.
+    pub(crate) fn page(
+        &self,
+        query: &ListQuery,
+        wanted: impl Fn(&T) -> bool,
+        show: impl Fn(&T) -> Value,
+    ) -> Result<Value, Refusal> {
+        let end = match &query.starting_after {
+            None => self.items.len(),
+            Some(id) => *self
+                .positions
+                .get(id)
+                .ok_or_else(|| Refusal::missing("object", id, "starting_after"))?,
+        };
+        let mut matching = self.items[..end]
+            .iter()
+            .rev()
+            .filter(|item| query.covers(item.created()) && wanted(item));
+        let data: Vec<_> = matching.by_ref().take(query.limit).map(show).collect();
+        let has_more = matching.next().is_some();
+        Ok(json!({ "object": "list", "url": query.url, "has_more": has_more, "data": data }))
+    }
+}
+
+/// Parameters of a list call.
+pub(crate) struct ListQuery {
+    url: &'static str,
+    limit: usize,
+    starting_after: Option<String>,
+    /// Bounds of `created`, both inclusive, in seconds since the Unix epoch.
+    created: (i64, i64),
+}
+
+impl ListQuery {
+    pub(crate) fn parse(url: &'static str, form: &Form) -> Result<Self, Refusal> {
+        let limit = match form.integer("limit")? {
+            None => 10,
+            Some(limit) => usize::try_from(limit)
+                .ok()
+                .filter(|limit| (1..=100).contains(limit))
+                .ok_or_else(|| {
+                    let message = "This value must be between 1 and 100.";
+                    Refusal::parameter("parameter_invalid_integer", "limit", message)
+                })?,
+        };
+        Ok(Self {
+            url,
+            limit,
+            starting_after: form.get("starting_after").map(str::to_owned),
+            created: created_bounds(form)?,
+        })
+    }
+
+    fn covers(&self, created: i64) -> bool {
+        (self.created.0..=self.created.1).contains(&created)
+    }
+}
+
+fn created_bounds(form: &Form) -> Result<(i64, i64), Refusal> {
+    if let Some(exact) = form.integer("created")? {
+        return Ok((exact, exact));
+    }
+    let after = form
+        .integer("created[gt]")?
+        .map(|bound| bound.saturating_add(1));
+    let from = form.integer("created[gte]")?.max(after).unwrap_or(i64::MIN);
+    let before = form
+        .integer("created[lt]")?
+        .map_or(i64::MAX, |bound| bound.saturating_sub(1));
+    let to = form
+        .integer("created[lte]")?
+        .unwrap_or(i64::MAX)
+        .min(before);
+    Ok((from, to))
+}

@@ -1,0 +1,263 @@
+//! `POST|GET /v1/payment_intents…`: parameters, and what each call does to the books.
+
+use super::attempts;
+use super::auth::Caller;
+use super::cards::Card;
+use super::errors::Refusal;
+use super::form::Form;
+use super::ids;
+use super::ledger::{Books, Effect, ListQuery};
+use super::model::{CaptureMethod, PaymentIntent, PaymentMethod, Status};
+use super::render;
+
+/// `POST /v1/payment_intents`
+pub(crate) fn create(form: &Form) -> Result<Effect, Refusal> {
+    let amount = form.amount("amount")?;
+    form.required("amount")?;
+    let currency = currency(form.required("currency")?)?;
+    let capture_method = capture_method(form)?;
+    let payment_method = Card::of(form)?.map(attach);
+    let confirm = form.boolean("confirm")?;
+    let off_session = form.boolean("off_session")? || form.boolean("error_on_requires_action")?;
+    let metadata = form.metadata()?;
+    let text = |name| form.get(name).map(str::to_owned);
+    let (description, receipt_email, return_url) = (
+        text("description"),
+        text("receipt_email"),
+        text("return_url"),
+    );
+    let automatic_payment_methods = form.boolean("automatic_payment_methods[enabled]")?;
+    let amount = amount.expect("checked above: the amount is there");
+    Ok(Box::new(move |books| {
+        books.has_room()?;
+        let id = ids::payment_intent();
+        let status = match payment_method {
+            None => Status::RequiresPaymentMethod,
+            Some(_) => Status::RequiresConfirmation,
+        };
+        books.intents.insert(PaymentIntent {
+            client_secret: ids::client_secret(&id),
+            id: id.clone(),
+            amount,
+            currency,
+            status,
+            capture_method,
+            amount_received: 0,
+            metadata,
+            created: books.now(),
+            canceled_at: None,
+            cancellation_reason: None,
+            latest_charge: None,
+            last_error: None,
+            description,
+            receipt_email,
+            authentication_url: None,
+            return_url,
+            payment_method,
+            automatic_payment_methods,
+        });
+        let created = books.tell("payment_intent.created", &id);
+        if confirm {
+            attempts::confirm(books, &id, None, off_session)
+        } else {
+            Ok(created)
+        }
+    }))
+}
+
+/// `GET /v1/payment_intents/{id}`
+pub(crate) fn retrieve(id: String, form: &Form, caller: Caller) -> Effect {
+    let expand = form.expands("latest_charge");
+    Box::new(move |books| {
+        let intent = allowed(books, &id, &caller)?;
+        Ok(if expand {
+            books.show_with_charge(intent)
+        } else {
+            books.show(&id)
+        })
+    })
+}
+
+/// `POST /v1/payment_intents/{id}/confirm`
+pub(crate) fn confirm(id: String, form: &Form, caller: Caller) -> Result<Effect, Refusal> {
+    let payment_method = Card::of(form)?.map(attach);
+    let off_session = form.boolean("off_session")? || form.boolean("error_on_requires_action")?;
+    let return_url = form.get("return_url").map(str::to_owned);
+    Ok(Box::new(move |books| {
+        let intent = allowed(books, &id, &caller)?;
+        if !matches!(
+            intent.status,
+            Status::RequiresPaymentMethod | Status::RequiresConfirmation | Status::RequiresAction
+        ) {
+            let message = format!(
+                "You cannot confirm this PaymentIntent because it has a status of {}. Only a \
+                 PaymentIntent with one of the following statuses may be confirmed: \
+                 requires_payment_method, requires_confirmation, requires_action.",
+                intent.status.as_str()
+            );
+            return Err(Refusal::unexpected_state(message, books.show(&id)));
+        }
+        books.has_room()?;
+        if return_url.is_some() {
+            books.known(&id).return_url = return_url;
+        }
+        attempts::confirm(books, &id, payment_method, off_session)
+    }))
+}
+
+/// `POST /v1/payment_intents/{id}/capture`
+pub(crate) fn capture(id: String, form: &Form) -> Result<Effect, Refusal> {
+    let wanted = form.amount("amount_to_capture")?;
+    Ok(Box::new(move |books| {
+        let intent = books.intent(&id)?;
+        if intent.status != Status::RequiresCapture {
+            let message = format!(
+                "This PaymentIntent could not be captured because it has a status of {}. Only a \
+                 PaymentIntent with one of the following statuses may be captured: \
+                 requires_capture.",
+                intent.status.as_str()
+            );
+            return Err(Refusal::unexpected_state(message, books.show(&id)));
+        }
+        let amount = wanted.unwrap_or(intent.amount);
+        if amount > intent.amount {
+            let message = format!(
+                "The remaining amount to capture for this PaymentIntent is {}, but you tried to \
+                 capture {amount}.",
+                intent.amount
+            );
+            return Err(Refusal::parameter(
+                "amount_too_large",
+                "amount_to_capture",
+                message,
+            ));
+        }
+        attempts::take_money(books, &id, amount);
+        Ok(books.tell("payment_intent.succeeded", &id))
+    }))
+}
+
+/// `POST /v1/payment_intents/{id}/cancel`
+pub(crate) fn cancel(id: String, form: &Form) -> Result<Effect, Refusal> {
+    let reason = form.get("cancellation_reason").map(str::to_owned);
+    const REASONS: [&str; 4] = [
+        "duplicate",
+        "fraudulent",
+        "requested_by_customer",
+        "abandoned",
+    ];
+    if reason
+        .as_deref()
+        .is_some_and(|reason| !REASONS.contains(&reason))
+    {
+        let message = format!(
+            "Invalid cancellation_reason: must be one of {}.",
+            REASONS.join(", ")
+        );
+        return Err(Refusal::parameter(
+            "parameter_unknown",
+            "cancellation_reason",
+            message,
+        ));
+    }
+    Ok(Box::new(move |books| {
+        let intent = books.intent(&id)?;
+        if matches!(intent.status, Status::Succeeded | Status::Canceled) {
+            let message = format!(
+                "You cannot cancel this PaymentIntent because it has a status of {}. Only a \
+                 PaymentIntent with one of the following statuses may be canceled: \
+                 requires_payment_method, requires_capture, requires_confirmation, \
+                 requires_action, processing.",
+                intent.status.as_str()
+            );
+            return Err(Refusal::unexpected_state(message, books.show(&id)));
+        }
+        let now = books.now();
+        let intent = books.known(&id);
+        intent.status = Status::Canceled;
+        intent.authentication_url = None;
+        intent.canceled_at = Some(now);
+        intent.cancellation_reason = reason;
+        Ok(books.tell("payment_intent.canceled", &id))
+    }))
+}
+
+/// `GET /v1/payment_intents`
+pub(crate) fn list(form: &Form) -> Result<Effect, Refusal> {
+    let query = ListQuery::parse("/v1/payment_intents", form)?;
+    let expand = form.expands("latest_charge");
+    Ok(Box::new(move |books| {
+        books.intents.page(
+            &query,
+            |_| true,
+            |intent| {
+                if expand {
+                    books.show_with_charge(intent)
+                } else {
+                    render::payment_intent(intent, None)
+                }
+            },
+        )
+    }))
+}
+
+/// `GET /v1/charges/{id}`
+pub(crate) fn retrieve_charge(id: String) -> Effect {
+    Box::new(move |books| {
+        let charge = books
+            .charges
+            .get(&id)
+            .ok_or_else(|| Refusal::missing("charge", &id, "id"))?;
+        Ok(render::charge(
+            charge,
+            books.intent(&charge.payment_intent)?,
+        ))
+    })
+}
+
+/// The intent, if this caller may touch it: a buyer needs its client secret.
+fn allowed<'books>(
+    books: &'books Books,
+    id: &str,
+    caller: &Caller,
+) -> Result<&'books PaymentIntent, Refusal> {
+    let intent = books.intent(id)?;
+    match caller {
+        Caller::Account => Ok(intent),
+        Caller::Buyer { client_secret } if *client_secret == intent.client_secret => Ok(intent),
+        Caller::Buyer { .. } => Err(Refusal::wrong_client_secret()),
+    }
+}
+
+fn attach(card: Card) -> PaymentMethod {
+    PaymentMethod {
+        id: ids::payment_method(),
+        card,
+    }
+}
+
+fn currency(text: &str) -> Result<String, Refusal> {
+    let currency = text.to_ascii_lowercase();
+    if currency.len() == 3 && currency.bytes().all(|letter| letter.is_ascii_lowercase()) {
+        return Ok(currency);
+    }
+    let message = format!("Invalid currency: {text}. Stripe uses three-letter ISO codes.");
+    Err(Refusal::parameter("parameter_unknown", "currency", message))
+}
+
+fn capture_method(form: &Form) -> Result<CaptureMethod, Refusal> {
+    match form.get("capture_method") {
+        None | Some("automatic_async") => Ok(CaptureMethod::AutomaticAsync),
+        Some("automatic") => Ok(CaptureMethod::Automatic),
+        Some("manual") => Ok(CaptureMethod::Manual),
+        Some(_) => {
+            let message = "Invalid capture_method: must be one of automatic, automatic_async, or \
+                           manual.";
+            Err(Refusal::parameter(
+                "parameter_unknown",
+                "capture_method",
+                message,
+            ))
+        }
+    }
+}

@@ -1,0 +1,290 @@
+//! Stripe's JSON of each object: complete, so that strict clients can read it.
+
+use serde_json::{Value, json};
+
+use super::cards::Decline;
+use super::model::{
+    CaptureMethod, Charge, FailedAttempt, PaymentIntent, PaymentMethod, Refund, RefundStatus,
+};
+
+/// A PaymentIntent; `charge` replaces the id of the latest charge where it is asked for.
+pub(crate) fn payment_intent(intent: &PaymentIntent, charge: Option<Value>) -> Value {
+    let latest_charge = charge.unwrap_or_else(|| json!(intent.latest_charge));
+    let automatic = intent
+        .automatic_payment_methods
+        .then(|| json!({ "allow_redirects": "always", "enabled": true }));
+    json!({
+        "id": intent.id,
+        "object": "payment_intent",
+        "amount": intent.amount,
+        "amount_capturable": intent.amount_capturable(),
+        "amount_details": { "tip": {} },
+        "amount_received": intent.amount_received,
+        "application": null,
+        "application_fee_amount": null,
+        "automatic_payment_methods": automatic,
+        "canceled_at": intent.canceled_at.map(|at| at.timestamp()),
+        "cancellation_reason": intent.cancellation_reason,
+        "capture_method": intent.capture_method,
+        "client_secret": intent.client_secret,
+        "confirmation_method": "automatic",
+        "created": intent.created.timestamp(),
+        "currency": intent.currency,
+        "customer": null,
+        "description": intent.description,
+        "last_payment_error": intent.last_error.as_ref().map(failed_attempt),
+        "latest_charge": latest_charge,
+        "livemode": false,
+        "metadata": intent.metadata,
+        "next_action": next_action(intent),
+        "on_behalf_of": null,
+        "payment_method": intent.payment_method.as_ref().map(|method| &method.id),
+        "payment_method_configuration_details": null,
+        "payment_method_options": { "card": {
+            "installments": null,
+            "mandate_options": null,
+            "network": null,
+            "request_three_d_secure": "automatic",
+        } },
+        "payment_method_types": ["card"],
+        "processing": null,
+        "receipt_email": intent.receipt_email,
+        "review": null,
+        "setup_future_usage": null,
+        "shipping": null,
+        "source": null,
+        "statement_descriptor": null,
+        "statement_descriptor_suffix": null,
+        "status": intent.status,
+        "transfer_data": null,
+        "transfer_group": null,
+    })
+}
+
+fn next_action(intent: &PaymentIntent) -> Value {
+    let Some(url) = &intent.authentication_url else {
+        return Value::Null;
+    };
+    match &intent.return_url {
+        Some(return_url) => json!({
+            "type": "redirect_to_url",
+            "redirect_to_url": {
+                "return_url": return_url,
+                "url": url,
+            },
+        }),
+        None => json!({
+            "type": "use_stripe_sdk",
+            "use_stripe_sdk": {
+                "type": "three_d_secure_redirect",
+                "stripe_js": url,
+            },
+        }),
+    }
+}
+
+fn failed_attempt(attempt: &FailedAttempt) -> Value {
+    let mut error = decline(&attempt.decline);
+    error["payment_method"] = payment_method(&attempt.payment_method);
+    if let Some(charge) = &attempt.charge {
+        error["charge"] = json!(charge);
+    }
+    error
+}
+
+/// The `error` object of a declined card.
+pub(crate) fn decline(decline: &Decline) -> Value {
+    let mut error = json!({
+        "code": decline.code,
+        "doc_url": format!("https://docs.stripe.com/error-codes#{}", decline.code.replace('_', "-")),
+        "message": decline.message,
+        "type": "card_error",
+    });
+    if !decline.decline_code.is_empty() {
+        error["decline_code"] = json!(decline.decline_code);
+    }
+    error
+}
+
+/// A PaymentMethod.
+pub(crate) fn payment_method(method: &PaymentMethod) -> Value {
+    json!({
+        "id": method.id,
+        "object": "payment_method",
+        "allow_redisplay": "unspecified",
+        "billing_details": billing_details(),
+        "card": {
+            "brand": method.card.brand(),
+            "checks": checks(),
+            "country": "US",
+            "display_brand": method.card.brand(),
+            "exp_month": EXPIRY.0,
+            "exp_year": EXPIRY.1,
+            "fingerprint": "0nsa1eStandIn000",
+            "funding": "credit",
+            "generated_from": null,
+            "last4": method.card.last4(),
+            "networks": { "available": [method.card.brand()], "preferred": null },
+            "three_d_secure_usage": { "supported": true },
+            "wallet": null,
+        },
+        "created": 0,
+        "customer": null,
+        "livemode": false,
+        "metadata": {},
+        "type": "card",
+    })
+}
+
+/// Month and year at which every test card ends.
+const EXPIRY: (u8, u16) = (12, 2099);
+
+fn billing_details() -> Value {
+    json!({
+        "address": {
+            "city": null, "country": null, "line1": null,
+            "line2": null, "postal_code": null, "state": null,
+        },
+        "email": null,
+        "name": null,
+        "phone": null,
+        "tax_id": null,
+    })
+}
+
+fn checks() -> Value {
+    json!({
+        "address_line1_check": null,
+        "address_postal_code_check": null,
+        "cvc_check": "pass",
+    })
+}
+
+/// A Charge of `intent`.
+pub(crate) fn charge(charge: &Charge, intent: &PaymentIntent) -> Value {
+    let failure = charge.failure;
+    let captured = charge.amount_captured > 0;
+    json!({
+        "id": charge.id,
+        "object": "charge",
+        "amount": charge.amount,
+        "amount_captured": charge.amount_captured,
+        "amount_refunded": charge.amount_refunded,
+        "application": null,
+        "application_fee": null,
+        "application_fee_amount": null,
+        "balance_transaction": captured.then(|| charge.id.replacen("ch_", "txn_", 1)),
+        "billing_details": billing_details(),
+        "calculated_statement_descriptor": "ONSALE",
+        "captured": captured,
+        "created": charge.created.timestamp(),
+        "currency": charge.currency,
+        "customer": null,
+        "description": intent.description,
+        "disputed": false,
+        "failure_balance_transaction": null,
+        "failure_code": failure.map(|decline| decline.code),
+        "failure_message": failure.map(|decline| decline.message),
+        "fraud_details": {},
+        "livemode": false,
+        "metadata": charge.metadata,
+        "on_behalf_of": null,
+        "outcome": outcome(failure.as_ref()),
+        "paid": failure.is_none(),
+        "payment_intent": charge.payment_intent,
+        "payment_method": charge.payment_method.id,
+        "payment_method_details": payment_method_details(charge, intent.capture_method),
+        "radar_options": {},
+        "receipt_email": intent.receipt_email,
+        "receipt_number": null,
+        "receipt_url": null,
+        "refunded": captured && charge.amount_refunded == charge.amount_captured,
+        "review": null,
+        "shipping": null,
+        "source": null,
+        "source_transfer": null,
+        "statement_descriptor": null,
+        "statement_descriptor_suffix": null,
+        "status": if failure.is_some() { "failed" } else { "succeeded" },
+        "transfer_data": null,
+        "transfer_group": null,
+    })
+}
+
+fn outcome(failure: Option<&Decline>) -> Value {
+    let (network_status, kind, message) = match failure {
+        None => ("approved_by_network", "authorized", "Payment complete."),
+        Some(_) => (
+            "declined_by_network",
+            "issuer_declined",
+            "The bank declined the payment.",
+        ),
+    };
+    let reason = failure.map(|decline| match decline.decline_code {
+        "" => decline.code,
+        decline_code => decline_code,
+    });
+    json!({
+        "network_status": network_status,
+        "reason": reason,
+        "risk_level": "normal",
+        "risk_score": 10,
+        "seller_message": message,
+        "type": kind,
+    })
+}
+
+fn payment_method_details(charge: &Charge, capture_method: CaptureMethod) -> Value {
+    /// Stripe holds an authorisation of a card for seven days.
+    const AUTHORISATION_SECONDS: i64 = 7 * 24 * 60 * 60;
+    let card = charge.payment_method.card;
+    let manual = capture_method == CaptureMethod::Manual;
+    json!({
+        "type": "card",
+        "card": {
+            "amount_authorized": charge.amount,
+            "authorization_code": null,
+            "brand": card.brand(),
+            "capture_before": manual.then(|| charge.created.timestamp() + AUTHORISATION_SECONDS),
+            "checks": checks(),
+            "country": "US",
+            "exp_month": EXPIRY.0,
+            "exp_year": EXPIRY.1,
+            "fingerprint": "0nsa1eStandIn000",
+            "funding": "credit",
+            "installments": null,
+            "last4": card.last4(),
+            "mandate": null,
+            "network": card.brand(),
+            "three_d_secure": null,
+            "wallet": null,
+        },
+    })
+}
+
+/// A Refund.
+pub(crate) fn refund(refund: &Refund) -> Value {
+    let failed = refund.status == RefundStatus::Failed;
+    json!({
+        "id": refund.id,
+        "object": "refund",
+        "amount": refund.amount,
+        "balance_transaction": refund.id.replacen("re_", "txn_", 1),
+        "charge": refund.charge,
+        "created": refund.created.timestamp(),
+        "currency": refund.currency,
+        "destination_details": {
+            "card": { "reference_status": "pending", "reference_type": "acquirer_reference_number",
+                      "type": "refund" },
+            "type": "card",
+        },
+        "failure_reason": failed.then_some("expired_or_canceled_card"),
+        "metadata": refund.metadata,
+        "payment_intent": refund.payment_intent,
+        "reason": refund.reason,
+        "receipt_number": null,
+        "source_transfer_reversal": null,
+        "status": refund.status,
+        "transfer_reversal": null,
+    })
+}

@@ -1,0 +1,325 @@
+//! Signed events, delivered to every configured address and retried until taken or given up.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use bytes::Bytes;
+use domain::clock::SharedClock;
+use hmac::{Hmac, Mac};
+use serde_json::json;
+use sha2::Sha256;
+use tokio::sync::{Semaphore, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::faults::{WebhookFault, WebhookFaults, delay};
+use super::ids;
+use super::ledger::News;
+
+/// Deliveries on the wire at once.
+const CONCURRENT: usize = 16;
+/// Events kept to be read and sent again; the oldest are forgotten.
+const MAX_EVENTS: usize = 10_000;
+/// Deliveries that wait or run; beyond that new ones count as lost.
+const MAX_PENDING: u64 = 100_000;
+/// How long the receiver may take to answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// The newest API version, as the events name it.
+const API_VERSION: &str = "2026-09-30.endive";
+
+/// How often and how soon a delivery is tried again.
+#[derive(Clone, Copy, Debug)]
+pub struct Retry {
+    /// Attempts in all.
+    pub attempts: u32,
+    /// The first pause; each later one is twice as long.
+    pub first_pause: Duration,
+    /// The longest pause.
+    pub longest_pause: Duration,
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self {
+            attempts: 12,
+            first_pause: Duration::from_millis(100),
+            longest_pause: Duration::from_secs(10),
+        }
+    }
+}
+
+/// How the deliveries stand.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Deliveries {
+    /// Wait or run.
+    pub pending: u64,
+    /// Answered 2xx.
+    pub delivered: u64,
+    /// Given up after the last attempt.
+    pub given_up: u64,
+    /// Lost by a fault, or because too many were pending.
+    pub lost: u64,
+}
+
+/// Some webhooks were still on their way when the time was up.
+#[derive(Debug, thiserror::Error)]
+#[error("{0} webhooks are still on their way")]
+pub struct StillPending(pub u64);
+
+/// An event as it was sent.
+#[derive(Clone, Debug)]
+pub struct SentEvent {
+    /// `evt_…`.
+    pub id: String,
+    /// Stripe's event type.
+    pub kind: String,
+    /// The exact body.
+    pub body: Bytes,
+}
+
+/// The webhooks of one stand-in.
+#[derive(Clone)]
+pub struct Webhooks(Arc<Inner>);
+
+struct Inner {
+    secret: String,
+    clock: SharedClock,
+    retry: Retry,
+    http: reqwest::Client,
+    faults: WebhookFaults,
+    urls: Mutex<Vec<String>>,
+    events: Mutex<VecDeque<SentEvent>>,
+    deliveries: watch::Sender<Deliveries>,
+    slots: Semaphore,
+    stop: CancellationToken,
+}
+
+impl Webhooks {
+    pub(crate) fn new(
+        secret: String,
+        clock: SharedClock,
+        retry: Retry,
+        seed: u64,
+        stop: CancellationToken,
+    ) -> Result<Self, reqwest::Error> {
+        crate::tls::install();
+        let http = reqwest::Client::builder()
+            .timeout(ANSWER_TIMEOUT)
+            .no_proxy()
+            .build()?;
+        Ok(Self(Arc::new(Inner {
+            secret,
+            clock,
+            retry,
+            http,
+            faults: WebhookFaults::new(seed),
+            urls: Mutex::default(),
+            events: Mutex::default(),
+            deliveries: watch::Sender::default(),
+            slots: Semaphore::new(CONCURRENT),
+            stop,
+        })))
+    }
+
+    /// Sends every event from now on to these addresses.
+    pub fn set_urls(&self, urls: Vec<String>) {
+        *lock(&self.0.urls) = urls;
+    }
+
+    /// What goes wrong on the way.
+    pub fn faults(&self) -> &WebhookFaults {
+        &self.0.faults
+    }
+
+    /// The latest events, oldest first, lost ones too.
+    pub fn events(&self) -> Vec<SentEvent> {
+        lock(&self.0.events).iter().cloned().collect()
+    }
+
+    /// Sends an event again, freshly signed; `false` if it is not known any more.
+    pub fn resend(&self, event_id: &str) -> bool {
+        let event = lock(&self.0.events)
+            .iter()
+            .find(|event| event.id == event_id)
+            .cloned();
+        let Some(event) = event else { return false };
+        for url in lock(&self.0.urls).clone() {
+            self.dispatch(&url, &event, Duration::ZERO);
+        }
+        true
+    }
+
+    /// How the deliveries stand now.
+    pub fn deliveries(&self) -> Deliveries {
+        *self.0.deliveries.borrow()
+    }
+
+    /// Waits until no delivery is on its way.
+    ///
+    /// # Errors
+    /// [`StillPending`] if some still are after `patience`.
+    pub async fn wait_until_delivered(&self, patience: Duration) -> Result<(), StillPending> {
+        let mut deliveries = self.0.deliveries.subscribe();
+        let settled = deliveries.wait_for(|deliveries| deliveries.pending == 0);
+        match tokio::time::timeout(patience, settled).await {
+            Ok(_) => Ok(()),
+            Err(_) => Err(StillPending(self.deliveries().pending)),
+        }
+    }
+
+    /// Makes events of what happened and sends them.
+    pub(crate) fn publish(&self, news: Vec<News>, request_id: &str, key: Option<&str>) {
+        for news in news {
+            let event = self.event(&news, request_id, key);
+            for url in lock(&self.0.urls).clone() {
+                self.send(&url, &event);
+            }
+            let mut events = lock(&self.0.events);
+            if events.len() == MAX_EVENTS {
+                events.pop_front();
+            }
+            events.push_back(event);
+        }
+    }
+
+    fn event(&self, news: &News, request_id: &str, key: Option<&str>) -> SentEvent {
+        let id = ids::event();
+        let envelope = json!({
+            "id": id,
+            "object": "event",
+            "api_version": API_VERSION,
+            "created": self.0.clock.now().timestamp(),
+            "data": { "object": news.object },
+            "livemode": false,
+            "pending_webhooks": lock(&self.0.urls).len(),
+            "request": { "id": request_id, "idempotency_key": key },
+            "type": news.kind,
+        });
+        SentEvent {
+            id,
+            kind: news.kind.to_owned(),
+            body: Bytes::from(envelope.to_string()),
+        }
+    }
+
+    fn send(&self, url: &str, event: &SentEvent) {
+        let faults = &self.0.faults;
+        match faults.pick(&event.kind, |_| true) {
+            None => self.dispatch(url, event, Duration::ZERO),
+            Some(WebhookFault::Lost) => {
+                self.0
+                    .deliveries
+                    .send_modify(|deliveries| deliveries.lost += 1);
+            }
+            Some(WebhookFault::Duplicated { copies }) => {
+                for _ in 0..copies {
+                    self.dispatch(url, event, Duration::ZERO);
+                }
+            }
+            Some(WebhookFault::Delayed { milliseconds }) => {
+                self.dispatch(url, event, delay(milliseconds));
+            }
+            Some(WebhookFault::Reordered {
+                within_milliseconds,
+            }) => {
+                let wait = delay(within_milliseconds).mul_f64(faults.draw(1.0));
+                self.dispatch(url, event, wait);
+            }
+        }
+    }
+
+    fn dispatch(&self, url: &str, event: &SentEvent, wait: Duration) {
+        let mut accepted = false;
+        self.0.deliveries.send_modify(|deliveries| {
+            accepted = deliveries.pending < MAX_PENDING;
+            if accepted {
+                deliveries.pending += 1;
+            } else {
+                deliveries.lost += 1;
+            }
+        });
+        if !accepted {
+            return;
+        }
+        let (inner, url, body) = (Arc::clone(&self.0), url.to_owned(), event.body.clone());
+        tokio::spawn(async move {
+            let delivery = async {
+                tokio::time::sleep(wait).await;
+                inner.deliver(&url, &body).await
+            };
+            let delivered = inner
+                .stop
+                .run_until_cancelled(delivery)
+                .await
+                .unwrap_or(false);
+            inner.deliveries.send_modify(|deliveries| {
+                deliveries.pending -= 1;
+                if delivered {
+                    deliveries.delivered += 1;
+                } else {
+                    deliveries.given_up += 1;
+                }
+            });
+        });
+    }
+}
+
+impl Inner {
+    async fn deliver(&self, url: &str, body: &Bytes) -> bool {
+        let mut pause = self.retry.first_pause;
+        for attempt in 1..=self.retry.attempts {
+            if self.attempt(url, body).await {
+                return true;
+            }
+            if attempt < self.retry.attempts {
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(self.retry.longest_pause);
+            }
+        }
+        tracing::warn!(url, "webhook given up");
+        false
+    }
+
+    async fn attempt(&self, url: &str, body: &Bytes) -> bool {
+        let _slot = self
+            .slots
+            .acquire()
+            .await
+            .expect("the semaphore is never closed");
+        let signature = sign(&self.secret, self.clock.now().timestamp(), body);
+        let request = self
+            .http
+            .post(url)
+            .header("content-type", "application/json; charset=utf-8")
+            .header(
+                "user-agent",
+                "Stripe/1.0 (+https://stripe.com/docs/webhooks)",
+            )
+            .header("stripe-signature", signature)
+            .body(body.clone());
+        match request.send().await {
+            Ok(answer) if answer.status().is_success() => true,
+            Ok(answer) => {
+                tracing::debug!(url, status = answer.status().as_u16(), "webhook refused");
+                false
+            }
+            Err(error) => {
+                tracing::debug!(url, %error, "webhook did not arrive");
+                false
+            }
+        }
+    }
+}
+
+/// `t=…,v1=…` as Stripe signs `body` at `timestamp` (seconds since the Unix epoch).
+fn sign(secret: &str, timestamp: i64, body: &[u8]) -> String {
+    let mut mac =
+        Hmac::<Sha256>::new_from_slice(secret.as_bytes()).expect("HMAC takes a key of any length");
+    mac.update(format!("{timestamp}.").as_bytes());
+    mac.update(body);
+    format!("t={timestamp},v1={:x}", mac.finalize().into_bytes())
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().expect("nothing panics while this is locked")
+}

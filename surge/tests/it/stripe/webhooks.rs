@@ -1,0 +1,248 @@
+//! Signed events on their way to a receiver that refuses, forgets and counts.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::routing::post;
+use stripe::StripeRequest;
+use stripe_core::payment_intent::CancelPaymentIntent;
+use stripe_webhook::{EventObject, Webhook};
+use surge::stripe::{Config, Deliveries, RefundStatus, Retry, WebhookFault};
+
+use super::{PATIENCE, Stage, eventually};
+
+/// Takes events; refuses the first `refusals` of them.
+#[derive(Default)]
+struct Receiver {
+    refusals: AtomicU32,
+    events: Mutex<Vec<(String, String)>>,
+}
+
+impl Receiver {
+    async fn start(refusals: u32) -> (Arc<Self>, String) {
+        let receiver = Arc::new(Self {
+            refusals: refusals.into(),
+            ..Self::default()
+        });
+        let app = Router::new()
+            .route("/", post(receive))
+            .with_state(Arc::clone(&receiver));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        tokio::spawn(async move { axum::serve(listener, app).await });
+        (receiver, url)
+    }
+
+    fn kinds(&self, secret: &str) -> Vec<String> {
+        let events = self.events.lock().unwrap();
+        let kind = |(body, signature): &(String, String)| {
+            Webhook::construct_event(body, signature, secret)
+                .unwrap()
+                .type_
+                .to_string()
+        };
+        events.iter().map(kind).collect()
+    }
+}
+
+async fn receive(
+    State(receiver): State<Arc<Receiver>>,
+    headers: HeaderMap,
+    body: String,
+) -> StatusCode {
+    let refuse = receiver
+        .refusals
+        .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
+            left.checked_sub(1)
+        });
+    if refuse.is_ok() {
+        return StatusCode::SERVICE_UNAVAILABLE;
+    }
+    let signature = headers["stripe-signature"].to_str().unwrap().to_owned();
+    receiver.events.lock().unwrap().push((body, signature));
+    StatusCode::OK
+}
+
+fn quick(attempts: u32) -> Config {
+    let pause = Duration::from_millis(5);
+    let webhook_retry = Retry {
+        attempts,
+        first_pause: pause,
+        longest_pause: pause,
+    };
+    Config {
+        webhook_retry,
+        ..Config::default()
+    }
+}
+
+async fn stage(config: Config, refusals: u32) -> (Stage, Arc<Receiver>) {
+    let stage = Stage::with(config).await;
+    let (receiver, url) = Receiver::start(refusals).await;
+    stage.stripe.set_webhook_url(url);
+    (stage, receiver)
+}
+
+#[tokio::test]
+async fn every_step_is_told_by_a_signed_event_that_parses() {
+    let (stage, receiver) = stage(Config::default(), 0).await;
+    let intent = stage.captured().await;
+    stage.refund(&intent, 1_000).await.unwrap();
+    let declined = stage.intent().await;
+    stage
+        .confirm(&declined, "pm_card_visa_chargeDeclined")
+        .await
+        .unwrap_err();
+    stage
+        .confirm(&declined, "pm_card_threeDSecure2Required")
+        .await
+        .unwrap();
+    CancelPaymentIntent::new(declined.id)
+        .send(&stage.client)
+        .await
+        .unwrap();
+    stage.stripe.wait_until_delivered(PATIENCE).await.unwrap();
+
+    let mut kinds = receiver.kinds(stage.stripe.webhook_secret());
+    kinds.sort_unstable();
+    assert_eq!(
+        kinds,
+        [
+            "charge.refunded",
+            "payment_intent.amount_capturable_updated",
+            "payment_intent.canceled",
+            "payment_intent.created",
+            "payment_intent.created",
+            "payment_intent.payment_failed",
+            "payment_intent.requires_action",
+            "payment_intent.succeeded",
+            "refund.created",
+        ]
+    );
+    let events = receiver.events.lock().unwrap();
+    for (body, signature) in events.iter() {
+        let event =
+            Webhook::construct_event(body, signature, stage.stripe.webhook_secret()).unwrap();
+        if let EventObject::PaymentIntentSucceeded(paid) = event.data.object {
+            assert_eq!(
+                (paid.id.as_str(), paid.amount_received),
+                (intent.id.as_str(), 5_000)
+            );
+        }
+        assert!(Webhook::construct_event(body, signature, "whsec_other").is_err());
+    }
+}
+
+#[tokio::test]
+async fn a_refused_event_is_sent_again_until_it_is_taken() {
+    let (stage, receiver) = stage(quick(10), 5).await;
+    stage.intent().await;
+    stage.stripe.wait_until_delivered(PATIENCE).await.unwrap();
+    assert_eq!(
+        receiver.kinds(stage.stripe.webhook_secret()),
+        ["payment_intent.created"]
+    );
+}
+
+#[tokio::test]
+async fn an_event_that_is_never_taken_is_given_up_and_can_be_sent_again() {
+    let (stage, receiver) = stage(quick(3), 3).await;
+    stage.intent().await;
+    stage.stripe.wait_until_delivered(PATIENCE).await.unwrap();
+    let given_up = Deliveries {
+        given_up: 1,
+        ..Deliveries::default()
+    };
+    assert_eq!(stage.stripe.webhooks().deliveries(), given_up);
+
+    let event = stage.stripe.webhooks().events().remove(0);
+    assert!(stage.stripe.webhooks().resend(&event.id));
+    stage.stripe.wait_until_delivered(PATIENCE).await.unwrap();
+    assert_eq!(
+        receiver.kinds(stage.stripe.webhook_secret()),
+        ["payment_intent.created"]
+    );
+}
+
+#[tokio::test]
+async fn webhooks_are_lost_and_duplicated_on_demand() {
+    let (stage, receiver) = stage(Config::default(), 0).await;
+    let created = || "payment_intent.created".to_owned();
+    let faults = stage.stripe.webhooks().faults();
+    faults.next(1, created(), WebhookFault::Lost);
+    faults.next(1, created(), WebhookFault::Duplicated { copies: 3 });
+    stage.intent().await;
+    stage.intent().await;
+    stage.stripe.wait_until_delivered(PATIENCE).await.unwrap();
+    assert_eq!(receiver.kinds(stage.stripe.webhook_secret()).len(), 3);
+    assert_eq!(stage.stripe.webhooks().deliveries().lost, 1);
+}
+
+#[tokio::test]
+async fn a_delayed_webhook_is_overtaken() {
+    let (stage, receiver) = stage(Config::default(), 0).await;
+    let late = WebhookFault::Delayed {
+        milliseconds: 1_000,
+    };
+    stage
+        .stripe
+        .webhooks()
+        .faults()
+        .next(1, "payment_intent.created".to_owned(), late);
+    stage.authorised().await;
+    stage.stripe.wait_until_delivered(PATIENCE).await.unwrap();
+    assert_eq!(
+        receiver.kinds(stage.stripe.webhook_secret()),
+        [
+            "payment_intent.amount_capturable_updated",
+            "payment_intent.created"
+        ]
+    );
+}
+
+#[tokio::test]
+async fn late_refunds_end_by_themselves_and_a_failed_one_frees_its_amount() {
+    for (card, first, end, left) in [
+        (
+            "pm_card_pendingRefund",
+            "pending",
+            RefundStatus::Succeeded,
+            5_000,
+        ),
+        ("pm_card_refundFail", "succeeded", RefundStatus::Failed, 0),
+    ] {
+        let stage = Stage::set().await;
+        let intent = stage.intent().await;
+        stage.confirm(&intent, card).await.unwrap();
+        stripe_core::payment_intent::CapturePaymentIntent::new(intent.id.clone())
+            .send(&stage.client)
+            .await
+            .unwrap();
+        let refund = stage.refund(&intent, 5_000).await.unwrap();
+        assert_eq!(refund.status.as_deref(), Some(first));
+        eventually(async || stage.stripe.ledger().refunds()[0].status == end).await;
+        assert_eq!(
+            stage.stripe.ledger().refunded_total(intent.id.as_str()),
+            left
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_replayed_answer_sends_no_second_event() {
+    let (stage, receiver) = stage(Config::default(), 0).await;
+    for _ in 0..3 {
+        super::create(100)
+            .customize()
+            .request_strategy(super::keyed("once"))
+            .send(&stage.client)
+            .await
+            .unwrap();
+    }
+    stage.stripe.wait_until_delivered(PATIENCE).await.unwrap();
+    assert_eq!(receiver.kinds(stage.stripe.webhook_secret()).len(), 1);
+}
