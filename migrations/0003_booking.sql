@@ -216,7 +216,8 @@ comment on view booking.public_bookings is 'For admission: the booking as its ow
 
 create view booking.public_stock as
 select s.event_id, s.section_id, s.position, s.name, s.numbered, s.capacity, s.available, s.held, s.sold
-from booking.sections s;
+from booking.sections s
+where s.offered or s.capacity > 0;
 comment on view booking.public_stock is 'For admission and box-office: how much is left.';
 
 create view booking.public_seats as

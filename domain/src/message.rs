@@ -18,12 +18,23 @@ use crate::{AccountId, BookingId, EventId, Money};
 pub trait Message: Serialize + DeserializeOwned + Send + Sync + 'static {
     /// The name, such as `hold.placed.v1`.
     const NAME: &'static str;
+
+    /// The booking it is about, if it is about one. Its trace is the booking's.
+    fn booking(&self) -> Option<BookingId>;
 }
 
 macro_rules! message {
     ($type:ty, $name:literal) => {
+        message!($type, $name, |_message| None);
+    };
+    ($type:ty, $name:literal, |$message:ident| $booking:expr) => {
         impl Message for $type {
             const NAME: &'static str = $name;
+
+            fn booking(&self) -> Option<BookingId> {
+                let $message = self;
+                $booking
+            }
         }
     };
 }
@@ -46,7 +57,9 @@ pub struct PlaceHold {
     /// The admission node that waits for the outcome.
     pub reply_to: String,
 }
-message!(PlaceHold, "booking.place-hold");
+message!(PlaceHold, "booking.place-hold", |message| Some(
+    message.booking_id
+));
 
 /// Give a booking up.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,7 +73,9 @@ pub struct CancelBooking {
     /// The admission node that waits for the outcome.
     pub reply_to: String,
 }
-message!(CancelBooking, "booking.cancel");
+message!(CancelBooking, "booking.cancel", |message| Some(
+    message.booking_id
+));
 
 /// What became of a [`PlaceHold`] or a [`CancelBooking`], told to the admission node that waits.
 /// Sent once, not kept: a node that misses it answers 202, and the buyer reads the booking.
@@ -71,7 +86,9 @@ pub struct BookingOutcome {
     /// What became of it.
     pub outcome: Outcome,
 }
-message!(BookingOutcome, "booking.outcome");
+message!(BookingOutcome, "booking.outcome", |message| Some(
+    message.booking_id
+));
 
 /// What became of a command.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -97,7 +114,9 @@ pub struct HoldPlaced {
     /// The booking.
     pub booking: BookingFacts,
 }
-message!(HoldPlaced, "hold.placed.v1");
+message!(HoldPlaced, "hold.placed.v1", |message| Some(
+    message.booking.booking_id
+));
 
 /// Tickets exist: capture what is due.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -107,7 +126,9 @@ pub struct BookingConfirmed {
     /// Its tickets.
     pub tickets: Vec<TicketFacts>,
 }
-message!(BookingConfirmed, "booking.confirmed.v1");
+message!(BookingConfirmed, "booking.confirmed.v1", |message| Some(
+    message.booking.booking_id
+));
 
 /// A confirmed booking is paid, or free: send the tickets.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -117,7 +138,9 @@ pub struct BookingPaid {
     /// Its tickets.
     pub tickets: Vec<TicketFacts>,
 }
-message!(BookingPaid, "booking.paid.v1");
+message!(BookingPaid, "booking.paid.v1", |message| Some(
+    message.booking.booking_id
+));
 
 /// A hold ended unpaid.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -125,7 +148,9 @@ pub struct BookingExpired {
     /// The booking.
     pub booking: BookingFacts,
 }
-message!(BookingExpired, "booking.expired.v1");
+message!(BookingExpired, "booking.expired.v1", |message| Some(
+    message.booking.booking_id
+));
 
 /// A booking was given up. What was captured for it is to be refunded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -135,7 +160,9 @@ pub struct BookingCancelled {
     /// Whether it had tickets.
     pub was_confirmed: bool,
 }
-message!(BookingCancelled, "booking.cancelled.v1");
+message!(BookingCancelled, "booking.cancelled.v1", |message| Some(
+    message.booking.booking_id
+));
 
 /// Command to the payment worker: make sure that no payment for this booking can come, and say
 /// how it ended with [`PaymentVoided`] or [`PaymentAuthorised`].
@@ -146,7 +173,9 @@ pub struct VoidPayment {
     /// Why.
     pub reason: VoidReason,
 }
-message!(VoidPayment, "payment.void");
+message!(VoidPayment, "payment.void", |message| Some(
+    message.booking_id
+));
 
 // Events of the payment worker.
 
@@ -158,7 +187,9 @@ pub struct PaymentAuthorised {
     /// What is reserved.
     pub amount: Money,
 }
-message!(PaymentAuthorised, "payment.authorised.v1");
+message!(PaymentAuthorised, "payment.authorised.v1", |message| Some(
+    message.booking_id
+));
 
 /// The money is taken.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -168,7 +199,9 @@ pub struct PaymentCaptured {
     /// What was taken.
     pub amount: Money,
 }
-message!(PaymentCaptured, "payment.captured.v1");
+message!(PaymentCaptured, "payment.captured.v1", |message| Some(
+    message.booking_id
+));
 
 /// No money was taken, and none can be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -176,7 +209,9 @@ pub struct PaymentVoided {
     /// The booking.
     pub booking_id: BookingId,
 }
-message!(PaymentVoided, "payment.voided.v1");
+message!(PaymentVoided, "payment.voided.v1", |message| Some(
+    message.booking_id
+));
 
 /// The capture of a confirmed booking is finally impossible.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -186,7 +221,9 @@ pub struct PaymentFailed {
     /// Stripe's word for it.
     pub reason: String,
 }
-message!(PaymentFailed, "payment.failed.v1");
+message!(PaymentFailed, "payment.failed.v1", |message| Some(
+    message.booking_id
+));
 
 /// A refund is on its way back to the buyer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -200,7 +237,9 @@ pub struct RefundSucceeded {
     /// What is refunded.
     pub amount: Money,
 }
-message!(RefundSucceeded, "refund.succeeded.v1");
+message!(RefundSucceeded, "refund.succeeded.v1", |message| Some(
+    message.booking_id
+));
 
 // Events of box-office.
 

@@ -26,6 +26,7 @@ pub struct Entry {
     routing_key: String,
     name: &'static str,
     body: Value,
+    trace: Option<TraceContext>,
 }
 
 impl Entry {
@@ -53,6 +54,7 @@ impl Entry {
             routing_key: routing_key.into(),
             name: M::NAME,
             body,
+            trace: TraceContext::of_message(message),
         })
     }
 }
@@ -81,32 +83,33 @@ pub async fn put_all(
     if entries.is_empty() {
         return Ok(());
     }
-    let traceparent = TraceContext::current().map(|trace| trace.to_traceparent());
     let mut ids = Vec::with_capacity(entries.len());
     let mut exchanges = Vec::with_capacity(entries.len());
     let mut routing_keys = Vec::with_capacity(entries.len());
     let mut names = Vec::with_capacity(entries.len());
     let mut bodies = Vec::with_capacity(entries.len());
+    let mut traceparents = Vec::with_capacity(entries.len());
     for entry in entries {
         ids.push(new_id());
         exchanges.push(entry.exchange.as_str().to_owned());
         routing_keys.push(entry.routing_key);
         names.push(entry.name.to_owned());
         bodies.push(entry.body);
+        traceparents.push(entry.trace.map(|trace| trace.to_traceparent()));
     }
     sqlx::query!(
         "INSERT INTO platform.outbox
              (id, owner, exchange, routing_key, message_name, body, traceparent)
-         SELECT id, $1, exchange, routing_key, message_name, body, $2
-         FROM unnest($3::uuid[], $4::text[], $5::text[], $6::text[], $7::jsonb[])
-             AS entry (id, exchange, routing_key, message_name, body)",
+         SELECT id, $1, exchange, routing_key, message_name, body, traceparent
+         FROM unnest($2::uuid[], $3::text[], $4::text[], $5::text[], $6::jsonb[], $7::text[])
+             AS entry (id, exchange, routing_key, message_name, body, traceparent)",
         owner,
-        traceparent,
         &ids,
         &exchanges,
         &routing_keys,
         &names,
         &bodies,
+        &traceparents as &[Option<String>],
     )
     .execute(conn)
     .await?;

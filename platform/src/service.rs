@@ -33,7 +33,7 @@ pub use context::Context;
 pub use running::{Running, serve};
 
 /// `EX_USAGE` of sysexits: starting again without a change will not help.
-const EXIT_USAGE: u8 = 64;
+pub const EXIT_USAGE: u8 = 64;
 const EXIT_FAILURE: u8 = 1;
 
 /// The routes of a service, or of several. They must not have a fallback.

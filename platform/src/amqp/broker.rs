@@ -10,6 +10,7 @@ use super::error::{BrokerError, PublishError};
 use super::link::{self, Link};
 use super::publisher::{Outgoing, Publisher, publish_all};
 use super::topology::{self, Exchange, QueueSpec};
+use crate::telemetry::TraceContext;
 
 /// RabbitMQ, as one process uses it. Cheap to clone; reconnects by itself.
 #[derive(Clone)]
@@ -71,7 +72,7 @@ impl Broker {
             name: M::NAME.to_owned(),
             body: Bytes::from(body),
             message_id,
-            traceparent: None,
+            traceparent: TraceContext::of_message(message).map(|trace| trace.to_traceparent()),
         };
         self.0.publisher.publish(&self.0.namespace, message).await
     }

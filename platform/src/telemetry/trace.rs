@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use domain::BookingId;
+use domain::message::Message;
 use tracing::{Dispatch, Span};
 use tracing_subscriber::Registry;
 use tracing_subscriber::registry::LookupSpan;
@@ -26,6 +28,16 @@ impl TraceContext {
             trace_id: rand::random_range(1..=u128::MAX),
             span_id: rand::random_range(1..=u64::MAX),
             sampled: true,
+        }
+    }
+
+    /// A new step of the booking's trace, whose id is the booking's: whoever has the one finds the
+    /// other, in any service's log.
+    #[must_use]
+    pub fn of_booking(booking: BookingId) -> Self {
+        Self {
+            trace_id: booking.0.as_u128(),
+            ..Self::root()
         }
     }
 
@@ -85,6 +97,14 @@ impl TraceContext {
     #[must_use]
     pub fn trace_id(&self) -> TraceId {
         TraceId(self.trace_id)
+    }
+
+    /// The trace that `message` belongs to: its booking's, or that of the span this is called in.
+    pub(crate) fn of_message(message: &impl Message) -> Option<Self> {
+        message
+            .booking()
+            .map(Self::of_booking)
+            .or_else(Self::current)
     }
 
     /// Makes `span` carry this context, for [`TraceContext::current`] inside it.

@@ -145,7 +145,7 @@ impl Api {
                 Ok(Answer::Busy(..)) | Err(_) => {}
             }
             funnel.retried();
-            tokio::time::sleep(pause.mul_f64(rand::rng().random_range(0.8..1.3))).await;
+            tokio::time::sleep(jittered(pause)).await;
         }
     }
 
@@ -236,6 +236,11 @@ enum Answer {
     Done(Value),
     Refused(ApiError),
     Busy(Duration, ApiError),
+}
+
+/// About as long, so that a crowd does not come back in step.
+pub(super) fn jittered(pause: Duration) -> Duration {
+    pause.mul_f64(rand::rng().random_range(0.8..1.3))
 }
 
 fn at(base: &Url, path: &str) -> Url {

@@ -3,13 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use rand::Rng;
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::api::{Api, ApiError, Credentials, text};
+use super::api::{Api, ApiError, Credentials, jittered, text};
 use super::funnel::{Funnel, Stage};
 use super::plan::{Card, Plan};
 
@@ -390,7 +389,7 @@ impl Buyer {
             if done(booking) {
                 return Ok(booking.clone());
             }
-            tokio::time::sleep(pause.mul_f64(rand::rng().random_range(0.8..1.2))).await;
+            tokio::time::sleep(jittered(pause)).await;
             pause = (pause * 3 / 2).min(SLOWEST_LOOK);
         }
     }

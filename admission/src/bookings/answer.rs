@@ -1,0 +1,89 @@
+//! Answers to booking requests.
+
+use std::time::Duration;
+
+use axum::http::StatusCode;
+use axum::http::header::{CACHE_CONTROL, LOCATION, RETRY_AFTER};
+use axum::response::{IntoResponse, Response};
+use domain::BookingId;
+use domain::booking::{BookingFacts, BookingState, RejectReason};
+use domain::message::Outcome;
+use platform::http::Json;
+use platform::problem::{Kind, Problem};
+
+use super::view::{BookingView, One};
+use crate::store::requests::Request;
+
+/// When a buyer who got no outcome is to look again.
+const LOOK_AGAIN_SECONDS: &str = "1";
+/// When a request that could not be taken is to be repeated.
+const TRY_AGAIN: Duration = Duration::from_secs(2);
+
+/// The answer to a request that the worker has decided.
+pub(super) fn decided(request: &Request, outcome: Outcome) -> Response {
+    match outcome {
+        Outcome::Held(facts) => created(facts, BookingState::Held),
+        Outcome::Confirmed(facts) => created(facts, BookingState::Confirmed),
+        Outcome::Rejected(reason) => rejected(reason)
+            .with("booking_id", request.booking_id)
+            .into_response(),
+        Outcome::Cancelled => ended(request, BookingState::Cancelled),
+        Outcome::Refused(state) => ended(request, state),
+    }
+}
+
+fn created(facts: BookingFacts, state: BookingState) -> Response {
+    let location = [(LOCATION, path(facts.booking_id))];
+    let booking = BookingView::decided(facts, state);
+    (
+        StatusCode::CREATED,
+        location,
+        [(CACHE_CONTROL, "no-store")],
+        Json(One { booking }),
+    )
+        .into_response()
+}
+
+/// The answer while no outcome is known.
+pub(super) fn undecided(request: &Request) -> Response {
+    let headers = [
+        (LOCATION, path(request.booking_id)),
+        (RETRY_AFTER, LOOK_AGAIN_SECONDS.to_owned()),
+        (CACHE_CONTROL, "no-store".to_owned()),
+    ];
+    let booking = BookingView::requested(request);
+    (StatusCode::ACCEPTED, headers, Json(One { booking })).into_response()
+}
+
+/// Why no seats were given.
+pub(super) fn rejected(reason: RejectReason) -> Problem {
+    let detail = match reason {
+        RejectReason::SoldOut => "Too few tickets are left.",
+        RejectReason::NotAdjacent => "So many seats next to each other are not free.",
+        RejectReason::LimitReached => "You would have more tickets than the event allows.",
+        RejectReason::SaleClosed => "The sale takes no bookings now.",
+        RejectReason::SeatTaken => "One of the seats is taken.",
+        RejectReason::UnknownEvent => "The event, the section or a seat does not exist.",
+    };
+    Problem::new(Kind::BookingRejected, detail).with("reason", reason)
+}
+
+/// The request repeats one whose booking has ended since.
+fn ended(request: &Request, state: BookingState) -> Response {
+    Problem::new(
+        Kind::Conflict,
+        format!("The booking is {} already.", state.as_str()),
+    )
+    .with("booking_id", request.booking_id)
+    .into_response()
+}
+
+/// The request was not taken.
+pub(super) fn overloaded(detail: &'static str) -> Problem {
+    Problem::new(Kind::Overloaded, detail).retry_after(TRY_AGAIN)
+}
+
+/// Where a booking is read.
+pub(super) fn path(id: BookingId) -> String {
+    format!("/api/bookings/{id}")
+}

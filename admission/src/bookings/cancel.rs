@@ -1,0 +1,103 @@
+//! `PUT /api/bookings/{id}/cancel`: give a booking up.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::http::header::{LOCATION, RETRY_AFTER};
+use axum::response::{IntoResponse, Response};
+use domain::booking::BookingState;
+use domain::message::{CancelBooking, Outcome};
+use domain::{AccountId, BookingId, EventId};
+use platform::amqp::{Exchange, PublishError};
+use platform::auth::Caller;
+use platform::http::{Json, Path};
+use platform::problem::{Kind, Problem};
+use platform::topology;
+use serde_json::json;
+use uuid::Uuid;
+
+use super::answer;
+use super::get::{may_see, unknown};
+use crate::Desk;
+use crate::outcomes::Asked;
+use crate::store::{bookings, requests};
+
+pub(super) async fn cancel(
+    State(desk): State<Arc<Desk>>,
+    Path(id): Path<BookingId>,
+    caller: Caller,
+) -> Result<Response, Problem> {
+    let (owner, event_id, state) = find(&desk, id).await?;
+    may_see(&caller, owner)?;
+    // An ended booking never changes; any other is the worker's to decide.
+    if state.is_final() {
+        return settled(state);
+    }
+    let busy = || answer::overloaded("This booking is being cancelled; look again in a moment.");
+    let expected = desk.outcomes.expect(id, Asked::Cancel).ok_or_else(busy)?;
+    publish(&desk, id, event_id, caller.account_id).await?;
+    match expected.within(desk.config.outcome_wait()).await {
+        Some(Outcome::Cancelled) => settled(BookingState::Cancelled),
+        Some(Outcome::Refused(state)) => settled(state),
+        // Said to another request; this one's answer is still to come.
+        Some(Outcome::Held(_) | Outcome::Confirmed(_) | Outcome::Rejected(_)) | None => {
+            let headers = [(LOCATION, answer::path(id)), (RETRY_AFTER, "1".to_owned())];
+            let body = Json(json!({ "message": "accepted" }));
+            Ok((StatusCode::ACCEPTED, headers, body).into_response())
+        }
+    }
+}
+
+async fn find(desk: &Desk, id: BookingId) -> Result<(AccountId, EventId, BookingState), Problem> {
+    if let Some(booking) = bookings::find(&desk.ctx.db, id).await? {
+        return Ok((booking.account_id, booking.event_id, booking.state));
+    }
+    let order = requests::find(&desk.ctx.db, id)
+        .await?
+        .ok_or_else(unknown)?
+        .order;
+    Ok((order.account_id, order.event_id, BookingState::Requested))
+}
+
+async fn publish(
+    desk: &Desk,
+    booking_id: BookingId,
+    event_id: EventId,
+    asked_by: AccountId,
+) -> Result<(), Problem> {
+    let reply_to = desk.ctx.node.clone();
+    let message = CancelBooking {
+        booking_id,
+        event_id,
+        asked_by,
+        reply_to,
+    };
+    let queue = topology::booking_requests_of(event_id);
+    let broker = &desk.ctx.broker;
+    match broker
+        .publish(Exchange::Commands, &queue, &message, Uuid::new_v4())
+        .await
+    {
+        Ok(()) => Ok(()),
+        Err(PublishError::Full) => Err(answer::overloaded(
+            "Too many requests wait; try again in a moment.",
+        )),
+        Err(error) => Err(Problem::overloaded(&error)),
+    }
+}
+
+/// The answer for a booking that is in `state` after the wish to cancel it was heard.
+fn settled(state: BookingState) -> Result<Response, Problem> {
+    match state {
+        BookingState::Cancelled => Ok(Json(json!({ "message": "success" })).into_response()),
+        BookingState::Requested => Err(Problem::new(
+            Kind::Conflict,
+            "The booking is not decided yet; try again in a moment.",
+        )),
+        other => {
+            let detail = format!("A booking that is {} can't be cancelled.", other.as_str());
+            Err(Problem::new(Kind::Conflict, detail))
+        }
+    }
+}

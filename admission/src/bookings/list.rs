@@ -1,0 +1,50 @@
+//! `GET /api/bookings/user/{user_id}`: an account's latest bookings.
+
+use std::cmp::Reverse;
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::header::CACHE_CONTROL;
+use axum::response::{IntoResponse, Response};
+use domain::AccountId;
+use platform::auth::Caller;
+use platform::http::{Json, Path};
+use platform::problem::{Kind, Problem};
+
+use super::view::{BookingView, Many};
+use crate::Desk;
+use crate::store::{bookings, requests};
+
+/// How many are returned at most.
+const LIMIT: usize = 100;
+
+pub(super) async fn bookings(
+    State(desk): State<Arc<Desk>>,
+    Path(owner): Path<AccountId>,
+    caller: Caller,
+) -> Result<Response, Problem> {
+    if !caller.may_see(owner) {
+        return Err(Problem::new(
+            Kind::Forbidden,
+            "You can see your own bookings only.",
+        ));
+    }
+    let limit = i64::try_from(LIMIT).expect("a small number");
+    // Requests first: one that is decided in between shows twice rather than not at all, and the
+    // later reading is the one that is kept.
+    let undecided = requests::undecided_of(&desk.ctx.db, owner, limit).await?;
+    let decided = bookings::of_account(&desk.ctx.db, owner, limit).await?;
+    let is_new = |id| decided.iter().all(|booking| booking.id != id);
+    let mut bookings: Vec<_> = undecided
+        .iter()
+        .filter(|request| is_new(request.booking_id))
+        .map(BookingView::requested)
+        .collect();
+    let stored = decided
+        .into_iter()
+        .map(|booking| BookingView::stored(booking, &caller, &desk.config));
+    bookings.extend(stored);
+    bookings.sort_by_key(|booking| Reverse(booking.created_at));
+    bookings.truncate(LIMIT);
+    Ok(([(CACHE_CONTROL, "no-store")], Json(Many { bookings })).into_response())
+}

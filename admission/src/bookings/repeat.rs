@@ -1,0 +1,94 @@
+//! The `Idempotency-Key` of a request, and its first answer to a repeat.
+
+use axum::body::{Body, to_bytes};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use platform::idempotency::{self, Begin, Token};
+use platform::problem::{Kind, Problem};
+use sqlx::PgPool;
+
+const KEY: &str = "idempotency-key";
+const MAX_KEY_BYTES: usize = 255;
+/// Longer than any answer to a booking request.
+const MAX_ANSWER_BYTES: usize = 1024 * 1024;
+
+/// The key, if the request carries one.
+pub(super) fn key(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
+    let Some(value) = headers.get(KEY) else {
+        return Ok(None);
+    };
+    let key = value.to_str().unwrap_or_default();
+    let is_visible = key.bytes().all(|byte| byte.is_ascii_graphic());
+    if key.is_empty() || key.len() > MAX_KEY_BYTES || !is_visible {
+        let detail = "Idempotency-Key must be 1 to 255 visible ASCII characters.";
+        return Err(Problem::new(Kind::Invalid, detail).with("field", "Idempotency-Key"));
+    }
+    Ok(Some(key))
+}
+
+/// The token of a request that is to be done, or the answer to one that is not.
+pub(super) fn fresh(begin: Begin) -> Result<Result<Token, Response>, Problem> {
+    match begin {
+        Begin::Fresh(token) => Ok(Ok(token)),
+        Begin::Replay { status, body } => Ok(Err(replay(status, body))),
+        Begin::Mismatch => Err(reused()),
+        Begin::InProgress => Err(Problem::new(
+            Kind::IdempotencyKeyInProgress,
+            "The first request with this key still runs; repeat it in a moment.",
+        )),
+    }
+}
+
+/// The key belongs to another request.
+pub(super) fn reused() -> Problem {
+    Problem::new(
+        Kind::IdempotencyKeyReused,
+        "Use a new key for a new request.",
+    )
+}
+
+fn replay(status: u16, body: Vec<u8>) -> Response {
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::OK);
+    let media_type = if status.is_success() {
+        "application/json"
+    } else {
+        "application/problem+json"
+    };
+    let mut response = (status, body).into_response();
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert("idempotent-replayed", HeaderValue::from_static("true"));
+    response
+}
+
+/// Keeps `response` for repeats, and returns it. If that fails the caller still gets its answer,
+/// and a repeat runs again with the same booking id.
+pub(super) async fn keep(db: &PgPool, token: Token, response: Response) -> Response {
+    let (parts, body) = response.into_parts();
+    let Ok(body) = to_bytes(body, MAX_ANSWER_BYTES).await else {
+        unreachable!("an answer is in memory and short");
+    };
+    if let Err(error) = store(db, token, parts.status, &body).await {
+        tracing::error!(%error, "an answer was not kept for repeats");
+    }
+    Response::from_parts(parts, Body::from(body))
+}
+
+async fn store(
+    db: &PgPool,
+    token: Token,
+    status: StatusCode,
+    body: &[u8],
+) -> Result<(), sqlx::Error> {
+    let mut conn = db.acquire().await?;
+    idempotency::finish(&mut conn, token, status.as_u16(), body).await?;
+    Ok(())
+}
+
+/// Frees the key of a request that changed nothing.
+pub(super) async fn abandon(db: &PgPool, token: Token) -> Result<(), sqlx::Error> {
+    let mut conn = db.acquire().await?;
+    idempotency::abandon(&mut conn, token).await
+}

@@ -1,0 +1,341 @@
+//! `POST /api/bookings`: ask for seats.
+//!
+//! 1. The order is written down under its booking id, together with the `Idempotency-Key`.
+//! 2. It is published to the booking worker, with no transaction or connection held.
+//! 3. The outcome is awaited for a while; without one the answer is 202.
+//!
+//! A crash between 1 and 2 loses nothing that was answered: the caller has no answer, and its
+//! repeat with the same key has the same booking id, which the worker decides once.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::response::{IntoResponse, Response};
+use chrono::{DateTime, Utc};
+use domain::booking::{RejectReason, Wish};
+use domain::limits::MAX_TICKETS_PER_BOOKING;
+use domain::message::PlaceHold;
+use domain::{AccountId, EventId, SeatId, SectionId};
+use platform::amqp::{Exchange, PublishError};
+use platform::auth::Caller;
+use platform::http::Json;
+use platform::idempotency::{self, Token};
+use platform::problem::{Kind, Problem};
+use platform::{pg, topology};
+use serde::Deserialize;
+use tracing::Instrument;
+
+use super::{answer, repeat};
+use crate::outcomes::Asked;
+use crate::store::requests::{self, Order, Request};
+use crate::{Desk, pass};
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Wanted {
+    event_id: EventId,
+    user_id: AccountId,
+    tickets: Option<i64>,
+    section_id: Option<SectionId>,
+    seats: Option<Vec<SeatId>>,
+}
+
+/// What is to be done with a request.
+enum Accepted {
+    /// Publish it.
+    Fresh(Request, Option<Token>),
+    /// It is a repeat with a known answer.
+    Answered(Response),
+}
+
+pub(super) async fn request(
+    State(desk): State<Arc<Desk>>,
+    caller: Caller,
+    headers: HeaderMap,
+    Json(wanted): Json<Wanted>,
+) -> Result<Response, Problem> {
+    let key = repeat::key(&headers)?;
+    let order = wanted.order(&caller)?;
+    let now = desk.ctx.clock.now();
+    let may_book = may_book(&desk, &caller, &order, &headers, now);
+    match accept(&desk, &caller, key, &order, may_book, now).await? {
+        Accepted::Answered(response) => Ok(response),
+        Accepted::Fresh(request, token) => {
+            // On its own, so that it is finished even when the caller hangs up.
+            let placed = tokio::spawn(place(desk, request, token).in_current_span()).await;
+            let response = placed.map_err(|error| Problem::internal(&error))?;
+            let outcome = label(response.status().as_u16());
+            metrics::counter!("admission_booking_requests_total", "outcome" => outcome)
+                .increment(1);
+            Ok(response)
+        }
+    }
+}
+
+impl Wanted {
+    fn order(self, caller: &Caller) -> Result<Order, Problem> {
+        if !caller.may_see(self.user_id) {
+            return Err(Problem::new(
+                Kind::Forbidden,
+                "You can book for yourself only.",
+            ));
+        }
+        let wish = match (self.seats, self.tickets) {
+            (Some(seats), None) => {
+                if self.section_id.is_some() {
+                    return Err(invalid("section_id", "Seats are in their section already."));
+                }
+                seats_wish(seats)?
+            }
+            (None, Some(tickets)) => best_wish(tickets, self.section_id)?,
+            _ => {
+                return Err(invalid(
+                    "tickets",
+                    "Say either how many tickets or which seats.",
+                ));
+            }
+        };
+        Ok(Order {
+            event_id: self.event_id,
+            account_id: self.user_id,
+            wish,
+        })
+    }
+}
+
+fn best_wish(tickets: i64, section_id: Option<SectionId>) -> Result<Wish, Problem> {
+    let tickets = u32::try_from(tickets)
+        .ok()
+        .filter(|count| (1..=MAX_TICKETS_PER_BOOKING).contains(count))
+        .ok_or_else(|| {
+            invalid(
+                "tickets",
+                format!("Ask for 1 to {MAX_TICKETS_PER_BOOKING} tickets."),
+            )
+        })?;
+    Ok(Wish::Best {
+        tickets,
+        section_id,
+    })
+}
+
+fn seats_wish(seats: Vec<SeatId>) -> Result<Wish, Problem> {
+    let most = usize::try_from(MAX_TICKETS_PER_BOOKING).expect("a small number");
+    if !(1..=most).contains(&seats.len()) {
+        return Err(invalid("seats", format!("Ask for 1 to {most} seats.")));
+    }
+    if seats.iter().collect::<HashSet<_>>().len() < seats.len() {
+        return Err(invalid("seats", "Name each seat once."));
+    }
+    Ok(Wish::Seats(seats))
+}
+
+fn invalid(field: &'static str, detail: impl Into<String>) -> Problem {
+    Problem::new(Kind::Invalid, detail).with("field", field)
+}
+
+/// Whether the sale takes bookings and the caller has a pass for it.
+fn may_book(
+    desk: &Desk,
+    caller: &Caller,
+    order: &Order,
+    headers: &HeaderMap,
+    now: DateTime<Utc>,
+) -> Result<(), Problem> {
+    let sale = desk.sales.get(order.event_id)?;
+    if !sale.state_at(now, None).is_bookable() {
+        return Err(answer::rejected(RejectReason::SaleClosed));
+    }
+    if !sale.queue {
+        return Ok(());
+    }
+    let holder = pass::admitted(desk, order.event_id, headers)?.sub;
+    if holder == caller.account_id.to_string() || holder == order.account_id.to_string() {
+        Ok(())
+    } else {
+        Err(Problem::new(
+            Kind::PassInvalid,
+            "The pass is another account's.",
+        ))
+    }
+}
+
+/// Writes the order down, unless it may not be booked or is a repeat. A repeat is answered as the
+/// first was, also when its pass has ended since.
+async fn accept(
+    desk: &Desk,
+    caller: &Caller,
+    key: Option<&str>,
+    order: &Order,
+    may_book: Result<(), Problem>,
+    now: DateTime<Utc>,
+) -> Result<Accepted, Problem> {
+    let Some(key) = key else {
+        may_book?;
+        let mut conn = desk.ctx.db.acquire().await?;
+        let request = requests::accept(&mut conn, None, order, now).await?;
+        return Ok(Accepted::Fresh(request, None));
+    };
+    let scope = format!("booking:{}", caller.account_id);
+    let request_key = format!("{}:{key}", caller.account_id);
+    let hash = hash(order)?;
+    let (scope, request_key, hash, may_book) = (&scope, &request_key, &hash, &may_book);
+    pg::run_tx(&desk.ctx.db, "accept_booking", |tx| {
+        Box::pin(async move {
+            let begin = idempotency::begin(tx, scope, key, hash, now).await?;
+            let token = match repeat::fresh(begin)? {
+                Ok(token) => token,
+                Err(replay) => return Ok(Accepted::Answered(replay)),
+            };
+            may_book.clone()?;
+            let request = requests::accept(tx, Some(request_key), order, now).await?;
+            if request.order != *order {
+                return Err(repeat::reused());
+            }
+            Ok(Accepted::Fresh(request, Some(token)))
+        })
+    })
+    .await
+}
+
+fn hash(order: &Order) -> Result<[u8; 32], Problem> {
+    let wish = serde_json::to_vec(&order.wish).map_err(|error| Problem::internal(&error))?;
+    Ok(idempotency::request_hash(&[
+        &order.event_id.0.to_be_bytes(),
+        &order.account_id.0.to_be_bytes(),
+        &wish,
+    ]))
+}
+
+/// Publishes the request and waits for its outcome.
+async fn place(desk: Arc<Desk>, request: Request, token: Option<Token>) -> Response {
+    let db = &desk.ctx.db;
+    match (ask(&desk, &request).await, token) {
+        (Ok(response), Some(token)) => repeat::keep(db, token, response).await,
+        (Ok(response), None) => response,
+        (Err(problem), token) => {
+            if let Some(token) = token
+                && let Err(error) = repeat::abandon(db, token).await
+            {
+                tracing::warn!(%error, "a key was not freed; it is free after a minute");
+            }
+            problem.into_response()
+        }
+    }
+}
+
+async fn ask(desk: &Desk, request: &Request) -> Result<Response, Problem> {
+    let full = || answer::overloaded("Too many booking requests wait; try again in a moment.");
+    let Some(expected) = desk.outcomes.expect(request.booking_id, Asked::Hold) else {
+        withdraw(desk, request).await;
+        return Err(full());
+    };
+    match publish(desk, request).await {
+        Ok(()) => {}
+        Err(PublishError::Full) => {
+            withdraw(desk, request).await;
+            return Err(full());
+        }
+        Err(error) => {
+            let is_certain = error.is_certain();
+            let problem = Problem::overloaded(&error);
+            if is_certain {
+                withdraw(desk, request).await;
+            }
+            return Err(problem);
+        }
+    }
+    if let Some(outcome) = expected.within(desk.config.outcome_wait()).await {
+        return Ok(answer::decided(request, outcome));
+    }
+    if let Err(error) = requests::mark_published(&desk.ctx.db, request.booking_id).await {
+        tracing::error!(%error, booking_id = %request.booking_id, "a request shows once decided");
+    }
+    Ok(answer::undecided(request))
+}
+
+async fn publish(desk: &Desk, request: &Request) -> Result<(), PublishError> {
+    let order = &request.order;
+    let message = PlaceHold {
+        booking_id: request.booking_id,
+        event_id: order.event_id,
+        account_id: order.account_id,
+        wish: order.wish.clone(),
+        accepted_at: request.accepted_at,
+        reply_to: desk.ctx.node.clone(),
+    };
+    let queue = topology::booking_requests_of(order.event_id);
+    let id = request.booking_id.0;
+    desk.ctx
+        .broker
+        .publish(Exchange::Commands, &queue, &message, id)
+        .await
+}
+
+/// Removes a request that was not published. If that fails it is swept later, and a repeat with
+/// its key continues it.
+async fn withdraw(desk: &Desk, request: &Request) {
+    if let Err(error) = requests::forget(&desk.ctx.db, request.booking_id).await {
+        tracing::warn!(%error, "a request that was not published is still there");
+    }
+}
+
+fn label(status: u16) -> &'static str {
+    match status {
+        201 => "held",
+        202 => "undecided",
+        409 => "rejected",
+        503 => "overloaded",
+        _ => "failed",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use domain::account::Role;
+
+    fn order(json: &serde_json::Value) -> Result<Order, Kind> {
+        let caller = Caller {
+            account_id: AccountId(7),
+            roles: vec![Role::Customer],
+        };
+        let wanted: Wanted = serde_json::from_value(json.clone()).unwrap();
+        wanted.order(&caller).map_err(|problem| problem.kind())
+    }
+
+    #[test]
+    fn an_order_names_tickets_or_seats_within_bounds() {
+        let json = |extra: &str| {
+            serde_json::from_str(&format!(r#"{{"event_id":1,"user_id":7{extra}}}"#)).unwrap()
+        };
+        let good = [
+            r#","tickets":20"#,
+            r#","tickets":1,"section_id":3"#,
+            r#","seats":[1,2]"#,
+        ];
+        for extra in good {
+            assert!(order(&json(extra)).is_ok(), "{extra}");
+        }
+        let bad = [
+            "",
+            r#","tickets":0"#,
+            r#","tickets":-1"#,
+            r#","tickets":21"#,
+            r#","seats":[]"#,
+            r#","seats":[1,1]"#,
+            r#","seats":[1],"tickets":1"#,
+            r#","seats":[1],"section_id":3"#,
+        ];
+        for extra in bad {
+            assert_eq!(order(&json(extra)), Err(Kind::Invalid), "{extra}");
+        }
+    }
+
+    #[test]
+    fn a_customer_books_for_nobody_else() {
+        let json = serde_json::json!({"event_id": 1, "user_id": 8, "tickets": 1});
+        assert_eq!(order(&json), Err(Kind::Forbidden));
+    }
+}

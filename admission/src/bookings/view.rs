@@ -1,0 +1,133 @@
+//! A booking as its owner sees it.
+
+use chrono::{DateTime, Utc};
+use domain::booking::{BookedSeat, BookingFacts, BookingState, RejectReason};
+use domain::payment::PaymentState;
+use domain::{AccountId, BookingId, EventId, Money};
+use platform::auth::Caller;
+use serde::Serialize;
+
+use crate::Config;
+use crate::store::bookings::{Booking, Payment};
+use crate::store::requests::Request;
+
+/// `{"booking": …}`.
+#[derive(Serialize)]
+pub(super) struct One {
+    pub(super) booking: BookingView,
+}
+
+/// `{"bookings": […]}`.
+#[derive(Serialize)]
+pub(super) struct Many {
+    pub(super) bookings: Vec<BookingView>,
+}
+
+/// One booking.
+#[derive(Serialize)]
+pub(super) struct BookingView {
+    id: BookingId,
+    event_id: EventId,
+    user_id: AccountId,
+    tickets: i64,
+    state: BookingState,
+    reason: Option<RejectReason>,
+    /// Known once seats were found.
+    total: Option<Money>,
+    hold_until: Option<DateTime<Utc>>,
+    pub(super) created_at: DateTime<Utc>,
+    seats: Vec<BookedSeat>,
+    payment: Option<PaymentView>,
+    ticket_codes: Vec<String>,
+}
+
+/// Its payment.
+#[derive(Serialize)]
+struct PaymentView {
+    state: PaymentState,
+    intent_id: Option<String>,
+    client_secret: Option<String>,
+    publishable_key: Option<String>,
+    api_url: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refund: Option<String>,
+}
+
+impl BookingView {
+    /// A request that no worker has decided.
+    pub(super) fn requested(request: &Request) -> Self {
+        Self {
+            id: request.booking_id,
+            event_id: request.order.event_id,
+            user_id: request.order.account_id,
+            tickets: i64::from(request.order.wish.tickets()),
+            state: BookingState::Requested,
+            reason: None,
+            total: None,
+            hold_until: None,
+            created_at: request.accepted_at,
+            seats: Vec::new(),
+            payment: None,
+            ticket_codes: Vec::new(),
+        }
+    }
+
+    /// What the worker said of a booking it has just decided.
+    pub(super) fn decided(facts: BookingFacts, state: BookingState) -> Self {
+        Self {
+            id: facts.booking_id,
+            event_id: facts.event_id,
+            user_id: facts.account_id,
+            tickets: i64::try_from(facts.seats.len()).unwrap_or(i64::MAX),
+            state,
+            reason: None,
+            total: Some(facts.total),
+            hold_until: Some(facts.hold_until),
+            created_at: facts.created_at,
+            seats: facts.seats,
+            payment: None,
+            ticket_codes: Vec::new(),
+        }
+    }
+
+    /// A booking as it is stored. Only its owner sees how to pay, while a payment is due.
+    pub(super) fn stored(booking: Booking, caller: &Caller, config: &Config) -> Self {
+        let may_pay =
+            caller.account_id == booking.account_id && booking.state == BookingState::Held;
+        let payment = booking
+            .payment
+            .map(|payment| PaymentView::new(payment, may_pay, config));
+        Self {
+            id: booking.id,
+            event_id: booking.event_id,
+            user_id: booking.account_id,
+            tickets: i64::from(booking.tickets),
+            state: booking.state,
+            reason: booking.reason,
+            total: Some(booking.total),
+            hold_until: booking.hold_until,
+            created_at: booking.created_at,
+            seats: booking.seats,
+            payment,
+            ticket_codes: booking.ticket_codes,
+        }
+    }
+}
+
+impl PaymentView {
+    fn new(payment: Payment, may_pay: bool, config: &Config) -> Self {
+        let is_shown = may_pay && payment.state.is_due();
+        Self {
+            client_secret: payment.client_secret.filter(|_| is_shown),
+            state: payment.state,
+            intent_id: payment.intent_id,
+            publishable_key: config.stripe_publishable_key.clone(),
+            api_url: config
+                .stripe_public_url
+                .as_str()
+                .trim_end_matches('/')
+                .to_owned(),
+            refund: payment.refund_state,
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! Admission: the release loop, passes and the booking API.
+//!
+//! The release loop runs on one node, the leader, and calls places of each sale at the operator's
+//! rate. A called place claims a pass, and with the pass its holder books. Requests go to the
+//! booking worker through RabbitMQ, and are answered when its outcome is here, or with 202.
+
+mod bookings;
+mod outcomes;
+pub mod pass;
+pub mod release;
+mod revoked;
+mod sales;
+mod store;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use platform::service::{Context, Routes};
+use url::Url;
+
+use outcomes::Outcomes;
+use pass::Passes;
+use revoked::Revoked;
+use sales::Sales;
+
+/// Where buyers confirm payments, unless said otherwise.
+const STRIPE_URL: &str = "https://api.stripe.com";
+
+/// What admission is told when it starts.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Admission")]
+#[group(skip)]
+pub struct Config {
+    /// Stripe's publishable key, given to buyers who are to pay
+    #[arg(long, env = "STRIPE_PUBLISHABLE_KEY")]
+    pub stripe_publishable_key: Option<String>,
+
+    /// Where buyers' browsers reach Stripe
+    #[arg(long, env = "ONSALE_STRIPE_PUBLIC_URL", default_value = STRIPE_URL)]
+    pub stripe_public_url: Url,
+
+    /// How long a booking request waits for its outcome before it is answered 202
+    #[arg(long, env = "ONSALE_OUTCOME_WAIT_MS", default_value_t = 2_000)]
+    pub outcome_wait_ms: u64,
+}
+
+impl Config {
+    fn outcome_wait(&self) -> Duration {
+        Duration::from_millis(self.outcome_wait_ms)
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            stripe_publishable_key: None,
+            stripe_public_url: STRIPE_URL.parse().expect("the default is a URL"),
+            outcome_wait_ms: 2_000,
+        }
+    }
+}
+
+/// What the handlers share.
+struct Desk {
+    ctx: Context,
+    config: Config,
+    sales: Sales,
+    passes: Passes,
+    revoked: Revoked,
+    outcomes: Outcomes,
+}
+
+/// Reads the sales, starts the loops and consumers, and returns the routes.
+///
+/// # Errors
+/// When the sales can't be read.
+pub async fn start(ctx: Context, config: Config) -> anyhow::Result<Routes> {
+    let namespace = ctx.config.namespace.clone();
+    let desk = Arc::new(Desk {
+        config,
+        sales: Sales::load(ctx.db.clone()).await?,
+        passes: Passes::new(ctx.redis.clone(), &namespace),
+        revoked: Revoked::new(ctx.redis.clone(), &namespace),
+        outcomes: Outcomes::default(),
+        ctx: ctx.clone(),
+    });
+    ctx.spawn("admission.sales", sales::consume(Arc::clone(&desk)));
+    ctx.spawn("admission.outcomes", outcomes::consume(Arc::clone(&desk)));
+    ctx.spawn("admission.release", release::run(Arc::clone(&desk)));
+    ctx.spawn("admission.sweep", bookings::sweep(Arc::clone(&desk)));
+    let followed = Arc::clone(&desk);
+    ctx.spawn("admission.follow", async move {
+        let follow = async { tokio::join!(followed.sales.follow(), followed.revoked.follow()) };
+        followed
+            .ctx
+            .shutdown
+            .soft()
+            .run_until_cancelled(follow)
+            .await;
+        Ok(())
+    });
+    let public = pass::routes(&desk).merge(bookings::routes(&desk));
+    Ok(Routes {
+        public: public.with_state(desk),
+        ..Routes::default()
+    })
+}

@@ -1,0 +1,157 @@
+//! Requests of this node that wait for the booking worker's outcome.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use domain::BookingId;
+use domain::message::{BookingOutcome, Outcome};
+use platform::amqp::{self, Delivery, Exchange, Handler, QueueSpec, Settings, Verdict};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use crate::Desk;
+
+/// How many requests may wait at once on one node.
+const MAX_WAITING: usize = 10_000;
+
+/// What the worker was asked to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Asked {
+    /// To hold seats.
+    Hold,
+    /// To give the booking up.
+    Cancel,
+}
+
+type Waiting = Mutex<HashMap<(BookingId, Asked), oneshot::Sender<Outcome>>>;
+
+/// The requests that wait.
+#[derive(Default)]
+pub(crate) struct Outcomes(Arc<Waiting>);
+
+/// One request that waits; leaves the list when dropped.
+pub(crate) struct Expected {
+    waiting: Arc<Waiting>,
+    key: (BookingId, Asked),
+    outcome: oneshot::Receiver<Outcome>,
+}
+
+impl Outcomes {
+    /// Expects an outcome, from before it is asked for; `None` when too many wait, or when one
+    /// waits for the same.
+    pub(crate) fn expect(&self, booking_id: BookingId, asked: Asked) -> Option<Expected> {
+        let key = (booking_id, asked);
+        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if waiting.len() >= MAX_WAITING || waiting.contains_key(&key) {
+            return None;
+        }
+        let (sender, outcome) = oneshot::channel();
+        waiting.insert(key, sender);
+        Some(Expected {
+            waiting: Arc::clone(&self.0),
+            key,
+            outcome,
+        })
+    }
+
+    fn deliver(
+        &self,
+        BookingOutcome {
+            booking_id,
+            outcome,
+        }: BookingOutcome,
+    ) {
+        let order = match outcome {
+            Outcome::Held(_) | Outcome::Confirmed(_) | Outcome::Rejected(_) => [Asked::Hold; 2],
+            // A hold that is asked for again when its booking has ended is refused, too.
+            Outcome::Cancelled | Outcome::Refused(_) => [Asked::Cancel, Asked::Hold],
+        };
+        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let sender = order
+            .into_iter()
+            .find_map(|asked| waiting.remove(&(booking_id, asked)));
+        if let Some(sender) = sender {
+            // Gone if its wait ended this moment.
+            let _ = sender.send(outcome);
+        }
+    }
+}
+
+impl Expected {
+    /// The outcome, if it comes within `limit`.
+    pub(crate) async fn within(mut self, limit: Duration) -> Option<Outcome> {
+        let asked_at = Instant::now();
+        let outcome = tokio::time::timeout(limit, &mut self.outcome)
+            .await
+            .ok()?
+            .ok();
+        metrics::histogram!("admission_outcome_wait_seconds")
+            .record(asked_at.elapsed().as_secs_f64());
+        outcome
+    }
+}
+
+impl Drop for Expected {
+    fn drop(&mut self) {
+        self.waiting
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&self.key);
+    }
+}
+
+/// Hands outcomes to the requests that wait for them, until soft shutdown.
+pub(crate) async fn consume(desk: Arc<Desk>) -> anyhow::Result<()> {
+    let broker = desk.ctx.broker.clone();
+    let stop = desk.ctx.shutdown.soft().clone();
+    let queue = QueueSpec::transient("outcomes").bind(Exchange::Outcomes, &desk.ctx.node);
+    amqp::consume(&broker, &stop, &queue, Settings::default(), Deliver(desk)).await
+}
+
+struct Deliver(Arc<Desk>);
+
+impl Handler for Deliver {
+    async fn handle(&self, delivery: Delivery) -> Verdict {
+        match delivery.parse::<BookingOutcome>() {
+            Ok(outcome) => self.0.outcomes.deliver(outcome),
+            // The queue is of this process alone: there is nowhere to keep it.
+            Err(error) => tracing::error!(%error, "an outcome can't be read"),
+        }
+        Verdict::Ack
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use chrono::DateTime;
+
+    const NOW: Duration = Duration::ZERO;
+
+    fn booking() -> BookingId {
+        BookingId::new(DateTime::UNIX_EPOCH)
+    }
+
+    #[tokio::test]
+    async fn an_outcome_reaches_the_request_that_asked() {
+        let (outcomes, booking_id) = (Outcomes::default(), booking());
+        let hold = outcomes.expect(booking_id, Asked::Hold).unwrap();
+        let cancel = outcomes.expect(booking_id, Asked::Cancel).unwrap();
+        outcomes.deliver(BookingOutcome {
+            booking_id,
+            outcome: Outcome::Cancelled,
+        });
+        assert_eq!(cancel.within(NOW).await, Some(Outcome::Cancelled));
+        assert_eq!(hold.within(NOW).await, None);
+    }
+
+    #[tokio::test]
+    async fn a_request_that_gave_up_is_forgotten() {
+        let (outcomes, booking_id) = (Outcomes::default(), booking());
+        let first = outcomes.expect(booking_id, Asked::Hold).unwrap();
+        assert!(outcomes.expect(booking_id, Asked::Hold).is_none());
+        assert_eq!(first.within(NOW).await, None);
+        assert!(outcomes.expect(booking_id, Asked::Hold).is_some());
+    }
+}

@@ -1,0 +1,96 @@
+//! Passes: signed admission to shop, which any origin can verify offline.
+
+mod claim;
+mod finish;
+mod jwks;
+mod line;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::http::HeaderMap;
+use axum::routing::{delete, get, post};
+use domain::EventId;
+use domain::token::PassClaims;
+use platform::limits::{Key, Quota};
+use platform::problem::{Kind, Problem};
+
+use crate::Desk;
+
+pub use line::{Claim, Grant, Passes, Terms};
+
+/// Where the pass is sent.
+const PASS: &str = "onsale-pass";
+/// Where the queue token is sent.
+const QUEUE_TOKEN: &str = "onsale-queue-token";
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+pub(crate) fn routes(desk: &Desk) -> Router<Arc<Desk>> {
+    let limits = &desk.ctx.limits;
+    let claims = limits.layer(
+        "pass",
+        Quota {
+            burst: 60,
+            per: MINUTE,
+        },
+        Key::Account,
+    );
+    let finishes = limits.layer(
+        "pass-finish",
+        Quota {
+            burst: 600,
+            per: MINUTE,
+        },
+        Key::Address,
+    );
+    Router::new()
+        .route(
+            "/api/events/{id}/pass",
+            post(claim::claim)
+                .layer(claims)
+                .merge(delete(finish::finish).layer(finishes)),
+        )
+        .route("/.well-known/jwks.json", get(jwks::keys))
+}
+
+/// The claims of the pass in `headers`, good for `event_id` at this moment.
+///
+/// # Errors
+/// `pass-required` without one, `pass-invalid` for one that does not verify. Whether it was
+/// revoked is not looked at.
+fn verified(desk: &Desk, event_id: EventId, headers: &HeaderMap) -> Result<PassClaims, Problem> {
+    let pass = headers.get(PASS).ok_or_else(|| {
+        Problem::new(
+            Kind::PassRequired,
+            "This sale has a queue. Join it, and claim your pass when it is your turn.",
+        )
+    })?;
+    let pass = pass
+        .to_str()
+        .map_err(|_| Problem::new(Kind::PassInvalid, "The pass can't be read."))?;
+    desk.ctx
+        .keys
+        .verify_pass(pass, event_id, desk.ctx.clock.now())
+        .map_err(|error| Problem::new(Kind::PassInvalid, format!("The pass is refused: {error}.")))
+}
+
+/// The claims of the pass in `headers`, unless it was revoked.
+///
+/// # Errors
+/// `pass-required` or `pass-invalid`.
+pub(crate) fn admitted(
+    desk: &Desk,
+    event_id: EventId,
+    headers: &HeaderMap,
+) -> Result<PassClaims, Problem> {
+    let claims = verified(desk, event_id, headers)?;
+    if desk.revoked.contains(&claims.jti) {
+        return Err(Problem::new(
+            Kind::PassInvalid,
+            "The pass was given back or revoked.",
+        ));
+    }
+    Ok(claims)
+}

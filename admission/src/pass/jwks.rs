@@ -1,0 +1,17 @@
+//! `GET /.well-known/jwks.json`: the public keys that verify passes.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::header::CACHE_CONTROL;
+use axum::response::IntoResponse;
+use platform::http::Json;
+
+use crate::Desk;
+
+pub(super) async fn keys(State(desk): State<Arc<Desk>>) -> impl IntoResponse {
+    (
+        [(CACHE_CONTROL, "public, max-age=300")],
+        Json(desk.ctx.keys.jwks()),
+    )
+}

@@ -1,0 +1,138 @@
+//! Bookings and their payments, from the workers' views.
+
+use chrono::{DateTime, Utc};
+use domain::booking::{BookedSeat, BookingState, RejectReason};
+use domain::payment::PaymentState;
+use domain::{AccountId, BookingId, Currency, EventId, Money};
+use sqlx::PgPool;
+use sqlx::types::Json;
+
+use super::{unreadable, word};
+
+/// A booking that a worker has decided.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Booking {
+    pub(crate) id: BookingId,
+    pub(crate) event_id: EventId,
+    pub(crate) account_id: AccountId,
+    pub(crate) tickets: i32,
+    pub(crate) state: BookingState,
+    pub(crate) reason: Option<RejectReason>,
+    pub(crate) seats: Vec<BookedSeat>,
+    pub(crate) total: Money,
+    pub(crate) hold_until: Option<DateTime<Utc>>,
+    pub(crate) created_at: DateTime<Utc>,
+    pub(crate) ticket_codes: Vec<String>,
+    pub(crate) payment: Option<Payment>,
+}
+
+/// A booking's payment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Payment {
+    pub(crate) state: PaymentState,
+    pub(crate) intent_id: Option<String>,
+    pub(crate) client_secret: Option<String>,
+    pub(crate) refund_state: Option<String>,
+}
+
+struct Row {
+    id: uuid::Uuid,
+    event_id: i64,
+    account_id: i64,
+    tickets: i32,
+    state: String,
+    reason: Option<String>,
+    seats: Json<Vec<BookedSeat>>,
+    total_minor: i64,
+    currency: String,
+    hold_until: Option<DateTime<Utc>>,
+    created_at: DateTime<Utc>,
+    ticket_codes: Json<Vec<String>>,
+    payment_state: Option<String>,
+    intent_id: Option<String>,
+    client_secret: Option<String>,
+    refund_state: Option<String>,
+}
+
+impl TryFrom<Row> for Booking {
+    type Error = sqlx::Error;
+
+    fn try_from(row: Row) -> Result<Self, sqlx::Error> {
+        let currency = Currency::try_from(row.currency).map_err(unreadable)?;
+        let payment = match row.payment_state {
+            None => None,
+            Some(state) => Some(Payment {
+                state: word(&state, PaymentState::parse)?,
+                intent_id: row.intent_id,
+                client_secret: row.client_secret,
+                refund_state: row.refund_state,
+            }),
+        };
+        Ok(Self {
+            id: BookingId(row.id),
+            event_id: EventId(row.event_id),
+            account_id: AccountId(row.account_id),
+            tickets: row.tickets,
+            state: word(&row.state, BookingState::parse)?,
+            reason: row
+                .reason
+                .map(|text| word(&text, RejectReason::parse))
+                .transpose()?,
+            seats: row.seats.0,
+            total: Money::new(row.total_minor, currency),
+            hold_until: row.hold_until,
+            created_at: row.created_at,
+            ticket_codes: row.ticket_codes.0,
+            payment,
+        })
+    }
+}
+
+/// The booking with this id.
+pub(crate) async fn find(db: &PgPool, id: BookingId) -> Result<Option<Booking>, sqlx::Error> {
+    let row = sqlx::query_as!(
+        Row,
+        r#"select b.id as "id!", b.event_id as "event_id!", b.account_id as "account_id!",
+                  b.tickets as "tickets!", b.state as "state!", b.reason,
+                  b.seats as "seats!: Json<Vec<BookedSeat>>", b.total_minor as "total_minor!",
+                  b.currency as "currency!", b.hold_until as "hold_until?",
+                  b.created_at as "created_at!",
+                  b.ticket_codes as "ticket_codes!: Json<Vec<String>>",
+                  p.state as "payment_state?", p.intent_id as "intent_id?",
+                  p.client_secret as "client_secret?", p.refund_state as "refund_state?"
+           from booking.public_bookings b
+           left join payment.public_payments p on p.booking_id = b.id
+           where b.id = $1"#,
+        id.0,
+    )
+    .fetch_optional(db)
+    .await?;
+    row.map(Booking::try_from).transpose()
+}
+
+/// The latest bookings of an account, newest first.
+pub(crate) async fn of_account(
+    db: &PgPool,
+    account_id: AccountId,
+    limit: i64,
+) -> Result<Vec<Booking>, sqlx::Error> {
+    let rows = sqlx::query_as!(
+        Row,
+        r#"select b.id as "id!", b.event_id as "event_id!", b.account_id as "account_id!",
+                  b.tickets as "tickets!", b.state as "state!", b.reason,
+                  b.seats as "seats!: Json<Vec<BookedSeat>>", b.total_minor as "total_minor!",
+                  b.currency as "currency!", b.hold_until as "hold_until?",
+                  b.created_at as "created_at!",
+                  b.ticket_codes as "ticket_codes!: Json<Vec<String>>",
+                  p.state as "payment_state?", p.intent_id as "intent_id?",
+                  p.client_secret as "client_secret?", p.refund_state as "refund_state?"
+           from booking.public_bookings b
+           left join payment.public_payments p on p.booking_id = b.id
+           where b.account_id = $1 order by b.id desc limit $2"#,
+        account_id.0,
+        limit,
+    )
+    .fetch_all(db)
+    .await?;
+    rows.into_iter().map(Booking::try_from).collect()
+}

@@ -1,0 +1,386 @@
+//! The booking API.
+
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use domain::booking::BookingState;
+use domain::message::Outcome;
+use domain::{BookingId, EventId};
+use platform::amqp::{Exchange, QueueSpec};
+use platform::topology;
+use reqwest::Response;
+use serde_json::{Value, json};
+
+use crate::line::EVENT;
+use crate::shop::{BUYER, OTHER, STAFF, Shop, altered, held, problem, sold_out, unsigned};
+
+async fn booking(response: Response) -> Value {
+    let body: Value = response.json().await.unwrap();
+    body["booking"].clone()
+}
+
+fn id(booking: &Value) -> BookingId {
+    booking["id"].as_str().unwrap().parse().unwrap()
+}
+
+#[tokio::test]
+async fn a_request_that_is_held_is_answered_201_with_its_seats() {
+    let shop = Shop::open().await;
+    let seen = shop.worker(held, None).await;
+    let pass = shop.pass(EVENT, BUYER, 600);
+    let response = shop.book_at(&shop.base, BUYER, Some(&pass), 1, None).await;
+    assert_eq!(response.status(), 201);
+    let booking = booking(response).await;
+    assert_eq!(booking["state"], "held");
+    assert_eq!(booking["user_id"], 7);
+    assert_eq!(booking["tickets"], 1);
+    assert_eq!(booking["seats"][0]["row"], "C");
+    assert_eq!(
+        booking["total"],
+        json!({"amount_minor": 4500, "currency": "eur"})
+    );
+    assert_eq!(seen.lock().unwrap()[0].booking_id, id(&booking));
+    shop.app.finish().await;
+}
+
+#[tokio::test]
+async fn a_request_that_is_rejected_is_answered_409_with_the_reason() {
+    let shop = Shop::open().await;
+    shop.worker(sold_out, None).await;
+    let pass = shop.pass(EVENT, BUYER, 600);
+    let response = shop.book_at(&shop.base, BUYER, Some(&pass), 1, None).await;
+    assert_eq!(response.status(), 409);
+    let body: Value = response.json().await.unwrap();
+    assert_eq!(body["reason"], "sold_out");
+    shop.app.finish().await;
+}
+
+#[tokio::test]
+async fn a_request_without_an_outcome_is_answered_202_and_shows_as_requested() {
+    let shop = Shop::open().await;
+    shop.worker(|_| None, None).await;
+    let pass = shop.pass(EVENT, BUYER, 600);
+    let response = shop.book_at(&shop.base, BUYER, Some(&pass), 2, None).await;
+    assert_eq!(response.status(), 202);
+    assert!(response.headers().contains_key("retry-after"));
+    let location = response.headers()["location"].to_str().unwrap().to_owned();
+    assert_eq!(booking(response).await["state"], "requested");
+
+    let read = booking(shop.get(&location, Some(BUYER)).await).await;
+    assert_eq!(
+        (&read["state"], &read["tickets"]),
+        (&json!("requested"), &json!(2))
+    );
+    let list: Value = shop
+        .get("/api/bookings/user/7", Some(BUYER))
+        .await
+        .json()
+        .await
+        .unwrap();
+    assert_eq!(list["bookings"][0]["id"], read["id"]);
+    assert_eq!(
+        problem(shop.get(&location, Some(OTHER)).await).await,
+        "forbidden"
+    );
+    assert_eq!(shop.get(&location, Some(STAFF)).await.status(), 200);
+    shop.app.finish().await;
+}
+
+#[tokio::test]
+async fn a_repeated_key_gives_the_first_answer_and_another_body_is_refused() {
+    let shop = Shop::open().await;
+    let seen = shop.worker(held, None).await;
+    let pass = shop.pass(EVENT, BUYER, 600);
+    let book = |tickets, pass: Option<String>| {
+        let shop = &shop;
+        async move {
+            shop.book_at(&shop.base, BUYER, pass.as_deref(), tickets, Some("key-1"))
+                .await
+        }
+    };
+    let first = book(1, Some(pass.clone())).await.text().await.unwrap();
+    // Without a pass: the answer is known, and the pass may have ended since.
+    let again = book(1, None).await;
+    assert_eq!(again.status(), 201);
+    assert_eq!(again.headers()["idempotent-replayed"], "true");
+    assert_eq!(again.text().await.unwrap(), first);
+    assert_eq!(
+        problem(book(2, Some(pass.clone())).await).await,
+        "idempotency-key-reused"
+    );
+    assert_eq!(seen.lock().unwrap().len(), 1);
+
+    let body = json!({"event_id": EVENT, "user_id": BUYER, "tickets": 1});
+    let other = shop
+        .post_booking(&shop.base, OTHER, Some(&pass), Some("key-1"), &body)
+        .await;
+    assert_eq!(
+        problem(other).await,
+        "forbidden",
+        "a key is its caller's own"
+    );
+    shop.app.finish().await;
+}
+
+#[tokio::test]
+async fn of_two_requests_with_one_key_at_once_one_is_done() {
+    let shop = Shop::open().await;
+    let seen = shop.worker(held, None).await;
+    let pass = shop.pass(EVENT, BUYER, 600);
+    let book = || shop.book_at(&shop.base, BUYER, Some(&pass), 1, Some("key-1"));
+    let (first, second) = tokio::join!(book(), book());
+    let statuses = [first.status().as_u16(), second.status().as_u16()];
+    assert!(statuses.contains(&201), "{statuses:?}");
+    assert!(
+        statuses.iter().all(|status| [201, 409].contains(status)),
+        "{statuses:?}"
+    );
+    assert_eq!(seen.lock().unwrap().len(), 1);
+    shop.app.finish().await;
+}
+
+#[tokio::test]
+async fn a_full_queue_is_an_honest_503_that_changes_nothing() {
+    let shop = Shop::open().await;
+    let name = topology::booking_requests_of(EVENT);
+    let queue = QueueSpec::durable(&name)
+        .bind(Exchange::Commands, &name)
+        .max_length(1);
+    shop.app.ctx.broker.declare(&queue).await.unwrap();
+    let pass = shop.pass(EVENT, BUYER, 600);
+    let mut refused = None;
+    for attempt in 0..20 {
+        let key = format!("key-{attempt}");
+        let answer = shop
+            .book_at(&shop.base, BUYER, Some(&pass), 1, Some(&key))
+            .await;
+        if answer.status() != 202 {
+            refused = Some((key, answer));
+            break;
+        }
+    }
+    let (key, answer) = refused.expect("a queue for one message takes no twenty");
+    assert_eq!(answer.status(), 503);
+    assert!(answer.headers().contains_key("retry-after"));
+    assert_eq!(problem(answer).await, "overloaded");
+    // The key is free: with a queue that takes it the same request goes through.
+    shop.worker_on(queue, held, None).await;
+    let again = shop
+        .book_at(&shop.base, BUYER, Some(&pass), 1, Some(&key))
+        .await;
+    assert_eq!(again.status(), 201);
+    shop.app.finish().await;
+}
+
+#[tokio::test]
+async fn without_a_queue_for_it_a_request_is_refused_and_its_key_keeps_its_booking() {
+    let shop = Shop::open().await;
+    let pass = shop.pass(EVENT, BUYER, 600);
+    let answer = shop
+        .book_at(&shop.base, BUYER, Some(&pass), 1, Some("key-1"))
+        .await;
+    assert_eq!(answer.status(), 503);
+    let seen = shop.worker(held, None).await;
+    let again = shop
+        .book_at(&shop.base, BUYER, Some(&pass), 1, Some("key-1"))
+        .await;
+    assert_eq!(again.status(), 201);
+    assert_eq!(seen.lock().unwrap().len(), 1);
+    shop.app.finish().await;
+}
+
+#[tokio::test]
+async fn a_pass_that_is_not_the_callers_own_for_this_sale_is_refused() {
+    let shop = Shop::open().await;
+    let good = shop.pass(EVENT, BUYER, 600);
+    let attacks = [
+        (None, "pass-required"),
+        (Some(shop.pass(EVENT, OTHER, 600)), "pass-invalid"),
+        (Some(shop.pass(EventId(2), BUYER, 600)), "pass-invalid"),
+        (Some(shop.pass(EVENT, BUYER, -10)), "pass-invalid"),
+        (Some(shop.queue_token(BUYER, 1, 600)), "pass-invalid"),
+        (Some(altered(&good)), "pass-invalid"),
+        (Some(unsigned(&good)), "pass-invalid"),
+    ];
+    for (index, (pass, expected)) in attacks.into_iter().enumerate() {
+        let answer = shop
+            .book_at(&shop.base, BUYER, pass.as_deref(), 1, None)
+            .await;
+        assert_eq!(answer.status(), 403, "attack {index}");
+        assert_eq!(problem(answer).await, expected, "attack {index}");
+    }
+    shop.app.finish().await;
+}
+
+#[tokio::test]
+async fn a_request_that_makes_no_sense_is_told_why() {
+    let shop = Shop::open().await;
+    shop.add_sale(EventId(3), |sale| sale.closed = true).await;
+    let pass = shop.pass(EVENT, BUYER, 600);
+    let requests = [
+        (
+            json!({"event_id": 1, "user_id": 7, "tickets": 0}),
+            "invalid",
+        ),
+        (
+            json!({"event_id": 1, "user_id": 7, "tickets": -1}),
+            "invalid",
+        ),
+        (
+            json!({"event_id": 1, "user_id": 7, "tickets": 21}),
+            "invalid",
+        ),
+        (
+            json!({"event_id": 1, "user_id": 7, "tickets": "two"}),
+            "malformed",
+        ),
+        (json!({"event_id": 1, "tickets": 1}), "malformed"),
+        (
+            json!({"event_id": 1, "user_id": 8, "tickets": 1}),
+            "forbidden",
+        ),
+        (
+            json!({"event_id": 99, "user_id": 7, "tickets": 1}),
+            "not-found",
+        ),
+        (
+            json!({"event_id": 3, "user_id": 7, "tickets": 1}),
+            "booking-rejected",
+        ),
+    ];
+    for (body, expected) in requests {
+        let answer = shop
+            .post_booking(&shop.base, BUYER, Some(&pass), None, &body)
+            .await;
+        assert_eq!(problem(answer).await, expected, "{body}");
+    }
+    shop.app.finish().await;
+}
+
+#[tokio::test]
+async fn a_sale_without_a_queue_takes_bookings_without_a_pass() {
+    let shop = Shop::open().await;
+    shop.add_sale(EventId(5), |sale| sale.queue = false).await;
+    shop.worker(held, None).await;
+    let body = json!({"event_id": 5, "user_id": BUYER, "tickets": 1});
+    let answer = shop
+        .post_booking(&shop.base, BUYER, None, None, &body)
+        .await;
+    assert_eq!(answer.status(), 201);
+    shop.app.finish().await;
+}
+
+/// Writes what the workers would.
+async fn store_held(shop: &Shop, state: &'static str) -> BookingId {
+    let now = shop.app.ctx.clock.now();
+    let id = BookingId::new(now);
+    sqlx::query(
+        "insert into booking.bookings
+             (id, event_id, account_id, tickets, state, total_minor, hold_until, created_at, updated_at)
+         values ($1, $2, $3, 1, $4, 4500, $5, $6, $6)",
+    )
+    .bind(id.0)
+    .bind(EVENT.0)
+    .bind(BUYER.0)
+    .bind(state)
+    .bind(now + TimeDelta::seconds(600))
+    .bind(now)
+    .execute(&shop.app.ctx.db)
+    .await
+    .unwrap();
+    sqlx::query(
+        "insert into payment.payments
+             (booking_id, amount_minor, state, intent_id, client_secret, checked_at, created_at, updated_at)
+         values ($1, 4500, 'pending', 'pi_1', 'pi_1_secret', $2, $2, $2)",
+    )
+    .bind(id.0)
+    .bind(now)
+    .execute(&shop.app.ctx.db)
+    .await
+    .unwrap();
+    id
+}
+
+#[tokio::test]
+async fn only_the_owner_sees_how_to_pay() {
+    let shop = Shop::open().await;
+    let id = store_held(&shop, "held").await;
+    let path = format!("/api/bookings/{id}");
+    let own = booking(shop.get(&path, Some(BUYER)).await).await;
+    assert_eq!(own["payment"]["client_secret"], "pi_1_secret");
+    assert_eq!(own["payment"]["publishable_key"], "pk_test_1");
+    let staff = booking(shop.get(&path, Some(STAFF)).await).await;
+    assert_eq!(staff["payment"]["client_secret"], Value::Null);
+    assert_eq!(
+        problem(shop.get(&path, Some(OTHER)).await).await,
+        "forbidden"
+    );
+    assert_eq!(problem(shop.get(&path, None).await).await, "signed-out");
+    let others = shop.get("/api/bookings/user/7", Some(OTHER)).await;
+    assert_eq!(problem(others).await, "forbidden");
+    let unknown = format!("/api/bookings/{}", BookingId::new(shop.app.ctx.clock.now()));
+    assert_eq!(
+        problem(shop.get(&unknown, Some(BUYER)).await).await,
+        "not-found"
+    );
+    shop.app.finish().await;
+}
+
+#[tokio::test]
+async fn a_cancellation_says_what_the_worker_says() {
+    let answers = [
+        (Some(Outcome::Cancelled), 200),
+        (Some(Outcome::Refused(BookingState::Expired)), 409),
+        (None, 202),
+    ];
+    for (outcome, status) in answers {
+        let shop = Shop::open().await;
+        shop.worker(held, outcome).await;
+        let id = store_held(&shop, "held").await;
+        assert_eq!(problem(shop.cancel(OTHER, id).await).await, "forbidden");
+        assert_eq!(shop.cancel(BUYER, id).await.status(), status);
+        shop.app.finish().await;
+    }
+}
+
+#[tokio::test]
+async fn an_ended_booking_is_not_asked_about_again() {
+    let shop = Shop::open().await;
+    let cancelled = store_held(&shop, "cancelled").await;
+    let answer = shop.cancel(BUYER, cancelled).await;
+    assert_eq!(
+        answer.json::<Value>().await.unwrap(),
+        json!({"message": "success"})
+    );
+    shop.app.finish().await;
+}
+
+#[tokio::test]
+async fn a_change_of_the_sale_acts_on_every_node_within_two_seconds() {
+    let shop = Shop::open().await;
+    let node = shop.another_node().await;
+    let pass = shop.pass(EVENT, BUYER, 600);
+    let status = async |base: &str| {
+        shop.book_at(base, BUYER, Some(&pass), 1, None)
+            .await
+            .status()
+            .as_u16()
+    };
+    assert_eq!(
+        status(&node.base).await,
+        503,
+        "no queue takes it, but the sale is open"
+    );
+    shop.add_sale(EVENT, |sale| {
+        sale.version = 2;
+        sale.closed = true;
+        sale.rate_per_minute = 1;
+    })
+    .await;
+    platform::testing::eventually(Duration::from_secs(2), async || {
+        status(&node.base).await == 409 && status(&shop.base).await == 409
+    })
+    .await;
+    node.stop().await;
+    shop.app.finish().await;
+}

@@ -1,0 +1,11 @@
+//! Admission against real servers.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test fails by panicking, in its helpers too"
+)]
+
+mod bookings;
+mod line;
+mod passes;
+mod release;
+mod shop;

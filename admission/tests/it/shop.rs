@@ -1,0 +1,387 @@
+//! Admission over HTTP, with a booking worker that does what the test says.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use domain::account::Role;
+use domain::booking::{BookedSeat, BookingFacts, RejectReason};
+use domain::message::{BookingOutcome, CancelBooking, Message, Outcome, PlaceHold, SaleChanged};
+use domain::queue::Snapshot;
+use domain::sale::SaleSettings;
+use domain::token::{
+    ACCESS_AUDIENCE, AccessClaims, ISSUER, PassClaims, QueueClaims, sale_audience,
+};
+use domain::{AccountId, BookingId, Currency, EventId, Money, Place, SeatId};
+use platform::amqp::{self, Delivery, Exchange, Handler, QueueSpec, Settings, Verdict};
+use platform::redis::AsyncCommands;
+use platform::service::{Context, Running};
+use platform::testing::{TestApp, eventually};
+use platform::topology;
+use reqwest::{Client, Response};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::line::{EVENT, sale};
+
+pub(crate) const BUYER: AccountId = AccountId(7);
+pub(crate) const OTHER: AccountId = AccountId(8);
+pub(crate) const STAFF: AccountId = AccountId(9);
+
+const SOON: Duration = Duration::from_secs(10);
+
+pub(crate) struct Shop {
+    pub(crate) app: TestApp,
+    pub(crate) base: String,
+    client: Client,
+    waiting_room: waiting_room::Line,
+}
+
+/// A second node of the same installation.
+pub(crate) struct Node {
+    pub(crate) base: String,
+    running: Running,
+}
+
+impl Node {
+    pub(crate) async fn stop(self) {
+        self.running.stop().await.unwrap();
+    }
+}
+
+fn config() -> admission::Config {
+    admission::Config {
+        stripe_publishable_key: Some("pk_test_1".to_owned()),
+        outcome_wait_ms: 500,
+        ..admission::Config::default()
+    }
+}
+
+async fn launch(ctx: &Context) -> (String, Running) {
+    let routes = admission::start(ctx.clone(), config()).await.unwrap();
+    let running = platform::service::serve(ctx, routes).await.unwrap();
+    (format!("http://{}", running.public_addr), running)
+}
+
+impl Shop {
+    /// A shop with one open sale, [`EVENT`].
+    pub(crate) async fn open() -> Self {
+        let app = TestApp::start_with(domain::clock::SystemClock::shared(), |config| {
+            config.limits_scale = 100.0;
+        })
+        .await;
+        let queue = topology::admission_sales();
+        app.ctx.broker.declare(&queue).await.unwrap();
+        let (base, _) = launch(&app.ctx).await;
+        let waiting_room =
+            waiting_room::Line::new(app.ctx.redis.clone(), &app.ctx.config.namespace);
+        let shop = Self {
+            base,
+            client: Client::new(),
+            waiting_room,
+            app,
+        };
+        shop.add_sale(EVENT, |_| ()).await;
+        shop
+    }
+
+    pub(crate) async fn another_node(&self) -> Node {
+        let (base, running) = launch(&self.app.another_node().await).await;
+        Node { base, running }
+    }
+
+    /// Box-office says that there is a sale; returns when every node acts on it.
+    pub(crate) async fn add_sale(&self, event_id: EventId, change: impl FnOnce(&mut SaleSettings)) {
+        let opens_at = self.app.ctx.clock.now() - TimeDelta::seconds(60);
+        let mut sale = SaleSettings {
+            event_id,
+            opens_at,
+            ..sale()
+        };
+        change(&mut sale);
+        let message = SaleChanged { sale };
+        let broker = &self.app.ctx.broker;
+        let published = broker
+            .publish(
+                Exchange::Events,
+                SaleChanged::NAME,
+                &message,
+                Uuid::new_v4(),
+            )
+            .await;
+        published.unwrap();
+        let key = self.app.ctx.sale_keys(event_id).snapshot();
+        eventually(SOON, async || {
+            let json: Option<Vec<u8>> = self.app.ctx.redis.clone().get(&key).await.unwrap();
+            json.and_then(|json| serde_json::from_slice::<Snapshot>(&json).ok())
+                .is_some_and(|written| written.rate_per_minute == message.sale.rate_per_minute)
+        })
+        .await;
+    }
+
+    pub(crate) async fn snapshot(&self) -> Snapshot {
+        let key = self.app.ctx.sale_keys(EVENT).snapshot();
+        let json: Vec<u8> = self.app.ctx.redis.clone().get(key).await.unwrap();
+        serde_json::from_slice(&json).unwrap()
+    }
+
+    /// Joins and waits to be called; the queue token.
+    pub(crate) async fn join(&self, account: AccountId) -> String {
+        let now = self.app.ctx.clock.now();
+        let place = self
+            .waiting_room
+            .join(EVENT, account, now)
+            .await
+            .unwrap()
+            .place;
+        self.waiting_room.wake(EVENT).await;
+        eventually(SOON, async || self.snapshot().await.cursor >= place).await;
+        self.queue_token(account, place.0, 600)
+    }
+
+    pub(crate) fn queue_token(&self, account: AccountId, place: i64, lasts: i64) -> String {
+        let now = self.app.ctx.clock.now().timestamp();
+        self.app.ctx.keys.sign_queue(&QueueClaims {
+            iss: ISSUER.to_owned(),
+            aud: sale_audience(EVENT),
+            sub: account.to_string(),
+            place: Place(place),
+            iat: now,
+            nbf: now - 100,
+            exp: now + lasts,
+        })
+    }
+
+    pub(crate) fn pass(&self, event_id: EventId, account: AccountId, lasts: i64) -> String {
+        let now = self.app.ctx.clock.now().timestamp();
+        self.app.ctx.keys.sign_pass(&PassClaims {
+            iss: ISSUER.to_owned(),
+            aud: sale_audience(event_id),
+            sub: account.to_string(),
+            jti: Uuid::new_v4().to_string(),
+            place: Place(1),
+            iat: now,
+            nbf: now - 100,
+            exp: now + lasts,
+        })
+    }
+
+    fn access(&self, account: AccountId) -> String {
+        let now = self.app.ctx.clock.now().timestamp();
+        let role = if account == STAFF {
+            Role::Operator
+        } else {
+            Role::Customer
+        };
+        self.app.ctx.keys.sign_access(&AccessClaims {
+            iss: ISSUER.to_owned(),
+            aud: ACCESS_AUDIENCE.to_owned(),
+            sub: account.to_string(),
+            roles: vec![role],
+            iat: now,
+            nbf: now,
+            exp: now + 600,
+        })
+    }
+
+    pub(crate) async fn get(&self, path: &str, account: Option<AccountId>) -> Response {
+        let mut request = self.client.get(format!("{}{path}", self.base));
+        if let Some(account) = account {
+            request = request.bearer_auth(self.access(account));
+        }
+        request.send().await.unwrap()
+    }
+
+    pub(crate) async fn delete(&self, path: &str, pass: &str) -> Response {
+        let request = self.client.delete(format!("{}{path}", self.base));
+        request.header("onsale-pass", pass).send().await.unwrap()
+    }
+
+    pub(crate) async fn claim(
+        &self,
+        event_id: EventId,
+        account: AccountId,
+        token: Option<&str>,
+    ) -> Response {
+        let url = format!("{}/api/events/{event_id}/pass", self.base);
+        let mut request = self.client.post(url).bearer_auth(self.access(account));
+        if let Some(token) = token {
+            request = request.header("onsale-queue-token", token);
+        }
+        request.send().await.unwrap()
+    }
+
+    /// A booking request with any body.
+    pub(crate) async fn post_booking(
+        &self,
+        base: &str,
+        account: AccountId,
+        pass: Option<&str>,
+        key: Option<&str>,
+        body: &Value,
+    ) -> Response {
+        let url = format!("{base}/api/bookings");
+        let mut request = self
+            .client
+            .post(url)
+            .bearer_auth(self.access(account))
+            .json(body);
+        if let Some(pass) = pass {
+            request = request.header("onsale-pass", pass);
+        }
+        if let Some(key) = key {
+            request = request.header("idempotency-key", key);
+        }
+        request.send().await.unwrap()
+    }
+
+    pub(crate) async fn book_at(
+        &self,
+        base: &str,
+        account: AccountId,
+        pass: Option<&str>,
+        tickets: u32,
+        key: Option<&str>,
+    ) -> Response {
+        let body = json!({"event_id": EVENT, "user_id": account, "tickets": tickets});
+        self.post_booking(base, account, pass, key, &body).await
+    }
+
+    pub(crate) async fn cancel(&self, account: AccountId, id: BookingId) -> Response {
+        let url = format!("{}/api/bookings/{id}/cancel", self.base);
+        self.client
+            .put(url)
+            .bearer_auth(self.access(account))
+            .send()
+            .await
+            .unwrap()
+    }
+
+    /// Starts a booking worker that answers every hold with what `decide` says.
+    pub(crate) async fn worker(
+        &self,
+        decide: impl Fn(&PlaceHold) -> Option<Outcome> + Send + Sync + 'static,
+        cancel: Option<Outcome>,
+    ) -> Arc<Mutex<Vec<PlaceHold>>> {
+        let partition = u16::try_from(EVENT.0).unwrap() % topology::BOOKING_PARTITIONS;
+        self.worker_on(topology::booking_requests(partition), decide, cancel)
+            .await
+    }
+
+    /// The same, on a queue of the test's own.
+    pub(crate) async fn worker_on(
+        &self,
+        queue: QueueSpec,
+        decide: impl Fn(&PlaceHold) -> Option<Outcome> + Send + Sync + 'static,
+        cancel: Option<Outcome>,
+    ) -> Arc<Mutex<Vec<PlaceHold>>> {
+        let ctx = self.app.ctx.clone();
+        ctx.broker.declare(&queue).await.unwrap();
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let worker = Worker {
+            ctx: ctx.clone(),
+            decide: Box::new(decide),
+            cancel,
+            seen: seen.clone(),
+        };
+        self.app.ctx.spawn("worker", async move {
+            let (broker, stop) = (ctx.broker.clone(), ctx.shutdown.soft().clone());
+            amqp::consume(&broker, &stop, &queue, Settings::default(), worker).await
+        });
+        seen
+    }
+}
+
+/// What a worker answers a hold with.
+type Decide = dyn Fn(&PlaceHold) -> Option<Outcome> + Send + Sync;
+
+struct Worker {
+    ctx: Context,
+    decide: Box<Decide>,
+    cancel: Option<Outcome>,
+    seen: Arc<Mutex<Vec<PlaceHold>>>,
+}
+
+impl Handler for Worker {
+    async fn handle(&self, delivery: Delivery) -> Verdict {
+        let (booking_id, reply_to, outcome) = if delivery.name == CancelBooking::NAME {
+            let cancel: CancelBooking = delivery.parse().unwrap();
+            (cancel.booking_id, cancel.reply_to, self.cancel.clone())
+        } else {
+            let hold: PlaceHold = delivery.parse().unwrap();
+            let outcome = (self.decide)(&hold);
+            self.seen.lock().unwrap().push(hold.clone());
+            (hold.booking_id, hold.reply_to, outcome)
+        };
+        if let Some(outcome) = outcome {
+            let message = BookingOutcome {
+                booking_id,
+                outcome,
+            };
+            let id = Uuid::new_v4();
+            self.ctx
+                .broker
+                .publish(Exchange::Outcomes, &reply_to, &message, id)
+                .await
+                .unwrap();
+        }
+        Verdict::Ack
+    }
+}
+
+/// Holds one seat.
+pub(crate) fn held(hold: &PlaceHold) -> Option<Outcome> {
+    Some(Outcome::Held(BookingFacts {
+        booking_id: hold.booking_id,
+        event_id: hold.event_id,
+        account_id: hold.account_id,
+        seats: vec![BookedSeat {
+            id: SeatId(311),
+            section: "Stalls".to_owned(),
+            row: Some("C".to_owned()),
+            number: Some(14),
+        }],
+        total: Money::new(4_500, Currency::EUR),
+        hold_until: hold.accepted_at + TimeDelta::seconds(600),
+        created_at: hold.accepted_at,
+    }))
+}
+
+pub(crate) fn sold_out(_: &PlaceHold) -> Option<Outcome> {
+    Some(Outcome::Rejected(RejectReason::SoldOut))
+}
+
+/// The name of a problem.
+pub(crate) async fn problem(response: Response) -> String {
+    assert_eq!(
+        response.headers()["content-type"],
+        "application/problem+json"
+    );
+    let body: Value = response.json().await.unwrap();
+    body["type"]
+        .as_str()
+        .unwrap()
+        .rsplit('/')
+        .next()
+        .unwrap()
+        .to_owned()
+}
+
+/// The token with one letter of its claims changed.
+pub(crate) fn altered(token: &str) -> String {
+    let mut parts: Vec<String> = token.split('.').map(str::to_owned).collect();
+    let last = if parts[1].pop() == Some('A') {
+        'B'
+    } else {
+        'A'
+    };
+    parts[1].push(last);
+    parts.join(".")
+}
+
+/// The token with `alg: none` and without a signature.
+pub(crate) fn unsigned(token: &str) -> String {
+    // {"alg":"none","typ":"queue+jwt"}
+    let header = "eyJhbGciOiJub25lIiwidHlwIjoicXVldWUrand0In0";
+    format!("{header}.{}.", token.split('.').nth(1).unwrap())
+}

@@ -1,0 +1,85 @@
+//! held → expired or cancelled, confirmed → cancelled: the seats are on sale again.
+
+use chrono::{DateTime, Utc};
+use domain::BookingId;
+use domain::booking::BookingState;
+use domain::message::{BookingCancelled, BookingExpired};
+use platform::outbox::{self, Entry};
+use sqlx::PgConnection;
+
+use crate::OWNER;
+use crate::confirm::News;
+use crate::store::accounts::Tally;
+use crate::store::bookings::Ended;
+use crate::store::{accounts, bookings, seats, tickets};
+
+/// No payment can come for these bookings: a held one expires, or is cancelled if the buyer gave
+/// it up; a confirmed one is cancelled.
+pub(crate) async fn end_unpayable(
+    conn: &mut PgConnection,
+    ids: &[BookingId],
+    now: DateTime<Utc>,
+) -> Result<Vec<News>, sqlx::Error> {
+    end(
+        conn,
+        ids,
+        &[BookingState::Held, BookingState::Confirmed],
+        now,
+    )
+    .await?;
+    let standings = bookings::standings(conn, ids).await?;
+    let news = |id| {
+        if standings.contains_key(id) {
+            News::Taken
+        } else {
+            News::TooEarly
+        }
+    };
+    Ok(ids.iter().map(news).collect())
+}
+
+/// Cancels a confirmed booking at once. `false` when it is not confirmed.
+pub(crate) async fn cancel_confirmed(
+    conn: &mut PgConnection,
+    id: BookingId,
+    now: DateTime<Utc>,
+) -> Result<bool, sqlx::Error> {
+    let ended = end(conn, &[id], &[BookingState::Confirmed], now).await?;
+    Ok(ended > 0)
+}
+
+async fn end(
+    conn: &mut PgConnection,
+    ids: &[BookingId],
+    from: &[BookingState],
+    now: DateTime<Utc>,
+) -> Result<usize, sqlx::Error> {
+    let ended = bookings::end(conn, ids, from, now).await?;
+    if ended.is_empty() {
+        return Ok(0);
+    }
+    let mut tally = Tally::new();
+    for Ended { facts, .. } in &ended {
+        *tally.entry((facts.event_id, facts.account_id)).or_default() +=
+            crate::count(facts.seats.len());
+    }
+    accounts::subtract(conn, &tally).await?;
+    let ids: Vec<_> = ended.iter().map(|ended| ended.facts.booking_id).collect();
+    tickets::cancel(conn, &ids).await?;
+    let entries = ended.iter().map(news_of).collect::<Result<_, _>>()?;
+    outbox::put_all(conn, OWNER, entries).await?;
+    seats::free(conn, &ids).await?;
+    Ok(ended.len())
+}
+
+fn news_of(ended: &Ended) -> Result<Entry, sqlx::Error> {
+    let booking = ended.facts.clone();
+    if ended.is == BookingState::Expired {
+        return Entry::new(&BookingExpired { booking });
+    }
+    let was_confirmed = ended.was == BookingState::Confirmed;
+    Entry::new(&BookingCancelled {
+        booking,
+        was_confirmed,
+    })
+}

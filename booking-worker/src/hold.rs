@@ -1,0 +1,244 @@
+//! requested → held, or rejected: a batch of requests in one transaction.
+//!
+//! Everything is read without locks, decided in memory, and written with guards: a seat must still
+//! be free, an account within its limit, a booking undecided. A guard that misses means that
+//! somebody else moved: then nothing is written, and the batch is decided anew. In normal running
+//! nobody else does, because each partition has one worker.
+
+mod decide;
+
+use std::collections::{HashMap, HashSet};
+
+use chrono::{DateTime, Utc};
+use domain::BookingId;
+use domain::booking::{BookingFacts, BookingState};
+use domain::limits::MAX_SEATS_PER_EVENT;
+use domain::message::{HoldPlaced, Outcome, PlaceHold};
+use platform::outbox;
+use platform::pg::run_tx;
+use sqlx::{PgConnection, PgPool};
+
+use crate::OWNER;
+use crate::confirm::confirm_free;
+use crate::error::WorkError;
+use crate::metrics;
+use crate::store::accounts::Tally;
+use crate::store::bookings::{Decided, Standing};
+use crate::store::{accounts, bookings, market, seats};
+
+pub(crate) use decide::{Decision, Market, NamedSeat, Section, Terms};
+use decide::{ReadMore, forecast};
+
+/// How often a batch is decided anew because somebody else moved.
+const MAX_ROUNDS: u32 = 5;
+
+/// A request to hold seats.
+#[derive(Debug, Clone)]
+pub(crate) struct Request {
+    /// What is asked for.
+    pub(crate) command: PlaceHold,
+    /// Whether news of its event may still be on its way, so that it is not rejected for naming an
+    /// unknown one.
+    pub(crate) may_wait: bool,
+}
+
+/// What a request came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// It is decided.
+    Decided(Outcome),
+    /// Its event or sale is not known yet.
+    Wait,
+}
+
+struct Placed {
+    answers: Vec<Answer>,
+    /// What was not decided before.
+    decided: Vec<Outcome>,
+}
+
+/// Decides requests, and commits. A request decided earlier gets its outcome again.
+pub(crate) async fn place_holds(
+    pool: &PgPool,
+    requests: &[Request],
+    now: DateTime<Utc>,
+) -> Result<Vec<Answer>, WorkError> {
+    let mut round = 1;
+    loop {
+        let placed = run_tx(pool, "place_holds", |tx| Box::pin(place(tx, requests, now)));
+        match placed.await {
+            Err(WorkError::Moved) if round < MAX_ROUNDS => round += 1,
+            Err(error) => return Err(error),
+            Ok(Placed { answers, decided }) => {
+                outbox::wake(OWNER);
+                decided.iter().for_each(metrics::request_decided);
+                return Ok(answers);
+            }
+        }
+    }
+}
+
+async fn place(
+    conn: &mut PgConnection,
+    requests: &[Request],
+    now: DateTime<Utc>,
+) -> Result<Placed, WorkError> {
+    let ids: Vec<_> = requests
+        .iter()
+        .map(|request| request.command.booking_id)
+        .collect();
+    let mut outcomes: HashMap<BookingId, Outcome> = bookings::standings(conn, &ids)
+        .await?
+        .into_iter()
+        .map(|(id, standing)| (id, outcome_of(standing)))
+        .collect();
+    let mut seen = HashSet::new();
+    let undecided: Vec<_> = requests
+        .iter()
+        .filter(|request| {
+            let id = request.command.booking_id;
+            !outcomes.contains_key(&id) && seen.insert(id)
+        })
+        .collect();
+    let new = decide_and_write(conn, &undecided, now).await?;
+    let decided = new.iter().map(|(_, outcome)| outcome.clone()).collect();
+    outcomes.extend(new);
+    let answer = |request: &Request| match outcomes.get(&request.command.booking_id) {
+        Some(outcome) => Answer::Decided(outcome.clone()),
+        None => Answer::Wait,
+    };
+    Ok(Placed {
+        answers: requests.iter().map(answer).collect(),
+        decided,
+    })
+}
+
+/// What a request for a booking that is decided is told.
+fn outcome_of(standing: Standing) -> Outcome {
+    match standing {
+        Standing::Held { facts, .. } => Outcome::Held(facts),
+        Standing::Confirmed(facts) => Outcome::Confirmed(facts),
+        Standing::Rejected(reason) => Outcome::Rejected(reason),
+        Standing::Expired => Outcome::Refused(BookingState::Expired),
+        Standing::Cancelled => Outcome::Cancelled,
+    }
+}
+
+async fn decide_and_write(
+    conn: &mut PgConnection,
+    undecided: &[&Request],
+    now: DateTime<Utc>,
+) -> Result<Vec<(BookingId, Outcome)>, WorkError> {
+    if undecided.is_empty() {
+        return Ok(Vec::new());
+    }
+    let commands: Vec<_> = undecided.iter().map(|request| &request.command).collect();
+    let market = market::read(conn, &commands, now).await?;
+    let ready: Vec<_> = undecided
+        .iter()
+        .filter(|request| !request.may_wait || market.terms.contains_key(&request.command.event_id))
+        .map(|request| &request.command)
+        .collect();
+    let decisions = decide(conn, &market, &ready, now).await?;
+    let decided: Vec<_> = ready
+        .iter()
+        .zip(&decisions)
+        .map(|(request, decision)| Decided { request, decision })
+        .collect();
+    write(conn, &decided, now).await
+}
+
+/// Decides `requests` in order, reading as many free seats as that takes.
+async fn decide(
+    conn: &mut PgConnection,
+    market: &Market,
+    requests: &[&PlaceHold],
+    now: DateTime<Utc>,
+) -> Result<Vec<Decision>, WorkError> {
+    const FIRST_WINDOW: u32 = 512;
+    let mut demand = forecast(market, requests);
+    loop {
+        let mut market = market.clone();
+        market::read_free_seats(conn, &mut market, &demand).await?;
+        let decisions: Result<Vec<_>, _> = requests
+            .iter()
+            .map(|request| market.decide(request, now))
+            .collect();
+        match decisions {
+            Ok(decisions) => return Ok(decisions),
+            Err(ReadMore(section)) => {
+                let window = demand.entry(section).or_default();
+                // One more than there can be: when fewer come, these are all.
+                *window = window
+                    .saturating_mul(8)
+                    .clamp(FIRST_WINDOW, MAX_SEATS_PER_EVENT + 1);
+            }
+        }
+    }
+}
+
+/// Writes decisions down. [`WorkError::Moved`] when somebody else got in between.
+async fn write(
+    conn: &mut PgConnection,
+    decided: &[Decided<'_>],
+    now: DateTime<Utc>,
+) -> Result<Vec<(BookingId, Outcome)>, WorkError> {
+    let mut tally = Tally::new();
+    let mut taken = Vec::new();
+    let mut held = Vec::new();
+    for Decided { request, decision } in decided {
+        let Decision::Hold {
+            seats,
+            total,
+            hold_until,
+        } = decision
+        else {
+            continue;
+        };
+        let owner = (request.event_id, request.account_id);
+        *tally.entry(owner).or_default() += crate::count(seats.len());
+        taken.extend(seats.iter().map(|seat| (seat.id, request.booking_id)));
+        held.push(BookingFacts {
+            booking_id: request.booking_id,
+            event_id: request.event_id,
+            account_id: request.account_id,
+            seats: seats.clone(),
+            total: *total,
+            hold_until: *hold_until,
+            created_at: request.accepted_at,
+        });
+    }
+    let (free, due): (Vec<_>, Vec<_>) = held.into_iter().partition(|held| held.total.is_zero());
+    let entries = due.iter().map(|booking| {
+        outbox::Entry::new(&HoldPlaced {
+            booking: booking.clone(),
+        })
+    });
+    let entries = entries.collect::<Result<_, _>>()?;
+
+    let guarded =
+        accounts::add(conn, &tally).await? && bookings::insert(conn, decided, now).await?;
+    if !guarded {
+        return Err(WorkError::Moved);
+    }
+    outbox::put_all(conn, OWNER, entries).await?;
+    if !seats::hold(conn, &taken).await? {
+        return Err(WorkError::Moved);
+    }
+    let free_ids: Vec<_> = free.iter().map(|booking| booking.booking_id).collect();
+    confirm_free(conn, &free_ids, now).await?;
+
+    let rejected = decided
+        .iter()
+        .filter_map(|Decided { request, decision }| match decision {
+            Decision::Reject(reason) => Some((request.booking_id, Outcome::Rejected(*reason))),
+            Decision::Hold { .. } => None,
+        });
+    let due = due
+        .into_iter()
+        .map(|booking| (booking.booking_id, Outcome::Held(booking)));
+    let free = free
+        .into_iter()
+        .map(|booking| (booking.booking_id, Outcome::Confirmed(booking)));
+    Ok(rejected.chain(due).chain(free).collect())
+}

@@ -1,0 +1,518 @@
+//! What a batch of requests comes to, decided in memory and in order from what was read of the
+//! stock. Writing it down checks that nothing has moved since.
+
+use std::collections::HashMap;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use domain::booking::{BookedSeat, RejectReason, Wish};
+use domain::limits::MAX_TICKETS_PER_BOOKING;
+use domain::message::PlaceHold;
+use domain::{AccountId, EventId, Money, SeatId, SectionId};
+
+use crate::choose::{FreeSeat, choose};
+
+/// What one batch may draw on.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Market {
+    /// The events that are known.
+    pub(crate) terms: HashMap<EventId, Terms>,
+    /// The sections on offer in each event, in the order they are tried.
+    pub(crate) sections: HashMap<EventId, Vec<Section>>,
+    /// How many live tickets an account has.
+    pub(crate) owned: HashMap<(EventId, AccountId), u32>,
+    /// The seats that are asked for by their id, and exist.
+    pub(crate) named: HashMap<SeatId, NamedSeat>,
+}
+
+/// On what terms an event is sold.
+#[derive(Debug, Clone)]
+pub(crate) struct Terms {
+    /// Whether bookings are taken now.
+    pub(crate) is_bookable: bool,
+    /// How many live tickets an account may have.
+    pub(crate) limit: u32,
+    /// How long seats are held.
+    pub(crate) hold: TimeDelta,
+}
+
+/// A section as far as it was read.
+#[derive(Debug, Clone)]
+pub(crate) struct Section {
+    /// Its id.
+    pub(crate) id: SectionId,
+    /// Its name.
+    pub(crate) name: String,
+    /// Whether seats have rows and numbers.
+    pub(crate) numbered: bool,
+    /// What a seat costs.
+    pub(crate) price: Money,
+    /// How many seats are free.
+    pub(crate) available: u32,
+    /// The foremost free seats, in order of rank.
+    pub(crate) free: Vec<FreeSeat>,
+    /// Whether `free` has them all.
+    pub(crate) is_complete: bool,
+}
+
+/// A seat asked for by its id.
+#[derive(Debug, Clone)]
+pub(crate) struct NamedSeat {
+    /// Where it is.
+    pub(crate) section_id: SectionId,
+    /// The seat.
+    pub(crate) seat: FreeSeat,
+    /// Whether it was free when read.
+    pub(crate) is_free: bool,
+}
+
+/// What a request comes to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Decision {
+    /// These seats are set aside.
+    Hold {
+        /// The seats.
+        seats: Vec<BookedSeat>,
+        /// What is due.
+        total: Money,
+        /// Until when.
+        hold_until: DateTime<Utc>,
+    },
+    /// No seats are given.
+    Reject(RejectReason),
+}
+
+/// More of this section's free seats must be read to decide.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ReadMore(pub(crate) SectionId);
+
+/// Why a request is given no seats, yet or at all.
+enum Refusal {
+    Reject(RejectReason),
+    ReadMore(SectionId),
+}
+
+impl From<RejectReason> for Refusal {
+    fn from(reason: RejectReason) -> Self {
+        Self::Reject(reason)
+    }
+}
+
+impl Market {
+    /// Decides one request, and takes what it is given off the market.
+    ///
+    /// # Errors
+    /// [`ReadMore`] leaves the market as it was.
+    pub(crate) fn decide(
+        &mut self,
+        request: &PlaceHold,
+        now: DateTime<Utc>,
+    ) -> Result<Decision, ReadMore> {
+        match self.try_hold(request, now) {
+            Ok(decision) => Ok(decision),
+            Err(Refusal::Reject(reason)) => Ok(Decision::Reject(reason)),
+            Err(Refusal::ReadMore(section)) => Err(ReadMore(section)),
+        }
+    }
+
+    fn try_hold(&mut self, request: &PlaceHold, now: DateTime<Utc>) -> Result<Decision, Refusal> {
+        let event_id = request.event_id;
+        let terms = self
+            .terms
+            .get(&event_id)
+            .ok_or(RejectReason::UnknownEvent)?;
+        if !terms.is_bookable {
+            return Err(RejectReason::SaleClosed.into());
+        }
+        let hold_until = now + terms.hold;
+        let tickets = request.wish.tickets();
+        let owner = (event_id, request.account_id);
+        let owned = self
+            .owned
+            .get(&owner)
+            .copied()
+            .unwrap_or(0)
+            .saturating_add(tickets);
+        if tickets > MAX_TICKETS_PER_BOOKING || owned > terms.limit {
+            return Err(RejectReason::LimitReached.into());
+        }
+        let (seats, total) = match &request.wish {
+            Wish::Best { section_id, .. } => self.take_best(event_id, tickets, *section_id)?,
+            Wish::Seats(ids) => self.take_named(event_id, ids)?,
+        };
+        self.owned.insert(owner, owned);
+        for seat in &seats {
+            if let Some(named) = self.named.get_mut(&seat.id) {
+                named.is_free = false;
+            }
+        }
+        Ok(Decision::Hold {
+            seats,
+            total,
+            hold_until,
+        })
+    }
+
+    /// The best seats of the first section that has enough.
+    fn take_best(
+        &mut self,
+        event_id: EventId,
+        tickets: u32,
+        only: Option<SectionId>,
+    ) -> Result<(Vec<BookedSeat>, Money), Refusal> {
+        let sections = self
+            .sections
+            .get_mut(&event_id)
+            .map_or(&mut [][..], Vec::as_mut_slice);
+        if only.is_some_and(|id| sections.iter().all(|section| section.id != id)) {
+            return Err(RejectReason::UnknownEvent.into());
+        }
+        let mut left = 0;
+        for section in sections
+            .iter_mut()
+            .filter(|section| only.is_none_or(|id| section.id == id))
+        {
+            if let Some(seats) = section.take_best(tickets)? {
+                let total = section
+                    .price
+                    .times(tickets)
+                    .expect("price and count are bounded");
+                return Ok((seats, total));
+            }
+            left += section.available;
+        }
+        Err(if left < tickets {
+            RejectReason::SoldOut
+        } else {
+            RejectReason::NotAdjacent
+        }
+        .into())
+    }
+
+    /// Exactly these seats, or none.
+    fn take_named(
+        &mut self,
+        event_id: EventId,
+        ids: &[SeatId],
+    ) -> Result<(Vec<BookedSeat>, Money), Refusal> {
+        let sections = self
+            .sections
+            .get_mut(&event_id)
+            .map_or(&mut [][..], Vec::as_mut_slice);
+        let mut places = Vec::with_capacity(ids.len());
+        for id in ids {
+            let named = self.named.get(id).ok_or(RejectReason::UnknownEvent)?;
+            let section = sections
+                .iter()
+                .position(|section| section.id == named.section_id);
+            places.push((section.ok_or(RejectReason::UnknownEvent)?, named));
+        }
+        places.sort_by_key(|(section, named)| (*section, named.seat.rank));
+        let is_repeated = places
+            .windows(2)
+            .any(|pair| pair[0].1.seat.id == pair[1].1.seat.id);
+        if is_repeated || places.iter().any(|(_, named)| !named.is_free) {
+            return Err(RejectReason::SeatTaken.into());
+        }
+        let prices: Vec<_> = places
+            .iter()
+            .map(|(section, _)| sections[*section].price)
+            .collect();
+        let total = sum(&prices).ok_or(RejectReason::NotAdjacent)?;
+        let mut seats = Vec::with_capacity(places.len());
+        for (section, named) in places {
+            seats.push(sections[section].booked(&named.seat));
+            sections[section].remove(named.seat.id);
+        }
+        Ok((seats, total))
+    }
+}
+
+impl Section {
+    /// The best seats, taken; `None` when too few are free.
+    fn take_best(&mut self, tickets: u32) -> Result<Option<Vec<BookedSeat>>, Refusal> {
+        if self.available < tickets {
+            return Ok(None);
+        }
+        let wanted = usize::try_from(tickets).expect("bounded by the tickets of a booking");
+        let choice = choose(&self.free, wanted);
+        if !self.is_complete && choice.as_ref().is_none_or(|choice| !choice.together) {
+            return Err(Refusal::ReadMore(self.id));
+        }
+        let Some(choice) = choice else {
+            // The counter was read before somebody else took seats.
+            self.available = u32::try_from(self.free.len()).unwrap_or(u32::MAX);
+            return Ok(None);
+        };
+        self.available -= tickets;
+        let taken: Vec<_> = self.free.drain(choice.range).collect();
+        Ok(Some(taken.iter().map(|seat| self.booked(seat)).collect()))
+    }
+
+    fn remove(&mut self, id: SeatId) {
+        self.available = self.available.saturating_sub(1);
+        self.free.retain(|seat| seat.id != id);
+    }
+
+    fn booked(&self, seat: &FreeSeat) -> BookedSeat {
+        let (row, number) = (seat.row.clone(), seat.number);
+        BookedSeat {
+            id: seat.id,
+            section: self.name.clone(),
+            row,
+            number,
+        }
+    }
+}
+
+/// The sum of prices; `None` when they are of several currencies, or there are none.
+fn sum(prices: &[Money]) -> Option<Money> {
+    let (first, rest) = prices.split_first()?;
+    rest.iter().try_fold(*first, |total, price| {
+        let amount_minor = total.amount_minor.checked_add(price.amount_minor)?;
+        (total.currency == price.currency).then_some(Money {
+            amount_minor,
+            ..total
+        })
+    })
+}
+
+/// How many free seats of each section to read for `requests`: what they would take if every seat
+/// named were free, and for numbered sections more, so that there are neighbours to choose from.
+pub(crate) fn forecast(market: &Market, requests: &[&PlaceHold]) -> HashMap<SectionId, u32> {
+    let mut demand: HashMap<SectionId, u32> = HashMap::new();
+    for request in requests {
+        let sections = market
+            .sections
+            .get(&request.event_id)
+            .map_or(&[][..], Vec::as_slice);
+        match &request.wish {
+            Wish::Seats(ids) => {
+                let named = ids.iter().filter_map(|id| market.named.get(id));
+                named.for_each(|named| *demand.entry(named.section_id).or_default() += 1);
+            }
+            Wish::Best {
+                tickets,
+                section_id,
+            } => {
+                let fits = |section: &&Section| {
+                    let spoken_for = demand.get(&section.id).copied().unwrap_or(0);
+                    section_id.is_none_or(|id| section.id == id)
+                        && section.available >= spoken_for.saturating_add(*tickets)
+                };
+                if let Some(section) = sections.iter().find(fits) {
+                    *demand.entry(section.id).or_default() += *tickets;
+                }
+            }
+        }
+    }
+    for section in market
+        .sections
+        .values()
+        .flatten()
+        .filter(|section| section.numbered)
+    {
+        demand
+            .entry(section.id)
+            .and_modify(|seats| *seats = seats.saturating_mul(2) + MARGIN);
+    }
+    demand
+}
+
+/// Seats read beyond twice the demand.
+const MARGIN: u32 = 64;
+
+#[cfg(test)]
+mod tests {
+    use domain::{BookingId, Currency};
+    use proptest::prelude::{Strategy, any, prop_assert, prop_assert_eq, prop_oneof, proptest};
+
+    use super::*;
+
+    const EVENT: EventId = EventId(1);
+
+    fn now() -> DateTime<Utc> {
+        DateTime::from_timestamp(1_800_000_000, 0).unwrap()
+    }
+
+    fn section(id: i64, price: Money, seats: i64) -> Section {
+        let free: Vec<_> = (0..seats)
+            .map(|index| FreeSeat {
+                id: SeatId(id * 100 + index),
+                rank: i32::try_from(index).unwrap(),
+                row: Some("A".to_owned()),
+                number: Some(i32::try_from(index).unwrap() + 1),
+            })
+            .collect();
+        Section {
+            id: SectionId(id),
+            name: format!("Section {id}"),
+            numbered: true,
+            price,
+            available: u32::try_from(seats).unwrap(),
+            free,
+            is_complete: true,
+        }
+    }
+
+    fn euros(amount_minor: i64) -> Money {
+        Money::new(amount_minor, Currency::EUR)
+    }
+
+    fn market(sections: Vec<Section>, limit: u32) -> Market {
+        let named = sections.iter().flat_map(|section| {
+            section.free.iter().map(|seat| {
+                let named = NamedSeat {
+                    section_id: section.id,
+                    seat: seat.clone(),
+                    is_free: true,
+                };
+                (seat.id, named)
+            })
+        });
+        let named = named.collect();
+        let terms = Terms {
+            is_bookable: true,
+            limit,
+            hold: TimeDelta::seconds(60),
+        };
+        Market {
+            terms: [(EVENT, terms)].into(),
+            sections: [(EVENT, sections)].into(),
+            owned: HashMap::new(),
+            named,
+        }
+    }
+
+    fn request(account: i64, wish: Wish) -> PlaceHold {
+        PlaceHold {
+            booking_id: BookingId::new(now()),
+            event_id: EVENT,
+            account_id: AccountId(account),
+            wish,
+            accepted_at: now(),
+            reply_to: String::new(),
+        }
+    }
+
+    fn best(tickets: u32) -> Wish {
+        Wish::Best {
+            tickets,
+            section_id: None,
+        }
+    }
+
+    fn seats_of(decision: &Decision) -> Vec<i64> {
+        match decision {
+            Decision::Hold { seats, .. } => seats.iter().map(|seat| seat.id.0).collect(),
+            Decision::Reject(_) => Vec::new(),
+        }
+    }
+
+    #[test]
+    fn the_first_section_with_enough_seats_is_taken() {
+        let mut market = market(
+            vec![section(1, euros(900), 2), section(2, euros(500), 4)],
+            10,
+        );
+        let decision = market.decide(&request(1, best(3)), now()).unwrap();
+        assert_eq!(seats_of(&decision), [200, 201, 202]);
+        let Decision::Hold {
+            total, hold_until, ..
+        } = decision
+        else {
+            unreachable!()
+        };
+        assert_eq!(total, euros(1500));
+        assert_eq!(hold_until, now() + TimeDelta::seconds(60));
+    }
+
+    #[test]
+    fn a_request_names_its_reason_when_refused() {
+        use RejectReason::{LimitReached, NotAdjacent, SeatTaken, SoldOut, UnknownEvent};
+        let dollars = Money::new(5, Currency::try_from("usd").unwrap());
+        let mut market = market(vec![section(1, euros(5), 2), section(2, dollars, 2)], 6);
+        let elsewhere = Wish::Best {
+            tickets: 1,
+            section_id: Some(SectionId(9)),
+        };
+        let only = Wish::Best {
+            tickets: 3,
+            section_id: Some(SectionId(1)),
+        };
+        let seats = |ids: &[i64]| Wish::Seats(ids.iter().copied().map(SeatId).collect());
+        for (wish, reason) in [
+            (best(7), LimitReached),
+            (best(5), SoldOut),
+            (best(4), NotAdjacent),
+            (elsewhere, UnknownEvent),
+            (only, SoldOut),
+            (seats(&[100, 100]), SeatTaken),
+            (seats(&[100, 999]), UnknownEvent),
+            (seats(&[100, 200]), NotAdjacent),
+        ] {
+            let decision = market.decide(&request(1, wish.clone()), now());
+            assert_eq!(decision, Ok(Decision::Reject(reason)), "{wish:?}");
+        }
+        assert_eq!(
+            seats_of(&market.decide(&request(1, seats(&[101])), now()).unwrap()),
+            [101]
+        );
+        let again = market.decide(&request(2, seats(&[100, 101])), now());
+        assert_eq!(again, Ok(Decision::Reject(SeatTaken)));
+    }
+
+    #[test]
+    fn more_is_read_when_the_window_holds_no_neighbours() {
+        let mut narrow = section(1, euros(5), 4);
+        narrow.free.remove(1);
+        narrow.free.truncate(2);
+        narrow.available = 3;
+        narrow.is_complete = false;
+        let mut market = market(vec![narrow], 6);
+        assert_eq!(
+            market.decide(&request(1, best(2)), now()),
+            Err(ReadMore(SectionId(1)))
+        );
+    }
+
+    fn any_wish() -> impl Strategy<Value = Wish> {
+        let seat = (1_i64..4, 0_i64..12).prop_map(|(section, index)| SeatId(section * 100 + index));
+        prop_oneof![
+            (1_u32..5, proptest::option::of(1_i64..5)).prop_map(|(tickets, section)| {
+                Wish::Best {
+                    tickets,
+                    section_id: section.map(SectionId),
+                }
+            }),
+            proptest::collection::vec(seat, 1..4).prop_map(Wish::Seats),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn a_batch_never_gives_a_seat_twice_nor_more_than_the_limit(
+            wishes in proptest::collection::vec((1_i64..6, any_wish()), 0..40), mixed in any::<bool>(),
+        ) {
+            let other = if mixed { Money::new(7, Currency::try_from("usd").unwrap()) } else { euros(7) };
+            let sections = vec![section(1, euros(9), 10), section(2, other, 10), section(3, euros(5), 10)];
+            let mut market = market(sections, 6);
+            let mut given = Vec::new();
+            let mut owned: HashMap<i64, usize> = HashMap::new();
+            for (account, wish) in wishes {
+                let tickets = usize::try_from(wish.tickets()).unwrap();
+                let decision = market.decide(&request(account, wish), now()).unwrap();
+                let seats = seats_of(&decision);
+                prop_assert!(seats.is_empty() || seats.len() == tickets);
+                *owned.entry(account).or_default() += seats.len();
+                given.extend(seats);
+            }
+            let count = given.len();
+            let left: u32 = market.sections[&EVENT].iter().map(|section| section.available).sum();
+            prop_assert_eq!(usize::try_from(left).unwrap(), 30 - count);
+            given.sort_unstable();
+            given.dedup();
+            prop_assert_eq!(given.len(), count);
+            prop_assert!(owned.values().all(|tickets| *tickets <= 6));
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! The booking worker: seats, holds and tickets.
+//!
+//! It takes booking requests in micro-batches, one transaction each, follows what the payment
+//! worker tells of payments, ends holds that run out, and keeps the stock of seats in step with
+//! box-office. Nothing of it is in memory: any number of workers may run.
+
+mod cancel;
+mod choose;
+mod code;
+mod confirm;
+mod end;
+mod error;
+mod expire;
+mod hold;
+mod inventory;
+mod metrics;
+mod outcome;
+mod payments;
+mod requests;
+mod run;
+mod store;
+
+use std::time::Duration;
+
+use platform::amqp::{BatchHandler, Settings, consume, consume_batches};
+use platform::service::{Context, Routes};
+use platform::{outbox, topology};
+
+/// Whose messages the outbox keeps.
+const OWNER: &str = "booking-worker";
+
+/// News of bookings this worker has not seen yet is tried for about a day.
+const MAX_ATTEMPTS: u32 = 300;
+/// How long one batch may take, an outage of the database included.
+const BATCH_LIMIT: Duration = Duration::from_secs(60);
+
+/// Settings of the booking worker.
+#[derive(Debug, Clone, clap::Args)]
+#[group(skip)]
+pub struct Config {
+    /// Most booking requests, or messages about payments, that one transaction takes
+    #[arg(
+        id = "booking_max_batch",
+        long = "booking-max-batch",
+        env = "ONSALE_BOOKING_MAX_BATCH",
+        default_value_t = 128,
+        value_parser = clap::value_parser!(u16).range(1..=1000)
+    )]
+    pub max_batch: u16,
+}
+
+/// Starts consumers and loops. The booking worker has no HTTP routes.
+///
+/// # Errors
+/// None at present: whatever fails is tried again.
+pub async fn start(ctx: Context, config: Config) -> anyhow::Result<Routes> {
+    for partition in 0..topology::BOOKING_PARTITIONS {
+        let queue = topology::booking_requests(partition);
+        spawn_batches(
+            &ctx,
+            "booking.requests",
+            queue,
+            &config,
+            requests::Requests::new(ctx.clone()),
+        );
+    }
+    let payments = payments::Payments::new(ctx.clone());
+    spawn_batches(
+        &ctx,
+        "booking.payments",
+        topology::booking_payments(),
+        &config,
+        payments,
+    );
+    spawn_inventory(&ctx);
+    ctx.spawn("booking.expiry", expire::expire_holds(ctx.clone()));
+    ctx.spawn("booking.stock", metrics::watch_stock(ctx.clone()));
+    let stop = ctx.shutdown.soft().clone();
+    ctx.spawn(
+        "booking.outbox",
+        outbox::relay(ctx.db.clone(), ctx.broker.clone(), stop, OWNER),
+    );
+    Ok(Routes::default())
+}
+
+fn spawn_batches(
+    ctx: &Context,
+    name: &'static str,
+    queue: platform::amqp::QueueSpec,
+    config: &Config,
+    handler: impl BatchHandler,
+) {
+    let settings = Settings {
+        prefetch: config.max_batch.saturating_mul(2),
+        max_batch: config.max_batch.into(),
+        max_attempts: MAX_ATTEMPTS,
+        time_limit: BATCH_LIMIT,
+        ..Settings::default()
+    };
+    let (broker, stop) = (ctx.broker.clone(), ctx.shutdown.soft().clone());
+    ctx.spawn(name, async move {
+        consume_batches(&broker, &stop, &queue, settings, handler).await
+    });
+}
+
+fn spawn_inventory(ctx: &Context) {
+    // One at a time: changes of one event would wait for each other anyway.
+    let settings = Settings {
+        concurrency: 1,
+        max_attempts: MAX_ATTEMPTS,
+        ..Settings::default()
+    };
+    let (broker, stop) = (ctx.broker.clone(), ctx.shutdown.soft().clone());
+    let handler = inventory::Inventory::new(ctx.db.clone());
+    ctx.spawn("booking.events", async move {
+        consume(
+            &broker,
+            &stop,
+            &topology::booking_events(),
+            settings,
+            handler,
+        )
+        .await
+    });
+}
+
+/// A number of rows or seats, as the database counts them.
+fn count(number: usize) -> i32 {
+    i32::try_from(number).expect("batches and bookings are bounded far below")
+}

@@ -1,0 +1,161 @@
+//! Consumer of the `booking.requests` partitions: requests and cancellations, in order.
+
+use std::time::Duration;
+
+use domain::message::{BookingOutcome, CancelBooking, Message, Outcome, PlaceHold};
+use platform::amqp::{BatchHandler, Delivery, Verdict};
+use platform::outbox;
+use platform::pg::run_tx;
+use platform::service::Context;
+
+use crate::OWNER;
+use crate::cancel::cancel;
+use crate::error::WorkError;
+use crate::hold::{Answer, Request, place_holds};
+use crate::metrics;
+use crate::outcome::{Reply, tell};
+use crate::run::{Runner, Work};
+
+/// How long, and how often, news of an unknown event is waited for.
+const NEWS_DELAY: Duration = Duration::from_secs(1);
+const MAX_ATTEMPTS_FOR_NEWS: u32 = 3;
+
+/// Handles the commands of one partition.
+pub(crate) struct Requests {
+    ctx: Context,
+}
+
+/// What buyers ask for.
+enum Command {
+    Place(Request),
+    Cancel(CancelBooking),
+}
+
+/// A command with the place of its message in the batch.
+struct Entry {
+    index: usize,
+    command: Command,
+}
+
+impl Requests {
+    pub(crate) fn new(ctx: Context) -> Self {
+        Self { ctx }
+    }
+
+    /// Carries out commands of one kind. `None` for one that failed.
+    async fn carry_out(&self, run: &[Entry], runner: &Runner<'_>) -> Vec<Option<Answer>> {
+        let requests: Vec<_> = run.iter().filter_map(Entry::request).collect();
+        if !requests.is_empty() {
+            return runner.settle(&PlaceHolds(&self.ctx), &requests).await;
+        }
+        let mut answers = Vec::with_capacity(run.len());
+        for command in run.iter().filter_map(Entry::cancellation) {
+            answers.extend(runner.settle(&Cancels(&self.ctx), &[command]).await);
+        }
+        answers
+    }
+}
+
+impl BatchHandler for Requests {
+    async fn handle_batch(&self, batch: Vec<Delivery>) -> Vec<Verdict> {
+        metrics::batch_arrived(batch.len());
+        let runner = Runner::new(&self.ctx.shutdown);
+        let mut verdicts = vec![Verdict::Ack; batch.len()];
+        let mut entries = Vec::with_capacity(batch.len());
+        for (index, delivery) in batch.iter().enumerate() {
+            match parse(delivery) {
+                Ok(command) => entries.push(Entry { index, command }),
+                Err(verdict) => verdicts[index] = verdict,
+            }
+        }
+        let mut replies = Vec::new();
+        for run in entries.chunk_by(|one, next| one.is_request() == next.is_request()) {
+            for (entry, answer) in run.iter().zip(self.carry_out(run, &runner).await) {
+                match answer {
+                    Some(Answer::Decided(outcome)) => replies.push(entry.reply(outcome)),
+                    Some(Answer::Wait) => verdicts[entry.index] = Verdict::RetryAfter(NEWS_DELAY),
+                    None => verdicts[entry.index] = Verdict::retry(&batch[entry.index]),
+                }
+            }
+        }
+        tell(&self.ctx.broker, replies).await;
+        verdicts
+    }
+}
+
+fn parse(delivery: &Delivery) -> Result<Command, Verdict> {
+    if delivery.name == CancelBooking::NAME {
+        return Ok(Command::Cancel(delivery.parse()?));
+    }
+    let command: PlaceHold = delivery.parse()?;
+    if command.wish.tickets() == 0 {
+        return Err(Verdict::DeadLetter("a request for no tickets".to_owned()));
+    }
+    let may_wait = delivery.attempt < MAX_ATTEMPTS_FOR_NEWS;
+    Ok(Command::Place(Request { command, may_wait }))
+}
+
+impl Entry {
+    fn is_request(&self) -> bool {
+        matches!(self.command, Command::Place(_))
+    }
+
+    fn request(&self) -> Option<Request> {
+        match &self.command {
+            Command::Place(request) => Some(request.clone()),
+            Command::Cancel(_) => None,
+        }
+    }
+
+    fn cancellation(&self) -> Option<CancelBooking> {
+        match &self.command {
+            Command::Place(_) => None,
+            Command::Cancel(cancellation) => Some(cancellation.clone()),
+        }
+    }
+
+    fn reply(&self, outcome: Outcome) -> Reply {
+        let (booking_id, reply_to) = match &self.command {
+            Command::Place(Request { command, .. }) => (command.booking_id, &command.reply_to),
+            Command::Cancel(command) => (command.booking_id, &command.reply_to),
+        };
+        Reply {
+            reply_to: reply_to.clone(),
+            outcome: BookingOutcome {
+                booking_id,
+                outcome,
+            },
+        }
+    }
+}
+
+struct PlaceHolds<'a>(&'a Context);
+
+impl Work for PlaceHolds<'_> {
+    type Command = Request;
+    type Answer = Answer;
+
+    async fn attempt(&self, requests: &[Request]) -> Result<Vec<Answer>, WorkError> {
+        place_holds(&self.0.db, requests, self.0.clock.now()).await
+    }
+}
+
+struct Cancels<'a>(&'a Context);
+
+impl Work for Cancels<'_> {
+    type Command = CancelBooking;
+    type Answer = Answer;
+
+    async fn attempt(&self, commands: &[CancelBooking]) -> Result<Vec<Answer>, WorkError> {
+        let now = self.0.clock.now();
+        let mut answers = Vec::with_capacity(commands.len());
+        for CancelBooking { booking_id, .. } in commands {
+            let outcome = run_tx(&self.0.db, "cancel_booking", |tx| {
+                Box::pin(cancel(tx, *booking_id, now))
+            });
+            answers.push(Answer::Decided(outcome.await?));
+        }
+        outbox::wake(OWNER);
+        Ok(answers)
+    }
+}

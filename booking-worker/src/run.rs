@@ -1,0 +1,102 @@
+//! Carrying commands out together, so that one bad command or a short outage does no harm.
+
+use std::time::Duration;
+
+use platform::shutdown::Shutdown;
+use tokio::time::Instant;
+
+use crate::error::WorkError;
+
+/// What is done with commands of one kind, in one transaction.
+pub(crate) trait Work {
+    /// What is asked.
+    type Command: Sync;
+    /// What it came to.
+    type Answer: Send;
+
+    /// Carries all commands out, or none. Gives an answer for each.
+    fn attempt(
+        &self,
+        commands: &[Self::Command],
+    ) -> impl Future<Output = Result<Vec<Self::Answer>, WorkError>> + Send;
+}
+
+/// How long an outage of the database is waited for. Longer, and the messages go to the retry
+/// queue, where they lose their order. Well below the time a handler has.
+const PATIENCE: Duration = Duration::from_secs(20);
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// Carries out the commands of one batch, waiting for the database while it is out.
+pub(crate) struct Runner<'a> {
+    shutdown: &'a Shutdown,
+    patient_until: Instant,
+}
+
+impl<'a> Runner<'a> {
+    /// For a batch that has just arrived.
+    pub(crate) fn new(shutdown: &'a Shutdown) -> Self {
+        Self {
+            shutdown,
+            patient_until: Instant::now() + PATIENCE,
+        }
+    }
+
+    /// Carries `commands` out together; when that fails for a reason that may lie in one of them,
+    /// each by itself. `None` for a command that failed, which is logged.
+    pub(crate) async fn settle<W: Work + Sync>(
+        &self,
+        work: &W,
+        commands: &[W::Command],
+    ) -> Vec<Option<W::Answer>> {
+        match self.ride_out(work, commands).await {
+            Ok(answers) => answers.into_iter().map(Some).collect(),
+            Err(error) if commands.len() == 1 || error.is_outage() => {
+                log(&error, commands.len());
+                commands.iter().map(|_| None).collect()
+            }
+            Err(_) => self.settle_each(work, commands).await,
+        }
+    }
+
+    async fn settle_each<W: Work + Sync>(
+        &self,
+        work: &W,
+        commands: &[W::Command],
+    ) -> Vec<Option<W::Answer>> {
+        let mut answers = Vec::with_capacity(commands.len());
+        for command in commands {
+            let answer = self.ride_out(work, std::slice::from_ref(command)).await;
+            let answer = answer.inspect_err(|error| log(error, 1)).ok();
+            answers.push(answer.and_then(|mut answers| answers.pop()));
+        }
+        answers
+    }
+
+    /// Tries again while the database is out.
+    async fn ride_out<W: Work>(
+        &self,
+        work: &W,
+        commands: &[W::Command],
+    ) -> Result<Vec<W::Answer>, WorkError> {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            match work.attempt(commands).await {
+                Err(error) if error.is_outage() && self.has_time_for(pause) => {
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
+                result => return result,
+            }
+        }
+    }
+
+    fn has_time_for(&self, pause: Duration) -> bool {
+        Instant::now() + pause < self.patient_until && !self.shutdown.soft().is_cancelled()
+    }
+}
+
+fn log(error: &WorkError, commands: usize) {
+    let error: &dyn std::error::Error = error;
+    tracing::warn!(error, commands, "commands failed; they are tried again");
+}

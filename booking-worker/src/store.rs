@@ -1,0 +1,11 @@
+//! The statements on schema `booking`. Each works on many rows at once.
+//!
+//! Locks are taken in one order by all: bookings, account limits, seats, sections (the last by the
+//! trigger that counts seats), and within a table by id.
+
+pub(crate) mod accounts;
+pub(crate) mod bookings;
+pub(crate) mod inventory;
+pub(crate) mod market;
+pub(crate) mod seats;
+pub(crate) mod tickets;

@@ -1,0 +1,391 @@
+//! Bookings and their guarded transitions: those of
+//! [`BookingState::after`](domain::booking::BookingState::after), with the state checked by the
+//! statement that changes it.
+
+use std::collections::HashMap;
+
+use chrono::{DateTime, Utc};
+use domain::booking::{BookedSeat, BookingFacts, BookingState, RejectReason};
+use domain::payment::VoidReason;
+use domain::{AccountId, BookingId, Currency, EventId, Money};
+use sqlx::PgConnection;
+use sqlx::types::Json;
+use uuid::Uuid;
+
+use crate::hold::Decision;
+
+/// A request that was decided, to be written down.
+#[derive(Debug)]
+pub(crate) struct Decided<'a> {
+    /// The request.
+    pub(crate) request: &'a domain::message::PlaceHold,
+    /// What it came to.
+    pub(crate) decision: &'a Decision,
+}
+
+/// Where a booking stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// Held; `is_cancelling` once the buyer gave it up.
+    Held {
+        facts: BookingFacts,
+        is_cancelling: bool,
+    },
+    /// Its tickets are good.
+    Confirmed(BookingFacts),
+    /// No seats were given.
+    Rejected(RejectReason),
+    /// The hold ended unpaid.
+    Expired,
+    /// Given up.
+    Cancelled,
+}
+
+/// A booking that gave its seats back.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    /// The booking.
+    pub(crate) facts: BookingFacts,
+    /// What it was.
+    pub(crate) was: BookingState,
+    /// What it is: expired or cancelled.
+    pub(crate) is: BookingState,
+}
+
+/// The columns of [`BookingFacts`].
+struct Row {
+    id: Uuid,
+    event_id: i64,
+    account_id: i64,
+    seats: Json<Vec<BookedSeat>>,
+    total_minor: i64,
+    currency: String,
+    hold_until: DateTime<Utc>,
+    created_at: DateTime<Utc>,
+}
+
+impl From<Row> for BookingFacts {
+    fn from(row: Row) -> Self {
+        Self {
+            booking_id: BookingId(row.id),
+            event_id: EventId(row.event_id),
+            account_id: AccountId(row.account_id),
+            seats: row.seats.0,
+            total: Money::new(row.total_minor, currency(&row.currency)),
+            hold_until: row.hold_until,
+            created_at: row.created_at,
+        }
+    }
+}
+
+pub(super) fn currency(text: &str) -> Currency {
+    Currency::try_from(text).expect("a check of the table allows three letters only")
+}
+
+fn state(word: &str) -> BookingState {
+    BookingState::parse(word).expect("a check of the table allows known states only")
+}
+
+pub(crate) fn uuids(ids: &[BookingId]) -> Vec<Uuid> {
+    ids.iter().map(|id| id.0).collect()
+}
+
+/// Where the bookings of `ids` stand; those nobody has decided are absent.
+pub(crate) async fn standings(
+    conn: &mut PgConnection,
+    ids: &[BookingId],
+) -> Result<HashMap<BookingId, Standing>, sqlx::Error> {
+    let rows = sqlx::query!(
+        r#"select id, event_id, account_id, state, reason, ending,
+                  seats as "seats: Json<Vec<BookedSeat>>", total_minor, currency, hold_until, created_at
+           from booking.bookings where id = any($1)"#,
+        &uuids(ids),
+    )
+    .fetch_all(conn)
+    .await?;
+    let standings = rows.into_iter().map(|row| {
+        let id = BookingId(row.id);
+        let facts = |hold_until| BookingFacts {
+            booking_id: id,
+            event_id: EventId(row.event_id),
+            account_id: AccountId(row.account_id),
+            seats: row.seats.0,
+            total: Money::new(row.total_minor, currency(&row.currency)),
+            hold_until,
+            created_at: row.created_at,
+        };
+        let standing = match (state(&row.state), row.hold_until) {
+            (BookingState::Held, Some(hold_until)) => Standing::Held {
+                facts: facts(hold_until),
+                is_cancelling: row.ending.as_deref() == Some("cancelled"),
+            },
+            (BookingState::Confirmed, Some(hold_until)) => Standing::Confirmed(facts(hold_until)),
+            (BookingState::Expired, _) => Standing::Expired,
+            (BookingState::Cancelled, _) => Standing::Cancelled,
+            _ => {
+                let reason = row.reason.as_deref().and_then(RejectReason::parse);
+                Standing::Rejected(reason.expect("a check of the table demands a known reason"))
+            }
+        };
+        (id, standing)
+    });
+    Ok(standings.collect())
+}
+
+/// Writes decided requests down, as held or rejected. `false` when one of them had been decided
+/// already: then nothing may be committed.
+pub(crate) async fn insert(
+    conn: &mut PgConnection,
+    decided: &[Decided<'_>],
+    now: DateTime<Utc>,
+) -> Result<bool, sqlx::Error> {
+    let mut rows = Columns::default();
+    decided.iter().for_each(|decided| rows.push(decided));
+    let written = sqlx::query!(
+        r#"insert into booking.bookings
+               (id, event_id, account_id, tickets, state, reason, seats, total_minor, currency, hold_until,
+                created_at, updated_at)
+           select id, event_id, account_id, tickets, case when reason is null then 'held' else 'rejected' end,
+                  reason, seats, total_minor, currency, hold_until, created_at, $1
+           from unnest($2::uuid[], $3::bigint[], $4::bigint[], $5::integer[], $6::text[], $7::jsonb[],
+                       $8::bigint[], $9::text[], $10::timestamptz[], $11::timestamptz[])
+                as new (id, event_id, account_id, tickets, reason, seats, total_minor, currency, hold_until,
+                        created_at)
+           order by id
+           on conflict (id) do nothing"#,
+        now,
+        &rows.ids,
+        &rows.events,
+        &rows.accounts,
+        &rows.tickets,
+        rows.reasons.as_slice() as &[Option<&str>],
+        rows.seats.as_slice() as &[Json<&[BookedSeat]>],
+        &rows.totals,
+        &rows.currencies,
+        rows.hold_untils.as_slice() as &[Option<DateTime<Utc>>],
+        &rows.created,
+    )
+    .execute(conn)
+    .await?
+    .rows_affected();
+    Ok(usize::try_from(written) == Ok(decided.len()))
+}
+
+/// Decided requests as arrays.
+#[derive(Default)]
+struct Columns<'a> {
+    ids: Vec<Uuid>,
+    events: Vec<i64>,
+    accounts: Vec<i64>,
+    tickets: Vec<i32>,
+    reasons: Vec<Option<&'static str>>,
+    seats: Vec<Json<&'a [BookedSeat]>>,
+    totals: Vec<i64>,
+    currencies: Vec<String>,
+    hold_untils: Vec<Option<DateTime<Utc>>>,
+    created: Vec<DateTime<Utc>>,
+}
+
+impl<'a> Columns<'a> {
+    fn push(&mut self, decided: &Decided<'a>) {
+        let (reason, seats, total, hold_until) = match decided.decision {
+            Decision::Hold {
+                seats,
+                total,
+                hold_until,
+            } => (None, seats.as_slice(), *total, Some(*hold_until)),
+            Decision::Reject(reason) => (
+                Some(reason.as_str()),
+                &[][..],
+                Money::new(0, Currency::EUR),
+                None,
+            ),
+        };
+        let request = decided.request;
+        self.ids.push(request.booking_id.0);
+        self.events.push(request.event_id.0);
+        self.accounts.push(request.account_id.0);
+        self.tickets
+            .push(i32::try_from(request.wish.tickets()).unwrap_or(i32::MAX));
+        self.reasons.push(reason);
+        self.seats.push(Json(seats));
+        self.totals.push(total.amount_minor);
+        self.currencies.push(total.currency.to_string());
+        self.hold_untils.push(hold_until);
+        self.created.push(request.accepted_at);
+    }
+}
+
+/// held → confirmed, unless the buyer gave the booking up. Gives those that changed.
+pub(crate) async fn confirm(
+    conn: &mut PgConnection,
+    ids: &[BookingId],
+    now: DateTime<Utc>,
+) -> Result<Vec<BookingFacts>, sqlx::Error> {
+    let rows = sqlx::query_as!(
+        Row,
+        r#"with due as materialized (
+               select id from booking.bookings
+               where id = any($1) and state = 'held' and ending is distinct from 'cancelled'
+               order by id for update
+           )
+           update booking.bookings b
+           set state = 'confirmed', ending = null, ending_asked_at = null, updated_at = $2
+           from due where b.id = due.id
+           returning b.id, b.event_id, b.account_id, b.seats as "seats: Json<Vec<BookedSeat>>",
+                     b.total_minor, b.currency, b.hold_until as "hold_until!", b.created_at"#,
+        &uuids(ids),
+        now,
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(rows.into_iter().map(BookingFacts::from).collect())
+}
+
+/// Notes that confirmed bookings are paid. Gives those that were not noted before.
+pub(crate) async fn mark_captured(
+    conn: &mut PgConnection,
+    ids: &[BookingId],
+    now: DateTime<Utc>,
+) -> Result<Vec<BookingFacts>, sqlx::Error> {
+    let rows = sqlx::query_as!(
+        Row,
+        r#"with due as materialized (
+               select id from booking.bookings
+               where id = any($1) and state = 'confirmed' and captured_at is null
+               order by id for update
+           )
+           update booking.bookings b set captured_at = $2, updated_at = $2
+           from due where b.id = due.id
+           returning b.id, b.event_id, b.account_id, b.seats as "seats: Json<Vec<BookedSeat>>",
+                     b.total_minor, b.currency, b.hold_until as "hold_until!", b.created_at"#,
+        &uuids(ids),
+        now,
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(rows.into_iter().map(BookingFacts::from).collect())
+}
+
+/// held → expired, or cancelled when the buyer gave it up; confirmed → cancelled. Only bookings in
+/// a state of `from` change; gives those that did.
+pub(crate) async fn end(
+    conn: &mut PgConnection,
+    ids: &[BookingId],
+    from: &[BookingState],
+    now: DateTime<Utc>,
+) -> Result<Vec<Ended>, sqlx::Error> {
+    let from: Vec<_> = from.iter().map(|state| state.as_str().to_owned()).collect();
+    let rows = sqlx::query!(
+        r#"with due as materialized (
+               select id, state,
+                      case when state = 'held' and ending is distinct from 'cancelled' then 'expired'
+                           else 'cancelled' end as next
+               from booking.bookings
+               where id = any($1) and state = any($2) and state in ('held', 'confirmed')
+               order by id for update
+           )
+           update booking.bookings b
+           set state = due.next, ending = null, ending_asked_at = null, updated_at = $3
+           from due where b.id = due.id
+           returning b.id, b.event_id, b.account_id, b.seats as "seats: Json<Vec<BookedSeat>>", b.total_minor,
+                     b.currency, b.hold_until as "hold_until!", b.created_at, due.state as was, b.state"#,
+        &uuids(ids),
+        &from,
+        now,
+    )
+    .fetch_all(conn)
+    .await?;
+    let ended = rows.into_iter().map(|row| Ended {
+        was: state(&row.was),
+        is: state(&row.state),
+        facts: Row {
+            id: row.id,
+            event_id: row.event_id,
+            account_id: row.account_id,
+            seats: row.seats,
+            total_minor: row.total_minor,
+            currency: row.currency,
+            hold_until: row.hold_until,
+            created_at: row.created_at,
+        }
+        .into(),
+    });
+    Ok(ended.collect())
+}
+
+/// Notes that the buyer gives a held booking up. `true` when that was not noted before.
+pub(crate) async fn begin_cancel(
+    conn: &mut PgConnection,
+    id: BookingId,
+    now: DateTime<Utc>,
+) -> Result<bool, sqlx::Error> {
+    let done = sqlx::query!(
+        "update booking.bookings set ending = 'cancelled', ending_asked_at = $2, updated_at = $2
+         where id = $1 and state = 'held' and ending is distinct from 'cancelled'",
+        id.0,
+        now,
+    )
+    .execute(conn)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Notes that up to `limit` holds have run out, oldest first. Gives them with the time they did.
+pub(crate) async fn begin_expiry(
+    conn: &mut PgConnection,
+    now: DateTime<Utc>,
+    limit: i64,
+) -> Result<Vec<(BookingId, DateTime<Utc>)>, sqlx::Error> {
+    let rows = sqlx::query!(
+        r#"with due as materialized (
+               select id from booking.bookings
+               where state = 'held' and ending is null and hold_until <= $1
+               order by hold_until limit $2 for update skip locked
+           )
+           update booking.bookings b set ending = 'hold_expired', ending_asked_at = $1, updated_at = $1
+           from due where b.id = due.id
+           returning b.id, b.hold_until as "hold_until!""#,
+        now,
+        limit,
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| (BookingId(row.id), row.hold_until))
+        .collect())
+}
+
+/// Takes up to `limit` endings that were last asked for at `asked_by` or before, notes that they
+/// are asked for again, and gives them.
+pub(crate) async fn ask_again(
+    conn: &mut PgConnection,
+    now: DateTime<Utc>,
+    asked_by: DateTime<Utc>,
+    limit: i64,
+) -> Result<Vec<(BookingId, VoidReason)>, sqlx::Error> {
+    let rows = sqlx::query!(
+        r#"with due as materialized (
+               select id from booking.bookings
+               where state = 'held' and ending is not null and ending_asked_at <= $2
+               order by ending_asked_at limit $3 for update skip locked
+           )
+           update booking.bookings b set ending_asked_at = $1
+           from due where b.id = due.id
+           returning b.id, b.ending as "ending!""#,
+        now,
+        asked_by,
+        limit,
+    )
+    .fetch_all(conn)
+    .await?;
+    let reason = |ending: &str| match ending {
+        "cancelled" => VoidReason::Cancelled,
+        _ => VoidReason::HoldExpired,
+    };
+    Ok(rows
+        .into_iter()
+        .map(|row| (BookingId(row.id), reason(&row.ending)))
+        .collect())
+}

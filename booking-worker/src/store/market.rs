@@ -1,0 +1,196 @@
+//! What a batch of requests is decided on. Nothing is locked: writing the decisions down checks
+//! that nothing has moved.
+
+use std::collections::HashMap;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use domain::booking::Wish;
+use domain::message::PlaceHold;
+use domain::sale::SaleSettings;
+use domain::{AccountId, EventId, Money, SeatId, SectionId};
+use sqlx::PgConnection;
+use sqlx::types::Json;
+
+use super::bookings::currency;
+use crate::choose::FreeSeat;
+use crate::hold::{Market, NamedSeat, Section, Terms};
+
+/// Reads terms, sections, limits and named seats for `requests`, but no free seats.
+pub(crate) async fn read(
+    conn: &mut PgConnection,
+    requests: &[&PlaceHold],
+    now: DateTime<Utc>,
+) -> Result<Market, sqlx::Error> {
+    let mut events: Vec<_> = requests.iter().map(|request| request.event_id.0).collect();
+    events.sort_unstable();
+    events.dedup();
+    Ok(Market {
+        terms: terms(conn, &events, now).await?,
+        sections: sections(conn, &events).await?,
+        owned: owned(conn, requests).await?,
+        named: named(conn, requests).await?,
+    })
+}
+
+/// The terms of the events that are known together with their sale.
+async fn terms(
+    conn: &mut PgConnection,
+    events: &[i64],
+    now: DateTime<Utc>,
+) -> Result<HashMap<EventId, Terms>, sqlx::Error> {
+    let rows = sqlx::query!(
+        r#"select e.event_id, e.cancelled, e.max_tickets_per_account, s.settings as "sale: Json<SaleSettings>"
+           from booking.events e join booking.sales s using (event_id)
+           where e.event_id = any($1)"#,
+        events,
+    )
+    .fetch_all(conn)
+    .await?;
+    let terms = rows.into_iter().map(|row| {
+        let terms = Terms {
+            is_bookable: !row.cancelled && row.sale.state_at(now, None).is_bookable(),
+            limit: u32::try_from(row.max_tickets_per_account).unwrap_or(0),
+            hold: TimeDelta::seconds(row.sale.hold_seconds.into()),
+        };
+        (EventId(row.event_id), terms)
+    });
+    Ok(terms.collect())
+}
+
+async fn sections(
+    conn: &mut PgConnection,
+    events: &[i64],
+) -> Result<HashMap<EventId, Vec<Section>>, sqlx::Error> {
+    let rows = sqlx::query!(
+        "select event_id, section_id, name, numbered, price_minor, currency, available
+         from booking.sections where event_id = any($1) and offered
+         order by event_id, position, section_id",
+        events,
+    )
+    .fetch_all(conn)
+    .await?;
+    let mut sections: HashMap<_, Vec<_>> = HashMap::new();
+    for row in rows {
+        sections
+            .entry(EventId(row.event_id))
+            .or_default()
+            .push(Section {
+                id: SectionId(row.section_id),
+                name: row.name,
+                numbered: row.numbered,
+                price: Money::new(row.price_minor, currency(&row.currency)),
+                available: u32::try_from(row.available).unwrap_or(0),
+                free: Vec::new(),
+                is_complete: false,
+            });
+    }
+    Ok(sections)
+}
+
+async fn owned(
+    conn: &mut PgConnection,
+    requests: &[&PlaceHold],
+) -> Result<HashMap<(EventId, AccountId), u32>, sqlx::Error> {
+    let events: Vec<_> = requests.iter().map(|request| request.event_id.0).collect();
+    let accounts: Vec<_> = requests
+        .iter()
+        .map(|request| request.account_id.0)
+        .collect();
+    let rows = sqlx::query!(
+        "select event_id, account_id, tickets from booking.account_tickets
+         where (event_id, account_id) in (select * from unnest($1::bigint[], $2::bigint[]))",
+        &events,
+        &accounts,
+    )
+    .fetch_all(conn)
+    .await?;
+    let owned = rows.into_iter().map(|row| {
+        let owner = (EventId(row.event_id), AccountId(row.account_id));
+        (owner, u32::try_from(row.tickets).unwrap_or(0))
+    });
+    Ok(owned.collect())
+}
+
+async fn named(
+    conn: &mut PgConnection,
+    requests: &[&PlaceHold],
+) -> Result<HashMap<SeatId, NamedSeat>, sqlx::Error> {
+    let wishes = requests.iter().filter_map(|request| match &request.wish {
+        Wish::Seats(ids) => Some(ids),
+        Wish::Best { .. } => None,
+    });
+    let ids: Vec<_> = wishes.flatten().map(|id| id.0).collect();
+    if ids.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let rows = sqlx::query!(
+        r#"select id, section_id, rank, row_label, number, state = 'available' as "is_free!"
+           from booking.seats where id = any($1)"#,
+        &ids,
+    )
+    .fetch_all(conn)
+    .await?;
+    let named = rows.into_iter().map(|row| {
+        let id = SeatId(row.id);
+        let seat = FreeSeat {
+            id,
+            rank: row.rank,
+            row: row.row_label,
+            number: row.number,
+        };
+        (
+            id,
+            NamedSeat {
+                section_id: SectionId(row.section_id),
+                seat,
+                is_free: row.is_free,
+            },
+        )
+    });
+    Ok(named.collect())
+}
+
+/// Reads the foremost free seats of each section in `demand`, as many as it says, into `market`.
+pub(crate) async fn read_free_seats(
+    conn: &mut PgConnection,
+    market: &mut Market,
+    demand: &HashMap<SectionId, u32>,
+) -> Result<(), sqlx::Error> {
+    let ids: Vec<_> = demand.keys().map(|id| id.0).collect();
+    let limits: Vec<_> = demand.values().map(|limit| i64::from(*limit)).collect();
+    let rows = sqlx::query!(
+        "select s.section_id, s.id, s.rank, s.row_label, s.number
+         from unnest($1::bigint[], $2::bigint[]) as wanted (section_id, seats)
+         cross join lateral (
+             select * from booking.seats s
+             where s.section_id = wanted.section_id and s.state = 'available'
+             order by s.rank limit wanted.seats
+         ) s
+         order by s.section_id, s.rank",
+        &ids,
+        &limits,
+    )
+    .fetch_all(conn)
+    .await?;
+    let mut free: HashMap<_, Vec<_>> = HashMap::new();
+    for row in rows {
+        let id = SeatId(row.id);
+        let seat = FreeSeat {
+            id,
+            rank: row.rank,
+            row: row.row_label,
+            number: row.number,
+        };
+        free.entry(SectionId(row.section_id))
+            .or_default()
+            .push(seat);
+    }
+    for section in market.sections.values_mut().flatten() {
+        let Some(limit) = demand.get(&section.id) else {
+            continue;
+        };
+        section.free = free.remove(&section.id).unwrap_or_default();
+        section.is_complete = u32::try_from(section.free.len()).is_ok_and(|read| read < *limit);
+    }
+    Ok(())
+}

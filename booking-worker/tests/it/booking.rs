@@ -1,0 +1,378 @@
+//! The life of a booking. Every message is sent twice.
+
+use chrono::TimeDelta;
+use domain::booking::{BookingState, RejectReason, Wish};
+use domain::event::EventState;
+use domain::message::{
+    BookingCancelled, BookingConfirmed, BookingExpired, BookingPaid, EventChanged, HoldPlaced,
+    Outcome, PaymentCaptured, PaymentFailed, PlaceHold, SaleChanged, VoidPayment,
+};
+use domain::payment::VoidReason;
+use domain::{BookingId, EventId, SeatId, SectionId};
+use platform::amqp::{Exchange, dead_letters};
+use platform::testing::eventually;
+use platform::topology;
+use uuid::Uuid;
+
+use crate::shop::{EVENT, LIMIT, Shop, best, euros, event, floor, opening, sale, stand};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_booking_delivered_twice_holds_once() {
+    let shop = Shop::open(vec![floor(1, 10, euros(500))]).await;
+    let booking = shop.hold(7, best(3)).await;
+    assert_eq!(booking.seats.len(), 3);
+    assert_eq!(booking.total, euros(1500));
+    assert_eq!(booking.hold_until, opening() + TimeDelta::seconds(60));
+    eventually(LIMIT, async || {
+        !shop.witness.heard::<HoldPlaced>().is_empty()
+    })
+    .await;
+    assert_eq!(
+        shop.count("select held::bigint from booking.sections")
+            .await,
+        3
+    );
+    let witness = shop.witness.clone();
+    shop.close().await;
+    assert_eq!(witness.heard::<HoldPlaced>(), [HoldPlaced { booking }]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_paid_booking_gets_its_tickets_once_and_gives_its_seats_back_once() {
+    let shop = Shop::open(vec![floor(1, 2, euros(500))]).await;
+    let booking = shop.buy(7, 2).await;
+    let (booking_id, amount) = (booking.booking_id, booking.total);
+    shop.tell(&PaymentCaptured { booking_id, amount }).await;
+    shop.eventually_row("select from booking.bookings where captured_at is not null")
+        .await;
+    eventually(LIMIT, async || {
+        !shop.witness.heard::<BookingPaid>().is_empty()
+    })
+    .await;
+    assert_eq!(shop.cancel(booking_id).await, Outcome::Cancelled);
+    assert_eq!(shop.state(booking_id).await.as_deref(), Some("cancelled"));
+    shop.void(booking_id).await;
+
+    let next = shop.buy(8, 2).await;
+    let witness = shop.witness.clone();
+    shop.close().await;
+
+    let confirmed = witness.heard::<BookingConfirmed>();
+    assert_eq!(confirmed.len(), 2);
+    assert_eq!(confirmed[0].tickets.len(), 2);
+    assert_ne!(confirmed[0].tickets[0].code, confirmed[0].tickets[1].code);
+    assert_eq!(confirmed[1].booking.booking_id, next.booking_id);
+    let paid = witness.heard::<BookingPaid>();
+    assert_eq!(paid.len(), 1);
+    assert_eq!(paid[0].tickets, confirmed[0].tickets);
+    let cancelled = witness.heard::<BookingCancelled>();
+    assert_eq!(
+        cancelled,
+        [BookingCancelled {
+            booking,
+            was_confirmed: true
+        }]
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_free_booking_is_confirmed_at_once() {
+    let shop = Shop::open(vec![floor(1, 3, euros(0))]).await;
+    let (id, outcome) = shop.place(7, best(2)).await;
+    assert!(matches!(outcome, Outcome::Confirmed(_)), "{outcome:?}");
+    assert_eq!(shop.state(id).await.as_deref(), Some("confirmed"));
+    let witness = shop.witness.clone();
+    eventually(LIMIT, async || !witness.heard::<BookingPaid>().is_empty()).await;
+    shop.close().await;
+    assert_eq!(witness.heard::<BookingPaid>()[0].tickets.len(), 2);
+    assert_eq!(witness.heard::<BookingConfirmed>().len(), 1);
+    assert!(witness.heard::<HoldPlaced>().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn seats_of_an_unpaid_hold_are_on_sale_again_once_no_payment_can_come() {
+    let shop = Shop::open(vec![floor(1, 2, euros(500))]).await;
+    let booking = shop.hold(7, best(2)).await;
+    shop.let_holds_run_out();
+    eventually(LIMIT, async || {
+        shop.witness.heard::<VoidPayment>().len() == 1
+    })
+    .await;
+    let asked = shop.witness.heard::<VoidPayment>().remove(0);
+    let expected = VoidPayment {
+        booking_id: booking.booking_id,
+        reason: VoidReason::HoldExpired,
+    };
+    assert_eq!(asked, expected);
+    let (_, outcome) = shop.place(8, best(1)).await;
+    assert_eq!(outcome, Outcome::Rejected(RejectReason::SoldOut));
+
+    // Without an answer the payment worker is asked again.
+    shop.let_holds_run_out();
+    eventually(LIMIT, async || {
+        shop.witness.heard::<VoidPayment>().len() == 2
+    })
+    .await;
+
+    shop.void(booking.booking_id).await;
+    shop.eventually_state(booking.booking_id, "expired").await;
+    shop.hold(8, best(2)).await;
+    let witness = shop.witness.clone();
+    shop.close().await;
+    assert_eq!(
+        witness.heard::<BookingExpired>(),
+        [BookingExpired { booking }]
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_held_booking_that_is_given_up_keeps_its_seats_until_no_payment_can_come() {
+    let shop = Shop::open(vec![floor(1, 1, euros(500))]).await;
+    let booking = shop.hold(7, best(1)).await;
+    assert_eq!(shop.cancel(booking.booking_id).await, Outcome::Cancelled);
+    assert_eq!(
+        shop.state(booking.booking_id).await.as_deref(),
+        Some("held")
+    );
+    shop.void(booking.booking_id).await;
+    shop.eventually_state(booking.booking_id, "cancelled").await;
+    let witness = shop.witness.clone();
+    shop.close().await;
+    let asked = witness.heard::<VoidPayment>();
+    let reason = VoidReason::Cancelled;
+    assert_eq!(
+        asked,
+        [VoidPayment {
+            booking_id: booking.booking_id,
+            reason
+        }]
+    );
+    let cancelled = witness.heard::<BookingCancelled>();
+    assert_eq!(
+        cancelled,
+        [BookingCancelled {
+            booking,
+            was_confirmed: false
+        }]
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_capture_that_is_impossible_cancels_the_booking() {
+    let shop = Shop::open(vec![floor(1, 1, euros(500))]).await;
+    let booking = shop.buy(7, 1).await;
+    let booking_id = booking.booking_id;
+    shop.tell(&PaymentFailed {
+        booking_id,
+        reason: "expired".to_owned(),
+    })
+    .await;
+    shop.eventually_state(booking_id, "cancelled").await;
+    shop.hold(8, best(1)).await;
+    shop.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn explicit_seats_are_given_all_or_none() {
+    let shop = Shop::open(vec![stand(1, 2, 4)]).await;
+    let ids: Vec<SeatId> = sqlx::query_scalar("select id from booking.seats order by rank")
+        .fetch_all(&shop.app.ctx.db)
+        .await
+        .unwrap()
+        .into_iter()
+        .map(SeatId)
+        .collect();
+    let booking = shop.hold(7, Wish::Seats(vec![ids[2], ids[1]])).await;
+    let numbers: Vec<_> = booking
+        .seats
+        .iter()
+        .map(|seat| seat.number.unwrap())
+        .collect();
+    assert_eq!(numbers, [2, 3]);
+    for (wish, reason) in [
+        (vec![ids[3], ids[2]], RejectReason::SeatTaken),
+        (vec![ids[3], ids[3]], RejectReason::SeatTaken),
+        (vec![ids[3], SeatId(0)], RejectReason::UnknownEvent),
+    ] {
+        let (_, outcome) = shop.place(8, Wish::Seats(wish)).await;
+        assert_eq!(outcome, Outcome::Rejected(reason));
+    }
+    assert_eq!(
+        shop.count("select held::bigint from booking.sections")
+            .await,
+        2
+    );
+    shop.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn people_sit_together_where_they_can() {
+    let shop = Shop::open(vec![stand(1, 2, 4), floor(2, 5, euros(100))]).await;
+    shop.hold(7, best(3)).await;
+    let together = shop.hold(8, best(2)).await;
+    let places: Vec<_> = together
+        .seats
+        .iter()
+        .map(|seat| (seat.row.clone().unwrap(), seat.number))
+        .collect();
+    assert_eq!(
+        places,
+        [("B".to_owned(), Some(1)), ("B".to_owned(), Some(2))]
+    );
+    let elsewhere = Wish::Best {
+        tickets: 2,
+        section_id: Some(SectionId(2)),
+    };
+    let standing = shop.hold(9, elsewhere).await;
+    assert_eq!(standing.total, euros(200));
+    let too_many = Wish::Best {
+        tickets: 4,
+        section_id: Some(SectionId(1)),
+    };
+    let (_, outcome) = shop.place(10, too_many).await;
+    assert_eq!(outcome, Outcome::Rejected(RejectReason::SoldOut));
+    let (_, outcome) = shop.place(10, best(4)).await;
+    assert_eq!(outcome, Outcome::Rejected(RejectReason::NotAdjacent));
+    shop.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn neighbours_are_found_behind_a_thousand_seats_that_stand_alone() {
+    let shop = Shop::open(vec![stand(1, 100, 20)]).await;
+    // In all rows but the last every other seat is gone.
+    let booking = Uuid::now_v7();
+    let mut tx = shop.app.ctx.db.begin().await.unwrap();
+    sqlx::query(
+        "insert into booking.bookings (id, event_id, account_id, tickets, state, hold_until, created_at, updated_at)
+         values ($1, 1, 99, 990, 'held', 'infinity', now(), now())",
+    )
+    .bind(booking)
+    .execute(&mut *tx)
+    .await
+    .unwrap();
+    sqlx::query(
+        "update booking.seats set state = 'held', booking_id = $1
+         where number % 2 = 0 and row_label <> 'CV'",
+    )
+    .bind(booking)
+    .execute(&mut *tx)
+    .await
+    .unwrap();
+    sqlx::query("insert into booking.account_tickets values (1, 99, 990)")
+        .execute(&mut *tx)
+        .await
+        .unwrap();
+    tx.commit().await.unwrap();
+    let together = shop.hold(7, best(2)).await;
+    assert!(
+        together
+            .seats
+            .iter()
+            .all(|seat| seat.row.as_deref() == Some("CV")),
+        "{together:?}"
+    );
+    shop.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_sold_outside_the_sale() {
+    let shop = Shop::open(vec![floor(1, 9, euros(500))]).await;
+    let closed = Outcome::Rejected(RejectReason::SaleClosed);
+    shop.clock.advance(TimeDelta::seconds(-1));
+    assert_eq!(shop.place(7, best(1)).await.1, closed);
+    shop.clock.advance(TimeDelta::seconds(1));
+    shop.hold(7, best(1)).await;
+    let mut settings = sale(2);
+    settings.closed = true;
+    shop.tell(&SaleChanged { sale: settings }).await;
+    shop.eventually_row("select from booking.sales where version = 2")
+        .await;
+    assert_eq!(shop.place(8, best(1)).await.1, closed);
+    shop.tell(&SaleChanged { sale: sale(1) }).await;
+    shop.tell(&SaleChanged { sale: sale(3) }).await;
+    shop.eventually_row("select from booking.sales where version = 3")
+        .await;
+    shop.hold(8, best(1)).await;
+    let mut gone = event(2, vec![floor(1, 9, euros(500))]);
+    gone.state = EventState::Cancelled;
+    shop.tell(&EventChanged { event: gone }).await;
+    shop.eventually_row("select from booking.events where version = 2")
+        .await;
+    assert_eq!(shop.place(9, best(1)).await.1, closed);
+    shop.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_waits_for_news_of_its_event() {
+    let shop = Shop::start().await;
+    let request = shop.request(7, best(1));
+    shop.send(&request).await;
+    shop.put_on_sale(vec![floor(1, 9, euros(500))]).await;
+    let outcomes = shop.outcomes(request.booking_id, 1).await;
+    assert!(matches!(outcomes[0], Outcome::Held(_)), "{outcomes:?}");
+    let unknown = PlaceHold {
+        event_id: EventId(5),
+        ..shop.request(7, best(1))
+    };
+    shop.send(&unknown).await;
+    let outcomes = shop.outcomes(unknown.booking_id, 1).await;
+    assert_eq!(outcomes, [Outcome::Rejected(RejectReason::UnknownEvent)]);
+    shop.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancellation_nothing_allows_is_refused() {
+    let shop = Shop::open(vec![floor(1, 1, euros(500))]).await;
+    let nobody = BookingId::new(opening());
+    assert_eq!(
+        shop.cancel(nobody).await,
+        Outcome::Refused(BookingState::Requested)
+    );
+    let (rejected, _) = shop.place(7, best(2)).await;
+    assert_eq!(
+        shop.cancel(rejected).await,
+        Outcome::Refused(BookingState::Rejected)
+    );
+    let expired = shop.hold(7, best(1)).await.booking_id;
+    shop.void(expired).await;
+    shop.eventually_state(expired, "expired").await;
+    assert_eq!(
+        shop.cancel(expired).await,
+        Outcome::Refused(BookingState::Expired)
+    );
+    shop.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_bad_request_does_not_sink_the_others() {
+    let shop = Shop::open(vec![floor(1, 20, euros(500))]).await;
+    let broker = &shop.app.ctx.broker;
+    let none = shop.request(7, best(0));
+    let nonsense = VoidPayment {
+        booking_id: none.booking_id,
+        reason: VoidReason::Cancelled,
+    };
+    let queue = topology::booking_requests_of(EVENT);
+    let good: Vec<_> = (1..=5)
+        .map(|account| shop.request(account, best(2)))
+        .collect();
+    for request in &good {
+        shop.send(request).await;
+        shop.send(&none).await;
+        broker
+            .publish(Exchange::Commands, &queue, &nonsense, Uuid::new_v4())
+            .await
+            .unwrap();
+    }
+    for request in &good {
+        let outcomes = shop.outcomes(request.booking_id, 1).await;
+        assert!(matches!(outcomes[0], Outcome::Held(_)), "{outcomes:?}");
+    }
+    eventually(LIMIT, async || {
+        dead_letters::list(broker, &queue, 100)
+            .await
+            .is_ok_and(|dead| dead.len() == 10)
+    })
+    .await;
+    shop.close().await;
+}

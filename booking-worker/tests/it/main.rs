@@ -1,0 +1,11 @@
+//! The booking worker on real servers: PostgreSQL and RabbitMQ.
+
+#![expect(clippy::unwrap_used, reason = "a test that can't go on fails")]
+
+mod booking;
+mod database;
+mod invariants;
+mod inventory;
+mod races;
+mod shop;
+mod witness;

@@ -1,0 +1,193 @@
+//! What competes: workers for seats and limits, payments with cancellations and expiry.
+
+use domain::booking::RejectReason;
+use domain::message::{Outcome, PlaceHold, VoidPayment};
+use domain::payment::VoidReason;
+use platform::testing::eventually;
+use platform::topology::BOOKING_PARTITIONS;
+
+use crate::shop::{LIMIT, Shop, best, config, euros, floor, stand};
+
+/// Sends requests for one event to all partitions, so that several workers have it at once, and
+/// gives the outcomes.
+async fn place_everywhere(shop: &Shop, requests: &[PlaceHold]) -> Vec<Outcome> {
+    let sending = requests.iter().zip((0..BOOKING_PARTITIONS).cycle());
+    let sending = sending.map(|(request, partition)| shop.send_to(partition, request));
+    futures_util::future::join_all(sending).await;
+    let mut outcomes = Vec::new();
+    for request in requests {
+        outcomes.push(shop.outcomes(request.booking_id, 1).await.remove(0));
+    }
+    outcomes
+}
+
+fn held(outcomes: &[Outcome]) -> usize {
+    outcomes
+        .iter()
+        .filter(|outcome| matches!(outcome, Outcome::Held(_)))
+        .count()
+}
+
+fn rejected(outcomes: &[Outcome], reason: RejectReason) -> usize {
+    outcomes
+        .iter()
+        .filter(|outcome| **outcome == Outcome::Rejected(reason))
+        .count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_last_seat_is_sold_once_by_workers_that_compete() {
+    let shop = Shop::open(vec![floor(1, 1, euros(500))]).await;
+    let other = shop.app.another_node().await;
+    booking_worker::start(other.clone(), config())
+        .await
+        .unwrap();
+    let requests: Vec<_> = (0..40)
+        .map(|account| shop.request(account, best(1)))
+        .collect();
+    let outcomes = place_everywhere(&shop, &requests).await;
+    assert_eq!(
+        (held(&outcomes), rejected(&outcomes, RejectReason::SoldOut)),
+        (1, 39)
+    );
+    other.shutdown.soft().cancel();
+    other.shutdown.tasks_left().await;
+    shop.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everything_is_sold_by_workers_that_compete() {
+    let shop = Shop::open(vec![stand(1, 4, 10), floor(2, 20, euros(500))]).await;
+    let requests: Vec<_> = (0..40)
+        .map(|account| shop.request(account, best(2)))
+        .collect();
+    let outcomes = place_everywhere(&shop, &requests).await;
+    assert_eq!(
+        (held(&outcomes), rejected(&outcomes, RejectReason::SoldOut)),
+        (30, 10)
+    );
+    shop.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_limit_of_an_account_holds_over_partitions_and_batches() {
+    let shop = Shop::open(vec![floor(1, 100, euros(500))]).await;
+    let requests: Vec<_> = (0..40)
+        .map(|index| shop.request(index % 2, best(1)))
+        .collect();
+    let outcomes = place_everywhere(&shop, &requests).await;
+    assert_eq!(
+        (
+            held(&outcomes),
+            rejected(&outcomes, RejectReason::LimitReached)
+        ),
+        (8, 32)
+    );
+    shop.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_booking_sent_to_all_workers_is_held_once() {
+    let shop = Shop::open(vec![floor(1, 100, euros(500))]).await;
+    let request = shop.request(7, best(2));
+    let copies = vec![request.clone(); 8];
+    place_everywhere(&shop, &copies).await;
+    let outcomes = shop.outcomes(request.booking_id, 8).await;
+    assert!(
+        outcomes.iter().all(|outcome| *outcome == outcomes[0]),
+        "{outcomes:?}"
+    );
+    assert_eq!(
+        shop.count("select held::bigint from booking.sections")
+            .await,
+        2
+    );
+    shop.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_authorisation_that_comes_before_the_expiry_is_answered_wins() {
+    let shop = Shop::open(vec![floor(1, 1, euros(500))]).await;
+    let booking = shop.hold(7, best(1)).await;
+    shop.let_holds_run_out();
+    eventually(LIMIT, async || {
+        !shop.witness.heard::<VoidPayment>().is_empty()
+    })
+    .await;
+    shop.authorise(&booking).await;
+    shop.eventually_state(booking.booking_id, "confirmed").await;
+    shop.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_authorisation_that_finds_no_hold_is_released() {
+    let shop = Shop::open(vec![floor(1, 1, euros(500))]).await;
+    let booking = shop.hold(7, best(1)).await;
+    shop.void(booking.booking_id).await;
+    shop.eventually_state(booking.booking_id, "expired").await;
+    shop.authorise(&booking).await;
+    let released = VoidPayment {
+        booking_id: booking.booking_id,
+        reason: VoidReason::Cancelled,
+    };
+    eventually(LIMIT, async || {
+        shop.witness.heard::<VoidPayment>().contains(&released)
+    })
+    .await;
+    assert_eq!(
+        shop.state(booking.booking_id).await.as_deref(),
+        Some("expired")
+    );
+    shop.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_booking_given_up_is_not_confirmed_by_a_later_authorisation() {
+    let shop = Shop::open(vec![floor(1, 1, euros(500))]).await;
+    let booking = shop.hold(7, best(1)).await;
+    assert_eq!(shop.cancel(booking.booking_id).await, Outcome::Cancelled);
+    shop.authorise(&booking).await;
+    shop.void(booking.booking_id).await;
+    shop.eventually_state(booking.booking_id, "cancelled").await;
+    assert_eq!(shop.count("select count(*) from booking.tickets").await, 0);
+    shop.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn authorised_cancelled_and_voided_at_once_ends_in_one_state() {
+    let shop = Shop::open(vec![stand(1, 6, 10)]).await;
+    let mut bookings = Vec::new();
+    for account in 0..30 {
+        bookings.push(shop.hold(account, best(2)).await);
+    }
+    shop.let_holds_run_out();
+    let racing = bookings.iter().enumerate().map(|(index, booking)| {
+        let shop = &shop;
+        async move {
+            let id = booking.booking_id;
+            match index % 3 {
+                0 => tokio::join!(shop.authorise(booking), shop.send_cancel(id), async {}),
+                1 => tokio::join!(shop.void(id), async {}, shop.authorise(booking)),
+                _ => tokio::join!(shop.authorise(booking), shop.send_cancel(id), shop.void(id)),
+            }
+        }
+    });
+    futures_util::future::join_all(racing).await;
+    for booking in &bookings {
+        // The payment worker's last word.
+        shop.void(booking.booking_id).await;
+    }
+    for booking in &bookings {
+        eventually(LIMIT, async || {
+            let state = shop.state(booking.booking_id).await;
+            matches!(state.as_deref(), Some("expired" | "cancelled"))
+        })
+        .await;
+    }
+    assert_eq!(
+        shop.count("select available::bigint from booking.sections")
+            .await,
+        60
+    );
+    shop.close().await;
+}

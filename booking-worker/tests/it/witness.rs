@@ -1,0 +1,72 @@
+//! Hears everything the booking worker says.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use domain::BookingId;
+use domain::message::{BookingOutcome, Message, Outcome};
+use platform::amqp::{Delivery, Exchange, Handler, QueueSpec, Settings, Verdict, consume};
+use platform::service::Context;
+use platform::testing::eventually;
+use uuid::Uuid;
+
+/// Where outcomes are sent.
+pub(crate) const NODE: &str = "witness";
+
+#[derive(Clone, Default)]
+pub(crate) struct Witness(Arc<Mutex<Vec<Delivery>>>);
+
+impl Handler for Witness {
+    async fn handle(&self, delivery: Delivery) -> Verdict {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(delivery);
+        Verdict::Ack
+    }
+}
+
+impl Witness {
+    /// Listens from now on.
+    pub(crate) async fn listen(ctx: &Context) -> Self {
+        let witness = Self::default();
+        let queue = QueueSpec::transient("witness")
+            .bind(Exchange::Events, "#")
+            .bind(Exchange::Commands, "payment.void")
+            .bind(Exchange::Outcomes, NODE);
+        let (broker, stop) = (ctx.broker.clone(), ctx.shutdown.soft().clone());
+        let handler = witness.clone();
+        ctx.spawn("witness", async move {
+            consume(&broker, &stop, &queue, Settings::default(), handler).await
+        });
+        let probe = BookingOutcome {
+            booking_id: BookingId(Uuid::nil()),
+            outcome: Outcome::Cancelled,
+        };
+        eventually(Duration::from_secs(20), async || {
+            let _ = ctx
+                .broker
+                .publish(Exchange::Outcomes, NODE, &probe, Uuid::new_v4())
+                .await;
+            !witness.heard::<BookingOutcome>().is_empty()
+        })
+        .await;
+        witness
+    }
+
+    /// Everything of one kind, in the order it came.
+    pub(crate) fn heard<M: Message>(&self) -> Vec<M> {
+        let heard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_kind = heard.iter().filter(|delivery| delivery.name == M::NAME);
+        of_kind.map(|delivery| delivery.parse().unwrap()).collect()
+    }
+
+    /// The outcomes of one booking, in the order they came.
+    pub(crate) fn outcomes(&self, id: BookingId) -> Vec<Outcome> {
+        let heard = self.heard::<BookingOutcome>().into_iter();
+        heard
+            .filter(|heard| heard.booking_id == id)
+            .map(|heard| heard.outcome)
+            .collect()
+    }
+}

@@ -1,0 +1,88 @@
+//! `PUT /api/accounts/{id}/roles`, for staff.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use domain::AccountId;
+use domain::account::Role;
+use platform::auth::Caller;
+use platform::http::Path;
+use platform::problem::{Kind, Problem};
+use serde::Deserialize;
+use serde_json::json;
+use sqlx::PgConnection;
+
+use super::me::AccountAnswer;
+use super::store;
+use crate::audit::{self, Actor};
+use crate::fields::invalid;
+use crate::office::Office;
+use crate::write::{Posted, WriteError};
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Roles {
+    roles: BTreeSet<Role>,
+}
+
+/// Replaces an account's roles. They take effect with its next access token, 15 minutes later at
+/// most.
+///
+/// # Errors
+/// `forbidden` unless the caller is an admin, `not-found`, `invalid`, and `conflict` for admins
+/// who would shut themselves out.
+pub(super) async fn change_roles(
+    State(office): State<Arc<Office>>,
+    caller: Caller,
+    Path(id): Path<AccountId>,
+    Posted { body, repeat }: Posted<Roles>,
+) -> Result<Response, Problem> {
+    caller.require_any(&[Role::Admin])?;
+    let roles: Vec<Role> = body.roles.into_iter().collect();
+    if roles.is_empty() {
+        return Err(invalid(
+            "roles",
+            "At least one role; customer is the least.",
+        ));
+    }
+    if id == caller.account_id && !roles.contains(&Role::Admin) {
+        let detail = "Let another admin take the role admin away from you.";
+        return Err(Problem::new(Kind::Conflict, detail));
+    }
+    let (who, actor) = (
+        caller.account_id.to_string(),
+        Actor::Account(caller.account_id),
+    );
+    let done = office
+        .write("change roles", &who, &repeat, &|tx| {
+            Box::pin(change(tx, &office, id, &roles, actor))
+        })
+        .await?;
+    Ok(done.respond(StatusCode::OK))
+}
+
+async fn change(
+    conn: &mut PgConnection,
+    office: &Office,
+    id: AccountId,
+    roles: &[Role],
+    actor: Actor,
+) -> Result<AccountAnswer, WriteError> {
+    let before = store::lock(conn, id).await?.ok_or_else(unknown)?;
+    if before.roles == roles {
+        return Ok(AccountAnswer { account: before });
+    }
+    let now = office.ctx.clock.now();
+    let account = store::set_roles(conn, id, roles, now)
+        .await?
+        .ok_or_else(unknown)?;
+    let (subject, detail) = (format!("account:{id}"), json!({ "roles": roles }));
+    audit::put(conn, actor, "account.roles", &subject, &detail, now).await?;
+    Ok(AccountAnswer { account })
+}
+
+fn unknown() -> Problem {
+    Problem::new(Kind::NotFound, "There is no account with this id.")
+}

@@ -1,0 +1,38 @@
+//! `GET /api/accounts/me`.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::header;
+use axum::response::IntoResponse;
+use platform::auth::Caller;
+use platform::http::Json;
+use platform::problem::{Kind, Problem};
+use serde::Serialize;
+
+use super::store::{self, Account};
+use crate::office::Office;
+
+/// `{"account": …}`.
+#[derive(Debug, Serialize, serde::Deserialize)]
+pub(super) struct AccountAnswer {
+    pub(super) account: Account,
+}
+
+/// The caller's account.
+///
+/// # Errors
+/// `signed-out`.
+pub(super) async fn me(
+    State(office): State<Arc<Office>>,
+    caller: Caller,
+) -> Result<impl IntoResponse, Problem> {
+    let mut conn = office.ctx.db.acquire().await?;
+    let account = store::get(&mut conn, caller.account_id)
+        .await?
+        .ok_or_else(|| Problem::new(Kind::SignedOut, "This account does not exist any more."))?;
+    Ok((
+        [(header::CACHE_CONTROL, "no-store")],
+        Json(AccountAnswer { account }),
+    ))
+}

@@ -1,0 +1,46 @@
+//! `GET /api/accounts?email=`, for staff.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::header;
+use axum::response::IntoResponse;
+use domain::account::Role;
+use platform::auth::Caller;
+use platform::http::{Json, Query};
+use platform::problem::Problem;
+use serde::{Deserialize, Serialize};
+
+use super::store::{self, Account};
+use crate::fields;
+use crate::office::Office;
+
+const MAX_EMAIL_CHARS: usize = 254;
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Search {
+    email: String,
+}
+
+#[derive(Debug, Serialize)]
+struct Answer {
+    accounts: Vec<Account>,
+}
+
+/// Accounts whose address begins with the text, at most 50.
+///
+/// # Errors
+/// `forbidden` unless the caller is an admin.
+pub(super) async fn search(
+    State(office): State<Arc<Office>>,
+    caller: Caller,
+    Query(query): Query<Search>,
+) -> Result<impl IntoResponse, Problem> {
+    caller.require_any(&[Role::Admin])?;
+    let prefix = fields::line("email", &query.email, MAX_EMAIL_CHARS)?;
+    let accounts = store::search(&office.ctx.db, &prefix).await?;
+    Ok((
+        [(header::CACHE_CONTROL, "no-store")],
+        Json(Answer { accounts }),
+    ))
+}

@@ -1,0 +1,33 @@
+//! `DELETE /api/sessions`.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use platform::http::Json;
+use platform::problem::Problem;
+use serde::Deserialize;
+
+use super::session::session_of;
+use super::store;
+use crate::office::Office;
+
+#[derive(Debug, Deserialize)]
+pub(super) struct SignOut {
+    refresh_token: String,
+}
+
+/// Ends the session of a refresh token, if there is one. Its access token runs out by itself.
+///
+/// # Errors
+/// What the database says.
+pub(super) async fn sign_out(
+    State(office): State<Arc<Office>>,
+    Json(body): Json<SignOut>,
+) -> Result<StatusCode, Problem> {
+    if let Some(session_id) = session_of(&body.refresh_token) {
+        let mut conn = office.ctx.db.acquire().await?;
+        store::delete_session(&mut conn, session_id).await?;
+    }
+    Ok(StatusCode::NO_CONTENT)
+}

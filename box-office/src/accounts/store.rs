@@ -1,0 +1,325 @@
+//! SQL of accounts and sessions.
+
+use chrono::{DateTime, Utc};
+use domain::AccountId;
+use domain::account::Role;
+use domain::message::AccountChanged;
+use platform::outbox;
+use serde::{Deserialize, Serialize};
+use sqlx::{PgConnection, PgPool};
+use uuid::Uuid;
+
+use super::session::{Grant, REFRESH_LIFE, hash_of};
+use crate::OWNER;
+
+/// Most accounts a search finds.
+const SEARCH_LIMIT: i64 = 50;
+
+/// An account as its owner and staff see it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Account {
+    pub(crate) id: AccountId,
+    pub(crate) email: String,
+    pub(crate) name: String,
+    pub(crate) phone: Option<String>,
+    pub(crate) roles: Vec<Role>,
+    #[serde(skip_serializing, default)]
+    version: i64,
+}
+
+/// What a new account starts with; already within bounds.
+#[derive(Debug)]
+pub(crate) struct NewAccount<'a> {
+    pub(crate) email: &'a str,
+    pub(crate) password_hash: &'a str,
+    pub(crate) name: &'a str,
+    pub(crate) phone: Option<&'a str>,
+    pub(crate) roles: &'a [Role],
+}
+
+struct AccountRow {
+    id: i64,
+    email: String,
+    name: String,
+    phone: Option<String>,
+    roles: Vec<String>,
+    version: i64,
+}
+
+impl TryFrom<AccountRow> for Account {
+    type Error = sqlx::Error;
+
+    fn try_from(row: AccountRow) -> Result<Self, sqlx::Error> {
+        Ok(Self {
+            id: AccountId(row.id),
+            email: row.email,
+            name: row.name,
+            phone: row.phone,
+            roles: roles_of(&row.roles)?,
+            version: row.version,
+        })
+    }
+}
+
+fn roles_of(words: &[String]) -> Result<Vec<Role>, sqlx::Error> {
+    let role = |word: &String| {
+        Role::parse(word).ok_or_else(|| sqlx::Error::Decode(format!("no role {word:?}").into()))
+    };
+    words.iter().map(role).collect()
+}
+
+fn words_of(roles: &[Role]) -> Vec<String> {
+    roles.iter().map(|role| role.as_str().to_owned()).collect()
+}
+
+/// Adds an account, and tells of it; `None` when its address is taken.
+pub(crate) async fn insert(
+    conn: &mut PgConnection,
+    account: &NewAccount<'_>,
+    now: DateTime<Utc>,
+) -> Result<Option<Account>, sqlx::Error> {
+    let row = sqlx::query_as!(
+        AccountRow,
+        "insert into box_office.accounts (email, password_hash, name, phone, roles, created_at, updated_at)
+         values ($1, $2, $3, $4, $5, $6, $6)
+         on conflict (lower(email)) do nothing
+         returning id, email, name, phone, roles, version",
+        account.email,
+        account.password_hash,
+        account.name,
+        account.phone,
+        &words_of(account.roles),
+        now,
+    )
+    .fetch_optional(&mut *conn)
+    .await?;
+    tell(conn, row).await
+}
+
+/// Gives an account these roles, and tells of it; `None` when there is no such account.
+pub(crate) async fn set_roles(
+    conn: &mut PgConnection,
+    id: AccountId,
+    roles: &[Role],
+    now: DateTime<Utc>,
+) -> Result<Option<Account>, sqlx::Error> {
+    let row = sqlx::query_as!(
+        AccountRow,
+        "update box_office.accounts set roles = $2, version = version + 1, updated_at = $3
+         where id = $1
+         returning id, email, name, phone, roles, version",
+        id.0,
+        &words_of(roles),
+        now,
+    )
+    .fetch_optional(&mut *conn)
+    .await?;
+    tell(conn, row).await
+}
+
+/// Sends what others need to know of a changed account.
+async fn tell(
+    conn: &mut PgConnection,
+    row: Option<AccountRow>,
+) -> Result<Option<Account>, sqlx::Error> {
+    let Some(row) = row else { return Ok(None) };
+    let account = Account::try_from(row)?;
+    let message = AccountChanged {
+        account_id: account.id,
+        version: account.version,
+        email: account.email.clone(),
+        name: account.name.clone(),
+        phone: account.phone.clone(),
+    };
+    outbox::put(conn, OWNER, &message).await?;
+    Ok(Some(account))
+}
+
+/// The account with this id.
+pub(crate) async fn get(
+    conn: &mut PgConnection,
+    id: AccountId,
+) -> Result<Option<Account>, sqlx::Error> {
+    let row = sqlx::query_as!(
+        AccountRow,
+        "select id, email, name, phone, roles, version from box_office.accounts where id = $1",
+        id.0,
+    )
+    .fetch_optional(conn)
+    .await?;
+    row.map(Account::try_from).transpose()
+}
+
+/// The account with this id, which nobody else changes until the transaction ends.
+pub(crate) async fn lock(
+    conn: &mut PgConnection,
+    id: AccountId,
+) -> Result<Option<Account>, sqlx::Error> {
+    let row = sqlx::query_as!(
+        AccountRow,
+        "select id, email, name, phone, roles, version from box_office.accounts
+         where id = $1 for update",
+        id.0,
+    )
+    .fetch_optional(conn)
+    .await?;
+    row.map(Account::try_from).transpose()
+}
+
+/// The account with this address, which nobody else changes until the transaction ends.
+pub(crate) async fn lock_by_email(
+    conn: &mut PgConnection,
+    email: &str,
+) -> Result<Option<Account>, sqlx::Error> {
+    let row = sqlx::query_as!(
+        AccountRow,
+        "select id, email, name, phone, roles, version from box_office.accounts
+         where lower(email) = lower($1) for update",
+        email,
+    )
+    .fetch_optional(conn)
+    .await?;
+    row.map(Account::try_from).transpose()
+}
+
+/// Accounts whose address begins with `prefix`, without regard to case, by address.
+pub(crate) async fn search(pool: &PgPool, prefix: &str) -> Result<Vec<Account>, sqlx::Error> {
+    let pattern = format!("{}%", escape_like(&prefix.to_lowercase()));
+    let rows = sqlx::query_as!(
+        AccountRow,
+        "select id, email, name, phone, roles, version from box_office.accounts
+         where lower(email) like $1
+         order by lower(email) limit $2",
+        pattern,
+        SEARCH_LIMIT,
+    )
+    .fetch_all(pool)
+    .await?;
+    rows.into_iter().map(Account::try_from).collect()
+}
+
+fn escape_like(text: &str) -> String {
+    text.replace('\\', r"\\")
+        .replace('%', r"\%")
+        .replace('_', r"\_")
+}
+
+/// What a sign-in is checked against.
+#[derive(Debug)]
+pub(crate) struct Credentials {
+    pub(crate) account_id: AccountId,
+    pub(crate) password_hash: String,
+}
+
+/// The credentials of the account with this address.
+pub(crate) async fn credentials(
+    pool: &PgPool,
+    email: &str,
+) -> Result<Option<Credentials>, sqlx::Error> {
+    let row = sqlx::query!(
+        "select id, password_hash from box_office.accounts where lower(email) = lower($1)",
+        email,
+    )
+    .fetch_optional(pool)
+    .await?;
+    Ok(row.map(|row| Credentials {
+        account_id: AccountId(row.id),
+        password_hash: row.password_hash,
+    }))
+}
+
+/// Begins a session with its first refresh token.
+pub(crate) async fn insert_session(
+    conn: &mut PgConnection,
+    grant: &Grant,
+    refresh_token: &str,
+) -> Result<(), sqlx::Error> {
+    let hash = hash_of(refresh_token);
+    sqlx::query!(
+        "insert into box_office.sessions
+             (id, account_id, generation, refresh_hash, created_at, expires_at)
+         values ($1, $2, $3, $4, $5, $6)",
+        grant.session_id,
+        grant.account_id.0,
+        grant.generation,
+        hash.as_slice(),
+        grant.at,
+        grant.at + REFRESH_LIFE,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// A session that has not ended.
+#[derive(Debug)]
+pub(crate) struct LiveSession {
+    pub(crate) account_id: AccountId,
+    pub(crate) generation: i32,
+    pub(crate) refresh_hash: Vec<u8>,
+}
+
+/// The session with this id, which nobody else changes until the transaction ends.
+pub(crate) async fn lock_session(
+    conn: &mut PgConnection,
+    id: Uuid,
+    now: DateTime<Utc>,
+) -> Result<Option<LiveSession>, sqlx::Error> {
+    let row = sqlx::query!(
+        "select account_id, generation, refresh_hash from box_office.sessions
+         where id = $1 and expires_at > $2
+         for update",
+        id,
+        now,
+    )
+    .fetch_optional(conn)
+    .await?;
+    Ok(row.map(|row| LiveSession {
+        account_id: AccountId(row.account_id),
+        generation: row.generation,
+        refresh_hash: row.refresh_hash,
+    }))
+}
+
+/// Replaces a session's refresh token by that of `grant`.
+pub(crate) async fn rotate_session(
+    conn: &mut PgConnection,
+    grant: &Grant,
+    refresh_token: &str,
+) -> Result<(), sqlx::Error> {
+    let hash = hash_of(refresh_token);
+    sqlx::query!(
+        "update box_office.sessions set generation = $2, refresh_hash = $3, expires_at = $4
+         where id = $1",
+        grant.session_id,
+        grant.generation,
+        hash.as_slice(),
+        grant.at + REFRESH_LIFE,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Ends a session.
+pub(crate) async fn delete_session(conn: &mut PgConnection, id: Uuid) -> Result<(), sqlx::Error> {
+    sqlx::query!("delete from box_office.sessions where id = $1", id)
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+/// Deletes sessions whose refresh token is too old, and tells how many.
+pub(crate) async fn delete_ended_sessions(
+    pool: &PgPool,
+    now: DateTime<Utc>,
+) -> Result<u64, sqlx::Error> {
+    let deleted = sqlx::query!(
+        "delete from box_office.sessions where id in (
+             select id from box_office.sessions where expires_at <= $1 limit 10000)",
+        now,
+    )
+    .execute(pool)
+    .await?;
+    Ok(deleted.rows_affected())
+}

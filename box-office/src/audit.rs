@@ -1,0 +1,43 @@
+//! The log of everything staff changed.
+
+mod list;
+mod store;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::routing::get;
+use domain::AccountId;
+use platform::service::Routes;
+
+use crate::office::Office;
+
+pub(crate) use store::put;
+
+/// Who changed something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Actor {
+    /// Somebody who signed in.
+    Account(AccountId),
+    /// Somebody on the server's command line.
+    CommandLine,
+}
+
+impl Actor {
+    /// How the log names the actor.
+    fn id(self) -> i64 {
+        match self {
+            Self::Account(id) => id.0,
+            Self::CommandLine => 0,
+        }
+    }
+}
+
+/// The routes of this part.
+pub(crate) fn routes(office: &Arc<Office>) -> Routes {
+    let internal = Router::new().route("/api/audit-log", get(list::list));
+    Routes {
+        public: Router::new(),
+        internal: internal.with_state(Arc::clone(office)),
+    }
+}

@@ -1,0 +1,64 @@
+//! `GET /api/audit-log`.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::header;
+use axum::response::IntoResponse;
+use domain::account::Role;
+use platform::auth::Caller;
+use platform::http::{Json, Query};
+use platform::problem::Problem;
+use serde::{Deserialize, Serialize};
+
+use super::store::{self, Entry};
+use crate::cursor::Cursor;
+use crate::fields;
+use crate::office::Office;
+
+const PAGE: usize = 50;
+const MAX_SUBJECT_CHARS: usize = 100;
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Wanted {
+    subject: Option<String>,
+    cursor: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Answer {
+    entries: Vec<Entry>,
+    next_cursor: Option<String>,
+}
+
+/// The newest changes first, 50 at a time.
+///
+/// # Errors
+/// `forbidden` unless the caller is an operator or admin.
+pub(super) async fn list(
+    State(office): State<Arc<Office>>,
+    caller: Caller,
+    Query(wanted): Query<Wanted>,
+) -> Result<impl IntoResponse, Problem> {
+    caller.require_any(&[Role::Operator, Role::Admin])?;
+    let subject = wanted
+        .subject
+        .map(|subject| fields::line("subject", &subject, MAX_SUBJECT_CHARS))
+        .transpose()?;
+    let before = wanted
+        .cursor
+        .map(|cursor| Cursor::decode(&cursor))
+        .transpose()?;
+    let Cursor([before]) = before.unwrap_or(Cursor([i64::MAX]));
+    let limit = i64::try_from(PAGE).expect("a page is small");
+    let entries = store::list(&office.ctx.db, subject.as_deref(), before, limit).await?;
+    let last = entries.last().filter(|_| entries.len() == PAGE);
+    let next_cursor = last.map(|last| Cursor([last.id]).encode());
+    Ok((
+        [(header::CACHE_CONTROL, "no-store")],
+        Json(Answer {
+            entries,
+            next_cursor,
+        }),
+    ))
+}

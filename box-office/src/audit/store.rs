@@ -1,0 +1,77 @@
+//! SQL of the audit log.
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use serde_json::Value;
+use sqlx::{PgConnection, PgPool};
+
+use super::Actor;
+
+/// One change.
+#[derive(Debug, Serialize)]
+pub(super) struct Entry {
+    pub(super) id: i64,
+    at: DateTime<Utc>,
+    actor: i64,
+    action: String,
+    subject: String,
+    detail: Value,
+}
+
+/// Records a change in the transaction that makes it. `subject` is such as `sale:1`, `detail` the
+/// new values.
+pub(crate) async fn put(
+    conn: &mut PgConnection,
+    actor: Actor,
+    action: &'static str,
+    subject: &str,
+    detail: &Value,
+    at: DateTime<Utc>,
+) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "insert into box_office.audit_log (at, actor, action, subject, detail)
+         values ($1, $2, $3, $4, $5)",
+        at,
+        actor.id(),
+        action,
+        subject,
+        detail,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// The newest changes of `subject`, or of everything, with ids below `before`.
+pub(super) async fn list(
+    pool: &PgPool,
+    subject: Option<&str>,
+    before: i64,
+    limit: i64,
+) -> Result<Vec<Entry>, sqlx::Error> {
+    match subject {
+        Some(subject) => {
+            sqlx::query_as!(
+                Entry,
+                "select id, at, actor, action, subject, detail from box_office.audit_log
+                 where subject = $1 and id < $2 order by id desc limit $3",
+                subject,
+                before,
+                limit,
+            )
+            .fetch_all(pool)
+            .await
+        }
+        None => {
+            sqlx::query_as!(
+                Entry,
+                "select id, at, actor, action, subject, detail from box_office.audit_log
+                 where id < $1 order by id desc limit $2",
+                before,
+                limit,
+            )
+            .fetch_all(pool)
+            .await
+        }
+    }
+}

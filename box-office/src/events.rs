@@ -1,0 +1,68 @@
+//! Events, search, and how much is left of them.
+
+mod availability;
+mod create;
+mod delete;
+mod draft;
+mod get;
+mod list;
+mod replace;
+mod seats;
+pub(crate) mod stock;
+pub(crate) mod store;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::routing::{get as on_get, post, put};
+use domain::account::Role;
+use domain::event::Event;
+use platform::auth::Caller;
+use platform::problem::{Kind, Problem};
+use platform::service::Routes;
+use serde::{Deserialize, Serialize};
+
+use crate::office::Office;
+
+pub(crate) use draft::present;
+
+/// The routes of this part.
+pub(crate) fn routes(office: &Arc<Office>) -> Routes {
+    let writes = Router::new()
+        .route("/api/events", post(create::create))
+        .route(
+            "/api/events/{id}",
+            put(replace::replace).delete(delete::delete),
+        )
+        .route_layer(office.staff_limit.clone());
+    Routes {
+        public: reads().with_state(Arc::clone(office)),
+        internal: reads().merge(writes).with_state(Arc::clone(office)),
+    }
+}
+
+fn reads() -> Router<Arc<Office>> {
+    Router::new()
+        .route("/api/events", on_get(list::list))
+        .route("/api/events/{id}", on_get(get::get))
+        .route(
+            "/api/events/{id}/availability",
+            on_get(availability::availability),
+        )
+        .route("/api/events/{id}/seats", on_get(seats::seats))
+}
+
+/// `{"event": …}`.
+#[derive(Debug, Serialize, Deserialize)]
+struct EventAnswer {
+    event: Event,
+}
+
+/// Refuses callers who may not change events.
+fn require_organiser(caller: &Caller) -> Result<(), Problem> {
+    caller.require_any(&[Role::Organiser, Role::Admin])
+}
+
+fn unknown_event() -> Problem {
+    Problem::new(Kind::NotFound, "There is no event with this id.")
+}

@@ -1,0 +1,51 @@
+//! `GET /api/events/{id}/availability`.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::response::Response;
+use domain::EventId;
+use platform::http::Path;
+use platform::problem::Problem;
+use serde::Serialize;
+
+use super::stock::{self, SectionStock};
+use super::unknown_event;
+use crate::office::Office;
+use crate::shared::Answer;
+
+#[derive(Debug, Serialize)]
+struct Availability {
+    available: i64,
+    sections: Vec<SectionStock>,
+}
+
+/// How much is left, at most a second old however many ask.
+///
+/// # Errors
+/// `not-found`.
+pub(super) async fn availability(
+    State(office): State<Arc<Office>>,
+    Path(id): Path<EventId>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let answer = office.availability.get(id, load(&office, id)).await?;
+    Ok(answer.ok_or_else(unknown_event)?.respond(&headers))
+}
+
+async fn load(office: &Office, id: EventId) -> Result<Option<Answer>, Problem> {
+    let sections = stock::by_section(&office.ctx.db, id).await?;
+    // Every event has a section.
+    if sections.is_empty() {
+        return Ok(None);
+    }
+    let available = sections
+        .iter()
+        .map(|section| i64::from(section.available))
+        .sum();
+    Ok(Some(Answer::json(&Availability {
+        available,
+        sections,
+    })))
+}

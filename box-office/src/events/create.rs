@@ -1,0 +1,68 @@
+//! `POST /api/events`, for staff.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use domain::AccountId;
+use domain::message::EventChanged;
+use platform::auth::Caller;
+use platform::outbox;
+use platform::problem::Problem;
+use serde_json::json;
+use sqlx::PgConnection;
+
+use super::draft::{Draft, EventBody};
+use super::{EventAnswer, require_organiser, store, unknown_event};
+use crate::OWNER;
+use crate::audit::{self, Actor};
+use crate::office::Office;
+use crate::sales;
+use crate::sales::settings::SalePatch;
+use crate::write::{Posted, WriteError};
+
+/// Makes an event and its sale.
+///
+/// # Errors
+/// `forbidden` unless the caller is an organiser or admin, and `invalid`.
+pub(super) async fn create(
+    State(office): State<Arc<Office>>,
+    caller: Caller,
+    Posted { body, repeat }: Posted<EventBody>,
+) -> Result<Response, Problem> {
+    require_organiser(&caller)?;
+    let draft = body.draft()?;
+    let patch = body.sale.unwrap_or_default();
+    let (who, creator) = (caller.account_id.to_string(), caller.account_id);
+    let done = office
+        .write("create event", &who, &repeat, &|tx| {
+            Box::pin(insert(tx, &office, &draft, &patch, creator))
+        })
+        .await?;
+    Ok(done.respond(StatusCode::CREATED))
+}
+
+async fn insert(
+    conn: &mut PgConnection,
+    office: &Office,
+    draft: &Draft,
+    patch: &SalePatch,
+    creator: AccountId,
+) -> Result<EventAnswer, WriteError> {
+    let (now, actor) = (office.ctx.clock.now(), Actor::Account(creator));
+    let id = store::insert(conn, draft, creator, now).await?;
+    let event = store::get(conn, id).await?.ok_or_else(unknown_event)?;
+    let subject = format!("event:{id}");
+    audit::put(conn, actor, "event.create", &subject, &json!(event), now).await?;
+    outbox::put(
+        conn,
+        OWNER,
+        &EventChanged {
+            event: event.clone(),
+        },
+    )
+    .await?;
+    sales::open(conn, &event, patch, actor, now).await?;
+    Ok(EventAnswer { event })
+}

@@ -1,0 +1,76 @@
+//! `DELETE /api/events/{id}`, for staff.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::IntoResponse;
+use domain::EventId;
+use domain::event::EventState;
+use domain::message::EventChanged;
+use platform::auth::Caller;
+use platform::http::{Json, Path};
+use platform::problem::{Kind, Problem};
+use platform::{outbox, pg};
+use serde_json::json;
+use sqlx::PgConnection;
+
+use super::{require_organiser, stock, store, unknown_event};
+use crate::OWNER;
+use crate::audit::{self, Actor};
+use crate::office::Office;
+use crate::sales;
+use crate::write::WriteError;
+
+/// Takes an event off the list and closes its sale. Its id stays known, as cancelled; deleting it
+/// again changes nothing.
+///
+/// # Errors
+/// `forbidden` unless the caller is an organiser or admin, `not-found`, and `conflict` while
+/// seats are held or sold.
+pub(super) async fn delete(
+    State(office): State<Arc<Office>>,
+    caller: Caller,
+    Path(id): Path<EventId>,
+) -> Result<impl IntoResponse, Problem> {
+    require_organiser(&caller)?;
+    let actor = Actor::Account(caller.account_id);
+    pg::run_tx(&office.ctx.db, "delete event", |tx| {
+        Box::pin(cancel(tx, &office, id, actor))
+    })
+    .await?;
+    outbox::wake(OWNER);
+    Ok(Json(json!({ "message": "success" })))
+}
+
+async fn cancel(
+    conn: &mut PgConnection,
+    office: &Office,
+    id: EventId,
+    actor: Actor,
+) -> Result<(), WriteError> {
+    let before = store::lock(conn, id).await?.ok_or_else(unknown_event)?;
+    if before.state == EventState::Cancelled {
+        return Ok(());
+    }
+    let stock = stock::total(conn, id).await?.unwrap_or_default();
+    let live = stock.held + stock.sold;
+    if live > 0 {
+        let detail = format!("{live} seats are held or sold; cancel their bookings first.");
+        return Err(Problem::new(Kind::Conflict, detail).into());
+    }
+    let now = office.ctx.clock.now();
+    store::cancel(conn, id, now).await?;
+    let event = store::get(conn, id).await?.ok_or_else(unknown_event)?;
+    let detail = json!({ "state": event.state });
+    audit::put(
+        conn,
+        actor,
+        "event.delete",
+        &format!("event:{id}"),
+        &detail,
+        now,
+    )
+    .await?;
+    outbox::put(conn, OWNER, &EventChanged { event }).await?;
+    sales::close(conn, id, actor, now).await
+}

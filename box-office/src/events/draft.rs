@@ -1,0 +1,341 @@
+//! An event as organisers write it: read leniently, then checked value by value.
+
+use std::collections::HashSet;
+
+use chrono::{DateTime, Utc};
+use domain::event::{Section, Tier};
+use domain::limits::{MAX_PRICE_MINOR, MAX_SEATS_PER_EVENT, MAX_SECTIONS_PER_EVENT};
+use domain::{Currency, Money, SectionId};
+use platform::problem::Problem;
+use serde::{Deserialize, Deserializer};
+
+use crate::fields::{self, invalid};
+use crate::sales::settings::SalePatch;
+
+const MAX_NAME_CHARS: usize = 200;
+const MAX_TEXT_CHARS: usize = 10_000;
+const MAX_WORD_CHARS: usize = 100;
+const MAX_TICKETS_PER_ACCOUNT: u32 = 1_000;
+const MAX_ROWS: u32 = 1_000;
+const MAX_SEATS_PER_ROW: u32 = 1_000;
+const REMINDER_SECONDS: std::ops::RangeInclusive<u32> = 60..=31_536_000;
+const DEFAULT_TICKETS_PER_ACCOUNT: i64 = 6;
+const DEFAULT_REMINDER_SECONDS: i64 = 86_400;
+const DEFAULT_TIME_ZONE: &str = "UTC";
+const DEFAULT_SECTION: &str = "General";
+const DEFAULT_TIER: &str = "Standard";
+
+/// The body of `POST` and `PUT`. Numbers are wide, so that one out of bounds is told as such.
+#[derive(Debug, Deserialize)]
+pub(super) struct EventBody {
+    name: String,
+    date: DateTime<Utc>,
+    capacity: Option<i64>,
+    price: Option<MoneyBody>,
+    sections: Option<Vec<SectionBody>>,
+    #[serde(default)]
+    description: String,
+    #[serde(default)]
+    category: String,
+    #[serde(default)]
+    venue: String,
+    #[serde(default)]
+    city: String,
+    #[serde(default)]
+    country: String,
+    time_zone: Option<String>,
+    max_tickets_per_account: Option<i64>,
+    #[serde(default, deserialize_with = "present")]
+    reminder_before_seconds: Option<Option<i64>>,
+    /// Settings of the sale, for a new event.
+    pub(super) sale: Option<SalePatch>,
+    /// The version that is to be replaced.
+    pub(super) version: Option<i64>,
+}
+
+#[derive(Debug, Deserialize)]
+struct SectionBody {
+    name: String,
+    #[serde(default)]
+    numbered: bool,
+    capacity: Option<i64>,
+    rows: Option<i64>,
+    seats_per_row: Option<i64>,
+    tier: Option<TierBody>,
+}
+
+#[derive(Debug, Deserialize)]
+struct TierBody {
+    name: Option<String>,
+    price: MoneyBody,
+}
+
+#[derive(Debug, Deserialize)]
+struct MoneyBody {
+    amount_minor: i64,
+    currency: String,
+}
+
+/// Tells `null` from a field that is missing.
+pub(crate) fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
+}
+
+/// An event whose every value is within its bounds, without an id.
+#[derive(Debug)]
+pub(super) struct Draft {
+    pub(super) name: String,
+    pub(super) date: DateTime<Utc>,
+    pub(super) capacity: u32,
+    pub(super) description: String,
+    pub(super) category: String,
+    pub(super) venue: String,
+    pub(super) city: String,
+    pub(super) country: String,
+    pub(super) time_zone: String,
+    pub(super) max_tickets_per_account: u32,
+    pub(super) reminder_before_seconds: Option<u32>,
+    /// Their ids are not known yet.
+    pub(super) sections: Vec<Section>,
+}
+
+impl EventBody {
+    /// Checks every value.
+    ///
+    /// # Errors
+    /// `invalid`, naming the first field that is out of its bounds.
+    pub(super) fn draft(&self) -> Result<Draft, Problem> {
+        let sections = self.sections()?;
+        Ok(Draft {
+            name: fields::name("name", &self.name, MAX_NAME_CHARS)?,
+            date: fields::date("date", self.date)?,
+            capacity: self.total(&sections)?,
+            description: fields::text("description", &self.description, MAX_TEXT_CHARS)?,
+            category: fields::line("category", &self.category, MAX_WORD_CHARS)?,
+            venue: fields::line("venue", &self.venue, MAX_NAME_CHARS)?,
+            city: fields::line("city", &self.city, MAX_WORD_CHARS)?,
+            country: fields::country("country", &self.country)?,
+            time_zone: time_zone(self.time_zone.as_deref().unwrap_or(DEFAULT_TIME_ZONE))?,
+            max_tickets_per_account: fields::number(
+                "max_tickets_per_account",
+                self.max_tickets_per_account
+                    .unwrap_or(DEFAULT_TICKETS_PER_ACCOUNT),
+                1..=MAX_TICKETS_PER_ACCOUNT,
+            )?,
+            reminder_before_seconds: self
+                .reminder_before_seconds
+                .unwrap_or(Some(DEFAULT_REMINDER_SECONDS))
+                .map(|value| fields::number("reminder_before_seconds", value, REMINDER_SECONDS))
+                .transpose()?,
+            sections,
+        })
+    }
+
+    fn price(&self) -> Result<Money, Problem> {
+        let free = Money::new(0, Currency::EUR);
+        self.price
+            .as_ref()
+            .map_or(Ok(free), |price| price.money("price"))
+    }
+
+    fn sections(&self) -> Result<Vec<Section>, Problem> {
+        let default_price = self.price()?;
+        let Some(bodies) = &self.sections else {
+            return Ok(vec![self.general_admission(default_price)?]);
+        };
+        if !(1..=MAX_SECTIONS_PER_EVENT).contains(&bodies.len()) {
+            let detail = format!("1 to {MAX_SECTIONS_PER_EVENT} sections.");
+            return Err(invalid("sections", detail));
+        }
+        let mut names = HashSet::new();
+        let mut sections = Vec::with_capacity(bodies.len());
+        for (index, body) in bodies.iter().enumerate() {
+            let section = body.section(&format!("sections[{index}]"), default_price)?;
+            if !names.insert(section.name.clone()) {
+                let field = format!("sections[{index}].name");
+                return Err(invalid(field, "Each section of an event has its own name."));
+            }
+            sections.push(section);
+        }
+        Ok(sections)
+    }
+
+    /// The one section of an event that only says how many may come.
+    fn general_admission(&self, price: Money) -> Result<Section, Problem> {
+        let capacity = self.capacity.ok_or_else(|| {
+            invalid(
+                "capacity",
+                "Give the capacity, or sections that have one each.",
+            )
+        })?;
+        Ok(Section {
+            id: SectionId(0),
+            name: DEFAULT_SECTION.to_owned(),
+            numbered: false,
+            capacity: fields::number("capacity", capacity, 1..=MAX_SEATS_PER_EVENT)?,
+            rows: None,
+            seats_per_row: None,
+            tier: Tier {
+                name: DEFAULT_TIER.to_owned(),
+                price,
+            },
+        })
+    }
+
+    fn total(&self, sections: &[Section]) -> Result<u32, Problem> {
+        let total: u32 = sections.iter().map(|section| section.capacity).sum();
+        if total > MAX_SEATS_PER_EVENT {
+            let detail = format!("At most {MAX_SEATS_PER_EVENT} seats in all, not {total}.");
+            return Err(invalid("sections", detail));
+        }
+        match self.capacity {
+            Some(capacity) if capacity != i64::from(total) => {
+                let detail = format!("The sections have {total} seats; leave the capacity out.");
+                Err(invalid("capacity", detail))
+            }
+            _ => Ok(total),
+        }
+    }
+}
+
+impl SectionBody {
+    fn section(&self, field: &str, default_price: Money) -> Result<Section, Problem> {
+        let name = fields::name(format!("{field}.name"), &self.name, MAX_WORD_CHARS)?;
+        let tier = match &self.tier {
+            None => Tier {
+                name: DEFAULT_TIER.to_owned(),
+                price: default_price,
+            },
+            Some(tier) => tier.tier(field)?,
+        };
+        let (capacity, rows) = if self.numbered {
+            let (rows, seats_per_row) = self.layout(field)?;
+            (rows * seats_per_row, Some((rows, seats_per_row)))
+        } else {
+            (self.places(field)?, None)
+        };
+        Ok(Section {
+            id: SectionId(0),
+            name,
+            numbered: self.numbered,
+            capacity,
+            rows: rows.map(|(rows, _)| rows),
+            seats_per_row: rows.map(|(_, seats_per_row)| seats_per_row),
+            tier,
+        })
+    }
+
+    /// Rows and seats per row of a numbered section.
+    fn layout(&self, field: &str) -> Result<(u32, u32), Problem> {
+        let rows_field = format!("{field}.rows");
+        let rows = fields::number(rows_field, self.rows.unwrap_or(0), 1..=MAX_ROWS)?;
+        let seats_field = format!("{field}.seats_per_row");
+        let seats = self.seats_per_row.unwrap_or(0);
+        let seats_per_row = fields::number(seats_field, seats, 1..=MAX_SEATS_PER_ROW)?;
+        let capacity = rows * seats_per_row;
+        if capacity > MAX_SEATS_PER_EVENT {
+            let detail = format!("At most {MAX_SEATS_PER_EVENT} seats, not {capacity}.");
+            return Err(invalid(format!("{field}.rows"), detail));
+        }
+        if self
+            .capacity
+            .is_some_and(|given| given != i64::from(capacity))
+        {
+            let detail = format!("Its rows have {capacity} seats; leave the capacity out.");
+            return Err(invalid(format!("{field}.capacity"), detail));
+        }
+        Ok((rows, seats_per_row))
+    }
+
+    /// How many places a section without numbers has.
+    fn places(&self, field: &str) -> Result<u32, Problem> {
+        if self.rows.is_some() || self.seats_per_row.is_some() {
+            let detail = "Only a section with `numbered` true has rows; give a capacity instead.";
+            return Err(invalid(format!("{field}.rows"), detail));
+        }
+        let capacity = self.capacity.unwrap_or(0);
+        fields::number(
+            format!("{field}.capacity"),
+            capacity,
+            1..=MAX_SEATS_PER_EVENT,
+        )
+    }
+}
+
+impl TierBody {
+    fn tier(&self, field: &str) -> Result<Tier, Problem> {
+        let name = self.name.as_deref().unwrap_or(DEFAULT_TIER);
+        let name = fields::name(format!("{field}.tier.name"), name, MAX_WORD_CHARS)?;
+        let price = self.price.money(&format!("{field}.tier.price"))?;
+        Ok(Tier { name, price })
+    }
+}
+
+impl MoneyBody {
+    fn money(&self, field: &str) -> Result<Money, Problem> {
+        if !(0..=MAX_PRICE_MINOR).contains(&self.amount_minor) {
+            let detail = format!("A whole number of minor units from 0 to {MAX_PRICE_MINOR}.");
+            return Err(invalid(format!("{field}.amount_minor"), detail));
+        }
+        let currency = Currency::try_from(self.currency.as_str())
+            .map_err(|_| invalid(format!("{field}.currency"), "An ISO 4217 code such as eur."))?;
+        Ok(Money::new(self.amount_minor, currency))
+    }
+}
+
+fn time_zone(name: &str) -> Result<String, Problem> {
+    name.parse::<chrono_tz::Tz>()
+        .map(|zone| zone.name().to_owned())
+        .map_err(|_| invalid("time_zone", "An IANA time zone such as Europe/Amsterdam."))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn draft(changes: Value) -> Result<Draft, Problem> {
+        let Value::Object(changes) = changes else {
+            panic!("not an object: {changes}")
+        };
+        let mut body = json!({"name": "Proms", "date": "2027-01-30T19:00:00Z"});
+        body.as_object_mut().unwrap().extend(changes);
+        serde_json::from_value::<EventBody>(body).unwrap().draft()
+    }
+
+    #[test]
+    fn a_capacity_alone_makes_one_free_general_section() {
+        let draft = draft(json!({"capacity": 500})).unwrap();
+        let [section] = draft.sections.as_slice() else {
+            panic!("not one section")
+        };
+        assert_eq!(
+            (section.name.as_str(), section.numbered, section.capacity),
+            ("General", false, 500)
+        );
+        assert!(section.tier.price.is_zero());
+        assert_eq!(draft.reminder_before_seconds, Some(86_400));
+    }
+
+    #[test]
+    fn the_capacity_of_a_numbered_section_is_its_rows_times_their_seats() {
+        let stalls = json!({"name": "Stalls", "numbered": true, "rows": 3, "seats_per_row": 4});
+        assert_eq!(draft(json!({"sections": [stalls]})).unwrap().capacity, 12);
+        assert!(draft(json!({"sections": [stalls], "capacity": 13})).is_err());
+    }
+
+    #[test]
+    fn a_reminder_can_be_switched_off() {
+        let draft = draft(json!({"capacity": 1, "reminder_before_seconds": null})).unwrap();
+        assert_eq!(draft.reminder_before_seconds, None);
+    }
+
+    #[test]
+    fn sections_of_one_event_have_different_names() {
+        let section = json!({"name": "A", "capacity": 1});
+        assert!(draft(json!({"sections": [section, section]})).is_err());
+    }
+}

@@ -1,0 +1,149 @@
+//! `PUT /api/events/{id}`, for staff.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use domain::EventId;
+use domain::event::{Event, EventState, Section, row_label};
+use domain::message::EventChanged;
+use platform::auth::Caller;
+use platform::http::Path;
+use platform::outbox;
+use platform::problem::{Kind, Problem};
+use serde_json::json;
+use sqlx::PgConnection;
+
+use super::draft::{Draft, EventBody};
+use super::stock::{self, Taken};
+use super::{EventAnswer, require_organiser, store, unknown_event};
+use crate::OWNER;
+use crate::audit::{self, Actor};
+use crate::office::Office;
+use crate::sales;
+use crate::write::{Posted, WriteError};
+
+/// Replaces an event. A section keeps its seats by its name, unless it gets or loses numbers.
+///
+/// # Errors
+/// `forbidden` unless the caller is an organiser or admin, `not-found`, `invalid`, and `conflict`
+/// when seats that are held or sold would go, the event is cancelled, or it is not at the version
+/// the caller gives.
+pub(super) async fn replace(
+    State(office): State<Arc<Office>>,
+    caller: Caller,
+    Path(id): Path<EventId>,
+    Posted { body, repeat }: Posted<EventBody>,
+) -> Result<Response, Problem> {
+    require_organiser(&caller)?;
+    let draft = body.draft()?;
+    let change = Change {
+        id,
+        draft,
+        version: body.version,
+        actor: Actor::Account(caller.account_id),
+    };
+    let who = caller.account_id.to_string();
+    let done = office
+        .write("replace event", &who, &repeat, &|tx| {
+            Box::pin(change.make(tx, &office))
+        })
+        .await?;
+    Ok(done.respond(StatusCode::OK))
+}
+
+/// What the caller wants.
+struct Change {
+    id: EventId,
+    draft: Draft,
+    /// The version that the caller has seen, if told.
+    version: Option<i64>,
+    actor: Actor,
+}
+
+impl Change {
+    async fn make(
+        &self,
+        conn: &mut PgConnection,
+        office: &Office,
+    ) -> Result<EventAnswer, WriteError> {
+        let Self {
+            id,
+            draft,
+            version,
+            actor,
+        } = self;
+        let (id, actor) = (*id, *actor);
+        let before = store::lock(conn, id).await?.ok_or_else(unknown_event)?;
+        check_version(&before, *version)?;
+        let taken = stock::taken(conn, id).await?;
+        for section in &before.sections {
+            check_section(section, draft, &taken)?;
+        }
+        let now = office.ctx.clock.now();
+        store::replace(conn, id, draft, now).await?;
+        let event = store::get(conn, id).await?.ok_or_else(unknown_event)?;
+        let subject = format!("event:{id}");
+        audit::put(conn, actor, "event.change", &subject, &json!(event), now).await?;
+        outbox::put(
+            conn,
+            OWNER,
+            &EventChanged {
+                event: event.clone(),
+            },
+        )
+        .await?;
+        if event.max_tickets_per_account != before.max_tickets_per_account {
+            sales::follow_event(conn, id, now).await?;
+        }
+        Ok(EventAnswer { event })
+    }
+}
+
+fn check_version(event: &Event, expected: Option<i64>) -> Result<(), Problem> {
+    if event.state == EventState::Cancelled {
+        return Err(conflict("The event is cancelled; create a new one."));
+    }
+    match expected {
+        Some(version) if version != event.version => {
+            let now = event.version;
+            Err(conflict(format!(
+                "The event is at version {now}, not {version}; read it again."
+            )))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Refuses a draft in which a seat of `section` that is held or sold has no place. The booking
+/// worker keeps such a seat in any case; this tells the organiser.
+fn check_section(section: &Section, draft: &Draft, taken: &[Taken]) -> Result<(), Problem> {
+    let Some(taken) = taken.iter().find(|taken| taken.section_id == section.id) else {
+        return Ok(());
+    };
+    let (name, seats) = (&section.name, taken.seats);
+    let same = |new: &&Section| new.name == section.name && new.numbered == section.numbered;
+    match draft.sections.iter().find(same) {
+        Some(new) if has_room(new, taken) => Ok(()),
+        Some(_) => Err(conflict(format!(
+            "{seats} seats of the section {name} are held or sold, and it would be too small."
+        ))),
+        None => Err(conflict(format!(
+            "{seats} seats of the section {name} are held or sold, and it would be gone."
+        ))),
+    }
+}
+
+fn has_room(section: &Section, taken: &Taken) -> bool {
+    let (Some(rows), Some(seats_per_row)) = (section.rows, section.seats_per_row) else {
+        return section.capacity >= taken.seats;
+    };
+    let labels: HashSet<String> = (0..rows).map(row_label).collect();
+    seats_per_row >= taken.last_number && taken.rows.iter().all(|row| labels.contains(row))
+}
+
+fn conflict(detail: impl Into<String>) -> Problem {
+    Problem::new(Kind::Conflict, detail)
+}

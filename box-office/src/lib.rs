@@ -1,0 +1,67 @@
+//! Events, search, availability, seat maps and accounts on the public listener; the staff API and
+//! both sets of pages beside it.
+//!
+//! Box-office owns the schema `box_office`. It reads how much is left from the views of the
+//! booking worker, and the figures of a queue from Redis; it changes neither.
+
+mod accounts;
+mod audit;
+mod cursor;
+mod events;
+mod fields;
+mod office;
+mod pages;
+mod sales;
+mod shared;
+mod write;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use platform::outbox;
+use platform::service::{Context, Routes};
+
+pub use accounts::command_line::{CommandLineError, bootstrap_admin, grant_role};
+use office::Office;
+
+/// What this service calls itself in the outbox.
+const OWNER: &str = "box-office";
+
+/// Settings of box-office.
+#[derive(Debug, Clone, clap::Args)]
+#[group(skip)]
+pub struct Config {
+    /// How long a sign-up or sign-in may wait for its turn at hashing the password, in
+    /// milliseconds. One that waits longer is told to come back.
+    #[arg(long, env = "ONSALE_PASSWORD_WAIT_MS", default_value_t = 2_000)]
+    pub password_wait_ms: u64,
+    /// Where buyers' browsers reach Stripe; the same as admission's
+    #[arg(
+        long = "pages-stripe-url",
+        id = "pages-stripe-url",
+        env = "ONSALE_STRIPE_PUBLIC_URL",
+        default_value = "https://api.stripe.com"
+    )]
+    pub pages_stripe_url: url::Url,
+}
+
+/// Starts the service's loops and returns its routes.
+///
+/// # Errors
+/// When a password can't be hashed on this machine.
+pub async fn start(ctx: Context, config: Config) -> anyhow::Result<Routes> {
+    let wait = Duration::from_millis(config.password_wait_ms);
+    let passwords = accounts::password::Passwords::start(wait).await?;
+    let office = Arc::new(Office::new(ctx.clone(), passwords));
+    let stop = ctx.shutdown.soft().clone();
+    ctx.spawn(
+        "box-office outbox",
+        outbox::relay(ctx.db.clone(), ctx.broker.clone(), stop, OWNER),
+    );
+    ctx.spawn("box-office sessions", accounts::session::sweep(ctx.clone()));
+    Ok(accounts::routes(&office)
+        .merge(events::routes(&office))
+        .merge(sales::routes(&office))
+        .merge(audit::routes(&office))
+        .merge(pages::routes(&config)))
+}

@@ -1,0 +1,48 @@
+//! What every handler of this service has at hand.
+
+use std::time::Duration;
+
+use domain::EventId;
+use platform::limits::{Key, LimitLayer, Quota};
+use platform::service::Context;
+
+use crate::accounts::password::Passwords;
+use crate::sales::live::Live;
+use crate::shared::{Answer, SecondCache};
+
+/// Most changes by one member of staff a minute.
+const STAFF_WRITES: Quota = Quota {
+    burst: 120,
+    per: Duration::from_secs(60),
+};
+
+/// The service's state, shared by its routes.
+pub(crate) struct Office {
+    /// Servers, keys, clock, limits.
+    pub(crate) ctx: Context,
+    /// The limit on changes by staff, of whatever kind.
+    pub(crate) staff_limit: LimitLayer,
+    /// Hashes and checks passwords.
+    pub(crate) passwords: Passwords,
+    /// `GET /api/events/{id}/availability`; `None` for an unknown event.
+    pub(crate) availability: SecondCache<EventId, Option<Answer>>,
+    /// `GET /api/events/{id}/seats`; `None` for an unknown event.
+    pub(crate) seats: SecondCache<EventId, Option<Answer>>,
+    /// A sale's live figures, shared by its streams.
+    pub(crate) live: SecondCache<EventId, Live>,
+}
+
+impl Office {
+    /// A state with empty caches.
+    pub(crate) fn new(ctx: Context, passwords: Passwords) -> Self {
+        let clock = || ctx.clock.clone();
+        Self {
+            availability: SecondCache::new(clock()),
+            seats: SecondCache::new(clock()),
+            live: SecondCache::new(clock()),
+            staff_limit: ctx.limits.layer("staff", STAFF_WRITES, Key::Account),
+            passwords,
+            ctx,
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! The pages for buyers and for operators, built into the program.
+
+use std::borrow::Cow;
+use std::path::Path as FilePath;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::Path;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::get;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use platform::problem::{Kind, Problem};
+use platform::service::Routes;
+use rust_embed::{EmbeddedFile, RustEmbed};
+
+use crate::Config;
+use crate::shared::is_known;
+
+const REFERRER_POLICY: HeaderName = HeaderName::from_static("referrer-policy");
+/// A page is asked for again each time, so that it fits the program that answers it.
+const PAGE_CACHING: HeaderValue = HeaderValue::from_static("no-cache");
+const ASSET_CACHING: HeaderValue = HeaderValue::from_static("public, max-age=60");
+
+#[derive(RustEmbed)]
+#[folder = "../web/public"]
+struct PublicFiles;
+
+#[derive(RustEmbed)]
+#[folder = "../web/staff"]
+struct StaffFiles;
+
+/// The routes of both sets of pages.
+pub(crate) fn routes(config: &Config) -> Routes {
+    let public = Site {
+        file: PublicFiles::get,
+        policy: public_policy(config),
+    };
+    let staff = Site {
+        file: StaffFiles::get,
+        policy: HeaderValue::from_static(STAFF_POLICY),
+    };
+    Routes {
+        public: public
+            .router()
+            .route("/events/{id}", public.page("event.html"))
+            .route("/bookings/{id}", public.page("booking.html")),
+        internal: staff.router(),
+    }
+}
+
+const STAFF_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
+     img-src 'self' data:; font-src 'self'; connect-src 'self'; base-uri 'none'; \
+     form-action 'self'; frame-ancestors 'none'";
+
+/// What buyer pages may load: our own files, and what Stripe's documentation asks for so that card
+/// data goes from the browser to Stripe alone.
+fn public_policy(config: &Config) -> HeaderValue {
+    let stripe = config.pages_stripe_url.origin().ascii_serialization();
+    let policy = format!(
+        "default-src 'none'; script-src 'self' https://js.stripe.com; style-src 'self'; \
+         img-src 'self' data:; font-src 'self'; \
+         connect-src 'self' https://api.stripe.com {stripe}; \
+         frame-src https://js.stripe.com https://hooks.stripe.com; base-uri 'none'; \
+         form-action 'self'; frame-ancestors 'none'"
+    );
+    HeaderValue::try_from(policy).expect("an origin is visible ASCII")
+}
+
+/// One set of files with its content security policy.
+#[derive(Clone)]
+struct Site {
+    file: fn(&str) -> Option<EmbeddedFile>,
+    policy: HeaderValue,
+}
+
+impl Site {
+    /// The start page and the assets.
+    fn router(&self) -> Router {
+        let site = self.clone();
+        let asset = async move |Path(name): Path<String>, headers: HeaderMap| {
+            site.respond(&format!("assets/{name}"), ASSET_CACHING, &headers)
+        };
+        Router::new()
+            .route("/", self.page("index.html"))
+            .route("/assets/{*name}", get(asset))
+    }
+
+    /// Answers with one page, whatever the path's parameters are: the page reads them itself.
+    fn page(&self, name: &'static str) -> axum::routing::MethodRouter {
+        let site = self.clone();
+        get(async move |headers: HeaderMap| site.respond(name, PAGE_CACHING, &headers))
+    }
+
+    fn respond(&self, name: &str, caching: HeaderValue, request: &HeaderMap) -> Response {
+        let Some(file) = (self.file)(name) else {
+            return Problem::new(Kind::NotFound, "There is no such file.").into_response();
+        };
+        let hash = file.metadata.sha256_hash();
+        let etag = format!("W/\"{}\"", URL_SAFE_NO_PAD.encode(&hash[..12]));
+        let etag = HeaderValue::try_from(etag).expect("base64 is visible ASCII");
+        let mut response = if is_known(request, &etag) {
+            StatusCode::NOT_MODIFIED.into_response()
+        } else {
+            Response::new(body(file.data))
+        };
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, content_type(name));
+        headers.insert(header::ETAG, etag);
+        headers.insert(header::CACHE_CONTROL, caching);
+        headers.insert(header::CONTENT_SECURITY_POLICY, self.policy.clone());
+        headers.insert(
+            header::X_CONTENT_TYPE_OPTIONS,
+            HeaderValue::from_static("nosniff"),
+        );
+        headers.insert(REFERRER_POLICY, HeaderValue::from_static("same-origin"));
+        response
+    }
+}
+
+fn body(data: Cow<'static, [u8]>) -> Body {
+    match data {
+        Cow::Borrowed(bytes) => Body::from(bytes),
+        Cow::Owned(bytes) => Body::from(bytes),
+    }
+}
+
+fn content_type(name: &str) -> HeaderValue {
+    let extension = FilePath::new(name)
+        .extension()
+        .and_then(|extension| extension.to_str());
+    HeaderValue::from_static(match extension {
+        Some("html") => "text/html; charset=utf-8",
+        Some("css") => "text/css; charset=utf-8",
+        Some("js") => "text/javascript; charset=utf-8",
+        Some("json") => "application/json",
+        Some("svg") => "image/svg+xml",
+        Some("png") => "image/png",
+        Some("ico") => "image/x-icon",
+        Some("woff2") => "font/woff2",
+        Some("txt") => "text/plain; charset=utf-8",
+        _ => "application/octet-stream",
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_page_and_asset_has_a_known_type() {
+        for name in PublicFiles::iter().chain(StaffFiles::iter()) {
+            assert_ne!(content_type(&name), "application/octet-stream", "{name}");
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! Sales: what operators set, and the live figures they watch.
+
+mod get;
+pub(crate) mod live;
+mod put;
+pub(crate) mod settings;
+mod store;
+mod stream;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::routing::{get as on_get, put as on_put};
+use chrono::{DateTime, Utc};
+use domain::EventId;
+use domain::account::Role;
+use domain::event::Event;
+use domain::message::SaleChanged;
+use domain::sale::{SaleSettings, SaleState, Stock};
+use platform::auth::Caller;
+use platform::outbox;
+use platform::problem::{Kind, Problem};
+use platform::service::Routes;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use sqlx::PgConnection;
+
+use crate::OWNER;
+use crate::audit::{self, Actor};
+use crate::office::Office;
+use crate::write::WriteError;
+use settings::SalePatch;
+
+/// The routes of this part.
+pub(crate) fn routes(office: &Arc<Office>) -> Routes {
+    let writes = Router::new()
+        .route("/api/sales/{event_id}", on_put(put::put))
+        .route_layer(office.staff_limit.clone());
+    let internal = Router::new()
+        .route("/api/sales/{event_id}", on_get(get::get))
+        .route("/api/sales/{event_id}/stream", on_get(stream::stream))
+        .merge(writes);
+    Routes {
+        public: Router::new(),
+        internal: internal.with_state(Arc::clone(office)),
+    }
+}
+
+/// A sale as staff see it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Sale {
+    #[serde(flatten)]
+    settings: SaleSettings,
+    state: SaleState,
+}
+
+impl Sale {
+    fn at(settings: SaleSettings, now: DateTime<Utc>, stock: Option<Stock>) -> Self {
+        let state = settings.state_at(now, stock);
+        Self { settings, state }
+    }
+}
+
+/// Makes the sale of a new event: open at once unless `patch` says otherwise.
+///
+/// # Errors
+/// `invalid` when `patch` is out of its bounds.
+pub(crate) async fn open(
+    conn: &mut PgConnection,
+    event: &Event,
+    patch: &SalePatch,
+    actor: Actor,
+    now: DateTime<Utc>,
+) -> Result<(), WriteError> {
+    let mut settings = settings::of_new_event(event, now);
+    patch.apply(&mut settings, "sale.")?;
+    store::insert(conn, &settings, now).await?;
+    record(conn, &settings, "sale.open", &json!(settings), actor, now).await?;
+    Ok(())
+}
+
+/// Tells of a sale whose event has another limit per account.
+pub(crate) async fn follow_event(
+    conn: &mut PgConnection,
+    id: EventId,
+    now: DateTime<Utc>,
+) -> Result<(), WriteError> {
+    let settings = store::lock(conn, id).await?.ok_or_else(unknown_sale)?;
+    let settings = store::update(conn, &settings, now).await?;
+    outbox::put(conn, OWNER, &SaleChanged { sale: settings }).await?;
+    Ok(())
+}
+
+/// Closes the sale of an event that is taken off the list.
+pub(crate) async fn close(
+    conn: &mut PgConnection,
+    id: EventId,
+    actor: Actor,
+    now: DateTime<Utc>,
+) -> Result<(), WriteError> {
+    let mut settings = store::lock(conn, id).await?.ok_or_else(unknown_sale)?;
+    settings.closed = true;
+    let settings = store::update(conn, &settings, now).await?;
+    record(
+        conn,
+        &settings,
+        "sale.change",
+        &json!({ "closed": true }),
+        actor,
+        now,
+    )
+    .await?;
+    Ok(())
+}
+
+/// Writes down who changed a sale, and tells the services that follow it.
+async fn record(
+    conn: &mut PgConnection,
+    settings: &SaleSettings,
+    action: &'static str,
+    detail: &Value,
+    actor: Actor,
+    now: DateTime<Utc>,
+) -> Result<(), sqlx::Error> {
+    let subject = format!("sale:{}", settings.event_id);
+    audit::put(conn, actor, action, &subject, detail, now).await?;
+    outbox::put(
+        conn,
+        OWNER,
+        &SaleChanged {
+            sale: settings.clone(),
+        },
+    )
+    .await
+}
+
+/// Refuses callers who may neither see nor change sales.
+fn require_operator(caller: &Caller) -> Result<(), Problem> {
+    caller.require_any(&[Role::Operator, Role::Admin])
+}
+
+fn unknown_sale() -> Problem {
+    Problem::new(Kind::NotFound, "There is no sale with this id.")
+}

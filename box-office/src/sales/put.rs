@@ -1,0 +1,85 @@
+//! `PUT /api/sales/{event_id}`.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use domain::EventId;
+use platform::auth::Caller;
+use platform::http::Path;
+use platform::problem::{Kind, Problem};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use sqlx::PgConnection;
+
+use super::settings::SalePatch;
+use super::{Sale, record, require_operator, store, unknown_sale};
+use crate::audit::Actor;
+use crate::events::stock;
+use crate::office::Office;
+use crate::write::{Posted, WriteError};
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Answer {
+    sale: Sale,
+}
+
+/// Changes the settings that are given. A change that changes nothing makes no version.
+///
+/// # Errors
+/// `forbidden` unless the caller is an operator or admin, `not-found`, `invalid`, and `conflict`
+/// when the event is cancelled or the sale is not at the version the caller gives.
+pub(super) async fn put(
+    State(office): State<Arc<Office>>,
+    caller: Caller,
+    Path(id): Path<EventId>,
+    Posted {
+        body: patch,
+        repeat,
+    }: Posted<SalePatch>,
+) -> Result<Response, Problem> {
+    require_operator(&caller)?;
+    let (who, actor) = (
+        caller.account_id.to_string(),
+        Actor::Account(caller.account_id),
+    );
+    let done = office
+        .write("change sale", &who, &repeat, &|tx| {
+            Box::pin(change(tx, &office, id, &patch, actor))
+        })
+        .await?;
+    Ok(done.respond(StatusCode::OK))
+}
+
+async fn change(
+    conn: &mut PgConnection,
+    office: &Office,
+    id: EventId,
+    patch: &SalePatch,
+    actor: Actor,
+) -> Result<Answer, WriteError> {
+    let now = office.ctx.clock.now();
+    let before = store::lock(conn, id).await?.ok_or_else(unknown_sale)?;
+    patch.check_version(&before)?;
+    if store::is_event_cancelled(conn, id).await? {
+        return Err(cancelled().into());
+    }
+    let mut settings = before.clone();
+    patch.apply(&mut settings, "")?;
+    if settings != before {
+        settings = store::update(conn, &settings, now).await?;
+        record(conn, &settings, "sale.change", &json!(patch), actor, now).await?;
+    }
+    let stock = stock::total(conn, id).await?;
+    Ok(Answer {
+        sale: Sale::at(settings, now, stock),
+    })
+}
+
+fn cancelled() -> Problem {
+    Problem::new(
+        Kind::Conflict,
+        "The event is cancelled, so its sale stays closed.",
+    )
+}

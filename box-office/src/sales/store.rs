@@ -1,0 +1,180 @@
+//! SQL of sales.
+
+use chrono::{DateTime, Utc};
+use domain::EventId;
+use domain::sale::SaleSettings;
+use sqlx::PgConnection;
+
+struct SaleRow {
+    event_id: i64,
+    version: i64,
+    opens_at: DateTime<Utc>,
+    closes_at: Option<DateTime<Utc>>,
+    lobby_seconds: i32,
+    rate_per_minute: i32,
+    shopper_cap: i32,
+    claim_window_seconds: i32,
+    pass_seconds: i32,
+    hold_seconds: i32,
+    paused: bool,
+    closed: bool,
+    queue: bool,
+    message: String,
+    max_tickets_per_account: i32,
+}
+
+impl TryFrom<SaleRow> for SaleSettings {
+    type Error = sqlx::Error;
+
+    fn try_from(row: SaleRow) -> Result<Self, sqlx::Error> {
+        let unsigned = |value: i32| {
+            let message = "box_office.sales: a number is negative";
+            u32::try_from(value).map_err(|_| sqlx::Error::Decode(message.into()))
+        };
+        Ok(Self {
+            event_id: EventId(row.event_id),
+            version: row.version,
+            opens_at: row.opens_at,
+            closes_at: row.closes_at,
+            lobby_seconds: unsigned(row.lobby_seconds)?,
+            rate_per_minute: unsigned(row.rate_per_minute)?,
+            shopper_cap: unsigned(row.shopper_cap)?,
+            claim_window_seconds: unsigned(row.claim_window_seconds)?,
+            pass_seconds: unsigned(row.pass_seconds)?,
+            hold_seconds: unsigned(row.hold_seconds)?,
+            paused: row.paused,
+            closed: row.closed,
+            queue: row.queue,
+            message: row.message,
+            max_tickets_per_account: unsigned(row.max_tickets_per_account)?,
+        })
+    }
+}
+
+/// Settings are bounded far below.
+fn signed(value: u32) -> i32 {
+    i32::try_from(value).expect("the bounds of a sale's settings fit in 31 bits")
+}
+
+/// The sale with this id.
+pub(super) async fn get(
+    conn: &mut PgConnection,
+    id: EventId,
+) -> Result<Option<SaleSettings>, sqlx::Error> {
+    let row = sqlx::query_as!(
+        SaleRow,
+        "select sale.event_id, sale.version, opens_at, closes_at, lobby_seconds, rate_per_minute,
+                shopper_cap, claim_window_seconds, pass_seconds, hold_seconds, paused, closed,
+                queue, message, event.max_tickets_per_account
+         from box_office.sales sale join box_office.events event on event.id = sale.event_id
+         where sale.event_id = $1",
+        id.0,
+    )
+    .fetch_optional(conn)
+    .await?;
+    row.map(SaleSettings::try_from).transpose()
+}
+
+/// The sale with this id, which nobody else changes until the transaction ends.
+pub(super) async fn lock(
+    conn: &mut PgConnection,
+    id: EventId,
+) -> Result<Option<SaleSettings>, sqlx::Error> {
+    // In the order in which a change of the event takes them.
+    sqlx::query!(
+        "select id from box_office.events where id = $1 for share",
+        id.0
+    )
+    .fetch_optional(&mut *conn)
+    .await?;
+    sqlx::query!(
+        "select event_id from box_office.sales where event_id = $1 for update",
+        id.0
+    )
+    .fetch_optional(&mut *conn)
+    .await?;
+    get(conn, id).await
+}
+
+/// Whether the event of a locked sale was taken off the list.
+pub(super) async fn is_event_cancelled(
+    conn: &mut PgConnection,
+    id: EventId,
+) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar!(
+        "select state = 'cancelled' as \"is_cancelled!\" from box_office.events where id = $1",
+        id.0,
+    )
+    .fetch_one(conn)
+    .await
+}
+
+/// Adds the sale of a new event.
+pub(super) async fn insert(
+    conn: &mut PgConnection,
+    sale: &SaleSettings,
+    now: DateTime<Utc>,
+) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "insert into box_office.sales
+             (event_id, version, opens_at, closes_at, lobby_seconds, rate_per_minute, shopper_cap,
+              claim_window_seconds, pass_seconds, hold_seconds, paused, closed, queue, message,
+              updated_at)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)",
+        sale.event_id.0,
+        sale.version,
+        sale.opens_at,
+        sale.closes_at,
+        signed(sale.lobby_seconds),
+        signed(sale.rate_per_minute),
+        signed(sale.shopper_cap),
+        signed(sale.claim_window_seconds),
+        signed(sale.pass_seconds),
+        signed(sale.hold_seconds),
+        sale.paused,
+        sale.closed,
+        sale.queue,
+        sale.message,
+        now,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Stores the settings as the next version, and gives them back with it.
+pub(super) async fn update(
+    conn: &mut PgConnection,
+    sale: &SaleSettings,
+    now: DateTime<Utc>,
+) -> Result<SaleSettings, sqlx::Error> {
+    let version = sqlx::query_scalar!(
+        "update box_office.sales
+         set version = version + 1, opens_at = $2, closes_at = $3, lobby_seconds = $4,
+             rate_per_minute = $5, shopper_cap = $6, claim_window_seconds = $7, pass_seconds = $8,
+             hold_seconds = $9, paused = $10, closed = $11, queue = $12, message = $13,
+             updated_at = $14
+         where event_id = $1
+         returning version",
+        sale.event_id.0,
+        sale.opens_at,
+        sale.closes_at,
+        signed(sale.lobby_seconds),
+        signed(sale.rate_per_minute),
+        signed(sale.shopper_cap),
+        signed(sale.claim_window_seconds),
+        signed(sale.pass_seconds),
+        signed(sale.hold_seconds),
+        sale.paused,
+        sale.closed,
+        sale.queue,
+        sale.message,
+        now,
+    )
+    .fetch_one(conn)
+    .await?;
+    Ok(SaleSettings {
+        version,
+        ..sale.clone()
+    })
+}

@@ -1,0 +1,83 @@
+//! `GET /api/sales/{event_id}/stream`: Server-Sent Events.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::HeaderName;
+use axum::response::IntoResponse;
+use axum::response::sse::{Event, KeepAlive, Sse};
+use domain::EventId;
+use futures_util::{Stream, stream};
+use platform::auth::Caller;
+use platform::http::Path;
+use platform::problem::Problem;
+use tokio::time::{Interval, MissedTickBehavior};
+
+use super::{live, require_operator};
+use crate::office::Office;
+
+const PERIOD: Duration = Duration::from_secs(1);
+/// When a browser that lost the stream comes back.
+const RETRY: Duration = Duration::from_secs(1);
+/// Longer than the access token lasts nobody watches without signing in again.
+const MAX_EVENTS: u64 = 900;
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+/// The sale and its live figures each second, until shutdown begins or 15 minutes are over.
+///
+/// # Errors
+/// `forbidden` unless the caller is an operator or admin, and `not-found`.
+pub(super) async fn stream(
+    State(office): State<Arc<Office>>,
+    caller: Caller,
+    Path(id): Path<EventId>,
+) -> Result<impl IntoResponse, Problem> {
+    require_operator(&caller)?;
+    live::watch(&office, id).await?;
+    let headers = [
+        (HeaderName::from_static("x-accel-buffering"), "no"),
+        (axum::http::header::CACHE_CONTROL, "no-store"),
+    ];
+    let keep_alive = KeepAlive::new().interval(KEEP_ALIVE).text("keep-alive");
+    Ok((
+        headers,
+        Sse::new(figures(office, id)).keep_alive(keep_alive),
+    ))
+}
+
+fn figures(office: Arc<Office>, id: EventId) -> impl Stream<Item = Result<Event, Infallible>> {
+    let mut period = tokio::time::interval(PERIOD);
+    period.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    stream::unfold(
+        (office, period, 0),
+        move |(office, mut period, sent)| async move {
+            let event = next(&office, id, &mut period, sent).await?;
+            Some((Ok(event), (office, period, sent + 1)))
+        },
+    )
+}
+
+/// The next event: the figures, or a comment when they can't be had this second.
+async fn next(office: &Office, id: EventId, period: &mut Interval, sent: u64) -> Option<Event> {
+    let tick = office
+        .ctx
+        .shutdown
+        .soft()
+        .run_until_cancelled(period.tick());
+    if sent == MAX_EVENTS || tick.await.is_none() {
+        return None;
+    }
+    match live::watch(office, id).await {
+        Ok(live) => {
+            let json = serde_json::to_string(&live).expect("the figures are plain JSON");
+            let at = office.ctx.clock.now().timestamp_millis();
+            Some(Event::default().id(at.to_string()).retry(RETRY).data(json))
+        }
+        Err(problem) => {
+            tracing::warn!(event.id = %id, %problem, "the live figures can't be had");
+            Some(Event::default().comment("no figures this second"))
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! Answers that are the same for everyone: made at most once a second however many ask, with an
+//! `ETag` so that a reader who has the newest gets 304.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use axum::body::Body;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::Bytes;
+use chrono::{DateTime, TimeDelta, Utc};
+use domain::clock::SharedClock;
+use platform::problem::Problem;
+use serde::Serialize;
+use sha2::{Digest as _, Sha256};
+
+/// How long an answer is handed out again.
+const MAX_AGE: TimeDelta = TimeDelta::seconds(1);
+/// What browsers and proxies are told.
+const CACHE_CONTROL: HeaderValue = HeaderValue::from_static("public, max-age=1");
+/// With more keys than this, those that nobody asks for any more are dropped.
+const MAX_IDLE_KEYS: usize = 1_024;
+
+/// A JSON answer, serialized once.
+#[derive(Debug, Clone)]
+pub(crate) struct Answer {
+    body: Bytes,
+    etag: HeaderValue,
+}
+
+impl Answer {
+    /// `value` as JSON.
+    pub(crate) fn json(value: &impl Serialize) -> Self {
+        let body = serde_json::to_vec(value).expect("answers are plain JSON");
+        // Weak, because the answer may be compressed on its way out.
+        let etag = format!(
+            "W/\"{}\"",
+            URL_SAFE_NO_PAD.encode(&Sha256::digest(&body)[..12])
+        );
+        let etag = HeaderValue::try_from(etag).expect("base64 is visible ASCII");
+        Self {
+            body: body.into(),
+            etag,
+        }
+    }
+
+    /// The answer to a request with these headers: 304 when the caller has it already.
+    pub(crate) fn respond(&self, request: &HeaderMap) -> Response {
+        let mut response = if is_known(request, &self.etag) {
+            StatusCode::NOT_MODIFIED.into_response()
+        } else {
+            let mut response = Response::new(Body::from(self.body.clone()));
+            let json = HeaderValue::from_static("application/json");
+            response.headers_mut().insert(header::CONTENT_TYPE, json);
+            response
+        };
+        response
+            .headers_mut()
+            .insert(header::ETAG, self.etag.clone());
+        response
+            .headers_mut()
+            .insert(header::CACHE_CONTROL, CACHE_CONTROL);
+        response
+    }
+}
+
+/// Whether `If-None-Match` names `etag` (weak comparison, RFC 9110 §13.1.2).
+pub(crate) fn is_known(request: &HeaderMap, etag: &HeaderValue) -> bool {
+    let etag = etag.to_str().unwrap_or_default();
+    let opaque = |tag: &str| tag.trim().trim_start_matches("W/").to_owned();
+    request
+        .get_all(header::IF_NONE_MATCH)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|tag| tag.trim() == "*" || opaque(tag) == opaque(etag))
+}
+
+/// Values that are loaded at most once a second per key. Those who ask while a load runs get what
+/// it brings, be it a failure.
+pub(crate) struct SecondCache<K, V> {
+    clock: SharedClock,
+    slots: Mutex<HashMap<K, Arc<Slot<V>>>>,
+}
+
+struct Loaded<V> {
+    at: DateTime<Utc>,
+    outcome: Result<V, Problem>,
+}
+
+struct Slot<V> {
+    latest: RwLock<Option<Loaded<V>>>,
+    loading: tokio::sync::Mutex<()>,
+}
+
+impl<V: Clone> Slot<V> {
+    fn new() -> Self {
+        Self {
+            latest: RwLock::new(None),
+            loading: tokio::sync::Mutex::new(()),
+        }
+    }
+
+    /// What was loaded, unless it is too old. A clock that was set back makes it so, too.
+    fn fresh(&self, now: DateTime<Utc>) -> Option<Result<V, Problem>> {
+        let latest = self.latest.read().unwrap_or_else(PoisonError::into_inner);
+        let loaded = latest.as_ref()?;
+        let is_fresh = (TimeDelta::zero()..MAX_AGE).contains(&(now - loaded.at));
+        is_fresh.then(|| loaded.outcome.clone())
+    }
+
+    fn keep(&self, at: DateTime<Utc>, outcome: Result<V, Problem>) {
+        let loaded = Some(Loaded { at, outcome });
+        *self.latest.write().unwrap_or_else(PoisonError::into_inner) = loaded;
+    }
+}
+
+impl<K: Eq + Hash + Clone, V: Clone> SecondCache<K, V> {
+    /// An empty cache.
+    pub(crate) fn new(clock: SharedClock) -> Self {
+        Self {
+            clock,
+            slots: Mutex::new(HashMap::new()),
+        }
+    }
+
+    /// The value of `key`, at most a second old; `load` brings a newer one.
+    pub(crate) async fn get(
+        &self,
+        key: K,
+        load: impl Future<Output = Result<V, Problem>>,
+    ) -> Result<V, Problem> {
+        let slot = self.slot(key);
+        if let Some(value) = slot.fresh(self.clock.now()) {
+            return value;
+        }
+        let _turn = slot.loading.lock().await;
+        if let Some(value) = slot.fresh(self.clock.now()) {
+            return value;
+        }
+        let value = load.await;
+        slot.keep(self.clock.now(), value.clone());
+        value
+    }
+
+    /// The slot of `key`. Nobody asks for a slot that only the map holds and that is not fresh.
+    fn slot(&self, key: K) -> Arc<Slot<V>> {
+        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        if slots.len() >= MAX_IDLE_KEYS && !slots.contains_key(&key) {
+            let now = self.clock.now();
+            slots.retain(|_, slot| Arc::strong_count(slot) > 1 || slot.fresh(now).is_some());
+        }
+        Arc::clone(slots.entry(key).or_insert_with(|| Arc::new(Slot::new())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use domain::clock::ManualClock;
+
+    use super::*;
+
+    fn clock() -> ManualClock {
+        ManualClock::at(DateTime::from_timestamp(1_800_000_000, 0).unwrap())
+    }
+
+    async fn count(loads: &AtomicU32) -> Result<u32, Problem> {
+        tokio::task::yield_now().await;
+        Ok(loads.fetch_add(1, Ordering::SeqCst) + 1)
+    }
+
+    #[tokio::test]
+    async fn a_crowd_costs_one_load_a_second() {
+        let clock = clock();
+        let cache = Arc::new(SecondCache::new(Arc::new(clock.clone())));
+        let loads = Arc::new(AtomicU32::new(0));
+        for second in 1..=3 {
+            let mut crowd = tokio::task::JoinSet::new();
+            for _ in 0..100 {
+                let (cache, loads) = (Arc::clone(&cache), Arc::clone(&loads));
+                crowd.spawn(async move { cache.get("a", count(&loads)).await.unwrap() });
+            }
+            assert!(
+                crowd
+                    .join_all()
+                    .await
+                    .into_iter()
+                    .all(|value| value == second)
+            );
+            clock.advance(MAX_AGE);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_failure_is_not_repeated_for_everyone_who_waits() {
+        let cache = SecondCache::new(Arc::new(clock()));
+        let failed = async { Err(crate::fields::invalid("x", "No.")) };
+        assert!(cache.get("a", failed).await.is_err());
+        assert!(cache.get("a", async { Ok(1) }).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn idle_keys_are_dropped() {
+        let clock = clock();
+        let cache = SecondCache::new(Arc::new(clock.clone()));
+        let loads = AtomicU32::new(0);
+        for key in 0..MAX_IDLE_KEYS {
+            cache.get(key, count(&loads)).await.unwrap();
+        }
+        clock.advance(MAX_AGE);
+        cache.get(MAX_IDLE_KEYS, count(&loads)).await.unwrap();
+        assert_eq!(cache.slots.lock().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_reader_who_has_the_newest_is_told_so() {
+        let shared = Answer::json(&[1, 2]);
+        let mut request = HeaderMap::new();
+        assert_eq!(shared.respond(&request).status(), StatusCode::OK);
+        let list = format!("\"other\", {}", shared.etag.to_str().unwrap());
+        request.insert(header::IF_NONE_MATCH, HeaderValue::try_from(list).unwrap());
+        assert_eq!(shared.respond(&request).status(), StatusCode::NOT_MODIFIED);
+        assert_eq!(
+            Answer::json(&[3]).respond(&request).status(),
+            StatusCode::OK
+        );
+    }
+}

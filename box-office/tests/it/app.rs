@@ -1,0 +1,272 @@
+//! A box-office that runs on free ports, and callers of it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use clap::Parser;
+use domain::account::Role;
+use domain::clock::ManualClock;
+use platform::testing::TestApp;
+use reqwest::{Method, Response, StatusCode};
+use serde_json::{Map, Value, json};
+
+pub(crate) const PASSWORD: &str = "correct horse battery";
+const ADMIN: &str = "admin@example.org";
+
+/// A box-office with one admin. The clock stands until it is moved.
+pub(crate) struct App {
+    pub(crate) test: TestApp,
+    pub(crate) clock: ManualClock,
+    pub(crate) public: SocketAddr,
+    pub(crate) internal: SocketAddr,
+    http: reqwest::Client,
+}
+
+#[derive(Parser)]
+struct Settings {
+    #[command(flatten)]
+    config: box_office::Config,
+}
+
+impl App {
+    /// With limits that no test reaches.
+    pub(crate) async fn start() -> Self {
+        Self::start_with_limits(1_000.0).await
+    }
+
+    /// With limits of `scale` times the usual.
+    pub(crate) async fn start_with_limits(scale: f64) -> Self {
+        let clock = ManualClock::at("2026-11-01T12:00:00Z".parse().unwrap());
+        let shared = Arc::new(clock.clone());
+        let test = TestApp::start_with(shared, |config| config.limits_scale = scale).await;
+        let ctx = &test.ctx;
+        box_office::bootstrap_admin(&ctx.db, &ctx.clock, ADMIN, &PASSWORD.into())
+            .await
+            .unwrap();
+        let config = Settings::parse_from(["test"]).config;
+        let routes = box_office::start(ctx.clone(), config).await.unwrap();
+        let running = test.serve(routes).await;
+        let (public, internal) = (running.public_addr, running.internal_addr);
+        Self {
+            clock,
+            public,
+            internal,
+            http: reqwest::Client::new(),
+            test,
+        }
+    }
+
+    pub(crate) async fn finish(self) {
+        self.test.finish().await;
+    }
+
+    pub(crate) fn now(&self) -> DateTime<Utc> {
+        self.test.ctx.clock.now()
+    }
+
+    /// Moves the clock past everything that is kept for a second.
+    pub(crate) fn next_second(&self) {
+        self.clock.advance(TimeDelta::seconds(1));
+    }
+
+    /// Somebody who has not signed in.
+    pub(crate) fn nobody(&self) -> Client<'_> {
+        Client {
+            app: self,
+            token: None,
+        }
+    }
+
+    /// The admin, signed in.
+    pub(crate) async fn admin(&self) -> Client<'_> {
+        self.sign_in(ADMIN).await
+    }
+
+    /// A new account with this role.
+    pub(crate) async fn with_role(&self, role: Role) -> Client<'_> {
+        let email = format!(
+            "{}-{}@example.org",
+            role.as_str(),
+            uuid::Uuid::new_v4().simple()
+        );
+        let body = json!({"email": email, "password": PASSWORD});
+        self.nobody().post("/api/accounts", &body).await.expect(201);
+        let ctx = &self.test.ctx;
+        box_office::grant_role(&ctx.db, &ctx.clock, &email, role)
+            .await
+            .unwrap();
+        self.sign_in(&email).await
+    }
+
+    async fn sign_in(&self, email: &str) -> Client<'_> {
+        let body = json!({"email": email, "password": PASSWORD});
+        let session = self.nobody().post("/api/sessions", &body).await.expect(201);
+        let token = session["session"]["access_token"]
+            .as_str()
+            .unwrap()
+            .to_owned();
+        Client {
+            app: self,
+            token: Some(token),
+        }
+    }
+
+    /// A new event, given the fields besides name and date.
+    pub(crate) async fn event(&self, fields: Value) -> Value {
+        let admin = self.admin().await;
+        admin
+            .staff_post("/api/events", &event_body(fields))
+            .await
+            .expect(201)["event"]
+            .clone()
+    }
+
+    /// The one number that a query gives.
+    pub(crate) async fn count(&self, sql: &'static str) -> i64 {
+        sqlx::query_scalar(sql)
+            .fetch_one(&self.test.ctx.db)
+            .await
+            .unwrap()
+    }
+}
+
+/// An event's body with a name and a date.
+pub(crate) fn event_body(fields: Value) -> Value {
+    let mut body = json!({"name": "Night of the Proms", "date": "2027-01-30T19:00:00Z"});
+    body.as_object_mut().unwrap().extend(fields_of(fields));
+    body
+}
+
+/// The fields of a JSON object.
+pub(crate) fn fields_of(object: Value) -> Map<String, Value> {
+    let Value::Object(fields) = object else {
+        panic!("not an object: {object}")
+    };
+    fields
+}
+
+/// Who calls.
+pub(crate) struct Client<'a> {
+    app: &'a App,
+    pub(crate) token: Option<String>,
+}
+
+impl<'a> Client<'a> {
+    /// The same with another token.
+    pub(crate) fn with_token(app: &'a App, token: &str) -> Self {
+        Self {
+            app,
+            token: Some(token.to_owned()),
+        }
+    }
+
+    pub(crate) fn request(
+        &self,
+        listener: SocketAddr,
+        method: Method,
+        path: &str,
+    ) -> reqwest::RequestBuilder {
+        let request = self
+            .app
+            .http
+            .request(method, format!("http://{listener}{path}"));
+        match &self.token {
+            Some(token) => request.bearer_auth(token),
+            None => request,
+        }
+    }
+
+    async fn send(
+        &self,
+        listener: SocketAddr,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Answer {
+        let request = self.request(listener, method, path);
+        let request = match body {
+            Some(body) => request.json(body),
+            None => request,
+        };
+        Answer::of(request.send().await.unwrap()).await
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        self.send(self.app.public, Method::GET, path, None).await
+    }
+
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> Answer {
+        self.send(self.app.public, Method::POST, path, Some(body))
+            .await
+    }
+
+    pub(crate) async fn delete(&self, path: &str, body: &Value) -> Answer {
+        self.send(self.app.public, Method::DELETE, path, Some(body))
+            .await
+    }
+
+    pub(crate) async fn staff_get(&self, path: &str) -> Answer {
+        self.send(self.app.internal, Method::GET, path, None).await
+    }
+
+    pub(crate) async fn staff_post(&self, path: &str, body: &Value) -> Answer {
+        self.send(self.app.internal, Method::POST, path, Some(body))
+            .await
+    }
+
+    pub(crate) async fn staff_put(&self, path: &str, body: &Value) -> Answer {
+        self.send(self.app.internal, Method::PUT, path, Some(body))
+            .await
+    }
+
+    pub(crate) async fn staff_delete(&self, path: &str) -> Answer {
+        self.send(self.app.internal, Method::DELETE, path, None)
+            .await
+    }
+}
+
+/// What came back.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: reqwest::header::HeaderMap,
+    pub(crate) body: Value,
+}
+
+impl Answer {
+    pub(crate) async fn of(response: Response) -> Self {
+        let (status, headers) = (response.status(), response.headers().clone());
+        let bytes = response.bytes().await.unwrap();
+        Self {
+            status,
+            headers,
+            body: serde_json::from_slice(&bytes).unwrap_or(Value::Null),
+        }
+    }
+
+    /// The body of an answer with this status.
+    #[track_caller]
+    pub(crate) fn expect(self, status: u16) -> Value {
+        assert_eq!(self.status, status, "{}", self.body);
+        self.body
+    }
+
+    /// Asserts that the answer is the problem `name`, and gives it.
+    #[track_caller]
+    pub(crate) fn problem(self, name: &str) -> Value {
+        let expected = format!("https://onsale.dev/problems/{name}");
+        assert_eq!(self.body["type"], expected, "{} {}", self.status, self.body);
+        assert_eq!(self.headers["content-type"], "application/problem+json");
+        assert_eq!(self.body["status"], self.status.as_u16());
+        self.body
+    }
+
+    /// Asserts that `field` was refused as out of its bounds.
+    #[track_caller]
+    pub(crate) fn invalid(self, field: &str) {
+        let problem = self.problem("invalid");
+        assert_eq!(problem["field"], field, "{problem}");
+        assert_eq!(problem["status"], 422);
+    }
+}

@@ -1,0 +1,14 @@
+//! Box-office against real servers.
+
+#![expect(clippy::unwrap_used, reason = "a test that can't go on fails")]
+
+mod accounts;
+mod app;
+mod audit;
+mod availability;
+mod events;
+mod pages;
+mod repeats;
+mod sales;
+mod search;
+mod worker;

@@ -1,0 +1,78 @@
+use reqwest::Method;
+
+use crate::app::App;
+
+#[tokio::test]
+async fn pages_are_served_with_a_strict_policy() {
+    let app = App::start().await;
+    let id = "0199aaaa-0000-7000-8000-000000000000";
+    for path in [
+        "/".to_owned(),
+        "/events/1".to_owned(),
+        format!("/bookings/{id}"),
+    ] {
+        let page = app
+            .nobody()
+            .request(app.public, Method::GET, &path)
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(page.status(), 200, "{path}");
+        let headers = page.headers().clone();
+        assert_eq!(headers["content-type"], "text/html; charset=utf-8");
+        assert_eq!(headers["x-content-type-options"], "nosniff");
+        assert_eq!(headers["referrer-policy"], "same-origin");
+        let policy = headers["content-security-policy"].to_str().unwrap();
+        assert!(policy.starts_with("default-src 'none'; script-src 'self' https://js.stripe.com;"));
+        assert!(!policy.contains("unsafe"), "{policy}");
+
+        let again = app.nobody().request(app.public, Method::GET, &path);
+        let again = again
+            .header("if-none-match", headers["etag"].clone())
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(again.status(), 304);
+    }
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn each_listener_has_its_own_pages() {
+    let app = App::start().await;
+    let public = app
+        .nobody()
+        .request(app.public, Method::GET, "/")
+        .send()
+        .await
+        .unwrap();
+    let staff = app
+        .nobody()
+        .request(app.internal, Method::GET, "/")
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(staff.status(), 200);
+    let policy = staff.headers()["content-security-policy"].to_str().unwrap();
+    assert!(!policy.contains("stripe"), "{policy}");
+    assert_ne!(public.text().await.unwrap(), staff.text().await.unwrap());
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn assets_are_served_with_their_type_and_nothing_else_is() {
+    let app = App::start().await;
+    let style = app
+        .nobody()
+        .request(app.public, Method::GET, "/assets/style.css");
+    let style = style.send().await.unwrap();
+    assert_eq!(style.headers()["content-type"], "text/css; charset=utf-8");
+    for path in [
+        "/assets/none.js",
+        "/assets/%2e%2e/index.html",
+        "/assets/..%2f..%2fCargo.toml",
+    ] {
+        app.nobody().get(path).await.problem("not-found");
+    }
+    app.finish().await;
+}

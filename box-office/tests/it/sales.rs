@@ -1,0 +1,240 @@
+use domain::account::Role;
+use domain::queue::Snapshot;
+use platform::redis::AsyncCommands as _;
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::app::{App, event_body};
+use crate::worker;
+
+#[tokio::test]
+async fn a_change_of_the_rate_keeps_the_other_settings_and_grows_the_version() {
+    let app = App::start().await;
+    let event = app.event(json!({"capacity": 5})).await;
+    let operator = app.with_role(Role::Operator).await;
+    let path = format!("/api/sales/{}", event["id"]);
+    let before = operator.staff_get(&path).await.expect(200)["sale"].clone();
+    let body = json!({"rate_per_minute": 6000, "message": "Welcome"});
+    let after = operator.staff_put(&path, &body).await.expect(200)["sale"].clone();
+    let mut expected = before;
+    expected["rate_per_minute"] = json!(6000);
+    expected["message"] = json!("Welcome");
+    expected["version"] = json!(2);
+    assert_eq!(after, expected);
+
+    let same = operator.staff_put(&path, &body).await.expect(200);
+    assert_eq!(
+        same["sale"]["version"], 2,
+        "a change that changes nothing is none"
+    );
+    let stale = json!({"rate_per_minute": 1, "version": 1});
+    operator.staff_put(&path, &stale).await.problem("conflict");
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn a_sale_is_paused_resumed_and_closed() {
+    let app = App::start().await;
+    let event = app.event(json!({"capacity": 5})).await;
+    let operator = app.with_role(Role::Operator).await;
+    let path = format!("/api/sales/{}", event["id"]);
+    let steps = [
+        (json!({"paused": true}), "paused"),
+        (json!({"paused": false}), "open"),
+        (json!({"opens_at": "2026-11-01T12:10:00Z"}), "lobby"),
+        (json!({"opens_at": "2026-11-02T12:00:00Z"}), "scheduled"),
+        (
+            json!({"opens_at": "2026-10-01T12:00:00Z", "closes_at": "2026-11-01T12:00:00Z"}),
+            "closed",
+        ),
+        (json!({"closes_at": null}), "open"),
+        (json!({"closed": true}), "closed"),
+    ];
+    for (change, state) in steps {
+        let sale = operator.staff_put(&path, &change).await.expect(200);
+        assert_eq!(sale["sale"]["state"], state, "after {change}");
+    }
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn a_setting_out_of_bounds_is_refused_by_its_name_and_changes_nothing() {
+    let app = App::start().await;
+    let event = app.event(json!({"capacity": 5})).await;
+    let operator = app.with_role(Role::Operator).await;
+    let path = format!("/api/sales/{}", event["id"]);
+    let before = operator.staff_get(&path).await.expect(200)["sale"].clone();
+    let cases = [
+        ("rate_per_minute", json!(-1)),
+        ("rate_per_minute", json!(600_001)),
+        ("shopper_cap", json!(1_000_001)),
+        ("lobby_seconds", json!(604_801)),
+        ("claim_window_seconds", json!(4)),
+        ("claim_window_seconds", json!(3_601)),
+        ("pass_seconds", json!(29)),
+        ("hold_seconds", json!(4)),
+        ("hold_seconds", json!(7_201)),
+        ("message", json!("x".repeat(501))),
+        ("opens_at", json!("1999-12-31T00:00:00Z")),
+        ("closes_at", json!("2026-10-31T00:00:00Z")),
+    ];
+    for (field, value) in cases {
+        operator
+            .staff_put(&path, &json!({field: value}))
+            .await
+            .invalid(field);
+    }
+    operator
+        .staff_put(&path, &json!({"rate_per_minute": "fast"}))
+        .await
+        .problem("malformed");
+    assert_eq!(operator.staff_get(&path).await.expect(200)["sale"], before);
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn sales_are_for_operators_and_admins() {
+    let app = App::start().await;
+    let event = app.event(json!({"capacity": 5})).await;
+    let path = format!("/api/sales/{}", event["id"]);
+    for role in [Role::Customer, Role::Organiser] {
+        let client = app.with_role(role).await;
+        client.staff_get(&path).await.problem("forbidden");
+        client
+            .staff_get(&format!("{path}/stream"))
+            .await
+            .problem("forbidden");
+        client
+            .staff_put(&path, &json!({"closed": true}))
+            .await
+            .problem("forbidden");
+        client
+            .staff_get("/api/audit-log")
+            .await
+            .problem("forbidden");
+    }
+    let operator = app.with_role(Role::Operator).await;
+    operator.staff_get(&path).await.expect(200);
+    operator
+        .staff_get("/api/sales/999")
+        .await
+        .problem("not-found");
+    operator
+        .staff_put("/api/sales/999", &json!({}))
+        .await
+        .problem("not-found");
+    operator
+        .staff_get("/api/sales/999/stream")
+        .await
+        .problem("not-found");
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn staff_have_one_limit_for_all_changes() {
+    let app = App::start_with_limits(0.01).await;
+    let admin = app.admin().await;
+    let body = event_body(json!({"capacity": 5}));
+    let event = admin.staff_post("/api/events", &body).await.expect(201)["event"].clone();
+    let path = format!("/api/sales/{}", event["id"]);
+    let refused = admin.staff_put(&path, &json!({"paused": true})).await;
+    assert!(refused.headers.contains_key("retry-after"));
+    refused.problem("rate-limited");
+    assert_eq!(
+        admin.staff_get(&path).await.expect(200)["sale"]["paused"],
+        false
+    );
+    app.finish().await;
+}
+
+fn snapshot(app: &App, event: &Value) -> Snapshot {
+    serde_json::from_value(json!({
+        "event_id": event["id"], "seq": 7, "at": app.now(), "state": "open", "message": "",
+        "rate_per_minute": 600, "joined": 90, "cursor": 40, "missed_below": 10, "left": 2,
+        "waiting": 48, "shopping": 5, "shopper_cap": 1000, "claimed_last_minute": 33,
+        "available": 4, "tokens_expire_at": 0, "poll_after_ms": 1000
+    }))
+    .unwrap()
+}
+
+async fn put_snapshot(app: &App, event: &Value) {
+    let snapshot = snapshot(app, event);
+    let key = app.test.ctx.sale_keys(snapshot.event_id).snapshot();
+    let json = serde_json::to_string(&snapshot).unwrap();
+    let (): () = app
+        .test
+        .ctx
+        .redis
+        .clone()
+        .set_ex(key, json, 60)
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn live_figures_come_from_the_queue_and_the_booking_worker() {
+    let app = App::start().await;
+    let event = app.event(json!({"capacity": 5})).await;
+    let operator = app.with_role(Role::Operator).await;
+    let path = format!("/api/sales/{}", event["id"]);
+    let none = operator.staff_get(&path).await.expect(200)["live"].clone();
+    assert_eq!(none, json!({"stock": null}), "nobody has told anything yet");
+
+    worker::follow(&app.test.ctx.db, &event).await;
+    worker::hold(&app.test.ctx.db, &event, &[2]).await;
+    put_snapshot(&app, &event).await;
+    let live = operator.staff_get(&path).await.expect(200)["live"].clone();
+    assert_eq!(live["stock"], json!({"available": 4, "held": 1, "sold": 0}));
+    assert_eq!(
+        (&live["waiting"], &live["claimed_last_minute"]),
+        (&json!(48), &json!(33))
+    );
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn the_stream_shows_a_change_and_ends_at_shutdown() {
+    let app = App::start().await;
+    let event = app.event(json!({"capacity": 5})).await;
+    put_snapshot(&app, &event).await;
+    let operator = app.with_role(Role::Operator).await;
+    let path = format!("/api/sales/{}/stream", event["id"]);
+    let request = operator.request(app.internal, Method::GET, &path);
+    let mut response = request.send().await.unwrap();
+    assert_eq!(response.headers()["content-type"], "text/event-stream");
+    assert_eq!(response.headers()["x-accel-buffering"], "no");
+    let mut text = String::new();
+    let mut changed = false;
+    while let Some(chunk) = response.chunk().await.unwrap() {
+        text.push_str(std::str::from_utf8(&chunk).unwrap());
+        if !changed && text.contains("\"rate_per_minute\":600") {
+            let path = format!("/api/sales/{}", event["id"]);
+            operator
+                .staff_put(&path, &json!({"rate_per_minute": 77}))
+                .await
+                .expect(200);
+            app.next_second();
+            changed = true;
+        }
+        if text.contains("\"rate_per_minute\":77") {
+            app.test.ctx.shutdown.soft().cancel();
+        }
+    }
+    assert!(
+        text.contains("\nretry: 1000\n") || text.starts_with("retry: 1000\n"),
+        "{text}"
+    );
+    let first = text.split("\n\n").next().unwrap();
+    assert!(
+        first.lines().any(|line| line.starts_with("id: ")),
+        "{first}"
+    );
+    let data = first
+        .lines()
+        .find_map(|line| line.strip_prefix("data: "))
+        .unwrap();
+    let data: Value = serde_json::from_str(data).unwrap();
+    assert_eq!(data["live"]["waiting"], 48);
+    assert_eq!(data["sale"]["state"], "open");
+    app.finish().await;
+}

@@ -1,0 +1,124 @@
+//! An SMS provider with Twilio's HTTP API.
+
+use std::time::Duration;
+
+use platform::config::InvalidConfig;
+use reqwest::{Client, Response, StatusCode, redirect};
+use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
+use url::Url;
+
+use super::Outcome;
+use crate::config::SmsSettings;
+
+/// How long the provider may take for one message.
+pub(super) const LIMIT: Duration = Duration::from_secs(20);
+
+/// An SMS provider.
+#[derive(Debug)]
+pub(super) struct SmsProvider {
+    client: Client,
+    endpoint: Url,
+    account: String,
+    token: SecretString,
+    from: String,
+}
+
+/// What Twilio says when it does not take a message.
+#[derive(Debug, Deserialize)]
+struct Refusal {
+    code: Option<i64>,
+    message: Option<String>,
+}
+
+impl SmsProvider {
+    pub(super) fn new(settings: SmsSettings<'_>) -> Result<Self, InvalidConfig> {
+        let mut endpoint = settings.url.clone();
+        endpoint
+            .path_segments_mut()
+            .map_err(|()| InvalidConfig::new("ONSALE_SMS_URL must begin with http:// or https://"))?
+            .pop_if_empty()
+            .extend(["2010-04-01", "Accounts", settings.account, "Messages.json"]);
+        let client = Client::builder()
+            .timeout(LIMIT)
+            // A redirect would take the token elsewhere.
+            .redirect(redirect::Policy::none())
+            .build()
+            .map_err(|error| InvalidConfig::new(format!("no SMS can be sent: {error}")))?;
+        Ok(Self {
+            client,
+            endpoint,
+            account: settings.account.to_owned(),
+            token: settings.token.clone(),
+            from: settings.from.to_owned(),
+        })
+    }
+
+    /// Hands a message over. Twilio has no idempotency key, so that here, too, a lost answer
+    /// leaves the outcome unknown.
+    pub(super) async fn send(&self, to: &str, body: &str) -> Outcome {
+        let sending = self
+            .client
+            .post(self.endpoint.clone())
+            .basic_auth(&self.account, Some(self.token.expose_secret()))
+            .form(&[("To", to), ("From", &self.from), ("Body", body)])
+            .send();
+        match sending.await {
+            Ok(response) if response.status().is_success() => Outcome::Accepted,
+            Ok(response) => refusal(response).await,
+            Err(error) if error.is_connect() => {
+                Outcome::Unreachable(format!("no connection to the SMS provider: {error}"))
+            }
+            Err(error) => Outcome::Unknown(format!("no answer of the SMS provider: {error}")),
+        }
+    }
+}
+
+async fn refusal(response: Response) -> Outcome {
+    let status = response.status();
+    let reason = match response.json::<Refusal>().await {
+        Ok(Refusal {
+            code: Some(code),
+            message: Some(message),
+        }) => {
+            format!("{status}: {code} {message}")
+        }
+        Ok(Refusal {
+            message: Some(message),
+            ..
+        }) => format!("{status}: {message}"),
+        Ok(_) | Err(_) => status.to_string(),
+    };
+    meaning(status, reason)
+}
+
+fn meaning(status: StatusCode, reason: String) -> Outcome {
+    match status {
+        StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
+            Outcome::Deferred(reason)
+        }
+        // Our account, not this message.
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::NOT_FOUND => {
+            Outcome::Unreachable(reason)
+        }
+        _ if status.is_client_error() => Outcome::Refused(reason),
+        // It may have been taken before something broke.
+        _ => Outcome::Unknown(reason),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_was_certainly_not_taken_is_tried_again() {
+        let of = |status: u16| meaning(StatusCode::from_u16(status).unwrap(), String::new());
+        let none = String::new;
+        assert_eq!(of(400), Outcome::Refused(none()));
+        assert_eq!(of(401), Outcome::Unreachable(none()));
+        assert_eq!(of(429), Outcome::Deferred(none()));
+        assert_eq!(of(500), Outcome::Unknown(none()));
+        assert_eq!(of(502), Outcome::Unknown(none()));
+    }
+}

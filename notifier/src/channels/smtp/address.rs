@@ -1,0 +1,139 @@
+//! Where the mail server is.
+
+use std::fmt;
+
+use lettre::transport::smtp::authentication::Credentials;
+use lettre::transport::smtp::client::TlsParameters;
+use percent_encoding::percent_decode_str;
+use platform::config::InvalidConfig;
+use secrecy::{ExposeSecret, SecretString};
+use url::{Host, Url};
+
+/// RFC 5321.
+const SMTP_PORT: u16 = 25;
+/// RFC 6409.
+const SUBMISSION_PORT: u16 = 587;
+/// RFC 8314.
+const SUBMISSIONS_PORT: u16 = 465;
+
+/// What `ONSALE_SMTP_URL` says.
+pub(super) struct ServerAddress {
+    pub(super) host: String,
+    pub(super) port: u16,
+    pub(super) tls: Tls,
+    pub(super) credentials: Option<Credentials>,
+}
+
+/// When TLS begins.
+pub(super) enum Tls {
+    FromTheStart(TlsParameters),
+    AfterGreeting(TlsParameters),
+    None,
+}
+
+impl ServerAddress {
+    /// # Errors
+    /// A sentence without the URL, which may hold a password.
+    pub(super) fn parse(url: &SecretString) -> Result<Self, InvalidConfig> {
+        let invalid = |what: &str| InvalidConfig::new(format!("ONSALE_SMTP_URL {what}"));
+        let url = Url::parse(url.expose_secret()).map_err(|_| invalid("must be a URL"))?;
+        let host = match url.host() {
+            Some(Host::Ipv6(address)) => address.to_string(),
+            Some(host) => host.to_string(),
+            None => return Err(invalid("must name a host")),
+        };
+        let parameters = || {
+            let tls = TlsParameters::new(host.clone());
+            tls.map_err(|error| invalid(&format!("names a host that can't be used: {error}")))
+        };
+        let mode = url
+            .query_pairs()
+            .find(|(key, _)| key == "tls")
+            .map(|(_, value)| value);
+        let (tls, default_port) = match (url.scheme(), mode.as_deref()) {
+            ("smtps", None) => (Tls::FromTheStart(parameters()?), SUBMISSIONS_PORT),
+            ("smtp", Some("required")) => (Tls::AfterGreeting(parameters()?), SUBMISSION_PORT),
+            ("smtp", None) => (Tls::None, SMTP_PORT),
+            _ => {
+                return Err(invalid(
+                    "must begin with smtps:// or smtp://; ?tls= may be required",
+                ));
+            }
+        };
+        let port = url.port().unwrap_or(default_port);
+        let credentials =
+            credentials(&url).ok_or_else(|| invalid("has a name or password that is not UTF-8"))?;
+        Ok(Self {
+            host,
+            port,
+            tls,
+            credentials,
+        })
+    }
+}
+
+/// `None` when they can't be read; `Some(None)` when there are none.
+fn credentials(url: &Url) -> Option<Option<Credentials>> {
+    let Some(password) = url.password() else {
+        return Some(None);
+    };
+    let decode = |text| Some(percent_decode_str(text).decode_utf8().ok()?.into_owned());
+    Some(Some(Credentials::new(
+        decode(url.username())?,
+        decode(password)?,
+    )))
+}
+
+impl fmt::Debug for ServerAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { host, port, .. } = self;
+        f.debug_struct("ServerAddress")
+            .field("host", host)
+            .field("port", port)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(url: &str) -> Result<ServerAddress, InvalidConfig> {
+        ServerAddress::parse(&url.into())
+    }
+
+    #[test]
+    fn tls_is_as_the_url_says() {
+        let address = parse("smtps://mail.test").unwrap();
+        assert!(matches!(
+            (&address.tls, address.port),
+            (Tls::FromTheStart(_), 465)
+        ));
+        let address = parse("smtp://mail.test?tls=required").unwrap();
+        assert!(matches!(
+            (&address.tls, address.port),
+            (Tls::AfterGreeting(_), 587)
+        ));
+        let address = parse("smtp://[::1]:2525").unwrap();
+        assert!(matches!((&address.tls, address.port), (Tls::None, 2525)));
+        assert_eq!(address.host, "::1");
+    }
+
+    #[test]
+    fn a_wrong_word_for_tls_does_not_switch_it_off() {
+        assert!(parse("smtp://mail.test?tls=requierd").is_err());
+    }
+
+    #[test]
+    fn credentials_are_decoded() {
+        let address = parse("smtps://me%40mail.test:p%2Fss@mail.test").unwrap();
+        let expected = Credentials::new("me@mail.test".into(), "p/ss".into());
+        assert_eq!(address.credentials, Some(expected));
+    }
+
+    #[test]
+    fn a_url_that_is_refused_is_not_repeated() {
+        let error = parse("http://me:hush@mail.test").unwrap_err().to_string();
+        assert!(!error.contains("hush"), "{error}");
+    }
+}

@@ -1,0 +1,177 @@
+//! What buyers are told.
+
+use domain::BookingId;
+use domain::booking::BookingFacts;
+use domain::message::{BookingCancelled, BookingExpired, BookingPaid, HoldPlaced, RefundSucceeded};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+/// How a message travels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Channel {
+    Email,
+    Sms,
+}
+
+impl Channel {
+    /// The word in the database and in metrics.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Email => "email",
+            Self::Sms => "sms",
+        }
+    }
+
+    /// The channel with this word.
+    pub(crate) fn parse(word: &str) -> Option<Self> {
+        [Self::Email, Self::Sms]
+            .into_iter()
+            .find(|channel| channel.as_str() == word)
+    }
+}
+
+/// The kind of a message about a paid booking's event, of which there may be many at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum News {
+    EventChanged,
+    EventCancelled,
+}
+
+impl News {
+    pub(crate) fn kind(self) -> &'static str {
+        match self {
+            Self::EventChanged => "event_changed",
+            Self::EventCancelled => "event_cancelled",
+        }
+    }
+}
+
+/// A message with what it says, beside the event.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Notice {
+    /// Seats are held; pay in time.
+    Held(HoldPlaced),
+    /// Here are the tickets.
+    Confirmed(BookingPaid),
+    /// The hold ended unpaid.
+    Expired(BookingExpired),
+    /// The booking was given up.
+    Cancelled(BookingCancelled),
+    /// Money is on its way back.
+    Refunded(RefundSucceeded),
+    /// The event is near.
+    Reminder(BookingPaid),
+    /// The event takes place otherwise than it was told.
+    EventChanged(BookingPaid),
+    /// The event does not take place.
+    EventCancelled(BookingPaid),
+}
+
+/// A row that can't be read.
+#[derive(Debug, thiserror::Error)]
+#[error("the facts of a notification of kind {kind} can't be read")]
+pub(crate) struct UnreadableNotice {
+    kind: String,
+    source: serde_json::Error,
+}
+
+impl Notice {
+    /// What is stored as `kind` and `facts`.
+    ///
+    /// # Errors
+    /// [`UnreadableNotice`] when they don't fit.
+    pub(crate) fn read(kind: &str, facts: Value) -> Result<Self, UnreadableNotice> {
+        let read = match kind {
+            "held" => parse(facts).map(Self::Held),
+            "confirmed" => parse(facts).map(Self::Confirmed),
+            "expired" => parse(facts).map(Self::Expired),
+            "cancelled" => parse(facts).map(Self::Cancelled),
+            "refunded" => parse(facts).map(Self::Refunded),
+            "reminder" => parse(facts).map(Self::Reminder),
+            "event_changed" => parse(facts).map(Self::EventChanged),
+            "event_cancelled" => parse(facts).map(Self::EventCancelled),
+            _ => Err(serde::de::Error::custom("there is no such kind")),
+        };
+        read.map_err(|source| UnreadableNotice {
+            kind: kind.to_owned(),
+            source,
+        })
+    }
+
+    /// The word in the database, in metrics and in the `Message-ID`.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Self::Held(_) => "held",
+            Self::Confirmed(_) => "confirmed",
+            Self::Expired(_) => "expired",
+            Self::Cancelled(_) => "cancelled",
+            Self::Refunded(_) => "refunded",
+            Self::Reminder(_) => "reminder",
+            Self::EventChanged(_) => News::EventChanged.kind(),
+            Self::EventCancelled(_) => News::EventCancelled.kind(),
+        }
+    }
+
+    /// The facts, to be stored.
+    ///
+    /// # Errors
+    /// When they can't be written as JSON.
+    pub(crate) fn facts(&self) -> serde_json::Result<Value> {
+        fn json(facts: &impl Serialize) -> serde_json::Result<Value> {
+            serde_json::to_value(facts)
+        }
+        match self {
+            Self::Held(facts) => json(facts),
+            Self::Confirmed(facts)
+            | Self::Reminder(facts)
+            | Self::EventChanged(facts)
+            | Self::EventCancelled(facts) => json(facts),
+            Self::Expired(facts) => json(facts),
+            Self::Cancelled(facts) => json(facts),
+            Self::Refunded(facts) => json(facts),
+        }
+    }
+
+    /// Whether it also goes out as an SMS.
+    pub(crate) fn is_worth_an_sms(&self) -> bool {
+        match self {
+            Self::Confirmed(_)
+            | Self::Cancelled(_)
+            | Self::Reminder(_)
+            | Self::EventChanged(_)
+            | Self::EventCancelled(_) => true,
+            Self::Held(_) | Self::Expired(_) | Self::Refunded(_) => false,
+        }
+    }
+
+    /// The booking, as far as the message carries it.
+    pub(crate) fn booking(&self) -> Option<&BookingFacts> {
+        match self {
+            Self::Held(facts) => Some(&facts.booking),
+            Self::Confirmed(facts)
+            | Self::Reminder(facts)
+            | Self::EventChanged(facts)
+            | Self::EventCancelled(facts) => Some(&facts.booking),
+            Self::Expired(facts) => Some(&facts.booking),
+            Self::Cancelled(facts) => Some(&facts.booking),
+            Self::Refunded(_) => None,
+        }
+    }
+
+    /// The booking's id.
+    pub(crate) fn booking_id(&self) -> BookingId {
+        match self {
+            Self::Refunded(facts) => facts.booking_id,
+            _ => {
+                self.booking()
+                    .expect("every other message carries the booking")
+                    .booking_id
+            }
+        }
+    }
+}
+
+fn parse<T: DeserializeOwned>(facts: Value) -> serde_json::Result<T> {
+    serde_json::from_value(facts)
+}

@@ -1,0 +1,59 @@
+//! What messages say.
+
+mod calendar;
+mod html;
+mod letter;
+mod line;
+mod mail;
+mod plain;
+mod qr;
+mod sms;
+mod time;
+
+use domain::BookingId;
+use url::Url;
+
+pub(crate) use mail::mail;
+pub(crate) use sms::sms;
+
+/// Addresses of pages. None carries a credential: mails are forwarded.
+#[derive(Debug, Clone)]
+pub(crate) struct Links {
+    public_url: Url,
+}
+
+impl Links {
+    /// Of pages below `public_url`.
+    pub(crate) fn new(public_url: Url) -> Self {
+        Self { public_url }
+    }
+
+    /// The page of a booking.
+    fn booking(&self, id: BookingId) -> Url {
+        let mut url = self.public_url.clone();
+        if let Ok(mut path) = url.path_segments_mut() {
+            path.pop_if_empty().extend(["bookings", &id.to_string()]);
+        }
+        url
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_keeps_the_path_the_site_is_under() {
+        let id = BookingId("018f0000-0000-7000-8000-000000000000".parse().unwrap());
+        for (base, expected) in [
+            ("https://tickets.test", "https://tickets.test/bookings/"),
+            (
+                "https://site.test/tickets/",
+                "https://site.test/tickets/bookings/",
+            ),
+        ] {
+            let links = Links::new(base.parse().unwrap());
+            assert_eq!(links.booking(id).as_str(), format!("{expected}{id}"));
+        }
+    }
+}

@@ -1,0 +1,274 @@
+//! The wording of mails. What a letter says is decided here, once for its text and its HTML.
+
+use domain::booking::{BookedSeat, BookingFacts, TicketFacts};
+use domain::event::Event;
+use domain::message::BookingPaid;
+
+use super::line::one_line;
+use super::time::{in_full, in_short};
+use crate::notice::Notice;
+
+/// The longest name of an event or a person in a header.
+const NAME_LIMIT: usize = 120;
+
+/// A letter without its looks.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Letter<'a> {
+    /// One line.
+    pub(super) subject: String,
+    pub(super) paragraphs: Vec<String>,
+    /// Labels and values.
+    pub(super) details: Vec<(&'static str, String)>,
+    /// Each with its QR code.
+    pub(super) tickets: &'a [TicketFacts],
+    /// What the link to the booking is called.
+    pub(super) link_label: &'static str,
+    /// Whether a calendar file goes with it.
+    pub(super) has_calendar: bool,
+}
+
+/// The letter for a notice.
+pub(super) fn letter<'a>(event: &Event, notice: &'a Notice) -> Letter<'a> {
+    let name = one_line(&event.name, NAME_LIMIT);
+    match notice {
+        Notice::Held(facts) => held(event, &name, &facts.booking),
+        Notice::Confirmed(paid) => confirmed(event, &name, paid),
+        Notice::Expired(facts) => Letter {
+            paragraphs: vec![format!(
+                "Your seats for {name} were not paid in time and are on sale again. \
+                 Nothing was charged."
+            )],
+            details: seats(&facts.booking),
+            ..plain(format!("Your seats for {name} were released"))
+        },
+        Notice::Cancelled(facts) => Letter {
+            paragraphs: vec![if facts.was_confirmed {
+                format!(
+                    "Your booking for {name} is cancelled, and its tickets are no longer valid. \
+                     What was charged is refunded; you get a mail when the money is on its way."
+                )
+            } else {
+                format!("Your seats for {name} were given up. Nothing was charged.")
+            }],
+            details: seats(&facts.booking),
+            ..plain(format!("Your booking for {name} is cancelled"))
+        },
+        Notice::Refunded(refund) => Letter {
+            paragraphs: vec![format!(
+                "We have sent {} back to you for {name}. Your bank may take a few days to show it.",
+                refund.amount
+            )],
+            ..plain(format!("Your refund for {name}"))
+        },
+        Notice::Reminder(paid) => Letter {
+            paragraphs: vec![
+                format!("{name} begins on {}.", in_full(event, event.date)),
+                "Your tickets are in your confirmation mail and on the page of your booking."
+                    .to_owned(),
+            ],
+            details: [whereabouts(event), seats(&paid.booking)].concat(),
+            ..plain(format!("Reminder: {name}, {}", in_short(event, event.date)))
+        },
+        Notice::EventChanged(paid) => Letter {
+            paragraphs: vec![
+                format!("{name} was changed. This is how it takes place now:"),
+                "Your tickets stay valid.".to_owned(),
+            ],
+            details: [whereabouts(event), seats(&paid.booking)].concat(),
+            has_calendar: true,
+            ..plain(format!("Changed: {name}"))
+        },
+        Notice::EventCancelled(paid) => Letter {
+            paragraphs: vec![
+                format!("{name} does not take place. We are sorry."),
+                "The page of your booking shows what happens to your payment.".to_owned(),
+            ],
+            details: [whereabouts(event), seats(&paid.booking)].concat(),
+            has_calendar: true,
+            ..plain(format!("Cancelled: {name}"))
+        },
+    }
+}
+
+fn held<'a>(event: &Event, name: &str, booking: &BookingFacts) -> Letter<'a> {
+    let deadline = in_full(event, booking.hold_until);
+    let mut details = seats(booking);
+    details.push(("To pay", booking.total.to_string()));
+    details.push(("Pay by", deadline.clone()));
+    Letter {
+        paragraphs: vec![format!(
+            "Your seats for {name} are set aside for you until {deadline}. Pay until then, or \
+             they go on sale again."
+        )],
+        details,
+        link_label: "Pay now",
+        ..plain(format!("Your seats for {name} are held"))
+    }
+}
+
+fn confirmed<'a>(event: &Event, name: &str, paid: &'a BookingPaid) -> Letter<'a> {
+    let mut details = whereabouts(event);
+    let total = paid.booking.total;
+    if !total.is_zero() {
+        details.push(("Paid", total.to_string()));
+    }
+    let (subject, sentence) = if paid.tickets.len() == 1 {
+        (
+            "Your ticket",
+            "Here is your ticket. Show its code at the entrance.",
+        )
+    } else {
+        (
+            "Your tickets",
+            "Here are your tickets. Each admits one person: show its code at the entrance.",
+        )
+    };
+    Letter {
+        paragraphs: vec![sentence.to_owned()],
+        details,
+        tickets: &paid.tickets,
+        has_calendar: true,
+        ..plain(format!("{subject} for {name}"))
+    }
+}
+
+fn plain<'a>(subject: String) -> Letter<'a> {
+    Letter {
+        subject,
+        paragraphs: Vec::new(),
+        details: Vec::new(),
+        tickets: &[],
+        link_label: "Your booking",
+        has_calendar: false,
+    }
+}
+
+fn whereabouts(event: &Event) -> Vec<(&'static str, String)> {
+    let mut details = vec![
+        ("Event", event.name.clone()),
+        ("When", in_full(event, event.date)),
+    ];
+    details.extend(place(event).map(|place| ("Where", place)));
+    details
+}
+
+fn seats(booking: &BookingFacts) -> Vec<(&'static str, String)> {
+    let label = if booking.seats.len() == 1 {
+        "Seat"
+    } else {
+        "Seats"
+    };
+    let seats: Vec<_> = booking.seats.iter().map(seat).collect();
+    vec![(label, seats.join("; "))]
+}
+
+/// Such as `Opera, Berlin`; `None` when unknown.
+pub(super) fn place(event: &Event) -> Option<String> {
+    let parts: Vec<_> = [&event.venue, &event.city]
+        .into_iter()
+        .filter(|part| !part.is_empty())
+        .cloned()
+        .collect();
+    (!parts.is_empty()).then(|| parts.join(", "))
+}
+
+/// Such as `Stalls, row C, seat 14`, or `Standing`.
+pub(super) fn seat(seat: &BookedSeat) -> String {
+    match (&seat.row, seat.number) {
+        (Some(row), Some(number)) => format!("{}, row {row}, seat {number}", seat.section),
+        _ => seat.section.clone(),
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use domain::booking::BookedSeat;
+    use domain::event::EventState;
+    use domain::message::HoldPlaced;
+    use domain::{AccountId, BookingId, Currency, EventId, Money, SeatId};
+
+    use super::*;
+
+    /// On 3 May 2024 at 20:00 in Berlin.
+    pub(in crate::render) fn event() -> Event {
+        Event {
+            id: EventId(1),
+            version: 3,
+            name: "Gala".into(),
+            date: "2024-05-03T18:00:00Z".parse().unwrap(),
+            capacity: 100,
+            description: String::new(),
+            category: "concert".into(),
+            venue: "Opera".into(),
+            city: "Berlin".into(),
+            country: "DE".into(),
+            time_zone: "Europe/Berlin".into(),
+            state: EventState::Announced,
+            max_tickets_per_account: 6,
+            reminder_before_seconds: Some(86_400),
+            sections: Vec::new(),
+        }
+    }
+
+    /// Two seats and their tickets.
+    pub(in crate::render) fn paid() -> BookingPaid {
+        let seats: Vec<_> = [14, 15]
+            .map(|number| BookedSeat {
+                id: SeatId(number.into()),
+                section: "Stalls".into(),
+                row: Some("C".into()),
+                number: Some(number),
+            })
+            .into();
+        let at = event().date;
+        BookingPaid {
+            tickets: seats
+                .iter()
+                .map(|seat| TicketFacts {
+                    code: format!("T-{}", seat.id),
+                    seat: seat.clone(),
+                })
+                .collect(),
+            booking: BookingFacts {
+                booking_id: BookingId("018f0000-0000-7000-8000-000000000000".parse().unwrap()),
+                event_id: EventId(1),
+                account_id: AccountId(1),
+                seats,
+                total: Money::new(9_000, Currency::EUR),
+                hold_until: at,
+                created_at: at,
+            },
+        }
+    }
+
+    #[test]
+    fn a_hold_says_how_much_is_due_and_until_when() {
+        let notice = Notice::Held(HoldPlaced {
+            booking: paid().booking,
+        });
+        let letter = letter(&event(), &notice);
+        assert!(letter.details.contains(&("To pay", "90.00 EUR".into())));
+        assert!(
+            letter
+                .details
+                .contains(&("Pay by", "Friday 3 May 2024, 20:00 CEST".into()))
+        );
+        assert!(letter.details.contains(&(
+            "Seats",
+            "Stalls, row C, seat 14; Stalls, row C, seat 15".into()
+        )));
+    }
+
+    #[test]
+    fn a_name_with_line_breaks_gives_a_subject_of_one_line() {
+        let event = Event {
+            name: "Gala\r\nBcc: everyone@x.test".into(),
+            ..event()
+        };
+        let paid = Notice::Confirmed(paid());
+        assert_eq!(
+            letter(&event, &paid).subject,
+            "Your tickets for Gala Bcc: everyone@x.test"
+        );
+    }
+}

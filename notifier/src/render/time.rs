@@ -1,0 +1,43 @@
+//! Times as people at the event read them.
+
+use chrono::{DateTime, Utc};
+use chrono_tz::Tz;
+use domain::event::Event;
+
+/// Such as `Friday 3 May 2024, 20:00 CEST`.
+pub(super) fn in_full(event: &Event, at: DateTime<Utc>) -> String {
+    local(event, at)
+        .format("%A %-d %B %Y, %H:%M %Z")
+        .to_string()
+}
+
+/// Such as `Fri 3 May, 20:00`.
+pub(super) fn in_short(event: &Event, at: DateTime<Utc>) -> String {
+    local(event, at).format("%a %-d %b, %H:%M").to_string()
+}
+
+/// In UTC, and said so, when the zone is not known.
+fn local(event: &Event, at: DateTime<Utc>) -> DateTime<Tz> {
+    at.with_timezone(&event.time_zone.parse().unwrap_or(Tz::UTC))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::render::letter::tests::event;
+
+    #[test]
+    fn times_are_those_of_the_events_place() {
+        let event = event();
+        assert_eq!(in_full(&event, event.date), "Friday 3 May 2024, 20:00 CEST");
+        assert_eq!(in_short(&event, event.date), "Fri 3 May, 20:00");
+        let nowhere = Event {
+            time_zone: "Mars/Olympus".into(),
+            ..event
+        };
+        assert_eq!(
+            in_full(&nowhere, nowhere.date),
+            "Friday 3 May 2024, 18:00 UTC"
+        );
+    }
+}

@@ -1,0 +1,31 @@
+//! Whether a message is still true when its turn comes, which may be long after it was written.
+
+use chrono::{DateTime, Utc};
+use domain::event::EventState;
+
+use crate::notice::Notice;
+use crate::store::notifications::Due;
+
+/// Why a message must not be sent any more.
+pub(super) fn why_outdated(notice: &Notice, due: &Due, now: DateTime<Utc>) -> Option<&'static str> {
+    let is_off = due.event.state == EventState::Cancelled;
+    let if_so = |holds: bool, reason| holds.then_some(reason);
+    match notice {
+        Notice::Held(facts) => if_so(
+            due.is_decided || facts.booking.hold_until <= now,
+            "the hold has ended",
+        ),
+        Notice::Confirmed(_) => if_so(!due.is_live, "the booking was cancelled"),
+        Notice::Reminder(_) => if_so(!due.is_live, "the booking was cancelled")
+            .or(if_so(is_off, "the event was cancelled"))
+            .or(if_so(
+                due.event.date.timestamp() != due.occasion,
+                "the event was moved",
+            ))
+            .or(if_so(due.event.date <= now, "the event has begun")),
+        Notice::EventChanged(_) => if_so(!due.is_live, "the booking was cancelled")
+            .or(if_so(is_off, "the event was cancelled")),
+        Notice::EventCancelled(_) => if_so(!is_off, "the event takes place after all"),
+        Notice::Expired(_) | Notice::Cancelled(_) | Notice::Refunded(_) => None,
+    }
+}

@@ -1,0 +1,5 @@
+//! The tables of schema `notifier`.
+
+pub(crate) mod bookings;
+pub(crate) mod directory;
+pub(crate) mod notifications;

@@ -1,0 +1,11 @@
+//! What the notifier promises, shown on real servers.
+
+#![expect(clippy::unwrap_used, reason = "a test that can't go on fails")]
+
+mod events;
+mod failures;
+mod letters;
+mod once;
+mod reminders;
+mod stage;
+mod texts;

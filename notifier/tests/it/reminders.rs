@@ -1,0 +1,130 @@
+//! Reminders, at their time and only if they are true.
+
+use std::sync::Arc;
+
+use chrono::TimeDelta;
+use domain::clock::{Clock, ManualClock, SystemClock};
+use domain::event::{Event, EventState};
+use domain::message::EventChanged;
+use domain::{BookingId, EventId};
+use platform::testing::eventually;
+use surge::mail::MailFault;
+
+use crate::stage::{EMAIL, SOON, Stage, event};
+
+const DAY: TimeDelta = TimeDelta::days(1);
+
+/// A stage whose clock stands, and events in ten days with a reminder a day before.
+async fn stage() -> (Stage, ManualClock, impl Fn(i64) -> Event) {
+    let clock = ManualClock::at(SystemClock.now());
+    let stage = Stage::start_with(Arc::new(clock.clone())).await;
+    let event = event(&stage.app.ctx.clock);
+    let date = clock.now() + DAY * 10;
+    let numbered = move |id| Event {
+        id: EventId(id),
+        date,
+        reminder_before_seconds: Some(86_400),
+        ..event.clone()
+    };
+    (stage, clock, numbered)
+}
+
+async fn paid(stage: &Stage, event: &Event) -> BookingId {
+    stage.introduce(event, None).await;
+    let id = stage.pay(event).await.booking.booking_id;
+    stage.mail_is(id, "confirmed", "sent").await;
+    id
+}
+
+async fn has_reminder(stage: &Stage, id: BookingId) -> bool {
+    stage
+        .rows(id)
+        .await
+        .iter()
+        .any(|row| row.kind == "reminder")
+}
+
+#[tokio::test]
+async fn a_reminder_comes_at_its_time_but_not_for_a_cancelled_or_moved_event() {
+    let (stage, clock, event) = stage().await;
+    let (takes_place, is_off, moves) = (event(1), event(2), event(3));
+    let [reminded, off, moved] = [
+        paid(&stage, &takes_place).await,
+        paid(&stage, &is_off).await,
+        paid(&stage, &moves).await,
+    ];
+    let given_up = stage.pay(&takes_place).await;
+    stage.cancel(&given_up).await;
+    stage
+        .mail_is(given_up.booking.booking_id, "cancelled", "sent")
+        .await;
+    let is_off = Event {
+        version: 2,
+        state: EventState::Cancelled,
+        ..is_off
+    };
+    let later = Event {
+        version: 2,
+        date: moves.date + DAY * 5,
+        ..moves
+    };
+    stage.tell(&EventChanged { event: is_off }).await;
+    stage.tell(&EventChanged { event: later }).await;
+    stage.mail_is(off, "event_cancelled", "sent").await;
+    stage.mail_is(moved, "event_changed", "sent").await;
+    assert!(!has_reminder(&stage, reminded).await, "too early");
+
+    clock.advance(DAY * 9 + TimeDelta::seconds(1));
+    stage.mail_is(reminded, "reminder", "sent").await;
+    for id in [off, moved, given_up.booking.booking_id] {
+        assert!(!has_reminder(&stage, id).await);
+    }
+    // A change that leaves the date reminds nobody again.
+    let described = Event {
+        version: 2,
+        description: "New".into(),
+        ..takes_place
+    };
+    stage
+        .tell(&EventChanged {
+            event: described.clone(),
+        })
+        .await;
+    eventually(SOON, async || stage.knows(&described).await).await;
+
+    clock.advance(DAY * 5);
+    stage.mail_is(moved, "reminder", "sent").await;
+    assert_eq!(stage.mails(moved, "reminder").len(), 1);
+    assert_eq!(stage.mails(reminded, "reminder").len(), 1);
+    stage.app.finish().await;
+}
+
+#[tokio::test]
+async fn a_reminder_that_waits_for_the_mail_server_is_dropped_when_the_event_moves() {
+    let (stage, clock, event) = stage().await;
+    let event = event(1);
+    let id = paid(&stage, &event).await;
+    stage
+        .mail
+        .faults()
+        .sometimes(1.0, EMAIL.to_owned(), MailFault::TemporaryFailure);
+    clock.advance(DAY * 9 + TimeDelta::seconds(1));
+    stage.mail_is(id, "reminder", "waiting").await;
+    let moved = Event {
+        version: 2,
+        date: event.date + DAY,
+        ..event
+    };
+    stage
+        .tell(&EventChanged {
+            event: moved.clone(),
+        })
+        .await;
+    eventually(SOON, async || stage.knows(&moved).await).await;
+    stage.mail.faults().clear();
+    clock.advance(TimeDelta::minutes(2));
+    stage.mail_is(id, "reminder", "skipped").await;
+    stage.mail_is(id, "event_changed", "sent").await;
+    assert!(stage.mails(id, "reminder").is_empty());
+    stage.app.finish().await;
+}

@@ -1,0 +1,220 @@
+//! The notifier with a mail server and an SMS provider, and what others tell it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Parser;
+use domain::booking::{BookedSeat, BookingFacts, TicketFacts};
+use domain::clock::{SharedClock, SystemClock};
+use domain::event::{Event, EventState};
+use domain::message::{AccountChanged, BookingCancelled, BookingPaid, EventChanged, Message};
+use domain::{AccountId, BookingId, Currency, EventId, Money, SeatId};
+use platform::amqp::Exchange;
+use platform::service::Context;
+use platform::testing::{TestApp, eventually};
+use platform::topology;
+use surge::mail::Mail;
+use surge::{mail, sms};
+use uuid::Uuid;
+
+/// How long anything may take here.
+pub(crate) const SOON: Duration = Duration::from_secs(30);
+pub(crate) const EMAIL: &str = "ada@buyers.test";
+pub(crate) const PHONE: &str = "+491701234567";
+const ACCOUNT: AccountId = AccountId(7);
+
+#[derive(clap::Parser)]
+struct Command {
+    #[command(flatten)]
+    config: notifier::Config,
+}
+
+pub(crate) struct Stage {
+    pub(crate) app: TestApp,
+    pub(crate) mail: mail::StandIn,
+    pub(crate) sms: sms::StandIn,
+}
+
+/// A notification as it stands.
+#[derive(Debug, PartialEq, Eq, sqlx::FromRow)]
+pub(crate) struct Row {
+    pub(crate) kind: String,
+    pub(crate) channel: String,
+    pub(crate) state: String,
+    pub(crate) tries: i32,
+    pub(crate) last_error: Option<String>,
+}
+
+impl Stage {
+    /// With the machine's clock; nothing is known yet.
+    pub(crate) async fn start() -> Self {
+        Self::start_with(SystemClock::shared()).await
+    }
+
+    pub(crate) async fn start_with(clock: SharedClock) -> Self {
+        let app = TestApp::start_with(clock, |_| ()).await;
+        topology::declare_all(&app.ctx.broker).await.unwrap();
+        let stage = Self {
+            app,
+            mail: mail::StandIn::start(mail::Config::default()).await.unwrap(),
+            sms: sms::StandIn::start(sms::Config::default()).await.unwrap(),
+        };
+        stage.start_notifier(stage.app.ctx.clone()).await;
+        stage
+    }
+
+    pub(crate) async fn start_notifier(&self, ctx: Context) {
+        let config = Command::parse_from([
+            "notifier",
+            "--smtp-url",
+            &self.mail.smtp_url(),
+            "--mail-from",
+            "Onsale <tickets@onsale.test>",
+            "--sms-url",
+            &self.sms.url(),
+            "--sms-account",
+            self.sms.account_sid(),
+            "--sms-token",
+            self.sms.auth_token(),
+            "--sms-from",
+            "+4930123456",
+        ]);
+        notifier::start(ctx, config.config).await.unwrap();
+    }
+
+    /// Tells of an event and of the account, which has a phone if so wished.
+    pub(crate) async fn introduce(&self, event: &Event, phone: Option<&str>) {
+        self.tell(&EventChanged {
+            event: event.clone(),
+        })
+        .await;
+        self.tell(&AccountChanged {
+            account_id: ACCOUNT,
+            version: 1,
+            email: EMAIL.into(),
+            name: "Ada".into(),
+            phone: phone.map(str::to_owned),
+        })
+        .await;
+        eventually(SOON, async || self.knows(event).await).await;
+    }
+
+    /// Whether this version of the event, and the account, are known.
+    pub(crate) async fn knows(&self, event: &Event) -> bool {
+        sqlx::query_scalar(
+            "select exists (select from notifier.events where event_id = $1 and version = $2)
+                and exists (select from notifier.accounts)",
+        )
+        .bind(event.id.0)
+        .bind(event.version)
+        .fetch_one(&self.app.ctx.db)
+        .await
+        .unwrap()
+    }
+
+    /// Sends a message twice, as RabbitMQ may.
+    pub(crate) async fn tell<M: Message>(&self, message: &M) {
+        for _ in 0..2 {
+            self.app
+                .ctx
+                .broker
+                .publish(Exchange::Events, M::NAME, message, Uuid::new_v4())
+                .await
+                .unwrap();
+        }
+    }
+
+    /// A new paid booking for the event.
+    pub(crate) async fn pay(&self, event: &Event) -> BookingPaid {
+        let paid = self.paid(event, 2);
+        self.tell(&paid).await;
+        paid
+    }
+
+    pub(crate) fn paid(&self, event: &Event, tickets: i32) -> BookingPaid {
+        let now = self.app.ctx.clock.now();
+        let seats: Vec<_> = (1..=tickets)
+            .map(|number| BookedSeat {
+                id: SeatId(number.into()),
+                section: "Stalls".into(),
+                row: Some("C".into()),
+                number: Some(number),
+            })
+            .collect();
+        let ticket = |seat: &BookedSeat| TicketFacts {
+            code: format!("T-{}", Uuid::new_v4().simple()),
+            seat: seat.clone(),
+        };
+        BookingPaid {
+            tickets: seats.iter().map(ticket).collect(),
+            booking: BookingFacts {
+                booking_id: BookingId::new(now),
+                event_id: event.id,
+                account_id: ACCOUNT,
+                seats,
+                total: Money::new(4_500, Currency::EUR),
+                hold_until: now + Duration::from_secs(600),
+                created_at: now,
+            },
+        }
+    }
+
+    pub(crate) async fn cancel(&self, paid: &BookingPaid) {
+        let booking = paid.booking.clone();
+        self.tell(&BookingCancelled {
+            booking,
+            was_confirmed: true,
+        })
+        .await;
+    }
+
+    /// The notifications of a booking, in the order of their writing.
+    pub(crate) async fn rows(&self, booking_id: BookingId) -> Vec<Row> {
+        sqlx::query_as(
+            "select kind, channel, state, tries, last_error from notifier.notifications
+             where booking_id = $1 order by created_at, channel, kind",
+        )
+        .bind(booking_id.0)
+        .fetch_all(&self.app.ctx.db)
+        .await
+        .unwrap()
+    }
+
+    /// Waits until the mail of this kind is in this state.
+    pub(crate) async fn mail_is(&self, booking_id: BookingId, kind: &str, state: &str) {
+        let is_it = |row: &Row| row.kind == kind && row.channel == "email" && row.state == state;
+        eventually(SOON, async || self.rows(booking_id).await.iter().any(is_it)).await;
+    }
+
+    /// The mails of a kind about a booking that reached the mail server.
+    pub(crate) fn mails(&self, booking_id: BookingId, kind: &str) -> Vec<Arc<Mail>> {
+        let (start, end) = (format!("{kind}."), format!(".{booking_id}@onsale.test"));
+        let mut mails = self.mail.inbox().all();
+        mails.retain(|mail| {
+            let id = mail.message_id.as_deref().unwrap_or_default();
+            id.starts_with(&start) && id.ends_with(&end)
+        });
+        mails
+    }
+}
+
+/// In a month of the clock's time, in Berlin.
+pub(crate) fn event(clock: &SharedClock) -> Event {
+    Event {
+        id: EventId(1),
+        version: 1,
+        name: "Gala".into(),
+        date: clock.now() + chrono::TimeDelta::days(30),
+        capacity: 100,
+        description: String::new(),
+        category: "concert".into(),
+        venue: "Opera".into(),
+        city: "Berlin".into(),
+        country: "DE".into(),
+        time_zone: "Europe/Berlin".into(),
+        state: EventState::Announced,
+        max_tickets_per_account: 6,
+        reminder_before_seconds: None,
+        sections: Vec::new(),
+    }
+}

@@ -1,0 +1,80 @@
+//! SMS through a Twilio-compatible API.
+
+use domain::message::HoldPlaced;
+use platform::testing::eventually;
+use surge::sms::SmsFault;
+
+use crate::stage::{PHONE, SOON, Stage, event};
+
+#[tokio::test]
+async fn what_is_urgent_also_goes_out_by_sms_to_those_who_have_a_phone() {
+    let stage = Stage::start().await;
+    let event = event(&stage.app.ctx.clock);
+    stage.introduce(&event, Some(PHONE)).await;
+    let paid = stage.paid(&event, 2);
+    let id = paid.booking.booking_id;
+    stage
+        .tell(&HoldPlaced {
+            booking: paid.booking.clone(),
+        })
+        .await;
+    stage.mail_is(id, "held", "sent").await;
+    stage.tell(&paid).await;
+    stage.cancel(&paid).await;
+    stage.mail_is(id, "cancelled", "sent").await;
+    let is_settled = |state: &str| matches!(state, "sent" | "skipped");
+    eventually(SOON, async || {
+        let rows = stage.rows(id).await;
+        rows.len() == 5 && rows.iter().all(|row| is_settled(&row.state))
+    })
+    .await;
+    let messages = stage.sms.inbox().to(PHONE);
+    let about = |words: &str| {
+        messages
+            .iter()
+            .filter(|sms| sms.body.contains(words))
+            .count()
+    };
+    assert_eq!(about("Your booking for Gala is cancelled"), 1);
+    assert!(
+        about("Your 2 tickets for Gala") <= 1,
+        "skipped when the cancellation came first"
+    );
+    assert!(messages.iter().all(|sms| sms.from == "+4930123456"));
+    assert!(
+        messages
+            .iter()
+            .all(|sms| sms.body.contains(&format!("/bookings/{id}")))
+    );
+    stage.app.finish().await;
+}
+
+#[tokio::test]
+async fn an_sms_refused_for_now_is_tried_again_and_one_without_an_answer_is_not() {
+    let stage = Stage::start().await;
+    let event = event(&stage.app.ctx.clock);
+    stage.introduce(&event, Some(PHONE)).await;
+    let is = |rows: &[crate::stage::Row], state: &str| {
+        rows.iter()
+            .any(|row| row.channel == "sms" && row.state == state)
+    };
+
+    stage
+        .sms
+        .faults()
+        .next(1, PHONE.to_owned(), SmsFault::RateLimit);
+    let limited = stage.pay(&event).await.booking.booking_id;
+    eventually(SOON, async || is(&stage.rows(limited).await, "sent")).await;
+    assert_eq!(stage.sms.inbox().len(), 1);
+
+    stage
+        .sms
+        .faults()
+        .next(1, PHONE.to_owned(), SmsFault::AcceptThenCut);
+    let cut = stage.pay(&event).await.booking.booking_id;
+    eventually(SOON, async || is(&stage.rows(cut).await, "uncertain")).await;
+    let next = stage.pay(&event).await.booking.booking_id;
+    eventually(SOON, async || is(&stage.rows(next).await, "sent")).await;
+    assert_eq!(stage.sms.inbox().len(), 3, "each was taken once");
+    stage.app.finish().await;
+}

@@ -1,0 +1,180 @@
+//! `onsale audit`: are the promises kept? Asks PostgreSQL and the payment provider, each by
+//! itself, and compares.
+
+mod bookings;
+mod mails;
+mod payments;
+mod provider;
+mod rest;
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use chrono::TimeDelta;
+use domain::clock::SharedClock;
+use serde::Serialize;
+use sqlx::PgPool;
+
+pub(crate) use provider::Provider;
+pub(crate) use rest::InFlight;
+
+/// While things are in flight, what changed less than this ago is left out of the checks that
+/// only hold at rest.
+const SETTLING: TimeDelta = TimeDelta::seconds(60);
+
+/// How many examples of a violation are printed.
+const EXAMPLES: usize = 5;
+
+/// One promise and how it fared.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Check {
+    /// Its number in the documentation.
+    pub(crate) id: &'static str,
+    /// What it promises.
+    pub(crate) promise: &'static str,
+    /// How many things were looked at.
+    pub(crate) checked: u64,
+    /// How many break it.
+    pub(crate) violations: u64,
+    /// Some of them.
+    pub(crate) examples: Vec<String>,
+}
+
+/// The whole audit.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Report {
+    /// Whether nothing was in flight.
+    pub(crate) at_rest: bool,
+    /// What was.
+    pub(crate) in_flight: InFlight,
+    /// The promises.
+    pub(crate) checks: Vec<Check>,
+    /// Figures that say what the checks looked at.
+    pub(crate) totals: bookings::Totals,
+}
+
+impl Check {
+    /// A check of `checked` things; `broken` says each violation in words.
+    fn new(id: &'static str, promise: &'static str, checked: u64, broken: Vec<String>) -> Self {
+        let violations = broken.len() as u64;
+        let examples = broken.into_iter().take(EXAMPLES).collect();
+        Self {
+            id,
+            promise,
+            checked,
+            violations,
+            examples,
+        }
+    }
+}
+
+impl Report {
+    /// How many violations there are in all.
+    pub(crate) fn violations(&self) -> u64 {
+        self.checks.iter().map(|check| check.violations).sum()
+    }
+
+    /// The report for people.
+    pub(crate) fn to_text(&self) -> String {
+        let mut text = String::new();
+        for check in &self.checks {
+            let mark = if check.violations == 0 {
+                "ok  "
+            } else {
+                "FAIL"
+            };
+            let Check {
+                id,
+                promise,
+                checked,
+                violations,
+                ..
+            } = check;
+            let _infallible = writeln!(
+                text,
+                "{mark} {id:<4} {promise:<46} {checked:>7} checked {violations:>5} violations"
+            );
+            for example in &check.examples {
+                let _infallible = writeln!(text, "          {example}");
+            }
+        }
+        let totals = &self.totals;
+        let _infallible = writeln!(
+            text,
+            "seats: {} = {} available + {} held + {} sold; bookings: {} confirmed, {} expired, {} cancelled, {} rejected",
+            totals.capacity,
+            totals.available,
+            totals.held,
+            totals.sold,
+            totals.confirmed,
+            totals.expired,
+            totals.cancelled,
+            totals.rejected
+        );
+        if self.at_rest {
+            text.push_str("at rest: nothing in flight\n");
+        } else {
+            let _infallible = writeln!(
+                text,
+                "not at rest ({}): what changed in the last {} s was left out of I2, I3, I5 and I6",
+                self.in_flight,
+                SETTLING.num_seconds()
+            );
+        }
+        text
+    }
+}
+
+/// Waits up to `patience` for rest, then checks.
+///
+/// # Errors
+/// When the database or the payment provider can't be read.
+pub(crate) async fn run(
+    db: &PgPool,
+    clock: &SharedClock,
+    provider: &Provider,
+    patience: Duration,
+) -> anyhow::Result<Report> {
+    let in_flight = rest::wait(db, patience).await?;
+    let at_rest = in_flight.is_empty();
+    let now = clock.now();
+    let settled_before = if at_rest { now } else { now - SETTLING };
+    let money = provider
+        .read(db)
+        .await
+        .context("reading the payment provider's records")?;
+    let mut checks = vec![bookings::no_oversell(db).await.context("checking I1")?];
+    checks.extend(
+        payments::checks(db, &money, settled_before)
+            .await
+            .context("checking I2 to I4")?,
+    );
+    checks.push(
+        bookings::nothing_accepted_is_lost(db, settled_before)
+            .await
+            .context("checking I5")?,
+    );
+    checks.push(
+        mails::each_notice_once(db, settled_before)
+            .await
+            .context("checking I6")?,
+    );
+    checks.push(
+        bookings::stock_is_conserved(db)
+            .await
+            .context("checking I10")?,
+    );
+    checks.push(
+        payments::refunds_within_captured(db, &money)
+            .await
+            .context("checking I11")?,
+    );
+    let totals = bookings::totals(db).await.context("adding up")?;
+    Ok(Report {
+        at_rest,
+        in_flight,
+        checks,
+        totals,
+    })
+}

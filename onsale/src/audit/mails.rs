@@ -1,0 +1,43 @@
+//! I6: notices, from the database alone. The demo also reads the mailbox.
+
+use chrono::{DateTime, Utc};
+use sqlx::PgPool;
+
+use super::Check;
+
+/// Per booking, kind and channel at most one notice was sent, and every paid booking has its
+/// confirmation. One whose outcome is unknown is shown to staff, and counts as neither.
+pub(super) async fn each_notice_once(
+    db: &PgPool,
+    settled_before: DateTime<Utc>,
+) -> Result<Check, sqlx::Error> {
+    let checked = sqlx::query_scalar!(
+        r#"select count(*) as "n!" from notifier.notifications where state = 'sent'"#
+    )
+    .fetch_one(db)
+    .await?;
+    let broken = sqlx::query_scalar!(
+        r#"
+        select 'booking ' || booking_id || ' got ' || count(*) || ' ' || channel || ' notices ' || kind as "what!"
+        from notifier.notifications where state = 'sent'
+        group by booking_id, kind, occasion, channel having count(*) > 1
+        union all
+        select 'booking ' || b.id || ' is paid, but no confirmation was mailed'
+        from booking.bookings b
+        where b.captured_at <= $1 and b.state = 'confirmed'
+          and not exists (select from notifier.notifications n
+              where n.booking_id = b.id and n.kind = 'confirmed' and n.channel = 'email'
+                and n.state in ('sent', 'uncertain'))
+        "#,
+        settled_before
+    )
+    .fetch_all(db)
+    .await?;
+    let checked = u64::try_from(checked).unwrap_or(0);
+    Ok(Check::new(
+        "I6",
+        "each notice is sent once, none is lost",
+        checked,
+        broken,
+    ))
+}

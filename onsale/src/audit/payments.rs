@@ -1,0 +1,166 @@
+//! I2, I3, I4 and I11: the provider's records against ours.
+
+use std::collections::HashMap;
+
+use chrono::{DateTime, Utc};
+use sqlx::PgPool;
+use uuid::Uuid;
+
+use super::Check;
+use super::provider::Money;
+
+/// What the audit needs of a booking.
+struct Booking {
+    id: Uuid,
+    state: String,
+    total_minor: i64,
+    is_settled: bool,
+}
+
+/// What the audit needs of a payment.
+struct Payment {
+    booking_id: Uuid,
+    captured_minor: i64,
+    refunded_minor: i64,
+}
+
+/// I2, I3 and I4.
+pub(super) async fn checks(
+    db: &PgPool,
+    money: &Money,
+    settled_before: DateTime<Utc>,
+) -> Result<[Check; 3], sqlx::Error> {
+    let bookings = sqlx::query_as!(
+        Booking,
+        r#"
+        select b.id, b.state, b.total_minor,
+               (b.updated_at <= $1
+                and not exists (select from payment.operations o
+                    where o.booking_id = b.id and (o.state = 'pending' or o.updated_at > $1))) as "is_settled!"
+        from booking.bookings b
+        "#,
+        settled_before
+    )
+    .fetch_all(db)
+    .await?;
+    let bookings: HashMap<Uuid, Booking> = bookings.into_iter().map(|b| (b.id, b)).collect();
+    Ok([
+        charge_has_ticket(&bookings, money),
+        ticket_has_charge(&bookings, money),
+        charged_once(db, money).await?,
+    ])
+}
+
+fn charge_has_ticket(bookings: &HashMap<Uuid, Booking>, money: &Money) -> Check {
+    let mut checked = 0;
+    let mut broken = Vec::new();
+    for (id, intents) in &money.by_booking {
+        for intent in intents.iter().filter(|intent| intent.captured > 0) {
+            checked += 1;
+            let booking = bookings.get(id);
+            let has_ticket = booking.is_some_and(|b| b.state == "confirmed");
+            let in_flight = booking.is_some_and(|b| !b.is_settled);
+            if !has_ticket && !in_flight && intent.refunded < intent.captured {
+                let state = booking.map_or("unknown", |b| b.state.as_str());
+                broken.push(format!(
+                    "{}: {} taken and {} refunded for booking {id}, which is {state}",
+                    intent.id, intent.captured, intent.refunded
+                ));
+            }
+        }
+    }
+    Check::new(
+        "I2",
+        "no charge without a ticket or a refund",
+        checked,
+        broken,
+    )
+}
+
+fn ticket_has_charge(bookings: &HashMap<Uuid, Booking>, money: &Money) -> Check {
+    let due = |b: &&Booking| b.state == "confirmed" && b.total_minor > 0 && b.is_settled;
+    let mut checked = 0;
+    let mut broken = Vec::new();
+    for booking in bookings.values().filter(due) {
+        checked += 1;
+        let captured = money.captured(booking.id);
+        if captured != booking.total_minor {
+            let total = booking.total_minor;
+            broken.push(format!(
+                "booking {}: {captured} taken of {total} due",
+                booking.id
+            ));
+        }
+    }
+    Check::new("I3", "no ticket without its charge", checked, broken)
+}
+
+async fn charged_once(db: &PgPool, money: &Money) -> Result<Check, sqlx::Error> {
+    let mut broken = Vec::new();
+    for (id, intents) in &money.by_booking {
+        let charged = intents.iter().filter(|intent| intent.captured > 0).count();
+        if charged > 1 {
+            broken.push(format!("booking {id} was charged {charged} times"));
+        }
+    }
+    for payment in payments(db).await? {
+        let captured = money.captured(payment.booking_id);
+        if payment.captured_minor > captured {
+            broken.push(format!(
+                "booking {}: we have {} as taken, the provider {captured}",
+                payment.booking_id, payment.captured_minor
+            ));
+        }
+    }
+    Ok(Check::new(
+        "I4",
+        "no booking is charged twice",
+        money.by_booking.len() as u64,
+        broken,
+    ))
+}
+
+/// I11.
+pub(super) async fn refunds_within_captured(
+    db: &PgPool,
+    money: &Money,
+) -> Result<Check, sqlx::Error> {
+    let mut broken = Vec::new();
+    for intent in money.by_booking.values().flatten() {
+        if intent.refunded > intent.captured {
+            broken.push(format!(
+                "{}: {} refunded of {} taken",
+                intent.id, intent.refunded, intent.captured
+            ));
+        }
+    }
+    for payment in payments(db).await? {
+        if payment.refunded_minor > payment.captured_minor {
+            broken.push(format!(
+                "booking {}: more refunded than taken",
+                payment.booking_id
+            ));
+        }
+    }
+    let checked = money
+        .by_booking
+        .values()
+        .flatten()
+        .filter(|one| one.refunded > 0)
+        .count();
+    Ok(Check::new(
+        "I11",
+        "no refund exceeds what was taken",
+        checked as u64,
+        broken,
+    ))
+}
+
+async fn payments(db: &PgPool) -> Result<Vec<Payment>, sqlx::Error> {
+    sqlx::query_as!(
+        Payment,
+        "select booking_id, captured_minor, refunded_minor from payment.payments where captured_minor > 0"
+    )
+    .fetch_all(db)
+    .await
+}

@@ -1,0 +1,62 @@
+//! `onsale audit`.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+use domain::clock::SystemClock;
+use secrecy::{ExposeSecret, SecretString};
+
+use crate::audit::{self, Provider};
+use crate::{DatabaseArgs, say};
+
+/// What to check, and how to tell.
+#[derive(Args)]
+pub(crate) struct AuditArgs {
+    #[command(flatten)]
+    database: DatabaseArgs,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    /// How long to wait for everything to come to rest
+    #[arg(long, default_value_t = 30, value_name = "SECONDS")]
+    wait: u64,
+    /// Stripe's secret key; without one, our own records of the money are taken at their word
+    #[arg(
+        long,
+        env = "STRIPE_SECRET_KEY",
+        hide_env_values = true,
+        default_value = ""
+    )]
+    stripe_secret_key: SecretString,
+    /// Stripe's API, or a stand-in
+    #[arg(
+        long,
+        env = "ONSALE_STRIPE_URL",
+        default_value = "https://api.stripe.com"
+    )]
+    stripe_url: String,
+}
+
+/// Audits; the exit status is 1 when a promise is broken.
+pub(crate) async fn run(args: &AuditArgs) -> anyhow::Result<ExitCode> {
+    let db = args.database.connect().await?;
+    let key = args.stripe_secret_key.expose_secret();
+    let provider = if key.is_empty() {
+        Provider::OwnRecords
+    } else {
+        Provider::stripe(&args.stripe_url, key)?
+    };
+    let patience = Duration::from_secs(args.wait);
+    let report = audit::run(&db, &SystemClock::shared(), &provider, patience).await?;
+    if args.json {
+        say(serde_json::to_string_pretty(&report)?);
+    } else {
+        say(report.to_text().trim_end());
+    }
+    Ok(if report.violations() == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}

@@ -1,0 +1,83 @@
+//! `onsale dead-letters`: messages that could not be handled.
+
+use clap::{Args, Subcommand};
+use platform::amqp::{Broker, dead_letters};
+use platform::topology;
+use secrecy::{ExposeSecret, SecretString};
+
+use crate::say;
+
+/// How much of a body is shown.
+const SHOWN_BYTES: usize = 300;
+
+#[derive(Args)]
+pub(crate) struct DeadLettersArgs {
+    /// RabbitMQ, such as amqp://user:password@host:5672/%2f
+    #[arg(long, env = "ONSALE_AMQP_URL", hide_env_values = true)]
+    amqp_url: SecretString,
+    /// Prefix of every queue
+    #[arg(long, env = "ONSALE_NAMESPACE", default_value = "onsale")]
+    namespace: String,
+    #[command(subcommand)]
+    command: DeadLettersCommand,
+}
+
+#[derive(Subcommand)]
+enum DeadLettersCommand {
+    /// Show them, with the reason each was put aside for
+    List {
+        /// One queue, such as payment.bookings; all when left out
+        queue: Option<String>,
+        /// Most messages shown per queue
+        #[arg(long, default_value_t = 20)]
+        limit: usize,
+    },
+    /// Send them back to the queue they came from, after the cause is mended
+    Redrive {
+        /// The queue, such as payment.bookings
+        queue: String,
+        /// Most messages sent back
+        #[arg(long, default_value_t = 1_000)]
+        limit: usize,
+    },
+}
+
+/// Runs one command.
+pub(crate) async fn run(args: DeadLettersArgs) -> anyhow::Result<()> {
+    let broker = Broker::connect(args.amqp_url.expose_secret(), &args.namespace).await?;
+    topology::declare_all(&broker).await?;
+    match args.command {
+        DeadLettersCommand::List { queue, limit } => list(&broker, queue, limit).await,
+        DeadLettersCommand::Redrive { queue, limit } => {
+            let moved = dead_letters::redrive(&broker, &queue, limit).await?;
+            say(format_args!("{moved} sent back to {queue}"));
+            Ok(())
+        }
+    }
+}
+
+async fn list(broker: &Broker, queue: Option<String>, limit: usize) -> anyhow::Result<()> {
+    let queues = match queue {
+        Some(queue) => vec![queue],
+        None => topology::all()
+            .into_iter()
+            .map(|queue| queue.name)
+            .collect(),
+    };
+    for queue in queues {
+        let count = dead_letters::count(broker, &queue).await?;
+        say(format_args!("{queue}: {count}"));
+        for letter in dead_letters::list(broker, &queue, limit).await? {
+            let shown = &letter.body[..letter.body.len().min(SHOWN_BYTES)];
+            say(format_args!(
+                "  {}  {}  tried {} times: {}\n    {}",
+                letter.id,
+                letter.name,
+                letter.attempts,
+                letter.reason,
+                String::from_utf8_lossy(shown)
+            ));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,103 @@
+//! `onsale demo`: a whole flash sale, on real servers, through real HTTP.
+
+mod crowd;
+mod mailbox;
+mod progress;
+mod report;
+mod seed;
+mod stage;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::Args;
+use secrecy::SecretString;
+
+use crate::audit;
+use crate::say;
+use progress::Progress;
+use report::DemoReport;
+use stage::Stage;
+
+/// How long the pipeline may take to come to rest after the last buyer has left.
+const REST: Duration = Duration::from_secs(120);
+
+/// The size of the sale.
+#[derive(Args)]
+pub(crate) struct DemoArgs {
+    /// Seats of the event
+    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=50_000))]
+    seats: u32,
+    /// Simulated buyers
+    #[arg(long, default_value_t = 3_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    buyers: u32,
+    /// How many are called per minute
+    #[arg(long, default_value_t = 1_200, value_parser = clap::value_parser!(u32).range(1..=600_000))]
+    rate: u32,
+    /// Leave when the sale is over, instead of staying up for a visit
+    #[arg(long)]
+    exit: bool,
+    /// Write the funnel, the latencies and the audit to this file
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Draws the buyers' plans; the same seed gives the same crowd
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// PostgreSQL; the demo makes a database of its own there
+    #[arg(long, env = "ONSALE_DATABASE_URL", hide_env_values = true)]
+    database_url: SecretString,
+    /// Redis
+    #[arg(long, env = "ONSALE_REDIS_URL", hide_env_values = true)]
+    redis_url: SecretString,
+    /// RabbitMQ
+    #[arg(long, env = "ONSALE_AMQP_URL", hide_env_values = true)]
+    amqp_url: SecretString,
+}
+
+/// Runs the sale; the exit status is 1 when a promise was broken.
+pub(crate) async fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
+    say("Onsale demo: setting the stage");
+    let stage = Stage::set(&args).await?;
+    let outcome = perform(&args, &stage).await;
+    let code = match outcome {
+        Ok(report) => {
+            let code = if report.is_clean() {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            };
+            if !args.exit {
+                stage.stay_up().await;
+            }
+            Ok(code)
+        }
+        Err(error) => Err(error),
+    };
+    stage.strike().await;
+    code
+}
+
+async fn perform(args: &DemoArgs, stage: &Stage) -> anyhow::Result<DemoReport> {
+    let event_id = seed::event(stage, args.seats, args.rate)
+        .await
+        .context("seeding the event")?;
+    stage.print_addresses(event_id);
+    let progress = Progress::start(u64::from(args.buyers), stage.mail().inbox().clone());
+    let outcome = crowd::run(stage, event_id, args.buyers, args.seed, &progress).await;
+    progress.finish();
+    let crowd = outcome?;
+    say("every buyer is done; waiting for the pipeline to come to rest");
+    let audit = audit::run(stage.db(), stage.clock(), stage.provider(), REST).await?;
+    let mailbox = mailbox::check(stage.mail().inbox(), &crowd.confirmed);
+    let report = DemoReport::new(args, crowd, audit, mailbox);
+    if let Some(file) = &args.json {
+        let json = serde_json::to_vec_pretty(&report)?;
+        tokio::fs::write(file, json)
+            .await
+            .with_context(|| format!("writing {}", file.display()))?;
+    }
+    say(report.to_text().trim_end());
+    Ok(report)
+}

@@ -1,0 +1,158 @@
+//! The simulated buyers of the demo.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
+use serde::Serialize;
+use surge::buyer::{Api, Buyer, Endpoints, Fate, FunnelCounts, Latencies, PlanMix, Session};
+use tokio::task::JoinSet;
+use uuid::Uuid;
+
+use super::progress::Progress;
+use super::seed;
+use super::stage::Stage;
+
+/// How many sign up at once: each costs a password hash.
+const SIGNING_UP: usize = 16;
+/// Within what time everybody arrives once the sale opens.
+const ARRIVAL: Duration = Duration::from_secs(1);
+
+/// What became of the buyers.
+#[derive(Debug, Serialize)]
+pub(super) struct Crowd {
+    pub(super) funnel: FunnelCounts,
+    pub(super) latencies: Latencies,
+    pub(super) fates: Fates,
+    /// From the opening to the last buyer's end.
+    pub(super) seconds: f64,
+    /// Bookings whose buyer saw them confirmed and kept them.
+    #[serde(skip)]
+    pub(super) confirmed: Vec<Uuid>,
+}
+
+/// How many ended how.
+#[derive(Debug, Default, Serialize)]
+pub(super) struct Fates {
+    pub(super) confirmed: u32,
+    pub(super) cancelled: u32,
+    pub(super) unpaid: u32,
+    pub(super) sold_out: u32,
+    pub(super) rejected: u32,
+    pub(super) missed: u32,
+    pub(super) left: u32,
+    /// The API did not do what it promises; the first few errors follow.
+    pub(super) failed: u32,
+    pub(super) errors: Vec<String>,
+}
+
+/// Signs everybody up, opens the sale, and waits until everybody is done.
+pub(super) async fn run(
+    stage: &Stage,
+    event_id: i64,
+    buyers: u32,
+    seed: u64,
+    progress: &Progress,
+) -> anyhow::Result<Crowd> {
+    let mut rng = StdRng::seed_from_u64(seed);
+    let crowd = gather(stage, event_id, buyers, &mut rng, progress)?;
+    let signed_up = sign_up(crowd).await.context("signing the buyers up")?;
+    seed::open(stage, event_id)
+        .await
+        .context("opening the sale")?;
+    let opened = tokio::time::Instant::now();
+    let mut shopping = JoinSet::new();
+    for (buyer, session) in signed_up {
+        let arrives_after = ARRIVAL.mul_f64(rng.random());
+        shopping.spawn(async move {
+            tokio::time::sleep(arrives_after).await;
+            buyer.shop(&session).await
+        });
+    }
+    let mut fates = Fates::default();
+    let mut confirmed = Vec::new();
+    while let Some(ended) = shopping.join_next().await {
+        match ended.context("a simulated buyer panicked")? {
+            Ok(fate) => fates.count(&fate, &mut confirmed),
+            Err(error) => fates.fail(&error),
+        }
+    }
+    Ok(Crowd {
+        funnel: progress.funnel().counts(),
+        latencies: progress.funnel().latencies(),
+        fates,
+        seconds: opened.elapsed().as_secs_f64(),
+        confirmed,
+    })
+}
+
+fn gather(
+    stage: &Stage,
+    event_id: i64,
+    buyers: u32,
+    rng: &mut StdRng,
+    progress: &Progress,
+) -> anyhow::Result<Vec<Buyer>> {
+    let client = reqwest::Client::builder()
+        .build()
+        .context("making an HTTP client")?;
+    let mix = PlanMix::default();
+    let endpoints = Endpoints::at(&stage.public_url());
+    let crowd = (0..buyers).map(|n| {
+        let api = Api::new(client.clone(), endpoints.clone(), address_of(n));
+        let email = format!("buyer{n}@demo.example");
+        let tickets = rng.random_range(1..=3);
+        Buyer::new(
+            api,
+            progress.funnel().clone(),
+            event_id,
+            email,
+            tickets,
+            mix.draw(rng),
+        )
+    });
+    Ok(crowd.collect())
+}
+
+/// Buyer `n` comes from an address of its own in 10.0.0.0/8.
+fn address_of(n: u32) -> IpAddr {
+    IpAddr::V4(Ipv4Addr::from_bits(0x0A00_0001 + n))
+}
+
+async fn sign_up(crowd: Vec<Buyer>) -> anyhow::Result<Vec<(Buyer, Session)>> {
+    stream::iter(crowd)
+        .map(|buyer| async move {
+            let session = buyer.sign_up().await?;
+            anyhow::Ok((buyer, session))
+        })
+        .buffer_unordered(SIGNING_UP)
+        .try_collect()
+        .await
+}
+
+impl Fates {
+    fn count(&mut self, fate: &Fate, kept: &mut Vec<Uuid>) {
+        match fate {
+            Fate::Confirmed { booking_id } => {
+                kept.push(*booking_id);
+                self.confirmed += 1;
+            }
+            Fate::Cancelled { .. } => self.cancelled += 1,
+            Fate::Unpaid { .. } => self.unpaid += 1,
+            Fate::SoldOut => self.sold_out += 1,
+            Fate::Rejected(_) => self.rejected += 1,
+            Fate::Missed => self.missed += 1,
+            Fate::Left => self.left += 1,
+        }
+    }
+
+    fn fail(&mut self, error: &surge::buyer::ApiError) {
+        self.failed += 1;
+        if self.errors.len() < 5 {
+            self.errors.push(error.to_string());
+        }
+    }
+}

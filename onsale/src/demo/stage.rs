@@ -1,0 +1,273 @@
+//! What the demo needs around the sale: a database of its own, the stand-ins, every service, and a
+//! member of staff.
+
+use std::net::SocketAddr;
+
+use anyhow::{Context as _, ensure};
+use clap::Parser;
+use domain::clock::{SharedClock, SystemClock};
+use platform::config::PlatformConfig;
+use platform::pg;
+use platform::service::{self, Running};
+use rand::Rng as _;
+use rand::distr::Alphanumeric;
+use reqwest::Method;
+use secrecy::{ExposeSecret as _, SecretString};
+use serde_json::{Value, json};
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection, PgPool};
+use url::Url;
+
+use super::DemoArgs;
+use crate::audit::Provider;
+use crate::say;
+use crate::services::{Services, start_all};
+use crate::stand_ins::StandIns;
+
+const ADMIN: &str = "admin@demo.example";
+const DB_CONNECTIONS: u32 = 40;
+
+/// Everything around the sale.
+pub(super) struct Stage {
+    clock: SharedClock,
+    /// The server's own database URL, to drop ours with.
+    server_url: SecretString,
+    database: String,
+    db: PgPool,
+    stand_ins: StandIns,
+    running: Running,
+    provider: Provider,
+    http: reqwest::Client,
+    admin_password: SecretString,
+    access_token: String,
+}
+
+/// The services' own configuration: what the environment says, and the stand-ins.
+#[derive(Parser)]
+struct ServiceFlags {
+    #[command(flatten)]
+    services: Services,
+}
+
+impl Stage {
+    /// Makes the database, starts the stand-ins and the services, and signs the admin in.
+    pub(super) async fn set(args: &DemoArgs) -> anyhow::Result<Self> {
+        let clock = SystemClock::shared();
+        let run = clock.now().timestamp_millis();
+        let database = format!("onsale_demo_{run}");
+        let url = make_database(&args.database_url, &database).await?;
+        let db = pg::connect(url.expose_secret(), DB_CONNECTIONS, "onsale-demo").await?;
+        pg::MIGRATOR.run(&db).await.context("making the schema")?;
+        let stand_ins = StandIns::start(None).await?;
+        let config = platform_config(args, url, run);
+        let running = launch(config, &stand_ins).await?;
+        let public = running.public_addr;
+        stand_ins
+            .stripe
+            .set_webhook_url(format!("http://{public}/api/webhooks/stripe"));
+        let provider = Provider::stripe(&stand_ins.stripe.url(), stand_ins.stripe.secret_key())?;
+        let admin_password = SecretString::from(random_text(20));
+        box_office::bootstrap_admin(&db, &clock, ADMIN, &admin_password).await?;
+        let mut stage = Self {
+            clock,
+            server_url: args.database_url.clone(),
+            database,
+            db,
+            stand_ins,
+            running,
+            provider,
+            http: reqwest::Client::builder().build()?,
+            admin_password,
+            access_token: String::new(),
+        };
+        stage.sign_in().await.context("signing the admin in")?;
+        Ok(stage)
+    }
+
+    async fn sign_in(&mut self) -> anyhow::Result<()> {
+        let body = json!({ "email": ADMIN, "password": self.admin_password.expose_secret() });
+        let answer = self
+            .staff(Method::POST, "/api/sessions", Some(&body))
+            .await?;
+        let token = answer["session"]["access_token"].as_str();
+        self.access_token = token.context("the answer has no access token")?.to_owned();
+        Ok(())
+    }
+
+    /// Calls the staff API.
+    pub(super) async fn staff(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> anyhow::Result<Value> {
+        let url = internal_url(&self.running).join(path)?;
+        let mut request = self.http.request(method, url.clone());
+        if !self.access_token.is_empty() {
+            request = request.bearer_auth(&self.access_token);
+        }
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        let response = request.send().await?;
+        let status = response.status();
+        let text = response.text().await?;
+        ensure!(status.is_success(), "{url} answered {status}: {text}");
+        Ok(serde_json::from_str(&text)?)
+    }
+
+    pub(super) fn http(&self) -> &reqwest::Client {
+        &self.http
+    }
+
+    pub(super) fn clock(&self) -> &SharedClock {
+        &self.clock
+    }
+
+    pub(super) fn db(&self) -> &PgPool {
+        &self.db
+    }
+
+    pub(super) fn provider(&self) -> &Provider {
+        &self.provider
+    }
+
+    pub(super) fn mail(&self) -> &surge::mail::StandIn {
+        &self.stand_ins.mail
+    }
+
+    /// The public listener.
+    pub(super) fn public_url(&self) -> Url {
+        address_url(self.running.public_addr)
+    }
+
+    /// Tells the visitor where to look.
+    pub(super) fn print_addresses(&self, event_id: i64) {
+        let password = self.admin_password.expose_secret();
+        say(format_args!(
+            "  buyers    {}events/{event_id}",
+            self.public_url()
+        ));
+        say(format_args!(
+            "  operators {}  sign in as {ADMIN}, password {password}",
+            internal_url(&self.running)
+        ));
+        say(format_args!(
+            "  mails     {}",
+            self.stand_ins.mail.page_url()
+        ));
+        say(format_args!(
+            "  metrics   http://{}/metrics",
+            self.running.ops_addr
+        ));
+        say(format_args!(
+            "  steer it  onsale sale --url {} rate {event_id} 6000",
+            internal_url(&self.running)
+        ));
+    }
+
+    /// Waits for Ctrl-C.
+    pub(super) async fn stay_up(&self) {
+        say("\nthe sale is over; the pages stay up. Ctrl-C ends the demo.");
+        if tokio::signal::ctrl_c().await.is_err() {
+            say("signals can't be received here, so the demo ends now");
+        }
+    }
+
+    /// Stops everything and takes the database away.
+    pub(super) async fn strike(self) {
+        let Self {
+            running,
+            db,
+            server_url,
+            database,
+            ..
+        } = self;
+        let queues = running.ctx.broker.delete_all(&[]).await;
+        if let Err(error) = running.stop().await {
+            say(format_args!("the services did not stop cleanly: {error:#}"));
+        }
+        db.close().await;
+        if let Err(error) = queues {
+            say(format_args!("the demo's queues were left behind: {error}"));
+        }
+        if let Err(error) = drop_database(&server_url, &database).await {
+            say(format_args!(
+                "the database {database} was left behind: {error:#}"
+            ));
+        }
+    }
+}
+
+fn platform_config(args: &DemoArgs, database_url: SecretString, run: i64) -> PlatformConfig {
+    let mut config = PlatformConfig::embedded(
+        database_url,
+        args.redis_url.clone(),
+        args.amqp_url.clone(),
+        random_text(48),
+    );
+    config.namespace = format!("demo{run}");
+    config.db_connections = DB_CONNECTIONS;
+    // The simulated buyers say which address they come from, as a load balancer would.
+    config.trusted_proxies = vec!["127.0.0.0/8".parse().expect("a network")];
+    config.public_addr = preferred(8080);
+    config.internal_addr = preferred(8081);
+    config.ops_addr = preferred(9090);
+    config.public_url = address_url(config.public_addr);
+    config
+}
+
+/// The well-known port when it is free, so that addresses are easy to remember; else any.
+fn preferred(port: u16) -> SocketAddr {
+    let address = SocketAddr::from(([127, 0, 0, 1], port));
+    let probe = std::net::TcpListener::bind(address)
+        .or_else(|_| std::net::TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))));
+    probe
+        .and_then(|listener| listener.local_addr())
+        .unwrap_or(address)
+}
+
+async fn launch(config: PlatformConfig, stand_ins: &StandIns) -> anyhow::Result<Running> {
+    let ServiceFlags { mut services } = ServiceFlags::try_parse_from(["demo"])
+        .context("the settings of the services in the environment")?;
+    stand_ins.lead(&mut services);
+    service::launch("onsale", config, |ctx| start_all(ctx, services))
+        .await
+        .context("starting the services")
+}
+
+fn internal_url(running: &Running) -> Url {
+    address_url(running.internal_addr)
+}
+
+fn address_url(address: SocketAddr) -> Url {
+    Url::parse(&format!("http://{address}/")).expect("a socket address makes a URL")
+}
+
+fn random_text(length: usize) -> String {
+    rand::rng()
+        .sample_iter(Alphanumeric)
+        .take(length)
+        .map(char::from)
+        .collect()
+}
+
+async fn make_database(server: &SecretString, name: &str) -> anyhow::Result<SecretString> {
+    let mut url = Url::parse(server.expose_secret()).context("ONSALE_DATABASE_URL is not a URL")?;
+    let mut connection = PgConnection::connect(server.expose_secret())
+        .await
+        .context("connecting to PostgreSQL")?;
+    sqlx::query(AssertSqlSafe(format!("create database {name}")))
+        .execute(&mut connection)
+        .await
+        .context("making a database for the demo")?;
+    url.set_path(name);
+    Ok(SecretString::from(url.to_string()))
+}
+
+async fn drop_database(server: &SecretString, name: &str) -> anyhow::Result<()> {
+    let mut connection = PgConnection::connect(server.expose_secret()).await?;
+    sqlx::query(AssertSqlSafe(format!("drop database {name} with (force)")))
+        .execute(&mut connection)
+        .await?;
+    Ok(())
+}

@@ -1,0 +1,147 @@
+//! The one binary of Onsale: every service, the demo, the audit and the operator's commands.
+
+mod account;
+mod audit;
+mod audit_command;
+mod dead_letters;
+mod demo;
+mod sale;
+mod services;
+mod stand_ins;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use platform::config::PlatformConfig;
+use platform::{pg, service};
+use secrecy::{ExposeSecret as _, SecretString};
+
+/// A fair queue in front of a ticket sale, and a booking pipeline that can't oversell.
+#[derive(Parser)]
+#[command(name = "onsale", version, about, max_term_width = 100)]
+struct Onsale {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run every service in one process
+    All(Box<services::All>),
+    /// Run the waiting room: joining the queue, the place in it, the shared snapshot
+    WaitingRoom(Box<services::WaitingRoom>),
+    /// Run admission: the release loop, passes and the booking API
+    Admission(Box<services::Admission>),
+    /// Run box-office: events, accounts, the staff API and the pages
+    BoxOffice(Box<services::BoxOffice>),
+    /// Run the booking worker: seats, holds and tickets
+    BookingWorker(Box<services::BookingWorker>),
+    /// Run the payment worker: authorise, capture, void and refund at Stripe
+    PaymentWorker(Box<services::PaymentWorker>),
+    /// Run the notifier: mail and SMS
+    Notifier(Box<services::Notifier>),
+    /// Bring the database to this version's schema
+    Migrate(MigrateArgs),
+    /// Run a whole flash sale with simulated buyers, then stay up
+    Demo(Box<demo::DemoArgs>),
+    /// Check every promise against the database and the payment provider
+    Audit(audit_command::AuditArgs),
+    /// Watch and steer a sale
+    Sale(sale::SaleArgs),
+    /// Make staff accounts
+    Account(account::AccountArgs),
+    /// List messages that could not be handled, and send them again
+    DeadLetters(dead_letters::DeadLettersArgs),
+    /// Run stand-ins for Stripe, the mail server and the SMS provider
+    StandIns(stand_ins::StandInsArgs),
+}
+
+/// Which database a command works on.
+#[derive(clap::Args)]
+struct DatabaseArgs {
+    /// PostgreSQL, such as postgres://user:password@host:5432/onsale
+    #[arg(long, env = "ONSALE_DATABASE_URL", hide_env_values = true)]
+    database_url: SecretString,
+}
+
+impl DatabaseArgs {
+    async fn connect(&self) -> anyhow::Result<sqlx::PgPool> {
+        Ok(pg::connect(self.database_url.expose_secret(), 4, "onsale").await?)
+    }
+}
+
+#[derive(clap::Args)]
+struct MigrateArgs {
+    #[command(flatten)]
+    database: DatabaseArgs,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    surge::tls::install();
+    let onsale = match Onsale::try_parse() {
+        Ok(onsale) => onsale,
+        Err(error) => return refuse(&error),
+    };
+    let outcome = match onsale.command {
+        Command::All(args) => args.run().await,
+        Command::WaitingRoom(args) => args.run().await,
+        Command::Admission(args) => args.run().await,
+        Command::BoxOffice(args) => args.run().await,
+        Command::BookingWorker(args) => args.run().await,
+        Command::PaymentWorker(args) => args.run().await,
+        Command::Notifier(args) => args.run().await,
+        Command::Migrate(args) => migrate(&args).await,
+        Command::Demo(args) => return finish(demo::run(*args).await),
+        Command::Audit(args) => return finish(audit_command::run(&args).await),
+        Command::Sale(args) => sale::run(args).await,
+        Command::Account(args) => account::run(args).await,
+        Command::DeadLetters(args) => dead_letters::run(args).await,
+        Command::StandIns(args) => stand_ins::run(args).await,
+    };
+    finish(outcome.map(|()| ExitCode::SUCCESS))
+}
+
+/// Help and version are no failure; anything else is a usage that can't work.
+fn refuse(error: &clap::Error) -> ExitCode {
+    // Nobody is left to tell if the terminal is gone.
+    let _gone = error.print();
+    ExitCode::from(if error.use_stderr() {
+        service::EXIT_USAGE
+    } else {
+        0
+    })
+}
+
+/// The exit status of a command that may end in a failure of its own.
+fn finish(outcome: anyhow::Result<ExitCode>) -> ExitCode {
+    outcome.unwrap_or_else(|error| service::exit_code(Err(error)))
+}
+
+async fn migrate(args: &MigrateArgs) -> anyhow::Result<()> {
+    let db = args.database.connect().await?;
+    pg::MIGRATOR.run(&db).await?;
+    say("the schema is up to date");
+    Ok(())
+}
+
+/// Tells the person who ran the command.
+#[expect(clippy::print_stdout, reason = "the output of a command")]
+fn say(text: impl std::fmt::Display) {
+    println!("{text}");
+}
+
+/// Warns the person who ran the command.
+#[expect(clippy::print_stderr, reason = "said before logs are set up")]
+fn warn(text: impl std::fmt::Display) {
+    eprintln!("onsale: {text}");
+}
+
+/// Runs one service or several as a process of its own.
+async fn serve<F, Fut>(name: &'static str, config: PlatformConfig, start: F) -> anyhow::Result<()>
+where
+    F: FnOnce(service::Context) -> Fut,
+    Fut: Future<Output = anyhow::Result<service::Routes>>,
+{
+    service::run(name, config, start).await
+}

@@ -1,0 +1,222 @@
+//! `onsale sale`: the operator's commands. They go through the staff API, like the console, so
+//! that every change is checked and logged there.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use clap::{Args, Subcommand};
+use reqwest::Method;
+use secrecy::{ExposeSecret, SecretString};
+use serde_json::{Value, json};
+use url::Url;
+
+use crate::say;
+
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Which staff API, and as whom.
+#[derive(Args)]
+pub(crate) struct SaleArgs {
+    /// The internal listener of box-office
+    #[arg(
+        long,
+        env = "ONSALE_INTERNAL_URL",
+        default_value = "http://127.0.0.1:8081",
+        global = true
+    )]
+    url: Url,
+    /// The address a member of staff signs in with
+    #[arg(long, env = "ONSALE_STAFF_EMAIL", default_value = "", global = true)]
+    email: String,
+    /// The password
+    #[arg(
+        long,
+        env = "ONSALE_STAFF_PASSWORD",
+        hide_env_values = true,
+        default_value = "",
+        global = true
+    )]
+    password: SecretString,
+    #[command(subcommand)]
+    command: SaleCommand,
+}
+
+#[derive(Subcommand)]
+enum SaleCommand {
+    /// Show the settings and live figures
+    Show {
+        /// The event
+        event: i64,
+        /// Show them again every second
+        #[arg(long)]
+        watch: bool,
+    },
+    /// Set how many places are called per minute
+    Rate {
+        /// The event
+        event: i64,
+        /// Places per minute
+        per_minute: u32,
+    },
+    /// Set how many people may hold a pass at once
+    Cap {
+        /// The event
+        event: i64,
+        /// People
+        shoppers: u32,
+    },
+    /// Call nobody until resumed
+    Pause {
+        /// The event
+        event: i64,
+    },
+    /// Call again
+    Resume {
+        /// The event
+        event: i64,
+    },
+    /// End the sale
+    Close {
+        /// The event
+        event: i64,
+    },
+    /// Take back the end of the sale
+    Reopen {
+        /// The event
+        event: i64,
+    },
+    /// Tell everyone who waits
+    Message {
+        /// The event
+        event: i64,
+        /// What to tell; empty takes the message down
+        text: String,
+    },
+}
+
+/// Runs one command.
+pub(crate) async fn run(args: SaleArgs) -> anyhow::Result<()> {
+    let staff = Staff::sign_in(&args).await?;
+    let (event, change) = match args.command {
+        SaleCommand::Show { event, watch } => return show(&staff, event, watch).await,
+        SaleCommand::Rate { event, per_minute } => {
+            (event, json!({ "rate_per_minute": per_minute }))
+        }
+        SaleCommand::Cap { event, shoppers } => (event, json!({ "shopper_cap": shoppers })),
+        SaleCommand::Pause { event } => (event, json!({ "paused": true })),
+        SaleCommand::Resume { event } => (event, json!({ "paused": false })),
+        SaleCommand::Close { event } => (event, json!({ "closed": true })),
+        SaleCommand::Reopen { event } => (event, json!({ "closed": false })),
+        SaleCommand::Message { event, text } => (event, json!({ "message": text })),
+    };
+    let answer = staff
+        .call(Method::PUT, &format!("/api/sales/{event}"), Some(&change))
+        .await?;
+    say(settings_line(&answer["sale"]));
+    Ok(())
+}
+
+async fn show(staff: &Staff, event: i64, watch: bool) -> anyhow::Result<()> {
+    loop {
+        let answer = staff
+            .call(Method::GET, &format!("/api/sales/{event}"), None)
+            .await?;
+        say(settings_line(&answer["sale"]));
+        say(live_line(&answer["live"]));
+        if !watch {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+fn settings_line(sale: &Value) -> String {
+    format!(
+        "sale {}: {}, {} a minute, cap {}, version {}",
+        sale["event_id"],
+        sale["state"].as_str().unwrap_or("unknown"),
+        sale["rate_per_minute"],
+        sale["shopper_cap"],
+        sale["version"]
+    )
+}
+
+fn live_line(live: &Value) -> String {
+    if live.is_null() {
+        return "no queue yet".to_owned();
+    }
+    format!(
+        "joined {}, called {}, waiting {}, shopping {}, claimed in the last minute {}, seats left {}",
+        live["joined"],
+        live["cursor"],
+        live["waiting"],
+        live["shopping"],
+        live["claimed_last_minute"],
+        live["available"]
+    )
+}
+
+/// A signed-in member of staff.
+struct Staff {
+    client: reqwest::Client,
+    url: Url,
+    access_token: String,
+}
+
+impl Staff {
+    async fn sign_in(args: &SaleArgs) -> anyhow::Result<Self> {
+        if args.email.is_empty() {
+            bail!(
+                "say who you are: set ONSALE_STAFF_EMAIL and ONSALE_STAFF_PASSWORD, or --email and --password"
+            );
+        }
+        let client = reqwest::Client::builder()
+            .timeout(REQUEST_TIMEOUT)
+            .build()?;
+        let mut staff = Self {
+            client,
+            url: args.url.clone(),
+            access_token: String::new(),
+        };
+        let body = json!({ "email": args.email, "password": args.password.expose_secret() });
+        let answer = staff
+            .call(Method::POST, "/api/sessions", Some(&body))
+            .await?;
+        let token = answer["session"]["access_token"].as_str();
+        staff.access_token = token.context("the answer has no access token")?.to_owned();
+        Ok(staff)
+    }
+
+    async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> anyhow::Result<Value> {
+        let url = self.url.join(path)?;
+        let mut request = self.client.request(method, url.clone());
+        if !self.access_token.is_empty() {
+            request = request.bearer_auth(&self.access_token);
+        }
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        let response = request
+            .send()
+            .await
+            .with_context(|| format!("can't reach {url}"))?;
+        let status = response.status();
+        let answer: Value = response
+            .json()
+            .await
+            .with_context(|| format!("{url} answered {status}"))?;
+        if !status.is_success() {
+            bail!(
+                "{}: {}",
+                answer["title"].as_str().unwrap_or("refused"),
+                answer["detail"].as_str().unwrap_or_default()
+            );
+        }
+        Ok(answer)
+    }
+}

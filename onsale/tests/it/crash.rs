@@ -1,0 +1,74 @@
+//! Each service dies in the middle of a sale.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use surge::buyer::{Fate, Funnel, PlanMix};
+
+use crate::system::{System, within};
+
+const SEATS: u32 = 120;
+const BUYERS: u32 = 160;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sale_survives_the_death_of_each_process() {
+    let services = [
+        "box-office",
+        "waiting-room",
+        "admission",
+        "booking-worker",
+        "payment-worker",
+        "notifier",
+    ];
+    let mut system = System::start(&services).await.unwrap();
+    let event = system
+        .event(SEATS, 600, serde_json::json!({}))
+        .await
+        .unwrap();
+    let funnel = Arc::new(Funnel::default());
+    let buyers = system.buyers(event, BUYERS, PlanMix::default(), &funnel);
+    let sale = tokio::spawn(join_all(buyers.into_iter().map(|buyer| async move {
+        let session = buyer.sign_up().await?;
+        buyer.shop(&session).await
+    })));
+
+    let workers = [
+        "booking-worker",
+        "payment-worker",
+        "notifier",
+        "admission",
+        "waiting-room",
+        "box-office",
+    ];
+    for (round, name) in workers.into_iter().enumerate() {
+        let enough = 5 * (round as u64 + 1);
+        assert!(
+            within(Duration::from_secs(120), || funnel.counts().held >= enough).await,
+            "the sale stands still before the death of {name}: {:?}",
+            funnel.counts()
+        );
+        system.kill(name).unwrap();
+        system.restart(name).await.unwrap();
+    }
+
+    let fates = sale.await.unwrap();
+    let failed: Vec<_> = fates
+        .iter()
+        .filter_map(|fate| fate.as_ref().err())
+        .collect();
+    assert!(failed.is_empty(), "{failed:?}");
+    let report = system.audit().unwrap();
+    assert_eq!(report["at_rest"], true, "{report:#}");
+    let kept = fates
+        .iter()
+        .filter(|fate| matches!(fate, Ok(Fate::Confirmed { .. })))
+        .count();
+    assert_eq!(
+        report["totals"]["confirmed"].as_u64(),
+        Some(kept as u64),
+        "{report:#}"
+    );
+    assert!(kept > 20, "hardly anybody got tickets: {fates:?}");
+    system.finish().await.unwrap();
+}

@@ -1,0 +1,6 @@
+//! The whole system: real processes, real servers, simulated buyers.
+
+mod crash;
+mod operator;
+mod readme;
+mod system;

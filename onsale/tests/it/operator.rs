@@ -1,0 +1,88 @@
+//! What an operator does is felt at once.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use reqwest::Method;
+use serde_json::json;
+use surge::buyer::{Funnel, PlanMix};
+use tokio::task::JoinSet;
+
+use crate::system::{System, within};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn turning_the_rate_up_changes_arrivals_within_two_seconds() {
+    let system = System::start(&["all"]).await.unwrap();
+    let event = system.event(100, 60, json!({})).await.unwrap();
+    let funnel = Arc::new(Funnel::default());
+    let mut crowd = JoinSet::new();
+    for buyer in system.buyers(event, 60, PlanMix::all_buy(), &funnel) {
+        crowd.spawn(async move {
+            let session = buyer.sign_up().await?;
+            buyer.shop(&session).await
+        });
+    }
+    let everybody_waits = || funnel.counts().joined == 60 && funnel.counts().admitted >= 2;
+    assert!(
+        within(Duration::from_secs(60), everybody_waits).await,
+        "{:?}",
+        funnel.counts()
+    );
+    let before = funnel.counts().admitted;
+
+    let faster = json!({ "rate_per_minute": 6_000 });
+    system
+        .staff(Method::PUT, &format!("/api/sales/{event}"), &faster)
+        .await
+        .unwrap();
+    // At 60 a minute ten more would take ten seconds.
+    let arrived = || funnel.counts().admitted >= before + 10;
+    assert!(
+        within(Duration::from_secs(2), arrived).await,
+        "{before} then {:?}",
+        funnel.counts()
+    );
+    system.finish().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_paused_sale_admits_nobody_until_it_is_resumed() {
+    let system = System::start(&["all"]).await.unwrap();
+    let event = system
+        .event(20, 6_000, json!({ "paused": false }))
+        .await
+        .unwrap();
+    let change = |paused: bool| json!({ "paused": paused });
+    let path = format!("/api/sales/{event}");
+    system
+        .staff(Method::PUT, &path, &change(true))
+        .await
+        .unwrap();
+    let live = || async {
+        let sale = system.staff(Method::GET, &path, &json!({})).await.unwrap();
+        sale["live"]["state"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned()
+    };
+    while live().await != "paused" {
+        tokio::task::yield_now().await;
+    }
+    let funnel = Arc::new(Funnel::default());
+    let buyer = system
+        .buyers(event, 1, PlanMix::all_buy(), &funnel)
+        .remove(0);
+    let shopping = tokio::spawn(async move {
+        let session = buyer.sign_up().await?;
+        buyer.shop(&session).await
+    });
+    assert!(within(Duration::from_secs(20), || funnel.counts().joined == 1).await);
+    assert!(!within(Duration::from_secs(2), || funnel.counts().admitted > 0).await);
+    system
+        .staff(Method::PUT, &path, &change(false))
+        .await
+        .unwrap();
+    assert!(within(Duration::from_secs(40), || funnel.counts().confirmed == 1).await);
+    shopping.await.unwrap().unwrap();
+    system.finish().await.unwrap();
+}

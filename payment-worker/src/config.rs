@@ -1,0 +1,157 @@
+//! What the operator sets.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use platform::config::InvalidConfig;
+use secrecy::{ExposeSecret, SecretString};
+use url::Url;
+
+/// Settings of the payment worker.
+#[derive(Debug, Clone, clap::Args)]
+#[group(skip)]
+pub struct Config {
+    /// Stripe's secret key, `sk_test_…` or `sk_live_…`.
+    #[arg(
+        long = "stripe-secret-key",
+        env = "STRIPE_SECRET_KEY",
+        hide_env_values = true
+    )]
+    pub stripe_secret_key: Option<SecretString>,
+    /// What Stripe signs webhooks with, `whsec_…`; two, separated by a comma, while rotating.
+    #[arg(
+        long = "stripe-webhook-secret",
+        env = "STRIPE_WEBHOOK_SECRET",
+        hide_env_values = true,
+        value_delimiter = ','
+    )]
+    pub stripe_webhook_secrets: Vec<SecretString>,
+    /// Where Stripe's API is.
+    #[arg(
+        long = "stripe-url",
+        env = "ONSALE_STRIPE_URL",
+        default_value = "https://api.stripe.com"
+    )]
+    pub stripe_url: Url,
+    /// How many seconds one call to Stripe may take.
+    #[arg(
+        long,
+        env = "ONSALE_STRIPE_TIMEOUT_SECONDS",
+        default_value = "20",
+        value_parser = seconds
+    )]
+    pub stripe_timeout: Duration,
+    /// Most calls to Stripe per second.
+    #[arg(long, env = "ONSALE_STRIPE_RATE", default_value = "100")]
+    pub stripe_rate: NonZeroU32,
+    /// Most calls to Stripe per second of one kind, such as capture.
+    #[arg(long, env = "ONSALE_STRIPE_ENDPOINT_RATE", default_value = "25")]
+    pub stripe_endpoint_rate: NonZeroU32,
+    /// Most operations at Stripe at once.
+    #[arg(long, env = "ONSALE_STRIPE_CONCURRENCY", default_value = "16")]
+    pub stripe_concurrency: NonZeroU32,
+    /// How often unsettled payments are compared with Stripe, in seconds.
+    #[arg(
+        long,
+        env = "ONSALE_RECONCILE_SECONDS",
+        default_value = "60",
+        value_parser = seconds
+    )]
+    pub reconcile_interval: Duration,
+    /// How long a payment is left alone before it is compared with Stripe, in seconds.
+    #[arg(
+        long,
+        env = "ONSALE_RECONCILE_AFTER_SECONDS",
+        default_value = "30",
+        value_parser = seconds
+    )]
+    pub reconcile_after: Duration,
+}
+
+impl Config {
+    pub(crate) fn secret_key(&self) -> Result<&SecretString, InvalidConfig> {
+        let key = self
+            .stripe_secret_key
+            .as_ref()
+            .filter(|key| !key.expose_secret().is_empty());
+        key.ok_or_else(|| InvalidConfig::new("STRIPE_SECRET_KEY must be set to call Stripe"))
+    }
+
+    pub(crate) fn webhook_secrets(&self) -> Result<&[SecretString], InvalidConfig> {
+        let secrets = &self.stripe_webhook_secrets;
+        // Everyone can sign with an empty secret.
+        if secrets.is_empty()
+            || secrets
+                .iter()
+                .any(|secret| secret.expose_secret().is_empty())
+        {
+            let sentence = "STRIPE_WEBHOOK_SECRET must be set, to one secret or two with a comma";
+            return Err(InvalidConfig::new(sentence));
+        }
+        Ok(secrets)
+    }
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text
+        .parse()
+        .map_err(|_| "not a number of seconds".to_owned())?;
+    match Duration::try_from_secs_f64(seconds) {
+        Ok(duration) if duration >= Duration::from_millis(10) => Ok(duration),
+        Ok(_) => Err("must be at least 0.01".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(clap::Parser)]
+    struct Command {
+        #[command(flatten)]
+        config: Config,
+    }
+
+    #[test]
+    fn two_webhook_secrets_may_be_given_while_rotating() {
+        let command = ["worker", "--stripe-webhook-secret", "whsec_new,whsec_old"];
+        let config = Command::parse_from(command).config;
+        let secrets: Vec<_> = config
+            .webhook_secrets()
+            .unwrap()
+            .iter()
+            .map(ExposeSecret::expose_secret)
+            .collect();
+        assert_eq!(secrets, ["whsec_new", "whsec_old"]);
+    }
+
+    #[test]
+    fn an_empty_webhook_secret_is_refused() {
+        let command = ["worker", "--stripe-webhook-secret", "whsec_new,"];
+        assert!(
+            Command::parse_from(command)
+                .config
+                .webhook_secrets()
+                .is_err()
+        );
+    }
+
+    #[test]
+    fn secrets_are_not_shown() {
+        let command = [
+            "worker",
+            "--stripe-secret-key",
+            "sk_test_1",
+            "--stripe-webhook-secret",
+            "w1",
+        ];
+        let shown = format!("{:?}", Command::parse_from(command).config);
+        assert!(
+            !shown.contains("sk_test_1") && !shown.contains("\"w1\""),
+            "{shown}"
+        );
+    }
+}

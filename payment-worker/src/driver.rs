@@ -1,0 +1,189 @@
+//! Carries the operations out: leases due ones, calls Stripe with no transaction and no connection
+//! held (I13), and records what became of them in one transaction.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use platform::pg::run_tx;
+use sqlx::PgConnection;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::Instrument;
+
+use crate::backoff::backoff;
+use crate::operations::{self, Finding, Next, Operation};
+use crate::store::{operations as table, payments};
+use crate::stripe::Failure;
+use crate::worker::Worker;
+
+/// How long an idle driver waits when nobody wakes it.
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
+/// The pause after the database failed.
+const FAILURE_PAUSE: Duration = Duration::from_secs(1);
+/// Calls one operation makes at most: the write, and one read to settle it. Lists come on top, so
+/// there is room in the lease.
+const CALLS: u32 = 4;
+/// What a lease has beyond the calls, for pacing and the database.
+const LEASE_MARGIN: Duration = Duration::from_secs(30);
+
+/// Why a result was not recorded. Nothing of it was.
+#[derive(Debug, thiserror::Error)]
+enum RecordError {
+    #[error("the lease ran out, and another worker has the operation")]
+    LeaseLost,
+    #[error("the database failed")]
+    Database(#[from] sqlx::Error),
+}
+
+/// Runs until `stop`, then finishes what it has begun.
+///
+/// # Errors
+/// None at present: whatever fails is tried again.
+pub(crate) async fn run(worker: Arc<Worker>, stop: CancellationToken) -> anyhow::Result<()> {
+    let permits = Arc::new(Semaphore::new(worker.concurrency));
+    let tracker = TaskTracker::new();
+    while !stop.is_cancelled() {
+        // Registered before looking, so that a wake in between is not missed.
+        let woken = worker.operations_due.notified();
+        let pause = match begin_due(&worker, &permits, &tracker).await {
+            Ok(true) => continue,
+            Ok(false) => POLL_INTERVAL,
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(error, "operations can't be read; trying again");
+                FAILURE_PAUSE
+            }
+        };
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = tokio::time::sleep(pause) => {}
+            () = woken => {}
+        }
+    }
+    tracker.close();
+    tracker.wait().await;
+    Ok(())
+}
+
+/// Begins as many due operations as there are free places; `true` when there may be more.
+async fn begin_due(
+    worker: &Arc<Worker>,
+    permits: &Arc<Semaphore>,
+    tracker: &TaskTracker,
+) -> Result<bool, sqlx::Error> {
+    // Waits for one place, then takes what else is free, so that nothing is leased to wait.
+    let mut places = vec![place(permits).await];
+    while let Ok(more) = Arc::clone(permits).try_acquire_owned() {
+        places.push(more);
+    }
+    let limit = i64::try_from(places.len()).expect("the places fit into memory");
+    let lease = worker.stripe_timeout * CALLS + LEASE_MARGIN;
+    let due = table::claim_due(&worker.db, limit, lease, worker.now()).await?;
+    let is_full = due.len() == places.len();
+    for (operation, place) in due.into_iter().zip(places) {
+        let worker = Arc::clone(worker);
+        let span = tracing::info_span!(
+            "stripe operation",
+            booking_id = %operation.booking_id,
+            operation = operation.request.kind().as_str(),
+            tries = operation.tries,
+        );
+        let carrying_out = async move {
+            carry_out(&worker, &operation).await;
+            drop(place);
+        };
+        tracker.spawn(carrying_out.instrument(span));
+    }
+    Ok(is_full)
+}
+
+async fn place(permits: &Arc<Semaphore>) -> OwnedSemaphorePermit {
+    Arc::clone(permits)
+        .acquire_owned()
+        .await
+        .expect("the semaphore is never closed")
+}
+
+/// Does one operation and records the result. If this process dies in between, or the recording
+/// fails, the lease runs out and the operation is repeated with the same key.
+async fn carry_out(worker: &Worker, operation: &Operation) {
+    let outcome = operations::perform(&worker.stripe, operation, worker.now()).await;
+    let recorded = match outcome {
+        Ok(finding) => record(worker, operation, &finding).await,
+        Err(failure) => put_off(worker, operation, &failure).await,
+    };
+    match recorded {
+        Ok(()) => worker.wake_after_commit(),
+        Err(error) => {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(
+                error,
+                "no result recorded; the operation is repeated after its lease"
+            );
+        }
+    }
+}
+
+async fn record(
+    worker: &Worker,
+    operation: &Operation,
+    finding: &Finding,
+) -> Result<(), RecordError> {
+    let now = worker.now();
+    let recording = run_tx(&worker.db, "payment record operation", |tx| {
+        Box::pin(record_in(tx, operation, finding, now))
+    });
+    recording.await
+}
+
+async fn record_in(
+    conn: &mut PgConnection,
+    operation: &Operation,
+    finding: &Finding,
+    now: DateTime<Utc>,
+) -> Result<(), RecordError> {
+    let booking_id = operation.booking_id;
+    let request = &operation.request;
+    let payment = payments::lock(conn, booking_id)
+        .await?
+        .expect("a foreign key keeps the payment of an operation");
+    let next = operations::record(conn, &payment, request, finding, now).await?;
+    let later = now + backoff(operation.id, operation.tries);
+    let is_ours = match &next {
+        Next::Succeeded => table::finish(conn, operation, true, None, now).await?,
+        Next::Failed(error) | Next::Retry(error) => {
+            table::finish(conn, operation, false, Some(error), now).await?
+        }
+        Next::Wait(error) => table::put_off(conn, operation, later, Some(error), now).await?,
+    };
+    if !is_ours {
+        // Undoes what was recorded above.
+        return Err(RecordError::LeaseLost);
+    }
+    if matches!(next, Next::Retry(_)) {
+        table::insert(conn, booking_id, request, later, now).await?;
+    }
+    Ok(())
+}
+
+async fn put_off(
+    worker: &Worker,
+    operation: &Operation,
+    failure: &Failure,
+) -> Result<(), RecordError> {
+    tracing::warn!(
+        error = failure as &dyn std::error::Error,
+        "Stripe gave no certain answer"
+    );
+    let now = worker.now();
+    let due = now + backoff(operation.id, operation.tries);
+    let mut conn = worker.db.acquire().await?;
+    let error = failure.to_string();
+    if table::put_off(&mut conn, operation, due, Some(&error), now).await? {
+        Ok(())
+    } else {
+        Err(RecordError::LeaseLost)
+    }
+}

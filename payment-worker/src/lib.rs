@@ -1,0 +1,89 @@
+//! The payment worker: authorises, captures, voids and refunds at Stripe, so that money and
+//! tickets always agree.
+//!
+//! ```text
+//! payment.bookings ──► bookings ─┐                                       ┌─► outbox ──► RabbitMQ
+//! Stripe's webhooks ─► webhooks ─┼─► payments, refunds, operations (SQL) ┤
+//! every minute ──────► reconcile ┘                 ▲                     └─► driver ──► Stripe
+//!                                                  └── what became of it ─────┘
+//! ```
+//!
+//! Whatever happens is a change of rows in one transaction; only the driver, and reads that change
+//! nothing, call Stripe, and they hold no connection meanwhile. Each call is a row with its
+//! idempotency key before it is made. When its outcome is unknown it is repeated with the same
+//! key, or settled by reading the object; never guessed.
+
+mod backoff;
+mod bookings;
+mod config;
+mod driver;
+mod operations;
+mod reconcile;
+mod store;
+mod stripe;
+mod transitions;
+mod webhooks;
+mod worker;
+
+use std::sync::Arc;
+
+use platform::amqp::{self, Settings};
+use platform::service::{Context, Routes};
+use platform::{outbox, topology};
+
+pub use config::Config;
+
+use bookings::Bookings;
+use reconcile::Schedule;
+use webhooks::{Receiver, Secrets};
+use worker::Worker;
+
+/// Whose messages these are in the outbox.
+const OWNER: &str = "payment-worker";
+
+/// Starts the consumer, the loops and the outbox relay, and returns the route for Stripe.
+///
+/// # Errors
+/// When a key is missing, or can't be used ([`InvalidConfig`](platform::config::InvalidConfig)).
+#[expect(clippy::unused_async, reason = "every service starts the same way")]
+pub async fn start(ctx: Context, config: Config) -> anyhow::Result<Routes> {
+    let secrets = Secrets::new(config.webhook_secrets()?);
+    let worker = Arc::new(Worker::new(&ctx, &config)?);
+    let stop = ctx.shutdown.soft();
+    let schedule = Schedule {
+        interval: config.reconcile_interval,
+        after: config.reconcile_after,
+    };
+
+    ctx.spawn(
+        "payment operations",
+        driver::run(Arc::clone(&worker), stop.clone()),
+    );
+    ctx.spawn(
+        "payment webhooks",
+        webhooks::run(Arc::clone(&worker), stop.clone()),
+    );
+    ctx.spawn(
+        "payment reconciler",
+        reconcile::run(Arc::clone(&worker), schedule, stop.clone()),
+    );
+    ctx.spawn(
+        "payment outbox",
+        outbox::relay(ctx.db.clone(), ctx.broker.clone(), stop.clone(), OWNER),
+    );
+    let (broker, consumer, soft) = (
+        ctx.broker.clone(),
+        Bookings(Arc::clone(&worker)),
+        stop.clone(),
+    );
+    ctx.spawn("payment bookings", async move {
+        let queue = topology::payment_bookings();
+        amqp::consume(&broker, &soft, &queue, Settings::default(), consumer).await
+    });
+
+    let public = webhooks::routes(Receiver { worker, secrets });
+    Ok(Routes {
+        public,
+        ..Routes::default()
+    })
+}

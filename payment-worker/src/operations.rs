@@ -1,0 +1,222 @@
+//! The four things the worker does at Stripe. Each has a `call`, which talks to Stripe and to
+//! nothing else; a `look_up`, which finds out from Stripe's objects whether it was done; and a
+//! `record`, which only changes the database.
+
+mod cancel;
+mod capture;
+mod create;
+mod refund;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use domain::BookingId;
+use domain::payment::VoidReason;
+use serde::{Deserialize, Serialize};
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use crate::store::payments::Payment;
+use crate::stripe::{Failure, Intent, NewIntent, NewRefund, Refund, Stripe};
+
+/// Stripe may forget a key after 24 h; an hour before, it is not trusted any more.
+const KEY_LIFETIME: TimeDelta = TimeDelta::hours(23);
+/// How often a key that gives the same useless answer is repeated before the object is read.
+const SPOILT_REPEATS: i32 = 3;
+
+/// The kinds of operations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Create the PaymentIntent.
+    Create,
+    /// Take the money.
+    Capture,
+    /// Give the PaymentIntent up.
+    Cancel,
+    /// Give money back.
+    Refund,
+}
+
+impl Kind {
+    /// The word used in the database.
+    #[must_use]
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Create => "create",
+            Self::Capture => "capture",
+            Self::Cancel => "cancel",
+            Self::Refund => "refund",
+        }
+    }
+}
+
+/// What is asked of Stripe. Stored, so that every repeat of a key is the same request.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "snake_case")]
+pub(crate) enum Request {
+    /// Create the PaymentIntent.
+    Create(NewIntent),
+    /// Take the money.
+    Capture {
+        /// How much, in minor units.
+        amount_minor: i64,
+    },
+    /// Give the PaymentIntent up.
+    Cancel,
+    /// Give money back.
+    Refund(NewRefund),
+}
+
+impl Request {
+    /// Its kind.
+    #[must_use]
+    pub(crate) fn kind(&self) -> Kind {
+        match self {
+            Self::Create(_) => Kind::Create,
+            Self::Capture { .. } => Kind::Capture,
+            Self::Cancel => Kind::Cancel,
+            Self::Refund(_) => Kind::Refund,
+        }
+    }
+
+    /// The refund it makes.
+    #[must_use]
+    pub(crate) fn refund_id(&self) -> Option<Uuid> {
+        match self {
+            Self::Refund(new) => Some(new.refund_id),
+            Self::Create(_) | Self::Capture { .. } | Self::Cancel => None,
+        }
+    }
+}
+
+/// A leased operation, with what is known of its payment.
+#[derive(Debug, Clone)]
+pub(crate) struct Operation {
+    /// Its id.
+    pub id: Uuid,
+    /// The booking whose payment it moves.
+    pub booking_id: BookingId,
+    /// Its idempotency key.
+    pub key: String,
+    /// What is asked of Stripe.
+    pub request: Request,
+    /// How often it was leased, this time included; tells leases apart.
+    pub tries: i32,
+    /// When it was written. Its key is not older.
+    pub created_at: DateTime<Utc>,
+    /// The PaymentIntent, once it exists.
+    pub intent_id: Option<String>,
+    /// Why the payment is to be given up, if it is.
+    pub void_reason: Option<VoidReason>,
+}
+
+impl Operation {
+    /// The PaymentIntent of an operation that needs one.
+    fn intent_id(&self) -> Result<&str, Failure> {
+        self.intent_id.as_deref().ok_or_else(|| Failure::Refused {
+            code: "no_intent".to_owned(),
+            message: "the payment has no PaymentIntent".to_owned(),
+        })
+    }
+
+    /// Whether Stripe may have forgotten a key that it has seen.
+    fn key_may_be_forgotten(&self, now: DateTime<Utc>) -> bool {
+        self.tries > 1 && now - self.created_at > KEY_LIFETIME
+    }
+}
+
+/// What Stripe was found to have done.
+#[derive(Debug)]
+pub(crate) enum Finding {
+    /// The PaymentIntent as it is.
+    Intent(Intent),
+    /// The refund as it is.
+    Refund(Refund),
+    /// It was not done and can't be.
+    Impossible(String),
+    /// It was not done, and its key is of no use any more: try with a new one.
+    NotDone(String),
+}
+
+/// How an operation goes on after its finding is recorded.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// It reached its end.
+    Succeeded,
+    /// It ended without effect.
+    Failed(String),
+    /// Look again later, with the same key.
+    Wait(String),
+    /// Try again with a new key.
+    Retry(String),
+}
+
+/// Does it at Stripe, or finds out what became of it. Touches no database.
+///
+/// # Errors
+/// While nothing certain is known: repeat it later.
+pub(crate) async fn perform(
+    stripe: &Stripe,
+    operation: &Operation,
+    now: DateTime<Utc>,
+) -> Result<Finding, Failure> {
+    let reason = if operation.key_may_be_forgotten(now) {
+        "its key is too old to be repeated".to_owned()
+    } else {
+        match call(stripe, operation).await {
+            Err(spoilt @ Failure::KeySpoilt { .. }) if operation.tries >= SPOILT_REPEATS => {
+                spoilt.to_string()
+            }
+            outcome => return outcome,
+        }
+    };
+    let found = look_up(stripe, operation, now).await?;
+    Ok(found.unwrap_or(Finding::NotDone(reason)))
+}
+
+async fn call(stripe: &Stripe, operation: &Operation) -> Result<Finding, Failure> {
+    match &operation.request {
+        Request::Create(new) => create::call(stripe, operation, new).await,
+        Request::Capture { amount_minor } => capture::call(stripe, operation, *amount_minor).await,
+        Request::Cancel => cancel::call(stripe, operation).await,
+        Request::Refund(new) => refund::call(stripe, operation, new).await,
+    }
+}
+
+async fn look_up(
+    stripe: &Stripe,
+    operation: &Operation,
+    now: DateTime<Utc>,
+) -> Result<Option<Finding>, Failure> {
+    match &operation.request {
+        Request::Create(_) => create::look_up(stripe, operation, now).await,
+        Request::Capture { .. } => capture::look_up(stripe, operation).await,
+        Request::Cancel => cancel::look_up(stripe, operation).await,
+        Request::Refund(new) => refund::look_up(stripe, operation, new).await,
+    }
+}
+
+/// Writes down what was found, and says how the operation goes on. `payment` is locked.
+///
+/// # Errors
+/// What the database says.
+pub(crate) async fn record(
+    conn: &mut PgConnection,
+    payment: &Payment,
+    request: &Request,
+    finding: &Finding,
+    now: DateTime<Utc>,
+) -> Result<Next, sqlx::Error> {
+    if let Finding::NotDone(reason) = finding {
+        return Ok(Next::Retry(reason.clone()));
+    }
+    match request {
+        Request::Create(_) => create::record(conn, payment, finding, now).await,
+        Request::Capture { .. } => capture::record(conn, payment, finding, now).await,
+        Request::Cancel => cancel::record(conn, payment, finding, now).await,
+        Request::Refund(new) => refund::record(conn, new, finding, now).await,
+    }
+}
+
+/// Why an operation that got this finding waits.
+fn unexpected(finding: &Finding) -> Next {
+    Next::Wait(format!("Stripe gave an unexpected answer: {finding:?}"))
+}

@@ -1,0 +1,76 @@
+//! Taking the money of a confirmed booking.
+
+use chrono::{DateTime, Utc};
+use domain::payment::VoidReason;
+use sqlx::PgConnection;
+
+use super::{Finding, Next, Operation, Request, unexpected};
+use crate::store::operations;
+use crate::store::payments::Payment;
+use crate::stripe::{Failure, IntentStatus, Stripe};
+use crate::transitions;
+
+pub(super) async fn call(
+    stripe: &Stripe,
+    operation: &Operation,
+    amount_minor: i64,
+) -> Result<Finding, Failure> {
+    let intent_id = operation.intent_id()?;
+    let refused = match stripe
+        .capture(&operation.key, intent_id, amount_minor)
+        .await
+    {
+        Ok(intent) => return Ok(Finding::Intent(intent)),
+        Err(refused @ Failure::Refused { .. }) => refused,
+        Err(failure) => return Err(failure),
+    };
+    // Most often because it was captured or cancelled already.
+    let intent = stripe.retrieve(intent_id).await?;
+    match intent.status {
+        IntentStatus::Succeeded | IntentStatus::Canceled | IntentStatus::Processing => {
+            Ok(Finding::Intent(intent))
+        }
+        _ => Ok(Finding::Impossible(refused.to_string())),
+    }
+}
+
+pub(super) async fn look_up(
+    stripe: &Stripe,
+    operation: &Operation,
+) -> Result<Option<Finding>, Failure> {
+    let intent = stripe.retrieve(operation.intent_id()?).await?;
+    Ok(intent.status.is_final().then_some(Finding::Intent(intent)))
+}
+
+pub(super) async fn record(
+    conn: &mut PgConnection,
+    payment: &Payment,
+    finding: &Finding,
+    now: DateTime<Utc>,
+) -> Result<Next, sqlx::Error> {
+    match finding {
+        Finding::Intent(intent) => match intent.status {
+            IntentStatus::Succeeded => {
+                transitions::capture(conn, payment, intent.received_minor, now).await?;
+                Ok(Next::Succeeded)
+            }
+            IntentStatus::Canceled => {
+                let reason = "the PaymentIntent is cancelled at Stripe";
+                if payment.void_reason == Some(VoidReason::Cancelled) {
+                    transitions::void(conn, payment, now).await?;
+                } else {
+                    transitions::fail(conn, payment, reason, now).await?;
+                }
+                Ok(Next::Failed(reason.to_owned()))
+            }
+            _ => Ok(Next::Wait("Stripe is not done with the capture".to_owned())),
+        },
+        Finding::Impossible(reason) => {
+            transitions::fail(conn, payment, reason, now).await?;
+            // What is authorised must not stay reserved on the buyer's card.
+            operations::insert(conn, payment.booking_id, &Request::Cancel, now, now).await?;
+            Ok(Next::Failed(reason.clone()))
+        }
+        other => Ok(unexpected(other)),
+    }
+}

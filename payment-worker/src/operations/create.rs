@@ -1,0 +1,73 @@
+//! Creating the PaymentIntent that the buyer pays.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use sqlx::PgConnection;
+
+use super::{Finding, Next, Operation, Request, unexpected};
+use crate::store::payments::Payment;
+use crate::store::{operations, payments};
+use crate::stripe::{Failure, NewIntent, Stripe};
+use crate::transitions;
+
+/// How far Stripe's clock and ours may be apart.
+const CLOCK_DIFFERENCE: TimeDelta = TimeDelta::minutes(5);
+
+pub(super) async fn call(
+    stripe: &Stripe,
+    operation: &Operation,
+    new: &NewIntent,
+) -> Result<Finding, Failure> {
+    match stripe
+        .create(&operation.key, operation.booking_id, new)
+        .await
+    {
+        Ok(intent) => Ok(Finding::Intent(intent)),
+        Err(refused @ Failure::Refused { .. }) => Ok(Finding::Impossible(refused.to_string())),
+        Err(failure) => Err(failure),
+    }
+}
+
+pub(super) async fn look_up(
+    stripe: &Stripe,
+    operation: &Operation,
+    now: DateTime<Utc>,
+) -> Result<Option<Finding>, Failure> {
+    let from = operation.created_at - CLOCK_DIFFERENCE;
+    let found = stripe
+        .find_intent(operation.booking_id, from, now + CLOCK_DIFFERENCE)
+        .await?;
+    Ok(found.map(Finding::Intent))
+}
+
+pub(super) async fn record(
+    conn: &mut PgConnection,
+    payment: &Payment,
+    finding: &Finding,
+    now: DateTime<Utc>,
+) -> Result<Next, sqlx::Error> {
+    match finding {
+        // The answer may be a replay from before: only that the intent exists is certain.
+        Finding::Intent(intent) => {
+            if !payments::set_intent(conn, payment.booking_id, intent, now).await? {
+                return Ok(Next::Failed(format!(
+                    "the payment has another intent than {}",
+                    intent.id
+                )));
+            }
+            if payment.void_reason.is_some() || !payment.state.is_due() {
+                let request = Request::Cancel;
+                operations::insert(conn, payment.booking_id, &request, now, now).await?;
+            }
+            Ok(Next::Succeeded)
+        }
+        Finding::Impossible(reason) => {
+            if payment.void_reason.is_some() {
+                transitions::void(conn, payment, now).await?;
+            } else {
+                transitions::fail(conn, payment, reason, now).await?;
+            }
+            Ok(Next::Failed(reason.clone()))
+        }
+        other => Ok(unexpected(other)),
+    }
+}

@@ -1,0 +1,57 @@
+//! Giving money back.
+
+use chrono::{DateTime, Utc};
+use sqlx::PgConnection;
+
+use super::{Finding, Next, Operation, unexpected};
+use crate::stripe::{Failure, NewRefund, Stripe};
+use crate::transitions;
+
+pub(super) async fn call(
+    stripe: &Stripe,
+    operation: &Operation,
+    new: &NewRefund,
+) -> Result<Finding, Failure> {
+    match stripe
+        .refund(&operation.key, operation.intent_id()?, new)
+        .await
+    {
+        Ok(refund) => Ok(Finding::Refund(refund)),
+        // Refused, perhaps, because it was made under an older key.
+        Err(refused @ Failure::Refused { .. }) => {
+            let found = look_up(stripe, operation, new).await?;
+            Ok(found.unwrap_or_else(|| Finding::Impossible(refused.to_string())))
+        }
+        Err(failure) => Err(failure),
+    }
+}
+
+pub(super) async fn look_up(
+    stripe: &Stripe,
+    operation: &Operation,
+    new: &NewRefund,
+) -> Result<Option<Finding>, Failure> {
+    let found = stripe
+        .find_refund(operation.intent_id()?, new.refund_id)
+        .await?;
+    Ok(found.map(Finding::Refund))
+}
+
+pub(super) async fn record(
+    conn: &mut PgConnection,
+    new: &NewRefund,
+    finding: &Finding,
+    now: DateTime<Utc>,
+) -> Result<Next, sqlx::Error> {
+    match finding {
+        Finding::Refund(refund) => {
+            transitions::follow_refund(conn, new.refund_id, refund, now).await?;
+            Ok(Next::Succeeded)
+        }
+        Finding::Impossible(reason) => {
+            transitions::fail_refund(conn, new.refund_id, reason, now).await?;
+            Ok(Next::Failed(reason.clone()))
+        }
+        other => Ok(unexpected(other)),
+    }
+}

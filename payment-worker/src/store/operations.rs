@@ -1,0 +1,171 @@
+//! Calls to Stripe: written with their idempotency key before they are made.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use domain::BookingId;
+use domain::payment::VoidReason;
+use sqlx::types::Json;
+use sqlx::{PgConnection, PgPool};
+
+use crate::operations::{Kind, Operation, Request};
+
+/// Adds an operation that is due at `due`, unless one like it is pending. The caller holds the
+/// payment's lock.
+pub(crate) async fn insert(
+    conn: &mut PgConnection,
+    booking_id: BookingId,
+    request: &Request,
+    due: DateTime<Utc>,
+    now: DateTime<Utc>,
+) -> Result<(), sqlx::Error> {
+    let subject = request.refund_id().unwrap_or(booking_id.0);
+    let key_stem = format!("onsale-{}-{subject}", request.kind().as_str());
+    let done = sqlx::query!(
+        "insert into payment.operations
+             (id, booking_id, kind, refund_id, attempt, idempotency_key, params, state,
+              next_try_at, created_at, updated_at)
+         select $1, $2, $3, $4, last.attempt + 1, $5 || '-' || (last.attempt + 1), $6, 'pending',
+                $7, $8, $8
+         from (select coalesce(max(attempt), 0) as attempt from payment.operations
+               where booking_id = $2 and kind = $3 and refund_id is not distinct from $4) last
+         on conflict (booking_id, kind, refund_id) where state = 'pending' do nothing",
+        BookingId::new(now).0,
+        booking_id.0,
+        request.kind().as_str(),
+        request.refund_id(),
+        key_stem,
+        Json(request) as _,
+        due,
+        now,
+    );
+    done.execute(conn).await.map(|_| ())
+}
+
+/// Takes up to `limit` due operations for the length of `lease`. One whose lease ran out is due
+/// again: whoever had it may have died after Stripe did it.
+pub(crate) async fn claim_due(
+    pool: &PgPool,
+    limit: i64,
+    lease: Duration,
+    now: DateTime<Utc>,
+) -> Result<Vec<Operation>, sqlx::Error> {
+    let rows = sqlx::query!(
+        r#"with due as (
+             select id from payment.operations
+             where state = 'pending' and next_try_at <= $2
+               and (leased_until is null or leased_until <= $2)
+             order by next_try_at limit $1
+             for update skip locked)
+         update payment.operations o
+         set leased_until = $3, tries = tries + 1, updated_at = $2
+         from due, payment.payments p
+         where o.id = due.id and p.booking_id = o.booking_id
+         returning o.id, o.booking_id, o.idempotency_key, o.params as "params: Json<Request>",
+                   o.tries, o.created_at, p.intent_id, p.void_reason"#,
+        limit,
+        now,
+        now + lease,
+    )
+    .fetch_all(pool)
+    .await?;
+    let operations = rows.into_iter().map(|row| Operation {
+        id: row.id,
+        booking_id: BookingId(row.booking_id),
+        key: row.idempotency_key,
+        request: row.params.0,
+        tries: row.tries,
+        created_at: row.created_at,
+        intent_id: row.intent_id,
+        void_reason: row
+            .void_reason
+            .map(|word| VoidReason::parse(&word).expect("the table has a check")),
+    });
+    Ok(operations.collect())
+}
+
+/// Ends an operation; `false` when the lease was lost meanwhile, so that the result is not ours to
+/// record.
+pub(crate) async fn finish(
+    conn: &mut PgConnection,
+    operation: &Operation,
+    succeeded: bool,
+    error: Option<&str>,
+    now: DateTime<Utc>,
+) -> Result<bool, sqlx::Error> {
+    let state = if succeeded { "succeeded" } else { "failed" };
+    let done = sqlx::query!(
+        "update payment.operations
+         set state = $3, last_error = $4, leased_until = null, updated_at = $5
+         where id = $1 and tries = $2 and state = 'pending'",
+        operation.id,
+        operation.tries,
+        state,
+        error,
+        now,
+    );
+    Ok(done.execute(conn).await?.rows_affected() == 1)
+}
+
+/// Puts an operation off until `due`; `false` when the lease was lost meanwhile.
+pub(crate) async fn put_off(
+    conn: &mut PgConnection,
+    operation: &Operation,
+    due: DateTime<Utc>,
+    error: Option<&str>,
+    now: DateTime<Utc>,
+) -> Result<bool, sqlx::Error> {
+    let done = sqlx::query!(
+        "update payment.operations
+         set next_try_at = $3, leased_until = null, last_error = coalesce($4, last_error),
+             updated_at = $5
+         where id = $1 and tries = $2 and state = 'pending'",
+        operation.id,
+        operation.tries,
+        due,
+        error,
+        now,
+    );
+    Ok(done.execute(conn).await?.rows_affected() == 1)
+}
+
+/// Drops a creation that nobody has begun; `false` when Stripe may have heard of it.
+pub(crate) async fn drop_untried_create(
+    conn: &mut PgConnection,
+    booking_id: BookingId,
+    now: DateTime<Utc>,
+) -> Result<bool, sqlx::Error> {
+    let done = sqlx::query!(
+        "update payment.operations set state = 'failed', last_error = 'not needed', updated_at = $2
+         where booking_id = $1 and kind = 'create' and state = 'pending'
+           and tries = 0 and attempt = 1",
+        booking_id.0,
+        now,
+    );
+    Ok(done.execute(conn).await?.rows_affected() == 1)
+}
+
+/// Whether an operation of this kind is pending.
+pub(crate) async fn is_pending(
+    conn: &mut PgConnection,
+    booking_id: BookingId,
+    kind: Kind,
+) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar!(
+        r#"select exists (select from payment.operations
+                          where booking_id = $1 and kind = $2 and state = 'pending') as "yes!""#,
+        booking_id.0,
+        kind.as_str(),
+    )
+    .fetch_one(conn)
+    .await
+}
+
+/// How many operations are pending.
+pub(crate) async fn count_pending(pool: &PgPool) -> Result<i64, sqlx::Error> {
+    sqlx::query_scalar!(
+        r#"select count(*) as "count!" from payment.operations where state = 'pending'"#
+    )
+    .fetch_one(pool)
+    .await
+}

@@ -1,0 +1,271 @@
+//! The one place that talks to Stripe: paced, timed, with an idempotency key on every write, and
+//! with an outcome that says whether it is certain.
+
+mod failure;
+mod intent;
+mod pacing;
+mod refund;
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use domain::{BookingId, Money};
+use platform::config::InvalidConfig;
+use secrecy::ExposeSecret;
+use stripe::{Client, ClientBuilder, IdempotencyKey, RequestStrategy, StripeError, StripeRequest};
+use stripe_core::payment_intent::{
+    CancelPaymentIntent, CancelPaymentIntentCancellationReason, CapturePaymentIntent,
+    CreatePaymentIntent, CreatePaymentIntentAutomaticPaymentMethods,
+    CreatePaymentIntentAutomaticPaymentMethodsAllowRedirects, ListPaymentIntent,
+    RetrievePaymentIntent,
+};
+use stripe_core::refund::{CreateRefund, ListRefund, RetrieveRefund};
+use stripe_shared::PaymentIntentCaptureMethod;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+pub(crate) use failure::Failure;
+pub(crate) use intent::{Intent, IntentStatus};
+pub(crate) use pacing::Call;
+pub(crate) use refund::{Refund, RefundStatus};
+
+use crate::config::Config;
+use pacing::Pacing;
+
+/// Objects per page of a list, Stripe's maximum.
+const PAGE: i64 = 100;
+/// Pages read at most in search of one object.
+const MAX_PAGES: usize = 100;
+
+/// Stripe, as the worker uses it.
+pub(crate) struct Stripe {
+    client: Client,
+    pacing: Pacing,
+}
+
+/// What a PaymentIntent is created with. The same for every repeat of a key.
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+pub(crate) struct NewIntent {
+    /// What is due.
+    pub amount: Money,
+    /// The event, for people who look at Stripe's dashboard.
+    pub event_id: i64,
+    /// The buyer, for the same people.
+    pub account_id: i64,
+}
+
+/// What a refund is created with. The same for every repeat of a key.
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+pub(crate) struct NewRefund {
+    /// How much goes back, in minor units.
+    pub amount_minor: i64,
+    /// Our id of it.
+    pub refund_id: Uuid,
+}
+
+impl Stripe {
+    /// A client for the account of the configured key.
+    ///
+    /// # Errors
+    /// When the key is missing, or key or address can't be used.
+    pub(crate) fn new(config: &Config) -> Result<Self, InvalidConfig> {
+        let client = ClientBuilder::new(config.secret_key()?.expose_secret())
+            .url(config.stripe_url.as_str())
+            .timeout(config.stripe_timeout)
+            .app_info("Onsale", Some(env!("CARGO_PKG_VERSION").to_owned()), None)
+            .build()
+            .map_err(|error| {
+                InvalidConfig::new(format!("STRIPE_SECRET_KEY or ONSALE_STRIPE_URL: {error}"))
+            })?;
+        Ok(Self {
+            client,
+            pacing: Pacing::new(config.stripe_rate, config.stripe_endpoint_rate),
+        })
+    }
+
+    /// Creates the PaymentIntent of a booking; the money is taken by [`capture`](Self::capture).
+    pub(crate) async fn create(
+        &self,
+        key: &str,
+        booking_id: BookingId,
+        new: &NewIntent,
+    ) -> Result<Intent, Failure> {
+        let currency: stripe_types::Currency = match new.amount.currency.as_str().parse() {
+            Ok(currency) => currency,
+            Err(never) => match never {},
+        };
+        let mut methods = CreatePaymentIntentAutomaticPaymentMethods::new(true);
+        methods.allow_redirects =
+            Some(CreatePaymentIntentAutomaticPaymentMethodsAllowRedirects::Never);
+        let request = CreatePaymentIntent::new(new.amount.amount_minor, currency)
+            .capture_method(PaymentIntentCaptureMethod::Manual)
+            .automatic_payment_methods(methods)
+            .metadata(HashMap::from([
+                (intent::BOOKING_ID.to_owned(), booking_id.to_string()),
+                ("event_id".to_owned(), new.event_id.to_string()),
+                ("account_id".to_owned(), new.account_id.to_string()),
+            ]));
+        let sending = request
+            .customize()
+            .request_strategy(with_key(key))
+            .send(&self.client);
+        self.call(Call::Create, sending).await.map(Intent::from)
+    }
+
+    /// The PaymentIntent as it is now.
+    pub(crate) async fn retrieve(&self, intent_id: &str) -> Result<Intent, Failure> {
+        let request = RetrievePaymentIntent::new(intent_id);
+        self.call(Call::Retrieve, request.send(&self.client))
+            .await
+            .map(Intent::from)
+    }
+
+    /// Takes the money that was authorised.
+    pub(crate) async fn capture(
+        &self,
+        key: &str,
+        intent_id: &str,
+        amount_minor: i64,
+    ) -> Result<Intent, Failure> {
+        let request = CapturePaymentIntent::new(intent_id).amount_to_capture(amount_minor);
+        let sending = request
+            .customize()
+            .request_strategy(with_key(key))
+            .send(&self.client);
+        self.call(Call::Capture, sending).await.map(Intent::from)
+    }
+
+    /// Gives the PaymentIntent up, and what was authorised with it.
+    pub(crate) async fn cancel(&self, key: &str, intent_id: &str) -> Result<Intent, Failure> {
+        let request = CancelPaymentIntent::new(intent_id)
+            .cancellation_reason(CancelPaymentIntentCancellationReason::Abandoned);
+        let sending = request
+            .customize()
+            .request_strategy(with_key(key))
+            .send(&self.client);
+        self.call(Call::Cancel, sending).await.map(Intent::from)
+    }
+
+    /// Gives money back.
+    pub(crate) async fn refund(
+        &self,
+        key: &str,
+        intent_id: &str,
+        new: &NewRefund,
+    ) -> Result<Refund, Failure> {
+        let request = CreateRefund::new()
+            .payment_intent(intent_id)
+            .amount(new.amount_minor)
+            .metadata(HashMap::from([(
+                refund::REFUND_ID.to_owned(),
+                new.refund_id.to_string(),
+            )]));
+        let sending = request
+            .customize()
+            .request_strategy(with_key(key))
+            .send(&self.client);
+        self.call(Call::Refund, sending).await.map(Refund::from)
+    }
+
+    /// The refund as it is now.
+    pub(crate) async fn retrieve_refund(&self, stripe_refund_id: &str) -> Result<Refund, Failure> {
+        let request = RetrieveRefund::new(stripe_refund_id);
+        self.call(Call::RetrieveRefund, request.send(&self.client))
+            .await
+            .map(Refund::from)
+    }
+
+    /// The booking's PaymentIntent among those created between two times; `None` when there is
+    /// none. Reads lists, which Stripe keeps up to date, unlike its search.
+    pub(crate) async fn find_intent(
+        &self,
+        booking_id: BookingId,
+        from: DateTime<Utc>,
+        to: DateTime<Utc>,
+    ) -> Result<Option<Intent>, Failure> {
+        let created = stripe_types::RangeQueryTs::Bounds(stripe_types::RangeBoundsTs {
+            gt: None,
+            gte: Some(from.timestamp()),
+            lt: None,
+            lte: Some(to.timestamp()),
+        });
+        let mut request = ListPaymentIntent::new().created(created).limit(PAGE);
+        for _ in 0..MAX_PAGES {
+            let page = self.call(Call::List, request.send(&self.client)).await?;
+            let last = page.data.last().map(|intent| intent.id.to_string());
+            let found = page
+                .data
+                .into_iter()
+                .map(Intent::from)
+                .find(|i| i.booking_id == Some(booking_id));
+            match (found, last) {
+                (None, Some(last)) if page.has_more => request = request.starting_after(last),
+                (found, _) => return Ok(found),
+            }
+        }
+        Err(Failure::Unknown(
+            "there were too many PaymentIntents to look through".to_owned(),
+        ))
+    }
+
+    /// The refund of this PaymentIntent that carries our id; `None` when there is none.
+    pub(crate) async fn find_refund(
+        &self,
+        intent_id: &str,
+        refund_id: Uuid,
+    ) -> Result<Option<Refund>, Failure> {
+        let mut request = ListRefund::new().payment_intent(intent_id).limit(PAGE);
+        for _ in 0..MAX_PAGES {
+            let page = self.call(Call::List, request.send(&self.client)).await?;
+            let last = page.data.last().map(|refund| refund.id.to_string());
+            let found = page
+                .data
+                .into_iter()
+                .map(Refund::from)
+                .find(|r| r.refund_id == Some(refund_id));
+            match (found, last) {
+                (None, Some(last)) if page.has_more => request = request.starting_after(last),
+                (found, _) => return Ok(found),
+            }
+        }
+        Err(Failure::Unknown(
+            "there were too many refunds to look through".to_owned(),
+        ))
+    }
+
+    /// Waits for the call's turn, then sends it, once.
+    async fn call<T>(
+        &self,
+        call: Call,
+        request: impl Future<Output = Result<T, StripeError>>,
+    ) -> Result<T, Failure> {
+        self.pacing.wait_for_turn(call).await;
+        let started = Instant::now();
+        // On the heap: a PaymentIntent and its parser are several kilobytes.
+        let answer = Box::pin(request).await.map_err(Failure::from);
+        count(call, started.elapsed(), answer.as_ref().err());
+        answer
+    }
+}
+
+fn with_key(key: &str) -> RequestStrategy {
+    RequestStrategy::Idempotent(
+        IdempotencyKey::new(key).expect("our keys have 1 to 255 characters"),
+    )
+}
+
+fn count(call: Call, took: Duration, failure: Option<&Failure>) {
+    let outcome = failure.map_or("done", Failure::label);
+    metrics::counter!(
+        "payment_worker_stripe_requests_total",
+        "operation" => call.label(),
+        "outcome" => outcome
+    )
+    .increment(1);
+    metrics::histogram!(
+        "payment_worker_stripe_request_duration_seconds",
+        "operation" => call.label()
+    )
+    .record(took);
+}

@@ -1,0 +1,98 @@
+use stripe::{ApiErrorsType, StripeError};
+
+/// Why a call to Stripe gave no object, and what is certain about it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Failure {
+    /// Stripe's final word: it was not done, and repeating it can't help.
+    #[error("Stripe refused ({code}): {message}")]
+    Refused {
+        /// Stripe's error code, such as `card_declined`; its error type when there is none.
+        code: String,
+        /// For people.
+        message: String,
+    },
+    /// It was not done now: too many requests, another request on the same object, or a key that
+    /// Stripe does not accept. Repeating it later is safe.
+    #[error("Stripe can't do it now ({status}): {message}")]
+    Busy {
+        /// The HTTP status.
+        status: u16,
+        /// Stripe's words.
+        message: String,
+    },
+    /// Stripe will give this answer to every repeat of the key, so only the object can tell
+    /// whether it was done.
+    #[error("Stripe's answer to this key says nothing ({status}): {message}")]
+    KeySpoilt {
+        /// The HTTP status.
+        status: u16,
+        /// Stripe's words.
+        message: String,
+    },
+    /// It may have been done: no answer, or none that can be understood.
+    #[error("it is unknown what became of a call to Stripe: {0}")]
+    Unknown(String),
+}
+
+impl Failure {
+    pub(super) fn label(&self) -> &'static str {
+        match self {
+            Self::Refused { .. } => "refused",
+            Self::Busy { .. } => "busy",
+            Self::KeySpoilt { .. } => "key_spoilt",
+            Self::Unknown(_) => "unknown",
+        }
+    }
+}
+
+impl From<StripeError> for Failure {
+    fn from(error: StripeError) -> Self {
+        let StripeError::Stripe(details, status) = error else {
+            return Self::Unknown(error.to_string());
+        };
+        let message = details.message.unwrap_or_default();
+        match status {
+            401 | 403 | 409 | 424 | 429 => Self::Busy { status, message },
+            500 => Self::KeySpoilt { status, message },
+            400 if details.type_ == ApiErrorsType::IdempotencyError => {
+                Self::KeySpoilt { status, message }
+            }
+            400..=499 => {
+                let code = match &details.code {
+                    Some(code) => code.as_str().to_owned(),
+                    None => details.type_.as_str().to_owned(),
+                };
+                Self::Refused { code, message }
+            }
+            _ => Self::Unknown(format!("Stripe answered {status}: {message}")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answered(status: u16, kind: &str) -> Failure {
+        let body = format!(r#"{{"type": "{kind}", "message": "m"}}"#);
+        let details = serde_json::from_str(&body).unwrap();
+        StripeError::Stripe(Box::new(details), status).into()
+    }
+
+    #[test]
+    fn only_a_clear_refusal_is_final() {
+        assert_eq!(answered(402, "card_error").label(), "refused");
+        assert_eq!(answered(404, "invalid_request_error").label(), "refused");
+        for status in [401, 403, 409, 429] {
+            assert_eq!(answered(status, "invalid_request_error").label(), "busy");
+        }
+        assert_eq!(answered(500, "api_error").label(), "key_spoilt");
+        assert_eq!(answered(400, "idempotency_error").label(), "key_spoilt");
+        assert_eq!(answered(503, "api_error").label(), "unknown");
+        assert_eq!(Failure::from(StripeError::Timeout).label(), "unknown");
+        assert_eq!(
+            Failure::from(StripeError::JSONDeserialize("?".into())).label(),
+            "unknown"
+        );
+    }
+}

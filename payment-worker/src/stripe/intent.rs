@@ -1,0 +1,116 @@
+use domain::BookingId;
+use serde::Deserialize;
+use stripe_shared::PaymentIntentStatus;
+
+/// The name under which an intent carries its booking.
+pub(super) const BOOKING_ID: &str = "booking_id";
+
+/// What the worker needs to know of a PaymentIntent.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(from = "Wire")]
+pub(crate) struct Intent {
+    /// `pi_…`.
+    pub id: String,
+    /// Where it stands.
+    pub status: IntentStatus,
+    /// What was captured, in minor units.
+    pub received_minor: i64,
+    /// With it the buyer pays. Webhooks may not carry it.
+    pub client_secret: Option<String>,
+    /// Our booking, if the intent is ours.
+    pub booking_id: Option<BookingId>,
+    /// Why the last attempt to pay failed.
+    pub last_error: Option<String>,
+}
+
+/// Where a PaymentIntent stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum IntentStatus {
+    /// The buyer has not paid, or tries again after a declined card.
+    AwaitsBuyer,
+    /// The buyer's bank asks for another step.
+    RequiresAction,
+    /// Stripe waits for the bank; also any status this program does not know.
+    Processing,
+    /// Authorised.
+    RequiresCapture,
+    /// Captured.
+    Succeeded,
+    /// Given up, for good.
+    Canceled,
+}
+
+impl IntentStatus {
+    fn parse(word: &str) -> Self {
+        match word {
+            "requires_payment_method" | "requires_confirmation" => Self::AwaitsBuyer,
+            "requires_action" => Self::RequiresAction,
+            "requires_capture" => Self::RequiresCapture,
+            "succeeded" => Self::Succeeded,
+            "canceled" => Self::Canceled,
+            _ => Self::Processing,
+        }
+    }
+
+    /// Whether nothing can change it any more.
+    #[must_use]
+    pub(crate) fn is_final(self) -> bool {
+        matches!(self, Self::Succeeded | Self::Canceled)
+    }
+}
+
+impl From<stripe_shared::PaymentIntent> for Intent {
+    fn from(intent: stripe_shared::PaymentIntent) -> Self {
+        Self {
+            id: intent.id.to_string(),
+            status: status(&intent.status),
+            received_minor: intent.amount_received,
+            client_secret: intent.client_secret,
+            booking_id: intent
+                .metadata
+                .get(BOOKING_ID)
+                .and_then(|id| id.parse().ok()),
+            last_error: intent.last_payment_error.and_then(|error| error.message),
+        }
+    }
+}
+
+fn status(status: &PaymentIntentStatus) -> IntentStatus {
+    IntentStatus::parse(status.as_str())
+}
+
+/// The part of a webhook's object that is used; the rest may have any shape, so that another API
+/// version does no harm.
+#[derive(Deserialize)]
+struct Wire {
+    id: String,
+    status: String,
+    #[serde(default)]
+    amount_received: i64,
+    #[serde(default)]
+    metadata: Metadata,
+    last_payment_error: Option<WireError>,
+}
+
+#[derive(Default, Deserialize)]
+struct Metadata {
+    booking_id: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct WireError {
+    message: Option<String>,
+}
+
+impl From<Wire> for Intent {
+    fn from(wire: Wire) -> Self {
+        Self {
+            id: wire.id,
+            status: IntentStatus::parse(&wire.status),
+            received_minor: wire.amount_received,
+            client_secret: None,
+            booking_id: wire.metadata.booking_id.and_then(|id| id.parse().ok()),
+            last_error: wire.last_payment_error.and_then(|error| error.message),
+        }
+    }
+}

@@ -1,0 +1,74 @@
+use std::collections::HashMap;
+
+use serde::Deserialize;
+use uuid::Uuid;
+
+/// The name under which a refund at Stripe carries our id of it.
+pub(super) const REFUND_ID: &str = "refund_id";
+
+/// What the worker needs to know of a refund at Stripe.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(from = "Wire")]
+pub(crate) struct Refund {
+    /// `re_…`.
+    pub id: String,
+    /// Where it stands.
+    pub status: RefundStatus,
+    /// Our id of it; none when it was made elsewhere, such as in Stripe's dashboard.
+    pub refund_id: Option<Uuid>,
+    /// Why it failed.
+    pub failure_reason: Option<String>,
+}
+
+/// Where a refund at Stripe stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RefundStatus {
+    /// On its way.
+    Pending,
+    /// Given back.
+    Succeeded,
+    /// The money came back to us.
+    Failed,
+}
+
+impl RefundStatus {
+    fn parse(word: Option<&str>) -> Self {
+        match word {
+            Some("succeeded") => Self::Succeeded,
+            Some("failed" | "canceled") => Self::Failed,
+            _ => Self::Pending,
+        }
+    }
+}
+
+impl From<stripe_shared::Refund> for Refund {
+    fn from(refund: stripe_shared::Refund) -> Self {
+        Wire {
+            id: refund.id.to_string(),
+            status: refund.status,
+            metadata: refund.metadata,
+            failure_reason: refund.failure_reason,
+        }
+        .into()
+    }
+}
+
+#[derive(Deserialize)]
+struct Wire {
+    id: String,
+    status: Option<String>,
+    metadata: Option<HashMap<String, String>>,
+    failure_reason: Option<String>,
+}
+
+impl From<Wire> for Refund {
+    fn from(wire: Wire) -> Self {
+        let metadata = wire.metadata.unwrap_or_default();
+        Self {
+            id: wire.id,
+            status: RefundStatus::parse(wire.status.as_deref()),
+            refund_id: metadata.get(REFUND_ID).and_then(|id| id.parse().ok()),
+            failure_reason: wire.failure_reason,
+        }
+    }
+}

@@ -1,0 +1,319 @@
+//! How payments and refunds move, and what is told to the others when they do. Each runs in the
+//! caller's transaction with the payment locked, and does nothing when the move was made before.
+
+use chrono::{DateTime, Utc};
+use domain::message::{
+    Message, PaymentAuthorised, PaymentCaptured, PaymentFailed, PaymentVoided, RefundSucceeded,
+};
+use domain::payment::{PaymentState, RefundState, VoidReason};
+use domain::{AccountId, BookingId, EventId, Money};
+use platform::outbox;
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use crate::OWNER;
+use crate::operations::Request;
+use crate::store::payments::Payment;
+use crate::store::refunds::RefundRow;
+use crate::store::{operations, payments, refunds};
+use crate::stripe::{Intent, IntentStatus, NewRefund, Refund, RefundStatus};
+
+/// What a refund after a cancellation is called: there is one per booking.
+const CANCELLED: &str = "cancelled";
+
+/// Stores a message for the others.
+pub(crate) async fn tell<M: Message>(
+    conn: &mut PgConnection,
+    message: &M,
+) -> Result<(), sqlx::Error> {
+    outbox::put(conn, OWNER, message).await
+}
+
+/// Tells that no payment of this booking can come.
+pub(crate) async fn tell_voided(
+    conn: &mut PgConnection,
+    booking_id: BookingId,
+) -> Result<(), sqlx::Error> {
+    tell(conn, &PaymentVoided { booking_id }).await
+}
+
+/// Tells that the money is reserved.
+pub(crate) async fn tell_authorised(
+    conn: &mut PgConnection,
+    payment: &Payment,
+) -> Result<(), sqlx::Error> {
+    let message = PaymentAuthorised {
+        booking_id: payment.booking_id,
+        amount: payment.amount,
+    };
+    tell(conn, &message).await
+}
+
+/// Tells that the money is taken.
+pub(crate) async fn tell_captured(
+    conn: &mut PgConnection,
+    payment: &Payment,
+    captured_minor: i64,
+) -> Result<(), sqlx::Error> {
+    let amount = Money::new(captured_minor, payment.amount.currency);
+    tell(
+        conn,
+        &PaymentCaptured {
+            booking_id: payment.booking_id,
+            amount,
+        },
+    )
+    .await
+}
+
+/// Moves the payment to where its PaymentIntent is. What a delayed webhook says was true once, so
+/// only moves forward are made of it; `is_fresh` says that Stripe was asked just now.
+pub(crate) async fn follow_intent(
+    conn: &mut PgConnection,
+    payment: &Payment,
+    intent: &Intent,
+    is_fresh: bool,
+    now: DateTime<Utc>,
+) -> Result<(), sqlx::Error> {
+    let booking_id = payment.booking_id;
+    let error = intent.last_error.as_deref();
+    match intent.status {
+        IntentStatus::RequiresCapture => authorise(conn, payment, now).await,
+        IntentStatus::Succeeded => capture(conn, payment, intent.received_minor, now).await,
+        IntentStatus::Canceled => void(conn, payment, now).await,
+        IntentStatus::AwaitsBuyer if is_fresh => {
+            payments::set_progress(conn, booking_id, PaymentState::Pending, error, now).await
+        }
+        IntentStatus::RequiresAction if is_fresh => {
+            payments::set_progress(conn, booking_id, PaymentState::RequiresAction, error, now).await
+        }
+        IntentStatus::AwaitsBuyer | IntentStatus::RequiresAction | IntentStatus::Processing => {
+            Ok(())
+        }
+    }
+}
+
+/// The buyer authorised.
+pub(crate) async fn authorise(
+    conn: &mut PgConnection,
+    payment: &Payment,
+    now: DateTime<Utc>,
+) -> Result<(), sqlx::Error> {
+    let to = PaymentState::Authorised;
+    if payments::close_or_authorise(conn, payment.booking_id, to, None, now).await? {
+        tell_authorised(conn, payment).await?;
+    }
+    Ok(())
+}
+
+/// The money is taken. That is true whatever was thought before; when nobody wants it any more it
+/// is given back.
+pub(crate) async fn capture(
+    conn: &mut PgConnection,
+    payment: &Payment,
+    captured_minor: i64,
+    now: DateTime<Utc>,
+) -> Result<(), sqlx::Error> {
+    if !payments::set_captured(conn, payment.booking_id, captured_minor, now).await? {
+        return Ok(());
+    }
+    if payment.state.is_due() {
+        tell_authorised(conn, payment).await?;
+    }
+    tell_captured(conn, payment, captured_minor).await?;
+    let is_unwanted = payment.void_reason == Some(VoidReason::Cancelled)
+        || matches!(payment.state, PaymentState::Failed | PaymentState::Voided);
+    if is_unwanted {
+        refund_cancelled(conn, payment, captured_minor, now).await?;
+        tell_voided(conn, payment.booking_id).await?;
+    }
+    Ok(())
+}
+
+/// Nothing was taken, and nothing can be.
+pub(crate) async fn void(
+    conn: &mut PgConnection,
+    payment: &Payment,
+    now: DateTime<Utc>,
+) -> Result<(), sqlx::Error> {
+    let to = PaymentState::Voided;
+    if payments::close_or_authorise(conn, payment.booking_id, to, None, now).await? {
+        tell_voided(conn, payment.booking_id).await?;
+    }
+    Ok(())
+}
+
+/// The money can't be taken.
+pub(crate) async fn fail(
+    conn: &mut PgConnection,
+    payment: &Payment,
+    reason: &str,
+    now: DateTime<Utc>,
+) -> Result<(), sqlx::Error> {
+    let to = PaymentState::Failed;
+    if payments::close_or_authorise(conn, payment.booking_id, to, Some(reason), now).await? {
+        let message = PaymentFailed {
+            booking_id: payment.booking_id,
+            reason: reason.to_owned(),
+        };
+        tell(conn, &message).await?;
+    }
+    Ok(())
+}
+
+/// Begins to give back all of a captured payment whose booking was cancelled, once.
+pub(crate) async fn refund_cancelled(
+    conn: &mut PgConnection,
+    payment: &Payment,
+    captured_minor: i64,
+    now: DateTime<Utc>,
+) -> Result<(), sqlx::Error> {
+    let amount = Money::new(captured_minor, payment.amount.currency);
+    begin_refund(conn, payment.booking_id, amount, CANCELLED, now)
+        .await
+        .map(|_| ())
+}
+
+/// Begins a refund; `false` when this occasion has one, or more would go back than was captured.
+pub(crate) async fn begin_refund(
+    conn: &mut PgConnection,
+    booking_id: BookingId,
+    amount: Money,
+    occasion: &str,
+    now: DateTime<Utc>,
+) -> Result<bool, sqlx::Error> {
+    if !payments::reserve_refund(conn, booking_id, amount.amount_minor, now).await? {
+        return Ok(false);
+    }
+    let refund = RefundRow {
+        id: BookingId::new(now).0,
+        booking_id,
+        amount,
+    };
+    if !refunds::insert(conn, &refund, occasion, now).await? {
+        payments::release_refund(conn, booking_id, amount.amount_minor, now).await?;
+        return Ok(false);
+    }
+    let request = Request::Refund(NewRefund {
+        amount_minor: amount.amount_minor,
+        refund_id: refund.id,
+    });
+    operations::insert(conn, booking_id, &request, now, now).await?;
+    Ok(true)
+}
+
+/// Moves a refund to where Stripe has it; `false` when it is none of ours. The caller need not
+/// hold a lock.
+pub(crate) async fn follow_refund(
+    conn: &mut PgConnection,
+    refund_id: Uuid,
+    refund: &Refund,
+    now: DateTime<Utc>,
+) -> Result<bool, sqlx::Error> {
+    let Some(row) = refunds::find(conn, refund_id).await? else {
+        return Ok(false);
+    };
+    let Some(payment) = payments::lock(conn, row.booking_id).await? else {
+        return Ok(false);
+    };
+    refunds::set_stripe_id(conn, row.id, &refund.id, now).await?;
+    match refund.status {
+        RefundStatus::Pending => {}
+        RefundStatus::Succeeded => {
+            let to = RefundState::Succeeded;
+            if refunds::set_state(conn, row.id, to, None, now).await? {
+                tell_refunded(conn, &payment, row.amount).await?;
+            }
+        }
+        RefundStatus::Failed => {
+            let reason = refund
+                .failure_reason
+                .as_deref()
+                .unwrap_or("the bank sent it back");
+            fail_refund(conn, row.id, reason, now).await?;
+        }
+    }
+    Ok(true)
+}
+
+/// The refund is refused for good, or came back: staff must look.
+pub(crate) async fn fail_refund(
+    conn: &mut PgConnection,
+    refund_id: Uuid,
+    reason: &str,
+    now: DateTime<Utc>,
+) -> Result<(), sqlx::Error> {
+    let Some(row) = refunds::find(conn, refund_id).await? else {
+        return Ok(());
+    };
+    if refunds::set_state(conn, row.id, RefundState::Failed, Some(reason), now).await? {
+        payments::release_refund(conn, row.booking_id, row.amount.amount_minor, now).await?;
+        tracing::error!(%refund_id, booking_id = %row.booking_id, reason, "refund failed");
+    }
+    Ok(())
+}
+
+async fn tell_refunded(
+    conn: &mut PgConnection,
+    payment: &Payment,
+    amount: Money,
+) -> Result<(), sqlx::Error> {
+    let (Some(event_id), Some(account_id)) = (payment.event_id, payment.account_id) else {
+        return Ok(());
+    };
+    let message = RefundSucceeded {
+        booking_id: payment.booking_id,
+        event_id: EventId(event_id),
+        account_id: AccountId(account_id),
+        amount,
+    };
+    tell(conn, &message).await
+}
+
+#[cfg(test)]
+mod tests {
+    use domain::Currency;
+    use futures_util::future::join_all;
+    use platform::pg::run_tx;
+    use platform::testing::TestApp;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn of_twenty_refunds_at_once_that_exceed_the_capture_together_one_begins() {
+        let app = TestApp::start().await;
+        let now = app.ctx.clock.now();
+        let booking_id = BookingId::new(now);
+        sqlx::query(
+            "insert into payment.payments (booking_id, amount_minor, captured_minor, state,
+                                           intent_id, created_at, updated_at, checked_at)
+             values ($1, 1000, 1000, 'captured', 'pi_1', $2, $2, $2)",
+        )
+        .bind(booking_id.0)
+        .bind(now)
+        .execute(&app.ctx.db)
+        .await
+        .unwrap();
+
+        let sixty_percent = Money::new(600, Currency::EUR);
+        let begin = async |number: u32| {
+            let occasion = format!("staff {number}");
+            let beginning = run_tx(&app.ctx.db, "test", |tx| {
+                Box::pin(begin_refund(tx, booking_id, sixty_percent, &occasion, now))
+            });
+            beginning.await.unwrap()
+        };
+        let begun = join_all((0..20).map(begin)).await;
+        assert_eq!(begun.iter().filter(|begun| **begun).count(), 1);
+        let (refunded, refunds, calls): (i64, i64, i64) = sqlx::query_as(
+            "select (select refunded_minor from payment.payments),
+                    (select count(*) from payment.refunds),
+                    (select count(*) from payment.operations)",
+        )
+        .fetch_one(&app.ctx.db)
+        .await
+        .unwrap();
+        assert_eq!((refunded, refunds, calls), (600, 1, 1));
+        app.finish().await;
+    }
+}

@@ -1,0 +1,192 @@
+//! What each type of webhook does. Stripe sends them twice, in any order and days late, so what an
+//! event says is taken as something that was true once: it moves a payment forward or not at all.
+//! Where the event alone does not say how things stand now, Stripe is asked.
+
+use chrono::{DateTime, Utc};
+use platform::pg::run_tx;
+use serde::Deserialize;
+use serde_json::Value;
+use sqlx::PgConnection;
+
+use crate::store::inbox::{self, Stored};
+use crate::store::{payments, refunds};
+use crate::stripe::{Failure, Intent, Refund};
+use crate::transitions;
+use crate::worker::Worker;
+
+/// How often an event about an intent that is not known yet is looked at: the answer that makes it
+/// known may be on its way.
+const EARLY_TRIES: i32 = 8;
+
+/// Why a webhook could not be applied now.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ApplyError {
+    #[error("the payment does not have this PaymentIntent yet")]
+    TooEarly,
+    #[error("the database failed")]
+    Database(#[from] sqlx::Error),
+    #[error("Stripe could not be asked")]
+    Stripe(#[from] Failure),
+}
+
+/// What an event is about.
+enum About {
+    /// The PaymentIntent as it was then.
+    Intent(Intent),
+    /// A PaymentIntent that must be read, because its state goes back and forth.
+    IntentNow(Intent),
+    /// The refund as it was then.
+    Refund(Refund),
+    /// Some refund of this PaymentIntent.
+    Refunds { intent_id: String },
+    /// Nothing that matters, and why.
+    Nothing(&'static str),
+}
+
+#[derive(Deserialize)]
+struct Charge {
+    payment_intent: Option<String>,
+}
+
+/// Applies a webhook and marks it so in one transaction.
+pub(super) async fn apply(worker: &Worker, webhook: &Stored) -> Result<(), ApplyError> {
+    measure_lag(worker, webhook);
+    match about(webhook) {
+        About::Intent(intent) => apply_intent(worker, webhook, intent, false).await,
+        About::IntentNow(intent) => {
+            let intent = worker.stripe.retrieve(&intent.id).await?;
+            apply_intent(worker, webhook, intent, true).await
+        }
+        About::Refund(refund) => apply_refunds(worker, webhook, vec![refund]).await,
+        About::Refunds { intent_id } => {
+            let mut found = Vec::new();
+            for id in refunds::under_way_of(&worker.db, &intent_id).await? {
+                found.push(worker.stripe.retrieve_refund(&id).await?);
+            }
+            apply_refunds(worker, webhook, found).await
+        }
+        About::Nothing(why) => finish(worker, webhook, why).await,
+    }
+}
+
+fn about(webhook: &Stored) -> About {
+    let object = &webhook.payload["data"]["object"];
+    let read = match webhook.kind.as_str() {
+        "payment_intent.amount_capturable_updated"
+        | "payment_intent.succeeded"
+        | "payment_intent.canceled" => parse(object).map(About::Intent),
+        "payment_intent.requires_action" | "payment_intent.payment_failed" => {
+            parse(object).map(About::IntentNow)
+        }
+        "refund.created" | "refund.updated" | "refund.failed" | "charge.refund.updated" => {
+            parse(object).map(About::Refund)
+        }
+        "charge.refunded" => parse::<Charge>(object)
+            .and_then(|charge| charge.payment_intent)
+            .map(|intent_id| About::Refunds { intent_id }),
+        _ => Some(About::Nothing("a type that is of no interest")),
+    };
+    read.unwrap_or(About::Nothing("an object that can't be read"))
+}
+
+fn parse<'payload, T: Deserialize<'payload>>(object: &'payload Value) -> Option<T> {
+    T::deserialize(object)
+        .inspect_err(|error| tracing::error!(%error, "a webhook's object can't be read"))
+        .ok()
+}
+
+async fn apply_intent(
+    worker: &Worker,
+    webhook: &Stored,
+    intent: Intent,
+    is_fresh: bool,
+) -> Result<(), ApplyError> {
+    let now = worker.now();
+    let applying = run_tx(&worker.db, "payment apply webhook", |tx| {
+        Box::pin(follow_intent(tx, webhook, &intent, is_fresh, now))
+    });
+    applying.await
+}
+
+async fn follow_intent(
+    conn: &mut PgConnection,
+    webhook: &Stored,
+    intent: &Intent,
+    is_fresh: bool,
+    now: DateTime<Utc>,
+) -> Result<(), ApplyError> {
+    let Some(booking_id) = payments::booking_of(conn, &intent.id).await? else {
+        if webhook.tries < EARLY_TRIES && is_awaited(conn, intent).await? {
+            return Err(ApplyError::TooEarly);
+        }
+        let note = "a PaymentIntent of no booking here";
+        inbox::finish(conn, &webhook.event_id, note, now).await?;
+        return Ok(());
+    };
+    if !inbox::finish(conn, &webhook.event_id, "applied", now).await? {
+        return Ok(());
+    }
+    if let Some(payment) = payments::lock(conn, booking_id).await? {
+        transitions::follow_intent(conn, &payment, intent, is_fresh, now).await?;
+    }
+    Ok(())
+}
+
+/// Whether the intent names a booking whose own intent is not known yet.
+async fn is_awaited(conn: &mut PgConnection, intent: &Intent) -> Result<bool, sqlx::Error> {
+    let Some(booking_id) = intent.booking_id else {
+        return Ok(false);
+    };
+    let payment = payments::lock(conn, booking_id).await?;
+    Ok(payment.is_some_and(|payment| payment.intent_id.is_none()))
+}
+
+async fn apply_refunds(
+    worker: &Worker,
+    webhook: &Stored,
+    found: Vec<Refund>,
+) -> Result<(), ApplyError> {
+    let now = worker.now();
+    let applying = run_tx(&worker.db, "payment apply webhook", |tx| {
+        Box::pin(follow_refunds(tx, webhook, &found, now))
+    });
+    applying.await
+}
+
+async fn follow_refunds(
+    conn: &mut PgConnection,
+    webhook: &Stored,
+    found: &[Refund],
+    now: DateTime<Utc>,
+) -> Result<(), ApplyError> {
+    if !inbox::finish(conn, &webhook.event_id, "applied", now).await? {
+        return Ok(());
+    }
+    for refund in found {
+        let is_ours = match refund.refund_id {
+            Some(id) => transitions::follow_refund(conn, id, refund, now).await?,
+            None => false,
+        };
+        if !is_ours {
+            tracing::warn!(
+                stripe_refund_id = refund.id,
+                "a refund that was not made here"
+            );
+        }
+    }
+    Ok(())
+}
+
+async fn finish(worker: &Worker, webhook: &Stored, note: &str) -> Result<(), ApplyError> {
+    let mut conn = worker.db.acquire().await?;
+    inbox::finish(&mut conn, &webhook.event_id, note, worker.now()).await?;
+    Ok(())
+}
+
+fn measure_lag(worker: &Worker, webhook: &Stored) {
+    let created = webhook.payload["created"].as_i64();
+    if let Some(created) = created.and_then(|seconds| DateTime::from_timestamp(seconds, 0)) {
+        let lag = (worker.now() - created).to_std().unwrap_or_default();
+        metrics::histogram!("payment_worker_webhook_lag_seconds").record(lag);
+    }
+}

@@ -1,0 +1,90 @@
+//! Applies stored webhooks, until each had its effect or is known to have none.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream;
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
+use uuid::Uuid;
+
+use super::apply::{ApplyError, apply};
+use crate::backoff::backoff;
+use crate::store;
+use crate::store::inbox::Stored;
+use crate::worker::Worker;
+
+/// How many webhooks are taken at once.
+const BATCH: i64 = 64;
+/// How many are applied at once.
+const CONCURRENCY: usize = 8;
+/// How long an idle loop waits when nobody wakes it.
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
+/// The pause after the database failed.
+const FAILURE_PAUSE: Duration = Duration::from_secs(1);
+/// What a lease has beyond one call to Stripe for each webhook of a batch.
+const LEASE_MARGIN: Duration = Duration::from_secs(30);
+
+/// Runs until `stop`, then finishes what it has begun.
+///
+/// # Errors
+/// None at present: whatever fails is tried again.
+pub(crate) async fn run(worker: Arc<Worker>, stop: CancellationToken) -> anyhow::Result<()> {
+    let rounds = u32::try_from(BATCH.unsigned_abs() / CONCURRENCY as u64).unwrap_or(1);
+    let lease = worker.stripe_timeout * (rounds + 1) + LEASE_MARGIN;
+    while !stop.is_cancelled() {
+        // Registered before looking, so that a wake in between is not missed.
+        let woken = worker.webhook_stored.notified();
+        let claimed = store::inbox::claim_due(&worker.db, BATCH, lease, worker.now()).await;
+        let pause = match claimed {
+            Ok(batch) if batch.is_empty() => POLL_INTERVAL,
+            Ok(batch) => {
+                let all = stream::iter(batch);
+                all.for_each_concurrent(CONCURRENCY, |webhook| settle(&worker, webhook))
+                    .await;
+                continue;
+            }
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(error, "webhooks can't be read; trying again");
+                FAILURE_PAUSE
+            }
+        };
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = tokio::time::sleep(pause) => {}
+            () = woken => {}
+        }
+    }
+    Ok(())
+}
+
+async fn settle(worker: &Worker, webhook: Stored) {
+    let span = tracing::info_span!("webhook", event_id = webhook.event_id, kind = webhook.kind);
+    let applied = apply(worker, &webhook).instrument(span.clone()).await;
+    let Err(error) = applied else {
+        worker.wake_after_commit();
+        return;
+    };
+    let _inside = span.enter();
+    let text = error.to_string();
+    match &error {
+        ApplyError::TooEarly => tracing::debug!("webhook came too early; trying again"),
+        other => {
+            let error = other as &dyn std::error::Error;
+            tracing::warn!(error, "webhook not applied; trying again");
+        }
+    }
+    drop(_inside);
+    put_off(worker, &webhook, &text).instrument(span).await;
+}
+
+async fn put_off(worker: &Worker, webhook: &Stored, note: &str) {
+    let id = Uuid::new_v5(&Uuid::NAMESPACE_OID, webhook.event_id.as_bytes());
+    let due = worker.now() + backoff(id, webhook.tries);
+    if let Err(error) = store::inbox::put_off(&worker.db, &webhook.event_id, note, due).await {
+        let error = &error as &dyn std::error::Error;
+        tracing::warn!(error, "webhook not put off; it is applied after its lease");
+    }
+}

@@ -1,0 +1,180 @@
+use std::time::Duration;
+
+use domain::message::{PaymentAuthorised, RefundSucceeded};
+use futures_util::future::join_all;
+use platform::testing::eventually;
+use reqwest::StatusCode;
+use stripe_webhook::Webhook;
+use surge::stripe::WebhookFault;
+
+use crate::shop::{PATIENCE, Shop};
+
+const INBOX: &str = "select count(*) from payment.webhook_inbox";
+
+impl Shop {
+    async fn deliver(&self, body: &str, signature: &str) -> (StatusCode, String) {
+        let request = self
+            .http
+            .post(self.webhook_url())
+            .header("stripe-signature", signature);
+        let answer = request.body(body.to_owned()).send().await.unwrap();
+        (answer.status(), answer.text().await.unwrap())
+    }
+
+    /// The body of the latest event of this type.
+    fn event(&self, kind: &str) -> String {
+        let events = self.stripe.webhooks().events();
+        let event = events
+            .iter()
+            .rfind(|event| event.kind == kind)
+            .expect("it was sent");
+        String::from_utf8(event.body.to_vec()).unwrap()
+    }
+}
+
+#[tokio::test]
+async fn forged_stale_and_altered_webhooks_are_refused_and_stored_nowhere() {
+    let shop = Shop::open().await;
+    shop.stripe
+        .webhooks()
+        .faults()
+        .sometimes(1.0, None::<String>, WebhookFault::Lost);
+    let booking = shop.hold().await;
+    assert!(shop.pay(&booking, "pm_card_visa").await);
+    let body = shop.event("payment_intent.amount_capturable_updated");
+    let secret = shop.stripe.webhook_secret().to_owned();
+    let now = shop.app.ctx.clock.now().timestamp();
+    let good = Webhook::generate_test_header(&body, &secret, Some(now));
+
+    let forged = Webhook::generate_test_header(&body, "whsec_guessed", Some(now));
+    let stale = Webhook::generate_test_header(&body, &secret, Some(now - 302));
+    let future = Webhook::generate_test_header(&body, &secret, Some(now + 330));
+    let altered = body.replace("requires_capture", "succeeded");
+    let re_encoded = format!("{body}\n");
+    let attempts = [
+        (&body, &forged),
+        (&body, &stale),
+        (&body, &future),
+        (&altered, &good),
+        (&re_encoded, &good),
+        (&body, &String::new()),
+    ];
+    for (body, signature) in attempts {
+        let (status, answer) = shop.deliver(body, signature).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST);
+        assert!(answer.contains("problems/webhook-signature"), "{answer}");
+    }
+    assert_eq!(shop.count(INBOX).await, 0);
+    assert_eq!(shop.state(&booking).await, "pending");
+
+    let (status, answer) = shop.deliver(&body, &good).await;
+    assert_eq!(
+        (status, answer.as_str()),
+        (StatusCode::OK, r#"{"received":true}"#)
+    );
+    shop.wait_for_state(&booking, "authorised").await;
+    shop.close(&[]).await;
+}
+
+#[tokio::test]
+async fn ten_copies_at_once_move_a_payment_once() {
+    let shop = Shop::open().await;
+    shop.stripe
+        .webhooks()
+        .faults()
+        .sometimes(1.0, None::<String>, WebhookFault::Lost);
+    let booking = shop.hold().await;
+    assert!(shop.pay(&booking, "pm_card_visa").await);
+    let body = shop.event("payment_intent.amount_capturable_updated");
+    let now = shop.app.ctx.clock.now().timestamp();
+    // As while rotating: signed with the other secret.
+    let signature = Webhook::generate_test_header(&body, "whsec_next", Some(now));
+    let answers = join_all((0..10).map(|_| shop.deliver(&body, &signature))).await;
+    assert!(answers.iter().all(|(status, _)| *status == StatusCode::OK));
+    shop.wait_until_told::<PaymentAuthorised>(&booking).await;
+    shop.come_to_rest().await;
+    assert_eq!(shop.count(INBOX).await, 1);
+
+    // The same news as another event.
+    let again = body.replace("\"evt_", "\"evt_again");
+    let signature = Webhook::generate_test_header(&again, "whsec_next", Some(now));
+    assert_eq!(shop.deliver(&again, &signature).await.0, StatusCode::OK);
+    shop.come_to_rest().await;
+    assert_eq!(shop.count(INBOX).await, 2);
+    assert_eq!(shop.told::<PaymentAuthorised>(&booking), 1);
+    shop.close(&[]).await;
+}
+
+#[tokio::test]
+async fn all_orders_of_a_payments_webhooks_end_the_same() {
+    let orders = [
+        [0, 1, 2],
+        [0, 2, 1],
+        [1, 0, 2],
+        [1, 2, 0],
+        [2, 0, 1],
+        [2, 1, 0],
+    ];
+    for order in orders {
+        let shop = Shop::open().await;
+        let booking = shop.sell().await;
+        shop.cancel(&booking).await;
+        shop.wait_until_told::<RefundSucceeded>(&booking).await;
+        shop.come_to_rest().await;
+        // Days later they come again, as new events, in another order.
+        let kinds = [
+            "payment_intent.amount_capturable_updated",
+            "payment_intent.succeeded",
+            "charge.refunded",
+        ];
+        for index in order {
+            let event = shop.event(kinds[index]);
+            let body = event.replace("\"evt_", &format!("\"evt_{index}"));
+            let now = shop.app.ctx.clock.now().timestamp();
+            let secret = shop.stripe.webhook_secret();
+            let signature = Webhook::generate_test_header(&body, secret, Some(now));
+            assert_eq!(shop.deliver(&body, &signature).await.0, StatusCode::OK);
+        }
+        shop.come_to_rest().await;
+        assert_eq!(shop.state(&booking).await, "captured");
+        assert_eq!(shop.told::<PaymentAuthorised>(&booking), 1);
+        assert_eq!(shop.told::<RefundSucceeded>(&booking), 1);
+        shop.close(&[]).await;
+    }
+}
+
+#[tokio::test]
+async fn webhooks_that_mean_nothing_here_are_put_aside() {
+    let shop = Shop::open().await;
+    let unknown = r#"{"id":"evt_1","type":"invoice.paid","data":{"object":{"id":"in_1"}}}"#;
+    let foreign = r#"{"id":"evt_2","type":"payment_intent.succeeded","data":{"object":
+        {"id":"pi_foreign","status":"succeeded","amount_received":5,"metadata":{}}}}"#;
+    let unreadable = r#"{"id":"evt_3","type":"payment_intent.succeeded","data":{"object":7}}"#;
+    for body in [unknown, foreign, unreadable] {
+        let now = shop.app.ctx.clock.now().timestamp();
+        let secret = shop.stripe.webhook_secret();
+        let signature = Webhook::generate_test_header(body, secret, Some(now));
+        assert_eq!(shop.deliver(body, &signature).await.0, StatusCode::OK);
+    }
+    let put_aside = "select count(*) from payment.webhook_inbox
+        where processed_at is not null and note <> 'applied'";
+    eventually(PATIENCE, async || shop.count(put_aside).await == 3).await;
+    shop.close(&[]).await;
+}
+
+#[tokio::test]
+async fn when_every_webhook_is_lost_the_reconciler_finds_out() {
+    let shop = Shop::open_with(|c| c.reconcile_interval = Duration::from_millis(200)).await;
+    shop.stripe
+        .webhooks()
+        .faults()
+        .sometimes(1.0, None::<String>, WebhookFault::Lost);
+    let booking = shop.hold().await;
+    assert!(shop.pay(&booking, "pm_card_pendingRefund").await);
+    shop.wait_until_told::<PaymentAuthorised>(&booking).await;
+    shop.confirm(&booking).await;
+    shop.wait_for_state(&booking, "captured").await;
+    shop.cancel(&booking).await;
+    shop.wait_until_told::<RefundSucceeded>(&booking).await;
+    shop.close(&[]).await;
+}

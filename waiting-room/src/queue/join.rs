@@ -1,0 +1,100 @@
+//! `POST /api/events/{id}/queue`: join.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::http::header::CACHE_CONTROL;
+use axum::response::{IntoResponse, Response};
+use chrono::{DateTime, TimeDelta, Utc};
+use domain::queue::{PlaceState, Snapshot};
+use domain::sale::SaleState;
+use domain::token::{ISSUER, QueueClaims, sale_audience};
+use domain::{AccountId, EventId, Place};
+use platform::auth::Caller;
+use platform::http::{Json, Path};
+use platform::problem::{Kind, Problem};
+use serde::Serialize;
+
+use super::{poll_after_ms, standing};
+use crate::Room;
+
+/// How long a token lasts at least when the snapshot names a time that is over.
+const TOKEN_LIFE: TimeDelta = TimeDelta::hours(24);
+
+#[derive(Serialize)]
+struct Answer {
+    queue_token: String,
+    place: Place,
+    state: PlaceState,
+    ahead: i64,
+    poll_after_ms: u32,
+}
+
+pub(super) async fn join(
+    State(room): State<Arc<Room>>,
+    Path(event_id): Path<EventId>,
+    caller: Caller,
+) -> Result<Response, Problem> {
+    let view = room.views.get(event_id).await?;
+    if !view.snapshot.state.is_joinable() {
+        metrics::counter!("waiting_room_joins_total", "outcome" => "closed").increment(1);
+        return Err(closed(view.snapshot.state));
+    }
+    let now = room.ctx.clock.now();
+    let joined = room.line.join(event_id, caller.account_id, now).await?;
+    let outcome = if joined.is_new { "new" } else { "repeated" };
+    metrics::counter!("waiting_room_joins_total", "outcome" => outcome).increment(1);
+    if joined.is_new && view.snapshot.is_idle() {
+        room.line.wake(event_id).await;
+    }
+
+    let state = standing(&room, event_id, &view, joined.place).await?;
+    let ahead = view.ahead_of(joined.place);
+    let claims = claims(&view.snapshot, caller.account_id, joined.place, now);
+    let answer = Answer {
+        queue_token: room.ctx.keys.sign_queue(&claims),
+        place: joined.place,
+        state,
+        ahead,
+        poll_after_ms: poll_after_ms(state, view.snapshot.eta(ahead), rand::random()),
+    };
+    let status = if joined.is_new {
+        StatusCode::CREATED
+    } else {
+        StatusCode::OK
+    };
+    Ok((status, [(CACHE_CONTROL, "no-store")], Json(answer)).into_response())
+}
+
+fn claims(
+    snapshot: &Snapshot,
+    account_id: AccountId,
+    place: Place,
+    now: DateTime<Utc>,
+) -> QueueClaims {
+    let issued = now.timestamp();
+    let expires = snapshot.tokens_expire_at;
+    QueueClaims {
+        iss: ISSUER.to_owned(),
+        aud: sale_audience(snapshot.event_id),
+        sub: account_id.to_string(),
+        place,
+        iat: issued,
+        nbf: issued,
+        exp: if expires > issued {
+            expires
+        } else {
+            (now + TOKEN_LIFE).timestamp()
+        },
+    }
+}
+
+fn closed(state: SaleState) -> Problem {
+    let detail = match state {
+        SaleState::Scheduled => "The queue is not open yet.",
+        SaleState::SoldOut => "Every ticket is sold.",
+        _ => "The sale has ended.",
+    };
+    Problem::new(Kind::QueueClosed, detail).with("state", state)
+}

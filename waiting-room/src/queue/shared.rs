@@ -1,0 +1,44 @@
+//! `GET /api/events/{id}/queue`: the shared snapshot.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use domain::EventId;
+use platform::http::Path;
+use platform::problem::Problem;
+
+use crate::Room;
+
+const FOR_EVERYONE: HeaderValue = HeaderValue::from_static("public, max-age=1");
+
+pub(super) async fn snapshot(
+    State(room): State<Arc<Room>>,
+    Path(event_id): Path<EventId>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let view = room.views.get(event_id).await?;
+    let cached = [(CACHE_CONTROL, FOR_EVERYONE), (ETAG, view.etag.clone())];
+    if has(&headers, &view.etag) {
+        return Ok((StatusCode::NOT_MODIFIED, cached).into_response());
+    }
+    let json = [(CONTENT_TYPE, HeaderValue::from_static("application/json"))];
+    Ok((cached, json, view.body.clone()).into_response())
+}
+
+/// Whether the caller has the body with this `etag`. The comparison is the weak one, since a proxy
+/// that compresses marks the tag as weak.
+fn has(headers: &HeaderMap, etag: &HeaderValue) -> bool {
+    let Ok(etag) = etag.to_str() else {
+        return false;
+    };
+    headers
+        .get_all(IF_NONE_MATCH)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+        .any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == etag)
+}

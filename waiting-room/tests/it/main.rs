@@ -1,0 +1,8 @@
+//! The waiting room against real servers.
+
+#![expect(clippy::unwrap_used, reason = "a test that can't go on has failed")]
+
+mod hall;
+mod join;
+mod me;
+mod shared;
