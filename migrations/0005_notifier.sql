@@ -63,7 +63,7 @@ comment on column notifier.notifications.facts is 'What the message says, beside
 comment on column notifier.notifications.state is 'waiting: to be sent; sending: being handed to the server; sent: accepted by the server; uncertain: handed over, but no answer was recorded, so a person must decide; failed: refused for good; skipped: no longer true when its turn came.';
 comment on column notifier.notifications.tries is 'How often sending was begun. With the id it names one try, so that a late result is recorded only for its own.';
 comment on column notifier.notifications.leased_until is 'While sending: when nobody can be at it any more.';
-create index notifications_due on notifier.notifications (next_try_at) where state = 'waiting';
+create index notifications_due on notifier.notifications (channel, next_try_at) where state = 'waiting';
 create index notifications_sending on notifier.notifications (leased_until) where state = 'sending';
 create index notifications_unsettled on notifier.notifications (state)
     where state in ('waiting', 'sending', 'uncertain', 'failed');

@@ -258,7 +258,9 @@ impl Line {
             self.written = cursor.written(sale.event_id).await?;
         }
         let state = sale.state_at(now, stock);
-        let rate = if state == SaleState::Open {
+        // Whoever is called while every seat is held would find nothing; seats may come back.
+        let is_something_left = stock.is_none_or(|stock| stock.available > 0);
+        let rate = if state == SaleState::Open && is_something_left {
             sale.rate_per_minute
         } else {
             0

@@ -2,6 +2,7 @@
 //! that tell of it, and the answer for a request that is repeated.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{FromRequest, Request};
@@ -208,11 +209,17 @@ fn decode(error: serde_json::Error) -> WriteError {
 }
 
 fn refused(kind: Kind) -> WriteError {
-    let detail = match kind {
-        Kind::IdempotencyKeyReused => "Use a new Idempotency-Key for a new request.",
-        _ => "Wait for the answer to the first request, or repeat it in a moment.",
+    let problem = match kind {
+        Kind::IdempotencyKeyReused => {
+            Problem::new(kind, "Use a new Idempotency-Key for a new request.")
+        }
+        _ => Problem::new(
+            kind,
+            "The first request with this key still runs; repeat it in a moment.",
+        )
+        .retry_after(Duration::from_secs(1)),
     };
-    Problem::new(kind, detail).into()
+    problem.into()
 }
 
 #[cfg(test)]

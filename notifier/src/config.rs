@@ -34,7 +34,7 @@ pub struct Config {
     /// The number SMS come from, in E.164.
     #[arg(long, env = "ONSALE_SMS_FROM")]
     pub sms_from: Option<String>,
-    /// Most messages being sent at once.
+    /// Most mails, and most SMS, being sent at once.
     #[arg(long, env = "ONSALE_NOTIFIER_CONCURRENCY", default_value = "8")]
     pub notifier_concurrency: NonZeroU16,
 }

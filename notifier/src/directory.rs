@@ -49,7 +49,7 @@ impl Directory {
             Box::pin(follow_event(tx, event, has_sms, now))
         });
         following.await?;
-        self.0.written.notify_one();
+        self.0.wake_senders();
         Ok(())
     }
 }

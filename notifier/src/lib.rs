@@ -35,7 +35,9 @@ pub use config::Config;
 
 use channels::Channels;
 use directory::Directory;
+use notice::Channel;
 use notices::Notices;
+use sender::Sender;
 use shared::Shared;
 
 /// Starts the consumers, the reminders and the sender. There are no routes.
@@ -45,7 +47,7 @@ use shared::Shared;
 /// can't be used.
 #[expect(clippy::unused_async, reason = "every service starts the same way")]
 pub async fn start(ctx: Context, config: Config) -> anyhow::Result<Routes> {
-    let channels = Channels::new(&config, &ctx.config.public_url)?;
+    let channels = Arc::new(Channels::new(&config, &ctx.config.public_url)?);
     let shared = Arc::new(Shared::new(&ctx, config.sms_url.is_some()));
     let stop = ctx.shutdown.soft();
 
@@ -73,11 +75,14 @@ pub async fn start(ctx: Context, config: Config) -> anyhow::Result<Routes> {
         "notifier backlog",
         metrics::watch_backlog(shared.clone(), stop.clone()),
     );
-    let concurrency = config.notifier_concurrency;
-    ctx.spawn(
-        "notifier sender",
-        sender::run(shared, channels, concurrency, stop.clone()),
-    );
+    for (task, channel) in [
+        ("notifier mail sender", Channel::Email),
+        ("notifier SMS sender", Channel::Sms),
+    ] {
+        let concurrency = config.notifier_concurrency;
+        let sender = Sender::new(shared.clone(), channels.clone(), channel, concurrency);
+        ctx.spawn(task, sender.run(stop.clone()));
+    }
     Ok(Routes::default())
 }
 

@@ -63,7 +63,7 @@ impl Notices {
             Box::pin(write(tx, notice, has_sms, now))
         });
         let written = writing.await?;
-        self.0.written.notify_one();
+        self.0.wake_senders();
         Ok(written)
     }
 }

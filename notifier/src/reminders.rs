@@ -20,7 +20,7 @@ pub(crate) async fn run(shared: Arc<Shared>, stop: CancellationToken) -> anyhow:
             Ok(0) => {}
             Ok(written) => {
                 tracing::info!(written, "reminders written");
-                shared.written.notify_one();
+                shared.wake_senders();
             }
             Err(error) => {
                 let error = &error as &dyn std::error::Error;

@@ -19,7 +19,7 @@ use tracing::Instrument;
 use crate::causes::with_causes;
 use crate::channels::{Channels, Outcome, SENDING_LIMIT};
 use crate::metrics;
-use crate::notice::Notice;
+use crate::notice::{Channel, Notice};
 use crate::shared::Shared;
 use crate::store::notifications::{self, Due, Settled};
 
@@ -44,38 +44,100 @@ enum Verdict {
     Again(String),
 }
 
-/// Runs until `stop`, then finishes what it has begun.
-///
-/// # Errors
-/// None at present: whatever fails is tried again.
-pub(crate) async fn run(
+/// Sends what goes by one channel. Each has its own, so that a server that hangs delays nothing
+/// but its own messages.
+pub(crate) struct Sender {
     shared: Arc<Shared>,
-    channels: Channels,
-    concurrency: NonZeroU16,
-    stop: CancellationToken,
-) -> anyhow::Result<()> {
-    let channels = Arc::new(channels);
-    let places = Arc::new(Semaphore::new(usize::from(concurrency.get())));
-    let tracker = TaskTracker::new();
-    while !stop.is_cancelled() {
-        let pause = match begin_due(&shared, &channels, &places, &tracker).await {
-            Ok(true) => continue,
-            Ok(false) => POLL_INTERVAL,
-            Err(error) => {
-                let error = &error as &dyn Error;
-                tracing::warn!(error, "notifications can't be read; trying again");
-                FAILURE_PAUSE
-            }
-        };
-        tokio::select! {
-            () = stop.cancelled() => {}
-            () = tokio::time::sleep(pause) => {}
-            () = shared.written.notified() => {}
+    channels: Arc<Channels>,
+    channel: Channel,
+    places: Arc<Semaphore>,
+    tracker: TaskTracker,
+}
+
+impl Sender {
+    /// With up to `concurrency` messages being sent at once.
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        channels: Arc<Channels>,
+        channel: Channel,
+        concurrency: NonZeroU16,
+    ) -> Self {
+        let places = Arc::new(Semaphore::new(usize::from(concurrency.get())));
+        Self {
+            shared,
+            channels,
+            channel,
+            places,
+            tracker: TaskTracker::new(),
         }
     }
-    tracker.close();
-    tracker.wait().await;
-    Ok(())
+
+    /// Runs until `stop`, then finishes what it has begun.
+    ///
+    /// # Errors
+    /// None at present: whatever fails is tried again.
+    pub(crate) async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
+        while !stop.is_cancelled() {
+            let pause = match self.begin_due().await {
+                Ok(true) => continue,
+                Ok(false) => POLL_INTERVAL,
+                Err(error) => {
+                    let error = &error as &dyn Error;
+                    tracing::warn!(error, "notifications can't be read; trying again");
+                    FAILURE_PAUSE
+                }
+            };
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = tokio::time::sleep(pause) => {}
+                () = self.shared.written(self.channel).notified() => {}
+            }
+        }
+        self.tracker.close();
+        self.tracker.wait().await;
+        Ok(())
+    }
+
+    /// Begins as many due messages as there are free places; `true` when there may be more.
+    async fn begin_due(&self) -> Result<bool, sqlx::Error> {
+        // Waits for one place, then takes what else is free, so that nothing is leased to wait.
+        let mut places = vec![self.place().await];
+        while let Ok(more) = Arc::clone(&self.places).try_acquire_owned() {
+            places.push(more);
+        }
+        let limit = i64::try_from(places.len()).expect("the places fit into memory");
+        let Shared { db, .. } = &*self.shared;
+        let now = self.shared.now();
+        let due = notifications::claim_due(db, self.channel, limit, LEASE, now).await?;
+        let is_full = due.len() == places.len();
+        for (due, place) in due.into_iter().zip(places) {
+            self.begin(due, place);
+        }
+        Ok(is_full)
+    }
+
+    async fn place(&self) -> OwnedSemaphorePermit {
+        Arc::clone(&self.places)
+            .acquire_owned()
+            .await
+            .expect("the semaphore is never closed")
+    }
+
+    fn begin(&self, due: Due, place: OwnedSemaphorePermit) {
+        let (shared, channels) = (Arc::clone(&self.shared), Arc::clone(&self.channels));
+        let span = tracing::info_span!(
+            "notification",
+            booking_id = %due.booking_id,
+            kind = due.kind,
+            channel = due.channel.as_str(),
+            tries = due.tries,
+        );
+        let sending = async move {
+            carry_out(&shared, &channels, &due).await;
+            drop(place);
+        };
+        self.tracker.spawn(sending.instrument(span));
+    }
 }
 
 /// Finds messages whose sender died, until `stop`. Nobody knows whether they arrived, so they are
@@ -100,46 +162,6 @@ pub(crate) async fn watch_leases(
             .await;
     }
     Ok(())
-}
-
-/// Begins as many due messages as there are free places; `true` when there may be more.
-async fn begin_due(
-    shared: &Arc<Shared>,
-    channels: &Arc<Channels>,
-    places: &Arc<Semaphore>,
-    tracker: &TaskTracker,
-) -> Result<bool, sqlx::Error> {
-    // Waits for one place, then takes what else is free, so that nothing is leased to wait.
-    let mut taken = vec![place(places).await];
-    while let Ok(more) = Arc::clone(places).try_acquire_owned() {
-        taken.push(more);
-    }
-    let limit = i64::try_from(taken.len()).expect("the places fit into memory");
-    let due = notifications::claim_due(&shared.db, limit, LEASE, shared.now()).await?;
-    let is_full = due.len() == taken.len();
-    for (due, place) in due.into_iter().zip(taken) {
-        let (shared, channels) = (Arc::clone(shared), Arc::clone(channels));
-        let span = tracing::info_span!(
-            "notification",
-            booking_id = %due.booking_id,
-            kind = due.kind,
-            channel = due.channel.as_str(),
-            tries = due.tries,
-        );
-        let sending = async move {
-            carry_out(&shared, &channels, &due).await;
-            drop(place);
-        };
-        tracker.spawn(sending.instrument(span));
-    }
-    Ok(is_full)
-}
-
-async fn place(places: &Arc<Semaphore>) -> OwnedSemaphorePermit {
-    Arc::clone(places)
-        .acquire_owned()
-        .await
-        .expect("the semaphore is never closed")
 }
 
 /// Sends one message and records the result. If this process dies in between, the lease runs out

@@ -13,8 +13,8 @@ use uuid::Uuid;
 
 /// How long answers are kept.
 pub const KEPT: TimeDelta = TimeDelta::hours(24);
-/// After this a request without an answer is taken for crashed.
-pub const RUNNING_LIMIT: TimeDelta = TimeDelta::seconds(60);
+/// After this a request without an answer is taken for crashed; longer than a request may take.
+pub const RUNNING_LIMIT: TimeDelta = TimeDelta::seconds(15);
 /// How many expired rows one sweep removes.
 const SWEEP_LIMIT: i64 = 10_000;
 
@@ -38,7 +38,7 @@ pub enum Begin {
 
 /// The right to finish one run of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[must_use = "finish or abandon it, or repeats will be told for a minute that it still runs"]
+#[must_use = "finish or abandon it, or repeats will be told for a while that it still runs"]
 pub struct Token {
     scope: String,
     key: String,

@@ -1,5 +1,7 @@
 //! The `Idempotency-Key` of a request, and its first answer to a repeat.
 
+use std::time::Duration;
+
 use axum::body::{Body, to_bytes};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
@@ -36,7 +38,8 @@ pub(super) fn fresh(begin: Begin) -> Result<Result<Token, Response>, Problem> {
         Begin::InProgress => Err(Problem::new(
             Kind::IdempotencyKeyInProgress,
             "The first request with this key still runs; repeat it in a moment.",
-        )),
+        )
+        .retry_after(Duration::from_secs(1))),
     }
 }
 

@@ -7,7 +7,7 @@ use admission::pass::{Claim, Passes, Terms};
 use admission::release::{Leader, TICK};
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::queue::{SaleKeys, Snapshot};
-use domain::sale::SaleSettings;
+use domain::sale::{SaleSettings, Stock};
 use domain::{AccountId, EventId, Place};
 use platform::redis::AsyncCommands;
 use platform::testing::TestApp;
@@ -43,6 +43,8 @@ pub(crate) struct Line {
     pub(crate) app: TestApp,
     pub(crate) sale: SaleSettings,
     pub(crate) now: DateTime<Utc>,
+    /// What is left of the event; unknown at first.
+    pub(crate) stock: HashMap<EventId, Stock>,
     pub(crate) leader: Leader,
     pub(crate) passes: Passes,
     pub(crate) waiting_room: waiting_room::Line,
@@ -56,6 +58,7 @@ impl Line {
         let namespace = app.ctx.config.namespace.clone();
         let redis = app.ctx.redis.clone();
         Self {
+            stock: HashMap::new(),
             leader: Leader::new(redis.clone(), &namespace, "first"),
             passes: Passes::new(redis.clone(), &namespace),
             waiting_room: waiting_room::Line::new(redis, &namespace),
@@ -91,7 +94,7 @@ impl Line {
         let sales = [Arc::new(self.sale.clone())];
         let seen = self
             .leader
-            .tick(self.now, &sales, &HashMap::new())
+            .tick(self.now, &sales, &self.stock)
             .await
             .unwrap();
         assert!(seen.is_some(), "the test's leader has the lease");

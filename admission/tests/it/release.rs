@@ -7,7 +7,7 @@ use admission::pass::Claim;
 use admission::release::Leader;
 use chrono::TimeDelta;
 use domain::queue::SharedKeys;
-use domain::sale::SaleSettings;
+use domain::sale::{SaleSettings, SaleState, Stock};
 use domain::{AccountId, Place};
 use platform::redis::AsyncCommands;
 
@@ -64,6 +64,26 @@ async fn a_pause_calls_nobody_and_banks_no_credit() {
     line.set(|sale| sale.paused = false);
     let after = line.tick().await.cursor;
     assert!(after.0 - before.0 <= 4, "{before} to {after}");
+    line.app.finish().await;
+}
+
+#[tokio::test]
+async fn nobody_is_called_while_every_seat_is_held() {
+    let mut line = Line::new(sale()).await;
+    line.crowd(1_000).await;
+    let before = line.ticks(4).await.cursor;
+    let stock = |available, held| Stock {
+        available,
+        held,
+        sold: 5,
+    };
+    line.stock.insert(EVENT, stock(0, 3));
+    let waiting = line.ticks(40).await;
+    assert_eq!((waiting.cursor, waiting.state), (before, SaleState::Open));
+    line.stock.insert(EVENT, stock(1, 2));
+    assert!(line.ticks(4).await.cursor > before, "a seat came back");
+    line.stock.insert(EVENT, stock(0, 0));
+    assert_eq!(line.tick().await.state, SaleState::SoldOut);
     line.app.finish().await;
 }
 

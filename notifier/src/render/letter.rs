@@ -145,7 +145,7 @@ fn plain<'a>(subject: String) -> Letter<'a> {
 
 fn whereabouts(event: &Event) -> Vec<(&'static str, String)> {
     let mut details = vec![
-        ("Event", event.name.clone()),
+        ("Event", one_line(&event.name, NAME_LIMIT)),
         ("When", in_full(event, event.date)),
     ];
     details.extend(place(event).map(|place| ("Where", place)));

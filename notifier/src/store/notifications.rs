@@ -160,9 +160,10 @@ pub(crate) async fn put_reminders(
     Ok(done.execute(pool).await?.rows_affected())
 }
 
-/// Takes up to `limit` due messages for the length of `lease`, the longest due first.
+/// Takes up to `limit` due messages of one channel for the length of `lease`, the longest due first.
 pub(crate) async fn claim_due(
     pool: &PgPool,
+    channel: Channel,
     limit: i64,
     lease: Duration,
     now: DateTime<Utc>,
@@ -170,7 +171,7 @@ pub(crate) async fn claim_due(
     let rows = sqlx::query!(
         r#"with due as (
              select id from notifier.notifications
-             where state = 'waiting' and next_try_at <= $2
+             where state = 'waiting' and channel = $4 and next_try_at <= $2
              order by next_try_at limit $1
              for update skip locked)
          update notifier.notifications n
@@ -189,6 +190,7 @@ pub(crate) async fn claim_due(
         limit,
         now,
         now + lease,
+        channel.as_str(),
     )
     .fetch_all(pool)
     .await?;

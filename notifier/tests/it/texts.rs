@@ -2,6 +2,7 @@
 
 use domain::message::HoldPlaced;
 use platform::testing::eventually;
+use surge::mail::MailFault;
 use surge::sms::SmsFault;
 
 use crate::stage::{PHONE, SOON, Stage, event};
@@ -77,4 +78,20 @@ async fn an_sms_refused_for_now_is_tried_again_and_one_without_an_answer_is_not(
     eventually(SOON, async || is(&stage.rows(next).await, "sent")).await;
     assert_eq!(stage.sms.inbox().len(), 3, "each was taken once");
     stage.app.finish().await;
+}
+
+#[tokio::test]
+async fn a_mail_server_that_hangs_delays_no_sms() {
+    let stage = Stage::start().await;
+    let event = event(&stage.app.ctx.clock);
+    stage.introduce(&event, Some(PHONE)).await;
+    let an_hour = MailFault::Delay {
+        milliseconds: 3_600_000,
+    };
+    stage.mail.faults().sometimes(1.0, None, an_hour);
+    // More than may be sent at once.
+    for _ in 0..12 {
+        stage.pay(&event).await;
+    }
+    stage.sms.inbox().wait_for(12, SOON).await.unwrap();
 }

@@ -181,7 +181,10 @@ impl Api {
             return Ok(Answer::Done(value));
         }
         let error = refusal(status, value);
-        if status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error() {
+        let is_busy = status == StatusCode::TOO_MANY_REQUESTS
+            || status.is_server_error()
+            || error.kind() == "idempotency-key-in-progress";
+        if is_busy {
             Ok(Answer::Busy(pause, error))
         } else {
             Ok(Answer::Refused(error))

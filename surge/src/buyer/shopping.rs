@@ -216,7 +216,31 @@ impl Buyer {
     }
 
     async fn book(&self, session: &Session, pass: &str) -> Result<Fate, ApiError> {
-        let started = Instant::now();
+        loop {
+            let started = Instant::now();
+            let booking = match self.request(session, pass).await {
+                Ok(booking) => booking,
+                Err(error) if error.kind() == "pass-invalid" => return Ok(Fate::Missed),
+                Err(error) => return Err(error),
+            };
+            match text(&booking, "state") {
+                "held" => {
+                    self.funnel.reached(Stage::Held, started.elapsed());
+                    return self.settle(session, &booking).await;
+                }
+                "confirmed" => return Ok(self.confirmed(booking_id(&booking), started)),
+                _ => {}
+            }
+            let reason = text(&booking, "reason");
+            let may_come_back = matches!(reason, "sold_out" | "not_adjacent");
+            if !may_come_back || !self.seats_come_back().await? {
+                return Ok(rejected(reason));
+            }
+        }
+    }
+
+    /// Asks for seats; the booking once it is decided, or what a rejection says of it.
+    async fn request(&self, session: &Session, pass: &str) -> Result<Value, ApiError> {
         let key = Uuid::new_v4().to_string();
         let credentials = Credentials {
             pass: Some(pass),
@@ -227,29 +251,58 @@ impl Buyer {
         let wish = json!({
             "event_id": self.event_id, "user_id": session.account_id, "tickets": self.tickets,
         });
-        let booking = match self.post(&url, credentials, &wish).await {
-            Ok(answer) => self.decided(session, answer["booking"].clone()).await?,
+        match self.post(&url, credentials, &wish).await {
+            Ok(answer) => self.decided(session, answer["booking"].clone()).await,
             Err(ApiError::Refused { kind, problem, .. }) if kind == "booking-rejected" => {
-                return Ok(rejected(text(&problem, "reason")));
+                Ok(problem)
             }
-            Err(error) => return Err(error),
-        };
-        match text(&booking, "state") {
-            "held" => self.funnel.reached(Stage::Held, started.elapsed()),
-            "confirmed" => return Ok(self.confirmed(booking_id(&booking), started)),
-            _ => return Ok(rejected(text(&booking, "reason"))),
+            Err(error) => Err(error),
         }
+    }
+
+    /// Waits until enough seats for this buyer are free, while others hold some that may come
+    /// back. `false` when that can't happen any more.
+    async fn seats_come_back(&self) -> Result<bool, ApiError> {
+        let url = self
+            .api
+            .box_office(&format!("/api/events/{}/availability", self.event_id));
+        loop {
+            tokio::time::sleep(jittered(SLOWEST_LOOK)).await;
+            let credentials = Credentials::default();
+            let stock = self
+                .api
+                .call(Method::GET, &url, credentials, None, &self.funnel)
+                .await?;
+            let sections = stock["sections"]
+                .as_array()
+                .map(Vec::as_slice)
+                .unwrap_or_default();
+            let count = |section: &Value, what: &str| section[what].as_u64().unwrap_or_default();
+            if sections
+                .iter()
+                .any(|one| count(one, "available") >= u64::from(self.tickets))
+            {
+                return Ok(true);
+            }
+            if sections.iter().all(|one| count(one, "held") == 0) {
+                return Ok(false);
+            }
+        }
+    }
+
+    /// Does with a held booking what the plan says.
+    async fn settle(&self, session: &Session, booking: &Value) -> Result<Fate, ApiError> {
         match self.plan {
             Plan::AbandonHold => Ok(Fate::Unpaid {
-                booking_id: booking_id(&booking),
+                booking_id: booking_id(booking),
             }),
             Plan::CancelHold => {
-                self.cancel(session, &booking).await?;
+                self.cancel(session, booking).await?;
                 Ok(Fate::Unpaid {
-                    booking_id: booking_id(&booking),
+                    booking_id: booking_id(booking),
                 })
             }
-            _ => self.pay(session, &booking).await,
+            _ => self.pay(session, booking).await,
         }
     }
 
