@@ -4,12 +4,30 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use surge::buyer::{Fate, Funnel, PlanMix};
+use surge::buyer::{ApiError, Buyer, Fate, Funnel, PlanMix};
+use tokio::sync::Semaphore;
 
 use crate::system::{System, within};
 
 const SEATS: u32 = 120;
 const BUYERS: u32 = 160;
+
+/// How long the rest of the sale may take after the last death.
+const PATIENCE: Duration = Duration::from_secs(180);
+/// How many sign up at once: each costs a password hash.
+const SIGNING_UP: usize = 8;
+
+/// Everybody goes shopping as soon as they have an account.
+async fn everybody_shops(buyers: Vec<Buyer>) -> Vec<Result<Fate, ApiError>> {
+    let at_once = Semaphore::new(SIGNING_UP);
+    let shop = async |buyer: Buyer| {
+        let turn = at_once.acquire().await.expect("it is never closed");
+        let session = buyer.sign_up().await?;
+        drop(turn);
+        buyer.shop(&session).await
+    };
+    join_all(buyers.into_iter().map(shop)).await
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sale_survives_the_death_of_each_process() {
@@ -28,10 +46,7 @@ async fn a_sale_survives_the_death_of_each_process() {
         .unwrap();
     let funnel = Arc::new(Funnel::default());
     let buyers = system.buyers(event, BUYERS, PlanMix::default(), &funnel);
-    let sale = tokio::spawn(join_all(buyers.into_iter().map(|buyer| async move {
-        let session = buyer.sign_up().await?;
-        buyer.shop(&session).await
-    })));
+    let sale = tokio::spawn(everybody_shops(buyers));
 
     let workers = [
         "booking-worker",
@@ -52,7 +67,10 @@ async fn a_sale_survives_the_death_of_each_process() {
         system.restart(name).await.unwrap();
     }
 
-    let fates = sale.await.unwrap();
+    let fates = tokio::time::timeout(PATIENCE, sale)
+        .await
+        .expect("the sale never ends")
+        .unwrap();
     let failed: Vec<_> = fates
         .iter()
         .filter_map(|fate| fate.as_ref().err())

@@ -143,7 +143,7 @@ impl System {
             .env("ONSALE_PUBLIC_ADDR", process.public.to_string())
             .env("ONSALE_INTERNAL_ADDR", process.internal.to_string())
             .env("ONSALE_OPS_ADDR", process.ops.to_string())
-            .env("ONSALE_LOG", "warn")
+            .env("ONSALE_LOG", "error")
             .stdout(Stdio::null());
         process.child = Some(command.spawn().context(process.name)?);
         Ok(())
@@ -316,7 +316,7 @@ impl System {
     pub(crate) fn audit(&self) -> anyhow::Result<Value> {
         let output = self
             .command()
-            .args(["audit", "--json", "--wait", "120"])
+            .args(["audit", "--json", "--wait", "240"])
             .output()?;
         let report: Value = serde_json::from_slice(&output.stdout)
             .with_context(|| String::from_utf8_lossy(&output.stderr).into_owned())?;

@@ -3,8 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::StreamExt;
-use futures_util::stream;
+use futures_util::future::join_all;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 use uuid::Uuid;
@@ -15,34 +14,29 @@ use crate::store;
 use crate::store::inbox::Stored;
 use crate::worker::Worker;
 
-/// How many webhooks are taken at once.
-const BATCH: i64 = 64;
-/// How many are applied at once.
-const CONCURRENCY: usize = 8;
+/// How many webhooks are taken, and applied, at once.
+const BATCH: i64 = 16;
 /// How long an idle loop waits when nobody wakes it.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
 /// The pause after the database failed.
 const FAILURE_PAUSE: Duration = Duration::from_secs(1);
-/// What a lease has beyond one call to Stripe for each webhook of a batch.
-const LEASE_MARGIN: Duration = Duration::from_secs(30);
+/// After this a webhook whose worker died is applied by another. One that takes longer is applied
+/// twice, which changes nothing.
+const LEASE: Duration = Duration::from_secs(30);
 
 /// Runs until `stop`, then finishes what it has begun.
 ///
 /// # Errors
 /// None at present: whatever fails is tried again.
 pub(crate) async fn run(worker: Arc<Worker>, stop: CancellationToken) -> anyhow::Result<()> {
-    let rounds = u32::try_from(BATCH.unsigned_abs() / CONCURRENCY as u64).unwrap_or(1);
-    let lease = worker.stripe_timeout * (rounds + 1) + LEASE_MARGIN;
     while !stop.is_cancelled() {
         // Registered before looking, so that a wake in between is not missed.
         let woken = worker.webhook_stored.notified();
-        let claimed = store::inbox::claim_due(&worker.db, BATCH, lease, worker.now()).await;
+        let claimed = store::inbox::claim_due(&worker.db, BATCH, LEASE, worker.now()).await;
         let pause = match claimed {
             Ok(batch) if batch.is_empty() => POLL_INTERVAL,
             Ok(batch) => {
-                let all = stream::iter(batch);
-                all.for_each_concurrent(CONCURRENCY, |webhook| settle(&worker, webhook))
-                    .await;
+                join_all(batch.into_iter().map(|webhook| settle(&worker, webhook))).await;
                 continue;
             }
             Err(error) => {

@@ -296,12 +296,13 @@ impl Buyer {
             Plan::AbandonHold => Ok(Fate::Unpaid {
                 booking_id: booking_id(booking),
             }),
-            Plan::CancelHold => {
-                self.cancel(session, booking).await?;
-                Ok(Fate::Unpaid {
+            Plan::CancelHold => match self.cancel(session, booking).await {
+                // The hold ran out first.
+                Err(error) if error.kind() != "conflict" => Err(error),
+                _ => Ok(Fate::Unpaid {
                     booking_id: booking_id(booking),
-                })
-            }
+                }),
+            },
             _ => self.pay(session, booking).await,
         }
     }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use domain::sale::SaleState;
 use domain::{EventId, Place};
 use platform::testing::eventually;
 use serde_json::Value;
@@ -43,6 +44,21 @@ async fn those_who_left_are_not_ahead() {
         hall.standing(&hall.token(EventId(1), 9, 600)).await.0,
         "left"
     );
+    hall.app.finish().await;
+}
+
+#[tokio::test]
+async fn whoever_waits_is_told_when_the_sale_is_sold_out() {
+    let mut hall = Hall::open().await;
+    let token = hall.token(EventId(1), 600, 600);
+    let sale = async |hall: &Hall| {
+        let body: Value = hall.me(&token).await.json().await.unwrap();
+        (body["state"].clone(), body["sale"].clone())
+    };
+    assert_eq!(sale(&hall).await, ("waiting".into(), "open".into()));
+    hall.publish(|snapshot| snapshot.state = SaleState::SoldOut)
+        .await;
+    assert_eq!(sale(&hall).await, ("waiting".into(), "sold_out".into()));
     hall.app.finish().await;
 }
 
