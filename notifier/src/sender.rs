@@ -30,7 +30,7 @@ const FAILURE_PAUSE: Duration = Duration::from_secs(1);
 /// How often expired leases are looked for.
 const LEASE_INTERVAL: Duration = Duration::from_secs(1);
 /// How long the record of a result is tried for.
-const RECORD_LIMIT: Duration = Duration::from_secs(30);
+const RECORD_LIMIT: Duration = Duration::from_secs(15);
 /// Longer than a sender can be at a message, so that only one that died loses its lease.
 const LEASE: Duration = SENDING_LIMIT.saturating_add(RECORD_LIMIT.saturating_mul(2));
 /// The longest pause before a message is tried again.

@@ -26,7 +26,7 @@ const FAILURE_PAUSE: Duration = Duration::from_secs(1);
 /// there is room in the lease.
 const CALLS: u32 = 4;
 /// What a lease has beyond the calls, for pacing and the database.
-const LEASE_MARGIN: Duration = Duration::from_secs(30);
+const LEASE_MARGIN: Duration = Duration::from_secs(10);
 
 /// Why a result was not recorded. Nothing of it was.
 #[derive(Debug, thiserror::Error)]

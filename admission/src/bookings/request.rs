@@ -250,7 +250,7 @@ async fn ask(desk: &Desk, request: &Request) -> Result<Response, Problem> {
         return Ok(answer::decided(request, outcome));
     }
     if let Err(error) = requests::mark_published(&desk.ctx.db, request.booking_id).await {
-        tracing::error!(%error, booking_id = %request.booking_id, "a request shows once decided");
+        tracing::error!(%error, booking_id = %request.booking_id, "a request is not in its account's list until it is decided");
     }
     Ok(answer::undecided(request))
 }

@@ -113,12 +113,12 @@ pub(crate) async fn forget(db: &PgPool, id: BookingId) -> Result<(), sqlx::Error
     Ok(())
 }
 
-/// The request with this id, when its caller was told of it.
+/// The request with this id. Only a caller whose request was accepted was told an id.
 pub(crate) async fn find(db: &PgPool, id: BookingId) -> Result<Option<Request>, sqlx::Error> {
     let row = sqlx::query_as!(
         Row,
         r#"select booking_id, event_id, account_id, wish as "wish: Json<Wish>", accepted_at
-           from admission.requests where booking_id = $1 and published"#,
+           from admission.requests where booking_id = $1"#,
         id.0,
     )
     .fetch_optional(db)

@@ -26,7 +26,7 @@ use address::{ServerAddress, Tls};
 pub(super) const BEFORE_DATA_LIMIT: Duration = Duration::from_secs(20);
 /// How long a server may take over the data and its answer to it. Generous, since giving up
 /// leaves the mail uncertain.
-pub(super) const AFTER_DATA_LIMIT: Duration = Duration::from_secs(120);
+pub(super) const AFTER_DATA_LIMIT: Duration = Duration::from_secs(60);
 /// How long an unused connection is kept.
 const IDLE_LIMIT: Duration = Duration::from_secs(30);
 /// The answer that asks for the data.

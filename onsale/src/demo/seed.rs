@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::stage::Stage;
 
 /// Unpaid holds end soon, so that a short demo shows seats coming back.
-const HOLD_SECONDS: u32 = 20;
+const HOLD_SECONDS: u32 = 30;
 const CLAIM_WINDOW_SECONDS: u32 = 20;
 /// How long the other services may take to hear of the event.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -34,7 +34,7 @@ pub(super) async fn event(stage: &Stage, seats: u32, rate: u32) -> anyhow::Resul
             "opens_at": now + TimeDelta::hours(1),
             "lobby_seconds": 0,
             "rate_per_minute": rate,
-            "shopper_cap": (rate / 2).clamp(50, 5_000),
+            "shopper_cap": (rate / 4).clamp(20, (seats / 4).max(20)),
             "claim_window_seconds": CLAIM_WINDOW_SECONDS,
             "hold_seconds": HOLD_SECONDS,
         },

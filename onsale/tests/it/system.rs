@@ -70,6 +70,8 @@ impl System {
             ("ONSALE_STRIPE_URL", stripe.url()),
             ("ONSALE_STRIPE_PUBLIC_URL", stripe.url()),
             ("ONSALE_SMTP_URL", mail.smtp_url()),
+            // What a killed worker had in hand is taken up sooner.
+            ("ONSALE_STRIPE_TIMEOUT_SECONDS", "5".to_owned()),
         ];
         surge::tls::install();
         let http = reqwest::Client::builder()

@@ -16,6 +16,8 @@ use super::plan::{Card, Plan};
 const FIRST_LOOK: Duration = Duration::from_millis(150);
 /// Longest pause between two looks at one's booking.
 const SLOWEST_LOOK: Duration = Duration::from_secs(2);
+/// How often a buyer who finds every seat held asks again before giving up.
+const BOOKING_ATTEMPTS: u32 = 4;
 /// Attempts to reach Stripe before giving up.
 const PAYMENT_ATTEMPTS: u32 = 20;
 
@@ -216,6 +218,7 @@ impl Buyer {
     }
 
     async fn book(&self, session: &Session, pass: &str) -> Result<Fate, ApiError> {
+        let mut attempts_left = BOOKING_ATTEMPTS;
         loop {
             let started = Instant::now();
             let booking = match self.request(session, pass).await {
@@ -232,8 +235,9 @@ impl Buyer {
                 _ => {}
             }
             let reason = text(&booking, "reason");
+            attempts_left -= 1;
             let may_come_back = matches!(reason, "sold_out" | "not_adjacent");
-            if !may_come_back || !self.seats_come_back().await? {
+            if !may_come_back || attempts_left == 0 || !self.seats_come_back().await? {
                 return Ok(rejected(reason));
             }
         }
