@@ -7,6 +7,7 @@ use axum::http::HeaderMap;
 use axum::http::header::CACHE_CONTROL;
 use axum::response::{IntoResponse, Response};
 use domain::queue::{Eta, PlaceState};
+use domain::sale::SaleState;
 use domain::{EventId, Place};
 use platform::http::{Json, Path};
 use platform::problem::Problem;
@@ -20,6 +21,7 @@ struct Answer<'a> {
     place: Place,
     ahead: i64,
     state: PlaceState,
+    sale: SaleState,
     eta_seconds: Option<Eta>,
     poll_after_ms: u32,
     message: &'a str,
@@ -44,6 +46,7 @@ pub(super) async fn me(
         place,
         ahead,
         state,
+        sale: view.snapshot.state,
         eta_seconds,
         poll_after_ms: poll_after_ms(state, eta_seconds, rand::random()),
         message: &view.snapshot.message,
