@@ -31,6 +31,11 @@ struct PublicFiles;
 #[folder = "../web/staff"]
 struct StaffFiles;
 
+/// What both sets of pages use.
+#[derive(RustEmbed)]
+#[folder = "../web/shared"]
+struct SharedFiles;
+
 /// The routes of both sets of pages.
 pub(crate) fn routes(config: &Config) -> Routes {
     let public = Site {
@@ -94,7 +99,7 @@ impl Site {
     }
 
     fn respond(&self, name: &str, caching: HeaderValue, request: &HeaderMap) -> Response {
-        let Some(file) = (self.file)(name) else {
+        let Some(file) = (self.file)(name).or_else(|| SharedFiles::get(name)) else {
             return Problem::new(Kind::NotFound, "There is no such file.").into_response();
         };
         let hash = file.metadata.sha256_hash();
@@ -150,7 +155,8 @@ mod tests {
 
     #[test]
     fn every_page_and_asset_has_a_known_type() {
-        for name in PublicFiles::iter().chain(StaffFiles::iter()) {
+        let names = PublicFiles::iter().chain(StaffFiles::iter());
+        for name in names.chain(SharedFiles::iter()) {
             assert_ne!(content_type(&name), "application/octet-stream", "{name}");
         }
     }

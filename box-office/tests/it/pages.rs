@@ -62,11 +62,13 @@ async fn each_listener_has_its_own_pages() {
 #[tokio::test]
 async fn assets_are_served_with_their_type_and_nothing_else_is() {
     let app = App::start().await;
-    let style = app
-        .nobody()
-        .request(app.public, Method::GET, "/assets/style.css");
-    let style = style.send().await.unwrap();
-    assert_eq!(style.headers()["content-type"], "text/css; charset=utf-8");
+    for listener in [app.public, app.internal] {
+        let style = app
+            .nobody()
+            .request(listener, Method::GET, "/assets/style.css");
+        let style = style.send().await.unwrap();
+        assert_eq!(style.headers()["content-type"], "text/css; charset=utf-8");
+    }
     for path in [
         "/assets/none.js",
         "/assets/%2e%2e/index.html",

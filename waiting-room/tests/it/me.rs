@@ -71,6 +71,7 @@ async fn the_answer_says_how_long_and_when_to_ask_again() {
     let response = hall.me(&token).await;
     assert_eq!(response.headers()["cache-control"], "no-store");
     let body: Value = response.json().await.unwrap();
+    assert_eq!(body["sale"], "open");
     assert_eq!(body["eta_seconds"]["p50"], 60.0);
     assert!(body["eta_seconds"]["p90"].as_f64().unwrap() > 60.0);
     assert!((4_800..=7_200).contains(&body["poll_after_ms"].as_i64().unwrap()));

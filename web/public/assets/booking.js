@@ -1,64 +1,82 @@
-import { at, call, money, pause } from './api.js';
+// One booking: its seats, paying for it, its tickets, and giving it back.
+
+import { at, attempt, call, clock, count, list, money, pause, problem, show, whenAndWhere, write } from './api.js';
 import { payWithStripe, payWithTestCard } from './pay.js';
+import { PAYMENTS, REASONS, REFUNDS, STATES } from './words.js';
 
 const bookingId = location.pathname.split('/')[2];
-const WORDS = {
-  requested: 'We are looking for your seats…',
-  held: 'Your seats are held for you. Pay to keep them.',
-  confirmed: 'Your booking is confirmed.',
-  rejected: 'No seats could be given.',
-  expired: 'The time to pay ran out, so the seats went back on sale. Nothing was charged.',
-  cancelled: 'This booking is cancelled. What was paid is refunded.',
-};
-const REASONS = {
-  sold_out: 'Everything is sold or held by others.',
-  not_adjacent: 'There are not so many seats next to each other.',
-  limit_reached: 'You would have more tickets than one person may have.',
-  sale_closed: 'The sale is closed.',
-  seat_taken: 'Somebody else has one of these seats.',
-  unknown_event: 'There is no such event.',
-};
+const SECTIONS = ['pay', 'tickets'];
+const ENDED = ['rejected', 'expired', 'cancelled'];
 
 let formFor = null;
+let eventShown = false;
+let holdUntil = null;
 
-function problem(text) {
-  at('problem').textContent = text || '';
-  at('problem').hidden = !text;
+const seat = ({ section, row, number }) => (row ? `${section}, row ${row}, seat ${number}` : section);
+
+function words({ state, reason, payment }) {
+  const parts = [STATES[state], REASONS[reason], REFUNDS[payment?.refund]];
+  if (state === 'held' && PAYMENTS[payment?.state]) return PAYMENTS[payment.state];
+  return parts.filter(Boolean).join(' ');
 }
 
-function list(id, texts) {
-  at(id).replaceChildren(
-    ...texts.map((text) => {
-      const item = document.createElement('li');
-      item.textContent = text;
-      return item;
-    }),
-  );
-}
-
-function seat({ section, row, number }) {
-  return row ? `${section}, row ${row}, seat ${number}` : section;
+function ticket(code, seatOfCode) {
+  const text = document.createElement('code');
+  text.textContent = code;
+  const where = document.createElement('p');
+  where.className = 'quiet';
+  where.textContent = seatOfCode ? seat(seatOfCode) : '';
+  const both = document.createDocumentFragment();
+  both.append(text, where);
+  return both;
 }
 
 function render(booking) {
-  at('state').textContent = [WORDS[booking.state], REASONS[booking.reason]].filter(Boolean).join(' ');
-  list('seats', (booking.seats || []).map(seat));
-  at('total').textContent = booking.total ? `Total ${money(booking.total)}` : '';
-  at('tickets').hidden = booking.state !== 'confirmed';
-  list('codes', booking.ticket_codes || []);
-  at('cancel').hidden = !['held', 'confirmed'].includes(booking.state);
-  const due = booking.state === 'held' && booking.payment?.client_secret;
-  at('pay').hidden = !due;
+  const { state, payment, ticket_codes: codes } = booking;
+  const seats = booking.seats || [];
+  write('state', words(booking));
+  if (state === 'confirmed') {
+    if (at('codes').children.length !== codes.length) list('codes', codes.map((code, n) => [code, seats[n]]), (pair) => ticket(...pair));
+    at('seats').replaceChildren();
+  } else if (at('seats').children.length !== seats.length) list('seats', seats, seat);
+  write('total', booking.total ? `${count(booking.tickets, 'ticket', 'tickets')}, ${money(booking.total)}` : '');
+  at('cancel').hidden = !['held', 'confirmed'].includes(state);
+  at('again').hidden = !ENDED.includes(state);
+  const due = state === 'held' && payment?.client_secret;
   if (due) offer(booking);
+  show(state === 'confirmed' ? 'tickets' : due ? 'pay' : null, SECTIONS);
 }
 
-function offer(booking) {
-  at('until').textContent = new Date(booking.hold_until).toLocaleTimeString();
-  const { payment } = booking;
+/** The event is told of once; a booking stays usable without it. */
+async function tellEvent(id) {
+  at('again').firstElementChild.href = `/events/${id}`;
+  if (eventShown) return;
+  eventShown = true;
+  const { event } = await call('GET', `/api/events/${id}`);
+  write('title', event.name);
+  write('when', whenAndWhere(event));
+  document.title = `Your booking · ${event.name}`;
+}
+
+function offer({ hold_until: until, payment }) {
+  holdUntil = new Date(until);
+  write('until', clock(until));
+  countDown();
   if (formFor === payment.intent_id) return;
   formFor = payment.intent_id;
   const setUp = payment.api_url === 'https://api.stripe.com' ? payWithStripe : payWithTestCard;
   setUp(payment, problem);
+}
+
+function countDown() {
+  if (!holdUntil) return;
+  const seconds = Math.max(0, Math.round((holdUntil - Date.now()) / 1000));
+  write('left', `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, '0')} left`);
+}
+
+/** Whether there is still something to wait for. */
+function isOver({ state, payment }) {
+  return ENDED.includes(state) && payment?.refund !== 'pending';
 }
 
 async function follow() {
@@ -66,25 +84,24 @@ async function follow() {
     try {
       const { booking } = await call('GET', `/api/bookings/${bookingId}`);
       render(booking);
-      if (['rejected', 'expired', 'cancelled'].includes(booking.state)) return;
+      tellEvent(booking.event_id).catch(() => {});
+      if (isOver(booking)) return;
       await pause(booking.state === 'confirmed' ? 10000 : 1000);
     } catch (refused) {
-      if (refused.status === 401 || refused.status === 404) {
-        at('state').textContent = refused.message;
-        return;
-      }
+      if ([401, 403, 404].includes(refused.status)) return write('state', refused.message);
+      write('state', refused.message);
       await pause(3000);
     }
   }
 }
 
-at('cancel').addEventListener('click', async () => {
-  if (!confirm('Give these seats back?')) return;
-  problem('');
-  try {
+at('cancel').addEventListener('click', ({ currentTarget: button }) => {
+  if (!confirm('Give these seats back? They go on sale again at once.')) return;
+  attempt(async () => {
     await call('PUT', `/api/bookings/${bookingId}/cancel`);
-  } catch (refused) {
-    problem(refused.message);
-  }
+    const { booking } = await call('GET', `/api/bookings/${bookingId}`);
+    render(booking);
+  }, button);
 });
+setInterval(countDown, 1000);
 follow();

@@ -1,120 +1,136 @@
-import { at, call, duration, moment, money, pause, session, show, signIn } from './api.js';
+// One event: join its queue, wait, and choose seats when it is your turn.
+
+import { at, attempt, call, clock, count, duration, list, money, pause, problem, session, show, signIn, whenAndWhere, write } from './api.js';
 
 const eventId = location.pathname.split('/')[2];
 const SECTIONS = ['sign-in', 'door', 'waiting', 'shop'];
 const TOKEN = `onsale.queue.${eventId}`;
 const PASS = `onsale.pass.${eventId}`;
+const LONGEST_WATCH = 30000;
 
 let event = null;
 let joinedAhead = null;
 
-function problem(text) {
-  at('problem').textContent = text || '';
-  at('problem').hidden = !text;
-}
-
-/** Runs an action of the person, and says what went wrong. */
-async function attempt(action) {
-  problem('');
-  try {
-    await action();
-  } catch (refused) {
-    problem(refused.message);
-  }
-}
-
 async function describe() {
   ({ event } = await call('GET', `/api/events/${eventId}`));
-  document.title = event.name;
-  at('name').textContent = event.name;
-  at('when').textContent = [moment(event.date, event.time_zone), event.venue, event.city].filter(Boolean).join(' · ');
-  at('about').textContent = event.description;
-  at('prices').replaceChildren(
-    ...event.sections.map((section) => {
-      const item = document.createElement('li');
-      item.textContent = `${section.name}: ${money(section.tier.price)}`;
-      return item;
-    }),
-  );
+  document.title = `${event.name} · Onsale`;
+  write('name', event.name);
+  write('when', whenAndWhere(event));
+  write('about', event.description);
+  list('prices', event.sections, price);
   const anywhere = new Option('Best available, anywhere', '');
   at('section').replaceChildren(anywhere, ...event.sections.map((s) => new Option(`${s.name}, ${money(s.tier.price)}`, s.id)));
-  at('tickets').max = Math.min(20, event.max_tickets_per_account);
+  const most = Math.min(20, event.max_tickets_per_account);
+  at('tickets').max = most;
+  at('tickets').value = Math.min(2, most);
+  write('most', `At most ${most} for each person.`);
+}
+
+function price({ name, tier }) {
+  const both = document.createDocumentFragment();
+  for (const text of [name, money(tier.price)]) {
+    const part = document.createElement('span');
+    part.textContent = text;
+    both.append(part);
+  }
+  return both;
 }
 
 async function stock() {
   const { available } = await call('GET', `/api/events/${eventId}/availability`);
-  at('stock').textContent = `${available} seats are free.`;
+  write('stock', available ? `${count(available, 'seat is', 'seats are')} free now.` : 'No seat is free now.');
 }
 
 function tell(message) {
-  at('operator').textContent = message;
+  write('operator', message);
   at('operator').hidden = !message;
 }
 
-async function door() {
-  if (!session()) return show('sign-in', SECTIONS);
-  show('door', SECTIONS);
-  const queue = await call('GET', `/api/events/${eventId}/queue`);
-  tell(queue.message);
-  const text = {
-    scheduled: 'The sale has not opened yet. Come back later.',
+function atTheDoor({ state, waiting, rate_per_minute: rate }) {
+  const waiters = waiting ? `${count(waiting, 'person waits', 'people wait')}.` : 'Nobody waits right now.';
+  return {
+    scheduled: 'The sale has not opened yet. This page shows when you can join.',
     lobby: 'The sale opens soon. You can join now.',
-    open: `${queue.waiting} people wait. About ${queue.rate_per_minute} are let in each minute.`,
+    open: rate ? `${waiters} Up to ${rate.toLocaleString()} are let in each minute.` : waiters,
     paused: 'The sale is paused. You can join, and will be called when it goes on.',
     closed: 'The sale is closed.',
     sold_out: 'Everything is sold.',
-  }[queue.state];
-  at('door-text').textContent = text;
-  at('join').disabled = !['lobby', 'open', 'paused'].includes(queue.state);
+  }[state];
+}
+
+/** Shows how the queue stands until the person joins or the sale ends. */
+async function door() {
+  if (!session()) return show('sign-in', SECTIONS);
+  show('door', SECTIONS);
+  while (!at('door').hidden) {
+    const queue = await call('GET', `/api/events/${eventId}/queue`);
+    tell(queue.message);
+    write('door-text', atTheDoor(queue));
+    at('join').hidden = !['lobby', 'open', 'paused'].includes(queue.state);
+    if (queue.state === 'closed') return;
+    await pause(Math.min(queue.poll_after_ms, LONGEST_WATCH));
+  }
 }
 
 async function join() {
   const joined = await call('POST', `/api/events/${eventId}/queue`, { body: {} });
   sessionStorage.setItem(TOKEN, joined.queue_token);
-  await wait();
+  joinedAhead = null;
+  // Not awaited: the person's action ends here, and the waiting goes on.
+  attempt(wait);
 }
 
-function drop(key) {
-  sessionStorage.removeItem(key);
-}
+const drop = (key) => sessionStorage.removeItem(key);
 
 async function wait() {
   show('waiting', SECTIONS);
   for (;;) {
     const token = sessionStorage.getItem(TOKEN);
     if (!token) return door();
-    let me;
-    try {
-      me = await call('GET', `/api/events/${eventId}/queue/me`, { headers: { 'onsale-queue-token': token } });
-    } catch (refused) {
-      if (refused.status === 401) {
-        drop(TOKEN);
-        return door();
-      }
-      at('waiting-text').textContent = 'The connection is slow; your place is kept.';
-      await pause(3000);
-      continue;
-    }
+    const me = await look(token);
     if (me.state === 'ready' || me.state === 'claimed') return claim(token);
-    if (me.state === 'missed' || me.state === 'left') {
+    if (me.state === 'missed' || me.state === 'left' || me.state === 'unknown') {
       drop(TOKEN);
-      problem(me.state === 'missed' ? 'Your turn went by unused. You can join again.' : 'You left the queue.');
+      problem(me.state === 'missed' ? 'Your turn went by unused. You can join again.' : '');
       return door();
     }
-    waiting(me);
+    if (me.state === 'waiting') stand(me);
     await pause(me.poll_after_ms);
   }
 }
 
-function waiting(me) {
-  joinedAhead ??= me.ahead;
-  tell(me.message);
-  at('place').textContent = me.place.toLocaleString();
-  at('ahead').textContent = me.ahead.toLocaleString();
-  at('eta').textContent = me.eta_seconds ? duration(me.eta_seconds.p90) : '–';
-  at('progress').value = joinedAhead > 0 ? 1 - me.ahead / joinedAhead : 1;
-  const text = { open: '', paused: 'The sale is paused.', lobby: 'The sale has not opened yet.', sold_out: 'Everything is sold.', closed: 'The sale is closed.' };
-  at('waiting-text').textContent = text[me.sale] || '';
+/** Where the person stands; a slow server changes nothing about that. */
+async function look(token) {
+  try {
+    return await call('GET', `/api/events/${eventId}/queue/me`, { headers: { 'onsale-queue-token': token } });
+  } catch (refused) {
+    if (refused.status === 401) return { state: 'unknown' };
+    write('waiting-text', 'The connection is slow. Your place is kept, and we keep trying.');
+    return { poll_after_ms: 3000 };
+  }
+}
+
+function stand({ ahead, place, eta_seconds: eta, sale, message }) {
+  joinedAhead ??= ahead;
+  tell(message);
+  write('place', place.toLocaleString());
+  write('ahead', ahead.toLocaleString());
+  write('eta', eta ? span(eta) : 'not known yet');
+  at('progress').value = joinedAhead > 0 ? 1 - ahead / joinedAhead : 1;
+  const text = {
+    open: ahead ? '' : 'You are next.',
+    paused: 'The sale is paused. Your place is kept.',
+    lobby: 'The sale has not opened yet.',
+    sold_out: 'Everything is sold or held. You are called if seats come back.',
+    closed: 'The sale is closed.',
+  };
+  write('waiting-text', text[sale] ?? '');
+  document.title = `${ahead.toLocaleString()} ahead · ${event.name}`;
+}
+
+function span({ p50, p90 }) {
+  const [soon, late] = [duration(p50), duration(p90)];
+  return soon === late ? late : `${soon} to ${late}`;
 }
 
 async function claim(token) {
@@ -124,28 +140,43 @@ async function claim(token) {
       sessionStorage.setItem(PASS, JSON.stringify({ pass, until }));
       return shop();
     } catch (refused) {
-      if (refused.status !== 429 && refused.kind !== 'not-called') {
+      const mayComeBack = [0, 429, 503].includes(refused.status) || refused.kind === 'not-called';
+      if (!mayComeBack) {
         drop(TOKEN);
         problem(refused.message);
         return door();
       }
+      write('waiting-text', 'It is your turn. You are let in in a moment…');
       await pause(1000);
     }
   }
 }
 
+/** The pass this tab holds, or null. */
+function heldPass() {
+  const held = JSON.parse(sessionStorage.getItem(PASS) || 'null');
+  return held && new Date(held.until) > new Date() ? held : null;
+}
+
 function shop() {
-  const held = JSON.parse(sessionStorage.getItem(PASS));
-  at('pass-until').textContent = new Date(held.until).toLocaleTimeString();
+  const { until } = heldPass();
+  write('pass-until', clock(until));
+  document.title = `It’s your turn · ${event.name}`;
   show('shop', SECTIONS);
-  at('tickets').focus();
+  stock().catch(() => {});
 }
 
 async function book() {
-  const { pass } = JSON.parse(sessionStorage.getItem(PASS));
+  const held = heldPass();
+  if (!held) {
+    drop(PASS);
+    drop(TOKEN);
+    door();
+    throw new Error('Your time to choose ran out. You can join the queue again.');
+  }
   const body = { event_id: Number(eventId), user_id: session().account_id, tickets: Number(at('tickets').value) };
   if (at('section').value) body.section_id = Number(at('section').value);
-  const headers = { 'onsale-pass': pass, 'idempotency-key': crypto.randomUUID() };
+  const headers = { 'onsale-pass': held.pass, 'idempotency-key': crypto.randomUUID() };
   const { booking } = await call('POST', '/api/bookings', { body, headers });
   location.assign(`/bookings/${booking.id}`);
 }
@@ -155,27 +186,27 @@ at('sign-in-form').addEventListener('submit', (submit) => {
   const isNew = submit.submitter?.value !== 'known';
   attempt(async () => {
     await signIn(at('email').value, at('password').value, isNew);
-    await door();
-  });
+    attempt(door);
+  }, submit.submitter);
 });
-at('join').addEventListener('click', () => attempt(join));
-at('leave').addEventListener('click', () =>
+at('join').addEventListener('click', ({ currentTarget }) => attempt(join, currentTarget));
+at('leave').addEventListener('click', ({ currentTarget }) =>
   attempt(async () => {
     const token = sessionStorage.getItem(TOKEN);
-    drop(TOKEN);
     await call('DELETE', `/api/events/${eventId}/queue/me`, { headers: { 'onsale-queue-token': token } });
-  }),
+    drop(TOKEN);
+    attempt(door);
+  }, currentTarget),
 );
 at('book').addEventListener('submit', (submit) => {
   submit.preventDefault();
-  attempt(book);
+  attempt(book, submit.submitter);
 });
 
 attempt(async () => {
   await describe();
-  await stock();
-  const held = JSON.parse(sessionStorage.getItem(PASS) || 'null');
-  if (held && new Date(held.until) > new Date()) return shop();
+  stock().catch(() => {});
+  if (heldPass()) return shop();
   if (session() && sessionStorage.getItem(TOKEN)) return wait();
   await door();
 });

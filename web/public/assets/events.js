@@ -1,39 +1,54 @@
-import { at, call, moment } from './api.js';
+// The list of events, and the bookings of who is signed in.
+
+import { at, call, count, list, session, signOut, whenAndWhere, write } from './api.js';
+import { STATES } from './words.js';
 
 let cursor = null;
 
 function line(event) {
   const item = document.createElement('li');
-  item.className = 'card';
   const link = document.createElement('a');
   link.href = `/events/${event.id}`;
   link.textContent = event.name;
   const where = document.createElement('p');
   where.className = 'quiet';
-  where.textContent = [moment(event.date, event.time_zone), event.venue, event.city].filter(Boolean).join(' · ');
+  where.textContent = whenAndWhere(event);
   item.append(link, where);
   return item;
 }
 
 async function load(fresh) {
   const wanted = new URLSearchParams();
-  const form = new FormData(at('search'));
-  for (const [key, value] of form) {
+  for (const [key, value] of new FormData(at('search'))) {
     if (value) wanted.set(key, key === 'from' ? new Date(value).toISOString() : value);
   }
   if (!fresh && cursor) wanted.set('cursor', cursor);
-  at('status').textContent = 'Looking…';
+  write('status', 'Looking…');
   try {
     const { events, next_cursor: next } = await call('GET', `/api/events?${wanted}`);
     if (fresh) at('events').replaceChildren();
     at('events').append(...events.map(line));
     cursor = next;
     at('more').hidden = !next;
-    const count = at('events').children.length;
-    at('status').textContent = count ? `${count} shown` : 'No event matches.';
+    const found = at('events').children.length;
+    write('status', found ? count(found, 'event', 'events') : 'No event matches.');
   } catch (refused) {
-    at('status').textContent = refused.message;
+    write('status', refused.message);
   }
+}
+
+async function mine() {
+  if (!session()) return;
+  at('sign-out').hidden = false;
+  const { bookings } = await call('GET', `/api/bookings/user/${session().account_id}`);
+  const live = bookings.filter((booking) => ['requested', 'held', 'confirmed'].includes(booking.state));
+  list('bookings', live, (booking) => {
+    const link = document.createElement('a');
+    link.href = `/bookings/${booking.id}`;
+    link.textContent = `${count(booking.tickets, 'ticket', 'tickets')}: ${STATES[booking.state]}`;
+    return link;
+  });
+  at('mine').hidden = live.length === 0;
 }
 
 at('search').addEventListener('submit', (submit) => {
@@ -41,4 +56,10 @@ at('search').addEventListener('submit', (submit) => {
   load(true);
 });
 at('more').addEventListener('click', () => load(false));
+at('sign-out').addEventListener('click', async () => {
+  await signOut();
+  location.reload();
+});
 load(true);
+// The events are worth showing even when the bookings can't be had.
+mine().catch(() => {});

@@ -36,12 +36,16 @@ export async function payWithStripe(payment, problem) {
 }
 
 async function post(payment, path, form) {
-  const answer = await fetch(`${payment.api_url}${path}`, {
-    method: 'POST',
-    headers: { authorization: `Bearer ${payment.publishable_key}` },
-    body: new URLSearchParams(form),
-  });
-  return answer.json();
+  try {
+    const answer = await fetch(`${payment.api_url}${path}`, {
+      method: 'POST',
+      headers: { authorization: `Bearer ${payment.publishable_key}` },
+      body: new URLSearchParams(form),
+    });
+    return await answer.json();
+  } catch {
+    return { error: { message: 'The bank can’t be reached. Wait a moment: if the payment went through after all, this page shows it.' } };
+  }
 }
 
 /** A choice of test cards, for the stand-in. */

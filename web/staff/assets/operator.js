@@ -1,40 +1,19 @@
-// The operator's page: live figures of one sale, and its controls.
+// The operator's page: the sales to choose from, live figures of one, and its controls.
 
-const at = (id) => document.getElementById(id);
-let token = null;
-let eventId = null;
+import { at, attempt, call, count, list, pause, send, session, show, signIn, signOut, whenAndWhere, write } from './api.js';
+import { draw, forget } from './chart.js';
+
+const SECTIONS = ['sign-in', 'choose', 'sale'];
+const RETRY = 2000;
+
 let sale = null;
-
-async function call(method, path, body) {
-  const answer = await fetch(path, {
-    method,
-    headers: {
-      ...(body ? { 'content-type': 'application/json' } : {}),
-      ...(token ? { authorization: `Bearer ${token}` } : {}),
-    },
-    body: body ? JSON.stringify(body) : undefined,
-  });
-  const data = await answer.json().catch(() => ({}));
-  if (!answer.ok) throw new Error(data.detail || data.title || `The server answered ${answer.status}.`);
-  return data;
-}
-
-async function attempt(action) {
-  at('problem').hidden = true;
-  at('done').textContent = '';
-  try {
-    await action();
-  } catch (refused) {
-    at('problem').textContent = refused.message;
-    at('problem').hidden = false;
-  }
-}
+let cursor = null;
+/** Ends the reading of a sale that is no longer looked at. */
+let watching = new AbortController();
 
 function figures({ sale: settings, live }) {
-  sale = settings;
-  at('state').textContent = settings.state.replace('_', ' ');
-  at('pause').textContent = settings.paused ? 'Resume' : 'Pause';
-  at('close').textContent = settings.closed ? 'Reopen the sale' : 'Close the sale';
+  // Figures are up to a second old, so they may still carry the settings before the last change.
+  if (settings.version >= sale.version) state(settings);
   const stock = live?.stock;
   const values = {
     waiting: live?.waiting,
@@ -46,7 +25,15 @@ function figures({ sale: settings, live }) {
     held: stock?.held,
     sold: stock?.sold,
   };
-  for (const [id, value] of Object.entries(values)) at(id).textContent = value?.toLocaleString() ?? '–';
+  for (const [id, value] of Object.entries(values)) write(id, value?.toLocaleString() ?? '–');
+  if (live?.claimed_last_minute !== undefined) draw(at('chart'), live.claimed_last_minute, sale.rate_per_minute);
+}
+
+function state(settings) {
+  sale = settings;
+  write('state', sale.state.replace('_', ' '));
+  write('pause', sale.paused ? 'Resume' : 'Pause');
+  write('close', sale.closed ? 'Reopen the sale' : 'Close the sale');
 }
 
 function fill() {
@@ -56,58 +43,128 @@ function fill() {
 }
 
 /** Server-Sent Events need the access token in a header, so they are read with fetch. */
-async function watch() {
-  for (;;) {
+async function watch(id, { signal }) {
+  while (!signal.aborted) {
     try {
-      const answer = await fetch(`/api/sales/${eventId}/stream`, { headers: { authorization: `Bearer ${token}` } });
-      if (!answer.ok) throw new Error(`${answer.status}`);
-      at('link').textContent = '';
-      const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
-      let text = '';
-      for (let part = await reader.read(); !part.done; part = await reader.read()) {
-        text += part.value;
-        const blocks = text.split('\n\n');
-        text = blocks.pop();
-        for (const block of blocks) {
-          const data = block.split('\n').filter((line) => line.startsWith('data:')).map((line) => line.slice(5)).join('\n');
-          if (data) figures(JSON.parse(data));
-        }
-      }
-    } catch {
-      at('link').textContent = 'No connection; trying again.';
+      const answer = await send('GET', `/api/sales/${id}/stream`);
+      write('link', '');
+      await read(answer.body.pipeThrough(new TextDecoderStream()).getReader(), signal);
+    } catch (refused) {
+      if (signal.aborted) return;
+      if (refused.status === 401) return choose();
+      write('link', 'No connection; these figures are old. Trying again…');
     }
-    await new Promise((done) => setTimeout(done, 2000));
+    await pause(RETRY);
+  }
+}
+
+async function read(reader, signal) {
+  signal.addEventListener('abort', () => reader.cancel());
+  let text = '';
+  for (let part = await reader.read(); !part.done; part = await reader.read()) {
+    text += part.value;
+    const blocks = text.split('\n\n');
+    text = blocks.pop();
+    for (const block of blocks) {
+      const lines = block.split('\n').filter((line) => line.startsWith('data:'));
+      const data = lines.map((line) => line.slice(5)).join('\n');
+      if (data && !signal.aborted) figures(JSON.parse(data));
+    }
   }
 }
 
 async function change(settings, done) {
-  ({ sale } = await call('PUT', `/api/sales/${eventId}`, settings));
+  const answer = await call('PUT', `/api/sales/${sale.event_id}`, { body: settings });
+  state(answer.sale);
+  write('done', done);
+}
+
+function line(event) {
+  const link = document.createElement('a');
+  link.href = `#${event.id}`;
+  link.textContent = event.name;
+  const where = document.createElement('p');
+  where.className = 'quiet';
+  where.textContent = `Event ${event.id} · ${whenAndWhere(event)}`;
+  const both = document.createDocumentFragment();
+  both.append(link, where);
+  return both;
+}
+
+let found = [];
+
+async function look(fresh) {
+  const wanted = new URLSearchParams({ q: at('q').value });
+  if (!fresh && cursor) wanted.set('cursor', cursor);
+  const { events, next_cursor: next } = await call('GET', `/api/events?${wanted}`);
+  found = fresh ? events : [...found, ...events];
+  cursor = next;
+  list('events', found, line);
+  at('more').hidden = !next;
+  write('found', found.length ? count(found.length, 'event', 'events') : 'No event matches.');
+}
+
+/** Shows what the address asks for: `#12` is the sale of event 12, anything else the list. */
+async function choose() {
+  watching.abort();
+  write('done', '');
+  at('sign-out').hidden = !session();
+  if (!session()) return show('sign-in', SECTIONS);
+  const id = Number(location.hash.slice(1));
+  if (id > 0) return open(id);
+  document.title = 'Onsale operator';
+  await look(true);
+  show('choose', SECTIONS);
+}
+
+async function open(id) {
+  const mine = new AbortController();
+  watching = mine;
+  const [{ event }, live] = await Promise.all([call('GET', `/api/events/${id}`), call('GET', `/api/sales/${id}`)]);
+  write('sale-title', event.name);
+  document.title = `${event.name} · Onsale operator`;
+  forget();
+  state(live.sale);
+  figures(live);
   fill();
-  at('done').textContent = done;
+  show('sale', SECTIONS);
+  watch(id, mine);
 }
 
 at('sign-in-form').addEventListener('submit', (submit) => {
   submit.preventDefault();
   attempt(async () => {
-    const body = { email: at('email').value, password: at('password').value };
-    const { session } = await call('POST', '/api/sessions', body);
-    token = session.access_token;
-    eventId = at('event').value;
-    figures(await call('GET', `/api/sales/${eventId}`));
-    fill();
-    at('sale-title').textContent = `Sale of event ${eventId}`;
-    at('sign-in').hidden = true;
-    at('sale').hidden = false;
-    watch();
-  });
+    await signIn(at('email').value, at('password').value, false);
+    at('password').value = '';
+    await choose();
+  }, submit.submitter);
 });
+at('sign-out').addEventListener('click', () =>
+  attempt(async () => {
+    await signOut();
+    await choose();
+  }),
+);
+at('search').addEventListener('submit', (submit) => {
+  submit.preventDefault();
+  attempt(() => look(true));
+});
+at('more').addEventListener('click', () => attempt(() => look(false)));
 at('settings').addEventListener('submit', (submit) => {
   submit.preventDefault();
   const settings = { rate_per_minute: Number(at('rate').value), shopper_cap: Number(at('cap').value), message: at('message').value };
-  attempt(() => change(settings, 'Applied.'));
+  write('done', '');
+  attempt(async () => {
+    await change(settings, 'Applied.');
+    fill();
+  }, submit.submitter);
 });
-at('pause').addEventListener('click', () => attempt(() => change({ paused: !sale.paused }, sale.paused ? 'Resumed.' : 'Paused.')));
-at('close').addEventListener('click', () => {
+at('pause').addEventListener('click', ({ currentTarget }) =>
+  attempt(() => change({ paused: !sale.paused }, sale.paused ? 'Resumed.' : 'Paused.'), currentTarget),
+);
+at('close').addEventListener('click', ({ currentTarget }) => {
   if (!sale.closed && !confirm('Close the sale? Nobody can join or book any more.')) return;
-  attempt(() => change({ closed: !sale.closed }, sale.closed ? 'Reopened.' : 'Closed.'));
+  attempt(() => change({ closed: !sale.closed }, sale.closed ? 'Reopened.' : 'Closed.'), currentTarget);
 });
+addEventListener('hashchange', () => attempt(choose));
+attempt(choose);

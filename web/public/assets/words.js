@@ -1,0 +1,30 @@
+// What the states of a booking are called, and why one was refused.
+
+export const STATES = {
+  requested: 'We are looking for your seats…',
+  held: 'Your seats are held for you. Pay to keep them.',
+  confirmed: 'Your booking is confirmed.',
+  rejected: 'No seats could be given.',
+  expired: 'The time to pay ran out, so the seats went back on sale. Nothing was charged.',
+  cancelled: 'This booking is cancelled.',
+};
+
+export const REASONS = {
+  sold_out: 'Everything is sold or held by others.',
+  not_adjacent: 'There are not so many seats next to each other.',
+  limit_reached: 'You would have more tickets than one person may have.',
+  sale_closed: 'The sale is closed.',
+  seat_taken: 'Somebody else has one of these seats.',
+  unknown_event: 'There is no such event.',
+};
+
+export const REFUNDS = {
+  pending: 'Your money is on its way back.',
+  succeeded: 'Your money was sent back to your card.',
+  failed: 'Your bank did not take the money back; we will write to you.',
+};
+
+export const PAYMENTS = {
+  authorised: 'Your bank has agreed. We are making your tickets…',
+  requires_action: 'Your bank asks you to confirm the payment.',
+};
