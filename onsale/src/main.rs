@@ -8,6 +8,7 @@ mod demo;
 mod sale;
 mod services;
 mod stand_ins;
+mod verify_pass;
 
 use std::process::ExitCode;
 
@@ -52,6 +53,8 @@ enum Command {
     Account(account::AccountArgs),
     /// List messages that could not be handled, and send them again
     DeadLetters(dead_letters::DeadLettersArgs),
+    /// Guard another site: tell its reverse proxy whose pass is good
+    VerifyPass(verify_pass::VerifyPassArgs),
     /// Run stand-ins for Stripe, the mail server and the SMS provider
     StandIns(stand_ins::StandInsArgs),
 }
@@ -97,6 +100,7 @@ async fn main() -> ExitCode {
         Command::Sale(args) => sale::run(args).await,
         Command::Account(args) => account::run(args).await,
         Command::DeadLetters(args) => dead_letters::run(args).await,
+        Command::VerifyPass(args) => verify_pass::run(args).await,
         Command::StandIns(args) => stand_ins::run(args).await,
     };
     finish(outcome.map(|()| ExitCode::SUCCESS))
