@@ -85,6 +85,10 @@ pub async fn start(ctx: Context, config: Config) -> anyhow::Result<Routes> {
         ctx: ctx.clone(),
     });
     ctx.spawn("admission.sales", sales::consume(Arc::clone(&desk)));
+    ctx.spawn(
+        "admission.revocations",
+        pass::revoke::consume(Arc::clone(&desk)),
+    );
     ctx.spawn("admission.outcomes", outcomes::consume(Arc::clone(&desk)));
     ctx.spawn("admission.release", release::run(Arc::clone(&desk)));
     ctx.spawn("admission.sweep", bookings::sweep(Arc::clone(&desk)));

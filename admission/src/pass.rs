@@ -4,6 +4,7 @@ mod claim;
 mod finish;
 mod jwks;
 mod line;
+pub(crate) mod revoke;
 
 use std::sync::Arc;
 use std::time::Duration;

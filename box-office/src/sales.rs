@@ -3,6 +3,7 @@
 mod get;
 pub(crate) mod live;
 mod put;
+mod revoke;
 pub(crate) mod settings;
 mod store;
 mod stream;
@@ -10,7 +11,7 @@ mod stream;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::routing::{get as on_get, put as on_put};
+use axum::routing::{delete as on_delete, get as on_get, put as on_put};
 use chrono::{DateTime, Utc};
 use domain::EventId;
 use domain::account::Role;
@@ -35,6 +36,10 @@ use settings::SalePatch;
 pub(crate) fn routes(office: &Arc<Office>) -> Routes {
     let writes = Router::new()
         .route("/api/sales/{event_id}", on_put(put::put))
+        .route(
+            "/api/sales/{event_id}/passes/{account_id}",
+            on_delete(revoke::revoke),
+        )
         .route_layer(office.staff_limit.clone());
     let internal = Router::new()
         .route("/api/sales/{event_id}", on_get(get::get))

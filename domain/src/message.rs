@@ -259,6 +259,18 @@ pub struct SaleChanged {
 }
 message!(SaleChanged, "sale.changed.v1");
 
+/// Staff took back the pass that an account has in a sale.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PassRevoked {
+    /// The sale.
+    pub event_id: EventId,
+    /// Whose pass.
+    pub account_id: AccountId,
+    /// When; a pass that was issued later is not meant.
+    pub at: DateTime<Utc>,
+}
+message!(PassRevoked, "pass.revoked.v1");
+
 /// An account was made, or its contact data changed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AccountChanged {

@@ -5,9 +5,11 @@ mod audit;
 mod audit_command;
 mod dead_letters;
 mod demo;
+mod keys;
 mod sale;
 mod services;
 mod stand_ins;
+mod verify_pass;
 
 use std::process::ExitCode;
 
@@ -50,8 +52,12 @@ enum Command {
     Sale(sale::SaleArgs),
     /// Make staff accounts
     Account(account::AccountArgs),
+    /// Rotate the secret that every key is derived from
+    Keys(keys::KeysArgs),
     /// List messages that could not be handled, and send them again
     DeadLetters(dead_letters::DeadLettersArgs),
+    /// Guard another site: tell its reverse proxy whose pass is good
+    VerifyPass(verify_pass::VerifyPassArgs),
     /// Run stand-ins for Stripe, the mail server and the SMS provider
     StandIns(stand_ins::StandInsArgs),
 }
@@ -96,7 +102,9 @@ async fn main() -> ExitCode {
         Command::Audit(args) => return finish(audit_command::run(&args).await),
         Command::Sale(args) => sale::run(args).await,
         Command::Account(args) => account::run(args).await,
+        Command::Keys(args) => keys::run(args),
         Command::DeadLetters(args) => dead_letters::run(args).await,
+        Command::VerifyPass(args) => verify_pass::run(args).await,
         Command::StandIns(args) => stand_ins::run(args).await,
     };
     finish(outcome.map(|()| ExitCode::SUCCESS))

@@ -85,6 +85,13 @@ enum SaleCommand {
         /// The event
         event: i64,
     },
+    /// Take back the pass of an account; it is refused everywhere within a second
+    Revoke {
+        /// The event
+        event: i64,
+        /// The account
+        account: i64,
+    },
     /// Tell everyone who waits
     Message {
         /// The event
@@ -107,6 +114,7 @@ pub(crate) async fn run(args: SaleArgs) -> anyhow::Result<()> {
         SaleCommand::Resume { event } => (event, json!({ "paused": false })),
         SaleCommand::Close { event } => (event, json!({ "closed": true })),
         SaleCommand::Reopen { event } => (event, json!({ "closed": false })),
+        SaleCommand::Revoke { event, account } => return revoke(&staff, event, account).await,
         SaleCommand::Message { event, text } => (event, json!({ "message": text })),
     };
     let answer = staff
@@ -128,6 +136,15 @@ async fn show(staff: &Staff, event: i64, watch: bool) -> anyhow::Result<()> {
         }
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
+}
+
+async fn revoke(staff: &Staff, event: i64, account: i64) -> anyhow::Result<()> {
+    let path = format!("/api/sales/{event}/passes/{account}");
+    staff.call(Method::DELETE, &path, None).await?;
+    say(format_args!(
+        "sale {event}: the pass of account {account} is taken back"
+    ));
+    Ok(())
 }
 
 fn settings_line(sale: &Value) -> String {

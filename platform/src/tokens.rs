@@ -6,6 +6,7 @@
 //! when the last token it signed has expired.
 
 mod keys;
+mod published;
 
 use chrono::{DateTime, Utc};
 use domain::EventId;
@@ -19,6 +20,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use keys::{SecretKeys, SigningKey};
+pub use published::{JwksError, PublishedKeys};
 
 /// Longest token that is looked at, in bytes.
 pub const MAX_TOKEN_BYTES: usize = 4096;
@@ -260,20 +262,7 @@ impl KeyRing {
     /// The key that a token of type `token_type` names in its header. Nothing else in the header
     /// has a say in how the token is verified.
     fn key_for(&self, token_type: TokenType, token: &str) -> Result<&SigningKey, TokenError> {
-        if token.len() > MAX_TOKEN_BYTES {
-            return Err(TokenError::TooLong);
-        }
-        let header = jsonwebtoken::decode_header(token).map_err(|error| refusal(&error))?;
-        if header.alg != token_type.algorithm() {
-            return Err(TokenError::WrongAlgorithm);
-        }
-        if header.typ.as_deref() != Some(token_type.typ()) {
-            return Err(TokenError::WrongType);
-        }
-        if header.crit.is_some() {
-            return Err(TokenError::Malformed);
-        }
-        let id = header.kid.as_deref().ok_or(TokenError::UnknownKey)?;
+        let id = key_id(token_type, token)?;
         self.secrets()
             .map(|keys| keys.key_of(token_type))
             .find(|key| key.id == id)
@@ -287,6 +276,24 @@ impl std::fmt::Debug for KeyRing {
             .field("secrets", &(1 + self.previous.len()))
             .finish_non_exhaustive()
     }
+}
+
+/// The id of the key in the header of a token of type `token_type`.
+fn key_id(token_type: TokenType, token: &str) -> Result<String, TokenError> {
+    if token.len() > MAX_TOKEN_BYTES {
+        return Err(TokenError::TooLong);
+    }
+    let header = jsonwebtoken::decode_header(token).map_err(|error| refusal(&error))?;
+    if header.alg != token_type.algorithm() {
+        return Err(TokenError::WrongAlgorithm);
+    }
+    if header.typ.as_deref() != Some(token_type.typ()) {
+        return Err(TokenError::WrongType);
+    }
+    if header.crit.is_some() {
+        return Err(TokenError::Malformed);
+    }
+    header.kid.ok_or(TokenError::UnknownKey)
 }
 
 /// The library checks the signature alone: it would compare times with the machine's clock.

@@ -4,8 +4,8 @@
 use domain::EventId;
 use domain::message::{
     AccountChanged, BookingCancelled, BookingConfirmed, BookingExpired, BookingPaid, EventChanged,
-    HoldPlaced, Message, PaymentAuthorised, PaymentCaptured, PaymentFailed, PaymentVoided,
-    RefundSucceeded, SaleChanged, VoidPayment,
+    HoldPlaced, Message, PassRevoked, PaymentAuthorised, PaymentCaptured, PaymentFailed,
+    PaymentVoided, RefundSucceeded, SaleChanged, VoidPayment,
 };
 
 use crate::amqp::{Broker, BrokerError, Exchange, QueueSpec};
@@ -96,6 +96,12 @@ pub fn admission_sales() -> QueueSpec {
     listens("admission.sales", &[SaleChanged::NAME])
 }
 
+/// What admission hears of passes that staff took back.
+#[must_use]
+pub fn admission_revocations() -> QueueSpec {
+    listens("admission.revocations", &[PassRevoked::NAME])
+}
+
 fn listens(queue: &str, names: &[&'static str]) -> QueueSpec {
     names.iter().fold(QueueSpec::durable(queue), |spec, name| {
         spec.bind(Exchange::for_name(name), *name)
@@ -113,6 +119,7 @@ pub fn all() -> Vec<QueueSpec> {
         notifier_notices(),
         notifier_directory(),
         admission_sales(),
+        admission_revocations(),
     ]);
     queues
 }

@@ -15,6 +15,7 @@ use axum::routing::{get, post};
 use domain::queue::{Eta, PlaceState};
 use domain::token::{QueueClaims, subject};
 use domain::{AccountId, EventId, Place};
+use platform::auth::Caller;
 use platform::limits::{Key, Quota};
 use platform::problem::{Kind, Problem};
 use platform::service::Context;
@@ -57,8 +58,14 @@ struct Holder {
     place: Place,
 }
 
-/// The holder of the queue token in `headers`, which must be of `event_id`'s sale.
-fn holder(room: &Room, event_id: EventId, headers: &HeaderMap) -> Result<Holder, Problem> {
+/// The holder of the queue token in `headers`, which must be the caller's own for `event_id`'s
+/// sale: a token that leaks is of no use to anybody else.
+fn holder(
+    room: &Room,
+    event_id: EventId,
+    caller: &Caller,
+    headers: &HeaderMap,
+) -> Result<Holder, Problem> {
     let token = headers.get(QUEUE_TOKEN).ok_or_else(|| {
         Problem::new(
             Kind::QueueTokenRequired,
@@ -76,6 +83,9 @@ fn holder(room: &Room, event_id: EventId, headers: &HeaderMap) -> Result<Holder,
         .map_err(|error| invalid(format!("Join the queue again: {error}.")))?;
     let account_id = subject(&claims.sub)
         .ok_or_else(|| invalid("The queue token names no account.".to_owned()))?;
+    if account_id != caller.account_id {
+        return Err(invalid("The queue token is another account's.".to_owned()));
+    }
     Ok(Holder {
         account_id,
         place: claims.place,

@@ -7,8 +7,8 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use domain::queue::SaleKeys;
 use domain::sale::SaleSettings;
-use domain::{EventId, Place};
-use platform::redis::{Redis, Script};
+use domain::{AccountId, EventId, Place};
+use platform::redis::{AsyncCommands, Redis, Script};
 use redis::RedisResult;
 use uuid::Uuid;
 
@@ -52,6 +52,18 @@ pub struct Grant {
     pub iat: i64,
     /// When it ends, Unix seconds.
     pub exp: i64,
+}
+
+impl Grant {
+    /// Reads what the claim's script wrote.
+    fn parse(text: &str) -> Option<Self> {
+        let mut parts = text.split(':');
+        Some(Self {
+            jti: parts.next()?.to_owned(),
+            iat: parts.next()?.parse().ok()?,
+            exp: parts.next()?.parse().ok()?,
+        })
+    }
 }
 
 /// What became of a claim.
@@ -141,6 +153,28 @@ impl Passes {
             .arg(jti)
             .invoke_async(&mut self.redis.clone())
             .await
+    }
+
+    /// The pass that `account_id` claimed last, and the place it was claimed with; whether it has
+    /// ended is not looked at.
+    ///
+    /// # Errors
+    /// When Redis does not answer in time.
+    pub async fn of_account(
+        &self,
+        event_id: EventId,
+        account_id: AccountId,
+    ) -> RedisResult<Option<(Place, Grant)>> {
+        let keys = self.keys(event_id);
+        let mut redis = self.redis.clone();
+        let Some(place): Option<i64> = redis.hget(keys.places(), account_id.0).await? else {
+            return Ok(None);
+        };
+        let pass: Option<String> = redis.hget(keys.passes(), place).await?;
+        Ok(pass
+            .as_deref()
+            .and_then(Grant::parse)
+            .map(|grant| (Place(place), grant)))
     }
 
     fn keys(&self, event_id: EventId) -> SaleKeys {

@@ -4,10 +4,13 @@ use std::time::Duration;
 
 use admission::pass::Claim;
 use chrono::TimeDelta;
+use domain::message::{Message, PassRevoked};
 use domain::sale::SaleSettings;
 use domain::{EventId, Place};
+use platform::amqp::Exchange;
 use platform::testing::eventually;
 use serde_json::Value;
+use uuid::Uuid;
 
 use crate::line::{EVENT, Line, sale};
 use crate::shop::{BUYER, OTHER, Shop, altered, unsigned};
@@ -178,7 +181,9 @@ async fn a_finished_pass_is_refused_on_every_node_within_a_second() {
         .unwrap();
     let pass = claimed["pass"].as_str().unwrap();
 
-    let finish = |pass| shop.delete("/api/events/1/pass", pass);
+    let stolen = shop.delete("/api/events/1/pass", OTHER, pass).await;
+    assert_eq!(crate::shop::problem(stolen).await, "pass-invalid");
+    let finish = |pass| shop.delete("/api/events/1/pass", BUYER, pass);
     assert_eq!(finish(pass).await.status(), 204);
     assert_eq!(finish(pass).await.status(), 204, "a repeat changes nothing");
     for base in [&shop.base, &other_node.base] {
@@ -190,6 +195,45 @@ async fn a_finished_pass_is_refused_on_every_node_within_a_second() {
     }
     let again = shop.claim(EVENT, BUYER, Some(&token)).await;
     assert_eq!(crate::shop::problem(again).await, "place-missed");
+    eventually(Duration::from_secs(2), async || {
+        shop.snapshot().await.shopping == 0
+    })
+    .await;
+    other_node.stop().await;
+    shop.app.finish().await;
+}
+
+#[tokio::test]
+async fn a_pass_taken_back_by_staff_is_refused_on_every_node_within_a_second() {
+    let shop = Shop::open().await;
+    let other_node = shop.another_node().await;
+    let token = shop.join(BUYER).await;
+    let claim = async || shop.claim(EVENT, BUYER, Some(&token)).await;
+    let claimed: Value = claim().await.json().await.unwrap();
+    let pass = claimed["pass"].as_str().unwrap();
+    let revoke = async |at| {
+        let message = PassRevoked {
+            event_id: EVENT,
+            account_id: BUYER,
+            at,
+        };
+        let (name, id) = (PassRevoked::NAME, Uuid::new_v4());
+        let broker = &shop.app.ctx.broker;
+        let published = broker.publish(Exchange::Events, name, &message, id).await;
+        published.unwrap();
+    };
+    let now = shop.app.ctx.clock.now();
+    // One that was meant for an earlier pass leaves this one alone.
+    revoke(now - TimeDelta::seconds(60)).await;
+    revoke(now).await;
+    for base in [&shop.base, &other_node.base] {
+        eventually(Duration::from_secs(1), async || {
+            let answer = shop.book_at(base, BUYER, Some(pass), 1, None).await;
+            answer.status() == 403 && crate::shop::problem(answer).await == "pass-invalid"
+        })
+        .await;
+    }
+    assert_eq!(crate::shop::problem(claim().await).await, "place-missed");
     eventually(Duration::from_secs(2), async || {
         shop.snapshot().await.shopping == 0
     })

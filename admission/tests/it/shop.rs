@@ -70,8 +70,12 @@ impl Shop {
             config.limits_scale = 100.0;
         })
         .await;
-        let queue = topology::admission_sales();
-        app.ctx.broker.declare(&queue).await.unwrap();
+        for queue in [
+            topology::admission_sales(),
+            topology::admission_revocations(),
+        ] {
+            app.ctx.broker.declare(&queue).await.unwrap();
+        }
         let (base, _) = launch(&app.ctx).await;
         let waiting_room =
             waiting_room::Line::new(app.ctx.redis.clone(), &app.ctx.config.namespace);
@@ -192,8 +196,9 @@ impl Shop {
         request.send().await.unwrap()
     }
 
-    pub(crate) async fn delete(&self, path: &str, pass: &str) -> Response {
+    pub(crate) async fn delete(&self, path: &str, account: AccountId, pass: &str) -> Response {
         let request = self.client.delete(format!("{}{path}", self.base));
+        let request = request.bearer_auth(self.access(account));
         request.header("onsale-pass", pass).send().await.unwrap()
     }
 

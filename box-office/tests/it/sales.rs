@@ -147,6 +147,26 @@ async fn staff_have_one_limit_for_all_changes() {
     app.finish().await;
 }
 
+#[tokio::test]
+async fn taking_back_a_pass_is_for_operators_and_is_written_down_with_its_message() {
+    let app = App::start().await;
+    let event = app.event(json!({"capacity": 5})).await;
+    let path = format!("/api/sales/{}/passes/7", event["id"]);
+    let organiser = app.with_role(Role::Organiser).await;
+    organiser.staff_delete(&path).await.problem("forbidden");
+    let operator = app.with_role(Role::Operator).await;
+    operator.staff_delete(&path).await.expect(202);
+    operator
+        .staff_delete("/api/sales/999/passes/7")
+        .await
+        .problem("not-found");
+    let log = format!("/api/audit-log?subject=sale:{}", event["id"]);
+    let log = operator.staff_get(&log).await.expect(200);
+    assert_eq!(log["entries"][0]["action"], "pass.revoke");
+    assert_eq!(log["entries"][0]["detail"], json!({"account_id": 7}));
+    app.finish().await;
+}
+
 fn snapshot(app: &App, event: &Value) -> Snapshot {
     serde_json::from_value(json!({
         "event_id": event["id"], "seq": 7, "at": app.now(), "state": "open", "message": "",

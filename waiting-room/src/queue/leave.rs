@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use domain::EventId;
+use platform::auth::Caller;
 use platform::http::Path;
 use platform::problem::{Kind, Problem};
 
@@ -14,9 +15,10 @@ use crate::{Leaving, Room};
 pub(super) async fn leave(
     State(room): State<Arc<Room>>,
     Path(event_id): Path<EventId>,
+    caller: Caller,
     headers: HeaderMap,
 ) -> Result<StatusCode, Problem> {
-    let holder = holder(&room, event_id, &headers)?;
+    let holder = holder(&room, event_id, &caller, &headers)?;
     match room
         .line
         .leave(event_id, holder.account_id, holder.place)

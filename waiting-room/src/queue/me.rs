@@ -9,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 use domain::queue::{Eta, PlaceState};
 use domain::sale::SaleState;
 use domain::{EventId, Place};
+use platform::auth::Caller;
 use platform::http::{Json, Path};
 use platform::problem::Problem;
 use serde::Serialize;
@@ -30,9 +31,10 @@ struct Answer<'a> {
 pub(super) async fn me(
     State(room): State<Arc<Room>>,
     Path(event_id): Path<EventId>,
+    caller: Caller,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let place = holder(&room, event_id, &headers)?.place;
+    let place = holder(&room, event_id, &caller, &headers)?.place;
     let view = room.views.get(event_id).await?;
     let state = standing(&room, event_id, &view, place).await?;
     let is_waiting = state == PlaceState::Waiting;

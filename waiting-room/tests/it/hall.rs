@@ -138,8 +138,12 @@ impl Hall {
     }
 
     pub(crate) async fn me(&self, token: &str) -> Response {
+        self.me_as(BUYER, token).await
+    }
+
+    pub(crate) async fn me_as(&self, account: AccountId, token: &str) -> Response {
         let request = self.client.get(self.url("/api/events/1/queue/me"));
-        request
+        self.signed_in(request, account)
             .header("onsale-queue-token", token)
             .send()
             .await
@@ -156,8 +160,12 @@ impl Hall {
     }
 
     pub(crate) async fn leave(&self, token: &str) -> Response {
+        self.leave_as(BUYER, token).await
+    }
+
+    pub(crate) async fn leave_as(&self, account: AccountId, token: &str) -> Response {
         let request = self.client.delete(self.url("/api/events/1/queue/me"));
-        request
+        self.signed_in(request, account)
             .header("onsale-queue-token", token)
             .send()
             .await

@@ -7,7 +7,7 @@ use domain::{EventId, Place};
 use platform::testing::eventually;
 use serde_json::Value;
 
-use crate::hall::{Hall, problem};
+use crate::hall::{BUYER, Hall, OTHER, problem};
 
 #[tokio::test]
 async fn a_place_waits_is_ready_and_is_missed_as_the_cursor_passes() {
@@ -107,7 +107,8 @@ async fn a_token_that_is_not_of_this_sale_or_not_ours_is_refused() {
         let left = hall.leave(token).await;
         assert_eq!(problem(left).await, "queue-token-invalid", "attack {index}");
     }
-    let without = hall.get("/api/events/1/queue/me").await;
+    let request = hall.client.get(hall.url("/api/events/1/queue/me"));
+    let without = hall.signed_in(request, BUYER).send().await.unwrap();
     assert_eq!(problem(without).await, "queue-token-required");
     assert_eq!(hall.standing(&good).await.0, "waiting", "nothing changed");
     hall.app.finish().await;
@@ -131,5 +132,22 @@ async fn polls_go_on_from_the_last_snapshot_when_redis_forgets() {
         answers > 30
     })
     .await;
+    hall.app.finish().await;
+}
+
+#[tokio::test]
+async fn a_queue_token_alone_is_worth_nothing() {
+    let hall = Hall::open().await;
+    let token = hall.token(EventId(1), 5, 600);
+    let path = hall.url("/api/events/1/queue/me");
+    for request in [hall.client.get(&path), hall.client.delete(&path)] {
+        let request = request.header("onsale-queue-token", &token);
+        assert_eq!(problem(request.send().await.unwrap()).await, "signed-out");
+    }
+    let thief = hall.me_as(OTHER, &token).await;
+    assert_eq!(problem(thief).await, "queue-token-invalid");
+    let thief = hall.leave_as(OTHER, &token).await;
+    assert_eq!(problem(thief).await, "queue-token-invalid");
+    assert_eq!(hall.standing(&token).await.0, "waiting");
     hall.app.finish().await;
 }

@@ -1,0 +1,60 @@
+//! `DELETE /api/sales/{event_id}/passes/{account_id}`.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::IntoResponse;
+use domain::message::PassRevoked;
+use domain::{AccountId, EventId};
+use platform::auth::Caller;
+use platform::http::{Json, Path};
+use platform::problem::Problem;
+use platform::{outbox, pg};
+use serde_json::json;
+use sqlx::PgConnection;
+
+use super::{require_operator, store, unknown_sale};
+use crate::OWNER;
+use crate::audit::{self, Actor};
+use crate::office::Office;
+use crate::write::WriteError;
+
+/// Takes back the pass that an account has in a sale: writes down who did, and tells admission,
+/// in one transaction. The answer comes before admission has acted, hence 202.
+///
+/// # Errors
+/// `forbidden` unless the caller is an operator or admin, and `not-found`.
+pub(super) async fn revoke(
+    State(office): State<Arc<Office>>,
+    caller: Caller,
+    Path((event_id, account_id)): Path<(EventId, AccountId)>,
+) -> Result<impl IntoResponse, Problem> {
+    require_operator(&caller)?;
+    let revoked = PassRevoked {
+        event_id,
+        account_id,
+        at: office.ctx.clock.now(),
+    };
+    let actor = Actor::Account(caller.account_id);
+    pg::run_tx(&office.ctx.db, "revoke pass", |tx| {
+        Box::pin(record(tx, &revoked, actor))
+    })
+    .await?;
+    outbox::wake(OWNER);
+    Ok((StatusCode::ACCEPTED, Json(json!({ "message": "success" }))))
+}
+
+async fn record(
+    conn: &mut PgConnection,
+    revoked: &PassRevoked,
+    actor: Actor,
+) -> Result<(), WriteError> {
+    let sale = store::get(conn, revoked.event_id).await?;
+    let sale = sale.ok_or_else(unknown_sale)?;
+    let subject = format!("sale:{}", sale.event_id);
+    let detail = json!({ "account_id": revoked.account_id });
+    audit::put(conn, actor, "pass.revoke", &subject, &detail, revoked.at).await?;
+    outbox::put(conn, OWNER, revoked).await?;
+    Ok(())
+}

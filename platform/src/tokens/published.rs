@@ -1,0 +1,116 @@
+//! Verifying passes with nothing but the published keys, as somebody else's site does.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use chrono::{DateTime, Utc};
+use domain::EventId;
+use domain::token::{PassClaims, sale_audience};
+use jsonwebtoken::{Algorithm, DecodingKey, Validation};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::{TokenError, TokenType, check, key_id, refusal, signature_only};
+
+/// Most keys that are looked at: a set has one, or two while they rotate.
+const MAX_KEYS: usize = 16;
+const PUBLIC_KEY_BYTES: usize = 32;
+
+/// Why a JWK set is of no use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum JwksError {
+    /// Not a JWK set.
+    #[error("it is no JWK set")]
+    Malformed,
+    /// None of its keys can verify a pass.
+    #[error("it has no Ed25519 key for signatures")]
+    NoKey,
+}
+
+/// The public keys of a JWK set that verify passes.
+#[derive(Clone)]
+pub struct PublishedKeys {
+    keys: Vec<(String, DecodingKey)>,
+    eddsa: Validation,
+}
+
+#[derive(Deserialize)]
+struct Set {
+    keys: Vec<Value>,
+}
+
+#[derive(Deserialize)]
+struct Jwk {
+    kty: String,
+    crv: String,
+    x: String,
+    kid: String,
+    alg: Option<String>,
+    #[serde(rename = "use")]
+    purpose: Option<String>,
+}
+
+impl Jwk {
+    /// The key, when it is one for passes. A set may hold others, which are passed over (RFC 7517).
+    fn pass_key(self) -> Option<(String, DecodingKey)> {
+        let is_ours = self.kty == "OKP"
+            && self.crv == "Ed25519"
+            && matches!(self.alg.as_deref(), None | Some("EdDSA" | "Ed25519"))
+            && matches!(self.purpose.as_deref(), None | Some("sig"));
+        let bytes = URL_SAFE_NO_PAD.decode(&self.x).ok()?;
+        (is_ours && bytes.len() == PUBLIC_KEY_BYTES)
+            .then(|| (self.kid, DecodingKey::from_ed_der(&bytes)))
+    }
+}
+
+impl PublishedKeys {
+    /// Reads a JWK set.
+    ///
+    /// # Errors
+    /// When it is none, or has no key for passes.
+    pub fn parse(json: &[u8]) -> Result<Self, JwksError> {
+        let set: Set = serde_json::from_slice(json).map_err(|_| JwksError::Malformed)?;
+        let keys: Vec<_> = set
+            .keys
+            .into_iter()
+            .filter_map(|key| serde_json::from_value::<Jwk>(key).ok()?.pass_key())
+            .take(MAX_KEYS)
+            .collect();
+        if keys.is_empty() {
+            return Err(JwksError::NoKey);
+        }
+        let eddsa = signature_only(Algorithm::EdDSA);
+        Ok(Self { keys, eddsa })
+    }
+
+    /// The claims of a pass of `event_id`'s sale that is good at `now`. Whether it was revoked is
+    /// not known here.
+    ///
+    /// # Errors
+    /// Why it is refused; `UnknownKey` also when the keys have rotated since they were read.
+    pub fn verify_pass(
+        &self,
+        token: &str,
+        event_id: EventId,
+        now: DateTime<Utc>,
+    ) -> Result<PassClaims, TokenError> {
+        let id = key_id(TokenType::Pass, token)?;
+        let (_, key) = self
+            .keys
+            .iter()
+            .find(|(known, _)| *known == id)
+            .ok_or(TokenError::UnknownKey)?;
+        let claims: PassClaims = jsonwebtoken::decode(token, key, &self.eddsa)
+            .map_err(|error| refusal(&error))?
+            .claims;
+        check(&claims, &sale_audience(event_id), now.timestamp())?;
+        Ok(claims)
+    }
+}
+
+impl std::fmt::Debug for PublishedKeys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PublishedKeys")
+            .field("keys", &self.keys.len())
+            .finish_non_exhaustive()
+    }
+}
