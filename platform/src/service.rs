@@ -11,6 +11,7 @@
 //! ```
 
 mod context;
+mod files;
 mod housekeeping;
 mod ops;
 mod running;
@@ -30,6 +31,7 @@ use signals::Signals;
 
 pub use crate::shutdown::Shutdown;
 pub use context::Context;
+pub use files::raise_open_files;
 pub use running::{Running, serve};
 
 /// `EX_USAGE` of sysexits: starting again without a change will not help.
@@ -131,6 +133,9 @@ where
     Fut: Future<Output = anyhow::Result<Routes>>,
 {
     let ctx = Context::connect(service_name, config, clock).await?;
+    if let Err(error) = raise_open_files() {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
     let served = async {
         topology::declare_all(&ctx.broker)
             .await

@@ -144,6 +144,8 @@ struct Exchange {
     method: Method,
     route: Option<MatchedPath>,
     trace: TraceContext,
+    /// The trace's id as text.
+    id: HeaderValue,
 }
 
 impl Exchange {
@@ -153,11 +155,14 @@ impl Exchange {
             .get("traceparent")
             .and_then(|value| value.to_str().ok())
             .and_then(TraceContext::parse);
+        let trace = parent.map_or_else(TraceContext::root, TraceContext::child);
         Self {
             begun: Instant::now(),
             method: request.method().clone(),
             route: request.extensions().get().cloned(),
-            trace: parent.map_or_else(TraceContext::root, TraceContext::child),
+            id: HeaderValue::try_from(trace.trace_id().to_string())
+                .expect("hexadecimal digits are a header value"),
+            trace,
         }
     }
 
@@ -170,9 +175,9 @@ impl Exchange {
         let span = tracing::error_span!(
             parent: None,
             "request",
-            method = %self.method,
+            method = self.method.as_str(),
             route = self.route(),
-            trace_id = %self.trace.trace_id(),
+            trace_id = self.id.to_str().unwrap_or_default(),
         );
         self.trace.attach(&span);
         span
@@ -183,9 +188,7 @@ impl Exchange {
         let latency = self.begun.elapsed();
         METRICS.record(self.route(), &self.method, status, latency);
         log(status, latency);
-        let id = HeaderValue::try_from(self.trace.trace_id().to_string())
-            .expect("hexadecimal digits are a header value");
-        response.headers_mut().insert(REQUEST_ID, id);
+        response.headers_mut().insert(REQUEST_ID, self.id);
         response
     }
 }

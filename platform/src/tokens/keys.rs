@@ -9,6 +9,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use super::hs256::Hs256;
 use super::{MIN_SECRET_CHARS, SecretError, TokenType};
 
 /// Separates our keys from those that somebody else derives from the same secret.
@@ -19,6 +20,8 @@ pub(super) struct SigningKey {
     pub(super) id: String,
     pub(super) encoding: EncodingKey,
     pub(super) decoding: DecodingKey,
+    /// The same key for the quick way, when the algorithm is HS256.
+    pub(super) hs256: Option<Hs256>,
 }
 
 /// The keys of one secret.
@@ -40,8 +43,8 @@ impl SecretKeys {
         let root = Hkdf::new(Some(SALT), secret.as_bytes());
         let (pass, pass_public) = ed25519(&expand(&root, "pass"));
         Ok(Self {
-            access: hs256(&root, "access"),
-            queue: hs256(&root, "queue"),
+            access: hs256(&root, "access", TokenType::Access),
+            queue: hs256(&root, "queue", TokenType::Queue),
             pass,
             pass_public,
             root,
@@ -79,11 +82,13 @@ fn expand(root: &Hkdf<Sha256>, label: &str) -> [u8; 32] {
     key
 }
 
-fn hs256(root: &Hkdf<Sha256>, label: &str) -> SigningKey {
+fn hs256(root: &Hkdf<Sha256>, label: &str, token_type: TokenType) -> SigningKey {
     let key = expand(root, label);
     let id = expand(root, &format!("{label}:key-id"));
+    let id = URL_SAFE_NO_PAD.encode(&id[..9]);
     SigningKey {
-        id: URL_SAFE_NO_PAD.encode(&id[..9]),
+        hs256: Some(Hs256::new(&key, token_type.typ(), &id)),
+        id,
         encoding: EncodingKey::from_secret(&key),
         decoding: DecodingKey::from_secret(&key),
     }
@@ -101,6 +106,7 @@ fn ed25519(seed: &[u8; 32]) -> (SigningKey, String) {
         id: thumbprint(&x),
         encoding: EncodingKey::from_ed_der(document.as_bytes()),
         decoding: DecodingKey::from_ed_der(public.as_bytes()),
+        hs256: None,
     };
     (key, x)
 }

@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::State;
-use axum::http::HeaderMap;
+use axum::extract::{Request, State};
 use axum::http::header::CACHE_CONTROL;
 use axum::response::{IntoResponse, Response};
 use domain::queue::{Eta, PlaceState};
@@ -32,9 +31,11 @@ pub(super) async fn me(
     State(room): State<Arc<Room>>,
     Path(event_id): Path<EventId>,
     caller: Caller,
-    headers: HeaderMap,
+    // Whole, since an extractor of the headers copies them.
+    request: Request,
 ) -> Result<Response, Problem> {
-    let place = holder(&room, event_id, &caller, &headers)?.place;
+    let place = holder(&room, event_id, &caller, request.headers())?.place;
+    drop(request);
     let view = room.views.get(event_id).await?;
     let state = standing(&room, event_id, &view, place).await?;
     let is_waiting = state == PlaceState::Waiting;

@@ -1,0 +1,97 @@
+//! The limit: plain axum handlers that do nothing, in a process of their own like what is
+//! measured against them.
+
+use std::net::SocketAddr;
+use std::process::Stdio;
+
+use anyhow::Context as _;
+use axum::Router;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use axum::routing::{get, post};
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::net::TcpListener;
+use tokio::process::{Child, Command};
+
+use super::say;
+use super::wire::{Answer, headers};
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// What GET answers, as JSON
+    #[arg(long)]
+    canned: String,
+}
+
+/// An answer that is given again and again.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(super) struct Canned {
+    headers: Vec<(String, String)>,
+    body: String,
+}
+
+impl Canned {
+    /// The same as `answer`, byte for byte, except for what the server itself writes.
+    pub(super) fn of(answer: &Answer<'_>) -> anyhow::Result<Self> {
+        let own = ["content-length", "date", "connection"];
+        Ok(Self {
+            headers: headers(std::str::from_utf8(answer.head)?)
+                .filter(|(name, _)| !name.is_empty() && !own.contains(name))
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .collect(),
+            body: String::from_utf8(answer.body.to_vec())?,
+        })
+    }
+
+    fn headers(&self) -> anyhow::Result<HeaderMap> {
+        let mut map = HeaderMap::new();
+        for (name, value) in &self.headers {
+            map.append(HeaderName::try_from(name)?, HeaderValue::try_from(value)?);
+        }
+        Ok(map)
+    }
+}
+
+/// Serves until killed; the first line says where.
+pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
+    let canned: Canned = serde_json::from_str(&args.canned)?;
+    let (headers, body) = (canned.headers()?, bytes::Bytes::from(canned.body));
+    let answer = async move || (headers.clone(), body.clone());
+    let routes = Router::new()
+        .route("/api/events/{id}/queue/me", get(answer))
+        .route("/api/events/{id}/queue", post(async || StatusCode::CREATED));
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    say(listener.local_addr()?);
+    axum::serve(listener, routes).await?;
+    Ok(())
+}
+
+/// A running `surge bare`; dropping it ends it.
+pub(super) struct Bare {
+    /// Where it answers.
+    pub(super) address: SocketAddr,
+    /// The process.
+    pub(super) pid: u32,
+    _child: Child,
+}
+
+impl Bare {
+    /// Starts one whose GET answers `canned` and whose POST does nothing.
+    pub(super) async fn start(canned: &Canned) -> anyhow::Result<Self> {
+        let mut child = Command::new(std::env::current_exe()?)
+            .arg("bare")
+            .arg("--canned")
+            .arg(serde_json::to_string(canned)?)
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .context("starting the bare handlers")?;
+        let stdout = child.stdout.take().context("no output")?;
+        let line = BufReader::new(stdout).lines().next_line().await?;
+        Ok(Self {
+            address: line.context("the bare handlers did not start")?.parse()?,
+            pid: child.id().context("the bare handlers ended")?,
+            _child: child,
+        })
+    }
+}

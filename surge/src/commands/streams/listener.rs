@@ -1,0 +1,96 @@
+//! One who listens to the stream.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+
+use chrono::{DateTime, Utc};
+use domain::EventId;
+use domain::clock::{Clock as _, SystemClock};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::sync::mpsc;
+
+/// Streams from one source address: fewer than it has ports.
+const PER_ADDRESS: u32 = 10_000;
+const BUFFER_BYTES: usize = 2 * 1024;
+
+/// A snapshot that has arrived.
+pub(super) struct Arrival {
+    /// Its number.
+    pub(super) seq: i64,
+    /// When it was taken; only the first listener reads it.
+    pub(super) taken: Option<DateTime<Utc>>,
+    /// When it arrived.
+    pub(super) at: DateTime<Utc>,
+}
+
+pub(super) struct Listener {
+    stream: TcpStream,
+    is_first: bool,
+}
+
+impl Listener {
+    /// Opens the stream of `event_id`'s sale, from one of several loopback addresses.
+    pub(super) async fn open(
+        target: SocketAddr,
+        event_id: EventId,
+        number: u32,
+    ) -> io::Result<Self> {
+        let socket = TcpSocket::new_v4()?;
+        let source = Ipv4Addr::from(u32::from(Ipv4Addr::LOCALHOST) + number / PER_ADDRESS);
+        socket.bind(SocketAddr::from((source, 0)))?;
+        let mut stream = socket.connect(target).await?;
+        let request = format!(
+            "GET /api/events/{event_id}/queue/stream HTTP/1.1\r\nhost: {target}\r\naccept: \
+             text/event-stream\r\n\r\n"
+        );
+        stream.write_all(request.as_bytes()).await?;
+        Ok(Self {
+            stream,
+            is_first: number == 0,
+        })
+    }
+
+    /// Tells of each snapshot until the stream ends. An event comes in one piece, since the
+    /// server writes it at once and it is far smaller than a segment of the loopback.
+    pub(super) async fn listen(mut self, arrivals: mpsc::UnboundedSender<Arrival>) {
+        let mut buffer = vec![0; BUFFER_BYTES];
+        while let Ok(read @ 1..) = self.stream.read(&mut buffer).await {
+            let at = SystemClock.now();
+            let text = String::from_utf8_lossy(&buffer[..read]);
+            let Some(seq) = between(&text, "\nid: ", '\n').and_then(|seq| seq.parse().ok()) else {
+                continue;
+            };
+            let taken = if self.is_first {
+                between(&text, "\"at\":\"", '"').and_then(|taken| taken.parse().ok())
+            } else {
+                None
+            };
+            if arrivals.send(Arrival { seq, taken, at }).is_err() {
+                return;
+            }
+        }
+    }
+}
+
+fn between<'a>(text: &'a str, before: &str, after: char) -> Option<&'a str> {
+    let (_, rest) = text.split_once(before)?;
+    rest.split_once(after).map(|(inside, _)| inside)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_tells_its_number_and_its_time() {
+        let event =
+            "event: snapshot\nid: 17\nretry: 3000\ndata: {\"at\":\"2026-01-01T00:00:00Z\"}\n\n";
+        assert_eq!(between(event, "\nid: ", '\n'), Some("17"));
+        assert_eq!(
+            between(event, "\"at\":\"", '"'),
+            Some("2026-01-01T00:00:00Z")
+        );
+        assert_eq!(between(": alive\n\n", "\nid: ", '\n'), None);
+    }
+}

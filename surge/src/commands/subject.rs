@@ -1,0 +1,365 @@
+//! What is measured: an Onsale of its own, with an open sale, or the one at a given address.
+
+mod database;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, ensure};
+use chrono::TimeDelta;
+use domain::account::Role;
+use domain::clock::{Clock as _, SystemClock};
+use domain::queue::SaleKeys;
+use domain::token::{ACCESS_AUDIENCE, AccessClaims, ISSUER, QueueClaims, sale_audience};
+use domain::{AccountId, EventId, Place};
+use platform::redis::{Redis, cmd};
+use platform::tokens::KeyRing;
+use reqwest::Method;
+use secrecy::{ExposeSecret as _, SecretString};
+use serde_json::{Value, json};
+use tokio::process::{Child, Command};
+use url::Url;
+
+use super::say;
+use database::Database;
+
+/// The name of its keys, queues and database. One measurement runs at a time.
+const NAMESPACE: &str = "surge";
+const ADMIN: &str = "admin@surge.test";
+/// How long a start may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How many keys of an earlier run are taken away at once.
+const KEYS_AT_ONCE: u32 = 1_000;
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// PostgreSQL, such as postgres://user:password@host:5432/onsale; a database of its own is
+    /// made on the server
+    #[arg(long, env = "ONSALE_DATABASE_URL", hide_env_values = true)]
+    database_url: Option<SecretString>,
+    /// Redis; best one that nobody else uses, since its commands and memory are counted
+    #[arg(long, env = "ONSALE_REDIS_URL", hide_env_values = true)]
+    redis_url: Option<SecretString>,
+    /// RabbitMQ
+    #[arg(long, env = "ONSALE_AMQP_URL", hide_env_values = true)]
+    amqp_url: Option<SecretString>,
+    /// The program to start; the default is the one beside this
+    #[arg(long, value_name = "PATH")]
+    onsale: Option<PathBuf>,
+    /// Measure the Onsale at this address instead, such as http://127.0.0.1:8080
+    #[arg(long, requires_all = ["event", "secret"])]
+    url: Option<Url>,
+    /// The event whose open sale is used, with --url
+    #[arg(long)]
+    event: Option<i64>,
+    /// The ONSALE_SECRET of the one at --url, which signs the tokens
+    #[arg(long, env = "ONSALE_SECRET", hide_env_values = true)]
+    secret: Option<SecretString>,
+}
+
+/// What is measured.
+pub(super) struct Subject {
+    /// Its public listener.
+    pub(super) address: SocketAddr,
+    /// The sale.
+    pub(super) event_id: EventId,
+    own: Option<Own>,
+    keys: KeyRing,
+}
+
+/// What was started.
+struct Own {
+    child: Child,
+    pid: u32,
+    internal: Url,
+    http: reqwest::Client,
+    access_token: String,
+    redis: Redis,
+    database: Database,
+}
+
+impl Subject {
+    /// Starts an Onsale with an open sale that calls one person a minute, or takes the given one.
+    pub(super) async fn start(args: &Args) -> anyhow::Result<Self> {
+        let Some(url) = &args.url else {
+            return Self::start_own(args).await;
+        };
+        let host = url.host_str().context("--url names no host")?;
+        let port = url.port_or_known_default().context("--url names no port")?;
+        let address = tokio::net::lookup_host((host, port)).await?.next();
+        let secret = args.secret.clone().context("--secret is missing")?;
+        Ok(Self {
+            address: address.context("--url has no address")?,
+            event_id: EventId(args.event.context("--event is missing")?),
+            own: None,
+            keys: KeyRing::new(&[secret])?,
+        })
+    }
+
+    async fn start_own(args: &Args) -> anyhow::Result<Self> {
+        let server = |url: &Option<SecretString>, key: &str| {
+            url.clone().with_context(|| format!("{key} is not set"))
+        };
+        let redis_url = server(&args.redis_url, "ONSALE_REDIS_URL")?;
+        let amqp_url = server(&args.amqp_url, "ONSALE_AMQP_URL")?;
+        let database_url = server(&args.database_url, "ONSALE_DATABASE_URL")?;
+        let database = Database::make(&database_url, NAMESPACE).await?;
+        let redis = platform::redis::connect(&redis_url, true).await?;
+        forget_keys(&redis).await?;
+
+        let password = SecretString::from(random_hex());
+        let secret = SecretString::from(random_hex());
+        let [public, internal, ops] = free_ports()?;
+        let program = match &args.onsale {
+            Some(path) => path.clone(),
+            None => std::env::current_exe()?.with_file_name("onsale"),
+        };
+        let onsale = || {
+            let mut command = Command::new(&program);
+            command
+                .env("ONSALE_DATABASE_URL", database.url.expose_secret())
+                .env("ONSALE_REDIS_URL", redis_url.expose_secret())
+                .env("ONSALE_AMQP_URL", amqp_url.expose_secret())
+                .env("ONSALE_SECRET", secret.expose_secret())
+                .env("ONSALE_ADMIN_PASSWORD", password.expose_secret())
+                .env("ONSALE_NAMESPACE", NAMESPACE)
+                .env("ONSALE_PUBLIC_ADDR", public.to_string())
+                .env("ONSALE_INTERNAL_ADDR", internal.to_string())
+                .env("ONSALE_OPS_ADDR", ops.to_string())
+                // All the load comes from one address.
+                .env("ONSALE_LIMITS_SCALE", "1000000")
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .kill_on_drop(true);
+            command
+        };
+        for arguments in [&["migrate"][..], &["account", "create-admin", ADMIN]] {
+            let status = onsale().args(arguments).status().await;
+            let status = status.with_context(|| format!("starting {}", program.display()))?;
+            ensure!(status.success(), "onsale {} failed", arguments.join(" "));
+        }
+        let log_path = std::env::temp_dir().join("surge-onsale.log");
+        let log = std::fs::File::create(&log_path)?;
+        let child = onsale().arg("all").stderr(log).spawn()?;
+        say(format_args!(
+            "onsale writes its log to {}",
+            log_path.display()
+        ));
+        let mut own = Own {
+            pid: child.id().context("onsale ended at once")?,
+            child,
+            internal: Url::parse(&format!("http://{internal}"))?,
+            http: reqwest::Client::new(),
+            access_token: String::new(),
+            redis,
+            database,
+        };
+        own.wait_until_ready(ops).await?;
+        own.sign_in(&password).await?;
+        let event_id = own.open_sale(public).await?;
+        Ok(Self {
+            address: public,
+            event_id,
+            own: Some(own),
+            keys: KeyRing::new(&[secret])?,
+        })
+    }
+
+    /// The process, if it was started here.
+    pub(super) fn pid(&self) -> Option<u32> {
+        self.own.as_ref().map(|own| own.pid)
+    }
+
+    /// Its Redis, if it was started here.
+    pub(super) fn redis(&self) -> Option<Redis> {
+        self.own.as_ref().map(|own| own.redis.clone())
+    }
+
+    /// Makes it look as if `count` people had joined.
+    pub(super) async fn set_joined(&self, count: i64) -> anyhow::Result<()> {
+        let Some(own) = &self.own else { return Ok(()) };
+        let key = SaleKeys::new(NAMESPACE, self.event_id).joined();
+        let _: () = cmd("SET")
+            .arg(key)
+            .arg(count)
+            .query_async(&mut own.redis.clone())
+            .await?;
+        let url = format!("http://{}/api/events/{}/queue", self.address, self.event_id);
+        own.wait_for(&url, |snapshot| snapshot["joined"] == count)
+            .await
+    }
+
+    /// Changes the sale's message, which makes a new snapshot.
+    pub(super) async fn set_message(&self, message: &str) -> anyhow::Result<()> {
+        let own = self.own.as_ref().context("the sale isn't ours to change")?;
+        let path = format!("/api/sales/{}", self.event_id);
+        own.staff(Method::PUT, &path, &json!({ "message": message }))
+            .await?;
+        Ok(())
+    }
+
+    /// `GET …/queue/me` of `place`.
+    pub(super) fn poll(&self, place: i64) -> Vec<u8> {
+        let now = SystemClock.now();
+        let token = self.keys.sign_queue(&QueueClaims {
+            iss: ISSUER.to_owned(),
+            aud: sale_audience(self.event_id),
+            sub: AccountId(place).to_string(),
+            place: Place(place),
+            iat: now.timestamp(),
+            nbf: now.timestamp(),
+            exp: (now + TimeDelta::hours(6)).timestamp(),
+        });
+        format!(
+            "GET /api/events/{}/queue/me HTTP/1.1\r\nhost: {}\r\nonsale-queue-token: {token}\r\n\r\n",
+            self.event_id, self.address
+        )
+        .into_bytes()
+    }
+
+    /// `POST …/queue` of `account`.
+    pub(super) fn join(&self, account: i64) -> Vec<u8> {
+        let now = SystemClock.now();
+        let token = self.keys.sign_access(&AccessClaims {
+            iss: ISSUER.to_owned(),
+            aud: ACCESS_AUDIENCE.to_owned(),
+            sub: AccountId(account).to_string(),
+            roles: vec![Role::Customer],
+            iat: now.timestamp(),
+            nbf: now.timestamp(),
+            exp: (now + TimeDelta::hours(6)).timestamp(),
+        });
+        format!(
+            "POST /api/events/{}/queue HTTP/1.1\r\nhost: {}\r\nauthorization: Bearer {token}\r\n\
+             content-length: 0\r\n\r\n",
+            self.event_id, self.address
+        )
+        .into_bytes()
+    }
+
+    /// Ends what was started and takes away what it left in PostgreSQL and Redis.
+    pub(super) async fn strike(self) -> anyhow::Result<()> {
+        let Some(mut own) = self.own else {
+            return Ok(());
+        };
+        own.child.kill().await?;
+        forget_keys(&own.redis).await?;
+        own.database.drop_it().await
+    }
+}
+
+impl Own {
+    async fn wait_until_ready(&mut self, ops: SocketAddr) -> anyhow::Result<()> {
+        let begun = Instant::now();
+        let url = format!("http://{ops}/readyz");
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                anyhow::bail!("onsale ended: {status}");
+            }
+            let answer = self.http.get(&url).send().await;
+            if answer.is_ok_and(|answer| answer.status().is_success()) {
+                return Ok(());
+            }
+            ensure!(begun.elapsed() < PATIENCE, "onsale does not become ready");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    async fn sign_in(&mut self, password: &SecretString) -> anyhow::Result<()> {
+        let body = json!({ "email": ADMIN, "password": password.expose_secret() });
+        let answer = self.staff(Method::POST, "/api/sessions", &body).await?;
+        let token = answer["session"]["access_token"].as_str();
+        self.access_token = token.context("the answer has no access token")?.to_owned();
+        Ok(())
+    }
+
+    /// An event whose sale is open. It calls so slowly that nearly everyone waits.
+    async fn open_sale(&self, public: SocketAddr) -> anyhow::Result<EventId> {
+        let now = SystemClock.now();
+        let event = json!({
+            "name": "Surge",
+            "date": now + TimeDelta::days(30),
+            "capacity": 1_000,
+            "sale": { "opens_at": now, "rate_per_minute": 1, "shopper_cap": 1_000 },
+        });
+        let answer = self.staff(Method::POST, "/api/events", &event).await?;
+        let id = answer["event"]["id"]
+            .as_i64()
+            .context("the answer has no id")?;
+        let url = format!("http://{public}/api/events/{id}/queue");
+        self.wait_for(&url, |snapshot| snapshot["state"] == "open")
+            .await?;
+        Ok(EventId(id))
+    }
+
+    async fn staff(&self, method: Method, path: &str, body: &Value) -> anyhow::Result<Value> {
+        let mut request = self.http.request(method, self.internal.join(path)?);
+        if !self.access_token.is_empty() {
+            request = request.bearer_auth(&self.access_token);
+        }
+        let response = request.json(body).send().await?;
+        let status = response.status();
+        let text = response.text().await?;
+        ensure!(status.is_success(), "{path} answered {status}: {text}");
+        Ok(serde_json::from_str(&text)?)
+    }
+
+    async fn wait_for(&self, url: &str, holds: impl Fn(&Value) -> bool) -> anyhow::Result<()> {
+        let begun = Instant::now();
+        loop {
+            let answer = self.http.get(url).send().await?.json().await;
+            let answer: Value = answer.unwrap_or_default();
+            if holds(&answer) {
+                return Ok(());
+            }
+            ensure!(begun.elapsed() < PATIENCE, "{url} still answers {answer}");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+}
+
+/// Three ports that were free a moment ago.
+fn free_ports() -> anyhow::Result<[SocketAddr; 3]> {
+    let bind = || std::net::TcpListener::bind("127.0.0.1:0");
+    let (first, second, third) = (bind()?, bind()?, bind()?);
+    Ok([
+        first.local_addr()?,
+        second.local_addr()?,
+        third.local_addr()?,
+    ])
+}
+
+fn random_hex() -> String {
+    format!(
+        "{:032x}{:032x}",
+        rand::random::<u128>(),
+        rand::random::<u128>()
+    )
+}
+
+/// Takes away the keys of this and earlier runs.
+async fn forget_keys(redis: &Redis) -> anyhow::Result<()> {
+    let mut cursor = 0_u64;
+    loop {
+        let (next, keys): (u64, Vec<String>) = cmd("SCAN")
+            .arg(cursor)
+            .arg("MATCH")
+            .arg(format!("{NAMESPACE}:*"))
+            .arg("COUNT")
+            .arg(KEYS_AT_ONCE)
+            .query_async(&mut redis.clone())
+            .await?;
+        if !keys.is_empty() {
+            let _: () = cmd("UNLINK")
+                .arg(keys)
+                .query_async(&mut redis.clone())
+                .await?;
+        }
+        cursor = next;
+        if cursor == 0 {
+            return Ok(());
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! `surge`: the load tool. Each command measures one promise of speed, and in the same run the
+//! limit it is compared with.
+
+mod commands;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use commands::{bare, joins, polls, streams};
+
+/// Measures Onsale, and in the same run what this machine could do at best.
+#[derive(Parser)]
+#[command(name = "surge", version, about, max_term_width = 100)]
+struct Surge {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Poll places: requests a second, and what Redis does meanwhile
+    Polls(polls::Args),
+    /// Join: requests a second, and the memory that the joined take
+    Joins(joins::Args),
+    /// Hold streams open: how fast a snapshot reaches all, and the memory they take
+    Streams(streams::Args),
+    /// Serve handlers that do nothing, which is what the others are compared with
+    #[command(hide = true)]
+    Bare(bare::Args),
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    surge::tls::install();
+    let outcome = match Surge::parse().command {
+        Command::Polls(args) => polls::run(args).await,
+        Command::Joins(args) => joins::run(args).await,
+        Command::Streams(args) => streams::run(args).await,
+        Command::Bare(args) => bare::run(args).await,
+    };
+    platform::service::exit_code(outcome)
+}
