@@ -213,16 +213,30 @@ impl Subject {
             exp: (now + TimeDelta::hours(6)).timestamp(),
         });
         format!(
-            "GET /api/events/{}/queue/me HTTP/1.1\r\nhost: {}\r\nonsale-queue-token: {token}\r\n\r\n",
-            self.event_id, self.address
+            "GET /api/events/{}/queue/me HTTP/1.1\r\nhost: {}\r\nauthorization: Bearer {}\r\n\
+             onsale-queue-token: {token}\r\n\r\n",
+            self.event_id,
+            self.address,
+            self.access_of(place)
         )
         .into_bytes()
     }
 
     /// `POST …/queue` of `account`.
     pub(super) fn join(&self, account: i64) -> Vec<u8> {
+        let token = self.access_of(account);
+        format!(
+            "POST /api/events/{}/queue HTTP/1.1\r\nhost: {}\r\nauthorization: Bearer {token}\r\n\
+             content-length: 0\r\n\r\n",
+            self.event_id, self.address
+        )
+        .into_bytes()
+    }
+
+    /// The access token of `account`, as a sign-in would give it.
+    fn access_of(&self, account: i64) -> String {
         let now = SystemClock.now();
-        let token = self.keys.sign_access(&AccessClaims {
+        self.keys.sign_access(&AccessClaims {
             iss: ISSUER.to_owned(),
             aud: ACCESS_AUDIENCE.to_owned(),
             sub: AccountId(account).to_string(),
@@ -230,13 +244,7 @@ impl Subject {
             iat: now.timestamp(),
             nbf: now.timestamp(),
             exp: (now + TimeDelta::hours(6)).timestamp(),
-        });
-        format!(
-            "POST /api/events/{}/queue HTTP/1.1\r\nhost: {}\r\nauthorization: Bearer {token}\r\n\
-             content-length: 0\r\n\r\n",
-            self.event_id, self.address
-        )
-        .into_bytes()
+        })
     }
 
     /// Ends what was started and takes away what it left in PostgreSQL and Redis.
