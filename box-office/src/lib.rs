@@ -10,6 +10,7 @@ mod cursor;
 mod events;
 mod fields;
 mod office;
+mod openapi;
 mod pages;
 mod sales;
 mod shared;
@@ -63,5 +64,6 @@ pub async fn start(ctx: Context, config: Config) -> anyhow::Result<Routes> {
         .merge(events::routes(&office))
         .merge(sales::routes(&office))
         .merge(audit::routes(&office))
+        .merge(openapi::routes())
         .merge(pages::routes(&config)))
 }

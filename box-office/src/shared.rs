@@ -34,17 +34,22 @@ pub(crate) struct Answer {
 impl Answer {
     /// `value` as JSON.
     pub(crate) fn json(value: &impl Serialize) -> Self {
-        let body = serde_json::to_vec(value).expect("answers are plain JSON");
+        Self::ready(
+            serde_json::to_vec(value)
+                .expect("answers are plain JSON")
+                .into(),
+        )
+    }
+
+    /// JSON that is written already.
+    pub(crate) fn ready(body: Bytes) -> Self {
         // Weak, because the answer may be compressed on its way out.
         let etag = format!(
             "W/\"{}\"",
             URL_SAFE_NO_PAD.encode(&Sha256::digest(&body)[..12])
         );
         let etag = HeaderValue::try_from(etag).expect("base64 is visible ASCII");
-        Self {
-            body: body.into(),
-            etag,
-        }
+        Self { body, etag }
     }
 
     /// The answer to a request with these headers: 304 when the caller has it already.

@@ -163,6 +163,10 @@ impl Stage {
             "  steer it  onsale sale --url {} rate {event_id} 6000",
             internal_url(&self.running)
         ));
+        say(format_args!(
+            "  by hand   export ADMIN={ADMIN} PASSWORD={password} PUBLIC=http://{} STAFF=http://{}",
+            self.running.public_addr, self.running.internal_addr
+        ));
     }
 
     /// Waits for Ctrl-C.
