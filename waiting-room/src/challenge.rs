@@ -186,7 +186,7 @@ fn hex(bytes: &[u8]) -> String {
 fn unhex(text: &str) -> Option<Vec<u8>> {
     // One spelling only, for the text is what is taken once.
     let is_hex = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
-    if text.len() % 2 != 0 || !text.bytes().all(is_hex) {
+    if !text.len().is_multiple_of(2) || !text.bytes().all(is_hex) {
         return None;
     }
     (0..text.len())
