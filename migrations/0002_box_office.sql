@@ -103,6 +103,7 @@ create table box_office.sales (
     paused boolean not null default false,
     closed boolean not null default false,
     queue boolean not null default true,
+    challenge boolean not null default false,
     message text not null default '' check (length(message) <= 500),
     updated_at timestamptz not null
 );
@@ -112,6 +113,7 @@ comment on column box_office.sales.rate_per_minute is 'Places called per minute.
 comment on column box_office.sales.shopper_cap is 'Most people who hold a pass at once.';
 comment on column box_office.sales.claim_window_seconds is 'How long a called place may wait before it counts as a no-show.';
 comment on column box_office.sales.queue is 'Whether booking needs a pass.';
+comment on column box_office.sales.challenge is 'Whether joining the queue takes a solved challenge.';
 
 create table box_office.audit_log (
     id bigint generated always as identity primary key,

@@ -64,7 +64,7 @@ const STAFF_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'se
 fn public_policy(config: &Config) -> HeaderValue {
     let stripe = config.pages_stripe_url.origin().ascii_serialization();
     let policy = format!(
-        "default-src 'none'; script-src 'self' https://js.stripe.com; style-src 'self'; \
+        "default-src 'none'; script-src 'self' https://js.stripe.com; worker-src 'self'; style-src 'self'; \
          img-src 'self' data:; font-src 'self'; \
          connect-src 'self' https://api.stripe.com {stripe}; \
          frame-src https://js.stripe.com https://hooks.stripe.com; base-uri 'none'; \

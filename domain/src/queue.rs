@@ -99,6 +99,25 @@ impl SaleKeys {
         format!("{}:fence", self.prefix)
     }
 
+    /// How many join attempts each group of addresses made in this minute, and `all` did [hash;
+    /// waiting-room].
+    #[must_use]
+    pub fn attempts(&self, minute: i64) -> String {
+        format!("{}:attempts:{minute}", self.prefix)
+    }
+
+    /// Exists once the challenge with this id was used, until it expires [string, waiting-room].
+    #[must_use]
+    pub fn solved(&self, id: &str) -> String {
+        format!("{}:solved:{id}", self.prefix)
+    }
+
+    /// What `subject` has left of a limit across nodes [string, waiting-room].
+    #[must_use]
+    pub fn limit(&self, name: &str, subject: impl std::fmt::Display) -> String {
+        format!("{}:limit:{name}:{subject}", self.prefix)
+    }
+
     /// The [`Snapshot`] as JSON [string, admission's release leader].
     #[must_use]
     pub fn snapshot(&self) -> String {
@@ -160,6 +179,9 @@ pub struct Snapshot {
     pub state: SaleState,
     /// What the operator tells everyone.
     pub message: String,
+    /// Whether joining takes a solved challenge.
+    #[serde(default)]
+    pub challenge: bool,
     /// Calls per minute, as set.
     pub rate_per_minute: u32,
     /// The highest place given.
@@ -277,6 +299,7 @@ mod tests {
             at: DateTime::UNIX_EPOCH,
             state: SaleState::Open,
             message: String::new(),
+            challenge: false,
             rate_per_minute: 600,
             joined: Place(100),
             cursor: Place(20),

@@ -34,6 +34,9 @@ pub struct SaleSettings {
     pub closed: bool,
     /// Whether booking needs a pass. Off, bookings go straight through.
     pub queue: bool,
+    /// Whether joining takes a solved challenge, which costs those who join in great numbers.
+    #[serde(default)]
+    pub challenge: bool,
     /// Shown to everyone who waits.
     pub message: String,
     /// How many live tickets one account may have, from the event.
@@ -142,6 +145,7 @@ mod tests {
             paused: false,
             closed: false,
             queue: true,
+            challenge: false,
             message: String::new(),
             max_tickets_per_account: 4,
         }

@@ -85,6 +85,13 @@ enum SaleCommand {
         /// The event
         event: i64,
     },
+    /// Ask for proof of work before joining, against robots
+    Challenge {
+        /// The event
+        event: i64,
+        /// Whether it is asked for
+        switch: Switch,
+    },
     /// Take back the pass of an account; it is refused everywhere within a second
     Revoke {
         /// The event
@@ -101,6 +108,12 @@ enum SaleCommand {
     },
 }
 
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Switch {
+    On,
+    Off,
+}
+
 /// Runs one command.
 pub(crate) async fn run(args: SaleArgs) -> anyhow::Result<()> {
     let staff = Staff::sign_in(&args).await?;
@@ -114,6 +127,9 @@ pub(crate) async fn run(args: SaleArgs) -> anyhow::Result<()> {
         SaleCommand::Resume { event } => (event, json!({ "paused": false })),
         SaleCommand::Close { event } => (event, json!({ "closed": true })),
         SaleCommand::Reopen { event } => (event, json!({ "closed": false })),
+        SaleCommand::Challenge { event, switch } => {
+            (event, json!({ "challenge": switch == Switch::On }))
+        }
         SaleCommand::Revoke { event, account } => return revoke(&staff, event, account).await,
         SaleCommand::Message { event, text } => (event, json!({ "message": text })),
     };

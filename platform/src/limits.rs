@@ -1,15 +1,21 @@
-//! Rate limits on this node, by account or address. They protect the process; limits that must
-//! hold across nodes belong to their service.
+//! Rate limits by account or address. Those of a node protect the process and cost no call;
+//! [`SharedLimits`] hold across nodes.
 
+mod group;
 mod layer;
 mod limiter;
+mod shared;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use limiter::Limiter;
 
+pub use group::AddressGroup;
 pub use layer::LimitLayer;
+pub use shared::SharedLimits;
+
+use crate::redis::Redis;
 
 /// How often idle keys are dropped.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
@@ -21,6 +27,23 @@ pub struct Quota {
     pub burst: u32,
     /// Time in which that many come back.
     pub per: Duration,
+}
+
+impl Quota {
+    fn scaled(self, scale: f64) -> Self {
+        assert!(
+            self.burst > 0 && !self.per.is_zero(),
+            "a quota allows something"
+        );
+        let burst = (f64::from(self.burst) * scale).clamp(1.0, f64::from(u32::MAX));
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "clamped to the range of u32"
+        )]
+        let burst = burst as u32;
+        Self { burst, ..self }
+    }
 }
 
 /// What requests are counted by.
@@ -56,12 +79,18 @@ impl Limits {
     /// When the quota's `burst` or `per` is zero.
     #[must_use]
     pub fn layer(&self, name: &'static str, quota: Quota, key: Key) -> LimitLayer {
-        let limiter = Arc::new(Limiter::new(name, self.scaled(quota)));
+        let limiter = Arc::new(Limiter::new(name, quota.scaled(self.scale)));
         self.limiters
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .push(limiter.clone());
         LimitLayer::new(limiter, key)
+    }
+
+    /// Limits across nodes, to the same scale.
+    #[must_use]
+    pub fn shared(&self, redis: Redis) -> SharedLimits {
+        SharedLimits::new(redis, self.scale)
     }
 
     /// Drops keys that have their whole quota back, now and then; runs for ever.
@@ -77,20 +106,5 @@ impl Limits {
                 limiter.drop_idle_keys();
             }
         }
-    }
-
-    fn scaled(&self, quota: Quota) -> Quota {
-        assert!(
-            quota.burst > 0 && !quota.per.is_zero(),
-            "a quota allows something"
-        );
-        let burst = (f64::from(quota.burst) * self.scale).clamp(1.0, f64::from(u32::MAX));
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "clamped to the range of u32"
-        )]
-        let burst = burst as u32;
-        Quota { burst, ..quota }
     }
 }

@@ -49,6 +49,10 @@ pub enum Kind {
     QueueTokenRequired,
     /// The queue token does not verify.
     QueueTokenInvalid,
+    /// Joining this sale takes a solved challenge.
+    ChallengeRequired,
+    /// The challenge's solution is wrong, late, used, or another's.
+    ChallengeInvalid,
     /// The sale takes nobody into its queue.
     QueueClosed,
     /// The place was not called yet.
@@ -145,6 +149,16 @@ impl Kind {
                 "queue-token-invalid",
                 StatusCode::UNAUTHORIZED,
                 "The queue token is not valid",
+            ),
+            Self::ChallengeRequired => (
+                "challenge-required",
+                StatusCode::FORBIDDEN,
+                "A solved challenge is needed",
+            ),
+            Self::ChallengeInvalid => (
+                "challenge-invalid",
+                StatusCode::FORBIDDEN,
+                "The solution of the challenge is not valid",
             ),
             Self::QueueClosed => ("queue-closed", StatusCode::CONFLICT, "The queue is closed"),
             Self::NotCalled => (

@@ -5,6 +5,7 @@
 #![recursion_limit = "256"]
 
 pub mod buyer;
+pub mod challenge;
 pub mod faults;
 mod html;
 pub mod inbox;

@@ -4,6 +4,7 @@
 //! A poll costs a signature check and a look at this node's own copy of the snapshot. Only a place
 //! that has been called costs a lookup in Redis.
 
+pub mod challenge;
 mod left;
 mod line;
 mod queue;
@@ -11,12 +12,14 @@ mod views;
 
 use std::sync::Arc;
 
+use platform::limits::SharedLimits;
 use platform::service::{Context, Routes};
 
 pub use left::LeftPlaces;
 pub use line::{Joined, Leaving, Line};
 pub use queue::poll_after_ms;
 
+use challenge::Challenges;
 use views::Views;
 
 /// What the waiting room is told when it starts.
@@ -27,12 +30,17 @@ pub struct Config {
     /// How many people may join from one address in a minute
     #[arg(long, env = "ONSALE_JOINS_PER_ADDRESS", default_value_t = 600)]
     pub joins_per_address: u32,
+    /// How many people may join one sale from one network (IPv4 /24, IPv6 /48) in a minute,
+    /// whichever node they reach
+    #[arg(long, env = "ONSALE_JOINS_PER_NETWORK", default_value_t = 6_000)]
+    pub joins_per_network: u32,
 }
 
 impl Default for Config {
     fn default() -> Self {
         Self {
             joins_per_address: 600,
+            joins_per_network: 6_000,
         }
     }
 }
@@ -42,6 +50,9 @@ struct Room {
     ctx: Context,
     views: Views,
     line: Line,
+    limits: SharedLimits,
+    joins_per_network: u32,
+    challenges: Challenges,
 }
 
 /// Starts the refresh loop and returns the routes.
@@ -56,6 +67,9 @@ pub async fn start(ctx: Context, config: Config) -> anyhow::Result<Routes> {
     let room = Arc::new(Room {
         views: Views::new(ctx.redis.clone(), &ctx.config.namespace),
         line: Line::new(ctx.redis.clone(), &ctx.config.namespace),
+        limits: ctx.limits.shared(ctx.redis.clone()),
+        joins_per_network: config.joins_per_network,
+        challenges: Challenges::new(ctx.keys.derive("challenge")),
         ctx: ctx.clone(),
     });
     let refreshed = Arc::clone(&room);

@@ -1,5 +1,6 @@
 //! The queue over HTTP.
 
+mod challenge;
 mod join;
 mod leave;
 mod me;
@@ -26,11 +27,13 @@ use crate::{Config, Room};
 /// Where the queue token is sent.
 pub(crate) const QUEUE_TOKEN: &str = "onsale-queue-token";
 
+/// How often one account may join, or ask for a challenge, in a minute.
+const JOINS_PER_ACCOUNT: u32 = 10;
 const MINUTE: Duration = Duration::from_secs(60);
 
 pub(crate) fn routes(room: Arc<Room>, ctx: &Context, config: &Config) -> Router {
     let per_account = Quota {
-        burst: 10,
+        burst: JOINS_PER_ACCOUNT,
         per: MINUTE,
     };
     let per_address = Quota {
@@ -47,6 +50,14 @@ pub(crate) fn routes(room: Arc<Room>, ctx: &Context, config: &Config) -> Router 
     ));
     Router::new()
         .route("/api/events/{id}/queue", get(shared::snapshot).merge(join))
+        .route(
+            "/api/events/{id}/queue/challenge",
+            get(challenge::challenge).layer(ctx.limits.layer(
+                "challenge",
+                per_account,
+                Key::Account,
+            )),
+        )
         .route("/api/events/{id}/queue/me", get(me::me).merge(leave))
         .route("/api/events/{id}/queue/stream", get(stream::stream))
         .with_state(room)

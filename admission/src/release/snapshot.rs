@@ -23,6 +23,7 @@ pub(super) fn take(
         at: now,
         state,
         message: sale.message.clone(),
+        challenge: sale.challenge,
         rate_per_minute: sale.rate_per_minute,
         joined: Place(moved.joined),
         cursor: Place(moved.cursor),

@@ -30,6 +30,7 @@ pub(crate) fn sale() -> SaleSettings {
         paused: false,
         closed: false,
         queue: true,
+        challenge: false,
         message: String::new(),
         max_tickets_per_account: 6,
     }

@@ -106,6 +106,7 @@ pub(crate) fn sale(version: i64) -> SaleSettings {
         paused: false,
         closed: false,
         queue: true,
+        challenge: false,
         message: String::new(),
         max_tickets_per_account: 4,
     }

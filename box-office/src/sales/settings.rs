@@ -47,6 +47,8 @@ pub(crate) struct SalePatch {
     #[serde(skip_serializing_if = "Option::is_none")]
     queue: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    challenge: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     message: Option<String>,
     /// The version that is to be changed.
     #[serde(skip_serializing)]
@@ -125,6 +127,7 @@ impl SalePatch {
         sale.paused = self.paused.unwrap_or(sale.paused);
         sale.closed = self.closed.unwrap_or(sale.closed);
         sale.queue = self.queue.unwrap_or(sale.queue);
+        sale.challenge = self.challenge.unwrap_or(sale.challenge);
         Ok(())
     }
 
@@ -160,6 +163,7 @@ pub(crate) fn of_new_event(event: &Event, now: DateTime<Utc>) -> SaleSettings {
         paused: false,
         closed: false,
         queue: true,
+        challenge: false,
         message: String::new(),
         max_tickets_per_account: event.max_tickets_per_account,
     }

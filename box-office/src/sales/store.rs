@@ -19,6 +19,7 @@ struct SaleRow {
     paused: bool,
     closed: bool,
     queue: bool,
+    challenge: bool,
     message: String,
     max_tickets_per_account: i32,
 }
@@ -45,6 +46,7 @@ impl TryFrom<SaleRow> for SaleSettings {
             paused: row.paused,
             closed: row.closed,
             queue: row.queue,
+            challenge: row.challenge,
             message: row.message,
             max_tickets_per_account: unsigned(row.max_tickets_per_account)?,
         })
@@ -65,7 +67,7 @@ pub(super) async fn get(
         SaleRow,
         "select sale.event_id, sale.version, opens_at, closes_at, lobby_seconds, rate_per_minute,
                 shopper_cap, claim_window_seconds, pass_seconds, hold_seconds, paused, closed,
-                queue, message, event.max_tickets_per_account
+                queue, challenge, message, event.max_tickets_per_account
          from box_office.sales sale join box_office.events event on event.id = sale.event_id
          where sale.event_id = $1",
         id.0,
@@ -118,9 +120,9 @@ pub(super) async fn insert(
     sqlx::query!(
         "insert into box_office.sales
              (event_id, version, opens_at, closes_at, lobby_seconds, rate_per_minute, shopper_cap,
-              claim_window_seconds, pass_seconds, hold_seconds, paused, closed, queue, message,
-              updated_at)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)",
+              claim_window_seconds, pass_seconds, hold_seconds, paused, closed, queue, challenge,
+              message, updated_at)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)",
         sale.event_id.0,
         sale.version,
         sale.opens_at,
@@ -134,6 +136,7 @@ pub(super) async fn insert(
         sale.paused,
         sale.closed,
         sale.queue,
+        sale.challenge,
         sale.message,
         now,
     )
@@ -152,8 +155,8 @@ pub(super) async fn update(
         "update box_office.sales
          set version = version + 1, opens_at = $2, closes_at = $3, lobby_seconds = $4,
              rate_per_minute = $5, shopper_cap = $6, claim_window_seconds = $7, pass_seconds = $8,
-             hold_seconds = $9, paused = $10, closed = $11, queue = $12, message = $13,
-             updated_at = $14
+             hold_seconds = $9, paused = $10, closed = $11, queue = $12, challenge = $13,
+             message = $14, updated_at = $15
          where event_id = $1
          returning version",
         sale.event_id.0,
@@ -168,6 +171,7 @@ pub(super) async fn update(
         sale.paused,
         sale.closed,
         sale.queue,
+        sale.challenge,
         sale.message,
         now,
     )

@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::api::{Api, ApiError, Credentials, jittered, text};
 use super::funnel::{Funnel, Stage};
 use super::plan::{Card, Plan};
+use crate::challenge;
 
 /// First pause between two looks at one's booking.
 const FIRST_LOOK: Duration = Duration::from_millis(150);
@@ -20,6 +21,9 @@ const SLOWEST_LOOK: Duration = Duration::from_secs(2);
 const BOOKING_ATTEMPTS: u32 = 4;
 /// Attempts to reach Stripe before giving up.
 const PAYMENT_ATTEMPTS: u32 = 20;
+
+/// How many challenges are solved before giving up: one may expire meanwhile.
+const CHALLENGES: u32 = 3;
 
 /// How it ended for a buyer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -158,7 +162,28 @@ impl Buyer {
         let url = self
             .api
             .waiting_room(&format!("/api/events/{}/queue", self.event_id));
-        self.post(&url, session.signed(), &json!({})).await
+        let mut body = json!({});
+        for _ in 0..CHALLENGES {
+            match self.post(&url, session.signed(), &body).await {
+                Err(error) if error.kind().starts_with("challenge-") => {
+                    body = json!({ "challenge": self.solve(session).await? });
+                }
+                outcome => return outcome,
+            }
+        }
+        self.post(&url, session.signed(), &body).await
+    }
+
+    /// The solution of a new challenge.
+    async fn solve(&self, session: &Session) -> Result<Option<String>, ApiError> {
+        let path = format!("/api/events/{}/queue/challenge", self.event_id);
+        let url = self.api.waiting_room(&path);
+        let challenge = self
+            .api
+            .call(Method::GET, &url, session.signed(), None, &self.funnel)
+            .await?;
+        let solving = tokio::task::spawn_blocking(move || challenge::solve(&challenge));
+        Ok(solving.await.unwrap_or_default())
     }
 
     /// Polls as often as told until called. A fate when it ends otherwise.

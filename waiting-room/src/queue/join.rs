@@ -12,12 +12,14 @@ use domain::sale::SaleState;
 use domain::token::{ISSUER, QueueClaims, sale_audience};
 use domain::{AccountId, EventId, Place};
 use platform::auth::Caller;
-use platform::http::{Json, Path};
+use platform::http::{ClientAddr, Json, Path, RawBody};
+use platform::limits::Quota;
 use platform::problem::{Kind, Problem};
 use serde::Serialize;
 
-use super::{poll_after_ms, standing};
+use super::{JOINS_PER_ACCOUNT, MINUTE, challenge, poll_after_ms, standing};
 use crate::Room;
+use crate::challenge::Bearer;
 
 /// How long a token lasts at least when the snapshot names a time that is over.
 const TOKEN_LIFE: TimeDelta = TimeDelta::hours(24);
@@ -34,7 +36,9 @@ struct Answer {
 pub(super) async fn join(
     State(room): State<Arc<Room>>,
     Path(event_id): Path<EventId>,
+    ClientAddr(address): ClientAddr,
     caller: Caller,
+    RawBody(body): RawBody,
 ) -> Result<Response, Problem> {
     let view = room.views.get(event_id).await?;
     if !view.snapshot.state.is_joinable() {
@@ -42,6 +46,15 @@ pub(super) async fn join(
         return Err(closed(view.snapshot.state));
     }
     let now = room.ctx.clock.now();
+    let bearer = Bearer {
+        event_id,
+        account_id: caller.account_id,
+        group: address.into(),
+    };
+    check_limits(&room, bearer, now).await?;
+    if view.snapshot.challenge {
+        challenge::take(&room, bearer, &body, now).await?;
+    }
     let joined = room.line.join(event_id, caller.account_id, now).await?;
     let outcome = if joined.is_new { "new" } else { "repeated" };
     metrics::counter!("waiting_room_joins_total", "outcome" => outcome).increment(1);
@@ -65,6 +78,28 @@ pub(super) async fn join(
         StatusCode::OK
     };
     Ok((status, [(CACHE_CONTROL, "no-store")], Json(answer)).into_response())
+}
+
+/// The limits across nodes; those of this node were checked before.
+async fn check_limits(room: &Room, bearer: Bearer, now: DateTime<Utc>) -> Result<(), Problem> {
+    let keys = room.ctx.sale_keys(bearer.event_id);
+    let cells = [
+        (
+            keys.limit("join-account", bearer.account_id),
+            Quota {
+                burst: JOINS_PER_ACCOUNT,
+                per: MINUTE,
+            },
+        ),
+        (
+            keys.limit("join-network", bearer.group),
+            Quota {
+                burst: room.joins_per_network,
+                per: MINUTE,
+            },
+        ),
+    ];
+    room.limits.check(&cells, now).await
 }
 
 fn claims(

@@ -18,7 +18,7 @@ pub(crate) const OTHER: AccountId = AccountId(8);
 pub(crate) struct Hall {
     pub(crate) app: TestApp,
     pub(crate) client: Client,
-    base: String,
+    pub(crate) base: String,
     snapshot: Snapshot,
 }
 
@@ -30,7 +30,11 @@ impl Hall {
 
     pub(crate) async fn with_limits(scale: f64) -> Self {
         let clock = domain::clock::SystemClock::shared();
-        let app = TestApp::start_with(clock, |config| config.limits_scale = scale).await;
+        let app = TestApp::start_with(clock, |config| {
+            config.limits_scale = scale;
+            config.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
+        })
+        .await;
         let config = waiting_room::Config::default();
         let routes = waiting_room::start(app.ctx.clone(), config).await.unwrap();
         let base = format!("http://{}", app.serve(routes).await.public_addr);
@@ -41,6 +45,7 @@ impl Hall {
             at: now,
             state: SaleState::Open,
             message: String::new(),
+            challenge: false,
             rate_per_minute: 600,
             joined: Place(0),
             cursor: Place(0),
@@ -62,6 +67,15 @@ impl Hall {
         };
         hall.publish(|_| ()).await;
         hall
+    }
+
+    /// Where another node of the same installation answers.
+    pub(crate) async fn another_node(&self) -> String {
+        let ctx = self.app.another_node().await;
+        let config = waiting_room::Config::default();
+        let routes = waiting_room::start(ctx.clone(), config).await.unwrap();
+        let running = platform::service::serve(&ctx, routes).await.unwrap();
+        format!("http://{}", running.public_addr)
     }
 
     /// What the release leader does: writes the next snapshot, with the cursors beside it.

@@ -73,11 +73,40 @@ async function door() {
 }
 
 async function join() {
-  const joined = await call('POST', `/api/events/${eventId}/queue`, { body: {} });
+  const joined = await askToJoin();
   sessionStorage.setItem(TOKEN, joined.queue_token);
   joinedAhead = null;
   // Not awaited: the person's action ends here, and the waiting goes on.
   attempt(wait);
+}
+
+/** Joins, with the solution of a challenge when the sale asks for one. */
+async function askToJoin() {
+  const body = {};
+  for (let tries = 0; ; tries++) {
+    try {
+      return await call('POST', `/api/events/${eventId}/queue`, { body });
+    } catch (refused) {
+      if (!refused.kind?.startsWith('challenge-') || tries === 3) throw refused;
+      at('door-text').textContent = 'One moment: your browser is showing that it is not a robot.';
+      body.challenge = await solve(await call('GET', `/api/events/${eventId}/queue/challenge`));
+    }
+  }
+}
+
+/** The solution of a challenge, found in a worker. */
+function solve({ algorithm, challenge, maxnumber, salt, signature }) {
+  return new Promise((done, fail) => {
+    const worker = new Worker('/assets/challenge.js', { type: 'module' });
+    const giveUp = () => fail(new Error('Your browser could not solve the challenge. Try again.'));
+    worker.onerror = giveUp;
+    worker.onmessage = ({ data: number }) => {
+      worker.terminate();
+      if (number === null) return giveUp();
+      done(btoa(JSON.stringify({ algorithm, challenge, number, salt, signature })));
+    };
+    worker.postMessage({ challenge, maxnumber, salt });
+  });
 }
 
 const drop = (key) => sessionStorage.removeItem(key);

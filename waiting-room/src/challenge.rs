@@ -1,0 +1,285 @@
+//! Proof of work before joining, after ALTCHA's published protocol: the server hashes a salt and a
+//! secret number, and the client finds the number by trying. Nothing is stored: the challenge is
+//! signed, and its salt says for whom and until when it is good.
+
+mod effort;
+
+use std::fmt;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use chrono::{DateTime, TimeDelta, Utc};
+use domain::{AccountId, EventId};
+use hmac::{Hmac, Mac};
+use platform::limits::AddressGroup;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+pub use effort::{Attempts, max_number};
+
+/// How long a solution is taken after the challenge was given.
+pub const LIFE: TimeDelta = TimeDelta::seconds(120);
+const ALGORITHM: &str = "SHA-256";
+/// Far longer than a solution is.
+const MAX_SOLUTION_BYTES: usize = 2_048;
+
+/// For whom a challenge is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bearer {
+    /// The sale.
+    pub event_id: EventId,
+    /// The account.
+    pub account_id: AccountId,
+    /// Where it comes from.
+    pub group: AddressGroup,
+}
+
+impl fmt::Display for Bearer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            event_id,
+            account_id,
+            group,
+        } = self;
+        write!(f, "sale={event_id}&account={account_id}&group={group}")
+    }
+}
+
+/// What the client gets: the number from 0 to `maxnumber` whose hash after `salt` is `challenge`
+/// is to be found.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Challenge {
+    algorithm: String,
+    challenge: String,
+    maxnumber: u32,
+    salt: String,
+    signature: String,
+}
+
+/// What the client sends back, as JSON in base64.
+#[derive(Debug, Deserialize)]
+struct Solution {
+    algorithm: String,
+    challenge: String,
+    number: u32,
+    salt: String,
+    signature: String,
+}
+
+/// Why a solution is not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// Not a solution at all.
+    #[error("it can't be read")]
+    Malformed,
+    /// Not a challenge of ours.
+    #[error("its signature is wrong")]
+    BadSignature,
+    /// For another sale, account or network.
+    #[error("it is for somebody else")]
+    NotYours,
+    /// Too late.
+    #[error("it has expired")]
+    Expired,
+    /// Not the number.
+    #[error("the number is wrong")]
+    Wrong,
+}
+
+/// Gives and checks challenges.
+#[derive(Clone)]
+pub struct Challenges {
+    key: [u8; 32],
+}
+
+impl Challenges {
+    /// Challenges signed with `key`.
+    #[must_use]
+    pub fn new(key: [u8; 32]) -> Self {
+        Self { key }
+    }
+
+    /// A challenge for `bearer` with the secret `number`, at most `maxnumber`.
+    #[must_use]
+    pub fn give(
+        &self,
+        bearer: Bearer,
+        maxnumber: u32,
+        number: u32,
+        random: [u8; 12],
+        now: DateTime<Utc>,
+    ) -> Challenge {
+        // Ends with a separator, so that digits of the number can't be taken for the salt's.
+        let salt = format!(
+            "{}?expires={}&{bearer}&",
+            hex(&random),
+            (now + LIFE).timestamp()
+        );
+        let challenge = hash(&salt, number);
+        Challenge {
+            algorithm: ALGORITHM.to_owned(),
+            signature: hex(&self.mac(&challenge).finalize().into_bytes()),
+            challenge,
+            maxnumber,
+            salt,
+        }
+    }
+
+    /// The id of the solved challenge, which is to be taken once.
+    ///
+    /// # Errors
+    /// Why it is not taken.
+    pub fn check(
+        &self,
+        solution: &str,
+        bearer: Bearer,
+        now: DateTime<Utc>,
+    ) -> Result<String, Refusal> {
+        let solution = read(solution).ok_or(Refusal::Malformed)?;
+        let signature = unhex(&solution.signature).ok_or(Refusal::Malformed)?;
+        self.mac(&solution.challenge)
+            .verify_slice(&signature)
+            .map_err(|_| Refusal::BadSignature)?;
+        // The signature covers the hash, and the hash covers the salt.
+        if hash(&solution.salt, solution.number) != solution.challenge {
+            return Err(Refusal::Wrong);
+        }
+        let (expires, holder) = solution
+            .salt
+            .split_once("?expires=")
+            .and_then(|(_, rest)| rest.split_once('&'))
+            .ok_or(Refusal::Malformed)?;
+        if holder != format!("{bearer}&") {
+            return Err(Refusal::NotYours);
+        }
+        let expires: i64 = expires.parse().map_err(|_| Refusal::Malformed)?;
+        if expires <= now.timestamp() {
+            return Err(Refusal::Expired);
+        }
+        Ok(solution.signature)
+    }
+
+    fn mac(&self, challenge: &str) -> Hmac<Sha256> {
+        let mut mac = Hmac::new_from_slice(&self.key).expect("HMAC takes keys of any length");
+        mac.update(challenge.as_bytes());
+        mac
+    }
+}
+
+fn read(solution: &str) -> Option<Solution> {
+    if solution.len() > MAX_SOLUTION_BYTES {
+        return None;
+    }
+    let json = STANDARD.decode(solution).ok()?;
+    let solution: Solution = serde_json::from_slice(&json).ok()?;
+    (solution.algorithm == ALGORITHM).then_some(solution)
+}
+
+fn hash(salt: &str, number: u32) -> String {
+    hex(&Sha256::digest(format!("{salt}{number}")))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn unhex(text: &str) -> Option<Vec<u8>> {
+    // One spelling only, for the text is what is taken once.
+    let is_hex = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    if !text.len().is_multiple_of(2) || !text.bytes().all(is_hex) {
+        return None;
+    }
+    (0..text.len())
+        .step_by(2)
+        .map(|at| u8::from_str_radix(&text[at..at + 2], 16).ok())
+        .collect()
+}
+
+impl fmt::Debug for Challenges {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Challenges").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn bearer(account: i64, address: &str) -> Bearer {
+        Bearer {
+            event_id: EventId(1),
+            account_id: AccountId(account),
+            group: address.parse::<IpAddr>().unwrap().into(),
+        }
+    }
+
+    fn now() -> DateTime<Utc> {
+        DateTime::from_timestamp(1_800_000_000, 0).unwrap()
+    }
+
+    fn solved(challenge: &Challenge, change: impl FnOnce(&mut Value)) -> String {
+        let number = (0..=challenge.maxnumber)
+            .find(|&number| hash(&challenge.salt, number) == challenge.challenge)
+            .unwrap();
+        let mut solution = json!({
+            "algorithm": challenge.algorithm, "challenge": challenge.challenge,
+            "number": number, "salt": challenge.salt, "signature": challenge.signature,
+        });
+        change(&mut solution);
+        STANDARD.encode(solution.to_string())
+    }
+
+    #[test]
+    fn the_found_number_is_taken_from_its_bearer_in_time() {
+        let challenges = Challenges::new([7; 32]);
+        let mine = bearer(7, "192.0.2.1");
+        let challenge = challenges.give(mine, 100, 42, [1; 12], now());
+        let good = solved(&challenge, |_| ());
+        assert_eq!(
+            challenges.check(&good, mine, now()),
+            Ok(challenge.signature.clone())
+        );
+        let refused = |bearer, at| challenges.check(&good, bearer, at).unwrap_err();
+        assert_eq!(refused(mine, now() + LIFE), Refusal::Expired);
+        assert_eq!(refused(bearer(8, "192.0.2.1"), now()), Refusal::NotYours);
+        assert_eq!(refused(bearer(7, "192.0.3.1"), now()), Refusal::NotYours);
+        let other = Challenges::new([8; 32]);
+        assert_eq!(other.check(&good, mine, now()), Err(Refusal::BadSignature));
+    }
+
+    #[test]
+    fn an_altered_solution_is_refused() {
+        let challenges = Challenges::new([7; 32]);
+        let mine = bearer(7, "192.0.2.1");
+        // The number is 42: "…&" and 42 must not pass as "…&4" and 2.
+        let challenge = challenges.give(mine, 100, 42, [1; 12], now());
+        let attacks: [&dyn Fn(&mut Value); 5] = [
+            &|solution| solution["number"] = json!(43),
+            &|solution| solution["algorithm"] = json!("SHA-1"),
+            &|solution| {
+                solution["salt"] = json!(format!("{}4", challenge.salt));
+                solution["number"] = json!(2);
+            },
+            &|solution| {
+                let upper = challenge.signature.to_uppercase();
+                solution["signature"] = json!(upper);
+            },
+            &|solution| solution["signature"] = json!(""),
+        ];
+        for (index, attack) in attacks.iter().enumerate() {
+            let solution = solved(&challenge, attack);
+            assert!(
+                challenges.check(&solution, mine, now()).is_err(),
+                "attack {index}"
+            );
+        }
+        assert_eq!(
+            challenges.check("nonsense", mine, now()),
+            Err(Refusal::Malformed)
+        );
+    }
+}

@@ -1,0 +1,87 @@
+//! `GET /api/events/{id}/queue/challenge`, and the check of its solution.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::header::CACHE_CONTROL;
+use axum::response::IntoResponse;
+use chrono::{DateTime, Utc};
+use domain::EventId;
+use platform::auth::Caller;
+use platform::http::{ClientAddr, Json, Path};
+use platform::problem::{Kind, Problem};
+use platform::redis::cmd;
+use rand::Rng as _;
+use serde::Deserialize;
+
+use crate::Room;
+use crate::challenge::{Attempts, Bearer, LIFE, max_number};
+
+pub(super) async fn challenge(
+    State(room): State<Arc<Room>>,
+    Path(event_id): Path<EventId>,
+    ClientAddr(address): ClientAddr,
+    caller: Caller,
+) -> Result<impl IntoResponse, Problem> {
+    // Not every sale asks for one; it does no harm to solve one that is not asked for.
+    room.views.get(event_id).await?;
+    let now = room.ctx.clock.now();
+    let bearer = Bearer {
+        event_id,
+        account_id: caller.account_id,
+        group: address.into(),
+    };
+    let keys = room.ctx.sale_keys(event_id);
+    let attempts = Attempts::count(&room.ctx.redis, &keys, bearer.group, now).await?;
+    let highest = max_number(attempts);
+    let number = rand::rng().random_range(0..=highest);
+    let given = room
+        .challenges
+        .give(bearer, highest, number, rand::random(), now);
+    metrics::counter!("waiting_room_challenges_total").increment(1);
+    Ok(([(CACHE_CONTROL, "no-store")], Json(given)))
+}
+
+/// What the body of a join may carry.
+#[derive(Deserialize)]
+struct Body {
+    challenge: Option<String>,
+}
+
+/// Takes the solution in `body`, once.
+pub(super) async fn take(
+    room: &Room,
+    bearer: Bearer,
+    body: &[u8],
+    now: DateTime<Utc>,
+) -> Result<(), Problem> {
+    let solution = serde_json::from_slice(body)
+        .ok()
+        .and_then(|body: Body| body.challenge)
+        .ok_or_else(|| {
+            Problem::new(
+                Kind::ChallengeRequired,
+                "Solve the challenge of this queue, and send the solution as `challenge`.",
+            )
+        })?;
+    let invalid = |why: &dyn std::fmt::Display| {
+        let detail = format!("Solve another challenge: {why}.");
+        Problem::new(Kind::ChallengeInvalid, detail)
+    };
+    let id = room
+        .challenges
+        .check(&solution, bearer, now)
+        .map_err(|refusal| invalid(&refusal))?;
+    let is_first: Option<String> = cmd("SET")
+        .arg(room.ctx.sale_keys(bearer.event_id).solved(&id))
+        .arg(1)
+        .arg("NX")
+        .arg("EX")
+        .arg(LIFE.num_seconds() + 1)
+        .query_async(&mut room.ctx.redis.clone())
+        .await?;
+    match is_first {
+        Some(_) => Ok(()),
+        None => Err(invalid(&"it was used already")),
+    }
+}

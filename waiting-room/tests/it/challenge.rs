@@ -1,0 +1,120 @@
+//! Proof of work before joining, and the limits across nodes.
+
+use domain::{AccountId, EventId};
+use futures_util::StreamExt as _;
+use reqwest::Response;
+use serde_json::{Value, json};
+
+use crate::hall::{BUYER, EVENT, Hall, OTHER, problem};
+
+/// A hall whose sale asks for a challenge.
+async fn guarded() -> Hall {
+    let mut hall = Hall::open().await;
+    hall.publish(|snapshot| snapshot.challenge = true).await;
+    hall
+}
+
+impl Hall {
+    async fn challenge(&self, account: AccountId, address: &str) -> Value {
+        let request = self.client.get(self.url("/api/events/1/queue/challenge"));
+        let request = request.header("x-forwarded-for", address);
+        let answer = self.signed_in(request, account).send().await.unwrap();
+        assert_eq!(answer.status(), 200);
+        assert_eq!(answer.headers()["cache-control"], "no-store");
+        answer.json().await.unwrap()
+    }
+
+    async fn join_with(&self, event: EventId, account: AccountId, body: &Value) -> Response {
+        let url = self.url(&format!("/api/events/{event}/queue"));
+        let request = self.client.post(url).header("x-forwarded-for", "192.0.2.1");
+        let request = self.signed_in(request.json(body), account);
+        request.send().await.unwrap()
+    }
+}
+
+#[tokio::test]
+async fn a_guarded_sale_is_joined_with_a_solution_and_each_is_taken_once() {
+    let hall = guarded().await;
+    let without = hall.join_with(EVENT, BUYER, &json!({})).await;
+    assert_eq!(problem(without).await, "challenge-required");
+    let solution = surge::challenge::solve(&hall.challenge(BUYER, "192.0.2.9").await);
+    let body = json!({ "challenge": solution });
+    let thief = hall.join_with(EVENT, OTHER, &body).await;
+    assert_eq!(problem(thief).await, "challenge-invalid");
+    assert_eq!(hall.join_with(EVENT, BUYER, &body).await.status(), 201);
+    let again = hall.join_with(EVENT, BUYER, &body).await;
+    assert_eq!(problem(again).await, "challenge-invalid");
+
+    let elsewhere = surge::challenge::solve(&hall.challenge(OTHER, "198.51.100.1").await);
+    let body = json!({ "challenge": elsewhere });
+    let other_network = hall.join_with(EVENT, OTHER, &body).await;
+    assert_eq!(problem(other_network).await, "challenge-invalid");
+    hall.app.finish().await;
+}
+
+/// Hashes per second of one core of a fast machine with SHA instructions.
+const HASHES_PER_SECOND: u64 = 12_000_000;
+const CORES: u64 = 2;
+const NETWORKS: u64 = 50;
+const ATTEMPTS: u64 = 10_000;
+
+/// An attacker takes the cheapest challenges first; the work is counted, not done.
+#[tokio::test]
+async fn bots_from_fifty_networks_get_less_than_a_twentieth_through_in_a_minute() {
+    let hall = guarded().await;
+    // By now every further challenge of a network costs the same.
+    let asked = 12;
+    let asks = (0..NETWORKS * asked).map(|n| {
+        let hall = &hall;
+        async move {
+            let account = AccountId(i64::try_from(n).unwrap() + 1);
+            let address = format!("203.0.{}.{}", n % NETWORKS, n / NETWORKS);
+            hall.challenge(account, &address).await["maxnumber"]
+                .as_u64()
+                .unwrap()
+        }
+    });
+    let mut prices: Vec<u64> = futures_util::stream::iter(asks)
+        .buffered(16)
+        .collect()
+        .await;
+    let dearest = *prices.iter().max().unwrap();
+    prices.resize(usize::try_from(ATTEMPTS).unwrap(), dearest);
+    prices.sort_unstable();
+    let mut hashes = HASHES_PER_SECOND * CORES * 60;
+    let through = prices
+        .iter()
+        .take_while(|&&highest| {
+            // Half of the numbers are tried on average.
+            let left = hashes.checked_sub(highest / 2);
+            hashes = left.unwrap_or(0);
+            left.is_some()
+        })
+        .count();
+    println!(
+        "{through} of {ATTEMPTS}; prices {:?} to {dearest}",
+        prices[0]
+    );
+    assert!(through * 20 < prices.len(), "{through} of {ATTEMPTS}");
+    hall.app.finish().await;
+}
+
+#[tokio::test]
+async fn a_limit_holds_across_nodes() {
+    let hall = Hall::with_limits(1.0).await;
+    let other = hall.another_node().await;
+    let mut refused = 0;
+    for n in 0..12 {
+        let base = if n % 2 == 0 { &hall.base } else { &other };
+        let request = hall.client.post(format!("{base}/api/events/1/queue"));
+        let answer = hall.signed_in(request, BUYER).send().await.unwrap();
+        if !answer.status().is_success() {
+            assert!(answer.headers().contains_key("retry-after"));
+            assert_eq!(problem(answer).await, "rate-limited");
+            refused += 1;
+        }
+    }
+    // A node alone has counted six.
+    assert!(refused >= 1, "{refused} refused");
+    hall.app.finish().await;
+}

@@ -1,0 +1,87 @@
+// Finds the number of a challenge (ALTCHA's protocol) in a worker, so that the page stays alive.
+// SHA-256 is written out, because crypto.subtle takes longer to call than to hash one block.
+
+const K = new Uint32Array(64);
+const START = new Uint32Array(8);
+for (let prime = 2, at = 0; at < 64; prime++) {
+  let divisor = 2;
+  while (divisor * divisor <= prime && prime % divisor) divisor++;
+  if (divisor * divisor <= prime) continue;
+  if (at < 8) START[at] = Math.floor((Math.sqrt(prime) % 1) * 2 ** 32);
+  K[at++] = Math.floor((Math.cbrt(prime) % 1) * 2 ** 32);
+}
+
+const W = new Uint32Array(64);
+
+/** One block of the hash: 16 words of `message` from `from` go into `state`. */
+function compress(state, message, from) {
+  for (let i = 0; i < 16; i++) W[i] = message[from + i];
+  for (let i = 16; i < 64; i++) {
+    const a = W[i - 15];
+    const b = W[i - 2];
+    const s0 = ((a >>> 7) | (a << 25)) ^ ((a >>> 18) | (a << 14)) ^ (a >>> 3);
+    const s1 = ((b >>> 17) | (b << 15)) ^ ((b >>> 19) | (b << 13)) ^ (b >>> 10);
+    W[i] = W[i - 16] + s0 + W[i - 7] + s1;
+  }
+  let [a, b, c, d, e, f, g, h] = state;
+  for (let i = 0; i < 64; i++) {
+    const S1 = ((e >>> 6) | (e << 26)) ^ ((e >>> 11) | (e << 21)) ^ ((e >>> 25) | (e << 7));
+    const t1 = (h + S1 + ((e & f) ^ (~e & g)) + K[i] + W[i]) | 0;
+    const S0 = ((a >>> 2) | (a << 30)) ^ ((a >>> 13) | (a << 19)) ^ ((a >>> 22) | (a << 10));
+    const t2 = (S0 + ((a & b) ^ (a & c) ^ (b & c))) | 0;
+    h = g;
+    g = f;
+    f = e;
+    e = (d + t1) | 0;
+    d = c;
+    c = b;
+    b = a;
+    a = (t1 + t2) | 0;
+  }
+  state[0] += a;
+  state[1] += b;
+  state[2] += c;
+  state[3] += d;
+  state[4] += e;
+  state[5] += f;
+  state[6] += g;
+  state[7] += h;
+}
+
+/** The number from 0 to `highest` whose hash after `salt` is `wanted` (hexadecimal), or null. */
+export function search(salt, wanted, highest) {
+  const prefix = new TextEncoder().encode(salt);
+  const goal = Array.from({ length: 8 }, (_, i) => parseInt(wanted.slice(8 * i, 8 * i + 8), 16));
+  // Whole blocks of the salt are hashed once; what is left goes before each number.
+  const whole = prefix.length - (prefix.length % 64);
+  const head = words(prefix.subarray(0, whole));
+  const base = START.slice();
+  for (let from = 0; from < head.length; from += 16) compress(base, head, from);
+  const rest = prefix.subarray(whole);
+  const bytes = new Uint8Array(128);
+  const state = new Uint32Array(8);
+  for (let number = 0; number <= highest; number++) {
+    const digits = String(number);
+    const length = rest.length + digits.length;
+    const end = length + 9 <= 64 ? 64 : 128;
+    bytes.fill(0, rest.length, end);
+    bytes.set(rest);
+    for (let i = 0; i < digits.length; i++) bytes[rest.length + i] = digits.charCodeAt(i);
+    bytes[length] = 0x80;
+    const message = words(bytes.subarray(0, end));
+    message[message.length - 1] = (whole + length) * 8;
+    state.set(base);
+    for (let from = 0; from < message.length; from += 16) compress(state, message, from);
+    if (state[0] === goal[0] && state.every((word, i) => word === goal[i])) return number;
+  }
+  return null;
+}
+
+function words(bytes) {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  return Uint32Array.from({ length: bytes.byteLength / 4 }, (_, i) => view.getUint32(4 * i));
+}
+
+if (typeof WorkerGlobalScope !== 'undefined') {
+  onmessage = ({ data }) => postMessage(search(data.salt, data.challenge, data.maxnumber));
+}
