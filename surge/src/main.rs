@@ -9,6 +9,10 @@ use clap::{Parser, Subcommand};
 
 use commands::{bare, joins, polls, streams};
 
+/// The one that Onsale has, so that it and the bare handlers differ in what they do alone.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Measures Onsale, and in the same run what this machine could do at best.
 #[derive(Parser)]
 #[command(name = "surge", version, about, max_term_width = 100)]
