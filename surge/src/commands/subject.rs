@@ -212,17 +212,18 @@ impl Subject {
             nbf: now.timestamp(),
             exp: (now + TimeDelta::hours(6)).timestamp(),
         });
+        let access = self.access_token(place);
         format!(
-            "GET /api/events/{}/queue/me HTTP/1.1\r\nhost: {}\r\nonsale-queue-token: {token}\r\n\r\n",
+            "GET /api/events/{}/queue/me HTTP/1.1\r\nhost: {}\r\nauthorization: Bearer {access}\r\n\
+             onsale-queue-token: {token}\r\n\r\n",
             self.event_id, self.address
         )
         .into_bytes()
     }
 
-    /// `POST …/queue` of `account`.
-    pub(super) fn join(&self, account: i64) -> Vec<u8> {
+    fn access_token(&self, account: i64) -> String {
         let now = SystemClock.now();
-        let token = self.keys.sign_access(&AccessClaims {
+        self.keys.sign_access(&AccessClaims {
             iss: ISSUER.to_owned(),
             aud: ACCESS_AUDIENCE.to_owned(),
             sub: AccountId(account).to_string(),
@@ -230,7 +231,12 @@ impl Subject {
             iat: now.timestamp(),
             nbf: now.timestamp(),
             exp: (now + TimeDelta::hours(6)).timestamp(),
-        });
+        })
+    }
+
+    /// `POST …/queue` of `account`.
+    pub(super) fn join(&self, account: i64) -> Vec<u8> {
+        let token = self.access_token(account);
         format!(
             "POST /api/events/{}/queue HTTP/1.1\r\nhost: {}\r\nauthorization: Bearer {token}\r\n\
              content-length: 0\r\n\r\n",
