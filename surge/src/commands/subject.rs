@@ -212,29 +212,16 @@ impl Subject {
             nbf: now.timestamp(),
             exp: (now + TimeDelta::hours(6)).timestamp(),
         });
+        let access = self.access_token(place);
         format!(
-            "GET /api/events/{}/queue/me HTTP/1.1\r\nhost: {}\r\nauthorization: Bearer {}\r\n\
+            "GET /api/events/{}/queue/me HTTP/1.1\r\nhost: {}\r\nauthorization: Bearer {access}\r\n\
              onsale-queue-token: {token}\r\n\r\n",
-            self.event_id,
-            self.address,
-            self.access_of(place)
-        )
-        .into_bytes()
-    }
-
-    /// `POST …/queue` of `account`.
-    pub(super) fn join(&self, account: i64) -> Vec<u8> {
-        let token = self.access_of(account);
-        format!(
-            "POST /api/events/{}/queue HTTP/1.1\r\nhost: {}\r\nauthorization: Bearer {token}\r\n\
-             content-length: 0\r\n\r\n",
             self.event_id, self.address
         )
         .into_bytes()
     }
 
-    /// The access token of `account`, as a sign-in would give it.
-    fn access_of(&self, account: i64) -> String {
+    fn access_token(&self, account: i64) -> String {
         let now = SystemClock.now();
         self.keys.sign_access(&AccessClaims {
             iss: ISSUER.to_owned(),
@@ -245,6 +232,17 @@ impl Subject {
             nbf: now.timestamp(),
             exp: (now + TimeDelta::hours(6)).timestamp(),
         })
+    }
+
+    /// `POST …/queue` of `account`.
+    pub(super) fn join(&self, account: i64) -> Vec<u8> {
+        let token = self.access_token(account);
+        format!(
+            "POST /api/events/{}/queue HTTP/1.1\r\nhost: {}\r\nauthorization: Bearer {token}\r\n\
+             content-length: 0\r\n\r\n",
+            self.event_id, self.address
+        )
+        .into_bytes()
     }
 
     /// Ends what was started and takes away what it left in PostgreSQL and Redis.
