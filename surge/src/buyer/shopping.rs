@@ -249,6 +249,11 @@ impl Buyer {
             let booking = match self.request(session, pass).await {
                 Ok(booking) => booking,
                 Err(error) if error.kind() == "pass-invalid" => return Ok(Fate::Missed),
+                // A repeat that came so late that the hold of the first request has run out.
+                Err(ApiError::Refused { kind, problem, .. }) if kind == "conflict" => {
+                    let booking_id = text(&problem, "booking_id").parse().unwrap_or_default();
+                    return Ok(Fate::Unpaid { booking_id });
+                }
                 Err(error) => return Err(error),
             };
             match text(&booking, "state") {
