@@ -117,7 +117,7 @@ impl Consumer {
 }
 
 #[tokio::test]
-async fn a_message_keeps_its_id_name_and_trace() {
+async fn a_message_keeps_its_id_and_name_and_is_in_the_trace_of_its_booking() {
     let app = TestApp::start().await;
     let mut consumer = Consumer::start(&app.ctx.broker, spec(), Settings::default(), |_| {
         Verdict::Ack
@@ -137,7 +137,8 @@ async fn a_message_keeps_its_id_name_and_trace() {
     let delivery = consumer.next().await;
     assert_eq!((delivery.message_id, delivery.attempt), (id, 1));
     assert_eq!(delivery.parse::<PaymentVoided>().unwrap(), sent);
-    assert_eq!(delivery.trace.unwrap().trace_id(), sender.trace_id());
+    let of_booking = TraceContext::of_booking(sent.booking_id);
+    assert_eq!(delivery.trace.unwrap().trace_id(), of_booking.trace_id());
     consumer.stop().await;
     app.finish().await;
 }

@@ -17,7 +17,7 @@ const FREE: i64 = 2;
 /// A group may make one attempt in so many of all at that price: a university in a large sale.
 const FAIR_PART: i64 = 2_000;
 /// Each further attempt costs 4 times the one before, so many times.
-const MAX_STEPS: u32 = 7;
+const MAX_STEPS: i64 = 7;
 const MILLIS: i64 = 60_000;
 const KEPT_SECONDS: i64 = 180;
 
@@ -62,8 +62,8 @@ impl Attempts {
 #[must_use]
 pub fn max_number(attempts: Attempts) -> u32 {
     let fair = FREE.max(attempts.all / FAIR_PART);
-    let steps = u32::try_from(attempts.group - fair).map_or(0, |excess| excess.min(MAX_STEPS));
-    BASE << (2 * steps)
+    let excess = attempts.group.saturating_sub(fair).clamp(0, MAX_STEPS);
+    BASE << (2 * excess)
 }
 
 #[cfg(test)]
