@@ -47,7 +47,13 @@ integer_id! {
     SeatId
 }
 integer_id! {
-    /// The number that decides the order in one sale's queue, from 1.
+    /// The number a joiner gets in one sale's queue, from 1, in the order of joining. Whoever joined
+    /// before the lottery gets their [`Place`] from it when it is drawn; later ones have the place
+    /// that equals their number.
+    Number
+}
+integer_id! {
+    /// The number that decides the order in which one sale's queue is called, from 1.
     Place
 }
 

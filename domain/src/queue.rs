@@ -4,6 +4,7 @@
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
+use crate::ahead::Ahead;
 use crate::sale::SaleState;
 use crate::{EventId, Place};
 
@@ -118,11 +119,29 @@ impl SaleKeys {
         format!("{}:limit:{name}:{subject}", self.prefix)
     }
 
+    /// Bit n is set when the holder of number n was seen in this [`seen_slot`] [bitmap,
+    /// waiting-room; it may be forgotten].
+    #[must_use]
+    pub fn seen(&self, slot: i64) -> String {
+        format!("{}:seen:{slot}", self.prefix)
+    }
+
     /// The [`Snapshot`] as JSON [string, admission's release leader].
     #[must_use]
     pub fn snapshot(&self) -> String {
         format!("{}:snapshot", self.prefix)
     }
+}
+
+/// How long one bitmap of presence collects, in seconds.
+pub const SEEN_SLOT_SECONDS: i64 = 5;
+/// How long a bitmap of presence is kept, in slots: longer than the longest time between two polls.
+pub const SEEN_SLOTS: i64 = 13;
+
+/// The bitmap of presence that collects at `now`.
+#[must_use]
+pub fn seen_slot(now: DateTime<Utc>) -> i64 {
+    now.timestamp().div_euclid(SEEN_SLOT_SECONDS)
 }
 
 /// The names of the keys that are not of one sale. They share the hash tag `{release}`.
@@ -182,7 +201,13 @@ pub struct Snapshot {
     /// Whether joining takes a solved challenge.
     #[serde(default)]
     pub challenge: bool,
-    /// Calls per minute, as set.
+    /// Whether visitors without an account may join.
+    #[serde(default)]
+    pub anonymous: bool,
+    /// The lottery of the lobby.
+    #[serde(default)]
+    pub lottery: Lottery,
+    /// Arrivals per minute, as set.
     pub rate_per_minute: u32,
     /// The highest place given.
     pub joined: Place,
@@ -202,10 +227,52 @@ pub struct Snapshot {
     pub claimed_last_minute: i64,
     /// Seats that are neither held nor sold; `None` until known.
     pub available: Option<i64>,
+    /// Places after it will probably find everything sold; `None` while nobody can tell.
+    #[serde(default)]
+    pub likely_until: Option<Place>,
+    /// How many people wait before each place.
+    #[serde(default)]
+    pub ahead: Ahead,
+    /// How fast places are called; `None` while nobody is.
+    #[serde(default)]
+    pub pace: Option<Pace>,
     /// When queue tokens end that are signed now, as Unix seconds.
     pub tokens_expire_at: i64,
     /// When to ask for the snapshot again, in milliseconds.
     pub poll_after_ms: u32,
+}
+
+/// How fast people who wait are called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pace {
+    /// People called per hour, as likely more as fewer.
+    pub p50_per_hour: u32,
+    /// Fewer in one case of ten.
+    pub p90_per_hour: u32,
+}
+
+/// What everyone may know of the lobby's lottery. Bytes are lower-case hexadecimal.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Lottery {
+    /// SHA-256 of the seed, told before the lobby opens.
+    pub commitment: String,
+    /// Where the public entropy will come from, as announced; empty for none.
+    pub entropy_source: String,
+    /// What was drawn, from the opening on.
+    pub drawn: Option<Drawn>,
+}
+
+/// A lottery that was drawn.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Drawn {
+    /// How many numbers took part: `1..=lobby`. Later numbers are places.
+    pub lobby: i64,
+    /// The seed.
+    pub seed: String,
+    /// What the announced source showed.
+    pub entropy: String,
+    /// Fixes who had which number.
+    pub entries_digest: String,
 }
 
 /// Where one holder of a queue token stands.
@@ -300,6 +367,8 @@ mod tests {
             state: SaleState::Open,
             message: String::new(),
             challenge: false,
+            anonymous: false,
+            lottery: Lottery::default(),
             rate_per_minute: 600,
             joined: Place(100),
             cursor: Place(20),
@@ -310,6 +379,9 @@ mod tests {
             shopper_cap: 10,
             claimed_last_minute: 60,
             available: None,
+            likely_until: None,
+            ahead: Ahead::default(),
+            pace: None,
             tokens_expire_at: 0,
             poll_after_ms: 1000,
         }

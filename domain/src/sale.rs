@@ -37,6 +37,16 @@ pub struct SaleSettings {
     /// Whether joining takes a solved challenge, which costs those who join in great numbers.
     #[serde(default)]
     pub challenge: bool,
+    /// Whether visitors without an account may join: for a queue that guards another site.
+    #[serde(default)]
+    pub anonymous: bool,
+    /// Where public entropy for the lobby's lottery will come from, announced before the lobby
+    /// opens; empty for none.
+    #[serde(default)]
+    pub entropy_source: String,
+    /// What that source showed. With a source announced, the sale opens only once it is told.
+    #[serde(default)]
+    pub entropy: String,
     /// Shown to everyone who waits.
     pub message: String,
     /// How many live tickets one account may have, from the event.
@@ -146,6 +156,9 @@ mod tests {
             closed: false,
             queue: true,
             challenge: false,
+            anonymous: false,
+            entropy_source: String::new(),
+            entropy: String::new(),
             message: String::new(),
             max_tickets_per_account: 4,
         }

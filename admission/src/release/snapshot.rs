@@ -2,7 +2,8 @@
 
 use chrono::{DateTime, Utc};
 use domain::Place;
-use domain::queue::Snapshot;
+use domain::ahead::Ahead;
+use domain::queue::{Lottery, Snapshot};
 use domain::sale::{SaleSettings, SaleState, Stock};
 
 use super::tick::Moved;
@@ -24,6 +25,8 @@ pub(super) fn take(
         state,
         message: sale.message.clone(),
         challenge: sale.challenge,
+        anonymous: sale.anonymous,
+        lottery: Lottery::default(),
         rate_per_minute: sale.rate_per_minute,
         joined: Place(moved.joined),
         cursor: Place(moved.cursor),
@@ -34,6 +37,9 @@ pub(super) fn take(
         shopper_cap: sale.shopper_cap,
         claimed_last_minute: moved.claimed_last_minute,
         available: stock.map(|stock| stock.available),
+        likely_until: None,
+        ahead: Ahead::default(),
+        pace: None,
         tokens_expire_at: tokens_expire_at(now, sale),
         poll_after_ms: poll_after_ms(state, moved.waiting()),
     }

@@ -107,6 +107,9 @@ pub(crate) fn sale(version: i64) -> SaleSettings {
         closed: false,
         queue: true,
         challenge: false,
+        anonymous: false,
+        entropy_source: String::new(),
+        entropy: String::new(),
         message: String::new(),
         max_tickets_per_account: 4,
     }

@@ -164,6 +164,9 @@ pub(crate) fn of_new_event(event: &Event, now: DateTime<Utc>) -> SaleSettings {
         closed: false,
         queue: true,
         challenge: false,
+        anonymous: false,
+        entropy_source: String::new(),
+        entropy: String::new(),
         message: String::new(),
         max_tickets_per_account: event.max_tickets_per_account,
     }

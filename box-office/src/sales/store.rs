@@ -47,6 +47,9 @@ impl TryFrom<SaleRow> for SaleSettings {
             closed: row.closed,
             queue: row.queue,
             challenge: row.challenge,
+            anonymous: false,
+            entropy_source: String::new(),
+            entropy: String::new(),
             message: row.message,
             max_tickets_per_account: unsigned(row.max_tickets_per_account)?,
         })

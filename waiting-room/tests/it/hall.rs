@@ -46,6 +46,8 @@ impl Hall {
             state: SaleState::Open,
             message: String::new(),
             challenge: false,
+            anonymous: false,
+            lottery: domain::queue::Lottery::default(),
             rate_per_minute: 600,
             joined: Place(0),
             cursor: Place(0),
@@ -56,6 +58,9 @@ impl Hall {
             shopper_cap: 100,
             claimed_last_minute: 0,
             available: Some(10),
+            likely_until: None,
+            ahead: domain::ahead::Ahead::default(),
+            pace: None,
             tokens_expire_at: now.timestamp() + 3_600,
             poll_after_ms: 2_000,
         };
