@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
+use platform::testing::eventually;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use reqwest::Method;
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use surge::buyer::{Api, Buyer, Endpoints, Funnel, PlanMix};
-use tokio::time::Instant;
 use url::Url;
 
 const ADMIN: &str = "admin@test.example";
@@ -103,7 +103,7 @@ impl System {
             system.spawn(index)?;
         }
         for index in 0..system.processes.len() {
-            system.ready(index).await?;
+            system.ready(index).await;
         }
         let webhooks = format!("{}api/webhooks/stripe", system.public_url("payment-worker"));
         system.stripe.set_webhook_url(webhooks);
@@ -151,23 +151,14 @@ impl System {
         Ok(())
     }
 
-    async fn ready(&self, index: usize) -> anyhow::Result<()> {
+    async fn ready(&self, index: usize) {
         let process = &self.processes[index];
         let url = format!("http://{}/readyz", process.ops);
-        let started = Instant::now();
-        loop {
-            if self
-                .http
-                .get(&url)
-                .send()
-                .await
-                .is_ok_and(|answer| answer.status().is_success())
-            {
-                return Ok(());
-            }
-            ensure!(started.elapsed() < START, "{} is not ready", process.name);
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+        eventually(START, async || {
+            let answer = self.http.get(&url).send().await;
+            answer.is_ok_and(|answer| answer.status().is_success())
+        })
+        .await;
     }
 
     /// Ends a process as a power cut would.
@@ -183,7 +174,8 @@ impl System {
     pub(crate) async fn restart(&mut self, name: &str) -> anyhow::Result<()> {
         let index = self.index(name);
         self.spawn(index)?;
-        self.ready(index).await
+        self.ready(index).await;
+        Ok(())
     }
 
     fn index(&self, name: &str) -> usize {
@@ -262,25 +254,23 @@ impl System {
             .public_url("box-office")
             .join(&format!("/api/events/{id}/availability"))?;
         self.until(&stock, |stock| stock["available"] == seats)
-            .await?;
+            .await;
         let queue = self
             .public_url("waiting-room")
             .join(&format!("/api/events/{id}/queue"))?;
-        self.until(&queue, |queue| queue["state"] == "open").await?;
+        self.until(&queue, |queue| queue["state"] == "open").await;
         Ok(id)
     }
 
-    async fn until(&self, url: &Url, holds: impl Fn(&Value) -> bool) -> anyhow::Result<()> {
-        let started = Instant::now();
-        loop {
-            let answer = self.http.get(url.clone()).send().await?;
-            let answer: Value = answer.json().await.unwrap_or_default();
-            if holds(&answer) {
-                return Ok(());
-            }
-            ensure!(started.elapsed() < START, "{url} still answers {answer}");
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+    /// Waits until what `url` answers `holds`.
+    async fn until(&self, url: &Url, holds: impl Fn(&Value) -> bool) {
+        eventually(START, async || {
+            let Ok(answer) = self.http.get(url.clone()).send().await else {
+                return false;
+            };
+            holds(&answer.json().await.unwrap_or_default())
+        })
+        .await;
     }
 
     /// Buyers with plans drawn from `mix`.
@@ -373,16 +363,4 @@ fn free_address() -> anyhow::Result<SocketAddr> {
 
 fn address_url(address: SocketAddr) -> Url {
     Url::parse(&format!("http://{address}/")).expect("a socket address makes a URL")
-}
-
-/// Waits until `holds`, at most `patience`; whether it did.
-pub(crate) async fn within(patience: Duration, holds: impl Fn() -> bool) -> bool {
-    let started = Instant::now();
-    while started.elapsed() < patience {
-        if holds() {
-            return true;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    holds()
 }
