@@ -210,6 +210,9 @@ pub struct Snapshot {
     /// The lottery of the lobby.
     #[serde(default)]
     pub lottery: Lottery,
+    /// How long a called place may wait before it has missed its turn.
+    #[serde(default)]
+    pub claim_window_seconds: u32,
     /// Arrivals per minute, as set.
     pub rate_per_minute: u32,
     /// The highest place given.
@@ -447,6 +450,7 @@ mod tests {
             challenge: false,
             anonymous: false,
             lottery: Lottery::default(),
+            claim_window_seconds: 120,
             rate_per_minute: 600,
             joined: Place(100),
             cursor: Place(20),
