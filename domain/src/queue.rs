@@ -299,8 +299,20 @@ pub struct Lottery {
     pub commitment: String,
     /// Where the public entropy will come from, as announced; empty for none.
     pub entropy_source: String,
+    /// Who takes part, once that is fixed: before anybody knows entropy and seed.
+    #[serde(default)]
+    pub fixed: Option<Fixed>,
     /// What was drawn, from the opening on.
     pub drawn: Option<Drawn>,
+}
+
+/// Who takes part in a lottery.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fixed {
+    /// How many numbers take part: `1..=lobby`. Later numbers are places.
+    pub lobby: i64,
+    /// Fixes who had which number, see [`crate::lottery::EntriesDigest`].
+    pub entries_digest: String,
 }
 
 /// A lottery that was drawn.
