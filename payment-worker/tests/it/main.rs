@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 
+mod backlog;
 mod cancelling;
 mod faults;
 mod paying;
