@@ -110,11 +110,7 @@ async fn begin_due(
 }
 
 /// Leases up to `limit` due operations; one, now and then, while the breaker is open.
-async fn claim_due(
-    worker: &Worker,
-    kind: Kind,
-    limit: i64,
-) -> Result<Vec<Operation>, sqlx::Error> {
+async fn claim_due(worker: &Worker, kind: Kind, limit: i64) -> Result<Vec<Operation>, sqlx::Error> {
     let lease = worker.stripe_timeout * CALLS + LEASE_MARGIN;
     let now = worker.now();
     let due = table::claim_due(&worker.db, kind, limit, lease, now).await?;

@@ -37,8 +37,8 @@ pub use faults::{ApiFault, ApiFaults, WebhookFault, WebhookFaults};
 pub use ledger::Ledger;
 pub use limits::{RateLimits, Requests};
 pub use model::{
-    CaptureMethod, Charge, Dispute, FailedAttempt, PaymentIntent, PaymentMethod, Refund, RefundStatus,
-    Status,
+    CaptureMethod, Charge, Dispute, FailedAttempt, PaymentIntent, PaymentMethod, Refund,
+    RefundStatus, Status,
 };
 pub use operation::Operation;
 pub use webhooks::{Deliveries, Retry, SentEvent, StillPending, Webhooks};

@@ -19,7 +19,10 @@ pub(crate) fn open(books: &mut Books, payment_intent: &str) -> Result<Value, Ref
         .filter(|charge| charge.amount_captured > 0);
     let Some(charge) = charge else {
         let message = "Only a captured charge can be disputed.";
-        return Err(Refusal::unexpected_state(message, books.show(payment_intent)));
+        return Err(Refusal::unexpected_state(
+            message,
+            books.show(payment_intent),
+        ));
     };
     let dispute = Dispute {
         id: ids::dispute(),

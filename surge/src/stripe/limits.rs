@@ -73,7 +73,9 @@ impl Limits {
     /// Whether a request may pass at `now`.
     pub(crate) fn take(&self, operation: Operation, now: Instant) -> bool {
         let mut state = self.lock();
-        let passes = state.limits.is_none_or(|limits| state.draw(limits, operation, now));
+        let passes = state
+            .limits
+            .is_none_or(|limits| state.draw(limits, operation, now));
         if passes {
             state.requests.taken += 1;
         } else {
@@ -91,7 +93,9 @@ impl Limits {
 
 impl State {
     fn draw(&mut self, limits: RateLimits, operation: Operation, now: Instant) -> bool {
-        let all = self.all.get_or_insert_with(|| Bucket::full(limits.all, now));
+        let all = self
+            .all
+            .get_or_insert_with(|| Bucket::full(limits.all, now));
         let each = self.each.entry(operation);
         let each = each.or_insert_with(|| Bucket::full(limits.each, now));
         all.refill(limits.all, now);
@@ -120,7 +124,11 @@ mod tests {
         assert_eq!(passed(Operation::CreateRefund, now), 10);
         assert_eq!(passed(Operation::CapturePaymentIntent, now), 10);
         assert_eq!(passed(Operation::CancelPaymentIntent, now), 10);
-        assert_eq!(passed(Operation::CreatePaymentIntent, now), 0, "all is used up");
+        assert_eq!(
+            passed(Operation::CreatePaymentIntent, now),
+            0,
+            "all is used up"
+        );
         now += Duration::from_secs(1);
         assert_eq!(passed(Operation::CreatePaymentIntent, now), 10);
         let requests = limits.requests();

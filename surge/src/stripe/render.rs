@@ -4,7 +4,8 @@ use serde_json::{Value, json};
 
 use super::cards::Decline;
 use super::model::{
-    CaptureMethod, Charge, Dispute, FailedAttempt, PaymentIntent, PaymentMethod, Refund, RefundStatus,
+    CaptureMethod, Charge, Dispute, FailedAttempt, PaymentIntent, PaymentMethod, Refund,
+    RefundStatus,
 };
 
 /// A PaymentIntent; `charge` replaces the id of the latest charge where it is asked for.
