@@ -6,6 +6,7 @@
 
 mod bookings;
 mod housekeeping;
+pub mod lottery;
 mod outcomes;
 pub mod pass;
 pub mod release;
@@ -115,7 +116,9 @@ pub async fn start(ctx: Context, config: Config) -> anyhow::Result<Routes> {
             .await;
         Ok(())
     });
-    let public = pass::routes(&desk).merge(bookings::routes(&desk));
+    let public = pass::routes(&desk)
+        .merge(bookings::routes(&desk))
+        .merge(lottery::routes(&desk));
     Ok(Routes {
         public: public.with_state(desk),
         ..Routes::default()

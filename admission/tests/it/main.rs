@@ -7,6 +7,7 @@
 mod bookings;
 mod gate;
 mod line;
+mod lottery;
 mod passes;
 mod release;
 mod shop;
