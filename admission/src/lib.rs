@@ -19,6 +19,7 @@ use std::time::Duration;
 use platform::service::{Context, Routes};
 use url::Url;
 
+use bookings::Ledger;
 use outcomes::Outcomes;
 use pass::Passes;
 use revoked::Revoked;
@@ -69,6 +70,7 @@ struct Desk {
     passes: Passes,
     revoked: Revoked,
     outcomes: Outcomes,
+    ledger: Ledger,
 }
 
 /// Reads the sales, starts the loops and consumers, and returns the routes.
@@ -83,6 +85,7 @@ pub async fn start(ctx: Context, config: Config) -> anyhow::Result<Routes> {
         passes: Passes::new(ctx.redis.clone(), &namespace),
         revoked: Revoked::new(ctx.redis.clone(), &namespace),
         outcomes: Outcomes::default(),
+        ledger: Ledger::new(ctx.db.clone(), ctx.clock.clone()),
         ctx: ctx.clone(),
     });
     ctx.spawn("admission.sales", sales::consume(Arc::clone(&desk)));

@@ -6,7 +6,9 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use domain::account::Role;
 use domain::booking::{BookedSeat, BookingFacts, RejectReason};
-use domain::message::{BookingOutcome, CancelBooking, Message, Outcome, PlaceHold, SaleChanged};
+use domain::message::{
+    BookingOutcome, BookingOutcomes, CancelBooking, Message, Outcome, PlaceHold, SaleChanged,
+};
 use domain::queue::Snapshot;
 use domain::sale::SaleSettings;
 use domain::token::{
@@ -319,9 +321,11 @@ impl Handler for Worker {
             (hold.booking_id, hold.reply_to, outcome)
         };
         if let Some(outcome) = outcome {
-            let message = BookingOutcome {
-                booking_id,
-                outcome,
+            let message = BookingOutcomes {
+                outcomes: vec![BookingOutcome {
+                    booking_id,
+                    outcome,
+                }],
             };
             let id = Uuid::new_v4();
             self.ctx
