@@ -102,7 +102,7 @@ pub async fn start(ctx: Context, config: Config) -> anyhow::Result<Routes> {
         ctx: ctx.clone(),
     });
     Ok(Routes {
-        quick: queue::polls(Arc::clone(&room)),
+        quick: queue::quick(Arc::clone(&room), &ctx, &config),
         public: queue::routes(room, &ctx, &config),
         ..Routes::default()
     })
