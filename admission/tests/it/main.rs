@@ -9,5 +9,4 @@ mod gate;
 mod line;
 mod lottery;
 mod passes;
-mod release;
 mod shop;

@@ -206,7 +206,7 @@ impl Shop {
             iss: ISSUER.to_owned(),
             aud: sale_audience(event_id),
             sub: account.to_string(),
-            place: Place(number),
+            number: Number(number),
             iat: now,
             nbf: now - 100,
             exp: now + lasts,
