@@ -1,7 +1,9 @@
 //! The whole system: real processes, real servers, simulated buyers.
 
 mod crash;
+mod crowd;
 mod guard;
 mod operator;
+mod outage;
 mod readme;
 mod system;

@@ -59,7 +59,8 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let answer = async move || (headers.clone(), body.clone());
     let routes = Router::new()
         .route("/api/events/{id}/queue/me", get(answer))
-        .route("/api/events/{id}/queue", post(async || StatusCode::CREATED));
+        .route("/api/events/{id}/queue", post(async || StatusCode::CREATED))
+        .route("/api/events/{id}/pass", post(async || StatusCode::CREATED));
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     say(listener.local_addr()?);
     axum::serve(listener, routes).await?;
