@@ -3,6 +3,7 @@
 mod answer;
 mod cancel;
 mod get;
+mod ledger;
 mod list;
 mod repeat;
 mod request;
@@ -14,6 +15,8 @@ use std::time::Duration;
 use axum::Router;
 use axum::routing::{get, post, put};
 use platform::limits::{Key, Quota};
+
+pub(crate) use ledger::Ledger;
 
 use crate::Desk;
 

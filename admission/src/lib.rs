@@ -20,6 +20,7 @@ use std::time::Duration;
 use platform::service::{Context, Routes};
 use url::Url;
 
+use bookings::Ledger;
 use outcomes::Outcomes;
 use pass::{Counter, Passes};
 use revoked::Revoked;
@@ -71,6 +72,7 @@ struct Desk {
     claims: Counter,
     revoked: Revoked,
     outcomes: Outcomes,
+    ledger: Ledger,
 }
 
 /// Reads the sales, starts the loops and consumers, and returns the routes.
@@ -86,6 +88,7 @@ pub async fn start(ctx: Context, config: Config) -> anyhow::Result<Routes> {
         passes,
         revoked: Revoked::load(ctx.db.clone(), ctx.clock.clone()).await?,
         outcomes: Outcomes::default(),
+        ledger: Ledger::new(ctx.db.clone(), ctx.clock.clone()),
         ctx: ctx.clone(),
     });
     ctx.spawn("admission.sales", sales::consume(Arc::clone(&desk)));

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use commands::{bare, joins, passes, polls, streams};
+use commands::{bare, joins, passes, polls, reads, sell_out, streams};
 
 /// The one that Onsale has, so that it and the bare handlers differ in what they do alone.
 #[global_allocator]
@@ -31,6 +31,10 @@ enum Command {
     Passes(passes::Args),
     /// Hold streams open: how fast a snapshot reaches all, and the memory they take
     Streams(streams::Args),
+    /// Sell a house out: seats held and tickets confirmed a second, and how long a buyer waits
+    SellOut(sell_out::Args),
+    /// Read availability and seats while a sale runs
+    Reads(reads::Args),
     /// Serve handlers that do nothing, which is what the others are compared with
     #[command(hide = true)]
     Bare(bare::Args),
@@ -44,6 +48,8 @@ async fn main() -> ExitCode {
         Command::Joins(args) => joins::run(args).await,
         Command::Passes(args) => passes::run(args).await,
         Command::Streams(args) => streams::run(args).await,
+        Command::SellOut(args) => sell_out::run(args).await,
+        Command::Reads(args) => reads::run(args).await,
         Command::Bare(args) => bare::run(args).await,
     };
     platform::service::exit_code(outcome)

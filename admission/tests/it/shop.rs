@@ -8,7 +8,9 @@ use chrono::TimeDelta;
 use domain::account::Role;
 use domain::booking::{BookedSeat, BookingFacts, RejectReason};
 use domain::line::{Move, Run};
-use domain::message::{BookingOutcome, CancelBooking, Message, Outcome, PlaceHold, SaleChanged};
+use domain::message::{
+    BookingOutcome, BookingOutcomes, CancelBooking, Message, Outcome, PlaceHold, SaleChanged,
+};
 use domain::queue::Snapshot;
 use domain::sale::SaleSettings;
 use domain::token::{
@@ -388,9 +390,11 @@ impl Handler for Worker {
             (hold.booking_id, hold.reply_to, outcome)
         };
         if let Some(outcome) = outcome {
-            let message = BookingOutcome {
-                booking_id,
-                outcome,
+            let message = BookingOutcomes {
+                outcomes: vec![BookingOutcome {
+                    booking_id,
+                    outcome,
+                }],
             };
             let id = Uuid::new_v4();
             self.ctx

@@ -219,16 +219,10 @@ async fn people_sit_together_where_they_can() {
         places,
         [("B".to_owned(), Some(1)), ("B".to_owned(), Some(2))]
     );
-    let elsewhere = Wish::Best {
-        tickets: 2,
-        section_id: Some(SectionId(2)),
-    };
+    let elsewhere = Wish::best_in(SectionId(2), 2);
     let standing = shop.hold(9, elsewhere).await;
     assert_eq!(standing.total, euros(200));
-    let too_many = Wish::Best {
-        tickets: 4,
-        section_id: Some(SectionId(1)),
-    };
+    let too_many = Wish::best_in(SectionId(1), 4);
     let (_, outcome) = shop.place(10, too_many).await;
     assert_eq!(outcome, Outcome::Rejected(RejectReason::SoldOut));
     let (_, outcome) = shop.place(10, best(4)).await;

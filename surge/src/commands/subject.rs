@@ -79,13 +79,15 @@ struct Own {
     access_token: String,
     redis: Redis,
     database: Database,
+    program: PathBuf,
+    settings: Vec<(&'static str, String)>,
 }
 
 impl Subject {
     /// Starts an Onsale with an open sale that calls one person a minute, or takes the given one.
     pub(super) async fn start(args: &Args) -> anyhow::Result<Self> {
         let Some(url) = &args.url else {
-            return Self::start_own(args).await;
+            return Self::start_own(args, Vec::new()).await;
         };
         let host = url.host_str().context("--url names no host")?;
         let port = url.port_or_known_default().context("--url names no port")?;
@@ -99,7 +101,12 @@ impl Subject {
         })
     }
 
-    async fn start_own(args: &Args) -> anyhow::Result<Self> {
+    /// Starts an Onsale with these settings beside its usual ones.
+    pub(super) async fn start_own(
+        args: &Args,
+        settings: Vec<(&'static str, String)>,
+    ) -> anyhow::Result<Self> {
+        ensure!(args.url.is_none(), "this measures an Onsale of its own");
         let server = |url: &Option<SecretString>, key: &str| {
             url.clone().with_context(|| format!("{key} is not set"))
         };
@@ -120,6 +127,7 @@ impl Subject {
         let onsale = || {
             let mut command = Command::new(&program);
             command
+                .envs(settings.iter().map(|(key, value)| (key, value)))
                 .env("ONSALE_DATABASE_URL", database.url.expose_secret())
                 .env("ONSALE_REDIS_URL", redis_url.expose_secret())
                 .env("ONSALE_AMQP_URL", amqp_url.expose_secret())
@@ -156,6 +164,8 @@ impl Subject {
             access_token: String::new(),
             redis,
             database,
+            program,
+            settings,
         };
         own.wait_until_ready(ops).await?;
         own.sign_in(&password).await?;
@@ -206,18 +216,9 @@ impl Subject {
         self.own()?.wait_for(&url, is_called).await
     }
 
-    /// Its database.
-    pub(super) fn database_url(&self) -> anyhow::Result<&SecretString> {
-        Ok(&self.own()?.database.url)
-    }
-
     /// How many claims shared a transaction, on average.
     pub(super) async fn mean_claim_batch(&self) -> anyhow::Result<u32> {
         self.own()?.database.mean_claim_batch(self.event_id).await
-    }
-
-    fn own(&self) -> anyhow::Result<&Own> {
-        self.own.as_ref().context("the Onsale isn't ours")
     }
 
     /// `GET …/queue/me` of `number`.
@@ -245,7 +246,8 @@ impl Subject {
         })
     }
 
-    fn access_token(&self, account: i64) -> String {
+    /// The access token of `account`.
+    pub(super) fn access_token(&self, account: i64) -> String {
         let now = SystemClock.now();
         self.keys.sign_access(&AccessClaims {
             iss: ISSUER.to_owned(),
@@ -277,6 +279,63 @@ impl Subject {
             "POST /api/events/{}/pass HTTP/1.1\r\nhost: {}\r\nauthorization: Bearer {access}\r\n\
              onsale-queue-token: {token}\r\ncontent-length: 0\r\n\r\n",
             self.event_id, self.address
+        )
+        .into_bytes()
+    }
+
+    /// Its database.
+    pub(super) fn database_url(&self) -> anyhow::Result<&SecretString> {
+        Ok(&self.own()?.database.url)
+    }
+
+    /// Makes another event, and waits until all its seats are on sale.
+    pub(super) async fn new_event(&self, event: &Value) -> anyhow::Result<EventId> {
+        let own = self.own()?;
+        let answer = own.staff(Method::POST, "/api/events", event).await?;
+        let id = answer["event"]["id"]
+            .as_i64()
+            .context("the answer has no id")?;
+        let capacity = answer["event"]["capacity"].clone();
+        let at = |what: &str| format!("http://{}/api/events/{id}/{what}", self.address);
+        // The queue's snapshot shows that admission knows the sale, and that the seats are there.
+        own.wait_for(&at("queue"), |snapshot| {
+            snapshot["state"] == "open" && snapshot["available"] == capacity
+        })
+        .await?;
+        Ok(EventId(id))
+    }
+
+    /// Runs `onsale audit`, which waits `patience` for rest. Whether every promise is kept.
+    pub(super) async fn audit(&self, patience: Duration) -> anyhow::Result<bool> {
+        let own = self.own()?;
+        let audit = Command::new(&own.program)
+            .args(["audit", "--wait", &patience.as_secs().to_string()])
+            .envs(own.settings.iter().map(|(key, value)| (key, value)))
+            .env("ONSALE_DATABASE_URL", own.database.url.expose_secret())
+            .output()
+            .await?;
+        say(String::from_utf8_lossy(&audit.stdout).trim_end());
+        if !audit.stderr.is_empty() {
+            say(String::from_utf8_lossy(&audit.stderr).trim_end());
+        }
+        Ok(audit.status.success())
+    }
+
+    fn own(&self) -> anyhow::Result<&Own> {
+        self.own.as_ref().context("this takes an Onsale of its own")
+    }
+
+    /// `POST /api/bookings` of `account`, with a key of its own.
+    pub(super) fn book(&self, event_id: EventId, account: i64, tickets: u32) -> Vec<u8> {
+        let token = self.access_token(account);
+        let body = format!(r#"{{"event_id":{event_id},"user_id":{account},"tickets":{tickets}}}"#);
+        format!(
+            "POST /api/bookings HTTP/1.1\r\nhost: {}\r\nauthorization: Bearer {token}\r\n\
+             idempotency-key: {:032x}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\
+             \r\n{body}",
+            self.address,
+            rand::random::<u128>(),
+            body.len()
         )
         .into_bytes()
     }
