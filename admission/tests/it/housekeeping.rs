@@ -33,7 +33,11 @@ async fn add(db: &PgPool, sale: &SaleSettings, days: i32) {
         "insert into admission.moves (event_id, seq, at) values ($1, 1000, now())",
     ];
     for row in rows {
-        sqlx::query(row).bind(sale.event_id.0).execute(db).await.unwrap();
+        sqlx::query(row)
+            .bind(sale.event_id.0)
+            .execute(db)
+            .await
+            .unwrap();
     }
 }
 

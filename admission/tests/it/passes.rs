@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use chrono::TimeDelta;
-use domain::{AccountId, EventId};
 use domain::message::{Message, PassRevoked};
+use domain::{AccountId, EventId};
 use platform::amqp::Exchange;
 use platform::testing::eventually;
 use serde_json::Value;

@@ -11,7 +11,7 @@ use domain::clock::{Clock as _, SystemClock};
 use domain::token::{ACCESS_AUDIENCE, AccessClaims, ISSUER};
 use platform::tokens::KeyRing;
 use reqwest::{Client, Method, StatusCode};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use url::Url;
@@ -96,7 +96,7 @@ impl Crowd {
         let url = self.url(&self.waiting_room, "queue")?;
         loop {
             let asked = self.http.post(url.clone()).bearer_auth(&access);
-            let answer = asked.json(&serde_json::json!({})).send().await?;
+            let answer = asked.json(&json!({})).send().await?;
             if !answer.status().is_success() {
                 tokio::time::sleep(AGAIN).await;
                 continue;
@@ -167,6 +167,28 @@ impl Crowd {
         anyhow::bail!("there is no node")
     }
 
+    /// The pass is given back.
+    pub(crate) async fn give_back(&self, person: &Person) -> anyhow::Result<()> {
+        let url = self.url(&self.nodes[0], "pass")?;
+        let asked = self.http.delete(url).bearer_auth(&person.access);
+        let answer = asked.header("onsale-pass", pass(person)?).send().await?;
+        ensure!(answer.status() == StatusCode::NO_CONTENT, "{answer:?}");
+        Ok(())
+    }
+
+    /// What a booking with the pass is answered.
+    pub(crate) async fn book(&self, person: &Person) -> anyhow::Result<(StatusCode, Value)> {
+        let order = json!({ "event_id": self.event, "user_id": person.account, "tickets": 1 });
+        let asked = self
+            .http
+            .post(self.nodes[0].join("/api/bookings")?)
+            .bearer_auth(&person.access)
+            .header("onsale-pass", pass(person)?)
+            .json(&order);
+        let answer = asked.send().await?;
+        Ok((answer.status(), answer.json().await?))
+    }
+
     async fn ask(
         &self,
         method: Method,
@@ -199,4 +221,11 @@ impl Crowd {
             exp: now + 3_600,
         })
     }
+}
+
+/// The pass in the answer to a claim.
+fn pass(person: &Person) -> anyhow::Result<String> {
+    let answer = person.pass.as_ref().context("no pass")?;
+    let answer: Value = serde_json::from_str(answer)?;
+    Ok(answer["pass"].as_str().context("no pass")?.to_owned())
 }

@@ -3,6 +3,7 @@
 mod crash;
 mod crowd;
 mod guard;
+mod nginx;
 mod operator;
 mod outage;
 mod readme;

@@ -170,6 +170,8 @@ async fn a_sale_goes_on_while_redis_forgets_dies_and_returns_empty() {
     let crowd = Arc::new(Crowd::new(&system, event, nodes).unwrap());
     let tally = &crowd.tally;
     let stop = CancellationToken::new();
+    let early = everybody(&mut crowd.come(1_001..1_002, &stop)).await;
+    crowd.give_back(&early[0]).await.unwrap();
     let mut people = crowd.come(1..261, &stop);
     assert!(
         grows(&tally.claimed, 2 * PER_SECOND, PATIENCE).await,
@@ -203,7 +205,7 @@ async fn a_sale_goes_on_while_redis_forgets_dies_and_returns_empty() {
         grows(&tally.claimed, 2 * PER_SECOND, PATIENCE).await,
         "{tally:?}"
     );
-    let all_joined = || tally.joined.load(Ordering::Relaxed) == 320;
+    let all_joined = || tally.joined.load(Ordering::Relaxed) == 321;
     assert!(within(PATIENCE, all_joined).await, "{tally:?}");
     stop.cancel();
     assert_eq!(tally.polls_failed.load(Ordering::Relaxed), 0);
@@ -211,6 +213,12 @@ async fn a_sale_goes_on_while_redis_forgets_dies_and_returns_empty() {
     for more in [&mut late, &mut later, &mut last] {
         all.extend(everybody(more).await);
     }
+
+    let (status, answer) = crowd.book(&early[0]).await.unwrap();
+    assert_eq!(
+        status, 403,
+        "a pass that was given back is good again: {answer}"
+    );
 
     // I8: nobody has another's place, and whoever asks again is told the same.
     let places: HashSet<i64> = all.iter().map(|person| person.place).collect();
