@@ -4,6 +4,7 @@ pub(crate) mod bare;
 pub(crate) mod joins;
 mod load;
 mod machine;
+pub(crate) mod passes;
 pub(crate) mod polls;
 pub(crate) mod reads;
 mod rounds;
