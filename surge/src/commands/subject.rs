@@ -128,8 +128,9 @@ impl Subject {
                 .env("ONSALE_PUBLIC_ADDR", public.to_string())
                 .env("ONSALE_INTERNAL_ADDR", internal.to_string())
                 .env("ONSALE_OPS_ADDR", ops.to_string())
-                // All the load comes from one address.
+                // All the load comes from one address, or says where it comes from.
                 .env("ONSALE_LIMITS_SCALE", "1000000")
+                .env("ONSALE_TRUSTED_PROXIES", "127.0.0.0/8")
                 .stdin(Stdio::null())
                 .stdout(Stdio::null())
                 .kill_on_drop(true);
@@ -193,10 +194,22 @@ impl Subject {
 
     /// Changes the sale's message, which makes a new snapshot.
     pub(super) async fn set_message(&self, message: &str) -> anyhow::Result<()> {
+        self.set_sale(&json!({ "message": message })).await
+    }
+
+    /// Makes joining take proof of work.
+    pub(super) async fn ask_for_challenges(&self) -> anyhow::Result<()> {
+        self.set_sale(&json!({ "challenge": true })).await?;
+        let url = format!("http://{}/api/events/{}/queue", self.address, self.event_id);
+        let own = self.own.as_ref().context("the sale isn't ours to watch")?;
+        own.wait_for(&url, |snapshot| snapshot["challenge"] == true)
+            .await
+    }
+
+    async fn set_sale(&self, settings: &Value) -> anyhow::Result<()> {
         let own = self.own.as_ref().context("the sale isn't ours to change")?;
         let path = format!("/api/sales/{}", self.event_id);
-        own.staff(Method::PUT, &path, &json!({ "message": message }))
-            .await?;
+        own.staff(Method::PUT, &path, settings).await?;
         Ok(())
     }
 
@@ -221,7 +234,8 @@ impl Subject {
         .into_bytes()
     }
 
-    fn access_token(&self, account: i64) -> String {
+    /// The access token of `account`.
+    pub(super) fn access_token(&self, account: i64) -> String {
         let now = SystemClock.now();
         self.keys.sign_access(&AccessClaims {
             iss: ISSUER.to_owned(),
