@@ -17,7 +17,6 @@ use platform::service::{Context, Routes};
 
 pub use left::LeftPlaces;
 pub use line::{Joined, Leaving, Line};
-pub use queue::poll_after_ms;
 
 use challenge::Challenges;
 use views::Views;

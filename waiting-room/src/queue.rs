@@ -13,7 +13,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::http::HeaderMap;
 use axum::routing::{get, post};
-use domain::queue::{Eta, PlaceState};
+use domain::queue::PlaceState;
 use domain::token::{QueueClaims, subject};
 use domain::{AccountId, EventId, Place};
 use platform::auth::Caller;
@@ -116,37 +116,5 @@ async fn standing(
         Ok(PlaceState::Left)
     } else {
         Ok(PlaceState::Waiting)
-    }
-}
-
-/// When a place is to ask again, in milliseconds: sooner near the front, from 1 s to 30 s, and
-/// 20 % more or less by `jitter` (from 0 to 1), so that those who joined together don't ask
-/// together.
-#[must_use]
-pub fn poll_after_ms(state: PlaceState, eta: Option<Eta>, jitter: f64) -> u32 {
-    let seconds = match (state, eta) {
-        (PlaceState::Waiting, Some(eta)) => (eta.p50 / 10.0).clamp(1.0, 30.0),
-        (PlaceState::Waiting, None) => 10.0,
-        (PlaceState::Ready, _) => 2.0,
-        (PlaceState::Claimed | PlaceState::Missed | PlaceState::Left, _) => 30.0,
-    };
-    let millis = Duration::from_secs_f64(seconds * (0.8 + 0.4 * jitter.clamp(0.0, 1.0)));
-    u32::try_from(millis.as_millis()).expect("at most 36 s")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn who_is_nearer_the_front_asks_sooner() {
-        let at = |p50| poll_after_ms(PlaceState::Waiting, Some(Eta { p50, p90: p50 }), 0.5);
-        assert_eq!([at(0.1), at(50.0), at(10_000.0)], [1_000, 5_000, 30_000]);
-    }
-
-    #[test]
-    fn polls_are_spread_by_a_fifth_both_ways() {
-        let at = |jitter| poll_after_ms(PlaceState::Waiting, None, jitter);
-        assert_eq!([at(0.0), at(0.5), at(1.0)], [8_000, 10_000, 12_000]);
     }
 }

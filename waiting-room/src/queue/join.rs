@@ -7,7 +7,7 @@ use axum::http::StatusCode;
 use axum::http::header::CACHE_CONTROL;
 use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, TimeDelta, Utc};
-use domain::queue::{PlaceState, Snapshot};
+use domain::queue::{PlaceState, Snapshot, poll_after_ms};
 use domain::sale::SaleState;
 use domain::token::{ISSUER, QueueClaims, sale_audience};
 use domain::{AccountId, EventId, Place};
@@ -17,7 +17,7 @@ use platform::limits::Quota;
 use platform::problem::{Kind, Problem};
 use serde::Serialize;
 
-use super::{JOINS_PER_ACCOUNT, MINUTE, challenge, poll_after_ms, standing};
+use super::{JOINS_PER_ACCOUNT, MINUTE, challenge, standing};
 use crate::Room;
 use crate::challenge::Bearer;
 

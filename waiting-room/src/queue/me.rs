@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::extract::{Request, State};
 use axum::http::header::CACHE_CONTROL;
 use axum::response::{IntoResponse, Response};
-use domain::queue::{Eta, PlaceState};
+use domain::queue::{Eta, PlaceState, poll_after_ms};
 use domain::sale::SaleState;
 use domain::{EventId, Place};
 use platform::auth::Caller;
@@ -13,7 +13,7 @@ use platform::http::{Json, Path};
 use platform::problem::Problem;
 use serde::Serialize;
 
-use super::{holder, poll_after_ms, standing};
+use super::{holder, standing};
 use crate::Room;
 
 #[derive(Serialize)]

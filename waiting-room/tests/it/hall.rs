@@ -48,6 +48,7 @@ impl Hall {
             challenge: false,
             anonymous: false,
             lottery: domain::queue::Lottery::default(),
+            claim_window_seconds: 120,
             rate_per_minute: 600,
             joined: Place(0),
             cursor: Place(0),
@@ -60,7 +61,11 @@ impl Hall {
             available: Some(10),
             likely_until: None,
             ahead: domain::ahead::Ahead::default(),
-            pace: None,
+            pace: Some(domain::queue::Pace {
+                p50_per_hour: 36_000,
+                p90_per_hour: 27_000,
+            }),
+            brake: domain::queue::Braking::default(),
             tokens_expire_at: now.timestamp() + 3_600,
             poll_after_ms: 2_000,
         };

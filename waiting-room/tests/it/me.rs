@@ -76,7 +76,7 @@ async fn the_answer_says_how_long_and_when_to_ask_again() {
     assert!(body["eta_seconds"]["p90"].as_f64().unwrap() > 60.0);
     assert!((4_800..=7_200).contains(&body["poll_after_ms"].as_i64().unwrap()));
     assert_eq!(body["message"], "Hello");
-    hall.publish(|snapshot| snapshot.rate_per_minute = 0).await;
+    hall.publish(|snapshot| snapshot.pace = None).await;
     let body: Value = hall.me(&token).await.json().await.unwrap();
     assert_eq!(body["eta_seconds"], Value::Null);
     hall.app.finish().await;
