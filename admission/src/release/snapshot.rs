@@ -40,7 +40,8 @@ pub(super) fn take(
         available: stock.map(|stock| stock.available),
         likely_until: None,
         ahead: Ahead::default(),
-        pace: None,
+        pace: pace(state, sale, moved),
+        brake: Braking::default(),
         tokens_expire_at: tokens_expire_at(now, sale),
         poll_after_ms: poll_after_ms(state, moved.waiting()),
     }

@@ -34,6 +34,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const KEYS_AT_ONCE: u32 = 1_000;
 
 #[derive(clap::Args)]
+#[group(skip)]
 pub(crate) struct Args {
     /// PostgreSQL, such as postgres://user:password@host:5432/onsale; a database of its own is
     /// made on the server
