@@ -14,7 +14,7 @@ use chrono::{DateTime, Utc};
 use domain::lottery::Entry;
 use domain::token::{
     ACCESS_AUDIENCE, AccessClaims, ISSUER, LEEWAY_SECONDS, LotteryClaims, PassClaims, QueueClaims,
-    audience_sale, sale_audience, subject,
+    VisitorClaims, audience_sale, sale_audience, subject,
 };
 use domain::{AccountId, EventId};
 use jsonwebtoken::{Algorithm, Header, Validation};
@@ -83,6 +83,7 @@ pub enum SecretError {
 enum TokenType {
     Access,
     Queue,
+    Visitor,
     Pass,
     Lottery,
 }
@@ -92,6 +93,7 @@ impl TokenType {
         match self {
             Self::Access => "at+jwt",
             Self::Queue => "queue+jwt",
+            Self::Visitor => "visitor+jwt",
             Self::Pass => "pass+jwt",
             Self::Lottery => "lottery+jwt",
         }
@@ -99,7 +101,7 @@ impl TokenType {
 
     fn algorithm(self) -> Algorithm {
         match self {
-            Self::Access | Self::Queue => Algorithm::HS256,
+            Self::Access | Self::Queue | Self::Visitor => Algorithm::HS256,
             Self::Pass | Self::Lottery => Algorithm::EdDSA,
         }
     }
@@ -136,6 +138,7 @@ macro_rules! claims {
 
 claims!(AccessClaims, TokenType::Access);
 claims!(QueueClaims, TokenType::Queue);
+claims!(VisitorClaims, TokenType::Visitor);
 claims!(PassClaims, TokenType::Pass);
 
 impl Claims for LotteryClaims {
@@ -236,6 +239,25 @@ impl KeyRing {
         event_id: EventId,
         now: DateTime<Utc>,
     ) -> Result<QueueClaims, TokenError> {
+        self.verify(token, &sale_audience(event_id), now)
+    }
+
+    /// Signs a visitor's token. Equal claims give equal bytes.
+    #[must_use]
+    pub fn sign_visitor(&self, claims: &VisitorClaims) -> String {
+        self.sign(claims)
+    }
+
+    /// The claims of a visitor's token of `event_id`'s sale that is good at `now`.
+    ///
+    /// # Errors
+    /// Why it is refused.
+    pub fn verify_visitor(
+        &self,
+        token: &str,
+        event_id: EventId,
+        now: DateTime<Utc>,
+    ) -> Result<VisitorClaims, TokenError> {
         self.verify(token, &sale_audience(event_id), now)
     }
 

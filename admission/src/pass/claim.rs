@@ -86,7 +86,7 @@ fn place(
     if claims.sub != caller.account_id.to_string() {
         return Err(invalid("The queue token is another account's.".to_owned()));
     }
-    Ok(claims.place)
+    Ok(Place(claims.number.0))
 }
 
 fn claims(event_id: EventId, account_id: AccountId, place: Place, grant: Grant) -> PassClaims {

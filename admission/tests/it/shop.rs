@@ -149,7 +149,7 @@ impl Shop {
             iss: ISSUER.to_owned(),
             aud: sale_audience(EVENT),
             sub: account.to_string(),
-            place: Place(place),
+            number: domain::Number(place),
             iat: now,
             nbf: now - 100,
             exp: now + lasts,

@@ -178,7 +178,7 @@ async fn whoever_has_no_good_pass_is_sent_to_the_waiting_room() {
         iss: ISSUER.to_owned(),
         aud: sale_audience(SALE),
         sub: "7".to_owned(),
-        place: Place(3),
+        number: domain::Number(3),
         iat: now,
         nbf: now,
         exp: now + 600,

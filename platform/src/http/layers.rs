@@ -9,24 +9,22 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request};
+use axum::http::header::ACCEPT_ENCODING;
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use domain::limits::MAX_BODY_BYTES;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tower::{Layer, Service};
-use tower_http::compression::predicate::{NotForContentType, Predicate, SizeAbove};
-use tower_http::compression::{CompressionLayer, CompressionLevel};
 use tracing::Instrument;
 
 use super::Shared;
+use super::compress::compress;
 use super::metrics::HttpMetrics;
 use crate::problem::{Kind, Problem};
 use crate::telemetry::TraceContext;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// Bodies up to it are sent as they are: compressing them costs more than it saves.
-const COMPRESS_ABOVE_BYTES: u64 = 1_024;
 /// The route of requests that match none.
 const UNMATCHED: &str = "unmatched";
 
@@ -36,18 +34,46 @@ static METRICS: LazyLock<HttpMetrics> = LazyLock::new(HttpMetrics::default);
 /// and unknown paths as problems, body limit (a route raises its own with
 /// [`DefaultBodyLimit`]), compression. `routes` must have no fallback of its own.
 pub fn wrap(routes: Router, shared: Arc<Shared>) -> Router {
-    let large = SizeAbove::new(COMPRESS_ABOVE_BYTES).and(NotForContentType::SSE);
-    let compression = CompressionLayer::new()
-        .quality(CompressionLevel::Fastest)
-        .compress_when(large);
     routes
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
-        .layer((
-            compression,
-            Observe { shared },
-            DefaultBodyLimit::max(MAX_BODY_BYTES),
-        ))
+        .layer((Observe { shared }, DefaultBodyLimit::max(MAX_BODY_BYTES)))
+}
+
+/// Puts what polls can afford around `routes`, which answer from memory: request id and metrics.
+/// There is no span, so what they log stands alone, no time limit and no compression.
+pub fn wrap_quick(routes: Router) -> Router {
+    routes.layer(tower::layer::layer_fn(Counted))
+}
+
+#[derive(Clone)]
+struct Counted<S>(S);
+
+impl<S> Service<Request> for Counted<S>
+where
+    S: Service<Request, Response = Response, Error = Infallible>,
+    S::Future: Send + 'static,
+{
+    type Response = Response;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Response, Infallible>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.0.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        let exchange = Exchange::begin(&request);
+        let answer = AssertUnwindSafe(self.0.call(request)).catch_unwind();
+        Box::pin(async move {
+            let response = match answer.await {
+                Ok(Ok(response)) => response,
+                Ok(Err(never)) => match never {},
+                Err(panic) => panicked(panic.as_ref()),
+            };
+            Ok(exchange.end(response))
+        })
+    }
 }
 
 async fn not_found() -> Problem {
@@ -100,6 +126,7 @@ where
     fn call(&mut self, mut request: Request) -> Self::Future {
         let exchange = Exchange::begin(&request);
         let limit = self.shared.request_timeout;
+        let accepts = request.headers().get(ACCEPT_ENCODING).cloned();
         request.extensions_mut().insert(self.shared.clone());
         // The one that is ready is used; its clone becomes ready for the next call.
         let clone = self.inner.clone();
@@ -113,7 +140,7 @@ where
                 Ok(Err(panic)) => panicked(panic.as_ref()),
                 Err(_) => timed_out(limit),
             };
-            Ok(exchange.end(response))
+            Ok(exchange.end(compress(accepts, response).await))
         };
         Box::pin(answer.instrument(span))
     }

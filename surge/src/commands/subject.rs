@@ -11,9 +11,8 @@ use anyhow::{Context as _, ensure};
 use chrono::TimeDelta;
 use domain::account::Role;
 use domain::clock::{Clock as _, SystemClock};
-use domain::queue::SaleKeys;
 use domain::token::{ACCESS_AUDIENCE, AccessClaims, ISSUER, QueueClaims, sale_audience};
-use domain::{AccountId, EventId, Place};
+use domain::{AccountId, EventId, Number};
 use platform::redis::{Redis, cmd};
 use platform::tokens::KeyRing;
 use reqwest::Method;
@@ -179,15 +178,10 @@ impl Subject {
         self.own.as_ref().map(|own| own.redis.clone())
     }
 
-    /// Makes it look as if `count` people had joined.
+    /// Lets accounts join until `count` have, as rows; account n gets number n.
     pub(super) async fn set_joined(&self, count: i64) -> anyhow::Result<()> {
         let Some(own) = &self.own else { return Ok(()) };
-        let key = SaleKeys::new(NAMESPACE, self.event_id).joined();
-        let _: () = cmd("SET")
-            .arg(key)
-            .arg(count)
-            .query_async(&mut own.redis.clone())
-            .await?;
+        own.database.join(self.event_id, count).await?;
         let url = format!("http://{}/api/events/{}/queue", self.address, self.event_id);
         own.wait_for(&url, |snapshot| snapshot["joined"] == count)
             .await
@@ -214,19 +208,19 @@ impl Subject {
         Ok(())
     }
 
-    /// `GET …/queue/me` of `place`.
-    pub(super) fn poll(&self, place: i64) -> Vec<u8> {
+    /// `GET …/queue/me` of `number`.
+    pub(super) fn poll(&self, number: i64) -> Vec<u8> {
         let now = SystemClock.now();
         let token = self.keys.sign_queue(&QueueClaims {
             iss: ISSUER.to_owned(),
             aud: sale_audience(self.event_id),
-            sub: AccountId(place).to_string(),
-            place: Place(place),
+            sub: AccountId(number).to_string(),
+            number: Number(number),
             iat: now.timestamp(),
             nbf: now.timestamp(),
             exp: (now + TimeDelta::hours(6)).timestamp(),
         });
-        let access = self.access_token(place);
+        let access = self.access_token(number);
         format!(
             "GET /api/events/{}/queue/me HTTP/1.1\r\nhost: {}\r\nauthorization: Bearer {access}\r\n\
              onsale-queue-token: {token}\r\n\r\n",
