@@ -7,7 +7,7 @@ use domain::account::Role;
 use domain::token::{
     ACCESS_AUDIENCE, AccessClaims, ISSUER, PassClaims, QueueClaims, VisitorClaims, sale_audience,
 };
-use domain::{EventId, Number, Place};
+use domain::{AccountId, EventId, Number, Place};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use platform::tokens::{KeyRing, TokenError};
 use secrecy::SecretString;
@@ -91,6 +91,16 @@ fn altered(token: &str, change: impl FnOnce(&mut Value, &mut Value)) -> String {
     let (mut header, mut claims) = (decoded(parts[0]), decoded(parts[1]));
     change(&mut header, &mut claims);
     format!("{}.{}.{}", encoded(&header), encoded(&claims), parts[2])
+}
+
+#[test]
+fn a_queue_token_is_its_holders_receipt_in_the_lottery() {
+    let ring = ring(&[NEW]);
+    let token = ring.sign_queue(&queue());
+    let claims = decoded(token.split('.').nth(1).unwrap());
+    let entry = ring.lottery_entry(EVENT, AccountId(7));
+    assert_eq!(claims["entry"], entry.to_string());
+    assert_ne!(entry, ring.lottery_entry(EVENT, AccountId(8)));
 }
 
 #[test]
