@@ -84,7 +84,7 @@ pub async fn start(ctx: Context, config: Config) -> anyhow::Result<Routes> {
         passes: Passes::new(ctx.redis.clone(), &namespace),
         revoked: Revoked::new(ctx.redis.clone(), &namespace),
         outcomes: Outcomes::default(),
-        ledger: Ledger::new(ctx.db.clone(), ctx.clock.clone()),
+        ledger: Ledger::new(&ctx.db, &ctx.clock),
         ctx: ctx.clone(),
     });
     ctx.spawn("admission.sales", sales::consume(Arc::clone(&desk)));

@@ -8,6 +8,7 @@
 mod hs256;
 mod keys;
 mod published;
+mod ticket;
 
 use chrono::{DateTime, Utc};
 use domain::EventId;
@@ -22,6 +23,7 @@ use serde_json::{Value, json};
 
 use keys::{SecretKeys, SigningKey};
 pub use published::{JwksError, PublishedKeys};
+pub use ticket::TicketFace;
 
 /// Longest token that is looked at, in bytes.
 pub const MAX_TOKEN_BYTES: usize = 4096;
