@@ -9,6 +9,7 @@ mod entry_names;
 mod hs256;
 mod keys;
 mod published;
+mod ticket;
 
 use chrono::{DateTime, Utc};
 use domain::lottery::Entry;
@@ -26,6 +27,7 @@ use serde_json::{Value, json};
 use entry_names::EntryNames;
 use keys::{SecretKeys, SigningKey};
 pub use published::{JwksError, PublishedKeys};
+pub use ticket::TicketFace;
 
 /// Longest token that is looked at, in bytes.
 pub const MAX_TOKEN_BYTES: usize = 4096;
