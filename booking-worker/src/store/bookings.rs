@@ -320,6 +320,33 @@ pub(crate) async fn begin_cancel(
     Ok(done.rows_affected() == 1)
 }
 
+/// Gives up to `limit` holds that have run out until `until`, when their buyers are at this moment
+/// at their bank's page; each once. Gives how many.
+pub(crate) async fn extend_while_paying(
+    conn: &mut PgConnection,
+    now: DateTime<Utc>,
+    until: DateTime<Utc>,
+    limit: i64,
+) -> Result<u64, sqlx::Error> {
+    let extended = sqlx::query!(
+        "with due as materialized (
+             select b.id from booking.bookings b
+             join payment.public_payments p on p.booking_id = b.id
+             where b.state = 'held' and b.ending is null and b.hold_until <= $1
+               and b.extended_at is null and p.state = 'requires_action'
+             order by b.hold_until limit $3 for update of b skip locked
+         )
+         update booking.bookings b set hold_until = $2, extended_at = $1, updated_at = $1
+         from due where b.id = due.id",
+        now,
+        until,
+        limit,
+    )
+    .execute(conn)
+    .await?;
+    Ok(extended.rows_affected())
+}
+
 /// Notes that up to `limit` holds have run out, oldest first. Gives them with the time they did.
 pub(crate) async fn begin_expiry(
     conn: &mut PgConnection,
