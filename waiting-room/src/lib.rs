@@ -8,6 +8,7 @@
 mod asked;
 mod calibration;
 pub mod challenge;
+mod ended;
 mod joins;
 mod queue;
 mod sales;
@@ -101,6 +102,7 @@ pub async fn start(ctx: Context, config: Config) -> anyhow::Result<Routes> {
         begun: ctx.clock.now(),
         ctx: ctx.clone(),
     });
+    ctx.spawn("waiting-room.ended", ended::run(Arc::clone(&room)));
     Ok(Routes {
         quick: queue::quick(Arc::clone(&room), &ctx, &config),
         public: queue::routes(room, &ctx, &config),

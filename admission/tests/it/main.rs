@@ -6,8 +6,8 @@
 
 mod bookings;
 mod gate;
+mod housekeeping;
 mod line;
 mod lottery;
 mod passes;
-mod release;
 mod shop;

@@ -57,7 +57,8 @@ pub(crate) async fn run(_: Args) -> anyhow::Result<()> {
         .route("/api/events/{id}/queue/me", get(answer.clone()))
         .route("/api/events/{id}/availability", get(answer.clone()))
         .route("/api/events/{id}/seats", get(answer))
-        .route("/api/events/{id}/queue", post(async || StatusCode::CREATED));
+        .route("/api/events/{id}/queue", post(async || StatusCode::CREATED))
+        .route("/api/events/{id}/pass", post(async || StatusCode::CREATED));
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     say(listener.local_addr()?);
     axum::serve(listener, routes).await?;

@@ -27,12 +27,15 @@ use database::Database;
 /// The name of its keys, queues and database. One measurement runs at a time.
 const NAMESPACE: &str = "surge";
 const ADMIN: &str = "admin@surge.test";
+/// Seats of the event: as many as there may be, for nobody is called who would find none.
+pub(super) const SEATS: i64 = 50_000;
 /// How long a start may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How many keys of an earlier run are taken away at once.
 const KEYS_AT_ONCE: u32 = 1_000;
 
 #[derive(clap::Args)]
+#[group(skip)]
 pub(crate) struct Args {
     /// PostgreSQL, such as postgres://user:password@host:5432/onsale; a database of its own is
     /// made on the server
@@ -135,8 +138,9 @@ impl Subject {
                 .env("ONSALE_PUBLIC_ADDR", public.to_string())
                 .env("ONSALE_INTERNAL_ADDR", internal.to_string())
                 .env("ONSALE_OPS_ADDR", ops.to_string())
-                // All the load comes from one address.
+                // All the load comes from one address, or says where it comes from.
                 .env("ONSALE_LIMITS_SCALE", "1000000")
+                .env("ONSALE_TRUSTED_PROXIES", "127.0.0.0/8")
                 .stdin(Stdio::null())
                 .stdout(Stdio::null())
                 .kill_on_drop(true);
@@ -197,25 +201,40 @@ impl Subject {
 
     /// Changes the sale's message, which makes a new snapshot.
     pub(super) async fn set_message(&self, message: &str) -> anyhow::Result<()> {
-        let own = self.own.as_ref().context("the sale isn't ours to change")?;
+        self.change_sale(&json!({ "message": message })).await
+    }
+
+    /// Makes joining take proof of work.
+    pub(super) async fn ask_for_challenges(&self) -> anyhow::Result<()> {
+        self.change_sale(&json!({ "challenge": true })).await?;
+        let url = format!("http://{}/api/events/{}/queue", self.address, self.event_id);
+        self.own()?
+            .wait_for(&url, |snapshot| snapshot["challenge"] == true)
+            .await
+    }
+
+    /// Changes settings of the sale.
+    pub(super) async fn change_sale(&self, settings: &Value) -> anyhow::Result<()> {
         let path = format!("/api/sales/{}", self.event_id);
-        own.staff(Method::PUT, &path, &json!({ "message": message }))
-            .await?;
+        self.own()?.staff(Method::PUT, &path, settings).await?;
         Ok(())
+    }
+
+    /// Waits until places up to `place` were called.
+    pub(super) async fn wait_until_called(&self, place: i64) -> anyhow::Result<()> {
+        let url = format!("http://{}/api/events/{}/queue", self.address, self.event_id);
+        let is_called = |snapshot: &Value| snapshot["cursor"].as_i64() >= Some(place);
+        self.own()?.wait_for(&url, is_called).await
+    }
+
+    /// How many claims shared a transaction, on average.
+    pub(super) async fn mean_claim_batch(&self) -> anyhow::Result<u32> {
+        self.own()?.database.mean_claim_batch(self.event_id).await
     }
 
     /// `GET …/queue/me` of `number`.
     pub(super) fn poll(&self, number: i64) -> Vec<u8> {
-        let now = SystemClock.now();
-        let token = self.keys.sign_queue(&QueueClaims {
-            iss: ISSUER.to_owned(),
-            aud: sale_audience(self.event_id),
-            sub: AccountId(number).to_string(),
-            number: Number(number),
-            iat: now.timestamp(),
-            nbf: now.timestamp(),
-            exp: (now + TimeDelta::hours(6)).timestamp(),
-        });
+        let token = self.queue_token(number);
         let access = self.access_token(number);
         format!(
             "GET /api/events/{}/queue/me HTTP/1.1\r\nhost: {}\r\nauthorization: Bearer {access}\r\n\
@@ -223,6 +242,19 @@ impl Subject {
             self.event_id, self.address
         )
         .into_bytes()
+    }
+
+    fn queue_token(&self, number: i64) -> String {
+        let now = SystemClock.now();
+        self.keys.sign_queue(&QueueClaims {
+            iss: ISSUER.to_owned(),
+            aud: sale_audience(self.event_id),
+            sub: AccountId(number).to_string(),
+            number: Number(number),
+            iat: now.timestamp(),
+            nbf: now.timestamp(),
+            exp: (now + TimeDelta::hours(6)).timestamp(),
+        })
     }
 
     /// The access token of `account`.
@@ -245,6 +277,18 @@ impl Subject {
         format!(
             "POST /api/events/{}/queue HTTP/1.1\r\nhost: {}\r\nauthorization: Bearer {token}\r\n\
              content-length: 0\r\n\r\n",
+            self.event_id, self.address
+        )
+        .into_bytes()
+    }
+
+    /// `POST …/pass` with queue number `number`.
+    pub(super) fn claim(&self, number: i64) -> Vec<u8> {
+        let token = self.queue_token(number);
+        let access = self.access_token(number);
+        format!(
+            "POST /api/events/{}/pass HTTP/1.1\r\nhost: {}\r\nauthorization: Bearer {access}\r\n\
+             onsale-queue-token: {token}\r\ncontent-length: 0\r\n\r\n",
             self.event_id, self.address
         )
         .into_bytes()
@@ -349,7 +393,7 @@ impl Own {
         let event = json!({
             "name": "Surge",
             "date": now + TimeDelta::days(30),
-            "capacity": 1_000,
+            "capacity": SEATS,
             "sale": { "opens_at": now, "rate_per_minute": 1, "shopper_cap": 1_000 },
         });
         let answer = self.staff(Method::POST, "/api/events", &event).await?;

@@ -65,6 +65,19 @@ impl Database {
         Ok(())
     }
 
+    /// How many claims shared a transaction, on average and rounded up.
+    pub(super) async fn mean_claim_batch(&self, event_id: EventId) -> anyhow::Result<u32> {
+        let mut connection = PgConnection::connect(self.url.expose_secret()).await?;
+        let mean: i64 = sqlx::query_scalar(
+            "select ceil(count(*)::numeric / count(distinct claimed_at))::bigint
+             from admission.claims where event_id = $1",
+        )
+        .bind(event_id.0)
+        .fetch_one(&mut connection)
+        .await?;
+        Ok(u32::try_from(mean)?)
+    }
+
     async fn execute(&self, verb: &str, how: &str) -> anyhow::Result<()> {
         let mut connection = PgConnection::connect(self.server.expose_secret())
             .await
