@@ -88,7 +88,7 @@ pub async fn start(ctx: Context, config: Config) -> anyhow::Result<Routes> {
         passes,
         revoked: Revoked::load(ctx.db.clone(), ctx.clock.clone()).await?,
         outcomes: Outcomes::default(),
-        ledger: Ledger::new(ctx.db.clone(), ctx.clock.clone()),
+        ledger: Ledger::new(&ctx.db, &ctx.clock),
         ctx: ctx.clone(),
     });
     ctx.spawn("admission.sales", sales::consume(Arc::clone(&desk)));

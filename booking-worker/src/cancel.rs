@@ -9,10 +9,11 @@ use platform::outbox::{Entry, Kept};
 use sqlx::PgConnection;
 
 use crate::end::cancel_confirmed;
-use crate::store::bookings;
+use crate::store::{bookings, tickets};
 
 /// Cancels a confirmed booking; begins to cancel a held one, whose seats stay held until no payment
-/// can come. A repeat gives the same outcome.
+/// can come; refuses when somebody was let in with one of its tickets. A repeat gives the same
+/// outcome.
 pub(crate) async fn cancel(
     conn: &mut PgConnection,
     id: BookingId,
@@ -26,6 +27,9 @@ pub(crate) async fn cancel(
         };
         kept.put_all(conn, vec![Entry::new(&void)?]).await?;
         return Ok(Outcome::Cancelled);
+    }
+    if tickets::has_checked_in(conn, id).await? {
+        return Ok(Outcome::Refused(BookingState::Confirmed));
     }
     if cancel_confirmed(conn, id, now, kept).await? {
         return Ok(Outcome::Cancelled);

@@ -8,6 +8,7 @@ use domain::booking::{Booking, BookingFacts, TicketFacts};
 use domain::message::{BookingConfirmed, BookingPaid, VoidPayment};
 use domain::payment::VoidReason;
 use platform::outbox::{Entry, Kept};
+use platform::tokens::KeyRing;
 use sqlx::PgConnection;
 
 use crate::code::new_code;
@@ -28,9 +29,10 @@ pub(crate) async fn confirm_authorised(
     conn: &mut PgConnection,
     ids: &[BookingId],
     now: DateTime<Utc>,
+    keys: &KeyRing,
     kept: &mut Kept,
 ) -> Result<Vec<News>, sqlx::Error> {
-    confirm(conn, ids, now, kept).await?;
+    confirm(conn, ids, now, keys, kept).await?;
     let bookings = bookings::read(conn, ids).await?;
     let mut released = Vec::new();
     let mut news = Vec::with_capacity(ids.len());
@@ -61,12 +63,13 @@ pub(crate) async fn confirm_free(
     conn: &mut PgConnection,
     ids: &[BookingId],
     now: DateTime<Utc>,
+    keys: &KeyRing,
     kept: &mut Kept,
 ) -> Result<(), sqlx::Error> {
     if ids.is_empty() {
         return Ok(());
     }
-    confirm(conn, ids, now, kept).await?;
+    confirm(conn, ids, now, keys, kept).await?;
     mark_paid(conn, ids, now, kept).await
 }
 
@@ -91,13 +94,17 @@ async fn confirm(
     conn: &mut PgConnection,
     ids: &[BookingId],
     now: DateTime<Utc>,
+    keys: &KeyRing,
     kept: &mut Kept,
 ) -> Result<(), sqlx::Error> {
     let confirmed = bookings::confirm(conn, ids, now).await?;
     if confirmed.is_empty() {
         return Ok(());
     }
-    let issued: Vec<_> = confirmed.into_iter().map(issue).collect();
+    let issued: Vec<_> = confirmed
+        .into_iter()
+        .map(|booking| issue(keys, booking))
+        .collect();
     let rows: Vec<_> = issued
         .iter()
         .flat_map(|(booking, issued)| issued.iter().map(move |ticket| (booking, ticket)))
@@ -116,12 +123,12 @@ async fn confirm(
 }
 
 /// A ticket for each seat.
-fn issue(booking: BookingFacts) -> (BookingFacts, Vec<TicketFacts>) {
+fn issue(keys: &KeyRing, booking: BookingFacts) -> (BookingFacts, Vec<TicketFacts>) {
     let tickets = booking
         .seats
         .iter()
         .map(|seat| TicketFacts {
-            code: new_code(),
+            code: new_code(keys, booking.event_id, seat.id),
             seat: seat.clone(),
         })
         .collect();

@@ -17,6 +17,7 @@ use domain::message::{HoldPlaced, Outcome, PlaceHold};
 use platform::outbox::{self, Kept};
 use platform::pg::run_tx;
 use platform::service::Context;
+use platform::tokens::KeyRing;
 use sqlx::PgConnection;
 
 use crate::OWNER;
@@ -69,7 +70,7 @@ pub(crate) async fn place_holds(
     let mut round = 1;
     loop {
         let placed = run_tx(&ctx.db, "place_holds", |tx| {
-            Box::pin(place(tx, requests, now))
+            Box::pin(place(tx, requests, now, &ctx.keys))
         });
         match placed.await {
             Err(WorkError::Moved) if round < MAX_ROUNDS => round += 1,
@@ -91,6 +92,7 @@ async fn place(
     conn: &mut PgConnection,
     requests: &[Request],
     now: DateTime<Utc>,
+    keys: &KeyRing,
 ) -> Result<Placed, WorkError> {
     let ids: Vec<_> = requests
         .iter()
@@ -110,7 +112,7 @@ async fn place(
         })
         .collect();
     let mut kept = Kept::of(OWNER);
-    let new = decide_and_write(conn, &undecided, now, &mut kept).await?;
+    let new = decide_and_write(conn, &undecided, now, keys, &mut kept).await?;
     let decided = new.iter().map(|(_, outcome)| outcome.clone()).collect();
     outcomes.extend(new);
     let answer = |request: &Request| match outcomes.get(&request.command.booking_id) {
@@ -139,6 +141,7 @@ async fn decide_and_write(
     conn: &mut PgConnection,
     undecided: &[&Request],
     now: DateTime<Utc>,
+    keys: &KeyRing,
     kept: &mut Kept,
 ) -> Result<Vec<(BookingId, Outcome)>, WorkError> {
     if undecided.is_empty() {
@@ -157,7 +160,7 @@ async fn decide_and_write(
         .zip(&decisions)
         .map(|(request, decision)| Decided { request, decision })
         .collect();
-    write(conn, &decided, now, kept).await
+    write(conn, &decided, now, keys, kept).await
 }
 
 /// Decides `requests` in order, reading as many free seats as that takes.
@@ -194,6 +197,7 @@ async fn write(
     conn: &mut PgConnection,
     decided: &[Decided<'_>],
     now: DateTime<Utc>,
+    keys: &KeyRing,
     kept: &mut Kept,
 ) -> Result<Vec<(BookingId, Outcome)>, WorkError> {
     let mut tally = Tally::new();
@@ -239,7 +243,7 @@ async fn write(
         return Err(WorkError::Moved);
     }
     let free_ids: Vec<_> = free.iter().map(|booking| booking.booking_id).collect();
-    confirm_free(conn, &free_ids, now, kept).await?;
+    confirm_free(conn, &free_ids, now, keys, kept).await?;
 
     let rejected = decided
         .iter()

@@ -8,6 +8,7 @@ mod cancel;
 mod choose;
 mod code;
 mod confirm;
+mod door;
 mod end;
 mod error;
 mod expire;
@@ -44,13 +45,13 @@ pub struct Config {
         id = "booking_max_batch",
         long = "booking-max-batch",
         env = "ONSALE_BOOKING_MAX_BATCH",
-        default_value_t = 128,
+        default_value_t = 256,
         value_parser = clap::value_parser!(u16).range(1..=1000)
     )]
     pub max_batch: u16,
 }
 
-/// Starts consumers and loops. The booking worker has no HTTP routes.
+/// Starts consumers and loops, and gives the route of the door, for staff.
 ///
 /// # Errors
 /// None at present: whatever fails is tried again.
@@ -81,7 +82,10 @@ pub async fn start(ctx: Context, config: Config) -> anyhow::Result<Routes> {
         "booking.outbox",
         outbox::relay(ctx.db.clone(), ctx.broker.clone(), stop, OWNER),
     );
-    Ok(Routes::default())
+    Ok(Routes {
+        internal: door::routes(&ctx),
+        ..Routes::default()
+    })
 }
 
 fn spawn_batches(

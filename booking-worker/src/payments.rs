@@ -112,7 +112,9 @@ impl Work for TakeNews<'_> {
             Box::pin(async move {
                 let mut kept = Kept::of(OWNER);
                 let news = match kind {
-                    Kind::Authorised => confirm_authorised(tx, ids, now, &mut kept).await?,
+                    Kind::Authorised => {
+                        confirm_authorised(tx, ids, now, &ctx.keys, &mut kept).await?
+                    }
                     Kind::Captured => mark_captured(tx, ids, now, &mut kept).await?,
                     Kind::Ended => end_unpayable(tx, ids, now, &mut kept).await?,
                 };

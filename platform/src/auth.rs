@@ -143,6 +143,11 @@ impl<S: Send + Sync> OptionalFromRequestParts<S> for Joiner {
                 ids.next().and_then(|(_, id)| id.parse().ok())
             })
             .ok_or_else(|| Problem::new(Kind::NotFound, "There is no such sale."))?;
+        // Identified before, for a limit.
+        if let Some(caller) = parts.extensions.get::<Caller>() {
+            let id = caller.account_id;
+            return Ok(Some(Self { id }));
+        }
         let shared = Shared::of(parts)?;
         Self::of(&shared.keys, event_id, &parts.headers, shared.clock.now())
     }

@@ -43,8 +43,7 @@ const EXIT_FAILURE: u8 = 1;
 pub struct Routes {
     /// For buyers and apps.
     pub public: Router,
-    /// For buyers and apps, too: what is asked so often that a span would show, and answers from
-    /// memory.
+    /// For buyers and apps, too: what is asked so often that a span for each would show.
     pub quick: Router,
     /// For staff.
     pub internal: Router,

@@ -9,12 +9,13 @@ mod entry_names;
 mod hs256;
 mod keys;
 mod published;
+mod ticket;
 
 use chrono::{DateTime, Utc};
 use domain::lottery::Entry;
 use domain::token::{
     ACCESS_AUDIENCE, AccessClaims, ISSUER, LEEWAY_SECONDS, LotteryClaims, PassClaims, QueueClaims,
-    VisitorClaims, sale_audience,
+    VisitorClaims, audience_sale, sale_audience, subject,
 };
 use domain::{AccountId, EventId};
 use jsonwebtoken::{Algorithm, Header, Validation};
@@ -26,6 +27,7 @@ use serde_json::{Value, json};
 use entry_names::EntryNames;
 use keys::{SecretKeys, SigningKey};
 pub use published::{JwksError, PublishedKeys};
+pub use ticket::TicketFace;
 
 /// Longest token that is looked at, in bytes.
 pub const MAX_TOKEN_BYTES: usize = 4096;
@@ -158,6 +160,15 @@ impl Claims for LotteryClaims {
     }
 }
 
+/// The claims of a queue token, as they are signed.
+#[derive(Serialize)]
+struct Receipt<'a> {
+    #[serde(flatten)]
+    claims: &'a QueueClaims,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    entry: Option<Entry>,
+}
+
 /// The keys of every type of token, for each configured secret.
 pub struct KeyRing {
     current: SecretKeys,
@@ -206,10 +217,18 @@ impl KeyRing {
         self.verify(token, ACCESS_AUDIENCE, now)
     }
 
-    /// Signs a queue token. Equal claims give equal bytes.
+    /// Signs a queue token. Equal claims give equal bytes. The token is its holder's receipt in the
+    /// lottery, so it carries the holder's [`Self::lottery_entry`], too.
+    ///
+    /// # Panics
+    /// Never: queue tokens have an HS256 key.
     #[must_use]
     pub fn sign_queue(&self, claims: &QueueClaims) -> String {
-        self.sign(claims)
+        let holder = audience_sale(&claims.aud).zip(subject(&claims.sub));
+        let entry = holder.map(|(event_id, account_id)| self.lottery_entry(event_id, account_id));
+        let key = self.current.key_of(TokenType::Queue);
+        let hs256 = key.hs256.as_ref().expect("queue tokens are HS256");
+        hs256.sign(&Receipt { claims, entry })
     }
 
     /// The claims of a queue token of `event_id`'s sale that is good at `now`.

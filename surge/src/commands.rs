@@ -1,6 +1,7 @@
 //! The commands, and what they share.
 
 pub(crate) mod bare;
+pub(crate) mod bots;
 pub(crate) mod joins;
 mod load;
 mod machine;

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use commands::{bare, joins, passes, polls, reads, sell_out, streams};
+use commands::{bare, bots, joins, passes, polls, reads, sell_out, streams};
 
 /// The one that Onsale has, so that it and the bare handlers differ in what they do alone.
 #[global_allocator]
@@ -35,6 +35,8 @@ enum Command {
     SellOut(sell_out::Args),
     /// Read availability and seats while a sale runs
     Reads(reads::Args),
+    /// Attack with robots that solve proof of work: how many get through, and what a person pays
+    Bots(bots::Args),
     /// Serve handlers that do nothing, which is what the others are compared with
     #[command(hide = true)]
     Bare(bare::Args),
@@ -50,6 +52,7 @@ async fn main() -> ExitCode {
         Command::Streams(args) => streams::run(args).await,
         Command::SellOut(args) => sell_out::run(args).await,
         Command::Reads(args) => reads::run(args).await,
+        Command::Bots(args) => bots::run(args).await,
         Command::Bare(args) => bare::run(args).await,
     };
     platform::service::exit_code(outcome)

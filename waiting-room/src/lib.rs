@@ -104,7 +104,7 @@ pub async fn start(ctx: Context, config: Config) -> anyhow::Result<Routes> {
     });
     ctx.spawn("waiting-room.ended", ended::run(Arc::clone(&room)));
     Ok(Routes {
-        quick: queue::polls(Arc::clone(&room)),
+        quick: queue::quick(Arc::clone(&room), &ctx, &config),
         public: queue::routes(room, &ctx, &config),
         ..Routes::default()
     })

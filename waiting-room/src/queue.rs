@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::http::HeaderMap;
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use chrono::{DateTime, Utc};
 use domain::queue::{Eta, PlaceState};
 use domain::token::{QueueClaims, subject};
@@ -30,46 +30,47 @@ use crate::{Config, Room};
 pub(crate) const QUEUE_TOKEN: &str = "onsale-queue-token";
 
 /// How often one account may join, or ask for a challenge, in a minute.
-pub(crate) const JOINS_PER_ACCOUNT: u32 = 10;
+pub(crate) const PER_ACCOUNT: Quota = Quota {
+    burst: 10,
+    per: MINUTE,
+};
 pub(crate) const MINUTE: Duration = Duration::from_secs(60);
 
 pub(crate) fn routes(room: Arc<Room>, ctx: &Context, config: &Config) -> Router {
-    let per_account = Quota {
-        burst: JOINS_PER_ACCOUNT,
-        per: MINUTE,
-    };
-    let per_address = Quota {
-        burst: config.joins_per_address,
-        per: MINUTE,
-    };
-    let join = post(join::join)
-        .layer(ctx.limits.layer("join", per_account, Key::AccountAlone))
-        .layer(ctx.limits.layer("join-address", per_address, Key::Address));
-    let leave = axum::routing::delete(leave::leave).layer(ctx.limits.layer(
+    let leave = delete(leave::leave).layer(ctx.limits.layer(
         "leave-address",
-        per_address,
+        per_address(config),
         Key::Address,
     ));
+    let challenge =
+        get(challenge::challenge).layer(ctx.limits.layer("challenge", PER_ACCOUNT, Key::Account));
     Router::new()
-        .route("/api/events/{id}/queue", get(shared::snapshot).merge(join))
-        .route(
-            "/api/events/{id}/queue/challenge",
-            get(challenge::challenge).layer(ctx.limits.layer(
-                "challenge",
-                per_account,
-                Key::Account,
-            )),
-        )
+        .route("/api/events/{id}/queue", get(shared::snapshot))
+        .route("/api/events/{id}/queue/challenge", challenge)
         .route("/api/events/{id}/queue/me", leave)
         .route("/api/events/{id}/queue/stream", get(stream::stream))
         .with_state(room)
 }
 
-/// Nearly all requests are these.
-pub(crate) fn polls(room: Arc<Room>) -> Router {
+/// Polls, which nearly all requests are, and joins, which come all at once.
+pub(crate) fn quick(room: Arc<Room>, ctx: &Context, config: &Config) -> Router {
+    let join = post(join::join)
+        .layer(ctx.limits.layer("join", PER_ACCOUNT, Key::AccountAlone))
+        .layer(
+            ctx.limits
+                .layer("join-address", per_address(config), Key::Address),
+        );
     Router::new()
+        .route("/api/events/{id}/queue", join)
         .route("/api/events/{id}/queue/me", get(me::me))
         .with_state(room)
+}
+
+fn per_address(config: &Config) -> Quota {
+    Quota {
+        burst: config.joins_per_address,
+        per: MINUTE,
+    }
 }
 
 /// The holder of a queue token.

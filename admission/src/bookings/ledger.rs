@@ -1,8 +1,9 @@
 //! Booking requests and the answers to them are written down many at a time: a flash sale brings
 //! hundreds within the milliseconds that one commit takes.
 
+mod lane;
+
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
 
 use chrono::{DateTime, Utc};
 use domain::clock::SharedClock;
@@ -12,11 +13,9 @@ use platform::problem::Problem;
 use sqlx::{PgConnection, PgPool};
 use tokio::sync::oneshot;
 
+use self::lane::{Lane, Write};
 use super::repeat::reused;
 use crate::store::requests::{self, Order, Request};
-
-/// How many entries one transaction takes.
-const MAX_BATCH: usize = 256;
 
 /// An order that may be booked, to be written down.
 #[derive(Debug, Clone)]
@@ -49,34 +48,21 @@ pub(super) enum Written {
     Repeated(Begin),
 }
 
-enum Entry {
-    Order(NewOrder, oneshot::Sender<Result<Written, Problem>>),
-    Answer(Answered, oneshot::Sender<Result<(), Problem>>),
-}
-
 /// Writes on behalf of all requests of this node.
-#[derive(Clone)]
-pub(crate) struct Ledger(Arc<Shared>);
-
-struct Shared {
-    db: PgPool,
-    clock: SharedClock,
-    waiting: Mutex<Waiting>,
-}
-
-#[derive(Default)]
-struct Waiting {
-    entries: Vec<Entry>,
-    is_writing: bool,
+pub(crate) struct Ledger {
+    orders: Lane<Orders>,
+    answers: Lane<Answers>,
 }
 
 impl Ledger {
-    pub(crate) fn new(db: PgPool, clock: SharedClock) -> Self {
-        Self(Arc::new(Shared {
-            db,
-            clock,
-            waiting: Mutex::default(),
-        }))
+    pub(crate) fn new(db: &PgPool, clock: &SharedClock) -> Self {
+        Self {
+            orders: Lane::new(Orders {
+                db: db.clone(),
+                clock: clock.clone(),
+            }),
+            answers: Lane::new(Answers { db: db.clone() }),
+        }
     }
 
     /// Writes an order down.
@@ -85,7 +71,7 @@ impl Ledger {
     /// When the database does not, or its key belongs to another order.
     pub(super) async fn accept(&self, order: NewOrder) -> Result<Written, Problem> {
         let (sender, written) = oneshot::channel();
-        self.enter(Entry::Order(order, sender));
+        self.orders.add((order, sender));
         written
             .await
             .unwrap_or_else(|error| Err(Problem::internal(&error)))
@@ -97,75 +83,36 @@ impl Ledger {
     /// When the database does not.
     pub(super) async fn keep(&self, answer: Answered) -> Result<(), Problem> {
         let (sender, kept) = oneshot::channel();
-        self.enter(Entry::Answer(answer, sender));
+        self.answers.add((answer, sender));
         kept.await
             .unwrap_or_else(|error| Err(Problem::internal(&error)))
     }
-
-    /// Adds an entry to those that wait; whoever comes first while nobody writes makes a writer.
-    fn enter(&self, entry: Entry) {
-        let mut waiting = self
-            .0
-            .waiting
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        waiting.entries.push(entry);
-        if !waiting.is_writing {
-            waiting.is_writing = true;
-            tokio::spawn(self.clone().write_until_none_waits());
-        }
-    }
-
-    async fn write_until_none_waits(self) {
-        while let Some(entries) = self.next_batch() {
-            let shared = Arc::clone(&self.0);
-            // On its own, so that a panic ends this batch and nothing else; those who wait for it
-            // see that nobody answers.
-            let _ended = tokio::spawn(async move { shared.write(entries).await }).await;
-        }
-    }
-
-    /// What waits, or `None` when nothing does and this writer is to leave.
-    fn next_batch(&self) -> Option<Vec<Entry>> {
-        let mut waiting = self
-            .0
-            .waiting
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if waiting.entries.is_empty() {
-            waiting.is_writing = false;
-            return None;
-        }
-        let count = waiting.entries.len().min(MAX_BATCH);
-        Some(waiting.entries.drain(..count).collect())
-    }
 }
 
-impl Shared {
-    async fn write(&self, entries: Vec<Entry>) {
+struct Orders {
+    db: PgPool,
+    clock: SharedClock,
+}
+
+impl Write for Orders {
+    type Job = (NewOrder, oneshot::Sender<Result<Written, Problem>>);
+
+    async fn write(&self, jobs: Vec<Self::Job>) {
         let mut seen = HashSet::new();
-        let (mut orders, mut asking, mut answers, mut keeping) = (vec![], vec![], vec![], vec![]);
-        for entry in entries {
-            match entry {
-                Entry::Order(order, sender) => {
-                    let key = order.key.as_ref();
-                    if key.is_some_and(|key| !seen.insert(key.request_key.clone())) {
-                        // The one before it in this batch is the first.
-                        let _gone = sender.send(Ok(Written::Repeated(Begin::InProgress)));
-                    } else {
-                        orders.push(order);
-                        asking.push(sender);
-                    }
-                }
-                Entry::Answer(answer, sender) => {
-                    answers.push(answer);
-                    keeping.push(sender);
-                }
+        let (mut orders, mut asking) = (Vec::new(), Vec::new());
+        for (order, sender) in jobs {
+            let key = order.key.as_ref();
+            if key.is_some_and(|key| !seen.insert(key.request_key.clone())) {
+                // The one before it in this batch is the first.
+                let _gone = sender.send(Ok(Written::Repeated(Begin::InProgress)));
+            } else {
+                orders.push(order);
+                asking.push(sender);
             }
         }
-        let (now, orders, answers) = (self.clock.now(), &orders, &answers);
-        let written = run_tx(&self.db, "write_requests", |tx| {
-            Box::pin(write_all(tx, orders, answers, now))
+        let (now, orders) = (self.clock.now(), &orders);
+        let written = run_tx(&self.db, "write_orders", |tx| {
+            Box::pin(write_all(tx, orders, now))
         });
         // Whoever has left needs no answer.
         match written.await {
@@ -173,16 +120,10 @@ impl Shared {
                 for (sender, written) in asking.into_iter().zip(written) {
                     let _gone = sender.send(written);
                 }
-                for sender in keeping {
-                    let _gone = sender.send(Ok(()));
-                }
             }
             Err(error) => {
                 let problem = Problem::from(error);
                 for sender in asking {
-                    let _gone = sender.send(Err(problem.clone()));
-                }
-                for sender in keeping {
                     let _gone = sender.send(Err(problem.clone()));
                 }
             }
@@ -190,15 +131,40 @@ impl Shared {
     }
 }
 
+struct Answers {
+    db: PgPool,
+}
+
+impl Write for Answers {
+    type Job = (Answered, oneshot::Sender<Result<(), Problem>>);
+
+    async fn write(&self, jobs: Vec<Self::Job>) {
+        let (answers, keeping): (Vec<_>, Vec<_>) = jobs.into_iter().unzip();
+        let answers = &answers;
+        let written = run_tx(&self.db, "write_answers", |tx| {
+            Box::pin(keep_all(tx, answers))
+        });
+        let kept = written.await.map_err(Problem::from);
+        for sender in keeping {
+            let _gone = sender.send(kept.clone());
+        }
+    }
+}
+
+/// Nobody waits for the disk here: an answer that a crash of PostgreSQL takes is found again by its
+/// order, which is safe, when the request is repeated.
+async fn keep_all(conn: &mut PgConnection, answers: &[Answered]) -> Result<(), sqlx::Error> {
+    sqlx::query!("set local synchronous_commit = off")
+        .execute(&mut *conn)
+        .await?;
+    idempotency::finish_all(conn, answers.to_vec()).await
+}
+
 async fn write_all(
     conn: &mut PgConnection,
     orders: &[NewOrder],
-    answers: &[Answered],
     now: DateTime<Utc>,
 ) -> Result<Vec<Result<Written, Problem>>, sqlx::Error> {
-    if !answers.is_empty() {
-        idempotency::finish_all(conn, answers.to_vec()).await?;
-    }
     let keyed: Vec<_> = orders
         .iter()
         .filter_map(|order| order.key.as_ref())

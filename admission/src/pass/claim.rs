@@ -33,7 +33,7 @@ pub(super) async fn claim(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let now = desk.ctx.clock.now();
-    let number = number(&desk, event_id, &joiner, &headers, now)?;
+    let number = number(&desk, event_id, joiner, &headers, now)?;
     let sale = desk.sales.get(event_id)?;
     if !sale.state_at(now, None).is_bookable() {
         return Err(Problem::new(
@@ -121,7 +121,7 @@ fn not_called(ahead: i64, sale: &SaleSettings) -> Problem {
 fn number(
     desk: &Desk,
     event_id: EventId,
-    joiner: &Joiner,
+    joiner: Joiner,
     headers: &HeaderMap,
     now: DateTime<Utc>,
 ) -> Result<Number, Problem> {

@@ -90,6 +90,17 @@ async fn round(seed: u64, count: u64) {
         tokio::time::sleep(LOOK_AGAIN).await;
     }
     assert_invariants(&shop.app.ctx.db).await;
+    let ends: Vec<(String, i64)> = sqlx::query_as(
+        "select state, count(*) from booking.bookings group by state order by state",
+    )
+    .fetch_all(&shop.app.ctx.db)
+    .await
+    .unwrap();
+    println!("  {ends:?}");
+    assert!(
+        ends.len() >= 3,
+        "a round in which so little happened shows nothing"
+    );
     end(survivor).await;
     shop.app.finish().await;
 }

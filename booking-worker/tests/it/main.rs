@@ -4,6 +4,7 @@
 
 mod booking;
 mod database;
+mod door;
 mod interleavings;
 mod invariants;
 mod inventory;

@@ -34,46 +34,24 @@ static METRICS: LazyLock<HttpMetrics> = LazyLock::new(HttpMetrics::default);
 /// and unknown paths as problems, body limit (a route raises its own with
 /// [`DefaultBodyLimit`]), compression. `routes` must have no fallback of its own.
 pub fn wrap(routes: Router, shared: Arc<Shared>) -> Router {
+    let is_quick = false;
     routes
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
-        .layer((Observe { shared }, DefaultBodyLimit::max(MAX_BODY_BYTES)))
+        .layer((
+            Observe { shared, is_quick },
+            DefaultBodyLimit::max(MAX_BODY_BYTES),
+        ))
 }
 
-/// Puts what polls can afford around `routes`, which answer from memory: request id and metrics.
-/// There is no span, so what they log stands alone, no time limit and no compression.
-pub fn wrap_quick(routes: Router) -> Router {
-    routes.layer(tower::layer::layer_fn(Counted))
-}
-
-#[derive(Clone)]
-struct Counted<S>(S);
-
-impl<S> Service<Request> for Counted<S>
-where
-    S: Service<Request, Response = Response, Error = Infallible>,
-    S::Future: Send + 'static,
-{
-    type Response = Response;
-    type Error = Infallible;
-    type Future = BoxFuture<'static, Result<Response, Infallible>>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        self.0.poll_ready(context)
-    }
-
-    fn call(&mut self, request: Request) -> Self::Future {
-        let exchange = Exchange::begin(&request);
-        let answer = AssertUnwindSafe(self.0.call(request)).catch_unwind();
-        Box::pin(async move {
-            let response = match answer.await {
-                Ok(Ok(response)) => response,
-                Ok(Err(never)) => match never {},
-                Err(panic) => panicked(panic.as_ref()),
-            };
-            Ok(exchange.end(response))
-        })
-    }
+/// As [`wrap`] for routes that are asked so often that a span and a look at compression would
+/// show: without these, so what a handler logs stands alone. There is no fallback.
+pub fn wrap_quick(routes: Router, shared: Arc<Shared>) -> Router {
+    let is_quick = true;
+    routes.layer((
+        Observe { shared, is_quick },
+        DefaultBodyLimit::max(MAX_BODY_BYTES),
+    ))
 }
 
 async fn not_found() -> Problem {
@@ -91,6 +69,7 @@ async fn method_not_allowed() -> Problem {
 #[derive(Clone)]
 struct Observe {
     shared: Arc<Shared>,
+    is_quick: bool,
 }
 
 impl<S> Layer<S> for Observe {
@@ -100,6 +79,7 @@ impl<S> Layer<S> for Observe {
         Observed {
             inner,
             shared: self.shared.clone(),
+            is_quick: self.is_quick,
         }
     }
 }
@@ -108,6 +88,7 @@ impl<S> Layer<S> for Observe {
 struct Observed<S> {
     inner: S,
     shared: Arc<Shared>,
+    is_quick: bool,
 }
 
 impl<S> Service<Request> for Observed<S>
@@ -126,12 +107,13 @@ where
     fn call(&mut self, mut request: Request) -> Self::Future {
         let exchange = Exchange::begin(&request);
         let limit = self.shared.request_timeout;
-        let accepts = request.headers().get(ACCEPT_ENCODING).cloned();
+        let is_quick = self.is_quick;
+        let accepts = (!is_quick).then(|| request.headers().get(ACCEPT_ENCODING).cloned());
         request.extensions_mut().insert(self.shared.clone());
         // The one that is ready is used; its clone becomes ready for the next call.
         let clone = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, clone);
-        let span = exchange.span();
+        let span = (!is_quick).then(|| exchange.span());
         let answer = async move {
             let call = AssertUnwindSafe(async { inner.call(request).await }).catch_unwind();
             let response = match tokio::time::timeout(limit, call).await {
@@ -140,9 +122,16 @@ where
                 Ok(Err(panic)) => panicked(panic.as_ref()),
                 Err(_) => timed_out(limit),
             };
-            Ok(exchange.end(compress(accepts, response).await))
+            let response = match accepts {
+                Some(accepts) => compress(accepts, response).await,
+                None => response,
+            };
+            Ok(exchange.end(response))
         };
-        Box::pin(answer.instrument(span))
+        match span {
+            Some(span) => Box::pin(answer.instrument(span)),
+            None => Box::pin(answer),
+        }
     }
 }
 

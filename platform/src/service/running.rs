@@ -47,7 +47,8 @@ pub async fn serve(ctx: &Context, routes: Routes) -> anyhow::Result<Running> {
         ctx,
         "public listener",
         public,
-        http::wrap(routes.public, shared.clone()).merge(http::wrap_quick(routes.quick)),
+        http::wrap(routes.public, shared.clone())
+            .merge(http::wrap_quick(routes.quick, shared.clone())),
         &closing,
     );
     spawn_listener(

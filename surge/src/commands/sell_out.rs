@@ -42,7 +42,7 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 50_000)]
     seats: u32,
     /// Connections that ask for seats
-    #[arg(long, default_value_t = 128)]
+    #[arg(long, default_value_t = 1_000)]
     connections: u32,
     /// Connections of buyers who pay
     #[arg(long, default_value_t = 16)]

@@ -35,6 +35,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const KEYS_AT_ONCE: u32 = 1_000;
 
 #[derive(clap::Args)]
+#[group(skip)]
 pub(crate) struct Args {
     /// PostgreSQL, such as postgres://user:password@host:5432/onsale; a database of its own is
     /// made on the server
@@ -137,8 +138,9 @@ impl Subject {
                 .env("ONSALE_PUBLIC_ADDR", public.to_string())
                 .env("ONSALE_INTERNAL_ADDR", internal.to_string())
                 .env("ONSALE_OPS_ADDR", ops.to_string())
-                // All the load comes from one address.
+                // All the load comes from one address, or says where it comes from.
                 .env("ONSALE_LIMITS_SCALE", "1000000")
+                .env("ONSALE_TRUSTED_PROXIES", "127.0.0.0/8")
                 .stdin(Stdio::null())
                 .stdout(Stdio::null())
                 .kill_on_drop(true);
@@ -200,6 +202,15 @@ impl Subject {
     /// Changes the sale's message, which makes a new snapshot.
     pub(super) async fn set_message(&self, message: &str) -> anyhow::Result<()> {
         self.change_sale(&json!({ "message": message })).await
+    }
+
+    /// Makes joining take proof of work.
+    pub(super) async fn ask_for_challenges(&self) -> anyhow::Result<()> {
+        self.change_sale(&json!({ "challenge": true })).await?;
+        let url = format!("http://{}/api/events/{}/queue", self.address, self.event_id);
+        self.own()?
+            .wait_for(&url, |snapshot| snapshot["challenge"] == true)
+            .await
     }
 
     /// Changes settings of the sale.

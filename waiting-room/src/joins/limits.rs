@@ -12,7 +12,7 @@ use platform::limits::{Quota, SharedLimits, Take};
 use platform::service::Context;
 
 use super::Wish;
-use crate::queue::{JOINS_PER_ACCOUNT, MINUTE};
+use crate::queue::{MINUTE, PER_ACCOUNT};
 
 /// How long Redis is left alone after it did not answer: every try makes a batch wait.
 const LEFT_ALONE: TimeDelta = TimeDelta::seconds(5);
@@ -64,12 +64,8 @@ impl JoinLimits {
         now: DateTime<Utc>,
     ) -> Vec<Wish> {
         let keys = SaleKeys::new(&self.namespace, event_id);
-        let quota = Quota {
-            burst: JOINS_PER_ACCOUNT,
-            per: MINUTE,
-        };
         let key = |wish: &Wish| Some(keys.limit("join-account", wish.asks.joiner));
-        self.take(batch, quota, key, now).await
+        self.take(batch, PER_ACCOUNT, key, now).await
     }
 
     async fn take(

@@ -11,12 +11,11 @@ use platform::auth::{Joiner, signed_out};
 use platform::http::{ClientAddr, Json, Path};
 use platform::limits::AddressGroup;
 use platform::problem::{Kind, Problem};
-use platform::redis::cmd;
 use rand::Rng as _;
 use serde::Deserialize;
 
 use crate::Room;
-use crate::challenge::{Attempts, Bearer, LIFE, max_number};
+use crate::challenge::{Attempts, Bearer, max_number};
 
 pub(super) async fn challenge(
     State(room): State<Arc<Room>>,
@@ -91,16 +90,10 @@ pub(super) async fn take(
         .challenges
         .check(&solution, bearer, now)
         .map_err(|refusal| invalid(&refusal))?;
-    let is_first: Option<String> = cmd("SET")
-        .arg(room.ctx.sale_keys(bearer.event_id).solved(&id))
-        .arg(1)
-        .arg("NX")
-        .arg("EX")
-        .arg(LIFE.num_seconds() + 1)
-        .query_async(&mut room.ctx.redis.clone())
-        .await?;
-    match is_first {
-        Some(_) => Ok(()),
-        None => Err(invalid(&"it was used already")),
+    let keys = room.ctx.sale_keys(bearer.event_id);
+    if Attempts::redeem(&room.ctx.redis, &keys, &id, now).await? {
+        Ok(())
+    } else {
+        Err(invalid(&"it was used already"))
     }
 }

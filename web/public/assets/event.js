@@ -50,7 +50,7 @@ function atTheDoor({ state, waiting, rate_per_minute: rate }) {
   const waiters = waiting ? `${count(waiting, 'person waits', 'people wait')}.` : 'Nobody waits right now.';
   return {
     scheduled: 'The sale has not opened yet. This page shows when you can join.',
-    lobby: 'The sale opens soon. You can join now.',
+    lobby: 'The sale opens soon. You can join now: the order of all who come before the opening is drawn, so there is no hurry.',
     open: rate ? `${waiters} Up to ${rate.toLocaleString()} are let in each minute.` : waiters,
     paused: 'The sale is paused. You can join, and will be called when it goes on.',
     closed: 'The sale is closed.',
@@ -111,8 +111,23 @@ function solve({ algorithm, challenge, maxnumber, salt, signature }) {
 
 const drop = (key) => sessionStorage.removeItem(key);
 
+/** What the draw of the order is bound to beforehand, and afterwards how to check it. */
+async function lottery() {
+  const { lottery: known } = await call('GET', `/api/events/${eventId}/queue`);
+  const { commitment, entropy_source: source, fixed, drawn } = known ?? {};
+  at('lottery').hidden = !commitment || drawn?.lobby === 0;
+  write('commitment', commitment ?? '');
+  at('lottery-check').href = `/api/events/${eventId}/queue/lottery`;
+  at('lottery-check').hidden = !drawn;
+  const from = source ? `, also by what is to be seen here: ${source}` : '';
+  const people = drawn && count(drawn.lobby, 'person', 'people');
+  write('lottery-text', drawn ? `The order of the first ${people} was drawn when the sale opened.` : fixed ? `The order is drawn in a moment${from}.` : `When the sale opens, the order of all who joined before is drawn${from}. This fixes the draw beforehand:`);
+}
+
 async function wait() {
   show('waiting', SECTIONS);
+  lottery().catch(() => {});
+  let wasDrawn = null;
   for (;;) {
     const token = sessionStorage.getItem(TOKEN);
     if (!token) return door();
@@ -123,7 +138,12 @@ async function wait() {
       problem(me.state === 'missed' ? 'Your turn went by unused. You can join again.' : '');
       return door();
     }
-    if (me.state === 'waiting') stand(me);
+    if (me.state === 'waiting') {
+      stand(me);
+      const isDrawn = me.place !== null;
+      if (wasDrawn !== null && isDrawn !== wasDrawn) lottery().catch(() => {});
+      wasDrawn = isDrawn;
+    }
     await pause(me.poll_after_ms);
   }
 }
