@@ -21,8 +21,9 @@ use tokio_util::sync::CancellationToken;
 use crate::crowd::{Crowd, Person};
 use crate::system::{System, within};
 
+/// Per minute.
 const RATE: u32 = 600;
-const PER_SECOND: u64 = RATE as u64 / 60;
+const PER_SECOND: u64 = 10;
 /// Longer than any step should take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
