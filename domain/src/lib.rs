@@ -6,6 +6,7 @@ pub mod ahead;
 pub mod booking;
 pub mod clock;
 pub mod event;
+pub mod gate;
 pub mod ids;
 pub mod limits;
 pub mod line;
@@ -14,6 +15,7 @@ pub mod message;
 pub mod money;
 pub mod payment;
 pub mod queue;
+pub mod release;
 pub mod sale;
 pub mod token;
 
