@@ -5,6 +5,7 @@
 //! booking worker through RabbitMQ, and are answered when its outcome is here, or with 202.
 
 mod bookings;
+pub mod lottery;
 mod outcomes;
 pub mod pass;
 pub mod release;
@@ -103,7 +104,9 @@ pub async fn start(ctx: Context, config: Config) -> anyhow::Result<Routes> {
             .await;
         Ok(())
     });
-    let public = pass::routes(&desk).merge(bookings::routes(&desk));
+    let public = pass::routes(&desk)
+        .merge(bookings::routes(&desk))
+        .merge(lottery::routes(&desk));
     Ok(Routes {
         public: public.with_state(desk),
         ..Routes::default()

@@ -4,9 +4,14 @@
 //! The permutation is the swap-or-not shuffle of Ethereum's consensus specification
 //! (`compute_shuffled_index`, 90 rounds), whose published test vectors hold here, too.
 
+mod entries;
+mod shuffle;
+
 use sha2::{Digest, Sha256};
 
 use crate::{Number, Place};
+
+pub use entries::{EntriesDigest, Entry, EntryError};
 
 /// Rounds of the shuffle, as on Ethereum's main network.
 pub const ROUNDS: u8 = 90;
@@ -39,7 +44,8 @@ impl Draw {
             .into()
     }
 
-    /// The place of everyone's number, computed once.
+    /// The place of everyone's number, computed once: number n + 1 gets place p + 1 when the
+    /// shuffle puts index n at position p.
     #[must_use]
     pub fn order(&self) -> Order {
         Order::new(&self.shuffle_seed(), self.lobby)
@@ -64,13 +70,10 @@ impl Order {
 
     fn new(seed: &[u8; 32], lobby: i64) -> Self {
         let count = u32::try_from(lobby.max(0)).expect("a lobby of fewer than 2^32");
-        let places: Vec<u32> = (0..count)
-            .map(|index| shuffled_index(index.into(), count.into(), seed, ROUNDS))
-            .map(|place| u32::try_from(place).expect("within the count"))
-            .collect();
-        let mut numbers = vec![0; places.len()];
-        for (number, place) in (0..count).zip(&places) {
-            numbers[*place as usize] = number;
+        let numbers = shuffle::shuffled(count, seed, ROUNDS);
+        let mut places = vec![0; numbers.len()];
+        for (place, number) in (0..count).zip(&numbers) {
+            places[*number as usize] = place;
         }
         Self { places, numbers }
     }
@@ -101,37 +104,6 @@ fn moved(table: &[u32], from: i64) -> i64 {
         .map_or(from, |to| i64::from(*to) + 1)
 }
 
-/// Where the shuffle of `count` things by `seed` puts the one at `index`.
-///
-/// # Panics
-/// When `index` is not below `count`.
-#[must_use]
-pub fn shuffled_index(index: u64, count: u64, seed: &[u8; 32], rounds: u8) -> u64 {
-    assert!(index < count, "an index is below the count");
-    (0..rounds).fold(index, |index, round| {
-        let pivot = Sha256::new()
-            .chain_update(seed)
-            .chain_update([round])
-            .finalize();
-        let pivot: [u8; 8] = pivot[..8].try_into().expect("eight bytes");
-        let pivot = u64::from_le_bytes(pivot) % count;
-        let flip = (pivot + count - index) % count;
-        let position = index.max(flip);
-        let block = u32::try_from(position / 256).expect("fewer than 2^40 things");
-        let source = Sha256::new()
-            .chain_update(seed)
-            .chain_update([round])
-            .chain_update(block.to_le_bytes())
-            .finalize();
-        let bit = usize::try_from(position % 256).expect("below 256");
-        if source[bit / 8] >> (bit % 8) & 1 == 1 {
-            flip
-        } else {
-            index
-        }
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -149,6 +121,21 @@ mod tests {
         assert!(!places.is_sorted());
         places.sort_unstable();
         assert_eq!(places, (1..=1_000).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn other_entropy_gives_another_order() {
+        let places = |entropy: &str| {
+            let order = Draw {
+                lobby: 100,
+                seed: [7; 32],
+                entropy: entropy.to_owned(),
+            }
+            .order();
+            (1..=100).map(move |n| order.place_of(Number(n))).collect()
+        };
+        let (first, second): (Vec<_>, Vec<_>) = (places("4 8 15"), places("4 8 16"));
+        assert_ne!(first, second);
     }
 
     #[test]

@@ -210,6 +210,9 @@ pub struct Snapshot {
     /// The lottery of the lobby.
     #[serde(default)]
     pub lottery: Lottery,
+    /// How long a called place may wait before it has missed its turn.
+    #[serde(default)]
+    pub claim_window_seconds: u32,
     /// Arrivals per minute, as set.
     pub rate_per_minute: u32,
     /// The highest place given.
@@ -296,8 +299,20 @@ pub struct Lottery {
     pub commitment: String,
     /// Where the public entropy will come from, as announced; empty for none.
     pub entropy_source: String,
+    /// Who takes part, once that is fixed: before anybody knows entropy and seed.
+    #[serde(default)]
+    pub fixed: Option<Fixed>,
     /// What was drawn, from the opening on.
     pub drawn: Option<Drawn>,
+}
+
+/// Who takes part in a lottery.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fixed {
+    /// How many numbers take part: `1..=lobby`. Later numbers are places.
+    pub lobby: i64,
+    /// Fixes who had which number, see [`crate::lottery::EntriesDigest`].
+    pub entries_digest: String,
 }
 
 /// A lottery that was drawn.
@@ -447,6 +462,7 @@ mod tests {
             challenge: false,
             anonymous: false,
             lottery: Lottery::default(),
+            claim_window_seconds: 120,
             rate_per_minute: 600,
             joined: Place(100),
             cursor: Place(20),

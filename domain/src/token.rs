@@ -1,6 +1,7 @@
 //! What the signed tokens claim. All follow RFC 8725: one fixed algorithm per type, `typ`, `iss`,
 //! `aud`, `exp` and `nbf` checked.
 
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::account::Role;
@@ -17,6 +18,13 @@ pub const LEEWAY_SECONDS: u64 = 5;
 #[must_use]
 pub fn sale_audience(event_id: EventId) -> String {
     format!("sale:{event_id}")
+}
+
+/// The sale whose audience `audience` is.
+#[must_use]
+pub fn audience_sale(audience: &str) -> Option<EventId> {
+    let id = audience.strip_prefix("sale:")?;
+    id.parse().ok().map(EventId)
 }
 
 /// Who is signed in. `typ` `at+jwt` (RFC 9068), HS256.
@@ -76,6 +84,36 @@ pub struct PassClaims {
     pub nbf: i64,
     /// Expires at, Unix seconds.
     pub exp: i64,
+}
+
+/// What was drawn in a lobby's lottery. `typ` `lottery+jwt`, EdDSA, with the key of passes. Bytes
+/// are lower-case hexadecimal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LotteryClaims {
+    /// [`ISSUER`].
+    pub iss: String,
+    /// [`sale_audience`].
+    pub aud: String,
+    /// When it was drawn, Unix seconds.
+    pub iat: i64,
+    /// SHA-256 of the seed.
+    pub commitment: String,
+    /// When that was published.
+    pub committed_at: DateTime<Utc>,
+    /// How many numbers took part: `1..=lobby`.
+    pub lobby: i64,
+    /// How many of them somebody held.
+    pub entries: i64,
+    /// Fixes who had which number, see [`crate::lottery::EntriesDigest`].
+    pub entries_digest: String,
+    /// When that was fixed.
+    pub fixed_at: DateTime<Utc>,
+    /// Where the entropy was to come from; empty for none.
+    pub entropy_source: String,
+    /// What that source showed.
+    pub entropy: String,
+    /// The seed.
+    pub seed: String,
 }
 
 /// The account in a `sub` claim.

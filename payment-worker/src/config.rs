@@ -41,13 +41,14 @@ pub struct Config {
         value_parser = seconds
     )]
     pub stripe_timeout: Duration,
-    /// Most calls to Stripe per second.
+    /// Most calls to Stripe per second, of this process: the account's limit, shared out among
+    /// the payment workers that run.
     #[arg(long, env = "ONSALE_STRIPE_RATE", default_value = "100")]
     pub stripe_rate: NonZeroU32,
     /// Most calls to Stripe per second of one kind, such as capture.
     #[arg(long, env = "ONSALE_STRIPE_ENDPOINT_RATE", default_value = "25")]
     pub stripe_endpoint_rate: NonZeroU32,
-    /// Most operations at Stripe at once.
+    /// Most operations of one kind at Stripe at once.
     #[arg(long, env = "ONSALE_STRIPE_CONCURRENCY", default_value = "16")]
     pub stripe_concurrency: NonZeroU32,
     /// How often unsettled payments are compared with Stripe, in seconds.

@@ -1,5 +1,9 @@
 //! Carries the operations out: leases due ones, calls Stripe with no transaction and no connection
 //! held (I13), and records what became of them in one transaction.
+//!
+//! Each kind has a driver of its own, as it has a limit of its own at Stripe: captures don't wait
+//! behind a thousand creations. While Stripe seems to be down ([`breaker`]) one operation at a
+//! time is tried.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,8 +17,8 @@ use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
 use crate::backoff::backoff;
-use crate::operations::{self, Finding, Next, Operation};
-use crate::store::{operations as table, payments};
+use crate::operations::{self, Finding, Kind, Next, Operation};
+use crate::store::{breaker, operations as table, payments};
 use crate::stripe::Failure;
 use crate::worker::Worker;
 
@@ -25,6 +29,8 @@ const FAILURE_PAUSE: Duration = Duration::from_secs(1);
 /// Calls one operation makes at most: the write, and one read to settle it. Lists come on top, so
 /// there is room in the lease.
 const CALLS: u32 = 4;
+/// The longest pause after Stripe was busy.
+const LONGEST_BUSY: Duration = Duration::from_secs(5);
 /// What a lease has beyond the calls, for pacing and the database.
 const LEASE_MARGIN: Duration = Duration::from_secs(10);
 
@@ -41,13 +47,17 @@ enum RecordError {
 ///
 /// # Errors
 /// None at present: whatever fails is tried again.
-pub(crate) async fn run(worker: Arc<Worker>, stop: CancellationToken) -> anyhow::Result<()> {
+pub(crate) async fn run(
+    worker: Arc<Worker>,
+    kind: Kind,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
     let permits = Arc::new(Semaphore::new(worker.concurrency));
     let tracker = TaskTracker::new();
     while !stop.is_cancelled() {
         // Registered before looking, so that a wake in between is not missed.
-        let woken = worker.operations_due.notified();
-        let pause = match begin_due(&worker, &permits, &tracker).await {
+        let woken = worker.operations_due[kind as usize].notified();
+        let pause = match begin_due(&worker, kind, &permits, &tracker).await {
             Ok(true) => continue,
             Ok(false) => POLL_INTERVAL,
             Err(error) => {
@@ -70,6 +80,7 @@ pub(crate) async fn run(worker: Arc<Worker>, stop: CancellationToken) -> anyhow:
 /// Begins as many due operations as there are free places; `true` when there may be more.
 async fn begin_due(
     worker: &Arc<Worker>,
+    kind: Kind,
     permits: &Arc<Semaphore>,
     tracker: &TaskTracker,
 ) -> Result<bool, sqlx::Error> {
@@ -79,8 +90,7 @@ async fn begin_due(
         places.push(more);
     }
     let limit = i64::try_from(places.len()).expect("the places fit into memory");
-    let lease = worker.stripe_timeout * CALLS + LEASE_MARGIN;
-    let due = table::claim_due(&worker.db, limit, lease, worker.now()).await?;
+    let due = claim_due(worker, kind, limit).await?;
     let is_full = due.len() == places.len();
     for (operation, place) in due.into_iter().zip(places) {
         let worker = Arc::clone(worker);
@@ -97,6 +107,20 @@ async fn begin_due(
         tracker.spawn(carrying_out.instrument(span));
     }
     Ok(is_full)
+}
+
+/// Leases up to `limit` due operations; one, now and then, while the breaker is open.
+async fn claim_due(worker: &Worker, kind: Kind, limit: i64) -> Result<Vec<Operation>, sqlx::Error> {
+    let lease = worker.stripe_timeout * CALLS + LEASE_MARGIN;
+    let now = worker.now();
+    let due = table::claim_due(&worker.db, kind, limit, lease, now).await?;
+    if !due.is_empty() {
+        return Ok(due);
+    }
+    if breaker::may_probe(&worker.db, worker.stripe_timeout, now).await? {
+        return table::claim_probe(&worker.db, lease, now).await;
+    }
+    Ok(due)
 }
 
 async fn place(permits: &Arc<Semaphore>) -> OwnedSemaphorePermit {
@@ -158,6 +182,7 @@ async fn record_in(
         }
         Next::Wait(error) => table::put_off(conn, operation, later, Some(error), now).await?,
     };
+    breaker::close(conn).await?;
     if !is_ours {
         // Undoes what was recorded above.
         return Err(RecordError::LeaseLost);
@@ -178,9 +203,18 @@ async fn put_off(
         "Stripe gave no certain answer"
     );
     let now = worker.now();
-    let due = now + backoff(operation.id, operation.tries);
+    // What waits for others, and not for Stripe to recover, is tried again soon.
+    let longest = if failure.is_outage() {
+        Duration::MAX
+    } else {
+        LONGEST_BUSY
+    };
+    let due = now + backoff(operation.id, operation.tries).min(longest);
     let mut conn = worker.db.acquire().await?;
     let error = failure.to_string();
+    if failure.is_outage() {
+        breaker::count_failure(&mut conn, now).await?;
+    }
     if table::put_off(&mut conn, operation, due, Some(&error), now).await? {
         Ok(())
     } else {

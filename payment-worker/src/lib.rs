@@ -34,6 +34,7 @@ use platform::{outbox, topology};
 pub use config::Config;
 
 use bookings::Bookings;
+use operations::Kind;
 use reconcile::Schedule;
 use webhooks::{Receiver, Secrets};
 use worker::Worker;
@@ -55,10 +56,12 @@ pub async fn start(ctx: Context, config: Config) -> anyhow::Result<Routes> {
         after: config.reconcile_after,
     };
 
-    ctx.spawn(
-        "payment operations",
-        driver::run(Arc::clone(&worker), stop.clone()),
-    );
+    for kind in Kind::ALL {
+        ctx.spawn(
+            "payment operations",
+            driver::run(Arc::clone(&worker), kind, stop.clone()),
+        );
+    }
     ctx.spawn(
         "payment webhooks",
         webhooks::run(Arc::clone(&worker), stop.clone()),

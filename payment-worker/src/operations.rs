@@ -36,6 +36,9 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
+    /// Every kind.
+    pub(crate) const ALL: [Self; 4] = [Self::Create, Self::Capture, Self::Cancel, Self::Refund];
+
     /// The word used in the database.
     #[must_use]
     pub(crate) fn as_str(self) -> &'static str {

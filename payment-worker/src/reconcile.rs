@@ -10,7 +10,7 @@ use platform::pg::run_tx;
 use sqlx::PgConnection;
 use tokio_util::sync::CancellationToken;
 
-use crate::store::{self, payments, refunds};
+use crate::store::{self, breaker, payments, refunds};
 use crate::stripe::{Failure, Intent};
 use crate::transitions;
 use crate::worker::Worker;
@@ -68,6 +68,9 @@ enum RoundError {
 }
 
 async fn compare(worker: &Worker, after: Duration) -> Result<(), RoundError> {
+    if breaker::is_open(&worker.db).await? {
+        return Ok(());
+    }
     let pending = store::operations::count_pending(&worker.db).await?;
     #[expect(clippy::cast_precision_loss, reason = "a gauge")]
     metrics::gauge!("payment_worker_operations_pending").set(pending as f64);

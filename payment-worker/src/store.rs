@@ -1,6 +1,7 @@
 //! The worker's tables. Every function is one statement; those that change a state are guarded, so
 //! that repeating or reordering them does no harm.
 
+pub(crate) mod breaker;
 pub(crate) mod inbox;
 pub(crate) mod operations;
 pub(crate) mod payments;

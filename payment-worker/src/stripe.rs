@@ -245,6 +245,9 @@ impl Stripe {
         // On the heap: a PaymentIntent and its parser are several kilobytes.
         let answer = Box::pin(request).await.map_err(Failure::from);
         count(call, started.elapsed(), answer.as_ref().err());
+        if answer.as_ref().is_err_and(Failure::is_rate_limit) {
+            self.pacing.slow_down();
+        }
         answer
     }
 }

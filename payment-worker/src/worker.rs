@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 
 use crate::OWNER;
 use crate::config::Config;
+use crate::operations::Kind;
 use crate::stripe::Stripe;
 
 /// What the parts of the worker share.
@@ -19,12 +20,12 @@ pub(crate) struct Worker {
     pub(crate) db: PgPool,
     pub(crate) clock: SharedClock,
     pub(crate) stripe: Stripe,
-    /// Told when operations may have become due.
-    pub(crate) operations_due: Notify,
+    /// Told, for each kind, when operations may have become due.
+    pub(crate) operations_due: [Notify; Kind::ALL.len()],
     /// Told when a webhook was stored.
     pub(crate) webhook_stored: Notify,
     pub(crate) stripe_timeout: Duration,
-    /// Most operations at once.
+    /// Most operations of a kind at once.
     pub(crate) concurrency: usize,
 }
 
@@ -34,7 +35,7 @@ impl Worker {
             db: ctx.db.clone(),
             clock: ctx.clock.clone(),
             stripe: Stripe::new(config)?,
-            operations_due: Notify::new(),
+            operations_due: Default::default(),
             webhook_stored: Notify::new(),
             stripe_timeout: config.stripe_timeout,
             concurrency: usize::try_from(config.stripe_concurrency.get())
@@ -48,7 +49,9 @@ impl Worker {
 
     /// After a commit that may have stored operations or messages: they go out at once.
     pub(crate) fn wake_after_commit(&self) {
-        self.operations_due.notify_one();
+        for due in &self.operations_due {
+            due.notify_one();
+        }
         outbox::wake(OWNER);
     }
 }

@@ -84,6 +84,11 @@ impl<S: PartialEq, A: Clone> Faults<S, A> {
         state.rules.push(rule);
     }
 
+    /// Draws chances from `seed` from now on.
+    pub fn reseed(&self, seed: u64) {
+        self.lock().rng = StdRng::seed_from_u64(seed);
+    }
+
     /// Removes every rule.
     pub fn clear(&self) {
         self.lock().rules.clear();

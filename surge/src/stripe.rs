@@ -10,12 +10,14 @@ mod api;
 mod attempts;
 mod auth;
 mod cards;
+mod disputes;
 mod errors;
 mod faults;
 mod form;
 mod idempotency;
 mod ids;
 mod ledger;
+mod limits;
 mod model;
 mod operation;
 mod payment_intents;
@@ -33,9 +35,10 @@ use tokio_util::sync::CancellationToken;
 pub use cards::{Behaviour, Card, Decline};
 pub use faults::{ApiFault, ApiFaults, WebhookFault, WebhookFaults};
 pub use ledger::Ledger;
+pub use limits::{RateLimits, Requests};
 pub use model::{
-    CaptureMethod, Charge, FailedAttempt, PaymentIntent, PaymentMethod, Refund, RefundStatus,
-    Status,
+    CaptureMethod, Charge, Dispute, FailedAttempt, PaymentIntent, PaymentMethod, Refund,
+    RefundStatus, Status,
 };
 pub use operation::Operation;
 pub use webhooks::{Deliveries, Retry, SentEvent, StillPending, Webhooks};
@@ -107,6 +110,7 @@ pub struct StandIn {
     webhook_secret: String,
     ledger: Arc<Ledger>,
     faults: Arc<ApiFaults>,
+    limits: Arc<limits::Limits>,
     webhooks: Webhooks,
 }
 
@@ -137,6 +141,7 @@ impl StandIn {
         )?;
         webhooks.set_urls(config.webhook_urls);
         let faults = Arc::new(ApiFaults::new(config.seed));
+        let limits = Arc::<limits::Limits>::default();
         // The ledger needs the address, which is known only once the server is bound.
         let ledger = OnceLock::new();
         let router = |bound: SocketAddr| {
@@ -147,6 +152,7 @@ impl StandIn {
                 keys: keys.clone(),
                 used_keys: idempotency::UsedKeys::default(),
                 faults: Arc::clone(&faults),
+                limits: Arc::clone(&limits),
                 webhooks: webhooks.clone(),
                 refund_settles_after: config.refund_settles_after,
                 stop: stop.clone(),
@@ -165,6 +171,7 @@ impl StandIn {
             webhook_secret,
             ledger,
             faults,
+            limits,
             webhooks,
         })
     }
@@ -197,6 +204,16 @@ impl StandIn {
     /// What goes wrong with calls.
     pub fn faults(&self) -> &ApiFaults {
         &self.faults
+    }
+
+    /// From now on takes only so many requests with the secret key; `None` takes all.
+    pub fn set_rate_limits(&self, limits: Option<RateLimits>) {
+        self.limits.set(limits);
+    }
+
+    /// The requests with the secret key so far.
+    pub fn requests(&self) -> Requests {
+        self.limits.requests()
     }
 
     /// The webhooks, and what goes wrong with them.

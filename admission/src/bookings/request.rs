@@ -144,7 +144,7 @@ fn may_book(
     now: DateTime<Utc>,
 ) -> Result<(), Problem> {
     let sale = desk.sales.get(order.event_id)?;
-    if !sale.state_at(now, None).is_bookable() {
+    if !sale.takes_bookings_at(now) {
         return Err(answer::rejected(RejectReason::SaleClosed));
     }
     if !sale.queue {

@@ -27,6 +27,7 @@ pub(super) fn take(
         challenge: sale.challenge,
         anonymous: sale.anonymous,
         lottery: Lottery::default(),
+        claim_window_seconds: sale.claim_window_seconds,
         rate_per_minute: sale.rate_per_minute,
         joined: Place(moved.joined),
         cursor: Place(moved.cursor),

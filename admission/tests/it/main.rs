@@ -6,6 +6,7 @@
 
 mod bookings;
 mod line;
+mod lottery;
 mod passes;
 mod release;
 mod shop;

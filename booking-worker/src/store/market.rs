@@ -48,7 +48,7 @@ async fn terms(
     .await?;
     let terms = rows.into_iter().map(|row| {
         let terms = Terms {
-            is_bookable: !row.cancelled && row.sale.state_at(now, None).is_bookable(),
+            is_bookable: !row.cancelled && row.sale.takes_bookings_at(now),
             limit: u32::try_from(row.max_tickets_per_account).unwrap_or(0),
             hold: TimeDelta::seconds(row.sale.hold_seconds.into()),
         };

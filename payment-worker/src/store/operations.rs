@@ -7,7 +7,9 @@ use domain::BookingId;
 use domain::payment::VoidReason;
 use sqlx::types::Json;
 use sqlx::{PgConnection, PgPool};
+use uuid::Uuid;
 
+use super::breaker::THRESHOLD;
 use crate::operations::{Kind, Operation, Request};
 
 /// Adds an operation that is due at `due`, unless one like it is pending. The caller holds the
@@ -42,19 +44,22 @@ pub(crate) async fn insert(
     done.execute(conn).await.map(|_| ())
 }
 
-/// Takes up to `limit` due operations for the length of `lease`. One whose lease ran out is due
-/// again: whoever had it may have died after Stripe did it.
+/// Takes up to `limit` due operations of a kind for the length of `lease`, unless the breaker is
+/// open. One whose lease ran out is due again: whoever had it may have died after Stripe did it.
 pub(crate) async fn claim_due(
     pool: &PgPool,
+    kind: Kind,
     limit: i64,
     lease: Duration,
     now: DateTime<Utc>,
 ) -> Result<Vec<Operation>, sqlx::Error> {
-    let rows = sqlx::query!(
+    let rows = sqlx::query_as!(
+        Row,
         r#"with due as (
              select id from payment.operations
-             where state = 'pending' and next_try_at <= $2
+             where state = 'pending' and kind = $4 and next_try_at <= $2
                and (leased_until is null or leased_until <= $2)
+               and (select failures < $5 from payment.breaker)
              order by next_try_at limit $1
              for update skip locked)
          update payment.operations o
@@ -66,22 +71,68 @@ pub(crate) async fn claim_due(
         limit,
         now,
         now + lease,
+        kind.as_str(),
+        THRESHOLD,
     )
     .fetch_all(pool)
     .await?;
-    let operations = rows.into_iter().map(|row| Operation {
-        id: row.id,
-        booking_id: BookingId(row.booking_id),
-        key: row.idempotency_key,
-        request: row.params.0,
-        tries: row.tries,
-        created_at: row.created_at,
-        intent_id: row.intent_id,
-        void_reason: row
-            .void_reason
-            .map(|word| VoidReason::parse(&word).expect("the table has a check")),
-    });
-    Ok(operations.collect())
+    Ok(rows.into_iter().map(Operation::from).collect())
+}
+
+/// Takes the operation that has waited longest, of any kind, due or not: it shows whether Stripe
+/// is back.
+pub(crate) async fn claim_probe(
+    pool: &PgPool,
+    lease: Duration,
+    now: DateTime<Utc>,
+) -> Result<Vec<Operation>, sqlx::Error> {
+    let rows = sqlx::query_as!(
+        Row,
+        r#"with due as (
+             select id from payment.operations
+             where state = 'pending' and (leased_until is null or leased_until <= $1)
+             order by next_try_at limit 1
+             for update skip locked)
+         update payment.operations o
+         set leased_until = $2, tries = tries + 1, updated_at = $1
+         from due, payment.payments p
+         where o.id = due.id and p.booking_id = o.booking_id
+         returning o.id, o.booking_id, o.idempotency_key, o.params as "params: Json<Request>",
+                   o.tries, o.created_at, p.intent_id, p.void_reason"#,
+        now,
+        now + lease,
+    )
+    .fetch_all(pool)
+    .await?;
+    Ok(rows.into_iter().map(Operation::from).collect())
+}
+
+struct Row {
+    id: Uuid,
+    booking_id: Uuid,
+    idempotency_key: String,
+    params: Json<Request>,
+    tries: i32,
+    created_at: DateTime<Utc>,
+    intent_id: Option<String>,
+    void_reason: Option<String>,
+}
+
+impl From<Row> for Operation {
+    fn from(row: Row) -> Self {
+        Self {
+            id: row.id,
+            booking_id: BookingId(row.booking_id),
+            key: row.idempotency_key,
+            request: row.params.0,
+            tries: row.tries,
+            created_at: row.created_at,
+            intent_id: row.intent_id,
+            void_reason: row
+                .void_reason
+                .map(|word| VoidReason::parse(&word).expect("the table has a check")),
+        }
+    }
 }
 
 /// Ends an operation; `false` when the lease was lost meanwhile, so that the result is not ours to

@@ -1,4 +1,5 @@
 use stripe::{ApiErrorsType, StripeError};
+use stripe_shared::ApiErrorsCode;
 
 /// Why a call to Stripe gave no object, and what is certain about it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -17,6 +18,8 @@ pub(crate) enum Failure {
     Busy {
         /// The HTTP status.
         status: u16,
+        /// Whether it is only this object that another request works on.
+        is_lock: bool,
         /// Stripe's words.
         message: String,
     },
@@ -35,6 +38,29 @@ pub(crate) enum Failure {
 }
 
 impl Failure {
+    /// Whether it speaks of Stripe as a whole, or of our access to it, not of this call alone.
+    #[must_use]
+    pub(crate) fn is_outage(&self) -> bool {
+        match self {
+            Self::Refused { .. } => false,
+            Self::Busy { status, .. } => matches!(status, 401 | 403 | 424),
+            Self::KeySpoilt { status, .. } => *status >= 500,
+            Self::Unknown(_) => true,
+        }
+    }
+
+    /// Whether Stripe said that there were too many requests.
+    pub(super) fn is_rate_limit(&self) -> bool {
+        matches!(
+            self,
+            Self::Busy {
+                status: 429,
+                is_lock: false,
+                ..
+            }
+        )
+    }
+
     pub(super) fn label(&self) -> &'static str {
         match self {
             Self::Refused { .. } => "refused",
@@ -52,7 +78,11 @@ impl From<StripeError> for Failure {
         };
         let message = details.message.unwrap_or_default();
         match status {
-            401 | 403 | 409 | 424 | 429 => Self::Busy { status, message },
+            401 | 403 | 409 | 424 | 429 => Self::Busy {
+                status,
+                is_lock: matches!(details.code, Some(ApiErrorsCode::LockTimeout)),
+                message,
+            },
             500 => Self::KeySpoilt { status, message },
             400 if details.type_ == ApiErrorsType::IdempotencyError => {
                 Self::KeySpoilt { status, message }

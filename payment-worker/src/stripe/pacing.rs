@@ -1,9 +1,11 @@
 use std::num::NonZeroU32;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
-use governor::{DefaultDirectRateLimiter, DefaultKeyedRateLimiter, Quota, RateLimiter};
+use tokio::time::Instant;
 
 /// The kinds of calls, each with its own limit at Stripe.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Call {
     /// Create a PaymentIntent.
     Create,
@@ -21,6 +23,15 @@ pub(crate) enum Call {
     List,
 }
 
+/// How many kinds there are.
+const CALLS: usize = 7;
+/// After Stripe said 429, nothing is sent for so long.
+const PAUSE: Duration = Duration::from_secs(1);
+/// The share of the limits that is left at least, however often Stripe says 429.
+const LEAST_SHARE: f64 = 1.0 / 16.0;
+/// How much of the limits comes back each second.
+const RECOVERY_PER_SECOND: f64 = 0.1;
+
 impl Call {
     pub(super) fn label(self) -> &'static str {
         match self {
@@ -35,23 +46,129 @@ impl Call {
     }
 }
 
-/// Keeps this process within the account's limits.
+/// Keeps this process within the account's limits. Calls are spread evenly, without bursts, since
+/// how long Stripe counts is not known. When Stripe says 429 all the same (others use the account
+/// too) everything stops for a second, and goes on at half the speed, which grows back.
 pub(super) struct Pacing {
-    all: DefaultDirectRateLimiter,
-    by_call: DefaultKeyedRateLimiter<Call>,
+    per_second: NonZeroU32,
+    per_second_and_call: NonZeroU32,
+    state: Mutex<State>,
+}
+
+struct State {
+    /// When the next call of any kind may be sent.
+    next: Instant,
+    /// When the next call of each kind may be sent.
+    next_of: [Instant; CALLS],
+    /// The share of the limits that was used after the last 429, and when that was.
+    share: f64,
+    since: Instant,
+}
+
+impl State {
+    fn share(&self, now: Instant) -> f64 {
+        let seconds = now.saturating_duration_since(self.since).as_secs_f64();
+        (self.share + seconds * RECOVERY_PER_SECOND).min(1.0)
+    }
 }
 
 impl Pacing {
     pub(super) fn new(per_second: NonZeroU32, per_second_and_call: NonZeroU32) -> Self {
+        let now = Instant::now();
         Self {
-            all: RateLimiter::direct(Quota::per_second(per_second)),
-            by_call: RateLimiter::keyed(Quota::per_second(per_second_and_call)),
+            per_second,
+            per_second_and_call,
+            state: Mutex::new(State {
+                next: now,
+                next_of: [now; CALLS],
+                share: 1.0,
+                since: now,
+            }),
         }
     }
 
-    /// Waits until the call may be sent.
+    /// Waits until the call may be sent: first among its kind, so that calls of other kinds don't
+    /// wait behind it, then among all.
     pub(super) async fn wait_for_turn(&self, call: Call) {
-        self.by_call.until_key_ready(&call).await;
-        self.all.until_ready().await;
+        let rate = self.per_second_and_call;
+        self.take_turn(rate, |state| &mut state.next_of[call as usize])
+            .await;
+        self.take_turn(self.per_second, |state| &mut state.next)
+            .await;
+    }
+
+    async fn take_turn(&self, rate: NonZeroU32, of: impl Fn(&mut State) -> &mut Instant) {
+        let turn = {
+            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            let now = Instant::now();
+            let pause = Duration::from_secs_f64(1.0 / (f64::from(rate.get()) * state.share(now)));
+            let next = of(&mut state);
+            let turn = now.max(*next);
+            *next = turn + pause;
+            turn
+        };
+        tokio::time::sleep_until(turn).await;
+    }
+
+    /// Stripe said 429. Many at once count as one.
+    pub(super) fn slow_down(&self) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        if state.next > now + PAUSE / 2 {
+            return;
+        }
+        state.share = (state.share(now) / 2.0).max(LEAST_SHARE);
+        state.since = now;
+        state.next = now + PAUSE;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::future::join_all;
+
+    use super::*;
+
+    fn pacing(per_second: u32, per_second_and_call: u32) -> Pacing {
+        let rate = |rate| NonZeroU32::new(rate).unwrap();
+        Pacing::new(rate(per_second), rate(per_second_and_call))
+    }
+
+    /// Milliseconds; on a busy machine it may be more than it must be, never less.
+    async fn time_of(calls: impl Future) -> u128 {
+        let begun = Instant::now();
+        calls.await;
+        begun.elapsed().as_millis()
+    }
+
+    #[tokio::test]
+    async fn calls_of_a_kind_keep_to_its_limit_and_hold_up_no_other_kind() {
+        let pacing = pacing(1_000, 100);
+        let captures = join_all((0..41).map(|_| pacing.wait_for_turn(Call::Capture)));
+        let creations = join_all((0..41).map(|_| pacing.wait_for_turn(Call::Create)));
+        let took = time_of(async { tokio::join!(captures, creations) }).await;
+        assert!((400..750).contains(&took), "{took} ms");
+    }
+
+    #[tokio::test]
+    async fn all_kinds_together_keep_to_the_limit_of_all() {
+        let pacing = pacing(100, 1_000);
+        let kinds = [Call::Capture, Call::Create, Call::Cancel, Call::Refund];
+        let calls = (0..41).map(|n| pacing.wait_for_turn(kinds[n % kinds.len()]));
+        let took = time_of(join_all(calls)).await;
+        assert!((400..750).contains(&took), "{took} ms");
+    }
+
+    #[tokio::test]
+    async fn a_429_stops_everything_for_a_second_and_halves_the_speed_once() {
+        let pacing = pacing(200, 1_000);
+        for _ in 0..10 {
+            pacing.slow_down();
+        }
+        let took = time_of(pacing.wait_for_turn(Call::List)).await;
+        assert!(took >= 1_000, "{took} ms");
+        // Six tenths of 200 a second, and growing.
+        let took = time_of(join_all((0..49).map(|_| pacing.wait_for_turn(Call::List)))).await;
+        assert!(took >= 300, "{took} ms");
     }
 }

@@ -3,9 +3,24 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 
+mod backlog;
 mod cancelling;
 mod faults;
+mod faulty;
 mod paying;
+mod pipeline;
+mod races;
 mod refunds;
+mod schedules;
 mod shop;
 mod webhooks;
+
+/// A number from the environment; `default` when it is not set.
+fn setting<T: std::str::FromStr>(key: &str, default: T) -> T {
+    let value = std::env::var(key).ok();
+    value.map_or(default, |value| {
+        value
+            .parse()
+            .unwrap_or_else(|_| panic!("{key}={value} is no number"))
+    })
+}

@@ -55,7 +55,7 @@ impl SecretKeys {
         match token_type {
             TokenType::Access => &self.access,
             TokenType::Queue => &self.queue,
-            TokenType::Pass => &self.pass,
+            TokenType::Pass | TokenType::Lottery => &self.pass,
         }
     }
 

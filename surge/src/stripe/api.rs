@@ -11,6 +11,7 @@ use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use axum::routing::{get, post};
 use serde_json::Value;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::answer::Answer;
@@ -20,9 +21,10 @@ use super::faults::{ApiFault, ApiFaults, delay};
 use super::form::Form;
 use super::idempotency::{Claim, Turn, UsedKeys};
 use super::ledger::{Effect, Ledger, News};
+use super::limits::Limits;
 use super::operation::Operation;
 use super::webhooks::Webhooks;
-use super::{payment_intents, refunds};
+use super::{disputes, payment_intents, refunds};
 use crate::listen::Connection;
 
 /// The largest request body taken.
@@ -34,6 +36,7 @@ pub(crate) struct Api {
     pub(crate) keys: Keys,
     pub(crate) used_keys: UsedKeys,
     pub(crate) faults: Arc<ApiFaults>,
+    pub(crate) limits: Arc<Limits>,
     pub(crate) webhooks: Webhooks,
     pub(crate) refund_settles_after: Duration,
     pub(crate) stop: CancellationToken,
@@ -68,6 +71,10 @@ pub(crate) fn router(api: Arc<Api>) -> Router {
         .route(
             "/test/payment_intents/{id}/authenticate",
             get(test_calls::ask).post(test_calls::authenticate),
+        )
+        .route(
+            "/test/payment_intents/{id}/dispute",
+            post(test_calls::dispute),
         )
         .route(
             "/test/faults",
@@ -148,6 +155,9 @@ impl Api {
         }
         let form = Form::parse(parts.uri.query().unwrap_or_default(), &body)?;
         let caller = self.keys.caller(&parts.headers, &form, operation)?;
+        if matches!(caller, Caller::Account) && !self.limits.take(operation, Instant::now()) {
+            return Err(Refusal::rate_limit());
+        }
         let key = parts
             .headers
             .get("idempotency-key")
@@ -168,6 +178,10 @@ impl Api {
         match fault {
             Some(ApiFault::ServerError) => return Refusal::server_error().into(),
             Some(ApiFault::RateLimit) => return Refusal::rate_limit().into(),
+            Some(ApiFault::Locked) => return Refusal::locked().into(),
+            Some(ApiFault::KeyInUse) => {
+                return Refusal::key_in_use(call.key.as_deref().unwrap_or_default()).into();
+            }
             Some(ApiFault::Hang) => return Reply::Silence,
             Some(ApiFault::CutBeforeEffect) => {
                 return Reply::Cut(Answer::of(&Err(Refusal::server_error())), 0);
@@ -294,5 +308,6 @@ fn effect(
         Operation::RetrieveRefund => Ok(refunds::retrieve(id)),
         Operation::ListRefunds => refunds::list(form),
         Operation::RetrieveCharge => Ok(payment_intents::retrieve_charge(id)),
+        Operation::ListDisputes => disputes::list(form),
     }
 }

@@ -118,6 +118,13 @@ impl Refusal {
         Self::new(429, ErrorType::InvalidRequest, message).code("rate_limit")
     }
 
+    /// Another request works on the same object.
+    pub(crate) fn locked() -> Self {
+        let message = "This object cannot be accessed right now because another API request or \
+                       Stripe process is currently accessing it.";
+        Self::new(429, ErrorType::InvalidRequest, message).code("lock_timeout")
+    }
+
     pub(crate) fn server_error() -> Self {
         let message = "An unknown error occurred. This fault was asked for.";
         Self::executed(500, ErrorType::Api, message)

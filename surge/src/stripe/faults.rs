@@ -24,6 +24,10 @@ pub enum ApiFault {
     SavedServerErrorAfterEffect,
     /// 429, nothing happened.
     RateLimit,
+    /// 429 because another request works on the object, nothing happened.
+    Locked,
+    /// 409 because another request with the key is running, nothing happened.
+    KeyInUse,
     /// The connection breaks, nothing happened.
     CutBeforeEffect,
     /// It happened, and the connection breaks after so many bytes of the answer.

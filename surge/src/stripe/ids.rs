@@ -42,3 +42,7 @@ pub(crate) fn event() -> String {
 pub(crate) fn request() -> String {
     random("req_", 14)
 }
+
+pub(crate) fn dispute() -> String {
+    random("du_1", 23)
+}

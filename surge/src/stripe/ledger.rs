@@ -13,7 +13,7 @@ use serde_json::Value;
 pub(crate) use list::{Catalogue, ListQuery};
 
 use super::errors::Refusal;
-use super::model::{Charge, PaymentIntent, Refund};
+use super::model::{Charge, Dispute, PaymentIntent, Refund};
 use super::render;
 
 /// The books of one stand-in.
@@ -30,6 +30,7 @@ impl Ledger {
             intents: Catalogue::default(),
             charges: HashMap::new(),
             refunds: Catalogue::default(),
+            disputes: Catalogue::default(),
             news: Vec::new(),
         };
         Self {
@@ -102,6 +103,7 @@ pub(crate) struct Books {
     pub(crate) intents: Catalogue<PaymentIntent>,
     pub(crate) charges: HashMap<String, Charge>,
     pub(crate) refunds: Catalogue<Refund>,
+    pub(crate) disputes: Catalogue<Dispute>,
     news: Vec<News>,
 }
 

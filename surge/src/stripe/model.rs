@@ -167,6 +167,23 @@ pub struct Refund {
     pub created: DateTime<Utc>,
 }
 
+/// Stripe's Dispute: the buyer asks the bank for the money of a charge.
+#[derive(Clone, Debug)]
+pub struct Dispute {
+    /// `du_…`.
+    pub id: String,
+    /// What is disputed.
+    pub payment_intent: String,
+    /// The charge that is disputed.
+    pub charge: String,
+    /// In the currency's smallest unit.
+    pub amount: i64,
+    /// Three lower-case letters.
+    pub currency: String,
+    /// When it was opened.
+    pub created: DateTime<Utc>,
+}
+
 /// Stripe's `status` of a Refund.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 /// An endpoint of the stand-in that behaves as Stripe's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Operation {
     /// `POST /v1/payment_intents`
@@ -26,6 +26,8 @@ pub enum Operation {
     ListRefunds,
     /// `GET /v1/charges/{id}`
     RetrieveCharge,
+    /// `GET /v1/disputes`
+    ListDisputes,
 }
 
 impl Operation {
@@ -53,6 +55,7 @@ impl Operation {
             ("GET", "refunds", None, None, None) => (Self::ListRefunds, ""),
             ("GET", "refunds", Some(id), None, None) => (Self::RetrieveRefund, id),
             ("GET", "charges", Some(id), None, None) => (Self::RetrieveCharge, id),
+            ("GET", "disputes", None, None, None) => (Self::ListDisputes, ""),
             _ => return None,
         };
         Some((operation, id.to_owned()))
@@ -79,7 +82,8 @@ impl Operation {
             | Self::ListPaymentIntents
             | Self::RetrieveRefund
             | Self::ListRefunds
-            | Self::RetrieveCharge => false,
+            | Self::RetrieveCharge
+            | Self::ListDisputes => false,
         }
     }
 

@@ -4,7 +4,8 @@ use serde_json::{Value, json};
 
 use super::cards::Decline;
 use super::model::{
-    CaptureMethod, Charge, FailedAttempt, PaymentIntent, PaymentMethod, Refund, RefundStatus,
+    CaptureMethod, Charge, Dispute, FailedAttempt, PaymentIntent, PaymentMethod, Refund,
+    RefundStatus,
 };
 
 /// A PaymentIntent; `charge` replaces the id of the latest charge where it is asked for.
@@ -286,5 +287,33 @@ pub(crate) fn refund(refund: &Refund) -> Value {
         "source_transfer_reversal": null,
         "status": refund.status,
         "transfer_reversal": null,
+    })
+}
+
+/// A Dispute.
+pub(crate) fn dispute(dispute: &Dispute) -> Value {
+    json!({
+        "id": dispute.id,
+        "object": "dispute",
+        "amount": dispute.amount,
+        "balance_transactions": [],
+        "charge": dispute.charge,
+        "created": dispute.created.timestamp(),
+        "currency": dispute.currency,
+        "enhanced_eligibility_types": [],
+        "evidence": { "enhanced_evidence": {} },
+        "evidence_details": {
+            "due_by": null,
+            "enhanced_eligibility": {},
+            "has_evidence": false,
+            "past_due": false,
+            "submission_count": 0,
+        },
+        "is_charge_refundable": false,
+        "livemode": false,
+        "metadata": {},
+        "payment_intent": dispute.payment_intent,
+        "reason": "fraudulent",
+        "status": "needs_response",
     })
 }

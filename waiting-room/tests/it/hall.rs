@@ -48,6 +48,7 @@ impl Hall {
             challenge: false,
             anonymous: false,
             lottery: domain::queue::Lottery::default(),
+            claim_window_seconds: 120,
             rate_per_minute: 600,
             joined: Place(0),
             cursor: Place(0),

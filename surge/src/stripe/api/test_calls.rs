@@ -11,6 +11,7 @@ use axum::response::{Html, IntoResponse, Redirect};
 use super::Api;
 use crate::stripe::answer::Answer;
 use crate::stripe::attempts;
+use crate::stripe::disputes;
 use crate::stripe::errors::Refusal;
 use crate::stripe::faults::FaultRules;
 use crate::stripe::form::Form;
@@ -50,6 +51,22 @@ pub(crate) async fn authenticate(
         Some(url) if wants_page(&headers) => Redirect::to(&url).into_response(),
         _ => answer.into_response(),
     }
+}
+
+/// `POST /test/payment_intents/{id}/dispute`: the buyer asks the bank for the money.
+pub(crate) async fn dispute(
+    State(api): State<Arc<Api>>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Response<Body> {
+    if !api.keys.is_account(&headers) {
+        return Answer::of(&Err(Refusal::no_key())).into_response();
+    }
+    let effect = Box::new(move |books: &mut _| disputes::open(books, &id));
+    let (result, news) = api.change_books(effect);
+    let answer = Answer::of(&result);
+    api.webhooks.publish(news, &answer.request_id, None);
+    answer.into_response()
 }
 
 /// `POST /test/faults`: adds rules.

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::stripe::errors::Refusal;
 use crate::stripe::form::Form;
-use crate::stripe::model::{PaymentIntent, Refund};
+use crate::stripe::model::{Dispute, PaymentIntent, Refund};
 
 /// An object that can be listed.
 pub(crate) trait Listed {
@@ -26,6 +26,16 @@ impl Listed for PaymentIntent {
 }
 
 impl Listed for Refund {
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn created(&self) -> i64 {
+        self.created.timestamp()
+    }
+}
+
+impl Listed for Dispute {
     fn id(&self) -> &str {
         &self.id
     }

@@ -1,0 +1,435 @@
+//! The pipeline whole: booking worker and payment worker, each in a runtime of its own that can
+//! crash, real servers, the stand-in for Stripe, and a clock that can be put forward.
+
+mod clock;
+mod invariants;
+mod node;
+
+use std::num::NonZeroU32;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use domain::booking::Wish;
+use domain::clock::Clock;
+use domain::event::{Event, EventState, Section, Tier};
+use domain::message::{CancelBooking, EventChanged, Message, PlaceHold, SaleChanged};
+use domain::sale::SaleSettings;
+use domain::{AccountId, BookingId, Currency, EventId, Money, SectionId};
+use payment_worker::Config;
+use platform::amqp::{Exchange, dead_letters};
+use platform::config::PlatformConfig;
+use platform::testing::{TestApp, eventually};
+use platform::topology;
+use sqlx::types::Uuid;
+use surge::stripe::{self, StandIn};
+
+pub(crate) use clock::JumpingClock;
+use node::Node;
+
+/// How long anything may take.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const EVENT: EventId = EventId(1);
+/// What one ticket costs, in cents.
+pub(crate) const PRICE: i64 = 4_500;
+pub(crate) const HOLD_SECONDS: u32 = 60;
+/// Nobody listens there.
+const REPLY_TO: &str = "nobody";
+/// How much the clock is put forward while something is not at rest.
+const STEP: TimeDelta = TimeDelta::seconds(5);
+
+pub(crate) struct Pipeline {
+    pub(crate) app: TestApp,
+    pub(crate) clock: JumpingClock,
+    pub(crate) stripe: StandIn,
+    pub(crate) http: reqwest::Client,
+    config: Config,
+    bookings: Mutex<Option<Node>>,
+    payments: Mutex<Option<Node>>,
+    requested: Mutex<Vec<Uuid>>,
+}
+
+impl Pipeline {
+    /// With one event of `seats` seats on sale.
+    pub(crate) async fn open(seats: u32) -> Self {
+        Self::open_with(seats, |_| ()).await
+    }
+
+    pub(crate) async fn open_with(seats: u32, configure: impl FnOnce(&mut Config)) -> Self {
+        let clock = JumpingClock::new();
+        let app = TestApp::start_with(Arc::new(clock.clone()), |_| ()).await;
+        topology::declare_all(&app.ctx.broker).await.unwrap();
+        let stripe = StandIn::start(stripe::Config {
+            clock: Arc::new(clock.clone()),
+            ..stripe::Config::default()
+        })
+        .await
+        .unwrap();
+        let many = NonZeroU32::new(1_000).unwrap();
+        let mut config = Config {
+            stripe_secret_key: Some(stripe.secret_key().into()),
+            stripe_webhook_secrets: vec![stripe.webhook_secret().into()],
+            stripe_url: stripe.url().parse().unwrap(),
+            stripe_timeout: Duration::from_secs(2),
+            stripe_rate: many,
+            stripe_endpoint_rate: many,
+            stripe_concurrency: NonZeroU32::new(16).unwrap(),
+            reconcile_interval: Duration::from_millis(500),
+            reconcile_after: Duration::from_secs(30),
+        };
+        configure(&mut config);
+        let pipeline = Self {
+            app,
+            clock,
+            stripe,
+            http: reqwest::Client::new(),
+            config,
+            bookings: Mutex::default(),
+            payments: Mutex::default(),
+            requested: Mutex::default(),
+        };
+        pipeline.start_bookings(None).await;
+        pipeline.start_payments(None).await;
+        pipeline.put_on_sale(seats).await;
+        pipeline
+    }
+
+    fn platform(&self, amqp_url: Option<&str>) -> PlatformConfig {
+        let mut config = PlatformConfig::clone(&self.app.ctx.config);
+        if let Some(url) = amqp_url {
+            config.amqp_url = url.into();
+        }
+        config
+    }
+
+    /// Starts a booking worker, which reaches RabbitMQ by `amqp_url` if given.
+    pub(crate) async fn start_bookings(&self, amqp_url: Option<&str>) {
+        let config = booking_worker::Config { max_batch: 32 };
+        let clock = Arc::new(self.clock.clone());
+        let platform = self.platform(amqp_url);
+        let node = Node::start(platform, clock, |ctx| booking_worker::start(ctx, config)).await;
+        *self.bookings.lock().unwrap() = Some(node);
+    }
+
+    /// As [`start_bookings`](Self::start_bookings), for a payment worker.
+    pub(crate) async fn start_payments(&self, amqp_url: Option<&str>) {
+        let config = self.config.clone();
+        let clock = Arc::new(self.clock.clone());
+        let platform = self.platform(amqp_url);
+        let node = Node::start(platform, clock, |ctx| payment_worker::start(ctx, config)).await;
+        self.stripe
+            .set_webhook_url(node.url("/api/webhooks/stripe"));
+        *self.payments.lock().unwrap() = Some(node);
+    }
+
+    /// Ends the payment worker as by a power cut.
+    pub(crate) async fn crash_payments(&self) {
+        let node = self.payments.lock().unwrap().take();
+        node.unwrap().crash().await;
+    }
+
+    /// Ends the booking worker as by a power cut.
+    pub(crate) async fn crash_bookings(&self) {
+        let node = self.bookings.lock().unwrap().take();
+        node.unwrap().crash().await;
+    }
+
+    /// An address on the payment worker's public listener.
+    pub(crate) fn public_url(&self, path: &str) -> String {
+        self.payments.lock().unwrap().as_ref().unwrap().url(path)
+    }
+
+    async fn put_on_sale(&self, seats: u32) {
+        self.tell(&EventChanged {
+            event: event(1, seats, EventState::Announced, self),
+        })
+        .await;
+        self.tell(&SaleChanged { sale: sale(self) }).await;
+        let ready = "select count(*) from booking.events join booking.sales using (event_id)";
+        eventually(PATIENCE, async || self.count(ready).await == 1).await;
+    }
+
+    /// Says that the event is cancelled.
+    pub(crate) async fn cancel_event(&self, seats: u32) {
+        self.tell(&EventChanged {
+            event: event(2, seats, EventState::Cancelled, self),
+        })
+        .await;
+    }
+
+    async fn tell<M: Message>(&self, message: &M) {
+        let (broker, exchange) = (&self.app.ctx.broker, Exchange::for_name(M::NAME));
+        broker
+            .publish(exchange, M::NAME, message, Uuid::new_v4())
+            .await
+            .unwrap();
+    }
+
+    async fn command<M: Message>(&self, command: &M) {
+        let queue = topology::booking_requests_of(EVENT);
+        let broker = &self.app.ctx.broker;
+        broker
+            .publish(Exchange::Commands, &queue, command, Uuid::new_v4())
+            .await
+            .unwrap();
+    }
+
+    // The buyer.
+
+    /// Asks for tickets, without waiting.
+    pub(crate) async fn request(&self, account: i64, tickets: u32) -> BookingId {
+        let now = self.clock.now();
+        let booking_id = BookingId::new(now);
+        self.requested.lock().unwrap().push(booking_id.0);
+        let wish = Wish::Best {
+            tickets,
+            section_id: None,
+        };
+        self.command(&PlaceHold {
+            booking_id,
+            event_id: EVENT,
+            account_id: AccountId(account),
+            wish,
+            accepted_at: now,
+            reply_to: REPLY_TO.to_owned(),
+        })
+        .await;
+        booking_id
+    }
+
+    /// Asks for a ticket, and waits until it can be paid.
+    pub(crate) async fn hold(&self, account: i64) -> BookingId {
+        let id = self.request(account, 1).await;
+        self.wait_for_intent(id).await;
+        id
+    }
+
+    /// A booking that is confirmed and paid.
+    pub(crate) async fn sell(&self, account: i64) -> BookingId {
+        let id = self.hold(account).await;
+        assert!(self.pay(id, "pm_card_visa").await);
+        self.wait_for_payment(id, "captured").await;
+        id
+    }
+
+    /// The account gives the booking up.
+    pub(crate) async fn cancel(&self, booking_id: BookingId, account: i64) {
+        self.command(&CancelBooking {
+            booking_id,
+            event_id: EVENT,
+            asked_by: AccountId(account),
+            reply_to: REPLY_TO.to_owned(),
+        })
+        .await;
+    }
+
+    /// Confirms the PaymentIntent as the buyer's browser does; whether Stripe took the card.
+    pub(crate) async fn pay(&self, id: BookingId, card: &str) -> bool {
+        let query = "select intent_id, client_secret from payment.payments where booking_id = $1";
+        let (intent, secret): (Option<String>, Option<String>) = sqlx::query_as(query)
+            .bind(id.0)
+            .fetch_one(&self.app.ctx.db)
+            .await
+            .unwrap();
+        let (Some(intent), Some(secret)) = (intent, secret) else {
+            return false;
+        };
+        let url = format!("{}/v1/payment_intents/{intent}/confirm", self.stripe.url());
+        let form = [("client_secret", secret.as_str()), ("payment_method", card)];
+        let key = self.stripe.publishable_key();
+        let sending = self.http.post(url).bearer_auth(key).form(&form).send();
+        sending
+            .await
+            .is_ok_and(|answer| answer.status().is_success())
+    }
+
+    /// Passes 3-D Secure.
+    pub(crate) async fn authenticate(&self, id: BookingId) -> bool {
+        let Some(intent) = self.intent(id).await else {
+            return false;
+        };
+        let url = format!(
+            "{}/test/payment_intents/{intent}/authenticate",
+            self.stripe.url()
+        );
+        let sending = self.http.post(url).form(&[("outcome", "success")]).send();
+        sending
+            .await
+            .is_ok_and(|answer| answer.status().is_success())
+    }
+
+    // What can be seen.
+
+    pub(crate) async fn count(&self, query: &'static str) -> i64 {
+        let counting = sqlx::query_scalar(query).fetch_one(&self.app.ctx.db);
+        counting.await.unwrap()
+    }
+
+    async fn text(&self, query: &'static str, id: BookingId) -> Option<String> {
+        let reading = sqlx::query_scalar::<_, Option<String>>(query)
+            .bind(id.0)
+            .fetch_optional(&self.app.ctx.db);
+        reading.await.unwrap().flatten()
+    }
+
+    pub(crate) async fn intent(&self, id: BookingId) -> Option<String> {
+        self.text(
+            "select intent_id from payment.payments where booking_id = $1",
+            id,
+        )
+        .await
+    }
+
+    pub(crate) async fn wait_for_intent(&self, id: BookingId) {
+        eventually(PATIENCE, async || self.intent(id).await.is_some()).await;
+    }
+
+    pub(crate) async fn payment(&self, id: BookingId) -> String {
+        let query = "select state from payment.payments where booking_id = $1";
+        self.text(query, id).await.unwrap_or_default()
+    }
+
+    pub(crate) async fn wait_for_payment(&self, id: BookingId, state: &str) {
+        eventually(PATIENCE, async || self.payment(id).await == state).await;
+    }
+
+    pub(crate) async fn booking(&self, id: BookingId) -> String {
+        let query = "select state from booking.bookings where id = $1";
+        self.text(query, id).await.unwrap_or_default()
+    }
+
+    pub(crate) async fn wait_for_booking(&self, id: BookingId, state: &str) {
+        eventually(PATIENCE, async || self.booking(id).await == state).await;
+    }
+
+    // The end.
+
+    /// Waits until nothing is under way: no hold, no message, no call to Stripe, no webhook. Time
+    /// is put forward meanwhile, so holds run out and pauses end.
+    pub(crate) async fn come_to_rest(&self) {
+        let mut quiet = 0;
+        eventually(PATIENCE, async || {
+            quiet = if self.is_quiet().await { quiet + 1 } else { 0 };
+            if quiet == 0 {
+                self.clock.jump(STEP);
+            }
+            quiet == 5
+        })
+        .await;
+    }
+
+    async fn is_quiet(&self) -> bool {
+        const UNDER_WAY: &str = "select
+            (select count(*) from booking.bookings
+             where state = 'held' or (state = 'confirmed' and captured_at is null))
+            + (select count(*) from payment.payments
+               where state in ('pending', 'requires_action', 'authorised'))
+            + (select count(*) from payment.operations where state = 'pending')
+            + (select count(*) from payment.refunds where state = 'pending')
+            + (select count(*) from payment.webhook_inbox where processed_at is null)
+            + (select count(*) from platform.outbox)";
+        let requested = self.requested.lock().unwrap().clone();
+        let decided: i64 =
+            sqlx::query_scalar("select count(*) from booking.bookings where id = any($1)")
+                .bind(&requested)
+                .fetch_one(&self.app.ctx.db)
+                .await
+                .unwrap();
+        self.stripe.webhooks().deliveries().pending == 0
+            && !invariants::has_pending_refund(self.stripe.ledger())
+            && usize::try_from(decided).unwrap() == requested.len()
+            && self.count(UNDER_WAY).await == 0
+    }
+
+    /// At rest, every promise about money and tickets holds.
+    pub(crate) async fn assert_kept(&self) {
+        self.come_to_rest().await;
+        let requested = self.requested.lock().unwrap().clone();
+        let db = &self.app.ctx.db;
+        let broken = invariants::broken(db, self.stripe.ledger(), &requested).await;
+        assert!(broken.is_empty(), "{broken:#?}");
+    }
+
+    /// Staff cancel what is left, so that all seats are free again.
+    pub(crate) async fn free_all(&self) {
+        let query = "select id, account_id from booking.bookings where state = 'confirmed'";
+        let confirmed: Vec<(Uuid, i64)> = sqlx::query_as(query)
+            .fetch_all(&self.app.ctx.db)
+            .await
+            .unwrap();
+        for (id, account) in confirmed {
+            self.cancel(BookingId(id), account).await;
+        }
+        let taken = "select count(*) from booking.seats where state <> 'available'";
+        eventually(PATIENCE, async || self.count(taken).await == 0).await;
+    }
+
+    /// As [`assert_kept`](Self::assert_kept), then ends everything.
+    pub(crate) async fn close(self) {
+        self.assert_kept().await;
+        for queue in [topology::payment_bookings(), topology::booking_payments()] {
+            let broker = &self.app.ctx.broker;
+            let dead = dead_letters::count(broker, &queue.name).await.unwrap();
+            assert_eq!(dead, 0, "{} has dead letters", queue.name);
+        }
+        for node in [&self.payments, &self.bookings] {
+            let node = node.lock().unwrap().take();
+            node.unwrap().stop().await;
+        }
+        self.app.finish().await;
+    }
+}
+
+fn event(version: i64, seats: u32, state: EventState, pipeline: &Pipeline) -> Event {
+    let tier = Tier {
+        name: "Standing".to_owned(),
+        price: Money::new(PRICE, Currency::EUR),
+    };
+    let section = Section {
+        id: SectionId(1),
+        name: "Floor".to_owned(),
+        numbered: false,
+        capacity: seats,
+        rows: None,
+        seats_per_row: None,
+        tier,
+    };
+    Event {
+        id: EVENT,
+        version,
+        name: "A night at the opera".to_owned(),
+        date: pipeline.clock.now() + TimeDelta::days(60),
+        capacity: seats,
+        description: String::new(),
+        category: String::new(),
+        venue: String::new(),
+        city: String::new(),
+        country: String::new(),
+        time_zone: "UTC".to_owned(),
+        state,
+        max_tickets_per_account: 1_000,
+        reminder_before_seconds: None,
+        sections: vec![section],
+    }
+}
+
+fn sale(pipeline: &Pipeline) -> SaleSettings {
+    SaleSettings {
+        event_id: EVENT,
+        version: 1,
+        opens_at: pipeline.clock.now(),
+        closes_at: None,
+        lobby_seconds: 0,
+        rate_per_minute: 600,
+        shopper_cap: 100,
+        claim_window_seconds: 60,
+        pass_seconds: 60,
+        hold_seconds: HOLD_SECONDS,
+        paused: false,
+        closed: false,
+        queue: true,
+        challenge: false,
+        message: String::new(),
+        max_tickets_per_account: 1_000,
+    }
+}

@@ -1,0 +1,172 @@
+//! Two things at once: the end of the hold and the buyer's authorisation, a cancellation and the
+//! capture. `ONSALE_RACES` says how often each is run in each order (20).
+
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use domain::BookingId;
+use futures_util::future::join_all;
+use platform::testing::eventually;
+use surge::stripe::{ApiFault, Operation, Status};
+use tokio::time::sleep;
+
+use crate::pipeline::{HOLD_SECONDS, PATIENCE, Pipeline};
+use crate::setting;
+
+/// How many races are run at once.
+const AT_ONCE: usize = 20;
+
+const PAST_THE_HOLD: TimeDelta = TimeDelta::seconds(HOLD_SECONDS as i64 + 1);
+
+#[derive(Clone, Copy, PartialEq)]
+enum Order {
+    /// The hold ends, and then the buyer authorises; or the money is taken, and then the booking
+    /// is cancelled.
+    EndFirst,
+    /// The other way round.
+    MoneyFirst,
+}
+
+async fn hold_many(pipeline: &Pipeline, count: usize) -> Vec<BookingId> {
+    let mut ids = Vec::new();
+    for account in 0..count {
+        ids.push(pipeline.request(i64::try_from(account).unwrap(), 1).await);
+    }
+    for id in &ids {
+        pipeline.wait_for_intent(*id).await;
+    }
+    ids
+}
+
+#[tokio::test]
+async fn one_second_late_is_in_time_while_the_seat_is_pinned() {
+    for seats in [2, 1] {
+        let pipeline = Pipeline::open(seats).await;
+        // The question whether it is paid takes a while to reach Stripe.
+        let slow = ApiFault::Delay {
+            milliseconds: 1_000,
+        };
+        pipeline
+            .stripe
+            .faults()
+            .next(1, Operation::RetrievePaymentIntent, slow);
+        let late = pipeline.hold(1).await;
+        pipeline.clock.jump(PAST_THE_HOLD);
+        assert!(pipeline.pay(late, "pm_card_visa").await);
+        if seats == 1 {
+            let other = pipeline.request(2, 1).await;
+            pipeline.wait_for_booking(other, "rejected").await;
+        }
+        pipeline.wait_for_booking(late, "confirmed").await;
+        pipeline.close().await;
+    }
+}
+
+#[tokio::test]
+async fn too_late_is_refused_by_stripe_and_costs_nothing() {
+    for sold_on in [false, true] {
+        let pipeline = Pipeline::open(1).await;
+        let late = pipeline.hold(1).await;
+        pipeline.clock.jump(PAST_THE_HOLD);
+        pipeline.wait_for_booking(late, "expired").await;
+        if sold_on {
+            pipeline.sell(2).await;
+        }
+        assert!(!pipeline.pay(late, "pm_card_visa").await);
+        pipeline.assert_kept().await;
+        let intent = pipeline.intent(late).await.unwrap();
+        let intent = pipeline.stripe.ledger().payment_intent(&intent).unwrap();
+        assert_eq!(intent.status, Status::Canceled);
+        assert_eq!(pipeline.booking(late).await, "expired");
+        pipeline.close().await;
+    }
+}
+
+/// Races one batch; how many buyers got their tickets.
+async fn expire_against_authorise(pipeline: &Pipeline, count: usize, order: Order) -> usize {
+    let ids = hold_many(pipeline, count).await;
+    let pause =
+        |number: usize| Duration::from_millis(u64::try_from(number * 1_500 / count).unwrap());
+    let paying = ids.iter().enumerate().map(|(number, id)| async move {
+        match order {
+            Order::EndFirst => sleep(pause(number)).await,
+            Order::MoneyFirst => {}
+        }
+        pipeline.pay(*id, "pm_card_visa").await
+    });
+    let ending = async {
+        if order == Order::MoneyFirst {
+            sleep(Duration::from_millis(15)).await;
+        }
+        pipeline.clock.jump(PAST_THE_HOLD);
+    };
+    let (paid, ()) = tokio::join!(join_all(paying), ending);
+    pipeline.assert_kept().await;
+    for (id, paid) in ids.iter().zip(&paid) {
+        let state = if *paid { "confirmed" } else { "expired" };
+        assert_eq!(pipeline.booking(*id).await, state, "{id}");
+    }
+    paid.iter().filter(|paid| **paid).count()
+}
+
+#[tokio::test]
+async fn the_end_of_the_hold_against_the_authorisation() {
+    let runs: usize = setting("ONSALE_RACES", 20);
+    let pipeline = Pipeline::open(u32::try_from(runs * 2 + AT_ONCE).unwrap()).await;
+    for order in [Order::EndFirst, Order::MoneyFirst] {
+        let mut won = 0;
+        for begun in (0..runs).step_by(AT_ONCE) {
+            let count = AT_ONCE.min(runs - begun);
+            won += expire_against_authorise(&pipeline, count, order).await;
+        }
+        assert!(won > 0, "nobody was in time");
+        assert!(order == Order::MoneyFirst || won < runs, "nobody was late");
+    }
+    pipeline.close().await;
+}
+
+/// Races one batch; how many captures were in time to be refunded.
+async fn cancel_against_capture(pipeline: &Pipeline, count: usize, order: Order) -> usize {
+    let ids = hold_many(pipeline, count).await;
+    let racing = ids.iter().zip(0..).map(|(id, account)| async move {
+        assert!(pipeline.pay(*id, "pm_card_visa").await);
+        match order {
+            Order::EndFirst => sleep(Duration::from_millis(account * 10)).await,
+            Order::MoneyFirst => {
+                let intent = pipeline.intent(*id).await.unwrap();
+                let taken = || pipeline.stripe.ledger().captured_total(&intent);
+                eventually(PATIENCE, async || taken() > 0).await;
+            }
+        }
+        pipeline.cancel(*id, i64::try_from(account).unwrap()).await;
+    });
+    join_all(racing).await;
+    pipeline.assert_kept().await;
+    let mut taken = 0;
+    for id in &ids {
+        assert_eq!(pipeline.booking(*id).await, "cancelled", "{id}");
+        let intent = pipeline.intent(*id).await.unwrap();
+        let captured = pipeline.stripe.ledger().captured_total(&intent);
+        assert_eq!(pipeline.stripe.ledger().refunded_total(&intent), captured);
+        taken += usize::from(captured > 0);
+    }
+    taken
+}
+
+#[tokio::test]
+async fn a_cancellation_against_the_capture() {
+    let runs: usize = setting("ONSALE_RACES", 20);
+    let pipeline = Pipeline::open(u32::try_from(AT_ONCE).unwrap()).await;
+    for order in [Order::EndFirst, Order::MoneyFirst] {
+        let mut taken = 0;
+        for begun in (0..runs).step_by(AT_ONCE) {
+            let count = AT_ONCE.min(runs - begun);
+            taken += cancel_against_capture(&pipeline, count, order).await;
+        }
+        match order {
+            Order::EndFirst => assert!(taken < runs, "no cancellation was in time"),
+            Order::MoneyFirst => assert_eq!(taken, runs),
+        }
+    }
+    pipeline.close().await;
+}
