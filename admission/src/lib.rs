@@ -5,6 +5,7 @@
 //! booking worker through RabbitMQ, and are answered when its outcome is here, or with 202.
 
 mod bookings;
+mod housekeeping;
 pub mod lottery;
 mod outcomes;
 pub mod pass;
@@ -20,7 +21,7 @@ use platform::service::{Context, Routes};
 use url::Url;
 
 use outcomes::Outcomes;
-use pass::Passes;
+use pass::{Counter, Passes};
 use revoked::Revoked;
 use sales::Sales;
 
@@ -67,6 +68,7 @@ struct Desk {
     config: Config,
     sales: Sales,
     passes: Passes,
+    claims: Counter,
     revoked: Revoked,
     outcomes: Outcomes,
 }
@@ -74,14 +76,15 @@ struct Desk {
 /// Reads the sales, starts the loops and consumers, and returns the routes.
 ///
 /// # Errors
-/// When the sales can't be read.
+/// When the sales or the revoked passes can't be read.
 pub async fn start(ctx: Context, config: Config) -> anyhow::Result<Routes> {
-    let namespace = ctx.config.namespace.clone();
+    let passes = Passes::new(ctx.db.clone());
     let desk = Arc::new(Desk {
         config,
         sales: Sales::load(ctx.db.clone()).await?,
-        passes: Passes::new(ctx.redis.clone(), &namespace),
-        revoked: Revoked::new(ctx.redis.clone(), &namespace),
+        claims: Counter::new(passes.clone()),
+        passes,
+        revoked: Revoked::load(ctx.db.clone(), ctx.clock.clone()).await?,
         outcomes: Outcomes::default(),
         ctx: ctx.clone(),
     });
@@ -92,10 +95,19 @@ pub async fn start(ctx: Context, config: Config) -> anyhow::Result<Routes> {
     );
     ctx.spawn("admission.outcomes", outcomes::consume(Arc::clone(&desk)));
     ctx.spawn("admission.release", release::run(Arc::clone(&desk)));
-    ctx.spawn("admission.sweep", bookings::sweep(Arc::clone(&desk)));
+    ctx.spawn(
+        "admission.housekeeping",
+        housekeeping::run(Arc::clone(&desk)),
+    );
     let followed = Arc::clone(&desk);
     ctx.spawn("admission.follow", async move {
-        let follow = async { tokio::join!(followed.sales.follow(), followed.revoked.follow()) };
+        let follow = async {
+            tokio::join!(
+                followed.sales.follow(),
+                followed.revoked.follow(),
+                pass::end_due(&followed.passes),
+            )
+        };
         followed
             .ctx
             .shutdown

@@ -6,6 +6,7 @@ pub mod ahead;
 pub mod booking;
 pub mod clock;
 pub mod event;
+pub mod gate;
 pub mod hex;
 pub mod ids;
 pub mod limits;

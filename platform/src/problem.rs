@@ -346,12 +346,29 @@ impl IntoResponse for Problem {
 /// A database that is out of reach is a busy moment; any other failure of a query is a defect.
 impl From<sqlx::Error> for Problem {
     fn from(error: sqlx::Error) -> Self {
-        match error {
-            sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::Io(_) => {
-                Self::overloaded(&error)
-            }
-            other => Self::internal(&other),
+        if is_busy_moment(&error) {
+            Self::overloaded(&error)
+        } else {
+            Self::internal(&error)
         }
+    }
+}
+
+/// Whether PostgreSQL is out of reach, restarts, or has too much to do.
+fn is_busy_moment(error: &sqlx::Error) -> bool {
+    const LOCK_NOT_AVAILABLE: &str = "55P03";
+    const QUERY_CANCELED: &str = "57014";
+    const SHUTDOWN: &str = "57P0";
+    const INSUFFICIENT_RESOURCES: &str = "53";
+    match error {
+        sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::Io(_) => true,
+        sqlx::Error::Database(refused) => refused.code().is_some_and(|code| {
+            code == LOCK_NOT_AVAILABLE
+                || code == QUERY_CANCELED
+                || code.starts_with(SHUTDOWN)
+                || code.starts_with(INSUFFICIENT_RESOURCES)
+        }),
+        _ => false,
     }
 }
 

@@ -8,6 +8,7 @@ use domain::EventId;
 use platform::auth::Caller;
 use platform::http::Path;
 use platform::problem::{Kind, Problem};
+use uuid::Uuid;
 
 use super::verified;
 use crate::Desk;
@@ -25,11 +26,10 @@ pub(super) async fn finish(
             "The pass is another account's.",
         ));
     }
-    // First, so that the slot is never another's while the pass is still good. A crash in between
-    // leaves the slot taken until the pass ends, or until this is repeated.
-    desk.revoked
-        .add(&pass.jti, pass.exp, desk.ctx.clock.now())
-        .await?;
-    desk.passes.finish(event_id, pass.place, &pass.jti).await?;
+    // A pass whose id is not one of ours was never claimed.
+    if let Ok(jti) = Uuid::parse_str(&pass.jti) {
+        let ended = desk.passes.give_back(event_id, jti, None).await?;
+        desk.revoked.remember(ended);
+    }
     Ok(StatusCode::NO_CONTENT)
 }

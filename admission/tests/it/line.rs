@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use admission::pass::{Claim, Passes, Terms};
+use admission::pass::{Claim, Claimant, Passes, Terms};
 use admission::release::{Leader, TICK};
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::queue::{SaleKeys, Snapshot};
@@ -64,7 +64,7 @@ impl Line {
         Self {
             stock: HashMap::new(),
             leader: Leader::new(redis.clone(), &namespace, "first"),
-            passes: Passes::new(redis.clone(), &namespace),
+            passes: Passes::new(app.ctx.db.clone()),
             waiting_room: waiting_room::Line::new(redis, &namespace),
             keys: app.ctx.sale_keys(EVENT),
             now: start(),
@@ -131,10 +131,15 @@ impl Line {
     }
 
     pub(crate) async fn claim(&self, place: i64) -> Claim {
+        let claimant = Claimant {
+            place: Place(place),
+            account_id: AccountId(place),
+        };
         let terms = Terms::from(&self.sale);
+        let at = Some(self.now);
         self.passes
-            .claim(EVENT, Place(place), terms, self.now)
+            .claim(EVENT, &[claimant], terms, at)
             .await
-            .unwrap()
+            .unwrap()[0]
     }
 }

@@ -5,6 +5,7 @@
 )]
 
 mod bookings;
+mod gate;
 mod line;
 mod lottery;
 mod passes;

@@ -165,74 +165,6 @@ async fn a_leader_that_was_replaced_without_noticing_can_do_nothing() {
 }
 
 #[tokio::test]
-async fn shoppers_and_those_who_may_claim_never_exceed_the_cap() {
-    let mut line = Line::new(SaleSettings {
-        shopper_cap: 5,
-        ..sale()
-    })
-    .await;
-    line.crowd(100).await;
-    assert_eq!(line.ticks(20).await.cursor, Place(5));
-    let Claim::Granted(grant) = line.claim(2).await else {
-        panic!("place 2 was called")
-    };
-    assert!(matches!(line.claim(3).await, Claim::Granted(_)));
-    let full = line.ticks(20).await;
-    assert_eq!((full.cursor, full.shopping), (Place(5), 2));
-    line.passes
-        .finish(EVENT, Place(2), &grant.jti)
-        .await
-        .unwrap();
-    assert_eq!(
-        line.ticks(4).await.cursor,
-        Place(6),
-        "the slot is another's at once"
-    );
-    line.app.finish().await;
-}
-
-#[tokio::test]
-async fn a_no_show_is_missed_after_its_window_and_may_join_again() {
-    let mut line = Line::new(SaleSettings {
-        shopper_cap: 2,
-        ..sale()
-    })
-    .await;
-    line.join(3).await;
-    assert_eq!(line.ticks(4).await.cursor, Place(2));
-    assert!(matches!(line.claim(1).await, Claim::Granted(_)));
-    let held = line
-        .waiting_room
-        .join(EVENT, AccountId(2), line.now)
-        .await
-        .unwrap();
-    assert_eq!(
-        (held.place, held.is_new),
-        (Place(2), false),
-        "the window runs"
-    );
-
-    line.now += TimeDelta::seconds(60);
-    let snapshot = line.tick().await;
-    assert_eq!(
-        (snapshot.missed_below, snapshot.cursor),
-        (Place(2), Place(3))
-    );
-    assert_eq!(line.claim(2).await, Claim::Missed);
-    assert!(
-        matches!(line.claim(1).await, Claim::Repeated(_)),
-        "who came keeps the pass"
-    );
-    let again = line
-        .waiting_room
-        .join(EVENT, AccountId(2), line.now)
-        .await
-        .unwrap();
-    assert_eq!((again.place, again.is_new), (Place(4), true));
-    line.app.finish().await;
-}
-
-#[tokio::test]
 async fn those_who_left_are_skipped_and_do_not_use_the_rate() {
     let mut line = Line::new(SaleSettings {
         rate_per_minute: 60,
@@ -257,7 +189,6 @@ async fn those_who_left_are_skipped_and_do_not_use_the_rate() {
     assert_eq!(line.ticks(4).await.cursor, Place(8));
     let last = line.ticks(4 * 10).await;
     assert_eq!((last.cursor, last.waiting), (Place(20), 0));
-    assert_eq!(line.claim(7).await, Claim::Left);
     line.app.finish().await;
 }
 

@@ -3,6 +3,7 @@
 use chrono::{DateTime, Utc};
 use domain::EventId;
 use domain::sale::SaleSettings;
+use serde_json::Value;
 use sqlx::PgConnection;
 
 struct SaleRow {
@@ -218,4 +219,17 @@ pub(super) async fn update(
         version,
         ..sale.clone()
     })
+}
+
+/// What admission's release leader told everyone who waits, as JSON; `None` until it has.
+pub(crate) async fn snapshot(
+    conn: &mut PgConnection,
+    id: EventId,
+) -> Result<Option<Value>, sqlx::Error> {
+    sqlx::query_scalar!(
+        r#"select snapshot as "snapshot!" from admission.public_lines where event_id = $1"#,
+        id.0,
+    )
+    .fetch_optional(conn)
+    .await
 }

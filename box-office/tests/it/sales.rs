@@ -1,7 +1,6 @@
 use chrono::TimeDelta;
 use domain::account::Role;
 use domain::queue::Snapshot;
-use platform::redis::AsyncCommands as _;
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -308,16 +307,14 @@ fn snapshot(app: &App, event: &Value) -> Snapshot {
     .unwrap()
 }
 
+/// Admission's release leader tells everyone who waits.
 async fn put_snapshot(app: &App, event: &Value) {
     let snapshot = snapshot(app, event);
-    let key = app.test.ctx.sale_keys(snapshot.event_id).snapshot();
-    let json = serde_json::to_string(&snapshot).unwrap();
-    let (): () = app
-        .test
-        .ctx
-        .redis
-        .clone()
-        .set_ex(key, json, 60)
+    sqlx::query("insert into admission.lines (event_id, seq, snapshot) values ($1, $2, $3)")
+        .bind(snapshot.event_id.0)
+        .bind(snapshot.seq)
+        .bind(sqlx::types::Json(&snapshot))
+        .execute(&app.test.ctx.db)
         .await
         .unwrap();
 }
