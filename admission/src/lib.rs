@@ -22,6 +22,7 @@ use url::Url;
 
 use outcomes::Outcomes;
 use pass::{Counter, Passes};
+use release::load::Answers;
 use revoked::Revoked;
 use sales::Sales;
 
@@ -71,6 +72,7 @@ struct Desk {
     claims: Counter,
     revoked: Revoked,
     outcomes: Outcomes,
+    answers: Answers,
 }
 
 /// Reads the sales, starts the loops and consumers, and returns the routes.
@@ -86,6 +88,7 @@ pub async fn start(ctx: Context, config: Config) -> anyhow::Result<Routes> {
         passes,
         revoked: Revoked::load(ctx.db.clone(), ctx.clock.clone()).await?,
         outcomes: Outcomes::default(),
+        answers: Answers::default(),
         ctx: ctx.clone(),
     });
     ctx.spawn("admission.sales", sales::consume(Arc::clone(&desk)));

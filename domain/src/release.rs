@@ -265,8 +265,10 @@ impl Release {
     fn join(&mut self, now: DateTime<Utc>, joined: i64) {
         if joined > self.joined {
             self.waiting.fill(self.joined + 1, joined);
-            // Whoever joins is there, before a bitmap says so.
-            self.presence.begin(seen_slot(now));
+            // Whoever joins is there, before a bitmap says so; but that is no news of others.
+            if self.presence.has_no_slot() {
+                self.presence.begin(seen_slot(now));
+            }
             self.presence.fill(self.joined + 1, joined);
             self.joined = joined;
         }
@@ -424,5 +426,7 @@ fn float(count: usize) -> f64 {
     f64::from(u32::try_from(count).unwrap_or(u32::MAX))
 }
 
+#[cfg(test)]
+mod crowd;
 #[cfg(test)]
 mod tests;

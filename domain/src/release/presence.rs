@@ -56,7 +56,12 @@ impl Presence {
         }
     }
 
-    /// Whether anybody was ever seen.
+    /// Whether no slot has begun.
+    pub(super) fn has_no_slot(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    /// Whether nobody was ever seen.
     pub(super) fn is_empty(&self) -> bool {
         self.slots.iter().all(|(_, bits)| bits.words() == 0)
     }

@@ -1,11 +1,11 @@
 use super::*;
 use crate::EventId;
 
-fn at(millis: i64) -> DateTime<Utc> {
+pub(super) fn at(millis: i64) -> DateTime<Utc> {
     DateTime::from_timestamp_millis(1_800_000_000_000 + millis).unwrap()
 }
 
-fn sale(rate_per_minute: u32) -> SaleSettings {
+pub(super) fn sale(rate_per_minute: u32) -> SaleSettings {
     SaleSettings {
         event_id: EventId(1),
         version: 1,
@@ -29,7 +29,7 @@ fn sale(rate_per_minute: u32) -> SaleSettings {
     }
 }
 
-fn facts(sale: &SaleSettings, millis: i64, joined: i64) -> Facts<'_> {
+pub(super) fn facts(sale: &SaleSettings, millis: i64, joined: i64) -> Facts<'_> {
     Facts {
         now: at(millis),
         sale,

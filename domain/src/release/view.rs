@@ -71,6 +71,7 @@ impl Release {
             challenge: sale.challenge,
             anonymous: sale.anonymous,
             lottery: facts.lottery.clone(),
+            claim_window_seconds: sale.claim_window_seconds,
             rate_per_minute: sale.rate_per_minute,
             joined: Place(self.joined),
             cursor: Place(self.cursor),

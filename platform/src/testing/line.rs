@@ -33,6 +33,7 @@ pub fn snapshot(event_id: EventId, at: DateTime<Utc>) -> Snapshot {
         likely_until: None,
         ahead: domain::ahead::Ahead::default(),
         pace: None,
+        brake: domain::queue::Braking::default(),
         tokens_expire_at: at.timestamp() + 3_600,
         poll_after_ms: 2_000,
     }
