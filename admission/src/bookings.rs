@@ -13,16 +13,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post, put};
 use platform::limits::{Key, Quota};
 
 pub(crate) use ledger::Ledger;
 
 use crate::Desk;
+use crate::release::load;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-pub(crate) fn routes(desk: &Desk) -> Router<Arc<Desk>> {
+pub(crate) fn routes(desk: &Arc<Desk>) -> Router<Arc<Desk>> {
     let per_account = Quota {
         burst: 20,
         per: MINUTE,
@@ -31,7 +33,9 @@ pub(crate) fn routes(desk: &Desk) -> Router<Arc<Desk>> {
     Router::new()
         .route(
             "/api/bookings",
-            post(request::request).layer(limit("booking")),
+            post(request::request)
+                .layer(limit("booking"))
+                .layer(from_fn_with_state(Arc::clone(desk), load::count)),
         )
         .route("/api/bookings/{id}", get(get::booking))
         .route("/api/bookings/user/{user_id}", get(list::bookings))

@@ -23,6 +23,7 @@ use url::Url;
 use bookings::Ledger;
 use outcomes::Outcomes;
 use pass::{Counter, Passes};
+use release::load::Answers;
 use revoked::Revoked;
 use sales::Sales;
 
@@ -73,6 +74,7 @@ struct Desk {
     revoked: Revoked,
     outcomes: Outcomes,
     ledger: Ledger,
+    answers: Answers,
 }
 
 /// Reads the sales, starts the loops and consumers, and returns the routes.
@@ -89,6 +91,7 @@ pub async fn start(ctx: Context, config: Config) -> anyhow::Result<Routes> {
         revoked: Revoked::load(ctx.db.clone(), ctx.clock.clone()).await?,
         outcomes: Outcomes::default(),
         ledger: Ledger::new(&ctx.db, &ctx.clock),
+        answers: Answers::default(),
         ctx: ctx.clone(),
     });
     ctx.spawn("admission.sales", sales::consume(Arc::clone(&desk)));

@@ -1,10 +1,16 @@
-//! The release loop: four times a second the leader moves each sale's cursor at the operator's
-//! rate and publishes the sale's snapshot.
+//! The release loop: four times a second the leader moves the sales in which something may happen,
+//! and tells everyone who waits.
+//!
+//! What is decided is decided by [`domain::release`]. Here is what surrounds it: who leads, what is
+//! known, and that what was decided is written once. A leader reads all it needs from PostgreSQL
+//! when it becomes one, and from then on what changed. A line is written only as it was left by
+//! whoever wrote it last; otherwise the leader forgets it, and reads it again.
 
 mod lease;
-mod pace;
-mod snapshot;
-mod tick;
+mod line;
+pub(crate) mod load;
+mod presence;
+mod store;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,89 +18,50 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::EventId;
-use domain::queue::{SharedKeys, Snapshot};
+use domain::release::{Brake, Load};
 use domain::sale::{SaleSettings, SaleState, Stock};
-use futures_util::StreamExt;
-use platform::redis::{Redis, cmd};
-use redis::{RedisError, RedisResult};
+use platform::service::Context;
 use tokio::time::MissedTickBehavior;
 
-use crate::{Desk, store};
-use lease::Lease;
-use pace::Pace;
-use tick::{Cursor, Ticked};
+use crate::{Desk, store as desk_store};
+use line::Line;
+use store::{AtGate, Joined, ToWrite};
 
-/// How often the cursor moves.
-pub const TICK: Duration = Duration::from_millis(250);
+pub use domain::release::TICK;
+
 /// A sale with nobody in its line is looked at in one of so many ticks.
-const IDLE_TICKS: u64 = 8;
+const IDLE_TICKS: u64 = 32;
 /// An ended one in one of so many.
-const CLOSED_TICKS: u64 = 120;
-/// The stock of a sale with nobody in its line is read in one of so many ticks.
-const IDLE_STOCK_TICKS: u64 = 64;
-/// A snapshot that does not change is written again after this long.
-const REWRITE_AFTER: TimeDelta = TimeDelta::seconds(2);
-/// How often the stock is read.
-const STOCK_PERIOD: Duration = Duration::from_secs(1);
-/// How many sales are moved at once.
-const AT_ONCE: usize = 64;
-/// How many joined sales are taken note of in one tick.
-const MAX_WOKEN: usize = 1_000;
-
-/// Why a tick failed.
-#[derive(Debug, thiserror::Error)]
-pub enum ReleaseError {
-    /// Redis did not do what it was asked.
-    #[error("Redis did not do what the release loop asked")]
-    Redis(#[from] RedisError),
-    /// What Redis holds is not a snapshot.
-    #[error("a snapshot can't be read or written as JSON")]
-    Json(#[from] serde_json::Error),
-}
+const CLOSED_TICKS: u64 = 240;
+/// It is read in one of so many ticks who is present.
+const PRESENCE_TICKS: u64 = 4;
+/// How often stock and load are read.
+const MEASURE_PERIOD: Duration = Duration::from_secs(1);
+/// A row is seen only when its transaction commits, so each read begins this long before the last.
+const OVERLAP: TimeDelta = TimeDelta::seconds(5);
 
 /// A node that releases places while it has the lease.
-///
-/// The lease decides who is leader; the epoch that comes with it decides who is obeyed. Each sale
-/// remembers the highest epoch that has acted on it, so a leader that was replaced without
-/// noticing can do nothing to a sale that its successor has moved.
-#[derive(Debug)]
 pub struct Leader {
-    redis: Redis,
-    keys: SharedKeys,
-    cursor: Cursor,
-    lease: Lease,
+    ctx: Context,
+    node: String,
     lines: HashMap<EventId, Line>,
+    joined: HashMap<EventId, Joined>,
+    joined_read_at: Option<DateTime<Utc>>,
+    brake: Brake,
     ticks: u64,
-}
-
-/// What the leader remembers of one sale.
-#[derive(Debug, Default)]
-struct Line {
-    pace: Pace,
-    /// The version of the settings it acted on last.
-    version: Option<i64>,
-    written: Option<Snapshot>,
-}
-
-/// One sale after its tick.
-struct Advanced {
-    event_id: EventId,
-    line: Line,
-    /// The fence when a later leader has acted.
-    outcome: Result<Option<i64>, ReleaseError>,
 }
 
 impl Leader {
     /// A candidate named `node`, which must differ from all others.
     #[must_use]
-    pub fn new(redis: Redis, namespace: &str, node: &str) -> Self {
-        let keys = SharedKeys::new(namespace);
+    pub fn new(ctx: Context, node: &str) -> Self {
         Self {
-            cursor: Cursor::new(redis.clone(), namespace),
-            lease: Lease::new(redis.clone(), &keys, node),
-            redis,
-            keys,
+            ctx,
+            node: node.to_owned(),
             lines: HashMap::new(),
+            joined: HashMap::new(),
+            joined_read_at: None,
+            brake: Brake::default(),
             ticks: 0,
         }
     }
@@ -103,98 +70,122 @@ impl Leader {
     /// Returns the sales it looked at, whose stock should be known next time.
     ///
     /// # Errors
-    /// When Redis fails. What was called stays called; the next tick goes on from there.
+    /// When PostgreSQL fails. What was written stays; what was not is decided again.
     pub async fn tick(
         &mut self,
         now: DateTime<Utc>,
         sales: &[Arc<SaleSettings>],
         stock: &HashMap<EventId, Stock>,
-    ) -> Result<Option<Vec<EventId>>, ReleaseError> {
-        let Some(epoch) = self.lease.hold(now).await? else {
-            self.lines.clear();
+    ) -> Result<Option<Vec<EventId>>, sqlx::Error> {
+        let Some(epoch) = lease::hold(&self.ctx.db, &self.node).await? else {
+            self.forget();
             return Ok(None);
         };
-        let woken = self.woken().await?;
         self.ticks = self.ticks.wrapping_add(1);
-        let mut due = Vec::new();
-        for sale in sales {
-            if self.is_due(sale, stock.get(&sale.event_id), &woken) {
-                let line = self.lines.remove(&sale.event_id).unwrap_or_default();
-                due.push((Arc::clone(sale), line));
-            }
+        self.read_joined().await?;
+        self.load(now, sales).await?;
+        let due: Vec<Arc<SaleSettings>> = sales
+            .iter()
+            .filter(|sale| self.is_due(now, sale, stock.get(&sale.event_id)))
+            .cloned()
+            .collect();
+        let known: Vec<_> = due.iter().map(|sale| self.known(sale.event_id)).collect();
+        let mut gates = if due.is_empty() {
+            HashMap::new()
+        } else {
+            store::at_gates(&self.ctx.db, &known).await?
+        };
+        let mut steps = Vec::new();
+        for sale in &due {
+            let gate = gates.remove(&sale.event_id).unwrap_or_default();
+            let stock = stock.get(&sale.event_id).copied();
+            steps.extend(self.step(now, sale, stock, gate).await?);
         }
-        let cursor = &self.cursor;
-        let moved: Vec<_> = futures_util::stream::iter(due)
-            .map(|(sale, mut line)| async move {
-                let stock = stock.get(&sale.event_id).copied();
-                let outcome = line.advance(cursor, epoch, now, &sale, stock).await;
-                Advanced {
-                    event_id: sale.event_id,
-                    line,
-                    outcome,
-                }
-            })
-            .buffer_unordered(AT_ONCE)
-            .collect()
-            .await;
-        self.settle(moved)
+        self.write(epoch, &steps).await?;
+        self.measure();
+        Ok(Some(due.iter().map(|sale| sale.event_id).collect()))
+    }
+
+    /// Takes in how strained is what stands behind the gate.
+    pub fn feel(&mut self, now: DateTime<Utc>, load: &Load) {
+        self.brake.feel(now, load);
+        let state = self.brake.state();
+        metrics::gauge!("admission_brake_percent").set(f64::from(state.percent));
     }
 
     /// Gives the lease up, so that another node need not wait for its end.
     ///
     /// # Errors
-    /// When Redis fails; the lease then ends by itself within seconds.
-    pub async fn resign(&mut self) -> RedisResult<()> {
-        self.lease.give_up().await
+    /// When PostgreSQL fails; the lease then ends by itself within seconds.
+    pub async fn resign(&mut self) -> Result<(), sqlx::Error> {
+        self.forget();
+        lease::give_up(&self.ctx.db, &self.node).await
     }
 
-    fn settle(&mut self, moved: Vec<Advanced>) -> Result<Option<Vec<EventId>>, ReleaseError> {
-        let mut seen = Vec::new();
-        let mut failure = None;
-        for Advanced {
-            event_id,
-            line,
-            outcome,
-        } in moved
-        {
-            match outcome {
-                Ok(None) => {
-                    if line.wants_stock() || self.is_turn(event_id, IDLE_STOCK_TICKS) {
-                        seen.push(event_id);
-                    }
-                    self.lines.insert(event_id, line);
-                }
-                Ok(Some(fence)) => self.lease.must_exceed(fence),
-                Err(error) => {
-                    self.lines.insert(event_id, line);
-                    failure = Some(error);
-                }
-            }
+    fn forget(&mut self) {
+        self.lines.clear();
+        self.joined.clear();
+        self.joined_read_at = None;
+    }
+
+    async fn read_joined(&mut self) -> Result<(), sqlx::Error> {
+        let since = self.joined_read_at.map(|at| at - OVERLAP);
+        let (read_at, joined) = store::joined(&self.ctx.db, since).await?;
+        self.joined_read_at = Some(read_at);
+        self.joined.extend(joined);
+        Ok(())
+    }
+
+    /// Reads the lines that are not known: all of them after a change of leader.
+    async fn load(
+        &mut self,
+        now: DateTime<Utc>,
+        sales: &[Arc<SaleSettings>],
+    ) -> Result<(), sqlx::Error> {
+        let unknown: Vec<&Arc<SaleSettings>> = sales
+            .iter()
+            .filter(|sale| !self.lines.contains_key(&sale.event_id))
+            .collect();
+        if unknown.is_empty() {
+            return Ok(());
         }
-        self.measure();
-        failure.map_or(Ok(Some(seen)), Err)
+        let ids: Vec<EventId> = unknown.iter().map(|sale| sale.event_id).collect();
+        let mut written = store::lines(&self.ctx.db, &ids).await?;
+        let moved: Vec<EventId> = written.keys().copied().collect();
+        let mut moves = store::moves(&self.ctx.db, &moved).await?;
+        for sale in unknown {
+            let id = sale.event_id;
+            let written = written.remove(&id);
+            let moves = moves.remove(&id).unwrap_or_default();
+            let joined = self.joined.get(&id).copied().unwrap_or_default();
+            let line = Line::recall(&self.ctx, now, sale, written, &moves, joined).await?;
+            self.lines.insert(id, line);
+        }
+        Ok(())
     }
 
-    /// Sales whose idle line somebody has joined since the last tick.
-    async fn woken(&self) -> RedisResult<HashSet<i64>> {
-        let mut pop = cmd("SPOP");
-        pop.arg(self.keys.woken()).arg(MAX_WOKEN);
-        pop.query_async(&mut self.redis.clone()).await
+    fn known(&self, event_id: EventId) -> (EventId, i64, i64) {
+        let line = &self.lines[&event_id];
+        (event_id, line.claims, line.leavings)
     }
 
-    fn is_due(&self, sale: &SaleSettings, stock: Option<&Stock>, woken: &HashSet<i64>) -> bool {
-        let Some(line) = self.lines.get(&sale.event_id) else {
-            return true;
+    fn is_due(&self, now: DateTime<Utc>, sale: &SaleSettings, stock: Option<&Stock>) -> bool {
+        let line = &self.lines[&sale.event_id];
+        let joined = self.joined.get(&sale.event_id).copied().unwrap_or_default();
+        let told = line.release.told();
+        let period = if told.is_some_and(|told| told.state == SaleState::Closed) {
+            CLOSED_TICKS
+        } else {
+            IDLE_TICKS
         };
-        let is_closed = line
-            .written
-            .as_ref()
-            .is_some_and(|last| last.state == SaleState::Closed);
-        let period = if is_closed { CLOSED_TICKS } else { IDLE_TICKS };
+        let is_moving = told.is_none_or(|told| told.shopping > 0) || line.release.is_busy();
+        let is_closed = period == CLOSED_TICKS;
         line.version != Some(sale.version)
-            || line.is_busy()
-            || woken.contains(&sale.event_id.0)
-            || line.is_stock_new(stock)
+            || (is_moving && !is_closed)
+            || line.joined != joined
+            || line.state_at(now, sale, stock.copied()) != told.map(|told| told.state)
+            || (stock.is_some()
+                && stock.map(|stock| stock.available) != told.and_then(|told| told.available))
             || self.is_turn(sale.event_id, period)
     }
 
@@ -203,113 +194,88 @@ impl Leader {
         self.ticks % period == event_id.0.unsigned_abs() % period
     }
 
-    fn measure(&self) {
-        let written = || self.lines.values().filter_map(|line| line.written.as_ref());
-        let gauge = |name, sum: i64| {
-            #[expect(clippy::cast_precision_loss, reason = "a gauge")]
-            metrics::gauge!(name).set(sum as f64);
-        };
-        gauge(
-            "admission_waiting_places",
-            written().map(|last| last.waiting).sum(),
-        );
-        gauge(
-            "admission_shoppers",
-            written().map(|last| last.shopping).sum(),
-        );
-    }
-}
-
-impl Line {
-    /// Whether its next tick may call, miss or end something. In an ended sale nobody is called.
-    fn is_busy(&self) -> bool {
-        let Some(last) = &self.written else {
-            return true;
-        };
-        let is_waited_for = last.state != SaleState::Closed && last.waiting > 0;
-        is_waited_for || last.shopping > 0 || last.missed_below < last.cursor
-    }
-
-    fn wants_stock(&self) -> bool {
-        self.is_busy()
-            || self
-                .written
-                .as_ref()
-                .is_some_and(|last| last.available.is_none())
-    }
-
-    fn is_stock_new(&self, stock: Option<&Stock>) -> bool {
-        let Some(last) = &self.written else {
-            return true;
-        };
-        stock.map(|stock| stock.available) != last.available
-    }
-
-    /// Moves the cursor and writes the snapshot; the fence when a later leader has acted.
-    async fn advance(
+    async fn step(
         &mut self,
-        cursor: &Cursor,
-        epoch: i64,
         now: DateTime<Utc>,
         sale: &SaleSettings,
         stock: Option<Stock>,
-    ) -> Result<Option<i64>, ReleaseError> {
-        if self.written.is_none() {
-            self.written = cursor.written(sale.event_id).await?;
+        gate: AtGate,
+    ) -> Result<Option<ToWrite>, sqlx::Error> {
+        let is_turn = self.is_turn(sale.event_id, PRESENCE_TICKS);
+        let joined = self.joined.get(&sale.event_id).copied().unwrap_or_default();
+        let line = self
+            .lines
+            .get_mut(&sale.event_id)
+            .expect("a line is known when it is due");
+        line.joined = joined;
+        line.prepare_lottery(&self.ctx, now, sale).await?;
+        if is_turn && line.is_waited_for() {
+            line.see(&self.ctx, now, sale.event_id).await;
         }
-        let state = sale.state_at(now, stock);
-        // Whoever is called while every seat is held would find nothing; seats may come back.
-        let is_something_left = stock.is_none_or(|stock| stock.available > 0);
-        let rate = if state == SaleState::Open && is_something_left {
-            sale.rate_per_minute
-        } else {
-            0
-        };
-        let calls = self.pace.grant(now, rate);
-        let ticked = match cursor.tick(epoch, now, calls, sale).await? {
-            Ticked::Moved(moved) => moved,
-            Ticked::Fenced(fence) => return Ok(Some(fence)),
-        };
-        self.pace.spend(ticked.called, ticked.waiting() > 0);
-        self.version = Some(sale.version);
-        metrics::counter!("admission_calls_total").increment(u64::from(ticked.called));
+        Ok(line.step(now, sale, stock, gate, self.brake.state()))
+    }
 
-        let mut next = snapshot::take(now, sale, state, stock, &ticked);
-        let seq = self.written.as_ref().map_or(0, |last| last.seq);
-        let is_new = self
-            .written
-            .as_ref()
-            .is_none_or(|last| snapshot::differ(last, &next));
-        next.seq = if is_new { seq + 1 } else { seq };
-        let is_old = self
-            .written
-            .as_ref()
-            .is_none_or(|last| now - last.at >= REWRITE_AFTER);
-        if (is_new || is_old) && cursor.write(epoch, &next).await? {
-            self.written = Some(next);
+    /// Writes what was decided. What could not be written is forgotten, and read again.
+    async fn write(&mut self, epoch: i64, steps: &[ToWrite]) -> Result<(), sqlx::Error> {
+        if steps.is_empty() {
+            return Ok(());
         }
-        Ok(None)
+        let outcome = store::write(&self.ctx.db, epoch, steps).await;
+        let written: &[EventId] = outcome.as_deref().unwrap_or(&[]);
+        for line in steps {
+            let id = line.step.snapshot.event_id;
+            if !written.contains(&id) {
+                self.lines.remove(&id);
+            }
+        }
+        outcome.map(|_| ())
+    }
+
+    fn measure(&mut self) {
+        let (mut waiting, mut shopping) = (0, 0);
+        for line in self.lines.values_mut() {
+            if let Some(told) = line.release.told() {
+                waiting += told.waiting;
+                shopping += told.shopping;
+            }
+            let outcomes = line.release.take_outcomes();
+            for (within, count) in [
+                ("p50", outcomes.by_p50),
+                ("p90", outcomes.by_p90),
+                ("later", outcomes.later),
+            ] {
+                metrics::counter!("admission_eta_outcomes_total", "within" => within)
+                    .increment(count);
+            }
+        }
+        #[expect(clippy::cast_precision_loss, reason = "gauges")]
+        let (waiting, shopping) = (waiting as f64, shopping as f64);
+        metrics::gauge!("admission_waiting_places").set(waiting);
+        metrics::gauge!("admission_shoppers").set(shopping);
     }
 }
 
-/// The sales whose stock is wanted, and what was read.
+/// What is measured beside the loop.
 #[derive(Default)]
-struct Shelf {
-    wanted: Mutex<HashSet<EventId>>,
-    stock: Mutex<HashMap<EventId, Stock>>,
+struct Measured {
+    /// The sales whose stock is wanted.
+    wanted: HashSet<EventId>,
+    stock: HashMap<EventId, Stock>,
+    load: Option<Load>,
 }
 
 /// Releases places until soft shutdown, whenever this node is the leader.
 pub(crate) async fn run(desk: Arc<Desk>) -> anyhow::Result<()> {
-    let shelf = Shelf::default();
-    let mut leader = Leader::new(
-        desk.ctx.redis.clone(),
-        &desk.ctx.config.namespace,
-        &desk.ctx.node,
-    );
+    let measured = Mutex::new(Measured::default());
+    let mut leader = Leader::new(desk.ctx.clone(), &desk.ctx.node);
     {
-        let work =
-            async { tokio::join!(lead(&desk, &mut leader, &shelf), take_stock(&desk, &shelf)) };
+        let work = async {
+            tokio::join!(
+                lead(&desk, &mut leader, &measured),
+                measure(&desk, &measured),
+                tell_answers(&desk),
+            )
+        };
         desk.ctx.shutdown.soft().run_until_cancelled(work).await;
     }
     if let Err(error) = leader.resign().await {
@@ -318,49 +284,67 @@ pub(crate) async fn run(desk: Arc<Desk>) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn lead(desk: &Desk, leader: &mut Leader, shelf: &Shelf) {
+async fn lead(desk: &Desk, leader: &mut Leader, measured: &Mutex<Measured>) {
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
         let now = desk.ctx.clock.now();
-        let stock = shelf
-            .stock
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
+        let (stock, load) = {
+            let mut measured = measured.lock().unwrap_or_else(PoisonError::into_inner);
+            (measured.stock.clone(), measured.load.take())
+        };
+        if let Some(load) = load {
+            leader.feel(now, &load);
+        }
         match leader.tick(now, &desk.sales.all(), &stock).await {
             Ok(seen) => {
-                let mut wanted = shelf.wanted.lock().unwrap_or_else(PoisonError::into_inner);
-                wanted.extend(seen.into_iter().flatten());
+                let mut measured = measured.lock().unwrap_or_else(PoisonError::into_inner);
+                measured.wanted.extend(seen.into_iter().flatten());
             }
-            Err(error) => {
-                let error: &dyn std::error::Error = &error;
-                tracing::warn!(error, "a tick failed");
-            }
+            Err(error) => tracing::warn!(%error, "a tick failed"),
         }
     }
 }
 
-/// Reads the stock of the sales that the leader looked at, in one query a second.
-async fn take_stock(desk: &Desk, shelf: &Shelf) {
-    let mut ticks = tokio::time::interval(STOCK_PERIOD);
+/// Reads the stock of the sales that the leader looked at, and the load, once a second.
+async fn measure(desk: &Desk, measured: &Mutex<Measured>) {
+    let mut ticks = tokio::time::interval(MEASURE_PERIOD);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
         let wanted: Vec<EventId> = {
-            let mut wanted = shelf.wanted.lock().unwrap_or_else(PoisonError::into_inner);
-            wanted.drain().collect()
+            let mut measured = measured.lock().unwrap_or_else(PoisonError::into_inner);
+            measured.wanted.drain().collect()
         };
         if wanted.is_empty() {
             continue;
         }
-        match store::stock::of(&desk.ctx.db, &wanted).await {
+        match desk_store::stock::of(&desk.ctx.db, &wanted).await {
             Ok(read) => {
-                let mut stock = shelf.stock.lock().unwrap_or_else(PoisonError::into_inner);
-                stock.extend(read);
+                let mut measured = measured.lock().unwrap_or_else(PoisonError::into_inner);
+                measured.stock.extend(read);
             }
             Err(error) => tracing::warn!(%error, "the stock was not read"),
+        }
+        match load::measure(&desk.ctx.db).await {
+            Ok(load) => {
+                let mut measured = measured.lock().unwrap_or_else(PoisonError::into_inner);
+                measured.load = Some(load);
+            }
+            Err(error) => tracing::warn!(%error, "the load was not measured"),
+        }
+    }
+}
+
+/// Tells the leader, whichever node that is, how this node answers.
+async fn tell_answers(desk: &Desk) {
+    let mut ticks = tokio::time::interval(load::PERIOD);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        if let Err(error) = desk.answers.tell(&desk.ctx.db, &desk.ctx.node).await {
+            tracing::warn!(%error, "it was not written down how bookings were answered");
         }
     }
 }

@@ -43,22 +43,44 @@ impl Ahead {
     /// `from..=last` are left out.
     #[must_use]
     pub fn count(from: Place, last: Place, present: impl Iterator<Item = Place>) -> Self {
+        let mut ahead = Self::empty(from, last);
+        for place in present.filter(|place| (from..=last).contains(place)) {
+            ahead.add(place, 1);
+        }
+        ahead
+    }
+
+    /// Nobody in `from..=last`.
+    #[must_use]
+    pub fn empty(from: Place, last: Place) -> Self {
         let places = (last.0 - from.0 + 1).max(0);
         let buckets = i64::try_from(MAX_BUCKETS).expect("a few hundred");
         let step = places.div_euclid(buckets) + i64::from(places.rem_euclid(buckets) > 0);
         let step = step.max(1);
         let used = places.div_euclid(step) + i64::from(places.rem_euclid(step) > 0);
-        let mut counts = vec![0_u32; usize::try_from(used).unwrap_or(0)];
-        for place in present.filter(|place| (from..=last).contains(place)) {
-            let at = usize::try_from((place.0 - from.0) / step).expect("not before the first");
-            counts[at] += 1;
-        }
         Self {
             from,
             last,
             step,
-            counts,
+            counts: vec![0; usize::try_from(used).unwrap_or(0)],
         }
+    }
+
+    /// Counts `people` more in the bucket of `place`; outside of all buckets nothing changes.
+    pub fn add(&mut self, place: Place, people: u32) {
+        if let Some(count) = self.bucket(place).and_then(|at| self.counts.get_mut(at)) {
+            *count += people;
+        }
+    }
+
+    /// Whether two places are in one bucket.
+    #[must_use]
+    pub fn is_together(&self, a: Place, b: Place) -> bool {
+        self.bucket(a) == self.bucket(b)
+    }
+
+    fn bucket(&self, place: Place) -> Option<usize> {
+        usize::try_from((place.0 - self.from.0).div_euclid(self.step)).ok()
     }
 
     /// How many people wait before `place`, not counting it: exact at the edge of a bucket, in

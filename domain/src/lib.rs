@@ -16,6 +16,7 @@ pub mod message;
 pub mod money;
 pub mod payment;
 pub mod queue;
+pub mod release;
 pub mod sale;
 pub mod token;
 

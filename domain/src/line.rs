@@ -44,6 +44,15 @@ pub struct Move {
     pub left: Vec<Number>,
 }
 
+impl Move {
+    /// Whether nothing happened.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        let places = [&self.missed, &self.claimed, &self.over];
+        self.called.is_empty() && self.left.is_empty() && places.iter().all(|p| p.is_empty())
+    }
+}
+
 /// Where a place stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {

@@ -78,6 +78,12 @@ impl Order {
         Self { places, numbers }
     }
 
+    /// How many numbers the lottery moved: `1..=lobby`.
+    #[must_use]
+    pub fn lobby(&self) -> i64 {
+        i64::try_from(self.places.len()).expect("fewer than 2^32")
+    }
+
     /// The place of `number`.
     #[must_use]
     pub fn place_of(&self, number: Number) -> Place {

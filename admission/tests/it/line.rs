@@ -1,8 +1,18 @@
-//! The sale of the tests.
+//! One sale's line, moved by hand: the time is what the test says.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use admission::pass::{Claim, Claimant, Passes, Terms};
+use admission::release::{Leader, TICK};
 use chrono::{DateTime, TimeDelta, Utc};
-use domain::EventId;
-use domain::sale::SaleSettings;
+use domain::line::{Move, Run};
+use domain::queue::{Snapshot, seen_slot};
+use domain::sale::{SaleSettings, Stock};
+use domain::{AccountId, EventId, Number, Place};
+use platform::redis::cmd;
+use platform::testing::TestApp;
+use sqlx::types::Json;
 
 pub(crate) const EVENT: EventId = EventId(1);
 
@@ -33,4 +43,201 @@ pub(crate) fn sale() -> SaleSettings {
 
 pub(crate) fn start() -> DateTime<Utc> {
     DateTime::from_timestamp(1_800_000_000, 0).unwrap()
+}
+
+pub(crate) struct Line {
+    pub(crate) app: TestApp,
+    pub(crate) sale: SaleSettings,
+    pub(crate) now: DateTime<Utc>,
+    /// What is left of the event; unknown at first.
+    pub(crate) stock: HashMap<EventId, Stock>,
+    pub(crate) leader: Leader,
+    passes: Passes,
+    joined: i64,
+    leavings: i64,
+}
+
+#[derive(sqlx::FromRow)]
+struct Row {
+    seq: i64,
+    at: DateTime<Utc>,
+    called: Vec<i64>,
+    missed: Vec<i64>,
+    claimed: Vec<i64>,
+    over: Vec<i64>,
+    left_numbers: Vec<i64>,
+}
+
+impl From<Row> for Move {
+    fn from(row: Row) -> Self {
+        let places = |all: Vec<i64>| all.into_iter().map(Place).collect();
+        Self {
+            seq: row.seq,
+            at: row.at,
+            called: row
+                .called
+                .chunks(2)
+                .map(|run| Run {
+                    first: Place(run[0]),
+                    last: Place(run[1]),
+                })
+                .collect(),
+            missed: places(row.missed),
+            claimed: places(row.claimed),
+            over: places(row.over),
+            left: row.left_numbers.into_iter().map(Number).collect(),
+        }
+    }
+}
+
+impl Line {
+    pub(crate) async fn new(sale: SaleSettings) -> Self {
+        let app = TestApp::start().await;
+        Self {
+            stock: HashMap::new(),
+            leader: Leader::new(app.ctx.clone(), "first"),
+            passes: Passes::new(app.ctx.db.clone()),
+            now: start(),
+            joined: 0,
+            leavings: 0,
+            sale,
+            app,
+        }
+    }
+
+    /// So many new people join, and are seen.
+    pub(crate) async fn join(&mut self, people: i64) {
+        self.joined += people;
+        self.write_numbers().await;
+    }
+
+    /// The holder of `number` leaves.
+    pub(crate) async fn leave(&mut self, number: i64) {
+        self.leavings += 1;
+        sqlx::query("insert into waiting_room.leavings values ($1, $2, $3, now())")
+            .bind(EVENT.0)
+            .bind(number)
+            .bind(self.leavings)
+            .execute(&self.app.ctx.db)
+            .await
+            .unwrap();
+        self.write_numbers().await;
+    }
+
+    async fn write_numbers(&self) {
+        sqlx::query(
+            "insert into waiting_room.lines (event_id, joined, leavings) values ($1, $2, $3)
+             on conflict (event_id) do update set joined = excluded.joined,
+                 leavings = excluded.leavings, updated_at = clock_timestamp()",
+        )
+        .bind(EVENT.0)
+        .bind(self.joined)
+        .bind(self.leavings)
+        .execute(&self.app.ctx.db)
+        .await
+        .unwrap();
+    }
+
+    /// Everybody is seen now but the numbers `away`.
+    pub(crate) async fn see(&self, away: std::ops::RangeInclusive<i64>) {
+        let mut bitmap = vec![0_u8; usize::try_from(self.joined / 8 + 1).unwrap()];
+        for number in (1..=self.joined).filter(|number| !away.contains(number)) {
+            bitmap[usize::try_from(number / 8).unwrap()] |= 0x80 >> (number % 8);
+        }
+        let key = self.app.ctx.sale_keys(EVENT).seen(seen_slot(self.now));
+        let mut set = cmd("SET");
+        set.arg(key).arg(bitmap);
+        let _: () = set
+            .query_async(&mut self.app.ctx.redis.clone())
+            .await
+            .unwrap();
+    }
+
+    pub(crate) async fn tick(&mut self) -> Snapshot {
+        self.now += TimeDelta::from_std(TICK).unwrap();
+        let sales = [Arc::new(self.sale.clone())];
+        let seen = self
+            .leader
+            .tick(self.now, &sales, &self.stock)
+            .await
+            .unwrap();
+        assert!(seen.is_some(), "the test's leader has the lease");
+        self.snapshot().await
+    }
+
+    pub(crate) async fn ticks(&mut self, count: usize) -> Snapshot {
+        for _ in 1..count {
+            self.tick().await;
+        }
+        self.tick().await
+    }
+
+    /// What everyone is told.
+    pub(crate) async fn snapshot(&self) -> Snapshot {
+        let row: Json<Snapshot> =
+            sqlx::query_scalar("select snapshot from admission.public_lines where event_id = $1")
+                .bind(EVENT.0)
+                .fetch_one(&self.app.ctx.db)
+                .await
+                .unwrap();
+        row.0
+    }
+
+    /// What happened, in order.
+    pub(crate) async fn moves(&self) -> Vec<Move> {
+        let rows: Vec<Row> = sqlx::query_as(
+            "select seq, at, called, missed, claimed, over, left_numbers
+             from admission.public_moves where event_id = $1 order by seq",
+        )
+        .bind(EVENT.0)
+        .fetch_all(&self.app.ctx.db)
+        .await
+        .unwrap();
+        rows.into_iter().map(Move::from).collect()
+    }
+
+    /// The places called, in the order of their calls.
+    pub(crate) async fn called(&self) -> Vec<i64> {
+        let moves = self.moves().await;
+        let runs = moves.iter().flat_map(|moved| &moved.called);
+        runs.flat_map(|run| run.first.0..=run.last.0).collect()
+    }
+
+    /// The operator changes the sale.
+    pub(crate) fn set(&mut self, change: impl FnOnce(&mut SaleSettings)) {
+        change(&mut self.sale);
+        self.sale.version += 1;
+    }
+
+    /// Places come to claim; how many got a pass.
+    pub(crate) async fn claim(&self, places: impl IntoIterator<Item = i64>) -> usize {
+        let claimants: Vec<Claimant> = places
+            .into_iter()
+            .map(|place| Claimant {
+                place: Place(place),
+                account_id: AccountId(1_000 + place),
+            })
+            .collect();
+        let terms = Terms::from(&self.sale);
+        let claims = self.passes.claim(EVENT, &claimants, terms, Some(self.now));
+        let claims = claims.await.unwrap();
+        let granted = |claim: &&Claim| matches!(claim, Claim::Granted(_));
+        claims.iter().filter(granted).count()
+    }
+
+    /// The passes of `places` are given back.
+    pub(crate) async fn finish(&self, places: impl IntoIterator<Item = i64>) {
+        for place in places {
+            let jti = sqlx::query_scalar(
+                "select jti from admission.claims where event_id = $1 and place = $2",
+            )
+            .bind(EVENT.0)
+            .bind(place)
+            .fetch_one(&self.app.ctx.db)
+            .await
+            .unwrap();
+            let given = self.passes.give_back(EVENT, jti, Some(self.now)).await;
+            assert!(given.unwrap().is_some());
+        }
+    }
 }

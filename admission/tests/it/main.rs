@@ -10,4 +10,5 @@ mod housekeeping;
 mod line;
 mod lottery;
 mod passes;
+mod release;
 mod shop;

@@ -81,6 +81,9 @@ impl Shop {
         ] {
             app.ctx.broker.declare(&queue).await.unwrap();
         }
+        // The test leads: the nodes' own release loops stand by.
+        let lead = "insert into admission.leader values (true, 'the test', 1, 'infinity')";
+        sqlx::query(lead).execute(&app.ctx.db).await.unwrap();
         let (base, _) = launch(&app.ctx).await;
         let shop = Self {
             base,

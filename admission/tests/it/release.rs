@@ -1,0 +1,378 @@
+//! The release loop against real servers. What it decides is tried at length in
+//! `domain::release`, and in the simulation.
+
+use std::sync::Arc;
+
+use admission::release::Leader;
+use chrono::TimeDelta;
+use domain::Place;
+use domain::queue::Strain;
+use domain::release::Load;
+use domain::sale::{SaleSettings, SaleState, Stock};
+
+use crate::line::{EVENT, Line, sale, start};
+
+#[tokio::test]
+async fn people_are_called_in_order_at_the_rate_and_a_new_rate_acts_at_once() {
+    let mut line = Line::new(sale()).await;
+    line.join(10_000).await;
+    let first = line.tick().await.cursor;
+    assert!(
+        (1..=3).contains(&first.0),
+        "the first does not wait: {first}"
+    );
+    line.set(|sale| sale.rate_per_minute = 60_000);
+    let before = line.tick().await.cursor.0;
+    let cursor = line.ticks(4).await.cursor.0 - before;
+    assert!(
+        (900..=1_500).contains(&cursor),
+        "a thousand a second: {cursor}"
+    );
+    let called = line.called().await;
+    assert_eq!(
+        called,
+        (1..=line.snapshot().await.cursor.0).collect::<Vec<_>>()
+    );
+    line.app.finish().await;
+}
+
+#[tokio::test]
+async fn a_pause_calls_nobody_and_banks_nothing() {
+    let mut line = Line::new(sale()).await;
+    line.join(10_000).await;
+    line.ticks(4).await;
+    line.set(|sale| sale.paused = true);
+    let before = line.tick().await.cursor;
+    assert_eq!(line.ticks(100).await.cursor, before);
+    line.set(|sale| sale.paused = false);
+    let after = line.tick().await.cursor;
+    assert!(after.0 - before.0 <= 4, "{before} to {after}");
+    line.app.finish().await;
+}
+
+#[tokio::test]
+async fn claims_and_ends_reach_everyone_and_slots_are_used_again_one_for_one() {
+    let mut line = Line::new(SaleSettings {
+        shopper_cap: 2,
+        rate_per_minute: 6_000,
+        ..sale()
+    })
+    .await;
+    line.join(100).await;
+    let mut served = 0;
+    for round in 0..4 {
+        line.ticks(4).await;
+        let cursor = line.snapshot().await.cursor.0;
+        assert_eq!(cursor, served + 2, "two in round {round}");
+        assert_eq!(line.claim(served + 1..=cursor).await, 2);
+        let told = line.ticks(8).await;
+        assert_eq!((told.shopping, told.cursor.0), (2, cursor), "the cap holds");
+        line.finish(served + 1..=cursor).await;
+        served = cursor;
+    }
+    line.tick().await;
+    let moves = line.moves().await;
+    let claimed: Vec<i64> = moves.iter().flat_map(|m| &m.claimed).map(|p| p.0).collect();
+    let over: Vec<i64> = moves.iter().flat_map(|m| &m.over).map(|p| p.0).collect();
+    let mut once = claimed;
+    once.sort_unstable();
+    once.dedup();
+    assert_eq!((once, over), ((1..=8).collect(), (1..=8).collect()));
+    line.app.finish().await;
+}
+
+#[tokio::test]
+async fn absent_and_left_places_are_skipped_and_who_comes_back_is_called_first() {
+    let mut line = Line::new(SaleSettings {
+        paused: true,
+        ..sale()
+    })
+    .await;
+    line.join(1_000).await;
+    for _ in 0..12 {
+        line.see(1..=3).await;
+        line.ticks(20).await;
+    }
+    line.leave(5).await;
+    line.set(|sale| sale.paused = false);
+    line.ticks(8).await;
+    let called = line.called().await;
+    assert_eq!(called[..3], [4, 6, 7], "1 to 3 are away, 5 has left");
+    line.see(1..=2).await;
+    line.ticks(6).await;
+    let next = line.called().await.split_off(called.len());
+    let third = next.iter().position(|place| *place == 3).unwrap();
+    assert!(next[..third].is_sorted() && third <= 12, "{next:?}");
+    assert!(!next.contains(&5) && !next.contains(&1));
+    line.app.finish().await;
+}
+
+#[tokio::test]
+async fn without_redis_or_after_a_flush_nobody_becomes_absent() {
+    let mut line = Line::new(SaleSettings {
+        paused: true,
+        ..sale()
+    })
+    .await;
+    line.join(100).await;
+    line.see(1..=0).await;
+    line.ticks(4).await;
+    // The test's own keys vanish, as in a flush; the time goes on without any presence.
+    let key = line
+        .app
+        .ctx
+        .sale_keys(EVENT)
+        .seen(domain::queue::seen_slot(line.now));
+    let mut delete = platform::redis::cmd("DEL");
+    let _: i64 = delete
+        .arg(key)
+        .query_async(&mut line.app.ctx.redis.clone())
+        .await
+        .unwrap();
+    line.now += TimeDelta::minutes(5);
+    line.set(|sale| sale.paused = false);
+    assert_eq!(
+        line.ticks(4).await.waiting + line.called().await.len() as i64,
+        100
+    );
+    assert_eq!(line.called().await[0], 1);
+    line.app.finish().await;
+}
+
+#[tokio::test]
+async fn a_called_place_that_does_not_come_is_missed_after_its_window() {
+    let mut line = Line::new(sale()).await;
+    line.join(1).await;
+    line.ticks(2).await;
+    line.now += TimeDelta::seconds(59);
+    line.ticks(2).await;
+    assert!(
+        line.moves()
+            .await
+            .iter()
+            .all(|moved| moved.missed.is_empty())
+    );
+    line.now += TimeDelta::seconds(1);
+    line.ticks(2).await;
+    let missed: Vec<_> = line
+        .moves()
+        .await
+        .iter()
+        .flat_map(|m| m.missed.clone())
+        .collect();
+    assert_eq!(missed, [Place(1)]);
+    line.app.finish().await;
+}
+
+#[tokio::test]
+async fn a_new_leader_goes_on_where_the_old_one_stopped() {
+    let mut line = Line::new(sale()).await;
+    line.join(1_000).await;
+    line.ticks(20).await;
+    let before = line.called().await;
+    line.claim([1, 2]).await;
+    line.leader.resign().await.unwrap();
+    line.leader = Leader::new(line.app.ctx.clone(), "second");
+    let told = line.ticks(20).await;
+    let called = line.called().await;
+    assert_eq!(called, (1..=told.cursor.0).collect::<Vec<_>>());
+    assert!(called.len() > before.len());
+    let claimed: Vec<_> = line
+        .moves()
+        .await
+        .iter()
+        .flat_map(|m| m.claimed.clone())
+        .collect();
+    assert_eq!(
+        claimed,
+        [1, 2].map(Place),
+        "claims in between are told of once"
+    );
+    line.app.finish().await;
+}
+
+#[tokio::test]
+async fn of_two_leaders_only_the_later_one_is_obeyed() {
+    let mut line = Line::new(sale()).await;
+    line.join(1_000).await;
+    line.ticks(4).await;
+    // The first one's lease ends without its notice, and another takes over.
+    let end = "update admission.leader set leads_until = clock_timestamp()";
+    sqlx::query(end).execute(&line.app.ctx.db).await.unwrap();
+    let mut second = Leader::new(line.app.ctx.clone(), "second");
+    let sales = [Arc::new(line.sale.clone())];
+    for _ in 0..8 {
+        line.now += TimeDelta::milliseconds(250);
+        let led = second.tick(line.now, &sales, &line.stock).await.unwrap();
+        assert!(led.is_some());
+        let first = line
+            .leader
+            .tick(line.now, &sales, &line.stock)
+            .await
+            .unwrap();
+        assert!(first.is_none(), "the first is told that it leads no more");
+    }
+    let called = line.called().await;
+    let cursor = line.snapshot().await.cursor.0;
+    assert_eq!(called, (1..=cursor).collect::<Vec<_>>());
+    line.app.finish().await;
+}
+
+#[tokio::test]
+async fn a_line_that_somebody_else_moved_is_read_again_and_not_overwritten() {
+    let mut line = Line::new(sale()).await;
+    line.join(1_000).await;
+    line.ticks(4).await;
+    let fence = "update admission.lines set fence = fence + 1";
+    sqlx::query(fence).execute(&line.app.ctx.db).await.unwrap();
+    let before = line.called().await;
+    line.ticks(8).await;
+    assert_eq!(line.called().await, before, "a later leader has it");
+    let fence = "update admission.lines set fence = fence - 1";
+    sqlx::query(fence).execute(&line.app.ctx.db).await.unwrap();
+    line.ticks(8).await;
+    let called = line.called().await;
+    assert!(called.len() > before.len());
+    assert_eq!(
+        called,
+        (1..=i64::try_from(called.len()).unwrap()).collect::<Vec<_>>()
+    );
+    line.app.finish().await;
+}
+
+#[tokio::test]
+async fn the_lobby_is_drawn_at_the_opening() {
+    let mut line = Line::new(SaleSettings {
+        opens_at: start() + TimeDelta::seconds(10),
+        lobby_seconds: 60,
+        rate_per_minute: 60_000,
+        ..sale()
+    })
+    .await;
+    sqlx::query(
+        "insert into waiting_room.numbers
+         select $1, 1000 + n, n, now() from generate_series(1, 50) n",
+    )
+    .bind(EVENT.0)
+    .execute(&line.app.ctx.db)
+    .await
+    .unwrap();
+    line.join(50).await;
+    let told = line.ticks(8).await;
+    assert_eq!(
+        (told.state, told.cursor, told.lottery.drawn),
+        (SaleState::Lobby, Place(0), None)
+    );
+    assert_eq!(told.lottery.commitment.len(), 64);
+    line.leave(7).await;
+    let opened = line.ticks(40).await;
+    let drawn = opened.lottery.drawn.unwrap();
+    assert_eq!((opened.state, drawn.lobby), (SaleState::Open, 50));
+    assert_eq!(opened.lottery.commitment, told.lottery.commitment);
+    let draw = domain::lottery::Draw {
+        lobby: 50,
+        seed: domain::hex::decode(&drawn.seed).unwrap(),
+        entropy: drawn.entropy,
+    };
+    let gone = draw.order().place_of(domain::Number(7)).0;
+    line.ticks(8).await;
+    let expected: Vec<i64> = (1..=50).filter(|place| *place != gone).collect();
+    assert_eq!(line.called().await, expected);
+    line.app.finish().await;
+}
+
+#[tokio::test]
+async fn nobody_is_called_while_every_seat_is_held() {
+    let mut line = Line::new(sale()).await;
+    line.join(1_000).await;
+    line.ticks(4).await;
+    let stock = |available| Stock {
+        available,
+        held: 5 - available,
+        sold: 5,
+    };
+    line.stock.insert(EVENT, stock(0));
+    let before = line.tick().await.cursor;
+    let told = line.ticks(20).await;
+    assert_eq!(told.cursor, before);
+    assert_eq!(told.likely_until, Some(before), "those who wait are told");
+    line.stock.insert(
+        EVENT,
+        Stock {
+            available: 5_000,
+            ..stock(0)
+        },
+    );
+    assert!(line.ticks(8).await.cursor > before);
+    line.app.finish().await;
+}
+
+#[tokio::test]
+async fn the_brake_slows_the_calls_and_says_so() {
+    let mut line = Line::new(SaleSettings {
+        rate_per_minute: 6_000,
+        ..sale()
+    })
+    .await;
+    line.join(50_000).await;
+    let load = Load {
+        oldest_booking_seconds: 30.0,
+        ..Load::default()
+    };
+    for _ in 0..4 {
+        line.leader.feel(line.now, &load);
+        line.now += TimeDelta::seconds(6);
+    }
+    let before = line.tick().await;
+    assert_eq!(
+        (before.brake.percent, before.brake.by),
+        (6, Some(Strain::Bookings))
+    );
+    let after = line.ticks(20).await;
+    let called = after.cursor.0 - before.cursor.0;
+    assert!((20..=50).contains(&called), "about 6 a second: {called}");
+    line.app.finish().await;
+}
+
+#[tokio::test]
+async fn quiet_sales_are_left_alone() {
+    let mut line = Line::new(sale()).await;
+    line.tick().await;
+    let sales: Vec<_> = (1..=2_000)
+        .map(|id| {
+            Arc::new(SaleSettings {
+                event_id: domain::EventId(id),
+                ..line.sale.clone()
+            })
+        })
+        .collect();
+    line.leader
+        .tick(line.now, &sales, &line.stock)
+        .await
+        .unwrap();
+    let mut looked_at = 0;
+    for _ in 0..32 {
+        line.now += TimeDelta::milliseconds(250);
+        let seen = line
+            .leader
+            .tick(line.now, &sales, &line.stock)
+            .await
+            .unwrap();
+        looked_at += seen.unwrap().len();
+    }
+    assert!(
+        (1_900..=2_100).contains(&looked_at),
+        "each once in 32 ticks: {looked_at}"
+    );
+    line.join(1).await;
+    let seen = line
+        .leader
+        .tick(line.now, &sales, &line.stock)
+        .await
+        .unwrap();
+    assert!(
+        seen.unwrap().contains(&EVENT),
+        "whoever joins is noticed at once"
+    );
+    line.app.finish().await;
+}

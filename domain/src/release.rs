@@ -1,0 +1,432 @@
+//! What the release loop decides: whom of one sale's line to call, whom to give up, and what to
+//! tell everyone. Without I/O and without a clock of its own, so that a simulation goes by the
+//! same rules as the leader.
+//!
+//! **Order.** The lowest places that wait and are present are called first, wherever the cursor is.
+//! Who was passed while absent and comes back is therefore called before everybody behind (I7).
+//! Who stays away for [`PASSED_FOR`] after having been passed is given up.
+//!
+//! **Rate.** Calls are counted in people who come: how many of the called do is measured, and as
+//! many more are called as don't. Who came and was told to wait at the gate, and who is still
+//! expected, counts as underway, so nobody is called while enough people are.
+//!
+//! A tick looks at words of 64 places, never at a place that is not called in it.
+
+mod bits;
+mod brake;
+mod calls;
+mod control;
+mod forecast;
+mod presence;
+mod shows;
+mod stock;
+mod view;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use crate::line::{Move, Run};
+use crate::lottery::Order;
+use crate::queue::{Braking, Lottery, Snapshot, seen_slot};
+use crate::sale::{SaleSettings, SaleState, Stock};
+use crate::{Number, Place};
+
+use bits::{Bits, index, members};
+use calls::Calls;
+use control::{Control, Limits};
+use forecast::{Forecast, Progress};
+use presence::Presence;
+use shows::Shows;
+use stock::Appetite;
+
+pub use brake::{Brake, Load};
+pub use control::TICK;
+pub use forecast::Outcomes;
+
+/// Who was passed while absent is called first if they come back within this time, and is given up
+/// after it.
+pub const PASSED_FOR: TimeDelta = TimeDelta::minutes(10);
+/// How exactly the time is kept at which places were passed.
+const PASSED_STEP: TimeDelta = TimeDelta::seconds(5);
+
+/// What one sale's release loop knows at one moment.
+#[derive(Debug, Clone)]
+pub struct Facts<'a> {
+    /// The moment.
+    pub now: DateTime<Utc>,
+    /// What the operator set.
+    pub sale: &'a SaleSettings,
+    /// Where the sale stands.
+    pub state: SaleState,
+    /// The highest number given.
+    pub joined: i64,
+    /// Who left since the last step.
+    pub left: &'a [Number],
+    /// Who claimed since the last step.
+    pub claimed: &'a [Place],
+    /// Whose pass ended since the last step.
+    pub over: &'a [Place],
+    /// Who stands in the ready line now.
+    pub ready: &'a [Place],
+    /// How many passes run.
+    pub shopping: i64,
+    /// Claims in the last 60 s.
+    pub claimed_last_minute: i64,
+    /// What is left of the event; `None` while nobody knows.
+    pub stock: Option<Stock>,
+    /// How far the brake lets the rate through.
+    pub brake: Braking,
+    /// The lottery of the lobby.
+    pub lottery: Lottery,
+}
+
+/// What a step changed. Both have the same `seq`.
+#[derive(Debug, Clone)]
+pub struct Step {
+    /// What happened in the line; may be nothing.
+    pub moved: Move,
+    /// What everyone is told.
+    pub snapshot: Snapshot,
+}
+
+/// One sale's line, as its release loop knows it.
+#[derive(Debug, Clone, Default)]
+pub struct Release {
+    order: Arc<Order>,
+    /// Who was neither called nor left nor given up.
+    waiting: Bits,
+    joined: i64,
+    cursor: i64,
+    left: i64,
+    calls: Calls,
+    /// Where the cursor was when.
+    passed: VecDeque<(DateTime<Utc>, i64)>,
+    presence: Presence,
+    shows: Shows,
+    control: Control,
+    forecast: Forecast,
+    appetite: Appetite,
+    told: Option<Snapshot>,
+}
+
+impl Release {
+    /// Remembers the line as it was written: `joined` numbers, of which `moves` says what happened
+    /// to them, and the snapshot told last. What was learned of presence and pace stays.
+    ///
+    /// `order` is the lottery's, or that of joining while nothing was drawn.
+    pub fn remember<'a>(
+        &mut self,
+        now: DateTime<Utc>,
+        order: Arc<Order>,
+        joined: i64,
+        told: Option<Snapshot>,
+        moves: impl Iterator<Item = &'a Move>,
+    ) {
+        self.order = order;
+        self.waiting = Bits::default();
+        self.waiting.fill(1, joined);
+        self.joined = joined;
+        self.cursor = told.as_ref().map_or(0, |told| told.cursor.0);
+        self.left = 0;
+        self.calls = Calls::default();
+        self.shows.forget_called();
+        self.passed = VecDeque::from([(now, self.cursor)]);
+        self.told = told;
+        for moved in moves {
+            self.recall(moved);
+        }
+    }
+
+    fn recall(&mut self, moved: &Move) {
+        for place in moved.called.iter().flat_map(|run| run.places()) {
+            self.waiting.remove(place.0);
+        }
+        self.calls.add(moved.at, &moved.called);
+        self.shows.called(moved.at, people(&moved.called));
+        for number in &moved.left {
+            self.leave(*number);
+        }
+        for place in moved.claimed.iter().chain(&moved.over) {
+            self.claim(*place);
+        }
+        for place in &moved.missed {
+            self.waiting.remove(place.0);
+            self.calls.remove(*place);
+        }
+    }
+
+    /// The lottery was drawn: numbers become places.
+    pub fn draw(&mut self, order: Arc<Order>) {
+        self.waiting = self
+            .waiting
+            .moved(|number| order.place_of(Number(number)).0);
+        self.presence.reorder(&order);
+        self.order = order;
+    }
+
+    /// How many numbers the lottery moved, as far as the line knows.
+    #[must_use]
+    pub fn lobby(&self) -> i64 {
+        self.order.lobby()
+    }
+
+    /// Takes in who was seen in the slot of `at`: a Redis bitmap of numbers. As long as nothing is
+    /// taken in, nobody becomes absent.
+    pub fn see(&mut self, slot: i64, bitmap: &[u8]) {
+        self.presence.see(slot, bitmap, &self.order);
+    }
+
+    /// Counts everybody as seen at `now`: nobody knows better.
+    pub fn see_everybody(&mut self, now: DateTime<Utc>) {
+        self.presence.begin(seen_slot(now));
+        self.presence.fill(1, self.joined);
+    }
+
+    /// Whether nobody was ever seen.
+    #[must_use]
+    pub fn has_seen_nobody(&self) -> bool {
+        self.presence.is_empty()
+    }
+
+    /// How predictions of waits came out since this was asked last.
+    pub fn take_outcomes(&mut self) -> Outcomes {
+        self.forecast.take_outcomes()
+    }
+
+    /// What was told last.
+    #[must_use]
+    pub fn told(&self) -> Option<&Snapshot> {
+        self.told.as_ref()
+    }
+
+    /// Whether a next step may change something although nothing new is known.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        let is_waited_for = self.told.as_ref().is_none_or(|told| {
+            told.waiting > 0 && !matches!(told.state, SaleState::Closed | SaleState::Scheduled)
+        });
+        is_waited_for || !self.calls.is_empty()
+    }
+
+    /// Moves the line on. `None` when nothing changed that anybody need be told.
+    pub fn step(&mut self, facts: &Facts<'_>) -> Option<Step> {
+        let now = facts.now;
+        self.join(now, facts.joined);
+        for number in facts.left {
+            self.leave(*number);
+        }
+        let came = self.come(facts);
+        let per_second = rate(facts);
+        self.shows
+            .learn(now, per_second.max(0.1), facts.sale.claim_window_seconds);
+        let window = TimeDelta::seconds(facts.sale.claim_window_seconds.into());
+        let mut missed = self.calls.miss(now, window);
+        missed.extend(self.give_up(now));
+
+        let room = self.room(facts);
+        let limits = Limits {
+            per_second,
+            expected: self.shows.expected(),
+            ready: float(self.calls.ready()),
+            shows: self.shows.rate(),
+            delay_seconds: self.shows.delay_seconds(),
+            room: room.by_cap.min(room.by_stock.unwrap_or(f64::INFINITY)),
+        };
+        let granted = self.control.grant(now, came, &limits);
+        let (called, more) = self.call(now, granted);
+        self.control.spend(people(&called), limits.shows, more);
+        self.forecast.called(now, people(&called));
+        let progress = Progress {
+            waiting: &self.waiting,
+            cursor: self.cursor,
+            calls: &self.calls,
+        };
+        self.forecast.learn(now, &progress);
+
+        let moved = Move {
+            seq: 0,
+            at: now,
+            called,
+            missed,
+            claimed: facts.claimed.to_vec(),
+            over: facts.over.to_vec(),
+            left: facts.left.to_vec(),
+        };
+        let underway = limits.expected + limits.ready;
+        let calls_per_second = self.calls_per_second(&limits, limits.room - underway < 1.0);
+        let served = room
+            .by_stock
+            .map(|room| (room - underway).max(0.0) / limits.shows);
+        self.tell(facts, moved, calls_per_second, served)
+    }
+
+    fn join(&mut self, now: DateTime<Utc>, joined: i64) {
+        if joined > self.joined {
+            self.waiting.fill(self.joined + 1, joined);
+            // Whoever joins is there, before a bitmap says so; but that is no news of others.
+            if self.presence.has_no_slot() {
+                self.presence.begin(seen_slot(now));
+            }
+            self.presence.fill(self.joined + 1, joined);
+            self.joined = joined;
+        }
+    }
+
+    fn leave(&mut self, number: Number) {
+        let place = self.order.place_of(number);
+        self.left += 1;
+        self.waiting.remove(place.0);
+        if let Some(call) = self.calls.remove(place).filter(|call| !call.has_come) {
+            self.shows.left(call.at);
+        }
+    }
+
+    /// Whether it had not come before.
+    fn claim(&mut self, place: Place) -> bool {
+        self.waiting.remove(place.0);
+        let call = self.calls.remove(place).filter(|call| !call.has_come);
+        if let Some(call) = call {
+            self.shows.came(call.at);
+        }
+        call.is_some()
+    }
+
+    /// How many came to the gate since the last step.
+    fn come(&mut self, facts: &Facts<'_>) -> u32 {
+        let mut came = 0;
+        for place in facts.claimed {
+            came += u32::from(self.claim(*place));
+        }
+        for at in self.calls.stand_ready(facts.ready) {
+            self.shows.came(at);
+            came += 1;
+        }
+        self.appetite.claimed(facts.claimed.len());
+        came
+    }
+
+    /// Those who were passed long ago and are still away.
+    fn give_up(&mut self, now: DateTime<Utc>) -> Vec<Place> {
+        let mut given_up = Vec::new();
+        let mut up_to = None;
+        while self
+            .passed
+            .front()
+            .is_some_and(|(at, _)| now - *at >= PASSED_FOR)
+        {
+            up_to = self.passed.pop_front().map(|(_, cursor)| cursor);
+        }
+        let Some(up_to) = up_to else {
+            return given_up;
+        };
+        let depth = presence::depth(self.forecast.silence(0));
+        for at in 0..=index(up_to).min(self.waiting.words().saturating_sub(1)) {
+            let away = self.waiting.word(at) & !self.presence.word(at, depth);
+            given_up.extend(members(at, away).filter(|place| *place <= up_to).map(Place));
+        }
+        for place in &given_up {
+            self.waiting.remove(place.0);
+        }
+        given_up
+    }
+
+    fn room(&mut self, facts: &Facts<'_>) -> Room {
+        let by_cap = (i64::from(facts.sale.shopper_cap) - facts.shopping).max(0);
+        let by_stock = facts
+            .stock
+            .map(|stock| self.appetite.room(stock, facts.shopping));
+        Room {
+            by_cap: f64::from(u32::try_from(by_cap).expect("at most the cap")),
+            by_stock,
+        }
+    }
+
+    /// Calls the lowest present places, as runs; and whether more wait.
+    fn call(&mut self, now: DateTime<Utc>, most: u32) -> (Vec<Run>, bool) {
+        let depth = presence::depth(self.forecast.silence(0));
+        let mut runs: Vec<Run> = Vec::new();
+        let mut left = most;
+        for at in 0..self.waiting.words() {
+            let waiting = self.waiting.word(at);
+            if waiting == 0 {
+                continue;
+            }
+            for place in members(at, waiting & self.presence.word(at, depth)) {
+                if left == 0 {
+                    self.note_called(now, &runs);
+                    return (runs, true);
+                }
+                left -= 1;
+                match runs.last_mut().filter(|run| run.last.0 + 1 == place) {
+                    Some(run) => run.last = Place(place),
+                    None => runs.push(Run {
+                        first: Place(place),
+                        last: Place(place),
+                    }),
+                }
+            }
+        }
+        self.note_called(now, &runs);
+        (runs, false)
+    }
+
+    fn note_called(&mut self, now: DateTime<Utc>, runs: &[Run]) {
+        for place in runs.iter().flat_map(|run| run.places()) {
+            self.waiting.remove(place.0);
+        }
+        self.calls.add(now, runs);
+        self.shows.called(now, people(runs));
+        let last = runs.last().map_or(0, |run| run.last.0);
+        if last > self.cursor {
+            self.cursor = last;
+            let is_due = |(at, _): &(DateTime<Utc>, i64)| now - *at >= PASSED_STEP;
+            if self.passed.back().is_none_or(is_due) {
+                self.passed.push_back((now, last));
+            } else if let Some(noted) = self.passed.back_mut() {
+                noted.1 = last;
+            }
+        }
+    }
+
+    /// How fast people are called: at the rate, or where cap or stock are the limit, as measured.
+    fn calls_per_second(&self, limits: &Limits, is_full: bool) -> f64 {
+        let by_rate = limits.per_second / limits.shows;
+        match self.forecast.measured().filter(|_| is_full) {
+            Some(measured) => measured.min(by_rate),
+            None => by_rate,
+        }
+    }
+}
+
+/// How many people there may be who are called or on their way, besides those who shop.
+#[derive(Debug, Clone, Copy)]
+struct Room {
+    by_cap: f64,
+    /// `None` while the stock is not known.
+    by_stock: Option<f64>,
+}
+
+/// People who may come, a second.
+fn rate(facts: &Facts<'_>) -> f64 {
+    let is_something_left = facts.stock.is_none_or(|stock| stock.available > 0);
+    if facts.state != SaleState::Open || !is_something_left {
+        return 0.0;
+    }
+    f64::from(facts.sale.rate_per_minute) / 60.0 * f64::from(facts.brake.percent) / 100.0
+}
+
+fn people(runs: &[Run]) -> u32 {
+    let people: i64 = runs.iter().map(|run| run.last.0 - run.first.0 + 1).sum();
+    u32::try_from(people).unwrap_or(u32::MAX)
+}
+
+fn float(count: usize) -> f64 {
+    f64::from(u32::try_from(count).unwrap_or(u32::MAX))
+}
+
+#[cfg(test)]
+mod crowd;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,97 @@
+//! Places that were called and have not claimed.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use crate::Place;
+use crate::line::Run;
+
+/// A called place.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Call {
+    /// When it was called.
+    pub(super) at: DateTime<Utc>,
+    /// Whether it came to claim, and was told to wait.
+    pub(super) has_come: bool,
+}
+
+#[derive(Debug, Clone, Default)]
+pub(super) struct Calls {
+    open: HashMap<Place, Call>,
+    /// What was called when, oldest first.
+    queue: VecDeque<(DateTime<Utc>, Vec<Run>)>,
+    /// Their claim window went by while they stood in the ready line.
+    late: Vec<Place>,
+    ready: HashSet<Place>,
+}
+
+impl Calls {
+    pub(super) fn add(&mut self, at: DateTime<Utc>, runs: &[Run]) {
+        for place in runs.iter().flat_map(|run| run.places()) {
+            let has_come = false;
+            self.open.insert(place, Call { at, has_come });
+        }
+        if !runs.is_empty() {
+            self.queue.push_back((at, runs.to_vec()));
+        }
+    }
+
+    /// The call of a place that needs none any more.
+    pub(super) fn remove(&mut self, place: Place) -> Option<Call> {
+        self.ready.remove(&place);
+        self.open.remove(&place)
+    }
+
+    /// Takes in who stands in the ready line. Returns when those were called who came now.
+    pub(super) fn stand_ready(&mut self, places: &[Place]) -> Vec<DateTime<Utc>> {
+        self.ready.clear();
+        let mut came = Vec::new();
+        for place in places {
+            let Some(call) = self.open.get_mut(place) else {
+                continue;
+            };
+            self.ready.insert(*place);
+            if !std::mem::replace(&mut call.has_come, true) {
+                came.push(call.at);
+            }
+        }
+        came
+    }
+
+    /// Whether it was called at this moment.
+    pub(super) fn is_called_at(&self, place: Place, at: DateTime<Utc>) -> bool {
+        self.open.get(&place).is_some_and(|call| call.at == at)
+    }
+
+    /// How many stand in the ready line.
+    pub(super) fn ready(&self) -> usize {
+        self.ready.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.open.is_empty()
+    }
+
+    /// Places called at or before `now - window` that neither claimed nor wait to.
+    pub(super) fn miss(&mut self, now: DateTime<Utc>, window: TimeDelta) -> Vec<Place> {
+        let mut over = std::mem::take(&mut self.late);
+        while self
+            .queue
+            .front()
+            .is_some_and(|(at, _)| now - *at >= window)
+        {
+            let (_, runs) = self.queue.pop_front().expect("there is a first");
+            over.extend(runs.iter().flat_map(|run| run.places()));
+        }
+        over.retain(|place| self.open.contains_key(place));
+        let (late, missed) = over
+            .into_iter()
+            .partition(|place| self.ready.contains(place));
+        self.late = late;
+        for place in &missed {
+            self.open.remove(place);
+        }
+        missed
+    }
+}

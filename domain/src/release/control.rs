@@ -1,0 +1,170 @@
+//! How many are called, so that those who come meet the rate.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+
+/// How often lines are moved.
+pub const TICK: Duration = Duration::from_millis(250);
+/// A stalled loop makes up for this much at most, in seconds.
+const LONGEST_STEP_SECONDS: f64 = 1.0;
+/// While fewer came than should have, so much faster than the rate is called.
+const CATCH_UP: f64 = 1.25;
+/// Fewer by the arrivals of this time, in seconds.
+const CATCH_UP_SECONDS: f64 = 1.0;
+/// Arrivals that are missing are made up for if they are no more than those of this time, in
+/// seconds; what is missing beyond is forgotten.
+const LONGEST_DEBT_SECONDS: f64 = 3.0;
+
+/// The right to call, counted in people who come.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Control {
+    /// How many may be called to come.
+    credit: f64,
+    /// How many fewer came than the rate, since people have waited for their call.
+    debt: f64,
+    at: Option<DateTime<Utc>>,
+    is_busy: bool,
+}
+
+/// What limits the calls.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    /// People who come, a second.
+    pub(super) per_second: f64,
+    /// How many called people are still expected to come.
+    pub(super) expected: f64,
+    /// How many stand in the ready line.
+    pub(super) ready: f64,
+    /// Which part of the called come.
+    pub(super) shows: f64,
+    /// How long they take, in seconds.
+    pub(super) delay_seconds: f64,
+    /// How many more may shop, as far as the cap and the stock go; those who are expected and
+    /// those who stand ready not counted out.
+    pub(super) room: f64,
+}
+
+impl Control {
+    /// How many to call at `now`, after `came` came since the last time.
+    ///
+    /// An empty line has credit for one person and one tick: its first visitor does not wait, and
+    /// a crowd does not get in at once. A rate of 0 grants nothing and earns nothing.
+    pub(super) fn grant(&mut self, now: DateTime<Utc>, came: u32, limits: &Limits) -> u32 {
+        let elapsed = match self.at.replace(now) {
+            Some(then) => (now - then).as_seconds_f64().max(0.0),
+            None => {
+                self.credit = 1.0;
+                0.0
+            }
+        };
+        let rate = limits.per_second;
+        if rate <= 0.0 {
+            self.debt = 0.0;
+            return 0;
+        }
+        let longest = if self.is_busy {
+            LONGEST_STEP_SECONDS
+        } else {
+            TICK.as_secs_f64()
+        };
+        let seconds = elapsed.min(longest);
+        let most = rate * LONGEST_DEBT_SECONDS;
+        self.debt = (self.debt + rate * seconds - f64::from(came)).clamp(-most, most);
+        self.credit += rate
+            * seconds
+            * if self.debt > rate * CATCH_UP_SECONDS {
+                CATCH_UP
+            } else {
+                1.0
+            };
+        let underway = limits.expected + limits.ready;
+        let wanted = rate * limits.delay_seconds + self.debt + 1.0 - underway;
+        let room = limits.room - underway;
+        let by_room = (room / limits.shows + 0.5).floor();
+        let called = (self.credit.min(wanted) / limits.shows + 1e-9)
+            .floor()
+            .min(by_room);
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "not negative, and as few as people"
+        )]
+        let called = called.clamp(0.0, 1e9) as u32;
+        if by_room <= f64::from(called) {
+            self.debt = self.debt.min(0.0);
+        }
+        called
+    }
+
+    /// `called` people were called; `is_busy` says whether more wait. What was granted and not
+    /// used is gone, but for one.
+    pub(super) fn spend(&mut self, called: u32, shows: f64, is_busy: bool) {
+        self.credit = (self.credit - f64::from(called) * shows).clamp(0.0, 1.0);
+        self.is_busy = is_busy;
+        if !is_busy {
+            self.debt = self.debt.min(0.0);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use chrono::TimeDelta;
+
+    fn at(millis: i64) -> DateTime<Utc> {
+        DateTime::UNIX_EPOCH + TimeDelta::milliseconds(millis)
+    }
+
+    /// Calls in `ticks` ticks after `from`, while `waiting` people wait who come at once.
+    fn run(control: &mut Control, from: i64, ticks: i64, per_minute: f64, waiting: u32) -> u32 {
+        let mut left = waiting;
+        let mut came = 0;
+        for tick in 1..=ticks {
+            let limits = Limits {
+                per_second: per_minute / 60.0,
+                expected: 0.0,
+                ready: 0.0,
+                shows: 1.0,
+                delay_seconds: 1.0,
+                room: 1e6,
+            };
+            came = control
+                .grant(at(from + tick * 250), came, &limits)
+                .min(left);
+            left -= came;
+            control.spend(came, 1.0, left > 0);
+        }
+        waiting - left
+    }
+
+    #[test]
+    fn a_busy_line_is_called_at_the_rate() {
+        let mut control = Control::default();
+        assert_eq!(run(&mut control, 0, 1, 60.0, 10), 1);
+        let called = run(&mut control, 250, 2_400, 61.0, 10_000);
+        assert!((609..=612).contains(&called), "{called}");
+    }
+
+    #[test]
+    fn after_an_hour_of_nobody_or_a_pause_a_crowd_gets_one_tick_and_one() {
+        let mut control = Control::default();
+        run(&mut control, 0, 14_400, 600.0, 0);
+        let after = run(&mut control, 3_600_000, 1, 600.0, 1_000);
+        assert!(after <= 4, "{after}");
+        run(&mut control, 3_600_250, 40, 600.0, 1_000);
+        run(&mut control, 3_610_250, 1_000, 0.0, 1_000);
+        let after = run(&mut control, 3_860_250, 1, 600.0, 1_000);
+        assert!(after <= 4, "{after}");
+    }
+
+    #[test]
+    fn a_trickle_of_people_is_held_to_the_rate() {
+        let mut control = Control::default();
+        let called: u32 = (0..240)
+            .map(|tick| run(&mut control, tick * 250, 1, 60.0, 1))
+            .sum();
+        assert!((58..=62).contains(&called), "{called}");
+    }
+}

@@ -1,0 +1,133 @@
+//! Who was seen when.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::bits::{Bits, members};
+use crate::lottery::Order;
+use crate::queue::{SEEN_SLOT_SECONDS, SEEN_SLOTS};
+use crate::{Number, Place};
+
+/// One set of places for each of the last slots of time, the newest first. Slots in which nothing
+/// could be read are not there, so that nobody counts as absent because nobody looked.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Presence {
+    slots: VecDeque<(i64, Bits)>,
+}
+
+impl Presence {
+    /// Begins `slot`, if it has not begun.
+    pub(super) fn begin(&mut self, slot: i64) {
+        if self.slots.front().is_none_or(|newest| newest.0 < slot) {
+            self.slots.push_front((slot, Bits::default()));
+            self.slots
+                .truncate(usize::try_from(SEEN_SLOTS).expect("a few"));
+        }
+    }
+
+    /// Takes in who was seen in `slot`: a Redis bitmap of numbers. One that is too old is ignored.
+    pub(super) fn see(&mut self, slot: i64, bitmap: &[u8], order: &Order) {
+        self.begin(slot);
+        let Some((_, bits)) = self.slots.iter_mut().find(|kept| kept.0 == slot) else {
+            return;
+        };
+        for (at, chunk) in bitmap.chunks(8).enumerate() {
+            let mut bytes = [0; 8];
+            bytes[..chunk.len()].copy_from_slice(chunk);
+            let word = u64::from_be_bytes(bytes).reverse_bits();
+            if word == 0 {
+                continue;
+            }
+            let last = i64::try_from(at).expect("as many words as memory has") * 64;
+            if last > order.lobby() {
+                bits.join(at, word);
+            } else {
+                for number in members(at, word) {
+                    bits.put(order.place_of(Number(number)).0);
+                }
+            }
+        }
+    }
+
+    /// Counts `first..=last` as seen in the newest slot.
+    pub(super) fn fill(&mut self, first: i64, last: i64) {
+        if let Some((_, bits)) = self.slots.front_mut() {
+            bits.fill(first, last);
+        }
+    }
+
+    /// Whether no slot has begun.
+    pub(super) fn has_no_slot(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    /// Whether nobody was ever seen.
+    pub(super) fn is_empty(&self) -> bool {
+        self.slots.iter().all(|(_, bits)| bits.words() == 0)
+    }
+
+    /// Numbers become places.
+    pub(super) fn reorder(&mut self, order: &Order) {
+        for (_, bits) in &mut self.slots {
+            *bits = bits.moved(|number| order.place_of(Number(number)).0);
+        }
+    }
+
+    /// Whether it was seen in the last `depth` slots.
+    pub(super) fn has(&self, place: Place, depth: usize) -> bool {
+        self.slots
+            .iter()
+            .take(depth)
+            .any(|(_, bits)| bits.has(place.0))
+    }
+
+    /// Of the word `at`, who was seen in the last `depth` slots.
+    pub(super) fn word(&self, at: usize, depth: usize) -> u64 {
+        self.slots
+            .iter()
+            .take(depth)
+            .fold(0, |word, (_, bits)| word | bits.word(at))
+    }
+}
+
+/// How many slots reach `silence` back from anywhere in the newest.
+pub(super) fn depth(silence: Duration) -> usize {
+    let slot = u64::try_from(SEEN_SLOT_SECONDS).expect("seconds");
+    let whole = silence.as_millis().div_ceil(u128::from(slot) * 1_000);
+    usize::try_from(whole).expect("a few") + 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_of_a_redis_bitmap_are_seen_for_as_long_as_slots_reach() {
+        let mut presence = Presence::default();
+        // Numbers 1, 10 and 71.
+        presence.see(
+            7,
+            &[0b0100_0000, 0b0010_0000, 0, 0, 0, 0, 0, 0, 1],
+            &Order::of_joining(),
+        );
+        assert_eq!(presence.word(0, 1), 1 << 1 | 1 << 10);
+        assert_eq!(presence.word(1, 1), 1 << 7);
+        presence.begin(8);
+        assert_eq!((presence.word(1, 1), presence.word(1, 2)), (0, 1 << 7));
+    }
+
+    #[test]
+    fn slots_that_nobody_could_read_make_nobody_absent() {
+        let mut presence = Presence::default();
+        presence.begin(7);
+        presence.fill(1, 3);
+        presence.begin(1_000);
+        assert_eq!(presence.word(0, 2), 0b1110);
+    }
+
+    #[test]
+    fn a_silence_is_covered_from_anywhere_in_a_slot() {
+        let depths = [0, 5, 6, 93].map(|seconds| depth(Duration::from_secs(seconds)));
+        assert_eq!(depths, [1, 2, 3, 20]);
+    }
+}
