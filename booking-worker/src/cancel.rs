@@ -1,10 +1,10 @@
 //! The buyer, or staff, gives a booking up.
 
 use chrono::{DateTime, Utc};
-use domain::BookingId;
 use domain::booking::BookingState;
 use domain::message::{Outcome, VoidPayment};
 use domain::payment::VoidReason;
+use domain::{AccountId, BookingId};
 use platform::outbox;
 use sqlx::PgConnection;
 
@@ -17,6 +17,7 @@ use crate::store::bookings::{self, Standing};
 pub(crate) async fn cancel(
     conn: &mut PgConnection,
     id: BookingId,
+    asked_by: Option<AccountId>,
     now: DateTime<Utc>,
 ) -> Result<Outcome, sqlx::Error> {
     if bookings::begin_cancel(conn, id, now).await? {
@@ -27,7 +28,7 @@ pub(crate) async fn cancel(
         outbox::put(conn, OWNER, &void).await?;
         return Ok(Outcome::Cancelled);
     }
-    if cancel_confirmed(conn, id, now).await? {
+    if cancel_confirmed(conn, id, asked_by, now).await? {
         return Ok(Outcome::Cancelled);
     }
     Ok(match bookings::standings(conn, &[id]).await?.remove(&id) {

@@ -1,9 +1,9 @@
 //! held → expired or cancelled, confirmed → cancelled: the seats are on sale again.
 
 use chrono::{DateTime, Utc};
-use domain::BookingId;
 use domain::booking::BookingState;
-use domain::message::{BookingCancelled, BookingExpired};
+use domain::message::{BookingCancelled, BookingExpired, CancelAsked};
+use domain::{AccountId, BookingId};
 use platform::outbox::{self, Entry};
 use sqlx::PgConnection;
 
@@ -24,6 +24,7 @@ pub(crate) async fn end_unpayable(
         conn,
         ids,
         &[BookingState::Held, BookingState::Confirmed],
+        None,
         now,
     )
     .await?;
@@ -38,13 +39,15 @@ pub(crate) async fn end_unpayable(
     Ok(ids.iter().map(news).collect())
 }
 
-/// Cancels a confirmed booking at once. `false` when it is not confirmed.
+/// Cancels a confirmed booking at once, for the one who asked, or for its event. `false` when it is not confirmed.
 pub(crate) async fn cancel_confirmed(
     conn: &mut PgConnection,
     id: BookingId,
+    asked_by: Option<AccountId>,
     now: DateTime<Utc>,
 ) -> Result<bool, sqlx::Error> {
-    let ended = end(conn, &[id], &[BookingState::Confirmed], now).await?;
+    let asked = asked_by.map(|by| CancelAsked { by, at: now });
+    let ended = end(conn, &[id], &[BookingState::Confirmed], asked, now).await?;
     Ok(ended > 0)
 }
 
@@ -52,6 +55,7 @@ async fn end(
     conn: &mut PgConnection,
     ids: &[BookingId],
     from: &[BookingState],
+    asked: Option<CancelAsked>,
     now: DateTime<Utc>,
 ) -> Result<usize, sqlx::Error> {
     let ended = bookings::end(conn, ids, from, now).await?;
@@ -66,13 +70,16 @@ async fn end(
     accounts::subtract(conn, &tally).await?;
     let ids: Vec<_> = ended.iter().map(|ended| ended.facts.booking_id).collect();
     tickets::cancel(conn, &ids).await?;
-    let entries = ended.iter().map(news_of).collect::<Result<_, _>>()?;
+    let entries = ended
+        .iter()
+        .map(|ended| news_of(ended, asked))
+        .collect::<Result<_, _>>()?;
     outbox::put_all(conn, OWNER, entries).await?;
     seats::free(conn, &ids).await?;
     Ok(ended.len())
 }
 
-fn news_of(ended: &Ended) -> Result<Entry, sqlx::Error> {
+fn news_of(ended: &Ended, asked: Option<CancelAsked>) -> Result<Entry, sqlx::Error> {
     let booking = ended.facts.clone();
     if ended.is == BookingState::Expired {
         return Entry::new(&BookingExpired { booking });
@@ -81,5 +88,6 @@ fn news_of(ended: &Ended) -> Result<Entry, sqlx::Error> {
     Entry::new(&BookingCancelled {
         booking,
         was_confirmed,
+        asked,
     })
 }

@@ -149,9 +149,10 @@ impl Work for Cancels<'_> {
     async fn attempt(&self, commands: &[CancelBooking]) -> Result<Vec<Answer>, WorkError> {
         let now = self.0.clock.now();
         let mut answers = Vec::with_capacity(commands.len());
-        for CancelBooking { booking_id, .. } in commands {
+        for command in commands {
+            let (id, asked_by) = (command.booking_id, Some(command.asked_by));
             let outcome = run_tx(&self.0.db, "cancel_booking", |tx| {
-                Box::pin(cancel(tx, *booking_id, now))
+                Box::pin(cancel(tx, id, asked_by, now))
             });
             answers.push(Answer::Decided(outcome.await?));
         }

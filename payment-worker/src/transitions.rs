@@ -15,8 +15,8 @@ use crate::OWNER;
 use crate::operations::Request;
 use crate::store::payments::Payment;
 use crate::store::refunds::RefundRow;
-use crate::store::{operations, payments, refunds};
-use crate::stripe::{Intent, IntentStatus, NewRefund, Refund, RefundStatus};
+use crate::store::{findings, operations, payments, refunds};
+use crate::stripe::{Dispute, Intent, IntentStatus, NewRefund, Refund, RefundStatus};
 
 /// What a refund after a cancellation is called: there is one per booking.
 const CANCELLED: &str = "cancelled";
@@ -124,7 +124,11 @@ pub(crate) async fn capture(
     let is_unwanted = payment.void_reason == Some(VoidReason::Cancelled)
         || matches!(payment.state, PaymentState::Failed | PaymentState::Voided);
     if is_unwanted {
-        refund_cancelled(conn, payment, captured_minor, now).await?;
+        let payment = &Payment {
+            captured_minor,
+            ..payment.clone()
+        };
+        refund_cancelled(conn, payment, 0, now).await?;
         tell_voided(conn, payment.booking_id).await?;
     }
     Ok(())
@@ -161,17 +165,87 @@ pub(crate) async fn fail(
     Ok(())
 }
 
-/// Begins to give back all of a captured payment whose booking was cancelled, once.
+/// Begins to give back what is left of a captured payment whose booking was cancelled, but for
+/// `kept_minor`, once.
 pub(crate) async fn refund_cancelled(
     conn: &mut PgConnection,
     payment: &Payment,
-    captured_minor: i64,
+    kept_minor: i64,
     now: DateTime<Utc>,
 ) -> Result<(), sqlx::Error> {
-    let amount = Money::new(captured_minor, payment.amount.currency);
-    begin_refund(conn, payment.booking_id, amount, CANCELLED, now)
+    let booking_id = payment.booking_id;
+    if refunds::of_occasion(conn, booking_id, CANCELLED)
+        .await?
+        .is_some()
+    {
+        return Ok(());
+    }
+    let left = payment.left_minor();
+    let kept = kept_minor.min(left);
+    payments::set_kept(conn, booking_id, kept, now).await?;
+    if left == kept {
+        return Ok(());
+    }
+    let amount = Money::new(left - kept, payment.amount.currency);
+    begin_refund(conn, booking_id, amount, CANCELLED, now)
         .await
         .map(|_| ())
+}
+
+/// Begins again to give back what a failed refund of a cancelled booking left here; `false` when
+/// nothing is left, or it is on its way.
+pub(crate) async fn refund_again(
+    conn: &mut PgConnection,
+    booking_id: BookingId,
+    now: DateTime<Utc>,
+) -> Result<bool, sqlx::Error> {
+    let Some(payment) = payments::lock(conn, booking_id).await? else {
+        return Ok(false);
+    };
+    let left = payment.left_minor() - payment.kept_minor;
+    if left <= 0 {
+        return Ok(false);
+    }
+    let amount = Money::new(left, payment.amount.currency);
+    let occasion = format!("{CANCELLED} again {}", now.timestamp());
+    begin_refund(conn, booking_id, amount, &occasion, now).await
+}
+
+/// Notes a refund that was made in Stripe's dashboard, or moves it on; `false` when it belongs to
+/// no payment here, or its capture is not known yet.
+pub(crate) async fn follow_foreign_refund(
+    conn: &mut PgConnection,
+    refund: &Refund,
+    now: DateTime<Utc>,
+) -> Result<bool, sqlx::Error> {
+    let Some(intent_id) = &refund.intent_id else {
+        return Ok(false);
+    };
+    let Some(booking_id) = payments::booking_of(conn, intent_id).await? else {
+        return Ok(false);
+    };
+    let Some(payment) = payments::lock(conn, booking_id).await? else {
+        return Ok(false);
+    };
+    if refunds::id_of(conn, &refund.id).await?.is_none() {
+        let amount = Money::new(refund.amount_minor, payment.amount.currency);
+        if !payments::reserve_refund(conn, booking_id, refund.amount_minor, now).await? {
+            return Ok(false);
+        }
+        let row = RefundRow {
+            id: BookingId::new(now).0,
+            booking_id,
+            amount,
+        };
+        refunds::insert_foreign(conn, &row, &refund.id, now).await?;
+        let detail = format!("{} was refunded in Stripe's dashboard", amount.amount_minor);
+        let kind = findings::Kind::RefundElsewhere;
+        findings::note(conn, kind, &refund.id, Some(booking_id), &detail, now).await?;
+    }
+    match refunds::id_of(conn, &refund.id).await? {
+        Some(id) => follow_refund(conn, id, refund, now).await,
+        None => Ok(false),
+    }
 }
 
 /// Begins a refund; `false` when this occasion has one, or more would go back than was captured.
@@ -248,9 +322,26 @@ pub(crate) async fn fail_refund(
     };
     if refunds::set_state(conn, row.id, RefundState::Failed, Some(reason), now).await? {
         payments::release_refund(conn, row.booking_id, row.amount.amount_minor, now).await?;
-        tracing::error!(%refund_id, booking_id = %row.booking_id, reason, "refund failed");
+        let subject = refund_id.to_string();
+        let kind = findings::Kind::RefundFailed;
+        findings::note(conn, kind, &subject, Some(row.booking_id), reason, now).await?;
     }
     Ok(())
+}
+
+/// The buyer asks the bank for the money: staff must answer at Stripe.
+pub(crate) async fn note_dispute(
+    conn: &mut PgConnection,
+    dispute: &Dispute,
+    now: DateTime<Utc>,
+) -> Result<(), sqlx::Error> {
+    let booking_id = match &dispute.intent_id {
+        Some(intent_id) => payments::booking_of(conn, intent_id).await?,
+        None => None,
+    };
+    let Dispute { id, reason, .. } = dispute;
+    let detail = format!("{} is disputed: {reason}", dispute.amount_minor);
+    findings::note(conn, findings::Kind::Dispute, id, booking_id, &detail, now).await
 }
 
 async fn tell_refunded(

@@ -4,6 +4,7 @@ pub(crate) mod bare;
 pub(crate) mod joins;
 mod load;
 mod machine;
+pub(crate) mod payments;
 pub(crate) mod polls;
 mod rounds;
 pub(crate) mod streams;

@@ -28,6 +28,18 @@ pub(crate) struct Payment {
     pub void_reason: Option<VoidReason>,
     /// What was captured, in minor units.
     pub captured_minor: i64,
+    /// What went back or is going back, in minor units.
+    pub refunded_minor: i64,
+    /// What the event's policy does not give back, in minor units.
+    pub kept_minor: i64,
+}
+
+impl Payment {
+    /// What could still go back, in minor units.
+    #[must_use]
+    pub(crate) fn left_minor(&self) -> i64 {
+        self.captured_minor - self.refunded_minor
+    }
 }
 
 struct Row {
@@ -40,6 +52,8 @@ struct Row {
     intent_id: Option<String>,
     void_reason: Option<String>,
     captured_minor: i64,
+    refunded_minor: i64,
+    kept_minor: i64,
 }
 
 impl From<Row> for Payment {
@@ -56,6 +70,8 @@ impl From<Row> for Payment {
                 .void_reason
                 .map(|word| VoidReason::parse(&word).expect("the table has a check")),
             captured_minor: row.captured_minor,
+            refunded_minor: row.refunded_minor,
+            kept_minor: row.kept_minor,
         }
     }
 }
@@ -68,7 +84,7 @@ pub(crate) async fn lock(
     let row = sqlx::query_as!(
         Row,
         "select booking_id, event_id, account_id, amount_minor, currency, state, intent_id,
-                void_reason, captured_minor
+                void_reason, captured_minor, refunded_minor, kept_minor
          from payment.payments where booking_id = $1 for update",
         booking_id.0,
     );
@@ -233,13 +249,32 @@ pub(crate) async fn reserve_refund(
     now: DateTime<Utc>,
 ) -> Result<bool, sqlx::Error> {
     let done = sqlx::query!(
-        "update payment.payments set refunded_minor = refunded_minor + $2, updated_at = $3
+        "update payment.payments
+         set refunded_minor = refunded_minor + $2,
+             kept_minor = least(kept_minor, captured_minor - refunded_minor - $2), updated_at = $3
          where booking_id = $1 and state = 'captured' and refunded_minor + $2 <= captured_minor",
         booking_id.0,
         amount_minor,
         now,
     );
     Ok(done.execute(conn).await?.rows_affected() == 1)
+}
+
+/// Notes what a cancelled booking's policy does not give back.
+pub(crate) async fn set_kept(
+    conn: &mut PgConnection,
+    booking_id: BookingId,
+    kept_minor: i64,
+    now: DateTime<Utc>,
+) -> Result<(), sqlx::Error> {
+    let done = sqlx::query!(
+        "update payment.payments set kept_minor = $2, updated_at = $3
+         where booking_id = $1 and kept_minor <> $2",
+        booking_id.0,
+        kept_minor,
+        now,
+    );
+    done.execute(conn).await.map(|_| ())
 }
 
 /// Takes back what was set aside for a refund that failed.

@@ -13,6 +13,7 @@ mod races;
 mod refunds;
 mod schedules;
 mod shop;
+mod staff;
 mod webhooks;
 
 /// A number from the environment; `default` when it is not set.
