@@ -1,5 +1,7 @@
 //! Payments and refunds: two state machines, apart from the booking's.
 
+pub mod machine;
+
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
@@ -71,6 +73,15 @@ pub enum RefundState {
 }
 
 impl RefundState {
+    /// Every state.
+    pub const ALL: [Self; 3] = [Self::Pending, Self::Succeeded, Self::Failed];
+
+    /// The state with this word.
+    #[must_use]
+    pub fn parse(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.as_str() == word)
+    }
+
     /// The word used on the wire and in the database.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -150,7 +161,7 @@ mod tests {
 
     #[test]
     fn a_policy_keeps_its_fee_and_after_its_end_everything() {
-        let at = |seconds| DateTime::from_timestamp(1_800_000_000 + seconds, 0).unwrap();
+        let at = |seconds: i64| DateTime::from_timestamp(1_800_000_000 + seconds, 0).unwrap();
         let policy = RefundPolicy {
             until: Some(at(0)),
             fee_percent: 10,

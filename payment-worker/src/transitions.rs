@@ -5,7 +5,8 @@ use chrono::{DateTime, Utc};
 use domain::message::{
     Message, PaymentAuthorised, PaymentCaptured, PaymentFailed, PaymentVoided, RefundSucceeded,
 };
-use domain::payment::{PaymentState, RefundState, VoidReason};
+use domain::payment::machine::{PaymentCommand, RefundCommand};
+use domain::payment::{PaymentState, VoidReason};
 use domain::{AccountId, BookingId, EventId, Money};
 use platform::outbox;
 use sqlx::PgConnection;
@@ -93,14 +94,29 @@ pub(crate) async fn follow_intent(
     }
 }
 
+/// Moves a payment on; `false` when it was moved before, or is where this can't happen any more.
+async fn advance(
+    conn: &mut PgConnection,
+    payment: &Payment,
+    command: PaymentCommand,
+    now: DateTime<Utc>,
+) -> Result<bool, sqlx::Error> {
+    match payment.standing().after(command) {
+        Ok(next) => payments::advance(conn, payment, &next, now).await,
+        Err(refused) => {
+            tracing::debug!(booking_id = %payment.booking_id, %refused, "nothing to move");
+            Ok(false)
+        }
+    }
+}
+
 /// The buyer authorised.
 pub(crate) async fn authorise(
     conn: &mut PgConnection,
     payment: &Payment,
     now: DateTime<Utc>,
 ) -> Result<(), sqlx::Error> {
-    let to = PaymentState::Authorised;
-    if payments::close_or_authorise(conn, payment.booking_id, to, None, now).await? {
+    if advance(conn, payment, PaymentCommand::Authorise, now).await? {
         tell_authorised(conn, payment).await?;
     }
     Ok(())
@@ -114,7 +130,8 @@ pub(crate) async fn capture(
     captured_minor: i64,
     now: DateTime<Utc>,
 ) -> Result<(), sqlx::Error> {
-    if !payments::set_captured(conn, payment.booking_id, captured_minor, now).await? {
+    let taken = captured_minor;
+    if !advance(conn, payment, PaymentCommand::Capture { taken }, now).await? {
         return Ok(());
     }
     if payment.state.is_due() {
@@ -140,8 +157,7 @@ pub(crate) async fn void(
     payment: &Payment,
     now: DateTime<Utc>,
 ) -> Result<(), sqlx::Error> {
-    let to = PaymentState::Voided;
-    if payments::close_or_authorise(conn, payment.booking_id, to, None, now).await? {
+    if advance(conn, payment, PaymentCommand::Void, now).await? {
         tell_voided(conn, payment.booking_id).await?;
     }
     Ok(())
@@ -154,13 +170,13 @@ pub(crate) async fn fail(
     reason: &str,
     now: DateTime<Utc>,
 ) -> Result<(), sqlx::Error> {
-    let to = PaymentState::Failed;
-    if payments::close_or_authorise(conn, payment.booking_id, to, Some(reason), now).await? {
-        let message = PaymentFailed {
-            booking_id: payment.booking_id,
-            reason: reason.to_owned(),
-        };
-        tell(conn, &message).await?;
+    let reason = reason.to_owned();
+    let command = PaymentCommand::Fail {
+        reason: reason.clone(),
+    };
+    if advance(conn, payment, command, now).await? {
+        let booking_id = payment.booking_id;
+        tell(conn, &PaymentFailed { booking_id, reason }).await?;
     }
     Ok(())
 }
@@ -256,7 +272,15 @@ pub(crate) async fn begin_refund(
     occasion: &str,
     now: DateTime<Utc>,
 ) -> Result<bool, sqlx::Error> {
-    if !payments::reserve_refund(conn, booking_id, amount.amount_minor, now).await? {
+    let Some(payment) = payments::lock(conn, booking_id).await? else {
+        return Ok(false);
+    };
+    let command = PaymentCommand::SetAside {
+        amount: amount.amount_minor,
+    };
+    if payment.standing().after(command).is_err()
+        || !payments::reserve_refund(conn, booking_id, amount.amount_minor, now).await?
+    {
         return Ok(false);
     }
     let refund = RefundRow {
@@ -294,8 +318,7 @@ pub(crate) async fn follow_refund(
     match refund.status {
         RefundStatus::Pending => {}
         RefundStatus::Succeeded => {
-            let to = RefundState::Succeeded;
-            if refunds::set_state(conn, row.id, to, None, now).await? {
+            if advance_refund(conn, row.id, RefundCommand::Succeed, now).await? {
                 tell_refunded(conn, &payment, row.amount).await?;
             }
         }
@@ -310,6 +333,24 @@ pub(crate) async fn follow_refund(
     Ok(true)
 }
 
+/// Moves a refund on; `false` when it was moved before. The payment is locked, so nobody else
+/// moves it.
+async fn advance_refund(
+    conn: &mut PgConnection,
+    refund_id: Uuid,
+    command: RefundCommand,
+    now: DateTime<Utc>,
+) -> Result<bool, sqlx::Error> {
+    let Some(standing) = refunds::standing(conn, refund_id).await? else {
+        return Ok(false);
+    };
+    let from = standing.state();
+    match standing.after(command) {
+        Ok(next) => refunds::advance(conn, refund_id, from, &next, now).await,
+        Err(_) => Ok(false),
+    }
+}
+
 /// The refund is refused for good, or came back: staff must look.
 pub(crate) async fn fail_refund(
     conn: &mut PgConnection,
@@ -320,7 +361,10 @@ pub(crate) async fn fail_refund(
     let Some(row) = refunds::find(conn, refund_id).await? else {
         return Ok(());
     };
-    if refunds::set_state(conn, row.id, RefundState::Failed, Some(reason), now).await? {
+    let command = RefundCommand::Fail {
+        reason: reason.to_owned(),
+    };
+    if advance_refund(conn, row.id, command, now).await? {
         payments::release_refund(conn, row.booking_id, row.amount.amount_minor, now).await?;
         let subject = refund_id.to_string();
         let kind = findings::Kind::RefundFailed;

@@ -1,7 +1,7 @@
 //! Money that goes back.
 
 use chrono::{DateTime, Utc};
-use domain::payment::RefundState;
+use domain::payment::{RefundState, machine};
 use domain::{BookingId, Currency, Money};
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
@@ -76,21 +76,46 @@ pub(crate) async fn set_stripe_id(
     done.execute(conn).await.map(|_| ())
 }
 
-/// Moves a refund on: `pending` to either end, or `succeeded` to `failed`, for the bank may send
-/// the money back. `false` when it is there already, or can't go there.
-pub(crate) async fn set_state(
+/// Where a refund stands.
+pub(crate) async fn standing(
     conn: &mut PgConnection,
     id: Uuid,
-    to: RefundState,
-    error: Option<&str>,
+) -> Result<Option<machine::Refund>, sqlx::Error> {
+    let row = sqlx::query!(
+        "select state, last_error from payment.refunds where id = $1",
+        id
+    );
+    let row = row.fetch_optional(conn).await?;
+    Ok(row.map(|row| {
+        match RefundState::parse(&row.state).expect("the table has a check") {
+            RefundState::Pending => machine::Refund::Pending,
+            RefundState::Succeeded => machine::Refund::Succeeded,
+            RefundState::Failed => machine::Refund::Failed {
+                reason: row.last_error.unwrap_or_default(),
+            },
+        }
+    }))
+}
+
+/// Moves a refund on from where it was read; `false` when it is not there any more.
+pub(crate) async fn advance(
+    conn: &mut PgConnection,
+    id: Uuid,
+    from: RefundState,
+    to: &machine::Refund,
     now: DateTime<Utc>,
 ) -> Result<bool, sqlx::Error> {
+    let error = match to {
+        machine::Refund::Failed { reason } => Some(reason.as_str()),
+        machine::Refund::Pending | machine::Refund::Succeeded => None,
+    };
     let done = sqlx::query!(
         "update payment.refunds
-         set state = $2, last_error = coalesce($3, last_error), updated_at = $4
-         where id = $1 and (state = 'pending' or (state = 'succeeded' and $2 = 'failed'))",
+         set state = $3, last_error = coalesce($4, last_error), updated_at = $5
+         where id = $1 and state = $2",
         id,
-        to.as_str(),
+        from.as_str(),
+        to.state().as_str(),
         error,
         now,
     );

@@ -65,9 +65,11 @@ impl Shop {
         let redis_url = required(servers.redis_url.as_ref(), "ONSALE_REDIS_URL")?;
         let database_url = required(servers.database_url.as_ref(), "ONSALE_DATABASE_URL")?;
         let database = Database::make(&database_url, NAMESPACE).await?;
-        let broker = Broker::connect(amqp_url.expose_secret(), NAMESPACE).await?;
         // What an earlier run left.
-        broker.delete_all(&topology::all()).await?;
+        let before = Broker::connect(amqp_url.expose_secret(), NAMESPACE).await?;
+        before.delete_all(&topology::all()).await?;
+        before.close().await;
+        let broker = Broker::connect(amqp_url.expose_secret(), NAMESPACE).await?;
         topology::declare_all(&broker).await?;
         let program = match &servers.onsale {
             Some(path) => path.clone(),
