@@ -5,6 +5,8 @@
 //! booking worker through RabbitMQ, and are answered when its outcome is here, or with 202.
 
 mod bookings;
+mod housekeeping;
+pub mod lottery;
 mod outcomes;
 pub mod pass;
 pub mod release;
@@ -18,8 +20,9 @@ use std::time::Duration;
 use platform::service::{Context, Routes};
 use url::Url;
 
+use bookings::Ledger;
 use outcomes::Outcomes;
-use pass::Passes;
+use pass::{Counter, Passes};
 use revoked::Revoked;
 use sales::Sales;
 
@@ -66,22 +69,26 @@ struct Desk {
     config: Config,
     sales: Sales,
     passes: Passes,
+    claims: Counter,
     revoked: Revoked,
     outcomes: Outcomes,
+    ledger: Ledger,
 }
 
 /// Reads the sales, starts the loops and consumers, and returns the routes.
 ///
 /// # Errors
-/// When the sales can't be read.
+/// When the sales or the revoked passes can't be read.
 pub async fn start(ctx: Context, config: Config) -> anyhow::Result<Routes> {
-    let namespace = ctx.config.namespace.clone();
+    let passes = Passes::new(ctx.db.clone());
     let desk = Arc::new(Desk {
         config,
         sales: Sales::load(ctx.db.clone()).await?,
-        passes: Passes::new(ctx.redis.clone(), &namespace),
-        revoked: Revoked::new(ctx.redis.clone(), &namespace),
+        claims: Counter::new(passes.clone()),
+        passes,
+        revoked: Revoked::load(ctx.db.clone(), ctx.clock.clone()).await?,
         outcomes: Outcomes::default(),
+        ledger: Ledger::new(ctx.db.clone(), ctx.clock.clone()),
         ctx: ctx.clone(),
     });
     ctx.spawn("admission.sales", sales::consume(Arc::clone(&desk)));
@@ -91,10 +98,19 @@ pub async fn start(ctx: Context, config: Config) -> anyhow::Result<Routes> {
     );
     ctx.spawn("admission.outcomes", outcomes::consume(Arc::clone(&desk)));
     ctx.spawn("admission.release", release::run(Arc::clone(&desk)));
-    ctx.spawn("admission.sweep", bookings::sweep(Arc::clone(&desk)));
+    ctx.spawn(
+        "admission.housekeeping",
+        housekeeping::run(Arc::clone(&desk)),
+    );
     let followed = Arc::clone(&desk);
     ctx.spawn("admission.follow", async move {
-        let follow = async { tokio::join!(followed.sales.follow(), followed.revoked.follow()) };
+        let follow = async {
+            tokio::join!(
+                followed.sales.follow(),
+                followed.revoked.follow(),
+                pass::end_due(&followed.passes),
+            )
+        };
         followed
             .ctx
             .shutdown
@@ -103,7 +119,9 @@ pub async fn start(ctx: Context, config: Config) -> anyhow::Result<Routes> {
             .await;
         Ok(())
     });
-    let public = pass::routes(&desk).merge(bookings::routes(&desk));
+    let public = pass::routes(&desk)
+        .merge(bookings::routes(&desk))
+        .merge(lottery::routes(&desk));
     Ok(Routes {
         public: public.with_state(desk),
         ..Routes::default()

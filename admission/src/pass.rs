@@ -1,9 +1,10 @@
 //! Passes: signed admission to shop, which any origin can verify offline.
 
 mod claim;
+mod counter;
 mod finish;
+mod gate;
 mod jwks;
-mod line;
 pub(crate) mod revoke;
 
 use std::sync::Arc;
@@ -16,10 +17,12 @@ use domain::EventId;
 use domain::token::PassClaims;
 use platform::limits::{Key, Quota};
 use platform::problem::{Kind, Problem};
+use tokio::time::MissedTickBehavior;
 
 use crate::Desk;
 
-pub use line::{Claim, Grant, Passes, Terms};
+pub(crate) use counter::Counter;
+pub use gate::{Claim, Claimant, Grant, Passes, Refused, Terms};
 
 /// Where the pass is sent.
 const PASS: &str = "onsale-pass";
@@ -27,6 +30,8 @@ const PASS: &str = "onsale-pass";
 const QUEUE_TOKEN: &str = "onsale-queue-token";
 
 const MINUTE: Duration = Duration::from_secs(60);
+/// How often passes that ran out are looked for.
+const END_PERIOD: Duration = Duration::from_millis(500);
 
 pub(crate) fn routes(desk: &Desk) -> Router<Arc<Desk>> {
     let limits = &desk.ctx.limits;
@@ -54,6 +59,18 @@ pub(crate) fn routes(desk: &Desk) -> Router<Arc<Desk>> {
                 .merge(delete(finish::finish).layer(finishes)),
         )
         .route("/.well-known/jwks.json", get(jwks::keys))
+}
+
+/// Ends the passes that run out, until dropped.
+pub(crate) async fn end_due(passes: &Passes) {
+    let mut ticks = tokio::time::interval(END_PERIOD);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        if let Err(error) = passes.end_due().await {
+            tracing::warn!(%error, "passes that ran out were not ended");
+        }
+    }
 }
 
 /// The claims of the pass in `headers`, good for `event_id` at this moment.

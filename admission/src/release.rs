@@ -324,7 +324,6 @@ async fn lead(desk: &Desk, leader: &mut Leader, shelf: &Shelf) {
     loop {
         ticks.tick().await;
         let now = desk.ctx.clock.now();
-        desk.revoked.forget_ended(now);
         let stock = shelf
             .stock
             .lock()

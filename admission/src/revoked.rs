@@ -1,123 +1,80 @@
-//! Passes that were revoked or given back before their end. Each node keeps them in memory and
+//! Passes that were given back or revoked before they ran out. Each node keeps them in memory and
 //! reads new ones four times a second, so that checking a pass needs no lookup.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError, RwLock};
+use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 
-use chrono::{DateTime, TimeDelta, Utc};
-use domain::queue::SharedKeys;
+use domain::clock::SharedClock;
 use domain::token::LEEWAY_SECONDS;
-use platform::redis::{Redis, cmd};
-use redis::RedisResult;
+use sqlx::PgPool;
 use tokio::time::MissedTickBehavior;
+use uuid::Uuid;
+
+use crate::pass::Refused;
+use crate::store::refused::{self, Changes};
 
 const READ_PERIOD: Duration = Duration::from_millis(250);
-const READ_COUNT: usize = 1_000;
-/// Longer than any pass lasts; entries older than this name passes that have ended.
-const KEPT: TimeDelta = TimeDelta::hours(3);
-/// What a stream is read from at first: everything.
-const BEGINNING: &str = "-";
 
-/// The revoked passes that have not ended.
+/// The refused passes that have not run out.
 pub(crate) struct Revoked {
-    redis: Redis,
-    key: String,
-    /// Pass id → its end, Unix seconds.
-    ends: RwLock<HashMap<String, i64>>,
-    /// Where the stream is read on.
-    from: Mutex<String>,
+    db: PgPool,
+    clock: SharedClock,
+    /// Pass id → when it runs out, Unix seconds.
+    ends: RwLock<HashMap<Uuid, i64>>,
+    /// What was read when the node started.
+    loaded: Changes,
 }
 
 impl Revoked {
-    pub(crate) fn new(redis: Redis, namespace: &str) -> Self {
-        Self {
-            redis,
-            key: SharedKeys::new(namespace).revoked(),
+    /// Reads all that are refused at this moment.
+    pub(crate) async fn load(db: PgPool, clock: SharedClock) -> Result<Self, sqlx::Error> {
+        let (loaded, refused) = refused::all(&db, clock.now().timestamp()).await?;
+        let revoked = Self {
+            db,
+            clock,
             ends: RwLock::default(),
-            from: Mutex::new(BEGINNING.to_owned()),
-        }
+            loaded,
+        };
+        revoked.remember(refused);
+        Ok(revoked)
     }
 
     /// Whether the pass with this id is refused.
     pub(crate) fn contains(&self, jti: &str) -> bool {
-        self.ends
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .contains_key(jti)
+        Uuid::parse_str(jti).is_ok_and(|jti| {
+            self.ends
+                .read()
+                .unwrap_or_else(PoisonError::into_inner)
+                .contains_key(&jti)
+        })
     }
 
-    /// Revokes a pass: here at once, on other nodes when they read next.
-    pub(crate) async fn add(&self, jti: &str, exp: i64, now: DateTime<Utc>) -> RedisResult<()> {
-        let _: String = cmd("XADD")
-            .arg(&self.key)
-            .arg("MINID")
-            .arg("~")
-            .arg((now - KEPT).timestamp_millis())
-            .arg("*")
-            .arg("jti")
-            .arg(jti)
-            .arg("exp")
-            .arg(exp)
-            .query_async(&mut self.redis.clone())
-            .await?;
-        self.remember(jti, exp);
-        Ok(())
+    /// Refuses passes on this node at once; the others read them.
+    pub(crate) fn remember(&self, refused: impl IntoIterator<Item = Refused>) {
+        let mut ends = self.ends.write().unwrap_or_else(PoisonError::into_inner);
+        ends.extend(refused.into_iter().map(|pass| (pass.jti, pass.ends_at)));
     }
 
-    /// Reads new revocations, again and again, until dropped.
+    /// Reads new ones, again and again, until dropped.
     pub(crate) async fn follow(&self) {
         let mut ticks = tokio::time::interval(READ_PERIOD);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut known = self.loaded.clone();
         loop {
             ticks.tick().await;
-            if let Err(error) = self.read_on().await {
-                tracing::warn!(%error, "revoked passes were not read");
+            let now = self.clock.now().timestamp();
+            match refused::since(&self.db, &mut known, now).await {
+                Ok(refused) => self.remember(refused),
+                Err(error) => tracing::warn!(%error, "revoked passes were not read"),
             }
+            self.forget_run_out(now);
         }
     }
 
-    /// Forgets passes that have ended by themselves.
-    pub(crate) fn forget_ended(&self, now: DateTime<Utc>) {
-        let now = now.timestamp() - LEEWAY_SECONDS.cast_signed();
+    fn forget_run_out(&self, now: i64) {
+        let now = now - LEEWAY_SECONDS.cast_signed();
         let mut ends = self.ends.write().unwrap_or_else(PoisonError::into_inner);
         ends.retain(|_, end| *end > now);
-    }
-
-    async fn read_on(&self) -> RedisResult<()> {
-        loop {
-            let from = self
-                .from
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .clone();
-            let entries: Vec<(String, HashMap<String, String>)> = cmd("XRANGE")
-                .arg(&self.key)
-                .arg(from)
-                .arg("+")
-                .arg("COUNT")
-                .arg(READ_COUNT)
-                .query_async(&mut self.redis.clone())
-                .await?;
-            let Some((last, _)) = entries.last() else {
-                return Ok(());
-            };
-            *self.from.lock().unwrap_or_else(PoisonError::into_inner) = format!("({last}");
-            let is_all = entries.len() < READ_COUNT;
-            for (_, fields) in &entries {
-                let exp = fields.get("exp").and_then(|exp| exp.parse().ok());
-                if let (Some(jti), Some(exp)) = (fields.get("jti"), exp) {
-                    self.remember(jti, exp);
-                }
-            }
-            if is_all {
-                return Ok(());
-            }
-        }
-    }
-
-    fn remember(&self, jti: &str, exp: i64) {
-        let mut ends = self.ends.write().unwrap_or_else(PoisonError::into_inner);
-        ends.insert(jti.to_owned(), exp);
     }
 }

@@ -1,6 +1,9 @@
 //! SQL: admission's own tables, and the views that others offer.
 
 pub(crate) mod bookings;
+pub(crate) mod ended;
+pub(crate) mod gate;
+pub(crate) mod refused;
 pub(crate) mod requests;
 pub(crate) mod sales;
 pub(crate) mod stock;

@@ -1,16 +1,15 @@
 //! The buyer, or staff, gives a booking up.
 
 use chrono::{DateTime, Utc};
-use domain::booking::BookingState;
+use domain::booking::{Booking, BookingState};
 use domain::message::{Outcome, VoidPayment};
 use domain::payment::VoidReason;
 use domain::{AccountId, BookingId};
-use platform::outbox;
+use platform::outbox::{Entry, Kept};
 use sqlx::PgConnection;
 
-use crate::OWNER;
 use crate::end::cancel_confirmed;
-use crate::store::bookings::{self, Standing};
+use crate::store::bookings;
 
 /// Cancels a confirmed booking; begins to cancel a held one, whose seats stay held until no payment
 /// can come. A repeat gives the same outcome.
@@ -19,24 +18,23 @@ pub(crate) async fn cancel(
     id: BookingId,
     asked_by: Option<AccountId>,
     now: DateTime<Utc>,
+    kept: &mut Kept,
 ) -> Result<Outcome, sqlx::Error> {
     if bookings::begin_cancel(conn, id, now).await? {
         let void = VoidPayment {
             booking_id: id,
             reason: VoidReason::Cancelled,
         };
-        outbox::put(conn, OWNER, &void).await?;
+        kept.put_all(conn, vec![Entry::new(&void)?]).await?;
         return Ok(Outcome::Cancelled);
     }
-    if cancel_confirmed(conn, id, asked_by, now).await? {
+    if cancel_confirmed(conn, id, asked_by, now, kept).await? {
         return Ok(Outcome::Cancelled);
     }
-    Ok(match bookings::standings(conn, &[id]).await?.remove(&id) {
+    Ok(match bookings::read(conn, &[id]).await?.remove(&id) {
+        Some(Booking::Held { .. } | Booking::Cancelled(_)) => Outcome::Cancelled,
+        Some(booking) => Outcome::Refused(booking.state()),
         // Requests and cancellations share one ordered queue, so nobody asked for this booking.
         None => Outcome::Refused(BookingState::Requested),
-        Some(Standing::Held { .. } | Standing::Cancelled) => Outcome::Cancelled,
-        Some(Standing::Confirmed(_)) => Outcome::Refused(BookingState::Confirmed),
-        Some(Standing::Rejected(_)) => Outcome::Refused(BookingState::Rejected),
-        Some(Standing::Expired) => Outcome::Refused(BookingState::Expired),
     })
 }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use platform::outbox;
+use platform::outbox::Kept;
 use platform::pg::run_tx;
 use platform::service::Context;
 use sqlx::PgPool;
@@ -37,11 +37,14 @@ async fn sweep(ctx: &Context) -> Result<usize, sqlx::Error> {
     let (pool, now): (&PgPool, _) = (&ctx.db, ctx.clock.now());
     let due = bookings::of_cancelled_events(pool, BATCH).await?;
     for id in &due {
-        run_tx(pool, "cancel_booking_of_event", |tx| {
-            Box::pin(cancel(tx, *id, None, now))
-        })
-        .await?;
-        outbox::wake(OWNER);
+        let cancelling = run_tx(pool, "cancel_booking_of_event", |tx| {
+            Box::pin(async move {
+                let mut kept = Kept::of(OWNER);
+                cancel(tx, *id, None, now, &mut kept).await?;
+                Ok::<_, sqlx::Error>(kept)
+            })
+        });
+        crate::send(ctx, cancelling.await?);
     }
     Ok(due.len())
 }

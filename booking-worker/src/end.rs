@@ -4,10 +4,9 @@ use chrono::{DateTime, Utc};
 use domain::booking::BookingState;
 use domain::message::{BookingCancelled, BookingExpired, CancelAsked};
 use domain::{AccountId, BookingId};
-use platform::outbox::{self, Entry};
+use platform::outbox::{Entry, Kept};
 use sqlx::PgConnection;
 
-use crate::OWNER;
 use crate::confirm::News;
 use crate::store::accounts::Tally;
 use crate::store::bookings::Ended;
@@ -19,6 +18,7 @@ pub(crate) async fn end_unpayable(
     conn: &mut PgConnection,
     ids: &[BookingId],
     now: DateTime<Utc>,
+    kept: &mut Kept,
 ) -> Result<Vec<News>, sqlx::Error> {
     end(
         conn,
@@ -26,11 +26,12 @@ pub(crate) async fn end_unpayable(
         &[BookingState::Held, BookingState::Confirmed],
         None,
         now,
+        kept,
     )
     .await?;
-    let standings = bookings::standings(conn, ids).await?;
+    let known = bookings::read(conn, ids).await?;
     let news = |id| {
-        if standings.contains_key(id) {
+        if known.contains_key(id) {
             News::Taken
         } else {
             News::TooEarly
@@ -45,9 +46,10 @@ pub(crate) async fn cancel_confirmed(
     id: BookingId,
     asked_by: Option<AccountId>,
     now: DateTime<Utc>,
+    kept: &mut Kept,
 ) -> Result<bool, sqlx::Error> {
     let asked = asked_by.map(|by| CancelAsked { by, at: now });
-    let ended = end(conn, &[id], &[BookingState::Confirmed], asked, now).await?;
+    let ended = end(conn, &[id], &[BookingState::Confirmed], asked, now, kept).await?;
     Ok(ended > 0)
 }
 
@@ -57,6 +59,7 @@ async fn end(
     from: &[BookingState],
     asked: Option<CancelAsked>,
     now: DateTime<Utc>,
+    kept: &mut Kept,
 ) -> Result<usize, sqlx::Error> {
     let ended = bookings::end(conn, ids, from, now).await?;
     if ended.is_empty() {
@@ -74,7 +77,7 @@ async fn end(
         .iter()
         .map(|ended| news_of(ended, asked))
         .collect::<Result<_, _>>()?;
-    outbox::put_all(conn, OWNER, entries).await?;
+    kept.put_all(conn, entries).await?;
     seats::free(conn, &ids).await?;
     Ok(ended.len())
 }

@@ -24,8 +24,9 @@ mod store;
 use std::time::Duration;
 
 use platform::amqp::{BatchHandler, Settings, consume, consume_batches};
+use platform::outbox::{self, Kept};
 use platform::service::{Context, Routes};
-use platform::{outbox, topology};
+use platform::topology;
 
 /// Whose messages the outbox keeps.
 const OWNER: &str = "booking-worker";
@@ -126,6 +127,15 @@ fn spawn_inventory(ctx: &Context) {
             handler,
         )
         .await
+    });
+}
+
+/// Sends what was stored, without keeping the next batch waiting.
+fn send(ctx: &Context, kept: Kept) {
+    let (db, broker) = (ctx.db.clone(), ctx.broker.clone());
+    ctx.spawn("booking.news", async move {
+        kept.send(&db, &broker).await;
+        Ok(())
     });
 }
 

@@ -2,6 +2,7 @@
 
 mod get;
 pub(crate) mod live;
+mod lottery;
 mod put;
 mod revoke;
 pub(crate) mod settings;
@@ -46,8 +47,8 @@ pub(crate) fn routes(office: &Arc<Office>) -> Routes {
         .route("/api/sales/{event_id}/stream", on_get(stream::stream))
         .merge(writes);
     Routes {
-        public: Router::new(),
         internal: internal.with_state(Arc::clone(office)),
+        ..Routes::default()
     }
 }
 
@@ -69,7 +70,7 @@ impl Sale {
 /// Makes the sale of a new event: open at once unless `patch` says otherwise.
 ///
 /// # Errors
-/// `invalid` when `patch` is out of its bounds.
+/// `invalid` when `patch` is out of its bounds, `conflict` when it tells of a lottery that can't be.
 pub(crate) async fn open(
     conn: &mut PgConnection,
     event: &Event,
@@ -79,6 +80,7 @@ pub(crate) async fn open(
 ) -> Result<(), WriteError> {
     let mut settings = settings::of_new_event(event, now);
     patch.apply(&mut settings, "sale.")?;
+    lottery::check(conn, None, &settings, now).await?;
     store::insert(conn, &settings, now).await?;
     record(conn, &settings, "sale.open", &json!(settings), actor, now).await?;
     Ok(())

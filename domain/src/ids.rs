@@ -35,8 +35,23 @@ integer_id! {
     EventId
 }
 integer_id! {
-    /// A person's account.
+    /// A person's account. In the queue of a sale that is open to anybody, a negative one is an
+    /// anonymous visitor, drawn at random.
     AccountId
+}
+
+impl AccountId {
+    /// Whether this is an anonymous visitor instead of an account.
+    #[must_use]
+    pub fn is_visitor(self) -> bool {
+        self.0 < 0
+    }
+
+    /// The visitor that `random` bits make.
+    #[must_use]
+    pub fn visitor(random: u64) -> Self {
+        Self(random.cast_signed() | i64::MIN)
+    }
 }
 integer_id! {
     /// A section of one event.
@@ -47,7 +62,13 @@ integer_id! {
     SeatId
 }
 integer_id! {
-    /// The number that decides the order in one sale's queue, from 1.
+    /// The number a joiner gets in one sale's queue, from 1, in the order of joining. Whoever joined
+    /// before the lottery gets their [`Place`] from it when it is drawn; later ones have the place
+    /// that equals their number.
+    Number
+}
+integer_id! {
+    /// The number that decides the order in which one sale's queue is called, from 1.
     Place
 }
 

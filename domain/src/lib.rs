@@ -2,11 +2,16 @@
 //! transitions, message contracts and token claims. No I/O and no async.
 
 pub mod account;
+pub mod ahead;
 pub mod booking;
 pub mod clock;
 pub mod event;
+pub mod gate;
+pub mod hex;
 pub mod ids;
 pub mod limits;
+pub mod line;
+pub mod lottery;
 pub mod message;
 pub mod money;
 pub mod payment;
@@ -14,5 +19,5 @@ pub mod queue;
 pub mod sale;
 pub mod token;
 
-pub use ids::{AccountId, BookingId, EventId, Place, SeatId, SectionId};
+pub use ids::{AccountId, BookingId, EventId, Number, Place, SeatId, SectionId};
 pub use money::{Currency, Money};

@@ -1,9 +1,12 @@
 //! The queue of one sale: what waiting-room and admission share through Redis, and what a buyer
 //! is told.
 
+use std::time::Duration;
+
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
+use crate::ahead::Ahead;
 use crate::sale::SaleState;
 use crate::{EventId, Place};
 
@@ -118,11 +121,30 @@ impl SaleKeys {
         format!("{}:limit:{name}:{subject}", self.prefix)
     }
 
+    /// Bit n is set when the holder of number n was seen in this [`seen_slot`] [bitmap,
+    /// waiting-room; it may be forgotten].
+    #[must_use]
+    pub fn seen(&self, slot: i64) -> String {
+        format!("{}:seen:{slot}", self.prefix)
+    }
+
     /// The [`Snapshot`] as JSON [string, admission's release leader].
     #[must_use]
     pub fn snapshot(&self) -> String {
         format!("{}:snapshot", self.prefix)
     }
+}
+
+/// How long one bitmap of presence collects, in seconds.
+pub const SEEN_SLOT_SECONDS: i64 = 5;
+/// How long a bitmap of presence is kept, in slots: two and a half times the longest time between
+/// two polls, and some.
+pub const SEEN_SLOTS: i64 = 20;
+
+/// The bitmap of presence that collects at `now`.
+#[must_use]
+pub fn seen_slot(now: DateTime<Utc>) -> i64 {
+    now.timestamp().div_euclid(SEEN_SLOT_SECONDS)
 }
 
 /// The names of the keys that are not of one sale. They share the hash tag `{release}`.
@@ -182,7 +204,16 @@ pub struct Snapshot {
     /// Whether joining takes a solved challenge.
     #[serde(default)]
     pub challenge: bool,
-    /// Calls per minute, as set.
+    /// Whether visitors without an account may join.
+    #[serde(default)]
+    pub anonymous: bool,
+    /// The lottery of the lobby.
+    #[serde(default)]
+    pub lottery: Lottery,
+    /// How long a called place may wait before it has missed its turn.
+    #[serde(default)]
+    pub claim_window_seconds: u32,
+    /// Arrivals per minute, as set.
     pub rate_per_minute: u32,
     /// The highest place given.
     pub joined: Place,
@@ -202,10 +233,99 @@ pub struct Snapshot {
     pub claimed_last_minute: i64,
     /// Seats that are neither held nor sold; `None` until known.
     pub available: Option<i64>,
+    /// Places after it will probably find everything sold; `None` while nobody can tell.
+    #[serde(default)]
+    pub likely_until: Option<Place>,
+    /// How many people wait before each place.
+    #[serde(default)]
+    pub ahead: Ahead,
+    /// How fast places are called; `None` while nobody is.
+    #[serde(default)]
+    pub pace: Option<Pace>,
+    /// How far the brake lets the set rate through, and why not wholly.
+    #[serde(default)]
+    pub brake: Braking,
     /// When queue tokens end that are signed now, as Unix seconds.
     pub tokens_expire_at: i64,
     /// When to ask for the snapshot again, in milliseconds.
     pub poll_after_ms: u32,
+}
+
+/// How fast people who wait are called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pace {
+    /// People called per hour, as likely more as fewer.
+    pub p50_per_hour: u32,
+    /// Fewer in one case of ten.
+    pub p90_per_hour: u32,
+}
+
+/// How far the brake lets the set rate through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Braking {
+    /// Of the set rate, from 1 to 100.
+    pub percent: u32,
+    /// What is too slow; `None` when nothing is, also while the rate recovers.
+    pub by: Option<Strain>,
+}
+
+impl Default for Braking {
+    fn default() -> Self {
+        Self {
+            percent: 100,
+            by: None,
+        }
+    }
+}
+
+/// What behind the gate can be too slow for more people.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Strain {
+    /// Booking requests wait long for their outcome.
+    Bookings,
+    /// The booking API fails, or answers slowly.
+    Api,
+    /// Calls to the payment provider wait long, or it seems to be down.
+    Payments,
+    /// PostgreSQL answers slowly.
+    Database,
+}
+
+/// What everyone may know of the lobby's lottery. Bytes are lower-case hexadecimal.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Lottery {
+    /// SHA-256 of the seed, told before the lobby opens.
+    pub commitment: String,
+    /// Where the public entropy will come from, as announced; empty for none.
+    pub entropy_source: String,
+    /// Who takes part, once that is fixed: before anybody knows entropy and seed.
+    #[serde(default)]
+    pub fixed: Option<Fixed>,
+    /// What was drawn, from the opening on.
+    pub drawn: Option<Drawn>,
+}
+
+/// Who takes part in a lottery.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fixed {
+    /// How many numbers take part: `1..=lobby`. Later numbers are places.
+    pub lobby: i64,
+    /// Fixes who had which number, see [`crate::lottery::EntriesDigest`].
+    pub entries_digest: String,
+}
+
+/// A lottery that was drawn.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Drawn {
+    /// How many numbers took part: `1..=lobby`. Later numbers are places.
+    pub lobby: i64,
+    /// The seed.
+    pub seed: String,
+    /// What the announced source showed.
+    pub entropy: String,
+    /// Fixes who had which number.
+    pub entries_digest: String,
 }
 
 /// Where one holder of a queue token stands.
@@ -246,38 +366,32 @@ impl Snapshot {
 
     /// How long until somebody with `ahead` present places before theirs is called; `None` while
     /// nobody is called.
-    ///
-    /// The median assumes that everyone ahead stays and is called at the pace of now: the set
-    /// rate, or that of the last minute's claims while every slot for shoppers is taken. The p90
-    /// allows for a pace a third lower.
     #[must_use]
     pub fn eta(&self, ahead: i64) -> Option<Eta> {
-        const SLOWER: f64 = 1.5;
-        const TICKS_SECONDS: f64 = 0.5;
-        let pace = self.pace_per_minute()?;
-        #[expect(clippy::cast_precision_loss, reason = "an estimate")]
-        let seconds = (ahead.max(0) + 1) as f64 * 60.0 / pace;
-        let tenths = |value: f64| (value * 10.0).round() / 10.0;
-        Some(Eta {
-            p50: tenths(seconds),
-            p90: tenths(seconds * SLOWER + TICKS_SECONDS),
-        })
-    }
-
-    fn pace_per_minute(&self) -> Option<f64> {
-        if self.state != SaleState::Open || self.rate_per_minute == 0 {
-            return None;
-        }
-        let is_full = self.shopping >= i64::from(self.shopper_cap);
-        let claims = u32::try_from(self.claimed_last_minute.max(1)).unwrap_or(u32::MAX);
-        let pace = if is_full {
-            claims.min(self.rate_per_minute)
-        } else {
-            self.rate_per_minute
-        };
-        Some(f64::from(pace))
+        let pace = self.pace.filter(|_| self.state == SaleState::Open)?;
+        Some(pace.eta(ahead))
     }
 }
+
+impl Pace {
+    /// How long until somebody with `ahead` people before theirs is called.
+    #[must_use]
+    pub fn eta(self, ahead: i64) -> Eta {
+        #[expect(clippy::cast_precision_loss, reason = "an estimate")]
+        let people = (ahead.max(0) + 1) as f64;
+        let seconds = |per_hour: u32| {
+            let tenths = people * 36_000.0 / f64::from(per_hour.max(1));
+            tenths.round() / 10.0
+        };
+        Eta {
+            p50: seconds(self.p50_per_hour),
+            p90: seconds(self.p90_per_hour) + TICKS_SECONDS,
+        }
+    }
+}
+
+/// A call is told at the next tick after it, and that after the next.
+const TICKS_SECONDS: f64 = 0.5;
 
 /// How long until a place is called, in seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -288,9 +402,55 @@ pub struct Eta {
     pub p90: f64,
 }
 
+/// When a place is to ask again, in milliseconds: sooner near the front, from 1 s to 30 s, and
+/// 20 % more or less by `jitter` (from 0 to 1), so that those who joined together don't ask
+/// together.
+#[must_use]
+pub fn poll_after_ms(state: PlaceState, eta: Option<Eta>, jitter: f64) -> u32 {
+    let seconds = match (state, eta) {
+        (PlaceState::Waiting, Some(eta)) => (eta.p50 / 10.0).clamp(1.0, 30.0),
+        (PlaceState::Waiting, None) => 10.0,
+        (PlaceState::Ready, _) => 2.0,
+        (PlaceState::Claimed | PlaceState::Missed | PlaceState::Left, _) => 30.0,
+    };
+    let millis = Duration::from_secs_f64(seconds * (0.8 + 0.4 * jitter.clamp(0.0, 1.0)));
+    u32::try_from(millis.as_millis()).expect("at most 36 s")
+}
+
+/// How long somebody who waits may be silent before they count as absent: two and a half of the
+/// longest pauses that [`poll_after_ms`] gives them, and the time that presence takes to be known.
+#[must_use]
+pub fn silence(eta: Option<Eta>) -> Duration {
+    const KNOWN_AFTER: Duration = Duration::from_secs(3);
+    let pause = poll_after_ms(PlaceState::Waiting, eta, 1.0);
+    Duration::from_millis(u64::from(pause)).mul_f64(2.5) + KNOWN_AFTER
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_is_nearer_the_front_asks_sooner() {
+        let at = |p50| poll_after_ms(PlaceState::Waiting, Some(Eta { p50, p90: p50 }), 0.5);
+        assert_eq!([at(0.1), at(50.0), at(10_000.0)], [1_000, 5_000, 30_000]);
+    }
+
+    #[test]
+    fn polls_are_spread_by_a_fifth_both_ways() {
+        let at = |jitter| poll_after_ms(PlaceState::Waiting, None, jitter);
+        assert_eq!([at(0.0), at(0.5), at(1.0)], [8_000, 10_000, 12_000]);
+    }
+
+    #[test]
+    fn presence_is_kept_for_as_long_as_silence_may_last() {
+        let longest = silence(Some(Eta { p50: 1e9, p90: 1e9 }));
+        let kept = SEEN_SLOT_SECONDS * (SEEN_SLOTS - 1);
+        assert!(
+            longest.as_secs_f64() <= f64::from(i32::try_from(kept).unwrap()),
+            "{longest:?} of {kept} s"
+        );
+    }
 
     fn snapshot() -> Snapshot {
         Snapshot {
@@ -300,6 +460,9 @@ mod tests {
             state: SaleState::Open,
             message: String::new(),
             challenge: false,
+            anonymous: false,
+            lottery: Lottery::default(),
+            claim_window_seconds: 120,
             rate_per_minute: 600,
             joined: Place(100),
             cursor: Place(20),
@@ -310,6 +473,13 @@ mod tests {
             shopper_cap: 10,
             claimed_last_minute: 60,
             available: None,
+            likely_until: None,
+            ahead: Ahead::default(),
+            pace: Some(Pace {
+                p50_per_hour: 36_000,
+                p90_per_hour: 27_000,
+            }),
+            brake: Braking::default(),
             tokens_expire_at: 0,
             poll_after_ms: 1000,
         }
@@ -323,15 +493,9 @@ mod tests {
     }
 
     #[test]
-    fn the_estimate_follows_the_rate_and_when_full_the_claims() {
-        let open = snapshot();
-        let full = Snapshot {
-            shopping: 10,
-            ..snapshot()
-        };
-        assert_eq!(open.eta(599).map(|eta| eta.p50), Some(60.0));
-        assert_eq!(full.eta(599).map(|eta| eta.p50), Some(600.0));
-        assert!(open.eta(599).is_some_and(|eta| eta.p90 > eta.p50));
+    fn the_estimate_follows_the_pace() {
+        let eta = snapshot().eta(599).unwrap();
+        assert_eq!((eta.p50, eta.p90), (60.0, 80.5));
     }
 
     #[test]
@@ -341,7 +505,7 @@ mod tests {
             ..snapshot()
         };
         let stopped = Snapshot {
-            rate_per_minute: 0,
+            pace: None,
             ..snapshot()
         };
         assert_eq!((paused.eta(1), stopped.eta(1)), (None, None));

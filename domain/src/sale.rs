@@ -37,6 +37,17 @@ pub struct SaleSettings {
     /// Whether joining takes a solved challenge, which costs those who join in great numbers.
     #[serde(default)]
     pub challenge: bool,
+    /// Whether visitors without an account may join. The queue then guards another site: the event
+    /// sells nothing here, so bookings are not taken.
+    #[serde(default)]
+    pub anonymous: bool,
+    /// Where public entropy for the lobby's lottery will come from, announced before the lobby
+    /// opens; empty for none.
+    #[serde(default)]
+    pub entropy_source: String,
+    /// What that source showed. With a source announced, the sale opens only once it is told.
+    #[serde(default)]
+    pub entropy: String,
     /// Shown to everyone who waits.
     pub message: String,
     /// How many live tickets one account may have, from the event.
@@ -77,6 +88,25 @@ impl SaleState {
 }
 
 impl SaleSettings {
+    /// When people may join.
+    #[must_use]
+    pub fn lobby_opens_at(&self) -> DateTime<Utc> {
+        self.opens_at - TimeDelta::seconds(i64::from(self.lobby_seconds))
+    }
+
+    /// Whether a source of entropy was announced, and what it showed is not told yet. Until then
+    /// nobody has a place, and the sale stays in its lobby.
+    #[must_use]
+    pub fn awaits_entropy(&self) -> bool {
+        !self.entropy_source.is_empty() && self.entropy.is_empty()
+    }
+
+    /// Whether a booking may be accepted at `now`.
+    #[must_use]
+    pub fn takes_bookings_at(&self, now: DateTime<Utc>) -> bool {
+        !self.anonymous && self.state_at(now, None).is_bookable()
+    }
+
     /// The state at `now`, when `unsold` seats are neither held nor sold and `held` are held;
     /// `None` when the stock is not known yet.
     #[must_use]
@@ -84,13 +114,11 @@ impl SaleSettings {
         if self.closed || self.closes_at.is_some_and(|end| now >= end) {
             return SaleState::Closed;
         }
-        if now < self.opens_at {
-            let lobby_opens = self.opens_at - TimeDelta::seconds(i64::from(self.lobby_seconds));
-            return if now < lobby_opens {
-                SaleState::Scheduled
-            } else {
-                SaleState::Lobby
-            };
+        if now < self.lobby_opens_at() {
+            return SaleState::Scheduled;
+        }
+        if now < self.opens_at || self.awaits_entropy() {
+            return SaleState::Lobby;
         }
         if stock.is_some_and(Stock::is_sold_out) {
             return SaleState::SoldOut;
@@ -146,6 +174,9 @@ mod tests {
             closed: false,
             queue: true,
             challenge: false,
+            anonymous: false,
+            entropy_source: String::new(),
+            entropy: String::new(),
             message: String::new(),
             max_tickets_per_account: 4,
         }
@@ -159,6 +190,33 @@ mod tests {
             .into();
         use SaleState::{Closed, Lobby, Open, Scheduled};
         assert_eq!(states, [Scheduled, Lobby, Lobby, Open, Open, Closed]);
+    }
+
+    #[test]
+    fn a_sale_stays_in_its_lobby_until_the_announced_entropy_is_told() {
+        let waits = SaleSettings {
+            entropy_source: "the lottery numbers of tonight".to_owned(),
+            ..settings()
+        };
+        let told = SaleSettings {
+            entropy: "4 8 15 16 23 42".to_owned(),
+            ..waits.clone()
+        };
+        let states = |sale: &SaleSettings| [-1, 0, 1000].map(|s| sale.state_at(at(s), None));
+        use SaleState::{Closed, Lobby, Open};
+        assert_eq!(states(&waits), [Lobby, Lobby, Closed]);
+        assert_eq!(states(&told), [Lobby, Open, Closed]);
+        assert!(!waits.takes_bookings_at(at(1)) && told.takes_bookings_at(at(1)));
+    }
+
+    #[test]
+    fn a_queue_that_guards_another_site_sells_nothing() {
+        let guards = SaleSettings {
+            anonymous: true,
+            ..settings()
+        };
+        assert_eq!(guards.state_at(at(1), None), SaleState::Open);
+        assert!(settings().takes_bookings_at(at(1)) && !guards.takes_bookings_at(at(1)));
     }
 
     #[test]

@@ -1,10 +1,11 @@
 //! What the signed tokens claim. All follow RFC 8725: one fixed algorithm per type, `typ`, `iss`,
 //! `aud`, `exp` and `nbf` checked.
 
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::account::Role;
-use crate::{AccountId, EventId, Place};
+use crate::{AccountId, EventId, Number, Place};
 
 /// The issuer of every token.
 pub const ISSUER: &str = "onsale";
@@ -17,6 +18,13 @@ pub const LEEWAY_SECONDS: u64 = 5;
 #[must_use]
 pub fn sale_audience(event_id: EventId) -> String {
     format!("sale:{event_id}")
+}
+
+/// The sale whose audience `audience` is.
+#[must_use]
+pub fn audience_sale(audience: &str) -> Option<EventId> {
+    let id = audience.strip_prefix("sale:")?;
+    id.parse().ok().map(EventId)
 }
 
 /// Who is signed in. `typ` `at+jwt` (RFC 9068), HS256.
@@ -38,17 +46,35 @@ pub struct AccessClaims {
     pub exp: i64,
 }
 
-/// One account's place in one sale. `typ` `queue+jwt`, HS256.
+/// One joiner's number in one sale. `typ` `queue+jwt`, HS256.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct QueueClaims {
     /// [`ISSUER`].
     pub iss: String,
     /// [`sale_audience`].
     pub aud: String,
-    /// The account.
+    /// The account, or the visitor.
     pub sub: String,
-    /// The place.
-    pub place: Place,
+    /// The number.
+    pub number: Number,
+    /// Issued at, Unix seconds.
+    pub iat: i64,
+    /// Not valid before, Unix seconds.
+    pub nbf: i64,
+    /// Expires at, Unix seconds.
+    pub exp: i64,
+}
+
+/// An anonymous visitor of one sale's queue. It stands for the access token there, and nowhere
+/// else. `typ` `visitor+jwt`, HS256.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VisitorClaims {
+    /// [`ISSUER`].
+    pub iss: String,
+    /// [`sale_audience`].
+    pub aud: String,
+    /// The visitor: a negative number, so that it is never an account's.
+    pub sub: String,
     /// Issued at, Unix seconds.
     pub iat: i64,
     /// Not valid before, Unix seconds.
@@ -64,7 +90,7 @@ pub struct PassClaims {
     pub iss: String,
     /// [`sale_audience`].
     pub aud: String,
-    /// The account.
+    /// The account, or the visitor.
     pub sub: String,
     /// Unique to the pass; what is revoked.
     pub jti: String,
@@ -78,7 +104,37 @@ pub struct PassClaims {
     pub exp: i64,
 }
 
-/// The account in a `sub` claim.
+/// What was drawn in a lobby's lottery. `typ` `lottery+jwt`, EdDSA, with the key of passes. Bytes
+/// are lower-case hexadecimal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LotteryClaims {
+    /// [`ISSUER`].
+    pub iss: String,
+    /// [`sale_audience`].
+    pub aud: String,
+    /// When it was drawn, Unix seconds.
+    pub iat: i64,
+    /// SHA-256 of the seed.
+    pub commitment: String,
+    /// When that was published.
+    pub committed_at: DateTime<Utc>,
+    /// How many numbers took part: `1..=lobby`.
+    pub lobby: i64,
+    /// How many of them somebody held.
+    pub entries: i64,
+    /// Fixes who had which number, see [`crate::lottery::EntriesDigest`].
+    pub entries_digest: String,
+    /// When that was fixed.
+    pub fixed_at: DateTime<Utc>,
+    /// Where the entropy was to come from; empty for none.
+    pub entropy_source: String,
+    /// What that source showed.
+    pub entropy: String,
+    /// The seed.
+    pub seed: String,
+}
+
+/// The account in a `sub` claim; a negative one is an anonymous visitor's.
 #[must_use]
 pub fn subject(sub: &str) -> Option<AccountId> {
     sub.parse().ok()

@@ -102,6 +102,7 @@ pub async fn start(ctx: Context, config: Config) -> anyhow::Result<Routes> {
     Ok(Routes {
         public: public.merge(staff::shown_to_buyers(worker)),
         internal: staff,
+        ..Routes::default()
     })
 }
 

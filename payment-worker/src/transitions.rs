@@ -319,7 +319,7 @@ pub(crate) async fn follow_refund(
         RefundStatus::Pending => {}
         RefundStatus::Succeeded => {
             if advance_refund(conn, row.id, RefundCommand::Succeed, now).await? {
-                tell_refunded(conn, &payment, row.amount).await?;
+                tell_refunded(conn, &payment, &row).await?;
             }
         }
         RefundStatus::Failed => {
@@ -391,7 +391,7 @@ pub(crate) async fn note_dispute(
 async fn tell_refunded(
     conn: &mut PgConnection,
     payment: &Payment,
-    amount: Money,
+    refund: &RefundRow,
 ) -> Result<(), sqlx::Error> {
     let (Some(event_id), Some(account_id)) = (payment.event_id, payment.account_id) else {
         return Ok(());
@@ -400,7 +400,8 @@ async fn tell_refunded(
         booking_id: payment.booking_id,
         event_id: EventId(event_id),
         account_id: AccountId(account_id),
-        amount,
+        amount: refund.amount,
+        number: refunds::number_of(conn, refund).await?,
     };
     tell(conn, &message).await
 }

@@ -7,6 +7,7 @@ pub mod config;
 pub mod http;
 pub mod idempotency;
 pub mod limits;
+pub mod line;
 pub mod outbox;
 pub mod pg;
 pub mod problem;

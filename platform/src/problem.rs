@@ -73,6 +73,8 @@ pub enum Kind {
     WebhookSignature,
     /// A limit of the account or the address.
     RateLimited,
+    /// A place was asked about sooner than was told.
+    TooEarly,
     /// A queue is full or a server did not answer in time.
     Overloaded,
     /// A defect.
@@ -194,6 +196,11 @@ impl Kind {
                 StatusCode::TOO_MANY_REQUESTS,
                 "Too many requests",
             ),
+            Self::TooEarly => (
+                "too-early",
+                StatusCode::TOO_MANY_REQUESTS,
+                "Asked again too early",
+            ),
             Self::Overloaded => (
                 "overloaded",
                 StatusCode::SERVICE_UNAVAILABLE,
@@ -264,7 +271,8 @@ impl Problem {
     }
 
     /// A defect that is logged already.
-    pub(crate) fn defect() -> Self {
+    #[must_use]
+    pub fn defect() -> Self {
         let problem = Self::new(Kind::Internal, "Try again later; the log has the cause.");
         match TraceContext::current() {
             Some(trace) => problem.with("trace_id", trace.trace_id()),
@@ -346,12 +354,29 @@ impl IntoResponse for Problem {
 /// A database that is out of reach is a busy moment; any other failure of a query is a defect.
 impl From<sqlx::Error> for Problem {
     fn from(error: sqlx::Error) -> Self {
-        match error {
-            sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::Io(_) => {
-                Self::overloaded(&error)
-            }
-            other => Self::internal(&other),
+        if is_busy_moment(&error) {
+            Self::overloaded(&error)
+        } else {
+            Self::internal(&error)
         }
+    }
+}
+
+/// Whether PostgreSQL is out of reach, restarts, or has too much to do.
+fn is_busy_moment(error: &sqlx::Error) -> bool {
+    const LOCK_NOT_AVAILABLE: &str = "55P03";
+    const QUERY_CANCELED: &str = "57014";
+    const SHUTDOWN: &str = "57P0";
+    const INSUFFICIENT_RESOURCES: &str = "53";
+    match error {
+        sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::Io(_) => true,
+        sqlx::Error::Database(refused) => refused.code().is_some_and(|code| {
+            code == LOCK_NOT_AVAILABLE
+                || code == QUERY_CANCELED
+                || code.starts_with(SHUTDOWN)
+                || code.starts_with(INSUFFICIENT_RESOURCES)
+        }),
+        _ => false,
     }
 }
 

@@ -2,6 +2,7 @@
 //! and waiting for conditions.
 
 mod database;
+pub mod line;
 mod proxy;
 mod wait;
 

@@ -5,21 +5,25 @@
 //! The first secret signs, all of them verify: put a new secret in front, and drop the old one
 //! when the last token it signed has expired.
 
+mod entry_names;
 mod hs256;
 mod keys;
 mod published;
 
 use chrono::{DateTime, Utc};
-use domain::EventId;
+use domain::lottery::Entry;
 use domain::token::{
-    ACCESS_AUDIENCE, AccessClaims, ISSUER, LEEWAY_SECONDS, PassClaims, QueueClaims, sale_audience,
+    ACCESS_AUDIENCE, AccessClaims, ISSUER, LEEWAY_SECONDS, LotteryClaims, PassClaims, QueueClaims,
+    VisitorClaims, sale_audience,
 };
+use domain::{AccountId, EventId};
 use jsonwebtoken::{Algorithm, Header, Validation};
 use secrecy::SecretString;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
+use entry_names::EntryNames;
 use keys::{SecretKeys, SigningKey};
 pub use published::{JwksError, PublishedKeys};
 
@@ -79,7 +83,9 @@ pub enum SecretError {
 enum TokenType {
     Access,
     Queue,
+    Visitor,
     Pass,
+    Lottery,
 }
 
 impl TokenType {
@@ -87,14 +93,16 @@ impl TokenType {
         match self {
             Self::Access => "at+jwt",
             Self::Queue => "queue+jwt",
+            Self::Visitor => "visitor+jwt",
             Self::Pass => "pass+jwt",
+            Self::Lottery => "lottery+jwt",
         }
     }
 
     fn algorithm(self) -> Algorithm {
         match self {
-            Self::Access | Self::Queue => Algorithm::HS256,
-            Self::Pass => Algorithm::EdDSA,
+            Self::Access | Self::Queue | Self::Visitor => Algorithm::HS256,
+            Self::Pass | Self::Lottery => Algorithm::EdDSA,
         }
     }
 }
@@ -130,12 +138,31 @@ macro_rules! claims {
 
 claims!(AccessClaims, TokenType::Access);
 claims!(QueueClaims, TokenType::Queue);
+claims!(VisitorClaims, TokenType::Visitor);
 claims!(PassClaims, TokenType::Pass);
+
+impl Claims for LotteryClaims {
+    const TYPE: TokenType = TokenType::Lottery;
+
+    fn issuer(&self) -> &str {
+        &self.iss
+    }
+
+    fn audience(&self) -> &str {
+        &self.aud
+    }
+
+    /// What was drawn stays drawn.
+    fn window(&self) -> (i64, i64) {
+        (self.iat, i64::MAX)
+    }
+}
 
 /// The keys of every type of token, for each configured secret.
 pub struct KeyRing {
     current: SecretKeys,
     previous: Vec<SecretKeys>,
+    entries: EntryNames,
     hs256: Validation,
     eddsa: Validation,
 }
@@ -151,8 +178,10 @@ impl KeyRing {
             .map(SecretKeys::derive)
             .collect::<Result<Vec<_>, _>>()?
             .into_iter();
+        let current = keys.next().ok_or(SecretError::Missing)?;
         Ok(Self {
-            current: keys.next().ok_or(SecretError::Missing)?,
+            entries: EntryNames::new(&current.expand("use:lottery-entry")),
+            current,
             previous: keys.collect(),
             hs256: signature_only(Algorithm::HS256),
             eddsa: signature_only(Algorithm::EdDSA),
@@ -196,6 +225,25 @@ impl KeyRing {
         self.verify(token, &sale_audience(event_id), now)
     }
 
+    /// Signs a visitor's token. Equal claims give equal bytes.
+    #[must_use]
+    pub fn sign_visitor(&self, claims: &VisitorClaims) -> String {
+        self.sign(claims)
+    }
+
+    /// The claims of a visitor's token of `event_id`'s sale that is good at `now`.
+    ///
+    /// # Errors
+    /// Why it is refused.
+    pub fn verify_visitor(
+        &self,
+        token: &str,
+        event_id: EventId,
+        now: DateTime<Utc>,
+    ) -> Result<VisitorClaims, TokenError> {
+        self.verify(token, &sale_audience(event_id), now)
+    }
+
     /// Signs a pass. Equal claims give equal bytes.
     #[must_use]
     pub fn sign_pass(&self, claims: &PassClaims) -> String {
@@ -214,6 +262,18 @@ impl KeyRing {
         now: DateTime<Utc>,
     ) -> Result<PassClaims, TokenError> {
         self.verify(token, &sale_audience(event_id), now)
+    }
+
+    /// Signs what was drawn in a lottery, with the key of passes. Equal claims give equal bytes.
+    #[must_use]
+    pub fn sign_lottery(&self, claims: &LotteryClaims) -> String {
+        self.sign(claims)
+    }
+
+    /// Under which name `account_id` takes part in the lottery of `event_id`'s sale.
+    #[must_use]
+    pub fn lottery_entry(&self, event_id: EventId, account_id: AccountId) -> Entry {
+        self.entries.of(event_id, account_id)
     }
 
     /// The public keys that verify passes, as a JWK set.

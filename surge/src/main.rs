@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use commands::{bare, joins, payments, polls, streams};
+use commands::{bare, joins, passes, payments, polls, reads, sell_out, streams};
 
 /// The one that Onsale has, so that it and the bare handlers differ in what they do alone.
 #[global_allocator]
@@ -27,8 +27,14 @@ enum Command {
     Polls(polls::Args),
     /// Join: requests a second, and the memory that the joined take
     Joins(joins::Args),
+    /// Claim passes: claims a second, beside what PostgreSQL does at best
+    Passes(passes::Args),
     /// Hold streams open: how fast a snapshot reaches all, and the memory they take
     Streams(streams::Args),
+    /// Sell a house out: seats held and tickets confirmed a second, and how long a buyer waits
+    SellOut(sell_out::Args),
+    /// Read availability and seats while a sale runs
+    Reads(reads::Args),
     /// Sell at Stripe's limits: payments a second, refusals with 429, and what bounds them
     Payments(payments::Args),
     /// Serve handlers that do nothing, which is what the others are compared with
@@ -42,7 +48,10 @@ async fn main() -> ExitCode {
     let outcome = match Surge::parse().command {
         Command::Polls(args) => polls::run(args).await,
         Command::Joins(args) => joins::run(args).await,
+        Command::Passes(args) => passes::run(args).await,
         Command::Streams(args) => streams::run(args).await,
+        Command::SellOut(args) => sell_out::run(args).await,
+        Command::Reads(args) => reads::run(args).await,
         Command::Payments(args) => payments::run(args).await,
         Command::Bare(args) => bare::run(args).await,
     };

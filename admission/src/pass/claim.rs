@@ -8,15 +8,16 @@ use axum::http::header::CACHE_CONTROL;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, Utc};
+use domain::queue::PlaceState;
 use domain::sale::SaleSettings;
 use domain::token::{ISSUER, PassClaims, sale_audience};
-use domain::{AccountId, EventId, Place};
-use platform::auth::Caller;
+use domain::{EventId, Number, Place};
+use platform::auth::Joiner;
 use platform::http::{Json, Path};
 use platform::problem::{Kind, Problem};
 use serde::Serialize;
 
-use super::{Claim, Grant, QUEUE_TOKEN, Terms};
+use super::{Claim, Claimant, Grant, QUEUE_TOKEN, Terms};
 use crate::Desk;
 
 #[derive(Serialize)]
@@ -28,11 +29,11 @@ struct Answer {
 pub(super) async fn claim(
     State(desk): State<Arc<Desk>>,
     Path(event_id): Path<EventId>,
-    caller: Caller,
+    joiner: Joiner,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let now = desk.ctx.clock.now();
-    let place = place(&desk, event_id, &caller, &headers, now)?;
+    let number = number(&desk, event_id, joiner, &headers, now)?;
     let sale = desk.sales.get(event_id)?;
     if !sale.state_at(now, None).is_bookable() {
         return Err(Problem::new(
@@ -40,34 +41,90 @@ pub(super) async fn claim(
             "The sale gives no passes now.",
         ));
     }
+    let place = called_place(&desk, event_id, number, &sale).await?;
+    let claimant = Claimant {
+        place,
+        account_id: joiner.id,
+    };
     let claim = desk
-        .passes
-        .claim(event_id, place, Terms::from(&*sale), now)
+        .claims
+        .claim(event_id, claimant, Terms::from(&*sale))
         .await?;
-    metrics::counter!("admission_claims_total", "outcome" => label(&claim)).increment(1);
+    count(label(&claim));
     let (status, grant) = match claim {
         Claim::Granted(grant) => (StatusCode::CREATED, grant),
         Claim::Repeated(grant) => (StatusCode::OK, grant),
-        refused => return Err(refusal(&refused, &sale)),
+        Claim::Over => {
+            return Err(Problem::new(
+                Kind::PlaceMissed,
+                "The pass of this place has ended; join again.",
+            ));
+        }
+        Claim::Full(wait) => {
+            return Err(Problem::new(
+                Kind::AdmissionFull,
+                "You are called; the next slot will be free soon.",
+            )
+            .retry_after(wait));
+        }
     };
     let answer = Answer {
         expires_at: DateTime::from_timestamp(grant.exp, 0),
-        pass: desk
-            .ctx
-            .keys
-            .sign_pass(&claims(event_id, caller.account_id, place, grant)),
+        pass: desk.ctx.keys.sign_pass(&claims(event_id, claimant, grant)),
     };
     Ok((status, [(CACHE_CONTROL, "no-store")], Json(answer)).into_response())
 }
 
-/// The place in the queue token, which must be the caller's own.
-fn place(
+/// The place of `number`, if it was called; whoever has claimed already is let through, so that a
+/// repeat finds the pass.
+async fn called_place(
     desk: &Desk,
     event_id: EventId,
-    caller: &Caller,
+    number: Number,
+    sale: &SaleSettings,
+) -> Result<Place, Problem> {
+    let view = desk.ctx.lines.view(event_id).await?;
+    let place = view.place_of(number);
+    match (view.state_at(number, place), place) {
+        (PlaceState::Ready | PlaceState::Claimed, Some(place)) => Ok(place),
+        (PlaceState::Left, _) => {
+            count("left");
+            Err(Problem::new(
+                Kind::PlaceLeft,
+                "You left the queue; join again.",
+            ))
+        }
+        (PlaceState::Missed, _) => {
+            count("missed");
+            Err(Problem::new(
+                Kind::PlaceMissed,
+                "Your claim window went by; join again.",
+            ))
+        }
+        (PlaceState::Waiting | PlaceState::Ready | PlaceState::Claimed, place) => {
+            count("not_called");
+            let ahead = place.map_or(0, |place| view.snapshot.ahead.of(place));
+            Err(not_called(ahead, sale))
+        }
+    }
+}
+
+fn not_called(ahead: i64, sale: &SaleSettings) -> Problem {
+    let seconds = ahead * 60 / i64::from(sale.rate_per_minute.max(1));
+    let seconds = u64::try_from(seconds.clamp(1, 30)).expect("clamped");
+    Problem::new(Kind::NotCalled, "Your place was not called yet.")
+        .with("retry_after_seconds", seconds)
+        .retry_after(Duration::from_secs(seconds))
+}
+
+/// The number in the queue token, which must be the caller's own.
+fn number(
+    desk: &Desk,
+    event_id: EventId,
+    joiner: Joiner,
     headers: &HeaderMap,
     now: DateTime<Utc>,
-) -> Result<Place, Problem> {
+) -> Result<Number, Problem> {
     let invalid = |detail: String| Problem::new(Kind::QueueTokenInvalid, detail);
     let token = headers.get(QUEUE_TOKEN).ok_or_else(|| {
         Problem::new(
@@ -83,23 +140,27 @@ fn place(
         .keys
         .verify_queue(token, event_id, now)
         .map_err(|error| invalid(format!("Join the queue again: {error}.")))?;
-    if claims.sub != caller.account_id.to_string() {
+    if claims.sub != joiner.id.to_string() {
         return Err(invalid("The queue token is another account's.".to_owned()));
     }
-    Ok(claims.place)
+    Ok(claims.number)
 }
 
-fn claims(event_id: EventId, account_id: AccountId, place: Place, grant: Grant) -> PassClaims {
+fn claims(event_id: EventId, claimant: Claimant, grant: Grant) -> PassClaims {
     PassClaims {
         iss: ISSUER.to_owned(),
         aud: sale_audience(event_id),
-        sub: account_id.to_string(),
-        jti: grant.jti,
-        place,
+        sub: claimant.account_id.to_string(),
+        jti: grant.jti.simple().to_string(),
+        place: claimant.place,
         iat: grant.iat,
         nbf: grant.iat,
         exp: grant.exp,
     }
+}
+
+fn count(outcome: &'static str) {
+    metrics::counter!("admission_claims_total", "outcome" => outcome).increment(1);
 }
 
 fn label(claim: &Claim) -> &'static str {
@@ -107,33 +168,6 @@ fn label(claim: &Claim) -> &'static str {
         Claim::Granted(_) => "granted",
         Claim::Repeated(_) => "repeated",
         Claim::Over => "over",
-        Claim::Left => "left",
-        Claim::NotCalled(_) => "not_called",
-        Claim::Missed => "missed",
         Claim::Full(_) => "full",
-    }
-}
-
-fn refusal(claim: &Claim, sale: &SaleSettings) -> Problem {
-    match claim {
-        Claim::Granted(_) | Claim::Repeated(_) => unreachable!("a pass is no refusal"),
-        Claim::Over => Problem::new(
-            Kind::PlaceMissed,
-            "The pass of this place has ended; join again.",
-        ),
-        Claim::Left => Problem::new(Kind::PlaceLeft, "You left the queue; join again."),
-        Claim::NotCalled(ahead) => {
-            let seconds = ahead * 60 / i64::from(sale.rate_per_minute.max(1));
-            let seconds = u64::try_from(seconds.clamp(1, 30)).expect("clamped");
-            Problem::new(Kind::NotCalled, "Your place was not called yet.")
-                .with("retry_after_seconds", seconds)
-                .retry_after(Duration::from_secs(seconds))
-        }
-        Claim::Missed => Problem::new(Kind::PlaceMissed, "Your claim window went by; join again."),
-        Claim::Full(wait) => Problem::new(
-            Kind::AdmissionFull,
-            "You are called; the next slot will be free soon.",
-        )
-        .retry_after(*wait),
     }
 }

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use domain::EventId;
-use platform::auth::Caller;
+use platform::auth::Joiner;
 use platform::http::Path;
 use platform::problem::{Kind, Problem};
+use uuid::Uuid;
 
 use super::verified;
 use crate::Desk;
@@ -15,21 +16,20 @@ use crate::Desk;
 pub(super) async fn finish(
     State(desk): State<Arc<Desk>>,
     Path(event_id): Path<EventId>,
-    caller: Caller,
+    joiner: Joiner,
     headers: HeaderMap,
 ) -> Result<StatusCode, Problem> {
     let pass = verified(&desk, event_id, &headers)?;
-    if pass.sub != caller.account_id.to_string() {
+    if pass.sub != joiner.id.to_string() {
         return Err(Problem::new(
             Kind::PassInvalid,
-            "The pass is another account's.",
+            "The pass is somebody else's.",
         ));
     }
-    // First, so that the slot is never another's while the pass is still good. A crash in between
-    // leaves the slot taken until the pass ends, or until this is repeated.
-    desk.revoked
-        .add(&pass.jti, pass.exp, desk.ctx.clock.now())
-        .await?;
-    desk.passes.finish(event_id, pass.place, &pass.jti).await?;
+    // A pass whose id is not one of ours was never claimed.
+    if let Ok(jti) = Uuid::parse_str(&pass.jti) {
+        let ended = desk.passes.give_back(event_id, jti, None).await?;
+        desk.revoked.remember(ended);
+    }
     Ok(StatusCode::NO_CONTENT)
 }

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use domain::message::PassRevoked;
 use platform::amqp::{self, Delivery, Handler, Settings, Verdict};
 use platform::topology;
-use redis::RedisResult;
 
 use crate::Desk;
 
@@ -37,22 +36,16 @@ impl Handler for Revocations {
     }
 }
 
-/// Refuses the pass from now on, then gives its slot back: in this order, so that the slot is
-/// never another's while the pass is still good. A repeat changes nothing.
-async fn revoke(desk: &Desk, revoked: &PassRevoked) -> RedisResult<()> {
-    let passes = &desk.passes;
-    let found = passes
-        .of_account(revoked.event_id, revoked.account_id)
-        .await?;
-    let Some((place, pass)) = found else {
-        return Ok(());
-    };
-    if pass.iat > revoked.at.timestamp() {
-        return Ok(());
-    }
-    let now = desk.ctx.clock.now();
-    desk.revoked.add(&pass.jti, pass.exp, now).await?;
-    passes.finish(revoked.event_id, place, &pass.jti).await?;
-    metrics::counter!("admission_revocations_total").increment(1);
+/// Ends the account's passes, which gives their slots back; other nodes read it within a moment. A
+/// repeat changes nothing.
+async fn revoke(desk: &Desk, revoked: &PassRevoked) -> Result<(), sqlx::Error> {
+    let PassRevoked {
+        event_id,
+        account_id,
+        at,
+    } = *revoked;
+    let ended = desk.passes.revoke(event_id, account_id, at).await?;
+    metrics::counter!("admission_revocations_total").increment(ended.len() as u64);
+    desk.revoked.remember(ended);
     Ok(())
 }

@@ -2,7 +2,8 @@
 
 use chrono::{DateTime, Utc};
 use domain::Place;
-use domain::queue::Snapshot;
+use domain::ahead::Ahead;
+use domain::queue::{Braking, Lottery, Pace, Snapshot};
 use domain::sale::{SaleSettings, SaleState, Stock};
 
 use super::tick::Moved;
@@ -24,6 +25,9 @@ pub(super) fn take(
         state,
         message: sale.message.clone(),
         challenge: sale.challenge,
+        anonymous: sale.anonymous,
+        lottery: Lottery::default(),
+        claim_window_seconds: sale.claim_window_seconds,
         rate_per_minute: sale.rate_per_minute,
         joined: Place(moved.joined),
         cursor: Place(moved.cursor),
@@ -34,6 +38,10 @@ pub(super) fn take(
         shopper_cap: sale.shopper_cap,
         claimed_last_minute: moved.claimed_last_minute,
         available: stock.map(|stock| stock.available),
+        likely_until: None,
+        ahead: Ahead::default(),
+        pace: pace(state, sale, moved),
+        brake: Braking::default(),
         tokens_expire_at: tokens_expire_at(now, sale),
         poll_after_ms: poll_after_ms(state, moved.waiting()),
     }
@@ -63,4 +71,24 @@ fn poll_after_ms(state: SaleState, waiting: i64) -> u32 {
         SaleState::Lobby | SaleState::Open | SaleState::Paused => 5_000,
         SaleState::Scheduled | SaleState::Closed | SaleState::SoldOut => 30_000,
     }
+}
+
+/// The set rate, or that of the last minute's claims while every slot for shoppers is taken; the
+/// slower one allows for a third less.
+fn pace(state: SaleState, sale: &SaleSettings, moved: &Moved) -> Option<Pace> {
+    if state != SaleState::Open || sale.rate_per_minute == 0 {
+        return None;
+    }
+    let is_full = moved.shopping >= i64::from(sale.shopper_cap);
+    let claims = u32::try_from(moved.claimed_last_minute.max(1)).unwrap_or(u32::MAX);
+    let per_minute = if is_full {
+        claims.min(sale.rate_per_minute)
+    } else {
+        sale.rate_per_minute
+    };
+    let p50_per_hour = per_minute.saturating_mul(60);
+    Some(Pace {
+        p50_per_hour,
+        p90_per_hour: p50_per_hour / 3 * 2,
+    })
 }

@@ -1,16 +1,8 @@
-//! One sale's line, moved by hand: the time is what the test says.
+//! The sale of the tests.
 
-use std::collections::HashMap;
-use std::sync::Arc;
-
-use admission::pass::{Claim, Passes, Terms};
-use admission::release::{Leader, TICK};
 use chrono::{DateTime, TimeDelta, Utc};
-use domain::queue::{SaleKeys, Snapshot};
-use domain::sale::{SaleSettings, Stock};
-use domain::{AccountId, EventId, Place};
-use platform::redis::AsyncCommands;
-use platform::testing::TestApp;
+use domain::EventId;
+use domain::sale::SaleSettings;
 
 pub(crate) const EVENT: EventId = EventId(1);
 
@@ -31,6 +23,9 @@ pub(crate) fn sale() -> SaleSettings {
         closed: false,
         queue: true,
         challenge: false,
+        anonymous: false,
+        entropy_source: String::new(),
+        entropy: String::new(),
         message: String::new(),
         max_tickets_per_account: 6,
     }
@@ -38,100 +33,4 @@ pub(crate) fn sale() -> SaleSettings {
 
 pub(crate) fn start() -> DateTime<Utc> {
     DateTime::from_timestamp(1_800_000_000, 0).unwrap()
-}
-
-pub(crate) struct Line {
-    pub(crate) app: TestApp,
-    pub(crate) sale: SaleSettings,
-    pub(crate) now: DateTime<Utc>,
-    /// What is left of the event; unknown at first.
-    pub(crate) stock: HashMap<EventId, Stock>,
-    pub(crate) leader: Leader,
-    pub(crate) passes: Passes,
-    pub(crate) waiting_room: waiting_room::Line,
-    keys: SaleKeys,
-    next_account: i64,
-}
-
-impl Line {
-    pub(crate) async fn new(sale: SaleSettings) -> Self {
-        let app = TestApp::start().await;
-        let namespace = app.ctx.config.namespace.clone();
-        let redis = app.ctx.redis.clone();
-        Self {
-            stock: HashMap::new(),
-            leader: Leader::new(redis.clone(), &namespace, "first"),
-            passes: Passes::new(redis.clone(), &namespace),
-            waiting_room: waiting_room::Line::new(redis, &namespace),
-            keys: app.ctx.sale_keys(EVENT),
-            now: start(),
-            next_account: 1,
-            sale,
-            app,
-        }
-    }
-
-    /// So many new people join.
-    pub(crate) async fn join(&mut self, people: i64) {
-        for _ in 0..people {
-            let account = AccountId(self.next_account);
-            self.next_account += 1;
-            self.waiting_room
-                .join(EVENT, account, self.now)
-                .await
-                .unwrap();
-        }
-    }
-
-    /// A crowd, without joining one by one.
-    pub(crate) async fn crowd(&mut self, people: i64) {
-        let mut redis = self.app.ctx.redis.clone();
-        let _: i64 = redis.incr(self.keys.joined(), people).await.unwrap();
-        self.next_account += people;
-    }
-
-    pub(crate) async fn tick(&mut self) -> Snapshot {
-        self.now += TimeDelta::from_std(TICK).unwrap();
-        let sales = [Arc::new(self.sale.clone())];
-        let seen = self
-            .leader
-            .tick(self.now, &sales, &self.stock)
-            .await
-            .unwrap();
-        assert!(seen.is_some(), "the test's leader has the lease");
-        self.snapshot().await
-    }
-
-    pub(crate) async fn ticks(&mut self, count: usize) -> Snapshot {
-        for _ in 1..count {
-            self.tick().await;
-        }
-        self.tick().await
-    }
-
-    pub(crate) async fn snapshot(&self) -> Snapshot {
-        let json: Vec<u8> = self
-            .app
-            .ctx
-            .redis
-            .clone()
-            .get(self.keys.snapshot())
-            .await
-            .unwrap();
-        serde_json::from_slice(&json).unwrap()
-    }
-
-    /// The operator changes the sale.
-    pub(crate) fn set(&mut self, change: impl FnOnce(&mut SaleSettings)) {
-        change(&mut self.sale);
-        self.sale.version += 1;
-    }
-
-    pub(crate) async fn claim(&self, place: i64) -> Claim {
-        let terms = Terms::from(&self.sale);
-        self.passes
-            .claim(EVENT, Place(place), terms, self.now)
-            .await
-            .unwrap()
-    }
 }

@@ -5,7 +5,9 @@
 )]
 
 mod bookings;
+mod gate;
+mod housekeeping;
 mod line;
+mod lottery;
 mod passes;
-mod release;
 mod shop;

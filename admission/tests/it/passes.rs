@@ -1,103 +1,17 @@
-//! Claims, moved by hand and over HTTP.
+//! Claims over HTTP.
 
 use std::time::Duration;
 
-use admission::pass::Claim;
 use chrono::TimeDelta;
 use domain::message::{Message, PassRevoked};
-use domain::sale::SaleSettings;
-use domain::{EventId, Place};
+use domain::{AccountId, EventId};
 use platform::amqp::Exchange;
 use platform::testing::eventually;
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::line::{EVENT, Line, sale};
+use crate::line::EVENT;
 use crate::shop::{BUYER, OTHER, Shop, altered, unsigned};
-
-#[tokio::test]
-async fn claims_never_exceed_the_rate_in_any_minute() {
-    let mut line = Line::new(SaleSettings {
-        rate_per_minute: 6_000,
-        ..sale()
-    })
-    .await;
-    line.set(|sale| sale.claim_window_seconds = 3_600);
-    line.crowd(500).await;
-    assert_eq!(line.ticks(21).await.cursor, Place(500));
-    line.set(|sale| sale.rate_per_minute = 60);
-    let mut granted = Vec::new();
-    let mut place = 1;
-    while granted.len() < 200 {
-        match line.claim(place).await {
-            Claim::Granted(_) => {
-                granted.push(line.now);
-                place += 1;
-            }
-            Claim::Full(wait) => {
-                // A moment before there is none, and then there is.
-                line.now += TimeDelta::from_std(wait).unwrap() - TimeDelta::milliseconds(1);
-                assert!(matches!(line.claim(place).await, Claim::Full(_)));
-                line.now += TimeDelta::milliseconds(1);
-            }
-            other => panic!("{other:?}"),
-        }
-        line.now += TimeDelta::milliseconds(170);
-    }
-    for (first, time) in granted.iter().enumerate() {
-        let end = *time + TimeDelta::seconds(60);
-        let within = granted[first..]
-            .iter()
-            .take_while(|claim| **claim < end)
-            .count();
-        assert!(within <= 60, "{within} claims in the minute from {time}");
-    }
-    line.app.finish().await;
-}
-
-#[tokio::test]
-async fn a_place_claims_one_pass_and_only_when_called() {
-    let mut line = Line::new(SaleSettings {
-        rate_per_minute: 60,
-        ..sale()
-    })
-    .await;
-    line.crowd(5).await;
-    line.tick().await;
-    assert_eq!(line.claim(3).await, Claim::NotCalled(2));
-    let Claim::Granted(grant) = line.claim(1).await else {
-        panic!("it was called")
-    };
-    line.now += TimeDelta::seconds(5);
-    assert_eq!(line.claim(1).await, Claim::Repeated(grant.clone()));
-    line.passes
-        .finish(EVENT, Place(1), "another pass")
-        .await
-        .unwrap();
-    assert_eq!(line.claim(1).await, Claim::Repeated(grant.clone()));
-    line.passes
-        .finish(EVENT, Place(1), &grant.jti)
-        .await
-        .unwrap();
-    assert_eq!(line.claim(1).await, Claim::Over);
-    line.app.finish().await;
-}
-
-#[tokio::test]
-async fn a_pass_ends_by_itself() {
-    let mut line = Line::new(SaleSettings {
-        pass_seconds: 30,
-        ..sale()
-    })
-    .await;
-    line.join(1).await;
-    line.tick().await;
-    assert!(matches!(line.claim(1).await, Claim::Granted(_)));
-    line.now += TimeDelta::seconds(31);
-    assert_eq!(line.claim(1).await, Claim::Over);
-    assert_eq!(line.tick().await.shopping, 0);
-    line.app.finish().await;
-}
 
 #[tokio::test]
 async fn a_claim_repeated_gives_the_same_bytes_and_the_jwks_its_key() {
@@ -169,6 +83,89 @@ async fn a_place_that_is_not_called_is_told_when_to_come_back() {
 }
 
 #[tokio::test]
+async fn a_visitor_without_an_account_claims_and_gives_back() {
+    let shop = Shop::open().await;
+    let (visitor, other) = (AccountId(-5), AccountId(-6));
+    let token = shop.join(visitor).await;
+    let stolen = shop.claim(EVENT, other, Some(&token)).await;
+    assert_eq!(crate::shop::problem(stolen).await, "queue-token-invalid");
+    let claimed = shop.claim(EVENT, visitor, Some(&token)).await;
+    assert_eq!(claimed.status(), 201);
+    let claimed: Value = claimed.json().await.unwrap();
+    let pass = claimed["pass"].as_str().unwrap();
+    let stolen = shop.delete("/api/events/1/pass", other, pass).await;
+    assert_eq!(crate::shop::problem(stolen).await, "pass-invalid");
+    let finished = shop.delete("/api/events/1/pass", visitor, pass).await;
+    assert_eq!(finished.status(), 204);
+    assert_eq!(shop.shopping().await, 0);
+    shop.app.finish().await;
+}
+
+#[tokio::test]
+async fn whoever_missed_the_turn_or_left_gets_no_pass() {
+    let shop = Shop::open().await;
+    let (missed, left) = (shop.join(BUYER).await, shop.join(OTHER).await);
+    shop.miss(1).await;
+    shop.leave(2).await;
+    let refusal = async |account, token: &str| {
+        let answer = shop.claim(EVENT, account, Some(token)).await;
+        assert_eq!(answer.status(), 410);
+        crate::shop::problem(answer).await
+    };
+    assert_eq!(refusal(BUYER, &missed).await, "place-missed");
+    assert_eq!(refusal(OTHER, &left).await, "place-left");
+    shop.app.finish().await;
+}
+
+#[tokio::test]
+async fn a_full_sale_says_when_to_come_back_and_keeps_the_turn() {
+    let shop = Shop::open().await;
+    shop.add_sale(EventId(3), |sale| sale.shopper_cap = 1).await;
+    let token = |account, number| shop.queue_token_of(EventId(3), account, number, 600);
+    shop.call(EventId(3)).await;
+    shop.call(EventId(3)).await;
+    let first = shop.claim(EventId(3), BUYER, Some(&token(BUYER, 1))).await;
+    let pass: Value = first.json().await.unwrap();
+    let second = shop.claim(EventId(3), OTHER, Some(&token(OTHER, 2))).await;
+    assert_eq!(second.status(), 429);
+    let wait: u64 = second.headers()["retry-after"]
+        .to_str()
+        .unwrap()
+        .parse()
+        .unwrap();
+    assert!((1..=5).contains(&wait));
+    assert_eq!(crate::shop::problem(second).await, "admission-full");
+    let pass = pass["pass"].as_str().unwrap();
+    assert_eq!(
+        shop.delete("/api/events/3/pass", BUYER, pass)
+            .await
+            .status(),
+        204
+    );
+    let again = shop.claim(EventId(3), OTHER, Some(&token(OTHER, 2))).await;
+    assert_eq!(again.status(), 201, "the slot came back at once");
+    shop.app.finish().await;
+}
+
+#[tokio::test]
+async fn a_node_that_starts_refuses_what_was_revoked_before() {
+    let shop = Shop::open().await;
+    let token = shop.join(BUYER).await;
+    let claimed = shop.claim(EVENT, BUYER, Some(&token)).await;
+    let claimed: Value = claimed.json().await.unwrap();
+    let pass = claimed["pass"].as_str().unwrap();
+    let finished = shop.delete("/api/events/1/pass", BUYER, pass).await;
+    assert_eq!(finished.status(), 204);
+    let new_node = shop.another_node().await;
+    let answer = shop
+        .book_at(&new_node.base, BUYER, Some(pass), 1, None)
+        .await;
+    assert_eq!(crate::shop::problem(answer).await, "pass-invalid");
+    new_node.stop().await;
+    shop.app.finish().await;
+}
+
+#[tokio::test]
 async fn a_finished_pass_is_refused_on_every_node_within_a_second() {
     let shop = Shop::open().await;
     let other_node = shop.another_node().await;
@@ -195,10 +192,7 @@ async fn a_finished_pass_is_refused_on_every_node_within_a_second() {
     }
     let again = shop.claim(EVENT, BUYER, Some(&token)).await;
     assert_eq!(crate::shop::problem(again).await, "place-missed");
-    eventually(Duration::from_secs(2), async || {
-        shop.snapshot().await.shopping == 0
-    })
-    .await;
+    eventually(Duration::from_secs(2), async || shop.shopping().await == 0).await;
     other_node.stop().await;
     shop.app.finish().await;
 }
@@ -234,10 +228,7 @@ async fn a_pass_taken_back_by_staff_is_refused_on_every_node_within_a_second() {
         .await;
     }
     assert_eq!(crate::shop::problem(claim().await).await, "place-missed");
-    eventually(Duration::from_secs(2), async || {
-        shop.snapshot().await.shopping == 0
-    })
-    .await;
+    eventually(Duration::from_secs(2), async || shop.shopping().await == 0).await;
     other_node.stop().await;
     shop.app.finish().await;
 }

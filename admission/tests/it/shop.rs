@@ -1,22 +1,25 @@
 //! Admission over HTTP, with a booking worker that does what the test says.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use chrono::TimeDelta;
 use domain::account::Role;
 use domain::booking::{BookedSeat, BookingFacts, RejectReason};
-use domain::message::{BookingOutcome, CancelBooking, Message, Outcome, PlaceHold, SaleChanged};
+use domain::line::{Move, Run};
+use domain::message::{
+    BookingOutcome, BookingOutcomes, CancelBooking, Message, Outcome, PlaceHold, SaleChanged,
+};
 use domain::queue::Snapshot;
 use domain::sale::SaleSettings;
 use domain::token::{
-    ACCESS_AUDIENCE, AccessClaims, ISSUER, PassClaims, QueueClaims, sale_audience,
+    ACCESS_AUDIENCE, AccessClaims, ISSUER, PassClaims, QueueClaims, VisitorClaims, sale_audience,
 };
-use domain::{AccountId, BookingId, Currency, EventId, Money, Place, SeatId};
+use domain::{AccountId, BookingId, Currency, EventId, Money, Number, Place, SeatId};
 use platform::amqp::{self, Delivery, Exchange, Handler, QueueSpec, Settings, Verdict};
-use platform::redis::AsyncCommands;
 use platform::service::{Context, Running};
-use platform::testing::{TestApp, eventually};
+use platform::testing::{TestApp, eventually, line};
 use platform::topology;
 use reqwest::{Client, Response};
 use serde_json::{Value, json};
@@ -34,7 +37,8 @@ pub(crate) struct Shop {
     pub(crate) app: TestApp,
     pub(crate) base: String,
     client: Client,
-    waiting_room: waiting_room::Line,
+    /// What everyone who waits was told last, in each sale.
+    told: Mutex<HashMap<EventId, Snapshot>>,
 }
 
 /// A second node of the same installation.
@@ -57,7 +61,8 @@ fn config() -> admission::Config {
     }
 }
 
-async fn launch(ctx: &Context) -> (String, Running) {
+/// Starts admission; where it answers.
+pub(crate) async fn launch(ctx: &Context) -> (String, Running) {
     let routes = admission::start(ctx.clone(), config()).await.unwrap();
     let running = platform::service::serve(ctx, routes).await.unwrap();
     (format!("http://{}", running.public_addr), running)
@@ -77,12 +82,10 @@ impl Shop {
             app.ctx.broker.declare(&queue).await.unwrap();
         }
         let (base, _) = launch(&app.ctx).await;
-        let waiting_room =
-            waiting_room::Line::new(app.ctx.redis.clone(), &app.ctx.config.namespace);
         let shop = Self {
             base,
             client: Client::new(),
-            waiting_room,
+            told: Mutex::default(),
             app,
         };
         shop.add_sale(EVENT, |_| ()).await;
@@ -114,42 +117,99 @@ impl Shop {
             )
             .await;
         published.unwrap();
-        let key = self.app.ctx.sale_keys(event_id).snapshot();
+        self.tell(event_id, |_, _| ()).await;
+        let token = self.queue_token_of(event_id, BUYER, i64::MAX, 600);
         eventually(SOON, async || {
-            let json: Option<Vec<u8>> = self.app.ctx.redis.clone().get(&key).await.unwrap();
-            json.and_then(|json| serde_json::from_slice::<Snapshot>(&json).ok())
-                .is_some_and(|written| written.rate_per_minute == message.sale.rate_per_minute)
+            self.claim(event_id, BUYER, Some(&token)).await.status() != 404
         })
         .await;
     }
 
-    pub(crate) async fn snapshot(&self) -> Snapshot {
-        let key = self.app.ctx.sale_keys(EVENT).snapshot();
-        let json: Vec<u8> = self.app.ctx.redis.clone().get(key).await.unwrap();
-        serde_json::from_slice(&json).unwrap()
+    /// The release leader tells of a step.
+    async fn tell(&self, event_id: EventId, step: impl FnOnce(&mut Snapshot, &mut Move)) {
+        let now = self.app.ctx.clock.now();
+        let (snapshot, moved) = {
+            let mut told = self.told.lock().unwrap();
+            let snapshot = told.entry(event_id).or_insert_with(|| Snapshot {
+                seq: 0,
+                ..line::snapshot(event_id, now)
+            });
+            snapshot.seq += 1;
+            let mut moved = line::no_move(snapshot.seq, now);
+            step(snapshot, &mut moved);
+            (snapshot.clone(), moved)
+        };
+        line::tell(&self.app.ctx.db, &snapshot, &moved).await;
+        let lines = &self.app.ctx.lines;
+        eventually(SOON, async || {
+            lines
+                .view(event_id)
+                .await
+                .is_ok_and(|view| view.snapshot.seq >= snapshot.seq)
+        })
+        .await;
     }
 
-    /// Joins and waits to be called; the queue token.
-    pub(crate) async fn join(&self, account: AccountId) -> String {
-        let now = self.app.ctx.clock.now();
-        let place = self
-            .waiting_room
-            .join(EVENT, account, now)
+    /// The claim window of `place` went by.
+    pub(crate) async fn miss(&self, place: i64) {
+        self.tell(EVENT, |_, moved| moved.missed.push(Place(place)))
+            .await;
+    }
+
+    /// The holder of `number` left.
+    pub(crate) async fn leave(&self, number: i64) {
+        self.tell(EVENT, |_, moved| moved.left.push(Number(number)))
+            .await;
+    }
+
+    /// How many passes of [`EVENT`] run.
+    pub(crate) async fn shopping(&self) -> i32 {
+        sqlx::query_scalar("select shopping from admission.gates where event_id = $1")
+            .bind(EVENT.0)
+            .fetch_one(&self.app.ctx.db)
             .await
             .unwrap()
-            .place;
-        self.waiting_room.wake(EVENT).await;
-        eventually(SOON, async || self.snapshot().await.cursor >= place).await;
-        self.queue_token(account, place.0, 600)
     }
 
-    pub(crate) fn queue_token(&self, account: AccountId, place: i64, lasts: i64) -> String {
+    /// Joins and is called; the queue token.
+    pub(crate) async fn join(&self, account: AccountId) -> String {
+        let number = self.call(EVENT).await;
+        self.queue_token(account, number.0, 600)
+    }
+
+    /// Somebody joins and is called.
+    pub(crate) async fn call(&self, event_id: EventId) -> Place {
+        let mut number = Place(0);
+        self.tell(event_id, |snapshot, moved| {
+            number = Place(snapshot.joined.0 + 1);
+            snapshot.joined = number;
+            snapshot.cursor = number;
+            moved.called.push(Run {
+                first: number,
+                last: number,
+            });
+        })
+        .await;
+        number
+    }
+
+    pub(crate) fn queue_token(&self, account: AccountId, number: i64, lasts: i64) -> String {
+        self.queue_token_of(EVENT, account, number, lasts)
+    }
+
+    pub(crate) fn queue_token_of(
+        &self,
+        event_id: EventId,
+        account: AccountId,
+        number: i64,
+        lasts: i64,
+    ) -> String {
         let now = self.app.ctx.clock.now().timestamp();
         self.app.ctx.keys.sign_queue(&QueueClaims {
             iss: ISSUER.to_owned(),
-            aud: sale_audience(EVENT),
+            aud: sale_audience(event_id),
             sub: account.to_string(),
-            place: Place(place),
+            number: Number(number),
             iat: now,
             nbf: now - 100,
             exp: now + lasts,
@@ -170,8 +230,19 @@ impl Shop {
         })
     }
 
+    /// The access token of an account; of a visitor, whose id is negative, the visitor token.
     fn access(&self, account: AccountId) -> String {
         let now = self.app.ctx.clock.now().timestamp();
+        if account.0 < 0 {
+            return self.app.ctx.keys.sign_visitor(&VisitorClaims {
+                iss: ISSUER.to_owned(),
+                aud: sale_audience(EVENT),
+                sub: account.to_string(),
+                iat: now,
+                nbf: now,
+                exp: now + 600,
+            });
+        }
         let role = if account == STAFF {
             Role::Operator
         } else {
@@ -319,9 +390,11 @@ impl Handler for Worker {
             (hold.booking_id, hold.reply_to, outcome)
         };
         if let Some(outcome) = outcome {
-            let message = BookingOutcome {
-                booking_id,
-                outcome,
+            let message = BookingOutcomes {
+                outcomes: vec![BookingOutcome {
+                    booking_id,
+                    outcome,
+                }],
             };
             let id = Uuid::new_v4();
             self.ctx

@@ -50,6 +50,7 @@ async fn a_paid_booking_gets_its_tickets_once_and_gives_its_seats_back_once() {
         !shop.witness.heard::<BookingPaid>().is_empty()
     })
     .await;
+    let at = shop.clock.now();
     assert_eq!(shop.cancel(booking_id).await, Outcome::Cancelled);
     assert_eq!(shop.state(booking_id).await.as_deref(), Some("cancelled"));
     shop.void(booking_id).await;
@@ -74,7 +75,7 @@ async fn a_paid_booking_gets_its_tickets_once_and_gives_its_seats_back_once() {
             was_confirmed: true,
             asked: Some(CancelAsked {
                 by: AccountId(1),
-                at: shop.clock.now()
+                at
             }),
         }]
     );
@@ -225,16 +226,10 @@ async fn people_sit_together_where_they_can() {
         places,
         [("B".to_owned(), Some(1)), ("B".to_owned(), Some(2))]
     );
-    let elsewhere = Wish::Best {
-        tickets: 2,
-        section_id: Some(SectionId(2)),
-    };
+    let elsewhere = Wish::best_in(SectionId(2), 2);
     let standing = shop.hold(9, elsewhere).await;
     assert_eq!(standing.total, euros(200));
-    let too_many = Wish::Best {
-        tickets: 4,
-        section_id: Some(SectionId(1)),
-    };
+    let too_many = Wish::best_in(SectionId(1), 4);
     let (_, outcome) = shop.place(10, too_many).await;
     assert_eq!(outcome, Outcome::Rejected(RejectReason::SoldOut));
     let (_, outcome) = shop.place(10, best(4)).await;

@@ -4,6 +4,7 @@
 
 mod booking;
 mod database;
+mod interleavings;
 mod invariants;
 mod inventory;
 mod races;

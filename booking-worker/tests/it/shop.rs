@@ -107,28 +107,34 @@ pub(crate) fn sale(version: i64) -> SaleSettings {
         closed: false,
         queue: true,
         challenge: false,
+        anonymous: false,
+        entropy_source: String::new(),
+        entropy: String::new(),
         message: String::new(),
         max_tickets_per_account: 4,
     }
 }
 
 pub(crate) fn best(tickets: u32) -> Wish {
-    Wish::Best {
-        tickets,
-        section_id: None,
-    }
+    Wish::best(tickets)
 }
 
 impl Shop {
     /// A worker with nothing on sale.
     pub(crate) async fn start() -> Self {
+        let shop = Self::empty().await;
+        booking_worker::start(shop.app.ctx.clone(), config())
+            .await
+            .unwrap();
+        shop
+    }
+
+    /// No worker yet.
+    pub(crate) async fn empty() -> Self {
         let clock = ManualClock::at(opening());
         let app = TestApp::start_with(Arc::new(clock.clone()), |_| ()).await;
         topology::declare_all(&app.ctx.broker).await.unwrap();
         let witness = Witness::listen(&app.ctx).await;
-        booking_worker::start(app.ctx.clone(), config())
-            .await
-            .unwrap();
         Self {
             app,
             clock,
@@ -262,8 +268,13 @@ impl Shop {
             asked_by,
             reply_to,
         };
-        self.command(&topology::booking_requests_of(EVENT), &command)
-            .await;
+        self.send_cancellation(&command).await;
+    }
+
+    /// Sends a cancellation once, to the partition of its event.
+    pub(crate) async fn send_cancellation(&self, command: &CancelBooking) {
+        let queue = topology::booking_requests_of(command.event_id);
+        self.command(&queue, command).await;
     }
 
     /// Asks for a cancellation twice, and gives its outcome.
@@ -322,6 +333,7 @@ impl Shop {
             event_id: EVENT,
             account_id: AccountId(0),
             amount: euros(0),
+            number: 0,
         };
         for (queue, exchange, key) in queues {
             let before = dead_letters::count(broker, &queue).await.unwrap();

@@ -4,8 +4,8 @@ use domain::EventId;
 use domain::queue::Snapshot;
 use domain::sale::Stock;
 use platform::problem::Problem;
-use platform::redis::AsyncCommands as _;
 use serde::Serialize;
+use serde_json::Value;
 
 use super::{Sale, store, unknown_sale};
 use crate::events::stock;
@@ -20,7 +20,7 @@ pub(crate) struct Live {
 
 #[derive(Debug, Clone, Serialize)]
 struct Figures {
-    /// Missing until the release loop has made one, or while Redis does not answer.
+    /// Missing until the release loop has made one.
     #[serde(flatten)]
     queue: Option<Snapshot>,
     /// `None` until the booking worker knows the event.
@@ -40,33 +40,21 @@ pub(super) async fn watch(office: &Office, id: EventId) -> Result<Live, Problem>
 /// # Errors
 /// `not-found`.
 pub(super) async fn read(office: &Office, id: EventId) -> Result<Live, Problem> {
-    let (settings, stock) = {
-        let mut conn = office.ctx.db.acquire().await?;
-        let settings = store::get(&mut conn, id).await?.ok_or_else(unknown_sale)?;
-        (settings, stock::total(&mut conn, id).await?)
-    };
+    let mut conn = office.ctx.db.acquire().await?;
+    let settings = store::get(&mut conn, id).await?.ok_or_else(unknown_sale)?;
+    let stock = stock::total(&mut conn, id).await?;
+    let queue = parse(id, store::snapshot(&mut conn, id).await?);
     let sale = Sale::at(settings, office.ctx.clock.now(), stock);
     Ok(Live {
         sale,
-        live: Figures {
-            queue: snapshot(office, id).await,
-            stock,
-        },
+        live: Figures { queue, stock },
     })
 }
 
-/// The queue's snapshot. An operator needs the settings all the more when Redis is away, so a
-/// failure only leaves the figures out.
-async fn snapshot(office: &Office, id: EventId) -> Option<Snapshot> {
-    let key = office.ctx.sale_keys(id).snapshot();
-    let json: Option<Vec<u8>> = match office.ctx.redis.clone().get(key).await {
-        Ok(json) => json,
-        Err(error) => {
-            tracing::warn!(event.id = %id, %error, "the queue's snapshot can't be read");
-            None
-        }
-    };
-    serde_json::from_slice(&json?)
+/// The queue's snapshot. An operator needs the settings all the more when something is wrong, so
+/// one that can't be read only leaves the figures out.
+fn parse(id: EventId, snapshot: Option<Value>) -> Option<Snapshot> {
+    serde_json::from_value(snapshot?)
         .inspect_err(
             |error| tracing::error!(event.id = %id, %error, "the queue's snapshot is broken"),
         )

@@ -14,7 +14,7 @@ use serde_json::json;
 use sqlx::PgConnection;
 
 use super::settings::SalePatch;
-use super::{Sale, record, require_operator, store, unknown_sale};
+use super::{Sale, lottery, record, require_operator, store, unknown_sale};
 use crate::audit::Actor;
 use crate::events::stock;
 use crate::office::Office;
@@ -29,7 +29,8 @@ struct Answer {
 ///
 /// # Errors
 /// `forbidden` unless the caller is an operator or admin, `not-found`, `invalid`, and `conflict`
-/// when the event is cancelled or the sale is not at the version the caller gives.
+/// when the event is cancelled, the sale is not at the version the caller gives, or the lottery or
+/// sold seats forbid it.
 pub(super) async fn put(
     State(office): State<Arc<Office>>,
     caller: Caller,
@@ -67,6 +68,7 @@ async fn change(
     }
     let mut settings = before.clone();
     patch.apply(&mut settings, "")?;
+    lottery::check(conn, Some(&before), &settings, now).await?;
     if settings != before {
         settings = store::update(conn, &settings, now).await?;
         record(conn, &settings, "sale.change", &json!(patch), actor, now).await?;

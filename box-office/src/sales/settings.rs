@@ -15,6 +15,7 @@ const CLAIM_WINDOW_SECONDS: std::ops::RangeInclusive<u32> = 5..=3_600;
 const PASS_SECONDS: std::ops::RangeInclusive<u32> = 30..=7_200;
 const HOLD_SECONDS: std::ops::RangeInclusive<u32> = 5..=7_200;
 const MAX_MESSAGE_CHARS: usize = 500;
+const MAX_ENTROPY_CHARS: usize = 200;
 
 /// Settings to change; what is missing stays. Numbers are wide, so that one out of bounds is told
 /// as such.
@@ -48,6 +49,12 @@ pub(crate) struct SalePatch {
     queue: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     challenge: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    anonymous: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    entropy_source: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    entropy: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     message: Option<String>,
     /// The version that is to be changed.
@@ -124,6 +131,13 @@ impl SalePatch {
         if let Some(message) = &self.message {
             sale.message = fields::text(named("message"), message, MAX_MESSAGE_CHARS)?;
         }
+        if let Some(source) = &self.entropy_source {
+            sale.entropy_source = fields::line(named("entropy_source"), source, MAX_ENTROPY_CHARS)?;
+        }
+        if let Some(entropy) = &self.entropy {
+            sale.entropy = fields::line(named("entropy"), entropy, MAX_ENTROPY_CHARS)?;
+        }
+        sale.anonymous = self.anonymous.unwrap_or(sale.anonymous);
         sale.paused = self.paused.unwrap_or(sale.paused);
         sale.closed = self.closed.unwrap_or(sale.closed);
         sale.queue = self.queue.unwrap_or(sale.queue);
@@ -164,6 +178,9 @@ pub(crate) fn of_new_event(event: &Event, now: DateTime<Utc>) -> SaleSettings {
         closed: false,
         queue: true,
         challenge: false,
+        anonymous: false,
+        entropy_source: String::new(),
+        entropy: String::new(),
         message: String::new(),
         max_tickets_per_account: event.max_tickets_per_account,
     }

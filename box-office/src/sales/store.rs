@@ -3,6 +3,7 @@
 use chrono::{DateTime, Utc};
 use domain::EventId;
 use domain::sale::SaleSettings;
+use serde_json::Value;
 use sqlx::PgConnection;
 
 struct SaleRow {
@@ -20,6 +21,9 @@ struct SaleRow {
     closed: bool,
     queue: bool,
     challenge: bool,
+    anonymous: bool,
+    entropy_source: String,
+    entropy: String,
     message: String,
     max_tickets_per_account: i32,
 }
@@ -47,6 +51,9 @@ impl TryFrom<SaleRow> for SaleSettings {
             closed: row.closed,
             queue: row.queue,
             challenge: row.challenge,
+            anonymous: row.anonymous,
+            entropy_source: row.entropy_source,
+            entropy: row.entropy,
             message: row.message,
             max_tickets_per_account: unsigned(row.max_tickets_per_account)?,
         })
@@ -67,7 +74,8 @@ pub(super) async fn get(
         SaleRow,
         "select sale.event_id, sale.version, opens_at, closes_at, lobby_seconds, rate_per_minute,
                 shopper_cap, claim_window_seconds, pass_seconds, hold_seconds, paused, closed,
-                queue, challenge, message, event.max_tickets_per_account
+                queue, challenge, anonymous, entropy_source, entropy, message,
+                event.max_tickets_per_account
          from box_office.sales sale join box_office.events event on event.id = sale.event_id
          where sale.event_id = $1",
         id.0,
@@ -111,6 +119,29 @@ pub(super) async fn is_event_cancelled(
     .await
 }
 
+/// How far a sale's line has come, as far as that binds the operator.
+#[derive(Debug)]
+pub(super) struct LineStart {
+    /// Whether somebody has joined.
+    pub(super) is_joined: bool,
+    /// Whether it is fixed who takes part in the lottery.
+    pub(super) is_fixed: bool,
+}
+
+/// How far the line of a sale has come.
+pub(super) async fn line(conn: &mut PgConnection, id: EventId) -> Result<LineStart, sqlx::Error> {
+    sqlx::query_as!(
+        LineStart,
+        "select exists (select from waiting_room.public_lines
+                        where event_id = $1 and joined > 0) as \"is_joined!\",
+                exists (select from admission.public_draws
+                        where event_id = $1 and fixed_at is not null) as \"is_fixed!\"",
+        id.0,
+    )
+    .fetch_one(conn)
+    .await
+}
+
 /// Adds the sale of a new event.
 pub(super) async fn insert(
     conn: &mut PgConnection,
@@ -121,8 +152,9 @@ pub(super) async fn insert(
         "insert into box_office.sales
              (event_id, version, opens_at, closes_at, lobby_seconds, rate_per_minute, shopper_cap,
               claim_window_seconds, pass_seconds, hold_seconds, paused, closed, queue, challenge,
-              message, updated_at)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)",
+              anonymous, entropy_source, entropy, message, updated_at)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18,
+                 $19)",
         sale.event_id.0,
         sale.version,
         sale.opens_at,
@@ -137,6 +169,9 @@ pub(super) async fn insert(
         sale.closed,
         sale.queue,
         sale.challenge,
+        sale.anonymous,
+        sale.entropy_source,
+        sale.entropy,
         sale.message,
         now,
     )
@@ -156,7 +191,7 @@ pub(super) async fn update(
          set version = version + 1, opens_at = $2, closes_at = $3, lobby_seconds = $4,
              rate_per_minute = $5, shopper_cap = $6, claim_window_seconds = $7, pass_seconds = $8,
              hold_seconds = $9, paused = $10, closed = $11, queue = $12, challenge = $13,
-             message = $14, updated_at = $15
+             anonymous = $14, entropy_source = $15, entropy = $16, message = $17, updated_at = $18
          where event_id = $1
          returning version",
         sale.event_id.0,
@@ -172,6 +207,9 @@ pub(super) async fn update(
         sale.closed,
         sale.queue,
         sale.challenge,
+        sale.anonymous,
+        sale.entropy_source,
+        sale.entropy,
         sale.message,
         now,
     )
@@ -181,4 +219,17 @@ pub(super) async fn update(
         version,
         ..sale.clone()
     })
+}
+
+/// What admission's release leader told everyone who waits, as JSON; `None` until it has.
+pub(crate) async fn snapshot(
+    conn: &mut PgConnection,
+    id: EventId,
+) -> Result<Option<Value>, sqlx::Error> {
+    sqlx::query_scalar!(
+        r#"select snapshot as "snapshot!" from admission.public_lines where event_id = $1"#,
+        id.0,
+    )
+    .fetch_optional(conn)
+    .await
 }

@@ -1,6 +1,6 @@
+use chrono::TimeDelta;
 use domain::account::Role;
 use domain::queue::Snapshot;
-use platform::redis::AsyncCommands as _;
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -75,6 +75,9 @@ async fn a_setting_out_of_bounds_is_refused_by_its_name_and_changes_nothing() {
         ("hold_seconds", json!(4)),
         ("hold_seconds", json!(7_201)),
         ("message", json!("x".repeat(501))),
+        ("entropy_source", json!("x".repeat(201))),
+        ("entropy_source", json!("two\nlines")),
+        ("entropy", json!("x".repeat(201))),
         ("opens_at", json!("1999-12-31T00:00:00Z")),
         ("closes_at", json!("2026-10-31T00:00:00Z")),
     ];
@@ -89,6 +92,133 @@ async fn a_setting_out_of_bounds_is_refused_by_its_name_and_changes_nothing() {
         .await
         .problem("malformed");
     assert_eq!(operator.staff_get(&path).await.expect(200)["sale"], before);
+    app.finish().await;
+}
+
+/// The sale of an event whose lobby opens at 12:10.
+async fn before_its_lobby(app: &App) -> (Value, String) {
+    let sale = json!({"opens_at": "2026-11-01T12:12:00Z", "lobby_seconds": 120});
+    let event = app.event(json!({"capacity": 5, "sale": sale})).await;
+    let path = format!("/api/sales/{}", event["id"]);
+    (event, path)
+}
+
+/// What admission writes at the opening.
+async fn fix_entries(app: &App, event: &Value) {
+    sqlx::query(
+        "insert into admission.draws (event_id, seed, commitment, committed_at, lobby, entries,
+                                      entropy_source, entries_digest, fixed_at)
+         values ($1, $2, $2, now(), 0, 0, '', $2, now())",
+    )
+    .bind(event["id"].as_i64().unwrap())
+    .bind([7_u8; 32])
+    .execute(&app.test.ctx.db)
+    .await
+    .unwrap();
+}
+
+#[tokio::test]
+async fn a_source_of_entropy_is_announced_before_the_lobby_opens_and_stays() {
+    let app = App::start().await;
+    let operator = app.with_role(Role::Operator).await;
+    let (_, path) = before_its_lobby(&app).await;
+    for source in ["the weather", "", "the drand beacon of 12:13"] {
+        let sale = operator
+            .staff_put(&path, &json!({"entropy_source": source}))
+            .await
+            .expect(200)["sale"]
+            .clone();
+        assert_eq!(
+            (&sale["entropy_source"], &sale["state"]),
+            (&json!(source), &json!("scheduled"))
+        );
+    }
+    let other = json!({"entropy_source": "the weather"});
+    // Neither in the lobby, nor by putting the lobby off in the same breath.
+    app.clock.advance(TimeDelta::minutes(10));
+    let later = json!({"entropy_source": "the weather", "opens_at": "2026-11-02T12:00:00Z"});
+    for change in [&other, &later] {
+        operator.staff_put(&path, change).await.problem("conflict");
+    }
+    // Nor, with the lobby put off, once somebody has joined.
+    let later = json!({"opens_at": "2026-11-02T12:00:00Z"});
+    operator.staff_put(&path, &later).await.expect(200);
+    sqlx::query("insert into waiting_room.lines (event_id, joined) select event_id, 1 from box_office.sales")
+        .execute(&app.test.ctx.db)
+        .await
+        .unwrap();
+    operator.staff_put(&path, &other).await.problem("conflict");
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn entropy_is_told_once_and_not_before_it_is_fixed_who_takes_part() {
+    let app = App::start().await;
+    let operator = app.with_role(Role::Operator).await;
+    let (event, path) = before_its_lobby(&app).await;
+    let tell = json!({"entropy": "4 8 15 16 23 42"});
+    operator.staff_put(&path, &tell).await.problem("conflict");
+    let source = json!({"entropy_source": "the lottery numbers of tonight"});
+    operator.staff_put(&path, &source).await.expect(200);
+    app.clock.advance(TimeDelta::minutes(12));
+    operator.staff_put(&path, &tell).await.problem("conflict");
+    let sale = operator.staff_get(&path).await.expect(200)["sale"].clone();
+    assert_eq!(
+        sale["state"], "lobby",
+        "without the entropy nobody has a place"
+    );
+
+    fix_entries(&app, &event).await;
+    let sale = operator.staff_put(&path, &tell).await.expect(200)["sale"].clone();
+    assert_eq!(
+        (&sale["entropy"], &sale["state"]),
+        (&json!("4 8 15 16 23 42"), &json!("open"))
+    );
+    operator.staff_put(&path, &tell).await.expect(200);
+    for other in ["4 8 15 16 23 43", ""] {
+        let other = json!({"entropy": other});
+        operator.staff_put(&path, &other).await.problem("conflict");
+    }
+    let log = format!("/api/audit-log?subject=sale:{}", event["id"]);
+    let log = operator.staff_get(&log).await.expect(200);
+    assert_eq!(log["entries"][0]["detail"], tell);
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn a_sale_is_not_made_with_a_lottery_that_can_be_chosen() {
+    let app = App::start().await;
+    let admin = app.admin().await;
+    let sales = [
+        json!({"entropy_source": "the weather"}),
+        json!({"opens_at": "2026-11-02T12:00:00Z", "entropy_source": "x", "entropy": "y"}),
+    ];
+    for sale in sales {
+        let body = event_body(json!({"capacity": 5, "sale": sale}));
+        admin
+            .staff_post("/api/events", &body)
+            .await
+            .problem("conflict");
+    }
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn visitors_without_an_account_join_only_where_nothing_is_sold() {
+    let app = App::start().await;
+    let operator = app.with_role(Role::Operator).await;
+    let (event, path) = before_its_lobby(&app).await;
+    let switch = |on: bool| json!({"anonymous": on});
+    worker::follow(&app.test.ctx.db, &event).await;
+    for on in [true, false] {
+        let sale = operator.staff_put(&path, &switch(on)).await.expect(200);
+        assert_eq!(sale["sale"]["anonymous"], on);
+    }
+    worker::hold(&app.test.ctx.db, &event, &[2]).await;
+    operator
+        .staff_put(&path, &switch(true))
+        .await
+        .problem("conflict");
     app.finish().await;
 }
 
@@ -177,16 +307,14 @@ fn snapshot(app: &App, event: &Value) -> Snapshot {
     .unwrap()
 }
 
+/// Admission's release leader tells everyone who waits.
 async fn put_snapshot(app: &App, event: &Value) {
     let snapshot = snapshot(app, event);
-    let key = app.test.ctx.sale_keys(snapshot.event_id).snapshot();
-    let json = serde_json::to_string(&snapshot).unwrap();
-    let (): () = app
-        .test
-        .ctx
-        .redis
-        .clone()
-        .set_ex(key, json, 60)
+    sqlx::query("insert into admission.lines (event_id, seq, snapshot) values ($1, $2, $3)")
+        .bind(snapshot.event_id.0)
+        .bind(snapshot.seq)
+        .bind(sqlx::types::Json(&snapshot))
+        .execute(&app.test.ctx.db)
         .await
         .unwrap();
 }

@@ -245,10 +245,37 @@ mod tests {
         let (held, over, lost) = (Some(Authorised), Some(Voided), Some(failed()));
         // One row a state, one column a command.
         let table = [
-            vec![due.clone(), action.clone(), held.clone(), taken.clone(), over.clone(), lost.clone(), None, None],
-            vec![due, action, held, taken.clone(), over.clone(), lost.clone(), None, None],
+            vec![
+                due.clone(),
+                action.clone(),
+                held.clone(),
+                taken.clone(),
+                over.clone(),
+                lost.clone(),
+                None,
+                None,
+            ],
+            vec![
+                due,
+                action,
+                held,
+                taken.clone(),
+                over.clone(),
+                lost.clone(),
+                None,
+                None,
+            ],
             vec![None, None, None, taken.clone(), over, lost, None, None],
-            vec![None, None, None, None, None, None, Some(captured(100)), Some(captured(0))],
+            vec![
+                None,
+                None,
+                None,
+                None,
+                None,
+                None,
+                Some(captured(100)),
+                Some(captured(0)),
+            ],
             vec![None, None, None, taken.clone(), None, None, None, None],
             vec![None, None, None, taken, None, None, None, None],
         ];

@@ -44,6 +44,14 @@ pub(crate) struct System {
 impl System {
     /// Starts a process for each name, such as `admission` or `all`.
     pub(crate) async fn start(names: &[&'static str]) -> anyhow::Result<Self> {
+        Self::start_with(names, []).await
+    }
+
+    /// The same, with other settings than the usual ones.
+    pub(crate) async fn start_with(
+        names: &[&'static str],
+        settings: impl IntoIterator<Item = (&'static str, String)>,
+    ) -> anyhow::Result<Self> {
         let server_url = server("ONSALE_DATABASE_URL")?;
         let run: u64 = rand::random();
         let database = format!("onsale_system_{run:016x}");
@@ -52,7 +60,7 @@ impl System {
         let mail = surge::mail::StandIn::start(surge::mail::Config::default()).await?;
         let mut database_url = Url::parse(&server_url)?;
         database_url.set_path(&database);
-        let environment = vec![
+        let mut environment = vec![
             ("ONSALE_DATABASE_URL", database_url.to_string()),
             ("ONSALE_REDIS_URL", server("ONSALE_REDIS_URL")?),
             ("ONSALE_AMQP_URL", server("ONSALE_AMQP_URL")?),
@@ -73,6 +81,10 @@ impl System {
             // What a killed worker had in hand is taken up sooner.
             ("ONSALE_STRIPE_TIMEOUT_SECONDS", "5".to_owned()),
         ];
+        for (key, value) in settings {
+            environment.retain(|(known, _)| *known != key);
+            environment.push((key, value));
+        }
         surge::tls::install();
         let http = reqwest::Client::builder()
             .timeout(Duration::from_secs(20))

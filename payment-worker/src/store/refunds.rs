@@ -59,6 +59,21 @@ pub(crate) async fn find(
     }))
 }
 
+/// Which of its booking's refunds this is, from 0, in the order they were begun.
+pub(crate) async fn number_of(
+    conn: &mut PgConnection,
+    refund: &RefundRow,
+) -> Result<i64, sqlx::Error> {
+    sqlx::query_scalar!(
+        r#"select count(*) as "number!" from payment.refunds
+           where booking_id = $1 and id < $2"#,
+        refund.booking_id.0,
+        refund.id,
+    )
+    .fetch_one(conn)
+    .await
+}
+
 /// Notes Stripe's id of a refund.
 pub(crate) async fn set_stripe_id(
     conn: &mut PgConnection,
@@ -86,15 +101,15 @@ pub(crate) async fn standing(
         id
     );
     let row = row.fetch_optional(conn).await?;
-    Ok(row.map(|row| {
-        match RefundState::parse(&row.state).expect("the table has a check") {
+    Ok(row.map(
+        |row| match RefundState::parse(&row.state).expect("the table has a check") {
             RefundState::Pending => machine::Refund::Pending,
             RefundState::Succeeded => machine::Refund::Succeeded,
             RefundState::Failed => machine::Refund::Failed {
                 reason: row.last_error.unwrap_or_default(),
             },
-        }
-    }))
+        },
+    ))
 }
 
 /// Moves a refund on from where it was read; `false` when it is not there any more.

@@ -38,7 +38,10 @@ impl Stripe {
     /// Stripe itself, if the environment has a key that moves no money.
     fn real() -> Option<Self> {
         let key = std::env::var("STRIPE_TEST_SECRET_KEY").ok()?;
-        assert!(key.starts_with("sk_test_"), "STRIPE_TEST_SECRET_KEY must be a test key");
+        assert!(
+            key.starts_with("sk_test_"),
+            "STRIPE_TEST_SECRET_KEY must be a test key"
+        );
         Some(Self {
             http: Client::builder()
                 .timeout(Duration::from_secs(30))
@@ -69,17 +72,27 @@ impl Stripe {
     /// An authorised PaymentIntent.
     async fn authorised(&self) -> String {
         let (status, intent) = self.post("/payment_intents", ORDER, None).await;
-        assert_eq!((status, &intent["status"]), (200, &"requires_payment_method".into()));
+        assert_eq!(
+            (status, &intent["status"]),
+            (200, &"requires_payment_method".into())
+        );
         let id = intent["id"].as_str().unwrap().to_owned();
         let path = format!("/payment_intents/{id}/confirm");
-        let (status, intent) = self.post(&path, &[("payment_method", "pm_card_visa")], None).await;
-        assert_eq!((status, &intent["status"]), (200, &"requires_capture".into()), "{intent}");
+        let (status, intent) = self
+            .post(&path, &[("payment_method", "pm_card_visa")], None)
+            .await;
+        assert_eq!(
+            (status, &intent["status"]),
+            (200, &"requires_capture".into()),
+            "{intent}"
+        );
         assert_eq!(intent["amount_capturable"], 2_500);
         id
     }
 
     async fn keep_the_contract(&self) {
-        self.a_key_repeats_its_answer_and_takes_no_other_request().await;
+        self.a_key_repeats_its_answer_and_takes_no_other_request()
+            .await;
         self.money_is_taken_once_and_only_after_the_capture().await;
         self.what_is_cancelled_cannot_be_captured().await;
         self.a_declined_card_leaves_the_intent_open().await;
@@ -100,7 +113,10 @@ impl Stripe {
 
     async fn money_is_taken_once_and_only_after_the_capture(&self) {
         let id = self.authorised().await;
-        assert_eq!(self.get(&format!("/payment_intents/{id}")).await["amount_received"], 0);
+        assert_eq!(
+            self.get(&format!("/payment_intents/{id}")).await["amount_received"],
+            0
+        );
         let path = format!("/payment_intents/{id}/capture");
         let (status, intent) = self.post(&path, &[], None).await;
         assert_eq!((status, &intent["status"]), (200, &"succeeded".into()));
@@ -125,18 +141,30 @@ impl Stripe {
 
     async fn a_declined_card_leaves_the_intent_open(&self) {
         let (_, intent) = self.post("/payment_intents", ORDER, None).await;
-        let path = format!("/payment_intents/{}/confirm", intent["id"].as_str().unwrap());
+        let path = format!(
+            "/payment_intents/{}/confirm",
+            intent["id"].as_str().unwrap()
+        );
         let declined: Form<'_> = &[("payment_method", "pm_card_visa_chargeDeclined")];
         let (status, answer) = self.post(&path, declined, None).await;
-        assert_eq!((status, &answer["error"]["code"]), (402, &"card_declined".into()));
-        assert_eq!(answer["error"]["payment_intent"]["status"], "requires_payment_method");
-        let (status, _) = self.post(&path, &[("payment_method", "pm_card_visa")], None).await;
+        assert_eq!(
+            (status, &answer["error"]["code"]),
+            (402, &"card_declined".into())
+        );
+        assert_eq!(
+            answer["error"]["payment_intent"]["status"],
+            "requires_payment_method"
+        );
+        let (status, _) = self
+            .post(&path, &[("payment_method", "pm_card_visa")], None)
+            .await;
         assert_eq!(status, 200);
     }
 
     async fn refunds_end_at_what_was_taken(&self) {
         let id = self.authorised().await;
-        self.post(&format!("/payment_intents/{id}/capture"), &[], None).await;
+        self.post(&format!("/payment_intents/{id}/capture"), &[], None)
+            .await;
         let part: Form<'_> = &[("payment_intent", &id), ("amount", "1500")];
         assert_eq!(self.post("/refunds", part, None).await.0, 200);
         let (status, answer) = self.post("/refunds", part, None).await;
@@ -145,7 +173,10 @@ impl Stripe {
         let (status, refund) = self.post("/refunds", rest, None).await;
         assert_eq!((status, &refund["amount"]), (200, &1_000.into()));
         let (status, answer) = self.post("/refunds", rest, None).await;
-        assert_eq!((status, &answer["error"]["code"]), (400, &"charge_already_refunded".into()));
+        assert_eq!(
+            (status, &answer["error"]["code"]),
+            (400, &"charge_already_refunded".into())
+        );
         let list = self.get(&format!("/refunds?payment_intent={id}")).await;
         assert_eq!(list["data"].as_array().unwrap().len(), 2);
     }

@@ -200,10 +200,7 @@ impl Pipeline {
         let now = self.clock.now();
         let booking_id = BookingId::new(now);
         self.requested.lock().unwrap().push(booking_id.0);
-        let wish = Wish::Best {
-            tickets,
-            section_id: None,
-        };
+        let wish = Wish::best(tickets);
         self.command(&PlaceHold {
             booking_id,
             event_id: EVENT,
@@ -453,6 +450,9 @@ fn sale(pipeline: &Pipeline) -> SaleSettings {
         closed: false,
         queue: true,
         challenge: false,
+        anonymous: false,
+        entropy_source: String::new(),
+        entropy: String::new(),
         message: String::new(),
         max_tickets_per_account: 1_000,
     }

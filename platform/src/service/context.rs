@@ -13,6 +13,7 @@ use secrecy::ExposeSecret;
 use crate::amqp::Broker;
 use crate::config::PlatformConfig;
 use crate::limits::Limits;
+use crate::line::Lines;
 use crate::pg;
 use crate::redis::{self, Redis};
 use crate::shutdown::Shutdown;
@@ -36,6 +37,8 @@ pub struct Context {
     pub keys: Arc<KeyRing>,
     /// Makes rate limits.
     pub limits: Limits,
+    /// The lines of the sales.
+    pub lines: Lines,
     /// This process, among others of its kind: random, new with every start.
     pub node: String,
     /// The end of the process.
@@ -65,6 +68,7 @@ impl Context {
         )?;
         Ok(Self {
             clock,
+            lines: Lines::new(db.clone()),
             db,
             redis,
             broker,

@@ -1,4 +1,4 @@
-//! What every process tidies up beside its work.
+//! What every process does beside its work.
 
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ pub(super) fn spawn(ctx: &Context) {
         let work = async {
             tokio::join!(
                 task.limits.sweep(),
+                task.lines.refresh(),
                 telemetry::run_upkeep(),
                 sweep_keys(&task)
             )

@@ -4,12 +4,12 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::{DateTime, Utc};
 use domain::EventId;
-use domain::token::{PassClaims, sale_audience};
+use domain::token::{LotteryClaims, PassClaims, sale_audience};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{TokenError, TokenType, check, key_id, refusal, signature_only};
+use super::{Claims, TokenError, check, key_id, refusal, signature_only};
 
 /// Most keys that are looked at: a set has one, or two while they rotate.
 const MAX_KEYS: usize = 16;
@@ -93,17 +93,32 @@ impl PublishedKeys {
         event_id: EventId,
         now: DateTime<Utc>,
     ) -> Result<PassClaims, TokenError> {
-        let id = key_id(TokenType::Pass, token)?;
+        let claims: PassClaims = self.signed(token)?;
+        check(&claims, &sale_audience(event_id), now.timestamp())?;
+        Ok(claims)
+    }
+
+    /// What was drawn in a lottery, if it was signed with one of the keys. For which sale is told
+    /// by the claims.
+    ///
+    /// # Errors
+    /// Why it is refused.
+    pub fn verify_lottery(&self, token: &str) -> Result<LotteryClaims, TokenError> {
+        let claims: LotteryClaims = self.signed(token)?;
+        check(&claims, &claims.aud, claims.iat)?;
+        Ok(claims)
+    }
+
+    fn signed<C: Claims>(&self, token: &str) -> Result<C, TokenError> {
+        let id = key_id(C::TYPE, token)?;
         let (_, key) = self
             .keys
             .iter()
             .find(|(known, _)| *known == id)
             .ok_or(TokenError::UnknownKey)?;
-        let claims: PassClaims = jsonwebtoken::decode(token, key, &self.eddsa)
-            .map_err(|error| refusal(&error))?
-            .claims;
-        check(&claims, &sale_audience(event_id), now.timestamp())?;
-        Ok(claims)
+        jsonwebtoken::decode(token, key, &self.eddsa)
+            .map(|decoded| decoded.claims)
+            .map_err(|error| refusal(&error))
     }
 }
 

@@ -6,6 +6,7 @@ mod amqp;
 mod http;
 mod idempotency;
 mod limits;
+mod line;
 mod outbox;
 mod pg;
 mod server;

@@ -5,9 +5,9 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::account::Role;
 use domain::token::{
-    ACCESS_AUDIENCE, AccessClaims, ISSUER, PassClaims, QueueClaims, sale_audience,
+    ACCESS_AUDIENCE, AccessClaims, ISSUER, PassClaims, QueueClaims, VisitorClaims, sale_audience,
 };
-use domain::{EventId, Place};
+use domain::{EventId, Number, Place};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use platform::tokens::{KeyRing, TokenError};
 use secrecy::SecretString;
@@ -46,7 +46,18 @@ fn queue() -> QueueClaims {
         iss: ISSUER.into(),
         aud: sale_audience(EVENT),
         sub: "7".into(),
-        place: Place(42),
+        number: Number(42),
+        iat: now().timestamp(),
+        nbf: now().timestamp(),
+        exp: now().timestamp() + 900,
+    }
+}
+
+fn visitor() -> VisitorClaims {
+    VisitorClaims {
+        iss: ISSUER.into(),
+        aud: sale_audience(EVENT),
+        sub: "-7".into(),
         iat: now().timestamp(),
         nbf: now().timestamp(),
         exp: now().timestamp() + 900,
@@ -92,6 +103,10 @@ fn each_type_survives_the_round_trip() {
     assert_eq!(
         ring.verify_queue(&ring.sign_queue(&queue()), EVENT, now()),
         Ok(queue())
+    );
+    assert_eq!(
+        ring.verify_visitor(&ring.sign_visitor(&visitor()), EVENT, now()),
+        Ok(visitor())
     );
     assert_eq!(
         ring.verify_pass(&ring.sign_pass(&pass()), EVENT, now()),
@@ -157,6 +172,15 @@ fn another_algorithm_is_refused() {
 #[test]
 fn a_token_of_another_type_is_refused() {
     let ring = ring(&[NEW]);
+    let token = ring.sign_visitor(&visitor());
+    assert_eq!(
+        ring.verify_access(&token, now()),
+        Err(TokenError::WrongType)
+    );
+    assert_eq!(
+        ring.verify_visitor(&token, EventId(2), now()),
+        Err(TokenError::WrongAudience)
+    );
     let token = ring.sign_queue(&queue());
     assert_eq!(
         ring.verify_access(&token, now()),

@@ -6,9 +6,10 @@ use axum::extract::State;
 use axum::http::header::CACHE_CONTROL;
 use axum::response::IntoResponse;
 use chrono::{DateTime, Utc};
-use domain::EventId;
-use platform::auth::Caller;
+use domain::{AccountId, EventId};
+use platform::auth::{Joiner, signed_out};
 use platform::http::{ClientAddr, Json, Path};
+use platform::limits::AddressGroup;
 use platform::problem::{Kind, Problem};
 use platform::redis::cmd;
 use rand::Rng as _;
@@ -21,16 +22,17 @@ pub(super) async fn challenge(
     State(room): State<Arc<Room>>,
     Path(event_id): Path<EventId>,
     ClientAddr(address): ClientAddr,
-    caller: Caller,
+    joiner: Option<Joiner>,
 ) -> Result<impl IntoResponse, Problem> {
     // Not every sale asks for one; it does no harm to solve one that is not asked for.
-    room.views.get(event_id).await?;
-    let now = room.ctx.clock.now();
-    let bearer = Bearer {
-        event_id,
-        account_id: caller.account_id,
-        group: address.into(),
+    let shown = room.sales.get(event_id).await?.shown();
+    let joiner = match joiner {
+        Some(joiner) => joiner.id,
+        None if shown.view.snapshot.anonymous => ANY_VISITOR,
+        None => return Err(signed_out()),
     };
+    let now = room.ctx.clock.now();
+    let bearer = bearer(event_id, joiner, address.into());
     let keys = room.ctx.sale_keys(event_id);
     let attempts = Attempts::count(&room.ctx.redis, &keys, bearer.group, now).await?;
     let highest = max_number(attempts);
@@ -40,6 +42,23 @@ pub(super) async fn challenge(
         .give(bearer, highest, number, rand::random(), now);
     metrics::counter!("waiting_room_challenges_total").increment(1);
     Ok(([(CACHE_CONTROL, "no-store")], Json(given)))
+}
+
+/// For whom challenges of visitors are: one who has not joined is nobody yet.
+const ANY_VISITOR: AccountId = AccountId(0);
+
+/// For whom the challenge of `joiner` is.
+pub(super) fn bearer(event_id: EventId, joiner: AccountId, group: AddressGroup) -> Bearer {
+    let account_id = if joiner.is_visitor() {
+        ANY_VISITOR
+    } else {
+        joiner
+    };
+    Bearer {
+        event_id,
+        account_id,
+        group,
+    }
 }
 
 /// What the body of a join may carry.

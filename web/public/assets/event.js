@@ -134,20 +134,23 @@ async function look(token) {
     return await call('GET', `/api/events/${eventId}/queue/me`, { headers: { 'onsale-queue-token': token } });
   } catch (refused) {
     if (refused.status === 401) return { state: 'unknown' };
+    if (refused.kind === 'too-early') return { poll_after_ms: 2000 };
     write('waiting-text', 'The connection is slow. Your place is kept, and we keep trying.');
     return { poll_after_ms: 3000 };
   }
 }
 
-function stand({ ahead, place, eta_seconds: eta, sale, message }) {
-  joinedAhead ??= ahead;
+function stand({ ahead, place, eta_seconds: eta, sale, likely_until: likely, message }) {
   tell(message);
+  if (place === null) return standInLobby();
+  joinedAhead ??= ahead;
   write('place', place.toLocaleString());
   write('ahead', ahead.toLocaleString());
   write('eta', eta ? span(eta) : 'not known yet');
   at('progress').value = joinedAhead > 0 ? 1 - ahead / joinedAhead : 1;
+  const isLate = likely !== null && place > likely;
   const text = {
-    open: ahead ? '' : 'You are next.',
+    open: isLate ? 'So many are before you that everything will probably be sold by your turn.' : ahead ? '' : 'You are next.',
     paused: 'The sale is paused. Your place is kept.',
     lobby: 'The sale has not opened yet.',
     sold_out: 'Everything is sold or held. You are called if seats come back.',
@@ -155,6 +158,16 @@ function stand({ ahead, place, eta_seconds: eta, sale, message }) {
   };
   write('waiting-text', text[sale] ?? '');
   document.title = `${ahead.toLocaleString()} ahead · ${event.name}`;
+}
+
+/** Before the lottery nobody has a place. */
+function standInLobby() {
+  write('place', 'drawn at the opening');
+  write('ahead', '–');
+  write('eta', 'not known yet');
+  at('progress').value = 0;
+  write('waiting-text', 'You are in. When the sale opens, a lottery gives everybody here a place.');
+  document.title = `In the lobby · ${event.name}`;
 }
 
 function span({ p50, p90 }) {

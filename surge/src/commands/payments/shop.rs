@@ -272,10 +272,7 @@ fn request(account: u32) -> PlaceHold {
         booking_id: BookingId::new(now),
         event_id: EVENT,
         account_id: AccountId(account.into()),
-        wish: Wish::Best {
-            tickets: 1,
-            section_id: None,
-        },
+        wish: Wish::best(1),
         accepted_at: now,
         reply_to: NAMESPACE.to_owned(),
     }
@@ -330,6 +327,9 @@ fn sale(seats: u32) -> SaleSettings {
         closed: false,
         queue: true,
         challenge: false,
+        anonymous: false,
+        entropy_source: String::new(),
+        entropy: String::new(),
         message: String::new(),
         max_tickets_per_account: 6,
     }

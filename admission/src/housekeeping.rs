@@ -1,0 +1,31 @@
+//! Removes what nobody needs any more.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use platform::idempotency;
+
+use crate::{Desk, store};
+
+/// How often.
+const PERIOD: Duration = Duration::from_secs(600);
+
+/// Removes old requests and answers, and what is left of sales that ended long ago, until soft
+/// shutdown.
+pub(crate) async fn run(desk: Arc<Desk>) -> anyhow::Result<()> {
+    let soft = desk.ctx.shutdown.soft().clone();
+    let mut ticks = tokio::time::interval(PERIOD);
+    while soft.run_until_cancelled(ticks.tick()).await.is_some() {
+        let (db, now) = (&desk.ctx.db, desk.ctx.clock.now());
+        if let Err(error) = store::requests::sweep(db, now).await {
+            tracing::warn!(%error, "old booking requests were not removed");
+        }
+        if let Err(error) = idempotency::sweep(db, now).await {
+            tracing::warn!(%error, "old answers were not removed");
+        }
+        if let Err(error) = store::ended::sweep(db, now).await {
+            tracing::warn!(%error, "what is left of ended sales was not removed");
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,144 @@
+//! `GET /api/events/{id}/queue/lottery`: everything that an offline check of the lottery needs.
+//!
+//! The answer is JSON: `lottery`, what was drawn, signed; and `entries`, the name behind each
+//! number from 1 on, null for a number that nobody held. The signed part has the digest of the
+//! entries, so none of them can be changed afterwards either. It is sent in pieces, since a
+//! million entries are some 25 MB.
+
+use std::sync::Arc;
+
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use domain::lottery::Entry;
+use domain::token::{ISSUER, LotteryClaims, sale_audience};
+use domain::{EventId, hex};
+use futures_util::stream;
+use platform::http::Path;
+use platform::problem::{Kind, Problem};
+use sqlx::PgPool;
+
+use super::store::{self, CHUNK, Draw, NOBODY};
+use crate::Desk;
+
+/// What was drawn stays, but the key that signs it may be rotated.
+const CACHED: HeaderValue = HeaderValue::from_static("public, max-age=3600");
+
+/// What was drawn, and who took part.
+///
+/// # Errors
+/// `not-found`, and `conflict` before the draw.
+pub(super) async fn receipts(
+    State(desk): State<Arc<Desk>>,
+    Path(event_id): Path<EventId>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let draw = store::drawn(&desk.ctx.db, event_id).await?;
+    let draw = draw
+        .ok_or_else(|| Problem::new(Kind::NotFound, "There is no sale of this event."))?
+        .ok_or_else(|| {
+            Problem::new(
+                Kind::Conflict,
+                "The lottery is not drawn yet. The queue's snapshot shows what it is bound to.",
+            )
+        })?;
+    let signed = desk.ctx.keys.sign_lottery(&claims(event_id, &draw));
+    let (_, signature) = signed.rsplit_once('.').expect("a token has three parts");
+    let etag = HeaderValue::try_from(format!("\"{signature}\"")).expect("base64url in quotes");
+    let caching = [(CACHE_CONTROL, CACHED), (ETAG, etag.clone())];
+    if headers.get(IF_NONE_MATCH) == Some(&etag) {
+        return Ok((StatusCode::NOT_MODIFIED, caching).into_response());
+    }
+    let json = HeaderValue::from_static("application/json");
+    let body = Body::from_stream(pieces(desk.ctx.db.clone(), event_id, draw.lobby, &signed));
+    Ok((caching, [(CONTENT_TYPE, json)], body).into_response())
+}
+
+fn claims(event_id: EventId, draw: &Draw) -> LotteryClaims {
+    LotteryClaims {
+        iss: ISSUER.to_owned(),
+        aud: sale_audience(event_id),
+        iat: draw.drawn_at.timestamp(),
+        commitment: hex::encode(&draw.commitment),
+        committed_at: draw.committed_at,
+        lobby: draw.lobby,
+        entries: draw.entries,
+        entries_digest: hex::encode(&draw.entries_digest),
+        fixed_at: draw.fixed_at,
+        entropy_source: draw.entropy_source.clone(),
+        entropy: draw.entropy.clone(),
+        seed: hex::encode(&draw.seed),
+    }
+}
+
+/// The answer's JSON. No connection is held while the client takes a piece.
+fn pieces(
+    db: PgPool,
+    event_id: EventId,
+    lobby: i64,
+    signed: &str,
+) -> impl stream::Stream<Item = Result<Bytes, sqlx::Error>> + use<> {
+    let head = format!("{{\"lottery\":\"{signed}\",\"entries\":[");
+    stream::try_unfold((Some(head), 1), move |(head, first)| {
+        let db = db.clone();
+        async move {
+            if let Some(head) = head {
+                return Ok(Some((head.into(), (None, first))));
+            }
+            if first > lobby.max(1) {
+                return Ok(None);
+            }
+            let count = (lobby - first + 1).clamp(0, CHUNK);
+            let names = store::names(&db, event_id, first).await?;
+            let mut piece = entries(&names, count, first == 1);
+            if first + CHUNK > lobby {
+                piece.push_str("]}\n");
+            }
+            Ok(Some((piece.into(), (None, first + CHUNK))))
+        }
+    })
+}
+
+fn entries(names: &[u8], count: i64, is_first: bool) -> String {
+    const WRITTEN_BYTES: usize = 25;
+    let count = usize::try_from(count).expect("not negative");
+    let names = names.chunks_exact(Entry::BYTES);
+    let names = names.map(|name| Entry(name.try_into().expect("a chunk of that size")));
+    let mut json = String::with_capacity(count * WRITTEN_BYTES);
+    for (at, entry) in names
+        .chain(std::iter::repeat(NOBODY))
+        .take(count)
+        .enumerate()
+    {
+        if at > 0 || !is_first {
+            json.push(',');
+        }
+        if entry == NOBODY {
+            json.push_str("null");
+        } else {
+            json.push('"');
+            json.push_str(&entry.to_string());
+            json.push('"');
+        }
+    }
+    json
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_that_nobody_held_are_null() {
+        let names = [[1; 16], [0; 16], [2; 16]].concat();
+        let first = entries(&names, 5, true);
+        assert_eq!(
+            first,
+            "\"AQEBAQEBAQEBAQEBAQEBAQ\",null,\"AgICAgICAgICAgICAgICAg\",null,null"
+        );
+        assert_eq!(entries(&[], 2, false), ",null,null");
+        assert_eq!(entries(&[], 0, true), "");
+    }
+}

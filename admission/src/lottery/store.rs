@@ -1,0 +1,248 @@
+//! SQL of lotteries.
+
+use chrono::{DateTime, Utc};
+use domain::lottery::{EntriesDigest, Entry};
+use domain::queue::{Drawn, Fixed, Lottery};
+use domain::sale::SaleSettings;
+use domain::{AccountId, EventId, Number, hex};
+use platform::pg;
+use platform::tokens::KeyRing;
+use sqlx::{PgConnection, PgPool};
+
+/// How many numbers are read, and how many names are stored, at once.
+pub(super) const CHUNK: i64 = 16_384;
+/// Whose name is nobody's.
+pub(super) const NOBODY: Entry = Entry([0; Entry::BYTES]);
+
+/// A lottery that was drawn, in full.
+#[derive(Debug)]
+pub(super) struct Draw {
+    pub(super) seed: Vec<u8>,
+    pub(super) commitment: Vec<u8>,
+    pub(super) committed_at: DateTime<Utc>,
+    pub(super) lobby: i64,
+    pub(super) entries: i64,
+    pub(super) entries_digest: Vec<u8>,
+    pub(super) fixed_at: DateTime<Utc>,
+    pub(super) entropy_source: String,
+    pub(super) entropy: String,
+    pub(super) drawn_at: DateTime<Utc>,
+}
+
+/// What everyone may know of the lottery; `None` before its seed was drawn.
+pub(super) async fn get(db: &PgPool, sale: &SaleSettings) -> Result<Option<Lottery>, sqlx::Error> {
+    let row = sqlx::query!(
+        r#"select commitment as "commitment!", lobby, entries_digest, entropy_source,
+                  entropy, seed, drawn_at
+           from admission.public_draws where event_id = $1"#,
+        sale.event_id.0,
+    )
+    .fetch_optional(db)
+    .await?;
+    let Some(row) = row else { return Ok(None) };
+    let fixed = row.lobby.zip(row.entries_digest.as_deref());
+    let fixed = fixed.map(|(lobby, digest)| Fixed {
+        lobby,
+        entries_digest: hex::encode(digest),
+    });
+    let drawn = fixed.clone().zip(row.seed.zip(row.entropy));
+    Ok(Some(Lottery {
+        commitment: hex::encode(&row.commitment),
+        entropy_source: row
+            .entropy_source
+            .unwrap_or_else(|| sale.entropy_source.clone()),
+        drawn: drawn.map(|(fixed, (seed, entropy))| Drawn {
+            lobby: fixed.lobby,
+            seed: hex::encode(&seed),
+            entropy,
+            entries_digest: fixed.entries_digest,
+        }),
+        fixed,
+    }))
+}
+
+/// Stores the seed, unless the sale has one.
+pub(super) async fn insert(
+    db: &PgPool,
+    event_id: EventId,
+    seed: &[u8; 32],
+    commitment: &[u8; 32],
+    now: DateTime<Utc>,
+) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "insert into admission.draws (event_id, seed, commitment, committed_at)
+         values ($1, $2, $3, $4)
+         on conflict (event_id) do nothing",
+        event_id.0,
+        &seed[..],
+        &commitment[..],
+        now,
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Copies who has which of the numbers `1..=lobby`, with their digest, unless that was done. A
+/// million take about two seconds, in which the lottery's row is locked and nothing else.
+pub(super) async fn fix(
+    db: &PgPool,
+    keys: &KeyRing,
+    sale: &SaleSettings,
+    lobby: i64,
+    now: DateTime<Utc>,
+) -> Result<(), sqlx::Error> {
+    pg::run_tx(db, "fix lottery", |tx| {
+        Box::pin(async move {
+            // So that nobody who changes numbers meanwhile is seen twice, or not at all.
+            sqlx::query("set transaction isolation level repeatable read")
+                .execute(&mut **tx)
+                .await?;
+            let is_fixed = sqlx::query_scalar!(
+                r#"select fixed_at is not null as "is_fixed!"
+                   from admission.draws where event_id = $1 for update"#,
+                sale.event_id.0,
+            );
+            if is_fixed.fetch_one(&mut **tx).await? {
+                return Ok(());
+            }
+            let (entries, digest) = copy_entries(tx, keys, sale.event_id, lobby).await?;
+            sqlx::query!(
+                "update admission.draws
+                 set lobby = $2, entries = $3, entries_digest = $4, entropy_source = $5,
+                     fixed_at = $6
+                 where event_id = $1 and fixed_at is null",
+                sale.event_id.0,
+                lobby,
+                entries,
+                &digest[..],
+                sale.entropy_source,
+                now,
+            )
+            .execute(&mut **tx)
+            .await?;
+            Ok(())
+        })
+    })
+    .await
+}
+
+async fn copy_entries(
+    conn: &mut PgConnection,
+    keys: &KeyRing,
+    event_id: EventId,
+    lobby: i64,
+) -> Result<(i64, [u8; 32]), sqlx::Error> {
+    let mut digest = EntriesDigest::new(event_id, lobby);
+    let mut entries = 0;
+    let mut first = 1;
+    while first <= lobby {
+        let last = lobby.min(first + CHUNK - 1);
+        let held = sqlx::query!(
+            r#"select coalesce(array_agg(number order by number), '{}') as "numbers!",
+                      coalesce(array_agg(account_id order by number), '{}') as "accounts!"
+               from waiting_room.public_numbers
+               where event_id = $1 and number between $2 and $3"#,
+            event_id.0,
+            first,
+            last,
+        )
+        .fetch_one(&mut *conn)
+        .await?;
+        let mut names = Vec::new();
+        let mut next = first;
+        for (number, account) in held.numbers.into_iter().zip(held.accounts) {
+            for _ in next..number {
+                names.extend(NOBODY.0);
+            }
+            let entry = keys.lottery_entry(event_id, AccountId(account));
+            digest.add(Number(number), entry);
+            names.extend(entry.0);
+            next = number + 1;
+            entries += 1;
+        }
+        if !names.is_empty() {
+            insert_names(conn, event_id, first, &names).await?;
+        }
+        first = last + 1;
+    }
+    Ok((entries, digest.finish()))
+}
+
+async fn insert_names(
+    conn: &mut PgConnection,
+    event_id: EventId,
+    first: i64,
+    names: &[u8],
+) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "insert into admission.draw_entries (event_id, first, names) values ($1, $2, $3)",
+        event_id.0,
+        first,
+        names,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Draws with the entropy that was told, unless that was done, or it is not fixed who takes part.
+pub(super) async fn draw(
+    db: &PgPool,
+    sale: &SaleSettings,
+    now: DateTime<Utc>,
+) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "update admission.draws set entropy = $2, drawn_at = $3
+         where event_id = $1 and fixed_at is not null and drawn_at is null",
+        sale.event_id.0,
+        sale.entropy,
+        now,
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// The draw of a sale; `Some(None)` while it is still to come.
+pub(super) async fn drawn(
+    db: &PgPool,
+    event_id: EventId,
+) -> Result<Option<Option<Draw>>, sqlx::Error> {
+    let draw = sqlx::query_as!(
+        Draw,
+        r#"select seed, commitment, committed_at, lobby as "lobby!", entries as "entries!",
+                  entries_digest as "entries_digest!", fixed_at as "fixed_at!",
+                  entropy_source as "entropy_source!", entropy as "entropy!",
+                  drawn_at as "drawn_at!"
+           from admission.draws where event_id = $1 and drawn_at is not null"#,
+        event_id.0,
+    )
+    .fetch_optional(db)
+    .await?;
+    if draw.is_some() {
+        return Ok(Some(draw));
+    }
+    let is_known = sqlx::query_scalar!(
+        r#"select exists (select from admission.draws where event_id = $1) as "is_known!""#,
+        event_id.0,
+    )
+    .fetch_one(db)
+    .await?;
+    Ok(is_known.then_some(None))
+}
+
+/// The names of [`CHUNK`] numbers from `first` on, 16 bytes each: fewer when the last of them are
+/// nobody's.
+pub(super) async fn names(
+    db: &PgPool,
+    event_id: EventId,
+    first: i64,
+) -> Result<Vec<u8>, sqlx::Error> {
+    let names = sqlx::query_scalar!(
+        "select names from admission.draw_entries where event_id = $1 and first = $2",
+        event_id.0,
+        first,
+    );
+    Ok(names.fetch_optional(db).await?.unwrap_or_default())
+}

@@ -1,0 +1,321 @@
+//! The gate of each sale: the passes that were claimed, and who waits for one.
+//!
+//! Whatever changes a claim holds the lock of the sale's row in `admission.gates`, taken first. So
+//! claims and ends of one sale come one after the other, and their `change` counts them in the
+//! order of their commits: who has read up to one has missed none.
+
+use std::collections::HashMap;
+
+use chrono::{DateTime, Utc};
+use domain::gate::{self, PATIENCE, Ready, Window};
+use domain::{AccountId, EventId, Place};
+use sqlx::{PgConnection, PgPool};
+use uuid::Uuid;
+
+use crate::pass::{Grant, Refused};
+
+/// How many places of a ready line are looked at; whoever comes after so many waits.
+const MOST_READY: i64 = 5_000;
+
+/// How many passes end in one transaction; the others end in the next ones.
+const MOST_ENDED: i64 = 1_000;
+
+/// A gate whose lock is held.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Locked {
+    pub(crate) event_id: EventId,
+    /// The last change.
+    pub(crate) changes: i64,
+    /// Passes that run.
+    pub(crate) shopping: i32,
+}
+
+/// A pass that was claimed.
+#[derive(Debug, Clone)]
+pub(crate) struct Claimed {
+    pub(crate) grant: Grant,
+    pub(crate) is_over: bool,
+}
+
+/// A pass to write down.
+#[derive(Debug, Clone)]
+pub(crate) struct NewPass {
+    pub(crate) place: Place,
+    pub(crate) account_id: AccountId,
+    pub(crate) grant: Grant,
+}
+
+/// Takes the lock of a sale's gate until the end of the transaction; makes the gate if this is the
+/// first claim.
+pub(crate) async fn lock(
+    conn: &mut PgConnection,
+    event_id: EventId,
+) -> Result<Locked, sqlx::Error> {
+    if let Some(locked) = lock_existing(&mut *conn, event_id).await? {
+        return Ok(locked);
+    }
+    sqlx::query!(
+        "insert into admission.gates (event_id) values ($1) on conflict do nothing",
+        event_id.0,
+    )
+    .execute(&mut *conn)
+    .await?;
+    lock_existing(conn, event_id)
+        .await?
+        .ok_or(sqlx::Error::RowNotFound)
+}
+
+async fn lock_existing(
+    conn: &mut PgConnection,
+    event_id: EventId,
+) -> Result<Option<Locked>, sqlx::Error> {
+    let row = sqlx::query!(
+        "select changes, shopping from admission.gates where event_id = $1 for update",
+        event_id.0,
+    )
+    .fetch_optional(conn)
+    .await?;
+    Ok(row.map(|row| Locked {
+        event_id,
+        changes: row.changes,
+        shopping: row.shopping,
+    }))
+}
+
+/// Ends the passes that ran out, and forgets who lost the turn and the claims of more than a
+/// minute ago. Returns the time that all of it is of: `at`, or the database's, which is the same
+/// for every node.
+pub(crate) async fn tidy(
+    conn: &mut PgConnection,
+    locked: &mut Locked,
+    at: Option<DateTime<Utc>>,
+) -> Result<DateTime<Utc>, sqlx::Error> {
+    let tidied = sqlx::query!(
+        r#"with t as materialized (select coalesce($2, clock_timestamp()) as now),
+           due as (
+               select c.place, row_number() over (order by c.ends_at, c.place) as nth
+               from admission.claims c
+               where c.event_id = $1 and c.over_at is null
+                 and c.ends_at <= (select floor(extract(epoch from t.now))::bigint from t)
+               order by c.ends_at, c.place limit $5
+           ), ended as (
+               update admission.claims c set over_at = (select t.now from t), change = $3 + due.nth
+               from due where c.event_id = $1 and c.place = due.place
+               returning c.place
+           ), lapsed as (
+               delete from admission.ready r
+               where r.event_id = $1
+                 and r.tried_at <= (select t.now - make_interval(secs => $4) from t)
+           ), old as (
+               delete from admission.claim_counts k
+               where k.event_id = $1
+                 and k.bucket
+                     < (select floor(extract(epoch from t.now) * 4)::bigint - 241 from t)
+           )
+           select t.now as "now!", (select count(*) from ended) as "ended!" from t"#,
+        locked.event_id.0,
+        at,
+        locked.changes,
+        PATIENCE.as_seconds_f64(),
+        MOST_ENDED,
+    )
+    .fetch_one(conn)
+    .await?;
+    locked.changes += tidied.ended;
+    locked.shopping -= i32::try_from(tidied.ended).unwrap_or(i32::MAX);
+    Ok(tidied.now)
+}
+
+/// Writes down how far the gate's changes went, and how many shop.
+pub(crate) async fn save(conn: &mut PgConnection, locked: Locked) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "update admission.gates set changes = $2, shopping = $3
+         where event_id = $1 and changes <> $2",
+        locked.event_id.0,
+        locked.changes,
+        locked.shopping,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Claims of the minute that ends at `now`.
+pub(crate) async fn window(
+    conn: &mut PgConnection,
+    event_id: EventId,
+    now: DateTime<Utc>,
+) -> Result<Window, sqlx::Error> {
+    let rows = sqlx::query!(
+        "select bucket, claims from admission.claim_counts where event_id = $1 and bucket >= $2",
+        event_id.0,
+        gate::oldest_bucket(now),
+    )
+    .fetch_all(conn)
+    .await?;
+    let counts = rows
+        .into_iter()
+        .map(|row| (row.bucket, u32::try_from(row.claims).unwrap_or(0)))
+        .collect();
+    Ok(Window::new(counts))
+}
+
+/// The ready line.
+pub(crate) async fn ready(
+    conn: &mut PgConnection,
+    event_id: EventId,
+) -> Result<Vec<Ready>, sqlx::Error> {
+    let rows = sqlx::query!(
+        "select place, since, tried_at from admission.ready
+         where event_id = $1 order by since, place limit $2",
+        event_id.0,
+        MOST_READY,
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| Ready {
+            place: Place(row.place),
+            since: row.since,
+            tried_at: row.tried_at,
+        })
+        .collect())
+}
+
+/// The passes that `places` have claimed.
+pub(crate) async fn claimed(
+    conn: &mut PgConnection,
+    event_id: EventId,
+    places: &[i64],
+) -> Result<HashMap<Place, Claimed>, sqlx::Error> {
+    let rows = sqlx::query!(
+        r#"select place, jti, issued_at, ends_at, over_at is not null as "is_over!"
+           from admission.claims where event_id = $1 and place = any($2)"#,
+        event_id.0,
+        places,
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| {
+            let claimed = Claimed {
+                grant: Grant {
+                    jti: row.jti,
+                    iat: row.issued_at,
+                    exp: row.ends_at,
+                },
+                is_over: row.is_over,
+            };
+            (Place(row.place), claimed)
+        })
+        .collect())
+}
+
+/// Writes down the passes given at `now` and who is to come back.
+pub(crate) async fn write(
+    conn: &mut PgConnection,
+    locked: &mut Locked,
+    now: DateTime<Utc>,
+    passes: &[NewPass],
+    waiting: &[i64],
+) -> Result<(), sqlx::Error> {
+    let places: Vec<i64> = passes.iter().map(|pass| pass.place.0).collect();
+    let accounts: Vec<i64> = passes.iter().map(|pass| pass.account_id.0).collect();
+    let ids: Vec<Uuid> = passes.iter().map(|pass| pass.grant.jti).collect();
+    let issued: Vec<i64> = passes.iter().map(|pass| pass.grant.iat).collect();
+    let ends: Vec<i64> = passes.iter().map(|pass| pass.grant.exp).collect();
+    let given = i32::try_from(passes.len()).expect("a batch is small");
+    // Who came at the same moment is in the order of arrival, by microseconds.
+    sqlx::query!(
+        "with passed as (
+             insert into admission.claims
+                 (event_id, place, account_id, jti, claimed_at, issued_at, ends_at, change)
+             select $1, p.place, p.account_id, p.jti, $2, p.issued_at, p.ends_at, $3 + p.nth
+             from unnest($4::bigint[], $5::bigint[], $6::uuid[], $7::bigint[], $8::bigint[])
+                  with ordinality as p (place, account_id, jti, issued_at, ends_at, nth)
+         ), counted as (
+             insert into admission.claim_counts (event_id, bucket, claims)
+             select $1, $9, $10::integer where $10::integer > 0
+             on conflict (event_id, bucket)
+                 do update set claims = claim_counts.claims + excluded.claims
+         ), through as (
+             delete from admission.ready where event_id = $1 and place = any($4)
+         )
+         insert into admission.ready (event_id, place, since, tried_at)
+         select $1, w.place, $2 + w.nth * interval '1 microsecond', $2
+         from unnest($11::bigint[]) with ordinality as w (place, nth)
+         on conflict (event_id, place) do update set tried_at = excluded.tried_at",
+        locked.event_id.0,
+        now,
+        locked.changes,
+        &places,
+        &accounts,
+        &ids,
+        &issued,
+        &ends,
+        gate::bucket(now),
+        given,
+        waiting,
+    )
+    .execute(conn)
+    .await?;
+    locked.changes += i64::from(given);
+    locked.shopping += given;
+    Ok(())
+}
+
+/// Ends the running pass `jti`, which gives its slot back; `None` when it is over.
+pub(crate) async fn end(
+    conn: &mut PgConnection,
+    locked: &mut Locked,
+    jti: Uuid,
+    now: DateTime<Utc>,
+) -> Result<Option<Refused>, sqlx::Error> {
+    let ended = sqlx::query_scalar!(
+        "update admission.claims set over_at = $3, change = $4
+         where event_id = $1 and jti = $2 and over_at is null returning ends_at",
+        locked.event_id.0,
+        jti,
+        now,
+        locked.changes + 1,
+    )
+    .fetch_optional(conn)
+    .await?;
+    let Some(ends_at) = ended else {
+        return Ok(None);
+    };
+    locked.changes += 1;
+    locked.shopping -= 1;
+    Ok(Some(Refused { jti, ends_at }))
+}
+
+/// The running passes of `account_id` that were issued at `until` or before, Unix seconds.
+pub(crate) async fn running_of(
+    conn: &mut PgConnection,
+    event_id: EventId,
+    account_id: AccountId,
+    until: i64,
+) -> Result<Vec<Uuid>, sqlx::Error> {
+    sqlx::query_scalar!(
+        "select jti from admission.claims
+         where event_id = $1 and account_id = $2 and over_at is null and issued_at <= $3",
+        event_id.0,
+        account_id.0,
+        until,
+    )
+    .fetch_all(conn)
+    .await
+}
+
+/// Sales with passes that ran out and were not ended yet.
+pub(crate) async fn due(db: &PgPool) -> Result<Vec<EventId>, sqlx::Error> {
+    let events = sqlx::query_scalar!(
+        "select distinct event_id from admission.claims
+         where over_at is null and ends_at <= floor(extract(epoch from clock_timestamp()))::bigint",
+    )
+    .fetch_all(db)
+    .await?;
+    Ok(events.into_iter().map(EventId).collect())
+}

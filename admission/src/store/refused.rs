@@ -1,0 +1,76 @@
+//! Passes that were given back or revoked, as every node reads them.
+
+use std::collections::HashMap;
+
+use domain::EventId;
+use domain::token::LEEWAY_SECONDS;
+use sqlx::PgPool;
+
+use crate::pass::Refused;
+
+/// The last change of each sale's gate that was read.
+pub(crate) type Changes = HashMap<EventId, i64>;
+
+/// What to read on from, and every pass that is refused although it has not run out at `now`, Unix
+/// seconds.
+pub(crate) async fn all(db: &PgPool, now: i64) -> Result<(Changes, Vec<Refused>), sqlx::Error> {
+    // The changes first: what changes in between is read twice rather than never.
+    let gates = sqlx::query!("select event_id, changes from admission.gates")
+        .fetch_all(db)
+        .await?;
+    let rows = sqlx::query!(
+        "select jti, ends_at from admission.claims
+         where over_at is not null and ends_at > $1 and extract(epoch from over_at) < ends_at",
+        now - LEEWAY_SECONDS.cast_signed(),
+    )
+    .fetch_all(db)
+    .await?;
+    let changes = gates
+        .into_iter()
+        .map(|gate| (EventId(gate.event_id), gate.changes))
+        .collect();
+    let refused = rows
+        .into_iter()
+        .map(|row| Refused {
+            jti: row.jti,
+            ends_at: row.ends_at,
+        })
+        .collect();
+    Ok((changes, refused))
+}
+
+/// The passes that are refused since `known`, which is moved on.
+pub(crate) async fn since(
+    db: &PgPool,
+    known: &mut Changes,
+    now: i64,
+) -> Result<Vec<Refused>, sqlx::Error> {
+    let (events, changes): (Vec<i64>, Vec<i64>) = known
+        .iter()
+        .map(|(event, change)| (event.0, *change))
+        .unzip();
+    let rows = sqlx::query!(
+        r#"select g.event_id as "event_id!", g.changes as "changes!", c.jti as "jti?", c.ends_at as "ends_at?"
+           from admission.gates g
+           left join unnest($1::bigint[], $2::bigint[]) as k (event_id, changes)
+             on k.event_id = g.event_id
+           left join admission.claims c
+             on c.event_id = g.event_id and c.change > coalesce(k.changes, 0)
+            and c.over_at is not null and c.ends_at > $3
+            and extract(epoch from c.over_at) < c.ends_at
+           where g.changes > coalesce(k.changes, 0)"#,
+        &events,
+        &changes,
+        now - LEEWAY_SECONDS.cast_signed(),
+    )
+    .fetch_all(db)
+    .await?;
+    let mut refused = Vec::new();
+    for row in rows {
+        known.insert(EventId(row.event_id), row.changes);
+        if let (Some(jti), Some(ends_at)) = (row.jti, row.ends_at) {
+            refused.push(Refused { jti, ends_at });
+        }
+    }
+    Ok(refused)
+}

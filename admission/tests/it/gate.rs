@@ -1,0 +1,283 @@
+//! Claims against PostgreSQL, without anybody who calls: the time is what the test says.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use admission::pass::{Claim, Claimant, Grant, Passes, Terms};
+use chrono::{DateTime, TimeDelta, Utc};
+use domain::{AccountId, EventId, Place};
+use futures_util::future::join_all;
+use platform::testing::{Proxy, TestApp};
+use sqlx::PgPool;
+use url::Url;
+
+const EVENT: EventId = EventId(1);
+
+struct Door {
+    app: TestApp,
+    passes: Passes,
+    terms: Terms,
+    now: DateTime<Utc>,
+}
+
+impl Door {
+    async fn new(rate_per_minute: u32, shopper_cap: u32) -> Self {
+        let app = TestApp::start().await;
+        Self {
+            passes: Passes::new(app.ctx.db.clone()),
+            terms: Terms {
+                rate_per_minute,
+                shopper_cap,
+                pass_seconds: 600,
+            },
+            now: DateTime::from_timestamp(1_800_000_000, 0).unwrap(),
+            app,
+        }
+    }
+
+    async fn claim_all(&self, places: impl IntoIterator<Item = i64>) -> Vec<Claim> {
+        let claimants: Vec<Claimant> = places.into_iter().map(claimant).collect();
+        let at = Some(self.now);
+        self.passes
+            .claim(EVENT, &claimants, self.terms, at)
+            .await
+            .unwrap()
+    }
+
+    async fn claim(&self, place: i64) -> Claim {
+        self.claim_all([place]).await[0]
+    }
+
+    async fn shopping(&self) -> i32 {
+        sqlx::query_scalar("select shopping from admission.gates")
+            .fetch_one(&self.app.ctx.db)
+            .await
+            .unwrap()
+    }
+}
+
+fn claimant(place: i64) -> Claimant {
+    Claimant {
+        place: Place(place),
+        account_id: AccountId(1_000 + place),
+    }
+}
+
+fn granted(claims: &[Claim]) -> usize {
+    claims
+        .iter()
+        .filter(|claim| matches!(claim, Claim::Granted(_)))
+        .count()
+}
+
+#[tokio::test]
+async fn claims_never_exceed_the_rate_in_any_minute() {
+    let mut door = Door::new(60, 100_000).await;
+    let mut times = Vec::new();
+    let mut place = 1;
+    while times.len() < 200 {
+        match door.claim(place).await {
+            Claim::Granted(_) => {
+                times.push(door.now);
+                place += 1;
+                door.now += TimeDelta::milliseconds(170);
+            }
+            Claim::Full(wait) if wait < Duration::from_secs(5) => {
+                // A moment before there is no room, and then there is.
+                door.now += TimeDelta::from_std(wait).unwrap() - TimeDelta::milliseconds(1);
+                assert!(matches!(door.claim(place).await, Claim::Full(_)));
+                door.now += TimeDelta::milliseconds(1);
+                assert!(matches!(door.claim(place).await, Claim::Granted(_)));
+                times.push(door.now);
+                place += 1;
+            }
+            Claim::Full(wait) => door.now += TimeDelta::from_std(wait).unwrap(),
+            other => panic!("{other:?}"),
+        }
+    }
+    for (first, time) in times.iter().enumerate() {
+        let end = *time + TimeDelta::seconds(60);
+        let within = times[first..].iter().take_while(|claim| **claim < end);
+        let within = within.count();
+        assert!(within <= 60, "{within} claims in the minute from {time}");
+    }
+    // Three full minutes and 20 claims: little is lost to counting in quarters of a second.
+    let lasted = times[times.len() - 1] - times[0];
+    assert!(lasted < TimeDelta::seconds(186), "{lasted}");
+    door.app.finish().await;
+}
+
+#[tokio::test]
+async fn everybody_who_was_called_comes_at_once_and_the_rate_holds() {
+    let mut door = Door::new(60, 100_000).await;
+    let all = door.claim_all(1..=500).await;
+    assert_eq!(granted(&all), 60);
+    assert!(
+        all[..60]
+            .iter()
+            .all(|claim| matches!(claim, Claim::Granted(_)))
+    );
+    assert!(
+        all[60..]
+            .iter()
+            .all(|claim| matches!(claim, Claim::Full(_)))
+    );
+    // The minute after that an hour went by without a claim is no fuller.
+    door.now += TimeDelta::hours(1);
+    assert_eq!(granted(&door.claim_all(501..=1_000).await), 60);
+    door.app.finish().await;
+}
+
+#[tokio::test]
+async fn a_place_has_one_pass_whatever_is_repeated() {
+    let mut door = Door::new(600, 100).await;
+    let together = door.claim_all([7, 7, 7]).await;
+    let Claim::Granted(grant) = together[0] else {
+        panic!("{together:?}")
+    };
+    assert_eq!(together[1..], [Claim::Repeated(grant); 2]);
+    door.now += TimeDelta::seconds(599);
+    assert_eq!(door.claim(7).await, Claim::Repeated(grant));
+    assert_eq!(door.shopping().await, 1);
+    door.app.finish().await;
+}
+
+#[tokio::test]
+async fn a_pass_that_runs_out_gives_its_slot_back_once() {
+    let mut door = Door::new(600, 1).await;
+    assert_eq!(granted(&door.claim_all([1, 2]).await), 1);
+    door.now += TimeDelta::seconds(600);
+    for _ in 0..2 {
+        door.passes
+            .end_run_out(EVENT, Some(door.now))
+            .await
+            .unwrap();
+        assert_eq!(door.shopping().await, 0);
+    }
+    assert_eq!(door.claim(1).await, Claim::Over);
+    assert_eq!(granted(&door.claim_all([3, 4]).await), 1);
+    let changes: i64 = sqlx::query_scalar("select changes from admission.gates")
+        .fetch_one(&door.app.ctx.db)
+        .await
+        .unwrap();
+    assert_eq!(changes, 3, "two claims and one end");
+    door.app.finish().await;
+}
+
+#[tokio::test]
+async fn two_leave_and_two_come_in_time_after_time() {
+    let mut door = Door::new(600, 2).await;
+    let mut entered = Vec::new();
+    for round in 0..4 {
+        entered.push(granted(
+            &door.claim_all(round * 10 + 1..=round * 10 + 9).await,
+        ));
+        door.now += TimeDelta::seconds(600);
+    }
+    assert_eq!(entered, [2, 2, 2, 2]);
+    door.app.finish().await;
+}
+
+#[tokio::test]
+async fn a_slot_goes_to_who_came_first_unless_they_stay_away() {
+    let mut door = Door::new(600, 1).await;
+    assert_eq!(granted(&door.claim_all([50, 40, 30]).await), 1);
+    door.now += TimeDelta::seconds(595);
+    // 40 and 30 lost their turn long ago, and ask again in another order.
+    door.claim_all([30, 40]).await;
+    door.now += TimeDelta::seconds(5);
+    assert!(matches!(door.claim(40).await, Claim::Full(_)));
+    assert!(matches!(door.claim(10).await, Claim::Full(_)));
+    assert!(matches!(door.claim(30).await, Claim::Granted(_)));
+    door.app.finish().await;
+}
+
+/// Claims from two nodes at once, each place several times.
+async fn crowd(nodes: [&Passes; 2], terms: Terms, places: i64) -> Vec<(Place, Claim)> {
+    let one = async |node: &Passes, place: i64| {
+        let claims = node.claim(EVENT, &[claimant(place)], terms, None).await;
+        (Place(place), claims.unwrap()[0])
+    };
+    let claims = (0..places * 3).map(|n| one(nodes[(n % 2) as usize], n % places + 1));
+    join_all(claims).await
+}
+
+#[tokio::test]
+async fn two_nodes_together_hold_the_cap_and_give_a_place_one_pass() {
+    let door = Door::new(10_000, 25).await;
+    let other = door.app.another_node().await;
+    let other_passes = Passes::new(other.db.clone());
+    let heard = crowd([&door.passes, &other_passes], door.terms, 60).await;
+    let mut passes: HashMap<Place, HashSet<Grant>> = HashMap::new();
+    for (place, claim) in &heard {
+        if let Claim::Granted(grant) | Claim::Repeated(grant) = claim {
+            passes.entry(*place).or_default().insert(*grant);
+        }
+    }
+    assert_eq!(passes.len(), 25);
+    assert!(passes.values().all(|of_place| of_place.len() == 1));
+    assert_eq!(door.shopping().await, 25);
+    door.app.finish().await;
+}
+
+/// Claims again and again until there is a pass; all that was heard.
+async fn insist(passes: &Passes, terms: Terms, place: i64) -> HashSet<Grant> {
+    let mut heard = HashSet::new();
+    let mut answers = 0;
+    while answers < 40 {
+        let claims = passes.claim(EVENT, &[claimant(place)], terms, None).await;
+        if let Ok([Claim::Granted(grant) | Claim::Repeated(grant)]) = claims.as_deref() {
+            heard.insert(*grant);
+            answers += 1;
+        }
+        tokio::task::yield_now().await;
+    }
+    heard
+}
+
+#[tokio::test]
+async fn connections_cut_for_two_seconds_in_mid_claim_give_nobody_a_second_pass() {
+    let url: Url = std::env::var("ONSALE_DATABASE_URL")
+        .unwrap()
+        .parse()
+        .unwrap();
+    let (host, port) = (url.host_str().unwrap(), url.port().unwrap_or(5432));
+    let proxy = Arc::new(Proxy::to(format!("{host}:{port}")).await);
+    let door = Door::new(10_000, 1_000).await;
+    let through = through(&door.app.ctx.config.database_url, &proxy);
+    let db = platform::pg::connect(&through, 8, "cut").await.unwrap();
+    let passes = Passes::new(db.clone());
+    let cutting = {
+        let proxy = Arc::clone(&proxy);
+        tokio::spawn(async move {
+            let end = tokio::time::Instant::now() + Duration::from_secs(2);
+            while tokio::time::Instant::now() < end {
+                proxy.cut();
+                tokio::time::sleep(Duration::from_millis(7)).await;
+            }
+        })
+    };
+    let crowd = (1..=30).map(|place| insist(&passes, door.terms, place));
+    let heard = join_all(crowd).await;
+    cutting.await.unwrap();
+    assert!(heard.iter().all(|grants| grants.len() == 1), "{heard:?}");
+    assert_eq!(count_claims(&door.app.ctx.db).await, 30);
+    assert_eq!(door.shopping().await, 30);
+    db.close().await;
+    door.app.finish().await;
+}
+
+fn through(url: &secrecy::SecretString, proxy: &Proxy) -> String {
+    let mut url: Url = secrecy::ExposeSecret::expose_secret(url).parse().unwrap();
+    url.set_host(Some("127.0.0.1")).unwrap();
+    url.set_port(Some(proxy.address().port())).unwrap();
+    url.into()
+}
+
+async fn count_claims(db: &PgPool) -> i64 {
+    sqlx::query_scalar("select count(*) from admission.claims")
+        .fetch_one(db)
+        .await
+        .unwrap()
+}

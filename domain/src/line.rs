@@ -1,0 +1,254 @@
+//! What one sale's line remembers of each place. Admission's release leader writes what happened
+//! as [`Move`]s; every node folds them, in order, into its own [`Line`], and answers from it
+//! without asking anybody.
+
+use std::collections::HashMap;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use crate::{Number, Place};
+
+/// Places `first..=last`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Run {
+    /// The first.
+    pub first: Place,
+    /// The last, not before the first.
+    pub last: Place,
+}
+
+impl Run {
+    /// Every place of the run.
+    pub fn places(self) -> impl Iterator<Item = Place> {
+        (self.first.0..=self.last.0).map(Place)
+    }
+}
+
+/// What happened in a line in one step of the release leader. Applying one twice changes nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Move {
+    /// Grows with every move of the sale; the snapshot of the same `seq` includes it.
+    pub seq: i64,
+    /// When it happened.
+    pub at: DateTime<Utc>,
+    /// Called now.
+    pub called: Vec<Run>,
+    /// Their claim window went by.
+    pub missed: Vec<Place>,
+    /// They claimed their pass.
+    pub claimed: Vec<Place>,
+    /// Their pass ended, was given back or revoked.
+    pub over: Vec<Place>,
+    /// Holders of these numbers left.
+    pub left: Vec<Number>,
+}
+
+/// Where a place stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// Not called: the cursor has not reached it, or passed it while it was absent.
+    Waiting,
+    /// Called then; it may claim.
+    Called(DateTime<Utc>),
+    /// The claim window went by.
+    Missed,
+    /// Shops.
+    Claimed,
+    /// Had its pass.
+    Over,
+}
+
+const WAITING: u8 = 0;
+const CALLED: u8 = 1;
+const MISSED: u8 = 2;
+const CLAIMED: u8 = 3;
+const OVER: u8 = 4;
+
+/// One sale's line: a byte for each place that was called, and a bit for each number that left.
+#[derive(Debug, Clone, Default)]
+pub struct Line {
+    seq: i64,
+    /// Standing of place n at index n.
+    standings: Vec<u8>,
+    /// When those were called that may still claim.
+    called_at: HashMap<Place, DateTime<Utc>>,
+    /// Bit n of word n / 64: number n left.
+    left: Vec<u64>,
+    left_count: i64,
+}
+
+impl Line {
+    /// The last move it holds.
+    #[must_use]
+    pub fn seq(&self) -> i64 {
+        self.seq
+    }
+
+    /// Takes a move in. One that it holds already changes nothing.
+    pub fn apply(&mut self, moved: &Move) {
+        if moved.seq <= self.seq {
+            return;
+        }
+        self.seq = moved.seq;
+        for place in moved.called.iter().flat_map(|run| run.places()) {
+            self.set(place, CALLED);
+            self.called_at.insert(place, moved.at);
+        }
+        let ended = [
+            (&moved.missed, MISSED),
+            (&moved.claimed, CLAIMED),
+            (&moved.over, OVER),
+        ];
+        for (places, standing) in ended {
+            for place in places {
+                self.set(*place, standing);
+                self.called_at.remove(place);
+            }
+        }
+        for number in &moved.left {
+            self.leave(*number);
+        }
+    }
+
+    /// Where `place` stands.
+    #[must_use]
+    pub fn standing(&self, place: Place) -> Standing {
+        match index(place.0).and_then(|at| self.standings.get(at)) {
+            Some(&CALLED) => self
+                .called_at
+                .get(&place)
+                .map_or(Standing::Missed, |at| Standing::Called(*at)),
+            Some(&MISSED) => Standing::Missed,
+            Some(&CLAIMED) => Standing::Claimed,
+            Some(&OVER) => Standing::Over,
+            _ => Standing::Waiting,
+        }
+    }
+
+    /// Places that may still claim, and when each was called, in no order.
+    pub fn called(&self) -> impl Iterator<Item = (Place, DateTime<Utc>)> {
+        self.called_at.iter().map(|(place, at)| (*place, *at))
+    }
+
+    /// Whether the holder of `number` left.
+    #[must_use]
+    pub fn has_left(&self, number: Number) -> bool {
+        index(number.0)
+            .and_then(|at| {
+                self.left
+                    .get(at / 64)
+                    .map(|word| word >> (at % 64) & 1 == 1)
+            })
+            .unwrap_or(false)
+    }
+
+    /// How many have left.
+    #[must_use]
+    pub fn left_count(&self) -> i64 {
+        self.left_count
+    }
+
+    fn set(&mut self, place: Place, standing: u8) {
+        let Some(at) = index(place.0) else { return };
+        if self.standings.len() <= at {
+            self.standings.resize(at + 1, WAITING);
+        }
+        self.standings[at] = standing;
+    }
+
+    fn leave(&mut self, number: Number) {
+        let Some(at) = index(number.0) else { return };
+        if self.left.len() <= at / 64 {
+            self.left.resize(at / 64 + 1, 0);
+        }
+        let bit = 1 << (at % 64);
+        if self.left[at / 64] & bit == 0 {
+            self.left[at / 64] |= bit;
+            self.left_count += 1;
+        }
+    }
+}
+
+fn index(number: i64) -> Option<usize> {
+    usize::try_from(number).ok().filter(|at| *at > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> DateTime<Utc> {
+        DateTime::from_timestamp(second, 0).unwrap()
+    }
+
+    fn nothing(seq: i64) -> Move {
+        Move {
+            seq,
+            at: at(seq),
+            called: Vec::new(),
+            missed: Vec::new(),
+            claimed: Vec::new(),
+            over: Vec::new(),
+            left: Vec::new(),
+        }
+    }
+
+    fn run(first: i64, last: i64) -> Run {
+        Run {
+            first: Place(first),
+            last: Place(last),
+        }
+    }
+
+    #[test]
+    fn a_place_waits_is_called_and_claims_misses_or_is_over() {
+        let mut line = Line::default();
+        assert_eq!(line.standing(Place(5)), Standing::Waiting);
+        line.apply(&Move {
+            called: vec![run(1, 3), run(6, 6)],
+            ..nothing(1)
+        });
+        assert_eq!(line.standing(Place(3)), Standing::Called(at(1)));
+        assert_eq!(line.standing(Place(5)), Standing::Waiting);
+        line.apply(&Move {
+            missed: vec![Place(1)],
+            claimed: vec![Place(2), Place(3)],
+            over: vec![Place(3)],
+            ..nothing(2)
+        });
+        let standings = [1, 2, 3, 6].map(|place| line.standing(Place(place)));
+        use Standing::{Called, Claimed, Missed, Over};
+        assert_eq!(standings, [Missed, Claimed, Over, Called(at(1))]);
+        assert_eq!(line.called().collect::<Vec<_>>(), [(Place(6), at(1))]);
+    }
+
+    #[test]
+    fn a_move_that_comes_again_changes_nothing() {
+        let mut line = Line::default();
+        let first = Move {
+            called: vec![run(1, 1)],
+            left: vec![Number(4)],
+            ..nothing(1)
+        };
+        line.apply(&first);
+        line.apply(&Move {
+            claimed: vec![Place(1)],
+            ..nothing(2)
+        });
+        line.apply(&first);
+        assert_eq!(line.standing(Place(1)), Standing::Claimed);
+        assert_eq!((line.left_count(), line.has_left(Number(4))), (1, true));
+    }
+
+    #[test]
+    fn numbers_that_nobody_has_stand_nowhere() {
+        let mut line = Line::default();
+        line.apply(&Move {
+            left: vec![Number(0), Number(-3)],
+            ..nothing(1)
+        });
+        assert_eq!(line.standing(Place(-1)), Standing::Waiting);
+        assert!(!line.has_left(Number(-3)) && line.left_count() == 0);
+    }
+}

@@ -1,0 +1,145 @@
+//! The lottery of a lobby: everybody who joined before the opening gets their place by a
+//! permutation that nobody could choose and anybody can repeat.
+//!
+//! The permutation is the swap-or-not shuffle of Ethereum's consensus specification
+//! (`compute_shuffled_index`, 90 rounds), whose published test vectors hold here, too.
+
+mod entries;
+mod shuffle;
+
+use sha2::{Digest, Sha256};
+
+use crate::{Number, Place};
+
+pub use entries::{EntriesDigest, Entry, EntryError};
+
+/// Rounds of the shuffle, as on Ethereum's main network.
+pub const ROUNDS: u8 = 90;
+
+/// What decides the order of one lobby.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Draw {
+    /// How many numbers take part: `1..=lobby`.
+    pub lobby: i64,
+    /// The seed whose SHA-256 was published before the lobby opened.
+    pub seed: [u8; 32],
+    /// What the public source showed that was announced beforehand; empty when none was.
+    pub entropy: String,
+}
+
+/// What is published before the lobby opens: it fixes the seed without showing it.
+#[must_use]
+pub fn commitment(seed: &[u8; 32]) -> [u8; 32] {
+    Sha256::digest(seed).into()
+}
+
+impl Draw {
+    /// The seed of the shuffle: SHA-256 of the seed followed by the entropy's UTF-8 bytes.
+    #[must_use]
+    pub fn shuffle_seed(&self) -> [u8; 32] {
+        Sha256::new()
+            .chain_update(self.seed)
+            .chain_update(self.entropy.as_bytes())
+            .finalize()
+            .into()
+    }
+
+    /// The place of everyone's number, computed once: number n + 1 gets place p + 1 when the
+    /// shuffle puts index n at position p.
+    #[must_use]
+    pub fn order(&self) -> Order {
+        Order::new(&self.shuffle_seed(), self.lobby)
+    }
+}
+
+/// Which number has which place. Without a lottery both are the same.
+#[derive(Debug, Clone, Default)]
+pub struct Order {
+    /// Place of number n + 1, less one.
+    places: Vec<u32>,
+    /// Number of place n + 1, less one.
+    numbers: Vec<u32>,
+}
+
+impl Order {
+    /// The order of joining.
+    #[must_use]
+    pub fn of_joining() -> Self {
+        Self::default()
+    }
+
+    fn new(seed: &[u8; 32], lobby: i64) -> Self {
+        let count = u32::try_from(lobby.max(0)).expect("a lobby of fewer than 2^32");
+        let numbers = shuffle::shuffled(count, seed, ROUNDS);
+        let mut places = vec![0; numbers.len()];
+        for (place, number) in (0..count).zip(&numbers) {
+            places[*number as usize] = place;
+        }
+        Self { places, numbers }
+    }
+
+    /// The place of `number`.
+    #[must_use]
+    pub fn place_of(&self, number: Number) -> Place {
+        Place(moved(&self.places, number.0))
+    }
+
+    /// Whose place `place` is.
+    #[must_use]
+    pub fn number_of(&self, place: Place) -> Number {
+        Number(moved(&self.numbers, place.0))
+    }
+}
+
+fn moved(table: &[u32], from: i64) -> i64 {
+    usize::try_from(from - 1)
+        .ok()
+        .and_then(|at| table.get(at))
+        .map_or(from, |to| i64::from(*to) + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_number_has_one_place_and_every_place_one_number() {
+        let draw = Draw {
+            lobby: 1_000,
+            seed: [7; 32],
+            entropy: "4 8 15 16 23 42".to_owned(),
+        };
+        let order = draw.order();
+        let mut places: Vec<_> = (1..=1_000).map(|n| order.place_of(Number(n)).0).collect();
+        assert!((1..=1_000).all(|n| order.number_of(order.place_of(Number(n))) == Number(n)));
+        assert!(!places.is_sorted());
+        places.sort_unstable();
+        assert_eq!(places, (1..=1_000).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn other_entropy_gives_another_order() {
+        let places = |entropy: &str| {
+            let order = Draw {
+                lobby: 100,
+                seed: [7; 32],
+                entropy: entropy.to_owned(),
+            }
+            .order();
+            (1..=100).map(move |n| order.place_of(Number(n))).collect()
+        };
+        let (first, second): (Vec<_>, Vec<_>) = (places("4 8 15"), places("4 8 16"));
+        assert_ne!(first, second);
+    }
+
+    #[test]
+    fn whoever_comes_after_the_lobby_keeps_their_number_as_place() {
+        let draw = Draw {
+            lobby: 3,
+            seed: [1; 32],
+            entropy: String::new(),
+        };
+        assert_eq!(draw.order().place_of(Number(4)), Place(4));
+        assert_eq!(Order::of_joining().place_of(Number(2)), Place(2));
+    }
+}

@@ -1,0 +1,119 @@
+//! One moment of a line.
+
+use std::sync::Arc;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use domain::line::{Line, Standing};
+use domain::lottery::{Draw, Order};
+use domain::queue::{Drawn, PlaceState, Snapshot};
+use domain::sale::SaleState;
+use domain::{Number, Place};
+
+/// One moment of a line. All of it is of the same `seq`.
+#[derive(Debug)]
+pub struct View {
+    /// What everyone is told.
+    pub snapshot: Snapshot,
+    /// Where every place stands.
+    pub line: Line,
+    order: Option<Arc<Order>>,
+}
+
+impl View {
+    pub(super) fn new(snapshot: Snapshot, line: Line, order: Option<Arc<Order>>) -> Self {
+        Self {
+            snapshot,
+            line,
+            order,
+        }
+    }
+
+    /// The same moment, with the order that was computed since.
+    pub(super) fn ordered(&self, order: Arc<Order>) -> Self {
+        Self::new(self.snapshot.clone(), self.line.clone(), Some(order))
+    }
+
+    /// The place of `number`; `None` before the lottery is drawn, and for the moment that ordering
+    /// the lobby takes.
+    #[must_use]
+    pub fn place_of(&self, number: Number) -> Option<Place> {
+        match (&self.snapshot.lottery.drawn, &self.order) {
+            (None, _) if self.snapshot.state == SaleState::Lobby => None,
+            (Some(drawn), None) if number.0 <= drawn.lobby => None,
+            (_, Some(order)) => Some(order.place_of(number)),
+            (_, None) => Some(Place(number.0)),
+        }
+    }
+
+    /// Whose place `place` is; `None` as for [`place_of`](Self::place_of).
+    #[must_use]
+    pub fn number_of(&self, place: Place) -> Option<Number> {
+        self.place_of(Number(place.0))?;
+        Some(match &self.order {
+            Some(order) => order.number_of(place),
+            None => Number(place.0),
+        })
+    }
+
+    /// Where the holder of `number` stands.
+    #[must_use]
+    pub fn state_of(&self, number: Number) -> PlaceState {
+        self.state_at(number, self.place_of(number))
+    }
+
+    /// As [`state_of`](Self::state_of), for who knows the number's place already.
+    #[must_use]
+    pub fn state_at(&self, number: Number, place: Option<Place>) -> PlaceState {
+        let standing = place.map_or(Standing::Waiting, |place| self.line.standing(place));
+        match standing {
+            Standing::Claimed | Standing::Over => PlaceState::Claimed,
+            _ if self.line.has_left(number) => PlaceState::Left,
+            Standing::Missed => PlaceState::Missed,
+            Standing::Called(_) => PlaceState::Ready,
+            Standing::Waiting => PlaceState::Waiting,
+        }
+    }
+
+    /// Until when `place`, if it is called, may claim.
+    #[must_use]
+    pub fn claim_until(&self, place: Place) -> Option<DateTime<Utc>> {
+        match self.line.standing(place) {
+            Standing::Called(at) => {
+                let window = self.snapshot.claim_window_seconds;
+                Some(at + TimeDelta::seconds(i64::from(window)))
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether `number` will never be called or shop again: its holder may join once more.
+    #[must_use]
+    pub fn is_used_up(&self, number: Number) -> bool {
+        let standing = self
+            .place_of(number)
+            .map_or(Standing::Waiting, |place| self.line.standing(place));
+        match standing {
+            Standing::Over | Standing::Missed => true,
+            Standing::Claimed => false,
+            Standing::Called(_) | Standing::Waiting => self.line.has_left(number),
+        }
+    }
+}
+
+/// The draw that everyone may know; `None` when its seed is not one.
+pub(super) fn draw(drawn: &Drawn) -> Option<Draw> {
+    let digits = drawn.seed.as_bytes();
+    if digits.len() != 64 {
+        return None;
+    }
+    let mut seed = [0; 32];
+    for (byte, pair) in seed.iter_mut().zip(digits.chunks_exact(2)) {
+        let pair = std::str::from_utf8(pair).ok()?;
+        *byte = u8::from_str_radix(pair, 16).ok()?;
+    }
+    Some(Draw {
+        lobby: drawn.lobby,
+        seed,
+        entropy: drawn.entropy.clone(),
+    })
+}

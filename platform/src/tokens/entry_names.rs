@@ -1,0 +1,56 @@
+//! The names under which people take part in lotteries.
+
+use domain::lottery::Entry;
+use domain::{AccountId, EventId};
+use hmac::{Hmac, Mac};
+use sha2::Sha256;
+
+/// Names of accounts that nobody can tell without the key: accounts are numbered, so that a hash
+/// without one would be found by trying.
+#[derive(Clone)]
+pub(super) struct EntryNames {
+    mac: Hmac<Sha256>,
+}
+
+impl EntryNames {
+    pub(super) fn new(key: &[u8; 32]) -> Self {
+        Self {
+            mac: Hmac::new_from_slice(key).expect("HMAC takes keys of any length"),
+        }
+    }
+
+    pub(super) fn of(&self, event_id: EventId, account_id: AccountId) -> Entry {
+        let mut mac = self.mac.clone();
+        mac.update(&event_id.0.to_be_bytes());
+        mac.update(&account_id.0.to_be_bytes());
+        let bytes = mac.finalize().into_bytes();
+        Entry(
+            bytes[..Entry::BYTES]
+                .try_into()
+                .expect("a prefix of 32 bytes"),
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_differ_by_key_event_and_account() {
+        let name = |key: u8, event, account| {
+            EntryNames::new(&[key; 32]).of(EventId(event), AccountId(account))
+        };
+        let all = [
+            name(1, 1, 1),
+            name(2, 1, 1),
+            name(1, 2, 1),
+            name(1, 1, 2),
+            name(1, 1, -1),
+        ];
+        for (at, one) in all.iter().enumerate() {
+            assert!(!all[at + 1..].contains(one));
+        }
+        assert_eq!(name(1, 1, 1), all[0]);
+    }
+}

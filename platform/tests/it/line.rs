@@ -1,0 +1,230 @@
+//! Following a line whose release leader is the test.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use domain::line::{Move, Run, Standing};
+use domain::lottery::Draw;
+use domain::queue::{Drawn, PlaceState, Snapshot};
+use domain::sale::SaleState;
+use domain::{EventId, Number, Place};
+use platform::line::{LineError, Lines};
+use platform::testing::line::{no_move, snapshot, tell};
+use platform::testing::{Proxy, TestApp, eventually};
+use sqlx::PgPool;
+use tokio::task::JoinHandle;
+
+const SALE: EventId = EventId(1);
+const SOON: Duration = Duration::from_secs(5);
+
+/// Lines that are read until the handle is dropped.
+struct Reading {
+    lines: Lines,
+    task: JoinHandle<()>,
+}
+
+impl Reading {
+    fn of(lines: Lines) -> Self {
+        let reader = lines.clone();
+        let task = tokio::spawn(async move { reader.refresh().await });
+        Self { lines, task }
+    }
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+fn calls(first: i64, last: i64) -> Vec<Run> {
+    vec![Run {
+        first: Place(first),
+        last: Place(last),
+    }]
+}
+
+/// What the leader has told of a sale.
+struct Told {
+    db: PgPool,
+    snapshot: Snapshot,
+}
+
+impl Told {
+    async fn first(app: &TestApp) -> Self {
+        let told = Self {
+            db: app.ctx.db.clone(),
+            snapshot: snapshot(SALE, app.ctx.clock.now()),
+        };
+        told.write(&no_move(1, told.snapshot.at)).await;
+        told
+    }
+
+    async fn next(&mut self, change: impl FnOnce(&mut Snapshot, &mut Move)) {
+        self.snapshot.seq += 1;
+        let mut moved = no_move(self.snapshot.seq, self.snapshot.at);
+        change(&mut self.snapshot, &mut moved);
+        self.write(&moved).await;
+    }
+
+    async fn write(&self, moved: &Move) {
+        tell(&self.db, &self.snapshot, moved).await;
+    }
+}
+
+#[tokio::test]
+async fn who_asks_late_gets_all_that_happened_in_its_order() {
+    let app = TestApp::start().await;
+    let mut told = Told::first(&app).await;
+    told.next(|_, moved| moved.called = calls(1, 4)).await;
+    told.next(|_, moved| {
+        moved.claimed = vec![Place(1), Place(2)];
+        moved.left = vec![Number(9)];
+    })
+    .await;
+    told.next(|_, moved| {
+        moved.over = vec![Place(1)];
+        moved.missed = vec![Place(3)];
+    })
+    .await;
+    let reading = Reading::of(Lines::new(app.ctx.db.clone()));
+    let view = reading.lines.view(SALE).await.unwrap();
+    let standings = [1, 2, 3, 5].map(|place| view.line.standing(Place(place)));
+    use Standing::{Claimed, Missed, Over, Waiting};
+    assert_eq!(standings, [Over, Claimed, Missed, Waiting]);
+    assert_eq!(view.state_of(Number(4)), PlaceState::Ready);
+    assert_eq!(view.state_of(Number(9)), PlaceState::Left);
+    assert!(view.is_used_up(Number(1)) && view.is_used_up(Number(3)));
+    assert!(!view.is_used_up(Number(2)) && !view.is_used_up(Number(4)));
+    let until = view.claim_until(Place(4)).unwrap();
+    assert_eq!(until.timestamp() - told.snapshot.at.timestamp(), 120);
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn every_change_reaches_those_who_follow() {
+    let app = TestApp::start().await;
+    let mut told = Told::first(&app).await;
+    let reading = Reading::of(Lines::new(app.ctx.db.clone()));
+    let mut follower = reading.lines.follow(SALE).await.unwrap();
+    assert_eq!(follower.view().snapshot.seq, 1);
+    for place in 1..=5 {
+        told.next(|_, moved| moved.called = calls(place, place))
+            .await;
+        let view = tokio::time::timeout(SOON, follower.next())
+            .await
+            .unwrap()
+            .unwrap();
+        assert_eq!(view.snapshot.seq, place + 1);
+        let called = (1..=9).filter(|n| view.line.standing(Place(*n)) != Standing::Waiting);
+        assert_eq!(called.collect::<Vec<_>>(), (1..=place).collect::<Vec<_>>());
+    }
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn a_sale_that_does_not_exist_is_none_until_it_does() {
+    let app = TestApp::start().await;
+    let reading = Reading::of(Lines::new(app.ctx.db.clone()));
+    let none = reading.lines.view(SALE).await.unwrap_err();
+    assert_eq!(none, LineError::NoSale);
+    eventually(SOON, async || reading.lines.count() == 0).await;
+    let _told = Told::first(&app).await;
+    eventually(SOON, async || reading.lines.view(SALE).await.is_ok()).await;
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn a_line_that_nobody_asks_for_is_forgotten() {
+    let app = TestApp::start().await;
+    let _told = Told::first(&app).await;
+    let kept = Duration::from_millis(500);
+    let reading = Reading::of(Lines::kept_for(app.ctx.db.clone(), kept));
+    let mut follower = reading.lines.follow(SALE).await.unwrap();
+    // Longer than it is kept, but somebody follows.
+    let waited = tokio::time::timeout(kept * 3, follower.next()).await;
+    assert!(waited.is_err(), "nothing has changed");
+    assert_eq!(reading.lines.count(), 1);
+    drop(follower);
+    eventually(SOON, async || reading.lines.count() == 0).await;
+    assert!(reading.lines.view(SALE).await.is_ok(), "it is read again");
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn the_last_view_stays_while_postgresql_is_away() {
+    let app = TestApp::start().await;
+    let mut told = Told::first(&app).await;
+    let options = app.ctx.db.connect_options();
+    let proxy = Proxy::to(format!("{}:{}", options.get_host(), options.get_port())).await;
+    let through = (*options)
+        .clone()
+        .host("127.0.0.1")
+        .port(proxy.address().port());
+    let pool = sqlx::postgres::PgPoolOptions::new()
+        .acquire_timeout(Duration::from_millis(500))
+        .connect_with(through)
+        .await
+        .unwrap();
+    let reading = Reading::of(Lines::new(pool));
+    assert_eq!(reading.lines.view(SALE).await.unwrap().snapshot.seq, 1);
+
+    proxy.cut();
+    told.next(|_, moved| moved.called = calls(1, 1)).await;
+    let seq = async || reading.lines.view(SALE).await.unwrap().snapshot.seq;
+    eventually(SOON, async || seq().await == 2).await;
+
+    drop(proxy);
+    told.next(|_, moved| moved.called = calls(2, 2)).await;
+    // Longer than a refresh takes: the answer stays.
+    let mut answers = 0;
+    eventually(SOON, async || {
+        assert_eq!(seq().await, 2);
+        answers += 1;
+        answers > 50
+    })
+    .await;
+    let other = reading.lines.view(EventId(2)).await.unwrap_err();
+    assert_eq!(other, LineError::Unread);
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn places_of_a_lobby_are_known_when_the_lottery_is_drawn() {
+    let app = TestApp::start().await;
+    let mut told = Told::first(&app).await;
+    told.next(|snapshot, _| snapshot.state = SaleState::Lobby)
+        .await;
+    let reading = Reading::of(Lines::new(app.ctx.db.clone()));
+    let view = reading.lines.view(SALE).await.unwrap();
+    assert_eq!(view.place_of(Number(1)), None);
+    assert_eq!(view.state_of(Number(1)), PlaceState::Waiting);
+
+    let draw = Draw {
+        lobby: 50,
+        seed: [7; 32],
+        entropy: "heads".to_owned(),
+    };
+    told.next(|snapshot, moved| {
+        snapshot.state = SaleState::Open;
+        snapshot.lottery.drawn = Some(Drawn {
+            lobby: 50,
+            seed: "07".repeat(32),
+            entropy: "heads".to_owned(),
+            entries_digest: String::new(),
+        });
+        moved.called = calls(1, 3);
+    })
+    .await;
+    let view = async || reading.lines.view(SALE).await.unwrap();
+    eventually(SOON, async || view().await.place_of(Number(1)).is_some()).await;
+    let (view, order) = (view().await, Arc::new(draw.order()));
+    for number in (1..=60).map(Number) {
+        let place = order.place_of(number);
+        assert_eq!(view.place_of(number), Some(place));
+        assert_eq!(view.number_of(place), Some(number));
+        let is_called = view.state_of(number) == PlaceState::Ready;
+        assert_eq!(is_called, place.0 <= 3);
+    }
+    app.finish().await;
+}
