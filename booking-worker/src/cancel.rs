@@ -1,10 +1,10 @@
 //! The buyer, or staff, gives a booking up.
 
 use chrono::{DateTime, Utc};
-use domain::BookingId;
 use domain::booking::{Booking, BookingState};
 use domain::message::{Outcome, VoidPayment};
 use domain::payment::VoidReason;
+use domain::{AccountId, BookingId};
 use platform::outbox::{Entry, Kept};
 use sqlx::PgConnection;
 
@@ -17,6 +17,7 @@ use crate::store::{bookings, tickets};
 pub(crate) async fn cancel(
     conn: &mut PgConnection,
     id: BookingId,
+    asked_by: Option<AccountId>,
     now: DateTime<Utc>,
     kept: &mut Kept,
 ) -> Result<Outcome, sqlx::Error> {
@@ -31,7 +32,7 @@ pub(crate) async fn cancel(
     if tickets::has_checked_in(conn, id).await? {
         return Ok(Outcome::Refused(BookingState::Confirmed));
     }
-    if cancel_confirmed(conn, id, now, kept).await? {
+    if cancel_confirmed(conn, id, asked_by, now, kept).await? {
         return Ok(Outcome::Cancelled);
     }
     Ok(match bookings::read(conn, &[id]).await?.remove(&id) {

@@ -1,9 +1,9 @@
 //! held → expired or cancelled, confirmed → cancelled: the seats are on sale again.
 
 use chrono::{DateTime, Utc};
-use domain::BookingId;
 use domain::booking::BookingState;
-use domain::message::{BookingCancelled, BookingExpired};
+use domain::message::{BookingCancelled, BookingExpired, CancelAsked};
+use domain::{AccountId, BookingId};
 use platform::outbox::{Entry, Kept};
 use sqlx::PgConnection;
 
@@ -24,6 +24,7 @@ pub(crate) async fn end_unpayable(
         conn,
         ids,
         &[BookingState::Held, BookingState::Confirmed],
+        None,
         now,
         kept,
     )
@@ -39,14 +40,16 @@ pub(crate) async fn end_unpayable(
     Ok(ids.iter().map(news).collect())
 }
 
-/// Cancels a confirmed booking at once. `false` when it is not confirmed.
+/// Cancels a confirmed booking at once, for the one who asked, or for its event. `false` when it is not confirmed.
 pub(crate) async fn cancel_confirmed(
     conn: &mut PgConnection,
     id: BookingId,
+    asked_by: Option<AccountId>,
     now: DateTime<Utc>,
     kept: &mut Kept,
 ) -> Result<bool, sqlx::Error> {
-    let ended = end(conn, &[id], &[BookingState::Confirmed], now, kept).await?;
+    let asked = asked_by.map(|by| CancelAsked { by, at: now });
+    let ended = end(conn, &[id], &[BookingState::Confirmed], asked, now, kept).await?;
     Ok(ended > 0)
 }
 
@@ -54,6 +57,7 @@ async fn end(
     conn: &mut PgConnection,
     ids: &[BookingId],
     from: &[BookingState],
+    asked: Option<CancelAsked>,
     now: DateTime<Utc>,
     kept: &mut Kept,
 ) -> Result<usize, sqlx::Error> {
@@ -69,13 +73,16 @@ async fn end(
     accounts::subtract(conn, &tally).await?;
     let ids: Vec<_> = ended.iter().map(|ended| ended.facts.booking_id).collect();
     tickets::cancel(conn, &ids).await?;
-    let entries = ended.iter().map(news_of).collect::<Result<_, _>>()?;
+    let entries = ended
+        .iter()
+        .map(|ended| news_of(ended, asked))
+        .collect::<Result<_, _>>()?;
     kept.put_all(conn, entries).await?;
     seats::free(conn, &ids).await?;
     Ok(ended.len())
 }
 
-fn news_of(ended: &Ended) -> Result<Entry, sqlx::Error> {
+fn news_of(ended: &Ended, asked: Option<CancelAsked>) -> Result<Entry, sqlx::Error> {
     let booking = ended.facts.clone();
     if ended.is == BookingState::Expired {
         return Entry::new(&BookingExpired { booking });
@@ -84,5 +91,6 @@ fn news_of(ended: &Ended) -> Result<Entry, sqlx::Error> {
     Entry::new(&BookingCancelled {
         booking,
         was_confirmed,
+        asked,
     })
 }

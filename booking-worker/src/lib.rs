@@ -5,6 +5,7 @@
 //! box-office. Nothing of it is in memory: any number of workers may run.
 
 mod cancel;
+mod cancel_events;
 mod choose;
 mod code;
 mod confirm;
@@ -76,6 +77,10 @@ pub async fn start(ctx: Context, config: Config) -> anyhow::Result<Routes> {
     );
     spawn_inventory(&ctx);
     ctx.spawn("booking.expiry", expire::expire_holds(ctx.clone()));
+    ctx.spawn(
+        "booking.cancelled-events",
+        cancel_events::cancel_bookings(ctx.clone()),
+    );
     ctx.spawn("booking.stock", metrics::watch_stock(ctx.clone()));
     let stop = ctx.shutdown.soft().clone();
     ctx.spawn(

@@ -149,11 +149,12 @@ impl Work for Cancels<'_> {
     async fn attempt(&self, commands: &[CancelBooking]) -> Result<Vec<Answer>, WorkError> {
         let now = self.0.clock.now();
         let mut answers = Vec::with_capacity(commands.len());
-        for CancelBooking { booking_id, .. } in commands {
+        for command in commands {
+            let (id, asked_by) = (command.booking_id, Some(command.asked_by));
             let cancelling = run_tx(&self.0.db, "cancel_booking", |tx| {
                 Box::pin(async move {
                     let mut kept = Kept::of(OWNER);
-                    let outcome = cancel(tx, *booking_id, now, &mut kept).await?;
+                    let outcome = cancel(tx, id, asked_by, now, &mut kept).await?;
                     Ok::<_, sqlx::Error>((outcome, kept))
                 })
             });

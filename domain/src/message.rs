@@ -164,6 +164,19 @@ pub struct BookingCancelled {
     pub booking: BookingFacts,
     /// Whether it had tickets.
     pub was_confirmed: bool,
+    /// Who asked for it, and when; none when its payment was impossible or its event is
+    /// cancelled. A buyer who gives up gets back what the event's policy says, others everything.
+    #[serde(default)]
+    pub asked: Option<CancelAsked>,
+}
+
+/// Who asked for a cancellation, and when it was done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CancelAsked {
+    /// The owner of the booking, or staff.
+    pub by: AccountId,
+    /// When.
+    pub at: DateTime<Utc>,
 }
 message!(BookingCancelled, "booking.cancelled.v1", |message| Some(
     message.booking.booking_id
@@ -241,6 +254,9 @@ pub struct RefundSucceeded {
     pub account_id: AccountId,
     /// What is refunded.
     pub amount: Money,
+    /// Which of the booking's refunds it is, from 0: there may be several, each in parts.
+    #[serde(default)]
+    pub number: i64,
 }
 message!(RefundSucceeded, "refund.succeeded.v1", |message| Some(
     message.booking_id

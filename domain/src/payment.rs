@@ -1,5 +1,8 @@
 //! Payments and refunds: two state machines, apart from the booking's.
 
+pub mod machine;
+
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 /// Where a payment stands.
@@ -70,6 +73,15 @@ pub enum RefundState {
 }
 
 impl RefundState {
+    /// Every state.
+    pub const ALL: [Self; 3] = [Self::Pending, Self::Succeeded, Self::Failed];
+
+    /// The state with this word.
+    #[must_use]
+    pub fn parse(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.as_str() == word)
+    }
+
     /// The word used on the wire and in the database.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -107,5 +119,62 @@ impl VoidReason {
         [Self::HoldExpired, Self::Cancelled]
             .into_iter()
             .find(|reason| reason.as_str() == word)
+    }
+}
+
+/// What a buyer who cancels gets back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefundPolicy {
+    /// After it nothing goes back; none: there is no such time.
+    pub until: Option<DateTime<Utc>>,
+    /// Kept of what was paid, in percent from 0 to 100, rounded down.
+    #[serde(default)]
+    pub fee_percent: u8,
+    /// Kept on top, in minor units, from 0.
+    #[serde(default)]
+    pub fee_minor: i64,
+}
+
+impl RefundPolicy {
+    /// Everything goes back, always.
+    pub const EVERYTHING: Self = Self {
+        until: None,
+        fee_percent: 0,
+        fee_minor: 0,
+    };
+
+    /// How much of `paid_minor` is kept from a buyer who cancels at `at`; from 0 to `paid_minor`.
+    #[must_use]
+    pub fn kept(&self, paid_minor: i64, at: DateTime<Utc>) -> i64 {
+        if self.until.is_some_and(|until| at > until) {
+            return paid_minor;
+        }
+        let percent = i128::from(paid_minor) * i128::from(self.fee_percent) / 100;
+        let fee = i64::try_from(percent).unwrap_or(i64::MAX);
+        fee.saturating_add(self.fee_minor).clamp(0, paid_minor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_policy_keeps_its_fee_and_after_its_end_everything() {
+        let at = |seconds: i64| DateTime::from_timestamp(1_800_000_000 + seconds, 0).unwrap();
+        let policy = RefundPolicy {
+            until: Some(at(0)),
+            fee_percent: 10,
+            fee_minor: 250,
+        };
+        assert_eq!(policy.kept(9_999, at(0)), 999 + 250);
+        assert_eq!(policy.kept(9_999, at(1)), 9_999);
+        assert_eq!(policy.kept(200, at(0)), 200, "never more than was paid");
+        assert_eq!(RefundPolicy::EVERYTHING.kept(9_999, at(1)), 0);
+        let all = RefundPolicy {
+            fee_percent: 100,
+            ..RefundPolicy::EVERYTHING
+        };
+        assert_eq!(all.kept(i64::MAX, at(0)), i64::MAX);
     }
 }

@@ -99,6 +99,14 @@ impl Notice {
         })
     }
 
+    /// Tells apart notices of a kind that a booking may have more than one of.
+    pub(crate) fn occasion(&self) -> i64 {
+        match self {
+            Self::Refunded(refund) => refund.number,
+            _ => 0,
+        }
+    }
+
     /// The word in the database, in metrics and in the `Message-ID`.
     pub(crate) fn kind(&self) -> &'static str {
         match self {

@@ -4,9 +4,11 @@ mod account;
 mod audit;
 mod audit_command;
 mod audit_lottery;
+mod booking;
 mod dead_letters;
 mod demo;
 mod keys;
+mod reconcile;
 mod sale;
 mod services;
 mod stand_ins;
@@ -54,6 +56,10 @@ enum Command {
     Demo(Box<demo::DemoArgs>),
     /// Check every promise against the database and the payment provider
     Audit(audit_command::AuditArgs),
+    /// Compare our records of the money with Stripe's, and repair ours
+    Reconcile(Box<reconcile::ReconcileArgs>),
+    /// Show everything that is known of a booking
+    Booking(booking::BookingArgs),
     /// Watch and steer a sale
     Sale(sale::SaleArgs),
     /// Make staff accounts
@@ -106,6 +112,8 @@ async fn main() -> ExitCode {
         Command::Migrate(args) => migrate(&args).await,
         Command::Demo(args) => return finish(demo::run(*args).await),
         Command::Audit(args) => return finish(audit_command::run(&args).await),
+        Command::Reconcile(args) => return finish(reconcile::run(&args).await),
+        Command::Booking(args) => booking::run(args).await,
         Command::Sale(args) => sale::run(args).await,
         Command::Account(args) => account::run(args).await,
         Command::Keys(args) => keys::run(args),

@@ -67,6 +67,17 @@ pub struct Config {
         value_parser = seconds
     )]
     pub reconcile_after: Duration,
+    /// How often all that Stripe has of the last days is compared, in seconds.
+    #[arg(
+        long,
+        env = "ONSALE_RECONCILE_WINDOW_SECONDS",
+        default_value = "3600",
+        value_parser = seconds
+    )]
+    pub reconcile_window_interval: Duration,
+    /// How many days back that reaches.
+    #[arg(long, env = "ONSALE_RECONCILE_WINDOW_DAYS", default_value = "7")]
+    pub reconcile_window_days: NonZeroU32,
 }
 
 impl Config {

@@ -19,6 +19,7 @@ mod config;
 mod driver;
 mod operations;
 mod reconcile;
+mod staff;
 mod store;
 mod stripe;
 mod transitions;
@@ -27,11 +28,18 @@ mod worker;
 
 use std::sync::Arc;
 
+use chrono::{DateTime, TimeDelta, Utc};
+use domain::clock::SharedClock;
+
 use platform::amqp::{self, Settings};
 use platform::service::{Context, Routes};
 use platform::{outbox, topology};
+use sqlx::PgPool;
 
 pub use config::Config;
+pub use reconcile::Reconciled;
+pub use store::findings::Finding;
+pub use store::timeline::{Entry, timeline};
 
 use bookings::Bookings;
 use operations::Kind;
@@ -49,11 +57,13 @@ const OWNER: &str = "payment-worker";
 #[expect(clippy::unused_async, reason = "every service starts the same way")]
 pub async fn start(ctx: Context, config: Config) -> anyhow::Result<Routes> {
     let secrets = Secrets::new(config.webhook_secrets()?);
-    let worker = Arc::new(Worker::new(&ctx, &config)?);
+    let worker = Arc::new(Worker::new(ctx.db.clone(), ctx.clock.clone(), &config)?);
     let stop = ctx.shutdown.soft();
     let schedule = Schedule {
         interval: config.reconcile_interval,
         after: config.reconcile_after,
+        window_interval: config.reconcile_window_interval,
+        window: TimeDelta::days(config.reconcile_window_days.get().into()),
     };
 
     for kind in Kind::ALL {
@@ -84,9 +94,30 @@ pub async fn start(ctx: Context, config: Config) -> anyhow::Result<Routes> {
         amqp::consume(&broker, &soft, &queue, Settings::default(), consumer).await
     });
 
-    let public = webhooks::routes(Receiver { worker, secrets });
+    let staff = staff::routes(Arc::clone(&worker));
+    let public = webhooks::routes(Receiver {
+        worker: Arc::clone(&worker),
+        secrets,
+    });
     Ok(Routes {
-        public,
+        public: public.merge(staff::shown_to_buyers(worker)),
+        internal: staff,
         ..Routes::default()
     })
+}
+
+/// Compares every unsettled payment, and all that Stripe has since `since`, once. Repairs what has
+/// one right answer; the messages this causes are sent by the workers that run.
+///
+/// # Errors
+/// When a key is missing, or the database or Stripe does not answer. What was repaired until then
+/// stays so; run it again.
+pub async fn reconcile(
+    db: PgPool,
+    clock: SharedClock,
+    config: &Config,
+    since: DateTime<Utc>,
+) -> anyhow::Result<Reconciled> {
+    let worker = Worker::new(db, clock, config)?;
+    Ok(reconcile::everything(&worker, since).await?)
 }

@@ -1,17 +1,24 @@
-//! Compares unsettled payments and refunds with Stripe, so that a webhook that never comes does no
-//! harm.
+//! Compares payments and refunds with Stripe, so that a webhook that never comes does no harm:
+//! unsettled ones often, each by itself; and now and then all that Stripe has of the last days,
+//! also what we settled, and what we never heard of. What has one right answer is repaired, the
+//! rest is noted as a finding for staff.
+
+mod window;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::{TryStreamExt, stream};
 use platform::pg::run_tx;
+use serde::Serialize;
 use sqlx::PgConnection;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::store::findings::{self, Finding, Kind};
 use crate::store::{self, breaker, payments, refunds};
-use crate::stripe::{Failure, Intent};
+use crate::stripe::{Failure, Intent, Refund};
 use crate::transitions;
 use crate::worker::Worker;
 
@@ -28,6 +35,10 @@ pub(crate) struct Schedule {
     pub interval: Duration,
     /// How long a payment is left alone.
     pub after: Duration,
+    /// The time between two comparisons of the window.
+    pub window_interval: Duration,
+    /// How far back the window reaches.
+    pub window: TimeDelta,
 }
 
 /// Runs until `stop`.
@@ -39,15 +50,21 @@ pub(crate) async fn run(
     schedule: Schedule,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
+    let mut window_due = Instant::now() + schedule.window_interval;
     while stop
         .run_until_cancelled(tokio::time::sleep(schedule.interval))
         .await
         .is_some()
     {
-        let round = stop
-            .run_until_cancelled(compare(&worker, schedule.after))
-            .await;
-        if let Some(Err(error)) = round {
+        let round = async {
+            compare(&worker, schedule.after).await?;
+            if Instant::now() >= window_due {
+                window_due = Instant::now() + schedule.window_interval;
+                window::compare(&worker, worker.now() - schedule.window).await?;
+            }
+            Ok::<_, RoundError>(())
+        };
+        if let Some(Err(error)) = stop.run_until_cancelled(round).await {
             let error = &error as &dyn std::error::Error;
             tracing::warn!(
                 error,
@@ -58,9 +75,34 @@ pub(crate) async fn run(
     Ok(())
 }
 
+/// What a comparison came to.
+#[derive(Debug, Clone, Serialize)]
+pub struct Reconciled {
+    /// PaymentIntents at Stripe that were looked at.
+    pub compared: usize,
+    /// Payments and refunds that were moved to where Stripe has them.
+    pub repaired: usize,
+    /// What staff must look at, oldest first.
+    pub findings: Vec<Finding>,
+}
+
+/// Compares everything that is unsettled, and all that Stripe has since `since`.
+pub(crate) async fn everything(
+    worker: &Worker,
+    since: DateTime<Utc>,
+) -> Result<Reconciled, RoundError> {
+    compare(worker, Duration::ZERO).await?;
+    let (compared, repaired) = window::compare(worker, since).await?;
+    Ok(Reconciled {
+        compared,
+        repaired,
+        findings: store::findings::open(&worker.db).await?,
+    })
+}
+
 /// Why a round ended early. What it did not come to is looked at in later ones.
 #[derive(Debug, thiserror::Error)]
-enum RoundError {
+pub(crate) enum RoundError {
     #[error("the database failed")]
     Database(#[from] sqlx::Error),
     #[error("Stripe did not answer")]
@@ -86,7 +128,8 @@ async fn compare(worker: &Worker, after: Duration) -> Result<(), RoundError> {
 }
 
 async fn compare_intent(worker: &Worker, intent_id: String) -> Result<(), RoundError> {
-    let Some(intent) = readable(worker.stripe.retrieve(&intent_id).await, &intent_id)? else {
+    let answer = worker.stripe.retrieve(&intent_id).await;
+    let Some(intent) = readable(worker, answer, &intent_id).await? else {
         return Ok(());
     };
     let now = worker.now();
@@ -99,14 +142,13 @@ async fn compare_intent(worker: &Worker, intent_id: String) -> Result<(), RoundE
 }
 
 async fn compare_refund(worker: &Worker, refund_id: String) -> Result<(), RoundError> {
-    let found = readable(worker.stripe.retrieve_refund(&refund_id).await, &refund_id)?;
-    let Some((refund, ours)) = found.and_then(|refund| refund.refund_id.map(|id| (refund, id)))
-    else {
+    let answer = worker.stripe.retrieve_refund(&refund_id).await;
+    let Some(refund) = readable(worker, answer, &refund_id).await? else {
         return Ok(());
     };
     let now = worker.now();
     let following = run_tx(&worker.db, "payment reconcile", |tx| {
-        Box::pin(transitions::follow_refund(tx, ours, &refund, now))
+        Box::pin(follow_refund(tx, &refund, now))
     });
     following.await?;
     worker.wake_after_commit();
@@ -114,16 +156,37 @@ async fn compare_refund(worker: &Worker, refund_id: String) -> Result<(), RoundE
 }
 
 /// What Stripe knows of an object; `None` when it refuses to say, which a repeat won't change.
-fn readable<T>(answer: Result<T, Failure>, id: &str) -> Result<Option<T>, RoundError> {
+async fn readable<T>(
+    worker: &Worker,
+    answer: Result<T, Failure>,
+    id: &str,
+) -> Result<Option<T>, RoundError> {
     match answer {
         Ok(object) => Ok(Some(object)),
         Err(refused @ Failure::Refused { .. }) => {
-            let error = &refused as &dyn std::error::Error;
-            tracing::error!(id, error, "Stripe does not know what we have from it");
+            let mut conn = worker.db.acquire().await?;
+            let detail = format!("Stripe does not know what we have from it: {refused}");
+            findings::note(&mut conn, Kind::Missing, id, None, &detail, worker.now()).await?;
             Ok(None)
         }
         Err(failure) => Err(failure.into()),
     }
+}
+
+/// Moves a refund of ours, or one that was made in Stripe's dashboard.
+async fn follow_refund(
+    conn: &mut PgConnection,
+    refund: &Refund,
+    now: DateTime<Utc>,
+) -> Result<(), sqlx::Error> {
+    if let Some(id) = refund.refund_id
+        && transitions::follow_refund(conn, id, refund, now).await?
+    {
+        return Ok(());
+    }
+    transitions::follow_foreign_refund(conn, refund, now)
+        .await
+        .map(|_| ())
 }
 
 async fn follow_intent(

@@ -2,7 +2,10 @@
 //! that repeating or reordering them does no harm.
 
 pub(crate) mod breaker;
+pub(crate) mod findings;
 pub(crate) mod inbox;
 pub(crate) mod operations;
 pub(crate) mod payments;
+pub(crate) mod policies;
 pub(crate) mod refunds;
+pub(crate) mod timeline;

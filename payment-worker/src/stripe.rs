@@ -1,8 +1,10 @@
 //! The one place that talks to Stripe: paced, timed, with an idempotency key on every write, and
 //! with an outcome that says whether it is certain.
 
+mod dispute;
 mod failure;
 mod intent;
+mod lists;
 mod pacing;
 mod refund;
 
@@ -25,6 +27,7 @@ use stripe_shared::PaymentIntentCaptureMethod;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+pub(crate) use dispute::Dispute;
 pub(crate) use failure::Failure;
 pub(crate) use intent::{Intent, IntentStatus};
 pub(crate) use pacing::Call;

@@ -5,7 +5,8 @@ use chrono::{DateTime, Utc};
 use domain::message::{
     Message, PaymentAuthorised, PaymentCaptured, PaymentFailed, PaymentVoided, RefundSucceeded,
 };
-use domain::payment::{PaymentState, RefundState, VoidReason};
+use domain::payment::machine::{PaymentCommand, RefundCommand};
+use domain::payment::{PaymentState, VoidReason};
 use domain::{AccountId, BookingId, EventId, Money};
 use platform::outbox;
 use sqlx::PgConnection;
@@ -15,8 +16,8 @@ use crate::OWNER;
 use crate::operations::Request;
 use crate::store::payments::Payment;
 use crate::store::refunds::RefundRow;
-use crate::store::{operations, payments, refunds};
-use crate::stripe::{Intent, IntentStatus, NewRefund, Refund, RefundStatus};
+use crate::store::{findings, operations, payments, refunds};
+use crate::stripe::{Dispute, Intent, IntentStatus, NewRefund, Refund, RefundStatus};
 
 /// What a refund after a cancellation is called: there is one per booking.
 const CANCELLED: &str = "cancelled";
@@ -93,14 +94,29 @@ pub(crate) async fn follow_intent(
     }
 }
 
+/// Moves a payment on; `false` when it was moved before, or is where this can't happen any more.
+async fn advance(
+    conn: &mut PgConnection,
+    payment: &Payment,
+    command: PaymentCommand,
+    now: DateTime<Utc>,
+) -> Result<bool, sqlx::Error> {
+    match payment.standing().after(command) {
+        Ok(next) => payments::advance(conn, payment, &next, now).await,
+        Err(refused) => {
+            tracing::debug!(booking_id = %payment.booking_id, %refused, "nothing to move");
+            Ok(false)
+        }
+    }
+}
+
 /// The buyer authorised.
 pub(crate) async fn authorise(
     conn: &mut PgConnection,
     payment: &Payment,
     now: DateTime<Utc>,
 ) -> Result<(), sqlx::Error> {
-    let to = PaymentState::Authorised;
-    if payments::close_or_authorise(conn, payment.booking_id, to, None, now).await? {
+    if advance(conn, payment, PaymentCommand::Authorise, now).await? {
         tell_authorised(conn, payment).await?;
     }
     Ok(())
@@ -114,7 +130,8 @@ pub(crate) async fn capture(
     captured_minor: i64,
     now: DateTime<Utc>,
 ) -> Result<(), sqlx::Error> {
-    if !payments::set_captured(conn, payment.booking_id, captured_minor, now).await? {
+    let taken = captured_minor;
+    if !advance(conn, payment, PaymentCommand::Capture { taken }, now).await? {
         return Ok(());
     }
     if payment.state.is_due() {
@@ -124,7 +141,11 @@ pub(crate) async fn capture(
     let is_unwanted = payment.void_reason == Some(VoidReason::Cancelled)
         || matches!(payment.state, PaymentState::Failed | PaymentState::Voided);
     if is_unwanted {
-        refund_cancelled(conn, payment, captured_minor, now).await?;
+        let payment = &Payment {
+            captured_minor,
+            ..payment.clone()
+        };
+        refund_cancelled(conn, payment, 0, now).await?;
         tell_voided(conn, payment.booking_id).await?;
     }
     Ok(())
@@ -136,8 +157,7 @@ pub(crate) async fn void(
     payment: &Payment,
     now: DateTime<Utc>,
 ) -> Result<(), sqlx::Error> {
-    let to = PaymentState::Voided;
-    if payments::close_or_authorise(conn, payment.booking_id, to, None, now).await? {
+    if advance(conn, payment, PaymentCommand::Void, now).await? {
         tell_voided(conn, payment.booking_id).await?;
     }
     Ok(())
@@ -150,28 +170,98 @@ pub(crate) async fn fail(
     reason: &str,
     now: DateTime<Utc>,
 ) -> Result<(), sqlx::Error> {
-    let to = PaymentState::Failed;
-    if payments::close_or_authorise(conn, payment.booking_id, to, Some(reason), now).await? {
-        let message = PaymentFailed {
-            booking_id: payment.booking_id,
-            reason: reason.to_owned(),
-        };
-        tell(conn, &message).await?;
+    let reason = reason.to_owned();
+    let command = PaymentCommand::Fail {
+        reason: reason.clone(),
+    };
+    if advance(conn, payment, command, now).await? {
+        let booking_id = payment.booking_id;
+        tell(conn, &PaymentFailed { booking_id, reason }).await?;
     }
     Ok(())
 }
 
-/// Begins to give back all of a captured payment whose booking was cancelled, once.
+/// Begins to give back what is left of a captured payment whose booking was cancelled, but for
+/// `kept_minor`, once.
 pub(crate) async fn refund_cancelled(
     conn: &mut PgConnection,
     payment: &Payment,
-    captured_minor: i64,
+    kept_minor: i64,
     now: DateTime<Utc>,
 ) -> Result<(), sqlx::Error> {
-    let amount = Money::new(captured_minor, payment.amount.currency);
-    begin_refund(conn, payment.booking_id, amount, CANCELLED, now)
+    let booking_id = payment.booking_id;
+    if refunds::of_occasion(conn, booking_id, CANCELLED)
+        .await?
+        .is_some()
+    {
+        return Ok(());
+    }
+    let left = payment.left_minor();
+    let kept = kept_minor.min(left);
+    payments::set_kept(conn, booking_id, kept, now).await?;
+    if left == kept {
+        return Ok(());
+    }
+    let amount = Money::new(left - kept, payment.amount.currency);
+    begin_refund(conn, booking_id, amount, CANCELLED, now)
         .await
         .map(|_| ())
+}
+
+/// Begins again to give back what a failed refund of a cancelled booking left here; `false` when
+/// nothing is left, or it is on its way.
+pub(crate) async fn refund_again(
+    conn: &mut PgConnection,
+    booking_id: BookingId,
+    now: DateTime<Utc>,
+) -> Result<bool, sqlx::Error> {
+    let Some(payment) = payments::lock(conn, booking_id).await? else {
+        return Ok(false);
+    };
+    let left = payment.left_minor() - payment.kept_minor;
+    if left <= 0 {
+        return Ok(false);
+    }
+    let amount = Money::new(left, payment.amount.currency);
+    let occasion = format!("{CANCELLED} again {}", now.timestamp());
+    begin_refund(conn, booking_id, amount, &occasion, now).await
+}
+
+/// Notes a refund that was made in Stripe's dashboard, or moves it on; `false` when it belongs to
+/// no payment here, or its capture is not known yet.
+pub(crate) async fn follow_foreign_refund(
+    conn: &mut PgConnection,
+    refund: &Refund,
+    now: DateTime<Utc>,
+) -> Result<bool, sqlx::Error> {
+    let Some(intent_id) = &refund.intent_id else {
+        return Ok(false);
+    };
+    let Some(booking_id) = payments::booking_of(conn, intent_id).await? else {
+        return Ok(false);
+    };
+    let Some(payment) = payments::lock(conn, booking_id).await? else {
+        return Ok(false);
+    };
+    if refunds::id_of(conn, &refund.id).await?.is_none() {
+        let amount = Money::new(refund.amount_minor, payment.amount.currency);
+        if !payments::reserve_refund(conn, booking_id, refund.amount_minor, now).await? {
+            return Ok(false);
+        }
+        let row = RefundRow {
+            id: BookingId::new(now).0,
+            booking_id,
+            amount,
+        };
+        refunds::insert_foreign(conn, &row, &refund.id, now).await?;
+        let detail = format!("{} was refunded in Stripe's dashboard", amount.amount_minor);
+        let kind = findings::Kind::RefundElsewhere;
+        findings::note(conn, kind, &refund.id, Some(booking_id), &detail, now).await?;
+    }
+    match refunds::id_of(conn, &refund.id).await? {
+        Some(id) => follow_refund(conn, id, refund, now).await,
+        None => Ok(false),
+    }
 }
 
 /// Begins a refund; `false` when this occasion has one, or more would go back than was captured.
@@ -182,7 +272,15 @@ pub(crate) async fn begin_refund(
     occasion: &str,
     now: DateTime<Utc>,
 ) -> Result<bool, sqlx::Error> {
-    if !payments::reserve_refund(conn, booking_id, amount.amount_minor, now).await? {
+    let Some(payment) = payments::lock(conn, booking_id).await? else {
+        return Ok(false);
+    };
+    let command = PaymentCommand::SetAside {
+        amount: amount.amount_minor,
+    };
+    if payment.standing().after(command).is_err()
+        || !payments::reserve_refund(conn, booking_id, amount.amount_minor, now).await?
+    {
         return Ok(false);
     }
     let refund = RefundRow {
@@ -220,9 +318,8 @@ pub(crate) async fn follow_refund(
     match refund.status {
         RefundStatus::Pending => {}
         RefundStatus::Succeeded => {
-            let to = RefundState::Succeeded;
-            if refunds::set_state(conn, row.id, to, None, now).await? {
-                tell_refunded(conn, &payment, row.amount).await?;
+            if advance_refund(conn, row.id, RefundCommand::Succeed, now).await? {
+                tell_refunded(conn, &payment, &row).await?;
             }
         }
         RefundStatus::Failed => {
@@ -236,6 +333,24 @@ pub(crate) async fn follow_refund(
     Ok(true)
 }
 
+/// Moves a refund on; `false` when it was moved before. The payment is locked, so nobody else
+/// moves it.
+async fn advance_refund(
+    conn: &mut PgConnection,
+    refund_id: Uuid,
+    command: RefundCommand,
+    now: DateTime<Utc>,
+) -> Result<bool, sqlx::Error> {
+    let Some(standing) = refunds::standing(conn, refund_id).await? else {
+        return Ok(false);
+    };
+    let from = standing.state();
+    match standing.after(command) {
+        Ok(next) => refunds::advance(conn, refund_id, from, &next, now).await,
+        Err(_) => Ok(false),
+    }
+}
+
 /// The refund is refused for good, or came back: staff must look.
 pub(crate) async fn fail_refund(
     conn: &mut PgConnection,
@@ -246,17 +361,37 @@ pub(crate) async fn fail_refund(
     let Some(row) = refunds::find(conn, refund_id).await? else {
         return Ok(());
     };
-    if refunds::set_state(conn, row.id, RefundState::Failed, Some(reason), now).await? {
+    let command = RefundCommand::Fail {
+        reason: reason.to_owned(),
+    };
+    if advance_refund(conn, row.id, command, now).await? {
         payments::release_refund(conn, row.booking_id, row.amount.amount_minor, now).await?;
-        tracing::error!(%refund_id, booking_id = %row.booking_id, reason, "refund failed");
+        let subject = refund_id.to_string();
+        let kind = findings::Kind::RefundFailed;
+        findings::note(conn, kind, &subject, Some(row.booking_id), reason, now).await?;
     }
     Ok(())
+}
+
+/// The buyer asks the bank for the money: staff must answer at Stripe.
+pub(crate) async fn note_dispute(
+    conn: &mut PgConnection,
+    dispute: &Dispute,
+    now: DateTime<Utc>,
+) -> Result<(), sqlx::Error> {
+    let booking_id = match &dispute.intent_id {
+        Some(intent_id) => payments::booking_of(conn, intent_id).await?,
+        None => None,
+    };
+    let Dispute { id, reason, .. } = dispute;
+    let detail = format!("{} is disputed: {reason}", dispute.amount_minor);
+    findings::note(conn, findings::Kind::Dispute, id, booking_id, &detail, now).await
 }
 
 async fn tell_refunded(
     conn: &mut PgConnection,
     payment: &Payment,
-    amount: Money,
+    refund: &RefundRow,
 ) -> Result<(), sqlx::Error> {
     let (Some(event_id), Some(account_id)) = (payment.event_id, payment.account_id) else {
         return Ok(());
@@ -265,7 +400,8 @@ async fn tell_refunded(
         booking_id: payment.booking_id,
         event_id: EventId(event_id),
         account_id: AccountId(account_id),
-        amount,
+        amount: refund.amount,
+        number: refunds::number_of(conn, refund).await?,
     };
     tell(conn, &message).await
 }

@@ -6,7 +6,6 @@ use chrono::{DateTime, Utc};
 use domain::clock::SharedClock;
 use platform::config::InvalidConfig;
 use platform::outbox;
-use platform::service::Context;
 use sqlx::PgPool;
 use tokio::sync::Notify;
 
@@ -30,10 +29,14 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    pub(crate) fn new(ctx: &Context, config: &Config) -> Result<Self, InvalidConfig> {
+    pub(crate) fn new(
+        db: PgPool,
+        clock: SharedClock,
+        config: &Config,
+    ) -> Result<Self, InvalidConfig> {
         Ok(Self {
-            db: ctx.db.clone(),
-            clock: ctx.clock.clone(),
+            db,
+            clock,
             stripe: Stripe::new(config)?,
             operations_due: Default::default(),
             webhook_stored: Notify::new(),

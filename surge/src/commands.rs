@@ -6,6 +6,7 @@ pub(crate) mod joins;
 mod load;
 mod machine;
 pub(crate) mod passes;
+pub(crate) mod payments;
 pub(crate) mod polls;
 pub(crate) mod reads;
 mod rounds;

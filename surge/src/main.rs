@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use commands::{bare, bots, joins, passes, polls, reads, sell_out, streams};
+use commands::{bare, bots, joins, passes, payments, polls, reads, sell_out, streams};
 
 /// The one that Onsale has, so that it and the bare handlers differ in what they do alone.
 #[global_allocator]
@@ -37,6 +37,8 @@ enum Command {
     Reads(reads::Args),
     /// Attack with robots that solve proof of work: how many get through, and what a person pays
     Bots(bots::Args),
+    /// Sell at Stripe's limits: payments a second, refusals with 429, and what bounds them
+    Payments(payments::Args),
     /// Serve handlers that do nothing, which is what the others are compared with
     #[command(hide = true)]
     Bare(bare::Args),
@@ -53,6 +55,7 @@ async fn main() -> ExitCode {
         Command::SellOut(args) => sell_out::run(args).await,
         Command::Reads(args) => reads::run(args).await,
         Command::Bots(args) => bots::run(args).await,
+        Command::Payments(args) => payments::run(args).await,
         Command::Bare(args) => bare::run(args).await,
     };
     platform::service::exit_code(outcome)

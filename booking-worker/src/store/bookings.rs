@@ -8,8 +8,8 @@ use chrono::{DateTime, Utc};
 use domain::booking::{BookedSeat, Booking, BookingFacts, BookingState, RejectReason};
 use domain::payment::VoidReason;
 use domain::{AccountId, BookingId, Currency, EventId, Money};
-use sqlx::PgConnection;
 use sqlx::types::Json;
+use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
 use crate::hold::Decision;
@@ -404,4 +404,21 @@ pub(crate) async fn ask_again(
         .into_iter()
         .map(|row| (BookingId(row.id), reason(&row.ending)))
         .collect())
+}
+
+/// Up to `limit` bookings that have seats of an event that is cancelled, and are not being given
+/// up.
+pub(crate) async fn of_cancelled_events(
+    pool: &PgPool,
+    limit: i64,
+) -> Result<Vec<BookingId>, sqlx::Error> {
+    let ids = sqlx::query_scalar!(
+        "select b.id from booking.bookings b join booking.events e using (event_id)
+         where e.cancelled and b.state in ('held', 'confirmed') and b.ending is distinct from 'cancelled'
+         limit $1",
+        limit,
+    )
+    .fetch_all(pool)
+    .await?;
+    Ok(ids.into_iter().map(BookingId).collect())
 }

@@ -2,13 +2,14 @@
 
 use chrono::TimeDelta;
 use domain::booking::{BookingState, RejectReason, Wish};
+use domain::clock::Clock as _;
 use domain::event::EventState;
 use domain::message::{
-    BookingCancelled, BookingConfirmed, BookingExpired, BookingPaid, EventChanged, HoldPlaced,
-    Outcome, PaymentCaptured, PaymentFailed, PlaceHold, SaleChanged, VoidPayment,
+    BookingCancelled, BookingConfirmed, BookingExpired, BookingPaid, CancelAsked, EventChanged,
+    HoldPlaced, Outcome, PaymentCaptured, PaymentFailed, PlaceHold, SaleChanged, VoidPayment,
 };
 use domain::payment::VoidReason;
-use domain::{BookingId, EventId, SeatId, SectionId};
+use domain::{AccountId, BookingId, EventId, SeatId, SectionId};
 use platform::amqp::{Exchange, dead_letters};
 use platform::testing::eventually;
 use platform::topology;
@@ -49,6 +50,7 @@ async fn a_paid_booking_gets_its_tickets_once_and_gives_its_seats_back_once() {
         !shop.witness.heard::<BookingPaid>().is_empty()
     })
     .await;
+    let at = shop.clock.now();
     assert_eq!(shop.cancel(booking_id).await, Outcome::Cancelled);
     assert_eq!(shop.state(booking_id).await.as_deref(), Some("cancelled"));
     shop.void(booking_id).await;
@@ -70,7 +72,11 @@ async fn a_paid_booking_gets_its_tickets_once_and_gives_its_seats_back_once() {
         cancelled,
         [BookingCancelled {
             booking,
-            was_confirmed: true
+            was_confirmed: true,
+            asked: Some(CancelAsked {
+                by: AccountId(1),
+                at
+            }),
         }]
     );
 }
@@ -184,7 +190,8 @@ async fn a_held_booking_that_is_given_up_keeps_its_seats_until_no_payment_can_co
         cancelled,
         [BookingCancelled {
             booking,
-            was_confirmed: false
+            was_confirmed: false,
+            asked: None,
         }]
     );
 }

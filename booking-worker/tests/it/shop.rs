@@ -333,6 +333,7 @@ impl Shop {
             event_id: EVENT,
             account_id: AccountId(0),
             amount: euros(0),
+            number: 0,
         };
         for (queue, exchange, key) in queues {
             let before = dead_letters::count(broker, &queue).await.unwrap();

@@ -8,9 +8,10 @@ use domain::EventId;
 use domain::event::EventState;
 use domain::message::EventChanged;
 use platform::auth::Caller;
-use platform::http::{Json, Path};
+use platform::http::{Json, Path, Query};
 use platform::problem::{Kind, Problem};
 use platform::{outbox, pg};
+use serde::Deserialize;
 use serde_json::json;
 use sqlx::PgConnection;
 
@@ -21,21 +22,41 @@ use crate::office::Office;
 use crate::sales;
 use crate::write::WriteError;
 
+/// What happens to the bookings.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Bookings {
+    /// There must be none.
+    #[default]
+    None,
+    /// They are cancelled, and what was paid goes back.
+    Cancel,
+}
+
+/// The query of the request.
+#[derive(Debug, Deserialize)]
+pub(super) struct Options {
+    #[serde(default)]
+    bookings: Bookings,
+}
+
 /// Takes an event off the list and closes its sale. Its id stays known, as cancelled; deleting it
-/// again changes nothing.
+/// again changes nothing. With `bookings=cancel` the booking worker cancels what is booked, also
+/// what is being booked at this moment.
 ///
 /// # Errors
 /// `forbidden` unless the caller is an organiser or admin, `not-found`, and `conflict` while
-/// seats are held or sold.
+/// seats are held or sold, unless they are to be cancelled.
 pub(super) async fn delete(
     State(office): State<Arc<Office>>,
     caller: Caller,
     Path(id): Path<EventId>,
+    Query(options): Query<Options>,
 ) -> Result<impl IntoResponse, Problem> {
     require_organiser(&caller)?;
     let actor = Actor::Account(caller.account_id);
     pg::run_tx(&office.ctx.db, "delete event", |tx| {
-        Box::pin(cancel(tx, &office, id, actor))
+        Box::pin(cancel(tx, &office, id, &options, actor))
     })
     .await?;
     outbox::wake(OWNER);
@@ -46,6 +67,7 @@ async fn cancel(
     conn: &mut PgConnection,
     office: &Office,
     id: EventId,
+    options: &Options,
     actor: Actor,
 ) -> Result<(), WriteError> {
     let before = store::lock(conn, id).await?.ok_or_else(unknown_event)?;
@@ -54,8 +76,10 @@ async fn cancel(
     }
     let stock = stock::total(conn, id).await?.unwrap_or_default();
     let live = stock.held + stock.sold;
-    if live > 0 {
-        let detail = format!("{live} seats are held or sold; cancel their bookings first.");
+    if live > 0 && matches!(options.bookings, Bookings::None) {
+        let detail = format!(
+            "{live} seats are held or sold. Repeat with ?bookings=cancel to cancel and refund them."
+        );
         return Err(Problem::new(Kind::Conflict, detail).into());
     }
     let now = office.ctx.clock.now();

@@ -2,7 +2,7 @@
 
 use domain::booking::{BookedSeat, BookingFacts, TicketFacts};
 use domain::event::Event;
-use domain::message::BookingPaid;
+use domain::message::{BookingCancelled, BookingPaid};
 
 use super::line::one_line;
 use super::time::{in_full, in_short};
@@ -27,6 +27,16 @@ pub(super) struct Letter<'a> {
     pub(super) has_calendar: bool,
 }
 
+/// What goes back for a booking that had tickets.
+fn refunded(cancelled: &BookingCancelled) -> &'static str {
+    let owner = cancelled.booking.account_id;
+    if cancelled.asked.is_some_and(|asked| asked.by == owner) {
+        "What the event's refund terms allow"
+    } else {
+        "What was charged"
+    }
+}
+
 /// The letter for a notice.
 pub(super) fn letter<'a>(event: &Event, notice: &'a Notice) -> Letter<'a> {
     let name = one_line(&event.name, NAME_LIMIT);
@@ -45,7 +55,8 @@ pub(super) fn letter<'a>(event: &Event, notice: &'a Notice) -> Letter<'a> {
             paragraphs: vec![if facts.was_confirmed {
                 format!(
                     "Your booking for {name} is cancelled, and its tickets are no longer valid. \
-                     What was charged is refunded; you get a mail when the money is on its way."
+                     {} is refunded; you get a mail when the money is on its way.",
+                    refunded(facts)
                 )
             } else {
                 format!("Your seats for {name} were given up. Nothing was charged.")

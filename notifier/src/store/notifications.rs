@@ -82,8 +82,8 @@ pub(crate) async fn put(
         .collect();
     sqlx::query!(
         "insert into notifier.notifications
-             (booking_id, event_id, account_id, kind, channel, facts, state, next_try_at, created_at)
-         select $1, $2, $3, $4, channel, $5, 'waiting', $6, $6
+             (booking_id, event_id, account_id, kind, occasion, channel, facts, state, next_try_at, created_at)
+         select $1, $2, $3, $4, $8, channel, $5, 'waiting', $6, $6
          from unnest($7::text[]) as channel
          on conflict (booking_id, kind, occasion, channel) do nothing",
         notice.booking_id().0,
@@ -93,6 +93,7 @@ pub(crate) async fn put(
         facts,
         now,
         &channels,
+        notice.occasion(),
     )
     .execute(conn)
     .await?;

@@ -29,6 +29,7 @@ async fn each_notice_delivered_twice_is_mailed_once() {
             event_id: event.id,
             account_id: cancelled.booking.account_id,
             amount: cancelled.booking.total,
+            number: 0,
         })
         .await;
 

@@ -164,6 +164,7 @@ impl Stage {
         self.tell(&BookingCancelled {
             booking,
             was_confirmed: true,
+            asked: None,
         })
         .await;
     }

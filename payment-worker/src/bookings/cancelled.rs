@@ -7,7 +7,8 @@ use sqlx::PgConnection;
 
 use super::void::release;
 use super::{Done, Effect};
-use crate::store::payments;
+use crate::store::payments::{self, Payment};
+use crate::store::policies;
 use crate::transitions;
 
 impl Effect for BookingCancelled {
@@ -25,7 +26,8 @@ impl Effect for BookingCancelled {
         };
         match payment.state {
             PaymentState::Captured => {
-                transitions::refund_cancelled(conn, &payment, payment.captured_minor, now).await?;
+                let kept = kept(self, &payment, conn).await?;
+                transitions::refund_cancelled(conn, &payment, kept, now).await?;
             }
             PaymentState::Pending | PaymentState::RequiresAction | PaymentState::Authorised => {
                 release(conn, &payment, VoidReason::Cancelled, now).await?;
@@ -34,4 +36,20 @@ impl Effect for BookingCancelled {
         }
         Ok(Done::Yes)
     }
+}
+
+/// What is kept from a buyer who gave the booking up; nothing when staff did, or the event is
+/// cancelled.
+async fn kept(
+    cancelled: &BookingCancelled,
+    payment: &Payment,
+    conn: &mut PgConnection,
+) -> Result<i64, sqlx::Error> {
+    let booking = &cancelled.booking;
+    let by_buyer = cancelled
+        .asked
+        .filter(|asked| asked.by == booking.account_id);
+    let Some(asked) = by_buyer else { return Ok(0) };
+    let policy = policies::get(conn, booking.event_id).await?;
+    Ok(policy.kept(payment.captured_minor, asked.at))
 }

@@ -33,7 +33,7 @@ impl Effect for VoidPayment {
                 transitions::tell_authorised(conn, &payment).await?;
             }
             (PaymentState::Captured, VoidReason::Cancelled) => {
-                transitions::refund_cancelled(conn, &payment, payment.captured_minor, now).await?;
+                transitions::refund_cancelled(conn, &payment, 0, now).await?;
                 transitions::tell_voided(conn, booking_id).await?;
             }
             (PaymentState::Pending | PaymentState::RequiresAction, _)

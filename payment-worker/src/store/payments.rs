@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use domain::booking::BookingFacts;
-use domain::payment::{PaymentState, VoidReason};
+use domain::payment::{PaymentState, VoidReason, machine};
 use domain::{BookingId, Currency, Money};
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
@@ -28,6 +28,38 @@ pub(crate) struct Payment {
     pub void_reason: Option<VoidReason>,
     /// What was captured, in minor units.
     pub captured_minor: i64,
+    /// What went back or is going back, in minor units.
+    pub refunded_minor: i64,
+    /// What the event's policy does not give back, in minor units.
+    pub kept_minor: i64,
+    /// Stripe's last word on a declined attempt or an impossible capture.
+    pub last_error: Option<String>,
+}
+
+impl Payment {
+    /// Where it stands, with what is known there.
+    #[must_use]
+    pub(crate) fn standing(&self) -> machine::Payment {
+        match self.state {
+            PaymentState::Pending => machine::Payment::Pending,
+            PaymentState::RequiresAction => machine::Payment::RequiresAction,
+            PaymentState::Authorised => machine::Payment::Authorised,
+            PaymentState::Captured => machine::Payment::Captured(machine::Money {
+                taken: self.captured_minor,
+                refunded: self.refunded_minor,
+            }),
+            PaymentState::Failed => machine::Payment::Failed {
+                reason: self.last_error.clone().unwrap_or_default(),
+            },
+            PaymentState::Voided => machine::Payment::Voided,
+        }
+    }
+
+    /// What could still go back, in minor units.
+    #[must_use]
+    pub(crate) fn left_minor(&self) -> i64 {
+        self.captured_minor - self.refunded_minor
+    }
 }
 
 struct Row {
@@ -40,6 +72,9 @@ struct Row {
     intent_id: Option<String>,
     void_reason: Option<String>,
     captured_minor: i64,
+    refunded_minor: i64,
+    kept_minor: i64,
+    last_error: Option<String>,
 }
 
 impl From<Row> for Payment {
@@ -56,6 +91,9 @@ impl From<Row> for Payment {
                 .void_reason
                 .map(|word| VoidReason::parse(&word).expect("the table has a check")),
             captured_minor: row.captured_minor,
+            refunded_minor: row.refunded_minor,
+            kept_minor: row.kept_minor,
+            last_error: row.last_error,
         }
     }
 }
@@ -68,7 +106,7 @@ pub(crate) async fn lock(
     let row = sqlx::query_as!(
         Row,
         "select booking_id, event_id, account_id, amount_minor, currency, state, intent_id,
-                void_reason, captured_minor
+                void_reason, captured_minor, refunded_minor, kept_minor, last_error
          from payment.payments where booking_id = $1 for update",
         booking_id.0,
     );
@@ -148,21 +186,27 @@ pub(crate) async fn set_intent(
     Ok(done.execute(conn).await?.rows_affected() == 1)
 }
 
-/// Moves a payment that is still open (due or authorised) to `to`; `false` when it is not open.
-pub(crate) async fn close_or_authorise(
+/// Moves a payment on from where it was read; `false` when it is not there any more.
+pub(crate) async fn advance(
     conn: &mut PgConnection,
-    booking_id: BookingId,
-    to: PaymentState,
-    error: Option<&str>,
+    payment: &Payment,
+    to: &machine::Payment,
     now: DateTime<Utc>,
 ) -> Result<bool, sqlx::Error> {
+    let (taken, error) = match to {
+        machine::Payment::Captured(money) => (Some(money.taken), None),
+        machine::Payment::Failed { reason } => (None, Some(reason.as_str())),
+        _ => (None, None),
+    };
     let done = sqlx::query!(
         "update payment.payments
-         set state = $2, last_error = coalesce($3, last_error), updated_at = $4
-         where booking_id = $1
-           and (state in ('pending', 'requires_action') or (state = 'authorised' and $2 <> 'authorised'))",
-        booking_id.0,
-        to.as_str(),
+         set state = $3, captured_minor = coalesce($4, captured_minor),
+             last_error = coalesce($5, last_error), updated_at = $6
+         where booking_id = $1 and state = $2",
+        payment.booking_id.0,
+        payment.state.as_str(),
+        to.state().as_str(),
+        taken,
         error,
         now,
     );
@@ -187,23 +231,6 @@ pub(crate) async fn set_progress(
         now,
     );
     done.execute(conn).await.map(|_| ())
-}
-
-/// Notes that the money was taken, whatever was thought before; `false` when that was known.
-pub(crate) async fn set_captured(
-    conn: &mut PgConnection,
-    booking_id: BookingId,
-    captured_minor: i64,
-    now: DateTime<Utc>,
-) -> Result<bool, sqlx::Error> {
-    let done = sqlx::query!(
-        "update payment.payments set state = 'captured', captured_minor = $2, updated_at = $3
-         where booking_id = $1 and state <> 'captured'",
-        booking_id.0,
-        captured_minor,
-        now,
-    );
-    Ok(done.execute(conn).await?.rows_affected() == 1)
 }
 
 /// Notes why the payment is to be given up. A cancellation is never taken back by the end of the
@@ -233,13 +260,32 @@ pub(crate) async fn reserve_refund(
     now: DateTime<Utc>,
 ) -> Result<bool, sqlx::Error> {
     let done = sqlx::query!(
-        "update payment.payments set refunded_minor = refunded_minor + $2, updated_at = $3
+        "update payment.payments
+         set refunded_minor = refunded_minor + $2,
+             kept_minor = least(kept_minor, captured_minor - refunded_minor - $2), updated_at = $3
          where booking_id = $1 and state = 'captured' and refunded_minor + $2 <= captured_minor",
         booking_id.0,
         amount_minor,
         now,
     );
     Ok(done.execute(conn).await?.rows_affected() == 1)
+}
+
+/// Notes what a cancelled booking's policy does not give back.
+pub(crate) async fn set_kept(
+    conn: &mut PgConnection,
+    booking_id: BookingId,
+    kept_minor: i64,
+    now: DateTime<Utc>,
+) -> Result<(), sqlx::Error> {
+    let done = sqlx::query!(
+        "update payment.payments set kept_minor = $2, updated_at = $3
+         where booking_id = $1 and kept_minor <> $2",
+        booking_id.0,
+        kept_minor,
+        now,
+    );
+    done.execute(conn).await.map(|_| ())
 }
 
 /// Takes back what was set aside for a refund that failed.

@@ -1,7 +1,7 @@
 //! Money that goes back.
 
 use chrono::{DateTime, Utc};
-use domain::payment::RefundState;
+use domain::payment::{RefundState, machine};
 use domain::{BookingId, Currency, Money};
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
@@ -59,6 +59,21 @@ pub(crate) async fn find(
     }))
 }
 
+/// Which of its booking's refunds this is, from 0, in the order they were begun.
+pub(crate) async fn number_of(
+    conn: &mut PgConnection,
+    refund: &RefundRow,
+) -> Result<i64, sqlx::Error> {
+    sqlx::query_scalar!(
+        r#"select count(*) as "number!" from payment.refunds
+           where booking_id = $1 and id < $2"#,
+        refund.booking_id.0,
+        refund.id,
+    )
+    .fetch_one(conn)
+    .await
+}
+
 /// Notes Stripe's id of a refund.
 pub(crate) async fn set_stripe_id(
     conn: &mut PgConnection,
@@ -76,21 +91,46 @@ pub(crate) async fn set_stripe_id(
     done.execute(conn).await.map(|_| ())
 }
 
-/// Moves a refund on: `pending` to either end, or `succeeded` to `failed`, for the bank may send
-/// the money back. `false` when it is there already, or can't go there.
-pub(crate) async fn set_state(
+/// Where a refund stands.
+pub(crate) async fn standing(
     conn: &mut PgConnection,
     id: Uuid,
-    to: RefundState,
-    error: Option<&str>,
+) -> Result<Option<machine::Refund>, sqlx::Error> {
+    let row = sqlx::query!(
+        "select state, last_error from payment.refunds where id = $1",
+        id
+    );
+    let row = row.fetch_optional(conn).await?;
+    Ok(row.map(
+        |row| match RefundState::parse(&row.state).expect("the table has a check") {
+            RefundState::Pending => machine::Refund::Pending,
+            RefundState::Succeeded => machine::Refund::Succeeded,
+            RefundState::Failed => machine::Refund::Failed {
+                reason: row.last_error.unwrap_or_default(),
+            },
+        },
+    ))
+}
+
+/// Moves a refund on from where it was read; `false` when it is not there any more.
+pub(crate) async fn advance(
+    conn: &mut PgConnection,
+    id: Uuid,
+    from: RefundState,
+    to: &machine::Refund,
     now: DateTime<Utc>,
 ) -> Result<bool, sqlx::Error> {
+    let error = match to {
+        machine::Refund::Failed { reason } => Some(reason.as_str()),
+        machine::Refund::Pending | machine::Refund::Succeeded => None,
+    };
     let done = sqlx::query!(
         "update payment.refunds
-         set state = $2, last_error = coalesce($3, last_error), updated_at = $4
-         where id = $1 and (state = 'pending' or (state = 'succeeded' and $2 = 'failed'))",
+         set state = $3, last_error = coalesce($4, last_error), updated_at = $5
+         where id = $1 and state = $2",
         id,
-        to.as_str(),
+        from.as_str(),
+        to.state().as_str(),
         error,
         now,
     );
@@ -133,4 +173,140 @@ pub(crate) async fn claim_unsettled(
     )
     .fetch_all(pool)
     .await
+}
+
+/// Adds a refund that was made in Stripe's dashboard, under Stripe's id as its occasion; `false`
+/// when it is known.
+pub(crate) async fn insert_foreign(
+    conn: &mut PgConnection,
+    refund: &RefundRow,
+    stripe_refund_id: &str,
+    now: DateTime<Utc>,
+) -> Result<bool, sqlx::Error> {
+    let done = sqlx::query!(
+        "insert into payment.refunds
+             (id, booking_id, amount_minor, currency, state, stripe_refund_id, occasion,
+              created_at, updated_at, checked_at)
+         values ($1, $2, $3, $4, 'pending', $5, $5, $6, $6, $6)
+         on conflict do nothing",
+        refund.id,
+        refund.booking_id.0,
+        refund.amount.amount_minor,
+        refund.amount.currency.as_str(),
+        stripe_refund_id,
+        now,
+    );
+    Ok(done.execute(conn).await?.rows_affected() == 1)
+}
+
+/// Our id of the refund that Stripe has under this one.
+pub(crate) async fn id_of(
+    conn: &mut PgConnection,
+    stripe_refund_id: &str,
+) -> Result<Option<Uuid>, sqlx::Error> {
+    sqlx::query_scalar!(
+        "select id from payment.refunds where stripe_refund_id = $1",
+        stripe_refund_id
+    )
+    .fetch_optional(conn)
+    .await
+}
+
+/// Where we have the refund that Stripe has under this id.
+pub(crate) async fn state_of(
+    conn: &mut PgConnection,
+    stripe_refund_id: &str,
+) -> Result<Option<String>, sqlx::Error> {
+    sqlx::query_scalar!(
+        "select state from payment.refunds where stripe_refund_id = $1",
+        stripe_refund_id
+    )
+    .fetch_optional(conn)
+    .await
+}
+
+/// A refund as staff see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Standing {
+    /// Our id of it.
+    pub id: Uuid,
+    /// How much, in minor units.
+    pub amount_minor: i64,
+    /// Its currency.
+    pub currency: String,
+    /// `pending`, `succeeded` or `failed`.
+    pub state: String,
+}
+
+/// The booking's refund for this occasion.
+pub(crate) async fn of_occasion(
+    conn: &mut PgConnection,
+    booking_id: BookingId,
+    occasion: &str,
+) -> Result<Option<Standing>, sqlx::Error> {
+    sqlx::query_as!(
+        Standing,
+        "select id, amount_minor, currency, state from payment.refunds
+         where booking_id = $1 and occasion = $2",
+        booking_id.0,
+        occasion,
+    )
+    .fetch_optional(conn)
+    .await
+}
+
+/// How far the refunds of an event are.
+#[derive(Debug, Clone, serde::Serialize)]
+pub(crate) struct Progress {
+    /// Bookings that still have seats.
+    pub bookings_left: i64,
+    /// Refunds on their way.
+    pub pending: i64,
+    /// Refunds that reached the buyers' banks.
+    pub succeeded: i64,
+    /// Refunds that failed.
+    pub failed: i64,
+    /// What went back or is going back, in minor units.
+    pub refunded_minor: i64,
+    /// What is still here, in minor units, policies' fees and sold tickets included.
+    pub left_minor: i64,
+}
+
+/// How far the refunds of an event are.
+pub(crate) async fn progress(pool: &PgPool, event_id: i64) -> Result<Progress, sqlx::Error> {
+    sqlx::query_as!(
+        Progress,
+        r#"select
+             (select count(*) from booking.public_bookings b
+              where b.event_id = $1 and b.state in ('held', 'confirmed')) as "bookings_left!",
+             count(r.id) filter (where r.state = 'pending') as "pending!",
+             count(r.id) filter (where r.state = 'succeeded') as "succeeded!",
+             count(r.id) filter (where r.state = 'failed') as "failed!",
+             (select coalesce(sum(q.refunded_minor), 0)::bigint from payment.payments q where q.event_id = $1)
+                 as "refunded_minor!",
+             (select coalesce(sum(q.captured_minor - q.refunded_minor), 0)::bigint
+              from payment.payments q where q.event_id = $1) as "left_minor!"
+           from payment.payments p left join payment.refunds r using (booking_id)
+           where p.event_id = $1"#,
+        event_id
+    )
+    .fetch_one(pool)
+    .await
+}
+
+/// The cancelled bookings of an event whose refund failed and whose money is still here.
+pub(crate) async fn failed_of(pool: &PgPool, event_id: i64) -> Result<Vec<BookingId>, sqlx::Error> {
+    let ids = sqlx::query_scalar!(
+        r#"select p.booking_id from payment.payments p
+           where p.event_id = $1 and p.state = 'captured'
+             and p.refunded_minor + p.kept_minor < p.captured_minor
+             and exists (select from payment.refunds r
+                         where r.booking_id = p.booking_id and r.state = 'failed')
+             and not exists (select from booking.public_bookings b
+                             where b.id = p.booking_id and b.state in ('held', 'confirmed'))"#,
+        event_id
+    )
+    .fetch_all(pool)
+    .await?;
+    Ok(ids.into_iter().map(BookingId).collect())
 }

@@ -25,6 +25,8 @@ pub(crate) enum Call {
 
 /// How many kinds there are.
 const CALLS: usize = 7;
+/// What an idle moment left unused is made up for, up to so long.
+const CATCH_UP: Duration = Duration::from_millis(200);
 /// After Stripe said 429, nothing is sent for so long.
 const PAUSE: Duration = Duration::from_secs(1);
 /// The share of the limits that is left at least, however often Stripe says 429.
@@ -46,8 +48,8 @@ impl Call {
     }
 }
 
-/// Keeps this process within the account's limits. Calls are spread evenly, without bursts, since
-/// how long Stripe counts is not known. When Stripe says 429 all the same (others use the account
+/// Keeps this process within the account's limits. Calls are spread evenly, with small bursts at
+/// most, since how long Stripe counts is not known. When Stripe says 429 all the same (others use the account
 /// too) everything stops for a second, and goes on at half the speed, which grows back.
 pub(super) struct Pacing {
     per_second: NonZeroU32,
@@ -102,8 +104,8 @@ impl Pacing {
             let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
             let now = Instant::now();
             let pause = Duration::from_secs_f64(1.0 / (f64::from(rate.get()) * state.share(now)));
-            let next = of(&mut state);
-            let turn = now.max(*next);
+            let next: &mut Instant = of(&mut state);
+            let turn = (*next).max(now.checked_sub(CATCH_UP).unwrap_or(now));
             *next = turn + pause;
             turn
         };

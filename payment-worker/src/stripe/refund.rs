@@ -14,6 +14,10 @@ pub(crate) struct Refund {
     pub id: String,
     /// Where it stands.
     pub status: RefundStatus,
+    /// How much, in minor units.
+    pub amount_minor: i64,
+    /// The PaymentIntent whose money goes back.
+    pub intent_id: Option<String>,
     /// Our id of it; none when it was made elsewhere, such as in Stripe's dashboard.
     pub refund_id: Option<Uuid>,
     /// Why it failed.
@@ -46,6 +50,8 @@ impl From<stripe_shared::Refund> for Refund {
         Wire {
             id: refund.id.to_string(),
             status: refund.status,
+            amount: refund.amount,
+            payment_intent: refund.payment_intent.map(|intent| intent.id().to_string()),
             metadata: refund.metadata,
             failure_reason: refund.failure_reason,
         }
@@ -57,6 +63,9 @@ impl From<stripe_shared::Refund> for Refund {
 struct Wire {
     id: String,
     status: Option<String>,
+    #[serde(default)]
+    amount: i64,
+    payment_intent: Option<String>,
     metadata: Option<HashMap<String, String>>,
     failure_reason: Option<String>,
 }
@@ -67,6 +76,8 @@ impl From<Wire> for Refund {
         Self {
             id: wire.id,
             status: RefundStatus::parse(wire.status.as_deref()),
+            amount_minor: wire.amount,
+            intent_id: wire.payment_intent,
             refund_id: metadata.get(REFUND_ID).and_then(|id| id.parse().ok()),
             failure_reason: wire.failure_reason,
         }

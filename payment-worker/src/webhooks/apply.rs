@@ -10,7 +10,7 @@ use sqlx::PgConnection;
 
 use crate::store::inbox::{self, Stored};
 use crate::store::{payments, refunds};
-use crate::stripe::{Failure, Intent, Refund};
+use crate::stripe::{Dispute, Failure, Intent, Refund};
 use crate::transitions;
 use crate::worker::Worker;
 
@@ -39,6 +39,8 @@ enum About {
     Refund(Refund),
     /// Some refund of this PaymentIntent.
     Refunds { intent_id: String },
+    /// The buyer asks the bank for the money.
+    Dispute(Dispute),
     /// Nothing that matters, and why.
     Nothing(&'static str),
 }
@@ -65,6 +67,7 @@ pub(super) async fn apply(worker: &Worker, webhook: &Stored) -> Result<(), Apply
             }
             apply_refunds(worker, webhook, found).await
         }
+        About::Dispute(dispute) => apply_dispute(worker, webhook, &dispute).await,
         About::Nothing(why) => finish(worker, webhook, why).await,
     }
 }
@@ -81,6 +84,7 @@ fn about(webhook: &Stored) -> About {
         "refund.created" | "refund.updated" | "refund.failed" | "charge.refund.updated" => {
             parse(object).map(About::Refund)
         }
+        "charge.dispute.created" => parse(object).map(About::Dispute),
         "charge.refunded" => parse::<Charge>(object)
             .and_then(|charge| charge.payment_intent)
             .map(|intent_id| About::Refunds { intent_id }),
@@ -132,6 +136,22 @@ async fn follow_intent(
     Ok(())
 }
 
+async fn apply_dispute(
+    worker: &Worker,
+    webhook: &Stored,
+    dispute: &Dispute,
+) -> Result<(), ApplyError> {
+    let now = worker.now();
+    let applying = run_tx(&worker.db, "payment apply webhook", |tx| {
+        Box::pin(async move {
+            transitions::note_dispute(tx, dispute, now).await?;
+            inbox::finish(tx, &webhook.event_id, "applied", now).await?;
+            Ok(())
+        })
+    });
+    applying.await
+}
+
 /// Whether the intent names a booking whose own intent is not known yet.
 async fn is_awaited(conn: &mut PgConnection, intent: &Intent) -> Result<bool, sqlx::Error> {
     let Some(booking_id) = intent.booking_id else {
@@ -163,17 +183,31 @@ async fn follow_refunds(
         return Ok(());
     }
     for refund in found {
-        let is_ours = match refund.refund_id {
-            Some(id) => transitions::follow_refund(conn, id, refund, now).await?,
-            None => false,
-        };
-        if !is_ours {
-            tracing::warn!(
-                stripe_refund_id = refund.id,
-                "a refund that was not made here"
-            );
-        }
+        follow_refund(conn, webhook, refund, now).await?;
     }
+    Ok(())
+}
+
+/// Moves a refund of ours, or one that was made in Stripe's dashboard.
+async fn follow_refund(
+    conn: &mut PgConnection,
+    webhook: &Stored,
+    refund: &Refund,
+    now: DateTime<Utc>,
+) -> Result<(), ApplyError> {
+    if let Some(id) = refund.refund_id
+        && transitions::follow_refund(conn, id, refund, now).await?
+    {
+        return Ok(());
+    }
+    if transitions::follow_foreign_refund(conn, refund, now).await? {
+        return Ok(());
+    }
+    if webhook.tries < EARLY_TRIES {
+        return Err(ApplyError::TooEarly);
+    }
+    let subject = refund.id.as_str();
+    tracing::warn!(subject, "a refund of no payment here");
     Ok(())
 }
 

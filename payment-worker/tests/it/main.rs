@@ -5,6 +5,7 @@
 
 mod backlog;
 mod cancelling;
+mod contract;
 mod faults;
 mod faulty;
 mod paying;
@@ -13,6 +14,7 @@ mod races;
 mod refunds;
 mod schedules;
 mod shop;
+mod staff;
 mod webhooks;
 
 /// A number from the environment; `default` when it is not set.

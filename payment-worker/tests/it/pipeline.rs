@@ -22,7 +22,7 @@ use platform::config::PlatformConfig;
 use platform::testing::{TestApp, eventually};
 use platform::topology;
 use sqlx::types::Uuid;
-use surge::stripe::{self, StandIn};
+use surge::stripe::{self, StandIn, WebhookFault};
 
 pub(crate) use clock::JumpingClock;
 use node::Node;
@@ -76,6 +76,8 @@ impl Pipeline {
             stripe_concurrency: NonZeroU32::new(16).unwrap(),
             reconcile_interval: Duration::from_millis(500),
             reconcile_after: Duration::from_secs(30),
+            reconcile_window_interval: Duration::from_secs(3_600),
+            reconcile_window_days: NonZeroU32::new(7).unwrap(),
         };
         configure(&mut config);
         let pipeline = Self {
@@ -122,6 +124,12 @@ impl Pipeline {
         *self.payments.lock().unwrap() = Some(node);
     }
 
+    /// From now on no webhook arrives.
+    pub(crate) fn lose_webhooks(&self) {
+        let faults = self.stripe.webhooks().faults();
+        faults.sometimes(1.0, None::<String>, WebhookFault::Lost);
+    }
+
     /// Ends the payment worker as by a power cut.
     pub(crate) async fn crash_payments(&self) {
         let node = self.payments.lock().unwrap().take();
@@ -137,6 +145,17 @@ impl Pipeline {
     /// An address on the payment worker's public listener.
     pub(crate) fn public_url(&self, path: &str) -> String {
         self.payments.lock().unwrap().as_ref().unwrap().url(path)
+    }
+
+    /// An address on the payment worker's internal listener.
+    pub(crate) fn internal_url(&self, path: &str) -> String {
+        let payments = self.payments.lock().unwrap();
+        format!("http://{}{path}", payments.as_ref().unwrap().internal)
+    }
+
+    /// How the payment worker is set up.
+    pub(crate) fn config(&self) -> &Config {
+        &self.config
     }
 
     async fn put_on_sale(&self, seats: u32) {
@@ -181,10 +200,7 @@ impl Pipeline {
         let now = self.clock.now();
         let booking_id = BookingId::new(now);
         self.requested.lock().unwrap().push(booking_id.0);
-        let wish = Wish::Best {
-            tickets,
-            section_id: None,
-        };
+        let wish = Wish::best(tickets);
         self.command(&PlaceHold {
             booking_id,
             event_id: EVENT,
@@ -367,6 +383,11 @@ impl Pipeline {
     /// As [`assert_kept`](Self::assert_kept), then ends everything.
     pub(crate) async fn close(self) {
         self.assert_kept().await;
+        self.leave().await;
+    }
+
+    /// Ends everything.
+    pub(crate) async fn leave(self) {
         for queue in [topology::payment_bookings(), topology::booking_payments()] {
             let broker = &self.app.ctx.broker;
             let dead = dead_letters::count(broker, &queue.name).await.unwrap();

@@ -71,6 +71,8 @@ impl Shop {
             stripe_concurrency: NonZeroU32::new(16).unwrap(),
             reconcile_interval: Duration::from_secs(3_600),
             reconcile_after: Duration::from_millis(100),
+            reconcile_window_interval: Duration::from_secs(3_600),
+            reconcile_window_days: NonZeroU32::new(7).unwrap(),
         };
         configure(&mut config);
         let routes = payment_worker::start(app.ctx.clone(), config)
@@ -157,6 +159,7 @@ impl Shop {
         self.send(&BookingCancelled {
             booking: booking.clone(),
             was_confirmed: true,
+            asked: None,
         })
         .await;
     }

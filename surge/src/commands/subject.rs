@@ -1,6 +1,6 @@
 //! What is measured: an Onsale of its own, with an open sale, or the one at a given address.
 
-mod database;
+pub(super) mod database;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

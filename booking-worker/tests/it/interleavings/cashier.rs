@@ -206,6 +206,7 @@ impl Cashier {
                 let BookingCancelled {
                     booking,
                     was_confirmed,
+                    ..
                 } = delivery.parse()?;
                 if !was_confirmed || booking.total.is_zero() {
                     return Ok(Some(Vec::new()));

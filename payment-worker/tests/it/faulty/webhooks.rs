@@ -11,11 +11,6 @@ use super::Trade;
 use crate::pipeline::{PATIENCE, Pipeline};
 
 impl Pipeline {
-    fn lose_webhooks(&self) {
-        let faults = self.stripe.webhooks().faults();
-        faults.sometimes(1.0, None::<String>, WebhookFault::Lost);
-    }
-
     /// Posts a webhook signed at `age` before now; the status of the answer.
     async fn post(&self, body: String, secret: &str, age: TimeDelta) -> u16 {
         let signed_at = (self.clock.now() - age).timestamp();

@@ -6,15 +6,18 @@ use secrecy::{ExposeSecret as _, SecretString};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use url::Url;
 
-pub(super) struct Database {
-    pub(super) url: SecretString,
+pub(in crate::commands) struct Database {
+    pub(in crate::commands) url: SecretString,
     server: SecretString,
     name: &'static str,
 }
 
 impl Database {
     /// An empty one called `name`; that of an earlier run goes.
-    pub(super) async fn make(server: &SecretString, name: &'static str) -> anyhow::Result<Self> {
+    pub(in crate::commands) async fn make(
+        server: &SecretString,
+        name: &'static str,
+    ) -> anyhow::Result<Self> {
         let mut url = Url::parse(server.expose_secret()).context("ONSALE_DATABASE_URL")?;
         url.set_path(name);
         let database = Self {
@@ -29,7 +32,7 @@ impl Database {
         Ok(database)
     }
 
-    pub(super) async fn drop_it(&self) -> anyhow::Result<()> {
+    pub(in crate::commands) async fn drop_it(&self) -> anyhow::Result<()> {
         self.execute("drop database", "with (force)").await
     }
 

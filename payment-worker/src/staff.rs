@@ -1,0 +1,52 @@
+//! What staff ask and decide about money, on the internal listener.
+
+mod bookings;
+mod events;
+mod findings;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::routing::{delete, get, post};
+use domain::account::Role;
+use platform::auth::Caller;
+use platform::problem::Problem;
+
+use crate::worker::Worker;
+
+/// Who may see and move money.
+const MONEY: [Role; 2] = [Role::Operator, Role::Admin];
+/// Who may say what goes back for an event.
+const EVENTS: [Role; 2] = [Role::Organiser, Role::Admin];
+
+/// The routes of the internal listener.
+pub(crate) fn routes(worker: Arc<Worker>) -> Router {
+    Router::new()
+        .route("/api/bookings/{id}/timeline", get(bookings::timeline))
+        .route("/api/bookings/{id}/refunds", post(bookings::refund))
+        .route(
+            "/api/events/{id}/refund-policy",
+            get(events::policy).put(events::set_policy),
+        )
+        .route(
+            "/api/events/{id}/refunds",
+            get(events::progress).post(events::refund_again),
+        )
+        .route("/api/payment-findings", get(findings::list))
+        .route(
+            "/api/payment-findings/{kind}/{subject}",
+            delete(findings::settle),
+        )
+        .with_state(worker)
+}
+
+/// The routes of the public listener.
+pub(crate) fn shown_to_buyers(worker: Arc<Worker>) -> Router {
+    Router::new()
+        .route("/api/events/{id}/refund-policy", get(events::policy))
+        .with_state(worker)
+}
+
+fn require(caller: &Caller, roles: &[Role]) -> Result<(), Problem> {
+    caller.require_any(roles)
+}

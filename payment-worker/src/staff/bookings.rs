@@ -1,0 +1,164 @@
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use domain::{BookingId, Currency, Money};
+use platform::auth::Caller;
+use platform::http::{Json, Path};
+use platform::pg::run_tx;
+use platform::problem::{Kind, Problem};
+use serde::{Deserialize, Serialize};
+use sqlx::PgConnection;
+
+use super::{MONEY, require};
+use crate::store::payments;
+use crate::store::refunds::{self, Standing};
+use crate::store::timeline::{self, Entry};
+use crate::transitions;
+use crate::worker::Worker;
+
+/// The longest Idempotency-Key.
+const MAX_KEY_BYTES: usize = 255;
+
+#[derive(Serialize)]
+pub(super) struct Timeline {
+    timeline: Vec<Entry>,
+}
+
+/// `GET /api/bookings/{id}/timeline`: everything that is known of a booking.
+pub(super) async fn timeline(
+    State(worker): State<Arc<Worker>>,
+    caller: Caller,
+    Path(id): Path<BookingId>,
+) -> Result<Json<Timeline>, Problem> {
+    require(&caller, &MONEY)?;
+    let timeline = timeline::timeline(&worker.db, id).await?;
+    if timeline.is_empty() {
+        return Err(Problem::new(
+            Kind::NotFound,
+            "Nobody has heard of this booking.",
+        ));
+    }
+    Ok(Json(Timeline { timeline }))
+}
+
+#[derive(Deserialize)]
+pub(super) struct Wanted {
+    /// All that is left when absent.
+    amount_minor: Option<i64>,
+}
+
+#[derive(Serialize)]
+pub(super) struct Answer {
+    refund: Shown,
+}
+
+#[derive(Serialize)]
+struct Shown {
+    id: String,
+    amount: Money,
+    state: String,
+}
+
+impl From<Standing> for Shown {
+    fn from(refund: Standing) -> Self {
+        let currency = Currency::try_from(refund.currency).expect("copied from a payment");
+        Self {
+            id: refund.id.to_string(),
+            amount: Money::new(refund.amount_minor, currency),
+            state: refund.state,
+        }
+    }
+}
+
+/// Why a refund was not begun.
+#[derive(Debug, thiserror::Error)]
+enum NotBegun {
+    #[error("the database failed")]
+    Database(#[from] sqlx::Error),
+    #[error("it is not allowed: {0}")]
+    Refused(Problem),
+}
+
+impl From<Problem> for NotBegun {
+    fn from(problem: Problem) -> Self {
+        Self::Refused(problem)
+    }
+}
+
+/// `POST /api/bookings/{id}/refunds`: gives a part of the money back, or all that is left. The
+/// booking keeps its tickets. One key makes one refund, however often it is sent.
+pub(super) async fn refund(
+    State(worker): State<Arc<Worker>>,
+    caller: Caller,
+    Path(id): Path<BookingId>,
+    headers: HeaderMap,
+    Json(wanted): Json<Wanted>,
+) -> Result<(StatusCode, Json<Answer>), Problem> {
+    require(&caller, &MONEY)?;
+    let occasion = format!("staff {}: {}", caller.account_id, key_of(&headers)?);
+    let now = worker.now();
+    let begun = run_tx(&worker.db, "payment refund by staff", |tx| {
+        let (amount, occasion) = (wanted.amount_minor, &occasion);
+        Box::pin(begin(tx, id, amount, occasion, now))
+    });
+    let refund = begun.await.map_err(|error| match error {
+        NotBegun::Database(error) => error.into(),
+        NotBegun::Refused(problem) => problem,
+    })?;
+    worker.wake_after_commit();
+    let refund = refund.into();
+    Ok((StatusCode::CREATED, Json(Answer { refund })))
+}
+
+async fn begin(
+    conn: &mut PgConnection,
+    id: BookingId,
+    amount_minor: Option<i64>,
+    occasion: &str,
+    now: chrono::DateTime<chrono::Utc>,
+) -> Result<Standing, NotBegun> {
+    let payment = payments::lock(conn, id).await?;
+    let payment = payment
+        .ok_or_else(|| Problem::new(Kind::NotFound, "There is no payment for this booking."))?;
+    if let Some(before) = refunds::of_occasion(conn, id, occasion).await? {
+        if amount_minor.is_some_and(|amount| amount != before.amount_minor) {
+            let detail = "The Idempotency-Key was used for another amount.";
+            return Err(Problem::new(Kind::IdempotencyKeyReused, detail).into());
+        }
+        return Ok(before);
+    }
+    let left = payment.left_minor();
+    let amount_minor = amount_minor.unwrap_or(left);
+    if amount_minor <= 0 && left > 0 {
+        let problem = Problem::new(Kind::Invalid, "At least 1 minor unit.");
+        return Err(problem.with("field", "amount_minor").into());
+    }
+    let amount = Money::new(amount_minor, payment.amount.currency);
+    if amount_minor > left || !transitions::begin_refund(conn, id, amount, occasion, now).await? {
+        let detail = format!("Of this payment {left} minor units are left to give back.");
+        return Err(Problem::new(Kind::Conflict, detail).into());
+    }
+    let begun = refunds::of_occasion(conn, id, occasion).await?;
+    Ok(begun.expect("it was just written"))
+}
+
+fn key_of(headers: &HeaderMap) -> Result<&str, Problem> {
+    let key = headers.get("idempotency-key").map(|key| key.to_str());
+    match key {
+        Some(Ok(key))
+            if (1..=MAX_KEY_BYTES).contains(&key.len())
+                && key.bytes().all(|byte| byte.is_ascii_graphic()) =>
+        {
+            Ok(key)
+        }
+        Some(_) => Err(Problem::new(
+            Kind::Invalid,
+            "The Idempotency-Key must be 1 to 255 visible ASCII characters.",
+        )),
+        None => Err(Problem::new(
+            Kind::Malformed,
+            "Send an Idempotency-Key, so that a repeat does not give the money back twice.",
+        )),
+    }
+}

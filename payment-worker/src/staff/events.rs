@@ -1,0 +1,92 @@
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use domain::EventId;
+use domain::payment::RefundPolicy;
+use platform::auth::Caller;
+use platform::http::{Json, Path};
+use platform::pg::run_tx;
+use platform::problem::{Kind, Problem};
+use serde::Serialize;
+
+use super::{EVENTS, MONEY, require};
+use crate::store::policies;
+use crate::store::refunds::{self, Progress};
+use crate::transitions;
+use crate::worker::Worker;
+
+#[derive(Serialize)]
+pub(super) struct Policy {
+    refund_policy: RefundPolicy,
+}
+
+/// `GET /api/events/{id}/refund-policy`: what a buyer who cancels gets back.
+pub(super) async fn policy(
+    State(worker): State<Arc<Worker>>,
+    Path(id): Path<EventId>,
+) -> Result<Json<Policy>, Problem> {
+    let refund_policy = policies::get(&worker.db, id).await?;
+    Ok(Json(Policy { refund_policy }))
+}
+
+/// `PUT /api/events/{id}/refund-policy`: for cancellations from now on.
+pub(super) async fn set_policy(
+    State(worker): State<Arc<Worker>>,
+    caller: Caller,
+    Path(id): Path<EventId>,
+    Json(refund_policy): Json<RefundPolicy>,
+) -> Result<Json<Policy>, Problem> {
+    require(&caller, &EVENTS)?;
+    if refund_policy.fee_percent > 100 {
+        let problem = Problem::new(Kind::Invalid, "At most 100.");
+        return Err(problem.with("field", "fee_percent"));
+    }
+    if refund_policy.fee_minor < 0 {
+        let problem = Problem::new(Kind::Invalid, "At least 0.");
+        return Err(problem.with("field", "fee_minor"));
+    }
+    let (by, now) = (caller.account_id, worker.now());
+    policies::put(&worker.db, id, &refund_policy, by, now).await?;
+    Ok(Json(Policy { refund_policy }))
+}
+
+#[derive(Serialize)]
+pub(super) struct Refunds {
+    refunds: Progress,
+}
+
+/// `GET /api/events/{id}/refunds`: how far the refunds of a cancelled event are.
+pub(super) async fn progress(
+    State(worker): State<Arc<Worker>>,
+    caller: Caller,
+    Path(id): Path<EventId>,
+) -> Result<Json<Refunds>, Problem> {
+    caller.require_any(&[MONEY, EVENTS].concat())?;
+    let refunds = refunds::progress(&worker.db, id.0).await?;
+    Ok(Json(Refunds { refunds }))
+}
+
+#[derive(Serialize)]
+pub(super) struct Begun {
+    begun: usize,
+}
+
+/// `POST /api/events/{id}/refunds`: begins again what failed.
+pub(super) async fn refund_again(
+    State(worker): State<Arc<Worker>>,
+    caller: Caller,
+    Path(id): Path<EventId>,
+) -> Result<(StatusCode, Json<Begun>), Problem> {
+    require(&caller, &MONEY)?;
+    let now = worker.now();
+    let mut begun = 0;
+    for booking_id in refunds::failed_of(&worker.db, id.0).await? {
+        let beginning = run_tx(&worker.db, "payment refund again", |tx| {
+            Box::pin(transitions::refund_again(tx, booking_id, now))
+        });
+        begun += usize::from(beginning.await?);
+    }
+    worker.wake_after_commit();
+    Ok((StatusCode::ACCEPTED, Json(Begun { begun })))
+}

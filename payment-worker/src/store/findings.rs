@@ -1,0 +1,110 @@
+//! What has no one right answer, so that staff must look.
+
+use chrono::{DateTime, Utc};
+use domain::BookingId;
+use serde::Serialize;
+use sqlx::{PgConnection, PgPool};
+use uuid::Uuid;
+
+/// The kinds of findings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// A booking was charged by two PaymentIntents.
+    SecondCharge,
+    /// Charged for a booking that has no payment here.
+    UnknownCharge,
+    /// Stripe has another amount.
+    AmountDiffers,
+    /// Stripe does not know what we have from it.
+    Missing,
+    /// The buyer asked the bank for the money.
+    Dispute,
+    /// Refunded in Stripe's dashboard.
+    RefundElsewhere,
+    /// A refund was refused, or the money came back.
+    RefundFailed,
+}
+
+impl Kind {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::SecondCharge => "second_charge",
+            Self::UnknownCharge => "unknown_charge",
+            Self::AmountDiffers => "amount_differs",
+            Self::Missing => "missing",
+            Self::Dispute => "dispute",
+            Self::RefundElsewhere => "refund_elsewhere",
+            Self::RefundFailed => "refund_failed",
+        }
+    }
+}
+
+/// Something for staff to look at.
+#[derive(Debug, Clone, Serialize)]
+pub struct Finding {
+    /// What kind, such as `dispute`.
+    pub kind: String,
+    /// Stripe's id of what it is about.
+    pub subject: String,
+    /// The booking, if one is known.
+    pub booking_id: Option<Uuid>,
+    /// In words.
+    pub detail: String,
+    /// When it was first found.
+    pub found_at: DateTime<Utc>,
+}
+
+/// Notes a finding, once per kind and subject.
+pub(crate) async fn note(
+    conn: &mut PgConnection,
+    kind: Kind,
+    subject: &str,
+    booking_id: Option<BookingId>,
+    detail: &str,
+    now: DateTime<Utc>,
+) -> Result<(), sqlx::Error> {
+    let done = sqlx::query!(
+        "insert into payment.findings (id, kind, subject, booking_id, detail, found_at)
+         values ($1, $2, $3, $4, $5, $6)
+         on conflict (kind, subject) do nothing",
+        BookingId::new(now).0,
+        kind.as_str(),
+        subject,
+        booking_id.map(|id| id.0),
+        detail,
+        now,
+    );
+    if done.execute(conn).await?.rows_affected() == 1 {
+        tracing::error!(kind = kind.as_str(), subject, detail, "staff must look");
+        metrics::counter!("payment_worker_findings_total", "kind" => kind.as_str()).increment(1);
+    }
+    Ok(())
+}
+
+/// What nobody has settled, oldest first.
+pub(crate) async fn open(pool: &PgPool) -> Result<Vec<Finding>, sqlx::Error> {
+    sqlx::query_as!(
+        Finding,
+        "select kind, subject, booking_id, detail, found_at from payment.findings
+         where settled_at is null order by found_at"
+    )
+    .fetch_all(pool)
+    .await
+}
+
+/// Staff have settled a finding; `false` when there is no such one.
+pub(crate) async fn settle(
+    pool: &PgPool,
+    kind: &str,
+    subject: &str,
+    now: DateTime<Utc>,
+) -> Result<bool, sqlx::Error> {
+    let done = sqlx::query!(
+        "update payment.findings set settled_at = coalesce(settled_at, $3)
+         where kind = $1 and subject = $2",
+        kind,
+        subject,
+        now,
+    );
+    Ok(done.execute(pool).await?.rows_affected() == 1)
+}

@@ -1,0 +1,432 @@
+//! What staff do about money, and what happens to it in Stripe's own dashboard.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta};
+use domain::account::Role;
+use domain::clock::Clock;
+use domain::token::{ACCESS_AUDIENCE, AccessClaims, ISSUER};
+use domain::{AccountId, BookingId};
+use futures_util::future::join_all;
+use platform::testing::eventually;
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+use surge::stripe::{ApiFault, Operation};
+
+use crate::pipeline::{EVENT, PATIENCE, PRICE, Pipeline};
+
+const STAFF: i64 = 900;
+
+impl Pipeline {
+    /// Calls the internal listener as someone with this role.
+    async fn staff(
+        &self,
+        role: Role,
+        method: Method,
+        path: &str,
+        key: Option<&str>,
+        body: &Value,
+    ) -> (StatusCode, Value) {
+        let now = self.clock.now();
+        let token = self.app.ctx.keys.sign_access(&AccessClaims {
+            iss: ISSUER.to_owned(),
+            aud: ACCESS_AUDIENCE.to_owned(),
+            sub: AccountId(STAFF).to_string(),
+            roles: vec![role],
+            iat: now.timestamp(),
+            nbf: now.timestamp(),
+            exp: (now + TimeDelta::hours(1)).timestamp(),
+        });
+        let url = self.internal_url(path);
+        let mut request = self.http.request(method, url).bearer_auth(token).json(body);
+        if let Some(key) = key {
+            request = request.header("idempotency-key", key);
+        }
+        let answer = request.send().await.unwrap();
+        let status = answer.status();
+        (status, answer.json().await.unwrap_or_default())
+    }
+
+    async fn refund(&self, id: BookingId, key: &str, amount: i64) -> (StatusCode, Value) {
+        let path = format!("/api/bookings/{id}/refunds");
+        let body = json!({ "amount_minor": amount });
+        self.staff(Role::Operator, Method::POST, &path, Some(key), &body)
+            .await
+    }
+
+    /// Does something in Stripe's dashboard.
+    async fn in_dashboard(&self, path: &str, form: &[(&str, &str)]) {
+        let url = format!("{}{path}", self.stripe.url());
+        let key = self.stripe.secret_key();
+        let answer = self.http.post(url).bearer_auth(key).form(form).send().await;
+        let answer = answer.unwrap();
+        assert!(
+            answer.status().is_success(),
+            "{}",
+            answer.text().await.unwrap()
+        );
+    }
+
+    async fn reconcile(&self, days: i64) -> payment_worker::Reconciled {
+        let (db, clock) = (self.app.ctx.db.clone(), Arc::new(self.clock.clone()));
+        let since = self.clock.now() - TimeDelta::days(days);
+        payment_worker::reconcile(db, clock, self.config(), since)
+            .await
+            .unwrap()
+    }
+
+    async fn refunded(&self, id: BookingId) -> i64 {
+        let intent = self.intent(id).await.unwrap();
+        self.stripe.ledger().refunded_total(&intent)
+    }
+}
+
+/// With a reconciler that leaves it to the test.
+async fn alone(seats: u32) -> Pipeline {
+    Pipeline::open_with(seats, |config| {
+        config.reconcile_interval = Duration::from_secs(3_600);
+    })
+    .await
+}
+
+#[tokio::test]
+async fn of_fifty_parallel_refunds_of_sixty_percent_exactly_one_succeeds() {
+    let pipeline = Pipeline::open(1).await;
+    let id = pipeline.sell(1).await;
+    let keys: Vec<_> = (0..50).map(|number| format!("key-{number}")).collect();
+    let answers = join_all(
+        keys.iter()
+            .map(|key| pipeline.refund(id, key, PRICE * 6 / 10)),
+    )
+    .await;
+    let with = |status| answers.iter().filter(|(s, _)| *s == status).count();
+    assert_eq!(with(StatusCode::CREATED), 1);
+    assert_eq!(with(StatusCode::CONFLICT), 49);
+    pipeline.come_to_rest().await;
+    assert_eq!(pipeline.stripe.ledger().refunds().len(), 1);
+    assert_eq!(pipeline.refunded(id).await, PRICE * 6 / 10);
+    // Cancelled afterwards, the rest goes back.
+    pipeline.cancel(id, 1).await;
+    pipeline.wait_for_booking(id, "cancelled").await;
+    pipeline.come_to_rest().await;
+    assert_eq!(pipeline.refunded(id).await, PRICE);
+    pipeline.close().await;
+}
+
+#[tokio::test]
+async fn a_refund_by_staff_needs_a_key_and_the_role_and_happens_once_per_key() {
+    let pipeline = Pipeline::open(1).await;
+    let id = pipeline.sell(1).await;
+    let path = format!("/api/bookings/{id}/refunds");
+    let body = json!({ "amount_minor": 100 });
+    for (role, key, expected) in [
+        (Role::Customer, Some("k"), StatusCode::FORBIDDEN),
+        (Role::Organiser, Some("k"), StatusCode::FORBIDDEN),
+        (Role::Operator, None, StatusCode::BAD_REQUEST),
+    ] {
+        let (status, _) = pipeline.staff(role, Method::POST, &path, key, &body).await;
+        assert_eq!(status, expected);
+    }
+    let answers = join_all((0..5).map(|_| pipeline.refund(id, "k", 100))).await;
+    assert!(
+        answers
+            .iter()
+            .all(|(status, _)| *status == StatusCode::CREATED)
+    );
+    let refund = &answers[0].1["refund"];
+    assert_eq!(refund["amount"]["amount_minor"], 100);
+    assert!(
+        answers
+            .iter()
+            .all(|(_, answer)| answer["refund"]["id"] == refund["id"])
+    );
+    let (status, _) = pipeline.refund(id, "k", 101).await;
+    assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
+    let (status, _) = pipeline.refund(id, "other", 0).await;
+    assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
+    pipeline.come_to_rest().await;
+    assert_eq!(pipeline.refunded(id).await, 100);
+    pipeline.close().await;
+}
+
+#[tokio::test]
+async fn what_a_buyer_who_cancels_gets_back_is_the_events_policy() {
+    let pipeline = Pipeline::open(3).await;
+    let tomorrow = (pipeline.clock.now() + TimeDelta::days(1)).timestamp();
+    let until = DateTime::from_timestamp(tomorrow, 0).unwrap();
+    let path = format!("/api/events/{EVENT}/refund-policy");
+    let policy = json!({ "until": until, "fee_percent": 10, "fee_minor": 50 });
+    let (status, _) = pipeline
+        .staff(Role::Customer, Method::PUT, &path, None, &policy)
+        .await;
+    assert_eq!(status, StatusCode::FORBIDDEN);
+    let (status, answer) = pipeline
+        .staff(Role::Organiser, Method::PUT, &path, None, &policy)
+        .await;
+    assert_eq!(status, StatusCode::OK);
+    let shown = pipeline
+        .http
+        .get(pipeline.public_url(&path))
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(shown.json::<Value>().await.unwrap(), answer);
+
+    let ids = [
+        pipeline.sell(1).await,
+        pipeline.sell(2).await,
+        pipeline.sell(3).await,
+    ];
+    pipeline.cancel(ids[0], 1).await;
+    pipeline.come_to_rest().await;
+    pipeline.clock.jump(TimeDelta::days(2));
+    pipeline.cancel(ids[1], 2).await;
+    pipeline.cancel(ids[2], STAFF).await;
+    for id in ids {
+        pipeline.wait_for_booking(id, "cancelled").await;
+    }
+    pipeline.come_to_rest().await;
+    assert_eq!(pipeline.refunded(ids[0]).await, PRICE - PRICE / 10 - 50);
+    assert_eq!(pipeline.refunded(ids[1]).await, 0, "too late");
+    assert_eq!(
+        pipeline.refunded(ids[2]).await,
+        PRICE,
+        "staff give all back"
+    );
+    pipeline.close().await;
+}
+
+#[tokio::test]
+async fn a_cancelled_event_is_refunded_in_bulk_and_goes_on_after_a_crash() {
+    const SEATS: u32 = 12;
+    let pipeline = Pipeline::open(SEATS).await;
+    let mut sold = Vec::new();
+    for account in 0..8 {
+        sold.push(pipeline.sell(account).await);
+    }
+    let unpaid = pipeline.hold(20).await;
+    let paying = pipeline.hold(21).await;
+    let slow = ApiFault::Delay { milliseconds: 300 };
+    pipeline
+        .stripe
+        .faults()
+        .sometimes(1.0, Operation::CreateRefund, slow);
+    pipeline
+        .stripe
+        .faults()
+        .next(2, Operation::CreateRefund, ApiFault::ServerError);
+    let (_, paid) = tokio::join!(
+        pipeline.cancel_event(SEATS),
+        pipeline.pay(paying, "pm_card_visa")
+    );
+    // Booked while it is cancelled: before or after, it has no ticket in the end.
+    let late = pipeline.request(22, 1).await;
+    let begun = "select count(*) from payment.refunds";
+    eventually(PATIENCE, async || pipeline.count(begun).await > 0).await;
+    pipeline.crash_payments().await;
+    pipeline.crash_bookings().await;
+    pipeline.start_bookings(None).await;
+    pipeline.start_payments(None).await;
+    pipeline.assert_kept().await;
+
+    let path = format!("/api/events/{EVENT}/refunds");
+    let (_, answer) = pipeline
+        .staff(Role::Organiser, Method::GET, &path, None, &Value::Null)
+        .await;
+    let progress = &answer["refunds"];
+    assert_eq!(progress["bookings_left"], 0, "{progress}");
+    assert_eq!(progress["failed"], 0, "{progress}");
+    assert_eq!(progress["left_minor"], 0, "{progress}");
+    for id in sold {
+        assert_eq!(pipeline.booking(id).await, "cancelled");
+        assert_eq!(pipeline.refunded(id).await, PRICE);
+    }
+    for id in [unpaid, paying] {
+        let state = pipeline.booking(id).await;
+        assert!(
+            state == "cancelled" || state == "expired",
+            "{state}, paid: {paid}"
+        );
+    }
+    assert_ne!(pipeline.booking(late).await, "confirmed");
+    pipeline.close().await;
+}
+
+#[tokio::test]
+async fn a_refund_that_failed_is_found_and_begun_again() {
+    let pipeline = Pipeline::open(1).await;
+    let id = pipeline.hold(1).await;
+    assert!(pipeline.pay(id, "pm_card_refundFail").await);
+    pipeline.wait_for_payment(id, "captured").await;
+    pipeline.cancel(id, 1).await;
+    let failed = "select count(*) from payment.findings where kind = 'refund_failed'";
+    eventually(PATIENCE, async || pipeline.count(failed).await == 1).await;
+    let path = format!("/api/events/{EVENT}/refunds");
+    let (status, answer) = pipeline
+        .staff(Role::Operator, Method::POST, &path, None, &Value::Null)
+        .await;
+    assert_eq!(
+        (status, &answer["begun"]),
+        (StatusCode::ACCEPTED, &json!(1))
+    );
+    let begun = "select count(*) from payment.refunds";
+    assert_eq!(pipeline.count(begun).await, 2);
+    // This card's refunds always fail; the bank pays back by other means, and staff say so.
+    eventually(PATIENCE, async || pipeline.count(failed).await == 2).await;
+    let (_, answer) = pipeline
+        .staff(
+            Role::Operator,
+            Method::GET,
+            "/api/payment-findings",
+            None,
+            &Value::Null,
+        )
+        .await;
+    let findings = answer["findings"].as_array().unwrap().clone();
+    assert_eq!(findings.len(), 2);
+    for finding in &findings {
+        let subject = finding["subject"].as_str().unwrap();
+        let path = format!("/api/payment-findings/refund_failed/{subject}");
+        let settling = pipeline.staff(Role::Admin, Method::DELETE, &path, None, &Value::Null);
+        assert_eq!(settling.await.0, StatusCode::NO_CONTENT);
+    }
+    let open = "select count(*) from payment.findings where settled_at is null";
+    assert_eq!(pipeline.count(open).await, 0);
+    pipeline.leave().await;
+}
+
+#[tokio::test]
+async fn refunds_and_disputes_in_the_dashboard_are_noticed_with_and_without_webhooks() {
+    for webhooks in [true, false] {
+        let pipeline = alone(2).await;
+        let (refunded, disputed) = (pipeline.sell(1).await, pipeline.sell(2).await);
+        if !webhooks {
+            pipeline.lose_webhooks();
+        }
+        let intent = pipeline.intent(refunded).await.unwrap();
+        let form = [("payment_intent", intent.as_str()), ("amount", "1000")];
+        pipeline.in_dashboard("/v1/refunds", &form).await;
+        let intent = pipeline.intent(disputed).await.unwrap();
+        let path = format!("/test/payment_intents/{intent}/dispute");
+        pipeline.in_dashboard(&path, &[]).await;
+        if !webhooks {
+            let reconciled = pipeline.reconcile(7).await;
+            let kinds: Vec<_> = reconciled
+                .findings
+                .iter()
+                .map(|f| f.kind.as_str())
+                .collect();
+            assert_eq!(kinds, ["refund_elsewhere", "dispute"]);
+            assert_eq!(reconciled.repaired, 1);
+            assert_eq!(pipeline.reconcile(7).await.repaired, 0, "once");
+        }
+        let found = "select count(*) from payment.findings
+            where kind in ('dispute', 'refund_elsewhere') and booking_id is not null";
+        eventually(PATIENCE, async || pipeline.count(found).await == 2).await;
+        let known = "select count(*) from payment.refunds where state = 'succeeded' and amount_minor = 1000";
+        eventually(PATIENCE, async || pipeline.count(known).await == 1).await;
+        // Cancelled now, only the rest goes back.
+        pipeline.cancel(refunded, 1).await;
+        pipeline.wait_for_booking(refunded, "cancelled").await;
+        pipeline.come_to_rest().await;
+        assert_eq!(pipeline.refunded(refunded).await, PRICE);
+        pipeline.close().await;
+    }
+}
+
+#[tokio::test]
+async fn four_days_without_any_webhook_are_made_up_for() {
+    let pipeline = alone(5).await;
+    pipeline.lose_webhooks();
+    let mut ids = Vec::new();
+    for account in 0..5 {
+        ids.push(pipeline.hold(account).await);
+    }
+    // The payment worker is down for four days, while buyers pay and staff use the dashboard.
+    pipeline.crash_payments().await;
+    for id in &ids[..4] {
+        assert!(pipeline.pay(*id, "pm_card_visa").await);
+    }
+    let dashboard = |intent: Option<String>, what: &str| {
+        format!("/v1/payment_intents/{}/{what}", intent.unwrap())
+    };
+    let taken = dashboard(pipeline.intent(ids[1]).await, "capture");
+    pipeline.in_dashboard(&taken, &[]).await;
+    let given_up = dashboard(pipeline.intent(ids[2]).await, "cancel");
+    pipeline.in_dashboard(&given_up, &[]).await;
+    pipeline.clock.jump(TimeDelta::days(4));
+    pipeline.start_payments(None).await;
+    let reconciled = pipeline.reconcile(7).await;
+    assert!(reconciled.findings.is_empty(), "{:?}", reconciled.findings);
+    pipeline.assert_kept().await;
+    for (id, state) in ids
+        .iter()
+        .zip(["confirmed", "confirmed", "expired", "confirmed", "expired"])
+    {
+        assert_eq!(pipeline.booking(*id).await, state);
+    }
+    pipeline.close().await;
+}
+
+#[tokio::test]
+async fn the_timeline_tells_a_bookings_whole_story_from_one_query() {
+    let pipeline = Pipeline::open(1).await;
+    let id = pipeline.hold(1).await;
+    assert!(!pipeline.pay(id, "pm_card_visa_chargeDeclined").await);
+    assert!(pipeline.pay(id, "pm_card_visa").await);
+    let paid = "select count(*) from booking.bookings where captured_at is not null";
+    eventually(PATIENCE, async || pipeline.count(paid).await == 1).await;
+    pipeline.cancel(id, 1).await;
+    pipeline.wait_for_booking(id, "cancelled").await;
+    pipeline.come_to_rest().await;
+
+    let path = format!("/api/bookings/{id}/timeline");
+    let asking = pipeline.staff(Role::Customer, Method::GET, &path, None, &Value::Null);
+    assert_eq!(asking.await.0, StatusCode::FORBIDDEN);
+    let (_, answer) = pipeline
+        .staff(Role::Operator, Method::GET, &path, None, &Value::Null)
+        .await;
+    let entries = answer["timeline"].as_array().unwrap();
+    let told: Vec<_> = entries
+        .iter()
+        .map(|e| {
+            format!(
+                "{} {}",
+                e["part"].as_str().unwrap(),
+                e["what"].as_str().unwrap()
+            )
+        })
+        .collect();
+    for expected in [
+        "booking held",
+        "payment due",
+        "stripe call create succeeded",
+        "webhook payment_intent.payment_failed",
+        "webhook payment_intent.amount_capturable_updated",
+        "booking confirmed",
+        "stripe call capture succeeded",
+        "booking paid",
+        "booking cancelled",
+        "stripe call refund succeeded",
+        "refund succeeded",
+    ] {
+        assert!(
+            told.contains(&expected.to_owned()),
+            "no {expected} in {told:#?}"
+        );
+    }
+    let times: Vec<_> = entries.iter().map(|e| e["at"].as_str().unwrap()).collect();
+    assert!(times.is_sorted(), "{times:?}");
+    let intent = pipeline.intent(id).await.unwrap();
+    assert!(answer.to_string().contains(&intent));
+    assert!(answer.to_string().contains("Your card was declined."));
+
+    let path = format!(
+        "/api/bookings/{}/timeline",
+        BookingId::new(pipeline.clock.now())
+    );
+    let asking = pipeline.staff(Role::Operator, Method::GET, &path, None, &Value::Null);
+    assert_eq!(asking.await.0, StatusCode::NOT_FOUND);
+    pipeline.close().await;
+}
