@@ -6,6 +6,7 @@ mod load;
 mod machine;
 pub(crate) mod polls;
 mod rounds;
+pub(crate) mod simulate;
 pub(crate) mod streams;
 mod subject;
 mod wire;

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use commands::{bare, joins, polls, streams};
+use commands::{bare, joins, polls, simulate, streams};
 
 /// The one that Onsale has, so that it and the bare handlers differ in what they do alone.
 #[global_allocator]
@@ -29,6 +29,8 @@ enum Command {
     Joins(joins::Args),
     /// Hold streams open: how fast a snapshot reaches all, and the memory they take
     Streams(streams::Args),
+    /// Run whole sales on a virtual clock, and check that order, places, rate and cap hold
+    Simulate(simulate::Args),
     /// Serve handlers that do nothing, which is what the others are compared with
     #[command(hide = true)]
     Bare(bare::Args),
@@ -41,6 +43,7 @@ async fn main() -> ExitCode {
         Command::Polls(args) => polls::run(args).await,
         Command::Joins(args) => joins::run(args).await,
         Command::Streams(args) => streams::run(args).await,
+        Command::Simulate(args) => simulate::run(&args),
         Command::Bare(args) => bare::run(args).await,
     };
     platform::service::exit_code(outcome)
