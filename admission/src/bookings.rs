@@ -3,6 +3,7 @@
 mod answer;
 mod cancel;
 mod get;
+mod ledger;
 mod list;
 mod repeat;
 mod request;
@@ -15,6 +16,8 @@ use axum::Router;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post, put};
 use platform::limits::{Key, Quota};
+
+pub(crate) use ledger::Ledger;
 
 use crate::Desk;
 use crate::release::load;

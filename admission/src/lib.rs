@@ -20,6 +20,7 @@ use std::time::Duration;
 use platform::service::{Context, Routes};
 use url::Url;
 
+use bookings::Ledger;
 use outcomes::Outcomes;
 use pass::{Counter, Passes};
 use release::load::Answers;
@@ -72,6 +73,7 @@ struct Desk {
     claims: Counter,
     revoked: Revoked,
     outcomes: Outcomes,
+    ledger: Ledger,
     answers: Answers,
 }
 
@@ -88,6 +90,7 @@ pub async fn start(ctx: Context, config: Config) -> anyhow::Result<Routes> {
         passes,
         revoked: Revoked::load(ctx.db.clone(), ctx.clock.clone()).await?,
         outcomes: Outcomes::default(),
+        ledger: Ledger::new(&ctx.db, &ctx.clock),
         answers: Answers::default(),
         ctx: ctx.clone(),
     });

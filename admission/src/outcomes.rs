@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use domain::BookingId;
-use domain::message::{BookingOutcome, Outcome};
+use domain::message::{BookingOutcome, BookingOutcomes, Outcome};
 use platform::amqp::{self, Delivery, Exchange, Handler, QueueSpec, Settings, Verdict};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -113,8 +113,12 @@ struct Deliver(Arc<Desk>);
 
 impl Handler for Deliver {
     async fn handle(&self, delivery: Delivery) -> Verdict {
-        match delivery.parse::<BookingOutcome>() {
-            Ok(outcome) => self.0.outcomes.deliver(outcome),
+        match delivery.parse::<BookingOutcomes>() {
+            Ok(BookingOutcomes { outcomes }) => {
+                for outcome in outcomes {
+                    self.0.outcomes.deliver(outcome);
+                }
+            }
             // The queue is of this process alone: there is nowhere to keep it.
             Err(error) => tracing::error!(%error, "an outcome can't be read"),
         }

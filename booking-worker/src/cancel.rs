@@ -2,40 +2,42 @@
 
 use chrono::{DateTime, Utc};
 use domain::BookingId;
-use domain::booking::BookingState;
+use domain::booking::{Booking, BookingState};
 use domain::message::{Outcome, VoidPayment};
 use domain::payment::VoidReason;
-use platform::outbox;
+use platform::outbox::{Entry, Kept};
 use sqlx::PgConnection;
 
-use crate::OWNER;
 use crate::end::cancel_confirmed;
-use crate::store::bookings::{self, Standing};
+use crate::store::{bookings, tickets};
 
 /// Cancels a confirmed booking; begins to cancel a held one, whose seats stay held until no payment
-/// can come. A repeat gives the same outcome.
+/// can come; refuses when somebody was let in with one of its tickets. A repeat gives the same
+/// outcome.
 pub(crate) async fn cancel(
     conn: &mut PgConnection,
     id: BookingId,
     now: DateTime<Utc>,
+    kept: &mut Kept,
 ) -> Result<Outcome, sqlx::Error> {
     if bookings::begin_cancel(conn, id, now).await? {
         let void = VoidPayment {
             booking_id: id,
             reason: VoidReason::Cancelled,
         };
-        outbox::put(conn, OWNER, &void).await?;
+        kept.put_all(conn, vec![Entry::new(&void)?]).await?;
         return Ok(Outcome::Cancelled);
     }
-    if cancel_confirmed(conn, id, now).await? {
+    if tickets::has_checked_in(conn, id).await? {
+        return Ok(Outcome::Refused(BookingState::Confirmed));
+    }
+    if cancel_confirmed(conn, id, now, kept).await? {
         return Ok(Outcome::Cancelled);
     }
-    Ok(match bookings::standings(conn, &[id]).await?.remove(&id) {
+    Ok(match bookings::read(conn, &[id]).await?.remove(&id) {
+        Some(Booking::Held { .. } | Booking::Cancelled(_)) => Outcome::Cancelled,
+        Some(booking) => Outcome::Refused(booking.state()),
         // Requests and cancellations share one ordered queue, so nobody asked for this booking.
         None => Outcome::Refused(BookingState::Requested),
-        Some(Standing::Held { .. } | Standing::Cancelled) => Outcome::Cancelled,
-        Some(Standing::Confirmed(_)) => Outcome::Refused(BookingState::Confirmed),
-        Some(Standing::Rejected(_)) => Outcome::Refused(BookingState::Rejected),
-        Some(Standing::Expired) => Outcome::Refused(BookingState::Expired),
     })
 }

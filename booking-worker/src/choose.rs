@@ -22,8 +22,19 @@ pub(crate) struct FreeSeat {
 pub(crate) struct Choice {
     /// Which of the list.
     pub(crate) range: Range<usize>,
-    /// Whether they are next to each other. General admission always counts as such.
-    pub(crate) together: bool,
+    /// How good they are.
+    pub(crate) quality: Quality,
+}
+
+/// How good seats are, the worst first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Quality {
+    /// Not next to each other.
+    Apart,
+    /// Next to each other, and they leave a single free seat beside them.
+    LeavesOrphan,
+    /// Next to each other. General admission always counts as such.
+    Good,
 }
 
 /// Chooses the best `wanted` of `free`, which is in order of rank: neighbours that leave no seat
@@ -32,32 +43,27 @@ pub(crate) fn choose(free: &[FreeSeat], wanted: usize) -> Option<Choice> {
     if wanted == 0 || free.len() < wanted {
         return None;
     }
-    let mut leaves_orphan = None;
+    let mut best = Choice {
+        range: 0..wanted,
+        quality: Quality::Apart,
+    };
     for run in runs(free) {
         let range = run.start..run.start + wanted;
-        match run.len().checked_sub(wanted) {
-            None => {}
-            Some(1) => {
-                leaves_orphan.get_or_insert(range);
-            }
-            Some(_) => {
-                return Some(Choice {
-                    range,
-                    together: true,
-                });
-            }
+        let is_numbered = free[run.start].row.is_some();
+        let quality = match run.len().checked_sub(wanted) {
+            None => continue,
+            // In general admission nobody sits beside an empty place.
+            Some(1) if is_numbered => Quality::LeavesOrphan,
+            Some(_) => Quality::Good,
+        };
+        if quality > best.quality {
+            best = Choice { range, quality };
+        }
+        if quality == Quality::Good {
+            break;
         }
     }
-    match leaves_orphan {
-        Some(range) => Some(Choice {
-            range,
-            together: true,
-        }),
-        None => Some(Choice {
-            range: 0..wanted,
-            together: false,
-        }),
-    }
+    Some(best)
 }
 
 /// The longest stretches of seats next to each other.
@@ -101,35 +107,44 @@ mod tests {
             .collect()
     }
 
-    fn chosen(seats: &[(u8, i32)], wanted: usize) -> Option<(Range<usize>, bool)> {
-        choose(&house(seats), wanted).map(|choice| (choice.range, choice.together))
+    fn chosen(seats: &[(u8, i32)], wanted: usize) -> Option<(Range<usize>, Quality)> {
+        choose(&house(seats), wanted).map(|choice| (choice.range, choice.quality))
     }
 
     #[test]
     fn neighbours_are_preferred_to_better_seats_apart() {
         assert_eq!(
             chosen(&[(0, 1), (0, 3), (0, 7), (0, 8)], 2),
-            Some((2..4, true))
+            Some((2..4, Quality::Good))
         );
     }
 
     #[test]
     fn the_last_seat_of_a_row_is_no_neighbour_of_the_first_of_the_next() {
-        assert_eq!(chosen(&[(0, 1000), (1, 1), (1, 2)], 2), Some((1..3, true)));
+        assert_eq!(
+            chosen(&[(0, 1000), (1, 1), (1, 2)], 2),
+            Some((1..3, Quality::Good))
+        );
     }
 
     #[test]
     fn no_seat_is_left_alone_where_that_can_be_avoided() {
         assert_eq!(
             chosen(&[(0, 1), (0, 2), (0, 3), (1, 1), (1, 2)], 2),
-            Some((3..5, true))
+            Some((3..5, Quality::Good))
         );
-        assert_eq!(chosen(&[(0, 1), (0, 2), (0, 3)], 2), Some((0..2, true)));
+        assert_eq!(
+            chosen(&[(0, 1), (0, 2), (0, 3)], 2),
+            Some((0..2, Quality::LeavesOrphan))
+        );
     }
 
     #[test]
     fn seats_apart_are_better_than_none() {
-        assert_eq!(chosen(&[(0, 1), (0, 3), (0, 5)], 2), Some((0..2, false)));
+        assert_eq!(
+            chosen(&[(0, 1), (0, 3), (0, 5)], 2),
+            Some((0..2, Quality::Apart))
+        );
     }
 
     #[test]
@@ -146,7 +161,7 @@ mod tests {
             choose(&free, 2),
             Some(Choice {
                 range: 0..2,
-                together: true
+                quality: Quality::Good
             })
         );
     }
@@ -182,9 +197,20 @@ mod tests {
         fn seats_are_together_whenever_they_can_be(free in any_house(), wanted in 1_usize..8) {
             let possible = free.windows(wanted).any(|seats| seats.is_sorted_by(are_neighbours));
             if let Some(choice) = choose(&free, wanted) {
-                prop_assert_eq!(choice.together, possible);
+                prop_assert_eq!(choice.quality != Quality::Apart, possible);
                 let seats = &free[choice.range];
                 prop_assert_eq!(seats.is_sorted_by(are_neighbours), possible);
+            }
+        }
+
+        #[test]
+        fn a_single_seat_is_left_only_when_every_choice_leaves_one(
+            free in any_house(), wanted in 1_usize..8,
+        ) {
+            let is_avoidable = runs(&free)
+                .any(|run| run.len() == wanted || run.len() >= wanted + 2);
+            if let Some(choice) = choose(&free, wanted) {
+                prop_assert_eq!(choice.quality == Quality::Good, is_avoidable);
             }
         }
     }

@@ -4,15 +4,14 @@ use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
 use domain::BookingId;
-use domain::booking::{BookingFacts, TicketFacts};
+use domain::booking::{Booking, BookingFacts, TicketFacts};
 use domain::message::{BookingConfirmed, BookingPaid, VoidPayment};
 use domain::payment::VoidReason;
-use platform::outbox::{self, Entry};
+use platform::outbox::{Entry, Kept};
+use platform::tokens::KeyRing;
 use sqlx::PgConnection;
 
-use crate::OWNER;
 use crate::code::new_code;
-use crate::store::bookings::Standing;
 use crate::store::{bookings, seats, tickets};
 
 /// What news of a payment came to.
@@ -30,26 +29,23 @@ pub(crate) async fn confirm_authorised(
     conn: &mut PgConnection,
     ids: &[BookingId],
     now: DateTime<Utc>,
+    keys: &KeyRing,
+    kept: &mut Kept,
 ) -> Result<Vec<News>, sqlx::Error> {
-    confirm(conn, ids, now).await?;
-    let standings = bookings::standings(conn, ids).await?;
+    confirm(conn, ids, now, keys, kept).await?;
+    let bookings = bookings::read(conn, ids).await?;
     let mut released = Vec::new();
     let mut news = Vec::with_capacity(ids.len());
     for id in ids {
-        news.push(match standings.get(id) {
-            None
-            | Some(Standing::Held {
-                is_cancelling: false,
+        news.push(match bookings.get(id) {
+            // Given up: the payment worker releases it.
+            Some(Booking::Held {
+                ending: Some(VoidReason::Cancelled),
                 ..
-            }) => News::TooEarly,
-            Some(
-                Standing::Held {
-                    is_cancelling: true,
-                    ..
-                }
-                | Standing::Confirmed(_),
-            ) => News::Taken,
-            Some(Standing::Rejected(_) | Standing::Expired | Standing::Cancelled) => {
+            }) => News::Taken,
+            None | Some(Booking::Requested | Booking::Held { .. }) => News::TooEarly,
+            Some(Booking::Confirmed { .. }) => News::Taken,
+            Some(Booking::Rejected(_) | Booking::Expired(_) | Booking::Cancelled(_)) => {
                 released.push(Entry::new(&VoidPayment {
                     booking_id: *id,
                     reason: VoidReason::Cancelled,
@@ -58,7 +54,7 @@ pub(crate) async fn confirm_authorised(
             }
         });
     }
-    outbox::put_all(conn, OWNER, released).await?;
+    kept.put_all(conn, released).await?;
     Ok(news)
 }
 
@@ -67,12 +63,14 @@ pub(crate) async fn confirm_free(
     conn: &mut PgConnection,
     ids: &[BookingId],
     now: DateTime<Utc>,
+    keys: &KeyRing,
+    kept: &mut Kept,
 ) -> Result<(), sqlx::Error> {
     if ids.is_empty() {
         return Ok(());
     }
-    confirm(conn, ids, now).await?;
-    mark_paid(conn, ids, now).await
+    confirm(conn, ids, now, keys, kept).await?;
+    mark_paid(conn, ids, now, kept).await
 }
 
 /// The payments of these bookings are captured: confirmed ones are paid.
@@ -80,11 +78,12 @@ pub(crate) async fn mark_captured(
     conn: &mut PgConnection,
     ids: &[BookingId],
     now: DateTime<Utc>,
+    kept: &mut Kept,
 ) -> Result<Vec<News>, sqlx::Error> {
-    mark_paid(conn, ids, now).await?;
-    let standings = bookings::standings(conn, ids).await?;
-    let news = ids.iter().map(|id| match standings.get(id) {
-        None | Some(Standing::Held { .. }) => News::TooEarly,
+    mark_paid(conn, ids, now, kept).await?;
+    let bookings = bookings::read(conn, ids).await?;
+    let news = ids.iter().map(|id| match bookings.get(id) {
+        None | Some(Booking::Requested | Booking::Held { .. }) => News::TooEarly,
         // Of a booking that has ended the payment worker refunds what it captured.
         Some(_) => News::Taken,
     });
@@ -95,12 +94,17 @@ async fn confirm(
     conn: &mut PgConnection,
     ids: &[BookingId],
     now: DateTime<Utc>,
+    keys: &KeyRing,
+    kept: &mut Kept,
 ) -> Result<(), sqlx::Error> {
     let confirmed = bookings::confirm(conn, ids, now).await?;
     if confirmed.is_empty() {
         return Ok(());
     }
-    let issued: Vec<_> = confirmed.into_iter().map(issue).collect();
+    let issued: Vec<_> = confirmed
+        .into_iter()
+        .map(|booking| issue(keys, booking))
+        .collect();
     let rows: Vec<_> = issued
         .iter()
         .flat_map(|(booking, issued)| issued.iter().map(move |ticket| (booking, ticket)))
@@ -114,17 +118,17 @@ async fn confirm(
         .into_iter()
         .map(|(booking, tickets)| Entry::new(&BookingConfirmed { booking, tickets }))
         .collect::<Result<_, _>>()?;
-    outbox::put_all(conn, OWNER, entries).await?;
+    kept.put_all(conn, entries).await?;
     seats::sell(conn, &confirmed).await
 }
 
 /// A ticket for each seat.
-fn issue(booking: BookingFacts) -> (BookingFacts, Vec<TicketFacts>) {
+fn issue(keys: &KeyRing, booking: BookingFacts) -> (BookingFacts, Vec<TicketFacts>) {
     let tickets = booking
         .seats
         .iter()
         .map(|seat| TicketFacts {
-            code: new_code(),
+            code: new_code(keys, booking.event_id, seat.id),
             seat: seat.clone(),
         })
         .collect();
@@ -135,6 +139,7 @@ async fn mark_paid(
     conn: &mut PgConnection,
     ids: &[BookingId],
     now: DateTime<Utc>,
+    kept: &mut Kept,
 ) -> Result<(), sqlx::Error> {
     let paid = bookings::mark_captured(conn, ids, now).await?;
     let mut tickets: HashMap<_, _> = tickets::of(conn, &paid).await?;
@@ -145,5 +150,5 @@ async fn mark_paid(
             Entry::new(&BookingPaid { booking, tickets })
         })
         .collect::<Result<_, _>>()?;
-    outbox::put_all(conn, OWNER, entries).await
+    kept.put_all(conn, entries).await
 }

@@ -4,10 +4,9 @@ use chrono::{DateTime, Utc};
 use domain::BookingId;
 use domain::booking::BookingState;
 use domain::message::{BookingCancelled, BookingExpired};
-use platform::outbox::{self, Entry};
+use platform::outbox::{Entry, Kept};
 use sqlx::PgConnection;
 
-use crate::OWNER;
 use crate::confirm::News;
 use crate::store::accounts::Tally;
 use crate::store::bookings::Ended;
@@ -19,17 +18,19 @@ pub(crate) async fn end_unpayable(
     conn: &mut PgConnection,
     ids: &[BookingId],
     now: DateTime<Utc>,
+    kept: &mut Kept,
 ) -> Result<Vec<News>, sqlx::Error> {
     end(
         conn,
         ids,
         &[BookingState::Held, BookingState::Confirmed],
         now,
+        kept,
     )
     .await?;
-    let standings = bookings::standings(conn, ids).await?;
+    let known = bookings::read(conn, ids).await?;
     let news = |id| {
-        if standings.contains_key(id) {
+        if known.contains_key(id) {
             News::Taken
         } else {
             News::TooEarly
@@ -43,8 +44,9 @@ pub(crate) async fn cancel_confirmed(
     conn: &mut PgConnection,
     id: BookingId,
     now: DateTime<Utc>,
+    kept: &mut Kept,
 ) -> Result<bool, sqlx::Error> {
-    let ended = end(conn, &[id], &[BookingState::Confirmed], now).await?;
+    let ended = end(conn, &[id], &[BookingState::Confirmed], now, kept).await?;
     Ok(ended > 0)
 }
 
@@ -53,6 +55,7 @@ async fn end(
     ids: &[BookingId],
     from: &[BookingState],
     now: DateTime<Utc>,
+    kept: &mut Kept,
 ) -> Result<usize, sqlx::Error> {
     let ended = bookings::end(conn, ids, from, now).await?;
     if ended.is_empty() {
@@ -67,7 +70,7 @@ async fn end(
     let ids: Vec<_> = ended.iter().map(|ended| ended.facts.booking_id).collect();
     tickets::cancel(conn, &ids).await?;
     let entries = ended.iter().map(news_of).collect::<Result<_, _>>()?;
-    outbox::put_all(conn, OWNER, entries).await?;
+    kept.put_all(conn, entries).await?;
     seats::free(conn, &ids).await?;
     Ok(ended.len())
 }

@@ -18,6 +18,9 @@ use crate::store::bookings;
 /// How many holds one transaction takes.
 const BATCH: i64 = 500;
 const INTERVAL: Duration = Duration::from_secs(1);
+/// How much longer a hold lasts whose buyer is at the bank's page when it runs out: long enough for
+/// a code from the phone, short enough for those who wait for the seats.
+const EXTENSION: TimeDelta = TimeDelta::seconds(120);
 /// How long an answer is waited for before it is asked again.
 const ANSWER_WITHIN: TimeDelta = TimeDelta::seconds(60);
 
@@ -53,6 +56,7 @@ pub(crate) async fn sweep(pool: &PgPool, now: DateTime<Utc>) -> Result<usize, sq
 }
 
 async fn begin(conn: &mut PgConnection, now: DateTime<Utc>) -> Result<usize, sqlx::Error> {
+    bookings::extend_while_paying(conn, now, now + EXTENSION, BATCH).await?;
     let due = bookings::begin_expiry(conn, now, BATCH).await?;
     metrics::expiry_lag(due.iter().map(|(_, hold_until)| now - *hold_until).max());
     let entries = due

@@ -11,19 +11,21 @@ use std::collections::{HashMap, HashSet};
 
 use chrono::{DateTime, Utc};
 use domain::BookingId;
-use domain::booking::{BookingFacts, BookingState};
+use domain::booking::{Booking, BookingFacts};
 use domain::limits::MAX_SEATS_PER_EVENT;
 use domain::message::{HoldPlaced, Outcome, PlaceHold};
-use platform::outbox;
+use platform::outbox::{self, Kept};
 use platform::pg::run_tx;
-use sqlx::{PgConnection, PgPool};
+use platform::service::Context;
+use platform::tokens::KeyRing;
+use sqlx::PgConnection;
 
 use crate::OWNER;
 use crate::confirm::confirm_free;
 use crate::error::WorkError;
 use crate::metrics;
 use crate::store::accounts::Tally;
-use crate::store::bookings::{Decided, Standing};
+use crate::store::bookings::Decided;
 use crate::store::{accounts, bookings, market, seats};
 
 pub(crate) use decide::{Decision, Market, NamedSeat, Section, Terms};
@@ -55,22 +57,30 @@ struct Placed {
     answers: Vec<Answer>,
     /// What was not decided before.
     decided: Vec<Outcome>,
+    /// What the other services are told.
+    kept: Kept,
 }
 
 /// Decides requests, and commits. A request decided earlier gets its outcome again.
 pub(crate) async fn place_holds(
-    pool: &PgPool,
+    ctx: &Context,
     requests: &[Request],
     now: DateTime<Utc>,
 ) -> Result<Vec<Answer>, WorkError> {
     let mut round = 1;
     loop {
-        let placed = run_tx(pool, "place_holds", |tx| Box::pin(place(tx, requests, now)));
+        let placed = run_tx(&ctx.db, "place_holds", |tx| {
+            Box::pin(place(tx, requests, now, &ctx.keys))
+        });
         match placed.await {
             Err(WorkError::Moved) if round < MAX_ROUNDS => round += 1,
             Err(error) => return Err(error),
-            Ok(Placed { answers, decided }) => {
-                outbox::wake(OWNER);
+            Ok(Placed {
+                answers,
+                decided,
+                kept,
+            }) => {
+                crate::send(ctx, kept);
                 decided.iter().for_each(metrics::request_decided);
                 return Ok(answers);
             }
@@ -82,15 +92,16 @@ async fn place(
     conn: &mut PgConnection,
     requests: &[Request],
     now: DateTime<Utc>,
+    keys: &KeyRing,
 ) -> Result<Placed, WorkError> {
     let ids: Vec<_> = requests
         .iter()
         .map(|request| request.command.booking_id)
         .collect();
-    let mut outcomes: HashMap<BookingId, Outcome> = bookings::standings(conn, &ids)
+    let mut outcomes: HashMap<BookingId, Outcome> = bookings::read(conn, &ids)
         .await?
         .into_iter()
-        .map(|(id, standing)| (id, outcome_of(standing)))
+        .map(|(id, booking)| (id, outcome_of(booking)))
         .collect();
     let mut seen = HashSet::new();
     let undecided: Vec<_> = requests
@@ -100,7 +111,8 @@ async fn place(
             !outcomes.contains_key(&id) && seen.insert(id)
         })
         .collect();
-    let new = decide_and_write(conn, &undecided, now).await?;
+    let mut kept = Kept::of(OWNER);
+    let new = decide_and_write(conn, &undecided, now, keys, &mut kept).await?;
     let decided = new.iter().map(|(_, outcome)| outcome.clone()).collect();
     outcomes.extend(new);
     let answer = |request: &Request| match outcomes.get(&request.command.booking_id) {
@@ -110,17 +122,18 @@ async fn place(
     Ok(Placed {
         answers: requests.iter().map(answer).collect(),
         decided,
+        kept,
     })
 }
 
 /// What a request for a booking that is decided is told.
-fn outcome_of(standing: Standing) -> Outcome {
-    match standing {
-        Standing::Held { facts, .. } => Outcome::Held(facts),
-        Standing::Confirmed(facts) => Outcome::Confirmed(facts),
-        Standing::Rejected(reason) => Outcome::Rejected(reason),
-        Standing::Expired => Outcome::Refused(BookingState::Expired),
-        Standing::Cancelled => Outcome::Cancelled,
+fn outcome_of(booking: Booking) -> Outcome {
+    match booking {
+        Booking::Held { facts, .. } => Outcome::Held(facts),
+        Booking::Confirmed { facts, .. } => Outcome::Confirmed(facts),
+        Booking::Rejected(reason) => Outcome::Rejected(reason),
+        Booking::Cancelled(_) => Outcome::Cancelled,
+        Booking::Expired(_) | Booking::Requested => Outcome::Refused(booking.state()),
     }
 }
 
@@ -128,6 +141,8 @@ async fn decide_and_write(
     conn: &mut PgConnection,
     undecided: &[&Request],
     now: DateTime<Utc>,
+    keys: &KeyRing,
+    kept: &mut Kept,
 ) -> Result<Vec<(BookingId, Outcome)>, WorkError> {
     if undecided.is_empty() {
         return Ok(Vec::new());
@@ -145,7 +160,7 @@ async fn decide_and_write(
         .zip(&decisions)
         .map(|(request, decision)| Decided { request, decision })
         .collect();
-    write(conn, &decided, now).await
+    write(conn, &decided, now, keys, kept).await
 }
 
 /// Decides `requests` in order, reading as many free seats as that takes.
@@ -182,6 +197,8 @@ async fn write(
     conn: &mut PgConnection,
     decided: &[Decided<'_>],
     now: DateTime<Utc>,
+    keys: &KeyRing,
+    kept: &mut Kept,
 ) -> Result<Vec<(BookingId, Outcome)>, WorkError> {
     let mut tally = Tally::new();
     let mut taken = Vec::new();
@@ -221,12 +238,12 @@ async fn write(
     if !guarded {
         return Err(WorkError::Moved);
     }
-    outbox::put_all(conn, OWNER, entries).await?;
+    kept.put_all(conn, entries).await?;
     if !seats::hold(conn, &taken).await? {
         return Err(WorkError::Moved);
     }
     let free_ids: Vec<_> = free.iter().map(|booking| booking.booking_id).collect();
-    confirm_free(conn, &free_ids, now).await?;
+    confirm_free(conn, &free_ids, now, keys, kept).await?;
 
     let rejected = decided
         .iter()

@@ -8,6 +8,7 @@ mod cancel;
 mod choose;
 mod code;
 mod confirm;
+mod door;
 mod end;
 mod error;
 mod expire;
@@ -23,8 +24,9 @@ mod store;
 use std::time::Duration;
 
 use platform::amqp::{BatchHandler, Settings, consume, consume_batches};
+use platform::outbox::{self, Kept};
 use platform::service::{Context, Routes};
-use platform::{outbox, topology};
+use platform::topology;
 
 /// Whose messages the outbox keeps.
 const OWNER: &str = "booking-worker";
@@ -43,13 +45,13 @@ pub struct Config {
         id = "booking_max_batch",
         long = "booking-max-batch",
         env = "ONSALE_BOOKING_MAX_BATCH",
-        default_value_t = 128,
+        default_value_t = 256,
         value_parser = clap::value_parser!(u16).range(1..=1000)
     )]
     pub max_batch: u16,
 }
 
-/// Starts consumers and loops. The booking worker has no HTTP routes.
+/// Starts consumers and loops, and gives the route of the door, for staff.
 ///
 /// # Errors
 /// None at present: whatever fails is tried again.
@@ -80,7 +82,10 @@ pub async fn start(ctx: Context, config: Config) -> anyhow::Result<Routes> {
         "booking.outbox",
         outbox::relay(ctx.db.clone(), ctx.broker.clone(), stop, OWNER),
     );
-    Ok(Routes::default())
+    Ok(Routes {
+        internal: door::routes(&ctx),
+        ..Routes::default()
+    })
 }
 
 fn spawn_batches(
@@ -121,6 +126,15 @@ fn spawn_inventory(ctx: &Context) {
             handler,
         )
         .await
+    });
+}
+
+/// Sends what was stored, without keeping the next batch waiting.
+fn send(ctx: &Context, kept: Kept) {
+    let (db, broker) = (ctx.db.clone(), ctx.broker.clone());
+    ctx.spawn("booking.news", async move {
+        kept.send(&db, &broker).await;
+        Ok(())
     });
 }
 

@@ -1,47 +1,52 @@
-//! Telling the admission node that waits what became of its command.
+//! Telling the admission nodes that wait what became of their commands.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use domain::message::{BookingOutcome, Message};
+use domain::message::{BookingOutcome, BookingOutcomes, Message};
 use platform::amqp::{Broker, Exchange, Outgoing};
-use platform::telemetry::TraceContext;
 use uuid::Uuid;
 
-/// Nobody waits long for an outcome, and the next batch must not wait for it.
+/// Nobody waits long for an outcome.
 const LIMIT: Duration = Duration::from_millis(250);
 
 /// An outcome with the node that waits for it.
 #[derive(Debug)]
 pub(crate) struct Reply {
-    /// The node.
+    /// The node; empty when nobody waits.
     pub(crate) reply_to: String,
     /// What it is told.
     pub(crate) outcome: BookingOutcome,
 }
 
-/// Sends outcomes as well as it can: a node that misses one finds the booking in the database.
-pub(crate) async fn tell(broker: &Broker, replies: Vec<Reply>) {
-    let messages: Vec<_> = replies.into_iter().filter_map(outgoing).collect();
-    if tokio::time::timeout(LIMIT, broker.publish_all(messages))
-        .await
-        .is_err()
-    {
-        tracing::debug!("outcomes were not confirmed in time");
+/// Sends outcomes as well as it can, one message to each node: a node that misses it finds the
+/// bookings in the database. The next batch does not wait for this.
+pub(crate) fn tell(broker: &Broker, replies: Vec<Reply>) {
+    let mut by_node: BTreeMap<String, Vec<BookingOutcome>> = BTreeMap::new();
+    for Reply { reply_to, outcome } in replies {
+        if !reply_to.is_empty() {
+            by_node.entry(reply_to).or_default().push(outcome);
+        }
     }
+    let messages: Vec<_> = by_node.into_iter().map(outgoing).collect();
+    let broker = broker.clone();
+    tokio::spawn(async move {
+        let sending = tokio::time::timeout(LIMIT, broker.publish_all(messages));
+        if sending.await.is_err() {
+            tracing::debug!("outcomes were not confirmed in time");
+        }
+    });
 }
 
-fn outgoing(reply: Reply) -> Option<Outgoing> {
-    if reply.reply_to.is_empty() {
-        return None;
-    }
-    let body = serde_json::to_vec(&reply.outcome).expect("an outcome is plain data");
-    Some(Outgoing {
+fn outgoing((node, outcomes): (String, Vec<BookingOutcome>)) -> Outgoing {
+    let body = serde_json::to_vec(&BookingOutcomes { outcomes });
+    Outgoing {
         exchange: Exchange::Outcomes,
-        routing_key: reply.reply_to,
-        name: BookingOutcome::NAME.to_owned(),
-        body: Bytes::from(body),
+        routing_key: node,
+        name: BookingOutcomes::NAME.to_owned(),
+        body: Bytes::from(body.expect("outcomes are plain data")),
         message_id: Uuid::new_v4(),
-        traceparent: Some(TraceContext::of_booking(reply.outcome.booking_id).to_traceparent()),
-    })
+        traceparent: None,
+    }
 }

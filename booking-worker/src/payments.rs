@@ -3,7 +3,7 @@
 use domain::BookingId;
 use domain::message::{Message, PaymentAuthorised, PaymentCaptured, PaymentFailed, PaymentVoided};
 use platform::amqp::{BatchHandler, Delivery, ParseError, Verdict};
-use platform::outbox;
+use platform::outbox::Kept;
 use platform::pg::run_tx;
 use platform::service::Context;
 
@@ -55,11 +55,17 @@ impl BatchHandler for Payments {
                 Err(error) => verdicts[index] = error.into(),
             }
         }
-        for run in entries.chunk_by(|one, next| one.kind == next.kind) {
+        // Kind by kind, in the order in which they happen to one payment: so each is one
+        // transaction, however they are mixed.
+        for kind in [Kind::Authorised, Kind::Captured, Kind::Ended] {
+            let run: Vec<_> = entries.iter().filter(|entry| entry.kind == kind).collect();
             let ids: Vec<_> = run.iter().map(|entry| entry.booking_id).collect();
+            if ids.is_empty() {
+                continue;
+            }
             let work = TakeNews {
                 ctx: &self.ctx,
-                kind: run[0].kind,
+                kind,
             };
             for (entry, news) in run.iter().zip(runner.settle(&work, &ids).await) {
                 if news != Some(News::Taken) {
@@ -96,29 +102,27 @@ impl Work for TakeNews<'_> {
     type Answer = News;
 
     async fn attempt(&self, ids: &[BookingId]) -> Result<Vec<News>, WorkError> {
-        let now = self.ctx.clock.now();
-        let db = &self.ctx.db;
-        let news = match self.kind {
-            Kind::Authorised => {
-                let work = run_tx(db, "confirm", |tx| {
-                    Box::pin(confirm_authorised(tx, ids, now))
-                });
-                work.await?
-            }
-            Kind::Captured => {
-                run_tx(db, "mark_captured", |tx| {
-                    Box::pin(mark_captured(tx, ids, now))
-                })
-                .await?
-            }
-            Kind::Ended => {
-                run_tx(db, "end_unpayable", |tx| {
-                    Box::pin(end_unpayable(tx, ids, now))
-                })
-                .await?
-            }
+        let (ctx, kind, now) = (self.ctx, self.kind, self.ctx.clock.now());
+        let name = match kind {
+            Kind::Authorised => "confirm",
+            Kind::Captured => "mark_captured",
+            Kind::Ended => "end_unpayable",
         };
-        outbox::wake(OWNER);
+        let taking = run_tx(&ctx.db, name, |tx| {
+            Box::pin(async move {
+                let mut kept = Kept::of(OWNER);
+                let news = match kind {
+                    Kind::Authorised => {
+                        confirm_authorised(tx, ids, now, &ctx.keys, &mut kept).await?
+                    }
+                    Kind::Captured => mark_captured(tx, ids, now, &mut kept).await?,
+                    Kind::Ended => end_unpayable(tx, ids, now, &mut kept).await?,
+                };
+                Ok::<_, sqlx::Error>((news, kept))
+            })
+        });
+        let (news, kept) = taking.await?;
+        crate::send(ctx, kept);
         Ok(news)
     }
 }

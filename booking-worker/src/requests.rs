@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use domain::message::{BookingOutcome, CancelBooking, Message, Outcome, PlaceHold};
 use platform::amqp::{BatchHandler, Delivery, Verdict};
-use platform::outbox;
+use platform::outbox::Kept;
 use platform::pg::run_tx;
 use platform::service::Context;
 
@@ -78,7 +78,7 @@ impl BatchHandler for Requests {
                 }
             }
         }
-        tell(&self.ctx.broker, replies).await;
+        tell(&self.ctx.broker, replies);
         verdicts
     }
 }
@@ -136,7 +136,7 @@ impl Work for PlaceHolds<'_> {
     type Answer = Answer;
 
     async fn attempt(&self, requests: &[Request]) -> Result<Vec<Answer>, WorkError> {
-        place_holds(&self.0.db, requests, self.0.clock.now()).await
+        place_holds(self.0, requests, self.0.clock.now()).await
     }
 }
 
@@ -150,12 +150,17 @@ impl Work for Cancels<'_> {
         let now = self.0.clock.now();
         let mut answers = Vec::with_capacity(commands.len());
         for CancelBooking { booking_id, .. } in commands {
-            let outcome = run_tx(&self.0.db, "cancel_booking", |tx| {
-                Box::pin(cancel(tx, *booking_id, now))
+            let cancelling = run_tx(&self.0.db, "cancel_booking", |tx| {
+                Box::pin(async move {
+                    let mut kept = Kept::of(OWNER);
+                    let outcome = cancel(tx, *booking_id, now, &mut kept).await?;
+                    Ok::<_, sqlx::Error>((outcome, kept))
+                })
             });
-            answers.push(Answer::Decided(outcome.await?));
+            let (outcome, kept) = cancelling.await?;
+            crate::send(self.0, kept);
+            answers.push(Answer::Decided(outcome));
         }
-        outbox::wake(OWNER);
         Ok(answers)
     }
 }

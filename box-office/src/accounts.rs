@@ -58,6 +58,7 @@ pub(crate) fn routes(office: &Arc<Office>) -> Routes {
             .merge(search)
             .merge(sessions(office))
             .with_state(Arc::clone(office)),
+        ..Routes::default()
     }
 }
 

@@ -37,7 +37,7 @@ impl Actor {
 pub(crate) fn routes(office: &Arc<Office>) -> Routes {
     let internal = Router::new().route("/api/audit-log", get(list::list));
     Routes {
-        public: Router::new(),
         internal: internal.with_state(Arc::clone(office)),
+        ..Routes::default()
     }
 }

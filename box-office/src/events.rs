@@ -38,6 +38,7 @@ pub(crate) fn routes(office: &Arc<Office>) -> Routes {
     Routes {
         public: reads().with_state(Arc::clone(office)),
         internal: reads().merge(writes).with_state(Arc::clone(office)),
+        ..Routes::default()
     }
 }
 

@@ -17,6 +17,6 @@ pub(crate) fn routes() -> Routes {
     let document = async move |headers: HeaderMap| answer.respond(&headers);
     Routes {
         public: Router::new().route("/openapi.json", get(document)),
-        internal: Router::new(),
+        ..Routes::default()
     }
 }

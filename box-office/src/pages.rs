@@ -52,6 +52,7 @@ pub(crate) fn routes(config: &Config) -> Routes {
             .route("/events/{id}", public.page("event.html"))
             .route("/bookings/{id}", public.page("booking.html")),
         internal: staff.router(),
+        ..Routes::default()
     }
 }
 

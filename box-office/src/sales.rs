@@ -47,8 +47,8 @@ pub(crate) fn routes(office: &Arc<Office>) -> Routes {
         .route("/api/sales/{event_id}/stream", on_get(stream::stream))
         .merge(writes);
     Routes {
-        public: Router::new(),
         internal: internal.with_state(Arc::clone(office)),
+        ..Routes::default()
     }
 }
 

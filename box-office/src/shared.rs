@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
+use std::io::Write as _;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use axum::body::Body;
@@ -13,6 +14,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::clock::SharedClock;
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use platform::problem::Problem;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
@@ -24,10 +27,15 @@ const CACHE_CONTROL: HeaderValue = HeaderValue::from_static("public, max-age=1")
 /// With more keys than this, those that nobody asks for any more are dropped.
 const MAX_IDLE_KEYS: usize = 1_024;
 
+/// Shorter answers are not worth compressing.
+const PACK_ABOVE_BYTES: usize = 1_024;
+
 /// A JSON answer, serialized once.
 #[derive(Debug, Clone)]
 pub(crate) struct Answer {
     body: Bytes,
+    /// The same, compressed with gzip.
+    packed: Option<Bytes>,
     etag: HeaderValue,
 }
 
@@ -49,7 +57,21 @@ impl Answer {
             URL_SAFE_NO_PAD.encode(&Sha256::digest(&body)[..12])
         );
         let etag = HeaderValue::try_from(etag).expect("base64 is visible ASCII");
-        Self { body, etag }
+        Self {
+            body,
+            packed: None,
+            etag,
+        }
+    }
+
+    /// Compresses it once for all who will get it.
+    pub(crate) fn packed(mut self) -> Self {
+        if self.body.len() > PACK_ABOVE_BYTES {
+            let mut packer = GzEncoder::new(Vec::new(), Compression::default());
+            let packed = packer.write_all(&self.body).and_then(|()| packer.finish());
+            self.packed = Some(packed.expect("memory takes everything").into());
+        }
+        self
     }
 
     /// The answer to a request with these headers: 304 when the caller has it already.
@@ -57,10 +79,7 @@ impl Answer {
         let mut response = if is_known(request, &self.etag) {
             StatusCode::NOT_MODIFIED.into_response()
         } else {
-            let mut response = Response::new(Body::from(self.body.clone()));
-            let json = HeaderValue::from_static("application/json");
-            response.headers_mut().insert(header::CONTENT_TYPE, json);
-            response
+            self.full(request)
         };
         response
             .headers_mut()
@@ -70,6 +89,39 @@ impl Answer {
             .insert(header::CACHE_CONTROL, CACHE_CONTROL);
         response
     }
+}
+
+impl Answer {
+    fn full(&self, request: &HeaderMap) -> Response {
+        let packed = self.packed.as_ref().filter(|_| takes_gzip(request));
+        let body = packed.unwrap_or(&self.body);
+        let mut response = Response::new(Body::from(body.clone()));
+        let headers = response.headers_mut();
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/json"),
+        );
+        if packed.is_some() {
+            headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+            headers.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
+        }
+        response
+    }
+}
+
+/// Whether `Accept-Encoding` names gzip with a quality that is not zero.
+fn takes_gzip(request: &HeaderMap) -> bool {
+    request
+        .get_all(header::ACCEPT_ENCODING)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|offer| {
+            let (coding, weight) = offer.split_once(';').unwrap_or((offer, "q=1"));
+            let weight = weight.trim().trim_start_matches("q=");
+            coding.trim().eq_ignore_ascii_case("gzip")
+                && weight.parse::<f32>().is_ok_and(|weight| weight > 0.0)
+        })
 }
 
 /// Whether `If-None-Match` names `etag` (weak comparison, RFC 9110 §13.1.2).
@@ -220,6 +272,28 @@ mod tests {
         clock.advance(MAX_AGE);
         cache.get(MAX_IDLE_KEYS, count(&loads)).await.unwrap();
         assert_eq!(cache.slots.lock().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn only_who_takes_gzip_gets_it() {
+        let long = Answer::json(&vec![0; 2_000]).packed();
+        let answer = |accepted: Option<&'static str>| {
+            let mut request = HeaderMap::new();
+            if let Some(accepted) = accepted {
+                request.insert(header::ACCEPT_ENCODING, HeaderValue::from_static(accepted));
+            }
+            let response = long.respond(&request);
+            response.headers().contains_key(header::CONTENT_ENCODING)
+        };
+        let accepted = [
+            None,
+            Some("br"),
+            Some("gzip;q=0"),
+            Some("br, gzip"),
+            Some("gzip;q=0.5"),
+        ];
+        assert_eq!(accepted.map(answer), [false, false, false, true, true]);
+        assert!(Answer::json(&[1]).packed().packed.is_none());
     }
 
     #[test]

@@ -1,9 +1,13 @@
 //! The booking and its state machine.
 
+mod life;
+
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::{AccountId, BookingId, EventId, Money, SeatId, SectionId};
+
+pub use life::{Booking, BookingCommand, InvalidTransition};
 
 /// Where a booking stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -21,31 +25,6 @@ pub enum BookingState {
     Expired,
     /// Given up by the buyer, by staff, or because its payment was impossible.
     Cancelled,
-}
-
-/// What may happen to a booking.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum BookingCommand {
-    /// Seats were found.
-    Hold,
-    /// No seats can be given.
-    Reject,
-    /// The money is authorised, or nothing is due.
-    Confirm,
-    /// The hold ended, and no payment can come any more.
-    Expire,
-    /// The buyer or staff gives it up, and no payment can come any more or it is refunded.
-    Cancel,
-}
-
-/// A command that the state does not allow.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("a booking that is {} can't take {command:?}", state.as_str())]
-pub struct InvalidTransition {
-    /// The state.
-    pub state: BookingState,
-    /// The command refused.
-    pub command: BookingCommand,
 }
 
 impl BookingState {
@@ -83,22 +62,6 @@ impl BookingState {
     pub fn is_final(self) -> bool {
         matches!(self, Self::Rejected | Self::Expired | Self::Cancelled)
     }
-
-    /// The state after `command`.
-    ///
-    /// # Errors
-    /// When this state does not allow the command.
-    pub fn after(self, command: BookingCommand) -> Result<Self, InvalidTransition> {
-        use BookingCommand::{Cancel, Confirm, Expire, Hold, Reject};
-        match (self, command) {
-            (Self::Requested, Hold) => Ok(Self::Held),
-            (Self::Requested, Reject) => Ok(Self::Rejected),
-            (Self::Held, Confirm) => Ok(Self::Confirmed),
-            (Self::Held, Expire) => Ok(Self::Expired),
-            (Self::Held | Self::Confirmed, Cancel) => Ok(Self::Cancelled),
-            (state, command) => Err(InvalidTransition { state, command }),
-        }
-    }
 }
 
 /// Why no seats were given.
@@ -109,6 +72,8 @@ pub enum RejectReason {
     SoldOut,
     /// Enough are free, but not next to each other as asked.
     NotAdjacent,
+    /// The seats asked for together are priced in several currencies.
+    MixedCurrencies,
     /// The account would have more tickets than the event allows.
     LimitReached,
     /// The sale does not take bookings now.
@@ -121,9 +86,10 @@ pub enum RejectReason {
 
 impl RejectReason {
     /// Every reason.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::SoldOut,
         Self::NotAdjacent,
+        Self::MixedCurrencies,
         Self::LimitReached,
         Self::SaleClosed,
         Self::SeatTaken,
@@ -136,6 +102,7 @@ impl RejectReason {
         match self {
             Self::SoldOut => "sold_out",
             Self::NotAdjacent => "not_adjacent",
+            Self::MixedCurrencies => "mixed_currencies",
             Self::LimitReached => "limit_reached",
             Self::SaleClosed => "sale_closed",
             Self::SeatTaken => "seat_taken",
@@ -154,23 +121,55 @@ impl RejectReason {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Wish {
-    /// So many seats, the best that are free, in one section when it is named.
-    Best {
-        /// How many, from 1.
-        tickets: u32,
-        /// Where; anywhere when absent.
-        section_id: Option<SectionId>,
-    },
+    /// The best seats that are free.
+    Best(Part),
+    /// Several such at once, all or none.
+    Mixed(Vec<Part>),
     /// These seats, all or none.
     Seats(Vec<SeatId>),
 }
 
+/// So many seats next to each other.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Part {
+    /// How many, from 1.
+    pub tickets: u32,
+    /// Where; anywhere when absent.
+    pub section_id: Option<SectionId>,
+    /// At what price, by the tier's name; any when absent.
+    #[serde(default)]
+    pub tier: Option<String>,
+}
+
 impl Wish {
+    /// So many of the best seats, anywhere.
+    #[must_use]
+    pub fn best(tickets: u32) -> Self {
+        Self::Best(Part {
+            tickets,
+            section_id: None,
+            tier: None,
+        })
+    }
+
+    /// So many of the best seats of one section.
+    #[must_use]
+    pub fn best_in(section_id: SectionId, tickets: u32) -> Self {
+        Self::Best(Part {
+            tickets,
+            section_id: Some(section_id),
+            tier: None,
+        })
+    }
+
     /// How many tickets are asked for.
     #[must_use]
     pub fn tickets(&self) -> u32 {
         match self {
-            Self::Best { tickets, .. } => *tickets,
+            Self::Best(part) => part.tickets,
+            Self::Mixed(parts) => parts
+                .iter()
+                .fold(0, |sum, part| part.tickets.saturating_add(sum)),
             Self::Seats(seats) => u32::try_from(seats.len()).unwrap_or(u32::MAX),
         }
     }
@@ -220,28 +219,11 @@ pub struct TicketFacts {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use BookingCommand::{Cancel, Confirm, Expire, Hold, Reject};
 
     #[test]
-    fn every_command_in_every_state_is_allowed_or_refused_as_drawn() {
-        let commands = [Hold, Reject, Confirm, Expire, Cancel];
-        let allowed: Vec<_> = BookingState::ALL
-            .into_iter()
-            .flat_map(|state| commands.map(|command| (state, command)))
-            .filter_map(|(state, command)| Some((state, command, state.after(command).ok()?)))
-            .collect();
-        use BookingState::{Cancelled, Confirmed, Expired, Held, Rejected, Requested};
-        assert_eq!(
-            allowed,
-            [
-                (Requested, Hold, Held),
-                (Requested, Reject, Rejected),
-                (Held, Confirm, Confirmed),
-                (Held, Expire, Expired),
-                (Held, Cancel, Cancelled),
-                (Confirmed, Cancel, Cancelled),
-            ]
-        );
+    fn a_wish_of_before_parts_is_read() {
+        let kept = r#"{"best":{"tickets":2,"section_id":null}}"#;
+        assert_eq!(serde_json::from_str::<Wish>(kept).unwrap(), Wish::best(2));
     }
 
     #[test]

@@ -35,8 +35,23 @@ integer_id! {
     EventId
 }
 integer_id! {
-    /// A person's account.
+    /// A person's account. In the queue of a sale that is open to anybody, a negative one is an
+    /// anonymous visitor, drawn at random.
     AccountId
+}
+
+impl AccountId {
+    /// Whether this is an anonymous visitor instead of an account.
+    #[must_use]
+    pub fn is_visitor(self) -> bool {
+        self.0 < 0
+    }
+
+    /// The visitor that `random` bits make.
+    #[must_use]
+    pub fn visitor(random: u64) -> Self {
+        Self(random.cast_signed() | i64::MIN)
+    }
 }
 integer_id! {
     /// A section of one event.

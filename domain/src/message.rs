@@ -77,8 +77,16 @@ message!(CancelBooking, "booking.cancel", |message| Some(
     message.booking_id
 ));
 
-/// What became of a [`PlaceHold`] or a [`CancelBooking`], told to the admission node that waits.
-/// Sent once, not kept: a node that misses it answers 202, and the buyer reads the booking.
+/// What became of commands, told to the admission node that waits for them. Sent once, not kept: a
+/// node that misses it answers 202, and the buyer reads the booking.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BookingOutcomes {
+    /// One for each command.
+    pub outcomes: Vec<BookingOutcome>,
+}
+message!(BookingOutcomes, "booking.outcomes");
+
+/// What became of a [`PlaceHold`] or a [`CancelBooking`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BookingOutcome {
     /// The booking.
@@ -86,9 +94,6 @@ pub struct BookingOutcome {
     /// What became of it.
     pub outcome: Outcome,
 }
-message!(BookingOutcome, "booking.outcome", |message| Some(
-    message.booking_id
-));
 
 /// What became of a command.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

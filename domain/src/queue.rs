@@ -102,8 +102,8 @@ impl SaleKeys {
         format!("{}:fence", self.prefix)
     }
 
-    /// How many join attempts each group of addresses made in this minute, and `all` did [hash;
-    /// waiting-room].
+    /// How many join attempts each group of addresses made in this minute, and how many of `all`
+    /// were paid for by a solved challenge [hash; waiting-room].
     #[must_use]
     pub fn attempts(&self, minute: i64) -> String {
         format!("{}:attempts:{minute}", self.prefix)

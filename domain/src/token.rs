@@ -5,7 +5,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::account::Role;
-use crate::{AccountId, EventId, Place};
+use crate::{AccountId, EventId, Number, Place};
 
 /// The issuer of every token.
 pub const ISSUER: &str = "onsale";
@@ -46,17 +46,35 @@ pub struct AccessClaims {
     pub exp: i64,
 }
 
-/// One account's place in one sale. `typ` `queue+jwt`, HS256.
+/// One joiner's number in one sale. `typ` `queue+jwt`, HS256.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct QueueClaims {
     /// [`ISSUER`].
     pub iss: String,
     /// [`sale_audience`].
     pub aud: String,
-    /// The account.
+    /// The account, or the visitor.
     pub sub: String,
-    /// The place.
-    pub place: Place,
+    /// The number.
+    pub number: Number,
+    /// Issued at, Unix seconds.
+    pub iat: i64,
+    /// Not valid before, Unix seconds.
+    pub nbf: i64,
+    /// Expires at, Unix seconds.
+    pub exp: i64,
+}
+
+/// An anonymous visitor of one sale's queue. It stands for the access token there, and nowhere
+/// else. `typ` `visitor+jwt`, HS256.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VisitorClaims {
+    /// [`ISSUER`].
+    pub iss: String,
+    /// [`sale_audience`].
+    pub aud: String,
+    /// The visitor: a negative number, so that it is never an account's.
+    pub sub: String,
     /// Issued at, Unix seconds.
     pub iat: i64,
     /// Not valid before, Unix seconds.
@@ -72,7 +90,7 @@ pub struct PassClaims {
     pub iss: String,
     /// [`sale_audience`].
     pub aud: String,
-    /// The account.
+    /// The account, or the visitor.
     pub sub: String,
     /// Unique to the pass; what is revoked.
     pub jti: String,
@@ -116,7 +134,7 @@ pub struct LotteryClaims {
     pub seed: String,
 }
 
-/// The account in a `sub` claim.
+/// The account in a `sub` claim; a negative one is an anonymous visitor's.
 #[must_use]
 pub fn subject(sub: &str) -> Option<AccountId> {
     sub.parse().ok()

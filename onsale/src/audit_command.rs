@@ -3,18 +3,23 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Args;
+use anyhow::Context as _;
+use clap::{Args, Subcommand};
 use domain::clock::SystemClock;
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::audit::{self, Provider};
+use crate::audit_lottery::{self, AuditLotteryArgs};
 use crate::{DatabaseArgs, say};
 
 /// What to check, and how to tell.
 #[derive(Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(crate) struct AuditArgs {
+    #[command(subcommand)]
+    part: Option<AuditPart>,
     #[command(flatten)]
-    database: DatabaseArgs,
+    database: Option<DatabaseArgs>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -38,9 +43,22 @@ pub(crate) struct AuditArgs {
     stripe_url: String,
 }
 
+#[derive(Subcommand)]
+enum AuditPart {
+    /// Check offline that the order of a lobby was drawn as promised
+    Lottery(AuditLotteryArgs),
+}
+
 /// Audits; the exit status is 1 when a promise is broken.
 pub(crate) async fn run(args: &AuditArgs) -> anyhow::Result<ExitCode> {
-    let db = args.database.connect().await?;
+    if let Some(AuditPart::Lottery(args)) = &args.part {
+        return audit_lottery::run(args);
+    }
+    let database = args.database.as_ref();
+    let db = database
+        .context("say which database: set ONSALE_DATABASE_URL")?
+        .connect()
+        .await?;
     let key = args.stripe_secret_key.expose_secret();
     let provider = if key.is_empty() {
         Provider::OwnRecords

@@ -3,6 +3,7 @@
 mod account;
 mod audit;
 mod audit_command;
+mod audit_lottery;
 mod dead_letters;
 mod demo;
 mod keys;

@@ -92,6 +92,27 @@ enum SaleCommand {
         /// Whether it is asked for
         switch: Switch,
     },
+    /// Let visitors without an account join, for a queue that guards another site
+    Anonymous {
+        /// The event, which sells nothing here
+        event: i64,
+        /// Whether they may
+        switch: Switch,
+    },
+    /// Announce where public entropy for the lobby's lottery will come from, before the lobby opens
+    EntropySource {
+        /// The event
+        event: i64,
+        /// Where from, exactly enough that everyone reads the same; empty for none
+        source: String,
+    },
+    /// Tell what the announced source of entropy showed, once the opening time has come
+    Entropy {
+        /// The event
+        event: i64,
+        /// What it showed; it can't be changed
+        value: String,
+    },
     /// Take back the pass of an account; it is refused everywhere within a second
     Revoke {
         /// The event
@@ -130,6 +151,13 @@ pub(crate) async fn run(args: SaleArgs) -> anyhow::Result<()> {
         SaleCommand::Challenge { event, switch } => {
             (event, json!({ "challenge": switch == Switch::On }))
         }
+        SaleCommand::Anonymous { event, switch } => {
+            (event, json!({ "anonymous": switch == Switch::On }))
+        }
+        SaleCommand::EntropySource { event, source } => {
+            (event, json!({ "entropy_source": source }))
+        }
+        SaleCommand::Entropy { event, value } => (event, json!({ "entropy": value })),
         SaleCommand::Revoke { event, account } => return revoke(&staff, event, account).await,
         SaleCommand::Message { event, text } => (event, json!({ "message": text })),
     };
@@ -147,6 +175,9 @@ async fn show(staff: &Staff, event: i64, watch: bool) -> anyhow::Result<()> {
             .await?;
         say(settings_line(&answer["sale"]));
         say(live_line(&answer["live"]));
+        if let Some(line) = lottery_line(&answer["sale"], &answer["live"]["lottery"]) {
+            say(line);
+        }
         if !watch {
             return Ok(());
         }
@@ -187,6 +218,25 @@ fn live_line(live: &Value) -> String {
         live["claimed_last_minute"],
         live["available"]
     )
+}
+
+/// How far the lottery of the lobby has come; `None` when there is none yet.
+fn lottery_line(sale: &Value, lottery: &Value) -> Option<String> {
+    let commitment = lottery["commitment"]
+        .as_str()
+        .filter(|text| !text.is_empty())?;
+    let source = sale["entropy_source"].as_str().unwrap_or_default();
+    let awaits_entropy = !source.is_empty() && sale["entropy"] == "";
+    Some(if !lottery["drawn"].is_null() {
+        format!("lottery of {} drawn", lottery["drawn"]["lobby"])
+    } else if !lottery["fixed"].is_null() && awaits_entropy {
+        format!(
+            "lottery of {}: opens when you tell the entropy from: {source}",
+            lottery["fixed"]["lobby"]
+        )
+    } else {
+        format!("lottery committed to {commitment}")
+    })
 }
 
 /// A signed-in member of staff.

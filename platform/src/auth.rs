@@ -1,15 +1,16 @@
 //! Who calls.
 
-use axum::extract::{FromRequestParts, OptionalFromRequestParts};
-use axum::http::header;
+use axum::extract::{FromRequestParts, OptionalFromRequestParts, RawPathParams};
 use axum::http::request::Parts;
-use domain::AccountId;
+use axum::http::{HeaderMap, header};
+use chrono::{DateTime, Utc};
 use domain::account::Role;
 use domain::token;
+use domain::{AccountId, EventId};
 
 use crate::http::Shared;
 use crate::problem::{Kind, Problem};
-use crate::tokens::TokenError;
+use crate::tokens::{KeyRing, TokenError};
 
 /// The signed-in account, from `Authorization: Bearer …`. As an extractor it refuses callers
 /// without a valid access token; `Option<Caller>` refuses only tokens that are not valid.
@@ -62,12 +63,7 @@ impl<S: Sync> FromRequestParts<S> for Caller {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        identify(parts)?.ok_or_else(|| {
-            Problem::new(
-                Kind::SignedOut,
-                "Sign in, and send the access token as `Authorization: Bearer …`.",
-            )
-        })
+        identify(parts)?.ok_or_else(signed_out)
     }
 }
 
@@ -85,7 +81,93 @@ pub(crate) fn identify(parts: &mut Parts) -> Result<Option<Caller>, Problem> {
     if let Some(caller) = parts.extensions.get::<Caller>() {
         return Ok(Some(caller.clone()));
     }
-    let Some(value) = parts.headers.get(header::AUTHORIZATION) else {
+    let Some(token) = token(&parts.headers)? else {
+        return Ok(None);
+    };
+    let caller = verify(Shared::of(parts)?, token).map_err(refused)?;
+    parts.extensions.insert(caller.clone());
+    Ok(Some(caller))
+}
+
+/// Who joins a queue: an account, or an anonymous visitor with the token that the queue gave it.
+/// As an extractor of a route with the sale as path parameter `id` it refuses callers who are
+/// neither; `Option<Joiner>` refuses only tokens that are not valid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Joiner {
+    /// The account; negative for a visitor.
+    pub id: AccountId,
+}
+
+impl Joiner {
+    /// Who sends `headers` to the queue of `event_id`'s sale; `None` when they carry no token.
+    ///
+    /// # Errors
+    /// `signed-out` when the token is not valid.
+    pub fn of(
+        keys: &KeyRing,
+        event_id: EventId,
+        headers: &HeaderMap,
+        now: DateTime<Utc>,
+    ) -> Result<Option<Self>, Problem> {
+        let Some(token) = token(headers)? else {
+            return Ok(None);
+        };
+        let id = match account(keys, token, now) {
+            Err(TokenError::WrongType) => visitor(keys, event_id, token, now),
+            outcome => outcome,
+        };
+        Ok(Some(Self {
+            id: id.map_err(refused)?,
+        }))
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Joiner {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let joiner = <Self as OptionalFromRequestParts<S>>::from_request_parts(parts, state);
+        joiner.await?.ok_or_else(signed_out)
+    }
+}
+
+impl<S: Send + Sync> OptionalFromRequestParts<S> for Joiner {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Option<Self>, Problem> {
+        let params = RawPathParams::from_request_parts(parts, state).await;
+        let event_id = params
+            .ok()
+            .and_then(|params| {
+                let mut ids = params.iter().filter(|(name, _)| *name == "id");
+                ids.next().and_then(|(_, id)| id.parse().ok())
+            })
+            .ok_or_else(|| Problem::new(Kind::NotFound, "There is no such sale."))?;
+        // Identified before, for a limit.
+        if let Some(caller) = parts.extensions.get::<Caller>() {
+            let id = caller.account_id;
+            return Ok(Some(Self { id }));
+        }
+        let shared = Shared::of(parts)?;
+        Self::of(&shared.keys, event_id, &parts.headers, shared.clock.now())
+    }
+}
+
+/// The refusal of who sends no token.
+#[must_use]
+pub fn signed_out() -> Problem {
+    Problem::new(
+        Kind::SignedOut,
+        "Sign in, and send the access token as `Authorization: Bearer …`.",
+    )
+}
+
+fn refused(error: TokenError) -> Problem {
+    Problem::new(Kind::SignedOut, format!("Sign in again: {error}."))
+}
+
+fn token(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
+    let Some(value) = headers.get(header::AUTHORIZATION) else {
         return Ok(None);
     };
     let token = value.to_str().ok().and_then(bearer).ok_or_else(|| {
@@ -94,10 +176,7 @@ pub(crate) fn identify(parts: &mut Parts) -> Result<Option<Caller>, Problem> {
             "The Authorization header must be `Bearer` and a token.",
         )
     })?;
-    let caller = verify(Shared::of(parts)?, token)
-        .map_err(|error| Problem::new(Kind::SignedOut, format!("Sign in again: {error}.")))?;
-    parts.extensions.insert(caller.clone());
-    Ok(Some(caller))
+    Ok(Some(token))
 }
 
 fn bearer(value: &str) -> Option<&str> {
@@ -112,6 +191,23 @@ fn verify(shared: &Shared, token: &str) -> Result<Caller, TokenError> {
         account_id,
         roles: claims.roles,
     })
+}
+
+fn account(keys: &KeyRing, token: &str, now: DateTime<Utc>) -> Result<AccountId, TokenError> {
+    let claims = keys.verify_access(token, now)?;
+    token::subject(&claims.sub).ok_or(TokenError::Malformed)
+}
+
+fn visitor(
+    keys: &KeyRing,
+    event_id: EventId,
+    token: &str,
+    now: DateTime<Utc>,
+) -> Result<AccountId, TokenError> {
+    let claims = keys.verify_visitor(token, event_id, now)?;
+    token::subject(&claims.sub)
+        .filter(|id| id.is_visitor())
+        .ok_or(TokenError::Malformed)
 }
 
 #[cfg(test)]

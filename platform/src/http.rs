@@ -2,6 +2,7 @@
 //! the server around all routes.
 
 mod address;
+mod compress;
 mod extract;
 mod layers;
 mod metrics;
@@ -19,7 +20,7 @@ use crate::tokens::KeyRing;
 
 pub use address::ClientAddr;
 pub use extract::{Json, Path, Query, RawBody};
-pub use layers::wrap;
+pub use layers::{wrap, wrap_quick};
 pub use server::{Listener, bind};
 
 /// What extractors and layers need. [`wrap`] puts it into the extensions of every request, so

@@ -6,6 +6,8 @@
 //! second transaction: if the process dies in between, a repeat may run the request again after
 //! [`RUNNING_LIMIT`], so the call must itself be repeatable.
 
+use std::collections::HashMap;
+
 use chrono::{DateTime, TimeDelta, Utc};
 use sha2::{Digest, Sha256};
 use sqlx::{PgConnection, PgPool};
@@ -57,6 +59,17 @@ pub fn request_hash(parts: &[&[u8]]) -> [u8; 32] {
     hash.finalize().into()
 }
 
+/// A request that carries a key.
+#[derive(Debug, Clone, Copy)]
+pub struct Keyed<'a> {
+    /// The caller and the route.
+    pub scope: &'a str,
+    /// The key as the client sent it.
+    pub key: &'a str,
+    /// What tells the request from others, of [`request_hash`].
+    pub request_hash: [u8; 32],
+}
+
 /// Looks `key` up, and takes it when it is free. `scope` names the caller and the route.
 ///
 /// # Errors
@@ -68,87 +81,198 @@ pub async fn begin(
     request_hash: &[u8; 32],
     now: DateTime<Utc>,
 ) -> Result<Begin, sqlx::Error> {
-    // Inserting would wait for another transaction that has inserted; this does not.
-    let is_alone = sqlx::query_scalar!(
-        "SELECT pg_try_advisory_xact_lock(hashtextextended($1 || chr(10) || $2, 0)) AS \"alone!\"",
+    let request = Keyed {
         scope,
         key,
-    )
-    .fetch_one(&mut *conn)
-    .await?;
-    if !is_alone {
-        return Ok(Begin::InProgress);
-    }
-    match take(conn, scope, key, request_hash, now).await? {
-        Some(token) => Ok(Begin::Fresh(token)),
-        None => look_up(conn, scope, key, request_hash).await,
+        request_hash: *request_hash,
+    };
+    let mut begun = begin_all(conn, &[request], now).await?;
+    Ok(begun.pop().expect("one answer for each request"))
+}
+
+/// [`begin`] for many requests at once, no two of which have the same scope and key.
+///
+/// # Errors
+/// What the database says.
+pub async fn begin_all(
+    conn: &mut PgConnection,
+    requests: &[Keyed<'_>],
+    now: DateTime<Utc>,
+) -> Result<Vec<Begin>, sqlx::Error> {
+    let mut taken = take(conn, requests, now).await?;
+    let rest: Vec<_> = requests
+        .iter()
+        .filter(|request| !taken.contains_key(&request.id()))
+        .collect();
+    let held = look_up(conn, &rest).await?;
+    let begin = |request: &Keyed<'_>| match taken.remove(&request.id()) {
+        Some(attempt) => Begin::Fresh(Token {
+            scope: request.scope.to_owned(),
+            key: request.key.to_owned(),
+            attempt,
+        }),
+        // Without a row it runs in another transaction, or was abandoned this moment: then the
+        // client will find it free.
+        None => held
+            .get(&request.id())
+            .map_or(Begin::InProgress, |held| held.answer(request)),
+    };
+    Ok(requests.iter().map(begin).collect())
+}
+
+type Id = (String, String);
+
+impl Keyed<'_> {
+    fn id(&self) -> Id {
+        (self.scope.to_owned(), self.key.to_owned())
     }
 }
 
-/// Takes a key that is new, expired, or left behind by a crash of the same request.
+/// Takes keys that are new, expired, or left behind by a crash of the same request. One that
+/// another transaction is taking is passed over, instead of waiting for it.
 async fn take(
     conn: &mut PgConnection,
-    scope: &str,
-    key: &str,
-    request_hash: &[u8; 32],
+    requests: &[Keyed<'_>],
     now: DateTime<Utc>,
-) -> Result<Option<Token>, sqlx::Error> {
-    let attempt = Uuid::new_v4();
-    let taken = sqlx::query!(
-        "INSERT INTO platform.idempotency_keys AS held
+) -> Result<HashMap<Id, Uuid>, sqlx::Error> {
+    let (scopes, keys) = ids(requests.iter());
+    let hashes: Vec<_> = requests
+        .iter()
+        .map(|request| request.request_hash.to_vec())
+        .collect();
+    let attempts: Vec<_> = requests.iter().map(|_| Uuid::new_v4()).collect();
+    let rows = sqlx::query!(
+        "WITH alone AS MATERIALIZED (
+             SELECT scope, key, request_hash, attempt
+             FROM unnest($1::text[], $2::text[], $3::bytea[], $4::uuid[])
+                 AS wanted (scope, key, request_hash, attempt)
+             WHERE pg_try_advisory_xact_lock(hashtextextended(scope || chr(10) || key, 0))
+         )
+         INSERT INTO platform.idempotency_keys AS held
              (scope, key, request_hash, attempt, running_until, expires_at)
-         VALUES ($1, $2, $3, $4, $5, $6)
+         SELECT scope, key, request_hash, attempt, $5, $6 FROM alone ORDER BY scope, key
          ON CONFLICT (scope, key) DO UPDATE
          SET request_hash = excluded.request_hash, attempt = excluded.attempt,
              status = NULL, body = NULL,
              running_until = excluded.running_until, expires_at = excluded.expires_at
          WHERE held.expires_at <= $7
              OR (held.status IS NULL AND held.running_until <= $7
-                 AND held.request_hash = excluded.request_hash)",
-        scope,
-        key,
-        request_hash.as_slice(),
-        attempt,
+                 AND held.request_hash = excluded.request_hash)
+         RETURNING scope, key, attempt",
+        &scopes,
+        &keys,
+        &hashes,
+        &attempts,
         now + RUNNING_LIMIT,
         now + KEPT,
         now,
     )
-    .execute(conn)
+    .fetch_all(conn)
     .await?;
-    let token = Token {
-        scope: scope.to_owned(),
-        key: key.to_owned(),
-        attempt,
-    };
-    Ok((taken.rows_affected() == 1).then_some(token))
+    let taken = rows
+        .into_iter()
+        .map(|row| ((row.scope, row.key), row.attempt));
+    Ok(taken.collect())
+}
+
+/// A key that was taken before.
+struct Held {
+    request_hash: Vec<u8>,
+    answer: Option<(u16, Vec<u8>)>,
+}
+
+impl Held {
+    fn answer(&self, request: &Keyed<'_>) -> Begin {
+        match &self.answer {
+            _ if self.request_hash != request.request_hash => Begin::Mismatch,
+            None => Begin::InProgress,
+            Some((status, body)) => Begin::Replay {
+                status: *status,
+                body: body.clone(),
+            },
+        }
+    }
 }
 
 async fn look_up(
     conn: &mut PgConnection,
-    scope: &str,
-    key: &str,
-    request_hash: &[u8; 32],
-) -> Result<Begin, sqlx::Error> {
-    let held = sqlx::query!(
-        "SELECT request_hash, status, body FROM platform.idempotency_keys
-         WHERE scope = $1 AND key = $2",
-        scope,
-        key,
+    requests: &[&Keyed<'_>],
+) -> Result<HashMap<Id, Held>, sqlx::Error> {
+    if requests.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let (scopes, keys) = ids(requests.iter().copied());
+    let rows = sqlx::query!(
+        "SELECT scope, key, request_hash, status, body FROM platform.idempotency_keys
+         WHERE (scope, key) IN (SELECT * FROM unnest($1::text[], $2::text[]))",
+        &scopes,
+        &keys,
     )
-    .fetch_optional(conn)
+    .fetch_all(conn)
     .await?;
-    Ok(match held {
-        // Abandoned this moment: the client will find it free.
-        None => Begin::InProgress,
-        Some(held) if held.request_hash != request_hash => Begin::Mismatch,
-        Some(held) => match (
-            held.status.and_then(|status| u16::try_from(status).ok()),
-            held.body,
-        ) {
-            (Some(status), Some(body)) => Begin::Replay { status, body },
-            _ => Begin::InProgress,
-        },
-    })
+    let held = rows.into_iter().map(|row| {
+        let status = row.status.and_then(|status| u16::try_from(status).ok());
+        let held = Held {
+            request_hash: row.request_hash,
+            answer: status.zip(row.body),
+        };
+        ((row.scope, row.key), held)
+    });
+    Ok(held.collect())
+}
+
+fn ids<'a>(requests: impl Iterator<Item = &'a Keyed<'a>>) -> (Vec<String>, Vec<String>) {
+    requests.map(Keyed::id).unzip()
+}
+
+/// An answer, and the run that it is of.
+#[derive(Debug, Clone)]
+pub struct Answered {
+    /// The run.
+    pub token: Token,
+    /// HTTP status.
+    pub status: u16,
+    /// Body.
+    pub body: Vec<u8>,
+}
+
+/// [`finish`] for many requests at once.
+///
+/// # Errors
+/// What the database says.
+pub async fn finish_all(
+    conn: &mut PgConnection,
+    answers: Vec<Answered>,
+) -> Result<(), sqlx::Error> {
+    let (mut scopes, mut keys, mut attempts) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut statuses, mut bodies) = (Vec::new(), Vec::new());
+    for Answered {
+        token,
+        status,
+        body,
+    } in answers
+    {
+        scopes.push(token.scope);
+        keys.push(token.key);
+        attempts.push(token.attempt);
+        statuses.push(i16::try_from(status).map_err(|error| sqlx::Error::Encode(Box::new(error)))?);
+        bodies.push(body);
+    }
+    sqlx::query!(
+        "UPDATE platform.idempotency_keys AS held SET status = given.status, body = given.body
+         FROM unnest($1::text[], $2::text[], $3::uuid[], $4::smallint[], $5::bytea[])
+             AS given (scope, key, attempt, status, body)
+         WHERE held.scope = given.scope AND held.key = given.key AND held.attempt = given.attempt
+             AND held.status IS NULL",
+        &scopes,
+        &keys,
+        &attempts,
+        &statuses,
+        &bodies,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
 }
 
 /// Stores the answer. `false` when another run has taken the key over because this one took too

@@ -13,7 +13,7 @@ use limiter::Limiter;
 
 pub use group::AddressGroup;
 pub use layer::LimitLayer;
-pub use shared::SharedLimits;
+pub use shared::{SharedLimits, Take, Taken};
 
 use crate::redis::Redis;
 
@@ -51,6 +51,8 @@ impl Quota {
 pub enum Key {
     /// The signed-in account; the address of callers who are not.
     Account,
+    /// The signed-in account; callers who are not signed in are not counted.
+    AccountAlone,
     /// The address; IPv6 by its /64, which one customer of a provider has.
     Address,
 }

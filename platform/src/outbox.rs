@@ -1,20 +1,23 @@
 //! Messages that are sent if and only if the transaction that wrote them commits.
 //!
 //! [`put`] stores a message beside the change that caused it; a [`relay`] sends it afterwards, at
-//! least once. A message no queue takes yet stays and is tried again, so whoever puts one here
+//! least once. Who writes many messages [keeps](Kept) them in memory as well, and sends
+//! them itself after the commit: then the relay has only those to read that were left behind. A message no queue takes yet stays and is tried again, so whoever puts one here
 //! must have a receiver that binds a queue.
 
 mod relay;
 mod wake;
 
+use bytes::Bytes;
 use domain::clock::{Clock, SystemClock};
 use domain::message::Message;
-use serde_json::Value;
-use sqlx::PgConnection;
+use sqlx::{PgConnection, PgPool};
 use uuid::{NoContext, Timestamp, Uuid};
 
-use crate::amqp::Exchange;
+use crate::amqp::{Broker, Exchange, Outgoing};
 use crate::telemetry::TraceContext;
+
+use relay::LEASE_SECONDS;
 
 pub use relay::relay;
 pub use wake::wake;
@@ -25,7 +28,7 @@ pub struct Entry {
     exchange: Exchange,
     routing_key: String,
     name: &'static str,
-    body: Value,
+    body: String,
     trace: Option<TraceContext>,
 }
 
@@ -48,7 +51,7 @@ impl Entry {
         message: &M,
     ) -> Result<Self, sqlx::Error> {
         let body =
-            serde_json::to_value(message).map_err(|error| sqlx::Error::Encode(Box::new(error)))?;
+            serde_json::to_string(message).map_err(|error| sqlx::Error::Encode(Box::new(error)))?;
         Ok(Self {
             exchange,
             routing_key: routing_key.into(),
@@ -80,28 +83,117 @@ pub async fn put_all(
     owner: &'static str,
     entries: Vec<Entry>,
 ) -> Result<(), sqlx::Error> {
-    if entries.is_empty() {
+    let messages: Vec<_> = entries.into_iter().map(StoredMessage::new).collect();
+    insert(conn, owner, &messages, 0.0).await
+}
+
+/// A message with its row's id.
+#[derive(Debug, Clone)]
+struct StoredMessage {
+    id: Uuid,
+    entry: Entry,
+}
+
+impl StoredMessage {
+    fn new(entry: Entry) -> Self {
+        Self {
+            id: new_id(),
+            entry,
+        }
+    }
+}
+
+/// Messages that their writer stores, and sends itself after the commit. The relay leaves them alone
+/// for a while; if they are not sent by then, because the process died or RabbitMQ is out, it does.
+#[derive(Debug, Clone)]
+#[must_use = "until the relay finds them nobody sends these messages"]
+pub struct Kept {
+    owner: &'static str,
+    messages: Vec<StoredMessage>,
+}
+
+impl Kept {
+    /// None yet; `owner` is whose relay would send them.
+    pub fn of(owner: &'static str) -> Self {
+        Self {
+            owner,
+            messages: Vec::new(),
+        }
+    }
+
+    /// Stores many messages by one statement in the caller's transaction. If that is rolled back,
+    /// drop this.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn put_all(
+        &mut self,
+        conn: &mut PgConnection,
+        entries: Vec<Entry>,
+    ) -> Result<(), sqlx::Error> {
+        let messages: Vec<_> = entries.into_iter().map(StoredMessage::new).collect();
+        insert(conn, self.owner, &messages, LEASE_SECONDS).await?;
+        self.messages.extend(messages);
+        Ok(())
+    }
+
+    /// Sends them, after the commit, and removes their rows.
+    pub async fn send(self, pool: &PgPool, broker: &Broker) {
+        if self.messages.is_empty() {
+            return;
+        }
+        let claimed = self
+            .messages
+            .into_iter()
+            .map(|StoredMessage { id, entry }| {
+                relay::Claimed::first(Outgoing {
+                    exchange: entry.exchange,
+                    routing_key: entry.routing_key,
+                    name: entry.name.to_owned(),
+                    body: Bytes::from(entry.body),
+                    message_id: id,
+                    traceparent: entry.trace.map(|trace| trace.to_traceparent()),
+                })
+            });
+        if let Err(error) = relay::send(pool, broker, self.owner, claimed.collect()).await {
+            tracing::warn!(
+                owner = self.owner,
+                error = &error as &dyn std::error::Error,
+                "messages sent, and not taken off the outbox; they are sent again"
+            );
+        }
+    }
+}
+
+async fn insert(
+    conn: &mut PgConnection,
+    owner: &'static str,
+    messages: &[StoredMessage],
+    lease_seconds: f64,
+) -> Result<(), sqlx::Error> {
+    if messages.is_empty() {
         return Ok(());
     }
-    let mut ids = Vec::with_capacity(entries.len());
-    let mut exchanges = Vec::with_capacity(entries.len());
-    let mut routing_keys = Vec::with_capacity(entries.len());
-    let mut names = Vec::with_capacity(entries.len());
-    let mut bodies = Vec::with_capacity(entries.len());
-    let mut traceparents = Vec::with_capacity(entries.len());
-    for entry in entries {
-        ids.push(new_id());
+    let mut ids = Vec::with_capacity(messages.len());
+    let mut exchanges = Vec::with_capacity(messages.len());
+    let mut routing_keys = Vec::with_capacity(messages.len());
+    let mut names = Vec::with_capacity(messages.len());
+    let mut bodies = Vec::with_capacity(messages.len());
+    let mut traceparents = Vec::with_capacity(messages.len());
+    for StoredMessage { id, entry } in messages {
+        ids.push(*id);
         exchanges.push(entry.exchange.as_str().to_owned());
-        routing_keys.push(entry.routing_key);
+        routing_keys.push(entry.routing_key.clone());
         names.push(entry.name.to_owned());
-        bodies.push(entry.body);
+        bodies.push(entry.body.clone());
         traceparents.push(entry.trace.map(|trace| trace.to_traceparent()));
     }
     sqlx::query!(
         "INSERT INTO platform.outbox
-             (id, owner, exchange, routing_key, message_name, body, traceparent)
-         SELECT id, $1, exchange, routing_key, message_name, body, traceparent
-         FROM unnest($2::uuid[], $3::text[], $4::text[], $5::text[], $6::jsonb[], $7::text[])
+             (id, owner, exchange, routing_key, message_name, body, traceparent, available_at)
+         SELECT id, $1, exchange, routing_key, message_name, body::jsonb, traceparent,
+             now() + make_interval(secs => $8)
+         FROM unnest($2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[])
              AS entry (id, exchange, routing_key, message_name, body, traceparent)",
         owner,
         &ids,
@@ -110,6 +202,7 @@ pub async fn put_all(
         &names,
         &bodies,
         &traceparents as &[Option<String>],
+        lease_seconds,
     )
     .execute(conn)
     .await?;

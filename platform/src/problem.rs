@@ -73,6 +73,8 @@ pub enum Kind {
     WebhookSignature,
     /// A limit of the account or the address.
     RateLimited,
+    /// A place was asked about sooner than was told.
+    TooEarly,
     /// A queue is full or a server did not answer in time.
     Overloaded,
     /// A defect.
@@ -194,6 +196,11 @@ impl Kind {
                 StatusCode::TOO_MANY_REQUESTS,
                 "Too many requests",
             ),
+            Self::TooEarly => (
+                "too-early",
+                StatusCode::TOO_MANY_REQUESTS,
+                "Asked again too early",
+            ),
             Self::Overloaded => (
                 "overloaded",
                 StatusCode::SERVICE_UNAVAILABLE,
@@ -264,7 +271,8 @@ impl Problem {
     }
 
     /// A defect that is logged already.
-    pub(crate) fn defect() -> Self {
+    #[must_use]
+    pub fn defect() -> Self {
         let problem = Self::new(Kind::Internal, "Try again later; the log has the cause.");
         match TraceContext::current() {
             Some(trace) => problem.with("trace_id", trace.trace_id()),

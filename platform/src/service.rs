@@ -43,6 +43,8 @@ const EXIT_FAILURE: u8 = 1;
 pub struct Routes {
     /// For buyers and apps.
     pub public: Router,
+    /// For buyers and apps, too: what is asked so often that a span for each would show.
+    pub quick: Router,
     /// For staff.
     pub internal: Router,
 }
@@ -56,6 +58,7 @@ impl Routes {
     pub fn merge(self, other: Self) -> Self {
         Self {
             public: self.public.merge(other.public),
+            quick: self.quick.merge(other.quick),
             internal: self.internal.merge(other.internal),
         }
     }

@@ -9,12 +9,13 @@ mod entry_names;
 mod hs256;
 mod keys;
 mod published;
+mod ticket;
 
 use chrono::{DateTime, Utc};
 use domain::lottery::Entry;
 use domain::token::{
     ACCESS_AUDIENCE, AccessClaims, ISSUER, LEEWAY_SECONDS, LotteryClaims, PassClaims, QueueClaims,
-    sale_audience,
+    VisitorClaims, audience_sale, sale_audience, subject,
 };
 use domain::{AccountId, EventId};
 use jsonwebtoken::{Algorithm, Header, Validation};
@@ -26,6 +27,7 @@ use serde_json::{Value, json};
 use entry_names::EntryNames;
 use keys::{SecretKeys, SigningKey};
 pub use published::{JwksError, PublishedKeys};
+pub use ticket::TicketFace;
 
 /// Longest token that is looked at, in bytes.
 pub const MAX_TOKEN_BYTES: usize = 4096;
@@ -83,6 +85,7 @@ pub enum SecretError {
 enum TokenType {
     Access,
     Queue,
+    Visitor,
     Pass,
     Lottery,
 }
@@ -92,6 +95,7 @@ impl TokenType {
         match self {
             Self::Access => "at+jwt",
             Self::Queue => "queue+jwt",
+            Self::Visitor => "visitor+jwt",
             Self::Pass => "pass+jwt",
             Self::Lottery => "lottery+jwt",
         }
@@ -99,7 +103,7 @@ impl TokenType {
 
     fn algorithm(self) -> Algorithm {
         match self {
-            Self::Access | Self::Queue => Algorithm::HS256,
+            Self::Access | Self::Queue | Self::Visitor => Algorithm::HS256,
             Self::Pass | Self::Lottery => Algorithm::EdDSA,
         }
     }
@@ -136,6 +140,7 @@ macro_rules! claims {
 
 claims!(AccessClaims, TokenType::Access);
 claims!(QueueClaims, TokenType::Queue);
+claims!(VisitorClaims, TokenType::Visitor);
 claims!(PassClaims, TokenType::Pass);
 
 impl Claims for LotteryClaims {
@@ -153,6 +158,15 @@ impl Claims for LotteryClaims {
     fn window(&self) -> (i64, i64) {
         (self.iat, i64::MAX)
     }
+}
+
+/// The claims of a queue token, as they are signed.
+#[derive(Serialize)]
+struct Receipt<'a> {
+    #[serde(flatten)]
+    claims: &'a QueueClaims,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    entry: Option<Entry>,
 }
 
 /// The keys of every type of token, for each configured secret.
@@ -203,10 +217,18 @@ impl KeyRing {
         self.verify(token, ACCESS_AUDIENCE, now)
     }
 
-    /// Signs a queue token. Equal claims give equal bytes.
+    /// Signs a queue token. Equal claims give equal bytes. The token is its holder's receipt in the
+    /// lottery, so it carries the holder's [`Self::lottery_entry`], too.
+    ///
+    /// # Panics
+    /// Never: queue tokens have an HS256 key.
     #[must_use]
     pub fn sign_queue(&self, claims: &QueueClaims) -> String {
-        self.sign(claims)
+        let holder = audience_sale(&claims.aud).zip(subject(&claims.sub));
+        let entry = holder.map(|(event_id, account_id)| self.lottery_entry(event_id, account_id));
+        let key = self.current.key_of(TokenType::Queue);
+        let hs256 = key.hs256.as_ref().expect("queue tokens are HS256");
+        hs256.sign(&Receipt { claims, entry })
     }
 
     /// The claims of a queue token of `event_id`'s sale that is good at `now`.
@@ -219,6 +241,25 @@ impl KeyRing {
         event_id: EventId,
         now: DateTime<Utc>,
     ) -> Result<QueueClaims, TokenError> {
+        self.verify(token, &sale_audience(event_id), now)
+    }
+
+    /// Signs a visitor's token. Equal claims give equal bytes.
+    #[must_use]
+    pub fn sign_visitor(&self, claims: &VisitorClaims) -> String {
+        self.sign(claims)
+    }
+
+    /// The claims of a visitor's token of `event_id`'s sale that is good at `now`.
+    ///
+    /// # Errors
+    /// Why it is refused.
+    pub fn verify_visitor(
+        &self,
+        token: &str,
+        event_id: EventId,
+        now: DateTime<Utc>,
+    ) -> Result<VisitorClaims, TokenError> {
         self.verify(token, &sale_audience(event_id), now)
     }
 

@@ -1,11 +1,15 @@
 //! The commands, and what they share.
 
 pub(crate) mod bare;
+pub(crate) mod bots;
 pub(crate) mod joins;
 mod load;
 mod machine;
+pub(crate) mod passes;
 pub(crate) mod polls;
+pub(crate) mod reads;
 mod rounds;
+pub(crate) mod sell_out;
 pub(crate) mod simulate;
 pub(crate) mod streams;
 mod subject;

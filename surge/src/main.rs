@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use commands::{bare, joins, polls, simulate, streams};
+use commands::{bare, bots, joins, passes, polls, reads, sell_out, simulate, streams};
 
 /// The one that Onsale has, so that it and the bare handlers differ in what they do alone.
 #[global_allocator]
@@ -27,10 +27,18 @@ enum Command {
     Polls(polls::Args),
     /// Join: requests a second, and the memory that the joined take
     Joins(joins::Args),
+    /// Claim passes: claims a second, beside what PostgreSQL does at best
+    Passes(passes::Args),
     /// Hold streams open: how fast a snapshot reaches all, and the memory they take
     Streams(streams::Args),
     /// Run whole sales on a virtual clock, and check that order, places, rate and cap hold
     Simulate(simulate::Args),
+    /// Sell a house out: seats held and tickets confirmed a second, and how long a buyer waits
+    SellOut(sell_out::Args),
+    /// Read availability and seats while a sale runs
+    Reads(reads::Args),
+    /// Attack with robots that solve proof of work: how many get through, and what a person pays
+    Bots(bots::Args),
     /// Serve handlers that do nothing, which is what the others are compared with
     #[command(hide = true)]
     Bare(bare::Args),
@@ -42,8 +50,12 @@ async fn main() -> ExitCode {
     let outcome = match Surge::parse().command {
         Command::Polls(args) => polls::run(args).await,
         Command::Joins(args) => joins::run(args).await,
+        Command::Passes(args) => passes::run(args).await,
         Command::Streams(args) => streams::run(args).await,
         Command::Simulate(args) => simulate::run(&args),
+        Command::SellOut(args) => sell_out::run(args).await,
+        Command::Reads(args) => reads::run(args).await,
+        Command::Bots(args) => bots::run(args).await,
         Command::Bare(args) => bare::run(args).await,
     };
     platform::service::exit_code(outcome)

@@ -1,25 +1,29 @@
 //! The waiting room: joining a sale's queue, the place in it, and the shared snapshot that
 //! everyone who waits may read.
 //!
-//! A poll costs a signature check and a look at this node's own copy of the snapshot. Only a place
-//! that has been called costs a lookup in Redis.
+//! Numbers are rows in PostgreSQL, and joins that arrive together share a transaction. A poll costs
+//! two signature checks and a look at this node's own copy of the line: no Redis and no
+//! PostgreSQL.
 
+mod asked;
+mod calibration;
 pub mod challenge;
-mod left;
-mod line;
+mod ended;
+mod joins;
 mod queue;
-mod views;
+mod sales;
+mod seen;
+mod shown;
+pub mod store;
 
 use std::sync::Arc;
 
-use platform::limits::SharedLimits;
+use chrono::{DateTime, Utc};
 use platform::service::{Context, Routes};
 
-pub use left::LeftPlaces;
-pub use line::{Joined, Leaving, Line};
-
 use challenge::Challenges;
-use views::Views;
+use joins::JoinLimits;
+use sales::Sales;
 
 /// What the waiting room is told when it starts.
 #[derive(Debug, Clone, clap::Args)]
@@ -47,14 +51,42 @@ impl Default for Config {
 /// What the handlers share.
 struct Room {
     ctx: Context,
-    views: Views,
-    line: Line,
-    limits: SharedLimits,
-    joins_per_network: u32,
+    sales: Arc<Sales>,
     challenges: Challenges,
+    /// When this node's count of milliseconds begins.
+    begun: DateTime<Utc>,
 }
 
-/// Starts the refresh loop and returns the routes.
+/// Asking after less than this part of the time that was told is too early.
+const EARLY_PART: f64 = 0.5;
+
+impl Room {
+    /// Milliseconds since the start, which go around after 49 days.
+    fn now_ms(&self, now: DateTime<Utc>) -> u32 {
+        let elapsed = (now - self.begun).num_milliseconds();
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "it goes around"
+        )]
+        let elapsed = elapsed as u32;
+        elapsed
+    }
+
+    /// For how long after an answer that tells `poll_after_ms` asking again is too early.
+    fn too_early_ms(&self, poll_after_ms: u32) -> u32 {
+        let scale = self.ctx.config.limits_scale.max(1.0);
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "less than what was told"
+        )]
+        let early = (f64::from(poll_after_ms) * EARLY_PART / scale) as u32;
+        early
+    }
+}
+
+/// Returns the routes.
 ///
 /// # Errors
 /// Never; the signature is the one that every service has.
@@ -63,23 +95,16 @@ struct Room {
     reason = "the signature is the one that every service has"
 )]
 pub async fn start(ctx: Context, config: Config) -> anyhow::Result<Routes> {
+    let limits = JoinLimits::new(&ctx, config.joins_per_network);
     let room = Arc::new(Room {
-        views: Views::new(ctx.redis.clone(), &ctx.config.namespace),
-        line: Line::new(ctx.redis.clone(), &ctx.config.namespace),
-        limits: ctx.limits.shared(ctx.redis.clone()),
-        joins_per_network: config.joins_per_network,
+        sales: Arc::new(Sales::new(ctx.clone(), limits)),
         challenges: Challenges::new(ctx.keys.derive("challenge")),
+        begun: ctx.clock.now(),
         ctx: ctx.clone(),
     });
-    let refreshed = Arc::clone(&room);
-    let soft = ctx.shutdown.soft().clone();
-    ctx.spawn("waiting-room.refresh", async move {
-        // Until soft shutdown: polls during the drain are answered from the last snapshot.
-        soft.run_until_cancelled_owned(refreshed.views.refresh())
-            .await;
-        Ok(())
-    });
+    ctx.spawn("waiting-room.ended", ended::run(Arc::clone(&room)));
     Ok(Routes {
+        quick: queue::quick(Arc::clone(&room), &ctx, &config),
         public: queue::routes(room, &ctx, &config),
         ..Routes::default()
     })

@@ -12,71 +12,82 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::http::HeaderMap;
-use axum::routing::{get, post};
-use domain::queue::PlaceState;
+use axum::routing::{delete, get, post};
+use chrono::{DateTime, Utc};
+use domain::queue::{Eta, PlaceState};
 use domain::token::{QueueClaims, subject};
-use domain::{AccountId, EventId, Place};
-use platform::auth::Caller;
+use domain::{AccountId, EventId, Number, Place};
+use platform::auth::{Joiner, signed_out};
 use platform::limits::{Key, Quota};
 use platform::problem::{Kind, Problem};
 use platform::service::Context;
+use platform::tokens::KeyRing;
 
-use crate::views::View;
+use crate::shown::Shown;
 use crate::{Config, Room};
 
 /// Where the queue token is sent.
 pub(crate) const QUEUE_TOKEN: &str = "onsale-queue-token";
 
 /// How often one account may join, or ask for a challenge, in a minute.
-const JOINS_PER_ACCOUNT: u32 = 10;
-const MINUTE: Duration = Duration::from_secs(60);
+pub(crate) const PER_ACCOUNT: Quota = Quota {
+    burst: 10,
+    per: MINUTE,
+};
+pub(crate) const MINUTE: Duration = Duration::from_secs(60);
 
 pub(crate) fn routes(room: Arc<Room>, ctx: &Context, config: &Config) -> Router {
-    let per_account = Quota {
-        burst: JOINS_PER_ACCOUNT,
-        per: MINUTE,
-    };
-    let per_address = Quota {
-        burst: config.joins_per_address,
-        per: MINUTE,
-    };
-    let join = post(join::join)
-        .layer(ctx.limits.layer("join", per_account, Key::Account))
-        .layer(ctx.limits.layer("join-address", per_address, Key::Address));
-    let leave = axum::routing::delete(leave::leave).layer(ctx.limits.layer(
+    let leave = delete(leave::leave).layer(ctx.limits.layer(
         "leave-address",
-        per_address,
+        per_address(config),
         Key::Address,
     ));
+    let challenge =
+        get(challenge::challenge).layer(ctx.limits.layer("challenge", PER_ACCOUNT, Key::Account));
     Router::new()
-        .route("/api/events/{id}/queue", get(shared::snapshot).merge(join))
-        .route(
-            "/api/events/{id}/queue/challenge",
-            get(challenge::challenge).layer(ctx.limits.layer(
-                "challenge",
-                per_account,
-                Key::Account,
-            )),
-        )
-        .route("/api/events/{id}/queue/me", get(me::me).merge(leave))
+        .route("/api/events/{id}/queue", get(shared::snapshot))
+        .route("/api/events/{id}/queue/challenge", challenge)
+        .route("/api/events/{id}/queue/me", leave)
         .route("/api/events/{id}/queue/stream", get(stream::stream))
         .with_state(room)
 }
 
+/// Polls, which nearly all requests are, and joins, which come all at once.
+pub(crate) fn quick(room: Arc<Room>, ctx: &Context, config: &Config) -> Router {
+    let join = post(join::join)
+        .layer(ctx.limits.layer("join", PER_ACCOUNT, Key::AccountAlone))
+        .layer(
+            ctx.limits
+                .layer("join-address", per_address(config), Key::Address),
+        );
+    Router::new()
+        .route("/api/events/{id}/queue", join)
+        .route("/api/events/{id}/queue/me", get(me::me))
+        .with_state(room)
+}
+
+fn per_address(config: &Config) -> Quota {
+    Quota {
+        burst: config.joins_per_address,
+        per: MINUTE,
+    }
+}
+
 /// The holder of a queue token.
 struct Holder {
-    account_id: AccountId,
-    place: Place,
+    joiner: AccountId,
+    number: Number,
 }
 
 /// The holder of the queue token in `headers`, which must be the caller's own for `event_id`'s
 /// sale: a token that leaks is of no use to anybody else.
 fn holder(
-    room: &Room,
+    keys: &KeyRing,
     event_id: EventId,
-    caller: &Caller,
     headers: &HeaderMap,
+    now: DateTime<Utc>,
 ) -> Result<Holder, Problem> {
+    let joiner = Joiner::of(keys, event_id, headers, now)?.ok_or_else(signed_out)?;
     let token = headers.get(QUEUE_TOKEN).ok_or_else(|| {
         Problem::new(
             Kind::QueueTokenRequired,
@@ -87,34 +98,46 @@ fn holder(
     let token = token
         .to_str()
         .map_err(|_| invalid("The queue token can't be read.".to_owned()))?;
-    let claims: QueueClaims = room
-        .ctx
-        .keys
-        .verify_queue(token, event_id, room.ctx.clock.now())
+    let claims: QueueClaims = keys
+        .verify_queue(token, event_id, now)
         .map_err(|error| invalid(format!("Join the queue again: {error}.")))?;
-    let account_id = subject(&claims.sub)
-        .ok_or_else(|| invalid("The queue token names no account.".to_owned()))?;
-    if account_id != caller.account_id {
-        return Err(invalid("The queue token is another account's.".to_owned()));
+    if subject(&claims.sub) != Some(joiner.id) {
+        return Err(invalid("The queue token is another's.".to_owned()));
     }
     Ok(Holder {
-        account_id,
-        place: claims.place,
+        joiner: joiner.id,
+        number: claims.number,
     })
 }
 
-/// Where `place` stands. Only one that was called is looked up; the others are told from the view.
-async fn standing(
-    room: &Room,
-    event_id: EventId,
-    view: &View,
-    place: Place,
-) -> Result<PlaceState, Problem> {
-    if place <= view.snapshot.cursor {
-        Ok(room.line.standing(event_id, place).await?)
-    } else if view.left.contains(place) {
-        Ok(PlaceState::Left)
-    } else {
-        Ok(PlaceState::Waiting)
+/// Where the holder of a number stands.
+struct Standing {
+    place: Option<Place>,
+    state: PlaceState,
+    /// People before it; `None` while its place is not known.
+    ahead: Option<i64>,
+    /// How long until it is called, if it waits and anybody is called.
+    eta: Option<Eta>,
+}
+
+impl Standing {
+    fn of(shown: &Shown, number: Number) -> Self {
+        let place = shown.view.place_of(number);
+        let state = shown.view.state_at(number, place);
+        let is_waiting = state == PlaceState::Waiting;
+        let ahead = match place {
+            Some(place) if is_waiting => Some(shown.ahead_of(place)),
+            Some(_) => Some(0),
+            None => None,
+        };
+        let eta = ahead
+            .filter(|_| is_waiting)
+            .and_then(|ahead| shown.view.snapshot.eta(ahead));
+        Self {
+            place,
+            state,
+            ahead,
+            eta,
+        }
     }
 }

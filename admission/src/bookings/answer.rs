@@ -60,6 +60,7 @@ pub(super) fn rejected(reason: RejectReason) -> Problem {
     let detail = match reason {
         RejectReason::SoldOut => "Too few tickets are left.",
         RejectReason::NotAdjacent => "So many seats next to each other are not free.",
+        RejectReason::MixedCurrencies => "The seats are priced in several currencies.",
         RejectReason::LimitReached => "You would have more tickets than the event allows.",
         RejectReason::SaleClosed => "The sale takes no bookings now.",
         RejectReason::SeatTaken => "One of the seats is taken.",

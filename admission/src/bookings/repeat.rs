@@ -6,9 +6,11 @@ use axum::body::{Body, to_bytes};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use platform::idempotency::{self, Begin, Token};
+use platform::idempotency::{self, Answered, Begin, Token};
 use platform::problem::{Kind, Problem};
 use sqlx::PgPool;
+
+use super::ledger::Ledger;
 
 const KEY: &str = "idempotency-key";
 const MAX_KEY_BYTES: usize = 255;
@@ -29,13 +31,12 @@ pub(super) fn key(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
     Ok(Some(key))
 }
 
-/// The token of a request that is to be done, or the answer to one that is not.
-pub(super) fn fresh(begin: Begin) -> Result<Result<Token, Response>, Problem> {
+/// The answer to a request that is not to be done, because its key was used before.
+pub(super) fn answer(begin: Begin) -> Result<Response, Problem> {
     match begin {
-        Begin::Fresh(token) => Ok(Ok(token)),
-        Begin::Replay { status, body } => Ok(Err(replay(status, body))),
+        Begin::Replay { status, body } => Ok(replay(status, body)),
         Begin::Mismatch => Err(reused()),
-        Begin::InProgress => Err(Problem::new(
+        Begin::Fresh(_) | Begin::InProgress => Err(Problem::new(
             Kind::IdempotencyKeyInProgress,
             "The first request with this key still runs; repeat it in a moment.",
         )
@@ -68,26 +69,20 @@ fn replay(status: u16, body: Vec<u8>) -> Response {
 
 /// Keeps `response` for repeats, and returns it. If that fails the caller still gets its answer,
 /// and a repeat runs again with the same booking id.
-pub(super) async fn keep(db: &PgPool, token: Token, response: Response) -> Response {
+pub(super) async fn keep(ledger: &Ledger, token: Token, response: Response) -> Response {
     let (parts, body) = response.into_parts();
     let Ok(body) = to_bytes(body, MAX_ANSWER_BYTES).await else {
         unreachable!("an answer is in memory and short");
     };
-    if let Err(error) = store(db, token, parts.status, &body).await {
+    let answered = Answered {
+        token,
+        status: parts.status.as_u16(),
+        body: body.to_vec(),
+    };
+    if let Err(error) = ledger.keep(answered).await {
         tracing::error!(%error, "an answer was not kept for repeats");
     }
     Response::from_parts(parts, Body::from(body))
-}
-
-async fn store(
-    db: &PgPool,
-    token: Token,
-    status: StatusCode,
-    body: &[u8],
-) -> Result<(), sqlx::Error> {
-    let mut conn = db.acquire().await?;
-    idempotency::finish(&mut conn, token, status.as_u16(), body).await?;
-    Ok(())
 }
 
 /// Frees the key of a request that changed nothing.

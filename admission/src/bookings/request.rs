@@ -14,7 +14,7 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, Utc};
-use domain::booking::{RejectReason, Wish};
+use domain::booking::{Part, RejectReason, Wish};
 use domain::limits::MAX_TICKETS_PER_BOOKING;
 use domain::message::PlaceHold;
 use domain::{AccountId, EventId, SeatId, SectionId};
@@ -23,14 +23,20 @@ use platform::auth::Caller;
 use platform::http::Json;
 use platform::idempotency::{self, Token};
 use platform::problem::{Kind, Problem};
-use platform::{pg, topology};
+use platform::topology;
 use serde::Deserialize;
 use tracing::Instrument;
 
+use super::ledger::{NewOrder, OrderKey, Written, answer_before};
 use super::{answer, repeat};
 use crate::outcomes::Asked;
 use crate::store::requests::{self, Order, Request};
 use crate::{Desk, pass};
+
+/// Parts of one request at most.
+const MAX_PARTS: usize = 10;
+/// As long as box-office lets a tier's name be.
+const MAX_TIER_CHARS: usize = 100;
 
 #[derive(Debug, Deserialize)]
 pub(super) struct Wanted {
@@ -38,7 +44,17 @@ pub(super) struct Wanted {
     user_id: AccountId,
     tickets: Option<i64>,
     section_id: Option<SectionId>,
+    tier: Option<String>,
+    wanted: Option<Vec<WantedPart>>,
     seats: Option<Vec<SeatId>>,
+}
+
+/// One of several parts of a request.
+#[derive(Debug, Deserialize)]
+struct WantedPart {
+    tickets: i64,
+    section_id: Option<SectionId>,
+    tier: Option<String>,
 }
 
 /// What is to be done with a request.
@@ -55,22 +71,26 @@ pub(super) async fn request(
     headers: HeaderMap,
     Json(wanted): Json<Wanted>,
 ) -> Result<Response, Problem> {
-    let key = repeat::key(&headers)?;
+    let key = repeat::key(&headers)?.map(str::to_owned);
     let order = wanted.order(&caller)?;
-    let now = desk.ctx.clock.now();
-    let may_book = may_book(&desk, &caller, &order, &headers, now);
-    match accept(&desk, &caller, key, &order, may_book, now).await? {
-        Accepted::Answered(response) => Ok(response),
-        Accepted::Fresh(request, token) => {
-            // On its own, so that it is finished even when the caller hangs up.
-            let placed = tokio::spawn(place(desk, request, token).in_current_span()).await;
-            let response = placed.map_err(|error| Problem::internal(&error))?;
-            let outcome = label(response.status().as_u16());
-            metrics::counter!("admission_booking_requests_total", "outcome" => outcome)
-                .increment(1);
-            Ok(response)
+    let may_book = may_book(&desk, &caller, &order, &headers, desk.ctx.clock.now());
+    // On its own, so that it is finished even when the caller hangs up.
+    let finished = tokio::spawn(
+        async move {
+            match accept(&desk, &caller, key, order, may_book).await? {
+                Accepted::Answered(response) => Ok(response),
+                Accepted::Fresh(request, token) => {
+                    let response = place(&desk, &request, token).await;
+                    let outcome = label(response.status().as_u16());
+                    metrics::counter!("admission_booking_requests_total", "outcome" => outcome)
+                        .increment(1);
+                    Ok(response)
+                }
+            }
         }
-    }
+        .in_current_span(),
+    );
+    finished.await.map_err(|error| Problem::internal(&error))?
 }
 
 impl Wanted {
@@ -81,18 +101,25 @@ impl Wanted {
                 "You can book for yourself only.",
             ));
         }
-        let wish = match (self.seats, self.tickets) {
-            (Some(seats), None) => {
-                if self.section_id.is_some() {
-                    return Err(invalid("section_id", "Seats are in their section already."));
-                }
-                seats_wish(seats)?
+        let has_place = self.section_id.is_some() || self.tier.is_some();
+        let wish = match (self.seats, self.tickets, self.wanted) {
+            (Some(_), None, None) if has_place => {
+                return Err(invalid("section_id", "Seats are in their section already."));
             }
-            (None, Some(tickets)) => best_wish(tickets, self.section_id)?,
+            (Some(seats), None, None) => seats_wish(seats)?,
+            (None, Some(tickets), None) => Wish::Best(part(WantedPart {
+                tickets,
+                section_id: self.section_id,
+                tier: self.tier,
+            })?),
+            (None, None, Some(_)) if has_place => {
+                return Err(invalid("section_id", "Each part says where it is to be."));
+            }
+            (None, None, Some(parts)) => mixed_wish(parts)?,
             _ => {
                 return Err(invalid(
                     "tickets",
-                    "Say either how many tickets or which seats.",
+                    "Say how many tickets, which seats, or several parts in `wanted`.",
                 ));
             }
         };
@@ -104,8 +131,8 @@ impl Wanted {
     }
 }
 
-fn best_wish(tickets: i64, section_id: Option<SectionId>) -> Result<Wish, Problem> {
-    let tickets = u32::try_from(tickets)
+fn part(wanted: WantedPart) -> Result<Part, Problem> {
+    let tickets = u32::try_from(wanted.tickets)
         .ok()
         .filter(|count| (1..=MAX_TICKETS_PER_BOOKING).contains(count))
         .ok_or_else(|| {
@@ -114,10 +141,34 @@ fn best_wish(tickets: i64, section_id: Option<SectionId>) -> Result<Wish, Proble
                 format!("Ask for 1 to {MAX_TICKETS_PER_BOOKING} tickets."),
             )
         })?;
-    Ok(Wish::Best {
+    if wanted
+        .tier
+        .as_ref()
+        .is_some_and(|tier| tier.chars().count() > MAX_TIER_CHARS)
+    {
+        return Err(invalid("tier", "No price tier has so long a name."));
+    }
+    Ok(Part {
         tickets,
-        section_id,
+        section_id: wanted.section_id,
+        tier: wanted.tier,
     })
+}
+
+fn mixed_wish(wanted: Vec<WantedPart>) -> Result<Wish, Problem> {
+    if !(1..=MAX_PARTS).contains(&wanted.len()) {
+        return Err(invalid(
+            "wanted",
+            format!("Ask for 1 to {MAX_PARTS} parts."),
+        ));
+    }
+    let parts = wanted.into_iter().map(part).collect::<Result<_, _>>()?;
+    let wish = Wish::Mixed(parts);
+    if wish.tickets() > MAX_TICKETS_PER_BOOKING {
+        let detail = format!("Ask for 1 to {MAX_TICKETS_PER_BOOKING} tickets in all.");
+        return Err(invalid("wanted", detail));
+    }
+    Ok(wish)
 }
 
 fn seats_wish(seats: Vec<SeatId>) -> Result<Wish, Problem> {
@@ -166,37 +217,30 @@ fn may_book(
 async fn accept(
     desk: &Desk,
     caller: &Caller,
-    key: Option<&str>,
-    order: &Order,
+    key: Option<String>,
+    order: Order,
     may_book: Result<(), Problem>,
-    now: DateTime<Utc>,
 ) -> Result<Accepted, Problem> {
-    let Some(key) = key else {
-        may_book?;
-        let mut conn = desk.ctx.db.acquire().await?;
-        let request = requests::accept(&mut conn, None, order, now).await?;
-        return Ok(Accepted::Fresh(request, None));
+    let key = match key {
+        None => None,
+        Some(key) => Some(OrderKey {
+            scope: format!("booking:{}", caller.account_id),
+            request_key: format!("{}:{key}", caller.account_id),
+            key,
+            hash: hash(&order)?,
+        }),
     };
-    let scope = format!("booking:{}", caller.account_id);
-    let request_key = format!("{}:{key}", caller.account_id);
-    let hash = hash(order)?;
-    let (scope, request_key, hash, may_book) = (&scope, &request_key, &hash, &may_book);
-    pg::run_tx(&desk.ctx.db, "accept_booking", |tx| {
-        Box::pin(async move {
-            let begin = idempotency::begin(tx, scope, key, hash, now).await?;
-            let token = match repeat::fresh(begin)? {
-                Ok(token) => token,
-                Err(replay) => return Ok(Accepted::Answered(replay)),
-            };
-            may_book.clone()?;
-            let request = requests::accept(tx, Some(request_key), order, now).await?;
-            if request.order != *order {
-                return Err(repeat::reused());
-            }
-            Ok(Accepted::Fresh(request, Some(token)))
-        })
-    })
-    .await
+    let written = match (may_book, &key) {
+        (Ok(()), _) => desk.ledger.accept(NewOrder { order, key }).await?,
+        (Err(refusal), None) => return Err(refusal),
+        (Err(refusal), Some(key)) => Written::Repeated(
+            answer_before(&desk.ctx.db, key, refusal, desk.ctx.clock.now()).await?,
+        ),
+    };
+    match written {
+        Written::Accepted(request, token) => Ok(Accepted::Fresh(request, token)),
+        Written::Repeated(begin) => repeat::answer(begin).map(Accepted::Answered),
+    }
 }
 
 fn hash(order: &Order) -> Result<[u8; 32], Problem> {
@@ -209,10 +253,10 @@ fn hash(order: &Order) -> Result<[u8; 32], Problem> {
 }
 
 /// Publishes the request and waits for its outcome.
-async fn place(desk: Arc<Desk>, request: Request, token: Option<Token>) -> Response {
+async fn place(desk: &Desk, request: &Request, token: Option<Token>) -> Response {
     let db = &desk.ctx.db;
-    match (ask(&desk, &request).await, token) {
-        (Ok(response), Some(token)) => repeat::keep(db, token, response).await,
+    match (ask(desk, request).await, token) {
+        (Ok(response), Some(token)) => repeat::keep(&desk.ledger, token, response).await,
         (Ok(response), None) => response,
         (Err(problem), token) => {
             if let Some(token) = token
@@ -314,6 +358,8 @@ mod tests {
             r#","tickets":20"#,
             r#","tickets":1,"section_id":3"#,
             r#","seats":[1,2]"#,
+            r#","tickets":2,"tier":"Balcony""#,
+            r#","wanted":[{"tickets":2,"section_id":3},{"tickets":1,"tier":"Child"}]"#,
         ];
         for extra in good {
             assert!(order(&json(extra)).is_ok(), "{extra}");
@@ -327,6 +373,12 @@ mod tests {
             r#","seats":[1,1]"#,
             r#","seats":[1],"tickets":1"#,
             r#","seats":[1],"section_id":3"#,
+            r#","seats":[1],"tier":"Child""#,
+            r#","wanted":[]"#,
+            r#","wanted":[{"tickets":0}]"#,
+            r#","wanted":[{"tickets":11},{"tickets":10}]"#,
+            r#","wanted":[{"tickets":1}],"tickets":1"#,
+            r#","wanted":[{"tickets":1}],"section_id":3"#,
         ];
         for extra in bad {
             assert_eq!(order(&json(extra)), Err(Kind::Invalid), "{extra}");

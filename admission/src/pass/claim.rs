@@ -12,7 +12,7 @@ use domain::queue::PlaceState;
 use domain::sale::SaleSettings;
 use domain::token::{ISSUER, PassClaims, sale_audience};
 use domain::{EventId, Number, Place};
-use platform::auth::Caller;
+use platform::auth::Joiner;
 use platform::http::{Json, Path};
 use platform::problem::{Kind, Problem};
 use serde::Serialize;
@@ -29,11 +29,11 @@ struct Answer {
 pub(super) async fn claim(
     State(desk): State<Arc<Desk>>,
     Path(event_id): Path<EventId>,
-    joiner: Caller,
+    joiner: Joiner,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let now = desk.ctx.clock.now();
-    let number = number(&desk, event_id, &joiner, &headers, now)?;
+    let number = number(&desk, event_id, joiner, &headers, now)?;
     let sale = desk.sales.get(event_id)?;
     if !sale.state_at(now, None).is_bookable() {
         return Err(Problem::new(
@@ -44,7 +44,7 @@ pub(super) async fn claim(
     let place = called_place(&desk, event_id, number, &sale).await?;
     let claimant = Claimant {
         place,
-        account_id: joiner.account_id,
+        account_id: joiner.id,
     };
     let claim = desk
         .claims
@@ -121,7 +121,7 @@ fn not_called(ahead: i64, sale: &SaleSettings) -> Problem {
 fn number(
     desk: &Desk,
     event_id: EventId,
-    joiner: &Caller,
+    joiner: Joiner,
     headers: &HeaderMap,
     now: DateTime<Utc>,
 ) -> Result<Number, Problem> {
@@ -140,10 +140,10 @@ fn number(
         .keys
         .verify_queue(token, event_id, now)
         .map_err(|error| invalid(format!("Join the queue again: {error}.")))?;
-    if claims.sub != joiner.account_id.to_string() {
+    if claims.sub != joiner.id.to_string() {
         return Err(invalid("The queue token is another account's.".to_owned()));
     }
-    Ok(Number(claims.place.0))
+    Ok(claims.number)
 }
 
 fn claims(event_id: EventId, claimant: Claimant, grant: Grant) -> PassClaims {

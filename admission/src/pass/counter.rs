@@ -83,7 +83,7 @@ impl Inner {
         };
         while let Some((terms, batch)) = worker.next_batch() {
             let claimants: Vec<Claimant> = batch.iter().map(|one| one.claimant).collect();
-            metrics::histogram!("admission_claim_batch_size").record(gauge(claimants.len()));
+            metrics::histogram!("admission_claim_batch_size").record(as_float(claimants.len()));
             let outcome = self.passes.claim(event_id, &claimants, terms, None).await;
             match outcome {
                 Ok(claims) => {
@@ -137,6 +137,6 @@ impl Drop for Worker<'_> {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a batch is small")]
-fn gauge(size: usize) -> f64 {
+fn as_float(size: usize) -> f64 {
     size as f64
 }

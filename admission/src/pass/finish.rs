@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use domain::EventId;
-use platform::auth::Caller;
+use platform::auth::Joiner;
 use platform::http::Path;
 use platform::problem::{Kind, Problem};
 use uuid::Uuid;
@@ -16,14 +16,14 @@ use crate::Desk;
 pub(super) async fn finish(
     State(desk): State<Arc<Desk>>,
     Path(event_id): Path<EventId>,
-    caller: Caller,
+    joiner: Joiner,
     headers: HeaderMap,
 ) -> Result<StatusCode, Problem> {
     let pass = verified(&desk, event_id, &headers)?;
-    if pass.sub != caller.account_id.to_string() {
+    if pass.sub != joiner.id.to_string() {
         return Err(Problem::new(
             Kind::PassInvalid,
-            "The pass is another account's.",
+            "The pass is somebody else's.",
         ));
     }
     // A pass whose id is not one of ours was never claimed.

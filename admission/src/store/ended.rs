@@ -9,7 +9,7 @@ const KEPT: TimeDelta = TimeDelta::days(30);
 const SWEEP_LIMIT: i64 = 5_000;
 
 /// Removes claims, ready lines and moves of sales that ended long ago, so many at a time; how many
-/// rows. A sale that was changed lately counts as one that may open again.
+/// rows.
 pub(crate) async fn sweep(db: &PgPool, now: DateTime<Utc>) -> Result<u64, sqlx::Error> {
     let ended = ended(db, now - KEPT).await?;
     if ended.is_empty() {
@@ -46,15 +46,13 @@ pub(crate) async fn sweep(db: &PgPool, now: DateTime<Utc>) -> Result<u64, sqlx::
 /// Sales that ended before `then` and of which something is left.
 async fn ended(db: &PgPool, then: DateTime<Utc>) -> Result<Vec<i64>, sqlx::Error> {
     sqlx::query_scalar!(
-        "select event_id from admission.sales s
-         where updated_at <= $1
-           and ((settings->>'closed')::boolean
-                or (settings->>'closes_at')::timestamptz <= $1)
-           and (exists (select from admission.claims c where c.event_id = s.event_id)
-                or exists (select from admission.moves m where m.event_id = s.event_id)
-                or exists (select from admission.ready r where r.event_id = s.event_id)
-                or exists (select from admission.claim_counts k where k.event_id = s.event_id))
-         limit 100",
+        r#"select event_id as "event_id!" from admission.public_ended e
+           where ended_at <= $1
+             and (exists (select from admission.claims c where c.event_id = e.event_id)
+                  or exists (select from admission.moves m where m.event_id = e.event_id)
+                  or exists (select from admission.ready r where r.event_id = e.event_id)
+                  or exists (select from admission.claim_counts k where k.event_id = e.event_id))
+           limit 100"#,
         then,
     )
     .fetch_all(db)

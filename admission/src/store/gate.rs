@@ -17,6 +17,9 @@ use crate::pass::{Grant, Refused};
 /// How many places of a ready line are looked at; whoever comes after so many waits.
 const MOST_READY: i64 = 5_000;
 
+/// How many passes end in one transaction; the others end in the next ones.
+const MOST_ENDED: i64 = 1_000;
+
 /// A gate whose lock is held.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Locked {
@@ -91,26 +94,30 @@ pub(crate) async fn tidy(
         r#"with t as materialized (select coalesce($2, clock_timestamp()) as now),
            due as (
                select c.place, row_number() over (order by c.ends_at, c.place) as nth
-               from admission.claims c, t
+               from admission.claims c
                where c.event_id = $1 and c.over_at is null
-                 and c.ends_at <= floor(extract(epoch from t.now))::bigint
+                 and c.ends_at <= (select floor(extract(epoch from t.now))::bigint from t)
+               order by c.ends_at, c.place limit $5
            ), ended as (
-               update admission.claims c set over_at = t.now, change = $3 + due.nth
-               from due, t where c.event_id = $1 and c.place = due.place
+               update admission.claims c set over_at = (select t.now from t), change = $3 + due.nth
+               from due where c.event_id = $1 and c.place = due.place
                returning c.place
            ), lapsed as (
-               delete from admission.ready r using t
-               where r.event_id = $1 and r.tried_at <= t.now - make_interval(secs => $4)
+               delete from admission.ready r
+               where r.event_id = $1
+                 and r.tried_at <= (select t.now - make_interval(secs => $4) from t)
            ), old as (
-               delete from admission.claim_counts k using t
+               delete from admission.claim_counts k
                where k.event_id = $1
-                 and k.bucket < floor(extract(epoch from t.now) * 4)::bigint - 241
+                 and k.bucket
+                     < (select floor(extract(epoch from t.now) * 4)::bigint - 241 from t)
            )
            select t.now as "now!", (select count(*) from ended) as "ended!" from t"#,
         locked.event_id.0,
         at,
         locked.changes,
         PATIENCE.as_seconds_f64(),
+        MOST_ENDED,
     )
     .fetch_one(conn)
     .await?;

@@ -1,5 +1,7 @@
 //! Booking requests that were accepted.
 
+use std::collections::HashMap;
+
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::booking::Wish;
 use domain::{AccountId, BookingId, EventId};
@@ -55,40 +57,105 @@ impl From<Row> for Request {
     }
 }
 
-/// Writes an order down under a new booking id. When `key` was used within the last 24 h, the
-/// request of then is returned, which may have been for something else.
-pub(crate) async fn accept(
+/// Writes orders down, each under a new booking id. When the key of one was used within the last
+/// 24 h, the request of then is returned, which may have been for something else. No two have the
+/// same key.
+pub(crate) async fn accept_all(
     conn: &mut PgConnection,
-    key: Option<&str>,
-    order: &Order,
+    orders: &[(Option<&str>, &Order)],
     now: DateTime<Utc>,
-) -> Result<Request, sqlx::Error> {
+) -> Result<Vec<Request>, sqlx::Error> {
+    let keys: Vec<_> = orders
+        .iter()
+        .filter_map(|(key, _)| key.map(str::to_owned))
+        .collect();
+    if !keys.is_empty() {
+        forget_old_keys(conn, &keys, now).await?;
+    }
+    let new: Vec<_> = orders
+        .iter()
+        .map(|(_, order)| Request {
+            booking_id: BookingId::new(now),
+            order: (*order).clone(),
+            accepted_at: now,
+        })
+        .collect();
+    let mut known = insert_all(conn, orders, &new, now).await?;
+    let request = |(new, (key, _)): (Request, &(Option<&str>, &Order))| {
+        key.and_then(|key| known.remove(key)).unwrap_or(new)
+    };
+    Ok(new.into_iter().zip(orders).map(request).collect())
+}
+
+async fn forget_old_keys(
+    conn: &mut PgConnection,
+    keys: &[String],
+    now: DateTime<Utc>,
+) -> Result<(), sqlx::Error> {
     sqlx::query!(
         "update admission.requests set request_key = null
-         where request_key = $1 and accepted_at <= $2",
-        key,
+         where request_key = any($1) and accepted_at <= $2",
+        keys,
         now - KEY_KEPT,
     )
-    .execute(&mut *conn)
+    .execute(conn)
     .await?;
-    let row = sqlx::query_as!(
-        Row,
-        r#"insert into admission.requests
-               (booking_id, event_id, account_id, wish, tickets, request_key, accepted_at)
-           values ($1, $2, $3, $4, $5, $6, $7)
-           on conflict (request_key) do update set request_key = excluded.request_key
-           returning booking_id, event_id, account_id, wish as "wish: Json<Wish>", accepted_at"#,
-        BookingId::new(now).0,
-        order.event_id.0,
-        order.account_id.0,
-        Json(&order.wish) as _,
-        i32::try_from(order.wish.tickets()).unwrap_or(i32::MAX),
-        key,
+    Ok(())
+}
+
+/// Inserts what has no key or a new one. Gives the requests that the other keys belong to.
+async fn insert_all(
+    conn: &mut PgConnection,
+    orders: &[(Option<&str>, &Order)],
+    new: &[Request],
+    now: DateTime<Utc>,
+) -> Result<HashMap<String, Request>, sqlx::Error> {
+    let ids: Vec<_> = new.iter().map(|request| request.booking_id.0).collect();
+    let events: Vec<_> = orders.iter().map(|(_, order)| order.event_id.0).collect();
+    let accounts: Vec<_> = orders.iter().map(|(_, order)| order.account_id.0).collect();
+    let wishes: Vec<_> = orders.iter().map(|(_, order)| Json(&order.wish)).collect();
+    let tickets: Vec<_> = orders
+        .iter()
+        .map(|(_, order)| i32::try_from(order.wish.tickets()).unwrap_or(i32::MAX))
+        .collect();
+    let keys: Vec<_> = orders
+        .iter()
+        .map(|(key, _)| key.map(str::to_owned))
+        .collect();
+    let rows = sqlx::query!(
+        r#"with accepted as (
+               insert into admission.requests
+                   (booking_id, event_id, account_id, wish, tickets, request_key, accepted_at)
+               select booking_id, event_id, account_id, wish, tickets, request_key, $7
+               from unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::jsonb[], $5::integer[], $6::text[])
+                    as new (booking_id, event_id, account_id, wish, tickets, request_key)
+               on conflict (request_key) do update set request_key = excluded.request_key
+               returning booking_id, event_id, account_id, wish, request_key, accepted_at
+           )
+           select booking_id, event_id, account_id, wish as "wish: Json<Wish>", accepted_at,
+                  request_key as "request_key!"
+           from accepted where booking_id <> all($1)"#,
+        &ids,
+        &events,
+        &accounts,
+        wishes.as_slice() as &[Json<&Wish>],
+        &tickets,
+        keys.as_slice() as &[Option<String>],
         now,
     )
-    .fetch_one(conn)
+    .fetch_all(conn)
     .await?;
-    Ok(row.into())
+    let known = rows.into_iter().map(|row| {
+        let request = Row {
+            booking_id: row.booking_id,
+            event_id: row.event_id,
+            account_id: row.account_id,
+            wish: row.wish,
+            accepted_at: row.accepted_at,
+        };
+        (row.request_key, request.into())
+    });
+    Ok(known.collect())
 }
 
 /// Notes that RabbitMQ has the request: until its outcome is known, it shows as requested.

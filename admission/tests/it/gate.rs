@@ -199,7 +199,10 @@ async fn crowd(nodes: [&Passes; 2], terms: Terms, places: i64) -> Vec<(Place, Cl
         let claims = node.claim(EVENT, &[claimant(place)], terms, None).await;
         (Place(place), claims.unwrap()[0])
     };
-    let claims = (0..places * 3).map(|n| one(nodes[(n % 2) as usize], n % places + 1));
+    let claims = (0..places * 3).map(|n| {
+        let [first, second] = nodes;
+        one(if n % 2 == 0 { first } else { second }, n % places + 1)
+    });
     join_all(claims).await
 }
 

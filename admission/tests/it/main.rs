@@ -6,6 +6,7 @@
 
 mod bookings;
 mod gate;
+mod housekeeping;
 mod line;
 mod lottery;
 mod passes;

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use chrono::TimeDelta;
-use domain::EventId;
 use domain::message::{Message, PassRevoked};
+use domain::{AccountId, EventId};
 use platform::amqp::Exchange;
 use platform::testing::eventually;
 use serde_json::Value;
@@ -79,6 +79,25 @@ async fn a_place_that_is_not_called_is_told_when_to_come_back() {
     assert!(answer.headers().contains_key("retry-after"));
     let body: Value = answer.json().await.unwrap();
     assert!(body["retry_after_seconds"].as_i64().unwrap() > 0);
+    shop.app.finish().await;
+}
+
+#[tokio::test]
+async fn a_visitor_without_an_account_claims_and_gives_back() {
+    let shop = Shop::open().await;
+    let (visitor, other) = (AccountId(-5), AccountId(-6));
+    let token = shop.join(visitor).await;
+    let stolen = shop.claim(EVENT, other, Some(&token)).await;
+    assert_eq!(crate::shop::problem(stolen).await, "queue-token-invalid");
+    let claimed = shop.claim(EVENT, visitor, Some(&token)).await;
+    assert_eq!(claimed.status(), 201);
+    let claimed: Value = claimed.json().await.unwrap();
+    let pass = claimed["pass"].as_str().unwrap();
+    let stolen = shop.delete("/api/events/1/pass", other, pass).await;
+    assert_eq!(crate::shop::problem(stolen).await, "pass-invalid");
+    let finished = shop.delete("/api/events/1/pass", visitor, pass).await;
+    assert_eq!(finished.status(), 204);
+    assert_eq!(shop.shopping().await, 0);
     shop.app.finish().await;
 }
 

@@ -8,11 +8,13 @@ use chrono::TimeDelta;
 use domain::account::Role;
 use domain::booking::{BookedSeat, BookingFacts, RejectReason};
 use domain::line::{Move, Run};
-use domain::message::{BookingOutcome, CancelBooking, Message, Outcome, PlaceHold, SaleChanged};
+use domain::message::{
+    BookingOutcome, BookingOutcomes, CancelBooking, Message, Outcome, PlaceHold, SaleChanged,
+};
 use domain::queue::Snapshot;
 use domain::sale::SaleSettings;
 use domain::token::{
-    ACCESS_AUDIENCE, AccessClaims, ISSUER, PassClaims, QueueClaims, sale_audience,
+    ACCESS_AUDIENCE, AccessClaims, ISSUER, PassClaims, QueueClaims, VisitorClaims, sale_audience,
 };
 use domain::{AccountId, BookingId, Currency, EventId, Money, Number, Place, SeatId};
 use platform::amqp::{self, Delivery, Exchange, Handler, QueueSpec, Settings, Verdict};
@@ -59,7 +61,8 @@ fn config() -> admission::Config {
     }
 }
 
-async fn launch(ctx: &Context) -> (String, Running) {
+/// Starts admission; where it answers.
+pub(crate) async fn launch(ctx: &Context) -> (String, Running) {
     let routes = admission::start(ctx.clone(), config()).await.unwrap();
     let running = platform::service::serve(ctx, routes).await.unwrap();
     (format!("http://{}", running.public_addr), running)
@@ -209,7 +212,7 @@ impl Shop {
             iss: ISSUER.to_owned(),
             aud: sale_audience(event_id),
             sub: account.to_string(),
-            place: Place(number),
+            number: Number(number),
             iat: now,
             nbf: now - 100,
             exp: now + lasts,
@@ -230,8 +233,19 @@ impl Shop {
         })
     }
 
+    /// The access token of an account; of a visitor, whose id is negative, the visitor token.
     fn access(&self, account: AccountId) -> String {
         let now = self.app.ctx.clock.now().timestamp();
+        if account.0 < 0 {
+            return self.app.ctx.keys.sign_visitor(&VisitorClaims {
+                iss: ISSUER.to_owned(),
+                aud: sale_audience(EVENT),
+                sub: account.to_string(),
+                iat: now,
+                nbf: now,
+                exp: now + 600,
+            });
+        }
         let role = if account == STAFF {
             Role::Operator
         } else {
@@ -379,9 +393,11 @@ impl Handler for Worker {
             (hold.booking_id, hold.reply_to, outcome)
         };
         if let Some(outcome) = outcome {
-            let message = BookingOutcome {
-                booking_id,
-                outcome,
+            let message = BookingOutcomes {
+                outcomes: vec![BookingOutcome {
+                    booking_id,
+                    outcome,
+                }],
             };
             let id = Uuid::new_v4();
             self.ctx

@@ -4,12 +4,12 @@
 use std::collections::HashMap;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use domain::booking::{BookedSeat, RejectReason, Wish};
+use domain::booking::{BookedSeat, Part, RejectReason, Wish};
 use domain::limits::MAX_TICKETS_PER_BOOKING;
 use domain::message::PlaceHold;
 use domain::{AccountId, EventId, Money, SeatId, SectionId};
 
-use crate::choose::{FreeSeat, choose};
+use crate::choose::{Choice, FreeSeat, Quality, choose};
 
 /// What one batch may draw on.
 #[derive(Debug, Clone, Default)]
@@ -42,6 +42,8 @@ pub(crate) struct Section {
     pub(crate) id: SectionId,
     /// Its name.
     pub(crate) name: String,
+    /// The name of its price tier.
+    pub(crate) tier: String,
     /// Whether seats have rows and numbers.
     pub(crate) numbered: bool,
     /// What a seat costs.
@@ -136,7 +138,8 @@ impl Market {
             return Err(RejectReason::LimitReached.into());
         }
         let (seats, total) = match &request.wish {
-            Wish::Best { section_id, .. } => self.take_best(event_id, tickets, *section_id)?,
+            Wish::Best(part) => self.take_best(event_id, part)?,
+            Wish::Mixed(parts) => self.take_all(event_id, parts)?,
             Wish::Seats(ids) => self.take_named(event_id, ids)?,
         };
         self.owned.insert(owner, owned);
@@ -152,40 +155,65 @@ impl Market {
         })
     }
 
-    /// The best seats of the first section that has enough.
+    /// The best seats of the first section that has enough of them next to each other; when none
+    /// has, those of the first that has enough.
     fn take_best(
         &mut self,
         event_id: EventId,
-        tickets: u32,
-        only: Option<SectionId>,
+        part: &Part,
     ) -> Result<(Vec<BookedSeat>, Money), Refusal> {
         let sections = self
             .sections
             .get_mut(&event_id)
             .map_or(&mut [][..], Vec::as_mut_slice);
-        if only.is_some_and(|id| sections.iter().all(|section| section.id != id)) {
+        let tickets = part.tickets;
+        let mut wanted: Vec<_> = sections
+            .iter_mut()
+            .filter(|section| section.is_meant(part))
+            .collect();
+        if wanted.is_empty() && (part.section_id.is_some() || part.tier.is_some()) {
             return Err(RejectReason::UnknownEvent.into());
         }
-        let mut left = 0;
-        for section in sections
-            .iter_mut()
-            .filter(|section| only.is_none_or(|id| section.id == id))
-        {
-            if let Some(seats) = section.take_best(tickets)? {
-                let total = section
-                    .price
-                    .times(tickets)
-                    .expect("price and count are bounded");
-                return Ok((seats, total));
+        for is_apart_allowed in [false, true] {
+            for section in &mut wanted {
+                if let Some(seats) = section.take_best(tickets, is_apart_allowed)? {
+                    let total = section.price.times(tickets);
+                    return Ok((seats, total.expect("price and count are bounded")));
+                }
             }
-            left += section.available;
         }
+        let left: u32 = wanted.iter().map(|section| section.available).sum();
         Err(if left < tickets {
             RejectReason::SoldOut
         } else {
             RejectReason::NotAdjacent
         }
         .into())
+    }
+
+    /// The best seats for every part, or none.
+    fn take_all(
+        &mut self,
+        event_id: EventId,
+        parts: &[Part],
+    ) -> Result<(Vec<BookedSeat>, Money), Refusal> {
+        let before = self.sections.get(&event_id).cloned();
+        let mut taken = Vec::new();
+        let mut prices = Vec::new();
+        for part in parts {
+            let took = self.take_best(event_id, part).and_then(|(seats, price)| {
+                taken.extend(seats);
+                prices.push(price);
+                sum(&prices).ok_or_else(|| RejectReason::MixedCurrencies.into())
+            });
+            if let Err(refusal) = took {
+                self.sections
+                    .extend(before.map(|sections| (event_id, sections)));
+                return Err(refusal);
+            }
+        }
+        let total = sum(&prices).ok_or(RejectReason::UnknownEvent)?;
+        Ok((taken, total))
     }
 
     /// Exactly these seats, or none.
@@ -217,7 +245,7 @@ impl Market {
             .iter()
             .map(|(section, _)| sections[*section].price)
             .collect();
-        let total = sum(&prices).ok_or(RejectReason::NotAdjacent)?;
+        let total = sum(&prices).ok_or(RejectReason::MixedCurrencies)?;
         let mut seats = Vec::with_capacity(places.len());
         for (section, named) in places {
             seats.push(sections[section].booked(&named.seat));
@@ -228,14 +256,25 @@ impl Market {
 }
 
 impl Section {
-    /// The best seats, taken; `None` when too few are free.
-    fn take_best(&mut self, tickets: u32) -> Result<Option<Vec<BookedSeat>>, Refusal> {
+    /// Whether its seats are what is asked for.
+    fn is_meant(&self, part: &Part) -> bool {
+        part.section_id.is_none_or(|id| self.id == id)
+            && part.tier.as_ref().is_none_or(|tier| self.tier == *tier)
+    }
+
+    /// The best seats, taken; `None` when too few are free, or not next to each other.
+    fn take_best(
+        &mut self,
+        tickets: u32,
+        is_apart_allowed: bool,
+    ) -> Result<Option<Vec<BookedSeat>>, Refusal> {
         if self.available < tickets {
             return Ok(None);
         }
         let wanted = usize::try_from(tickets).expect("bounded by the tickets of a booking");
         let choice = choose(&self.free, wanted);
-        if !self.is_complete && choice.as_ref().is_none_or(|choice| !choice.together) {
+        let is_good = |choice: &Choice| choice.quality == Quality::Good;
+        if !self.is_complete && !choice.as_ref().is_some_and(is_good) {
             return Err(Refusal::ReadMore(self.id));
         }
         let Some(choice) = choice else {
@@ -243,6 +282,9 @@ impl Section {
             self.available = u32::try_from(self.free.len()).unwrap_or(u32::MAX);
             return Ok(None);
         };
+        if choice.quality == Quality::Apart && !is_apart_allowed {
+            return Ok(None);
+        }
         self.available -= tickets;
         let taken: Vec<_> = self.free.drain(choice.range).collect();
         Ok(Some(taken.iter().map(|seat| self.booked(seat)).collect()))
@@ -290,17 +332,10 @@ pub(crate) fn forecast(market: &Market, requests: &[&PlaceHold]) -> HashMap<Sect
                 let named = ids.iter().filter_map(|id| market.named.get(id));
                 named.for_each(|named| *demand.entry(named.section_id).or_default() += 1);
             }
-            Wish::Best {
-                tickets,
-                section_id,
-            } => {
-                let fits = |section: &&Section| {
-                    let spoken_for = demand.get(&section.id).copied().unwrap_or(0);
-                    section_id.is_none_or(|id| section.id == id)
-                        && section.available >= spoken_for.saturating_add(*tickets)
-                };
-                if let Some(section) = sections.iter().find(fits) {
-                    *demand.entry(section.id).or_default() += *tickets;
+            Wish::Best(part) => expect_best(sections, part, &mut demand),
+            Wish::Mixed(parts) => {
+                for part in parts {
+                    expect_best(sections, part, &mut demand);
                 }
             }
         }
@@ -316,6 +351,17 @@ pub(crate) fn forecast(market: &Market, requests: &[&PlaceHold]) -> HashMap<Sect
             .and_modify(|seats| *seats = seats.saturating_mul(2) + MARGIN);
     }
     demand
+}
+
+/// Adds `part` to the demand of the first section that still has enough.
+fn expect_best(sections: &[Section], part: &Part, demand: &mut HashMap<SectionId, u32>) {
+    let fits = |section: &&Section| {
+        let spoken_for = demand.get(&section.id).copied().unwrap_or(0);
+        section.is_meant(part) && section.available >= spoken_for.saturating_add(part.tickets)
+    };
+    if let Some(section) = sections.iter().find(fits) {
+        *demand.entry(section.id).or_default() += part.tickets;
+    }
 }
 
 /// Seats read beyond twice the demand.
@@ -346,6 +392,7 @@ mod tests {
         Section {
             id: SectionId(id),
             name: format!("Section {id}"),
+            tier: format!("Tier {id}"),
             numbered: true,
             price,
             available: u32::try_from(seats).unwrap(),
@@ -395,9 +442,14 @@ mod tests {
     }
 
     fn best(tickets: u32) -> Wish {
-        Wish::Best {
+        Wish::best(tickets)
+    }
+
+    fn part(tickets: u32, section: i64) -> Part {
+        Part {
             tickets,
-            section_id: None,
+            section_id: Some(SectionId(section)),
+            tier: None,
         }
     }
 
@@ -428,16 +480,27 @@ mod tests {
 
     #[test]
     fn a_request_names_its_reason_when_refused() {
-        use RejectReason::{LimitReached, NotAdjacent, SeatTaken, SoldOut, UnknownEvent};
+        use RejectReason::{
+            LimitReached, MixedCurrencies, NotAdjacent, SeatTaken, SoldOut, UnknownEvent,
+        };
         let dollars = Money::new(5, Currency::try_from("usd").unwrap());
         let mut market = market(vec![section(1, euros(5), 2), section(2, dollars, 2)], 6);
-        let elsewhere = Wish::Best {
-            tickets: 1,
-            section_id: Some(SectionId(9)),
+        let elsewhere = Wish::best_in(SectionId(9), 1);
+        let only = Wish::best_in(SectionId(1), 3);
+        let tier = |name: &str| {
+            Wish::Best(Part {
+                tickets: 1,
+                section_id: None,
+                tier: Some(name.to_owned()),
+            })
         };
-        let only = Wish::Best {
-            tickets: 3,
-            section_id: Some(SectionId(1)),
+        let mixed = |parts: &[(u32, i64)]| {
+            Wish::Mixed(
+                parts
+                    .iter()
+                    .map(|(tickets, section)| part(*tickets, *section))
+                    .collect(),
+            )
         };
         let seats = |ids: &[i64]| Wish::Seats(ids.iter().copied().map(SeatId).collect());
         for (wish, reason) in [
@@ -448,7 +511,10 @@ mod tests {
             (only, SoldOut),
             (seats(&[100, 100]), SeatTaken),
             (seats(&[100, 999]), UnknownEvent),
-            (seats(&[100, 200]), NotAdjacent),
+            (seats(&[100, 200]), MixedCurrencies),
+            (tier("Tier 9"), UnknownEvent),
+            (mixed(&[(1, 1), (1, 2)]), MixedCurrencies),
+            (mixed(&[(2, 1), (1, 1)]), SoldOut),
         ] {
             let decision = market.decide(&request(1, wish.clone()), now());
             assert_eq!(decision, Ok(Decision::Reject(reason)), "{wish:?}");
@@ -459,6 +525,40 @@ mod tests {
         );
         let again = market.decide(&request(2, seats(&[100, 101])), now());
         assert_eq!(again, Ok(Decision::Reject(SeatTaken)));
+    }
+
+    #[test]
+    fn neighbours_elsewhere_are_preferred_to_seats_apart() {
+        let mut scattered = section(1, euros(900), 3);
+        scattered.free.remove(1);
+        scattered.available = 2;
+        let mut market = market(vec![scattered, section(2, euros(500), 4)], 10);
+        let decision = market.decide(&request(1, best(2)), now()).unwrap();
+        assert_eq!(seats_of(&decision), [200, 201]);
+        let decision = market.decide(&request(2, best(2)), now()).unwrap();
+        assert_eq!(seats_of(&decision), [202, 203]);
+        let decision = market.decide(&request(3, best(2)), now()).unwrap();
+        assert_eq!(seats_of(&decision), [100, 102]);
+    }
+
+    #[test]
+    fn one_request_may_mix_sections_and_tiers() {
+        let mut market = market(
+            vec![section(1, euros(900), 4), section(2, euros(500), 4)],
+            10,
+        );
+        let cheap = Part {
+            tickets: 1,
+            section_id: None,
+            tier: Some("Tier 2".to_owned()),
+        };
+        let wish = Wish::Mixed(vec![part(2, 1), cheap]);
+        let decision = market.decide(&request(1, wish), now()).unwrap();
+        assert_eq!(seats_of(&decision), [100, 101, 200]);
+        let Decision::Hold { total, .. } = decision else {
+            unreachable!("it has seats")
+        };
+        assert_eq!(total, euros(2300));
     }
 
     #[test]
@@ -479,10 +579,17 @@ mod tests {
         let seat = (1_i64..4, 0_i64..12).prop_map(|(section, index)| SeatId(section * 100 + index));
         prop_oneof![
             (1_u32..5, proptest::option::of(1_i64..5)).prop_map(|(tickets, section)| {
-                Wish::Best {
-                    tickets,
-                    section_id: section.map(SectionId),
-                }
+                section.map_or(Wish::best(tickets), |id| {
+                    Wish::best_in(SectionId(id), tickets)
+                })
+            }),
+            proptest::collection::vec((1_u32..3, 1_i64..4), 1..3).prop_map(|parts| {
+                Wish::Mixed(
+                    parts
+                        .into_iter()
+                        .map(|(tickets, id)| part(tickets, id))
+                        .collect(),
+                )
             }),
             proptest::collection::vec(seat, 1..4).prop_map(Wish::Seats),
         ]

@@ -1,11 +1,11 @@
 //! Bookings and their guarded transitions: those of
-//! [`BookingState::after`](domain::booking::BookingState::after), with the state checked by the
+//! [`Booking::after`](domain::booking::Booking::after), with the state checked by the
 //! statement that changes it.
 
 use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
-use domain::booking::{BookedSeat, BookingFacts, BookingState, RejectReason};
+use domain::booking::{BookedSeat, Booking, BookingFacts, BookingState, RejectReason};
 use domain::payment::VoidReason;
 use domain::{AccountId, BookingId, Currency, EventId, Money};
 use sqlx::PgConnection;
@@ -21,24 +21,6 @@ pub(crate) struct Decided<'a> {
     pub(crate) request: &'a domain::message::PlaceHold,
     /// What it came to.
     pub(crate) decision: &'a Decision,
-}
-
-/// Where a booking stands.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Standing {
-    /// Held; `is_cancelling` once the buyer gave it up.
-    Held {
-        facts: BookingFacts,
-        is_cancelling: bool,
-    },
-    /// Its tickets are good.
-    Confirmed(BookingFacts),
-    /// No seats were given.
-    Rejected(RejectReason),
-    /// The hold ended unpaid.
-    Expired,
-    /// Given up.
-    Cancelled,
 }
 
 /// A booking that gave its seats back.
@@ -90,22 +72,27 @@ pub(crate) fn uuids(ids: &[BookingId]) -> Vec<Uuid> {
     ids.iter().map(|id| id.0).collect()
 }
 
-/// Where the bookings of `ids` stand; those nobody has decided are absent.
-pub(crate) async fn standings(
+/// How the bookings of `ids` are; those nobody has decided are absent.
+pub(crate) async fn read(
     conn: &mut PgConnection,
     ids: &[BookingId],
-) -> Result<HashMap<BookingId, Standing>, sqlx::Error> {
+) -> Result<HashMap<BookingId, Booking>, sqlx::Error> {
     let rows = sqlx::query!(
-        r#"select id, event_id, account_id, state, reason, ending,
+        r#"select id, event_id, account_id, state, reason, ending, captured_at is not null as "is_paid!",
                   seats as "seats: Json<Vec<BookedSeat>>", total_minor, currency, hold_until, created_at
            from booking.bookings where id = any($1)"#,
         &uuids(ids),
     )
     .fetch_all(conn)
     .await?;
-    let standings = rows.into_iter().map(|row| {
+    let bookings = rows.into_iter().map(|row| {
         let id = BookingId(row.id);
-        let facts = |hold_until| BookingFacts {
+        let Some(hold_until) = row.hold_until else {
+            let reason = row.reason.as_deref().and_then(RejectReason::parse);
+            let reason = reason.expect("a check of the table demands a known reason");
+            return (id, Booking::Rejected(reason));
+        };
+        let facts = BookingFacts {
             booking_id: id,
             event_id: EventId(row.event_id),
             account_id: AccountId(row.account_id),
@@ -114,22 +101,24 @@ pub(crate) async fn standings(
             hold_until,
             created_at: row.created_at,
         };
-        let standing = match (state(&row.state), row.hold_until) {
-            (BookingState::Held, Some(hold_until)) => Standing::Held {
-                facts: facts(hold_until),
-                is_cancelling: row.ending.as_deref() == Some("cancelled"),
+        let booking = match state(&row.state) {
+            BookingState::Held => Booking::Held {
+                facts,
+                ending: row.ending.as_deref().and_then(VoidReason::parse),
             },
-            (BookingState::Confirmed, Some(hold_until)) => Standing::Confirmed(facts(hold_until)),
-            (BookingState::Expired, _) => Standing::Expired,
-            (BookingState::Cancelled, _) => Standing::Cancelled,
-            _ => {
-                let reason = row.reason.as_deref().and_then(RejectReason::parse);
-                Standing::Rejected(reason.expect("a check of the table demands a known reason"))
+            BookingState::Confirmed => Booking::Confirmed {
+                facts,
+                is_paid: row.is_paid,
+            },
+            BookingState::Expired => Booking::Expired(facts),
+            BookingState::Cancelled => Booking::Cancelled(facts),
+            BookingState::Requested | BookingState::Rejected => {
+                unreachable!("a check of the table gives these no hold")
             }
         };
-        (id, standing)
+        (id, booking)
     });
-    Ok(standings.collect())
+    Ok(bookings.collect())
 }
 
 /// Writes decided requests down, as held or rejected. `false` when one of them had been decided
@@ -329,6 +318,33 @@ pub(crate) async fn begin_cancel(
     .execute(conn)
     .await?;
     Ok(done.rows_affected() == 1)
+}
+
+/// Gives up to `limit` holds that have run out until `until`, when their buyers are at this moment
+/// at their bank's page; each once. Gives how many.
+pub(crate) async fn extend_while_paying(
+    conn: &mut PgConnection,
+    now: DateTime<Utc>,
+    until: DateTime<Utc>,
+    limit: i64,
+) -> Result<u64, sqlx::Error> {
+    let extended = sqlx::query!(
+        "with due as materialized (
+             select b.id from booking.bookings b
+             join payment.public_payments p on p.booking_id = b.id
+             where b.state = 'held' and b.ending is null and b.hold_until <= $1
+               and b.extended_at is null and p.state = 'requires_action'
+             order by b.hold_until limit $3 for update of b skip locked
+         )
+         update booking.bookings b set hold_until = $2, extended_at = $1, updated_at = $1
+         from due where b.id = due.id",
+        now,
+        until,
+        limit,
+    )
+    .execute(conn)
+    .await?;
+    Ok(extended.rows_affected())
 }
 
 /// Notes that up to `limit` holds have run out, oldest first. Gives them with the time they did.

@@ -67,6 +67,10 @@ pub(crate) async fn put_sections(
         .iter()
         .map(|section| section.name.clone())
         .collect();
+    let tiers: Vec<_> = sections
+        .iter()
+        .map(|section| section.tier.name.clone())
+        .collect();
     let numbered: Vec<_> = sections.iter().map(|section| section.numbered).collect();
     let prices: Vec<_> = sections
         .iter()
@@ -78,12 +82,13 @@ pub(crate) async fn put_sections(
         .collect();
     sqlx::query!(
         "insert into booking.sections
-             (section_id, event_id, position, name, numbered, price_minor, currency)
-         select id, $1, position - 1, name, numbered, price, currency
-         from unnest($2::bigint[], $3::text[], $4::boolean[], $5::bigint[], $6::text[])
-              with ordinality as new (id, name, numbered, price, currency, position)
+             (section_id, event_id, position, name, numbered, price_minor, currency, tier_name)
+         select id, $1, position - 1, name, numbered, price, currency, tier
+         from unnest($2::bigint[], $3::text[], $4::boolean[], $5::bigint[], $6::text[], $7::text[])
+              with ordinality as new (id, name, numbered, price, currency, tier, position)
          on conflict (section_id) do update
-         set position = excluded.position, name = excluded.name, price_minor = excluded.price_minor,
+         set position = excluded.position, name = excluded.name, tier_name = excluded.tier_name,
+             price_minor = excluded.price_minor,
              currency = excluded.currency, offered = true",
         event.id.0,
         &ids,
@@ -91,6 +96,7 @@ pub(crate) async fn put_sections(
         &numbered,
         &prices,
         &currencies,
+        &tiers,
     )
     .execute(conn)
     .await?;

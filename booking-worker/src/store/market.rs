@@ -62,7 +62,7 @@ async fn sections(
     events: &[i64],
 ) -> Result<HashMap<EventId, Vec<Section>>, sqlx::Error> {
     let rows = sqlx::query!(
-        "select event_id, section_id, name, numbered, price_minor, currency, available
+        "select event_id, section_id, name, tier_name, numbered, price_minor, currency, available
          from booking.sections where event_id = any($1) and offered
          order by event_id, position, section_id",
         events,
@@ -77,6 +77,7 @@ async fn sections(
             .push(Section {
                 id: SectionId(row.section_id),
                 name: row.name,
+                tier: row.tier_name,
                 numbered: row.numbered,
                 price: Money::new(row.price_minor, currency(&row.currency)),
                 available: u32::try_from(row.available).unwrap_or(0),
@@ -117,7 +118,7 @@ async fn named(
 ) -> Result<HashMap<SeatId, NamedSeat>, sqlx::Error> {
     let wishes = requests.iter().filter_map(|request| match &request.wish {
         Wish::Seats(ids) => Some(ids),
-        Wish::Best { .. } => None,
+        Wish::Best(_) | Wish::Mixed(_) => None,
     });
     let ids: Vec<_> = wishes.flatten().map(|id| id.0).collect();
     if ids.is_empty() {

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
-use domain::BookingId;
 use domain::booking::{BookingFacts, TicketFacts};
+use domain::{AccountId, BookingId};
 use sqlx::PgConnection;
 use uuid::{NoContext, Timestamp, Uuid};
 
@@ -108,4 +108,77 @@ pub(crate) async fn cancel(
     .execute(conn)
     .await?;
     Ok(())
+}
+
+/// Whether somebody was let in with a ticket of this booking. Nobody is until the caller's
+/// transaction ends.
+pub(crate) async fn has_checked_in(
+    conn: &mut PgConnection,
+    id: BookingId,
+) -> Result<bool, sqlx::Error> {
+    let locked = sqlx::query!(
+        "select id from booking.bookings where id = $1 and state = 'confirmed' for update",
+        id.0,
+    );
+    if locked.fetch_optional(&mut *conn).await?.is_none() {
+        return Ok(false);
+    }
+    // A statement of its own, which sees what was committed while it waited for the lock.
+    sqlx::query_scalar!(
+        r#"select exists (select from booking.tickets
+                          where booking_id = $1 and state = 'checked_in') as "yes!""#,
+        id.0,
+    )
+    .fetch_one(conn)
+    .await
+}
+
+/// A ticket as the door sees it.
+#[derive(Debug)]
+pub(crate) struct AtTheDoor {
+    pub(crate) booking_id: Uuid,
+    pub(crate) event_id: i64,
+    pub(crate) seat_id: i64,
+    pub(crate) state: String,
+    pub(crate) checked_in_at: Option<DateTime<Utc>>,
+}
+
+/// Lets the holder of a good ticket in. `None` when it is not good, or not any more.
+pub(crate) async fn check_in(
+    conn: &mut PgConnection,
+    code: &str,
+    by: AccountId,
+    now: DateTime<Utc>,
+) -> Result<Option<AtTheDoor>, sqlx::Error> {
+    // The booking is locked first, so that it is either cancelled or let in, never both.
+    sqlx::query_as!(
+        AtTheDoor,
+        "with booking as materialized (
+             select b.id from booking.bookings b
+             where b.id = (select booking_id from booking.tickets where code = $1) and b.state = 'confirmed'
+             for share
+         )
+         update booking.tickets t set state = 'checked_in', checked_in_at = $2, checked_in_by = $3
+         from booking where t.booking_id = booking.id and t.code = $1 and t.state = 'valid'
+         returning t.booking_id, t.event_id, t.seat_id, t.state, t.checked_in_at",
+        code,
+        now,
+        by.0,
+    )
+    .fetch_optional(conn)
+    .await
+}
+
+/// The ticket with this code, good or not.
+pub(crate) async fn find(
+    conn: &mut PgConnection,
+    code: &str,
+) -> Result<Option<AtTheDoor>, sqlx::Error> {
+    sqlx::query_as!(
+        AtTheDoor,
+        "select booking_id, event_id, seat_id, state, checked_in_at from booking.tickets where code = $1",
+        code,
+    )
+    .fetch_optional(conn)
+    .await
 }

@@ -126,6 +126,38 @@ async fn seats_of_an_unpaid_hold_are_on_sale_again_once_no_payment_can_come() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_hold_whose_buyer_is_at_the_bank_is_extended_once() {
+    let shop = Shop::open(vec![floor(1, 2, euros(500))]).await;
+    let (paying, idle) = (shop.hold(7, best(1)).await, shop.hold(8, best(1)).await);
+    sqlx::query(
+        "insert into payment.payments (booking_id, amount_minor, state, created_at, updated_at, checked_at)
+         values ($1, 500, 'requires_action', now(), now(), now())",
+    )
+    .bind(paying.booking_id.0)
+    .execute(&shop.app.ctx.db)
+    .await
+    .unwrap();
+    shop.let_holds_run_out();
+    let asked = |id| {
+        let witness = shop.witness.clone();
+        async move || {
+            let heard = witness.heard::<VoidPayment>();
+            heard.iter().any(|asked| asked.booking_id == id)
+        }
+    };
+    eventually(LIMIT, asked(idle.booking_id)).await;
+    assert!(!asked(paying.booking_id)().await, "it was not extended");
+    shop.eventually_row(
+        "select from booking.bookings where hold_until = extended_at + interval '2 minutes'",
+    )
+    .await;
+    shop.let_holds_run_out();
+    shop.let_holds_run_out();
+    eventually(LIMIT, asked(paying.booking_id)).await;
+    shop.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_held_booking_that_is_given_up_keeps_its_seats_until_no_payment_can_come() {
     let shop = Shop::open(vec![floor(1, 1, euros(500))]).await;
     let booking = shop.hold(7, best(1)).await;
@@ -219,16 +251,10 @@ async fn people_sit_together_where_they_can() {
         places,
         [("B".to_owned(), Some(1)), ("B".to_owned(), Some(2))]
     );
-    let elsewhere = Wish::Best {
-        tickets: 2,
-        section_id: Some(SectionId(2)),
-    };
+    let elsewhere = Wish::best_in(SectionId(2), 2);
     let standing = shop.hold(9, elsewhere).await;
     assert_eq!(standing.total, euros(200));
-    let too_many = Wish::Best {
-        tickets: 4,
-        section_id: Some(SectionId(1)),
-    };
+    let too_many = Wish::best_in(SectionId(1), 4);
     let (_, outcome) = shop.place(10, too_many).await;
     assert_eq!(outcome, Outcome::Rejected(RejectReason::SoldOut));
     let (_, outcome) = shop.place(10, best(4)).await;

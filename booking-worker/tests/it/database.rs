@@ -45,6 +45,10 @@ async fn raw_sql_cannot_sell_a_seat_twice_or_break_the_counters() {
         // A good ticket that claims no seat, and a cancelled one that keeps it.
         "update booking.tickets set live_seat_id = null",
         "update booking.tickets set state = 'cancelled'",
+        // Let in without a time or by nobody, or a time without being let in.
+        "update booking.tickets set state = 'checked_in'",
+        "update booking.tickets set checked_in_at = now(), checked_in_by = 1",
+        "update booking.tickets set state = 'checked_in', checked_in_at = now()",
         // Another ticket's seat.
         "update booking.tickets set seat_id = $sold, live_seat_id = $sold where booking_id = $other",
         // A sold seat given to another booking, freed, held again, or removed.

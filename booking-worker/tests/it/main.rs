@@ -4,6 +4,8 @@
 
 mod booking;
 mod database;
+mod door;
+mod interleavings;
 mod invariants;
 mod inventory;
 mod races;

@@ -191,3 +191,48 @@ async fn authorised_cancelled_and_voided_at_once_ends_in_one_state() {
     );
     shop.close().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crowd_that_asks_for_the_best_at_once_is_not_turned_away() {
+    let sections = (1..=4).map(|id| stand(id, 40, 50)).collect();
+    let shop = Shop::open(sections).await;
+    let requests: Vec<_> = (0..160)
+        .map(|account| shop.request(account, best(1 + u32::try_from(account % 4).unwrap())))
+        .collect();
+    let outcomes = place_everywhere(&shop, &requests).await;
+    let refused = outcomes.len() - held(&outcomes);
+    assert!(
+        refused * 100 < outcomes.len(),
+        "{refused} of 160 were refused"
+    );
+    shop.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn seats_that_are_given_back_are_on_sale_within_a_second() {
+    let shop = Shop::open(vec![floor(1, 2, euros(500))]).await;
+    for round in 0..3 {
+        let booking = shop.buy(round, 2).await;
+        let given_up = std::time::Instant::now();
+        assert_eq!(shop.cancel(booking.booking_id).await, Outcome::Cancelled);
+        let unpaid = shop.hold(100 + round, best(2)).await;
+        assert!(
+            given_up.elapsed() < ON_SALE_WITHIN,
+            "{:?}",
+            given_up.elapsed()
+        );
+        let voided = std::time::Instant::now();
+        shop.void(unpaid.booking_id).await;
+        eventually(ON_SALE_WITHIN, async || {
+            shop.count("select available::bigint from booking.public_stock")
+                .await
+                == 2
+        })
+        .await;
+        assert!(voided.elapsed() < ON_SALE_WITHIN);
+    }
+    shop.close().await;
+}
+
+/// What a seat may take from being given back to being on sale.
+const ON_SALE_WITHIN: std::time::Duration = std::time::Duration::from_secs(1);

@@ -116,22 +116,25 @@ pub(crate) fn sale(version: i64) -> SaleSettings {
 }
 
 pub(crate) fn best(tickets: u32) -> Wish {
-    Wish::Best {
-        tickets,
-        section_id: None,
-    }
+    Wish::best(tickets)
 }
 
 impl Shop {
     /// A worker with nothing on sale.
     pub(crate) async fn start() -> Self {
+        let shop = Self::empty().await;
+        booking_worker::start(shop.app.ctx.clone(), config())
+            .await
+            .unwrap();
+        shop
+    }
+
+    /// No worker yet.
+    pub(crate) async fn empty() -> Self {
         let clock = ManualClock::at(opening());
         let app = TestApp::start_with(Arc::new(clock.clone()), |_| ()).await;
         topology::declare_all(&app.ctx.broker).await.unwrap();
         let witness = Witness::listen(&app.ctx).await;
-        booking_worker::start(app.ctx.clone(), config())
-            .await
-            .unwrap();
         Self {
             app,
             clock,
@@ -265,8 +268,13 @@ impl Shop {
             asked_by,
             reply_to,
         };
-        self.command(&topology::booking_requests_of(EVENT), &command)
-            .await;
+        self.send_cancellation(&command).await;
+    }
+
+    /// Sends a cancellation once, to the partition of its event.
+    pub(crate) async fn send_cancellation(&self, command: &CancelBooking) {
+        let queue = topology::booking_requests_of(command.event_id);
+        self.command(&queue, command).await;
     }
 
     /// Asks for a cancellation twice, and gives its outcome.

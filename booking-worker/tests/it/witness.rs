@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use domain::BookingId;
-use domain::message::{BookingOutcome, Message, Outcome};
+use domain::message::{BookingOutcomes, Message, Outcome};
 use platform::amqp::{Delivery, Exchange, Handler, QueueSpec, Settings, Verdict, consume};
 use platform::service::Context;
 use platform::testing::eventually;
@@ -39,16 +39,15 @@ impl Witness {
         ctx.spawn("witness", async move {
             consume(&broker, &stop, &queue, Settings::default(), handler).await
         });
-        let probe = BookingOutcome {
-            booking_id: BookingId(Uuid::nil()),
-            outcome: Outcome::Cancelled,
+        let probe = BookingOutcomes {
+            outcomes: Vec::new(),
         };
         eventually(Duration::from_secs(20), async || {
             let _ = ctx
                 .broker
                 .publish(Exchange::Outcomes, NODE, &probe, Uuid::new_v4())
                 .await;
-            !witness.heard::<BookingOutcome>().is_empty()
+            !witness.heard::<BookingOutcomes>().is_empty()
         })
         .await;
         witness
@@ -63,8 +62,9 @@ impl Witness {
 
     /// The outcomes of one booking, in the order they came.
     pub(crate) fn outcomes(&self, id: BookingId) -> Vec<Outcome> {
-        let heard = self.heard::<BookingOutcome>().into_iter();
+        let heard = self.heard::<BookingOutcomes>().into_iter();
         heard
+            .flat_map(|heard| heard.outcomes)
             .filter(|heard| heard.booking_id == id)
             .map(|heard| heard.outcome)
             .collect()

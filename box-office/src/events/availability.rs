@@ -44,8 +44,11 @@ async fn load(office: &Office, id: EventId) -> Result<Option<Answer>, Problem> {
         .iter()
         .map(|section| i64::from(section.available))
         .sum();
-    Ok(Some(Answer::json(&Availability {
-        available,
-        sections,
-    })))
+    Ok(Some(
+        Answer::json(&Availability {
+            available,
+            sections,
+        })
+        .packed(),
+    ))
 }

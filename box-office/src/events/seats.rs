@@ -70,10 +70,13 @@ async fn load(office: &Office, id: EventId) -> Result<Option<Answer>, Problem> {
         name: section.name,
         numbered: section.numbered,
     });
-    Ok(Some(Answer::json(&SeatMap {
-        event_id: id,
-        sections: sections.collect(),
-    })))
+    Ok(Some(
+        Answer::json(&SeatMap {
+            event_id: id,
+            sections: sections.collect(),
+        })
+        .packed(),
+    ))
 }
 
 impl From<RowOfSeats> for Row {

@@ -106,3 +106,30 @@ async fn the_seat_map_has_a_letter_and_an_id_for_each_seat() {
     assert_eq!(standing["rows"], json!([places]));
     app.finish().await;
 }
+
+#[tokio::test]
+async fn the_map_of_fifty_thousand_seats_is_under_30_kb_compressed() {
+    let app = App::start().await;
+    let blocks: Vec<_> = (0..5)
+        .map(|nth| {
+            json!({"name": format!("Block {nth}"), "numbered": true, "rows": 100, "seats_per_row": 100})
+        })
+        .collect();
+    let event = app.event(json!({ "sections": blocks })).await;
+    worker::follow(&app.test.ctx.db, &event).await;
+    // In the middle of a sale: seats taken here and there are harder to compress than a full house.
+    let db = &app.test.ctx.db;
+    worker::hold_some(db, &event).await;
+    let path = format!("/api/events/{}/seats", event["id"]);
+    let request = app.nobody().request(app.public, Method::GET, &path);
+    let answer = request
+        .header("accept-encoding", "gzip")
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(answer.status(), 200);
+    assert_eq!(answer.headers()["content-encoding"], "gzip");
+    let bytes = answer.bytes().await.unwrap().len();
+    assert!(bytes < 30_000, "{bytes} bytes");
+    app.finish().await;
+}

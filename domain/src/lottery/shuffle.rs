@@ -38,20 +38,22 @@ fn mirror(part: &mut [u32], start: usize, round: &Sha256) {
     let half = part.len() / 2;
     // The middle one of an odd number is its own mirror image, and stays.
     let (lows, highs) = part.split_at_mut(part.len() - half);
-    let first = start + lows.len();
+    let mut position = start + lows.len() + half;
     let mut bits = [0; 32];
     let mut known = None;
-    for at in (0..half).rev() {
-        let position = first + at;
+    for (low, high) in lows.iter_mut().zip(highs.iter_mut().rev()) {
+        position -= 1;
         let block = position / BLOCK;
         if known != Some(block) {
             bits = source(round, block);
             known = Some(block);
         }
         let bit = position % BLOCK;
-        if bits[bit / 8] >> (bit % 8) & 1 == 1 {
-            std::mem::swap(&mut lows[half - 1 - at], &mut highs[at]);
-        }
+        let swaps = u32::from(bits[bit / 8] >> (bit % 8) & 1);
+        // No branch, which would be guessed wrong half of the time.
+        let change = (*low ^ *high) & swaps.wrapping_neg();
+        *low ^= change;
+        *high ^= change;
     }
 }
 

@@ -23,15 +23,15 @@ use reqwest::{Client, Response, StatusCode};
 use serde_json::{Value, json};
 
 const OLD: &str = "old-secret-old-secret-old-secret-old-secret";
-const NEW: &str = "new-secret-new-secret-new-secret-new-secret";
-const SALE: EventId = EventId(1);
+pub(crate) const NEW: &str = "new-secret-new-secret-new-secret-new-secret";
+pub(crate) const SALE: EventId = EventId(1);
 
-fn ring(secrets: &[&str]) -> KeyRing {
+pub(crate) fn ring(secrets: &[&str]) -> KeyRing {
     let secrets: Vec<_> = secrets.iter().map(|&secret| secret.into()).collect();
     KeyRing::new(&secrets).unwrap()
 }
 
-fn pass(ring: &KeyRing, sale: EventId, lasts: i64) -> String {
+pub(crate) fn pass(ring: &KeyRing, sale: EventId, lasts: i64) -> String {
     let now = SystemClock::shared().now().timestamp();
     ring.sign_pass(&PassClaims {
         iss: ISSUER.to_owned(),
@@ -46,14 +46,14 @@ fn pass(ring: &KeyRing, sale: EventId, lasts: i64) -> String {
 }
 
 /// Where the keys are published.
-struct Publisher {
-    url: String,
+pub(crate) struct Publisher {
+    pub(crate) url: String,
     jwks: Arc<Mutex<Value>>,
     serving: tokio::task::JoinHandle<()>,
 }
 
 impl Publisher {
-    async fn start(ring: &KeyRing) -> Self {
+    pub(crate) async fn start(ring: &KeyRing) -> Self {
         let jwks = Arc::new(Mutex::new(ring.jwks()));
         let shown = Arc::clone(&jwks);
         let answer = async move || axum::Json(shown.lock().unwrap().clone());
@@ -70,14 +70,14 @@ impl Publisher {
 }
 
 /// The verifier as a process; dropping it ends it.
-struct Verifier {
+pub(crate) struct Verifier {
     process: Child,
-    url: String,
+    pub(crate) url: String,
     client: Client,
 }
 
 impl Verifier {
-    fn start(arguments: &[&str]) -> anyhow::Result<Self> {
+    pub(crate) fn start(arguments: &[&str]) -> anyhow::Result<Self> {
         surge::tls::install();
         let mut process = Command::new(env!("CARGO_BIN_EXE_onsale"))
             .args(["verify-pass", "--sale", "1", "--listen", "127.0.0.1:0"])
@@ -178,7 +178,7 @@ async fn whoever_has_no_good_pass_is_sent_to_the_waiting_room() {
         iss: ISSUER.to_owned(),
         aud: sale_audience(SALE),
         sub: "7".to_owned(),
-        place: Place(3),
+        number: domain::Number(3),
         iat: now,
         nbf: now,
         exp: now + 600,
@@ -200,7 +200,7 @@ async fn whoever_has_no_good_pass_is_sent_to_the_waiting_room() {
     assert!(verifier.is_let_in(&good).await);
 }
 
-fn example(name: &str) -> PathBuf {
+pub(crate) fn example(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
         .join("../docs/examples/guard")
         .join(name)

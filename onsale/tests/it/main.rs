@@ -1,7 +1,10 @@
 //! The whole system: real processes, real servers, simulated buyers.
 
 mod crash;
+mod crowd;
 mod guard;
+mod nginx;
 mod operator;
+mod outage;
 mod readme;
 mod system;

@@ -1,14 +1,18 @@
 //! What an operator does is felt at once.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use platform::testing::eventually;
 use reqwest::Method;
 use serde_json::json;
 use surge::buyer::{Funnel, PlanMix};
 use tokio::task::JoinSet;
 
-use crate::system::{System, within};
+use crate::system::System;
+
+const SOON: Duration = Duration::from_secs(20);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn turning_the_rate_up_changes_arrivals_within_two_seconds() {
@@ -22,12 +26,10 @@ async fn turning_the_rate_up_changes_arrivals_within_two_seconds() {
             buyer.shop(&session).await
         });
     }
-    let everybody_waits = || funnel.counts().joined == 60 && funnel.counts().admitted >= 2;
-    assert!(
-        within(Duration::from_secs(60), everybody_waits).await,
-        "{:?}",
-        funnel.counts()
-    );
+    eventually(Duration::from_secs(60), async || {
+        funnel.counts().joined == 60 && funnel.counts().admitted >= 2
+    })
+    .await;
     let before = funnel.counts().admitted;
 
     let faster = json!({ "rate_per_minute": 6_000 });
@@ -36,12 +38,10 @@ async fn turning_the_rate_up_changes_arrivals_within_two_seconds() {
         .await
         .unwrap();
     // At 60 a minute ten more would take ten seconds.
-    let arrived = || funnel.counts().admitted >= before + 10;
-    assert!(
-        within(Duration::from_secs(2), arrived).await,
-        "{before} then {:?}",
-        funnel.counts()
-    );
+    eventually(Duration::from_secs(2), async || {
+        funnel.counts().admitted >= before + 10
+    })
+    .await;
     system.finish().await.unwrap();
 }
 
@@ -58,16 +58,11 @@ async fn a_paused_sale_admits_nobody_until_it_is_resumed() {
         .staff(Method::PUT, &path, &change(true))
         .await
         .unwrap();
-    let live = || async {
+    let live = async || {
         let sale = system.staff(Method::GET, &path, &json!({})).await.unwrap();
-        sale["live"]["state"]
-            .as_str()
-            .unwrap_or_default()
-            .to_owned()
+        sale["live"].clone()
     };
-    while live().await != "paused" {
-        tokio::task::yield_now().await;
-    }
+    eventually(SOON, async || live().await["state"] == "paused").await;
     let funnel = Arc::new(Funnel::default());
     let buyer = system
         .buyers(event, 1, PlanMix::all_buy(), &funnel)
@@ -76,13 +71,24 @@ async fn a_paused_sale_admits_nobody_until_it_is_resumed() {
         let session = buyer.sign_up().await?;
         buyer.shop(&session).await
     });
-    assert!(within(Duration::from_secs(20), || funnel.counts().joined == 1).await);
-    assert!(!within(Duration::from_secs(2), || funnel.counts().admitted > 0).await);
+    eventually(SOON, async || live().await["waiting"] == 1).await;
+    // Eight more rounds of the release loop at least.
+    let at = async || live().await["at"].as_str().map(str::to_owned).unwrap();
+    let mut seen = HashSet::from([at().await]);
+    eventually(SOON, async || {
+        seen.insert(at().await);
+        seen.len() > 2
+    })
+    .await;
+    assert_eq!(funnel.counts().admitted, 0);
     system
         .staff(Method::PUT, &path, &change(false))
         .await
         .unwrap();
-    assert!(within(Duration::from_secs(40), || funnel.counts().confirmed == 1).await);
+    eventually(Duration::from_secs(40), async || {
+        funnel.counts().confirmed == 1
+    })
+    .await;
     shopping.await.unwrap().unwrap();
     system.finish().await.unwrap();
 }

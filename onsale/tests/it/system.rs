@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
+use platform::testing::eventually;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use reqwest::Method;
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use surge::buyer::{Api, Buyer, Endpoints, Funnel, PlanMix};
-use tokio::time::Instant;
 use url::Url;
 
 const ADMIN: &str = "admin@test.example";
@@ -44,6 +44,14 @@ pub(crate) struct System {
 impl System {
     /// Starts a process for each name, such as `admission` or `all`.
     pub(crate) async fn start(names: &[&'static str]) -> anyhow::Result<Self> {
+        Self::start_with(names, []).await
+    }
+
+    /// The same, with other settings than the usual ones.
+    pub(crate) async fn start_with(
+        names: &[&'static str],
+        settings: impl IntoIterator<Item = (&'static str, String)>,
+    ) -> anyhow::Result<Self> {
         let server_url = server("ONSALE_DATABASE_URL")?;
         let run: u64 = rand::random();
         let database = format!("onsale_system_{run:016x}");
@@ -52,7 +60,7 @@ impl System {
         let mail = surge::mail::StandIn::start(surge::mail::Config::default()).await?;
         let mut database_url = Url::parse(&server_url)?;
         database_url.set_path(&database);
-        let environment = vec![
+        let mut environment = vec![
             ("ONSALE_DATABASE_URL", database_url.to_string()),
             ("ONSALE_REDIS_URL", server("ONSALE_REDIS_URL")?),
             ("ONSALE_AMQP_URL", server("ONSALE_AMQP_URL")?),
@@ -73,6 +81,10 @@ impl System {
             // What a killed worker had in hand is taken up sooner.
             ("ONSALE_STRIPE_TIMEOUT_SECONDS", "5".to_owned()),
         ];
+        for (key, value) in settings {
+            environment.retain(|(known, _)| *known != key);
+            environment.push((key, value));
+        }
         surge::tls::install();
         let http = reqwest::Client::builder()
             .timeout(Duration::from_secs(20))
@@ -103,7 +115,7 @@ impl System {
             system.spawn(index)?;
         }
         for index in 0..system.processes.len() {
-            system.ready(index).await?;
+            system.ready(index).await;
         }
         let webhooks = format!("{}api/webhooks/stripe", system.public_url("payment-worker"));
         system.stripe.set_webhook_url(webhooks);
@@ -151,23 +163,14 @@ impl System {
         Ok(())
     }
 
-    async fn ready(&self, index: usize) -> anyhow::Result<()> {
+    async fn ready(&self, index: usize) {
         let process = &self.processes[index];
         let url = format!("http://{}/readyz", process.ops);
-        let started = Instant::now();
-        loop {
-            if self
-                .http
-                .get(&url)
-                .send()
-                .await
-                .is_ok_and(|answer| answer.status().is_success())
-            {
-                return Ok(());
-            }
-            ensure!(started.elapsed() < START, "{} is not ready", process.name);
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+        eventually(START, async || {
+            let answer = self.http.get(&url).send().await;
+            answer.is_ok_and(|answer| answer.status().is_success())
+        })
+        .await;
     }
 
     /// Ends a process as a power cut would.
@@ -183,7 +186,8 @@ impl System {
     pub(crate) async fn restart(&mut self, name: &str) -> anyhow::Result<()> {
         let index = self.index(name);
         self.spawn(index)?;
-        self.ready(index).await
+        self.ready(index).await;
+        Ok(())
     }
 
     fn index(&self, name: &str) -> usize {
@@ -262,25 +266,23 @@ impl System {
             .public_url("box-office")
             .join(&format!("/api/events/{id}/availability"))?;
         self.until(&stock, |stock| stock["available"] == seats)
-            .await?;
+            .await;
         let queue = self
             .public_url("waiting-room")
             .join(&format!("/api/events/{id}/queue"))?;
-        self.until(&queue, |queue| queue["state"] == "open").await?;
+        self.until(&queue, |queue| queue["state"] == "open").await;
         Ok(id)
     }
 
-    async fn until(&self, url: &Url, holds: impl Fn(&Value) -> bool) -> anyhow::Result<()> {
-        let started = Instant::now();
-        loop {
-            let answer = self.http.get(url.clone()).send().await?;
-            let answer: Value = answer.json().await.unwrap_or_default();
-            if holds(&answer) {
-                return Ok(());
-            }
-            ensure!(started.elapsed() < START, "{url} still answers {answer}");
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+    /// Waits until what `url` answers `holds`.
+    async fn until(&self, url: &Url, holds: impl Fn(&Value) -> bool) {
+        eventually(START, async || {
+            let Ok(answer) = self.http.get(url.clone()).send().await else {
+                return false;
+            };
+            holds(&answer.json().await.unwrap_or_default())
+        })
+        .await;
     }
 
     /// Buyers with plans drawn from `mix`.
@@ -373,16 +375,4 @@ fn free_address() -> anyhow::Result<SocketAddr> {
 
 fn address_url(address: SocketAddr) -> Url {
     Url::parse(&format!("http://{address}/")).expect("a socket address makes a URL")
-}
-
-/// Waits until `holds`, at most `patience`; whether it did.
-pub(crate) async fn within(patience: Duration, holds: impl Fn() -> bool) -> bool {
-    let started = Instant::now();
-    while started.elapsed() < patience {
-        if holds() {
-            return true;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    holds()
 }

@@ -429,6 +429,9 @@ fn sale(pipeline: &Pipeline) -> SaleSettings {
         closed: false,
         queue: true,
         challenge: false,
+        anonymous: false,
+        entropy_source: String::new(),
+        entropy: String::new(),
         message: String::new(),
         max_tickets_per_account: 1_000,
     }

@@ -9,24 +9,22 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request};
+use axum::http::header::ACCEPT_ENCODING;
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use domain::limits::MAX_BODY_BYTES;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tower::{Layer, Service};
-use tower_http::compression::predicate::{NotForContentType, Predicate, SizeAbove};
-use tower_http::compression::{CompressionLayer, CompressionLevel};
 use tracing::Instrument;
 
 use super::Shared;
+use super::compress::compress;
 use super::metrics::HttpMetrics;
 use crate::problem::{Kind, Problem};
 use crate::telemetry::TraceContext;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// Bodies up to it are sent as they are: compressing them costs more than it saves.
-const COMPRESS_ABOVE_BYTES: u64 = 1_024;
 /// The route of requests that match none.
 const UNMATCHED: &str = "unmatched";
 
@@ -36,18 +34,24 @@ static METRICS: LazyLock<HttpMetrics> = LazyLock::new(HttpMetrics::default);
 /// and unknown paths as problems, body limit (a route raises its own with
 /// [`DefaultBodyLimit`]), compression. `routes` must have no fallback of its own.
 pub fn wrap(routes: Router, shared: Arc<Shared>) -> Router {
-    let large = SizeAbove::new(COMPRESS_ABOVE_BYTES).and(NotForContentType::SSE);
-    let compression = CompressionLayer::new()
-        .quality(CompressionLevel::Fastest)
-        .compress_when(large);
+    let is_quick = false;
     routes
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer((
-            compression,
-            Observe { shared },
+            Observe { shared, is_quick },
             DefaultBodyLimit::max(MAX_BODY_BYTES),
         ))
+}
+
+/// As [`wrap`] for routes that are asked so often that a span and a look at compression would
+/// show: without these, so what a handler logs stands alone. There is no fallback.
+pub fn wrap_quick(routes: Router, shared: Arc<Shared>) -> Router {
+    let is_quick = true;
+    routes.layer((
+        Observe { shared, is_quick },
+        DefaultBodyLimit::max(MAX_BODY_BYTES),
+    ))
 }
 
 async fn not_found() -> Problem {
@@ -65,6 +69,7 @@ async fn method_not_allowed() -> Problem {
 #[derive(Clone)]
 struct Observe {
     shared: Arc<Shared>,
+    is_quick: bool,
 }
 
 impl<S> Layer<S> for Observe {
@@ -74,6 +79,7 @@ impl<S> Layer<S> for Observe {
         Observed {
             inner,
             shared: self.shared.clone(),
+            is_quick: self.is_quick,
         }
     }
 }
@@ -82,6 +88,7 @@ impl<S> Layer<S> for Observe {
 struct Observed<S> {
     inner: S,
     shared: Arc<Shared>,
+    is_quick: bool,
 }
 
 impl<S> Service<Request> for Observed<S>
@@ -100,11 +107,13 @@ where
     fn call(&mut self, mut request: Request) -> Self::Future {
         let exchange = Exchange::begin(&request);
         let limit = self.shared.request_timeout;
+        let is_quick = self.is_quick;
+        let accepts = (!is_quick).then(|| request.headers().get(ACCEPT_ENCODING).cloned());
         request.extensions_mut().insert(self.shared.clone());
         // The one that is ready is used; its clone becomes ready for the next call.
         let clone = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, clone);
-        let span = exchange.span();
+        let span = (!is_quick).then(|| exchange.span());
         let answer = async move {
             let call = AssertUnwindSafe(async { inner.call(request).await }).catch_unwind();
             let response = match tokio::time::timeout(limit, call).await {
@@ -113,9 +122,16 @@ where
                 Ok(Err(panic)) => panicked(panic.as_ref()),
                 Err(_) => timed_out(limit),
             };
+            let response = match accepts {
+                Some(accepts) => compress(accepts, response).await,
+                None => response,
+            };
             Ok(exchange.end(response))
         };
-        Box::pin(answer.instrument(span))
+        match span {
+            Some(span) => Box::pin(answer.instrument(span)),
+            None => Box::pin(answer),
+        }
     }
 }
 

@@ -32,8 +32,10 @@ impl LimitLayer {
         Self { limiter, key }
     }
 
-    fn check(&self, parts: &mut Parts) -> Result<Allowance, Problem> {
-        Ok(self.limiter.check(subject(self.key, parts)?))
+    /// `None` for who is not counted.
+    fn check(&self, parts: &mut Parts) -> Result<Option<Allowance>, Problem> {
+        let subject = subject(self.key, parts)?;
+        Ok(subject.map(|subject| self.limiter.check(subject)))
     }
 
     fn show(&self, allowance: Allowance, response: &mut Response) {
@@ -44,14 +46,17 @@ impl LimitLayer {
     }
 }
 
-fn subject(key: Key, parts: &mut Parts) -> Result<Subject, Problem> {
-    if key == Key::Account {
+fn subject(key: Key, parts: &mut Parts) -> Result<Option<Subject>, Problem> {
+    if key != Key::Address {
         // A token that is not valid is the handler's to refuse; its address is counted.
         if let Ok(Some(caller)) = auth::identify(parts) {
-            return Ok(caller.account_id.into());
+            return Ok(Some(caller.account_id.into()));
         }
     }
-    ClientAddr::of(parts).map(|ClientAddr(address)| address.into())
+    if key == Key::AccountAlone {
+        return Ok(None);
+    }
+    ClientAddr::of(parts).map(|ClientAddr(address)| Some(address.into()))
 }
 
 fn refusal(allowance: Allowance) -> Response {
@@ -106,15 +111,16 @@ where
         let clone = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, clone);
         Box::pin(async move {
-            let mut response = if allowance.allowed {
-                inner
+            let mut response = match allowance {
+                Some(allowance) if !allowance.allowed => refusal(allowance),
+                _ => inner
                     .call(Request::from_parts(parts, body))
                     .await
-                    .into_response()
-            } else {
-                refusal(allowance)
+                    .into_response(),
             };
-            limit.show(allowance, &mut response);
+            if let Some(allowance) = allowance {
+                limit.show(allowance, &mut response);
+            }
             Ok(response)
         })
     }

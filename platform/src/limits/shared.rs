@@ -12,6 +12,38 @@ use crate::redis::{Redis, Script};
 
 static TAKE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("take.lua")));
 
+/// Requests that are to be counted in one cell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Take {
+    /// The cell.
+    pub key: String,
+    /// What it allows.
+    pub quota: Quota,
+    /// How many ask.
+    pub count: u32,
+}
+
+impl Take {
+    /// Nobody asks yet.
+    #[must_use]
+    pub fn none(key: String, quota: Quota) -> Self {
+        Self {
+            key,
+            quota,
+            count: 0,
+        }
+    }
+}
+
+/// What became of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Taken {
+    /// How many go through.
+    pub count: u32,
+    /// How long the next must wait.
+    pub wait: Duration,
+}
+
 /// Limits across nodes; made by [`Limits::shared`](super::Limits::shared).
 #[derive(Debug, Clone)]
 pub struct SharedLimits {
@@ -24,45 +56,36 @@ impl SharedLimits {
         Self { redis, scale }
     }
 
-    /// Counts one request in each of `cells`, keys that share a hash tag, or in none when one of
-    /// them is full: then answers how long to wait. One script, whatever the number of callers.
+    /// Counts the requests of each cell as far as it has room. One script, whatever the number of
+    /// cells, which share a hash tag.
     ///
     /// # Errors
-    /// When Redis does not answer in time; the request may then be counted.
-    pub async fn take(
-        &self,
-        cells: &[(String, Quota)],
-        now: DateTime<Utc>,
-    ) -> RedisResult<Option<Duration>> {
+    /// When Redis does not answer in time; the requests may then be counted.
+    pub async fn take(&self, takes: &[Take], now: DateTime<Utc>) -> RedisResult<Vec<Taken>> {
         let mut call = TAKE.arg(now.timestamp_micros());
-        for (key, quota) in cells {
-            let burst = quota.scaled(self.scale).burst;
-            let step = (quota.per / burst).max(Duration::from_micros(1));
+        for take in takes {
+            let burst = take.quota.scaled(self.scale).burst;
+            let step = (take.quota.per / burst).max(Duration::from_micros(1));
             let whole = step * burst;
-            call.key(key);
-            call.arg(micros(step)).arg(micros(whole));
+            call.key(&take.key);
+            call.arg(micros(step)).arg(micros(whole)).arg(take.count);
         }
-        let wait: u64 = call.invoke_async(&mut self.redis.clone()).await?;
-        Ok((wait > 0).then(|| Duration::from_micros(wait)))
+        let answer: Vec<u64> = call.invoke_async(&mut self.redis.clone()).await?;
+        let taken = answer.chunks_exact(2).map(|pair| Taken {
+            count: u32::try_from(pair[0]).unwrap_or(u32::MAX),
+            wait: Duration::from_micros(pair[1]),
+        });
+        Ok(taken.collect())
     }
 
-    /// As [`take`](Self::take); a full cell is a refusal.
-    ///
-    /// # Errors
-    /// `rate-limited`, or `overloaded` when Redis does not answer in time.
-    pub async fn check(
-        &self,
-        cells: &[(String, Quota)],
-        now: DateTime<Utc>,
-    ) -> Result<(), Problem> {
-        match self.take(cells, now).await? {
-            None => Ok(()),
-            Some(wait) => Err(Problem::new(
-                Kind::RateLimited,
-                "Too many requests; wait as long as Retry-After says.",
-            )
-            .retry_after(wait)),
-        }
+    /// The refusal of who must wait so long.
+    #[must_use]
+    pub fn refusal(wait: Duration) -> Problem {
+        Problem::new(
+            Kind::RateLimited,
+            "Too many requests; wait as long as Retry-After says.",
+        )
+        .retry_after(wait)
     }
 }
 

@@ -1,19 +1,20 @@
--- Counts one request in every cell, or in none when one of them is full (generic cell rate).
--- KEYS: cells. ARGV: now, then for each cell the time of one request and that of a whole burst;
--- all in microseconds. Returns: 0, or how long to wait.
+-- Counts some requests in each cell, as many as it has room for (generic cell rate).
+-- KEYS: cells. ARGV: now, then for each cell the time of one request, that of a whole burst, and
+-- how many ask; all times in microseconds. Returns for each cell: how many go through, and how
+-- long the next must wait.
 local now = tonumber(ARGV[1])
-local wait, next_at = 0, {}
+local answer = {}
 for i, key in ipairs(KEYS) do
-  local step, burst = tonumber(ARGV[2 * i]), tonumber(ARGV[2 * i + 1])
-  local at = math.max(tonumber(redis.call('GET', key) or '0'), now) + step
-  wait = math.max(wait, at - burst - now)
-  next_at[i] = at
+  local step, burst = tonumber(ARGV[3 * i - 1]), tonumber(ARGV[3 * i])
+  local asking = tonumber(ARGV[3 * i + 1])
+  local at = math.max(tonumber(redis.call('GET', key) or '0'), now)
+  local through = math.min(asking, math.max(math.floor((now + burst - at) / step), 0))
+  if through > 0 then
+    at = at + through * step
+    local kept = math.ceil((at - now) / 1000)
+    redis.call('SET', key, string.format('%.0f', at), 'PX', string.format('%.0f', kept))
+  end
+  answer[2 * i - 1] = through
+  answer[2 * i] = math.max(at + step - burst - now, 0)
 end
-if wait > 0 then
-  return wait
-end
-for i, key in ipairs(KEYS) do
-  local kept = math.ceil((next_at[i] - now) / 1000)
-  redis.call('SET', key, string.format('%.0f', next_at[i]), 'PX', string.format('%.0f', kept))
-end
-return 0
+return answer

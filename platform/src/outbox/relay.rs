@@ -13,7 +13,7 @@ use crate::amqp::{Broker, Exchange, Outgoing, PublishError, backoff};
 const BATCH: i64 = 500;
 /// How long a claim holds. Longer than a publish can take, or a slow relay's messages would be
 /// sent a second time by another.
-const LEASE_SECONDS: f64 = 30.0;
+pub(super) const LEASE_SECONDS: f64 = 30.0;
 /// How long an idle relay waits when nobody wakes it.
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
 /// The pause after the database failed.
@@ -76,6 +76,17 @@ async fn send_batch(
         return Ok(0);
     }
     let count = claimed.len();
+    send(pool, broker, owner, claimed).await?;
+    Ok(count)
+}
+
+/// Sends messages whose lease this process has, and deletes those that RabbitMQ has confirmed.
+pub(super) async fn send(
+    pool: &PgPool,
+    broker: &Broker,
+    owner: &'static str,
+    claimed: Vec<Claimed>,
+) -> Result<(), sqlx::Error> {
     let marks: Vec<_> = claimed
         .iter()
         .map(|row| (row.message.message_id, row.attempts))
@@ -84,7 +95,7 @@ async fn send_batch(
         .publish_all(claimed.into_iter().map(|row| row.message).collect())
         .await;
 
-    let mut sent = Vec::with_capacity(count);
+    let mut sent = Vec::with_capacity(marks.len());
     let mut failed = Vec::new();
     for ((id, attempts), result) in marks.into_iter().zip(results) {
         match result {
@@ -93,13 +104,23 @@ async fn send_batch(
         }
     }
     delete(pool, &sent).await?;
-    postpone(pool, owner, failed).await?;
-    Ok(count)
+    postpone(pool, owner, failed).await
 }
 
-struct Claimed {
+/// A message whose lease this process has.
+pub(super) struct Claimed {
     message: Outgoing,
     attempts: u32,
+}
+
+impl Claimed {
+    /// One that nobody has tried to send.
+    pub(super) fn first(message: Outgoing) -> Self {
+        Self {
+            message,
+            attempts: 1,
+        }
+    }
 }
 
 async fn claim(pool: &PgPool, owner: &'static str) -> Result<Vec<Claimed>, sqlx::Error> {

@@ -47,16 +47,15 @@ pub async fn serve(ctx: &Context, routes: Routes) -> anyhow::Result<Running> {
         ctx,
         "public listener",
         public,
-        routes.public,
-        &shared,
+        http::wrap(routes.public, shared.clone())
+            .merge(http::wrap_quick(routes.quick, shared.clone())),
         &closing,
     );
     spawn_listener(
         ctx,
         "internal listener",
         internal,
-        routes.internal,
-        &shared,
+        http::wrap(routes.internal, shared),
         &closing,
     );
     housekeeping::spawn(ctx);
@@ -116,10 +115,8 @@ fn spawn_listener(
     name: &'static str,
     listener: Listener,
     routes: Router,
-    shared: &Arc<Shared>,
     closing: &CancellationToken,
 ) {
-    let routes = http::wrap(routes, shared.clone());
     let serving = listener.serve(routes, closing.clone(), ctx.shutdown.hard().clone());
     ctx.spawn(name, async move {
         serving.await;

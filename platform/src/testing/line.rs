@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use domain::line::Move;
-use domain::queue::{Lottery, Snapshot};
+use domain::queue::{Braking, Lottery, Pace, Snapshot};
 use domain::sale::SaleState;
 use domain::{EventId, Place};
 use sqlx::PgPool;
@@ -32,8 +32,11 @@ pub fn snapshot(event_id: EventId, at: DateTime<Utc>) -> Snapshot {
         available: Some(10),
         likely_until: None,
         ahead: domain::ahead::Ahead::default(),
-        pace: None,
-        brake: domain::queue::Braking::default(),
+        pace: Some(Pace {
+            p50_per_hour: 36_000,
+            p90_per_hour: 27_000,
+        }),
+        brake: Braking::default(),
         tokens_expire_at: at.timestamp() + 3_600,
         poll_after_ms: 2_000,
     }

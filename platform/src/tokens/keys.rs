@@ -29,6 +29,7 @@ pub(super) struct SecretKeys {
     root: Hkdf<Sha256>,
     access: SigningKey,
     queue: SigningKey,
+    visitor: SigningKey,
     pass: SigningKey,
     /// The public half of `pass`, base64url.
     pass_public: String,
@@ -45,6 +46,7 @@ impl SecretKeys {
         Ok(Self {
             access: hs256(&root, "access", TokenType::Access),
             queue: hs256(&root, "queue", TokenType::Queue),
+            visitor: hs256(&root, "visitor", TokenType::Visitor),
             pass,
             pass_public,
             root,
@@ -55,6 +57,7 @@ impl SecretKeys {
         match token_type {
             TokenType::Access => &self.access,
             TokenType::Queue => &self.queue,
+            TokenType::Visitor => &self.visitor,
             TokenType::Pass | TokenType::Lottery => &self.pass,
         }
     }

@@ -29,7 +29,7 @@ pub enum JwksError {
 /// The public keys of a JWK set that verify passes.
 #[derive(Clone)]
 pub struct PublishedKeys {
-    keys: Vec<(String, DecodingKey)>,
+    pub(super) keys: Vec<(String, DecodingKey)>,
     eddsa: Validation,
 }
 

@@ -5,7 +5,7 @@ use domain::BookingId;
 use domain::clock::{Clock, SystemClock};
 use domain::message::{Message, PaymentVoided};
 use platform::amqp::{Delivery, Exchange, Handler, QueueSpec, Settings, Verdict, consume};
-use platform::outbox::{self, Entry};
+use platform::outbox::{self, Entry, Kept};
 use platform::pg::run_tx;
 use platform::testing::{TestApp, eventually};
 use tokio::sync::mpsc;
@@ -133,14 +133,19 @@ async fn nothing_is_lost_when_relays_are_killed_at_any_moment() {
     for life in 1..=6 {
         let (pool, broker) = (app.ctx.db.clone(), app.ctx.broker.clone());
         let relay = tokio::spawn(outbox::relay(pool, broker, CancellationToken::new(), OWNER));
-        tokio::time::sleep(Duration::from_millis(life * 7)).await;
+        let enough = missing.len().saturating_sub(life * 37);
+        while missing.len() > enough {
+            let sent = tokio::time::timeout(SOON, seen.recv()).await.unwrap();
+            missing.remove(&sent.unwrap());
+        }
         relay.abort();
+        let _killed = relay.await;
+        // The lease of the dead would run out by itself, later.
+        sqlx::query("UPDATE platform.outbox SET available_at = now()")
+            .execute(&app.ctx.db)
+            .await
+            .unwrap();
     }
-    // The leases of the dead would run out by themselves, later.
-    sqlx::query("UPDATE platform.outbox SET available_at = now()")
-        .execute(&app.ctx.db)
-        .await
-        .unwrap();
     start_relay(&app);
     while !missing.is_empty() {
         missing.remove(
@@ -186,5 +191,52 @@ async fn a_message_nobody_takes_yet_waits_without_holding_others_up() {
         .unwrap()
         .unwrap();
     assert_eq!(second, early.booking_id);
+    app.finish().await;
+}
+
+/// Stores `message` in a transaction, to be sent by its writer.
+async fn store_kept(app: &TestApp, message: &PaymentVoided) -> Kept {
+    run_tx(&app.ctx.db, "test", |tx| {
+        Box::pin(async move {
+            let mut kept = Kept::of(OWNER);
+            kept.put_all(tx, vec![Entry::new(message)?]).await?;
+            Ok::<_, sqlx::Error>(kept)
+        })
+    })
+    .await
+    .unwrap()
+}
+
+#[tokio::test]
+async fn a_kept_message_is_sent_by_its_writer_and_not_by_a_relay_as_well() {
+    let app = TestApp::start().await;
+    app.ctx.broker.declare(&spec()).await.unwrap();
+    let mut seen = listen(&app);
+    start_relay(&app);
+    let message = message();
+    let kept = store_kept(&app, &message).await;
+    kept.send(&app.ctx.db, &app.ctx.broker).await;
+    assert_eq!(left(&app).await, 0);
+    let first = tokio::time::timeout(SOON, seen.recv()).await.unwrap();
+    assert_eq!(first, Some(message.booking_id));
+    app.finish().await;
+    assert_eq!(seen.recv().await, None, "it came twice");
+}
+
+#[tokio::test]
+async fn a_kept_message_whose_writer_died_is_sent_by_a_relay_when_its_time_is_over() {
+    let app = TestApp::start().await;
+    app.ctx.broker.declare(&spec()).await.unwrap();
+    let mut seen = listen(&app);
+    let message = message();
+    drop(store_kept(&app, &message).await);
+    start_relay(&app);
+    outbox::wake(OWNER);
+    sqlx::query("UPDATE platform.outbox SET available_at = now()")
+        .execute(&app.ctx.db)
+        .await
+        .unwrap();
+    let first = tokio::time::timeout(SOON, seen.recv()).await.unwrap();
+    assert_eq!(first, Some(message.booking_id));
     app.finish().await;
 }

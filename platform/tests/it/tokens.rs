@@ -5,11 +5,11 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::account::Role;
 use domain::token::{
-    ACCESS_AUDIENCE, AccessClaims, ISSUER, PassClaims, QueueClaims, sale_audience,
+    ACCESS_AUDIENCE, AccessClaims, ISSUER, PassClaims, QueueClaims, VisitorClaims, sale_audience,
 };
-use domain::{EventId, Place};
+use domain::{AccountId, EventId, Number, Place, SeatId};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
-use platform::tokens::{KeyRing, TokenError};
+use platform::tokens::{KeyRing, PublishedKeys, TicketFace, TokenError};
 use secrecy::SecretString;
 use serde_json::{Value, json};
 
@@ -46,7 +46,18 @@ fn queue() -> QueueClaims {
         iss: ISSUER.into(),
         aud: sale_audience(EVENT),
         sub: "7".into(),
-        place: Place(42),
+        number: Number(42),
+        iat: now().timestamp(),
+        nbf: now().timestamp(),
+        exp: now().timestamp() + 900,
+    }
+}
+
+fn visitor() -> VisitorClaims {
+    VisitorClaims {
+        iss: ISSUER.into(),
+        aud: sale_audience(EVENT),
+        sub: "-7".into(),
         iat: now().timestamp(),
         nbf: now().timestamp(),
         exp: now().timestamp() + 900,
@@ -83,6 +94,16 @@ fn altered(token: &str, change: impl FnOnce(&mut Value, &mut Value)) -> String {
 }
 
 #[test]
+fn a_queue_token_is_its_holders_receipt_in_the_lottery() {
+    let ring = ring(&[NEW]);
+    let token = ring.sign_queue(&queue());
+    let claims = decoded(token.split('.').nth(1).unwrap());
+    let entry = ring.lottery_entry(EVENT, AccountId(7));
+    assert_eq!(claims["entry"], entry.to_string());
+    assert_ne!(entry, ring.lottery_entry(EVENT, AccountId(8)));
+}
+
+#[test]
 fn each_type_survives_the_round_trip() {
     let ring = ring(&[NEW]);
     assert_eq!(
@@ -92,6 +113,10 @@ fn each_type_survives_the_round_trip() {
     assert_eq!(
         ring.verify_queue(&ring.sign_queue(&queue()), EVENT, now()),
         Ok(queue())
+    );
+    assert_eq!(
+        ring.verify_visitor(&ring.sign_visitor(&visitor()), EVENT, now()),
+        Ok(visitor())
     );
     assert_eq!(
         ring.verify_pass(&ring.sign_pass(&pass()), EVENT, now()),
@@ -157,6 +182,15 @@ fn another_algorithm_is_refused() {
 #[test]
 fn a_token_of_another_type_is_refused() {
     let ring = ring(&[NEW]);
+    let token = ring.sign_visitor(&visitor());
+    assert_eq!(
+        ring.verify_access(&token, now()),
+        Err(TokenError::WrongType)
+    );
+    assert_eq!(
+        ring.verify_visitor(&token, EventId(2), now()),
+        Err(TokenError::WrongAudience)
+    );
     let token = ring.sign_queue(&queue());
     assert_eq!(
         ring.verify_access(&token, now()),
@@ -354,4 +388,54 @@ fn derived_keys_differ_by_label_and_secret() {
         ring(&[NEW]).derive("refresh"),
         ring(&[NEW, OLD]).derive("refresh")
     );
+}
+
+fn scanner(ring: &KeyRing) -> PublishedKeys {
+    PublishedKeys::parse(ring.jwks().to_string().as_bytes()).unwrap()
+}
+
+fn ticket() -> TicketFace {
+    TicketFace {
+        event_id: EVENT,
+        seat_id: SeatId(311),
+        nonce: *b"sixteen bytes!!!",
+    }
+}
+
+#[test]
+fn a_scanner_verifies_tickets_with_the_published_keys_alone() {
+    let code = ring(&[OLD]).sign_ticket(ticket());
+    assert!(code.len() <= 160, "{} characters", code.len());
+    assert_eq!(scanner(&ring(&[OLD])).verify_ticket(&code), Ok(ticket()));
+    // While keys rotate both are published.
+    assert_eq!(
+        scanner(&ring(&[NEW, OLD])).verify_ticket(&code),
+        Ok(ticket())
+    );
+    let unknown = scanner(&ring(&[NEW])).verify_ticket(&code);
+    assert_eq!(unknown, Err(TokenError::UnknownKey));
+}
+
+#[test]
+fn a_ticket_that_was_altered_or_made_up_is_refused() {
+    let keys = ring(&[OLD]);
+    let scanner = scanner(&keys);
+    let code = keys.sign_ticket(ticket());
+    let parts: Vec<_> = code.split('.').collect();
+    let other = keys.sign_ticket(TicketFace {
+        seat_id: SeatId(312),
+        ..ticket()
+    });
+    let other: Vec<_> = other.split('.').collect();
+    let forged = [parts[0], parts[1], other[2], parts[3]].join(".");
+    assert_eq!(
+        scanner.verify_ticket(&forged),
+        Err(TokenError::BadSignature)
+    );
+    for nonsense in ["", "T1", "T1.a.b.c", &code[3..], &format!("{code}.x")] {
+        assert!(scanner.verify_ticket(nonsense).is_err(), "{nonsense}");
+    }
+    // A pass is signed with the same key, and is no ticket.
+    assert!(scanner.verify_ticket(&keys.sign_pass(&pass())).is_err());
+    assert!(keys.verify_pass(&code, EVENT, now()).is_err());
 }

@@ -9,7 +9,7 @@ use axum::Router;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::routing::{get, post};
 use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
 
@@ -17,17 +17,13 @@ use super::say;
 use super::wire::{Answer, headers};
 
 #[derive(clap::Args)]
-pub(crate) struct Args {
-    /// What GET answers, as JSON
-    #[arg(long)]
-    canned: String,
-}
+pub(crate) struct Args {}
 
 /// An answer that is given again and again.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct Canned {
     headers: Vec<(String, String)>,
-    body: String,
+    body: Vec<u8>,
 }
 
 impl Canned {
@@ -39,7 +35,7 @@ impl Canned {
                 .filter(|(name, _)| !name.is_empty() && !own.contains(name))
                 .map(|(name, value)| (name.to_owned(), value.to_owned()))
                 .collect(),
-            body: String::from_utf8(answer.body.to_vec())?,
+            body: answer.body.to_vec(),
         })
     }
 
@@ -52,14 +48,17 @@ impl Canned {
     }
 }
 
-/// Serves until killed; the first line says where.
-pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
-    let canned: Canned = serde_json::from_str(&args.canned)?;
+/// Serves until killed what the input says; the first line of the output says where.
+pub(crate) async fn run(_: Args) -> anyhow::Result<()> {
+    let canned: Canned = serde_json::from_reader(std::io::stdin().lock())?;
     let (headers, body) = (canned.headers()?, bytes::Bytes::from(canned.body));
-    let answer = async move || (headers.clone(), body.clone());
+    let answer = move || std::future::ready((headers.clone(), body.clone()));
     let routes = Router::new()
-        .route("/api/events/{id}/queue/me", get(answer))
-        .route("/api/events/{id}/queue", post(async || StatusCode::CREATED));
+        .route("/api/events/{id}/queue/me", get(answer.clone()))
+        .route("/api/events/{id}/availability", get(answer.clone()))
+        .route("/api/events/{id}/seats", get(answer))
+        .route("/api/events/{id}/queue", post(async || StatusCode::CREATED))
+        .route("/api/events/{id}/pass", post(async || StatusCode::CREATED));
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     say(listener.local_addr()?);
     axum::serve(listener, routes).await?;
@@ -80,12 +79,14 @@ impl Bare {
     pub(super) async fn start(canned: &Canned) -> anyhow::Result<Self> {
         let mut child = Command::new(std::env::current_exe()?)
             .arg("bare")
-            .arg("--canned")
-            .arg(serde_json::to_string(canned)?)
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
             .context("starting the bare handlers")?;
+        let mut stdin = child.stdin.take().context("no input")?;
+        stdin.write_all(&serde_json::to_vec(canned)?).await?;
+        drop(stdin);
         let stdout = child.stdout.take().context("no output")?;
         let line = BufReader::new(stdout).lines().next_line().await?;
         Ok(Self {

@@ -14,7 +14,7 @@ use super::subject::{self, Subject};
 use super::wire::Connection;
 use super::{machine, say};
 
-/// Places before it may be called during the run: those who are called ask Redis.
+/// Places before it may be called during the run, and are not those who wait.
 const FIRST_PLACE: i64 = 1_000;
 
 #[derive(clap::Args)]

@@ -11,9 +11,8 @@ use anyhow::{Context as _, ensure};
 use chrono::TimeDelta;
 use domain::account::Role;
 use domain::clock::{Clock as _, SystemClock};
-use domain::queue::SaleKeys;
 use domain::token::{ACCESS_AUDIENCE, AccessClaims, ISSUER, QueueClaims, sale_audience};
-use domain::{AccountId, EventId, Place};
+use domain::{AccountId, EventId, Number};
 use platform::redis::{Redis, cmd};
 use platform::tokens::KeyRing;
 use reqwest::Method;
@@ -28,12 +27,15 @@ use database::Database;
 /// The name of its keys, queues and database. One measurement runs at a time.
 const NAMESPACE: &str = "surge";
 const ADMIN: &str = "admin@surge.test";
+/// Seats of the event: as many as there may be, for nobody is called who would find none.
+pub(super) const SEATS: i64 = 50_000;
 /// How long a start may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How many keys of an earlier run are taken away at once.
 const KEYS_AT_ONCE: u32 = 1_000;
 
 #[derive(clap::Args)]
+#[group(skip)]
 pub(crate) struct Args {
     /// PostgreSQL, such as postgres://user:password@host:5432/onsale; a database of its own is
     /// made on the server
@@ -78,13 +80,15 @@ struct Own {
     access_token: String,
     redis: Redis,
     database: Database,
+    program: PathBuf,
+    settings: Vec<(&'static str, String)>,
 }
 
 impl Subject {
     /// Starts an Onsale with an open sale that calls one person a minute, or takes the given one.
     pub(super) async fn start(args: &Args) -> anyhow::Result<Self> {
         let Some(url) = &args.url else {
-            return Self::start_own(args).await;
+            return Self::start_own(args, Vec::new()).await;
         };
         let host = url.host_str().context("--url names no host")?;
         let port = url.port_or_known_default().context("--url names no port")?;
@@ -98,7 +102,12 @@ impl Subject {
         })
     }
 
-    async fn start_own(args: &Args) -> anyhow::Result<Self> {
+    /// Starts an Onsale with these settings beside its usual ones.
+    pub(super) async fn start_own(
+        args: &Args,
+        settings: Vec<(&'static str, String)>,
+    ) -> anyhow::Result<Self> {
+        ensure!(args.url.is_none(), "this measures an Onsale of its own");
         let server = |url: &Option<SecretString>, key: &str| {
             url.clone().with_context(|| format!("{key} is not set"))
         };
@@ -119,6 +128,7 @@ impl Subject {
         let onsale = || {
             let mut command = Command::new(&program);
             command
+                .envs(settings.iter().map(|(key, value)| (key, value)))
                 .env("ONSALE_DATABASE_URL", database.url.expose_secret())
                 .env("ONSALE_REDIS_URL", redis_url.expose_secret())
                 .env("ONSALE_AMQP_URL", amqp_url.expose_secret())
@@ -128,8 +138,9 @@ impl Subject {
                 .env("ONSALE_PUBLIC_ADDR", public.to_string())
                 .env("ONSALE_INTERNAL_ADDR", internal.to_string())
                 .env("ONSALE_OPS_ADDR", ops.to_string())
-                // All the load comes from one address.
+                // All the load comes from one address, or says where it comes from.
                 .env("ONSALE_LIMITS_SCALE", "1000000")
+                .env("ONSALE_TRUSTED_PROXIES", "127.0.0.0/8")
                 .stdin(Stdio::null())
                 .stdout(Stdio::null())
                 .kill_on_drop(true);
@@ -155,6 +166,8 @@ impl Subject {
             access_token: String::new(),
             redis,
             database,
+            program,
+            settings,
         };
         own.wait_until_ready(ops).await?;
         own.sign_in(&password).await?;
@@ -177,15 +190,10 @@ impl Subject {
         self.own.as_ref().map(|own| own.redis.clone())
     }
 
-    /// Makes it look as if `count` people had joined.
+    /// Lets accounts join until `count` have, as rows; account n gets number n.
     pub(super) async fn set_joined(&self, count: i64) -> anyhow::Result<()> {
         let Some(own) = &self.own else { return Ok(()) };
-        let key = SaleKeys::new(NAMESPACE, self.event_id).joined();
-        let _: () = cmd("SET")
-            .arg(key)
-            .arg(count)
-            .query_async(&mut own.redis.clone())
-            .await?;
+        own.database.join(self.event_id, count).await?;
         let url = format!("http://{}/api/events/{}/queue", self.address, self.event_id);
         own.wait_for(&url, |snapshot| snapshot["joined"] == count)
             .await
@@ -193,26 +201,41 @@ impl Subject {
 
     /// Changes the sale's message, which makes a new snapshot.
     pub(super) async fn set_message(&self, message: &str) -> anyhow::Result<()> {
-        let own = self.own.as_ref().context("the sale isn't ours to change")?;
+        self.change_sale(&json!({ "message": message })).await
+    }
+
+    /// Makes joining take proof of work.
+    pub(super) async fn ask_for_challenges(&self) -> anyhow::Result<()> {
+        self.change_sale(&json!({ "challenge": true })).await?;
+        let url = format!("http://{}/api/events/{}/queue", self.address, self.event_id);
+        self.own()?
+            .wait_for(&url, |snapshot| snapshot["challenge"] == true)
+            .await
+    }
+
+    /// Changes settings of the sale.
+    pub(super) async fn change_sale(&self, settings: &Value) -> anyhow::Result<()> {
         let path = format!("/api/sales/{}", self.event_id);
-        own.staff(Method::PUT, &path, &json!({ "message": message }))
-            .await?;
+        self.own()?.staff(Method::PUT, &path, settings).await?;
         Ok(())
     }
 
-    /// `GET …/queue/me` of `place`.
-    pub(super) fn poll(&self, place: i64) -> Vec<u8> {
-        let now = SystemClock.now();
-        let token = self.keys.sign_queue(&QueueClaims {
-            iss: ISSUER.to_owned(),
-            aud: sale_audience(self.event_id),
-            sub: AccountId(place).to_string(),
-            place: Place(place),
-            iat: now.timestamp(),
-            nbf: now.timestamp(),
-            exp: (now + TimeDelta::hours(6)).timestamp(),
-        });
-        let access = self.access_token(place);
+    /// Waits until places up to `place` were called.
+    pub(super) async fn wait_until_called(&self, place: i64) -> anyhow::Result<()> {
+        let url = format!("http://{}/api/events/{}/queue", self.address, self.event_id);
+        let is_called = |snapshot: &Value| snapshot["cursor"].as_i64() >= Some(place);
+        self.own()?.wait_for(&url, is_called).await
+    }
+
+    /// How many claims shared a transaction, on average.
+    pub(super) async fn mean_claim_batch(&self) -> anyhow::Result<u32> {
+        self.own()?.database.mean_claim_batch(self.event_id).await
+    }
+
+    /// `GET …/queue/me` of `number`.
+    pub(super) fn poll(&self, number: i64) -> Vec<u8> {
+        let token = self.queue_token(number);
+        let access = self.access_token(number);
         format!(
             "GET /api/events/{}/queue/me HTTP/1.1\r\nhost: {}\r\nauthorization: Bearer {access}\r\n\
              onsale-queue-token: {token}\r\n\r\n",
@@ -221,7 +244,21 @@ impl Subject {
         .into_bytes()
     }
 
-    fn access_token(&self, account: i64) -> String {
+    fn queue_token(&self, number: i64) -> String {
+        let now = SystemClock.now();
+        self.keys.sign_queue(&QueueClaims {
+            iss: ISSUER.to_owned(),
+            aud: sale_audience(self.event_id),
+            sub: AccountId(number).to_string(),
+            number: Number(number),
+            iat: now.timestamp(),
+            nbf: now.timestamp(),
+            exp: (now + TimeDelta::hours(6)).timestamp(),
+        })
+    }
+
+    /// The access token of `account`.
+    pub(super) fn access_token(&self, account: i64) -> String {
         let now = SystemClock.now();
         self.keys.sign_access(&AccessClaims {
             iss: ISSUER.to_owned(),
@@ -241,6 +278,75 @@ impl Subject {
             "POST /api/events/{}/queue HTTP/1.1\r\nhost: {}\r\nauthorization: Bearer {token}\r\n\
              content-length: 0\r\n\r\n",
             self.event_id, self.address
+        )
+        .into_bytes()
+    }
+
+    /// `POST …/pass` with queue number `number`.
+    pub(super) fn claim(&self, number: i64) -> Vec<u8> {
+        let token = self.queue_token(number);
+        let access = self.access_token(number);
+        format!(
+            "POST /api/events/{}/pass HTTP/1.1\r\nhost: {}\r\nauthorization: Bearer {access}\r\n\
+             onsale-queue-token: {token}\r\ncontent-length: 0\r\n\r\n",
+            self.event_id, self.address
+        )
+        .into_bytes()
+    }
+
+    /// Its database.
+    pub(super) fn database_url(&self) -> anyhow::Result<&SecretString> {
+        Ok(&self.own()?.database.url)
+    }
+
+    /// Makes another event, and waits until all its seats are on sale.
+    pub(super) async fn new_event(&self, event: &Value) -> anyhow::Result<EventId> {
+        let own = self.own()?;
+        let answer = own.staff(Method::POST, "/api/events", event).await?;
+        let id = answer["event"]["id"]
+            .as_i64()
+            .context("the answer has no id")?;
+        let capacity = answer["event"]["capacity"].clone();
+        let at = |what: &str| format!("http://{}/api/events/{id}/{what}", self.address);
+        // The queue's snapshot shows that admission knows the sale, and that the seats are there.
+        own.wait_for(&at("queue"), |snapshot| {
+            snapshot["state"] == "open" && snapshot["available"] == capacity
+        })
+        .await?;
+        Ok(EventId(id))
+    }
+
+    /// Runs `onsale audit`, which waits `patience` for rest. Whether every promise is kept.
+    pub(super) async fn audit(&self, patience: Duration) -> anyhow::Result<bool> {
+        let own = self.own()?;
+        let audit = Command::new(&own.program)
+            .args(["audit", "--wait", &patience.as_secs().to_string()])
+            .envs(own.settings.iter().map(|(key, value)| (key, value)))
+            .env("ONSALE_DATABASE_URL", own.database.url.expose_secret())
+            .output()
+            .await?;
+        say(String::from_utf8_lossy(&audit.stdout).trim_end());
+        if !audit.stderr.is_empty() {
+            say(String::from_utf8_lossy(&audit.stderr).trim_end());
+        }
+        Ok(audit.status.success())
+    }
+
+    fn own(&self) -> anyhow::Result<&Own> {
+        self.own.as_ref().context("this takes an Onsale of its own")
+    }
+
+    /// `POST /api/bookings` of `account`, with a key of its own.
+    pub(super) fn book(&self, event_id: EventId, account: i64, tickets: u32) -> Vec<u8> {
+        let token = self.access_token(account);
+        let body = format!(r#"{{"event_id":{event_id},"user_id":{account},"tickets":{tickets}}}"#);
+        format!(
+            "POST /api/bookings HTTP/1.1\r\nhost: {}\r\nauthorization: Bearer {token}\r\n\
+             idempotency-key: {:032x}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\
+             \r\n{body}",
+            self.address,
+            rand::random::<u128>(),
+            body.len()
         )
         .into_bytes()
     }
@@ -287,7 +393,7 @@ impl Own {
         let event = json!({
             "name": "Surge",
             "date": now + TimeDelta::days(30),
-            "capacity": 1_000,
+            "capacity": SEATS,
             "sale": { "opens_at": now, "rate_per_minute": 1, "shopper_cap": 1_000 },
         });
         let answer = self.staff(Method::POST, "/api/events", &event).await?;

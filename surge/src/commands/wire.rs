@@ -6,13 +6,15 @@ use std::net::SocketAddr;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// Longest answer: those measured are far shorter.
+/// What an answer is expected to fit in.
 const BUFFER_BYTES: usize = 16 * 1024;
+/// Longest answer.
+const MAX_BUFFER_BYTES: usize = 4 * 1024 * 1024;
 
 /// One kept-alive connection with one request at a time.
 pub(super) struct Connection {
     stream: TcpStream,
-    buffer: Box<[u8]>,
+    buffer: Vec<u8>,
 }
 
 /// An answer, as far as it is read.
@@ -31,7 +33,7 @@ impl Connection {
         stream.set_nodelay(true)?;
         Ok(Self {
             stream,
-            buffer: vec![0; BUFFER_BYTES].into(),
+            buffer: vec![0; BUFFER_BYTES],
         })
     }
 
@@ -41,6 +43,9 @@ impl Connection {
         let mut filled = 0;
         let mut frame = None;
         loop {
+            if filled == self.buffer.len() && filled < MAX_BUFFER_BYTES {
+                self.buffer.resize(filled * 4, 0);
+            }
             let read = self.stream.read(&mut self.buffer[filled..]).await?;
             if read == 0 {
                 return Err(broken(

@@ -8,13 +8,17 @@ use platform::limits::AddressGroup;
 use platform::redis::{Redis, Script};
 use redis::RedisResult;
 
+use super::LIFE;
+
 static ATTEMPTS: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("attempts.lua")));
+static REDEEM: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("redeem.lua")));
 
 /// The number is at most this for a lone person.
 const BASE: u32 = 25_000;
 /// Attempts in 60 s that any group of addresses may make at that price: a household.
 const FREE: i64 = 2;
-/// A group may make one attempt in so many of all at that price: a university in a large sale.
+/// A group may make one attempt in so many of those that were paid for at that price: a university
+/// in a large sale.
 const FAIR_PART: i64 = 2_000;
 /// Each further attempt costs 4 times the one before, so many times.
 const MAX_STEPS: i64 = 7;
@@ -26,7 +30,8 @@ const KEPT_SECONDS: i64 = 180;
 pub struct Attempts {
     /// By one group of addresses.
     pub group: i64,
-    /// By everybody.
+    /// By everybody, as far as their challenges were solved: those that are only asked for cost
+    /// nothing, and would make the price of all others fall.
     pub all: i64,
 }
 
@@ -54,6 +59,25 @@ impl Attempts {
             .invoke_async(&mut redis.clone())
             .await?;
         Ok(Self { group, all })
+    }
+
+    /// Takes the solved challenge `id`, once; whether it was not taken before.
+    ///
+    /// # Errors
+    /// When Redis does not answer in time; the challenge may then be taken.
+    pub async fn redeem(
+        redis: &Redis,
+        keys: &SaleKeys,
+        id: &str,
+        now: DateTime<Utc>,
+    ) -> RedisResult<bool> {
+        REDEEM
+            .key(keys.solved(id))
+            .key(keys.attempts(now.timestamp_millis().div_euclid(MILLIS)))
+            .arg(LIFE.num_seconds() + 1)
+            .arg(KEPT_SECONDS)
+            .invoke_async(&mut redis.clone())
+            .await
     }
 }
 

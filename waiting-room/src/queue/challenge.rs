@@ -6,31 +6,32 @@ use axum::extract::State;
 use axum::http::header::CACHE_CONTROL;
 use axum::response::IntoResponse;
 use chrono::{DateTime, Utc};
-use domain::EventId;
-use platform::auth::Caller;
+use domain::{AccountId, EventId};
+use platform::auth::{Joiner, signed_out};
 use platform::http::{ClientAddr, Json, Path};
+use platform::limits::AddressGroup;
 use platform::problem::{Kind, Problem};
-use platform::redis::cmd;
 use rand::Rng as _;
 use serde::Deserialize;
 
 use crate::Room;
-use crate::challenge::{Attempts, Bearer, LIFE, max_number};
+use crate::challenge::{Attempts, Bearer, max_number};
 
 pub(super) async fn challenge(
     State(room): State<Arc<Room>>,
     Path(event_id): Path<EventId>,
     ClientAddr(address): ClientAddr,
-    caller: Caller,
+    joiner: Option<Joiner>,
 ) -> Result<impl IntoResponse, Problem> {
     // Not every sale asks for one; it does no harm to solve one that is not asked for.
-    room.views.get(event_id).await?;
-    let now = room.ctx.clock.now();
-    let bearer = Bearer {
-        event_id,
-        account_id: caller.account_id,
-        group: address.into(),
+    let shown = room.sales.get(event_id).await?.shown();
+    let joiner = match joiner {
+        Some(joiner) => joiner.id,
+        None if shown.view.snapshot.anonymous => ANY_VISITOR,
+        None => return Err(signed_out()),
     };
+    let now = room.ctx.clock.now();
+    let bearer = bearer(event_id, joiner, address.into());
     let keys = room.ctx.sale_keys(event_id);
     let attempts = Attempts::count(&room.ctx.redis, &keys, bearer.group, now).await?;
     let highest = max_number(attempts);
@@ -40,6 +41,23 @@ pub(super) async fn challenge(
         .give(bearer, highest, number, rand::random(), now);
     metrics::counter!("waiting_room_challenges_total").increment(1);
     Ok(([(CACHE_CONTROL, "no-store")], Json(given)))
+}
+
+/// For whom challenges of visitors are: one who has not joined is nobody yet.
+const ANY_VISITOR: AccountId = AccountId(0);
+
+/// For whom the challenge of `joiner` is.
+pub(super) fn bearer(event_id: EventId, joiner: AccountId, group: AddressGroup) -> Bearer {
+    let account_id = if joiner.is_visitor() {
+        ANY_VISITOR
+    } else {
+        joiner
+    };
+    Bearer {
+        event_id,
+        account_id,
+        group,
+    }
 }
 
 /// What the body of a join may carry.
@@ -72,16 +90,10 @@ pub(super) async fn take(
         .challenges
         .check(&solution, bearer, now)
         .map_err(|refusal| invalid(&refusal))?;
-    let is_first: Option<String> = cmd("SET")
-        .arg(room.ctx.sale_keys(bearer.event_id).solved(&id))
-        .arg(1)
-        .arg("NX")
-        .arg("EX")
-        .arg(LIFE.num_seconds() + 1)
-        .query_async(&mut room.ctx.redis.clone())
-        .await?;
-    match is_first {
-        Some(_) => Ok(()),
-        None => Err(invalid(&"it was used already")),
+    let keys = room.ctx.sale_keys(bearer.event_id);
+    if Attempts::redeem(&room.ctx.redis, &keys, &id, now).await? {
+        Ok(())
+    } else {
+        Err(invalid(&"it was used already"))
     }
 }

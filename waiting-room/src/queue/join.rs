@@ -9,17 +9,18 @@ use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::queue::{PlaceState, Snapshot, poll_after_ms};
 use domain::sale::SaleState;
-use domain::token::{ISSUER, QueueClaims, sale_audience};
-use domain::{AccountId, EventId, Place};
-use platform::auth::Caller;
+use domain::token::{ISSUER, QueueClaims, VisitorClaims, sale_audience};
+use domain::{AccountId, EventId, Number, Place};
+use platform::auth::{Joiner, signed_out};
 use platform::http::{ClientAddr, Json, Path, RawBody};
-use platform::limits::Quota;
+use platform::limits::AddressGroup;
 use platform::problem::{Kind, Problem};
 use serde::Serialize;
 
-use super::{JOINS_PER_ACCOUNT, MINUTE, challenge, standing};
+use super::{Standing, challenge};
 use crate::Room;
-use crate::challenge::Bearer;
+use crate::sales::Sale;
+use crate::store::Given;
 
 /// How long a token lasts at least when the snapshot names a time that is over.
 const TOKEN_LIFE: TimeDelta = TimeDelta::hours(24);
@@ -27,9 +28,13 @@ const TOKEN_LIFE: TimeDelta = TimeDelta::hours(24);
 #[derive(Serialize)]
 struct Answer {
     queue_token: String,
-    place: Place,
+    /// For a visitor who had none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    visitor_token: Option<String>,
+    number: Number,
+    place: Option<Place>,
     state: PlaceState,
-    ahead: i64,
+    ahead: Option<i64>,
     poll_after_ms: u32,
 }
 
@@ -37,91 +42,104 @@ pub(super) async fn join(
     State(room): State<Arc<Room>>,
     Path(event_id): Path<EventId>,
     ClientAddr(address): ClientAddr,
-    caller: Caller,
+    joiner: Option<Joiner>,
     RawBody(body): RawBody,
 ) -> Result<Response, Problem> {
-    let view = room.views.get(event_id).await?;
-    if !view.snapshot.state.is_joinable() {
+    let sale = room.sales.get(event_id).await?;
+    let shown = sale.shown();
+    let snapshot = &shown.view.snapshot;
+    if !snapshot.state.is_joinable() {
         metrics::counter!("waiting_room_joins_total", "outcome" => "closed").increment(1);
-        return Err(closed(view.snapshot.state));
+        return Err(closed(snapshot.state));
     }
     let now = room.ctx.clock.now();
-    let bearer = Bearer {
-        event_id,
-        account_id: caller.account_id,
-        group: address.into(),
-    };
-    check_limits(&room, bearer, now).await?;
-    if view.snapshot.challenge {
+    let (joiner, visitor_token) = identify(&room, snapshot, joiner, now)?;
+    let group = AddressGroup::from(address);
+    if snapshot.challenge {
+        let bearer = challenge::bearer(event_id, joiner, group);
         challenge::take(&room, bearer, &body, now).await?;
     }
-    let joined = room.line.join(event_id, caller.account_id, now).await?;
-    let outcome = if joined.is_new { "new" } else { "repeated" };
-    metrics::counter!("waiting_room_joins_total", "outcome" => outcome).increment(1);
-    if joined.is_new && view.snapshot.is_idle() {
-        room.line.wake(event_id).await;
-    }
-
-    let state = standing(&room, event_id, &view, joined.place).await?;
-    let ahead = view.ahead_of(joined.place);
-    let claims = claims(&view.snapshot, caller.account_id, joined.place, now);
+    let given = give(&sale, joiner, group).await?;
+    // What has happened since belongs to the answer.
+    let shown = sale.shown();
+    let standing = Standing::of(&shown, given.number);
+    sale.asked.see(given.number);
+    let claims = claims(&shown.view.snapshot, joiner, given.number, now);
     let answer = Answer {
         queue_token: room.ctx.keys.sign_queue(&claims),
-        place: joined.place,
-        state,
-        ahead,
-        poll_after_ms: poll_after_ms(state, view.snapshot.eta(ahead), rand::random()),
+        visitor_token,
+        number: given.number,
+        place: standing.place,
+        state: standing.state,
+        ahead: standing.ahead,
+        poll_after_ms: poll_after_ms(standing.state, standing.eta, rand::random()),
     };
-    let status = if joined.is_new {
-        StatusCode::CREATED
+    let (status, outcome) = if given.is_new {
+        (StatusCode::CREATED, "new")
     } else {
-        StatusCode::OK
+        (StatusCode::OK, "repeated")
     };
+    metrics::counter!("waiting_room_joins_total", "outcome" => outcome).increment(1);
     Ok((status, [(CACHE_CONTROL, "no-store")], Json(answer)).into_response())
 }
 
-/// The limits across nodes; those of this node were checked before.
-async fn check_limits(room: &Room, bearer: Bearer, now: DateTime<Utc>) -> Result<(), Problem> {
-    let keys = room.ctx.sale_keys(bearer.event_id);
-    let cells = [
-        (
-            keys.limit("join-account", bearer.account_id),
-            Quota {
-                burst: JOINS_PER_ACCOUNT,
-                per: MINUTE,
-            },
-        ),
-        (
-            keys.limit("join-network", bearer.group),
-            Quota {
-                burst: room.joins_per_network,
-                per: MINUTE,
-            },
-        ),
-    ];
-    room.limits.check(&cells, now).await
+/// Who joins, and the token that is given to a new visitor.
+fn identify(
+    room: &Room,
+    snapshot: &Snapshot,
+    joiner: Option<Joiner>,
+    now: DateTime<Utc>,
+) -> Result<(AccountId, Option<String>), Problem> {
+    match joiner {
+        Some(Joiner { id }) if snapshot.anonymous || !id.is_visitor() => Ok((id, None)),
+        None if snapshot.anonymous => {
+            let id = AccountId::visitor(rand::random());
+            let claims = VisitorClaims {
+                iss: ISSUER.to_owned(),
+                aud: sale_audience(snapshot.event_id),
+                sub: id.to_string(),
+                iat: now.timestamp(),
+                nbf: now.timestamp(),
+                exp: expires_at(snapshot, now),
+            };
+            Ok((id, Some(room.ctx.keys.sign_visitor(&claims))))
+        }
+        _ => Err(signed_out()),
+    }
+}
+
+/// The number of `joiner`; a new one when the one it has is used up.
+async fn give(sale: &Sale, joiner: AccountId, group: AddressGroup) -> Result<Given, Problem> {
+    let given = sale.joins.join(joiner, group, None).await?;
+    if !given.is_new && sale.shown().view.is_used_up(given.number) {
+        return sale.joins.join(joiner, group, Some(given.number)).await;
+    }
+    Ok(given)
 }
 
 fn claims(
     snapshot: &Snapshot,
-    account_id: AccountId,
-    place: Place,
+    joiner: AccountId,
+    number: Number,
     now: DateTime<Utc>,
 ) -> QueueClaims {
     let issued = now.timestamp();
-    let expires = snapshot.tokens_expire_at;
     QueueClaims {
         iss: ISSUER.to_owned(),
         aud: sale_audience(snapshot.event_id),
-        sub: account_id.to_string(),
-        place,
+        sub: joiner.to_string(),
+        number,
         iat: issued,
         nbf: issued,
-        exp: if expires > issued {
-            expires
-        } else {
-            (now + TOKEN_LIFE).timestamp()
-        },
+        exp: expires_at(snapshot, now),
+    }
+}
+
+fn expires_at(snapshot: &Snapshot, now: DateTime<Utc>) -> i64 {
+    if snapshot.tokens_expire_at > now.timestamp() {
+        snapshot.tokens_expire_at
+    } else {
+        (now + TOKEN_LIFE).timestamp()
     }
 }
 

@@ -5,29 +5,28 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use domain::EventId;
-use platform::auth::Caller;
+use domain::queue::PlaceState;
 use platform::http::Path;
 use platform::problem::{Kind, Problem};
 
 use super::holder;
-use crate::{Leaving, Room};
+use crate::{Room, store};
 
 pub(super) async fn leave(
     State(room): State<Arc<Room>>,
     Path(event_id): Path<EventId>,
-    caller: Caller,
     headers: HeaderMap,
 ) -> Result<StatusCode, Problem> {
-    let holder = holder(&room, event_id, &caller, &headers)?;
-    match room
-        .line
-        .leave(event_id, holder.account_id, holder.place)
-        .await?
-    {
-        Leaving::Left => Ok(StatusCode::NO_CONTENT),
-        Leaving::Claimed => Err(Problem::new(
+    let now = room.ctx.clock.now();
+    let holder = holder(&room.ctx.keys, event_id, &headers, now)?;
+    let sale = room.sales.get(event_id).await?;
+    if sale.shown().view.state_of(holder.number) == PlaceState::Claimed {
+        return Err(Problem::new(
             Kind::Conflict,
             "The pass of this place is claimed; finish shopping instead.",
-        )),
+        ));
     }
+    // A number that its holder has no more was used up: it is out of the line.
+    store::leave(&room.ctx.db, event_id, holder.joiner, holder.number, now).await?;
+    Ok(StatusCode::NO_CONTENT)
 }

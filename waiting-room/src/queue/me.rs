@@ -1,58 +1,151 @@
-//! `GET /api/events/{id}/queue/me`: where the holder of a queue token stands.
+//! `GET /api/events/{id}/queue/me`: where the holder of a queue token stands. Nearly all requests
+//! are these, so the answer is made of memory alone and written by hand.
 
+use std::io::Write as _;
 use std::sync::Arc;
+use std::time::Duration;
 
+use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::header::CACHE_CONTROL;
-use axum::response::{IntoResponse, Response};
-use domain::queue::{Eta, PlaceState, poll_after_ms};
-use domain::sale::SaleState;
-use domain::{EventId, Place};
-use platform::auth::Caller;
-use platform::http::{Json, Path};
-use platform::problem::Problem;
-use serde::Serialize;
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::http::{HeaderValue, Uri};
+use axum::response::Response;
+use chrono::{DateTime, SecondsFormat, Utc};
+use domain::queue::{PlaceState, poll_after_ms};
+use domain::{EventId, Number, Place};
+use platform::problem::{Kind, Problem};
 
-use super::{holder, standing};
+use super::{Standing, holder};
 use crate::Room;
+use crate::shown::Shown;
 
-#[derive(Serialize)]
-struct Answer<'a> {
-    place: Place,
-    ahead: i64,
-    state: PlaceState,
-    sale: SaleState,
-    eta_seconds: Option<Eta>,
-    poll_after_ms: u32,
-    message: &'a str,
-}
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
+/// About as long as an answer without a message is.
+const ANSWER_BYTES: usize = 320;
 
 pub(super) async fn me(
     State(room): State<Arc<Room>>,
-    Path(event_id): Path<EventId>,
-    caller: Caller,
-    // Whole, since an extractor of the headers copies them.
     request: Request,
 ) -> Result<Response, Problem> {
-    let place = holder(&room, event_id, &caller, request.headers())?.place;
+    let event_id = event_id(request.uri())?;
+    let now = room.ctx.clock.now();
+    let holder = holder(&room.ctx.keys, event_id, request.headers(), now)?;
     drop(request);
-    let view = room.views.get(event_id).await?;
-    let state = standing(&room, event_id, &view, place).await?;
-    let is_waiting = state == PlaceState::Waiting;
-    let ahead = if is_waiting { view.ahead_of(place) } else { 0 };
-    let eta_seconds = if is_waiting {
-        view.snapshot.eta(ahead)
-    } else {
-        None
-    };
-    let answer = Answer {
-        place,
-        ahead,
-        state,
-        sale: view.snapshot.state,
-        eta_seconds,
-        poll_after_ms: poll_after_ms(state, eta_seconds, rand::random()),
-        message: &view.snapshot.message,
-    };
-    Ok(([(CACHE_CONTROL, "no-store")], Json(answer)).into_response())
+    let sale = room.sales.get(event_id).await?;
+    let now_ms = room.now_ms(now);
+    if let Some(wait) = sale.asked.wait(holder.number, now_ms) {
+        return Err(too_early(wait));
+    }
+    let shown = sale.shown();
+    let standing = Standing::of(&shown, holder.number);
+    if let (Some(place), Some(eta)) = (standing.place, standing.eta) {
+        sale.calibration.note(holder.number, place, eta, now);
+    }
+    let poll_after_ms = poll_after_ms(standing.state, standing.eta, rand::random());
+    sale.asked.see(holder.number);
+    sale.asked.tell(
+        holder.number,
+        now_ms.wrapping_add(room.too_early_ms(poll_after_ms)),
+    );
+    let body = answer(&shown, holder.number, &standing, poll_after_ms);
+    let mut response = Response::new(Body::from(body));
+    let headers = response.headers_mut();
+    headers.reserve(4);
+    headers.insert(CONTENT_TYPE, JSON);
+    headers.insert(CACHE_CONTROL, NO_STORE);
+    Ok(response)
+}
+
+/// The sale in the path of the request.
+fn event_id(uri: &Uri) -> Result<EventId, Problem> {
+    uri.path()
+        .strip_prefix("/api/events/")
+        .and_then(|rest| rest.split('/').next())
+        .and_then(|id| id.parse().ok())
+        .ok_or_else(|| Problem::new(Kind::Malformed, "The event's id is not a number."))
+}
+
+fn too_early(wait: Duration) -> Problem {
+    Problem::new(
+        Kind::TooEarly,
+        "Ask again when poll_after_ms has passed; asking sooner moves nobody on.",
+    )
+    .retry_after(wait)
+}
+
+fn answer(shown: &Shown, number: Number, standing: &Standing, poll_after_ms: u32) -> Vec<u8> {
+    let mut body = Vec::with_capacity(ANSWER_BYTES + shown.tail.len());
+    let written = write_members(&mut body, shown, number, standing, poll_after_ms);
+    written.expect("memory takes what is written");
+    body.extend_from_slice(&shown.tail);
+    body
+}
+
+fn write_members(
+    body: &mut Vec<u8>,
+    shown: &Shown,
+    number: Number,
+    standing: &Standing,
+    poll_after_ms: u32,
+) -> std::io::Result<()> {
+    write!(body, "{{\"number\":{number},\"place\":")?;
+    write_or_null(body, standing.place.map(|Place(place)| place))?;
+    body.extend_from_slice(b",\"ahead\":");
+    write_or_null(body, standing.ahead)?;
+    write!(
+        body,
+        ",\"state\":\"{}\",\"eta_seconds\":",
+        word(standing.state)
+    )?;
+    match standing.eta {
+        Some(eta) => {
+            body.extend_from_slice(b"{\"p50\":");
+            write_tenths(body, eta.p50)?;
+            body.extend_from_slice(b",\"p90\":");
+            write_tenths(body, eta.p90)?;
+            body.push(b'}');
+        }
+        None => body.extend_from_slice(b"null"),
+    }
+    if let Some(until) = claim_until(shown, standing) {
+        let until = until.to_rfc3339_opts(SecondsFormat::Millis, true);
+        write!(body, ",\"claim_until\":\"{until}\"")?;
+    }
+    write!(body, ",\"poll_after_ms\":{poll_after_ms}")
+}
+
+fn claim_until(shown: &Shown, standing: &Standing) -> Option<DateTime<Utc>> {
+    match (standing.state, standing.place) {
+        (PlaceState::Ready, Some(place)) => shown.view.claim_until(place),
+        _ => None,
+    }
+}
+
+fn write_or_null(body: &mut Vec<u8>, value: Option<i64>) -> std::io::Result<()> {
+    match value {
+        Some(value) => write!(body, "{value}"),
+        None => body.write_all(b"null"),
+    }
+}
+
+/// Seconds with one digit after the point, as estimates are.
+fn write_tenths(body: &mut Vec<u8>, seconds: f64) -> std::io::Result<()> {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "an estimate that is neither negative nor beyond centuries; others are cut off"
+    )]
+    let tenths = (seconds * 10.0).round() as u64;
+    write!(body, "{}.{}", tenths / 10, tenths % 10)
+}
+
+fn word(state: PlaceState) -> &'static str {
+    match state {
+        PlaceState::Waiting => "waiting",
+        PlaceState::Ready => "ready",
+        PlaceState::Claimed => "claimed",
+        PlaceState::Missed => "missed",
+        PlaceState::Left => "left",
+    }
 }

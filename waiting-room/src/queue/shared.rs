@@ -19,13 +19,13 @@ pub(super) async fn snapshot(
     Path(event_id): Path<EventId>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let view = room.views.get(event_id).await?;
-    let cached = [(CACHE_CONTROL, FOR_EVERYONE), (ETAG, view.etag.clone())];
-    if has(&headers, &view.etag) {
+    let shown = room.sales.get(event_id).await?.shown();
+    let cached = [(CACHE_CONTROL, FOR_EVERYONE), (ETAG, shown.etag.clone())];
+    if has(&headers, &shown.etag) {
         return Ok((StatusCode::NOT_MODIFIED, cached).into_response());
     }
     let json = [(CONTENT_TYPE, HeaderValue::from_static("application/json"))];
-    Ok((cached, json, view.body.clone()).into_response())
+    Ok((cached, json, shown.body.clone()).into_response())
 }
 
 /// Whether the caller has the body with this `etag`. The comparison is the weak one, since a proxy

@@ -19,7 +19,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::Room;
-use crate::views::View;
+use crate::shown::Shown;
 
 /// How long a stream may be silent before a comment shows that it is alive.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -29,15 +29,15 @@ pub(super) async fn stream(
     Path(event_id): Path<EventId>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let mut views = room.views.subscribe(event_id).await?;
+    let mut moments = room.sales.get(event_id).await?.subscribe();
     // The one of now counts as news, too.
-    views.mark_changed();
+    moments.mark_changed();
     let seen = headers
         .get("last-event-id")
         .and_then(|value| value.to_str().ok())
         .and_then(|value| value.parse().ok());
     let listener = Listener {
-        views,
+        moments,
         seen,
         soft: room.ctx.shutdown.soft().clone(),
         _counted: Counted::new(),
@@ -52,7 +52,7 @@ pub(super) async fn stream(
 
 /// One open stream.
 struct Listener {
-    views: watch::Receiver<Arc<View>>,
+    moments: watch::Receiver<Arc<Shown>>,
     /// `seq` of the last snapshot the client has.
     seen: Option<i64>,
     soft: CancellationToken,
@@ -75,12 +75,13 @@ impl Listener {
             tokio::select! {
                 () = self.soft.cancelled() => return None,
                 () = &mut keep_alive => return Some(Bytes::from_static(b": alive\n\n")),
-                changed = self.views.changed() => changed.ok()?,
+                changed = self.moments.changed() => changed.ok()?,
             }
-            let view = self.views.borrow_and_update();
-            if self.seen != Some(view.snapshot.seq) {
-                self.seen = Some(view.snapshot.seq);
-                return Some(view.frame.clone());
+            let shown = self.moments.borrow_and_update();
+            let seq = shown.view.snapshot.seq;
+            if self.seen != Some(seq) {
+                self.seen = Some(seq);
+                return Some(shown.frame.clone());
             }
         }
     }

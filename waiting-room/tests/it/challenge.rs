@@ -1,9 +1,14 @@
 //! Proof of work before joining, and the limits across nodes.
 
+use std::net::IpAddr;
+
 use domain::{AccountId, EventId};
 use futures_util::StreamExt as _;
+use platform::limits::AddressGroup;
+use platform::testing::TestApp;
 use reqwest::Response;
 use serde_json::{Value, json};
+use waiting_room::challenge::{Attempts, max_number};
 
 use crate::hall::{BUYER, EVENT, Hall, OTHER, problem};
 
@@ -97,6 +102,31 @@ async fn bots_from_fifty_networks_get_less_than_a_twentieth_through_in_a_minute(
     );
     assert!(through * 20 < prices.len(), "{through} of {ATTEMPTS}");
     hall.app.finish().await;
+}
+
+#[tokio::test]
+async fn only_challenges_that_were_solved_make_a_large_sale() {
+    let app = TestApp::start().await;
+    let (redis, keys) = (&app.ctx.redis, &app.ctx.sale_keys(EVENT));
+    let now = app.ctx.clock.now();
+    let group = |address: &str| AddressGroup::from(address.parse::<IpAddr>().unwrap());
+    let price = async |address: &str| {
+        let attempts = Attempts::count(redis, keys, group(address), now).await;
+        max_number(attempts.unwrap())
+    };
+    let base = price("198.51.100.1").await;
+    for _ in 0..6_000 {
+        price("203.0.113.1").await;
+    }
+    price("198.51.100.1").await;
+    assert_eq!(price("198.51.100.1").await, 4 * base);
+    for id in 0..8_000 {
+        let taken = Attempts::redeem(redis, keys, &id.to_string(), now).await;
+        assert!(taken.unwrap());
+    }
+    assert!(!Attempts::redeem(redis, keys, "7", now).await.unwrap());
+    assert_eq!(price("198.51.100.1").await, base);
+    app.finish().await;
 }
 
 #[tokio::test]

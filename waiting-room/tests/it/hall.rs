@@ -2,18 +2,22 @@
 
 use std::time::Duration;
 
+use domain::line::{Move, Run};
 use domain::queue::Snapshot;
-use domain::sale::SaleState;
-use domain::token::{ACCESS_AUDIENCE, AccessClaims, ISSUER, QueueClaims, sale_audience};
-use domain::{AccountId, EventId, Place, account::Role};
-use platform::redis::AsyncCommands;
-use platform::testing::{TestApp, eventually};
+use domain::token::{
+    ACCESS_AUDIENCE, AccessClaims, ISSUER, QueueClaims, VisitorClaims, sale_audience,
+};
+use domain::{AccountId, EventId, Number, Place, account::Role};
+use platform::config::PlatformConfig;
+use platform::testing::{TestApp, eventually, line};
 use reqwest::{Client, RequestBuilder, Response};
 use serde_json::Value;
 
 pub(crate) const EVENT: EventId = EventId(1);
 pub(crate) const BUYER: AccountId = AccountId(7);
 pub(crate) const OTHER: AccountId = AccountId(8);
+/// A test asks as often as it likes.
+const NO_LIMITS: f64 = 1e6;
 
 pub(crate) struct Hall {
     pub(crate) app: TestApp,
@@ -25,92 +29,82 @@ pub(crate) struct Hall {
 impl Hall {
     /// One open sale that nobody has joined.
     pub(crate) async fn open() -> Self {
-        Self::with_limits(100.0).await
+        Self::with_limits(NO_LIMITS).await
     }
 
     pub(crate) async fn with_limits(scale: f64) -> Self {
+        Self::with(|config| config.limits_scale = scale).await
+    }
+
+    pub(crate) async fn with(configure: impl FnOnce(&mut PlatformConfig)) -> Self {
         let clock = domain::clock::SystemClock::shared();
         let app = TestApp::start_with(clock, |config| {
-            config.limits_scale = scale;
+            config.limits_scale = NO_LIMITS;
             config.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
+            configure(config);
         })
         .await;
         let config = waiting_room::Config::default();
         let routes = waiting_room::start(app.ctx.clone(), config).await.unwrap();
         let base = format!("http://{}", app.serve(routes).await.public_addr);
-        let now = app.ctx.clock.now();
-        let snapshot = Snapshot {
-            event_id: EVENT,
-            seq: 0,
-            at: now,
-            state: SaleState::Open,
-            message: String::new(),
-            challenge: false,
-            anonymous: false,
-            lottery: domain::queue::Lottery::default(),
-            claim_window_seconds: 120,
-            rate_per_minute: 600,
-            joined: Place(0),
-            cursor: Place(0),
-            missed_below: Place(0),
-            left: 0,
-            waiting: 0,
-            shopping: 0,
-            shopper_cap: 100,
-            claimed_last_minute: 0,
-            available: Some(10),
-            likely_until: None,
-            ahead: domain::ahead::Ahead::default(),
-            pace: Some(domain::queue::Pace {
-                p50_per_hour: 36_000,
-                p90_per_hour: 27_000,
-            }),
-            brake: domain::queue::Braking::default(),
-            tokens_expire_at: now.timestamp() + 3_600,
-            poll_after_ms: 2_000,
-        };
-        let mut hall = Self {
+        let snapshot = line::snapshot(EVENT, app.ctx.clock.now());
+        let hall = Self {
             app,
             client: Client::new(),
             base,
             snapshot,
         };
-        hall.publish(|_| ()).await;
+        hall.write(&line::no_move(1, hall.snapshot.at)).await;
         hall
     }
 
     /// Where another node of the same installation answers.
     pub(crate) async fn another_node(&self) -> String {
+        self.node_with(waiting_room::Config::default()).await
+    }
+
+    /// Another node with a configuration of its own.
+    pub(crate) async fn node_with(&self, config: waiting_room::Config) -> String {
         let ctx = self.app.another_node().await;
-        let config = waiting_room::Config::default();
         let routes = waiting_room::start(ctx.clone(), config).await.unwrap();
         let running = platform::service::serve(&ctx, routes).await.unwrap();
         format!("http://{}", running.public_addr)
     }
 
-    /// What the release leader does: writes the next snapshot, with the cursors beside it.
+    /// What the release leader does: tells the next snapshot.
     pub(crate) async fn publish(&mut self, change: impl FnOnce(&mut Snapshot)) {
-        change(&mut self.snapshot);
+        self.next(|snapshot, _| change(snapshot)).await;
+    }
+
+    /// The release leader calls places.
+    pub(crate) async fn call(&mut self, first: i64, last: i64) {
+        self.next(|snapshot, moved| {
+            snapshot.cursor = Place(last);
+            moved.called = vec![Run {
+                first: Place(first),
+                last: Place(last),
+            }];
+        })
+        .await;
+    }
+
+    /// What the release leader does: tells the next snapshot and what happened.
+    pub(crate) async fn next(&mut self, change: impl FnOnce(&mut Snapshot, &mut Move)) {
         self.snapshot.seq += 1;
-        let keys = self.app.ctx.sale_keys(EVENT);
-        let mut redis = self.app.ctx.redis.clone();
-        let _: () = redis
-            .set(keys.cursor(), self.snapshot.cursor.0)
-            .await
-            .unwrap();
-        let _: () = redis
-            .set(keys.missed_below(), self.snapshot.missed_below.0)
-            .await
-            .unwrap();
-        let json = serde_json::to_vec(&self.snapshot).unwrap();
-        let _: () = redis.set(keys.snapshot(), json).await.unwrap();
+        let mut moved = line::no_move(self.snapshot.seq, self.app.ctx.clock.now());
+        change(&mut self.snapshot, &mut moved);
+        self.write(&moved).await;
+    }
+
+    async fn write(&self, moved: &Move) {
+        line::tell(&self.app.ctx.db, &self.snapshot, moved).await;
         let seq = self.snapshot.seq;
-        eventually(Duration::from_secs(2), async || self.seq().await == seq).await;
+        eventually(Duration::from_secs(5), async || self.seq().await == seq).await;
     }
 
     async fn seq(&self) -> i64 {
         let body: Value = self.get("/api/events/1/queue").await.json().await.unwrap();
-        body["seq"].as_i64().unwrap()
+        body["seq"].as_i64().unwrap_or_default()
     }
 
     pub(crate) fn url(&self, path: &str) -> String {
@@ -139,25 +133,37 @@ impl Hall {
         self.signed_in(request, account).send().await.unwrap()
     }
 
-    /// Joins; the queue token and the place.
-    pub(crate) async fn place(&self, account: AccountId) -> (String, i64) {
+    /// Joins; the queue token and the number.
+    pub(crate) async fn number(&self, account: AccountId) -> (String, i64) {
         let body: Value = self.join(account).await.json().await.unwrap();
         (
             body["queue_token"].as_str().unwrap().to_owned(),
-            body["place"].as_i64().unwrap(),
+            body["number"].as_i64().unwrap(),
         )
     }
 
-    pub(crate) fn token(&self, event_id: EventId, place: i64, lasts: i64) -> String {
+    pub(crate) fn token(&self, event_id: EventId, number: i64, lasts: i64) -> String {
         let now = self.app.ctx.clock.now().timestamp();
         self.app.ctx.keys.sign_queue(&QueueClaims {
             iss: ISSUER.to_owned(),
             aud: sale_audience(event_id),
             sub: BUYER.to_string(),
-            place: Place(place),
+            number: Number(number),
             iat: now,
             nbf: now - 100,
             exp: now + lasts,
+        })
+    }
+
+    pub(crate) fn visitor_token(&self, event_id: EventId) -> String {
+        let now = self.app.ctx.clock.now().timestamp();
+        self.app.ctx.keys.sign_visitor(&VisitorClaims {
+            iss: ISSUER.to_owned(),
+            aud: sale_audience(event_id),
+            sub: AccountId::visitor(5).to_string(),
+            iat: now,
+            nbf: now,
+            exp: now + 600,
         })
     }
 

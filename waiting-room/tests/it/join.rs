@@ -1,44 +1,148 @@
-//! Joining and leaving.
+//! Joining.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use domain::AccountId;
 use domain::sale::SaleState;
+use domain::{AccountId, EventId, Number, Place};
 use futures_util::future::join_all;
-use platform::redis::AsyncCommands;
+use platform::testing::Proxy;
+use secrecy::SecretString;
 use serde_json::Value;
+use sqlx::Executor as _;
+use url::Url;
+use waiting_room::store::{self, Asks};
 
 use crate::hall::{BUYER, EVENT, Hall, OTHER, problem};
 
 #[tokio::test]
-async fn joining_twice_gives_one_place() {
+async fn joining_twice_gives_one_number() {
     let hall = Hall::open().await;
     let first = hall.join(BUYER).await;
     assert_eq!(first.status(), 201);
     let first: Value = first.json().await.unwrap();
     assert_eq!(
-        (&first["place"], &first["state"]),
-        (&1.into(), &"waiting".into())
+        (&first["number"], &first["place"], &first["state"]),
+        (&1.into(), &1.into(), &"waiting".into())
     );
     let again = hall.join(BUYER).await;
     assert_eq!(again.status(), 200);
     let again: Value = again.json().await.unwrap();
-    assert_eq!(again["place"], first["place"]);
-    assert_eq!(hall.place(OTHER).await.1, 2);
+    assert_eq!(again["number"], first["number"]);
+    assert_eq!(hall.number(OTHER).await.1, 2);
     hall.app.finish().await;
 }
 
 #[tokio::test]
-async fn two_hundred_who_join_at_once_get_two_hundred_places_without_a_gap() {
+async fn two_hundred_who_join_at_once_get_two_hundred_numbers_without_a_gap() {
     let hall = Hall::open().await;
     // Each of them twice, as impatient people do.
     let accounts = (1..=200).chain(1..=200).map(AccountId);
-    let places = join_all(accounts.map(|account| hall.place(account))).await;
-    let distinct: BTreeSet<i64> = places.iter().map(|(_, place)| *place).collect();
+    let numbers = join_all(accounts.map(|account| hall.number(account))).await;
+    let distinct: BTreeSet<i64> = numbers.iter().map(|(_, number)| *number).collect();
     assert_eq!(distinct, (1..=200).collect());
-    for (first, second) in places[..200].iter().zip(&places[200..]) {
+    for (first, second) in numbers[..200].iter().zip(&numbers[200..]) {
         assert_eq!(first.1, second.1);
     }
+    hall.app.finish().await;
+}
+
+#[tokio::test]
+async fn whoever_joins_on_several_nodes_at_once_gets_the_same_number_everywhere() {
+    let hall = Hall::open().await;
+    let bases = [
+        hall.base.clone(),
+        hall.another_node().await,
+        hall.another_node().await,
+    ];
+    let wishes = (1..=300).map(|n| {
+        let (account, base) = (AccountId(n % 50), &bases[usize::try_from(n % 3).unwrap()]);
+        let request = hall.client.post(format!("{base}/api/events/1/queue"));
+        let request = hall.signed_in(request, account);
+        async move {
+            let body: Value = request.send().await.unwrap().json().await.unwrap();
+            (account, body["number"].as_i64().unwrap())
+        }
+    });
+    let mut numbers: BTreeMap<AccountId, BTreeSet<i64>> = BTreeMap::new();
+    for (account, number) in join_all(wishes).await {
+        numbers.entry(account).or_default().insert(number);
+    }
+    assert!(numbers.values().all(|own| own.len() == 1), "{numbers:?}");
+    let all: BTreeSet<i64> = numbers.values().flatten().copied().collect();
+    assert_eq!(all, (1..=50).collect());
+    hall.app.finish().await;
+}
+
+#[tokio::test]
+async fn a_join_that_was_committed_and_never_answered_keeps_its_number() {
+    let hall = Hall::open().await;
+    // What a node did that died before it answered.
+    let asks = [BUYER, OTHER].map(|joiner| Asks {
+        joiner,
+        used_up: None,
+    });
+    let now = hall.app.ctx.clock.now();
+    let given = store::join(&hall.app.ctx.db, EVENT, &asks, now)
+        .await
+        .unwrap();
+    let number = |joiner| {
+        given
+            .iter()
+            .find(|given| given.joiner == joiner)
+            .unwrap()
+            .number
+    };
+    assert_eq!((number(BUYER), number(OTHER)), (Number(1), Number(2)));
+    assert_eq!(hall.number(AccountId(99)).await.1, 3);
+    assert_eq!(hall.join(OTHER).await.status(), 200);
+    assert_eq!(hall.number(OTHER).await.1, 2);
+    assert_eq!(hall.number(BUYER).await.1, 1);
+    hall.app.finish().await;
+}
+
+#[tokio::test]
+async fn a_join_that_fails_half_way_moves_nobody_and_its_repeat_gets_a_number() {
+    let hall = Hall::open().await;
+    assert_eq!(hall.number(BUYER).await.1, 1);
+    let db = &hall.app.ctx.db;
+    db.execute(
+        "create function refuse() returns trigger language plpgsql as
+             $$ begin raise exception 'no'; end $$;
+         create constraint trigger refuse after insert on waiting_room.numbers
+             deferrable initially deferred for each row when (new.account_id = 13)
+             execute function refuse()",
+    )
+    .await
+    .unwrap();
+    for _ in 0..3 {
+        assert_eq!(hall.join(AccountId(13)).await.status(), 500);
+    }
+    assert_eq!(hall.number(OTHER).await.1, 2);
+    db.execute("drop trigger refuse on waiting_room.numbers")
+        .await
+        .unwrap();
+    let numbers = [BUYER, OTHER, AccountId(13), AccountId(14)];
+    let numbers = join_all(numbers.map(|account| hall.number(account))).await;
+    let numbers: Vec<i64> = numbers.into_iter().map(|(_, number)| number).collect();
+    assert_eq!(numbers[..2], [1, 2]);
+    let distinct: BTreeSet<i64> = numbers.into_iter().collect();
+    assert_eq!(distinct, (1..=4).collect());
+    hall.app.finish().await;
+}
+
+#[tokio::test]
+async fn a_number_that_is_used_up_is_replaced_once() {
+    let hall = Hall::open().await;
+    assert_eq!(hall.number(BUYER).await.1, 1);
+    let asks = [Asks {
+        joiner: BUYER,
+        used_up: Some(Number(1)),
+    }];
+    let (db, now) = (&hall.app.ctx.db, hall.app.ctx.clock.now());
+    let again = || async { store::join(db, EVENT, &asks, now).await.unwrap()[0] };
+    let (one, two) = tokio::join!(again(), again());
+    assert_eq!((one.number, two.number), (Number(2), Number(2)));
+    assert!(one.is_new != two.is_new, "{one:?} {two:?}");
     hall.app.finish().await;
 }
 
@@ -67,56 +171,56 @@ async fn nobody_joins_a_sale_that_is_unknown_not_open_yet_or_over() {
 }
 
 #[tokio::test]
-async fn who_leaves_is_skipped_and_joins_again_at_the_end() {
-    let hall = Hall::open().await;
-    let (token, _) = hall.place(BUYER).await;
-    hall.place(OTHER).await;
-    assert_eq!(hall.leave(&token).await.status(), 204);
+async fn who_joins_a_lobby_has_a_number_and_no_place_yet() {
+    let mut hall = Hall::open().await;
+    hall.publish(|snapshot| snapshot.state = SaleState::Lobby)
+        .await;
+    let joined: Value = hall.join(BUYER).await.json().await.unwrap();
+    assert_eq!(joined["number"], 1);
     assert_eq!(
-        hall.leave(&token).await.status(),
-        204,
-        "a repeat changes nothing"
+        (&joined["place"], &joined["ahead"]),
+        (&Value::Null, &Value::Null)
     );
-    let keys = hall.app.ctx.sale_keys(EVENT);
-    let all: i64 = hall
-        .app
-        .ctx
-        .redis
-        .clone()
-        .hget(keys.left_counts(), "all")
-        .await
-        .unwrap();
-    assert_eq!(all, 1);
-    let again = hall.join(BUYER).await;
-    assert_eq!(again.status(), 201);
-    assert_eq!(again.json::<Value>().await.unwrap()["place"], 3);
     hall.app.finish().await;
 }
 
 #[tokio::test]
-async fn who_has_a_pass_cannot_leave_and_joins_again_when_it_ends() {
+async fn who_leaves_joins_again_at_the_end() {
+    let hall = Hall::open().await;
+    let (token, _) = hall.number(BUYER).await;
+    hall.number(OTHER).await;
+    for repeat in 0..2 {
+        assert_eq!(hall.leave(&token).await.status(), 204, "repeat {repeat}");
+    }
+    let leavings: Vec<(i64, i64)> =
+        sqlx::query_as("select number, change from waiting_room.public_leavings")
+            .fetch_all(&hall.app.ctx.db)
+            .await
+            .unwrap();
+    assert_eq!(leavings, [(1, 1)], "a repeat changes nothing");
+    // At once: the leader has not told it yet.
+    let again = hall.join(BUYER).await;
+    assert_eq!(again.status(), 201);
+    assert_eq!(again.json::<Value>().await.unwrap()["number"], 3);
+    assert_eq!(hall.leave(&token).await.status(), 204);
+    assert_eq!(hall.number(BUYER).await.1, 3, "the old token moves nobody");
+    hall.app.finish().await;
+}
+
+#[tokio::test]
+async fn who_has_a_pass_cannot_leave_and_joins_again_when_it_is_over() {
     let mut hall = Hall::open().await;
-    let (token, place) = hall.place(BUYER).await;
-    hall.publish(|snapshot| snapshot.cursor.0 = 1).await;
-    let keys = hall.app.ctx.sale_keys(EVENT);
-    let now = hall.app.ctx.clock.now().timestamp();
-    let pass = |ends: i64, given_back| format!("jti:{now}:{ends}:{given_back}");
-    let mut redis = hall.app.ctx.redis.clone();
-    let _: () = redis
-        .hset(keys.passes(), place, pass(now + 600, 0))
-        .await
-        .unwrap();
+    let (token, number) = hall.number(BUYER).await;
+    hall.call(1, 1).await;
+    hall.next(|_, moved| moved.claimed = vec![Place(1)]).await;
     assert_eq!(hall.standing(&token).await.0, "claimed");
     assert_eq!(problem(hall.leave(&token).await).await, "conflict");
-    assert_eq!(hall.place(BUYER).await.1, place, "the pass runs");
-
-    let _: () = redis
-        .hset(keys.passes(), place, pass(now + 600, 1))
-        .await
-        .unwrap();
-    assert_eq!(hall.place(BUYER).await.1, 2, "it was given back");
-    let _: () = redis.hset(keys.passes(), 2, pass(now, 0)).await.unwrap();
-    assert_eq!(hall.place(BUYER).await.1, 3, "it has ended");
+    assert_eq!(hall.number(BUYER).await.1, number, "the pass runs");
+    hall.next(|_, moved| moved.over = vec![Place(1)]).await;
+    assert_eq!(hall.number(BUYER).await.1, 2);
+    hall.call(2, 2).await;
+    hall.next(|_, moved| moved.missed = vec![Place(2)]).await;
+    assert_eq!(hall.number(BUYER).await.1, 3, "the turn went by");
     hall.app.finish().await;
 }
 
@@ -130,5 +234,108 @@ async fn an_account_joins_ten_times_a_minute_at_most() {
     assert!(refused.headers().contains_key("retry-after"));
     assert_eq!(problem(refused).await, "rate-limited");
     assert_eq!(hall.join(OTHER).await.status(), 201);
+    hall.app.finish().await;
+}
+
+#[tokio::test]
+async fn joins_go_on_while_redis_is_away() {
+    let mut proxy = None;
+    let redis = std::env::var("ONSALE_REDIS_URL").unwrap();
+    let mut redis = Url::parse(&redis).unwrap();
+    let target = (redis.host_str().unwrap(), redis.port().unwrap_or(6379));
+    let through = Proxy::to(format!("{}:{}", target.0, target.1)).await;
+    redis.set_host(Some("127.0.0.1")).unwrap();
+    redis.set_port(Some(through.address().port())).unwrap();
+    let hall = Hall::with(|config| {
+        config.redis_url = SecretString::from(redis.to_string());
+        proxy = Some(through);
+    })
+    .await;
+    assert_eq!(hall.number(BUYER).await.1, 1);
+    drop(proxy);
+    let accounts = (20..60).map(AccountId);
+    let numbers = join_all(accounts.map(|account| hall.number(account))).await;
+    let distinct: BTreeSet<i64> = numbers.iter().map(|(_, number)| *number).collect();
+    assert_eq!(distinct, (2..=41).collect());
+    assert_eq!(hall.number(BUYER).await.1, 1);
+    hall.app.finish().await;
+}
+
+#[tokio::test]
+async fn a_network_joins_as_often_as_it_may_and_others_go_on() {
+    let config = waiting_room::Config {
+        joins_per_network: 3,
+        ..waiting_room::Config::default()
+    };
+    let hall = Hall::with_limits(1.0).await;
+    let base = hall.node_with(config).await;
+    let join = |account: i64, address: &'static str| {
+        let request = hall.client.post(format!("{base}/api/events/1/queue"));
+        let request = request.header("x-forwarded-for", address);
+        let request = hall.signed_in(request, AccountId(account));
+        async move { request.send().await.unwrap().status().as_u16() }
+    };
+    let mut greedy = join_all((1..=8).map(|n| join(n, "192.0.2.1"))).await;
+    greedy.sort_unstable();
+    assert_eq!(greedy, [201, 201, 201, 429, 429, 429, 429, 429]);
+    assert_eq!(join(9, "192.0.2.77").await, 429, "a neighbour");
+    assert_eq!(join(10, "198.51.100.1").await, 201);
+    hall.app.finish().await;
+}
+
+#[tokio::test]
+async fn a_sale_that_is_open_to_anybody_gives_visitors_a_secret() {
+    let mut hall = Hall::open().await;
+    hall.publish(|snapshot| snapshot.anonymous = true).await;
+    let url = hall.url("/api/events/1/queue");
+    let joined = hall.client.post(&url).send().await.unwrap();
+    assert_eq!(joined.status(), 201);
+    let joined: Value = joined.json().await.unwrap();
+    let secret = joined["visitor_token"].as_str().unwrap();
+    let token = joined["queue_token"].as_str().unwrap();
+
+    let again = hall.client.post(&url).bearer_auth(secret);
+    let again: Value = again.send().await.unwrap().json().await.unwrap();
+    assert_eq!(again["number"], joined["number"]);
+    assert_eq!(again.get("visitor_token"), None);
+    let other: Value = hall
+        .client
+        .post(&url)
+        .send()
+        .await
+        .unwrap()
+        .json()
+        .await
+        .unwrap();
+    assert_eq!(other["number"], 2);
+
+    let me = async |secret: &str, token: &str| {
+        let request = hall.client.get(hall.url("/api/events/1/queue/me"));
+        let request = request
+            .bearer_auth(secret)
+            .header("onsale-queue-token", token);
+        request.send().await.unwrap()
+    };
+    assert_eq!(me(secret, token).await.status(), 200);
+    let thief = other["visitor_token"].as_str().unwrap();
+    assert_eq!(problem(me(thief, token).await).await, "queue-token-invalid");
+    assert_eq!(hall.join(BUYER).await.status(), 201, "accounts may, too");
+
+    hall.publish(|snapshot| snapshot.anonymous = false).await;
+    let refused = hall.client.post(&url).send().await.unwrap();
+    assert_eq!(problem(refused).await, "signed-out");
+    let refused = hall.client.post(&url).bearer_auth(secret).send().await;
+    assert_eq!(problem(refused.unwrap()).await, "signed-out");
+    hall.app.finish().await;
+}
+
+#[tokio::test]
+async fn a_visitors_secret_is_worth_nothing_elsewhere() {
+    let mut hall = Hall::open().await;
+    hall.publish(|snapshot| snapshot.anonymous = true).await;
+    let secret = hall.visitor_token(EventId(2));
+    let refused = hall.client.post(hall.url("/api/events/1/queue"));
+    let refused = refused.bearer_auth(secret).send().await.unwrap();
+    assert_eq!(problem(refused).await, "signed-out");
     hall.app.finish().await;
 }

@@ -2,48 +2,156 @@
 
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
+use domain::ahead::Ahead;
+use domain::lottery::Draw;
+use domain::queue::{Drawn, SEEN_SLOT_SECONDS, SEEN_SLOTS, seen_slot};
 use domain::sale::SaleState;
-use domain::{EventId, Place};
+use domain::{EventId, Number, Place};
+use platform::redis::AsyncCommands;
 use platform::testing::eventually;
 use serde_json::Value;
 
 use crate::hall::{BUYER, Hall, OTHER, problem};
 
 #[tokio::test]
-async fn a_place_waits_is_ready_and_is_missed_as_the_cursor_passes() {
+async fn a_place_waits_is_ready_and_is_missed_as_the_leader_tells() {
     let mut hall = Hall::open().await;
     let token = hall.token(EventId(1), 5, 600);
     assert_eq!(hall.standing(&token).await, ("waiting".to_owned(), 4));
-    hall.publish(|snapshot| snapshot.cursor = Place(4)).await;
+    hall.publish(|snapshot| {
+        snapshot.ahead = Ahead::count(Place(5), Place(9), [5, 6].map(Place).into_iter())
+    })
+    .await;
     assert_eq!(hall.standing(&token).await, ("waiting".to_owned(), 0));
-    hall.publish(|snapshot| snapshot.cursor = Place(5)).await;
-    assert_eq!(hall.standing(&token).await.0, "ready");
-    hall.publish(|snapshot| snapshot.missed_below = Place(5))
-        .await;
+    hall.call(5, 5).await;
+    let body: Value = hall.me(&token).await.json().await.unwrap();
+    assert_eq!(body["state"], "ready");
+    let until: DateTime<Utc> = body["claim_until"].as_str().unwrap().parse().unwrap();
+    let left = (until - hall.app.ctx.clock.now()).num_seconds();
+    assert!((100..=120).contains(&left), "{left}");
+    hall.next(|_, moved| moved.missed = vec![Place(5)]).await;
     assert_eq!(hall.standing(&token).await.0, "missed");
     hall.app.finish().await;
 }
 
 #[tokio::test]
-async fn those_who_left_are_not_ahead() {
+async fn those_who_are_not_there_are_not_ahead() {
     let mut hall = Hall::open().await;
     let token = hall.token(EventId(1), 10, 600);
-    for place in [2, 3, 9] {
-        assert_eq!(
-            hall.leave(&hall.token(EventId(1), place, 600))
-                .await
-                .status(),
-            204
-        );
-    }
-    hall.publish(|snapshot| snapshot.left = 3).await;
+    // 2, 3 and 9 are absent, and five have joined since the count.
+    let present = [1, 4, 5, 6, 7, 8].map(Place);
+    hall.publish(|snapshot| {
+        snapshot.ahead = Ahead::count(Place(1), Place(9), present.into_iter());
+    })
+    .await;
     assert_eq!(hall.standing(&token).await, ("waiting".to_owned(), 6));
-    hall.publish(|snapshot| snapshot.cursor = Place(3)).await;
-    assert_eq!(hall.standing(&token).await, ("waiting".to_owned(), 5));
+    let late = hall.token(EventId(1), 15, 600);
+    assert_eq!(hall.standing(&late).await, ("waiting".to_owned(), 11));
+    hall.app.finish().await;
+}
+
+#[tokio::test]
+async fn who_left_is_told_so_when_the_leader_has_told() {
+    let mut hall = Hall::open().await;
+    let (token, _) = hall.number(BUYER).await;
+    assert_eq!(hall.leave(&token).await.status(), 204);
+    hall.next(|_, moved| moved.left = vec![Number(1)]).await;
+    assert_eq!(hall.standing(&token).await.0, "left");
+    hall.app.finish().await;
+}
+
+#[tokio::test]
+async fn the_lottery_gives_the_lobby_its_places() {
+    let mut hall = Hall::open().await;
+    hall.publish(|snapshot| snapshot.state = SaleState::Lobby)
+        .await;
+    let token = hall.token(EventId(1), 2, 600);
+    let body: Value = hall.me(&token).await.json().await.unwrap();
     assert_eq!(
-        hall.standing(&hall.token(EventId(1), 9, 600)).await.0,
-        "left"
+        (&body["place"], &body["ahead"], &body["state"]),
+        (&Value::Null, &Value::Null, &"waiting".into())
     );
+    hall.publish(|snapshot| {
+        snapshot.state = SaleState::Open;
+        snapshot.lottery.drawn = Some(Drawn {
+            lobby: 100,
+            seed: "01".repeat(32),
+            entropy: String::new(),
+            entries_digest: String::new(),
+        });
+    })
+    .await;
+    let draw = Draw {
+        lobby: 100,
+        seed: [1; 32],
+        entropy: String::new(),
+    };
+    let place = draw.order().place_of(Number(2)).0;
+    eventually(Duration::from_secs(5), async || {
+        let body: Value = hall.me(&token).await.json().await.unwrap();
+        body["place"] == place
+    })
+    .await;
+    let late = hall.token(EventId(1), 101, 600);
+    let body: Value = hall.me(&late).await.json().await.unwrap();
+    assert_eq!(body["place"], 101);
+    hall.app.finish().await;
+}
+
+#[tokio::test]
+async fn who_asks_much_earlier_than_told_is_told_to_wait() {
+    let hall = Hall::with_limits(1.0).await;
+    let token = hall.token(EventId(1), 5, 600);
+    let told: Value = hall.me(&token).await.json().await.unwrap();
+    let early = hall.me(&token).await;
+    assert_eq!(early.status(), 429);
+    let wait: u64 = early.headers()["retry-after"]
+        .to_str()
+        .unwrap()
+        .parse()
+        .unwrap();
+    assert!(
+        wait * 1_000 <= told["poll_after_ms"].as_u64().unwrap(),
+        "{wait}"
+    );
+    assert_eq!(problem(early).await, "too-early");
+    let other = hall.token(EventId(1), 6, 600);
+    assert_eq!(hall.me(&other).await.status(), 200, "others may ask");
+    eventually(Duration::from_secs(20), async || {
+        hall.me(&token).await.status() == 200
+    })
+    .await;
+    hall.app.finish().await;
+}
+
+#[tokio::test]
+async fn whoever_asks_or_joins_is_seen() {
+    let hall = Hall::open().await;
+    let (_, number) = hall.number(OTHER).await;
+    assert_eq!(number, 1);
+    assert_eq!(
+        hall.me(&hall.token(EventId(1), 70_000, 600)).await.status(),
+        200
+    );
+    let keys = hall.app.ctx.sale_keys(EventId(1));
+    let seen = async |number: usize| {
+        let slot = seen_slot(hall.app.ctx.clock.now());
+        let mut redis = hall.app.ctx.redis.clone();
+        for slot in [slot, slot - 1, slot - 2] {
+            let is_set: bool = redis.getbit(keys.seen(slot), number).await.unwrap();
+            if is_set {
+                let kept: i64 = redis.ttl(keys.seen(slot)).await.unwrap();
+                assert!((1..=SEEN_SLOT_SECONDS * SEEN_SLOTS).contains(&kept));
+                return true;
+            }
+        }
+        false
+    };
+    for number in [1, 70_000] {
+        eventually(Duration::from_secs(8), async || seen(number).await).await;
+    }
+    assert!(!seen(2).await);
     hall.app.finish().await;
 }
 
@@ -111,27 +219,6 @@ async fn a_token_that_is_not_of_this_sale_or_not_ours_is_refused() {
     let without = hall.signed_in(request, BUYER).send().await.unwrap();
     assert_eq!(problem(without).await, "queue-token-required");
     assert_eq!(hall.standing(&good).await.0, "waiting", "nothing changed");
-    hall.app.finish().await;
-}
-
-#[tokio::test]
-async fn polls_go_on_from_the_last_snapshot_when_redis_forgets() {
-    let hall = Hall::open().await;
-    let token = hall.token(EventId(1), 5, 600);
-    assert_eq!(hall.standing(&token).await, ("waiting".to_owned(), 4));
-    let keys = hall.app.ctx.sale_keys(EventId(1));
-    let mut redis = hall.app.ctx.redis.clone();
-    let _: () = platform::redis::AsyncCommands::del(&mut redis, keys.snapshot())
-        .await
-        .unwrap();
-    // Longer than a refresh takes: the answer stays.
-    let mut answers = 0;
-    eventually(Duration::from_secs(5), async || {
-        assert_eq!(hall.standing(&token).await, ("waiting".to_owned(), 4));
-        answers += 1;
-        answers > 30
-    })
-    .await;
     hall.app.finish().await;
 }
 

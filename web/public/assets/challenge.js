@@ -1,8 +1,9 @@
 // Finds the number of a challenge (ALTCHA's protocol) in a worker, so that the page stays alive.
 // SHA-256 is written out, because crypto.subtle takes longer to call than to hash one block.
+// Arrays of signed words are what browsers are quick with.
 
-const K = new Uint32Array(64);
-const START = new Uint32Array(8);
+const K = new Int32Array(64);
+const START = new Int32Array(8);
 for (let prime = 2, at = 0; at < 64; prime++) {
   let divisor = 2;
   while (divisor * divisor <= prime && prime % divisor) divisor++;
@@ -11,7 +12,7 @@ for (let prime = 2, at = 0; at < 64; prime++) {
   K[at++] = Math.floor((Math.cbrt(prime) % 1) * 2 ** 32);
 }
 
-const W = new Uint32Array(64);
+const W = new Int32Array(64);
 
 /** One block of the hash: 16 words of `message` from `from` go into `state`. */
 function compress(state, message, from) {
@@ -21,9 +22,16 @@ function compress(state, message, from) {
     const b = W[i - 2];
     const s0 = ((a >>> 7) | (a << 25)) ^ ((a >>> 18) | (a << 14)) ^ (a >>> 3);
     const s1 = ((b >>> 17) | (b << 15)) ^ ((b >>> 19) | (b << 13)) ^ (b >>> 10);
-    W[i] = W[i - 16] + s0 + W[i - 7] + s1;
+    W[i] = (W[i - 16] + s0 + W[i - 7] + s1) | 0;
   }
-  let [a, b, c, d, e, f, g, h] = state;
+  let a = state[0];
+  let b = state[1];
+  let c = state[2];
+  let d = state[3];
+  let e = state[4];
+  let f = state[5];
+  let g = state[6];
+  let h = state[7];
   for (let i = 0; i < 64; i++) {
     const S1 = ((e >>> 6) | (e << 26)) ^ ((e >>> 11) | (e << 21)) ^ ((e >>> 25) | (e << 7));
     const t1 = (h + S1 + ((e & f) ^ (~e & g)) + K[i] + W[i]) | 0;
@@ -51,35 +59,52 @@ function compress(state, message, from) {
 /** The number from 0 to `highest` whose hash after `salt` is `wanted` (hexadecimal), or null. */
 export function search(salt, wanted, highest) {
   const prefix = new TextEncoder().encode(salt);
-  const goal = Array.from({ length: 8 }, (_, i) => parseInt(wanted.slice(8 * i, 8 * i + 8), 16));
+  const goal = Int32Array.from({ length: 8 }, (_, i) => parseInt(wanted.slice(8 * i, 8 * i + 8), 16));
   // Whole blocks of the salt are hashed once; what is left goes before each number.
   const whole = prefix.length - (prefix.length % 64);
-  const head = words(prefix.subarray(0, whole));
   const base = START.slice();
+  const head = words(prefix.subarray(0, whole));
   for (let from = 0; from < head.length; from += 16) compress(base, head, from);
   const rest = prefix.subarray(whole);
-  const bytes = new Uint8Array(128);
-  const state = new Uint32Array(8);
-  for (let number = 0; number <= highest; number++) {
-    const digits = String(number);
-    const length = rest.length + digits.length;
-    const end = length + 9 <= 64 ? 64 : 128;
-    bytes.fill(0, rest.length, end);
-    bytes.set(rest);
-    for (let i = 0; i < digits.length; i++) bytes[rest.length + i] = digits.charCodeAt(i);
-    bytes[length] = 0x80;
-    const message = words(bytes.subarray(0, end));
-    message[message.length - 1] = (whole + length) * 8;
-    state.set(base);
-    for (let from = 0; from < message.length; from += 16) compress(state, message, from);
-    if (state[0] === goal[0] && state.every((word, i) => word === goal[i])) return number;
+  const state = new Int32Array(8);
+  // Numbers of equally many digits differ in those digits alone.
+  for (let digits = 1, first = 0; first <= highest; digits++, first = 10 ** (digits - 1)) {
+    const message = padded(rest, digits, whole);
+    const last = Math.min(highest, 10 ** digits - 1);
+    for (let number = first; number <= last; number++) {
+      write(message, rest.length + digits - 1, number, digits);
+      state.set(base);
+      for (let from = 0; from < message.length; from += 16) compress(state, message, from);
+      if (state[0] === goal[0] && state.every((word, i) => word === goal[i])) return number;
+    }
   }
   return null;
 }
 
+/** The last words to hash: `rest`, room for so many digits, and the padding of the hash. */
+function padded(rest, digits, before) {
+  const length = rest.length + digits;
+  const bytes = new Uint8Array(length + 9 <= 64 ? 64 : 128);
+  bytes.set(rest);
+  bytes[length] = 0x80;
+  const message = words(bytes);
+  message[message.length - 1] = (before + length) * 8;
+  return message;
+}
+
+/** Puts the digits of `number` into the bytes of `message` that end at `end`. */
+function write(message, end, number, digits) {
+  for (let at = end, left = number; at > end - digits; at--) {
+    const rest = (left / 10) | 0;
+    const shift = 24 - 8 * (at & 3);
+    message[at >> 2] = (message[at >> 2] & ~(0xff << shift)) | ((48 + left - 10 * rest) << shift);
+    left = rest;
+  }
+}
+
 function words(bytes) {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  return Uint32Array.from({ length: bytes.byteLength / 4 }, (_, i) => view.getUint32(4 * i));
+  return Int32Array.from({ length: bytes.byteLength / 4 }, (_, i) => view.getInt32(4 * i));
 }
 
 if (typeof WorkerGlobalScope !== 'undefined') {

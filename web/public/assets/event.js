@@ -50,7 +50,7 @@ function atTheDoor({ state, waiting, rate_per_minute: rate }) {
   const waiters = waiting ? `${count(waiting, 'person waits', 'people wait')}.` : 'Nobody waits right now.';
   return {
     scheduled: 'The sale has not opened yet. This page shows when you can join.',
-    lobby: 'The sale opens soon. You can join now.',
+    lobby: 'The sale opens soon. You can join now: the order of all who come before the opening is drawn, so there is no hurry.',
     open: rate ? `${waiters} Up to ${rate.toLocaleString()} are let in each minute.` : waiters,
     paused: 'The sale is paused. You can join, and will be called when it goes on.',
     closed: 'The sale is closed.',
@@ -111,8 +111,23 @@ function solve({ algorithm, challenge, maxnumber, salt, signature }) {
 
 const drop = (key) => sessionStorage.removeItem(key);
 
+/** What the draw of the order is bound to beforehand, and afterwards how to check it. */
+async function lottery() {
+  const { lottery: known } = await call('GET', `/api/events/${eventId}/queue`);
+  const { commitment, entropy_source: source, fixed, drawn } = known ?? {};
+  at('lottery').hidden = !commitment || drawn?.lobby === 0;
+  write('commitment', commitment ?? '');
+  at('lottery-check').href = `/api/events/${eventId}/queue/lottery`;
+  at('lottery-check').hidden = !drawn;
+  const from = source ? `, also by what is to be seen here: ${source}` : '';
+  const people = drawn && count(drawn.lobby, 'person', 'people');
+  write('lottery-text', drawn ? `The order of the first ${people} was drawn when the sale opened.` : fixed ? `The order is drawn in a moment${from}.` : `When the sale opens, the order of all who joined before is drawn${from}. This fixes the draw beforehand:`);
+}
+
 async function wait() {
   show('waiting', SECTIONS);
+  lottery().catch(() => {});
+  let wasDrawn = null;
   for (;;) {
     const token = sessionStorage.getItem(TOKEN);
     if (!token) return door();
@@ -123,7 +138,12 @@ async function wait() {
       problem(me.state === 'missed' ? 'Your turn went by unused. You can join again.' : '');
       return door();
     }
-    if (me.state === 'waiting') stand(me);
+    if (me.state === 'waiting') {
+      stand(me);
+      const isDrawn = me.place !== null;
+      if (wasDrawn !== null && isDrawn !== wasDrawn) lottery().catch(() => {});
+      wasDrawn = isDrawn;
+    }
     await pause(me.poll_after_ms);
   }
 }
@@ -134,20 +154,23 @@ async function look(token) {
     return await call('GET', `/api/events/${eventId}/queue/me`, { headers: { 'onsale-queue-token': token } });
   } catch (refused) {
     if (refused.status === 401) return { state: 'unknown' };
+    if (refused.kind === 'too-early') return { poll_after_ms: 2000 };
     write('waiting-text', 'The connection is slow. Your place is kept, and we keep trying.');
     return { poll_after_ms: 3000 };
   }
 }
 
-function stand({ ahead, place, eta_seconds: eta, sale, message }) {
-  joinedAhead ??= ahead;
+function stand({ ahead, place, eta_seconds: eta, sale, likely_until: likely, message }) {
   tell(message);
+  if (place === null) return standInLobby();
+  joinedAhead ??= ahead;
   write('place', place.toLocaleString());
   write('ahead', ahead.toLocaleString());
   write('eta', eta ? span(eta) : 'not known yet');
   at('progress').value = joinedAhead > 0 ? 1 - ahead / joinedAhead : 1;
+  const isLate = likely !== null && place > likely;
   const text = {
-    open: ahead ? '' : 'You are next.',
+    open: isLate ? 'So many are before you that everything will probably be sold by your turn.' : ahead ? '' : 'You are next.',
     paused: 'The sale is paused. Your place is kept.',
     lobby: 'The sale has not opened yet.',
     sold_out: 'Everything is sold or held. You are called if seats come back.',
@@ -155,6 +178,16 @@ function stand({ ahead, place, eta_seconds: eta, sale, message }) {
   };
   write('waiting-text', text[sale] ?? '');
   document.title = `${ahead.toLocaleString()} ahead · ${event.name}`;
+}
+
+/** Before the lottery nobody has a place. */
+function standInLobby() {
+  write('place', 'drawn at the opening');
+  write('ahead', '–');
+  write('eta', 'not known yet');
+  at('progress').value = 0;
+  write('waiting-text', 'You are in. When the sale opens, a lottery gives everybody here a place.');
+  document.title = `In the lobby · ${event.name}`;
 }
 
 function span({ p50, p90 }) {

@@ -26,6 +26,7 @@ function figures({ sale: settings, live }) {
     sold: stock?.sold,
   };
   for (const [id, value] of Object.entries(values)) write(id, value?.toLocaleString() ?? '–');
+  lottery(live?.lottery);
   if (live?.claimed_last_minute !== undefined) draw(at('chart'), live.claimed_last_minute, sale.rate_per_minute);
 }
 
@@ -36,7 +37,27 @@ function state(settings) {
   write('close', sale.closed ? 'Reopen the sale' : 'Close the sale');
 }
 
+/** How far the lottery has come, and what the operator may still say about it. */
+function lottery(known) {
+  at('lottery').hidden = !known?.commitment;
+  if (!known?.commitment) return;
+  const { entropy_source: source, entropy } = sale;
+  write('commitment', known.commitment);
+  write('lottery-text', lotteryText(known, source, entropy));
+  at('source-form').hidden = sale.state !== 'scheduled';
+  at('entropy-form').hidden = !source || Boolean(entropy) || !known.fixed;
+}
+
+function lotteryText({ fixed, drawn }, source, entropy) {
+  if (drawn) return `Drawn: ${count(drawn.lobby, 'person', 'people')} took part.${entropy ? ` Entropy: ${entropy}.` : ''}`;
+  const from = source ? ` Entropy will come from: ${source}.` : '';
+  if (!fixed) return `At the opening, the order of all who came before is drawn.${from}`;
+  const people = count(fixed.lobby, 'person takes', 'people take');
+  return source && !entropy ? `It is fixed that ${people} part. The sale opens when you tell what was to be seen here: ${source}` : `${people} part.`;
+}
+
 function fill() {
+  at('source').value = sale.entropy_source;
   at('rate').value = sale.rate_per_minute;
   at('cap').value = sale.shopper_cap;
   at('message').value = sale.message;
@@ -158,6 +179,18 @@ at('settings').addEventListener('submit', (submit) => {
     await change(settings, 'Applied.');
     fill();
   }, submit.submitter);
+});
+at('source-form').addEventListener('submit', (submit) => {
+  submit.preventDefault();
+  write('done', '');
+  attempt(() => change({ entropy_source: at('source').value }, 'Announced.'), submit.submitter);
+});
+at('entropy-form').addEventListener('submit', (submit) => {
+  submit.preventDefault();
+  const entropy = at('entropy').value.trim();
+  if (!confirm(`Tell everyone that it showed “${entropy}”? It can't be changed.`)) return;
+  write('done', '');
+  attempt(() => change({ entropy }, 'Told. The order is drawn now.'), submit.submitter);
 });
 at('pause').addEventListener('click', ({ currentTarget }) =>
   attempt(() => change({ paused: !sale.paused }, sale.paused ? 'Resumed.' : 'Paused.'), currentTarget),

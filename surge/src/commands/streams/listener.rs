@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 
 /// Streams from one source address: fewer than it has ports.
 const PER_ADDRESS: u32 = 10_000;
-const BUFFER_BYTES: usize = 2 * 1024;
+const BUFFER_BYTES: usize = 4 * 1024;
 
 /// A snapshot that has arrived.
 pub(super) struct Arrival {

@@ -1,6 +1,7 @@
 //! A database for one measurement.
 
 use anyhow::Context as _;
+use domain::EventId;
 use secrecy::{ExposeSecret as _, SecretString};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use url::Url;
@@ -30,6 +31,51 @@ impl Database {
 
     pub(super) async fn drop_it(&self) -> anyhow::Result<()> {
         self.execute("drop database", "with (force)").await
+    }
+
+    /// Gives accounts up to `count` the numbers up to it, as so many joins would have.
+    pub(super) async fn join(&self, event_id: EventId, count: i64) -> anyhow::Result<()> {
+        let mut connection = PgConnection::connect(self.url.expose_secret())
+            .await
+            .context("connecting to the subject's database")?;
+        let mut tx = connection.begin().await?;
+        sqlx::query("insert into waiting_room.lines (event_id) values ($1) on conflict do nothing")
+            .bind(event_id.0)
+            .execute(&mut *tx)
+            .await?;
+        sqlx::query(
+            "insert into waiting_room.numbers (event_id, account_id, number, joined_at)
+             select $1, n, n, now() from waiting_room.lines l, generate_series(l.joined + 1, $2) n
+             where l.event_id = $1",
+        )
+        .bind(event_id.0)
+        .bind(count)
+        .execute(&mut *tx)
+        .await?;
+        sqlx::query(
+            "update waiting_room.lines
+             set joined = greatest(joined, $2), updated_at = clock_timestamp()
+             where event_id = $1",
+        )
+        .bind(event_id.0)
+        .bind(count)
+        .execute(&mut *tx)
+        .await?;
+        tx.commit().await?;
+        Ok(())
+    }
+
+    /// How many claims shared a transaction, on average and rounded up.
+    pub(super) async fn mean_claim_batch(&self, event_id: EventId) -> anyhow::Result<u32> {
+        let mut connection = PgConnection::connect(self.url.expose_secret()).await?;
+        let mean: i64 = sqlx::query_scalar(
+            "select ceil(count(*)::numeric / count(distinct claimed_at))::bigint
+             from admission.claims where event_id = $1",
+        )
+        .bind(event_id.0)
+        .fetch_one(&mut connection)
+        .await?;
+        Ok(u32::try_from(mean)?)
     }
 
     async fn execute(&self, verb: &str, how: &str) -> anyhow::Result<()> {

@@ -1,0 +1,251 @@
+//! Booking requests and the answers to them are written down many at a time: a flash sale brings
+//! hundreds within the milliseconds that one commit takes.
+
+mod lane;
+
+use std::collections::HashSet;
+
+use chrono::{DateTime, Utc};
+use domain::clock::SharedClock;
+use platform::idempotency::{self, Answered, Begin, Keyed, Token};
+use platform::pg::run_tx;
+use platform::problem::Problem;
+use sqlx::{PgConnection, PgPool};
+use tokio::sync::oneshot;
+
+use self::lane::{Lane, Write};
+use super::repeat::reused;
+use crate::store::requests::{self, Order, Request};
+
+/// An order that may be booked, to be written down.
+#[derive(Debug, Clone)]
+pub(super) struct NewOrder {
+    /// The order.
+    pub(super) order: Order,
+    /// Its `Idempotency-Key`.
+    pub(super) key: Option<OrderKey>,
+}
+
+/// The key of an order.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct OrderKey {
+    /// The caller and the route.
+    pub(super) scope: String,
+    /// The key as the client sent it.
+    pub(super) key: String,
+    /// The caller and the key: the same booking id for every try.
+    pub(super) request_key: String,
+    /// What tells the order from others.
+    pub(super) hash: [u8; 32],
+}
+
+/// What a written order came to.
+#[derive(Debug)]
+pub(super) enum Written {
+    /// It is to be published.
+    Accepted(Request, Option<Token>),
+    /// Its key says that it is not.
+    Repeated(Begin),
+}
+
+/// Writes on behalf of all requests of this node.
+pub(crate) struct Ledger {
+    orders: Lane<Orders>,
+    answers: Lane<Answers>,
+}
+
+impl Ledger {
+    pub(crate) fn new(db: &PgPool, clock: &SharedClock) -> Self {
+        Self {
+            orders: Lane::new(Orders {
+                db: db.clone(),
+                clock: clock.clone(),
+            }),
+            answers: Lane::new(Answers { db: db.clone() }),
+        }
+    }
+
+    /// Writes an order down.
+    ///
+    /// # Errors
+    /// When the database does not, or its key belongs to another order.
+    pub(super) async fn accept(&self, order: NewOrder) -> Result<Written, Problem> {
+        let (sender, written) = oneshot::channel();
+        self.orders.add((order, sender));
+        written
+            .await
+            .unwrap_or_else(|error| Err(Problem::internal(&error)))
+    }
+
+    /// Keeps an answer for repeats.
+    ///
+    /// # Errors
+    /// When the database does not.
+    pub(super) async fn keep(&self, answer: Answered) -> Result<(), Problem> {
+        let (sender, kept) = oneshot::channel();
+        self.answers.add((answer, sender));
+        kept.await
+            .unwrap_or_else(|error| Err(Problem::internal(&error)))
+    }
+}
+
+struct Orders {
+    db: PgPool,
+    clock: SharedClock,
+}
+
+impl Write for Orders {
+    type Job = (NewOrder, oneshot::Sender<Result<Written, Problem>>);
+
+    async fn write(&self, jobs: Vec<Self::Job>) {
+        let mut seen = HashSet::new();
+        let (mut orders, mut asking) = (Vec::new(), Vec::new());
+        for (order, sender) in jobs {
+            let key = order.key.as_ref();
+            if key.is_some_and(|key| !seen.insert(key.request_key.clone())) {
+                // The one before it in this batch is the first.
+                let _gone = sender.send(Ok(Written::Repeated(Begin::InProgress)));
+            } else {
+                orders.push(order);
+                asking.push(sender);
+            }
+        }
+        let (now, orders) = (self.clock.now(), &orders);
+        let written = run_tx(&self.db, "write_orders", |tx| {
+            Box::pin(write_all(tx, orders, now))
+        });
+        // Whoever has left needs no answer.
+        match written.await {
+            Ok(written) => {
+                for (sender, written) in asking.into_iter().zip(written) {
+                    let _gone = sender.send(written);
+                }
+            }
+            Err(error) => {
+                let problem = Problem::from(error);
+                for sender in asking {
+                    let _gone = sender.send(Err(problem.clone()));
+                }
+            }
+        }
+    }
+}
+
+struct Answers {
+    db: PgPool,
+}
+
+impl Write for Answers {
+    type Job = (Answered, oneshot::Sender<Result<(), Problem>>);
+
+    async fn write(&self, jobs: Vec<Self::Job>) {
+        let (answers, keeping): (Vec<_>, Vec<_>) = jobs.into_iter().unzip();
+        let answers = &answers;
+        let written = run_tx(&self.db, "write_answers", |tx| {
+            Box::pin(keep_all(tx, answers))
+        });
+        let kept = written.await.map_err(Problem::from);
+        for sender in keeping {
+            let _gone = sender.send(kept.clone());
+        }
+    }
+}
+
+/// Nobody waits for the disk here: an answer that a crash of PostgreSQL takes is found again by its
+/// order, which is safe, when the request is repeated.
+async fn keep_all(conn: &mut PgConnection, answers: &[Answered]) -> Result<(), sqlx::Error> {
+    sqlx::query!("set local synchronous_commit = off")
+        .execute(&mut *conn)
+        .await?;
+    idempotency::finish_all(conn, answers.to_vec()).await
+}
+
+async fn write_all(
+    conn: &mut PgConnection,
+    orders: &[NewOrder],
+    now: DateTime<Utc>,
+) -> Result<Vec<Result<Written, Problem>>, sqlx::Error> {
+    let keyed: Vec<_> = orders
+        .iter()
+        .filter_map(|order| order.key.as_ref())
+        .collect();
+    let mut begun = begin_all(conn, &keyed, now).await?.into_iter();
+    let mut begin = |order: &NewOrder| order.key.as_ref().and_then(|_| begun.next());
+    let begun: Vec<_> = orders.iter().map(|order| (order, begin(order))).collect();
+
+    let fresh: Vec<_> = begun
+        .iter()
+        .filter(|(_, begin)| matches!(begin, None | Some(Begin::Fresh(_))))
+        .map(|(order, _)| {
+            let key = order.key.as_ref().map(|key| key.request_key.as_str());
+            (key, &order.order)
+        })
+        .collect();
+    let mut accepted = if fresh.is_empty() {
+        Vec::new().into_iter()
+    } else {
+        requests::accept_all(conn, &fresh, now).await?.into_iter()
+    };
+    let mut written = Vec::with_capacity(orders.len());
+    for (order, begin) in begun {
+        written.push(match begin {
+            None => Ok(Written::Accepted(next(&mut accepted), None)),
+            Some(Begin::Fresh(token)) => {
+                let request = next(&mut accepted);
+                if request.order == order.order {
+                    Ok(Written::Accepted(request, Some(token)))
+                } else {
+                    idempotency::abandon(conn, token).await?;
+                    Err(reused())
+                }
+            }
+            Some(repeated) => Ok(Written::Repeated(repeated)),
+        });
+    }
+    Ok(written)
+}
+
+async fn begin_all(
+    conn: &mut PgConnection,
+    keys: &[&OrderKey],
+    now: DateTime<Utc>,
+) -> Result<Vec<Begin>, sqlx::Error> {
+    if keys.is_empty() {
+        return Ok(Vec::new());
+    }
+    let keyed = keys.iter().map(|key| Keyed {
+        scope: &key.scope,
+        key: &key.key,
+        request_hash: key.hash,
+    });
+    idempotency::begin_all(conn, &keyed.collect::<Vec<_>>(), now).await
+}
+
+fn next(accepted: &mut impl Iterator<Item = Request>) -> Request {
+    accepted
+        .next()
+        .expect("one request for each order that is new")
+}
+
+/// The key of an order that was not accepted is not kept: who may not book now may do so later.
+///
+/// # Errors
+/// `refusal`, unless the key says that the order was answered before.
+pub(super) async fn answer_before(
+    db: &PgPool,
+    key: &OrderKey,
+    refusal: Problem,
+    now: DateTime<Utc>,
+) -> Result<Begin, Problem> {
+    let refusal = &refusal;
+    run_tx(db, "look_up_booking", |tx| {
+        Box::pin(async move {
+            match idempotency::begin(tx, &key.scope, &key.key, &key.hash, now).await? {
+                // Undone by the error.
+                Begin::Fresh(_) => Err(refusal.clone()),
+                begun => Ok(begun),
+            }
+        })
+    })
+    .await
+}

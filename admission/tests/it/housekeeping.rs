@@ -1,0 +1,94 @@
+//! What is kept of sales, and what is not.
+
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use domain::EventId;
+use domain::sale::SaleSettings;
+use platform::testing::{TestApp, eventually};
+use sqlx::PgPool;
+use sqlx::types::Json;
+
+use crate::line::sale;
+use crate::shop::launch;
+
+/// A sale that was changed so many days ago, with something in each table of its line.
+async fn add(db: &PgPool, sale: &SaleSettings, days: i32) {
+    sqlx::query(
+        "insert into admission.sales (event_id, version, settings, updated_at)
+         values ($1, 1, $2, clock_timestamp() - make_interval(days => $3))",
+    )
+    .bind(sale.event_id.0)
+    .bind(Json(sale))
+    .bind(days)
+    .execute(db)
+    .await
+    .unwrap();
+    let rows = [
+        "insert into admission.claims
+             (event_id, place, account_id, jti, claimed_at, issued_at, ends_at, over_at, change)
+         values ($1, 1, 1, gen_random_uuid(), now(), 0, 0, now(), 1)",
+        "insert into admission.claim_counts (event_id, bucket, claims) values ($1, 1, 1)",
+        "insert into admission.ready (event_id, place, since, tried_at) values ($1, 2, now(), now())",
+        "insert into admission.moves (event_id, seq, at) values ($1, 1000, now())",
+    ];
+    for row in rows {
+        sqlx::query(row)
+            .bind(sale.event_id.0)
+            .execute(db)
+            .await
+            .unwrap();
+    }
+}
+
+/// How many of those rows are left. A leader may go on telling that a sale is closed.
+async fn rows(db: &PgPool, event_id: i64) -> i64 {
+    sqlx::query_scalar(
+        "select (select count(*) from admission.claims where event_id = $1)
+              + (select count(*) from admission.claim_counts where event_id = $1)
+              + (select count(*) from admission.ready where event_id = $1)
+              + (select count(*) from admission.moves where event_id = $1 and seq = 1000)",
+    )
+    .bind(event_id)
+    .fetch_one(db)
+    .await
+    .unwrap()
+}
+
+#[tokio::test]
+async fn lines_of_sales_that_ended_long_ago_are_removed_and_no_others() {
+    let app = TestApp::start().await;
+    let db = &app.ctx.db;
+    let now = app.ctx.clock.now();
+    let with = |event: i64, change: fn(&mut SaleSettings)| {
+        let mut sale = SaleSettings {
+            event_id: EventId(event),
+            opens_at: now - TimeDelta::days(100),
+            ..sale()
+        };
+        change(&mut sale);
+        sale
+    };
+    add(db, &with(1, |sale| sale.closed = true), 31).await;
+    let ended = SaleSettings {
+        closes_at: Some(now - TimeDelta::days(31)),
+        ..with(2, |_| ())
+    };
+    add(db, &ended, 60).await;
+    add(db, &with(3, |_| ()), 60).await;
+    add(db, &with(4, |sale| sale.closed = true), 29).await;
+    let ending = SaleSettings {
+        closes_at: Some(now - TimeDelta::days(29)),
+        ..with(5, |_| ())
+    };
+    add(db, &ending, 60).await;
+
+    launch(&app.ctx).await;
+    for event in [1, 2] {
+        eventually(Duration::from_secs(10), async || rows(db, event).await == 0).await;
+    }
+    for event in [3, 4, 5] {
+        assert!(rows(db, event).await >= 4, "the line of event {event}");
+    }
+    app.finish().await;
+}

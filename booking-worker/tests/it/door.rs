@@ -1,0 +1,125 @@
+//! Tickets at the door: genuine without asking anybody, and good once.
+
+use domain::account::Role;
+use domain::message::{BookingConfirmed, Outcome};
+use domain::token::{ACCESS_AUDIENCE, AccessClaims, ISSUER};
+use platform::testing::eventually;
+use platform::tokens::PublishedKeys;
+use serde_json::Value;
+
+use crate::shop::{EVENT, LIMIT, Shop, euros, floor};
+
+/// An access token of account 1 with this role.
+fn access(shop: &Shop, role: Role) -> String {
+    let now = domain::clock::Clock::now(&shop.clock).timestamp();
+    shop.app.ctx.keys.sign_access(&AccessClaims {
+        iss: ISSUER.to_owned(),
+        aud: ACCESS_AUDIENCE.to_owned(),
+        sub: "1".to_owned(),
+        roles: vec![role],
+        iat: now,
+        nbf: now,
+        exp: now + 900,
+    })
+}
+
+struct Door {
+    url: String,
+    http: reqwest::Client,
+}
+
+impl Door {
+    async fn open(shop: &Shop) -> (Self, platform::service::Running) {
+        let routes = booking_worker::start(shop.app.ctx.clone(), crate::shop::config())
+            .await
+            .unwrap();
+        let running = shop.app.serve(routes).await;
+        let url = format!("http://{}/api/tickets", running.internal_addr);
+        let http = reqwest::Client::new();
+        (Self { url, http }, running)
+    }
+
+    async fn check_in(&self, code: &str, access: &str) -> (u16, Value) {
+        let url = format!("{}/{code}/check-in", self.url);
+        let request = self.http.post(url).bearer_auth(access);
+        let answer = request.send().await.unwrap();
+        (
+            answer.status().as_u16(),
+            answer.json().await.unwrap_or_default(),
+        )
+    }
+}
+
+/// The codes of the first confirmed booking.
+async fn codes(shop: &Shop) -> Vec<String> {
+    eventually(LIMIT, async || {
+        !shop.witness.heard::<BookingConfirmed>().is_empty()
+    })
+    .await;
+    let confirmed = shop.witness.heard::<BookingConfirmed>().remove(0);
+    confirmed
+        .tickets
+        .into_iter()
+        .map(|ticket| ticket.code)
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ticket_is_genuine_offline_and_lets_one_person_in_once() {
+    let shop = Shop::open(vec![floor(1, 3, euros(500))]).await;
+    let booking = shop.buy(7, 2).await;
+    let codes = codes(&shop).await;
+    let jwks = shop.app.ctx.keys.jwks().to_string();
+    let face = PublishedKeys::parse(jwks.as_bytes())
+        .unwrap()
+        .verify_ticket(&codes[0])
+        .unwrap();
+    assert_eq!((face.event_id, face.seat_id), (EVENT, booking.seats[0].id));
+
+    let (door, _running) = Door::open(&shop).await;
+    let staff = access(&shop, Role::Operator);
+    let customer = access(&shop, Role::Customer);
+    assert_eq!(door.check_in(&codes[0], &customer).await.0, 403);
+    assert_eq!(door.check_in("T1.nobody", &staff).await.0, 404);
+    let racing = (0..8).map(|_| door.check_in(&codes[0], &staff));
+    let mut statuses: Vec<_> = futures_util::future::join_all(racing)
+        .await
+        .into_iter()
+        .map(|(status, _)| status)
+        .collect();
+    statuses.sort_unstable();
+    assert_eq!(statuses, [200, 409, 409, 409, 409, 409, 409, 409]);
+    let (_, again) = door.check_in(&codes[0], &staff).await;
+    assert!(again["checked_in_at"].is_string(), "{again}");
+
+    // Whose holder is inside can't be given back.
+    let outcome = shop.cancel(booking.booking_id).await;
+    assert!(matches!(outcome, Outcome::Refused(_)), "{outcome:?}");
+    shop.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancelled_ticket_lets_nobody_in_and_a_race_has_one_winner() {
+    let shop = Shop::open(vec![floor(1, 8, euros(500))]).await;
+    let (door, _running) = Door::open(&shop).await;
+    let staff = access(&shop, Role::Operator);
+    for account in 0..8 {
+        let booking = shop.buy(account, 1).await;
+        let code: String =
+            sqlx::query_scalar("select code from booking.tickets where booking_id = $1")
+                .bind(booking.booking_id.0)
+                .fetch_one(&shop.app.ctx.db)
+                .await
+                .unwrap();
+        let ((status, _), outcome) = tokio::join!(
+            door.check_in(&code, &staff),
+            shop.cancel(booking.booking_id)
+        );
+        match status {
+            200 => assert!(matches!(outcome, Outcome::Refused(_)), "{outcome:?}"),
+            409 => assert_eq!(outcome, Outcome::Cancelled),
+            other => panic!("answered {other}"),
+        }
+    }
+    shop.close().await;
+}

@@ -1,0 +1,166 @@
+//! The example configuration of nginx, in a real nginx.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test's own steps; a skipped test is said"
+)]
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use axum::Router;
+use axum::http::HeaderMap;
+use axum::routing::any;
+use platform::testing::eventually;
+use reqwest::redirect::Policy;
+use reqwest::{Client, StatusCode};
+
+use crate::guard::{NEW, Publisher, SALE, Verifier, example, pass, ring};
+
+/// A running nginx; dropping it ends it and removes its files.
+struct Nginx {
+    process: Child,
+    dir: PathBuf,
+    address: SocketAddr,
+}
+
+impl Nginx {
+    /// The example with other addresses, and with its files in a folder of its own.
+    fn start(program: &Path, shop: SocketAddr, verifier: &str) -> Self {
+        let dir = std::env::temp_dir().join(format!("onsale-nginx-{:016x}", rand::random::<u64>()));
+        fs::create_dir_all(&dir).unwrap();
+        let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+            .and_then(|listener| listener.local_addr())
+            .unwrap();
+        let replaced = [
+            ("127.0.0.1:3000", shop.to_string()),
+            ("127.0.0.1:9200", verifier.to_owned()),
+            ("listen 8000", format!("listen {address}")),
+        ];
+        let mut config = fs::read_to_string(example("nginx.conf")).unwrap();
+        for (from, to) in replaced {
+            assert!(config.contains(from), "the example has no {from}");
+            config = config.replace(from, &to);
+        }
+        let folders: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+            .iter()
+            .map(|name| format!("{name}_temp_path {}/{name};\n", dir.display()))
+            .collect();
+        config = config.replacen("http {", &format!("http {{\naccess_log off;\n{folders}"), 1);
+        config.insert_str(
+            0,
+            &format!("pid {}/nginx.pid;\ndaemon off;\n", dir.display()),
+        );
+        let path = dir.join("nginx.conf");
+        fs::write(&path, config).unwrap();
+        let process = Command::new(program)
+            .arg("-p")
+            .arg(&dir)
+            .arg("-c")
+            .arg(&path)
+            .args(["-e", "stderr"])
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap();
+        Self {
+            process,
+            dir,
+            address,
+        }
+    }
+}
+
+impl Drop for Nginx {
+    fn drop(&mut self) {
+        // Asked politely, it takes its workers with it.
+        let pid = self.process.id().to_string();
+        let _ = Command::new("kill").args(["-TERM", &pid]).status();
+        let _ = self.process.wait();
+        let _ = fs::remove_dir_all(&self.dir);
+    }
+}
+
+fn program() -> Option<PathBuf> {
+    ["nginx", "/usr/sbin/nginx"]
+        .into_iter()
+        .map(PathBuf::from)
+        .find(|program| {
+            let shown = Command::new(program).arg("-V").output();
+            shown.is_ok_and(|shown| {
+                String::from_utf8_lossy(&shown.stderr).contains("http_auth_request_module")
+            })
+        })
+}
+
+/// A site that says whom it serves, under which name, and what was sent.
+async fn shop() -> SocketAddr {
+    let answer = async |headers: HeaderMap, body: String| {
+        let shown = |name| {
+            headers
+                .get(name)
+                .map_or("", |value| value.to_str().unwrap())
+        };
+        format!("{} {} {body}", shown("onsale-account"), shown("host"))
+    };
+    let routes = Router::new().route("/", any(answer));
+    let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+        .await
+        .unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move { axum::serve(listener, routes).await.unwrap() });
+    address
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nginx_lets_in_good_passes_and_sends_others_to_the_waiting_room() {
+    let Some(program) = program() else {
+        println!("SKIPPED: no nginx with http_auth_request_module is installed");
+        return;
+    };
+    let keys = ring(&[NEW]);
+    let publisher = Publisher::start(&keys).await;
+    let jwks = format!("{}/.well-known/jwks.json", publisher.url);
+    let verifier = Verifier::start(&["--jwks", &jwks]).unwrap();
+    let verifier_address = verifier.url.trim_start_matches("http://");
+    let nginx = Nginx::start(&program, shop().await, verifier_address);
+    let client = Client::builder().redirect(Policy::none()).build().unwrap();
+    let url = format!("http://{}/", nginx.address);
+    eventually(Duration::from_secs(10), async || {
+        client.get(&url).send().await.is_ok()
+    })
+    .await;
+
+    let good = pass(&keys, SALE, 600);
+    let with_cookie = client
+        .post(&url)
+        .header("cookie", format!("onsale_pass={good}"));
+    let with_header = client.post(&url).header("onsale-pass", &good);
+    for request in [with_cookie, with_header] {
+        let request = request
+            .header("onsale-account", "1")
+            .header("host", "shop.example")
+            .body("an order");
+        let answer = request.send().await.unwrap();
+        assert_eq!(answer.status(), StatusCode::OK);
+        assert_eq!(answer.text().await.unwrap(), "7 shop.example an order");
+    }
+
+    let claims_to_be_somebody = client.get(&url).header("onsale-account", "7");
+    let late = client
+        .get(&url)
+        .header("onsale-pass", pass(&keys, SALE, -6));
+    for request in [claims_to_be_somebody, late] {
+        let answer = request.send().await.unwrap();
+        assert_eq!(answer.status(), StatusCode::FOUND);
+        let waiting_room = format!("{}/events/1", publisher.url);
+        assert_eq!(answer.headers()["location"], waiting_room);
+        assert_eq!(answer.headers()["cache-control"], "no-store");
+    }
+    let verifier_itself = format!("{url}_pass");
+    let hidden = client.get(verifier_itself).header("onsale-pass", &good);
+    assert_eq!(hidden.send().await.unwrap().status(), StatusCode::NOT_FOUND);
+}

@@ -1,0 +1,96 @@
+//! How good the predictions are: for a sample of numbers what they were told first is kept until
+//! they are called.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use chrono::{DateTime, Utc};
+use domain::line::Standing;
+use domain::queue::Eta;
+use domain::{Number, Place};
+use platform::line::View;
+
+/// One number in so many is in the sample.
+const SAMPLE: i64 = 61;
+/// Most numbers in the sample at once.
+const MOST: usize = 10_000;
+
+/// Predictions of one sale that have not come true yet.
+#[derive(Default)]
+pub(crate) struct Calibration(Mutex<HashMap<Number, Prediction>>);
+
+/// What one number was told.
+struct Prediction {
+    place: Place,
+    at: DateTime<Utc>,
+    eta: Eta,
+}
+
+impl Calibration {
+    /// Notes what `number` is told, the first time.
+    pub(crate) fn note(&self, number: Number, place: Place, eta: Eta, now: DateTime<Utc>) {
+        if number.0 % SAMPLE != 0 {
+            return;
+        }
+        let mut sample = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if sample.len() < MOST || sample.contains_key(&number) {
+            let prediction = Prediction {
+                place,
+                at: now,
+                eta,
+            };
+            sample.entry(number).or_insert(prediction);
+        }
+    }
+
+    /// Compares what was told to those who were called since; whoever left is forgotten.
+    pub(crate) fn settle(&self, view: &View) {
+        let mut sample = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        sample.retain(|number, told| match view.line.standing(told.place) {
+            Standing::Waiting => !view.line.has_left(*number),
+            Standing::Called(at) => {
+                told.compare(at);
+                false
+            }
+            Standing::Missed | Standing::Claimed | Standing::Over => false,
+        });
+    }
+}
+
+impl Prediction {
+    fn compare(&self, called_at: DateTime<Utc>) {
+        let seconds = (called_at - self.at).as_seconds_f64();
+        let within = within(self.eta, seconds);
+        metrics::counter!("waiting_room_eta_outcomes_total", "within" => within).increment(1);
+        if self.eta.p50 > 0.0 {
+            metrics::histogram!("waiting_room_eta_ratio").record(seconds / self.eta.p50);
+        }
+    }
+}
+
+fn within(eta: Eta, seconds: f64) -> &'static str {
+    if seconds <= eta.p50 {
+        "p50"
+    } else if seconds <= eta.p90 {
+        "p90"
+    } else {
+        "later"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_outcome_is_within_the_median_the_p90_or_later() {
+        let eta = Eta {
+            p50: 10.0,
+            p90: 20.0,
+        };
+        assert_eq!(
+            [9.0, 10.0, 20.0, 20.1].map(|seconds| within(eta, seconds)),
+            ["p50", "p50", "p90", "later"]
+        );
+    }
+}

@@ -1,0 +1,11 @@
+-- Takes a solved challenge once, and counts it among those that everybody paid for.
+-- KEYS: the challenge's mark, attempts of this minute. ARGV: seconds to keep the mark, seconds to
+-- keep the attempts. Returns: whether it was not taken before.
+if not redis.call('SET', KEYS[1], 1, 'NX', 'EX', ARGV[1]) then
+  return false
+end
+redis.call('HINCRBY', KEYS[2], 'all', 1)
+if redis.call('TTL', KEYS[2]) < 0 then
+  redis.call('EXPIRE', KEYS[2], ARGV[2])
+end
+return true

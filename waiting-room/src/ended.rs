@@ -1,0 +1,64 @@
+//! Removes the numbers of sales that ended long ago.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use sqlx::PgPool;
+
+use crate::Room;
+
+/// How long they are kept: tokens have ended, and questions were asked.
+const KEPT: TimeDelta = TimeDelta::days(30);
+/// How many rows of a table one sweep removes.
+const SWEEP_LIMIT: i64 = 5_000;
+/// How often.
+const PERIOD: Duration = Duration::from_secs(600);
+
+/// Removes them until soft shutdown.
+pub(crate) async fn run(room: Arc<Room>) -> anyhow::Result<()> {
+    let soft = room.ctx.shutdown.soft().clone();
+    let mut ticks = tokio::time::interval(PERIOD);
+    while soft.run_until_cancelled(ticks.tick()).await.is_some() {
+        if let Err(error) = sweep(&room.ctx.db, room.ctx.clock.now()).await {
+            tracing::warn!(%error, "numbers of ended sales were not removed");
+        }
+    }
+    Ok(())
+}
+
+/// Removes so many of them. How far the numbers went stays, so that none is given twice.
+async fn sweep(db: &PgPool, now: DateTime<Utc>) -> Result<(), sqlx::Error> {
+    let ended = sqlx::query_scalar!(
+        r#"select e.event_id as "event_id!" from admission.public_ended e
+           where e.ended_at <= $1
+             and (exists (select from waiting_room.numbers n where n.event_id = e.event_id)
+                  or exists (select from waiting_room.leavings l where l.event_id = e.event_id))
+           limit 100"#,
+        now - KEPT,
+    )
+    .fetch_all(db)
+    .await?;
+    if ended.is_empty() {
+        return Ok(());
+    }
+    sqlx::query!(
+        "delete from waiting_room.numbers where (event_id, account_id) in (
+             select event_id, account_id from waiting_room.numbers
+             where event_id = any($1) limit $2)",
+        &ended,
+        SWEEP_LIMIT,
+    )
+    .execute(db)
+    .await?;
+    sqlx::query!(
+        "delete from waiting_room.leavings where (event_id, number) in (
+             select event_id, number from waiting_room.leavings
+             where event_id = any($1) limit $2)",
+        &ended,
+        SWEEP_LIMIT,
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}

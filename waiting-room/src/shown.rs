@@ -1,0 +1,128 @@
+//! One moment of a line, ready to be served.
+
+use std::sync::Arc;
+
+use axum::http::HeaderValue;
+use bytes::{BufMut, Bytes, BytesMut};
+use chrono::{DateTime, Utc};
+use domain::ahead::Ahead;
+use domain::queue::{Lottery, Pace, Snapshot};
+use domain::sale::SaleState;
+use domain::{EventId, Place};
+use platform::line::View;
+use serde::Serialize;
+
+/// When a stream that broke off is to be opened again, in milliseconds.
+const STREAM_RETRY_MS: u32 = 3_000;
+
+/// One moment of a line, with what is the same in every answer made once.
+pub(crate) struct Shown {
+    /// The moment.
+    pub(crate) view: Arc<View>,
+    /// What everyone gets.
+    pub(crate) body: Bytes,
+    /// The same as a Server-Sent Event.
+    pub(crate) frame: Bytes,
+    /// Tells this body from every other.
+    pub(crate) etag: HeaderValue,
+    /// What every poll's answer ends with.
+    pub(crate) tail: Vec<u8>,
+}
+
+impl Shown {
+    pub(crate) fn new(view: Arc<View>) -> Self {
+        let snapshot = &view.snapshot;
+        let body = json(&PublicSnapshot::from(snapshot));
+        let etag = format!("\"{}-{}\"", snapshot.seq, snapshot.at.timestamp_millis());
+        let tail = json(&Tail {
+            sale: snapshot.state,
+            likely_until: snapshot.likely_until,
+            message: &snapshot.message,
+        });
+        Self {
+            frame: frame(snapshot.seq, &body),
+            body: body.into(),
+            etag: HeaderValue::try_from(etag).expect("digits in quotes make a header value"),
+            // Goes on after other members.
+            tail: [b",", &tail[1..]].concat(),
+            view,
+        }
+    }
+
+    /// How many people wait before `place`, as far as the snapshot counted; whoever joined since
+    /// is taken to be there.
+    pub(crate) fn ahead_of(&self, place: Place) -> i64 {
+        let ahead = &self.view.snapshot.ahead;
+        ahead.of(place) + (place.0 - ahead.last.0 - 1).max(0)
+    }
+}
+
+fn json(value: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(value).expect("text and numbers are JSON")
+}
+
+fn frame(seq: i64, body: &[u8]) -> Bytes {
+    let head = format!("event: snapshot\nid: {seq}\nretry: {STREAM_RETRY_MS}\ndata: ");
+    let mut frame = BytesMut::with_capacity(head.len() + body.len() + 2);
+    frame.put(head.as_bytes());
+    frame.put(body);
+    frame.put(&b"\n\n"[..]);
+    frame.freeze()
+}
+
+#[derive(Serialize)]
+struct Tail<'a> {
+    sale: SaleState,
+    likely_until: Option<Place>,
+    message: &'a str,
+}
+
+/// What of a snapshot everyone may see.
+#[derive(Serialize)]
+struct PublicSnapshot<'a> {
+    event_id: EventId,
+    seq: i64,
+    at: DateTime<Utc>,
+    state: SaleState,
+    message: &'a str,
+    challenge: bool,
+    anonymous: bool,
+    lottery: &'a Lottery,
+    rate_per_minute: u32,
+    joined: Place,
+    cursor: Place,
+    waiting: i64,
+    shopping: i64,
+    shopper_cap: u32,
+    available: Option<i64>,
+    likely_until: Option<Place>,
+    ahead: &'a Ahead,
+    pace: Option<Pace>,
+    poll_after_ms: u32,
+}
+
+impl<'a> From<&'a Snapshot> for PublicSnapshot<'a> {
+    fn from(snapshot: &'a Snapshot) -> Self {
+        Self {
+            event_id: snapshot.event_id,
+            seq: snapshot.seq,
+            at: snapshot.at,
+            state: snapshot.state,
+            message: &snapshot.message,
+            challenge: snapshot.challenge,
+            anonymous: snapshot.anonymous,
+            lottery: &snapshot.lottery,
+            rate_per_minute: snapshot.rate_per_minute,
+            joined: snapshot.joined,
+            cursor: snapshot.cursor,
+            waiting: snapshot.waiting,
+            shopping: snapshot.shopping,
+            shopper_cap: snapshot.shopper_cap,
+            available: snapshot.available,
+            likely_until: snapshot.likely_until,
+            ahead: &snapshot.ahead,
+            pace: snapshot.pace,
+            poll_after_ms: snapshot.poll_after_ms,
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! The numbers of all lines, in PostgreSQL.
+
+use chrono::{DateTime, Utc};
+use domain::{AccountId, EventId, Number};
+use platform::pg::run_tx;
+use sqlx::{PgPool, Postgres, Transaction};
+
+/// One who asks for a number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Asks {
+    /// Who.
+    pub joiner: AccountId,
+    /// The number it has, if that is used up and another is due.
+    pub used_up: Option<Number>,
+}
+
+/// The number of one who asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Given {
+    /// Who.
+    pub joiner: AccountId,
+    /// The number.
+    pub number: Number,
+    /// Whether it was given just now.
+    pub is_new: bool,
+}
+
+/// Gives a number to everyone who asks and has none, in the order of `asks`; each joiner may be in
+/// it once. Everybody's number is in the answer, in no order, and is committed.
+///
+/// # Errors
+/// When PostgreSQL does not do it. If it is not known whether it did, asking again gives the
+/// numbers that were given.
+pub async fn join(
+    db: &PgPool,
+    event_id: EventId,
+    asks: &[Asks],
+    now: DateTime<Utc>,
+) -> Result<Vec<Given>, sqlx::Error> {
+    let joiners: Vec<i64> = asks.iter().map(|asks| asks.joiner.0).collect();
+    let used_up: Vec<Option<i64>> = asks
+        .iter()
+        .map(|asks| asks.used_up.map(|number| number.0))
+        .collect();
+    let (joiners, used_up) = (&joiners, &used_up);
+    run_tx(db, "waiting-room.join", |tx| {
+        Box::pin(async move {
+            let joined = lock_line(tx, event_id).await?;
+            give(tx, event_id, joined, joiners, used_up, now).await
+        })
+    })
+    .await
+}
+
+/// Takes the sale's row, which orders its joins and leavings; the highest number given.
+async fn lock_line(
+    tx: &mut Transaction<'_, Postgres>,
+    event_id: EventId,
+) -> Result<i64, sqlx::Error> {
+    loop {
+        let joined = sqlx::query_scalar!(
+            "select joined from waiting_room.lines where event_id = $1 for update",
+            event_id.0
+        )
+        .fetch_optional(&mut **tx)
+        .await?;
+        if let Some(joined) = joined {
+            return Ok(joined);
+        }
+        sqlx::query!(
+            "insert into waiting_room.lines (event_id) values ($1) on conflict do nothing",
+            event_id.0
+        )
+        .execute(&mut **tx)
+        .await?;
+    }
+}
+
+/// In a statement of its own, so that it sees what was committed before the line was locked.
+async fn give(
+    tx: &mut Transaction<'_, Postgres>,
+    event_id: EventId,
+    joined: i64,
+    joiners: &[i64],
+    used_up: &[Option<i64>],
+    now: DateTime<Utc>,
+) -> Result<Vec<Given>, sqlx::Error> {
+    let rows = sqlx::query!(
+        r#"with asking as (
+               select a.account_id, a.nth, n.number as has,
+                      coalesce(n.number = a.used_up, false) or l.number is not null as is_used_up
+               from unnest($3::bigint[], $4::bigint[])
+                   with ordinality as a (account_id, used_up, nth)
+               left join waiting_room.numbers n
+                 on n.event_id = $1 and n.account_id = a.account_id
+               left join waiting_room.leavings l
+                 on l.event_id = $1 and l.number = n.number
+           ), given as (
+               insert into waiting_room.numbers as n (event_id, account_id, number, joined_at)
+               select $1, account_id, $2 + row_number() over (order by nth), $5
+               from asking where has is null or is_used_up
+               on conflict (event_id, account_id) do update
+               set number = excluded.number, joined_at = excluded.joined_at
+               returning n.account_id, n.number
+           ), counted as (
+               update waiting_room.lines
+               set joined = joined + (select count(*) from given),
+                   updated_at = clock_timestamp()
+               where event_id = $1 and exists (select from given)
+           )
+           select account_id as "account_id!", number as "number!", true as "is_new!" from given
+           union all
+           select account_id, has, false from asking where has is not null and not is_used_up"#,
+        event_id.0,
+        joined,
+        joiners,
+        used_up as &[Option<i64>],
+        now,
+    )
+    .fetch_all(&mut **tx)
+    .await?;
+    let given = rows.into_iter().map(|row| Given {
+        joiner: AccountId(row.account_id),
+        number: Number(row.number),
+        is_new: row.is_new,
+    });
+    Ok(given.collect())
+}
+
+/// Notes that the holder of `number` left; a repeat changes nothing. Whether it is the number
+/// that `joiner` has: if not, nothing happens.
+///
+/// # Errors
+/// When PostgreSQL does not do it; it can be repeated.
+pub async fn leave(
+    db: &PgPool,
+    event_id: EventId,
+    joiner: AccountId,
+    number: Number,
+    now: DateTime<Utc>,
+) -> Result<bool, sqlx::Error> {
+    run_tx(db, "waiting-room.leave", |tx| {
+        Box::pin(async move {
+            lock_line(tx, event_id).await?;
+            let left = sqlx::query!(
+                r#"with own as (
+                       select number from waiting_room.numbers
+                       where event_id = $1 and account_id = $2 and number = $3
+                   ), counted as (
+                       update waiting_room.lines
+                       set leavings = leavings + 1, updated_at = clock_timestamp()
+                       where event_id = $1 and exists (select from own)
+                         and not exists (select from waiting_room.leavings
+                                         where event_id = $1 and number = $3)
+                       returning leavings
+                   ), added as (
+                       insert into waiting_room.leavings (event_id, number, change, left_at)
+                       select $1, $3, leavings, $4 from counted
+                   )
+                   select exists (select from own) as "is_own!""#,
+                event_id.0,
+                joiner.0,
+                number.0,
+                now,
+            )
+            .fetch_one(&mut **tx)
+            .await?;
+            Ok(left.is_own)
+        })
+    })
+    .await
+}
