@@ -11,6 +11,7 @@ pub(crate) mod polls;
 pub(crate) mod reads;
 mod rounds;
 pub(crate) mod sell_out;
+pub(crate) mod simulate;
 pub(crate) mod streams;
 mod subject;
 mod wire;

@@ -7,7 +7,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use commands::{bare, bots, joins, passes, payments, polls, reads, sell_out, streams};
+use commands::{
+    bare, bots, joins, passes, payments, polls, reads, sell_out, simulate, streams,
+};
 
 /// The one that Onsale has, so that it and the bare handlers differ in what they do alone.
 #[global_allocator]
@@ -31,6 +33,8 @@ enum Command {
     Passes(passes::Args),
     /// Hold streams open: how fast a snapshot reaches all, and the memory they take
     Streams(streams::Args),
+    /// Run whole sales on a virtual clock, and check that order, places, rate and cap hold
+    Simulate(simulate::Args),
     /// Sell a house out: seats held and tickets confirmed a second, and how long a buyer waits
     SellOut(sell_out::Args),
     /// Read availability and seats while a sale runs
@@ -52,6 +56,7 @@ async fn main() -> ExitCode {
         Command::Joins(args) => joins::run(args).await,
         Command::Passes(args) => passes::run(args).await,
         Command::Streams(args) => streams::run(args).await,
+        Command::Simulate(args) => simulate::run(&args),
         Command::SellOut(args) => sell_out::run(args).await,
         Command::Reads(args) => reads::run(args).await,
         Command::Bots(args) => bots::run(args).await,

@@ -7,6 +7,7 @@
 )]
 
 mod mail;
+mod simulate;
 mod sms;
 mod stripe;
 

@@ -1,0 +1,413 @@
+//! One simulated sale.
+
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use domain::lottery::{Draw, Order};
+use domain::queue::{
+    Braking, Eta, Lottery, Pace, PlaceState, SEEN_SLOTS, Snapshot, poll_after_ms, seen_slot,
+};
+use domain::release::{Facts, Release, Step};
+use domain::sale::{SaleSettings, SaleState};
+use domain::{Number, Place};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
+use super::checks::{Broken, Minute, Stand, Truth};
+use super::door::Door;
+use super::operator::{Act, apply, plan, sale, ticks};
+use super::people::People;
+use super::{Failure, Report, Scale};
+
+/// The sale opens after so many ticks.
+const LOBBY_TICKS: u32 = 40;
+/// People join for so many ticks.
+const JOIN_TICKS: u32 = 600;
+/// A sale that is not through by then is stuck.
+const MOST_TICKS: u32 = 12_000;
+/// Presence is known to the leader so many ticks after it was marked.
+const FLUSH_TICKS: u32 = 8;
+/// One in so many has their waits followed.
+const FOLLOWED: u32 = 64;
+
+pub(super) struct World {
+    seed: u64,
+    scale: Scale,
+    rng: StdRng,
+    start: DateTime<Utc>,
+    sale: SaleSettings,
+    plan: std::iter::Peekable<std::vec::IntoIter<(u32, Act)>>,
+    people: People,
+    order: Arc<Order>,
+    release: Release,
+    moves: Vec<domain::line::Move>,
+    snapshot: Option<Told>,
+    truth: Truth,
+    door: Door,
+    minute: Minute,
+    claimants: Vec<Place>,
+    left: Vec<Number>,
+    /// Bitmaps of numbers, by slot, as Redis has them.
+    seen: Vec<(i64, Vec<u8>)>,
+    no_shows: f64,
+    joined: u32,
+    /// Predictions: the place, when they were made, and what they said.
+    predictions: Vec<(i64, u32, Eta)>,
+    report: Report,
+}
+
+/// What everyone is told, with sums that answer quickly.
+struct Told {
+    snapshot: Snapshot,
+    before: Vec<i64>,
+}
+
+impl Told {
+    fn new(snapshot: Snapshot) -> Self {
+        let mut sum = 0;
+        let before = snapshot.ahead.counts.iter().map(|count| {
+            sum += i64::from(*count);
+            sum - i64::from(*count)
+        });
+        Self {
+            before: before.collect(),
+            snapshot,
+        }
+    }
+
+    fn pace(&self) -> Option<Pace> {
+        self.snapshot
+            .pace
+            .filter(|_| self.snapshot.state == SaleState::Open)
+    }
+
+    /// The same as the table's own answer.
+    fn ahead(&self, place: Place) -> i64 {
+        let ahead = &self.snapshot.ahead;
+        let offset = (place.0 - ahead.from.0).max(0);
+        let bucket = usize::try_from(offset / ahead.step).unwrap_or(0);
+        match (self.before.get(bucket), ahead.counts.get(bucket)) {
+            (Some(before), Some(own)) => {
+                let start = ahead.from.0 + offset - offset % ahead.step;
+                let width = ahead.step.min(ahead.last.0 - start + 1).max(1);
+                before + i64::from(*own) * (offset % ahead.step) / width
+            }
+            _ => self.snapshot.waiting,
+        }
+    }
+}
+
+impl World {
+    pub(super) fn new(seed: u64, scale: Scale) -> Self {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let start = DateTime::from_timestamp(1_800_000_000, 0).expect("a time");
+        let sale = sale(scale, start + ticks(LOBBY_TICKS), &mut rng);
+        let plan = plan(&mut rng);
+        Self {
+            seed,
+            scale,
+            start,
+            sale,
+            plan: plan.into_iter().peekable(),
+            people: People::new(scale.waiters),
+            order: Arc::new(Order::of_joining()),
+            release: Release::default(),
+            moves: Vec::new(),
+            snapshot: None,
+            truth: Truth::new(scale.waiters),
+            door: Door::default(),
+            minute: Minute::default(),
+            claimants: Vec::new(),
+            left: Vec::new(),
+            seen: Vec::new(),
+            no_shows: 0.0,
+            joined: 0,
+            predictions: Vec::new(),
+            report: Report::default(),
+            rng,
+        }
+    }
+
+    pub(super) fn run(mut self) -> Result<Report, Failure> {
+        for tick in 0..MOST_TICKS {
+            let is_over = self
+                .tick(tick)
+                .map_err(|broken| self.failure(tick, broken))?;
+            if is_over {
+                self.report.joined = u64::from(self.joined);
+                return Ok(self.report);
+            }
+        }
+        let waiting = self
+            .snapshot
+            .as_ref()
+            .map_or(0, |told| told.snapshot.waiting);
+        Err(self.failure(MOST_TICKS, Broken::Stall(waiting)))
+    }
+
+    fn failure(&self, tick: u32, broken: Broken) -> Failure {
+        Failure {
+            seed: self.seed,
+            seconds: f64::from(tick) / 4.0,
+            broken,
+        }
+    }
+
+    /// One quarter of a second; whether the sale is over.
+    fn tick(&mut self, tick: u32) -> Result<bool, Broken> {
+        let now = self.start + ticks(tick);
+        self.join(tick);
+        if tick == LOBBY_TICKS {
+            self.draw()?;
+        }
+        while let Some((_, act)) = self.plan.next_if(|(at, _)| at + LOBBY_TICKS <= tick) {
+            self.act(act, tick, now);
+        }
+        let (claimed, over) = self.claim(now)?;
+        self.flush(tick, now);
+        let ready = self.door.ready();
+        let left = std::mem::take(&mut self.left);
+        let facts = Facts {
+            now,
+            sale: &self.sale,
+            state: self.sale.state_at(now, None),
+            joined: i64::from(self.joined),
+            left: &left,
+            claimed: &claimed,
+            over: &over,
+            ready: &ready,
+            shopping: i64::from(self.door.shopping),
+            claimed_last_minute: i64::from(self.door.in_minute(now)),
+            stock: None,
+            brake: Braking::default(),
+            lottery: Lottery::default(),
+        };
+        let step = self.release.step(&facts);
+        self.report.steps += 1;
+        if let Some(step) = step {
+            self.told(tick, step)?;
+        }
+        self.ask(tick);
+        self.settle(tick)
+    }
+
+    fn join(&mut self, tick: u32) {
+        let lobby = self.scale.waiters / 3;
+        let due = if tick < LOBBY_TICKS {
+            u64::from(lobby) * u64::from(tick + 1) / u64::from(LOBBY_TICKS)
+        } else {
+            let rest = u64::from(self.scale.waiters - lobby);
+            let part = u64::from((tick - LOBBY_TICKS).min(JOIN_TICKS));
+            u64::from(lobby) + rest * part / u64::from(JOIN_TICKS)
+        };
+        while u64::from(self.joined) < due {
+            self.joined = self.people.join(tick, 2_000, &mut self.rng);
+            self.truth.set(i64::from(self.joined), Stand::Waiting);
+        }
+    }
+
+    /// The lottery gives those of the lobby their places; who left has none.
+    fn draw(&mut self) -> Result<(), Broken> {
+        let lobby = i64::from(self.joined);
+        let draw = Draw {
+            lobby,
+            seed: self.rng.random(),
+            entropy: String::new(),
+        };
+        let order = Arc::new(draw.order());
+        let mut given = vec![false; self.joined as usize + 1];
+        for number in 1..=lobby {
+            let place = order.place_of(Number(number)).0;
+            let at = usize::try_from(place)
+                .ok()
+                .filter(|at| *at < given.len() && *at > 0);
+            match at {
+                Some(at) if !given[at] && order.number_of(Place(place)) == Number(number) => {
+                    given[at] = true;
+                }
+                _ => return Err(Broken::Place(place)),
+            }
+            let has_left = self.people.all[usize::try_from(number).expect("few")].has_left;
+            let stand = if has_left {
+                Stand::Nobody
+            } else {
+                Stand::Waiting
+            };
+            self.truth.set(place, stand);
+        }
+        self.order = Arc::clone(&order);
+        self.release.draw(order);
+        Ok(())
+    }
+
+    fn act(&mut self, act: Act, tick: u32, now: DateTime<Utc>) {
+        apply(&mut self.sale, act, self.scale);
+        match act {
+            Act::NoShows(share) => self.no_shows = share,
+            Act::Vanish(share) => self.people.vanish(tick, share, &mut self.rng),
+            Act::Restart => {
+                let told = self.release.told().cloned();
+                let joined = told.as_ref().map_or(0, |told| told.joined.0);
+                self.release = Release::default();
+                let order = Arc::clone(&self.order);
+                self.release
+                    .remember(now, order, joined, told, self.moves.iter());
+                for (slot, bitmap) in &self.seen {
+                    self.release.see(*slot, bitmap);
+                }
+            }
+            Act::Rate(_) | Act::Cap(_) | Act::Pause | Act::Resume => (),
+        }
+    }
+
+    /// Those who came go to the gate: the exact window and the cap are checked from outside.
+    fn claim(&mut self, now: DateTime<Utc>) -> Result<(Vec<Place>, Vec<Place>), Broken> {
+        let mut claimants = std::mem::take(&mut self.claimants);
+        claimants.retain(|place| self.truth.of(place.0) == Stand::Called);
+        let seconds = self.rng.random_range(10..40);
+        let passed = self.door.tick(now, &self.sale, &claimants, seconds);
+        for place in &passed.claimed {
+            if self.truth.of(place.0) != Stand::Called {
+                return Err(Broken::Pass(place.0));
+            }
+            self.truth.set(place.0, Stand::Claimed);
+        }
+        let claims = passed.claimed.len() as u64;
+        self.minute
+            .add(now.timestamp_millis(), claims, self.sale.rate_per_minute)?;
+        if claims > 0 && self.door.shopping > self.sale.shopper_cap {
+            return Err(Broken::Cap {
+                shopping: self.door.shopping,
+                cap: self.sale.shopper_cap,
+            });
+        }
+        self.report.claims += claims;
+        for (place, pause) in passed.to_wait {
+            let after = u32::try_from(pause.num_milliseconds() / 250 + 1).expect("seconds");
+            let number = self.order.number_of(place).0;
+            let tick = u32::try_from((now - self.start).num_milliseconds() / 250).expect("hours");
+            self.people
+                .plan(u32::try_from(number).expect("few"), tick, after);
+        }
+        Ok((passed.claimed, passed.over))
+    }
+
+    /// What the nodes saw reaches the leader every two seconds.
+    fn flush(&mut self, tick: u32, now: DateTime<Utc>) {
+        if tick % FLUSH_TICKS == 0 {
+            for (slot, bitmap) in self.seen.iter().rev().take(2) {
+                self.release.see(*slot, bitmap);
+            }
+        }
+        let slot = seen_slot(now);
+        if self.seen.last().is_none_or(|last| last.0 < slot) {
+            self.seen.push((slot, Vec::new()));
+            if self.seen.len() > usize::try_from(SEEN_SLOTS).expect("few") {
+                self.seen.remove(0);
+            }
+        }
+    }
+
+    fn told(&mut self, tick: u32, step: Step) -> Result<(), Broken> {
+        let Step { moved, snapshot } = step;
+        let (all, order) = (&self.people.all, &self.order);
+        let is_present = |place: i64| {
+            let number = usize::try_from(order.number_of(Place(place)).0).expect("few");
+            all[number].is_known_to_be_here(tick)
+        };
+        self.truth.apply(&moved, is_present)?;
+        for run in &moved.called {
+            self.report.called += u64::try_from(run.last.0 - run.first.0 + 1).expect("few");
+        }
+        self.report.missed += moved.missed.len() as u64;
+        if !moved.is_empty() {
+            self.moves.push(moved);
+        }
+        self.snapshot = Some(Told::new(snapshot));
+        Ok(())
+    }
+
+    /// Those whose turn it is ask where they stand.
+    fn ask(&mut self, tick: u32) {
+        let due = self.people.asking(tick);
+        for number in due {
+            let person = &mut self.people.all[number as usize];
+            person.ask(tick);
+            let (leaves_at, reliability) = (person.leaves_at, person.reliability);
+            if let Some((_, bitmap)) = self.seen.last_mut() {
+                mark(bitmap, number as usize);
+            }
+            let place = self.order.place_of(Number(number.into()));
+            match self.truth.of(place.0) {
+                Stand::Waiting if tick >= leaves_at => self.leave(number, place),
+                Stand::Waiting => self.wait(number, place, tick),
+                Stand::Called if f64::from(reliability) / 256.0 < self.no_shows => (),
+                Stand::Called => self.claimants.push(place),
+                Stand::Nobody | Stand::Claimed | Stand::GivenUp => (),
+            }
+        }
+    }
+
+    fn leave(&mut self, number: u32, place: Place) {
+        self.people.all[number as usize].has_left = true;
+        self.truth.set(place.0, Stand::GivenUp);
+        self.left.push(Number(number.into()));
+        self.report.left += 1;
+    }
+
+    fn wait(&mut self, number: u32, place: Place, tick: u32) {
+        let told = self.snapshot.as_ref();
+        let eta = told.and_then(|told| told.pace().map(|pace| pace.eta(told.ahead(place))));
+        let pause = poll_after_ms(PlaceState::Waiting, eta, self.rng.random());
+        self.people.plan(number, tick, pause.div_ceil(250));
+        let is_followed = number % FOLLOWED == 0 && self.rng.random_ratio(1, 8);
+        if let Some(eta) = eta.filter(|eta| is_followed && eta.p50 > 3.0) {
+            self.predictions.push((place.0, tick, eta));
+        }
+    }
+
+    /// Counts how predictions came out; whether nobody waits any more.
+    fn settle(&mut self, tick: u32) -> Result<bool, Broken> {
+        let (truth, report) = (&self.truth, &mut self.report);
+        let cursor = self
+            .snapshot
+            .as_ref()
+            .map_or(0, |told| told.snapshot.cursor.0);
+        self.predictions
+            .retain(|(place, at, eta)| match truth.of(*place) {
+                // Passed while away, for a while or for ever: nobody could have known.
+                Stand::Waiting => *place > cursor,
+                Stand::Called => {
+                    let waited = f64::from(tick - at) / 4.0;
+                    report.predicted += 1;
+                    report.within_p50 += u64::from(waited <= eta.p50);
+                    report.within_p90 += u64::from(waited <= eta.p90);
+                    false
+                }
+                _ => false,
+            });
+        let told = self.snapshot.as_ref().map(|told| &told.snapshot);
+        let is_waited_for = told.is_none_or(|told| told.waiting > 0);
+        let is_joined = tick > LOBBY_TICKS + JOIN_TICKS;
+        if is_joined && !is_waited_for && self.door.shopping == 0 && !self.release.is_busy() {
+            return self.finish(tick).map(|()| true);
+        }
+        Ok(false)
+    }
+
+    /// Nobody who is still there was forgotten.
+    fn finish(&self, tick: u32) -> Result<(), Broken> {
+        let forgotten = self.truth.waiting().find(|place| {
+            let number = usize::try_from(self.order.number_of(Place(*place)).0).expect("few");
+            self.people.all[number].is_known_to_be_here(tick)
+        });
+        forgotten.map_or(Ok(()), |place| Err(Broken::Place(place)))
+    }
+}
+
+fn mark(bitmap: &mut Vec<u8>, number: usize) {
+    if bitmap.len() <= number / 8 {
+        bitmap.resize(number / 8 + 1, 0);
+    }
+    bitmap[number / 8] |= 0x80 >> (number % 8);
+}
