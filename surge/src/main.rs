@@ -7,9 +7,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use commands::{
-    bare, bots, joins, passes, payments, polls, reads, sell_out, simulate, streams,
-};
+use commands::{bare, bots, joins, passes, payments, polls, reads, sell_out, simulate, streams};
 
 /// The one that Onsale has, so that it and the bare handlers differ in what they do alone.
 #[global_allocator]

@@ -180,7 +180,7 @@ fn a_leader_that_takes_over_calls_nobody_twice_and_forgets_nobody() {
         let step = line
             .release
             .step(&facts(&line.sale, line.millis, line.joined));
-        for step in step {
+        if let Some(step) = step {
             called.extend(step.moved.called.iter().flat_map(|run| run.places()));
             moves.push(step.moved);
         }

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use chrono::{DateTime, TimeDelta, Utc};
+use platform::testing::eventually;
 use secrecy::SecretString;
 use serde_json::json;
 use sqlx::PgPool;
@@ -19,7 +20,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::crowd::{Crowd, Person};
-use crate::system::{System, within};
+use crate::system::System;
 
 /// Per minute.
 const RATE: u32 = 600;
@@ -96,10 +97,10 @@ async fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(work).await?
 }
 
-/// So many more are counted within `limit`.
-async fn grows(counter: &AtomicU64, by: u64, limit: Duration) -> bool {
+/// Waits until so many more are counted, at most `limit`.
+async fn grows(counter: &AtomicU64, by: u64, limit: Duration) {
     let enough = counter.load(Ordering::Relaxed) + by;
-    within(limit, || counter.load(Ordering::Relaxed) >= enough).await
+    eventually(limit, async || counter.load(Ordering::Relaxed) >= enough).await;
 }
 
 async fn everybody(people: &mut JoinSet<anyhow::Result<Person>>) -> Vec<Person> {
@@ -174,27 +175,18 @@ async fn a_sale_goes_on_while_redis_forgets_dies_and_returns_empty() {
     let early = everybody(&mut crowd.come(1_001..1_002, &stop)).await;
     crowd.give_back(&early[0]).await.unwrap();
     let mut people = crowd.come(1..261, &stop);
-    assert!(
-        grows(&tally.claimed, 2 * PER_SECOND, PATIENCE).await,
-        "{tally:?}"
-    );
+    grows(&tally.claimed, 2 * PER_SECOND, PATIENCE).await;
 
     redis.flush().await;
     let mut late = crowd.come(261..281, &stop);
-    assert!(
-        grows(&tally.claimed, 2 * PER_SECOND, PATIENCE).await,
-        "{tally:?}"
-    );
+    grows(&tally.claimed, 2 * PER_SECOND, PATIENCE).await;
 
     redis.kill().await;
     let polled = tally.polled.load(Ordering::Relaxed);
     let mut later = crowd.come(281..301, &stop);
     // Twelve seconds' worth of claims, at 95 % of the rate.
     let limit = Duration::from_millis(12_632);
-    assert!(
-        grows(&tally.claimed, 12 * PER_SECOND, limit).await,
-        "{tally:?}"
-    );
+    grows(&tally.claimed, 12 * PER_SECOND, limit).await;
     assert!(
         tally.polled.load(Ordering::Relaxed) > polled + 50,
         "{tally:?}"
@@ -202,12 +194,11 @@ async fn a_sale_goes_on_while_redis_forgets_dies_and_returns_empty() {
 
     redis.return_empty().await;
     let mut last = crowd.come(301..321, &stop);
-    assert!(
-        grows(&tally.claimed, 2 * PER_SECOND, PATIENCE).await,
-        "{tally:?}"
-    );
-    let all_joined = || tally.joined.load(Ordering::Relaxed) == 321;
-    assert!(within(PATIENCE, all_joined).await, "{tally:?}");
+    grows(&tally.claimed, 2 * PER_SECOND, PATIENCE).await;
+    eventually(PATIENCE, async || {
+        tally.joined.load(Ordering::Relaxed) == 321
+    })
+    .await;
     stop.cancel();
     assert_eq!(tally.polls_failed.load(Ordering::Relaxed), 0);
     let mut all = everybody(&mut people).await;
@@ -246,11 +237,7 @@ async fn a_node_that_is_killed_in_mid_claim_gives_nobody_a_second_pass() {
     assert_ne!(nodes[0], nodes[1]);
     let crowd = Arc::new(Crowd::new(&system, event, nodes).unwrap());
     let mut people = crowd.come(1..201, &CancellationToken::new());
-    assert!(
-        grows(&crowd.tally.claimed, 20, PATIENCE).await,
-        "{:?}",
-        crowd.tally
-    );
+    grows(&crowd.tally.claimed, 20, PATIENCE).await;
     system.kill("admission").unwrap();
     let people = everybody(&mut people).await;
     assert!(people.iter().all(|person| person.pass.is_some()));
