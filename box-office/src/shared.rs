@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::io::Write as _;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use axum::body::Body;
@@ -20,6 +21,9 @@ use platform::problem::Problem;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
+/// From this age on an answer is made anew, while the old one is still handed out: or everybody
+/// would wait each second for as long as that takes.
+const RENEW_AGE: TimeDelta = TimeDelta::milliseconds(500);
 /// How long an answer is handed out again.
 const MAX_AGE: TimeDelta = TimeDelta::seconds(1);
 /// What browsers and proxies are told.
@@ -136,8 +140,8 @@ pub(crate) fn is_known(request: &HeaderMap, etag: &HeaderValue) -> bool {
         .any(|tag| tag.trim() == "*" || opaque(tag) == opaque(etag))
 }
 
-/// Values that are loaded at most once a second per key. Those who ask while a load runs get what
-/// it brings, be it a failure.
+/// Values that are at most a second old and loaded at most twice a second per key. Those who ask when
+/// there is none, or one too old, wait for the load and get what it brings, be it a failure.
 pub(crate) struct SecondCache<K, V> {
     clock: SharedClock,
     slots: Mutex<HashMap<K, Arc<Slot<V>>>>,
@@ -151,6 +155,17 @@ struct Loaded<V> {
 struct Slot<V> {
     latest: RwLock<Option<Loaded<V>>>,
     loading: tokio::sync::Mutex<()>,
+    is_renewing: AtomicBool,
+}
+
+/// What a slot has.
+enum Latest<V> {
+    /// New enough.
+    Fresh(Result<V, Problem>),
+    /// Good, and soon too old.
+    Ageing(Result<V, Problem>),
+    /// Nothing that may be handed out.
+    None,
 }
 
 impl<V: Clone> Slot<V> {
@@ -158,15 +173,29 @@ impl<V: Clone> Slot<V> {
         Self {
             latest: RwLock::new(None),
             loading: tokio::sync::Mutex::new(()),
+            is_renewing: AtomicBool::new(false),
         }
     }
 
     /// What was loaded, unless it is too old. A clock that was set back makes it so, too.
-    fn fresh(&self, now: DateTime<Utc>) -> Option<Result<V, Problem>> {
+    fn latest(&self, now: DateTime<Utc>) -> Latest<V> {
         let latest = self.latest.read().unwrap_or_else(PoisonError::into_inner);
-        let loaded = latest.as_ref()?;
-        let is_fresh = (TimeDelta::zero()..MAX_AGE).contains(&(now - loaded.at));
-        is_fresh.then(|| loaded.outcome.clone())
+        let Some(loaded) = latest.as_ref() else {
+            return Latest::None;
+        };
+        let age = now - loaded.at;
+        if (TimeDelta::zero()..RENEW_AGE).contains(&age) {
+            Latest::Fresh(loaded.outcome.clone())
+        } else if (RENEW_AGE..MAX_AGE).contains(&age) {
+            Latest::Ageing(loaded.outcome.clone())
+        } else {
+            Latest::None
+        }
+    }
+
+    /// Whether anything may be handed out.
+    fn is_good(&self, now: DateTime<Utc>) -> bool {
+        !matches!(self.latest(now), Latest::None)
     }
 
     fn keep(&self, at: DateTime<Utc>, outcome: Result<V, Problem>) {
@@ -175,7 +204,7 @@ impl<V: Clone> Slot<V> {
     }
 }
 
-impl<K: Eq + Hash + Clone, V: Clone> SecondCache<K, V> {
+impl<K: Eq + Hash + Clone, V: Clone + Send + Sync + 'static> SecondCache<K, V> {
     /// An empty cache.
     pub(crate) fn new(clock: SharedClock) -> Self {
         Self {
@@ -188,14 +217,21 @@ impl<K: Eq + Hash + Clone, V: Clone> SecondCache<K, V> {
     pub(crate) async fn get(
         &self,
         key: K,
-        load: impl Future<Output = Result<V, Problem>>,
+        load: impl Future<Output = Result<V, Problem>> + Send + 'static,
     ) -> Result<V, Problem> {
         let slot = self.slot(key);
-        if let Some(value) = slot.fresh(self.clock.now()) {
-            return value;
+        match slot.latest(self.clock.now()) {
+            Latest::Fresh(value) => return value,
+            Latest::Ageing(value) => {
+                if !slot.is_renewing.swap(true, Ordering::AcqRel) {
+                    tokio::spawn(renew(slot, SharedClock::clone(&self.clock), load));
+                }
+                return value;
+            }
+            Latest::None => {}
         }
         let _turn = slot.loading.lock().await;
-        if let Some(value) = slot.fresh(self.clock.now()) {
+        if let Latest::Fresh(value) | Latest::Ageing(value) = slot.latest(self.clock.now()) {
             return value;
         }
         let value = load.await;
@@ -208,15 +244,37 @@ impl<K: Eq + Hash + Clone, V: Clone> SecondCache<K, V> {
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         if slots.len() >= MAX_IDLE_KEYS && !slots.contains_key(&key) {
             let now = self.clock.now();
-            slots.retain(|_, slot| Arc::strong_count(slot) > 1 || slot.fresh(now).is_some());
+            slots.retain(|_, slot| Arc::strong_count(slot) > 1 || slot.is_good(now));
         }
         Arc::clone(slots.entry(key).or_insert_with(|| Arc::new(Slot::new())))
     }
 }
 
+/// Brings a newer value while the one before is handed out.
+async fn renew<V: Clone>(
+    slot: Arc<Slot<V>>,
+    clock: SharedClock,
+    load: impl Future<Output = Result<V, Problem>>,
+) {
+    let renewing = Renewing(&slot);
+    let _turn = slot.loading.lock().await;
+    let renewed = load.await;
+    slot.keep(clock.now(), renewed);
+    drop(renewing);
+}
+
+/// Lets others renew the slot when this is over, however it ends.
+struct Renewing<'a, V>(&'a Slot<V>);
+
+impl<V> Drop for Renewing<'_, V> {
+    fn drop(&mut self) {
+        self.0.is_renewing.store(false, Ordering::Release);
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::sync::atomic::AtomicU32;
 
     use domain::clock::ManualClock;
 
@@ -226,7 +284,7 @@ mod tests {
         ManualClock::at(DateTime::from_timestamp(1_800_000_000, 0).unwrap())
     }
 
-    async fn count(loads: &AtomicU32) -> Result<u32, Problem> {
+    async fn count(loads: Arc<AtomicU32>) -> Result<u32, Problem> {
         tokio::task::yield_now().await;
         Ok(loads.fetch_add(1, Ordering::SeqCst) + 1)
     }
@@ -240,7 +298,7 @@ mod tests {
             let mut crowd = tokio::task::JoinSet::new();
             for _ in 0..100 {
                 let (cache, loads) = (Arc::clone(&cache), Arc::clone(&loads));
-                crowd.spawn(async move { cache.get("a", count(&loads)).await.unwrap() });
+                crowd.spawn(async move { cache.get("a", count(loads)).await.unwrap() });
             }
             assert!(
                 crowd
@@ -251,6 +309,27 @@ mod tests {
             );
             clock.advance(MAX_AGE);
         }
+    }
+
+    #[tokio::test]
+    async fn nobody_waits_while_an_answer_is_made_anew() {
+        let clock = clock();
+        let cache = SecondCache::new(Arc::new(clock.clone()));
+        assert_eq!(cache.get("a", async { Ok(1) }).await.unwrap(), 1);
+        clock.advance(RENEW_AGE);
+        let (release, released) = tokio::sync::oneshot::channel::<()>();
+        let slow = async move {
+            let _ = released.await;
+            Ok(2)
+        };
+        assert_eq!(cache.get("a", slow).await.unwrap(), 1);
+        // Lets it begin.
+        tokio::task::yield_now().await;
+        assert_eq!(cache.get("a", async { Ok(3) }).await.unwrap(), 1);
+        clock.advance(RENEW_AGE);
+        // Too old by now: whoever asks waits for the load that runs.
+        release.send(()).unwrap();
+        assert_eq!(cache.get("a", async { Ok(4) }).await.unwrap(), 2);
     }
 
     #[tokio::test]
@@ -265,12 +344,12 @@ mod tests {
     async fn idle_keys_are_dropped() {
         let clock = clock();
         let cache = SecondCache::new(Arc::new(clock.clone()));
-        let loads = AtomicU32::new(0);
+        let loads = Arc::new(AtomicU32::new(0));
         for key in 0..MAX_IDLE_KEYS {
-            cache.get(key, count(&loads)).await.unwrap();
+            cache.get(key, count(Arc::clone(&loads))).await.unwrap();
         }
         clock.advance(MAX_AGE);
-        cache.get(MAX_IDLE_KEYS, count(&loads)).await.unwrap();
+        cache.get(MAX_IDLE_KEYS, count(loads)).await.unwrap();
         assert_eq!(cache.slots.lock().unwrap().len(), 1);
     }
 

@@ -30,11 +30,12 @@ pub(super) async fn availability(
     Path(id): Path<EventId>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let answer = office.availability.get(id, load(&office, id)).await?;
+    let loading = load(Arc::clone(&office), id);
+    let answer = office.availability.get(id, loading).await?;
     Ok(answer.ok_or_else(unknown_event)?.respond(&headers))
 }
 
-async fn load(office: &Office, id: EventId) -> Result<Option<Answer>, Problem> {
+async fn load(office: Arc<Office>, id: EventId) -> Result<Option<Answer>, Problem> {
     let sections = stock::by_section(&office.ctx.db, id).await?;
     // Every event has a section.
     if sections.is_empty() {

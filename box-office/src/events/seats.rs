@@ -51,11 +51,12 @@ pub(super) async fn seats(
     Path(id): Path<EventId>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let answer = office.seats.get(id, load(&office, id)).await?;
+    let loading = load(Arc::clone(&office), id);
+    let answer = office.seats.get(id, loading).await?;
     Ok(answer.ok_or_else(unknown_event)?.respond(&headers))
 }
 
-async fn load(office: &Office, id: EventId) -> Result<Option<Answer>, Problem> {
+async fn load(office: Arc<Office>, id: EventId) -> Result<Option<Answer>, Problem> {
     let mut conn = office.ctx.db.acquire().await?;
     let Some(event) = store::get(&mut conn, id).await? else {
         return Ok(None);

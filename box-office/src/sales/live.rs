@@ -1,5 +1,7 @@
 //! What operators watch while a sale runs.
 
+use std::sync::Arc;
+
 use domain::EventId;
 use domain::queue::Snapshot;
 use domain::sale::Stock;
@@ -31,8 +33,10 @@ struct Figures {
 ///
 /// # Errors
 /// `not-found`.
-pub(super) async fn watch(office: &Office, id: EventId) -> Result<Live, Problem> {
-    office.live.get(id, read(office, id)).await
+pub(super) async fn watch(office: &Arc<Office>, id: EventId) -> Result<Live, Problem> {
+    let reader = Arc::clone(office);
+    let reading = async move { read(&reader, id).await };
+    office.live.get(id, reading).await
 }
 
 /// The sale with its figures as they are now.

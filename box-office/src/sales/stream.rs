@@ -60,7 +60,12 @@ fn figures(office: Arc<Office>, id: EventId) -> impl Stream<Item = Result<Event,
 }
 
 /// The next event: the figures, or a comment when they can't be had this second.
-async fn next(office: &Office, id: EventId, period: &mut Interval, sent: u64) -> Option<Event> {
+async fn next(
+    office: &Arc<Office>,
+    id: EventId,
+    period: &mut Interval,
+    sent: u64,
+) -> Option<Event> {
     let tick = office
         .ctx
         .shutdown
