@@ -26,82 +26,6 @@ impl SaleKeys {
         }
     }
 
-    /// The highest place given [integer, waiting-room].
-    #[must_use]
-    pub fn joined(&self) -> String {
-        format!("{}:joined", self.prefix)
-    }
-
-    /// Account → place [hash; waiting-room].
-    #[must_use]
-    pub fn places(&self) -> String {
-        format!("{}:places", self.prefix)
-    }
-
-    /// Bit n is set when place n has left [bitmap, waiting-room].
-    #[must_use]
-    pub fn left(&self) -> String {
-        format!("{}:left", self.prefix)
-    }
-
-    /// How many places have left: `all`, and `waiting` of those the cursor has not reached
-    /// [hash; waiting-room, and admission's release leader].
-    #[must_use]
-    pub fn left_counts(&self) -> String {
-        format!("{}:left-counts", self.prefix)
-    }
-
-    /// Places up to it have been called [integer, admission].
-    #[must_use]
-    pub fn cursor(&self) -> String {
-        format!("{}:cursor", self.prefix)
-    }
-
-    /// `cursor:time` of each call whose claim window runs, time in milliseconds [sorted set by
-    /// cursor, admission].
-    #[must_use]
-    pub fn calls(&self) -> String {
-        format!("{}:calls", self.prefix)
-    }
-
-    /// Places up to it had their claim window go by [integer, admission].
-    #[must_use]
-    pub fn missed_below(&self) -> String {
-        format!("{}:missed-below", self.prefix)
-    }
-
-    /// Place → the pass claimed with it: its id, when it was issued, when it ends (both Unix
-    /// seconds), and whether it was given back [hash, admission].
-    #[must_use]
-    pub fn passes(&self) -> String {
-        format!("{}:passes", self.prefix)
-    }
-
-    /// Bit n is set when place n has claimed its pass [bitmap, admission].
-    #[must_use]
-    pub fn claimed(&self) -> String {
-        format!("{}:claimed", self.prefix)
-    }
-
-    /// Places with a running pass, by its end in milliseconds [sorted set, admission].
-    #[must_use]
-    pub fn shopping(&self) -> String {
-        format!("{}:shopping", self.prefix)
-    }
-
-    /// Places that claimed in the last minute, by time in milliseconds [sorted set, admission].
-    #[must_use]
-    pub fn claims(&self) -> String {
-        format!("{}:claims", self.prefix)
-    }
-
-    /// The highest epoch of a release leader that has acted on the sale: one with a lower epoch
-    /// has been replaced [integer, admission's release leader].
-    #[must_use]
-    pub fn fence(&self) -> String {
-        format!("{}:fence", self.prefix)
-    }
-
     /// How many join attempts each group of addresses made in this minute, and how many of `all`
     /// were paid for by a solved challenge [hash; waiting-room].
     #[must_use]
@@ -127,12 +51,6 @@ impl SaleKeys {
     pub fn seen(&self, slot: i64) -> String {
         format!("{}:seen:{slot}", self.prefix)
     }
-
-    /// The [`Snapshot`] as JSON [string, admission's release leader].
-    #[must_use]
-    pub fn snapshot(&self) -> String {
-        format!("{}:snapshot", self.prefix)
-    }
 }
 
 /// How long one bitmap of presence collects, in seconds.
@@ -145,47 +63,6 @@ pub const SEEN_SLOTS: i64 = 20;
 #[must_use]
 pub fn seen_slot(now: DateTime<Utc>) -> i64 {
     now.timestamp().div_euclid(SEEN_SLOT_SECONDS)
-}
-
-/// The names of the keys that are not of one sale. They share the hash tag `{release}`.
-#[derive(Debug, Clone)]
-pub struct SharedKeys {
-    prefix: String,
-}
-
-impl SharedKeys {
-    /// The keys of `namespace`.
-    #[must_use]
-    pub fn new(namespace: &str) -> Self {
-        Self {
-            prefix: format!("{namespace}:{{release}}"),
-        }
-    }
-
-    /// The node that releases places, while its lease runs [string, admission].
-    #[must_use]
-    pub fn leader(&self) -> String {
-        format!("{}:leader", self.prefix)
-    }
-
-    /// The epoch of the last leader: each has a higher one [integer, admission].
-    #[must_use]
-    pub fn epoch(&self) -> String {
-        format!("{}:epoch", self.prefix)
-    }
-
-    /// Sales whose idle line somebody has joined [set; waiting-room adds, the leader takes].
-    #[must_use]
-    pub fn woken(&self) -> String {
-        format!("{}:woken", self.prefix)
-    }
-
-    /// Passes that were revoked or given back: `jti` and `exp` (Unix seconds) [stream,
-    /// admission].
-    #[must_use]
-    pub fn revoked(&self) -> String {
-        format!("{}:revoked", self.prefix)
-    }
 }
 
 /// The shared state of a queue, the same for everyone who waits.
@@ -219,8 +96,6 @@ pub struct Snapshot {
     pub joined: Place,
     /// Places up to it have been called.
     pub cursor: Place,
-    /// Places up to it had their claim window go by.
-    pub missed_below: Place,
     /// How many places have left in all: it changes whenever the left places do.
     pub left: i64,
     /// How many wait to be called.
@@ -345,25 +220,6 @@ pub enum PlaceState {
 }
 
 impl Snapshot {
-    /// Where `place` stands, as far as the snapshot can tell: one that was called may have been
-    /// claimed since.
-    #[must_use]
-    pub fn state_of(&self, place: Place) -> PlaceState {
-        if place > self.cursor {
-            PlaceState::Waiting
-        } else if place > self.missed_below {
-            PlaceState::Ready
-        } else {
-            PlaceState::Missed
-        }
-    }
-
-    /// Whether nothing moves until somebody joins: nobody waits, shops, or may still claim.
-    #[must_use]
-    pub fn is_idle(&self) -> bool {
-        self.waiting == 0 && self.shopping == 0 && self.missed_below >= self.cursor
-    }
-
     /// How long until somebody with `ahead` present places before theirs is called; `None` while
     /// nobody is called.
     #[must_use]
@@ -466,7 +322,6 @@ mod tests {
             rate_per_minute: 600,
             joined: Place(100),
             cursor: Place(20),
-            missed_below: Place(10),
             left: 0,
             waiting: 80,
             shopping: 5,
@@ -483,13 +338,6 @@ mod tests {
             tokens_expire_at: 0,
             poll_after_ms: 1000,
         }
-    }
-
-    #[test]
-    fn a_place_waits_is_ready_and_is_missed_as_the_cursor_passes() {
-        let states = [10, 11, 20, 21].map(|place| snapshot().state_of(Place(place)));
-        use PlaceState::{Missed, Ready, Waiting};
-        assert_eq!(states, [Missed, Ready, Ready, Waiting]);
     }
 
     #[test]
@@ -512,25 +360,8 @@ mod tests {
     }
 
     #[test]
-    fn a_line_is_idle_only_when_no_claim_can_come() {
-        let empty = Snapshot {
-            waiting: 0,
-            shopping: 0,
-            ..snapshot()
-        };
-        assert!(!empty.is_idle());
-        assert!(
-            Snapshot {
-                missed_below: empty.cursor,
-                ..empty
-            }
-            .is_idle()
-        );
-    }
-
-    #[test]
     fn keys_of_a_sale_share_its_hash_tag() {
         let keys = SaleKeys::new("onsale", EventId(7));
-        assert_eq!(keys.left_counts(), "onsale:{sale:7}:left-counts");
+        assert_eq!(keys.seen(3), "onsale:{sale:7}:seen:3");
     }
 }

@@ -151,12 +151,7 @@ impl Write for Answers {
     }
 }
 
-/// Nobody waits for the disk here: an answer that a crash of PostgreSQL takes is found again by its
-/// order, which is safe, when the request is repeated.
 async fn keep_all(conn: &mut PgConnection, answers: &[Answered]) -> Result<(), sqlx::Error> {
-    sqlx::query!("set local synchronous_commit = off")
-        .execute(&mut *conn)
-        .await?;
     idempotency::finish_all(conn, answers.to_vec()).await
 }
 

@@ -300,7 +300,7 @@ async fn taking_back_a_pass_is_for_operators_and_is_written_down_with_its_messag
 fn snapshot(app: &App, event: &Value) -> Snapshot {
     serde_json::from_value(json!({
         "event_id": event["id"], "seq": 7, "at": app.now(), "state": "open", "message": "",
-        "rate_per_minute": 600, "joined": 90, "cursor": 40, "missed_below": 10, "left": 2,
+        "rate_per_minute": 600, "joined": 90, "cursor": 40, "left": 2,
         "waiting": 48, "shopping": 5, "shopper_cap": 1000, "claimed_last_minute": 33,
         "available": 4, "tokens_expire_at": 0, "poll_after_ms": 1000
     }))

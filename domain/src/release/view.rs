@@ -58,10 +58,6 @@ impl Release {
 
     fn snapshot(&self, facts: &Facts<'_>, ahead: Ahead) -> Snapshot {
         let (now, sale, state) = (facts.now, facts.sale, facts.state);
-        let before = self
-            .told
-            .as_ref()
-            .map_or(Place(0), |told| told.missed_below);
         Snapshot {
             event_id: sale.event_id,
             seq: 0,
@@ -75,11 +71,6 @@ impl Release {
             rate_per_minute: sale.rate_per_minute,
             joined: Place(self.joined),
             cursor: Place(self.cursor),
-            missed_below: if self.calls.is_empty() {
-                Place(self.cursor)
-            } else {
-                before
-            },
             left: self.left,
             waiting: ahead.total(),
             shopping: facts.shopping,

@@ -23,7 +23,6 @@ pub fn snapshot(event_id: EventId, at: DateTime<Utc>) -> Snapshot {
         rate_per_minute: 600,
         joined: Place(0),
         cursor: Place(0),
-        missed_below: Place(0),
         left: 0,
         waiting: 0,
         shopping: 0,
