@@ -212,7 +212,7 @@ impl Leader {
         if is_turn && line.is_waited_for() {
             line.see(&self.ctx, now, sale.event_id).await;
         }
-        Ok(line.step(now, sale, stock, gate, self.brake.state()))
+        Ok(line.step(now, sale, stock, &gate, self.brake.state()))
     }
 
     /// Writes what was decided. What could not be written is forgotten, and read again.
@@ -269,13 +269,13 @@ pub(crate) async fn run(desk: Arc<Desk>) -> anyhow::Result<()> {
     let measured = Mutex::new(Measured::default());
     let mut leader = Leader::new(desk.ctx.clone(), &desk.ctx.node);
     {
-        let work = async {
+        let work = Box::pin(async {
             tokio::join!(
                 lead(&desk, &mut leader, &measured),
                 measure(&desk, &measured),
                 tell_answers(&desk),
             )
-        };
+        });
         desk.ctx.shutdown.soft().run_until_cancelled(work).await;
     }
     if let Err(error) = leader.resign().await {

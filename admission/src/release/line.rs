@@ -128,7 +128,7 @@ impl Line {
         now: DateTime<Utc>,
         sale: &SaleSettings,
         stock: Option<Stock>,
-        gate: AtGate,
+        gate: &AtGate,
         brake: Braking,
     ) -> Option<ToWrite> {
         let state = self.state_at(now, sale, stock)?;

@@ -139,7 +139,7 @@ impl Line {
     }
 
     /// Everybody is seen now but the numbers `away`.
-    pub(crate) async fn see(&self, away: std::ops::RangeInclusive<i64>) {
+    pub(crate) async fn see(&self, away: std::ops::Range<i64>) {
         let mut bitmap = vec![0_u8; usize::try_from(self.joined / 8 + 1).unwrap()];
         for number in (1..=self.joined).filter(|number| !away.contains(number)) {
             bitmap[usize::try_from(number / 8).unwrap()] |= 0x80 >> (number % 8);

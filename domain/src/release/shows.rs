@@ -154,9 +154,10 @@ impl Shows {
 
     /// How many of the called are still to come.
     pub(super) fn expected(&self) -> f64 {
+        // After the last stretch nobody comes.
         let mut still = [0.0; EDGES.len() + 1];
-        for stretch in 0..EDGES.len() {
-            still[stretch] = self.still(stretch);
+        for (stretch, chance) in still[..EDGES.len()].iter_mut().enumerate() {
+            *chance = self.still(stretch);
         }
         self.cohorts
             .iter()

@@ -1,10 +1,6 @@
 //! The example configuration of nginx, in a real nginx.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::print_stdout,
-    reason = "a test's own steps; a skipped test is said"
-)]
+#![expect(clippy::unwrap_used, reason = "a test's own steps")]
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};

@@ -294,7 +294,7 @@ impl World {
 
     /// What the nodes saw reaches the leader every two seconds.
     fn flush(&mut self, tick: u32, now: DateTime<Utc>) {
-        if tick % FLUSH_TICKS == 0 {
+        if tick.is_multiple_of(FLUSH_TICKS) {
             for (slot, bitmap) in self.seen.iter().rev().take(2) {
                 self.release.see(*slot, bitmap);
             }
@@ -360,7 +360,7 @@ impl World {
         let eta = told.and_then(|told| told.pace().map(|pace| pace.eta(told.ahead(place))));
         let pause = poll_after_ms(PlaceState::Waiting, eta, self.rng.random());
         self.people.plan(number, tick, pause.div_ceil(250));
-        let is_followed = number % FOLLOWED == 0 && self.rng.random_ratio(1, 8);
+        let is_followed = number.is_multiple_of(FOLLOWED) && self.rng.random_ratio(1, 8);
         if let Some(eta) = eta.filter(|eta| is_followed && eta.p50 > 3.0) {
             self.predictions.push((place.0, tick, eta));
         }

@@ -20,7 +20,7 @@ async fn a_place_waits_is_ready_and_is_missed_as_the_leader_tells() {
     let token = hall.token(EventId(1), 5, 600);
     assert_eq!(hall.standing(&token).await, ("waiting".to_owned(), 4));
     hall.publish(|snapshot| {
-        snapshot.ahead = Ahead::count(Place(5), Place(9), [5, 6].map(Place).into_iter())
+        snapshot.ahead = Ahead::count(Place(5), Place(9), [5, 6].map(Place).into_iter());
     })
     .await;
     assert_eq!(hall.standing(&token).await, ("waiting".to_owned(), 0));
