@@ -48,11 +48,10 @@ pub(crate) fn routes(room: Arc<Room>, ctx: &Context, config: &Config) -> Router 
         .route("/api/events/{id}/queue", get(shared::snapshot))
         .route("/api/events/{id}/queue/challenge", challenge)
         .route("/api/events/{id}/queue/me", leave)
-        .route("/api/events/{id}/queue/stream", get(stream::stream))
         .with_state(room)
 }
 
-/// Polls, which nearly all requests are, and joins, which come all at once.
+/// Polls, which nearly all requests are, joins, which come all at once, and streams, which stay.
 pub(crate) fn quick(room: Arc<Room>, ctx: &Context, config: &Config) -> Router {
     let join = post(join::join)
         .layer(ctx.limits.layer("join", PER_ACCOUNT, Key::AccountAlone))
@@ -63,6 +62,7 @@ pub(crate) fn quick(room: Arc<Room>, ctx: &Context, config: &Config) -> Router {
     Router::new()
         .route("/api/events/{id}/queue", join)
         .route("/api/events/{id}/queue/me", get(me::me))
+        .route("/api/events/{id}/queue/stream", get(stream::stream))
         .with_state(room)
 }
 

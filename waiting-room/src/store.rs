@@ -86,15 +86,19 @@ async fn give(
     now: DateTime<Utc>,
 ) -> Result<Vec<Given>, sqlx::Error> {
     let rows = sqlx::query!(
-        r#"with asking as (
-               select a.account_id, a.nth, n.number as has,
-                      coalesce(n.number = a.used_up, false) or l.number is not null as is_used_up
+        // Not joins: until the first statistics of a sale that has just begun, their plan would
+        // read everybody's number for each batch.
+        r#"with found as materialized (
+               select a.account_id, a.nth, a.used_up,
+                      (select n.number from waiting_room.numbers n
+                       where n.event_id = $1 and n.account_id = a.account_id) as has
                from unnest($3::bigint[], $4::bigint[])
                    with ordinality as a (account_id, used_up, nth)
-               left join waiting_room.numbers n
-                 on n.event_id = $1 and n.account_id = a.account_id
-               left join waiting_room.leavings l
-                 on l.event_id = $1 and l.number = n.number
+           ), asking as materialized (
+               select account_id, nth, has, coalesce(has = used_up, false)
+                      or (select l.change from waiting_room.leavings l
+                          where l.event_id = $1 and l.number = has) is not null as is_used_up
+               from found
            ), given as (
                insert into waiting_room.numbers as n (event_id, account_id, number, joined_at)
                select $1, account_id, $2 + row_number() over (order by nth), $5

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 
 /// Streams from one source address: fewer than it has ports.
 const PER_ADDRESS: u32 = 10_000;
-const BUFFER_BYTES: usize = 4 * 1024;
+const BUFFER_BYTES: usize = 8 * 1024;
 
 /// A snapshot that has arrived.
 pub(super) struct Arrival {
@@ -52,25 +52,33 @@ impl Listener {
     }
 
     /// Tells of each snapshot until the stream ends. An event comes in one piece, since the
-    /// server writes it at once and it is far smaller than a segment of the loopback.
+    /// server writes it at once and it is far smaller than a segment of the loopback; two that
+    /// follow each other may come together.
     pub(super) async fn listen(mut self, arrivals: mpsc::UnboundedSender<Arrival>) {
         let mut buffer = vec![0; BUFFER_BYTES];
         while let Ok(read @ 1..) = self.stream.read(&mut buffer).await {
             let at = SystemClock.now();
             let text = String::from_utf8_lossy(&buffer[..read]);
-            let Some(seq) = between(&text, "\nid: ", '\n').and_then(|seq| seq.parse().ok()) else {
-                continue;
-            };
-            let taken = if self.is_first {
-                between(&text, "\"at\":\"", '"').and_then(|taken| taken.parse().ok())
-            } else {
-                None
-            };
-            if arrivals.send(Arrival { seq, taken, at }).is_err() {
-                return;
+            for (seq, event) in events(&text) {
+                let taken = if self.is_first {
+                    between(event, "\"at\":\"", '"').and_then(|taken| taken.parse().ok())
+                } else {
+                    None
+                };
+                if arrivals.send(Arrival { seq, taken, at }).is_err() {
+                    return;
+                }
             }
         }
     }
+}
+
+/// The number and the rest of each event in `text`.
+fn events(text: &str) -> impl Iterator<Item = (i64, &str)> {
+    text.split("\nid: ").skip(1).filter_map(|event| {
+        let (seq, rest) = event.split_once('\n')?;
+        Some((seq.parse().ok()?, rest))
+    })
 }
 
 fn between<'a>(text: &'a str, before: &str, after: char) -> Option<&'a str> {
@@ -83,14 +91,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_event_tells_its_number_and_its_time() {
-        let event =
-            "event: snapshot\nid: 17\nretry: 3000\ndata: {\"at\":\"2026-01-01T00:00:00Z\"}\n\n";
-        assert_eq!(between(event, "\nid: ", '\n'), Some("17"));
+    fn events_that_come_together_each_tell_their_number_and_their_time() {
+        let event = |seq: i64, day: i64| {
+            format!(
+                "event: snapshot\nid: {seq}\nretry: 3000\n\
+                 data: {{\"at\":\"2026-01-0{day}T00:00:00Z\"}}\n\n"
+            )
+        };
+        let text = event(17, 1) + ": alive\n\n" + &event(18, 2);
+        let told: Vec<_> = events(&text)
+            .map(|(seq, rest)| (seq, between(rest, "\"at\":\"", '"').unwrap()))
+            .collect();
         assert_eq!(
-            between(event, "\"at\":\"", '"'),
-            Some("2026-01-01T00:00:00Z")
+            told,
+            [(17, "2026-01-01T00:00:00Z"), (18, "2026-01-02T00:00:00Z")]
         );
-        assert_eq!(between(": alive\n\n", "\nid: ", '\n'), None);
+        assert_eq!(events(": alive\n\n").count(), 0);
     }
 }
