@@ -1,5 +1,5 @@
-//! The queue of one sale: what waiting-room and admission share through Redis, and what a buyer
-//! is told.
+//! The queue of one sale: what everyone who waits is told, and where in Redis it is noted who was
+//! seen and how often somebody tried.
 
 use std::time::Duration;
 

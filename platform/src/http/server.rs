@@ -56,7 +56,9 @@ impl Listener {
         while let Some(accepted) = stop.run_until_cancelled(self.listener.accept()).await {
             match accepted {
                 Ok((stream, peer)) => {
-                    let connection = serve(stream, peer, routes.clone(), graceful.watcher());
+                    // On the heap, since each future around it would have room for its size again.
+                    let connection =
+                        Box::pin(serve(stream, peer, routes.clone(), graceful.watcher()));
                     let hard = hard.clone();
                     tokio::spawn(async move { hard.run_until_cancelled_owned(connection).await });
                 }
