@@ -37,8 +37,11 @@ pub(crate) fn routes(office: &Arc<Office>) -> Routes {
         .route_layer(office.staff_limit.clone());
     Routes {
         public: reads().with_state(Arc::clone(office)),
-        internal: reads().merge(writes).with_state(Arc::clone(office)),
-        ..Routes::default()
+        quick: crowd_reads().with_state(Arc::clone(office)),
+        internal: reads()
+            .merge(crowd_reads())
+            .merge(writes)
+            .with_state(Arc::clone(office)),
     }
 }
 
@@ -46,6 +49,11 @@ fn reads() -> Router<Arc<Office>> {
     Router::new()
         .route("/api/events", on_get(list::list))
         .route("/api/events/{id}", on_get(get::get))
+}
+
+/// What everybody asks while a sale runs; these answers are compressed when they are made.
+fn crowd_reads() -> Router<Arc<Office>> {
+    Router::new()
         .route(
             "/api/events/{id}/availability",
             on_get(availability::availability),

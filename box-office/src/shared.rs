@@ -214,17 +214,16 @@ impl<K: Eq + Hash + Clone, V: Clone + Send + Sync + 'static> SecondCache<K, V> {
     }
 
     /// The value of `key`, at most a second old; `load` brings a newer one.
-    pub(crate) async fn get(
-        &self,
-        key: K,
-        load: impl Future<Output = Result<V, Problem>> + Send + 'static,
-    ) -> Result<V, Problem> {
+    pub(crate) async fn get<F>(&self, key: K, load: impl FnOnce() -> F) -> Result<V, Problem>
+    where
+        F: Future<Output = Result<V, Problem>> + Send + 'static,
+    {
         let slot = self.slot(key);
         match slot.latest(self.clock.now()) {
             Latest::Fresh(value) => return value,
             Latest::Ageing(value) => {
                 if !slot.is_renewing.swap(true, Ordering::AcqRel) {
-                    tokio::spawn(renew(slot, SharedClock::clone(&self.clock), load));
+                    tokio::spawn(renew(slot, SharedClock::clone(&self.clock), load()));
                 }
                 return value;
             }
@@ -234,7 +233,7 @@ impl<K: Eq + Hash + Clone, V: Clone + Send + Sync + 'static> SecondCache<K, V> {
         if let Latest::Fresh(value) | Latest::Ageing(value) = slot.latest(self.clock.now()) {
             return value;
         }
-        let value = load.await;
+        let value = load().await;
         slot.keep(self.clock.now(), value.clone());
         value
     }
@@ -298,7 +297,7 @@ mod tests {
             let mut crowd = tokio::task::JoinSet::new();
             for _ in 0..100 {
                 let (cache, loads) = (Arc::clone(&cache), Arc::clone(&loads));
-                crowd.spawn(async move { cache.get("a", count(loads)).await.unwrap() });
+                crowd.spawn(async move { cache.get("a", || count(loads)).await.unwrap() });
             }
             assert!(
                 crowd
@@ -315,29 +314,29 @@ mod tests {
     async fn nobody_waits_while_an_answer_is_made_anew() {
         let clock = clock();
         let cache = SecondCache::new(Arc::new(clock.clone()));
-        assert_eq!(cache.get("a", async { Ok(1) }).await.unwrap(), 1);
+        assert_eq!(cache.get("a", || async { Ok(1) }).await.unwrap(), 1);
         clock.advance(RENEW_AGE);
         let (release, released) = tokio::sync::oneshot::channel::<()>();
         let slow = async move {
             let _ = released.await;
             Ok(2)
         };
-        assert_eq!(cache.get("a", slow).await.unwrap(), 1);
+        assert_eq!(cache.get("a", || slow).await.unwrap(), 1);
         // Lets it begin.
         tokio::task::yield_now().await;
-        assert_eq!(cache.get("a", async { Ok(3) }).await.unwrap(), 1);
+        assert_eq!(cache.get("a", || async { Ok(3) }).await.unwrap(), 1);
         clock.advance(RENEW_AGE);
         // Too old by now: whoever asks waits for the load that runs.
         release.send(()).unwrap();
-        assert_eq!(cache.get("a", async { Ok(4) }).await.unwrap(), 2);
+        assert_eq!(cache.get("a", || async { Ok(4) }).await.unwrap(), 2);
     }
 
     #[tokio::test]
     async fn a_failure_is_not_repeated_for_everyone_who_waits() {
         let cache = SecondCache::new(Arc::new(clock()));
         let failed = async { Err(crate::fields::invalid("x", "No.")) };
-        assert!(cache.get("a", failed).await.is_err());
-        assert!(cache.get("a", async { Ok(1) }).await.is_err());
+        assert!(cache.get("a", || failed).await.is_err());
+        assert!(cache.get("a", || async { Ok(1) }).await.is_err());
     }
 
     #[tokio::test]
@@ -346,10 +345,10 @@ mod tests {
         let cache = SecondCache::new(Arc::new(clock.clone()));
         let loads = Arc::new(AtomicU32::new(0));
         for key in 0..MAX_IDLE_KEYS {
-            cache.get(key, count(Arc::clone(&loads))).await.unwrap();
+            cache.get(key, || count(Arc::clone(&loads))).await.unwrap();
         }
         clock.advance(MAX_AGE);
-        cache.get(MAX_IDLE_KEYS, count(loads)).await.unwrap();
+        cache.get(MAX_IDLE_KEYS, || count(loads)).await.unwrap();
         assert_eq!(cache.slots.lock().unwrap().len(), 1);
     }
 

@@ -6,6 +6,7 @@ mod limits;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use chrono::{DateTime, Utc};
 use domain::clock::SharedClock;
 use domain::{AccountId, EventId, Number};
 use platform::limits::AddressGroup;
@@ -143,8 +144,9 @@ impl Inner {
         if batch.is_empty() {
             return;
         }
-        match store::join(&self.db, self.event_id, &asks(&batch), now).await {
-            Ok(given) => self.answer(batch, &given, now).await,
+        let (asks, asks_of) = asks(&batch);
+        match store::join(&self.db, self.event_id, &asks, now).await {
+            Ok(given) => self.answer(batch, asks_of, &given, now).await,
             Err(error) => {
                 let problem = Problem::from(error);
                 for wish in batch {
@@ -154,36 +156,45 @@ impl Inner {
         }
     }
 
-    async fn answer(&self, batch: Vec<Wish>, given: &[Given], now: chrono::DateTime<chrono::Utc>) {
-        let given: HashMap<_, _> = given.iter().map(|given| (given.joiner, *given)).collect();
-        let (new, repeated): (Vec<_>, Vec<_>) = batch.into_iter().partition(|wish| {
-            given
-                .get(&wish.asks.joiner)
-                .is_some_and(|given| given.is_new)
-        });
-        let tell = |wishes: Vec<Wish>| {
-            for wish in wishes {
-                let own = given.get(&wish.asks.joiner).copied();
-                wish.tell(own.ok_or_else(Problem::defect));
+    async fn answer(
+        &self,
+        batch: Vec<Wish>,
+        asks_of: Vec<usize>,
+        given: &[Given],
+        now: DateTime<Utc>,
+    ) {
+        let mut repeated = Vec::new();
+        for (wish, nth) in batch.into_iter().zip(asks_of) {
+            match given.get(nth) {
+                Some(own) if own.is_new => wish.tell(Ok(*own)),
+                Some(own) => repeated.push((wish, *own)),
+                None => wish.tell(Err(Problem::defect())),
             }
-        };
-        tell(new);
-        tell(self.limits.admit_again(self.event_id, repeated, now).await);
+        }
+        let asker = |(wish, _): &(Wish, Given)| wish.asks.joiner;
+        let refuse = |(wish, _): (Wish, Given), problem| wish.tell(Err(problem));
+        let limits = &self.limits;
+        let admitted = limits.admit_again(self.event_id, repeated, asker, refuse, now);
+        for (wish, own) in admitted.await {
+            wish.tell(Ok(own));
+        }
     }
 }
 
-/// Each joiner once, whatever the number of its wishes.
-fn asks(batch: &[Wish]) -> Vec<Asks> {
-    let mut at = HashMap::with_capacity(batch.len());
+/// Each joiner once, whatever the number of its wishes; and of each wish, which of them.
+fn asks(batch: &[Wish]) -> (Vec<Asks>, Vec<usize>) {
+    let mut known = HashMap::with_capacity(batch.len());
     let mut asks: Vec<Asks> = Vec::with_capacity(batch.len());
-    for wish in batch {
-        let known = *at.entry(wish.asks.joiner).or_insert(asks.len());
-        match asks.get_mut(known) {
+    let asks_of = batch.iter().map(|wish| {
+        let nth = *known.entry(wish.asks.joiner).or_insert(asks.len());
+        match asks.get_mut(nth) {
             Some(first) => first.used_up = first.used_up.or(wish.asks.used_up),
             None => asks.push(wish.asks),
         }
-    }
-    asks
+        nth
+    });
+    let asks_of = asks_of.collect();
+    (asks, asks_of)
 }
 
 fn batch_size(batch: &[Wish]) -> f64 {

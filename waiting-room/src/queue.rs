@@ -53,12 +53,11 @@ pub(crate) fn routes(room: Arc<Room>, ctx: &Context, config: &Config) -> Router 
 
 /// Polls, which nearly all requests are, joins, which come all at once, and streams, which stay.
 pub(crate) fn quick(room: Arc<Room>, ctx: &Context, config: &Config) -> Router {
-    let join = post(join::join)
-        .layer(ctx.limits.layer("join", PER_ACCOUNT, Key::AccountAlone))
-        .layer(
-            ctx.limits
-                .layer("join-address", per_address(config), Key::Address),
-        );
+    let per_address = ctx
+        .limits
+        .layer("join-address", per_address(config), Key::Address);
+    let per_account = ctx.limits.layer("join", PER_ACCOUNT, Key::AccountAlone);
+    let join = post(join::join).layer(per_address.and(&per_account));
     Router::new()
         .route("/api/events/{id}/queue", join)
         .route("/api/events/{id}/queue/me", get(me::me))

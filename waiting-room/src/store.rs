@@ -17,8 +17,6 @@ pub struct Asks {
 /// The number of one who asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Given {
-    /// Who.
-    pub joiner: AccountId,
     /// The number.
     pub number: Number,
     /// Whether it was given just now.
@@ -26,7 +24,7 @@ pub struct Given {
 }
 
 /// Gives a number to everyone who asks and has none, in the order of `asks`; each joiner may be in
-/// it once. Everybody's number is in the answer, in no order, and is committed.
+/// it once. The answer has everybody's number, in the same order, and is committed.
 ///
 /// # Errors
 /// When PostgreSQL does not do it. If it is not known whether it did, asking again gives the
@@ -85,9 +83,10 @@ async fn give(
     used_up: &[Option<i64>],
     now: DateTime<Utc>,
 ) -> Result<Vec<Given>, sqlx::Error> {
-    let rows = sqlx::query!(
+    let row = sqlx::query!(
         // Not joins: until the first statistics of a sale that has just begun, their plan would
-        // read everybody's number for each batch.
+        // read everybody's number for each batch. `again` meets its conflict each time; whoever is
+        // new meets none, since the line is locked.
         r#"with found as materialized (
                select a.account_id, a.nth, a.used_up,
                       (select n.number from waiting_room.numbers n
@@ -95,40 +94,49 @@ async fn give(
                from unnest($3::bigint[], $4::bigint[])
                    with ordinality as a (account_id, used_up, nth)
            ), asking as materialized (
-               select account_id, nth, has, coalesce(has = used_up, false)
+               select account_id, nth, has,
+                      has is null or has is not distinct from used_up
                       or (select l.change from waiting_room.leavings l
-                          where l.event_id = $1 and l.number = has) is not null as is_used_up
+                          where l.event_id = $1 and l.number = has) is not null as is_due
                from found
-           ), given as (
-               insert into waiting_room.numbers as n (event_id, account_id, number, joined_at)
-               select $1, account_id, $2 + row_number() over (order by nth), $5
-               from asking where has is null or is_used_up
+           ), given as materialized (
+               select account_id, nth, has, is_due,
+                      case when is_due
+                           then $2 + count(*) filter (where is_due) over (order by nth)
+                           else has end as number
+               from asking
+           ), new as (
+               insert into waiting_room.numbers (event_id, account_id, number, joined_at)
+               select $1, account_id, number, $5 from given where has is null
+           ), again as (
+               insert into waiting_room.numbers (event_id, account_id, number, joined_at)
+               select $1, account_id, number, $5 from given where is_due and has is not null
                on conflict (event_id, account_id) do update
                set number = excluded.number, joined_at = excluded.joined_at
-               returning n.account_id, n.number
            ), counted as (
                update waiting_room.lines
-               set joined = joined + (select count(*) from given),
+               set joined = joined + (select count(*) from given where is_due),
                    updated_at = clock_timestamp()
-               where event_id = $1 and exists (select from given)
+               where event_id = $1 and exists (select from given where is_due)
            )
-           select account_id as "account_id!", number as "number!", true as "is_new!" from given
-           union all
-           select account_id, has, false from asking where has is not null and not is_used_up"#,
+           select coalesce(array_agg(number order by nth), '{}') as "numbers!",
+                  coalesce(array_agg(is_due order by nth), '{}') as "are_new!"
+           from given"#,
         event_id.0,
         joined,
         joiners,
         used_up as &[Option<i64>],
         now,
     )
-    .fetch_all(&mut **tx)
+    .fetch_one(&mut **tx)
     .await?;
-    let given = rows.into_iter().map(|row| Given {
-        joiner: AccountId(row.account_id),
-        number: Number(row.number),
-        is_new: row.is_new,
-    });
-    Ok(given.collect())
+    let given = row.numbers.into_iter().zip(row.are_new);
+    Ok(given
+        .map(|(number, is_new)| Given {
+            number: Number(number),
+            is_new,
+        })
+        .collect())
 }
 
 /// Notes that the holder of `number` left; a repeat changes nothing. Whether it is the number

@@ -30,7 +30,7 @@ pub(super) async fn availability(
     Path(id): Path<EventId>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let loading = load(Arc::clone(&office), id);
+    let loading = || load(Arc::clone(&office), id);
     let answer = office.availability.get(id, loading).await?;
     Ok(answer.ok_or_else(unknown_event)?.respond(&headers))
 }

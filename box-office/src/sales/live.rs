@@ -34,8 +34,10 @@ struct Figures {
 /// # Errors
 /// `not-found`.
 pub(super) async fn watch(office: &Arc<Office>, id: EventId) -> Result<Live, Problem> {
-    let reader = Arc::clone(office);
-    let reading = async move { read(&reader, id).await };
+    let reading = || {
+        let office = Arc::clone(office);
+        async move { read(&office, id).await }
+    };
     office.live.get(id, reading).await
 }
 

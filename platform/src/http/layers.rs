@@ -2,7 +2,7 @@
 
 use std::any::Any;
 use std::convert::Infallible;
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -93,8 +93,8 @@ struct Observed<S> {
 
 impl<S> Service<Request> for Observed<S>
 where
-    S: Service<Request, Response = Response, Error = Infallible> + Clone + Send + 'static,
-    S::Future: Send,
+    S: Service<Request, Response = Response, Error = Infallible>,
+    S::Future: Send + 'static,
 {
     type Response = Response;
     type Error = Infallible;
@@ -110,12 +110,19 @@ where
         let is_quick = self.is_quick;
         let accepts = (!is_quick).then(|| request.headers().get(ACCEPT_ENCODING).cloned());
         request.extensions_mut().insert(self.shared.clone());
-        // The one that is ready is used; its clone becomes ready for the next call.
-        let clone = self.inner.clone();
-        let mut inner = std::mem::replace(&mut self.inner, clone);
         let span = (!is_quick).then(|| exchange.span());
+        // Called at once, so that the service need not be cloned.
+        let called = {
+            let _entered = span.as_ref().map(tracing::Span::enter);
+            catch_unwind(AssertUnwindSafe(|| self.inner.call(request)))
+        };
         let answer = async move {
-            let call = AssertUnwindSafe(async { inner.call(request).await }).catch_unwind();
+            let call = async {
+                match called {
+                    Ok(answer) => AssertUnwindSafe(answer).catch_unwind().await,
+                    Err(panic) => Err(panic),
+                }
+            };
             let response = match tokio::time::timeout(limit, call).await {
                 Ok(Ok(Ok(response))) => response,
                 Ok(Ok(Err(never))) => match never {},

@@ -2,13 +2,15 @@
 //! on without: those of each node hold.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use chrono::{DateTime, TimeDelta, Utc};
-use domain::EventId;
 use domain::queue::SaleKeys;
+use domain::{AccountId, EventId};
 use platform::limits::{Quota, SharedLimits, Take};
+use platform::problem::Problem;
 use platform::service::Context;
 
 use super::Wish;
@@ -50,42 +52,51 @@ impl JoinLimits {
             per: MINUTE,
         };
         // Whoever is due another number was counted when it was asked for the one it has.
-        let is_counted = |wish: &Wish| wish.asks.used_up.is_none();
-        let key = |wish: &Wish| is_counted(wish).then(|| keys.limit("join-network", wish.group));
-        self.take(batch, quota, key, now).await
+        let cell = |wish: &Wish| wish.asks.used_up.is_none().then_some(wish.group);
+        let key = |group| keys.limit("join-network", group);
+        let refuse = |wish: Wish, problem| wish.tell(Err(problem));
+        self.take(batch, quota, cell, key, refuse, now).await
     }
 
-    /// Those who may ask for a number that they have; the others are refused. That a first number
-    /// is given once to each is limit enough.
-    pub(super) async fn admit_again(
+    /// Those of `repeated` who may ask for a number that they have; the others are refused. That
+    /// a first number is given once to each is limit enough.
+    pub(super) async fn admit_again<T>(
         &self,
         event_id: EventId,
-        batch: Vec<Wish>,
+        repeated: Vec<T>,
+        asker: impl Fn(&T) -> AccountId,
+        refuse: impl Fn(T, Problem),
         now: DateTime<Utc>,
-    ) -> Vec<Wish> {
+    ) -> Vec<T> {
         let keys = SaleKeys::new(&self.namespace, event_id);
-        let key = |wish: &Wish| Some(keys.limit("join-account", wish.asks.joiner));
-        self.take(batch, PER_ACCOUNT, key, now).await
+        let cell = |repeated: &T| Some(asker(repeated));
+        let key = |joiner| keys.limit("join-account", joiner);
+        self.take(repeated, PER_ACCOUNT, cell, key, refuse, now)
+            .await
     }
 
-    async fn take(
+    /// Those for whom there is room in their cell, and those who are in none.
+    async fn take<T, C: Copy + Eq + Hash>(
         &self,
-        batch: Vec<Wish>,
+        batch: Vec<T>,
         quota: Quota,
-        key: impl Fn(&Wish) -> Option<String>,
+        cell: impl Fn(&T) -> Option<C>,
+        key: impl Fn(C) -> String,
+        refuse: impl Fn(T, Problem),
         now: DateTime<Utc>,
-    ) -> Vec<Wish> {
-        let mut cells: HashMap<String, usize> = HashMap::new();
+    ) -> Vec<T> {
+        let mut cells: HashMap<C, usize> = HashMap::new();
         let mut takes: Vec<Take> = Vec::new();
         let cell_of: Vec<Option<usize>> = batch
             .iter()
             .map(|wish| {
-                let cell = *cells.entry(key(wish)?).or_insert_with_key(|key| {
-                    takes.push(Take::none(key.clone(), quota));
+                let cell = cell(wish)?;
+                let nth = *cells.entry(cell).or_insert_with(|| {
+                    takes.push(Take::none(key(cell), quota));
                     takes.len() - 1
                 });
-                takes[cell].count += 1;
-                Some(cell)
+                takes[nth].count += 1;
+                Some(nth)
             })
             .collect();
         if takes.is_empty() || self.is_away(now) {
@@ -105,7 +116,7 @@ impl JoinLimits {
         for (wish, cell) in batch.into_iter().zip(cell_of) {
             match cell.map(|cell| &mut taken[cell]) {
                 Some(taken) if taken.count == 0 => {
-                    wish.tell(Err(SharedLimits::refusal(taken.wait)));
+                    refuse(wish, SharedLimits::refusal(taken.wait));
                 }
                 Some(taken) => {
                     taken.count -= 1;
