@@ -25,6 +25,7 @@ use tokio::time::MissedTickBehavior;
 
 use crate::{Desk, store as desk_store};
 use line::Line;
+use presence::Presence;
 use store::{AtGate, Joined, ToWrite};
 
 pub use domain::release::TICK;
@@ -47,6 +48,7 @@ pub struct Leader {
     lines: HashMap<EventId, Line>,
     joined: HashMap<EventId, Joined>,
     joined_read_at: Option<DateTime<Utc>>,
+    presence: Presence,
     brake: Brake,
     ticks: u64,
 }
@@ -61,6 +63,7 @@ impl Leader {
             lines: HashMap::new(),
             joined: HashMap::new(),
             joined_read_at: None,
+            presence: Presence::default(),
             brake: Brake::default(),
             ticks: 0,
         }
@@ -95,6 +98,7 @@ impl Leader {
         } else {
             store::at_gates(&self.ctx.db, &known).await?
         };
+        self.look(now, &due).await;
         let mut steps = Vec::new();
         for sale in &due {
             let gate = gates.remove(&sale.event_id).unwrap_or_default();
@@ -153,12 +157,15 @@ impl Leader {
         let mut written = store::lines(&self.ctx.db, &ids).await?;
         let moved: Vec<EventId> = written.keys().copied().collect();
         let mut moves = store::moves(&self.ctx.db, &moved).await?;
+        let mut seen = self.presence.kept(&self.ctx, now, &moved).await;
         for sale in unknown {
             let id = sale.event_id;
             let written = written.remove(&id);
             let moves = moves.remove(&id).unwrap_or_default();
             let joined = self.joined.get(&id).copied().unwrap_or_default();
-            let line = Line::recall(&self.ctx, now, sale, written, &moves, joined).await?;
+            let kept = seen.remove(&id).unwrap_or_default();
+            let line = Line::recall(&self.ctx, now, sale, written, &moves, joined, &kept);
+            let line = line.await?;
             self.lines.insert(id, line);
         }
         Ok(())
@@ -194,6 +201,26 @@ impl Leader {
         self.ticks % period == event_id.0.unsigned_abs() % period
     }
 
+    /// Sees who joined, and who is present where it is their turn. While Redis is away everybody is
+    /// as they were seen last.
+    async fn look(&mut self, now: DateTime<Utc>, due: &[Arc<SaleSettings>]) {
+        let mut waited_for = Vec::new();
+        for id in due.iter().map(|sale| sale.event_id) {
+            let is_turn = self.is_turn(id, PRESENCE_TICKS);
+            if let Some(line) = self.lines.get_mut(&id) {
+                line.joined = self.joined.get(&id).copied().unwrap_or_default();
+                if is_turn && line.is_waited_for() {
+                    waited_for.push(id);
+                }
+            }
+        }
+        for (id, slots) in self.presence.newest(&self.ctx, now, &waited_for).await {
+            if let Some(line) = self.lines.get_mut(&id) {
+                presence::take_in(&mut line.release, &slots);
+            }
+        }
+    }
+
     async fn step(
         &mut self,
         now: DateTime<Utc>,
@@ -201,17 +228,11 @@ impl Leader {
         stock: Option<Stock>,
         gate: AtGate,
     ) -> Result<Option<ToWrite>, sqlx::Error> {
-        let is_turn = self.is_turn(sale.event_id, PRESENCE_TICKS);
-        let joined = self.joined.get(&sale.event_id).copied().unwrap_or_default();
         let line = self
             .lines
             .get_mut(&sale.event_id)
             .expect("a line is known when it is due");
-        line.joined = joined;
         line.prepare_lottery(&self.ctx, now, sale).await?;
-        if is_turn && line.is_waited_for() {
-            line.see(&self.ctx, now, sale.event_id).await;
-        }
         Ok(line.step(now, sale, stock, &gate, self.brake.state()))
     }
 

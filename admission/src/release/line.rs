@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use domain::EventId;
 use domain::hex;
 use domain::line::Move;
 use domain::lottery::{Draw, Order};
@@ -12,7 +11,7 @@ use domain::release::{Facts, Release};
 use domain::sale::{SaleSettings, SaleState, Stock};
 use platform::service::Context;
 
-use super::presence;
+use super::presence::{self, Slot};
 use super::store::{AtGate, Joined, ToWrite, Written};
 use crate::lottery;
 
@@ -30,7 +29,7 @@ pub(super) struct Line {
 }
 
 impl Line {
-    /// The line as it was written last, by whichever leader.
+    /// The line as it was written last, by whichever leader; `kept` is who was seen in it.
     pub(super) async fn recall(
         ctx: &Context,
         now: DateTime<Utc>,
@@ -38,6 +37,7 @@ impl Line {
         written: Option<Written>,
         moves: &[Move],
         joined: Joined,
+        kept: &[Slot],
     ) -> Result<Self, sqlx::Error> {
         let (claims, leavings) = written
             .as_ref()
@@ -56,8 +56,7 @@ impl Line {
         let was_joined = told.as_ref().map_or(0, |told| told.joined.0);
         release.remember(now, order, was_joined, told, moves.iter());
         if was_joined > 0 {
-            let namespace = &ctx.config.namespace;
-            presence::recall(&ctx.redis, namespace, sale.event_id, now, &mut release).await;
+            presence::recall(&mut release, now, kept);
         }
         Ok(Self {
             release,
@@ -112,15 +111,6 @@ impl Line {
             self.release.draw(order_of(drawn).await);
         }
         Ok(())
-    }
-
-    /// Reads who was seen. While Redis is away everybody is as they were seen last.
-    pub(super) async fn see(&mut self, ctx: &Context, now: DateTime<Utc>, event_id: EventId) {
-        let namespace = &ctx.config.namespace;
-        match presence::read_newest(&ctx.redis, namespace, event_id, now).await {
-            Ok(slots) => presence::take_in(&mut self.release, &slots),
-            Err(error) => tracing::warn!(%event_id, %error, "it can't be read who is present"),
-        }
     }
 
     pub(super) fn step(

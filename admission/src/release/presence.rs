@@ -1,43 +1,96 @@
 //! Who was seen, read from Redis: two bitmaps a second for each sale in which somebody waits.
 
-use chrono::{DateTime, Utc};
+use std::collections::HashMap;
+use std::ops::RangeInclusive;
+
+use chrono::{DateTime, TimeDelta, Utc};
 use domain::EventId;
 use domain::queue::{SEEN_SLOTS, SaleKeys, seen_slot};
 use domain::release::Release;
+use futures_util::future::join_all;
 use platform::redis::{Redis, pipe};
+use platform::service::Context;
 use redis::RedisResult;
 
-/// Reads the slot of now and the one before, in which nodes may still write.
-pub(super) async fn read_newest(
-    redis: &Redis,
-    namespace: &str,
-    event_id: EventId,
-    now: DateTime<Utc>,
-) -> RedisResult<Vec<(i64, Vec<u8>)>> {
-    let slot = seen_slot(now);
-    read(redis, namespace, event_id, slot - 1..=slot).await
+/// How long Redis is left alone after it did not answer: every try makes a tick wait.
+const LEFT_ALONE: TimeDelta = TimeDelta::seconds(5);
+
+/// A slot and its bitmap.
+pub(super) type Slot = (i64, Vec<u8>);
+
+/// Asks Redis who was seen: in all sales at the same time, so that a Redis that hangs costs a tick
+/// one time limit, whatever the number of sales.
+#[derive(Debug, Default)]
+pub(super) struct Presence {
+    away_until: Option<DateTime<Utc>>,
 }
 
-/// Takes in every slot that is kept. When nobody was seen, everybody counts as seen now: Redis has
-/// forgotten, or is away.
-pub(super) async fn recall(
-    redis: &Redis,
-    namespace: &str,
-    event_id: EventId,
-    now: DateTime<Utc>,
-    release: &mut Release,
-) {
-    let slot = seen_slot(now);
-    match read(redis, namespace, event_id, slot - SEEN_SLOTS + 1..=slot).await {
-        Ok(slots) => take_in(release, &slots),
-        Err(error) => tracing::warn!(%event_id, %error, "it can't be read who is present"),
+impl Presence {
+    /// The slot of now and the one before, in which nodes may still write.
+    pub(super) async fn newest(
+        &mut self,
+        ctx: &Context,
+        now: DateTime<Utc>,
+        sales: &[EventId],
+    ) -> HashMap<EventId, Vec<Slot>> {
+        let slot = seen_slot(now);
+        self.read(ctx, now, sales, slot - 1..=slot).await
     }
+
+    /// Every slot that is kept.
+    pub(super) async fn kept(
+        &mut self,
+        ctx: &Context,
+        now: DateTime<Utc>,
+        sales: &[EventId],
+    ) -> HashMap<EventId, Vec<Slot>> {
+        let slot = seen_slot(now);
+        self.read(ctx, now, sales, slot - SEEN_SLOTS + 1..=slot)
+            .await
+    }
+
+    /// Without those for which Redis did not answer.
+    async fn read(
+        &mut self,
+        ctx: &Context,
+        now: DateTime<Utc>,
+        sales: &[EventId],
+        slots: RangeInclusive<i64>,
+    ) -> HashMap<EventId, Vec<Slot>> {
+        if self.away_until.is_some_and(|until| now < until) {
+            return HashMap::new();
+        }
+        let namespace = &ctx.config.namespace;
+        let reads = sales.iter().map(|&sale| {
+            let slots = slots.clone();
+            async move { (sale, read(&ctx.redis, namespace, sale, slots).await) }
+        });
+        let mut seen = HashMap::new();
+        for (sale, outcome) in join_all(reads).await {
+            match outcome {
+                Ok(slots) => {
+                    seen.insert(sale, slots);
+                }
+                Err(error) => {
+                    self.away_until = Some(now + LEFT_ALONE);
+                    tracing::warn!(event_id = %sale, %error, "it can't be read who is present");
+                }
+            }
+        }
+        seen
+    }
+}
+
+/// Takes in what was kept. When nobody was seen, everybody counts as seen now: Redis has
+/// forgotten, or is away.
+pub(super) fn recall(release: &mut Release, now: DateTime<Utc>, kept: &[Slot]) {
+    take_in(release, kept);
     if release.has_seen_nobody() {
         release.see_everybody(now);
     }
 }
 
-pub(super) fn take_in(release: &mut Release, slots: &[(i64, Vec<u8>)]) {
+pub(super) fn take_in(release: &mut Release, slots: &[Slot]) {
     for (slot, bitmap) in slots.iter().filter(|(_, bitmap)| !bitmap.is_empty()) {
         release.see(*slot, bitmap);
     }
@@ -47,8 +100,8 @@ async fn read(
     redis: &Redis,
     namespace: &str,
     event_id: EventId,
-    slots: std::ops::RangeInclusive<i64>,
-) -> RedisResult<Vec<(i64, Vec<u8>)>> {
+    slots: RangeInclusive<i64>,
+) -> RedisResult<Vec<Slot>> {
     let keys = SaleKeys::new(namespace, event_id);
     let mut gets = pipe();
     for slot in slots.clone() {

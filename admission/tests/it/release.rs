@@ -1,16 +1,24 @@
 //! The release loop against real servers. What it decides is tried at length in
 //! `domain::release`, and in the simulation.
 
+use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use admission::release::Leader;
+use admission::release::{Leader, TICK};
 use chrono::TimeDelta;
-use domain::Place;
+use domain::{EventId, Place};
 use domain::queue::Strain;
 use domain::release::Load;
 use domain::sale::{SaleSettings, SaleState, Stock};
+use platform::testing::{Proxy, TestApp};
+use secrecy::{ExposeSecret, SecretString};
+use url::Url;
 
 use crate::line::{EVENT, Line, sale, start};
+
+/// Sales whose numbers differ by so much are looked at in the same tick.
+const PRESENCE_TICKS: i64 = 4;
 
 #[tokio::test]
 async fn people_are_called_in_order_at_the_rate_and_a_new_rate_acts_at_once() {
@@ -375,4 +383,49 @@ async fn quiet_sales_are_left_alone() {
         "whoever joins is noticed at once"
     );
     line.app.finish().await;
+}
+
+#[tokio::test]
+async fn a_redis_that_hangs_holds_a_tick_up_once_whatever_the_number_of_sales() {
+    const SALES: i64 = 20;
+    let app = TestApp::start().await;
+    let mut url: Url = app.ctx.config.redis_url.expose_secret().parse().unwrap();
+    let target = format!("{}:{}", url.host_str().unwrap(), url.port().unwrap_or(6379));
+    let proxy = Proxy::to(target).await;
+    url.set_host(Some("127.0.0.1")).unwrap();
+    url.set_port(Some(proxy.address().port())).unwrap();
+    let mut ctx = app.ctx.clone();
+    let through = SecretString::from(String::from(url));
+    ctx.redis = platform::redis::connect(&through, false).await.unwrap();
+    let event = |nth| EventId(PRESENCE_TICKS * nth);
+    for nth in 1..=SALES {
+        sqlx::query("insert into waiting_room.lines (event_id, joined) values ($1, 10000)")
+            .bind(event(nth).0)
+            .execute(&app.ctx.db)
+            .await
+            .unwrap();
+    }
+    // All of them look at who is present in the same ticks.
+    let sales: Vec<_> = (1..=SALES)
+        .map(|nth| {
+            Arc::new(SaleSettings {
+                event_id: event(nth),
+                ..sale()
+            })
+        })
+        .collect();
+    let mut leader = Leader::new(ctx, "first");
+    let mut now = start();
+    proxy.mute();
+    let mut longest = Duration::ZERO;
+    for _ in 0..3 * PRESENCE_TICKS {
+        now += TimeDelta::from_std(TICK).unwrap();
+        let begun = Instant::now();
+        let moved = leader.tick(now, &sales, &HashMap::new()).await.unwrap();
+        longest = longest.max(begun.elapsed());
+        assert!(moved.is_some());
+    }
+    let one_by_one = Duration::from_millis(500) * u32::try_from(SALES).unwrap();
+    assert!(longest < one_by_one / 2, "a tick took {longest:?}");
+    app.finish().await;
 }
