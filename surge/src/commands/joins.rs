@@ -21,8 +21,8 @@ pub(crate) struct Args {
     /// How many join in all
     #[arg(long, default_value_t = 1_000_000)]
     total: i64,
-    /// Connections that join
-    #[arg(long, default_value_t = 64)]
+    /// Connections that join: a crowd, since a flash sale's comes within a second
+    #[arg(long, default_value_t = 4_096)]
     connections: u32,
     /// Rounds of each side
     #[arg(long, default_value_t = 5)]
