@@ -445,6 +445,7 @@ fn event(version: i64, seats: u32, state: EventState, pipeline: &Pipeline) -> Ev
         state,
         max_tickets_per_account: 1_000,
         reminder_before_seconds: None,
+        ticket_transfer: false,
         sections: vec![section],
     }
 }
