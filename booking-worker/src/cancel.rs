@@ -12,7 +12,8 @@ use crate::end::cancel_confirmed;
 use crate::store::{bookings, tickets};
 
 /// Cancels a confirmed booking; begins to cancel a held one, whose seats stay held until no payment
-/// can come; refuses when somebody was let in with one of its tickets. A repeat gives the same
+/// can come; refuses when somebody was let in with one of its tickets, or the buyer has
+/// transferred one. A repeat gives the same
 /// outcome.
 pub(crate) async fn cancel(
     conn: &mut PgConnection,
@@ -29,7 +30,7 @@ pub(crate) async fn cancel(
         kept.put_all(conn, vec![Entry::new(&void)?]).await?;
         return Ok(Outcome::Cancelled);
     }
-    if tickets::has_checked_in(conn, id).await? {
+    if tickets::bind(conn, id, asked_by).await? {
         return Ok(Outcome::Refused(BookingState::Confirmed));
     }
     if cancel_confirmed(conn, id, asked_by, now, kept).await? {

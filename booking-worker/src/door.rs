@@ -41,7 +41,7 @@ struct View {
 ///
 /// # Errors
 /// `forbidden` unless the caller belongs to staff; `not-found`; `conflict` when the ticket was used
-/// before, with the time, or cancelled.
+/// before, with the time, transferred, or cancelled.
 async fn check_in(
     State(ctx): State<Arc<Context>>,
     caller: Caller,
@@ -63,7 +63,14 @@ async fn check_in(
             "Somebody was let in with this ticket before.",
         )
         .with("checked_in_at", at),
-        _ => Problem::new(Kind::Conflict, "This ticket was cancelled."),
+        _ => match ticket.transferred_at {
+            Some(at) => Problem::new(
+                Kind::Conflict,
+                "This ticket was transferred; its new holder has another code.",
+            )
+            .with("transferred_at", at),
+            None => Problem::new(Kind::Conflict, "This ticket was cancelled."),
+        },
     })
 }
 

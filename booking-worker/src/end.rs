@@ -65,14 +65,16 @@ async fn end(
     if ended.is_empty() {
         return Ok(0);
     }
+    let ids: Vec<_> = ended.iter().map(|ended| ended.facts.booking_id).collect();
     let mut tally = Tally::new();
-    for Ended { facts, .. } in &ended {
+    for holder in tickets::cancel(conn, &ids).await? {
+        *tally.entry(holder).or_default() += 1;
+    }
+    for Ended { facts, .. } in ended.iter().filter(|ended| ended.was == BookingState::Held) {
         *tally.entry((facts.event_id, facts.account_id)).or_default() +=
             crate::count(facts.seats.len());
     }
     accounts::subtract(conn, &tally).await?;
-    let ids: Vec<_> = ended.iter().map(|ended| ended.facts.booking_id).collect();
-    tickets::cancel(conn, &ids).await?;
     let entries = ended
         .iter()
         .map(|ended| news_of(ended, asked))

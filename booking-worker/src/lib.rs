@@ -21,6 +21,7 @@ mod payments;
 mod requests;
 mod run;
 mod store;
+mod transfer;
 
 use std::time::Duration;
 
@@ -52,7 +53,7 @@ pub struct Config {
     pub max_batch: u16,
 }
 
-/// Starts consumers and loops, and gives the route of the door, for staff.
+/// Starts consumers and loops, and gives the routes of tickets: the door, for staff, and transfers.
 ///
 /// # Errors
 /// None at present: whatever fails is tried again.
@@ -89,6 +90,7 @@ pub async fn start(ctx: Context, config: Config) -> anyhow::Result<Routes> {
     );
     Ok(Routes {
         internal: door::routes(&ctx),
+        public: transfer::routes(&ctx),
         ..Routes::default()
     })
 }

@@ -9,3 +9,4 @@ pub(crate) mod inventory;
 pub(crate) mod market;
 pub(crate) mod seats;
 pub(crate) mod tickets;
+pub(crate) mod transfers;

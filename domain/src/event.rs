@@ -46,6 +46,9 @@ pub struct Event {
     pub max_tickets_per_account: u32,
     /// How long before the start a reminder is sent; `None` sends none.
     pub reminder_before_seconds: Option<u32>,
+    /// Whether who has a ticket may transfer it to another account.
+    #[serde(default)]
+    pub ticket_transfer: bool,
     /// What is sold.
     pub sections: Vec<Section>,
 }

@@ -182,6 +182,25 @@ message!(BookingCancelled, "booking.cancelled.v1", |message| Some(
     message.booking.booking_id
 ));
 
+/// A ticket was transferred to another account: its old code is worthless, and its new holder has
+/// a new one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TicketTransferred {
+    /// The booking, which stays the buyer's.
+    pub booking: BookingFacts,
+    /// The ticket as its new holder has it.
+    pub ticket: TicketFacts,
+    /// Who held it.
+    pub from: AccountId,
+    /// Who holds it.
+    pub to: AccountId,
+    /// Which of the booking's transfers it is, from 1.
+    pub number: i64,
+}
+message!(TicketTransferred, "ticket.transferred.v1", |message| Some(
+    message.booking.booking_id
+));
+
 /// Command to the payment worker: make sure that no payment for this booking can come, and say
 /// how it ended with [`PaymentVoided`] or [`PaymentAuthorised`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

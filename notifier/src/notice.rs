@@ -2,7 +2,9 @@
 
 use domain::BookingId;
 use domain::booking::BookingFacts;
-use domain::message::{BookingCancelled, BookingExpired, BookingPaid, HoldPlaced, RefundSucceeded};
+use domain::message::{
+    BookingCancelled, BookingExpired, BookingPaid, HoldPlaced, RefundSucceeded, TicketTransferred,
+};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -66,6 +68,12 @@ pub(crate) enum Notice {
     EventChanged(BookingPaid),
     /// The event does not take place.
     EventCancelled(BookingPaid),
+    /// A ticket was given to somebody else.
+    Transferred(TicketTransferred),
+    /// Somebody gave a ticket to this account.
+    Received(TicketTransferred),
+    /// The booking of a received ticket is cancelled.
+    Withdrawn(TicketTransferred),
 }
 
 /// A row that can't be read.
@@ -91,6 +99,9 @@ impl Notice {
             "reminder" => parse(facts).map(Self::Reminder),
             "event_changed" => parse(facts).map(Self::EventChanged),
             "event_cancelled" => parse(facts).map(Self::EventCancelled),
+            "transferred" => parse(facts).map(Self::Transferred),
+            "received" => parse(facts).map(Self::Received),
+            "withdrawn" => parse(facts).map(Self::Withdrawn),
             _ => Err(serde::de::Error::custom("there is no such kind")),
         };
         read.map_err(|source| UnreadableNotice {
@@ -103,6 +114,9 @@ impl Notice {
     pub(crate) fn occasion(&self) -> i64 {
         match self {
             Self::Refunded(refund) => refund.number,
+            Self::Transferred(facts) | Self::Received(facts) | Self::Withdrawn(facts) => {
+                facts.number
+            }
             _ => 0,
         }
     }
@@ -118,6 +132,9 @@ impl Notice {
             Self::Reminder(_) => "reminder",
             Self::EventChanged(_) => News::EventChanged.kind(),
             Self::EventCancelled(_) => News::EventCancelled.kind(),
+            Self::Transferred(_) => "transferred",
+            Self::Received(_) => "received",
+            Self::Withdrawn(_) => "withdrawn",
         }
     }
 
@@ -138,6 +155,9 @@ impl Notice {
             Self::Expired(facts) => json(facts),
             Self::Cancelled(facts) => json(facts),
             Self::Refunded(facts) => json(facts),
+            Self::Transferred(facts) | Self::Received(facts) | Self::Withdrawn(facts) => {
+                json(facts)
+            }
         }
     }
 
@@ -149,7 +169,12 @@ impl Notice {
             | Self::Reminder(_)
             | Self::EventChanged(_)
             | Self::EventCancelled(_) => true,
-            Self::Held(_) | Self::Expired(_) | Self::Refunded(_) => false,
+            Self::Held(_)
+            | Self::Expired(_)
+            | Self::Refunded(_)
+            | Self::Transferred(_)
+            | Self::Received(_)
+            | Self::Withdrawn(_) => false,
         }
     }
 
@@ -163,6 +188,9 @@ impl Notice {
             | Self::EventCancelled(facts) => Some(&facts.booking),
             Self::Expired(facts) => Some(&facts.booking),
             Self::Cancelled(facts) => Some(&facts.booking),
+            Self::Transferred(facts) | Self::Received(facts) | Self::Withdrawn(facts) => {
+                Some(&facts.booking)
+            }
             Self::Refunded(_) => None,
         }
     }

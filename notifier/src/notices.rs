@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
+use domain::booking::BookingFacts;
 use domain::message::{
     BookingCancelled, BookingExpired, BookingPaid, HoldPlaced, Message, RefundSucceeded,
+    TicketTransferred,
 };
 use domain::{AccountId, EventId};
 use platform::amqp::{Delivery, Handler, ParseError, Verdict};
@@ -13,7 +15,7 @@ use sqlx::PgConnection;
 
 use crate::notice::{Channel, Notice};
 use crate::shared::Shared;
-use crate::store::{bookings, directory, notifications};
+use crate::store::{bookings, directory, holders, notifications};
 
 /// Consumer of `notifier.notices`.
 pub(crate) struct Notices(pub(crate) Arc<Shared>);
@@ -29,18 +31,18 @@ enum Written {
 
 impl Handler for Notices {
     async fn handle(&self, delivery: Delivery) -> Verdict {
-        let notice = match read(&delivery) {
-            Ok(Some(notice)) => notice,
-            Ok(None) => {
+        let notices = match read(&delivery) {
+            Ok(notices) if !notices.is_empty() => notices,
+            Ok(_) => {
                 let name = &delivery.name;
                 return Verdict::DeadLetter(format!("the notifier knows no message {name:?}"));
             }
             Err(error) => return error.into(),
         };
-        if is_free_hold(&notice) {
+        if notices.iter().any(is_free_hold) {
             return Verdict::Ack;
         }
-        match self.write(&notice).await {
+        match self.write(&notices).await {
             Ok(Written::Yes) => Verdict::Ack,
             Ok(Written::TooEarly) => Verdict::retry(&delivery),
             Err(error) => {
@@ -57,10 +59,10 @@ impl Handler for Notices {
 }
 
 impl Notices {
-    async fn write(&self, notice: &Notice) -> Result<Written, sqlx::Error> {
+    async fn write(&self, notices: &[Notice]) -> Result<Written, sqlx::Error> {
         let (has_sms, now) = (self.0.has_sms, self.0.now());
         let writing = run_tx(&self.0.db, "notifier write notice", |tx| {
-            Box::pin(write(tx, notice, has_sms, now))
+            Box::pin(write_all(tx, notices, has_sms, now))
         });
         let written = writing.await?;
         self.0.wake_senders();
@@ -68,20 +70,42 @@ impl Notices {
     }
 }
 
-fn read(delivery: &Delivery) -> Result<Option<Notice>, ParseError> {
-    Ok(Some(match delivery.name.as_str() {
+/// What a message makes known, to one or to two; nothing when it is none of these.
+fn read(delivery: &Delivery) -> Result<Vec<Notice>, ParseError> {
+    Ok(vec![match delivery.name.as_str() {
         HoldPlaced::NAME => Notice::Held(delivery.parse()?),
         BookingPaid::NAME => Notice::Confirmed(delivery.parse()?),
         BookingExpired::NAME => Notice::Expired(delivery.parse()?),
         BookingCancelled::NAME => Notice::Cancelled(delivery.parse()?),
         RefundSucceeded::NAME => Notice::Refunded(delivery.parse()?),
-        _ => return Ok(None),
-    }))
+        TicketTransferred::NAME => {
+            let facts: TicketTransferred = delivery.parse()?;
+            return Ok(vec![
+                Notice::Received(facts.clone()),
+                Notice::Transferred(facts),
+            ]);
+        }
+        _ => return Ok(Vec::new()),
+    }])
 }
 
 /// There is nothing to pay by any time.
 fn is_free_hold(notice: &Notice) -> bool {
     matches!(notice, Notice::Held(facts) if facts.booking.total.is_zero())
+}
+
+async fn write_all(
+    conn: &mut PgConnection,
+    notices: &[Notice],
+    has_sms: bool,
+    now: DateTime<Utc>,
+) -> Result<Written, sqlx::Error> {
+    for notice in notices {
+        if write(conn, notice, has_sms, now).await? == Written::TooEarly {
+            return Ok(Written::TooEarly);
+        }
+    }
+    Ok(Written::Yes)
 }
 
 async fn write(
@@ -98,6 +122,10 @@ async fn write(
         Notice::Confirmed(paid) => bookings::put_paid(conn, paid).await?,
         Notice::Cancelled(cancelled) if cancelled.was_confirmed => {
             bookings::end(conn, &cancelled.booking).await?;
+            tell_holders(conn, &cancelled.booking, now).await?;
+        }
+        Notice::Received(transferred) if !holders::put(conn, transferred).await? => {
+            return Ok(Written::TooEarly);
         }
         _ => {}
     }
@@ -111,9 +139,27 @@ async fn write(
     Ok(Written::Yes)
 }
 
+/// Tells those to whom tickets of a cancelled booking were transferred; the buyer is told anyway.
+async fn tell_holders(
+    conn: &mut PgConnection,
+    booking: &BookingFacts,
+    now: DateTime<Utc>,
+) -> Result<(), sqlx::Error> {
+    for facts in holders::of(conn, booking.booking_id).await? {
+        if facts.to == booking.account_id {
+            continue;
+        }
+        let to = (facts.to, booking.event_id);
+        notifications::put(conn, &Notice::Withdrawn(facts), to, &[Channel::Email], now).await?;
+    }
+    Ok(())
+}
+
 fn addressee(notice: &Notice) -> (AccountId, EventId) {
     match notice {
         Notice::Refunded(refund) => (refund.account_id, refund.event_id),
+        Notice::Transferred(facts) => (facts.from, facts.booking.event_id),
+        Notice::Received(facts) | Notice::Withdrawn(facts) => (facts.to, facts.booking.event_id),
         _ => {
             let booking = notice
                 .booking()

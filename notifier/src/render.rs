@@ -16,6 +16,8 @@ use url::Url;
 pub(crate) use mail::mail;
 pub(crate) use sms::sms;
 
+use crate::notice::Notice;
+
 /// Addresses of pages. None carries a credential: mails are forwarded.
 #[derive(Debug, Clone)]
 pub(crate) struct Links {
@@ -28,11 +30,23 @@ impl Links {
         Self { public_url }
     }
 
+    /// The page where the reader finds more: the booking is its buyer's alone.
+    fn of(&self, notice: &Notice) -> Url {
+        match notice {
+            Notice::Received(_) | Notice::Withdrawn(_) => self.page(&["tickets"]),
+            _ => self.booking(notice.booking_id()),
+        }
+    }
+
     /// The page of a booking.
     fn booking(&self, id: BookingId) -> Url {
+        self.page(&["bookings", &id.to_string()])
+    }
+
+    fn page(&self, below: &[&str]) -> Url {
         let mut url = self.public_url.clone();
         if let Ok(mut path) = url.path_segments_mut() {
-            path.pop_if_empty().extend(["bookings", &id.to_string()]);
+            path.pop_if_empty().extend(below);
         }
         url
     }

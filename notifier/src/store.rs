@@ -2,4 +2,5 @@
 
 pub(crate) mod bookings;
 pub(crate) mod directory;
+pub(crate) mod holders;
 pub(crate) mod notifications;

@@ -5,7 +5,7 @@ use domain::EventId;
 use domain::message::{
     AccountChanged, BookingCancelled, BookingConfirmed, BookingExpired, BookingPaid, EventChanged,
     HoldPlaced, Message, PassRevoked, PaymentAuthorised, PaymentCaptured, PaymentFailed,
-    PaymentVoided, RefundSucceeded, SaleChanged, VoidPayment,
+    PaymentVoided, RefundSucceeded, SaleChanged, TicketTransferred, VoidPayment,
 };
 
 use crate::amqp::{Broker, BrokerError, Exchange, QueueSpec};
@@ -77,6 +77,7 @@ pub fn notifier_notices() -> QueueSpec {
         BookingExpired::NAME,
         BookingCancelled::NAME,
         RefundSucceeded::NAME,
+        TicketTransferred::NAME,
     ];
     listens("notifier.notices", &names)
 }

@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use domain::booking::{BookedSeat, BookingFacts, BookingState, RejectReason};
 use domain::payment::PaymentState;
-use domain::{AccountId, BookingId, EventId, Money};
+use domain::{AccountId, BookingId, EventId, Money, SeatId};
 use platform::auth::Caller;
 use serde::Serialize;
 
@@ -39,6 +39,8 @@ pub(super) struct BookingView {
     seats: Vec<BookedSeat>,
     payment: Option<PaymentView>,
     ticket_codes: Vec<String>,
+    /// Seats whose tickets others hold by now.
+    transferred_seats: Vec<SeatId>,
 }
 
 /// Its payment.
@@ -69,6 +71,7 @@ impl BookingView {
             seats: Vec::new(),
             payment: None,
             ticket_codes: Vec::new(),
+            transferred_seats: Vec::new(),
         }
     }
 
@@ -87,6 +90,7 @@ impl BookingView {
             seats: facts.seats,
             payment: None,
             ticket_codes: Vec::new(),
+            transferred_seats: Vec::new(),
         }
     }
 
@@ -110,6 +114,7 @@ impl BookingView {
             seats: booking.seats,
             payment,
             ticket_codes: booking.ticket_codes,
+            transferred_seats: booking.transferred_seats,
         }
     }
 }

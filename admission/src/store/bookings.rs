@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use domain::booking::{BookedSeat, BookingState, RejectReason};
 use domain::payment::PaymentState;
-use domain::{AccountId, BookingId, Currency, EventId, Money};
+use domain::{AccountId, BookingId, Currency, EventId, Money, SeatId};
 use sqlx::PgPool;
 use sqlx::types::Json;
 
@@ -23,6 +23,7 @@ pub(crate) struct Booking {
     pub(crate) hold_until: Option<DateTime<Utc>>,
     pub(crate) created_at: DateTime<Utc>,
     pub(crate) ticket_codes: Vec<String>,
+    pub(crate) transferred_seats: Vec<SeatId>,
     pub(crate) payment: Option<Payment>,
 }
 
@@ -48,6 +49,7 @@ struct Row {
     hold_until: Option<DateTime<Utc>>,
     created_at: DateTime<Utc>,
     ticket_codes: Json<Vec<String>>,
+    transferred_seats: Json<Vec<SeatId>>,
     payment_state: Option<String>,
     intent_id: Option<String>,
     client_secret: Option<String>,
@@ -83,6 +85,7 @@ impl TryFrom<Row> for Booking {
             hold_until: row.hold_until,
             created_at: row.created_at,
             ticket_codes: row.ticket_codes.0,
+            transferred_seats: row.transferred_seats.0,
             payment,
         })
     }
@@ -98,6 +101,7 @@ pub(crate) async fn find(db: &PgPool, id: BookingId) -> Result<Option<Booking>, 
                   b.currency as "currency!", b.hold_until as "hold_until?",
                   b.created_at as "created_at!",
                   b.ticket_codes as "ticket_codes!: Json<Vec<String>>",
+                  b.transferred_seats as "transferred_seats!: Json<Vec<SeatId>>",
                   p.state as "payment_state?", p.intent_id as "intent_id?",
                   p.client_secret as "client_secret?", p.refund_state as "refund_state?"
            from booking.public_bookings b
@@ -124,6 +128,7 @@ pub(crate) async fn of_account(
                   b.currency as "currency!", b.hold_until as "hold_until?",
                   b.created_at as "created_at!",
                   b.ticket_codes as "ticket_codes!: Json<Vec<String>>",
+                  b.transferred_seats as "transferred_seats!: Json<Vec<SeatId>>",
                   p.state as "payment_state?", p.intent_id as "intent_id?",
                   p.client_secret as "client_secret?", p.refund_state as "refund_state?"
            from booking.public_bookings b

@@ -51,6 +51,27 @@ pub(crate) async fn subtract(conn: &mut PgConnection, tally: &Tally) -> Result<(
     Ok(())
 }
 
+/// Locks the rows of these accounts, in the order in which all are locked, for counts that go from
+/// one to another.
+pub(crate) async fn lock(
+    conn: &mut PgConnection,
+    event_id: EventId,
+    accounts: &[AccountId],
+) -> Result<(), sqlx::Error> {
+    let accounts: Vec<_> = accounts.iter().map(|account| account.0).collect();
+    sqlx::query!(
+        "insert into booking.account_tickets as a (event_id, account_id, tickets)
+         select $1, account_id, 0 from unnest($2::bigint[]) as wanted (account_id)
+         order by account_id
+         on conflict (event_id, account_id) do update set tickets = a.tickets",
+        event_id.0,
+        &accounts,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
 fn columns(tally: &Tally) -> (Vec<i64>, Vec<i64>, Vec<i32>) {
     let events = tally.keys().map(|(event, _)| event.0).collect();
     let accounts = tally.keys().map(|(_, account)| account.0).collect();

@@ -20,11 +20,13 @@ pub(crate) struct Grid {
 /// Keeps an event. `false` when this version or a later one was kept before.
 pub(crate) async fn put_event(conn: &mut PgConnection, event: &Event) -> Result<bool, sqlx::Error> {
     let written = sqlx::query!(
-        "insert into booking.events as e (event_id, version, name, date, cancelled, max_tickets_per_account)
-         values ($1, $2, $3, $4, $5, $6)
+        "insert into booking.events as e (event_id, version, name, date, cancelled, max_tickets_per_account,
+                                          ticket_transfer)
+         values ($1, $2, $3, $4, $5, $6, $7)
          on conflict (event_id) do update
          set version = excluded.version, name = excluded.name, date = excluded.date,
-             cancelled = excluded.cancelled, max_tickets_per_account = excluded.max_tickets_per_account
+             cancelled = excluded.cancelled, max_tickets_per_account = excluded.max_tickets_per_account,
+             ticket_transfer = excluded.ticket_transfer
          where e.version < excluded.version",
         event.id.0,
         event.version,
@@ -32,6 +34,7 @@ pub(crate) async fn put_event(conn: &mut PgConnection, event: &Event) -> Result<
         event.date,
         event.state == EventState::Cancelled,
         integer(event.max_tickets_per_account),
+        event.ticket_transfer,
     )
     .execute(conn)
     .await?;

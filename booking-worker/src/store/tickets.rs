@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
 use domain::booking::{BookingFacts, TicketFacts};
-use domain::{AccountId, BookingId};
+use domain::{AccountId, BookingId, EventId};
 use sqlx::PgConnection;
 use uuid::{NoContext, Timestamp, Uuid};
 
@@ -53,7 +53,7 @@ pub(crate) async fn insert(
     Ok(())
 }
 
-fn new_id(now: DateTime<Utc>) -> Uuid {
+pub(super) fn new_id(now: DateTime<Utc>) -> Uuid {
     let seconds = u64::try_from(now.timestamp()).unwrap_or(0);
     Uuid::new_v7(Timestamp::from_unix(
         NoContext,
@@ -95,26 +95,33 @@ pub(crate) async fn of(
         .collect())
 }
 
-/// Makes all tickets of these bookings worthless.
+/// Makes all tickets of these bookings worthless, and gives who held them.
 pub(crate) async fn cancel(
     conn: &mut PgConnection,
     bookings: &[BookingId],
-) -> Result<(), sqlx::Error> {
-    sqlx::query!(
+) -> Result<Vec<(EventId, AccountId)>, sqlx::Error> {
+    let rows = sqlx::query!(
         "update booking.tickets set state = 'cancelled', live_seat_id = null
-         where booking_id = any($1) and state <> 'cancelled'",
+         where booking_id = any($1) and state <> 'cancelled'
+         returning event_id, account_id",
         &uuids(bookings),
     )
-    .execute(conn)
+    .fetch_all(conn)
     .await?;
-    Ok(())
+    let holder = |event_id, account_id| (EventId(event_id), AccountId(account_id));
+    Ok(rows
+        .into_iter()
+        .map(|row| holder(row.event_id, row.account_id))
+        .collect())
 }
 
-/// Whether somebody was let in with a ticket of this booking. Nobody is until the caller's
-/// transaction ends.
-pub(crate) async fn has_checked_in(
+/// Whether `asked_by` must not cancel this booking: somebody was let in with one of its tickets, or
+/// its buyer has transferred one, and who holds it now is not to lose it by the buyer's word. That
+/// does not change until the caller's transaction ends.
+pub(crate) async fn bind(
     conn: &mut PgConnection,
     id: BookingId,
+    asked_by: Option<AccountId>,
 ) -> Result<bool, sqlx::Error> {
     let locked = sqlx::query!(
         "select id from booking.bookings where id = $1 and state = 'confirmed' for update",
@@ -125,9 +132,12 @@ pub(crate) async fn has_checked_in(
     }
     // A statement of its own, which sees what was committed while it waited for the lock.
     sqlx::query_scalar!(
-        r#"select exists (select from booking.tickets
-                          where booking_id = $1 and state = 'checked_in') as "yes!""#,
+        r#"select exists (select from booking.tickets t join booking.bookings b on b.id = t.booking_id
+                          where b.id = $1
+                            and (t.state = 'checked_in'
+                                 or t.state = 'valid' and b.account_id = $2 and t.account_id <> $2)) as "yes!""#,
         id.0,
+        asked_by.map(|account| account.0),
     )
     .fetch_one(conn)
     .await
@@ -141,6 +151,7 @@ pub(crate) struct AtTheDoor {
     pub(crate) seat_id: i64,
     pub(crate) state: String,
     pub(crate) checked_in_at: Option<DateTime<Utc>>,
+    pub(crate) transferred_at: Option<DateTime<Utc>>,
 }
 
 /// Lets the holder of a good ticket in. `None` when it is not good, or not any more.
@@ -160,7 +171,7 @@ pub(crate) async fn check_in(
          )
          update booking.tickets t set state = 'checked_in', checked_in_at = $2, checked_in_by = $3
          from booking where t.booking_id = booking.id and t.code = $1 and t.state = 'valid'
-         returning t.booking_id, t.event_id, t.seat_id, t.state, t.checked_in_at",
+         returning t.booking_id, t.event_id, t.seat_id, t.state, t.checked_in_at, t.transferred_at",
         code,
         now,
         by.0,
@@ -176,7 +187,8 @@ pub(crate) async fn find(
 ) -> Result<Option<AtTheDoor>, sqlx::Error> {
     sqlx::query_as!(
         AtTheDoor,
-        "select booking_id, event_id, seat_id, state, checked_in_at from booking.tickets where code = $1",
+        "select booking_id, event_id, seat_id, state, checked_in_at, transferred_at
+         from booking.tickets where code = $1",
         code,
     )
     .fetch_optional(conn)

@@ -49,6 +49,9 @@ async fn raw_sql_cannot_sell_a_seat_twice_or_break_the_counters() {
         "update booking.tickets set state = 'checked_in'",
         "update booking.tickets set checked_in_at = now(), checked_in_by = 1",
         "update booking.tickets set state = 'checked_in', checked_in_at = now()",
+        // Good and transferred at once, or its own replacement.
+        "update booking.tickets set transferred_at = now()",
+        "update booking.tickets set replaces = id",
         // Another ticket's seat.
         "update booking.tickets set seat_id = $sold, live_seat_id = $sold where booking_id = $other",
         // A sold seat given to another booking, freed, held again, or removed.

@@ -11,11 +11,16 @@ use crate::shop::{EVENT, LIMIT, Shop, euros, floor};
 
 /// An access token of account 1 with this role.
 fn access(shop: &Shop, role: Role) -> String {
+    access_of(shop, 1, role)
+}
+
+/// An access token of an account with this role.
+pub(crate) fn access_of(shop: &Shop, account: i64, role: Role) -> String {
     let now = domain::clock::Clock::now(&shop.clock).timestamp();
     shop.app.ctx.keys.sign_access(&AccessClaims {
         iss: ISSUER.to_owned(),
         aud: ACCESS_AUDIENCE.to_owned(),
-        sub: "1".to_owned(),
+        sub: account.to_string(),
         roles: vec![role],
         iat: now,
         nbf: now,

@@ -45,11 +45,14 @@ const RULES: [(&str, &str); 8] = [
              from booking.seats s where s.section_id = c.section_id)",
     ),
     (
-        "the tickets of an account are those of its live bookings",
+        "the tickets of an account are those of its holds and those it holds",
         "select count(*)
          from booking.account_tickets a
-         full join (select event_id, account_id, sum(tickets) as tickets from booking.bookings
-                    where live group by event_id, account_id) b using (event_id, account_id)
+         full join (select event_id, account_id, sum(tickets) as tickets
+                    from (select event_id, account_id, tickets from booking.bookings where state = 'held'
+                          union all
+                          select event_id, account_id, 1 from booking.tickets where state <> 'cancelled') one
+                    group by event_id, account_id) b using (event_id, account_id)
          where coalesce(a.tickets, 0) <> coalesce(b.tickets, 0)",
     ),
 ];

@@ -10,4 +10,5 @@ mod invariants;
 mod inventory;
 mod races;
 mod shop;
+mod transfer;
 mod witness;

@@ -87,6 +87,7 @@ pub(crate) fn event(version: i64, sections: Vec<Section>) -> Event {
         state: EventState::Announced,
         max_tickets_per_account: 4,
         reminder_before_seconds: None,
+        ticket_transfer: false,
         sections,
     }
 }

@@ -47,6 +47,8 @@ pub(super) struct EventBody {
     max_tickets_per_account: Option<i64>,
     #[serde(default, deserialize_with = "present")]
     reminder_before_seconds: Option<Option<i64>>,
+    #[serde(default)]
+    ticket_transfer: bool,
     /// Settings of the sale, for a new event.
     pub(super) sale: Option<SalePatch>,
     /// The version that is to be replaced.
@@ -97,6 +99,7 @@ pub(super) struct Draft {
     pub(super) time_zone: String,
     pub(super) max_tickets_per_account: u32,
     pub(super) reminder_before_seconds: Option<u32>,
+    pub(super) ticket_transfer: bool,
     /// Their ids are not known yet.
     pub(super) sections: Vec<Section>,
 }
@@ -129,6 +132,7 @@ impl EventBody {
                 .unwrap_or(Some(DEFAULT_REMINDER_SECONDS))
                 .map(|value| fields::number("reminder_before_seconds", value, REMINDER_SECONDS))
                 .transpose()?,
+            ticket_transfer: self.ticket_transfer,
             sections,
         })
     }

@@ -120,7 +120,8 @@ impl Wanted {
     fn query(&self) -> QueryBuilder<Postgres> {
         let mut sql = QueryBuilder::new(
             "select id, version, name, date, capacity, description, category, venue, city,
-                    country, time_zone, state, max_tickets_per_account, reminder_before_seconds
+                    country, time_zone, state, max_tickets_per_account, reminder_before_seconds,
+                    ticket_transfer
              from box_office.events where state = 'announced'",
         );
         if let Some(SearchText { whole, beginning }) = &self.text {

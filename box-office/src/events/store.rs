@@ -25,6 +25,7 @@ pub(super) struct EventRow {
     state: String,
     max_tickets_per_account: i32,
     reminder_before_seconds: Option<i32>,
+    ticket_transfer: bool,
 }
 
 struct SectionRow {
@@ -79,6 +80,7 @@ impl EventRow {
             reminder_before_seconds: reminder
                 .map(|value| unsigned(value, "events.reminder_before_seconds"))
                 .transpose()?,
+            ticket_transfer: self.ticket_transfer,
             sections,
         })
     }
@@ -114,7 +116,7 @@ pub(crate) async fn get(
     let row = sqlx::query_as!(
         EventRow,
         "select id, version, name, date, capacity, description, category, venue, city, country,
-                time_zone, state, max_tickets_per_account, reminder_before_seconds
+                time_zone, state, max_tickets_per_account, reminder_before_seconds, ticket_transfer
          from box_office.events where id = $1",
         id.0,
     )
@@ -184,9 +186,10 @@ pub(super) async fn insert(
     let id = sqlx::query_scalar!(
         "insert into box_office.events
              (name, date, capacity, description, category, venue, city, country, time_zone,
-              max_tickets_per_account, reminder_before_seconds, created_by, created_at, updated_at)
+              max_tickets_per_account, reminder_before_seconds, created_by, created_at, updated_at,
+              ticket_transfer)
          values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11,
-                 (select id from box_office.accounts where id = $12), $13, $13)
+                 (select id from box_office.accounts where id = $12), $13, $13, $14)
          returning id",
         draft.name,
         draft.date,
@@ -201,6 +204,7 @@ pub(super) async fn insert(
         draft.reminder_before_seconds.map(signed),
         created_by.0,
         now,
+        draft.ticket_transfer,
     )
     .fetch_one(&mut *conn)
     .await?;
@@ -220,7 +224,8 @@ pub(super) async fn replace(
         "update box_office.events
          set version = version + 1, name = $2, date = $3, capacity = $4, description = $5,
              category = $6, venue = $7, city = $8, country = $9, time_zone = $10,
-             max_tickets_per_account = $11, reminder_before_seconds = $12, updated_at = $13
+             max_tickets_per_account = $11, reminder_before_seconds = $12, updated_at = $13,
+             ticket_transfer = $14
          where id = $1",
         id.0,
         draft.name,
@@ -235,6 +240,7 @@ pub(super) async fn replace(
         signed(draft.max_tickets_per_account),
         draft.reminder_before_seconds.map(signed),
         now,
+        draft.ticket_transfer,
     )
     .execute(&mut *conn)
     .await?;

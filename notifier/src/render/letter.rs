@@ -2,7 +2,7 @@
 
 use domain::booking::{BookedSeat, BookingFacts, TicketFacts};
 use domain::event::Event;
-use domain::message::{BookingCancelled, BookingPaid};
+use domain::message::{BookingCancelled, BookingPaid, TicketTransferred};
 
 use super::line::one_line;
 use super::time::{in_full, in_short};
@@ -89,6 +89,27 @@ pub(super) fn letter<'a>(event: &Event, notice: &'a Notice) -> Letter<'a> {
             has_calendar: true,
             ..plain(format!("Changed: {name}"))
         },
+        Notice::Transferred(facts) => Letter {
+            paragraphs: vec![
+                format!(
+                    "You have transferred a ticket for {name} to somebody else. Its code is no \
+                     longer valid; the new holder has another."
+                ),
+                "If it was not you, write to us at once.".to_owned(),
+            ],
+            details: vec![("Seat", seat(&facts.ticket.seat))],
+            ..plain(format!("Your ticket for {name} was transferred"))
+        },
+        Notice::Received(facts) => received(event, &name, facts),
+        Notice::Withdrawn(facts) => Letter {
+            paragraphs: vec![format!(
+                "The booking of the ticket for {name} that was transferred to you is cancelled. The \
+                 ticket is no longer valid. Its price goes back to who bought it."
+            )],
+            details: vec![("Seat", seat(&facts.ticket.seat))],
+            link_label: "Your tickets",
+            ..plain(format!("Your ticket for {name} is cancelled"))
+        },
         Notice::EventCancelled(paid) => Letter {
             paragraphs: vec![
                 format!("{name} does not take place. We are sorry."),
@@ -140,6 +161,20 @@ fn confirmed<'a>(event: &Event, name: &str, paid: &'a BookingPaid) -> Letter<'a>
         tickets: &paid.tickets,
         has_calendar: true,
         ..plain(format!("{subject} for {name}"))
+    }
+}
+
+fn received<'a>(event: &Event, name: &str, facts: &'a TicketTransferred) -> Letter<'a> {
+    Letter {
+        paragraphs: vec![format!(
+            "A ticket for {name} was transferred to you. Show its code at the entrance; codes it \
+             had before are no longer valid."
+        )],
+        details: whereabouts(event),
+        tickets: std::slice::from_ref(&facts.ticket),
+        link_label: "Your tickets",
+        has_calendar: true,
+        ..plain(format!("A ticket for {name}"))
     }
 }
 
@@ -217,6 +252,7 @@ pub(super) mod tests {
             state: EventState::Announced,
             max_tickets_per_account: 6,
             reminder_before_seconds: Some(86_400),
+            ticket_transfer: false,
             sections: Vec::new(),
         }
     }

@@ -47,7 +47,7 @@ pub(crate) fn mail(
     now: DateTime<Utc>,
 ) -> Result<Message, MailError> {
     let letter = letter(&due.event, notice);
-    let link = links.booking(due.booking_id);
+    let link = links.of(notice);
     let domain = from.email.domain();
     let name = one_line(&due.name, NAME_LIMIT);
 

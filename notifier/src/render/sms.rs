@@ -16,7 +16,7 @@ const NAME_LIMIT: usize = 50;
 pub(crate) fn sms(event: &Event, notice: &Notice, links: &Links) -> Option<String> {
     let name = one_line(&event.name, NAME_LIMIT);
     let when = in_short(event, event.date);
-    let link = links.booking(notice.booking_id());
+    let link = links.of(notice);
     let text = match notice {
         Notice::Confirmed(paid) => match paid.tickets.len() {
             1 => format!("Your ticket for {name}, {when}: {link}"),
@@ -26,7 +26,12 @@ pub(crate) fn sms(event: &Event, notice: &Notice, links: &Links) -> Option<Strin
         Notice::Reminder(_) => format!("Reminder: {name}, {}. {link}", when_and_where(event)),
         Notice::EventChanged(_) => format!("{name} was changed: {}. {link}", when_and_where(event)),
         Notice::EventCancelled(_) => format!("{name}, {when}, does not take place: {link}"),
-        Notice::Held(_) | Notice::Expired(_) | Notice::Refunded(_) => return None,
+        Notice::Held(_)
+        | Notice::Expired(_)
+        | Notice::Refunded(_)
+        | Notice::Transferred(_)
+        | Notice::Received(_)
+        | Notice::Withdrawn(_) => return None,
     };
     Some(without_typography(&text))
 }

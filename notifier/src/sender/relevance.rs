@@ -26,6 +26,11 @@ pub(super) fn why_outdated(notice: &Notice, due: &Due, now: DateTime<Utc>) -> Op
         Notice::EventChanged(_) => if_so(!due.is_live, "the booking was cancelled")
             .or(if_so(is_off, "the event was cancelled")),
         Notice::EventCancelled(_) => if_so(!is_off, "the event takes place after all"),
-        Notice::Expired(_) | Notice::Cancelled(_) | Notice::Refunded(_) => None,
+        Notice::Received(_) => if_so(!due.is_live, "the booking was cancelled"),
+        Notice::Expired(_)
+        | Notice::Cancelled(_)
+        | Notice::Refunded(_)
+        | Notice::Transferred(_)
+        | Notice::Withdrawn(_) => None,
     }
 }

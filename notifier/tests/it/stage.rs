@@ -216,6 +216,7 @@ pub(crate) fn event(clock: &SharedClock) -> Event {
         state: EventState::Announced,
         max_tickets_per_account: 6,
         reminder_before_seconds: None,
+        ticket_transfer: false,
         sections: Vec::new(),
     }
 }

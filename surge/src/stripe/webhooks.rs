@@ -121,7 +121,8 @@ impl Webhooks {
         })))
     }
 
-    /// Sends every event from now on to these addresses.
+    /// Sends every event from now on to these addresses, and what is still to be tried again to
+    /// the one in the same position.
     pub fn set_urls(&self, urls: Vec<String>) {
         *lock(&self.0.urls) = urls;
     }
@@ -143,8 +144,8 @@ impl Webhooks {
             .find(|event| event.id == event_id)
             .cloned();
         let Some(event) = event else { return false };
-        for url in lock(&self.0.urls).clone() {
-            self.dispatch(&url, &event, Duration::ZERO);
+        for endpoint in 0..self.endpoints() {
+            self.dispatch(endpoint, &event, Duration::ZERO);
         }
         true
     }
@@ -171,8 +172,8 @@ impl Webhooks {
     pub(crate) fn publish(&self, news: Vec<News>, request_id: &str, key: Option<&str>) {
         for news in news {
             let event = self.event(&news, request_id, key);
-            for url in lock(&self.0.urls).clone() {
-                self.send(&url, &event);
+            for endpoint in 0..self.endpoints() {
+                self.send(endpoint, &event);
             }
             let mut events = lock(&self.0.events);
             if events.len() == MAX_EVENTS {
@@ -180,6 +181,10 @@ impl Webhooks {
             }
             events.push_back(event);
         }
+    }
+
+    fn endpoints(&self) -> usize {
+        lock(&self.0.urls).len()
     }
 
     fn event(&self, news: &News, request_id: &str, key: Option<&str>) -> SentEvent {
@@ -191,7 +196,7 @@ impl Webhooks {
             "created": self.0.clock.now().timestamp(),
             "data": { "object": news.object },
             "livemode": false,
-            "pending_webhooks": lock(&self.0.urls).len(),
+            "pending_webhooks": self.endpoints(),
             "request": { "id": request_id, "idempotency_key": key },
             "type": news.kind,
         });
@@ -202,10 +207,10 @@ impl Webhooks {
         }
     }
 
-    fn send(&self, url: &str, event: &SentEvent) {
+    fn send(&self, endpoint: usize, event: &SentEvent) {
         let faults = &self.0.faults;
         match faults.pick(&event.kind, |_| true) {
-            None => self.dispatch(url, event, Duration::ZERO),
+            None => self.dispatch(endpoint, event, Duration::ZERO),
             Some(WebhookFault::Lost) => {
                 self.0
                     .deliveries
@@ -213,22 +218,22 @@ impl Webhooks {
             }
             Some(WebhookFault::Duplicated { copies }) => {
                 for _ in 0..copies {
-                    self.dispatch(url, event, Duration::ZERO);
+                    self.dispatch(endpoint, event, Duration::ZERO);
                 }
             }
             Some(WebhookFault::Delayed { milliseconds }) => {
-                self.dispatch(url, event, delay(milliseconds));
+                self.dispatch(endpoint, event, delay(milliseconds));
             }
             Some(WebhookFault::Reordered {
                 within_milliseconds,
             }) => {
                 let wait = delay(within_milliseconds).mul_f64(faults.draw(1.0));
-                self.dispatch(url, event, wait);
+                self.dispatch(endpoint, event, wait);
             }
         }
     }
 
-    fn dispatch(&self, url: &str, event: &SentEvent, wait: Duration) {
+    fn dispatch(&self, endpoint: usize, event: &SentEvent, wait: Duration) {
         let mut accepted = false;
         self.0.deliveries.send_modify(|deliveries| {
             accepted = deliveries.pending < MAX_PENDING;
@@ -241,11 +246,11 @@ impl Webhooks {
         if !accepted {
             return;
         }
-        let (inner, url, body) = (Arc::clone(&self.0), url.to_owned(), event.body.clone());
+        let (inner, body) = (Arc::clone(&self.0), event.body.clone());
         tokio::spawn(async move {
             let delivery = async {
                 tokio::time::sleep(wait).await;
-                inner.deliver(&url, &body).await
+                inner.deliver(endpoint, &body).await
             };
             let delivered = inner
                 .stop
@@ -265,10 +270,13 @@ impl Webhooks {
 }
 
 impl Inner {
-    async fn deliver(&self, url: &str, body: &Bytes) -> bool {
+    async fn deliver(&self, endpoint: usize, body: &Bytes) -> bool {
         let mut pause = self.retry.first_pause;
         for attempt in 1..=self.retry.attempts {
-            if self.attempt(url, body).await {
+            // Where the endpoint is now: who restarts may have moved.
+            let url = lock(&self.urls).get(endpoint).cloned();
+            let Some(url) = url else { return false };
+            if self.attempt(&url, body).await {
                 return true;
             }
             if attempt < self.retry.attempts {
@@ -276,7 +284,7 @@ impl Inner {
                 pause = (pause * 2).min(self.retry.longest_pause);
             }
         }
-        tracing::warn!(url, "webhook given up");
+        tracing::warn!(endpoint, "webhook given up");
         false
     }
 

@@ -307,6 +307,7 @@ fn event(seats: u32) -> Event {
         state: EventState::Announced,
         max_tickets_per_account: 6,
         reminder_before_seconds: None,
+        ticket_transfer: false,
         sections: vec![section],
     }
 }

@@ -1,0 +1,262 @@
+//! `POST /api/tickets/{code}/transfer`: a ticket goes to another account, and its code dies. And
+//! `GET /api/tickets`: tickets that changed hands.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::routing::{get, post};
+use chrono::{DateTime, Utc};
+use domain::booking::{Booking, TicketFacts};
+use domain::message::TicketTransferred;
+use domain::{AccountId, BookingId, EventId, SeatId};
+use platform::auth::Caller;
+use platform::http::{Json, Path};
+use platform::limits::{Key, Quota};
+use platform::outbox;
+use platform::pg::run_tx;
+use platform::problem::{Kind, Problem};
+use platform::service::Context;
+use platform::tokens::KeyRing;
+use serde::{Deserialize, Serialize};
+use sqlx::PgConnection;
+
+use crate::OWNER;
+use crate::code::new_code;
+use crate::store::accounts::{self, Tally};
+use crate::store::bookings;
+use crate::store::transfers::{self, Changed, Ticket};
+
+/// The longest mail address, in characters.
+const MAX_ADDRESS_CHARS: usize = 254;
+/// Few, because each try tells whether it went through.
+const TRANSFERS: Quota = Quota {
+    burst: 20,
+    per: Duration::from_secs(600),
+};
+
+/// For the public listener.
+pub(crate) fn routes(ctx: &Context) -> Router {
+    let limit = ctx.limits.layer("transfer", TRANSFERS, Key::Account);
+    Router::new()
+        .route("/api/tickets/{code}/transfer", post(transfer).layer(limit))
+        .route("/api/tickets", get(changed_hands))
+        .with_state(Arc::new(ctx.clone()))
+}
+
+#[derive(Deserialize)]
+struct Wanted {
+    /// The mail address the recipient signs in with.
+    to: String,
+}
+
+#[derive(Serialize)]
+struct Answer {
+    ticket: Given,
+}
+
+/// The ticket as who gave it away sees it: the new code is not theirs.
+#[derive(Debug, Serialize)]
+struct Given {
+    event_id: EventId,
+    booking_id: BookingId,
+    seat_id: SeatId,
+    state: &'static str,
+    transferred_at: DateTime<Utc>,
+    transferred_to: AccountId,
+}
+
+/// Why a ticket was not transferred.
+#[derive(Debug, thiserror::Error)]
+enum NotTransferred {
+    #[error("the database failed")]
+    Database(#[from] sqlx::Error),
+    #[error("it is not allowed: {0}")]
+    Refused(Problem),
+}
+
+impl From<Problem> for NotTransferred {
+    fn from(problem: Problem) -> Self {
+        Self::Refused(problem)
+    }
+}
+
+/// Gives a ticket to another account. A repeat gives the same answer.
+///
+/// # Errors
+/// `not-found`; `forbidden` unless the caller holds it; `invalid` without an address; `conflict`
+/// when the event, the ticket or the recipient does not allow it.
+async fn transfer(
+    State(ctx): State<Arc<Context>>,
+    caller: Caller,
+    Path(code): Path<String>,
+    Json(wanted): Json<Wanted>,
+) -> Result<Json<Answer>, Problem> {
+    let to = wanted.to.trim();
+    if !to.contains('@') || to.chars().count() > MAX_ADDRESS_CHARS {
+        let problem = Problem::new(
+            Kind::Invalid,
+            "The mail address that the recipient signs in with.",
+        );
+        return Err(problem.with("field", "to"));
+    }
+    let now = ctx.clock.now();
+    let transferring = run_tx(&ctx.db, "transfer_ticket", |tx| {
+        Box::pin(give(tx, &ctx.keys, &code, caller.account_id, to, now))
+    });
+    let given = transferring.await.map_err(|error| match error {
+        NotTransferred::Database(error) => error.into(),
+        NotTransferred::Refused(problem) => problem,
+    })?;
+    outbox::wake(OWNER);
+    Ok(Json(Answer { ticket: given }))
+}
+
+async fn give(
+    conn: &mut PgConnection,
+    keys: &KeyRing,
+    code: &str,
+    by: AccountId,
+    to: &str,
+    now: DateTime<Utc>,
+) -> Result<Given, NotTransferred> {
+    let unknown = || Problem::new(Kind::NotFound, "There is no such ticket.");
+    let booking_id = transfers::lock_booking(conn, code)
+        .await?
+        .ok_or_else(unknown)?;
+    // A statement of its own, which sees what was committed while it waited for the lock.
+    let ticket = transfers::find(conn, code).await?.ok_or_else(unknown)?;
+    if ticket.account_id != by.0 {
+        return Err(Problem::new(Kind::Forbidden, "Only who holds a ticket transfers it.").into());
+    }
+    let recipient = transfers::account_at(conn, to).await?;
+    if let Some(before) = before(&ticket) {
+        if recipient == Some(before.transferred_to) {
+            return Ok(before);
+        }
+        return Err(conflict("This ticket was transferred to somebody else before.").into());
+    }
+    check(conn, booking_id, &ticket).await?;
+    let recipient = recipient.filter(|to| *to != by).ok_or_else(unavailable)?;
+    count(conn, EventId(ticket.event_id), by, recipient).await?;
+    if !transfers::give_up(conn, &ticket, now).await? {
+        return Err(conflict("This ticket is not valid any more.").into());
+    }
+    announce(conn, keys, &ticket, recipient, now).await?;
+    Ok(Given::new(&ticket, now, recipient))
+}
+
+impl Given {
+    fn new(ticket: &Ticket, transferred_at: DateTime<Utc>, transferred_to: AccountId) -> Self {
+        Self {
+            event_id: EventId(ticket.event_id),
+            booking_id: BookingId(ticket.booking_id),
+            seat_id: SeatId(ticket.seat_id),
+            state: "transferred",
+            transferred_at,
+            transferred_to,
+        }
+    }
+}
+
+/// The transfer that was made before, if there was one.
+fn before(ticket: &Ticket) -> Option<Given> {
+    let to = AccountId(ticket.transferred_to?);
+    Some(Given::new(ticket, ticket.transferred_at?, to))
+}
+
+fn conflict(detail: &'static str) -> Problem {
+    Problem::new(Kind::Conflict, detail)
+}
+
+/// The same words whatever is in the way, so that they tell little about who has an account, and
+/// nothing about what tickets somebody has.
+fn unavailable() -> Problem {
+    conflict(
+        "The ticket can't go to this address. Its owner needs an account with exactly this address, \
+         other than yours, and room for one more ticket of this event.",
+    )
+}
+
+/// Whether ticket and event allow it.
+async fn check(
+    conn: &mut PgConnection,
+    booking_id: BookingId,
+    ticket: &Ticket,
+) -> Result<(), NotTransferred> {
+    let terms = transfers::terms(conn, booking_id).await?;
+    if let Some(at) = ticket.checked_in_at {
+        let problem = conflict("Somebody was let in with this ticket.");
+        return Err(problem.with("checked_in_at", at).into());
+    }
+    let refusal = if ticket.state == "cancelled" {
+        "This ticket was cancelled."
+    } else if !terms.is_allowed {
+        "Tickets of this event can't be transferred."
+    } else if !terms.is_paid {
+        "The payment is not finished yet; try again in a moment."
+    } else if terms.is_refunded {
+        "Money went back for this booking, so its tickets stay with who has them."
+    } else {
+        return Ok(());
+    };
+    Err(conflict(refusal).into())
+}
+
+/// Counts the ticket for its new holder, within the limit of the event, and no longer for the old.
+async fn count(
+    conn: &mut PgConnection,
+    event_id: EventId,
+    from: AccountId,
+    to: AccountId,
+) -> Result<(), NotTransferred> {
+    accounts::lock(conn, event_id, &[from, to]).await?;
+    accounts::subtract(conn, &Tally::from([((event_id, from), 1)])).await?;
+    if !accounts::add(conn, &Tally::from([((event_id, to), 1)])).await? {
+        return Err(unavailable().into());
+    }
+    Ok(())
+}
+
+/// Makes the new ticket, and tells of it.
+async fn announce(
+    conn: &mut PgConnection,
+    keys: &KeyRing,
+    ticket: &Ticket,
+    to: AccountId,
+    now: DateTime<Utc>,
+) -> Result<(), sqlx::Error> {
+    let id = BookingId(ticket.booking_id);
+    let code = new_code(keys, EventId(ticket.event_id), SeatId(ticket.seat_id));
+    let number = transfers::replace(conn, ticket, to, &code, now).await?;
+    let booking = bookings::read(conn, &[id]).await?.remove(&id);
+    let Some(Booking::Confirmed { facts, .. }) = booking else {
+        return Err(sqlx::Error::RowNotFound);
+    };
+    let seat = facts.seats.iter().find(|seat| seat.id.0 == ticket.seat_id);
+    let seat = seat.cloned().ok_or(sqlx::Error::RowNotFound)?;
+    let message = TicketTransferred {
+        booking: facts,
+        ticket: TicketFacts { code, seat },
+        from: AccountId(ticket.account_id),
+        to,
+        number,
+    };
+    outbox::put(conn, OWNER, &message).await
+}
+
+#[derive(Serialize)]
+struct Tickets {
+    tickets: Vec<Changed>,
+}
+
+/// Tickets that the caller received or gave away, newest first. Those that were bought are with
+/// their bookings.
+async fn changed_hands(
+    State(ctx): State<Arc<Context>>,
+    caller: Caller,
+) -> Result<Json<Tickets>, Problem> {
+    let tickets = transfers::of_account(&ctx.db, caller.account_id).await?;
+    Ok(Json(Tickets { tickets }))
+}
