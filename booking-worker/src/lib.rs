@@ -25,7 +25,7 @@ mod store;
 use std::time::Duration;
 
 use platform::amqp::{BatchHandler, Settings, consume, consume_batches};
-use platform::outbox::{self, Kept};
+use platform::outbox;
 use platform::service::{Context, Routes};
 use platform::topology;
 
@@ -131,15 +131,6 @@ fn spawn_inventory(ctx: &Context) {
             handler,
         )
         .await
-    });
-}
-
-/// Sends what was stored, without keeping the next batch waiting.
-fn send(ctx: &Context, kept: Kept) {
-    let (db, broker) = (ctx.db.clone(), ctx.broker.clone());
-    ctx.spawn("booking.news", async move {
-        kept.send(&db, &broker).await;
-        Ok(())
     });
 }
 

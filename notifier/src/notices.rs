@@ -7,15 +7,17 @@ use domain::message::{
     BookingCancelled, BookingExpired, BookingPaid, HoldPlaced, Message, RefundSucceeded,
 };
 use domain::{AccountId, EventId};
-use platform::amqp::{Delivery, Handler, ParseError, Verdict};
+use platform::amqp::{BatchHandler, Delivery, ParseError, Verdict};
 use platform::pg::run_tx;
 use sqlx::PgConnection;
 
 use crate::notice::{Channel, Notice};
 use crate::shared::Shared;
-use crate::store::{bookings, directory, notifications};
+use crate::store::notifications::{self, Addressed};
+use crate::store::{bookings, directory};
 
-/// Consumer of `notifier.notices`.
+/// Consumer of `notifier.notices`. All notices of a batch are written in one transaction; if that
+/// fails, each is written in its own.
 pub(crate) struct Notices(pub(crate) Arc<Shared>);
 
 /// What became of a message.
@@ -27,45 +29,70 @@ enum Written {
     TooEarly,
 }
 
-impl Handler for Notices {
-    async fn handle(&self, delivery: Delivery) -> Verdict {
-        let notice = match read(&delivery) {
-            Ok(Some(notice)) => notice,
-            Ok(None) => {
-                let name = &delivery.name;
-                return Verdict::DeadLetter(format!("the notifier knows no message {name:?}"));
-            }
-            Err(error) => return error.into(),
-        };
-        if is_free_hold(&notice) {
-            return Verdict::Ack;
-        }
-        match self.write(&notice).await {
-            Ok(Written::Yes) => Verdict::Ack,
-            Ok(Written::TooEarly) => Verdict::retry(&delivery),
-            Err(error) => {
-                let error = &error as &dyn std::error::Error;
-                tracing::warn!(
-                    message = delivery.name,
-                    error,
-                    "notice not written; trying again"
-                );
-                Verdict::retry(&delivery)
+impl BatchHandler for Notices {
+    async fn handle_batch(&self, batch: Vec<Delivery>) -> Vec<Verdict> {
+        let mut verdicts = vec![Verdict::Ack; batch.len()];
+        let (mut places, mut notices) = (Vec::new(), Vec::new());
+        for (index, delivery) in batch.iter().enumerate() {
+            match read(delivery) {
+                Ok(Some(notice)) if is_free_hold(&notice) => {}
+                Ok(Some(notice)) => {
+                    places.push(index);
+                    notices.push(notice);
+                }
+                Ok(None) => {
+                    let name = &delivery.name;
+                    let reason = format!("the notifier knows no message {name:?}");
+                    verdicts[index] = Verdict::DeadLetter(reason);
+                }
+                Err(error) => verdicts[index] = error.into(),
             }
         }
+        for (index, written) in places.into_iter().zip(self.write_all(&notices).await) {
+            if written != Some(Written::Yes) {
+                verdicts[index] = Verdict::retry(&batch[index]);
+            }
+        }
+        verdicts
     }
 }
 
 impl Notices {
-    async fn write(&self, notice: &Notice) -> Result<Written, sqlx::Error> {
+    /// Writes notices together, or each alone when that fails. `None` for one that failed.
+    async fn write_all(&self, notices: &[Notice]) -> Vec<Option<Written>> {
+        if notices.is_empty() {
+            return Vec::new();
+        }
+        match self.write(notices).await {
+            Ok(written) => return written.into_iter().map(Some).collect(),
+            Err(error) => log(&error, notices.len()),
+        }
+        if notices.len() == 1 {
+            return vec![None];
+        }
+        let mut written = Vec::with_capacity(notices.len());
+        for notice in notices {
+            let alone = self.write(std::slice::from_ref(notice)).await;
+            let alone = alone.inspect_err(|error| log(error, 1)).ok();
+            written.push(alone.and_then(|mut written| written.pop()));
+        }
+        written
+    }
+
+    async fn write(&self, notices: &[Notice]) -> Result<Vec<Written>, sqlx::Error> {
         let (has_sms, now) = (self.0.has_sms, self.0.now());
-        let writing = run_tx(&self.0.db, "notifier write notice", |tx| {
-            Box::pin(write(tx, notice, has_sms, now))
+        let writing = run_tx(&self.0.db, "notifier write notices", |tx| {
+            Box::pin(write(tx, notices, has_sms, now))
         });
         let written = writing.await?;
         self.0.wake_senders();
         Ok(written)
     }
+}
+
+fn log(error: &sqlx::Error, notices: usize) {
+    let error = error as &dyn std::error::Error;
+    tracing::warn!(notices, error, "notices not written; trying again");
 }
 
 fn read(delivery: &Delivery) -> Result<Option<Notice>, ParseError> {
@@ -86,29 +113,45 @@ fn is_free_hold(notice: &Notice) -> bool {
 
 async fn write(
     conn: &mut PgConnection,
-    notice: &Notice,
+    notices: &[Notice],
     has_sms: bool,
     now: DateTime<Utc>,
-) -> Result<Written, sqlx::Error> {
-    let (account_id, event_id) = addressee(notice);
-    let Some(has_phone) = directory::find_phone(conn, account_id, event_id).await? else {
-        return Ok(Written::TooEarly);
-    };
-    match notice {
-        Notice::Confirmed(paid) => bookings::put_paid(conn, paid).await?,
-        Notice::Cancelled(cancelled) if cancelled.was_confirmed => {
-            bookings::end(conn, &cancelled.booking).await?;
+) -> Result<Vec<Written>, sqlx::Error> {
+    let addressees: Vec<_> = notices.iter().map(addressee).collect();
+    let phones = directory::find_phones(conn, &addressees).await?;
+    let (mut addressed, mut paid, mut written) = (Vec::new(), Vec::new(), Vec::new());
+    for (notice, addressee) in notices.iter().zip(addressees) {
+        let Some(has_phone) = phones.get(&addressee) else {
+            written.push(Written::TooEarly);
+            continue;
+        };
+        written.push(Written::Yes);
+        match notice {
+            Notice::Confirmed(facts) => paid.push(facts),
+            Notice::Cancelled(cancelled) if cancelled.was_confirmed => {
+                bookings::end(conn, &cancelled.booking).await?;
+            }
+            _ => {}
         }
-        _ => {}
+        let (account_id, event_id) = addressee;
+        addressed.push(Addressed {
+            notice,
+            account_id,
+            event_id,
+            channels: channels(notice, has_sms && *has_phone),
+        });
     }
-    let by_sms = has_sms && has_phone && notice.is_worth_an_sms();
-    let channels: &[Channel] = if by_sms {
+    bookings::put_paid(conn, &paid).await?;
+    notifications::put(conn, &addressed, now).await?;
+    Ok(written)
+}
+
+fn channels(notice: &Notice, can_sms: bool) -> &'static [Channel] {
+    if can_sms && notice.is_worth_an_sms() {
         &[Channel::Email, Channel::Sms]
     } else {
         &[Channel::Email]
-    };
-    notifications::put(conn, notice, (account_id, event_id), channels, now).await?;
-    Ok(Written::Yes)
+    }
 }
 
 fn addressee(notice: &Notice) -> (AccountId, EventId) {
