@@ -44,7 +44,7 @@ async fn sweep(ctx: &Context) -> Result<usize, sqlx::Error> {
                 Ok::<_, sqlx::Error>(kept)
             })
         });
-        crate::send(ctx, cancelling.await?);
+        cancelling.await?.send_soon(ctx);
     }
     Ok(due.len())
 }

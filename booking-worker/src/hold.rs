@@ -80,7 +80,7 @@ pub(crate) async fn place_holds(
                 decided,
                 kept,
             }) => {
-                crate::send(ctx, kept);
+                kept.send_soon(ctx);
                 decided.iter().for_each(metrics::request_decided);
                 return Ok(answers);
             }

@@ -26,7 +26,7 @@ mod transfer;
 use std::time::Duration;
 
 use platform::amqp::{BatchHandler, Settings, consume, consume_batches};
-use platform::outbox::{self, Kept};
+use platform::outbox;
 use platform::service::{Context, Routes};
 use platform::topology;
 
@@ -133,15 +133,6 @@ fn spawn_inventory(ctx: &Context) {
             handler,
         )
         .await
-    });
-}
-
-/// Sends what was stored, without keeping the next batch waiting.
-fn send(ctx: &Context, kept: Kept) {
-    let (db, broker) = (ctx.db.clone(), ctx.broker.clone());
-    ctx.spawn("booking.news", async move {
-        kept.send(&db, &broker).await;
-        Ok(())
     });
 }
 

@@ -122,7 +122,7 @@ impl Work for TakeNews<'_> {
             })
         });
         let (news, kept) = taking.await?;
-        crate::send(ctx, kept);
+        kept.send_soon(ctx);
         Ok(news)
     }
 }

@@ -159,7 +159,7 @@ impl Work for Cancels<'_> {
                 })
             });
             let (outcome, kept) = cancelling.await?;
-            crate::send(self.0, kept);
+            kept.send_soon(self.0);
             answers.push(Answer::Decided(outcome));
         }
         Ok(answers)

@@ -19,6 +19,7 @@ mod directory;
 mod metrics;
 mod notice;
 mod notices;
+mod recorder;
 mod reminders;
 mod render;
 mod sender;
@@ -40,6 +41,13 @@ use notices::Notices;
 use sender::Sender;
 use shared::Shared;
 
+/// How news of bookings is taken.
+const BATCHES: Settings = Settings {
+    prefetch: 512,
+    max_batch: 256,
+    ..Settings::DEFAULT
+};
+
 /// Starts the consumers, the reminders and the sender. There are no routes.
 ///
 /// # Errors
@@ -57,12 +65,12 @@ pub async fn start(ctx: Context, config: Config) -> anyhow::Result<Routes> {
         topology::notifier_directory(),
         Directory(shared.clone()),
     );
-    consume(
-        &ctx,
-        "notifier notices",
-        topology::notifier_notices(),
-        Notices(shared.clone()),
-    );
+    let (broker, soft) = (ctx.broker.clone(), stop.clone());
+    let notices = Notices(shared.clone());
+    ctx.spawn("notifier notices", async move {
+        let queue = topology::notifier_notices();
+        amqp::consume_batches(&broker, &soft, &queue, BATCHES, notices).await
+    });
     ctx.spawn(
         "notifier reminders",
         reminders::run(shared.clone(), stop.clone()),

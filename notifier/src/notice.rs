@@ -138,13 +138,13 @@ impl Notice {
         }
     }
 
-    /// The facts, to be stored.
+    /// The facts as JSON, to be stored.
     ///
     /// # Errors
     /// When they can't be written as JSON.
-    pub(crate) fn facts(&self) -> serde_json::Result<Value> {
-        fn json(facts: &impl Serialize) -> serde_json::Result<Value> {
-            serde_json::to_value(facts)
+    pub(crate) fn facts(&self) -> serde_json::Result<String> {
+        fn json(facts: &impl Serialize) -> serde_json::Result<String> {
+            serde_json::to_string(facts)
         }
         match self {
             Self::Held(facts) => json(facts),

@@ -9,15 +9,17 @@ use domain::message::{
     TicketTransferred,
 };
 use domain::{AccountId, EventId};
-use platform::amqp::{Delivery, Handler, ParseError, Verdict};
+use platform::amqp::{BatchHandler, Delivery, ParseError, Verdict};
 use platform::pg::run_tx;
 use sqlx::PgConnection;
 
-use crate::notice::{Channel, Notice};
+use crate::notice::Notice;
 use crate::shared::Shared;
-use crate::store::{bookings, directory, holders, notifications};
+use crate::store::notifications::{self, Addressed};
+use crate::store::{bookings, directory, holders};
 
-/// Consumer of `notifier.notices`.
+/// Consumer of `notifier.notices`. All notices of a batch are written in one transaction; if that
+/// fails, each is written in its own.
 pub(crate) struct Notices(pub(crate) Arc<Shared>);
 
 /// What became of a message.
@@ -29,45 +31,71 @@ enum Written {
     TooEarly,
 }
 
-impl Handler for Notices {
-    async fn handle(&self, delivery: Delivery) -> Verdict {
-        let notices = match read(&delivery) {
-            Ok(notices) if !notices.is_empty() => notices,
-            Ok(_) => {
-                let name = &delivery.name;
-                return Verdict::DeadLetter(format!("the notifier knows no message {name:?}"));
-            }
-            Err(error) => return error.into(),
-        };
-        if notices.iter().any(is_free_hold) {
-            return Verdict::Ack;
-        }
-        match self.write(&notices).await {
-            Ok(Written::Yes) => Verdict::Ack,
-            Ok(Written::TooEarly) => Verdict::retry(&delivery),
-            Err(error) => {
-                let error = &error as &dyn std::error::Error;
-                tracing::warn!(
-                    message = delivery.name,
-                    error,
-                    "notice not written; trying again"
-                );
-                Verdict::retry(&delivery)
+impl BatchHandler for Notices {
+    async fn handle_batch(&self, batch: Vec<Delivery>) -> Vec<Verdict> {
+        let mut verdicts = vec![Verdict::Ack; batch.len()];
+        let (mut places, mut notices) = (Vec::new(), Vec::new());
+        for (index, delivery) in batch.iter().enumerate() {
+            match read(delivery) {
+                Ok(read) if read.is_empty() => {
+                    let name = &delivery.name;
+                    let reason = format!("the notifier knows no message {name:?}");
+                    verdicts[index] = Verdict::DeadLetter(reason);
+                }
+                Ok(read) => {
+                    for notice in read.into_iter().filter(|notice| !is_free_hold(notice)) {
+                        places.push(index);
+                        notices.push(notice);
+                    }
+                }
+                Err(error) => verdicts[index] = error.into(),
             }
         }
+        for (index, written) in places.into_iter().zip(self.write_all(&notices).await) {
+            if written != Some(Written::Yes) {
+                verdicts[index] = Verdict::retry(&batch[index]);
+            }
+        }
+        verdicts
     }
 }
 
 impl Notices {
-    async fn write(&self, notices: &[Notice]) -> Result<Written, sqlx::Error> {
+    /// Writes notices together, or each alone when that fails. `None` for one that failed.
+    async fn write_all(&self, notices: &[Notice]) -> Vec<Option<Written>> {
+        if notices.is_empty() {
+            return Vec::new();
+        }
+        match self.write(notices).await {
+            Ok(written) => return written.into_iter().map(Some).collect(),
+            Err(error) => log(&error, notices.len()),
+        }
+        if notices.len() == 1 {
+            return vec![None];
+        }
+        let mut written = Vec::with_capacity(notices.len());
+        for notice in notices {
+            let alone = self.write(std::slice::from_ref(notice)).await;
+            let alone = alone.inspect_err(|error| log(error, 1)).ok();
+            written.push(alone.and_then(|mut written| written.pop()));
+        }
+        written
+    }
+
+    async fn write(&self, notices: &[Notice]) -> Result<Vec<Written>, sqlx::Error> {
         let (has_sms, now) = (self.0.has_sms, self.0.now());
-        let writing = run_tx(&self.0.db, "notifier write notice", |tx| {
-            Box::pin(write_all(tx, notices, has_sms, now))
+        let writing = run_tx(&self.0.db, "notifier write notices", |tx| {
+            Box::pin(write(tx, notices, has_sms, now))
         });
         let written = writing.await?;
         self.0.wake_senders();
         Ok(written)
     }
+}
+
+fn log(error: &sqlx::Error, notices: usize) {
+    let error = error as &dyn std::error::Error;
+    tracing::warn!(notices, error, "notices not written; trying again");
 }
 
 /// What a message makes known, to one or to two; nothing when it is none of these.
@@ -94,65 +122,58 @@ fn is_free_hold(notice: &Notice) -> bool {
     matches!(notice, Notice::Held(facts) if facts.booking.total.is_zero())
 }
 
-async fn write_all(
+async fn write(
     conn: &mut PgConnection,
     notices: &[Notice],
     has_sms: bool,
     now: DateTime<Utc>,
-) -> Result<Written, sqlx::Error> {
-    for notice in notices {
-        if write(conn, notice, has_sms, now).await? == Written::TooEarly {
-            return Ok(Written::TooEarly);
+) -> Result<Vec<Written>, sqlx::Error> {
+    let addressees: Vec<_> = notices.iter().map(addressee).collect();
+    let phones = directory::find_phones(conn, &addressees).await?;
+    let known = || notices.iter().zip(&addressees);
+    // First, for what the same batch says of these bookings.
+    let paid = known().filter_map(|(notice, addressee)| match notice {
+        Notice::Confirmed(facts) if phones.contains_key(addressee) => Some(facts),
+        _ => None,
+    });
+    bookings::put_paid(conn, &paid.collect::<Vec<_>>()).await?;
+    let (mut addressed, mut withdrawn, mut written) = (Vec::new(), Vec::new(), Vec::new());
+    for (notice, addressee) in known() {
+        let Some(has_phone) = phones.get(addressee) else {
+            written.push(Written::TooEarly);
+            continue;
+        };
+        match notice {
+            Notice::Cancelled(cancelled) if cancelled.was_confirmed => {
+                bookings::end(conn, &cancelled.booking).await?;
+                withdrawn.extend(withdrawn_from(conn, &cancelled.booking).await?);
+            }
+            Notice::Received(transferred) if !holders::put(conn, transferred).await? => {
+                written.push(Written::TooEarly);
+                continue;
+            }
+            _ => {}
         }
+        written.push(Written::Yes);
+        addressed.push(Addressed::of(notice, *addressee, has_sms && *has_phone));
     }
-    Ok(Written::Yes)
+    for notice in &withdrawn {
+        addressed.push(Addressed::of(notice, addressee(notice), false));
+    }
+    notifications::put(conn, &addressed, now).await?;
+    Ok(written)
 }
 
-async fn write(
-    conn: &mut PgConnection,
-    notice: &Notice,
-    has_sms: bool,
-    now: DateTime<Utc>,
-) -> Result<Written, sqlx::Error> {
-    let (account_id, event_id) = addressee(notice);
-    let Some(has_phone) = directory::find_phone(conn, account_id, event_id).await? else {
-        return Ok(Written::TooEarly);
-    };
-    match notice {
-        Notice::Confirmed(paid) => bookings::put_paid(conn, paid).await?,
-        Notice::Cancelled(cancelled) if cancelled.was_confirmed => {
-            bookings::end(conn, &cancelled.booking).await?;
-            tell_holders(conn, &cancelled.booking, now).await?;
-        }
-        Notice::Received(transferred) if !holders::put(conn, transferred).await? => {
-            return Ok(Written::TooEarly);
-        }
-        _ => {}
-    }
-    let by_sms = has_sms && has_phone && notice.is_worth_an_sms();
-    let channels: &[Channel] = if by_sms {
-        &[Channel::Email, Channel::Sms]
-    } else {
-        &[Channel::Email]
-    };
-    notifications::put(conn, notice, (account_id, event_id), channels, now).await?;
-    Ok(Written::Yes)
-}
-
-/// Tells those to whom tickets of a cancelled booking were transferred; the buyer is told anyway.
-async fn tell_holders(
+/// For those to whom tickets of a cancelled booking were transferred; the buyer is told anyway.
+async fn withdrawn_from(
     conn: &mut PgConnection,
     booking: &BookingFacts,
-    now: DateTime<Utc>,
-) -> Result<(), sqlx::Error> {
-    for facts in holders::of(conn, booking.booking_id).await? {
-        if facts.to == booking.account_id {
-            continue;
-        }
-        let to = (facts.to, booking.event_id);
-        notifications::put(conn, &Notice::Withdrawn(facts), to, &[Channel::Email], now).await?;
-    }
-    Ok(())
+) -> Result<Vec<Notice>, sqlx::Error> {
+    let holders = holders::of(conn, booking.booking_id).await?;
+    let others = holders
+        .into_iter()
+        .filter(|facts| facts.to != booking.account_id);
+    Ok(others.map(Notice::Withdrawn).collect())
 }
 
 fn addressee(notice: &Notice) -> (AccountId, EventId) {

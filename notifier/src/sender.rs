@@ -20,8 +20,9 @@ use crate::causes::with_causes;
 use crate::channels::{Channels, Outcome, SENDING_LIMIT};
 use crate::metrics;
 use crate::notice::{Channel, Notice};
+use crate::recorder::{RecordError, Recorder};
 use crate::shared::Shared;
-use crate::store::notifications::{self, Due, Settled};
+use crate::store::notifications::{self, Due, Ended, Settled};
 
 /// How long an idle sender waits when nobody wakes it.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
@@ -50,6 +51,7 @@ pub(crate) struct Sender {
     shared: Arc<Shared>,
     channels: Arc<Channels>,
     channel: Channel,
+    recorder: Arc<Recorder>,
     places: Arc<Semaphore>,
     tracker: TaskTracker,
 }
@@ -64,6 +66,7 @@ impl Sender {
     ) -> Self {
         let places = Arc::new(Semaphore::new(usize::from(concurrency.get())));
         Self {
+            recorder: Arc::new(Recorder::new(Arc::clone(&shared))),
             shared,
             channels,
             channel,
@@ -125,6 +128,7 @@ impl Sender {
 
     fn begin(&self, due: Due, place: OwnedSemaphorePermit) {
         let (shared, channels) = (Arc::clone(&self.shared), Arc::clone(&self.channels));
+        let recorder = Arc::clone(&self.recorder);
         let span = tracing::info_span!(
             "notification",
             booking_id = %due.booking_id,
@@ -133,7 +137,7 @@ impl Sender {
             tries = due.tries,
         );
         let sending = async move {
-            carry_out(&shared, &channels, &due).await;
+            carry_out(&shared, &channels, &recorder, &due).await;
             drop(place);
         };
         self.tracker.spawn(sending.instrument(span));
@@ -166,7 +170,7 @@ pub(crate) async fn watch_leases(
 
 /// Sends one message and records the result. If this process dies in between, the lease runs out
 /// and the message becomes uncertain.
-async fn carry_out(shared: &Shared, channels: &Channels, due: &Due) {
+async fn carry_out(shared: &Shared, channels: &Channels, recorder: &Recorder, due: &Due) {
     let (kind, verdict) = match Notice::read(&due.kind, due.facts.clone()) {
         Ok(notice) => (notice.kind(), decide(shared, channels, due, &notice).await),
         Err(error) => {
@@ -180,7 +184,7 @@ async fn carry_out(shared: &Shared, channels: &Channels, due: &Due) {
     };
     metrics::try_ended(kind, due.channel, outcome);
     log(&verdict);
-    record(shared, due, &verdict).await;
+    record(shared, recorder, due, &verdict).await;
 }
 
 async fn decide(shared: &Shared, channels: &Channels, due: &Due, notice: &Notice) -> Verdict {
@@ -214,10 +218,10 @@ fn log(verdict: &Verdict) {
 }
 
 /// Tries for a while: when the database is away for a moment, what we know is not to be lost.
-async fn record(shared: &Shared, due: &Due, verdict: &Verdict) {
+async fn record(shared: &Shared, recorder: &Recorder, due: &Due, verdict: &Verdict) {
     let deadline = Instant::now() + RECORD_LIMIT;
     loop {
-        let recorded = record_once(shared, due, verdict).await;
+        let recorded = record_once(shared, recorder, due, verdict).await;
         match recorded {
             Ok(true) => return,
             Ok(false) => {
@@ -238,14 +242,26 @@ async fn record(shared: &Shared, due: &Due, verdict: &Verdict) {
     }
 }
 
-async fn record_once(shared: &Shared, due: &Due, verdict: &Verdict) -> Result<bool, sqlx::Error> {
-    let now = shared.now();
+async fn record_once(
+    shared: &Shared,
+    recorder: &Recorder,
+    due: &Due,
+    verdict: &Verdict,
+) -> Result<bool, RecordError> {
     match verdict {
         Verdict::Settled(settled, error) => {
-            notifications::settle(&shared.db, due, *settled, error.as_deref(), now).await
+            let ended = Ended {
+                id: due.id,
+                tries: due.tries,
+                settled: *settled,
+                error: error.clone(),
+            };
+            recorder.settle(ended).await
         }
         Verdict::Again(error) => {
-            notifications::put_off(&shared.db, due, error, now + pause(due.tries)).await
+            let next_try_at = shared.now() + pause(due.tries);
+            let put_off = notifications::put_off(&shared.db, due, error, next_try_at).await;
+            put_off.map_err(|error| RecordError::Database(Arc::new(error)))
         }
     }
 }

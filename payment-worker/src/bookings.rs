@@ -6,21 +6,28 @@ mod confirmed;
 mod hold_placed;
 mod void;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use domain::message::{BookingCancelled, BookingConfirmed, HoldPlaced, Message, VoidPayment};
-use platform::amqp::{Delivery, Handler, Verdict};
+use futures_util::{StreamExt, stream};
+use platform::amqp::{BatchHandler, Delivery, Verdict};
 use platform::pg::run_tx;
 use sqlx::PgConnection;
 
+use crate::operations::Kind;
 use crate::worker::Worker;
 
 /// How long a message waits for another that must come first.
 const WAIT_FOR_OTHERS: Duration = Duration::from_secs(1);
 
-/// Consumer of `payment.bookings`.
+/// How many messages that can't be taken together are taken at once.
+const CONCURRENCY: usize = 16;
+
+/// Consumer of `payment.bookings`. What every sale brings by the thousand is done for all messages
+/// of a batch in one transaction; the rest, and what did not work out so, message by message.
 pub(crate) struct Bookings(pub Arc<Worker>);
 
 /// What became of a message.
@@ -42,19 +49,114 @@ trait Effect: Message {
     ) -> impl Future<Output = Result<Done, sqlx::Error>> + Send;
 }
 
-impl Handler for Bookings {
-    async fn handle(&self, delivery: Delivery) -> Verdict {
-        match delivery.name.as_str() {
-            HoldPlaced::NAME => self.apply::<HoldPlaced>(&delivery).await,
-            BookingConfirmed::NAME => self.apply::<BookingConfirmed>(&delivery).await,
-            BookingCancelled::NAME => self.apply::<BookingCancelled>(&delivery).await,
-            VoidPayment::NAME => self.apply::<VoidPayment>(&delivery).await,
-            other => Verdict::DeadLetter(format!("the payment worker knows no message {other:?}")),
+/// The messages of a batch that may be taken together, with their places in it.
+#[derive(Default)]
+struct Together {
+    held: Vec<(usize, HoldPlaced)>,
+    confirmed: Vec<(usize, BookingConfirmed)>,
+}
+
+impl Together {
+    /// Those of `batch` that can be read; the others show what is wrong when taken alone.
+    fn of(batch: &[Delivery]) -> Self {
+        let mut together = Self::default();
+        for (index, delivery) in batch.iter().enumerate() {
+            match delivery.name.as_str() {
+                HoldPlaced::NAME => {
+                    together
+                        .held
+                        .extend(delivery.parse().ok().map(|held| (index, held)));
+                }
+                BookingConfirmed::NAME => {
+                    let confirmed = delivery.parse().ok();
+                    together
+                        .confirmed
+                        .extend(confirmed.map(|confirmed| (index, confirmed)));
+                }
+                _ => {}
+            }
         }
+        together
+    }
+
+    /// Takes them in the caller's transaction; gives the places of those that are done.
+    async fn apply(
+        &self,
+        conn: &mut PgConnection,
+        now: DateTime<Utc>,
+    ) -> Result<HashSet<usize>, sqlx::Error> {
+        let held: Vec<_> = self.held.iter().map(|(_, held)| &held.booking).collect();
+        hold_placed::make_due(conn, &held, now).await?;
+        let confirmed: Vec<_> = self
+            .confirmed
+            .iter()
+            .map(|(_, confirmed)| confirmed.booking.booking_id)
+            .collect();
+        let asked = confirmed::capture_authorised(conn, &confirmed, now).await?;
+        let captures = self.confirmed.iter().filter_map(|(index, confirmed)| {
+            asked
+                .contains(&confirmed.booking.booking_id)
+                .then_some(*index)
+        });
+        Ok(self
+            .held
+            .iter()
+            .map(|(index, _)| *index)
+            .chain(captures)
+            .collect())
+    }
+}
+
+impl BatchHandler for Bookings {
+    async fn handle_batch(&self, batch: Vec<Delivery>) -> Vec<Verdict> {
+        let done = self.take_together(&Together::of(&batch)).await;
+        let deliveries = batch.into_iter().enumerate();
+        let verdicts =
+            deliveries.map(|(index, delivery)| self.take(delivery, done.contains(&index)));
+        stream::iter(verdicts.collect::<Vec<_>>())
+            .buffered(CONCURRENCY)
+            .collect()
+            .await
     }
 }
 
 impl Bookings {
+    async fn take_together(&self, together: &Together) -> HashSet<usize> {
+        if together.held.is_empty() && together.confirmed.is_empty() {
+            return HashSet::new();
+        }
+        let now = self.0.now();
+        let applying = run_tx(&self.0.db, "payment take bookings", |tx| {
+            Box::pin(together.apply(tx, now))
+        });
+        match applying.await {
+            Ok(done) => {
+                self.0.wake(Kind::Create);
+                self.0.wake(Kind::Capture);
+                done
+            }
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(error, "messages not applied together; trying each alone");
+                HashSet::new()
+            }
+        }
+    }
+
+    async fn take(&self, delivery: Delivery, is_done: bool) -> Verdict {
+        if is_done {
+            return Verdict::Ack;
+        }
+        let delivery = &delivery;
+        match delivery.name.as_str() {
+            HoldPlaced::NAME => self.apply::<HoldPlaced>(delivery).await,
+            BookingConfirmed::NAME => self.apply::<BookingConfirmed>(delivery).await,
+            BookingCancelled::NAME => self.apply::<BookingCancelled>(delivery).await,
+            VoidPayment::NAME => self.apply::<VoidPayment>(delivery).await,
+            other => Verdict::DeadLetter(format!("the payment worker knows no message {other:?}")),
+        }
+    }
+
     async fn apply<M: Effect>(&self, delivery: &Delivery) -> Verdict {
         let message: M = match delivery.parse() {
             Ok(message) => message,

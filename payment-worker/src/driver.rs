@@ -1,5 +1,5 @@
 //! Carries the operations out: leases due ones, calls Stripe with no transaction and no connection
-//! held (I13), and records what became of them in one transaction.
+//! held (I13), and has what became of them [recorded](crate::recorder).
 //!
 //! Each kind has a driver of its own, as it has a limit of its own at Stripe: captures don't wait
 //! behind a thousand creations. While Stripe seems to be down ([`breaker`]) one operation at a
@@ -8,17 +8,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
-use platform::pg::run_tx;
-use sqlx::PgConnection;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
 use crate::backoff::backoff;
-use crate::operations::{self, Finding, Kind, Next, Operation};
-use crate::store::{breaker, operations as table, payments};
+use crate::operations::{self, Kind, Operation};
+use crate::recorder::{RecordError, Recorder};
+use crate::store::{breaker, operations as table};
 use crate::stripe::Failure;
 use crate::worker::Worker;
 
@@ -34,21 +32,13 @@ const LONGEST_BUSY: Duration = Duration::from_secs(5);
 /// What a lease has beyond the calls, for pacing and the database.
 const LEASE_MARGIN: Duration = Duration::from_secs(10);
 
-/// Why a result was not recorded. Nothing of it was.
-#[derive(Debug, thiserror::Error)]
-enum RecordError {
-    #[error("the lease ran out, and another worker has the operation")]
-    LeaseLost,
-    #[error("the database failed")]
-    Database(#[from] sqlx::Error),
-}
-
 /// Runs until `stop`, then finishes what it has begun.
 ///
 /// # Errors
 /// None at present: whatever fails is tried again.
 pub(crate) async fn run(
     worker: Arc<Worker>,
+    recorder: Arc<Recorder>,
     kind: Kind,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
@@ -57,7 +47,7 @@ pub(crate) async fn run(
     while !stop.is_cancelled() {
         // Registered before looking, so that a wake in between is not missed.
         let woken = worker.operations_due[kind as usize].notified();
-        let pause = match begin_due(&worker, kind, &permits, &tracker).await {
+        let pause = match begin_due(&worker, &recorder, kind, &permits, &tracker).await {
             Ok(true) => continue,
             Ok(false) => POLL_INTERVAL,
             Err(error) => {
@@ -80,6 +70,7 @@ pub(crate) async fn run(
 /// Begins as many due operations as there are free places; `true` when there may be more.
 async fn begin_due(
     worker: &Arc<Worker>,
+    recorder: &Arc<Recorder>,
     kind: Kind,
     permits: &Arc<Semaphore>,
     tracker: &TaskTracker,
@@ -93,7 +84,7 @@ async fn begin_due(
     let due = claim_due(worker, kind, limit).await?;
     let is_full = due.len() == places.len();
     for (operation, place) in due.into_iter().zip(places) {
-        let worker = Arc::clone(worker);
+        let (worker, recorder) = (Arc::clone(worker), Arc::clone(recorder));
         let span = tracing::info_span!(
             "stripe operation",
             booking_id = %operation.booking_id,
@@ -101,7 +92,7 @@ async fn begin_due(
             tries = operation.tries,
         );
         let carrying_out = async move {
-            carry_out(&worker, &operation).await;
+            carry_out(&worker, &recorder, operation).await;
             drop(place);
         };
         tracker.spawn(carrying_out.instrument(span));
@@ -132,65 +123,19 @@ async fn place(permits: &Arc<Semaphore>) -> OwnedSemaphorePermit {
 
 /// Does one operation and records the result. If this process dies in between, or the recording
 /// fails, the lease runs out and the operation is repeated with the same key.
-async fn carry_out(worker: &Worker, operation: &Operation) {
-    let outcome = operations::perform(&worker.stripe, operation, worker.now()).await;
+async fn carry_out(worker: &Worker, recorder: &Recorder, operation: Operation) {
+    let outcome = operations::perform(&worker.stripe, &operation, worker.now()).await;
     let recorded = match outcome {
-        Ok(finding) => record(worker, operation, &finding).await,
-        Err(failure) => put_off(worker, operation, &failure).await,
+        Ok(finding) => recorder.record(operation, finding).await,
+        Err(failure) => put_off(worker, &operation, &failure).await,
     };
-    match recorded {
-        Ok(()) => worker.wake_after_commit(),
-        Err(error) => {
-            let error = &error as &dyn std::error::Error;
-            tracing::warn!(
-                error,
-                "no result recorded; the operation is repeated after its lease"
-            );
-        }
+    if let Err(error) = recorded {
+        let error = &error as &dyn std::error::Error;
+        tracing::warn!(
+            error,
+            "no result recorded; the operation is repeated after its lease"
+        );
     }
-}
-
-async fn record(
-    worker: &Worker,
-    operation: &Operation,
-    finding: &Finding,
-) -> Result<(), RecordError> {
-    let now = worker.now();
-    let recording = run_tx(&worker.db, "payment record operation", |tx| {
-        Box::pin(record_in(tx, operation, finding, now))
-    });
-    recording.await
-}
-
-async fn record_in(
-    conn: &mut PgConnection,
-    operation: &Operation,
-    finding: &Finding,
-    now: DateTime<Utc>,
-) -> Result<(), RecordError> {
-    let booking_id = operation.booking_id;
-    let request = &operation.request;
-    let payment = payments::lock(conn, booking_id)
-        .await?
-        .expect("a foreign key keeps the payment of an operation");
-    let next = operations::record(conn, &payment, request, finding, now).await?;
-    let later = now + backoff(operation.id, operation.tries);
-    let is_ours = match &next {
-        Next::Succeeded => table::finish(conn, operation, true, None, now).await?,
-        Next::Failed(error) | Next::Retry(error) => {
-            table::finish(conn, operation, false, Some(error), now).await?
-        }
-        Next::Wait(error) => table::put_off(conn, operation, later, Some(error), now).await?,
-    };
-    breaker::close(conn).await?;
-    if !is_ours {
-        // Undoes what was recorded above.
-        return Err(RecordError::LeaseLost);
-    }
-    if matches!(next, Next::Retry(_)) {
-        table::insert(conn, booking_id, request, later, now).await?;
-    }
-    Ok(())
 }
 
 async fn put_off(

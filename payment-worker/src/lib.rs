@@ -17,8 +17,10 @@ mod backoff;
 mod bookings;
 mod config;
 mod driver;
+mod moves;
 mod operations;
 mod reconcile;
+mod recorder;
 mod staff;
 mod store;
 mod stripe;
@@ -44,11 +46,19 @@ pub use store::timeline::{Entry, timeline};
 use bookings::Bookings;
 use operations::Kind;
 use reconcile::Schedule;
-use webhooks::{Receiver, Secrets};
+use recorder::Recorder;
+use webhooks::Secrets;
 use worker::Worker;
 
 /// Whose messages these are in the outbox.
 const OWNER: &str = "payment-worker";
+
+/// How messages about bookings are taken.
+const BATCHES: Settings = Settings {
+    prefetch: 512,
+    max_batch: 256,
+    ..Settings::DEFAULT
+};
 
 /// Starts the consumer, the loops and the outbox relay, and returns the route for Stripe.
 ///
@@ -66,10 +76,12 @@ pub async fn start(ctx: Context, config: Config) -> anyhow::Result<Routes> {
         window: TimeDelta::days(config.reconcile_window_days.get().into()),
     };
 
+    let recorder = Arc::new(Recorder::new(ctx.clone(), Arc::clone(&worker)));
     for kind in Kind::ALL {
+        let (worker, recorder) = (Arc::clone(&worker), Arc::clone(&recorder));
         ctx.spawn(
             "payment operations",
-            driver::run(Arc::clone(&worker), kind, stop.clone()),
+            driver::run(worker, recorder, kind, stop.clone()),
         );
     }
     ctx.spawn(
@@ -91,14 +103,11 @@ pub async fn start(ctx: Context, config: Config) -> anyhow::Result<Routes> {
     );
     ctx.spawn("payment bookings", async move {
         let queue = topology::payment_bookings();
-        amqp::consume(&broker, &soft, &queue, Settings::default(), consumer).await
+        amqp::consume_batches(&broker, &soft, &queue, BATCHES, consumer).await
     });
 
     let staff = staff::routes(Arc::clone(&worker));
-    let public = webhooks::routes(Receiver {
-        worker: Arc::clone(&worker),
-        secrets,
-    });
+    let public = webhooks::routes(ctx, Arc::clone(&worker), secrets);
     Ok(Routes {
         public: public.merge(staff::shown_to_buyers(worker)),
         internal: staff,

@@ -14,8 +14,9 @@ use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
+use crate::moves::{self, Step};
 use crate::store::payments::Payment;
-use crate::stripe::{Failure, Intent, NewIntent, NewRefund, Refund, Stripe};
+use crate::stripe::{Failure, Intent, IntentStatus, NewIntent, NewRefund, Refund, Stripe};
 
 /// Stripe may forget a key after 24 h; an hour before, it is not trusted any more.
 const KEY_LIFETIME: TimeDelta = TimeDelta::hours(23);
@@ -216,6 +217,34 @@ pub(crate) async fn record(
         Request::Capture { .. } => capture::record(conn, payment, finding, now).await,
         Request::Cancel => cancel::record(conn, payment, finding, now).await,
         Request::Refund(new) => refund::record(conn, new, finding, now).await,
+    }
+}
+
+/// What the finding of an operation comes to, when that is as simple as it mostly is, and can be
+/// written down for many operations together.
+#[derive(Debug)]
+pub(crate) enum Simple<'a> {
+    /// The payment has its PaymentIntent.
+    Created(&'a Intent),
+    /// The payment takes a step.
+    Moved(Step),
+}
+
+/// The simple success of an operation; `None` when [`record`] must look closer.
+pub(crate) fn simple<'a>(
+    payment: &Payment,
+    request: &Request,
+    finding: &'a Finding,
+) -> Option<Simple<'a>> {
+    let Finding::Intent(intent) = finding else {
+        return None;
+    };
+    match request {
+        Request::Create(_) => create::is_simple(payment, intent).then_some(Simple::Created(intent)),
+        Request::Capture { .. } if intent.status == IntentStatus::Succeeded => {
+            moves::step(payment, intent).map(Simple::Moved)
+        }
+        _ => None,
     }
 }
 

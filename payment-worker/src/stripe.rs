@@ -1,6 +1,7 @@
 //! The one place that talks to Stripe: paced, timed, with an idempotency key on every write, and
 //! with an outcome that says whether it is certain.
 
+mod client;
 mod dispute;
 mod failure;
 mod intent;
@@ -14,8 +15,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use domain::{BookingId, Money};
 use platform::config::InvalidConfig;
-use secrecy::ExposeSecret;
-use stripe::{Client, ClientBuilder, IdempotencyKey, RequestStrategy, StripeError, StripeRequest};
+use stripe_client_core::{IdempotencyKey, RequestStrategy, StripeRequest};
 use stripe_core::payment_intent::{
     CancelPaymentIntent, CancelPaymentIntentCancellationReason, CapturePaymentIntent,
     CreatePaymentIntent, CreatePaymentIntentAutomaticPaymentMethods,
@@ -34,6 +34,7 @@ pub(crate) use pacing::Call;
 pub(crate) use refund::{Refund, RefundStatus};
 
 use crate::config::Config;
+use client::{Client, ClientError};
 use pacing::Pacing;
 
 /// Objects per page of a list, Stripe's maximum.
@@ -71,16 +72,13 @@ impl Stripe {
     /// A client for the account of the configured key.
     ///
     /// # Errors
-    /// When the key is missing, or key or address can't be used.
+    /// When the key is missing, or can't be sent.
     pub(crate) fn new(config: &Config) -> Result<Self, InvalidConfig> {
-        let client = ClientBuilder::new(config.secret_key()?.expose_secret())
-            .url(config.stripe_url.as_str())
-            .timeout(config.stripe_timeout)
-            .app_info("Onsale", Some(env!("CARGO_PKG_VERSION").to_owned()), None)
-            .build()
-            .map_err(|error| {
-                InvalidConfig::new(format!("STRIPE_SECRET_KEY or ONSALE_STRIPE_URL: {error}"))
-            })?;
+        let client = Client::new(
+            config.secret_key()?,
+            &config.stripe_url,
+            config.stripe_timeout,
+        )?;
         Ok(Self {
             client,
             pacing: Pacing::new(config.stripe_rate, config.stripe_endpoint_rate),
@@ -241,15 +239,21 @@ impl Stripe {
     async fn call<T>(
         &self,
         call: Call,
-        request: impl Future<Output = Result<T, StripeError>>,
+        request: impl Future<Output = Result<T, ClientError>>,
     ) -> Result<T, Failure> {
         self.pacing.wait_for_turn(call).await;
         let started = Instant::now();
         // On the heap: a PaymentIntent and its parser are several kilobytes.
         let answer = Box::pin(request).await.map_err(Failure::from);
         count(call, started.elapsed(), answer.as_ref().err());
-        if answer.as_ref().is_err_and(Failure::is_rate_limit) {
-            self.pacing.slow_down();
+        if let Err(Failure::Busy {
+            status: 429,
+            is_lock: false,
+            retry_after,
+            ..
+        }) = &answer
+        {
+            self.pacing.slow_down(*retry_after);
         }
         answer
     }

@@ -38,16 +38,28 @@ pub(crate) async fn tell_voided(
     tell(conn, &PaymentVoided { booking_id }).await
 }
 
+/// That the money is reserved.
+pub(crate) fn authorised(payment: &Payment) -> PaymentAuthorised {
+    PaymentAuthorised {
+        booking_id: payment.booking_id,
+        amount: payment.amount,
+    }
+}
+
+/// That the money is taken.
+pub(crate) fn captured(payment: &Payment, captured_minor: i64) -> PaymentCaptured {
+    PaymentCaptured {
+        booking_id: payment.booking_id,
+        amount: Money::new(captured_minor, payment.amount.currency),
+    }
+}
+
 /// Tells that the money is reserved.
 pub(crate) async fn tell_authorised(
     conn: &mut PgConnection,
     payment: &Payment,
 ) -> Result<(), sqlx::Error> {
-    let message = PaymentAuthorised {
-        booking_id: payment.booking_id,
-        amount: payment.amount,
-    };
-    tell(conn, &message).await
+    tell(conn, &authorised(payment)).await
 }
 
 /// Tells that the money is taken.
@@ -56,15 +68,7 @@ pub(crate) async fn tell_captured(
     payment: &Payment,
     captured_minor: i64,
 ) -> Result<(), sqlx::Error> {
-    let amount = Money::new(captured_minor, payment.amount.currency);
-    tell(
-        conn,
-        &PaymentCaptured {
-            booking_id: payment.booking_id,
-            amount,
-        },
-    )
-    .await
+    tell(conn, &captured(payment, captured_minor)).await
 }
 
 /// Moves the payment to where its PaymentIntent is. What a delayed webhook says was true once, so

@@ -50,11 +50,14 @@ impl Worker {
         self.clock.now()
     }
 
+    /// After a commit that may have stored operations of this kind: they begin at once.
+    pub(crate) fn wake(&self, kind: Kind) {
+        self.operations_due[kind as usize].notify_one();
+    }
+
     /// After a commit that may have stored operations or messages: they go out at once.
     pub(crate) fn wake_after_commit(&self) {
-        for due in &self.operations_due {
-            due.notify_one();
-        }
+        Kind::ALL.into_iter().for_each(|kind| self.wake(kind));
         outbox::wake(OWNER);
     }
 }

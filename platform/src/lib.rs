@@ -6,6 +6,7 @@ pub mod auth;
 pub mod config;
 pub mod http;
 pub mod idempotency;
+pub mod lane;
 pub mod limits;
 pub mod line;
 pub mod outbox;

@@ -15,6 +15,7 @@ use sqlx::{PgConnection, PgPool};
 use uuid::{NoContext, Timestamp, Uuid};
 
 use crate::amqp::{Broker, Exchange, Outgoing};
+use crate::service::Context;
 use crate::telemetry::TraceContext;
 
 use relay::LEASE_SECONDS;
@@ -135,6 +136,18 @@ impl Kept {
         insert(conn, self.owner, &messages, LEASE_SECONDS).await?;
         self.messages.extend(messages);
         Ok(())
+    }
+
+    /// Sends them, after the commit, without keeping the caller waiting.
+    pub fn send_soon(self, ctx: &Context) {
+        if self.messages.is_empty() {
+            return;
+        }
+        let (db, broker) = (ctx.db.clone(), ctx.broker.clone());
+        ctx.spawn("outbox messages", async move {
+            self.send(&db, &broker).await;
+            Ok(())
+        });
     }
 
     /// Sends them, after the commit, and removes their rows.

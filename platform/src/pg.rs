@@ -8,7 +8,7 @@ use metrics::{counter, histogram};
 use rand::Rng;
 use sqlx::migrate::Migrator;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{PgPool, Postgres, Transaction};
+use sqlx::{Connection as _, PgPool, Postgres, Transaction};
 
 /// The schema. Migrations only add, until no running version needs what they take away.
 pub static MIGRATOR: Migrator = sqlx::migrate!("../migrations");
@@ -17,6 +17,9 @@ pub static MIGRATOR: Migrator = sqlx::migrate!("../migrations");
 const MAX_ATTEMPTS: u32 = 8;
 /// How long a request waits for a connection of the pool.
 const ACQUIRE_LIMIT: Duration = Duration::from_secs(5);
+/// A connection that was used so recently is not asked whether it still stands: that would be a
+/// round trip for each statement of a busy process.
+const TRUSTED_FOR: Duration = Duration::from_secs(1);
 
 /// Opens a pool of up to `max_connections`, after one connection has shown that the database can
 /// be reached. `app_name` shows in `pg_stat_activity`.
@@ -41,6 +44,15 @@ pub async fn connect(
     PgPoolOptions::new()
         .max_connections(max_connections)
         .acquire_timeout(ACQUIRE_LIMIT)
+        .test_before_acquire(false)
+        .before_acquire(|conn, meta| {
+            Box::pin(async move {
+                if meta.idle_for > TRUSTED_FOR {
+                    conn.ping().await?;
+                }
+                Ok(true)
+            })
+        })
         .connect_with(options)
         .await
 }

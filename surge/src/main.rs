@@ -46,20 +46,53 @@ enum Command {
     Bare(bare::Args),
 }
 
+/// What a shell expects of a program that a signal ended.
+const INTERRUPTED: i32 = 130;
+
 #[tokio::main]
 async fn main() -> ExitCode {
     surge::tls::install();
-    let outcome = match Surge::parse().command {
+    let running = Box::pin(run(Surge::parse().command));
+    let outcome = tokio::select! {
+        outcome = running => Some(outcome),
+        () = signal() => None,
+    };
+    match outcome {
+        Some(outcome) => platform::service::exit_code(outcome),
+        // What was started is ended by now: it is dropped with the command. Threads that compute
+        // are not waited for.
+        None => std::process::exit(INTERRUPTED),
+    }
+}
+
+async fn run(command: Command) -> anyhow::Result<()> {
+    match command {
         Command::Polls(args) => polls::run(args).await,
         Command::Joins(args) => joins::run(args).await,
         Command::Passes(args) => passes::run(args).await,
         Command::Streams(args) => streams::run(args).await,
-        Command::Simulate(args) => simulate::run(&args),
+        Command::Simulate(args) => {
+            tokio::task::spawn_blocking(move || simulate::run(&args)).await?
+        }
         Command::SellOut(args) => sell_out::run(args).await,
         Command::Reads(args) => reads::run(args).await,
         Command::Bots(args) => bots::run(args).await,
         Command::Payments(args) => payments::run(args).await,
         Command::Bare(args) => bare::run(args).await,
-    };
-    platform::service::exit_code(outcome)
+    }
+}
+
+/// Waits for SIGTERM or SIGINT; for ever when they can't be heard.
+async fn signal() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let kinds = [SignalKind::terminate(), SignalKind::interrupt()];
+    match kinds.map(signal) {
+        [Ok(mut terminate), Ok(mut interrupt)] => {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        }
+        _ => std::future::pending().await,
+    }
 }

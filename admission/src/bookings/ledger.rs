@@ -1,19 +1,17 @@
 //! Booking requests and the answers to them are written down many at a time: a flash sale brings
 //! hundreds within the milliseconds that one commit takes.
 
-mod lane;
-
 use std::collections::HashSet;
 
 use chrono::{DateTime, Utc};
 use domain::clock::SharedClock;
 use platform::idempotency::{self, Answered, Begin, Keyed, Token};
+use platform::lane::{Lane, Write};
 use platform::pg::run_tx;
 use platform::problem::Problem;
 use sqlx::{PgConnection, PgPool};
 use tokio::sync::oneshot;
 
-use self::lane::{Lane, Write};
 use super::repeat::reused;
 use crate::store::requests::{self, Order, Request};
 

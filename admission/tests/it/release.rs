@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use admission::release::{Leader, TICK};
 use chrono::TimeDelta;
-use domain::{EventId, Place};
 use domain::queue::Strain;
 use domain::release::Load;
 use domain::sale::{SaleSettings, SaleState, Stock};
+use domain::{EventId, Place};
 use platform::testing::{Proxy, TestApp};
 use secrecy::{ExposeSecret, SecretString};
 use url::Url;

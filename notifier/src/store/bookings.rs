@@ -5,19 +5,29 @@ use domain::message::BookingPaid;
 use sqlx::PgConnection;
 use sqlx::types::Json;
 
-/// Keeps a paid booking, unless it is known, or known to have been cancelled.
+/// Keeps paid bookings, but for those that are known, or known to have been cancelled.
 pub(crate) async fn put_paid(
     conn: &mut PgConnection,
-    paid: &BookingPaid,
+    paid: &[&BookingPaid],
 ) -> Result<(), sqlx::Error> {
+    if paid.is_empty() {
+        return Ok(());
+    }
+    let ids: Vec<_> = paid.iter().map(|paid| paid.booking.booking_id.0).collect();
+    let events: Vec<_> = paid.iter().map(|paid| paid.booking.event_id.0).collect();
+    let accounts: Vec<_> = paid.iter().map(|paid| paid.booking.account_id.0).collect();
+    let facts: Vec<_> = paid.iter().map(|paid| Json(*paid)).collect();
     sqlx::query!(
         "insert into notifier.bookings (booking_id, event_id, account_id, live, facts)
-         values ($1, $2, $3, true, $4)
+         select booking_id, event_id, account_id, true, facts
+         from unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::jsonb[])
+              as new (booking_id, event_id, account_id, facts)
+         order by booking_id
          on conflict (booking_id) do nothing",
-        paid.booking.booking_id.0,
-        paid.booking.event_id.0,
-        paid.booking.account_id.0,
-        Json(paid) as _,
+        &ids,
+        &events,
+        &accounts,
+        facts.as_slice() as &[Json<&BookingPaid>],
     )
     .execute(conn)
     .await?;

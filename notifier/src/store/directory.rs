@@ -1,5 +1,7 @@
 //! Accounts and events, as box-office tells them.
 
+use std::collections::HashMap;
+
 use chrono::{DateTime, Utc};
 use domain::event::{Event, EventState};
 use domain::message::AccountChanged;
@@ -67,22 +69,30 @@ pub(crate) async fn put_event(
     Ok(done.execute(conn).await?.rows_affected() == 1)
 }
 
-/// Whether the account has a phone; `None` when the account or the event is not known. The event
-/// can't change until the transaction ends, so that whoever hears of the change afterwards sees
-/// what is written here.
-pub(crate) async fn find_phone(
+/// Whether the accounts have phones; absent where the account or the event is not known. The events
+/// can't change until the transaction ends, so that whoever hears of a change afterwards sees what
+/// is written here.
+pub(crate) async fn find_phones(
     conn: &mut PgConnection,
-    account_id: AccountId,
-    event_id: EventId,
-) -> Result<Option<bool>, sqlx::Error> {
-    sqlx::query_scalar!(
-        r#"select account.phone is not null as "has_phone!"
-           from notifier.accounts account, notifier.events event
-           where account.account_id = $1 and event.event_id = $2
-           for share of event"#,
-        account_id.0,
-        event_id.0,
+    addressees: &[(AccountId, EventId)],
+) -> Result<HashMap<(AccountId, EventId), bool>, sqlx::Error> {
+    let accounts: Vec<_> = addressees.iter().map(|(account, _)| account.0).collect();
+    let events: Vec<_> = addressees.iter().map(|(_, event)| event.0).collect();
+    let rows = sqlx::query!(
+        r#"select account_id as "account_id!", event_id as "event_id!",
+                  account.phone is not null as "has_phone!"
+           from unnest($1::bigint[], $2::bigint[]) as addressee (account_id, event_id)
+           join notifier.accounts account using (account_id)
+           join notifier.events event using (event_id)
+           order by event_id for share of event"#,
+        &accounts,
+        &events,
     )
-    .fetch_optional(conn)
-    .await
+    .fetch_all(conn)
+    .await?;
+    let pairs = rows.into_iter().map(|row| {
+        let addressee = (AccountId(row.account_id), EventId(row.event_id));
+        (addressee, row.has_phone)
+    });
+    Ok(pairs.collect())
 }

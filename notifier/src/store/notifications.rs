@@ -1,5 +1,6 @@
 //! The messages to send, and what became of them.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -65,39 +66,93 @@ pub(crate) struct Backlog {
     pub(crate) failed: i64,
 }
 
-/// Writes a notice, once on each of `channels`, unless it was written before.
+/// A notice with whom it is for and the ways it goes.
+#[derive(Debug)]
+pub(crate) struct Addressed<'a> {
+    pub(crate) notice: &'a Notice,
+    pub(crate) account_id: AccountId,
+    pub(crate) event_id: EventId,
+    pub(crate) channels: &'static [Channel],
+}
+
+impl<'a> Addressed<'a> {
+    /// By mail, and by SMS when it can be and is worth one.
+    pub(crate) fn of(notice: &'a Notice, to: (AccountId, EventId), can_sms: bool) -> Self {
+        let (account_id, event_id) = to;
+        let channels: &[Channel] = if can_sms && notice.is_worth_an_sms() {
+            &[Channel::Email, Channel::Sms]
+        } else {
+            &[Channel::Email]
+        };
+        Self {
+            notice,
+            account_id,
+            event_id,
+            channels,
+        }
+    }
+}
+
+/// Writes notices, once on each of their channels, but for those that were written before.
 pub(crate) async fn put(
     conn: &mut PgConnection,
-    notice: &Notice,
-    (account_id, event_id): (AccountId, EventId),
-    channels: &[Channel],
+    notices: &[Addressed<'_>],
     now: DateTime<Utc>,
 ) -> Result<(), sqlx::Error> {
-    let facts = notice
-        .facts()
-        .map_err(|error| sqlx::Error::Encode(Box::new(error)))?;
-    let channels: Vec<_> = channels
-        .iter()
-        .map(|channel| channel.as_str().to_owned())
-        .collect();
+    let mut rows = Columns::default();
+    for addressed in notices {
+        rows.push(addressed)?;
+    }
     sqlx::query!(
         "insert into notifier.notifications
              (booking_id, event_id, account_id, kind, occasion, channel, facts, state, next_try_at, created_at)
-         select $1, $2, $3, $4, $8, channel, $5, 'waiting', $6, $6
-         from unnest($7::text[]) as channel
+         select booking_id, event_id, account_id, kind, occasion, channel, facts::jsonb, 'waiting', $8, $8
+         from unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::text[], $5::bigint[], $6::text[], $7::text[])
+              as new (booking_id, event_id, account_id, kind, occasion, channel, facts)
+         order by booking_id, kind, occasion, channel
          on conflict (booking_id, kind, occasion, channel) do nothing",
-        notice.booking_id().0,
-        event_id.0,
-        account_id.0,
-        notice.kind(),
-        facts,
+        &rows.bookings,
+        &rows.events,
+        &rows.accounts,
+        &rows.kinds,
+        &rows.occasions,
+        &rows.channels,
+        &rows.facts,
         now,
-        &channels,
-        notice.occasion(),
     )
     .execute(conn)
     .await?;
     Ok(())
+}
+
+/// Notices as arrays.
+#[derive(Default)]
+struct Columns {
+    bookings: Vec<Uuid>,
+    events: Vec<i64>,
+    accounts: Vec<i64>,
+    kinds: Vec<String>,
+    occasions: Vec<i64>,
+    channels: Vec<String>,
+    facts: Vec<String>,
+}
+
+impl Columns {
+    fn push(&mut self, addressed: &Addressed<'_>) -> Result<(), sqlx::Error> {
+        let notice = addressed.notice;
+        let facts = notice.facts();
+        let facts = facts.map_err(|error| sqlx::Error::Encode(Box::new(error)))?;
+        for channel in addressed.channels {
+            self.bookings.push(notice.booking_id().0);
+            self.events.push(addressed.event_id.0);
+            self.accounts.push(addressed.account_id.0);
+            self.kinds.push(notice.kind().to_owned());
+            self.occasions.push(notice.occasion());
+            self.channels.push(channel.as_str().to_owned());
+            self.facts.push(facts.clone());
+        }
+        Ok(())
+    }
 }
 
 /// Writes news of an event to everyone with a live booking.
@@ -214,27 +269,47 @@ pub(crate) async fn claim_due(
     Ok(due.collect())
 }
 
-/// Records what a try came to. It counts even if its lease ran out meanwhile and the message was
-/// called uncertain; `false` when a later try has begun.
+/// What a try came to.
+#[derive(Debug, Clone)]
+pub(crate) struct Ended {
+    pub(crate) id: Uuid,
+    /// With the id, the try.
+    pub(crate) tries: i32,
+    pub(crate) settled: Settled,
+    pub(crate) error: Option<String>,
+}
+
+/// Records what tries came to. It counts even if a lease ran out meanwhile and the message was
+/// called uncertain. Gives those recorded: for the others a later try has begun.
 pub(crate) async fn settle(
     pool: &PgPool,
-    due: &Due,
-    settled: Settled,
-    error: Option<&str>,
+    ended: &[Ended],
     now: DateTime<Utc>,
-) -> Result<bool, sqlx::Error> {
-    let sent_at = (settled == Settled::Sent).then_some(now);
-    let done = sqlx::query!(
-        "update notifier.notifications
-         set state = $3, last_error = $4, sent_at = $5, leased_until = null
-         where id = $1 and tries = $2 and state in ('sending', 'uncertain')",
-        due.id,
-        due.tries,
-        settled.as_str(),
-        error,
-        sent_at,
-    );
-    Ok(done.execute(pool).await?.rows_affected() == 1)
+) -> Result<HashSet<Uuid>, sqlx::Error> {
+    let ids: Vec<_> = ended.iter().map(|ended| ended.id).collect();
+    let tries: Vec<_> = ended.iter().map(|ended| ended.tries).collect();
+    let states: Vec<_> = ended
+        .iter()
+        .map(|ended| ended.settled.as_str().to_owned())
+        .collect();
+    let errors: Vec<_> = ended.iter().map(|ended| ended.error.clone()).collect();
+    let settled = sqlx::query_scalar!(
+        "update notifier.notifications n
+         set state = ended.state, last_error = ended.error, leased_until = null,
+             sent_at = case ended.state when 'sent' then $5::timestamptz end
+         from unnest($1::uuid[], $2::integer[], $3::text[], $4::text[])
+              as ended (id, tries, state, error)
+         where n.id = ended.id and n.tries = ended.tries and n.state in ('sending', 'uncertain')
+         returning n.id",
+        &ids,
+        &tries,
+        &states,
+        errors.as_slice() as &[Option<String>],
+        now,
+    )
+    .fetch_all(pool)
+    .await?;
+    Ok(settled.into_iter().collect())
 }
 
 /// Puts a message that was certainly not taken off until `next_try_at`; `false` when a later try

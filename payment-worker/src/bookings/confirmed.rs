@@ -1,13 +1,17 @@
 //! Tickets exist: take the money.
 
+use std::collections::HashSet;
+
 use chrono::{DateTime, Utc};
+use domain::BookingId;
 use domain::message::{BookingConfirmed, PaymentFailed};
 use domain::payment::{PaymentState, VoidReason};
 use sqlx::PgConnection;
 
 use super::{Done, Effect};
 use crate::operations::Request;
-use crate::store::{operations, payments};
+use crate::store::operations;
+use crate::store::payments::{self, Payment};
 use crate::transitions;
 
 impl Effect for BookingConfirmed {
@@ -28,10 +32,7 @@ impl Effect for BookingConfirmed {
             // A cancellation overtook this message, and gives the money back.
             PaymentState::Authorised if payment.void_reason == Some(VoidReason::Cancelled) => {}
             PaymentState::Authorised => {
-                let request = Request::Capture {
-                    amount_minor: payment.amount.amount_minor,
-                };
-                operations::insert(conn, booking_id, &request, now, now).await?;
+                operations::insert(conn, booking_id, &capture(&payment), now, now).await?;
             }
             // Said again, because it may have been said before the booking was confirmed.
             PaymentState::Captured => {
@@ -43,5 +44,33 @@ impl Effect for BookingConfirmed {
             }
         }
         Ok(Done::Yes)
+    }
+}
+
+/// Asks for the captures of those bookings whose payments are authorised and wanted. Gives them;
+/// the others need a look each.
+pub(super) async fn capture_authorised(
+    conn: &mut PgConnection,
+    bookings: &[BookingId],
+    now: DateTime<Utc>,
+) -> Result<HashSet<BookingId>, sqlx::Error> {
+    let payments = payments::lock_all(conn, bookings).await?;
+    let requests: Vec<_> = payments
+        .values()
+        .filter(|payment| payment.state == PaymentState::Authorised)
+        .filter(|payment| payment.void_reason != Some(VoidReason::Cancelled))
+        .map(|payment| (payment.booking_id, capture(payment)))
+        .collect();
+    let asked: Vec<_> = requests
+        .iter()
+        .map(|(id, request)| (*id, request))
+        .collect();
+    operations::insert_all(conn, &asked, now, now).await?;
+    Ok(requests.into_iter().map(|(id, _)| id).collect())
+}
+
+fn capture(payment: &Payment) -> Request {
+    Request::Capture {
+        amount_minor: payment.amount.amount_minor,
     }
 }

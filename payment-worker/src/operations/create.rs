@@ -6,7 +6,7 @@ use sqlx::PgConnection;
 use super::{Finding, Next, Operation, Request, unexpected};
 use crate::store::payments::Payment;
 use crate::store::{operations, payments};
-use crate::stripe::{Failure, NewIntent, Stripe};
+use crate::stripe::{Failure, Intent, NewIntent, Stripe};
 use crate::transitions;
 
 /// How far Stripe's clock and ours may be apart.
@@ -37,6 +37,14 @@ pub(super) async fn look_up(
         .find_intent(operation.booking_id, from, now + CLOCK_DIFFERENCE)
         .await?;
     Ok(found.map(Finding::Intent))
+}
+
+/// Whether the payment still waits for just this PaymentIntent.
+pub(super) fn is_simple(payment: &Payment, intent: &Intent) -> bool {
+    let is_its = |id: &String| *id == intent.id;
+    payment.void_reason.is_none()
+        && payment.state.is_due()
+        && payment.intent_id.as_ref().is_none_or(is_its)
 }
 
 pub(super) async fn record(

@@ -1,5 +1,6 @@
 //! Verified webhooks, stored before Stripe gets its 2xx.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -19,24 +20,51 @@ pub(crate) struct Stored {
     pub tries: i32,
 }
 
-/// Stores a webhook; `false` when it was delivered before.
+/// A verified webhook to be stored.
+#[derive(Debug, Clone)]
+pub(crate) struct New {
+    /// Stripe's id of the event, `evt_…`.
+    pub event_id: String,
+    /// Stripe's type of the event.
+    pub kind: String,
+    /// The whole event, as JSON.
+    pub payload: String,
+    /// What came of it, if it had its effect in this transaction.
+    pub applied: Option<&'static str>,
+}
+
+/// Stores webhooks. Gives those that were not delivered before.
 pub(crate) async fn insert(
-    pool: &PgPool,
-    event_id: &str,
-    kind: &str,
-    payload: &Value,
+    conn: &mut PgConnection,
+    webhooks: &[New],
     now: DateTime<Utc>,
-) -> Result<bool, sqlx::Error> {
-    let done = sqlx::query!(
-        "insert into payment.webhook_inbox (event_id, type, payload, received_at, next_try_at)
-         values ($1, $2, $3, $4, $4)
-         on conflict (event_id) do nothing",
-        event_id,
-        kind,
-        payload,
+) -> Result<HashSet<String>, sqlx::Error> {
+    let ids: Vec<_> = webhooks.iter().map(|new| new.event_id.clone()).collect();
+    let kinds: Vec<_> = webhooks.iter().map(|new| new.kind.clone()).collect();
+    let payloads: Vec<_> = webhooks.iter().map(|new| new.payload.clone()).collect();
+    let notes: Vec<_> = webhooks
+        .iter()
+        .map(|new| new.applied.map(str::to_owned))
+        .collect();
+    let stored = sqlx::query_scalar!(
+        "insert into payment.webhook_inbox
+             (event_id, type, payload, received_at, next_try_at, processed_at, note)
+         select event_id, type, payload::jsonb, $5, $5,
+                case when note is not null then $5::timestamptz end, note
+         from unnest($1::text[], $2::text[], $3::text[], $4::text[])
+              as new (event_id, type, payload, note)
+         order by event_id
+         on conflict (event_id) do nothing
+         returning event_id",
+        &ids,
+        &kinds,
+        &payloads,
+        notes.as_slice() as &[Option<String>],
         now,
-    );
-    Ok(done.execute(pool).await?.rows_affected() == 1)
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(stored.into_iter().collect())
 }
 
 /// Takes up to `limit` webhooks for the length of `lease`.

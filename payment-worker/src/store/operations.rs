@@ -1,5 +1,6 @@
 //! Calls to Stripe: written with their idempotency key before they are made.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -21,23 +22,46 @@ pub(crate) async fn insert(
     due: DateTime<Utc>,
     now: DateTime<Utc>,
 ) -> Result<(), sqlx::Error> {
-    let subject = request.refund_id().unwrap_or(booking_id.0);
-    let key_stem = format!("onsale-{}-{subject}", request.kind().as_str());
+    insert_all(conn, &[(booking_id, request)], due, now).await
+}
+
+/// As [`insert`], for many payments.
+pub(crate) async fn insert_all(
+    conn: &mut PgConnection,
+    new: &[(BookingId, &Request)],
+    due: DateTime<Utc>,
+    now: DateTime<Utc>,
+) -> Result<(), sqlx::Error> {
+    if new.is_empty() {
+        return Ok(());
+    }
+    let ids: Vec<_> = new.iter().map(|_| BookingId::new(now).0).collect();
+    let bookings: Vec<_> = new.iter().map(|(booking, _)| booking.0).collect();
+    let kinds: Vec<_> = new
+        .iter()
+        .map(|(_, request)| request.kind().as_str().to_owned())
+        .collect();
+    let refunds: Vec<_> = new.iter().map(|(_, request)| request.refund_id()).collect();
+    let requests: Vec<_> = new.iter().map(|(_, request)| Json(*request)).collect();
     let done = sqlx::query!(
         "insert into payment.operations
              (id, booking_id, kind, refund_id, attempt, idempotency_key, params, state,
               next_try_at, created_at, updated_at)
-         select $1, $2, $3, $4, last.attempt + 1, $5 || '-' || (last.attempt + 1), $6, 'pending',
-                $7, $8, $8
-         from (select coalesce(max(attempt), 0) as attempt from payment.operations
-               where booking_id = $2 and kind = $3 and refund_id is not distinct from $4) last
+         select new.id, new.booking_id, new.kind, new.refund_id, last.attempt + 1,
+                'onsale-' || new.kind || '-' || coalesce(new.refund_id, new.booking_id)
+                    || '-' || (last.attempt + 1),
+                new.params, 'pending', $6, $7, $7
+         from unnest($1::uuid[], $2::uuid[], $3::text[], $4::uuid[], $5::jsonb[])
+                  as new (id, booking_id, kind, refund_id, params),
+              lateral (select coalesce(max(o.attempt), 0) as attempt from payment.operations o
+                       where o.booking_id = new.booking_id and o.kind = new.kind
+                         and o.refund_id is not distinct from new.refund_id) last
          on conflict (booking_id, kind, refund_id) where state = 'pending' do nothing",
-        BookingId::new(now).0,
-        booking_id.0,
-        request.kind().as_str(),
-        request.refund_id(),
-        key_stem,
-        Json(request) as _,
+        &ids,
+        &bookings,
+        &kinds,
+        refunds.as_slice() as &[Option<Uuid>],
+        requests.as_slice() as &[Json<&Request>],
         due,
         now,
     );
@@ -156,6 +180,29 @@ pub(crate) async fn finish(
         now,
     );
     Ok(done.execute(conn).await?.rows_affected() == 1)
+}
+
+/// Ends operations that succeeded. Gives those whose lease was not lost meanwhile.
+pub(crate) async fn succeed_all(
+    conn: &mut PgConnection,
+    operations: &[&Operation],
+    now: DateTime<Utc>,
+) -> Result<HashSet<Uuid>, sqlx::Error> {
+    let ids: Vec<_> = operations.iter().map(|operation| operation.id).collect();
+    let tries: Vec<_> = operations.iter().map(|operation| operation.tries).collect();
+    let ended = sqlx::query_scalar!(
+        "update payment.operations o
+         set state = 'succeeded', last_error = null, leased_until = null, updated_at = $3
+         from unnest($1::uuid[], $2::integer[]) as ended (id, tries)
+         where o.id = ended.id and o.tries = ended.tries and o.state = 'pending'
+         returning o.id",
+        &ids,
+        &tries,
+        now,
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(ended.into_iter().collect())
 }
 
 /// Puts an operation off until `due`; `false` when the lease was lost meanwhile.

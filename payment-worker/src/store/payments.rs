@@ -1,5 +1,7 @@
 //! One payment per booking.
 
+use std::collections::{HashMap, HashSet};
+
 use chrono::{DateTime, Utc};
 use domain::booking::BookingFacts;
 use domain::payment::{PaymentState, VoidReason, machine};
@@ -113,6 +115,45 @@ pub(crate) async fn lock(
     Ok(row.fetch_optional(conn).await?.map(Payment::from))
 }
 
+/// The payments of these bookings, locked until the transaction ends, in an order that all keep.
+pub(crate) async fn lock_all(
+    conn: &mut PgConnection,
+    booking_ids: &[BookingId],
+) -> Result<HashMap<BookingId, Payment>, sqlx::Error> {
+    let ids: Vec<_> = booking_ids.iter().map(|id| id.0).collect();
+    let rows = sqlx::query_as!(
+        Row,
+        "select booking_id, event_id, account_id, amount_minor, currency, state, intent_id,
+                void_reason, captured_minor, refunded_minor, kept_minor, last_error
+         from payment.payments where booking_id = any($1) order by booking_id for update",
+        &ids,
+    )
+    .fetch_all(conn)
+    .await?;
+    let payments = rows.into_iter().map(Payment::from);
+    Ok(payments
+        .map(|payment| (payment.booking_id, payment))
+        .collect())
+}
+
+/// The bookings whose payments have these PaymentIntents; absent where nobody has one.
+pub(crate) async fn bookings_of(
+    conn: &mut PgConnection,
+    intent_ids: &[String],
+) -> Result<HashMap<String, BookingId>, sqlx::Error> {
+    let rows = sqlx::query!(
+        r#"select intent_id as "intent_id!", booking_id from payment.payments
+           where intent_id = any($1)"#,
+        intent_ids,
+    )
+    .fetch_all(conn)
+    .await?;
+    let pairs = rows
+        .into_iter()
+        .map(|row| (row.intent_id, BookingId(row.booking_id)));
+    Ok(pairs.collect())
+}
+
 /// The booking whose payment has this PaymentIntent.
 pub(crate) async fn booking_of(
     conn: &mut PgConnection,
@@ -125,26 +166,41 @@ pub(crate) async fn booking_of(
     Ok(id.fetch_optional(conn).await?.map(BookingId))
 }
 
-/// Adds a payment that is due; `false` when the booking has one, or a void came first.
+/// Adds payments that are due. Gives those that were added: not those of bookings that have one,
+/// or whose void came first.
 pub(crate) async fn insert_due(
     conn: &mut PgConnection,
-    booking: &BookingFacts,
+    bookings: &[&BookingFacts],
     now: DateTime<Utc>,
-) -> Result<bool, sqlx::Error> {
-    let done = sqlx::query!(
+) -> Result<HashSet<BookingId>, sqlx::Error> {
+    let ids: Vec<_> = bookings.iter().map(|b| b.booking_id.0).collect();
+    let events: Vec<_> = bookings.iter().map(|b| b.event_id.0).collect();
+    let accounts: Vec<_> = bookings.iter().map(|b| b.account_id.0).collect();
+    let amounts: Vec<_> = bookings.iter().map(|b| b.total.amount_minor).collect();
+    let currencies: Vec<_> = bookings
+        .iter()
+        .map(|b| b.total.currency.as_str().to_owned())
+        .collect();
+    let added = sqlx::query_scalar!(
         "insert into payment.payments
              (booking_id, event_id, account_id, amount_minor, currency, state,
               created_at, updated_at, checked_at)
-         values ($1, $2, $3, $4, $5, 'pending', $6, $6, $6)
-         on conflict (booking_id) do nothing",
-        booking.booking_id.0,
-        booking.event_id.0,
-        booking.account_id.0,
-        booking.total.amount_minor,
-        booking.total.currency.as_str(),
+         select booking_id, event_id, account_id, amount_minor, currency, 'pending', $6, $6, $6
+         from unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::bigint[], $5::text[])
+              as new (booking_id, event_id, account_id, amount_minor, currency)
+         order by booking_id
+         on conflict (booking_id) do nothing
+         returning booking_id",
+        &ids,
+        &events,
+        &accounts,
+        &amounts,
+        &currencies,
         now,
-    );
-    Ok(done.execute(conn).await?.rows_affected() == 1)
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(added.into_iter().map(BookingId).collect())
 }
 
 /// Leaves a mark for a booking that was given up before its hold was heard of; `false` when the
@@ -184,6 +240,86 @@ pub(crate) async fn set_intent(
         now,
     );
     Ok(done.execute(conn).await?.rows_affected() == 1)
+}
+
+/// Notes the PaymentIntents of locked payments that have none, or the same.
+pub(crate) async fn set_intents(
+    conn: &mut PgConnection,
+    intents: &[(BookingId, &Intent)],
+    now: DateTime<Utc>,
+) -> Result<(), sqlx::Error> {
+    if intents.is_empty() {
+        return Ok(());
+    }
+    let bookings: Vec<_> = intents.iter().map(|(booking, _)| booking.0).collect();
+    let ids: Vec<_> = intents.iter().map(|(_, i)| i.id.clone()).collect();
+    let secrets: Vec<_> = intents
+        .iter()
+        .map(|(_, i)| i.client_secret.clone())
+        .collect();
+    let done = sqlx::query!(
+        "update payment.payments p
+         set intent_id = new.intent_id, client_secret = coalesce(new.client_secret, p.client_secret),
+             updated_at = $4
+         from unnest($1::uuid[], $2::text[], $3::text[]) as new (booking_id, intent_id, client_secret)
+         where p.booking_id = new.booking_id
+           and (p.intent_id is null or p.intent_id = new.intent_id)",
+        &bookings,
+        &ids,
+        secrets.as_slice() as &[Option<String>],
+        now,
+    );
+    all(done.execute(conn).await?.rows_affected(), intents.len())
+}
+
+/// Moves locked payments on from where they were read.
+pub(crate) async fn advance_all(
+    conn: &mut PgConnection,
+    moves: &[(&Payment, machine::Payment)],
+    now: DateTime<Utc>,
+) -> Result<(), sqlx::Error> {
+    if moves.is_empty() {
+        return Ok(());
+    }
+    let bookings: Vec<_> = moves.iter().map(|(from, _)| from.booking_id.0).collect();
+    let from: Vec<_> = moves
+        .iter()
+        .map(|(from, _)| from.state.as_str().to_owned())
+        .collect();
+    let to: Vec<_> = moves
+        .iter()
+        .map(|(_, to)| to.state().as_str().to_owned())
+        .collect();
+    let taken: Vec<_> = moves
+        .iter()
+        .map(|(_, to)| match to {
+            machine::Payment::Captured(money) => Some(money.taken),
+            _ => None,
+        })
+        .collect();
+    let done = sqlx::query!(
+        "update payment.payments p
+         set state = new.next, captured_minor = coalesce(new.taken, p.captured_minor),
+             updated_at = $5
+         from unnest($1::uuid[], $2::text[], $3::text[], $4::bigint[])
+              as new (booking_id, state, next, taken)
+         where p.booking_id = new.booking_id and p.state = new.state",
+        &bookings,
+        &from,
+        &to,
+        taken.as_slice() as &[Option<i64>],
+        now,
+    );
+    all(done.execute(conn).await?.rows_affected(), moves.len())
+}
+
+/// Rows that are locked are where they were read: all change, or nothing may be committed.
+fn all(changed: u64, expected: usize) -> Result<(), sqlx::Error> {
+    if usize::try_from(changed) == Ok(expected) {
+        Ok(())
+    } else {
+        Err(sqlx::Error::RowNotFound)
+    }
 }
 
 /// Moves a payment on from where it was read; `false` when it is not there any more.

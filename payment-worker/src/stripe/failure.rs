@@ -1,5 +1,8 @@
-use stripe::{ApiErrorsType, StripeError};
-use stripe_shared::ApiErrorsCode;
+use std::time::Duration;
+
+use stripe_shared::{ApiErrorsCode, ApiErrorsType};
+
+use super::client::ClientError;
 
 /// Why a call to Stripe gave no object, and what is certain about it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -20,6 +23,8 @@ pub(crate) enum Failure {
         status: u16,
         /// Whether it is only this object that another request works on.
         is_lock: bool,
+        /// How long Stripe asks to wait.
+        retry_after: Option<Duration>,
         /// Stripe's words.
         message: String,
     },
@@ -49,18 +54,6 @@ impl Failure {
         }
     }
 
-    /// Whether Stripe said that there were too many requests.
-    pub(super) fn is_rate_limit(&self) -> bool {
-        matches!(
-            self,
-            Self::Busy {
-                status: 429,
-                is_lock: false,
-                ..
-            }
-        )
-    }
-
     pub(super) fn label(&self) -> &'static str {
         match self {
             Self::Refused { .. } => "refused",
@@ -71,9 +64,14 @@ impl Failure {
     }
 }
 
-impl From<StripeError> for Failure {
-    fn from(error: StripeError) -> Self {
-        let StripeError::Stripe(details, status) = error else {
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Self {
+        let ClientError::Answer {
+            status,
+            retry_after,
+            error: details,
+        } = error
+        else {
             return Self::Unknown(error.to_string());
         };
         let message = details.message.unwrap_or_default();
@@ -81,6 +79,7 @@ impl From<StripeError> for Failure {
             401 | 403 | 409 | 424 | 429 => Self::Busy {
                 status,
                 is_lock: matches!(details.code, Some(ApiErrorsCode::LockTimeout)),
+                retry_after,
                 message,
             },
             500 => Self::KeySpoilt { status, message },
@@ -106,7 +105,12 @@ mod tests {
     fn answered(status: u16, kind: &str) -> Failure {
         let body = format!(r#"{{"type": "{kind}", "message": "m"}}"#);
         let details = serde_json::from_str(&body).unwrap();
-        StripeError::Stripe(Box::new(details), status).into()
+        let answer = ClientError::Answer {
+            status,
+            retry_after: None,
+            error: Box::new(details),
+        };
+        answer.into()
     }
 
     #[test]
@@ -119,9 +123,9 @@ mod tests {
         assert_eq!(answered(500, "api_error").label(), "key_spoilt");
         assert_eq!(answered(400, "idempotency_error").label(), "key_spoilt");
         assert_eq!(answered(503, "api_error").label(), "unknown");
-        assert_eq!(Failure::from(StripeError::Timeout).label(), "unknown");
+        assert_eq!(Failure::from(ClientError::Timeout).label(), "unknown");
         assert_eq!(
-            Failure::from(StripeError::JSONDeserialize("?".into())).label(),
+            Failure::from(ClientError::Unreadable("?".into())).label(),
             "unknown"
         );
     }

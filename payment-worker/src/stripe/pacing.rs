@@ -27,8 +27,10 @@ pub(crate) enum Call {
 const CALLS: usize = 7;
 /// What an idle moment left unused is made up for, up to so long.
 const CATCH_UP: Duration = Duration::from_millis(200);
-/// After Stripe said 429, nothing is sent for so long.
+/// After Stripe said 429, nothing is sent for so long, or for as long as it asks.
 const PAUSE: Duration = Duration::from_secs(1);
+/// As long as it asks, but not for ever.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// The share of the limits that is left at least, however often Stripe says 429.
 const LEAST_SHARE: f64 = 1.0 / 16.0;
 /// How much of the limits comes back each second.
@@ -50,7 +52,7 @@ impl Call {
 
 /// Keeps this process within the account's limits. Calls are spread evenly, with small bursts at
 /// most, since how long Stripe counts is not known. When Stripe says 429 all the same (others use the account
-/// too) everything stops for a second, and goes on at half the speed, which grows back.
+/// too) everything stops for a second or as long as Stripe asks, and goes on at half the speed, which grows back.
 pub(super) struct Pacing {
     per_second: NonZeroU32,
     per_second_and_call: NonZeroU32,
@@ -113,15 +115,16 @@ impl Pacing {
     }
 
     /// Stripe said 429. Many at once count as one.
-    pub(super) fn slow_down(&self) {
+    pub(super) fn slow_down(&self, retry_after: Option<Duration>) {
+        let pause = retry_after.unwrap_or(PAUSE).clamp(PAUSE, LONGEST_PAUSE);
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
-        if state.next > now + PAUSE / 2 {
+        if state.next > now + pause / 2 {
             return;
         }
         state.share = (state.share(now) / 2.0).max(LEAST_SHARE);
         state.since = now;
-        state.next = now + PAUSE;
+        state.next = now + pause;
     }
 }
 
@@ -165,12 +168,20 @@ mod tests {
     async fn a_429_stops_everything_for_a_second_and_halves_the_speed_once() {
         let pacing = pacing(200, 1_000);
         for _ in 0..10 {
-            pacing.slow_down();
+            pacing.slow_down(None);
         }
         let took = time_of(pacing.wait_for_turn(Call::List)).await;
         assert!(took >= 1_000, "{took} ms");
         // Six tenths of 200 a second, and growing.
         let took = time_of(join_all((0..49).map(|_| pacing.wait_for_turn(Call::List)))).await;
         assert!(took >= 300, "{took} ms");
+    }
+
+    #[tokio::test]
+    async fn a_429_that_asks_for_more_time_gets_it() {
+        let pacing = pacing(200, 1_000);
+        pacing.slow_down(Some(Duration::from_millis(1_300)));
+        let took = time_of(pacing.wait_for_turn(Call::List)).await;
+        assert!(took >= 1_300, "{took} ms");
     }
 }

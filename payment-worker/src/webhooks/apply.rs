@@ -52,7 +52,7 @@ struct Charge {
 
 /// Applies a webhook and marks it so in one transaction.
 pub(super) async fn apply(worker: &Worker, webhook: &Stored) -> Result<(), ApplyError> {
-    measure_lag(worker, webhook);
+    measure_lag(webhook.payload["created"].as_i64(), worker.now());
     match about(webhook) {
         About::Intent(intent) => apply_intent(worker, webhook, intent, false).await,
         About::IntentNow(intent) => {
@@ -72,23 +72,48 @@ pub(super) async fn apply(worker: &Worker, webhook: &Stored) -> Result<(), Apply
     }
 }
 
+/// The types of events that change anything.
+enum Topic {
+    Intent,
+    IntentNow,
+    Refund,
+    Refunds,
+    Dispute,
+}
+
+impl Topic {
+    fn of(kind: &str) -> Option<Self> {
+        Some(match kind {
+            "payment_intent.amount_capturable_updated"
+            | "payment_intent.succeeded"
+            | "payment_intent.canceled" => Self::Intent,
+            "payment_intent.requires_action" | "payment_intent.payment_failed" => Self::IntentNow,
+            "refund.created" | "refund.updated" | "refund.failed" | "charge.refund.updated" => {
+                Self::Refund
+            }
+            "charge.refunded" => Self::Refunds,
+            "charge.dispute.created" => Self::Dispute,
+            _ => return None,
+        })
+    }
+}
+
+/// Whether events of this type change anything.
+pub(super) fn is_of_interest(kind: &str) -> bool {
+    Topic::of(kind).is_some()
+}
+
 fn about(webhook: &Stored) -> About {
     let object = &webhook.payload["data"]["object"];
-    let read = match webhook.kind.as_str() {
-        "payment_intent.amount_capturable_updated"
-        | "payment_intent.succeeded"
-        | "payment_intent.canceled" => parse(object).map(About::Intent),
-        "payment_intent.requires_action" | "payment_intent.payment_failed" => {
-            parse(object).map(About::IntentNow)
-        }
-        "refund.created" | "refund.updated" | "refund.failed" | "charge.refund.updated" => {
-            parse(object).map(About::Refund)
-        }
-        "charge.dispute.created" => parse(object).map(About::Dispute),
-        "charge.refunded" => parse::<Charge>(object)
+    let read = match Topic::of(&webhook.kind) {
+        Some(Topic::Intent) => parse(object).map(About::Intent),
+        Some(Topic::IntentNow) => parse(object).map(About::IntentNow),
+        Some(Topic::Refund) => parse(object).map(About::Refund),
+        Some(Topic::Dispute) => parse(object).map(About::Dispute),
+        Some(Topic::Refunds) => parse::<Charge>(object)
             .and_then(|charge| charge.payment_intent)
             .map(|intent_id| About::Refunds { intent_id }),
-        _ => Some(About::Nothing("a type that is of no interest")),
+        None => Some(About::Nothing("a type that is of no interest")),
     };
     read.unwrap_or(About::Nothing("an object that can't be read"))
 }
@@ -217,10 +242,10 @@ async fn finish(worker: &Worker, webhook: &Stored, note: &str) -> Result<(), App
     Ok(())
 }
 
-fn measure_lag(worker: &Worker, webhook: &Stored) {
-    let created = webhook.payload["created"].as_i64();
+/// How long after Stripe made it a webhook is applied.
+pub(super) fn measure_lag(created: Option<i64>, now: DateTime<Utc>) {
     if let Some(created) = created.and_then(|seconds| DateTime::from_timestamp(seconds, 0)) {
-        let lag = (worker.now() - created).to_std().unwrap_or_default();
+        let lag = (now - created).to_std().unwrap_or_default();
         metrics::histogram!("payment_worker_webhook_lag_seconds").record(lag);
     }
 }

@@ -52,15 +52,20 @@ pub struct Settings {
     pub time_limit: Duration,
 }
 
+impl Settings {
+    /// What suits most queues.
+    pub const DEFAULT: Self = Self {
+        prefetch: 64,
+        concurrency: 16,
+        max_batch: 64,
+        max_attempts: 100,
+        time_limit: Duration::from_secs(60),
+    };
+}
+
 impl Default for Settings {
     fn default() -> Self {
-        Self {
-            prefetch: 64,
-            concurrency: 16,
-            max_batch: 64,
-            max_attempts: 100,
-            time_limit: Duration::from_secs(60),
-        }
+        Self::DEFAULT
     }
 }
 

@@ -1,4 +1,6 @@
-//! One batch after the other of what many requests want written.
+//! One batch after the other of what many tasks want written: who comes while a transaction runs
+//! waits for the next, which takes all that wait. No timer, no setting: what is quiet is written at
+//! once, and what is busy with one commit for hundreds.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -6,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 const MAX_BATCH: usize = 512;
 
 /// Writes jobs of one kind together, and tells whoever waits for each.
-pub(super) trait Write: Send + Sync + 'static {
+pub trait Write: Send + Sync + 'static {
     /// What is to be written.
     type Job: Send + 'static;
 
@@ -15,7 +17,7 @@ pub(super) trait Write: Send + Sync + 'static {
 }
 
 /// Jobs that wait, and the writer that takes them.
-pub(super) struct Lane<W: Write>(Arc<Shared<W>>);
+pub struct Lane<W: Write>(Arc<Shared<W>>);
 
 struct Shared<W: Write> {
     writer: W,
@@ -28,7 +30,8 @@ struct Waiting<J> {
 }
 
 impl<W: Write> Lane<W> {
-    pub(super) fn new(writer: W) -> Self {
+    /// With nothing waiting.
+    pub fn new(writer: W) -> Self {
         let waiting = Waiting {
             jobs: Vec::new(),
             is_writing: false,
@@ -40,7 +43,7 @@ impl<W: Write> Lane<W> {
     }
 
     /// Adds a job to those that wait; whoever comes while nobody writes sets the writer going.
-    pub(super) fn add(&self, job: W::Job) {
+    pub fn add(&self, job: W::Job) {
         let mut waiting = self
             .0
             .waiting

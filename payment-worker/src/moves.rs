@@ -1,0 +1,127 @@
+//! Payments that move on together. What takes nothing but one step forward and one message is
+//! written for many payments at once; whatever needs more thought goes through
+//! [`transitions`](crate::transitions), one payment at a time.
+
+use chrono::{DateTime, Utc};
+use domain::payment::machine::{self, PaymentCommand};
+use domain::payment::{PaymentState, VoidReason};
+use platform::outbox::{Entry, Kept};
+use sqlx::PgConnection;
+
+use crate::store::payments::{self, Payment};
+use crate::stripe::{Intent, IntentStatus};
+use crate::transitions::{authorised, captured};
+
+/// What a PaymentIntent makes of a payment, when that is simple.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// It is there already.
+    Stay,
+    /// It goes to this state, and the others are told.
+    To(machine::Payment),
+}
+
+/// The step that follows from where the PaymentIntent is; `None` when it is not simple.
+pub(crate) fn step(payment: &Payment, intent: &Intent) -> Option<Step> {
+    let is_cancelled = payment.void_reason == Some(VoidReason::Cancelled);
+    let command = match (intent.status, payment.state) {
+        (IntentStatus::RequiresCapture, PaymentState::Authorised | PaymentState::Captured)
+        | (IntentStatus::Succeeded, PaymentState::Captured) => return Some(Step::Stay),
+        (IntentStatus::RequiresCapture, state) if state.is_due() => PaymentCommand::Authorise,
+        (IntentStatus::Succeeded, PaymentState::Authorised) if !is_cancelled => {
+            PaymentCommand::Capture {
+                taken: intent.received_minor,
+            }
+        }
+        _ => return None,
+    };
+    payment.standing().after(command).ok().map(Step::To)
+}
+
+/// Takes these steps. The payments are locked, and none is there twice.
+pub(crate) async fn take(
+    conn: &mut PgConnection,
+    steps: Vec<(&Payment, Step)>,
+    now: DateTime<Utc>,
+    kept: &mut Kept,
+) -> Result<(), sqlx::Error> {
+    let mut moves = Vec::with_capacity(steps.len());
+    let mut news = Vec::with_capacity(steps.len());
+    for (payment, step) in steps {
+        let Step::To(next) = step else { continue };
+        match &next {
+            machine::Payment::Authorised => news.push(Entry::new(&authorised(payment))?),
+            machine::Payment::Captured(money) => {
+                news.push(Entry::new(&captured(payment, money.taken))?);
+            }
+            _ => {}
+        }
+        moves.push((payment, next));
+    }
+    payments::advance_all(conn, &moves, now).await?;
+    kept.put_all(conn, news).await
+}
+
+#[cfg(test)]
+mod tests {
+    use domain::{BookingId, Currency, Money};
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn payment(state: PaymentState, void_reason: Option<VoidReason>) -> Payment {
+        Payment {
+            booking_id: BookingId(Uuid::nil()),
+            event_id: Some(1),
+            account_id: Some(1),
+            amount: Money::new(9_000, Currency::EUR),
+            state,
+            intent_id: Some("pi_1".to_owned()),
+            void_reason,
+            captured_minor: 0,
+            refunded_minor: 0,
+            kept_minor: 0,
+            last_error: None,
+        }
+    }
+
+    fn intent(status: IntentStatus) -> Intent {
+        Intent {
+            id: "pi_1".to_owned(),
+            status,
+            received_minor: 9_000,
+            client_secret: None,
+            booking_id: None,
+            last_error: None,
+        }
+    }
+
+    #[test]
+    fn only_what_is_wanted_and_one_step_away_is_simple() {
+        use IntentStatus::{Canceled, RequiresCapture, Succeeded};
+        use PaymentState::{Authorised, Captured, Failed, Pending, RequiresAction, Voided};
+        let cancelled = Some(VoidReason::Cancelled);
+        let run_out = Some(VoidReason::HoldExpired);
+        let of = |state, void_reason, status| step(&payment(state, void_reason), &intent(status));
+        let goes_to =
+            |state| move |step: &Step| matches!(step, Step::To(to) if to.state() == state);
+        for state in [Pending, RequiresAction] {
+            let step = of(state, None, RequiresCapture);
+            assert!(step.as_ref().is_some_and(goes_to(Authorised)));
+            assert_eq!(of(state, None, Succeeded), None);
+        }
+        for void_reason in [None, run_out] {
+            let step = of(Authorised, void_reason, Succeeded);
+            assert!(step.as_ref().is_some_and(goes_to(Captured)));
+        }
+        assert_eq!(of(Authorised, cancelled, Succeeded), None);
+        assert_eq!(of(Authorised, None, RequiresCapture), Some(Step::Stay));
+        assert_eq!(of(Captured, None, Succeeded), Some(Step::Stay));
+        for state in [Failed, Voided] {
+            for status in [RequiresCapture, Succeeded, Canceled] {
+                assert_eq!(of(state, None, status), None);
+            }
+        }
+        assert_eq!(of(Pending, None, Canceled), None);
+    }
+}

@@ -1,0 +1,195 @@
+//! Writes down what became of operations: the simple successes of many in one transaction, anything
+//! else each in its own.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use futures_util::future::join_all;
+use platform::lane::{Lane, Write};
+use platform::outbox::Kept;
+use platform::pg::run_tx;
+use platform::service::Context;
+use sqlx::PgConnection;
+use tokio::sync::oneshot;
+use uuid::Uuid;
+
+use crate::OWNER;
+use crate::backoff::backoff;
+use crate::moves;
+use crate::operations::{self, Finding, Next, Operation, Simple};
+use crate::store::{breaker, operations as table, payments};
+use crate::worker::Worker;
+
+/// Why a result was not recorded. Nothing of it was.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RecordError {
+    #[error("the lease ran out, and another worker has the operation")]
+    LeaseLost,
+    #[error("the recorder stopped")]
+    Stopped,
+    #[error("the database failed")]
+    Database(#[from] sqlx::Error),
+}
+
+/// Records on behalf of all operations of this process.
+pub(crate) struct Recorder(Lane<Records>);
+
+impl Recorder {
+    pub(crate) fn new(ctx: Context, worker: Arc<Worker>) -> Self {
+        Self(Lane::new(Records { ctx, worker }))
+    }
+
+    /// Writes down what was found, and ends the operation or puts it off.
+    pub(crate) async fn record(
+        &self,
+        operation: Operation,
+        finding: Finding,
+    ) -> Result<(), RecordError> {
+        let (sender, recorded) = oneshot::channel();
+        self.0.add(Job {
+            operation,
+            finding,
+            sender,
+        });
+        recorded.await.unwrap_or(Err(RecordError::Stopped))
+    }
+}
+
+struct Records {
+    ctx: Context,
+    worker: Arc<Worker>,
+}
+
+struct Job {
+    operation: Operation,
+    finding: Finding,
+    sender: oneshot::Sender<Result<(), RecordError>>,
+}
+
+impl Write for Records {
+    type Job = Job;
+
+    async fn write(&self, jobs: Vec<Job>) {
+        let recorded = &self.record_together(&jobs).await;
+        let recording = jobs.into_iter().map(async |job| {
+            let result = if recorded.contains(&job.operation.id) {
+                Ok(())
+            } else {
+                record_alone(&self.worker, &job.operation, &job.finding).await
+            };
+            // Whoever has left needs no answer.
+            let _gone = job.sender.send(result);
+        });
+        join_all(recording).await;
+    }
+}
+
+impl Records {
+    /// Records the simple successes; gives the operations that are recorded.
+    async fn record_together(&self, jobs: &[Job]) -> HashSet<Uuid> {
+        let now = self.worker.now();
+        let recording = run_tx(&self.ctx.db, "payment record operations", |tx| {
+            Box::pin(record_simple(tx, jobs, now))
+        });
+        match recording.await {
+            Ok((recorded, kept)) => {
+                kept.send_soon(&self.ctx);
+                recorded
+            }
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(error, "results not recorded together; trying each alone");
+                HashSet::new()
+            }
+        }
+    }
+}
+
+async fn record_simple(
+    conn: &mut PgConnection,
+    jobs: &[Job],
+    now: DateTime<Utc>,
+) -> Result<(HashSet<Uuid>, Kept), sqlx::Error> {
+    let mut kept = Kept::of(OWNER);
+    let bookings: Vec<_> = jobs.iter().map(|job| job.operation.booking_id).collect();
+    let payments = payments::lock_all(conn, &bookings).await?;
+
+    let (mut simple, mut seen) = (Vec::with_capacity(jobs.len()), HashSet::new());
+    for Job {
+        operation, finding, ..
+    } in jobs
+    {
+        // A second operation of a payment waits for what the first does.
+        let payment = payments.get(&operation.booking_id);
+        let Some(payment) = payment.filter(|payment| seen.insert(payment.booking_id)) else {
+            continue;
+        };
+        let result = operations::simple(payment, &operation.request, finding);
+        simple.extend(result.map(|result| (operation, payment, result)));
+    }
+    if simple.is_empty() {
+        return Ok((HashSet::new(), kept));
+    }
+    let operations: Vec<_> = simple.iter().map(|(operation, ..)| *operation).collect();
+    let recorded = table::succeed_all(conn, &operations, now).await?;
+
+    let (mut created, mut steps) = (Vec::new(), Vec::new());
+    for (operation, payment, result) in simple {
+        match result {
+            // Its lease is lost: the result is not ours to record.
+            _ if !recorded.contains(&operation.id) => {}
+            Simple::Created(intent) => created.push((payment.booking_id, intent)),
+            Simple::Moved(step) => steps.push((payment, step)),
+        }
+    }
+    payments::set_intents(conn, &created, now).await?;
+    moves::take(conn, steps, now, &mut kept).await?;
+    breaker::close(conn).await?;
+    Ok((recorded, kept))
+}
+
+async fn record_alone(
+    worker: &Worker,
+    operation: &Operation,
+    finding: &Finding,
+) -> Result<(), RecordError> {
+    let now = worker.now();
+    let recording = run_tx(&worker.db, "payment record operation", |tx| {
+        Box::pin(record_in(tx, operation, finding, now))
+    });
+    recording.await?;
+    worker.wake_after_commit();
+    Ok(())
+}
+
+async fn record_in(
+    conn: &mut PgConnection,
+    operation: &Operation,
+    finding: &Finding,
+    now: DateTime<Utc>,
+) -> Result<(), RecordError> {
+    let booking_id = operation.booking_id;
+    let request = &operation.request;
+    let payment = payments::lock(conn, booking_id)
+        .await?
+        .expect("a foreign key keeps the payment of an operation");
+    let next = operations::record(conn, &payment, request, finding, now).await?;
+    let later = now + backoff(operation.id, operation.tries);
+    let is_ours = match &next {
+        Next::Succeeded => table::finish(conn, operation, true, None, now).await?,
+        Next::Failed(error) | Next::Retry(error) => {
+            table::finish(conn, operation, false, Some(error), now).await?
+        }
+        Next::Wait(error) => table::put_off(conn, operation, later, Some(error), now).await?,
+    };
+    breaker::close(conn).await?;
+    if !is_ours {
+        // Undoes what was recorded above.
+        return Err(RecordError::LeaseLost);
+    }
+    if matches!(next, Next::Retry(_)) {
+        table::insert(conn, booking_id, request, later, now).await?;
+    }
+    Ok(())
+}

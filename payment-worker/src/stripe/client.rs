@@ -1,0 +1,197 @@
+//! Stripe's HTTP API over connections that are kept: a call is one round trip, and not a TCP and a
+//! TLS handshake before it. (The client that comes with async-stripe opens a connection a call.)
+
+use std::fmt::Display;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
+use hyper::{Method, Request, Response};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use miniserde::json::from_str;
+use platform::config::InvalidConfig;
+use secrecy::{ExposeSecret, SecretString};
+use stripe_client_core::{
+    CustomizedStripeRequest, RequestBuilder, RequestStrategy, StripeClient, StripeClientErr,
+    StripeMethod,
+};
+use stripe_shared::ApiErrors;
+use url::Url;
+
+/// How long a connection may take to be made.
+const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+/// How long an unused connection is kept; well below what servers allow, so that a request seldom
+/// meets a connection that is just being closed.
+const IDLE_LIMIT: Duration = Duration::from_secs(30);
+/// Who we are, in Stripe's logs.
+const USER_AGENT: &str = concat!("Onsale/", env!("CARGO_PKG_VERSION"));
+/// The version of the API that the library's types are made for.
+const VERSION: stripe_shared::ApiVersion = stripe_shared::version::VERSION;
+
+/// Sends each request once.
+pub(super) struct Client {
+    http: legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    base: String,
+    authorization: HeaderValue,
+    timeout: Duration,
+}
+
+/// Why a request gave no object.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ClientError {
+    /// Stripe answered, with an error.
+    #[error("Stripe answered {status}")]
+    Answer {
+        /// The HTTP status.
+        status: u16,
+        /// How long Stripe asks to wait.
+        retry_after: Option<Duration>,
+        /// What Stripe says about it.
+        error: Box<ApiErrors>,
+    },
+    /// Stripe's answer is not what it should be.
+    #[error("the answer can't be read: {0}")]
+    Unreadable(String),
+    /// The connection failed, before the request or after it.
+    #[error("no answer: {0}")]
+    Connection(String),
+    /// There was no answer in time.
+    #[error("no answer in time")]
+    Timeout,
+}
+
+impl StripeClientErr for ClientError {
+    fn deserialize_err(message: impl Display) -> Self {
+        Self::Unreadable(message.to_string())
+    }
+}
+
+impl Client {
+    /// For the account of this key, at `url`. A call may take `timeout`.
+    ///
+    /// # Errors
+    /// When the key can't be sent.
+    pub(super) fn new(
+        secret_key: &SecretString,
+        url: &Url,
+        timeout: Duration,
+    ) -> Result<Self, InvalidConfig> {
+        let bearer = format!("Bearer {}", secret_key.expose_secret());
+        let mut authorization = HeaderValue::try_from(bearer)
+            .map_err(|_| InvalidConfig::new("STRIPE_SECRET_KEY has characters no key has"))?;
+        authorization.set_sensitive(true);
+        let mut tcp = HttpConnector::new();
+        tcp.enforce_http(false);
+        tcp.set_nodelay(true);
+        tcp.set_connect_timeout(Some(CONNECT_LIMIT));
+        let tls = HttpsConnectorBuilder::new()
+            .with_webpki_roots()
+            .https_or_http()
+            .enable_all_versions()
+            .wrap_connector(tcp);
+        let http = legacy::Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE_LIMIT)
+            .build(tls);
+        Ok(Self {
+            http,
+            base: url.as_str().trim_end_matches('/').to_owned(),
+            authorization,
+            timeout,
+        })
+    }
+
+    fn request(
+        &self,
+        request: RequestBuilder,
+        key: Option<&str>,
+    ) -> Result<Request<Full<Bytes>>, ClientError> {
+        let mut uri = format!("{}/v1{}", self.base, request.path);
+        if let Some(query) = request.query {
+            uri.push('?');
+            uri.push_str(&query);
+        }
+        let method = match request.method {
+            StripeMethod::Get => Method::GET,
+            StripeMethod::Post => Method::POST,
+            StripeMethod::Delete => Method::DELETE,
+        };
+        let mut builder = Request::builder()
+            .method(method)
+            .uri(uri)
+            .header(header::AUTHORIZATION, self.authorization.clone())
+            .header(header::USER_AGENT, USER_AGENT)
+            .header(HeaderName::from_static("stripe-version"), VERSION.as_str());
+        if let Some(key) = key {
+            builder = builder.header(HeaderName::from_static("idempotency-key"), key);
+        }
+        if request.body.is_some() {
+            builder = builder.header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
+        }
+        let body = Full::new(Bytes::from(request.body.unwrap_or_default()));
+        builder
+            .body(body)
+            .map_err(|error| ClientError::Connection(error.to_string()))
+    }
+
+    async fn send(&self, request: Request<Full<Bytes>>) -> Result<Bytes, ClientError> {
+        let answer = self.http.request(request).await;
+        let answer = answer.map_err(|error| ClientError::Connection(with_causes(&error)))?;
+        let (status, retry_after) = (answer.status(), retry_after(answer.headers()));
+        let body = read(answer).await?;
+        if status.is_success() {
+            return Ok(body);
+        }
+        let text = std::str::from_utf8(&body).ok();
+        let error: Option<stripe_shared::Error> = text.and_then(|text| from_str(text).ok());
+        match error {
+            Some(error) => Err(ClientError::Answer {
+                status: status.as_u16(),
+                retry_after,
+                error: error.error,
+            }),
+            None => Err(ClientError::Unreadable(format!(
+                "an error of status {status}"
+            ))),
+        }
+    }
+}
+
+impl StripeClient for Client {
+    type Err = ClientError;
+
+    async fn execute(&self, request: CustomizedStripeRequest) -> Result<Bytes, ClientError> {
+        let (request, settings) = request.into_pieces();
+        let strategy = settings.request_strategy.as_ref();
+        let key = strategy.and_then(RequestStrategy::get_key);
+        let request = self.request(request, key.as_ref().map(|key| key.as_str()))?;
+        tokio::time::timeout(self.timeout, self.send(request))
+            .await
+            .unwrap_or(Err(ClientError::Timeout))
+    }
+}
+
+async fn read(answer: Response<Incoming>) -> Result<Bytes, ClientError> {
+    let read = answer.into_body().collect().await;
+    read.map(http_body_util::Collected::to_bytes)
+        .map_err(|error| ClientError::Connection(with_causes(&error)))
+}
+
+/// `Retry-After` in seconds; Stripe sends no dates.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let seconds = headers.get(header::RETRY_AFTER)?.to_str().ok()?;
+    seconds.trim().parse().ok().map(Duration::from_secs)
+}
+
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    for cause in std::iter::successors(error.source(), |cause| cause.source()) {
+        text = format!("{text}: {cause}");
+    }
+    text
+}
