@@ -50,7 +50,8 @@ pub(crate) fn routes(config: &Config) -> Routes {
         public: public
             .router()
             .route("/events/{id}", public.page("event.html"))
-            .route("/bookings/{id}", public.page("booking.html")),
+            .route("/bookings/{id}", public.page("booking.html"))
+            .route("/tickets", public.page("tickets.html")),
         internal: staff.router(),
         ..Routes::default()
     }

@@ -10,6 +10,7 @@ async fn pages_are_served_with_a_strict_policy() {
         "/".to_owned(),
         "/events/1".to_owned(),
         format!("/bookings/{id}"),
+        "/tickets".to_owned(),
     ] {
         let page = app
             .nobody()

@@ -9,3 +9,4 @@ mod once;
 mod reminders;
 mod stage;
 mod texts;
+mod transfers;

@@ -21,7 +21,7 @@ use uuid::Uuid;
 pub(crate) const SOON: Duration = Duration::from_secs(30);
 pub(crate) const EMAIL: &str = "ada@buyers.test";
 pub(crate) const PHONE: &str = "+491701234567";
-const ACCOUNT: AccountId = AccountId(7);
+pub(crate) const ACCOUNT: AccountId = AccountId(7);
 
 #[derive(clap::Parser)]
 struct Command {

@@ -2,6 +2,7 @@
 
 mod crash;
 mod crowd;
+mod gateway;
 mod guard;
 mod nginx;
 mod operator;

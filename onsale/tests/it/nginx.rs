@@ -18,7 +18,7 @@ use reqwest::{Client, StatusCode};
 use crate::guard::{NEW, Publisher, SALE, Verifier, example, pass, ring};
 
 /// A running nginx; dropping it ends it and removes its files.
-struct Nginx {
+pub(crate) struct Nginx {
     process: Child,
     dir: PathBuf,
     address: SocketAddr,
@@ -26,12 +26,8 @@ struct Nginx {
 
 impl Nginx {
     /// The example with other addresses, and with its files in a folder of its own.
-    fn start(program: &Path, shop: SocketAddr, verifier: &str) -> Self {
-        let dir = std::env::temp_dir().join(format!("onsale-nginx-{:016x}", rand::random::<u64>()));
-        fs::create_dir_all(&dir).unwrap();
-        let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
-            .and_then(|listener| listener.local_addr())
-            .unwrap();
+    fn guard(program: &Path, shop: SocketAddr, verifier: &str) -> Self {
+        let address = free_address();
         let replaced = [
             ("127.0.0.1:3000", shop.to_string()),
             ("127.0.0.1:9200", verifier.to_owned()),
@@ -42,11 +38,19 @@ impl Nginx {
             assert!(config.contains(from), "the example has no {from}");
             config = config.replace(from, &to);
         }
+        Self::start(program, address, &config)
+    }
+
+    /// With this configuration, which listens on `address`.
+    pub(crate) fn start(program: &Path, address: SocketAddr, config: &str) -> Self {
+        let dir = std::env::temp_dir().join(format!("onsale-nginx-{:016x}", rand::random::<u64>()));
+        fs::create_dir_all(&dir).unwrap();
         let folders: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
             .iter()
             .map(|name| format!("{name}_temp_path {}/{name};\n", dir.display()))
             .collect();
-        config = config.replacen("http {", &format!("http {{\naccess_log off;\n{folders}"), 1);
+        let mut config =
+            config.replacen("http {", &format!("http {{\naccess_log off;\n{folders}"), 1);
         config.insert_str(
             0,
             &format!("pid {}/nginx.pid;\ndaemon off;\n", dir.display()),
@@ -80,7 +84,14 @@ impl Drop for Nginx {
     }
 }
 
-fn program() -> Option<PathBuf> {
+/// An address that nobody listens on.
+pub(crate) fn free_address() -> SocketAddr {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+        .and_then(|listener| listener.local_addr())
+        .unwrap()
+}
+
+pub(crate) fn program() -> Option<PathBuf> {
     ["nginx", "/usr/sbin/nginx"]
         .into_iter()
         .map(PathBuf::from)
@@ -122,7 +133,7 @@ async fn nginx_lets_in_good_passes_and_sends_others_to_the_waiting_room() {
     let jwks = format!("{}/.well-known/jwks.json", publisher.url);
     let verifier = Verifier::start(&["--jwks", &jwks]).unwrap();
     let verifier_address = verifier.url.trim_start_matches("http://");
-    let nginx = Nginx::start(&program, shop().await, verifier_address);
+    let nginx = Nginx::guard(&program, shop().await, verifier_address);
     let client = Client::builder().redirect(Policy::none()).build().unwrap();
     let url = format!("http://{}/", nginx.address);
     eventually(Duration::from_secs(10), async || {

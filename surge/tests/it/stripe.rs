@@ -5,7 +5,6 @@ mod faults;
 mod webhooks;
 
 use std::collections::HashMap;
-use std::future::Future;
 use std::time::Duration;
 
 use stripe::{Client, ClientBuilder, IdempotencyKey, RequestStrategy, StripeError};
@@ -101,16 +100,4 @@ pub(crate) fn refusal<T: std::fmt::Debug>(result: Result<T, StripeError>) -> (Bo
         Err(StripeError::Stripe(error, status)) => (error, status),
         other => panic!("expected a refusal, got {other:?}"),
     }
-}
-
-/// Waits until `holds`, looking again and again.
-pub(crate) async fn eventually<F: Future<Output = bool>>(mut holds: impl FnMut() -> F) {
-    let looking = async {
-        while !holds().await {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, looking)
-        .await
-        .expect("it should have come true by now");
 }

@@ -2,17 +2,17 @@
 
 import { at, attempt, call, clock, count, list, money, pause, problem, show, whenAndWhere, write } from './api.js';
 import { payWithStripe, payWithTestCard } from './pay.js';
-import { PAYMENTS, REASONS, REFUNDS, STATES } from './words.js';
+import { transferForm } from './transfer.js';
+import { PAYMENTS, REASONS, REFUNDS, STATES, TICKETS, seatName } from './words.js';
 
 const bookingId = location.pathname.split('/')[2];
 const SECTIONS = ['pay', 'tickets'];
 const ENDED = ['rejected', 'expired', 'cancelled'];
 
 let formFor = null;
-let eventShown = false;
+let event = null;
+let codesShown = null;
 let holdUntil = null;
-
-const seat = ({ section, row, number }) => (row ? `${section}, row ${row}, seat ${number}` : section);
 
 function words({ state, reason, payment }) {
   const parts = [STATES[state], REASONS[reason], REFUNDS[payment?.refund]];
@@ -20,25 +20,41 @@ function words({ state, reason, payment }) {
   return parts.filter(Boolean).join(' ');
 }
 
-function ticket(code, seatOfCode) {
-  const text = document.createElement('code');
-  text.textContent = code;
+function ticket(code, seat) {
   const where = document.createElement('p');
   where.className = 'quiet';
-  where.textContent = seatOfCode ? seat(seatOfCode) : '';
-  const both = document.createDocumentFragment();
-  both.append(text, where);
-  return both;
+  where.textContent = seat ? seatName(seat) : '';
+  const all = document.createDocumentFragment();
+  if (!code) {
+    all.append(TICKETS.transferred, where);
+    return all;
+  }
+  const text = document.createElement('code');
+  text.textContent = code;
+  all.append(text, where);
+  if (event?.ticket_transfer) all.append(transferForm(code, seat?.id ?? code.slice(-8), look));
+  return all;
+}
+
+/** The tickets, drawn anew only when they changed: somebody may be writing an address. */
+function renderTickets({ ticket_codes: codes, transferred_seats: gone, seats }) {
+  const key = JSON.stringify([codes, event?.ticket_transfer]);
+  if (codesShown === key) return;
+  codesShown = key;
+  const byId = [...seats].sort((a, b) => a.id - b.id);
+  const mine = byId.filter((seat) => !gone.includes(seat.id)).map((seat, n) => [codes[n], seat]);
+  const given = byId.filter((seat) => gone.includes(seat.id)).map((seat) => [null, seat]);
+  list('codes', [...mine, ...given], (pair) => ticket(...pair));
 }
 
 function render(booking) {
-  const { state, payment, ticket_codes: codes } = booking;
+  const { state, payment } = booking;
   const seats = booking.seats || [];
   write('state', words(booking));
   if (state === 'confirmed') {
-    if (at('codes').children.length !== codes.length) list('codes', codes.map((code, n) => [code, seats[n]]), (pair) => ticket(...pair));
+    renderTickets(booking);
     at('seats').replaceChildren();
-  } else if (at('seats').children.length !== seats.length) list('seats', seats, seat);
+  } else if (at('seats').children.length !== seats.length) list('seats', seats, seatName);
   write('total', booking.total ? `${count(booking.tickets, 'ticket', 'tickets')}, ${money(booking.total)}` : '');
   at('cancel').hidden = !['held', 'confirmed'].includes(state);
   at('again').hidden = !ENDED.includes(state);
@@ -50,9 +66,8 @@ function render(booking) {
 /** The event is told of once; a booking stays usable without it. */
 async function tellEvent(id) {
   at('again').firstElementChild.href = `/events/${id}`;
-  if (eventShown) return;
-  eventShown = true;
-  const { event } = await call('GET', `/api/events/${id}`);
+  if (event) return;
+  ({ event } = await call('GET', `/api/events/${id}`));
   write('title', event.name);
   write('when', whenAndWhere(event));
   document.title = `Your booking · ${event.name}`;
@@ -79,12 +94,17 @@ function isOver({ state, payment }) {
   return ENDED.includes(state) && payment?.refund !== 'pending';
 }
 
+async function look() {
+  const { booking } = await call('GET', `/api/bookings/${bookingId}`);
+  await tellEvent(booking.event_id).catch(() => {});
+  render(booking);
+  return booking;
+}
+
 async function follow() {
   for (;;) {
     try {
-      const { booking } = await call('GET', `/api/bookings/${bookingId}`);
-      render(booking);
-      tellEvent(booking.event_id).catch(() => {});
+      const booking = await look();
       if (isOver(booking)) return;
       await pause(booking.state === 'confirmed' ? 10000 : 1000);
     } catch (refused) {
@@ -99,8 +119,7 @@ at('cancel').addEventListener('click', ({ currentTarget: button }) => {
   if (!confirm('Give these seats back? They go on sale again at once.')) return;
   attempt(async () => {
     await call('PUT', `/api/bookings/${bookingId}/cancel`);
-    const { booking } = await call('GET', `/api/bookings/${bookingId}`);
-    render(booking);
+    await look();
   }, button);
 });
 setInterval(countDown, 1000);

@@ -1,6 +1,6 @@
 // One event: join its queue, wait, and choose seats when it is your turn.
 
-import { at, attempt, call, clock, count, duration, list, money, pause, problem, session, show, signIn, whenAndWhere, write } from './api.js';
+import { at, attempt, call, clock, count, duration, list, moment, money, pause, problem, session, show, signIn, whenAndWhere, write } from './api.js';
 
 const eventId = location.pathname.split('/')[2];
 const SECTIONS = ['sign-in', 'door', 'waiting', 'shop'];
@@ -24,6 +24,21 @@ async function describe() {
   at('tickets').max = most;
   at('tickets').value = Math.min(2, most);
   write('most', `At most ${most} for each person.`);
+}
+
+/** What comes back to who cancels, said before anything is bought. */
+async function refunds() {
+  const { refund_policy: policy } = await call('GET', `/api/events/${eventId}/refund-policy`);
+  const [first] = event.sections;
+  const isFree = event.sections.every(({ tier }) => tier.price.amount_minor === 0);
+  if (isFree) return;
+  const { until, fee_percent: percent, fee_minor: minor } = policy;
+  const fee = minor && money({ amount_minor: minor, currency: first.tier.price.currency });
+  const kept = [percent && `${percent} %`, fee].filter(Boolean).join(' and ');
+  const end = until ? ` until ${moment(until, event.time_zone)}` : '';
+  const after = until ? ' After that nothing is refunded.' : '';
+  const back = kept ? `you get your money back except ${kept} of each booking` : 'you get all your money back';
+  write('refunds', `If you cancel${end}, ${back}.${after} If the event is cancelled, you get everything back.`);
 }
 
 function price({ name, tier }) {
@@ -267,6 +282,8 @@ at('book').addEventListener('submit', (submit) => {
 
 attempt(async () => {
   await describe();
+  // The sale goes on without it.
+  refunds().catch(() => {});
   stock().catch(() => {});
   if (heldPass()) return shop();
   if (session() && sessionStorage.getItem(TOKEN)) return wait();

@@ -49,6 +49,8 @@ async function mine() {
     return link;
   });
   at('mine').hidden = live.length === 0;
+  const { tickets } = await call('GET', '/api/tickets');
+  at('received').hidden = !tickets.some((ticket) => ticket.received_at && ticket.code);
 }
 
 at('search').addEventListener('submit', (submit) => {

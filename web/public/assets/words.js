@@ -24,6 +24,16 @@ export const REFUNDS = {
   failed: 'Your bank did not take the money back; we will write to you.',
 };
 
+export const TICKETS = {
+  valid: 'Valid: show this code at the entrance.',
+  checked_in: 'Used.',
+  cancelled: 'Cancelled: no longer valid.',
+  transferred: 'You gave it to somebody else.',
+};
+
+/** A seat for people. */
+export const seatName = ({ section, row, number }) => (row ? `${section}, row ${row}, seat ${number}` : section);
+
 export const PAYMENTS = {
   authorised: 'Your bank has agreed. We are making your tickets…',
   requires_action: 'Your bank asks you to confirm the payment.',

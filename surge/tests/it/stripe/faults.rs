@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use platform::testing::eventually;
 use serde_json::json;
 use stripe::{StripeError, StripeRequest};
 use stripe_core::payment_intent::CapturePaymentIntent;
 use stripe_shared::{ApiErrorsCode, ApiErrorsType, PaymentIntentStatus};
 use surge::stripe::{ApiFault, Operation};
 
-use super::{PATIENCE, Stage, create, eventually, keyed, refusal};
+use super::{PATIENCE, Stage, create, keyed, refusal};
 
 /// Captures with a key, waiting only so long.
 async fn capture(
@@ -67,7 +68,10 @@ async fn a_slow_call_has_its_effect_although_the_caller_gave_up() {
         (status, error.code),
         (409, Some(ApiErrorsCode::IdempotencyKeyInUse))
     );
-    eventually(async || stage.stripe.ledger().captured_total(id) == 5_000).await;
+    eventually(PATIENCE, async || {
+        stage.stripe.ledger().captured_total(id) == 5_000
+    })
+    .await;
     capture(&stage, id, "slow", PATIENCE).await.unwrap();
 }
 
@@ -129,7 +133,10 @@ async fn a_hanging_call_never_answers() {
         .await;
         assert!(matches!(hung, Err(StripeError::Timeout)));
         let books = stage.stripe.ledger();
-        eventually(async || books.captured_total(intent.id.as_str()) == captured).await;
+        eventually(PATIENCE, async || {
+            books.captured_total(intent.id.as_str()) == captured
+        })
+        .await;
     }
 }
 

@@ -8,12 +8,13 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::post;
+use platform::testing::eventually;
 use stripe::StripeRequest;
 use stripe_core::payment_intent::CancelPaymentIntent;
 use stripe_webhook::{EventObject, Webhook};
 use surge::stripe::{Config, Deliveries, RefundStatus, Retry, WebhookFault};
 
-use super::{PATIENCE, Stage, eventually};
+use super::{PATIENCE, Stage};
 
 /// Takes events; refuses the first `refusals` of them.
 #[derive(Default)]
@@ -224,7 +225,10 @@ async fn late_refunds_end_by_themselves_and_a_failed_one_frees_its_amount() {
             .unwrap();
         let refund = stage.refund(&intent, 5_000).await.unwrap();
         assert_eq!(refund.status.as_deref(), Some(first));
-        eventually(async || stage.stripe.ledger().refunds()[0].status == end).await;
+        eventually(PATIENCE, async || {
+            stage.stripe.ledger().refunds()[0].status == end
+        })
+        .await;
         assert_eq!(
             stage.stripe.ledger().refunded_total(intent.id.as_str()),
             left
