@@ -5,6 +5,7 @@ mod cancel;
 mod get;
 mod ledger;
 mod list;
+mod lookups;
 mod repeat;
 mod request;
 mod view;
@@ -18,6 +19,7 @@ use axum::routing::{get, post, put};
 use platform::limits::{Key, Quota};
 
 pub(crate) use ledger::Ledger;
+pub(crate) use lookups::Lookups;
 
 use crate::Desk;
 use crate::release::load;

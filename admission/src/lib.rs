@@ -20,7 +20,7 @@ use std::time::Duration;
 use platform::service::{Context, Routes};
 use url::Url;
 
-use bookings::Ledger;
+use bookings::{Ledger, Lookups};
 use outcomes::Outcomes;
 use pass::{Counter, Passes};
 use release::load::Answers;
@@ -74,6 +74,7 @@ struct Desk {
     revoked: Revoked,
     outcomes: Outcomes,
     ledger: Ledger,
+    lookups: Lookups,
     answers: Answers,
 }
 
@@ -91,6 +92,7 @@ pub async fn start(ctx: Context, config: Config) -> anyhow::Result<Routes> {
         revoked: Revoked::load(ctx.db.clone(), ctx.clock.clone()).await?,
         outcomes: Outcomes::default(),
         ledger: Ledger::new(&ctx.db, &ctx.clock),
+        lookups: Lookups::new(&ctx.db),
         answers: Answers::default(),
         ctx: ctx.clone(),
     });

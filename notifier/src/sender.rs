@@ -11,7 +11,7 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use platform::amqp;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
@@ -28,6 +28,8 @@ use crate::store::notifications::{self, Due, Ended, Settled};
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
 /// The pause after the database failed.
 const FAILURE_PAUSE: Duration = Duration::from_secs(1);
+/// How long a busy sender waits for more messages to end, so that it takes several new ones at once.
+const GATHERING: Duration = Duration::from_millis(50);
 /// How often expired leases are looked for.
 const LEASE_INTERVAL: Duration = Duration::from_secs(1);
 /// How long the record of a result is tried for.
@@ -53,6 +55,8 @@ pub(crate) struct Sender {
     channel: Channel,
     recorder: Arc<Recorder>,
     places: Arc<Semaphore>,
+    /// Half of the places, but for the one that is taken first.
+    half: u32,
     tracker: TaskTracker,
 }
 
@@ -71,6 +75,7 @@ impl Sender {
             channels,
             channel,
             places,
+            half: u32::from(concurrency.get() / 2),
             tracker: TaskTracker::new(),
         }
     }
@@ -103,8 +108,10 @@ impl Sender {
 
     /// Begins as many due messages as there are free places; `true` when there may be more.
     async fn begin_due(&self) -> Result<bool, sqlx::Error> {
-        // Waits for one place, then takes what else is free, so that nothing is leased to wait.
+        // Waits for a place, and a moment for half of all, so that statements are for several;
+        // then takes what is free, so that nothing is leased to wait.
         let mut places = vec![self.place().await];
+        drop(timeout(GATHERING, self.places.acquire_many(self.half)).await);
         while let Ok(more) = Arc::clone(&self.places).try_acquire_owned() {
             places.push(more);
         }

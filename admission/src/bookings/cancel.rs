@@ -21,7 +21,7 @@ use super::answer;
 use super::get::{may_see, unknown};
 use crate::Desk;
 use crate::outcomes::Asked;
-use crate::store::{bookings, requests};
+use crate::store::requests;
 
 pub(super) async fn cancel(
     State(desk): State<Arc<Desk>>,
@@ -50,7 +50,7 @@ pub(super) async fn cancel(
 }
 
 async fn find(desk: &Desk, id: BookingId) -> Result<(AccountId, EventId, BookingState), Problem> {
-    if let Some(booking) = bookings::find(&desk.ctx.db, id).await? {
+    if let Some(booking) = desk.lookups.find(id).await? {
         return Ok((booking.account_id, booking.event_id, booking.state));
     }
     let order = requests::find(&desk.ctx.db, id)

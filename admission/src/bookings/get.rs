@@ -12,14 +12,14 @@ use platform::problem::{Kind, Problem};
 
 use super::view::{BookingView, One};
 use crate::Desk;
-use crate::store::{bookings, requests};
+use crate::store::requests;
 
 pub(super) async fn booking(
     State(desk): State<Arc<Desk>>,
     Path(id): Path<BookingId>,
     caller: Caller,
 ) -> Result<Response, Problem> {
-    let booking = match bookings::find(&desk.ctx.db, id).await? {
+    let booking = match desk.lookups.find(id).await? {
         Some(booking) => {
             may_see(&caller, booking.account_id)?;
             BookingView::stored(booking, &caller, &desk.config)

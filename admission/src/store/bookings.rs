@@ -91,9 +91,10 @@ impl TryFrom<Row> for Booking {
     }
 }
 
-/// The booking with this id.
-pub(crate) async fn find(db: &PgPool, id: BookingId) -> Result<Option<Booking>, sqlx::Error> {
-    let row = sqlx::query_as!(
+/// Those of the bookings that a worker has decided.
+pub(crate) async fn find(db: &PgPool, ids: &[BookingId]) -> Result<Vec<Booking>, sqlx::Error> {
+    let ids: Vec<_> = ids.iter().map(|id| id.0).collect();
+    let rows = sqlx::query_as!(
         Row,
         r#"select b.id as "id!", b.event_id as "event_id!", b.account_id as "account_id!",
                   b.tickets as "tickets!", b.state as "state!", b.reason,
@@ -106,12 +107,12 @@ pub(crate) async fn find(db: &PgPool, id: BookingId) -> Result<Option<Booking>, 
                   p.client_secret as "client_secret?", p.refund_state as "refund_state?"
            from booking.public_bookings b
            left join payment.public_payments p on p.booking_id = b.id
-           where b.id = $1"#,
-        id.0,
+           where b.id = any($1)"#,
+        &ids,
     )
-    .fetch_optional(db)
+    .fetch_all(db)
     .await?;
-    row.map(Booking::try_from).transpose()
+    rows.into_iter().map(Booking::try_from).collect()
 }
 
 /// The latest bookings of an account, newest first.

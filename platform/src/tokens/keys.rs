@@ -31,6 +31,8 @@ pub(super) struct SecretKeys {
     queue: SigningKey,
     visitor: SigningKey,
     pass: SigningKey,
+    /// The key pair of `pass`, for what is no JWT.
+    pass_pair: ed25519_dalek::SigningKey,
     /// The public half of `pass`, base64url.
     pass_public: String,
 }
@@ -42,12 +44,14 @@ impl SecretKeys {
             return Err(SecretError::TooShort);
         }
         let root = Hkdf::new(Some(SALT), secret.as_bytes());
-        let (pass, pass_public) = ed25519(&expand(&root, "pass"));
+        let pass_pair = ed25519_dalek::SigningKey::from_bytes(&expand(&root, "pass"));
+        let (pass, pass_public) = ed25519(&pass_pair);
         Ok(Self {
             access: hs256(&root, "access", TokenType::Access),
             queue: hs256(&root, "queue", TokenType::Queue),
             visitor: hs256(&root, "visitor", TokenType::Visitor),
             pass,
+            pass_pair,
             pass_public,
             root,
         })
@@ -60,6 +64,11 @@ impl SecretKeys {
             TokenType::Visitor => &self.visitor,
             TokenType::Pass | TokenType::Lottery => &self.pass,
         }
+    }
+
+    /// The key pair that signs passes.
+    pub(super) fn pass_pair(&self) -> &ed25519_dalek::SigningKey {
+        &self.pass_pair
     }
 
     pub(super) fn expand(&self, label: &str) -> [u8; 32] {
@@ -97,9 +106,8 @@ fn hs256(root: &Hkdf<Sha256>, label: &str, token_type: TokenType) -> SigningKey 
     }
 }
 
-/// The key pair of a seed, and its public half in base64url.
-fn ed25519(seed: &[u8; 32]) -> (SigningKey, String) {
-    let pair = ed25519_dalek::SigningKey::from_bytes(seed);
+/// A key pair as jsonwebtoken takes it, and its public half in base64url.
+fn ed25519(pair: &ed25519_dalek::SigningKey) -> (SigningKey, String) {
     let public = pair.verifying_key();
     let document = pair
         .to_pkcs8_der()

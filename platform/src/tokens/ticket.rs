@@ -8,6 +8,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use domain::{EventId, SeatId};
+use ed25519_dalek::Signer as _;
 use jsonwebtoken::{Algorithm, DecodingKey, crypto};
 
 use super::published::PublishedKeys;
@@ -56,9 +57,9 @@ impl KeyRing {
         let key = self.current.key_of(TokenType::Pass);
         let body = URL_SAFE_NO_PAD.encode(face.to_bytes());
         let signed = format!("{PREFIX}.{}.{body}", &key.id[..KEY_CHARS]);
-        let signature = crypto::sign(signed.as_bytes(), &key.encoding, Algorithm::EdDSA)
-            .expect("the key is an Ed25519 key");
-        format!("{signed}.{signature}")
+        // Not through jsonwebtoken, which derives the key pair anew for each signature.
+        let signature = self.current.pass_pair().sign(signed.as_bytes());
+        format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature.to_bytes()))
     }
 }
 
