@@ -76,7 +76,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
         }
         Command::SellOut(args) => sell_out::run(args).await,
         Command::Reads(args) => reads::run(args).await,
-        Command::Bots(args) => bots::run(args).await,
+        Command::Bots(args) => Box::pin(bots::run(args)).await,
         Command::Payments(args) => payments::run(args).await,
         Command::Bare(args) => bare::run(args).await,
     }

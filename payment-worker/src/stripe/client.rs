@@ -17,8 +17,8 @@ use miniserde::json::from_str;
 use platform::config::InvalidConfig;
 use secrecy::{ExposeSecret, SecretString};
 use stripe_client_core::{
-    CustomizedStripeRequest, RequestBuilder, RequestStrategy, StripeClient, StripeClientErr,
-    StripeMethod,
+    CustomizedStripeRequest, IdempotencyKey, RequestBuilder, RequestStrategy, StripeClient,
+    StripeClientErr, StripeMethod,
 };
 use stripe_shared::ApiErrors;
 use url::Url;
@@ -169,7 +169,7 @@ impl StripeClient for Client {
         let (request, settings) = request.into_pieces();
         let strategy = settings.request_strategy.as_ref();
         let key = strategy.and_then(RequestStrategy::get_key);
-        let request = self.request(request, key.as_ref().map(|key| key.as_str()))?;
+        let request = self.request(request, key.as_ref().map(IdempotencyKey::as_str))?;
         tokio::time::timeout(self.timeout, self.send(request))
             .await
             .unwrap_or(Err(ClientError::Timeout))
@@ -190,8 +190,10 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 
 fn with_causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
-    for cause in std::iter::successors(error.source(), |cause| cause.source()) {
-        text = format!("{text}: {cause}");
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
     }
     text
 }
