@@ -1,6 +1,7 @@
 //! The log of everything staff changed.
 
 mod list;
+mod notes;
 mod store;
 
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use platform::service::Routes;
 
 use crate::office::Office;
 
+pub(crate) use notes::consume;
 pub(crate) use store::put;
 
 /// Who changed something.

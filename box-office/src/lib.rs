@@ -59,6 +59,7 @@ pub async fn start(ctx: Context, config: Config) -> anyhow::Result<Routes> {
         "box-office outbox",
         outbox::relay(ctx.db.clone(), ctx.broker.clone(), stop, OWNER),
     );
+    ctx.spawn("box-office audit", audit::consume(ctx.clone()));
     ctx.spawn("box-office sessions", accounts::session::sweep(ctx.clone()));
     Ok(accounts::routes(&office)
         .merge(events::routes(&office))

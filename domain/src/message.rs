@@ -7,6 +7,8 @@
 use chrono::{DateTime, Utc};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use uuid::Uuid;
 
 use crate::booking::{BookingFacts, BookingState, RejectReason, TicketFacts, Wish};
 use crate::event::Event;
@@ -310,6 +312,24 @@ pub struct PassRevoked {
     pub at: DateTime<Utc>,
 }
 message!(PassRevoked, "pass.revoked.v1");
+
+/// Something for the audit log, from a service that does not keep it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AuditNoted {
+    /// Tells it from others; a redelivery has the same.
+    pub id: Uuid,
+    /// When it was done.
+    pub at: DateTime<Utc>,
+    /// Who did it.
+    pub actor: AccountId,
+    /// What, such as `refund.staff`.
+    pub action: String,
+    /// To what, such as `booking:ID`.
+    pub subject: String,
+    /// The new values.
+    pub detail: Value,
+}
+message!(AuditNoted, "audit.noted.v1");
 
 /// An account was made, or its contact data changed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

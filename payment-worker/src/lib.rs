@@ -13,6 +13,7 @@
 //! idempotency key before it is made. When its outcome is unknown it is repeated with the same
 //! key, or settled by reading the object; never guessed.
 
+mod audit;
 mod backoff;
 mod bookings;
 mod config;

@@ -186,30 +186,29 @@ pub(crate) async fn fail(
 }
 
 /// Begins to give back what is left of a captured payment whose booking was cancelled, but for
-/// `kept_minor`, once.
+/// `kept_minor`, once. Gives how much, when it was begun now.
 pub(crate) async fn refund_cancelled(
     conn: &mut PgConnection,
     payment: &Payment,
     kept_minor: i64,
     now: DateTime<Utc>,
-) -> Result<(), sqlx::Error> {
+) -> Result<Option<Money>, sqlx::Error> {
     let booking_id = payment.booking_id;
     if refunds::of_occasion(conn, booking_id, CANCELLED)
         .await?
         .is_some()
     {
-        return Ok(());
+        return Ok(None);
     }
     let left = payment.left_minor();
     let kept = kept_minor.min(left);
     payments::set_kept(conn, booking_id, kept, now).await?;
     if left == kept {
-        return Ok(());
+        return Ok(None);
     }
     let amount = Money::new(left - kept, payment.amount.currency);
-    begin_refund(conn, booking_id, amount, CANCELLED, now)
-        .await
-        .map(|_| ())
+    let is_begun = begin_refund(conn, booking_id, amount, CANCELLED, now).await?;
+    Ok(is_begun.then_some(amount))
 }
 
 /// Begins again to give back what a failed refund of a cancelled booking left here; `false` when

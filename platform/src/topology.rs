@@ -3,9 +3,9 @@
 
 use domain::EventId;
 use domain::message::{
-    AccountChanged, BookingCancelled, BookingConfirmed, BookingExpired, BookingPaid, EventChanged,
-    HoldPlaced, Message, PassRevoked, PaymentAuthorised, PaymentCaptured, PaymentFailed,
-    PaymentVoided, RefundSucceeded, SaleChanged, TicketTransferred, VoidPayment,
+    AccountChanged, AuditNoted, BookingCancelled, BookingConfirmed, BookingExpired, BookingPaid,
+    EventChanged, HoldPlaced, Message, PassRevoked, PaymentAuthorised, PaymentCaptured,
+    PaymentFailed, PaymentVoided, RefundSucceeded, SaleChanged, TicketTransferred, VoidPayment,
 };
 
 use crate::amqp::{Broker, BrokerError, Exchange, QueueSpec};
@@ -91,6 +91,12 @@ pub fn notifier_directory() -> QueueSpec {
     )
 }
 
+/// What other services tell the audit log.
+#[must_use]
+pub fn box_office_audit() -> QueueSpec {
+    listens("box-office.audit", &[AuditNoted::NAME])
+}
+
 /// What admission hears of sales.
 #[must_use]
 pub fn admission_sales() -> QueueSpec {
@@ -119,6 +125,7 @@ pub fn all() -> Vec<QueueSpec> {
         payment_bookings(),
         notifier_notices(),
         notifier_directory(),
+        box_office_audit(),
         admission_sales(),
         admission_revocations(),
     ]);

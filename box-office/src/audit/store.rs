@@ -1,6 +1,7 @@
 //! SQL of the audit log.
 
 use chrono::{DateTime, Utc};
+use domain::message::AuditNoted;
 use serde::Serialize;
 use serde_json::Value;
 use sqlx::{PgConnection, PgPool};
@@ -38,6 +39,24 @@ pub(crate) async fn put(
         detail,
     )
     .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Records what another service told, once.
+pub(super) async fn put_note(pool: &PgPool, note: &AuditNoted) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "insert into box_office.audit_log (at, actor, action, subject, detail, note)
+         values ($1, $2, $3, $4, $5, $6)
+         on conflict (note) where note is not null do nothing",
+        note.at,
+        note.actor.0,
+        note.action,
+        note.subject,
+        note.detail,
+        note.id,
+    )
+    .execute(pool)
     .await?;
     Ok(())
 }

@@ -1,8 +1,15 @@
 //! Every change is recorded, and told to the other services.
 
+use std::time::Duration;
+
+use domain::AccountId;
 use domain::account::Role;
-use domain::message::{AccountChanged, EventChanged, SaleChanged};
+use domain::message::{AccountChanged, AuditNoted, EventChanged, Message, SaleChanged};
+use platform::amqp::Exchange;
+use platform::testing::eventually;
+use platform::topology;
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use crate::app::{App, PASSWORD, event_body};
 
@@ -48,6 +55,46 @@ async fn a_change_of_a_sale_is_recorded_and_told() {
     assert_eq!(newest["detail"], json!({"rate_per_minute": 77}));
     assert_eq!(log["entries"][1]["action"], "sale.open");
     assert_eq!(log["next_cursor"], Value::Null);
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn what_another_service_notes_is_in_the_log_once() {
+    let app = App::start().await;
+    let operator = app.with_role(Role::Operator).await;
+    let note = AuditNoted {
+        id: Uuid::new_v4(),
+        at: "2026-11-01T12:00:00Z".parse().unwrap(),
+        actor: AccountId(7),
+        action: "refund.staff".to_owned(),
+        subject: "booking:1".to_owned(),
+        detail: json!({ "amount_minor": 100 }),
+    };
+    let broker = &app.test.ctx.broker;
+    broker.declare(&topology::box_office_audit()).await.unwrap();
+    let other = AuditNoted {
+        id: Uuid::new_v4(),
+        ..note.clone()
+    };
+    for note in [&note, &note, &other] {
+        let name = AuditNoted::NAME;
+        let sending = broker.publish(Exchange::Events, name, note, note.id);
+        sending.await.unwrap();
+    }
+    let queue = "/api/audit-log?subject=booking:1";
+    eventually(Duration::from_secs(20), async || {
+        let log = operator.staff_get(queue).await.expect(200);
+        log["entries"].as_array().unwrap().len() == 2
+    })
+    .await;
+    let log = operator.staff_get(queue).await.expect(200);
+    for entry in log["entries"].as_array().unwrap() {
+        assert_eq!(
+            (&entry["actor"], &entry["action"]),
+            (&json!(7), &json!("refund.staff"))
+        );
+        assert_eq!(entry["detail"], note.detail);
+    }
     app.finish().await;
 }
 

@@ -3,10 +3,13 @@
 use chrono::{DateTime, Utc};
 use domain::message::BookingCancelled;
 use domain::payment::{PaymentState, VoidReason};
+use domain::{AccountId, Money};
+use serde_json::json;
 use sqlx::PgConnection;
 
 use super::void::release;
 use super::{Done, Effect};
+use crate::audit;
 use crate::store::payments::{self, Payment};
 use crate::store::policies;
 use crate::transitions;
@@ -27,7 +30,10 @@ impl Effect for BookingCancelled {
         match payment.state {
             PaymentState::Captured => {
                 let kept = kept(self, &payment, conn).await?;
-                transitions::refund_cancelled(conn, &payment, kept, now).await?;
+                let begun = transitions::refund_cancelled(conn, &payment, kept, now).await?;
+                if let (Some(amount), Some(asked)) = (begun, self.asked) {
+                    note(self, asked.by, amount, kept, conn, now).await?;
+                }
             }
             PaymentState::Pending | PaymentState::RequiresAction | PaymentState::Authorised => {
                 release(conn, &payment, VoidReason::Cancelled, now).await?;
@@ -36,6 +42,25 @@ impl Effect for BookingCancelled {
         }
         Ok(Done::Yes)
     }
+}
+
+/// Tells the audit log of a refund by the event's policy, or by staff who cancelled the booking.
+async fn note(
+    cancelled: &BookingCancelled,
+    by: AccountId,
+    amount: Money,
+    kept_minor: i64,
+    conn: &mut PgConnection,
+    now: DateTime<Utc>,
+) -> Result<(), sqlx::Error> {
+    let action = if by == cancelled.booking.account_id {
+        "refund.policy"
+    } else {
+        "refund.cancel"
+    };
+    let subject = format!("booking:{}", cancelled.booking.booking_id);
+    let detail = json!({ "amount": amount, "kept_minor": kept_minor });
+    audit::note(conn, by, action, subject, detail, now).await
 }
 
 /// What is kept from a buyer who gave the booking up; nothing when staff did, or the event is

@@ -7,10 +7,11 @@ use platform::pg::run_tx;
 use sqlx::PgConnection;
 
 use super::{RoundError, follow_refund};
+use crate::operations::Kind as Operation;
 use crate::store::findings::{self, Kind};
 use crate::store::payments::{self, Payment};
-use crate::store::refunds;
-use crate::stripe::{Intent, IntentStatus, Refund, RefundStatus};
+use crate::store::{operations, refunds};
+use crate::stripe::{Failure, Intent, IntentStatus, Refund, RefundStatus};
 use crate::transitions;
 use crate::worker::Worker;
 
@@ -36,6 +37,17 @@ pub(super) async fn compare(
     Ok((intents.len(), repaired))
 }
 
+/// What a comparison of one PaymentIntent came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Compared {
+    /// Nothing is to be done here.
+    Agrees,
+    /// The payment was moved to where Stripe has it.
+    Repaired,
+    /// It reserves a buyer's money for a booking of ours that is paid by another.
+    Stray,
+}
+
 async fn compare_intent(worker: &Worker, intent: &Intent) -> Result<bool, RoundError> {
     let Some(booking_id) = intent.booking_id else {
         return Ok(false);
@@ -44,11 +56,29 @@ async fn compare_intent(worker: &Worker, intent: &Intent) -> Result<bool, RoundE
     let comparing = run_tx(&worker.db, "payment compare", |tx| {
         Box::pin(compare_in(tx, booking_id, intent, now))
     });
-    let repaired = comparing.await?;
-    if repaired {
-        worker.wake_after_commit();
+    match comparing.await? {
+        Compared::Agrees => Ok(false),
+        Compared::Repaired => {
+            worker.wake_after_commit();
+            Ok(true)
+        }
+        Compared::Stray => release(worker, intent).await,
     }
-    Ok(repaired)
+}
+
+/// Gives up a PaymentIntent that no payment here knows, so that the buyer's money is free again. No
+/// row is kept of it: until it is done, each comparison finds it again, and repeats the same key.
+async fn release(worker: &Worker, intent: &Intent) -> Result<bool, RoundError> {
+    let key = format!("onsale-stray-{}", intent.id);
+    match worker.stripe.cancel(&key, &intent.id).await {
+        Ok(released) => {
+            tracing::warn!(intent_id = intent.id, "a stray authorisation was released");
+            Ok(released.status == IntentStatus::Canceled)
+        }
+        // It was captured or cancelled meanwhile: the next comparison sees which.
+        Err(Failure::Refused { .. }) => Ok(false),
+        Err(failure) => Err(failure.into()),
+    }
 }
 
 async fn compare_in(
@@ -56,15 +86,11 @@ async fn compare_in(
     booking_id: BookingId,
     intent: &Intent,
     now: DateTime<Utc>,
-) -> Result<bool, sqlx::Error> {
+) -> Result<Compared, sqlx::Error> {
     let payment = payments::lock(conn, booking_id).await?;
-    let is_known = payment
-        .as_ref()
-        .is_some_and(|payment| payment.intent_id.as_ref() == Some(&intent.id));
-    let Some(payment) = payment.filter(|_| is_known) else {
-        // One that is just being created is not known yet, but is not charged either.
-        note_foreign_charge(conn, booking_id, intent, now).await?;
-        return Ok(false);
+    let payment = match payment {
+        Some(payment) if payment.intent_id.as_ref() == Some(&intent.id) => payment,
+        other => return compare_unknown(conn, booking_id, other.as_ref(), intent, now).await,
     };
     if payment.state == PaymentState::Captured && intent.received_minor != payment.captured_minor {
         let detail = format!(
@@ -73,13 +99,39 @@ async fn compare_in(
         );
         let (kind, id) = (Kind::AmountDiffers, Some(booking_id));
         findings::note(conn, kind, &intent.id, id, &detail, now).await?;
-        return Ok(false);
+        return Ok(Compared::Agrees);
     }
     if agrees(&payment, intent.status) {
-        return Ok(false);
+        return Ok(Compared::Agrees);
     }
     transitions::follow_intent(conn, &payment, intent, true, now).await?;
-    Ok(true)
+    Ok(Compared::Repaired)
+}
+
+/// A PaymentIntent that names a booking, and is not the one of its payment. That the booking has a
+/// payment here shows that it is of this installation, since booking ids are made once.
+async fn compare_unknown(
+    conn: &mut PgConnection,
+    booking_id: BookingId,
+    payment: Option<&Payment>,
+    intent: &Intent,
+    now: DateTime<Utc>,
+) -> Result<Compared, sqlx::Error> {
+    if intent.status != IntentStatus::RequiresCapture {
+        note_foreign_charge(conn, booking_id, intent, now).await?;
+        return Ok(Compared::Agrees);
+    }
+    if payment.is_none() {
+        let (kind, id) = (Kind::UnknownAuthorisation, Some(booking_id));
+        let detail = "Money is reserved for a booking that has no payment here";
+        findings::note(conn, kind, &intent.id, id, detail, now).await?;
+        return Ok(Compared::Agrees);
+    }
+    // One that is just being created becomes the payment's own.
+    if operations::is_pending(conn, booking_id, Operation::Create).await? {
+        return Ok(Compared::Agrees);
+    }
+    Ok(Compared::Stray)
 }
 
 async fn note_foreign_charge(

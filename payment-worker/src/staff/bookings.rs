@@ -2,15 +2,17 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
-use domain::{BookingId, Currency, Money};
+use domain::{AccountId, BookingId, Currency, Money};
 use platform::auth::Caller;
 use platform::http::{Json, Path};
 use platform::pg::run_tx;
 use platform::problem::{Kind, Problem};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use sqlx::PgConnection;
 
 use super::{MONEY, require};
+use crate::audit;
 use crate::store::payments;
 use crate::store::refunds::{self, Standing};
 use crate::store::timeline::{self, Entry};
@@ -96,11 +98,12 @@ pub(super) async fn refund(
     Json(wanted): Json<Wanted>,
 ) -> Result<(StatusCode, Json<Answer>), Problem> {
     require(&caller, &MONEY)?;
-    let occasion = format!("staff {}: {}", caller.account_id, key_of(&headers)?);
+    let by = caller.account_id;
+    let occasion = format!("staff {by}: {}", key_of(&headers)?);
     let now = worker.now();
     let begun = run_tx(&worker.db, "payment refund by staff", |tx| {
         let (amount, occasion) = (wanted.amount_minor, &occasion);
-        Box::pin(begin(tx, id, amount, occasion, now))
+        Box::pin(begin(tx, id, by, amount, occasion, now))
     });
     let refund = begun.await.map_err(|error| match error {
         NotBegun::Database(error) => error.into(),
@@ -114,6 +117,7 @@ pub(super) async fn refund(
 async fn begin(
     conn: &mut PgConnection,
     id: BookingId,
+    by: AccountId,
     amount_minor: Option<i64>,
     occasion: &str,
     now: chrono::DateTime<chrono::Utc>,
@@ -139,6 +143,8 @@ async fn begin(
         let detail = format!("Of this payment {left} minor units are left to give back.");
         return Err(Problem::new(Kind::Conflict, detail).into());
     }
+    let (subject, detail) = (format!("booking:{id}"), json!({ "amount": amount }));
+    audit::note(conn, by, "refund.staff", subject, detail, now).await?;
     let begun = refunds::of_occasion(conn, id, occasion).await?;
     Ok(begun.expect("it was just written"))
 }

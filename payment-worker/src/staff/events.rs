@@ -9,8 +9,10 @@ use platform::http::{Json, Path};
 use platform::pg::run_tx;
 use platform::problem::{Kind, Problem};
 use serde::Serialize;
+use serde_json::json;
 
 use super::{EVENTS, MONEY, require};
+use crate::audit;
 use crate::store::policies;
 use crate::store::refunds::{self, Progress};
 use crate::transitions;
@@ -47,7 +49,16 @@ pub(super) async fn set_policy(
         return Err(problem.with("field", "fee_minor"));
     }
     let (by, now) = (caller.account_id, worker.now());
-    policies::put(&worker.db, id, &refund_policy, by, now).await?;
+    let setting = run_tx(&worker.db, "payment set policy", |tx| {
+        let (policy, subject) = (&refund_policy, format!("event:{id}"));
+        Box::pin(async move {
+            policies::put(&mut **tx, id, policy, by, now).await?;
+            let detail = json!(policy);
+            audit::note(tx, by, "refund-policy.change", subject, detail, now).await
+        })
+    });
+    setting.await?;
+    worker.wake_after_commit();
     Ok(Json(Policy { refund_policy }))
 }
 
@@ -79,11 +90,18 @@ pub(super) async fn refund_again(
     Path(id): Path<EventId>,
 ) -> Result<(StatusCode, Json<Begun>), Problem> {
     require(&caller, &MONEY)?;
-    let now = worker.now();
+    let (by, now) = (caller.account_id, worker.now());
     let mut begun = 0;
     for booking_id in refunds::failed_of(&worker.db, id.0).await? {
         let beginning = run_tx(&worker.db, "payment refund again", |tx| {
-            Box::pin(transitions::refund_again(tx, booking_id, now))
+            Box::pin(async move {
+                let is_begun = transitions::refund_again(tx, booking_id, now).await?;
+                if is_begun {
+                    let subject = format!("booking:{booking_id}");
+                    audit::note(tx, by, "refund.again", subject, json!({}), now).await?;
+                }
+                Ok::<_, sqlx::Error>(is_begun)
+            })
         });
         begun += usize::from(beginning.await?);
     }

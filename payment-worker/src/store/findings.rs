@@ -13,6 +13,8 @@ pub(crate) enum Kind {
     SecondCharge,
     /// Charged for a booking that has no payment here.
     UnknownCharge,
+    /// Money is reserved for a booking that has no payment here.
+    UnknownAuthorisation,
     /// Stripe has another amount.
     AmountDiffers,
     /// Stripe does not know what we have from it.
@@ -30,6 +32,7 @@ impl Kind {
         match self {
             Self::SecondCharge => "second_charge",
             Self::UnknownCharge => "unknown_charge",
+            Self::UnknownAuthorisation => "unknown_authorisation",
             Self::AmountDiffers => "amount_differs",
             Self::Missing => "missing",
             Self::Dispute => "dispute",

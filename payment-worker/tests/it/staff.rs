@@ -1,18 +1,23 @@
 //! What staff do about money, and what happens to it in Stripe's own dashboard.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta};
 use domain::account::Role;
 use domain::clock::Clock;
+use domain::message::{AuditNoted, Message};
 use domain::token::{ACCESS_AUDIENCE, AccessClaims, ISSUER};
 use domain::{AccountId, BookingId};
 use futures_util::future::join_all;
+use platform::amqp::{Delivery, Exchange, Handler, Settings, Verdict, consume};
 use platform::testing::eventually;
+use platform::topology;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
-use surge::stripe::{ApiFault, Operation};
+use surge::stripe::{ApiFault, Operation, PaymentIntent, Status};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use crate::pipeline::{EVENT, PATIENCE, PRICE, Pipeline};
 
@@ -76,9 +81,61 @@ impl Pipeline {
             .unwrap()
     }
 
+    /// What the audit log was told so far.
+    async fn audit_notes(&self) -> Vec<AuditNoted> {
+        let last = AuditNoted {
+            id: Uuid::new_v4(),
+            at: self.clock.now(),
+            actor: AccountId(STAFF),
+            action: "end".to_owned(),
+            subject: String::new(),
+            detail: Value::Null,
+        };
+        let ctx = &self.app.ctx;
+        let (notes, queue) = (Notes::default(), topology::box_office_audit());
+        let sending = ctx
+            .broker
+            .publish(Exchange::Events, AuditNoted::NAME, &last, last.id);
+        sending.await.unwrap();
+        let in_order = Settings {
+            concurrency: 1,
+            ..Settings::default()
+        };
+        let stop = CancellationToken::new();
+        let reading = consume(&ctx.broker, &stop, &queue, in_order, notes.clone());
+        let until_the_end = async {
+            let is_over = || {
+                notes
+                    .0
+                    .lock()
+                    .unwrap()
+                    .last()
+                    .is_some_and(|note| note.id == last.id)
+            };
+            eventually(PATIENCE, async || is_over()).await;
+            stop.cancel();
+        };
+        let (read, ()) = tokio::join!(reading, until_the_end);
+        read.unwrap();
+        let mut notes = notes.0.lock().unwrap().clone();
+        notes.pop();
+        notes
+    }
+
     async fn refunded(&self, id: BookingId) -> i64 {
         let intent = self.intent(id).await.unwrap();
         self.stripe.ledger().refunded_total(&intent)
+    }
+}
+
+/// In the place of the audit log.
+#[derive(Clone, Default)]
+struct Notes(Arc<Mutex<Vec<AuditNoted>>>);
+
+impl Handler for Notes {
+    async fn handle(&self, delivery: Delivery) -> Verdict {
+        self.0.lock().unwrap().push(delivery.parse().unwrap());
+        Verdict::Ack
     }
 }
 
@@ -147,6 +204,14 @@ async fn a_refund_by_staff_needs_a_key_and_the_role_and_happens_once_per_key() {
     assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
     pipeline.come_to_rest().await;
     assert_eq!(pipeline.refunded(id).await, 100);
+    let notes = pipeline.audit_notes().await;
+    assert_eq!(notes.len(), 1, "{notes:?}");
+    assert_eq!(
+        (notes[0].action.as_str(), notes[0].actor.0),
+        ("refund.staff", STAFF)
+    );
+    assert_eq!(notes[0].subject, format!("booking:{id}"));
+    assert_eq!(notes[0].detail["amount"]["amount_minor"], 100);
     pipeline.close().await;
 }
 
@@ -293,6 +358,51 @@ async fn a_refund_that_failed_is_found_and_begun_again() {
     }
     let open = "select count(*) from payment.findings where settled_at is null";
     assert_eq!(pipeline.count(open).await, 0);
+    pipeline.leave().await;
+}
+
+#[tokio::test]
+async fn a_stray_authorisation_of_ours_is_released_and_a_strangers_is_shown() {
+    let pipeline = alone(1).await;
+    let id = pipeline.sell(1).await;
+    let stranger = BookingId::new(pipeline.clock.now());
+    for booking_id in [id, stranger] {
+        let booking_id = booking_id.to_string();
+        let form = [
+            ("amount", "4500"),
+            ("currency", "eur"),
+            ("capture_method", "manual"),
+            ("confirm", "true"),
+            ("payment_method", "pm_card_visa"),
+            ("automatic_payment_methods[enabled]", "true"),
+            ("automatic_payment_methods[allow_redirects]", "never"),
+            ("metadata[booking_id]", booking_id.as_str()),
+        ];
+        pipeline.in_dashboard("/v1/payment_intents", &form).await;
+    }
+    let reserved = || {
+        let intents = pipeline.stripe.ledger().payment_intents();
+        let of = |intent: &PaymentIntent| intent.metadata["booking_id"].clone();
+        let is_reserved = |intent: &&PaymentIntent| intent.status == Status::RequiresCapture;
+        intents
+            .iter()
+            .filter(is_reserved)
+            .map(of)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(reserved().len(), 2);
+    let reconciled = pipeline.reconcile(7).await;
+    assert_eq!(reconciled.repaired, 1);
+    assert_eq!(reserved(), [stranger.to_string()]);
+    let kinds: Vec<_> = reconciled
+        .findings
+        .iter()
+        .map(|f| f.kind.as_str())
+        .collect();
+    assert_eq!(kinds, ["unknown_authorisation"]);
+    assert_eq!(pipeline.reconcile(7).await.repaired, 0, "once");
+    assert_eq!(pipeline.booking(id).await, "confirmed");
+    // A stranger's money stays reserved, so what holds at rest for ours does not hold.
     pipeline.leave().await;
 }
 

@@ -1,0 +1,30 @@
+//! What the audit log, which box-office keeps, is told of money that people moved.
+
+use chrono::{DateTime, Utc};
+use domain::AccountId;
+use domain::message::AuditNoted;
+use serde_json::Value;
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use crate::transitions::tell;
+
+/// Notes what `actor` did, in the transaction that does it. `subject` is such as `booking:ID`.
+pub(crate) async fn note(
+    conn: &mut PgConnection,
+    actor: AccountId,
+    action: &str,
+    subject: String,
+    detail: Value,
+    at: DateTime<Utc>,
+) -> Result<(), sqlx::Error> {
+    let note = AuditNoted {
+        id: Uuid::new_v4(),
+        at,
+        actor,
+        action: action.to_owned(),
+        subject,
+        detail,
+    };
+    tell(conn, &note).await
+}
