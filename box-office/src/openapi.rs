@@ -1,5 +1,6 @@
 //! `GET /openapi.json`: the description of the API for programs. `docs/API.md` is the one for
-//! people; a test holds the answers of the running system against it.
+//! people. A test holds its paths against what the gateway routes; the answers are not held against
+//! its schemas.
 
 use axum::Router;
 use axum::http::HeaderMap;
