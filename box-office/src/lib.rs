@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use platform::outbox;
 use platform::service::{Context, Routes};
+use platform::topology;
 
 pub use accounts::command_line::{CommandLineError, bootstrap_admin, grant_role};
 use office::Office;
@@ -59,6 +60,8 @@ pub async fn start(ctx: Context, config: Config) -> anyhow::Result<Routes> {
         "box-office outbox",
         outbox::relay(ctx.db.clone(), ctx.broker.clone(), stop, OWNER),
     );
+    // At once, so that a process that ends as soon as it has begun does not declare it meanwhile.
+    ctx.broker.declare(&topology::box_office_audit()).await?;
     ctx.spawn("box-office audit", audit::consume(ctx.clone()));
     ctx.spawn("box-office sessions", accounts::session::sweep(ctx.clone()));
     Ok(accounts::routes(&office)

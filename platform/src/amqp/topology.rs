@@ -277,9 +277,11 @@ pub(super) async fn delete(
     use lapin::options::{ExchangeDeleteOptions, QueueDeleteOptions};
     let retries = RETRY_DELAYS.map(|delay| retry_name(namespace, delay));
     let names = queues.iter().map(|queue| QueueNames::new(namespace, queue));
-    let queues = names
-        .flat_map(|names| [names.main, names.dead])
-        .chain(retries.clone());
+    let (mains, deads): (Vec<_>, Vec<_>) = names.map(|names| (names.main, names.dead)).unzip();
+    // The oldest first. RabbitMQ 3.10 starts a worker beside each queue that dead-letters at least
+    // once; one whose queue is gone before it looks takes the supervisor of all of them with it, and
+    // no such queue can be declared any more.
+    let queues = retries.clone().into_iter().chain(deads).chain(mains);
     // All at once: RabbitMQ answers in order, and each takes a while.
     futures_util::future::try_join_all(queues.map(async |queue| {
         let deleting = channel.queue_delete(queue.into(), QueueDeleteOptions::default());
