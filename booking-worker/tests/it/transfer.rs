@@ -20,6 +20,14 @@ struct Exchange {
 }
 
 impl Exchange {
+    /// Nobody has too many tickets.
+    async fn lift_limits(&self) {
+        sqlx::query("update booking.events set max_tickets_per_account = 100")
+            .execute(&self.shop.app.ctx.db)
+            .await
+            .unwrap();
+    }
+
     async fn open(seats: u32) -> Self {
         let shop = Shop::empty().await;
         let routes = booking_worker::start(shop.app.ctx.clone(), config());
@@ -255,10 +263,7 @@ async fn a_transfer_against_the_door_and_against_another_transfer_has_one_winner
     let exchange = Exchange::open(40).await;
     exchange.sign_up("bob@example.org").await;
     exchange.sign_up("eve@example.org").await;
-    sqlx::query("update booking.events set max_tickets_per_account = 100")
-        .execute(&exchange.shop.app.ctx.db)
-        .await
-        .unwrap();
+    exchange.lift_limits().await;
     for number in 0..10 {
         let ada = exchange.sign_up(&format!("ada{number}@example.org")).await;
         let (_, codes) = exchange.buy(ada, 2).await;
@@ -285,10 +290,7 @@ async fn a_transfer_against_the_door_and_against_another_transfer_has_one_winner
 async fn a_buyer_can_not_cancel_what_somebody_else_holds_but_staff_can() {
     let exchange = Exchange::open(20).await;
     let bob = exchange.sign_up("bob@example.org").await;
-    sqlx::query("update booking.events set max_tickets_per_account = 100")
-        .execute(&exchange.shop.app.ctx.db)
-        .await
-        .unwrap();
+    exchange.lift_limits().await;
     for number in 0..10 {
         let ada = exchange.sign_up(&format!("ada{number}@example.org")).await;
         let (booking, codes) = exchange.buy(ada, 1).await;
