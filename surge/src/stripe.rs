@@ -10,8 +10,10 @@ mod api;
 mod attempts;
 mod auth;
 mod cards;
+mod customers;
 mod disputes;
 mod errors;
+mod events;
 mod faults;
 mod form;
 mod idempotency;
@@ -21,8 +23,11 @@ mod limits;
 mod model;
 mod operation;
 mod payment_intents;
+mod payment_methods;
 mod refunds;
 mod render;
+mod search;
+mod updates;
 mod webhooks;
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -33,15 +38,16 @@ use domain::clock::{SharedClock, SystemClock};
 use tokio_util::sync::CancellationToken;
 
 pub use cards::{Behaviour, Card, Decline};
+pub use events::SentEvent;
 pub use faults::{ApiFault, ApiFaults, WebhookFault, WebhookFaults};
 pub use ledger::Ledger;
 pub use limits::{RateLimits, Requests};
 pub use model::{
-    CaptureMethod, Charge, Dispute, FailedAttempt, PaymentIntent, PaymentMethod, Refund,
-    RefundStatus, Status,
+    CaptureMethod, Charge, Customer, Dispute, DisputeStatus, FailedAttempt, FutureUsage,
+    PaymentIntent, PaymentMethod, Refund, RefundStatus, Status,
 };
 pub use operation::Operation;
-pub use webhooks::{Deliveries, Retry, SentEvent, StillPending, Webhooks};
+pub use webhooks::{Deliveries, Retry, StillPending, Webhooks};
 
 use crate::listen::Server;
 
@@ -58,11 +64,13 @@ pub struct Config {
     pub webhook_secret: Option<String>,
     /// Where events go at first.
     pub webhook_urls: Vec<String>,
+    /// The types of events that are sent at first; `*` means all.
+    pub webhook_events: Vec<String>,
     /// How deliveries are retried.
     pub webhook_retry: Retry,
     /// How long the refunds of the late cards take.
     pub refund_settles_after: Duration,
-    /// PaymentIntents, charges and refunds kept in all; beyond that new ones are refused.
+    /// Objects kept in all; beyond that new ones are refused.
     pub max_objects: usize,
     /// Where the chances of faults are drawn from.
     pub seed: u64,
@@ -78,6 +86,7 @@ impl Default for Config {
             publishable_key: None,
             webhook_secret: None,
             webhook_urls: Vec::new(),
+            webhook_events: vec!["*".to_owned()],
             webhook_retry: Retry::default(),
             refund_settles_after: Duration::from_millis(200),
             max_objects: 1_000_000,
@@ -140,6 +149,7 @@ impl StandIn {
             stop.clone(),
         )?;
         webhooks.set_urls(config.webhook_urls);
+        webhooks.enable_events(config.webhook_events);
         let faults = Arc::new(ApiFaults::new(config.seed));
         let limits = Arc::<limits::Limits>::default();
         // The ledger needs the address, which is known only once the server is bound.

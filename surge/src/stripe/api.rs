@@ -24,7 +24,9 @@ use super::ledger::{Effect, Ledger, News};
 use super::limits::Limits;
 use super::operation::Operation;
 use super::webhooks::Webhooks;
-use super::{disputes, payment_intents, refunds};
+use super::{
+    customers, disputes, events, payment_intents, payment_methods, refunds, search, updates,
+};
 use crate::listen::Connection;
 
 /// The largest request body taken.
@@ -76,6 +78,7 @@ pub(crate) fn router(api: Arc<Api>) -> Router {
             "/test/payment_intents/{id}/dispute",
             post(test_calls::dispute),
         )
+        .route("/test/disputes/{id}/close", post(test_calls::close_dispute))
         .route(
             "/test/faults",
             post(test_calls::add_faults)
@@ -96,7 +99,7 @@ async fn allow_browsers(mut response: Response<Body>) -> Response<Body> {
             "access-control-allow-headers",
             "authorization, content-type, idempotency-key, stripe-version",
         ),
-        ("access-control-allow-methods", "GET, POST, OPTIONS"),
+        ("access-control-allow-methods", "GET, POST, DELETE, OPTIONS"),
         ("access-control-expose-headers", "request-id"),
         ("access-control-max-age", "300"),
     ] {
@@ -163,7 +166,7 @@ impl Api {
             .get("idempotency-key")
             .and_then(|key| key.to_str().ok());
         let key = key.filter(|_| operation.is_write()).map(str::to_owned);
-        let effect = effect(operation, id, &form, caller)?;
+        let effect = self.effect(operation, id, &form, caller)?;
         Ok(Call {
             operation,
             path,
@@ -251,6 +254,41 @@ impl Api {
         (result, books.take_news())
     }
 
+    fn effect(
+        &self,
+        operation: Operation,
+        id: String,
+        form: &Form,
+        caller: Caller,
+    ) -> Result<Effect, Refusal> {
+        match operation {
+            Operation::CreatePaymentIntent => payment_intents::create(form),
+            Operation::RetrievePaymentIntent => Ok(payment_intents::retrieve(id, form, caller)),
+            Operation::UpdatePaymentIntent => updates::update(id, form),
+            Operation::ConfirmPaymentIntent => payment_intents::confirm(id, form, caller),
+            Operation::CapturePaymentIntent => payment_intents::capture(id, form),
+            Operation::CancelPaymentIntent => payment_intents::cancel(id, form),
+            Operation::ListPaymentIntents => payment_intents::list(form),
+            Operation::SearchPaymentIntents => search::payment_intents(form),
+            Operation::CreateRefund => refunds::create(form),
+            Operation::RetrieveRefund => Ok(refunds::retrieve(id)),
+            Operation::ListRefunds => refunds::list(form),
+            Operation::RetrieveCharge => Ok(payment_intents::retrieve_charge(id)),
+            Operation::ListDisputes => disputes::list(form),
+            Operation::CreateCustomer => customers::create(form),
+            Operation::RetrieveCustomer => Ok(customers::retrieve(id)),
+            Operation::DeleteCustomer => Ok(customers::delete(id)),
+            Operation::ListCustomers => customers::list(form),
+            Operation::ListCustomerPaymentMethods => payment_methods::list_of(id, form),
+            Operation::CreatePaymentMethod => payment_methods::create(form),
+            Operation::RetrievePaymentMethod => Ok(payment_methods::retrieve(id)),
+            Operation::AttachPaymentMethod => payment_methods::attach(&id, form),
+            Operation::DetachPaymentMethod => Ok(payment_methods::detach(id)),
+            Operation::RetrieveEvent => Ok(events::retrieve(&self.webhooks, id)),
+            Operation::ListEvents => events::list(&self.webhooks, form),
+        }
+    }
+
     /// Some cards' refunds end only after a while.
     fn settle_later(self: &Arc<Self>, refund: &Value) {
         let id = refund["id"].as_str().unwrap_or_default().to_owned();
@@ -289,25 +327,4 @@ fn is_form(headers: &HeaderMap) -> bool {
         .get(header::CONTENT_TYPE)
         .and_then(|kind| kind.to_str().ok())
         .is_some_and(|kind| kind.starts_with("application/x-www-form-urlencoded"))
-}
-
-fn effect(
-    operation: Operation,
-    id: String,
-    form: &Form,
-    caller: Caller,
-) -> Result<Effect, Refusal> {
-    match operation {
-        Operation::CreatePaymentIntent => payment_intents::create(form),
-        Operation::RetrievePaymentIntent => Ok(payment_intents::retrieve(id, form, caller)),
-        Operation::ConfirmPaymentIntent => payment_intents::confirm(id, form, caller),
-        Operation::CapturePaymentIntent => payment_intents::capture(id, form),
-        Operation::CancelPaymentIntent => payment_intents::cancel(id, form),
-        Operation::ListPaymentIntents => payment_intents::list(form),
-        Operation::CreateRefund => refunds::create(form),
-        Operation::RetrieveRefund => Ok(refunds::retrieve(id)),
-        Operation::ListRefunds => refunds::list(form),
-        Operation::RetrieveCharge => Ok(payment_intents::retrieve_charge(id)),
-        Operation::ListDisputes => disputes::list(form),
-    }
 }

@@ -7,7 +7,7 @@ use super::errors::{ErrorType, Refusal};
 use super::ids;
 use super::ledger::Books;
 use super::model::{CaptureMethod, Charge, FailedAttempt, PaymentMethod, Status};
-use super::render;
+use super::{payment_methods, render};
 
 /// Tries to pay with `method`, or with the one already attached.
 ///
@@ -80,19 +80,36 @@ pub(crate) fn take_money(books: &mut Books, id: &str, amount: i64) {
     charge.amount_captured = amount;
 }
 
+/// Gives up what an intent reserved, if it did. The charge counts as refunded then, as at Stripe.
+pub(crate) fn release(books: &mut Books, id: &str) {
+    let intent = books.known(id);
+    if intent.status != Status::RequiresCapture {
+        return;
+    }
+    let Some(charge_id) = intent.latest_charge.clone() else {
+        return;
+    };
+    let charge = books.charges.get_mut(&charge_id);
+    charge.expect("a charge is never removed").is_released = true;
+    books.tell_charge("charge.refunded", &charge_id);
+}
+
 fn authorise(books: &mut Books, id: &str, method: PaymentMethod) -> Value {
+    let method = payment_methods::use_up(books, id, method);
     let charge = add_charge(books, id, method.clone(), None);
     let intent = books.known(id);
-    intent.latest_charge = Some(charge);
+    intent.latest_charge = Some(charge.clone());
     intent.payment_method = Some(method);
     intent.authentication_url = None;
     intent.last_error = None;
     if intent.capture_method == CaptureMethod::Manual {
         intent.status = Status::RequiresCapture;
+        books.tell_charge("charge.succeeded", &charge);
         return books.tell("payment_intent.amount_capturable_updated", id);
     }
     let amount = intent.amount;
     take_money(books, id, amount);
+    books.tell_charge("charge.succeeded", &charge);
     books.tell("payment_intent.succeeded", id)
 }
 
@@ -122,6 +139,7 @@ fn decline_payment(
             charge: Some(charge.clone()),
         },
     );
+    books.tell_charge("charge.failed", &charge);
     let intent = books.tell("payment_intent.payment_failed", id);
     let mut refusal = Refusal::executed(402, ErrorType::Card, decline.message)
         .code(decline.code)
@@ -162,6 +180,8 @@ fn add_charge(
         currency: intent.currency.clone(),
         created,
         failure,
+        is_released: false,
+        is_disputed: false,
         payment_method,
         metadata: intent.metadata.clone(),
     };

@@ -182,25 +182,27 @@ impl Card {
         }
     }
 
-    /// The card a request pays with: a test PaymentMethod, a test token, or a test number.
-    pub(crate) fn of(form: &Form) -> Result<Option<Self>, Refusal> {
-        if let Some(id) = form.get("payment_method") {
-            return id
-                .strip_prefix("pm_card_")
-                .and_then(named)
-                .map(Some)
-                .ok_or_else(|| Refusal::missing("PaymentMethod", id, "payment_method"));
-        }
-        if let Some(token) = form.get("payment_method_data[card][token]") {
+    /// Alike for the same card, as Stripe's `fingerprint`.
+    pub(crate) fn fingerprint(&self) -> String {
+        format!("{:0>16}", &self.number[self.number.len() - 10..])
+    }
+
+    /// The test card with Stripe's id of its PaymentMethod, `pm_card_…`.
+    pub(crate) fn of_method(id: &str) -> Option<Self> {
+        named(id.strip_prefix("pm_card_")?)
+    }
+
+    /// The card whose token or number is among the parameters `prefix[…]`.
+    pub(crate) fn of_details(form: &Form, prefix: &str) -> Result<Option<Self>, Refusal> {
+        let token_name = format!("{prefix}[token]");
+        if let Some(token) = form.get(&token_name) {
             return token
                 .strip_prefix("tok_")
                 .and_then(named)
                 .map(Some)
-                .ok_or_else(|| {
-                    Refusal::missing("token", token, "payment_method_data[card][token]")
-                });
+                .ok_or_else(|| Refusal::missing("token", token, &token_name));
         }
-        let Some(number) = form.get("payment_method_data[card][number]") else {
+        let Some(number) = form.get(&format!("{prefix}[number]")) else {
             return Ok(None);
         };
         let digits: String = number.chars().filter(char::is_ascii_digit).collect();

@@ -1,4 +1,4 @@
-//! Disputes: opened by a test call, listed by `GET /v1/disputes`.
+//! Disputes: opened and closed by test calls, listed by `GET /v1/disputes`.
 
 use serde_json::Value;
 
@@ -6,7 +6,7 @@ use super::errors::Refusal;
 use super::form::Form;
 use super::ids;
 use super::ledger::{Books, Effect, ListQuery};
-use super::model::Dispute;
+use super::model::{Dispute, DisputeStatus};
 use super::render;
 
 /// The buyer asks the bank for the money of a captured charge.
@@ -24,6 +24,7 @@ pub(crate) fn open(books: &mut Books, payment_intent: &str) -> Result<Value, Ref
             books.show(payment_intent),
         ));
     };
+    let charge_id = charge.id.clone();
     let dispute = Dispute {
         id: ids::dispute(),
         payment_intent: payment_intent.to_owned(),
@@ -31,10 +32,37 @@ pub(crate) fn open(books: &mut Books, payment_intent: &str) -> Result<Value, Ref
         amount: charge.amount_captured,
         currency: charge.currency.clone(),
         created: books.now(),
+        status: DisputeStatus::NeedsResponse,
     };
     let object = render::dispute(&dispute);
+    // The bank takes the money at once, whoever gets it in the end.
     books.report("charge.dispute.created", object.clone());
+    books.report("charge.dispute.funds_withdrawn", object.clone());
     books.disputes.insert(dispute);
+    let charge = books.charges.get_mut(&charge_id);
+    charge.expect("it was just found").is_disputed = true;
+    Ok(object)
+}
+
+/// The bank has decided.
+pub(crate) fn close(books: &mut Books, id: &str, is_won: bool) -> Result<Value, Refusal> {
+    let dispute = books
+        .disputes
+        .get_mut(id)
+        .ok_or_else(|| Refusal::missing("dispute", id, "dispute"))?;
+    if dispute.status != DisputeStatus::NeedsResponse {
+        return Err(Refusal::malformed("This dispute is already closed."));
+    }
+    dispute.status = if is_won {
+        DisputeStatus::Won
+    } else {
+        DisputeStatus::Lost
+    };
+    let object = render::dispute(dispute);
+    books.report("charge.dispute.closed", object.clone());
+    if is_won {
+        books.report("charge.dispute.funds_reinstated", object.clone());
+    }
     Ok(object)
 }
 

@@ -77,6 +77,12 @@ impl Refusal {
         .with("param", json!(param))
     }
 
+    /// A parameter names an object that does not exist.
+    pub(crate) fn missing_named(kind: &str, id: &str, param: &str) -> Self {
+        let message = format!("No such {kind}: '{id}'");
+        Self::parameter("resource_missing", param, message)
+    }
+
     pub(crate) fn unknown_url(method: &str, path: &str) -> Self {
         let message = format!("Unrecognized request URL ({method}: {path}).");
         Self::new(404, ErrorType::InvalidRequest, message)

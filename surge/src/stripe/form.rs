@@ -47,6 +47,11 @@ impl Form {
             .filter(|value| !value.is_empty())
     }
 
+    /// As [`get`](Self::get), with an empty one as empty: that is how a value is taken away.
+    pub(crate) fn given(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str)
+    }
+
     pub(crate) fn required(&self, name: &str) -> Result<&str, Refusal> {
         self.get(name).ok_or_else(|| {
             let message = format!("Missing required param: {name}.");

@@ -31,6 +31,10 @@ pub(crate) fn payment_method() -> String {
     random("pm_1", 23)
 }
 
+pub(crate) fn customer() -> String {
+    random("cus_", 14)
+}
+
 pub(crate) fn refund() -> String {
     random("re_3", 23)
 }

@@ -10,10 +10,10 @@ use chrono::{DateTime, Utc};
 use domain::clock::SharedClock;
 use serde_json::Value;
 
-pub(crate) use list::{Catalogue, ListQuery};
+pub(crate) use list::{Catalogue, ListQuery, first, limit};
 
 use super::errors::Refusal;
-use super::model::{Charge, Dispute, PaymentIntent, Refund};
+use super::model::{Charge, Customer, Dispute, PaymentIntent, PaymentMethod, Refund};
 use super::render;
 
 /// The books of one stand-in.
@@ -31,6 +31,8 @@ impl Ledger {
             charges: HashMap::new(),
             refunds: Catalogue::default(),
             disputes: Catalogue::default(),
+            customers: Catalogue::default(),
+            methods: Catalogue::default(),
             news: Vec::new(),
         };
         Self {
@@ -58,6 +60,18 @@ impl Ledger {
         let mut charges: Vec<_> = self.open().charges.values().cloned().collect();
         charges.sort_by_key(|charge| charge.created);
         charges
+    }
+
+    /// Every customer, oldest first, deleted ones too.
+    pub fn customers(&self) -> Vec<Customer> {
+        self.open().customers.iter().cloned().collect()
+    }
+
+    /// What this customer keeps, oldest first.
+    pub fn payment_methods_of(&self, customer: &str) -> Vec<PaymentMethod> {
+        let is_theirs = |method: &&PaymentMethod| method.customer.as_deref() == Some(customer);
+        let books = self.open();
+        books.methods.iter().filter(is_theirs).cloned().collect()
     }
 
     /// What was taken for this PaymentIntent, in its currency's smallest unit.
@@ -104,6 +118,9 @@ pub(crate) struct Books {
     pub(crate) charges: HashMap<String, Charge>,
     pub(crate) refunds: Catalogue<Refund>,
     pub(crate) disputes: Catalogue<Dispute>,
+    pub(crate) customers: Catalogue<Customer>,
+    /// Those that are or were kept for a customer, and those created by themselves.
+    pub(crate) methods: Catalogue<PaymentMethod>,
     news: Vec<News>,
 }
 
@@ -121,7 +138,12 @@ impl Books {
     }
 
     pub(crate) fn has_room(&self) -> Result<(), Refusal> {
-        if self.intents.len() + self.charges.len() + self.refunds.len() < self.max_objects {
+        let objects = self.intents.len()
+            + self.charges.len()
+            + self.refunds.len()
+            + self.customers.len()
+            + self.methods.len();
+        if objects < self.max_objects {
             return Ok(());
         }
         Err(Refusal::malformed(
@@ -165,6 +187,17 @@ impl Books {
         let object = self.show(payment_intent);
         self.report(kind, object.clone());
         object
+    }
+
+    /// Tells the world what happened to a charge that is known to exist.
+    pub(crate) fn tell_charge(&mut self, kind: &'static str, charge: &str) {
+        let charge = &self.charges[charge];
+        let intent = self
+            .intents
+            .get(&charge.payment_intent)
+            .expect("an intent is never removed");
+        let object = render::charge(charge, intent);
+        self.report(kind, object);
     }
 
     pub(crate) fn report(&mut self, kind: &'static str, object: Value) {

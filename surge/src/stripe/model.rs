@@ -36,6 +36,10 @@ pub struct PaymentIntent {
     pub latest_charge: Option<String>,
     /// Why the last attempt to pay failed.
     pub last_error: Option<FailedAttempt>,
+    /// The customer who pays, `cus_…`.
+    pub customer: Option<String>,
+    /// Whether the card is kept for the customer, and for what.
+    pub setup_future_usage: Option<FutureUsage>,
     pub(crate) description: Option<String>,
     pub(crate) receipt_email: Option<String>,
     /// Where the buyer authenticates, while that is due.
@@ -101,13 +105,45 @@ pub enum CaptureMethod {
     Manual,
 }
 
-/// A card as attached to a PaymentIntent.
+/// Stripe's `setup_future_usage`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FutureUsage {
+    /// The buyer will be there.
+    OnSession,
+    /// The buyer may not be there.
+    OffSession,
+}
+
+/// Stripe's Customer.
+#[derive(Clone, Debug)]
+pub struct Customer {
+    /// `cus_…`.
+    pub id: String,
+    /// What the caller attached.
+    pub metadata: BTreeMap<String, String>,
+    /// When it was created.
+    pub created: DateTime<Utc>,
+    /// Whether it is deleted; then nothing can be done with it any more.
+    pub is_deleted: bool,
+    pub(crate) email: Option<String>,
+    pub(crate) name: Option<String>,
+    pub(crate) description: Option<String>,
+}
+
+/// Stripe's PaymentMethod: a card, as a PaymentIntent or a customer has it.
 #[derive(Clone, Debug)]
 pub struct PaymentMethod {
     /// `pm_…`.
     pub id: String,
     /// Which test card it is.
     pub card: Card,
+    /// Whose it is, if it is kept.
+    pub customer: Option<String>,
+    /// When it was created.
+    pub created: DateTime<Utc>,
+    /// It was used without being kept, or is not kept any more: it is good for nothing.
+    pub is_spent: bool,
 }
 
 /// An attempt to pay that failed.
@@ -140,6 +176,10 @@ pub struct Charge {
     pub created: DateTime<Utc>,
     /// Why it failed, if it did.
     pub failure: Option<Decline>,
+    /// Whether it was given up before it was captured.
+    pub is_released: bool,
+    /// Whether the buyer asked the bank for the money.
+    pub is_disputed: bool,
     pub(crate) payment_method: PaymentMethod,
     pub(crate) metadata: BTreeMap<String, String>,
 }
@@ -182,6 +222,20 @@ pub struct Dispute {
     pub currency: String,
     /// When it was opened.
     pub created: DateTime<Utc>,
+    /// Where it stands.
+    pub status: DisputeStatus,
+}
+
+/// Stripe's `status` of a Dispute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DisputeStatus {
+    /// The seller must answer.
+    NeedsResponse,
+    /// The money is the seller's.
+    Won,
+    /// The money is the buyer's.
+    Lost,
 }
 
 /// Stripe's `status` of a Refund.

@@ -10,6 +10,8 @@ pub enum Operation {
     CreatePaymentIntent,
     /// `GET /v1/payment_intents/{id}`
     RetrievePaymentIntent,
+    /// `POST /v1/payment_intents/{id}`
+    UpdatePaymentIntent,
     /// `POST /v1/payment_intents/{id}/confirm`
     ConfirmPaymentIntent,
     /// `POST /v1/payment_intents/{id}/capture`
@@ -18,6 +20,8 @@ pub enum Operation {
     CancelPaymentIntent,
     /// `GET /v1/payment_intents`
     ListPaymentIntents,
+    /// `GET /v1/payment_intents/search`
+    SearchPaymentIntents,
     /// `POST /v1/refunds`
     CreateRefund,
     /// `GET /v1/refunds/{id}`
@@ -28,7 +32,38 @@ pub enum Operation {
     RetrieveCharge,
     /// `GET /v1/disputes`
     ListDisputes,
+    /// `POST /v1/customers`
+    CreateCustomer,
+    /// `GET /v1/customers/{id}`
+    RetrieveCustomer,
+    /// `DELETE /v1/customers/{id}`
+    DeleteCustomer,
+    /// `GET /v1/customers`
+    ListCustomers,
+    /// `GET /v1/customers/{id}/payment_methods`
+    ListCustomerPaymentMethods,
+    /// `POST /v1/payment_methods`
+    CreatePaymentMethod,
+    /// `GET /v1/payment_methods/{id}`
+    RetrievePaymentMethod,
+    /// `POST /v1/payment_methods/{id}/attach`
+    AttachPaymentMethod,
+    /// `POST /v1/payment_methods/{id}/detach`
+    DetachPaymentMethod,
+    /// `GET /v1/events/{id}`
+    RetrieveEvent,
+    /// `GET /v1/events`
+    ListEvents,
 }
+
+/// The method, and the parts of the path after `/v1/`.
+type Parts<'a> = (
+    &'a str,
+    &'a str,
+    Option<&'a str>,
+    Option<&'a str>,
+    Option<&'a str>,
+);
 
 impl Operation {
     /// The operation and the id in the path (empty where there is none).
@@ -47,7 +82,11 @@ impl Operation {
         let (operation, id) = match route {
             ("POST", "payment_intents", None, None, None) => (Self::CreatePaymentIntent, ""),
             ("GET", "payment_intents", None, None, None) => (Self::ListPaymentIntents, ""),
+            ("GET", "payment_intents", Some("search"), None, None) => {
+                (Self::SearchPaymentIntents, "")
+            }
             ("GET", "payment_intents", Some(id), None, None) => (Self::RetrievePaymentIntent, id),
+            ("POST", "payment_intents", Some(id), None, None) => (Self::UpdatePaymentIntent, id),
             ("POST", "payment_intents", Some(id), Some(action), None) => {
                 (Self::action(action)?, id)
             }
@@ -56,6 +95,31 @@ impl Operation {
             ("GET", "refunds", Some(id), None, None) => (Self::RetrieveRefund, id),
             ("GET", "charges", Some(id), None, None) => (Self::RetrieveCharge, id),
             ("GET", "disputes", None, None, None) => (Self::ListDisputes, ""),
+            ("GET", "events", None, None, None) => (Self::ListEvents, ""),
+            ("GET", "events", Some(id), None, None) => (Self::RetrieveEvent, id),
+            _ => return Self::of_customers(route),
+        };
+        Some((operation, id.to_owned()))
+    }
+
+    /// As [`route`](Self::route), for customers and what they keep.
+    fn of_customers(route: Parts<'_>) -> Option<(Self, String)> {
+        let (operation, id) = match route {
+            ("POST", "customers", None, None, None) => (Self::CreateCustomer, ""),
+            ("GET", "customers", None, None, None) => (Self::ListCustomers, ""),
+            ("GET", "customers", Some(id), None, None) => (Self::RetrieveCustomer, id),
+            ("DELETE", "customers", Some(id), None, None) => (Self::DeleteCustomer, id),
+            ("GET", "customers", Some(id), Some("payment_methods"), None) => {
+                (Self::ListCustomerPaymentMethods, id)
+            }
+            ("POST", "payment_methods", None, None, None) => (Self::CreatePaymentMethod, ""),
+            ("GET", "payment_methods", Some(id), None, None) => (Self::RetrievePaymentMethod, id),
+            ("POST", "payment_methods", Some(id), Some("attach"), None) => {
+                (Self::AttachPaymentMethod, id)
+            }
+            ("POST", "payment_methods", Some(id), Some("detach"), None) => {
+                (Self::DetachPaymentMethod, id)
+            }
             _ => return None,
         };
         Some((operation, id.to_owned()))
@@ -70,20 +134,33 @@ impl Operation {
         }
     }
 
-    /// Whether it changes something: only then an idempotency key counts.
+    /// Whether an idempotency key counts: it does not for what is read or deleted.
     pub(crate) fn is_write(self) -> bool {
         match self {
             Self::CreatePaymentIntent
+            | Self::UpdatePaymentIntent
             | Self::ConfirmPaymentIntent
             | Self::CapturePaymentIntent
             | Self::CancelPaymentIntent
-            | Self::CreateRefund => true,
+            | Self::CreateRefund
+            | Self::CreateCustomer
+            | Self::CreatePaymentMethod
+            | Self::AttachPaymentMethod
+            | Self::DetachPaymentMethod => true,
             Self::RetrievePaymentIntent
             | Self::ListPaymentIntents
+            | Self::SearchPaymentIntents
             | Self::RetrieveRefund
             | Self::ListRefunds
             | Self::RetrieveCharge
-            | Self::ListDisputes => false,
+            | Self::ListDisputes
+            | Self::RetrieveCustomer
+            | Self::DeleteCustomer
+            | Self::ListCustomers
+            | Self::ListCustomerPaymentMethods
+            | Self::RetrievePaymentMethod
+            | Self::RetrieveEvent
+            | Self::ListEvents => false,
         }
     }
 

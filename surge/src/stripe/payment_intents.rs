@@ -2,12 +2,13 @@
 
 use super::attempts;
 use super::auth::Caller;
-use super::cards::Card;
+use super::customers;
 use super::errors::Refusal;
 use super::form::Form;
 use super::ids;
 use super::ledger::{Books, Effect, ListQuery};
-use super::model::{CaptureMethod, PaymentIntent, PaymentMethod, Status};
+use super::model::{CaptureMethod, FutureUsage, PaymentIntent, Status};
+use super::payment_methods::Means;
 use super::render;
 
 /// `POST /v1/payment_intents`
@@ -16,7 +17,7 @@ pub(crate) fn create(form: &Form) -> Result<Effect, Refusal> {
     form.required("amount")?;
     let currency = currency(form.required("currency")?)?;
     let capture_method = capture_method(form)?;
-    let payment_method = Card::of(form)?.map(attach);
+    let means = Means::of(form)?;
     let confirm = form.boolean("confirm")?;
     let off_session = form.boolean("off_session")? || form.boolean("error_on_requires_action")?;
     let metadata = form.metadata()?;
@@ -28,8 +29,15 @@ pub(crate) fn create(form: &Form) -> Result<Effect, Refusal> {
     );
     let automatic_payment_methods = form.boolean("automatic_payment_methods[enabled]")?;
     let amount = amount.expect("checked above: the amount is there");
+    let customer = text("customer");
+    let setup_future_usage = future_usage(form.get("setup_future_usage"))?;
     Ok(Box::new(move |books| {
         books.has_room()?;
+        if let Some(customer) = &customer {
+            customers::named(books, customer)?;
+        }
+        let payment_method = means.map(|means| means.for_payment(books, customer.as_deref()));
+        let payment_method = payment_method.transpose()?;
         let id = ids::payment_intent();
         let status = match payment_method {
             None => Status::RequiresPaymentMethod,
@@ -49,6 +57,8 @@ pub(crate) fn create(form: &Form) -> Result<Effect, Refusal> {
             cancellation_reason: None,
             latest_charge: None,
             last_error: None,
+            customer,
+            setup_future_usage,
             description,
             receipt_email,
             authentication_url: None,
@@ -80,7 +90,8 @@ pub(crate) fn retrieve(id: String, form: &Form, caller: Caller) -> Effect {
 
 /// `POST /v1/payment_intents/{id}/confirm`
 pub(crate) fn confirm(id: String, form: &Form, caller: Caller) -> Result<Effect, Refusal> {
-    let payment_method = Card::of(form)?.map(attach);
+    let means = Means::of(form)?;
+    let usage = future_usage(form.get("setup_future_usage"))?;
     let off_session = form.boolean("off_session")? || form.boolean("error_on_requires_action")?;
     let return_url = form.get("return_url").map(str::to_owned);
     Ok(Box::new(move |books| {
@@ -98,10 +109,14 @@ pub(crate) fn confirm(id: String, form: &Form, caller: Caller) -> Result<Effect,
             return Err(Refusal::unexpected_state(message, books.show(&id)));
         }
         books.has_room()?;
+        let method = means.map(|means| means.for_payment(books, intent.customer.as_deref()));
+        let method = method.transpose()?;
+        let intent = books.known(&id);
         if return_url.is_some() {
-            books.known(&id).return_url = return_url;
+            intent.return_url = return_url;
         }
-        attempts::confirm(books, &id, payment_method, off_session)
+        intent.setup_future_usage = usage.or(intent.setup_future_usage);
+        attempts::confirm(books, &id, method, off_session)
     }))
 }
 
@@ -133,6 +148,9 @@ pub(crate) fn capture(id: String, form: &Form) -> Result<Effect, Refusal> {
             ));
         }
         attempts::take_money(books, &id, amount);
+        let charge = books.known(&id).latest_charge.clone();
+        let charge = charge.expect("an authorised intent has a charge");
+        books.tell_charge("charge.captured", &charge);
         Ok(books.tell("payment_intent.succeeded", &id))
     }))
 }
@@ -173,6 +191,7 @@ pub(crate) fn cancel(id: String, form: &Form) -> Result<Effect, Refusal> {
             return Err(Refusal::unexpected_state(message, books.show(&id)));
         }
         let now = books.now();
+        attempts::release(books, &id);
         let intent = books.known(&id);
         intent.status = Status::Canceled;
         intent.authentication_url = None;
@@ -229,10 +248,17 @@ fn allowed<'books>(
     }
 }
 
-fn attach(card: Card) -> PaymentMethod {
-    PaymentMethod {
-        id: ids::payment_method(),
-        card,
+/// Who keeps the card that is paid with, and for what; `None` for not at all.
+pub(crate) fn future_usage(text: Option<&str>) -> Result<Option<FutureUsage>, Refusal> {
+    match text {
+        None | Some("") => Ok(None),
+        Some("on_session") => Ok(Some(FutureUsage::OnSession)),
+        Some("off_session") => Ok(Some(FutureUsage::OffSession)),
+        Some(_) => {
+            let message = "Invalid setup_future_usage: must be one of off_session or on_session.";
+            let param = "setup_future_usage";
+            Err(Refusal::parameter("parameter_unknown", param, message))
+        }
     }
 }
 

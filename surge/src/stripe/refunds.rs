@@ -50,7 +50,7 @@ pub(crate) fn create(form: &Form) -> Result<Effect, Refusal> {
         let answer = render::refund(&refund);
         change_refunded(books, &refund, amount);
         books.report("refund.created", answer.clone());
-        report_charge(books, &refund);
+        books.tell_charge("charge.refunded", &refund.charge);
         books.refunds.insert(refund);
         Ok(answer)
     }))
@@ -110,10 +110,10 @@ pub(crate) fn settle(books: &mut Books, id: &str, end: RefundStatus) {
     let object = render::refund(&refund);
     if end == RefundStatus::Failed {
         change_refunded(books, &refund, -refund.amount);
-        books.report("refund.failed", object);
-    } else {
-        books.report("refund.updated", object);
+        books.report("refund.failed", object.clone());
     }
+    books.report("refund.updated", object.clone());
+    books.report("charge.refund.updated", object);
 }
 
 fn refundable<'books>(
@@ -190,14 +190,4 @@ fn change_refunded(books: &mut Books, refund: &Refund, by: i64) {
         .get_mut(&refund.charge)
         .expect("a charge is never removed");
     charge.amount_refunded += by;
-}
-
-fn report_charge(books: &mut Books, refund: &Refund) {
-    let charge = &books.charges[&refund.charge];
-    let intent = books
-        .intents
-        .get(&refund.payment_intent)
-        .expect("an intent is never removed");
-    let object = render::charge(charge, intent);
-    books.report("charge.refunded", object);
 }

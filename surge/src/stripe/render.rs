@@ -4,8 +4,8 @@ use serde_json::{Value, json};
 
 use super::cards::Decline;
 use super::model::{
-    CaptureMethod, Charge, Dispute, FailedAttempt, PaymentIntent, PaymentMethod, Refund,
-    RefundStatus,
+    CaptureMethod, Charge, Customer, Dispute, DisputeStatus, FailedAttempt, PaymentIntent,
+    PaymentMethod, Refund, RefundStatus,
 };
 
 /// A PaymentIntent; `charge` replaces the id of the latest charge where it is asked for.
@@ -31,7 +31,7 @@ pub(crate) fn payment_intent(intent: &PaymentIntent, charge: Option<Value>) -> V
         "confirmation_method": "automatic",
         "created": intent.created.timestamp(),
         "currency": intent.currency,
-        "customer": null,
+        "customer": intent.customer,
         "description": intent.description,
         "last_payment_error": intent.last_error.as_ref().map(failed_attempt),
         "latest_charge": latest_charge,
@@ -51,7 +51,7 @@ pub(crate) fn payment_intent(intent: &PaymentIntent, charge: Option<Value>) -> V
         "processing": null,
         "receipt_email": intent.receipt_email,
         "review": null,
-        "setup_future_usage": null,
+        "setup_future_usage": intent.setup_future_usage,
         "shipping": null,
         "source": null,
         "statement_descriptor": null,
@@ -121,7 +121,7 @@ pub(crate) fn payment_method(method: &PaymentMethod) -> Value {
             "display_brand": method.card.brand(),
             "exp_month": EXPIRY.0,
             "exp_year": EXPIRY.1,
-            "fingerprint": "0nsa1eStandIn000",
+            "fingerprint": method.card.fingerprint(),
             "funding": "credit",
             "generated_from": null,
             "last4": method.card.last4(),
@@ -129,11 +129,47 @@ pub(crate) fn payment_method(method: &PaymentMethod) -> Value {
             "three_d_secure_usage": { "supported": true },
             "wallet": null,
         },
-        "created": 0,
-        "customer": null,
+        "created": method.created.timestamp(),
+        "customer": method.customer,
         "livemode": false,
         "metadata": {},
         "type": "card",
+    })
+}
+
+/// A Customer.
+pub(crate) fn customer(customer: &Customer) -> Value {
+    if customer.is_deleted {
+        return json!({ "id": customer.id, "object": "customer", "deleted": true });
+    }
+    json!({
+        "id": customer.id,
+        "object": "customer",
+        "address": null,
+        "balance": 0,
+        "created": customer.created.timestamp(),
+        "currency": null,
+        "default_source": null,
+        "delinquent": false,
+        "description": customer.description,
+        "discount": null,
+        "email": customer.email,
+        "invoice_prefix": customer.id.to_uppercase()[4..12],
+        "invoice_settings": {
+            "custom_fields": null,
+            "default_payment_method": null,
+            "footer": null,
+            "rendering_options": null,
+        },
+        "livemode": false,
+        "metadata": customer.metadata,
+        "name": customer.name,
+        "next_invoice_sequence": 1,
+        "phone": null,
+        "preferred_locales": [],
+        "shipping": null,
+        "tax_exempt": "none",
+        "test_clock": null,
     })
 }
 
@@ -165,12 +201,18 @@ fn checks() -> Value {
 pub(crate) fn charge(charge: &Charge, intent: &PaymentIntent) -> Value {
     let failure = charge.failure;
     let captured = charge.amount_captured > 0;
+    // What was reserved and is given up counts as given back, as at Stripe.
+    let amount_refunded = if charge.is_released {
+        charge.amount
+    } else {
+        charge.amount_refunded
+    };
     json!({
         "id": charge.id,
         "object": "charge",
         "amount": charge.amount,
         "amount_captured": charge.amount_captured,
-        "amount_refunded": charge.amount_refunded,
+        "amount_refunded": amount_refunded,
         "application": null,
         "application_fee": null,
         "application_fee_amount": null,
@@ -180,9 +222,9 @@ pub(crate) fn charge(charge: &Charge, intent: &PaymentIntent) -> Value {
         "captured": captured,
         "created": charge.created.timestamp(),
         "currency": charge.currency,
-        "customer": null,
+        "customer": intent.customer,
         "description": intent.description,
-        "disputed": false,
+        "disputed": charge.is_disputed,
         "failure_balance_transaction": null,
         "failure_code": failure.map(|decline| decline.code),
         "failure_message": failure.map(|decline| decline.message),
@@ -199,7 +241,8 @@ pub(crate) fn charge(charge: &Charge, intent: &PaymentIntent) -> Value {
         "receipt_email": intent.receipt_email,
         "receipt_number": null,
         "receipt_url": null,
-        "refunded": captured && charge.amount_refunded == charge.amount_captured,
+        "refunded": charge.is_released
+            || captured && charge.amount_refunded == charge.amount_captured,
         "review": null,
         "shipping": null,
         "source": null,
@@ -251,7 +294,7 @@ fn payment_method_details(charge: &Charge, capture_method: CaptureMethod) -> Val
             "country": "US",
             "exp_month": EXPIRY.0,
             "exp_year": EXPIRY.1,
-            "fingerprint": "0nsa1eStandIn000",
+            "fingerprint": card.fingerprint(),
             "funding": "credit",
             "installments": null,
             "last4": card.last4(),
@@ -306,7 +349,7 @@ pub(crate) fn dispute(dispute: &Dispute) -> Value {
             "due_by": null,
             "enhanced_eligibility": {},
             "has_evidence": false,
-            "past_due": false,
+            "past_due": dispute.status == DisputeStatus::Lost,
             "submission_count": 0,
         },
         "is_charge_refundable": false,
@@ -314,6 +357,6 @@ pub(crate) fn dispute(dispute: &Dispute) -> Value {
         "metadata": {},
         "payment_intent": dispute.payment_intent,
         "reason": "fraudulent",
-        "status": "needs_response",
+        "status": dispute.status,
     })
 }

@@ -1,31 +1,25 @@
 //! Signed events, delivered to every configured address and retried until taken or given up.
 
-use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use bytes::Bytes;
 use domain::clock::SharedClock;
 use hmac::{Hmac, Mac};
-use serde_json::json;
 use sha2::Sha256;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::events::{EventLog, SentEvent};
 use super::faults::{WebhookFault, WebhookFaults, delay};
-use super::ids;
 use super::ledger::News;
 
 /// Deliveries on the wire at once.
 const CONCURRENT: usize = 16;
-/// Events kept to be read and sent again; the oldest are forgotten.
-const MAX_EVENTS: usize = 10_000;
 /// Deliveries that wait or run; beyond that new ones count as lost.
 const MAX_PENDING: u64 = 100_000;
 /// How long the receiver may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
-/// The newest API version, as the events name it.
-const API_VERSION: &str = "2026-09-30.endive";
 
 /// How often and how soon a delivery is tried again.
 #[derive(Clone, Copy, Debug)]
@@ -66,17 +60,6 @@ pub struct Deliveries {
 #[error("{0} webhooks are still on their way")]
 pub struct StillPending(pub u64);
 
-/// An event as it was sent.
-#[derive(Clone, Debug)]
-pub struct SentEvent {
-    /// `evt_…`.
-    pub id: String,
-    /// Stripe's event type.
-    pub kind: String,
-    /// The exact body.
-    pub body: Bytes,
-}
-
 /// The webhooks of one stand-in.
 #[derive(Clone)]
 pub struct Webhooks(Arc<Inner>);
@@ -88,7 +71,9 @@ struct Inner {
     http: reqwest::Client,
     faults: WebhookFaults,
     urls: Mutex<Vec<String>>,
-    events: Mutex<VecDeque<SentEvent>>,
+    /// The types that are sent; `None` for all.
+    enabled: Mutex<Option<Vec<String>>>,
+    events: Mutex<EventLog>,
     deliveries: watch::Sender<Deliveries>,
     slots: Semaphore,
     stop: CancellationToken,
@@ -114,6 +99,7 @@ impl Webhooks {
             http,
             faults: WebhookFaults::new(seed),
             urls: Mutex::default(),
+            enabled: Mutex::default(),
             events: Mutex::default(),
             deliveries: watch::Sender::default(),
             slots: Semaphore::new(CONCURRENT),
@@ -127,22 +113,31 @@ impl Webhooks {
         *lock(&self.0.urls) = urls;
     }
 
+    /// From now on sends only events of these types, as an endpoint at Stripe is subscribed to
+    /// some; the others happen, and can be listed. `*` among them means all, as at first.
+    pub fn enable_events<T: Into<String>>(&self, kinds: impl IntoIterator<Item = T>) {
+        let kinds: Vec<String> = kinds.into_iter().map(Into::into).collect();
+        let is_all = kinds.iter().any(|kind| kind == "*");
+        *lock(&self.0.enabled) = (!is_all).then_some(kinds);
+    }
+
     /// What goes wrong on the way.
     pub fn faults(&self) -> &WebhookFaults {
         &self.0.faults
     }
 
-    /// The latest events, oldest first, lost ones too.
+    /// The latest events, oldest first, lost ones and those that nobody asked for too.
     pub fn events(&self) -> Vec<SentEvent> {
-        lock(&self.0.events).iter().cloned().collect()
+        self.log().iter().cloned().collect()
+    }
+
+    pub(crate) fn log(&self) -> MutexGuard<'_, EventLog> {
+        lock(&self.0.events)
     }
 
     /// Sends an event again, freshly signed; `false` if it is not known any more.
     pub fn resend(&self, event_id: &str) -> bool {
-        let event = lock(&self.0.events)
-            .iter()
-            .find(|event| event.id == event_id)
-            .cloned();
+        let event = self.log().get(event_id).cloned();
         let Some(event) = event else { return false };
         for endpoint in 0..self.endpoints() {
             self.dispatch(endpoint, &event, Duration::ZERO);
@@ -170,41 +165,31 @@ impl Webhooks {
 
     /// Makes events of what happened and sends them.
     pub(crate) fn publish(&self, news: Vec<News>, request_id: &str, key: Option<&str>) {
+        let endpoints = self.endpoints();
+        let created = self.0.clock.now().timestamp();
         for news in news {
-            let event = self.event(&news, request_id, key);
-            for endpoint in 0..self.endpoints() {
+            let receivers = if self.is_enabled(news.kind) {
+                endpoints
+            } else {
+                0
+            };
+            let event = SentEvent::new(&news, created, receivers, request_id, key);
+            for endpoint in 0..receivers {
                 self.send(endpoint, &event);
             }
-            let mut events = lock(&self.0.events);
-            if events.len() == MAX_EVENTS {
-                events.pop_front();
-            }
-            events.push_back(event);
+            self.log().add(event);
         }
+    }
+
+    fn is_enabled(&self, kind: &str) -> bool {
+        let enabled = lock(&self.0.enabled);
+        enabled
+            .as_ref()
+            .is_none_or(|kinds| kinds.iter().any(|enabled| enabled == kind))
     }
 
     fn endpoints(&self) -> usize {
         lock(&self.0.urls).len()
-    }
-
-    fn event(&self, news: &News, request_id: &str, key: Option<&str>) -> SentEvent {
-        let id = ids::event();
-        let envelope = json!({
-            "id": id,
-            "object": "event",
-            "api_version": API_VERSION,
-            "created": self.0.clock.now().timestamp(),
-            "data": { "object": news.object },
-            "livemode": false,
-            "pending_webhooks": self.endpoints(),
-            "request": { "id": request_id, "idempotency_key": key },
-            "type": news.kind,
-        });
-        SentEvent {
-            id,
-            kind: news.kind.to_owned(),
-            body: Bytes::from(envelope.to_string()),
-        }
     }
 
     fn send(&self, endpoint: usize, event: &SentEvent) {

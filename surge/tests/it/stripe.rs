@@ -1,13 +1,19 @@
 mod bare;
 mod client;
+mod customers;
+mod disputes;
 mod errors;
+mod events;
 mod faults;
+mod search;
 mod webhooks;
 
 use std::collections::HashMap;
 use std::time::Duration;
 
+use serde_json::Value;
 use stripe::{Client, ClientBuilder, IdempotencyKey, RequestStrategy, StripeError};
+use stripe_client_core::{RequestBuilder, StripeMethod};
 use stripe_core::payment_intent::{
     CapturePaymentIntent, ConfirmPaymentIntent, CreatePaymentIntent,
 };
@@ -48,6 +54,25 @@ impl Stage {
             .payment_method(method)
             .send(&self.client)
             .await
+    }
+
+    /// An operation that the client's library was built without: its answer is read strictly all
+    /// the same.
+    pub(crate) async fn send<T>(
+        &self,
+        method: StripeMethod,
+        path: &str,
+        parameters: Value,
+    ) -> Result<T, StripeError>
+    where
+        T: miniserde::Deserialize + Send + 'static,
+    {
+        let request = RequestBuilder::new(method, path);
+        let request = match method {
+            StripeMethod::Post => request.form(&parameters),
+            StripeMethod::Get | StripeMethod::Delete => request.query(&parameters),
+        };
+        request.customize::<T>().send(&self.client).await
     }
 
     pub(crate) async fn authorised(&self) -> PaymentIntent {

@@ -32,7 +32,7 @@ pub(crate) async fn authenticate(
     headers: HeaderMap,
     body: Bytes,
 ) -> Response<Body> {
-    let passed = match outcome(&headers, &body) {
+    let passed = match outcome(&headers, &body, ["success", "fail"]) {
         Ok(passed) => passed,
         Err(refusal) => return Answer::of(&Err(refusal)).into_response(),
     };
@@ -63,6 +63,27 @@ pub(crate) async fn dispute(
         return Answer::of(&Err(Refusal::no_key())).into_response();
     }
     let effect = Box::new(move |books: &mut _| disputes::open(books, &id));
+    let (result, news) = api.change_books(effect);
+    let answer = Answer::of(&result);
+    api.webhooks.publish(news, &answer.request_id, None);
+    answer.into_response()
+}
+
+/// `POST /test/disputes/{id}/close` with `outcome` `won` or `lost`: the bank has decided.
+pub(crate) async fn close_dispute(
+    State(api): State<Arc<Api>>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response<Body> {
+    if !api.keys.is_account(&headers) {
+        return Answer::of(&Err(Refusal::no_key())).into_response();
+    }
+    let is_won = match outcome(&headers, &body, ["won", "lost"]) {
+        Ok(is_won) => is_won,
+        Err(refusal) => return Answer::of(&Err(refusal)).into_response(),
+    };
+    let effect = Box::new(move |books: &mut _| disputes::close(books, &id, is_won));
     let (result, news) = api.change_books(effect);
     let answer = Answer::of(&result);
     api.webhooks.publish(news, &answer.request_id, None);
@@ -121,7 +142,8 @@ fn in_force(api: &Api) -> Response<Body> {
     Json(rules).into_response()
 }
 
-fn outcome(headers: &HeaderMap, body: &[u8]) -> Result<bool, Refusal> {
+/// Whether the body's `outcome` is the first of these, or the second.
+fn outcome(headers: &HeaderMap, body: &[u8], [yes, no]: [&str; 2]) -> Result<bool, Refusal> {
     let is_json = headers
         .get(header::CONTENT_TYPE)
         .is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));
@@ -133,12 +155,12 @@ fn outcome(headers: &HeaderMap, body: &[u8]) -> Result<bool, Refusal> {
         Form::parse("", body)?.get("outcome").map(str::to_owned)
     };
     match outcome.as_deref() {
-        Some("success") => Ok(true),
-        Some("fail") => Ok(false),
+        Some(outcome) if outcome == yes => Ok(true),
+        Some(outcome) if outcome == no => Ok(false),
         _ => Err(Refusal::parameter(
             "parameter_unknown",
             "outcome",
-            "Invalid outcome: must be one of success or fail.",
+            format!("Invalid outcome: must be one of {yes} or {no}."),
         )),
     }
 }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::stripe::errors::Refusal;
 use crate::stripe::form::Form;
-use crate::stripe::model::{Dispute, PaymentIntent, Refund};
+use crate::stripe::model::{Customer, Dispute, PaymentIntent, PaymentMethod, Refund};
 
 /// An object that can be listed.
 pub(crate) trait Listed {
@@ -26,6 +26,26 @@ impl Listed for PaymentIntent {
 }
 
 impl Listed for Refund {
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn created(&self) -> i64 {
+        self.created.timestamp()
+    }
+}
+
+impl Listed for Customer {
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn created(&self) -> i64 {
+        self.created.timestamp()
+    }
+}
+
+impl Listed for PaymentMethod {
     fn id(&self) -> &str {
         &self.id
     }
@@ -82,6 +102,10 @@ impl<T: Listed> Catalogue<T> {
         self.items.iter()
     }
 
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.items.iter_mut()
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.items.len()
     }
@@ -100,48 +124,82 @@ impl<T: Listed> Catalogue<T> {
                 .get(id)
                 .ok_or_else(|| Refusal::missing("object", id, "starting_after"))?,
         };
-        let mut matching = self.items[..end]
+        let matching = self.items[..end]
             .iter()
             .rev()
             .filter(|item| query.covers(item.created()) && wanted(item));
-        let data: Vec<_> = matching.by_ref().take(query.limit).map(show).collect();
-        let has_more = matching.next().is_some();
-        Ok(json!({ "object": "list", "url": query.url, "has_more": has_more, "data": data }))
+        let (data, has_more) = first(matching, query.limit, show);
+        Ok(query.answer(data, has_more))
     }
+
+    /// Up to `limit` of those wanted, newest first, from the one after `after` on; whether there
+    /// are more. `None` when there is no such one.
+    pub(crate) fn found(
+        &self,
+        after: Option<&str>,
+        limit: usize,
+        wanted: impl Fn(&T) -> bool,
+    ) -> Option<(Vec<&T>, bool)> {
+        let end = match after {
+            None => self.items.len(),
+            Some(id) => *self.positions.get(id)?,
+        };
+        let matching = self.items[..end].iter().rev().filter(|item| wanted(item));
+        Some(first(matching, limit, |item| item))
+    }
+}
+
+/// The first `limit`, and whether there are more.
+pub(crate) fn first<T, U>(
+    mut all: impl Iterator<Item = T>,
+    limit: usize,
+    show: impl Fn(T) -> U,
+) -> (Vec<U>, bool) {
+    let shown = all.by_ref().take(limit).map(show).collect();
+    (shown, all.next().is_some())
 }
 
 /// Parameters of a list call.
 pub(crate) struct ListQuery {
-    url: &'static str,
-    limit: usize,
-    starting_after: Option<String>,
+    url: String,
+    pub(crate) limit: usize,
+    pub(crate) starting_after: Option<String>,
     /// Bounds of `created`, both inclusive, in seconds since the Unix epoch.
     created: (i64, i64),
 }
 
 impl ListQuery {
-    pub(crate) fn parse(url: &'static str, form: &Form) -> Result<Self, Refusal> {
-        let limit = match form.integer("limit")? {
-            None => 10,
-            Some(limit) => usize::try_from(limit)
-                .ok()
-                .filter(|limit| (1..=100).contains(limit))
-                .ok_or_else(|| {
-                    let message = "This value must be between 1 and 100.";
-                    Refusal::parameter("parameter_invalid_integer", "limit", message)
-                })?,
-        };
+    pub(crate) fn parse(url: impl Into<String>, form: &Form) -> Result<Self, Refusal> {
         Ok(Self {
-            url,
-            limit,
+            url: url.into(),
+            limit: limit(form)?,
             starting_after: form.get("starting_after").map(str::to_owned),
             created: created_bounds(form)?,
         })
     }
 
-    fn covers(&self, created: i64) -> bool {
+    pub(crate) fn covers(&self, created: i64) -> bool {
         (self.created.0..=self.created.1).contains(&created)
     }
+
+    /// Stripe's list object.
+    pub(crate) fn answer(&self, data: Vec<Value>, has_more: bool) -> Value {
+        json!({ "object": "list", "url": self.url, "has_more": has_more, "data": data })
+    }
+}
+
+/// How many objects a page is to have.
+pub(crate) fn limit(form: &Form) -> Result<usize, Refusal> {
+    let Some(limit) = form.integer("limit")? else {
+        return Ok(10);
+    };
+    usize::try_from(limit)
+        .ok()
+        .filter(|limit| (1..=100).contains(limit))
+        .ok_or_else(|| {
+            let message = "This value must be between 1 and 100.";
+            Refusal::parameter("parameter_invalid_integer", "limit", message)
+        })
 }
 
 fn created_bounds(form: &Form) -> Result<(i64, i64), Refusal> {

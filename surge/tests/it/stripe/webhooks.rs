@@ -113,7 +113,10 @@ async fn every_step_is_told_by_a_signed_event_that_parses() {
     assert_eq!(
         kinds,
         [
+            "charge.captured",
+            "charge.failed",
             "charge.refunded",
+            "charge.succeeded",
             "payment_intent.amount_capturable_updated",
             "payment_intent.canceled",
             "payment_intent.created",
@@ -196,9 +199,13 @@ async fn a_delayed_webhook_is_overtaken() {
         .next(1, "payment_intent.created".to_owned(), late);
     stage.authorised().await;
     stage.stripe.wait_until_delivered(PATIENCE).await.unwrap();
+    let mut kinds = receiver.kinds(stage.stripe.webhook_secret());
+    // The two of one call are sent at once, and may arrive in any order.
+    kinds[..2].sort_unstable();
     assert_eq!(
-        receiver.kinds(stage.stripe.webhook_secret()),
+        kinds,
         [
+            "charge.succeeded",
             "payment_intent.amount_capturable_updated",
             "payment_intent.created"
         ]
@@ -249,4 +256,90 @@ async fn a_replayed_answer_sends_no_second_event() {
     }
     stage.stripe.wait_until_delivered(PATIENCE).await.unwrap();
     assert_eq!(receiver.kinds(stage.stripe.webhook_secret()).len(), 1);
+}
+
+#[tokio::test]
+async fn only_the_types_an_endpoint_asks_for_are_sent() {
+    let wanted = "payment_intent.succeeded";
+    let config = Config {
+        webhook_events: vec![wanted.to_owned()],
+        ..Config::default()
+    };
+    let (stage, receiver) = stage(config, 0).await;
+    stage.captured().await;
+    stage.stripe.wait_until_delivered(PATIENCE).await.unwrap();
+    let secret = stage.stripe.webhook_secret();
+    assert_eq!(receiver.kinds(secret), [wanted]);
+    assert!(stage.stripe.webhooks().events().len() > 1, "all happened");
+
+    stage.stripe.webhooks().enable_events(["*"]);
+    stage.intent().await;
+    stage.stripe.wait_until_delivered(PATIENCE).await.unwrap();
+    assert_eq!(receiver.kinds(secret), [wanted, "payment_intent.created"]);
+}
+
+#[tokio::test]
+async fn an_authorisation_that_is_given_up_is_told_as_a_refunded_charge() {
+    let (stage, receiver) = stage(Config::default(), 0).await;
+    let intent = stage.authorised().await;
+    CancelPaymentIntent::new(intent.id.clone())
+        .send(&stage.client)
+        .await
+        .unwrap();
+    stage.stripe.wait_until_delivered(PATIENCE).await.unwrap();
+    let events = receiver.events.lock().unwrap().clone();
+    let secret = stage.stripe.webhook_secret();
+    let released: Vec<_> = events
+        .iter()
+        .filter_map(|(body, signature)| {
+            match Webhook::construct_event(body, signature, secret)
+                .unwrap()
+                .data
+                .object
+            {
+                EventObject::ChargeRefunded(charge) => Some(charge),
+                _ => None,
+            }
+        })
+        .collect();
+    assert_eq!(released.len(), 1);
+    assert!(released[0].refunded && !released[0].captured);
+    assert_eq!(
+        (released[0].amount_refunded, released[0].amount_captured),
+        (5_000, 0)
+    );
+    let given_back = stage.stripe.ledger().refunded_total(intent.id.as_str());
+    assert_eq!(given_back, 0, "nothing was taken");
+}
+
+#[tokio::test]
+async fn a_refund_that_ends_late_is_told_by_each_of_its_events() {
+    for (card, told) in [
+        (
+            "pm_card_pendingRefund",
+            ["charge.refund.updated", "refund.updated"].as_slice(),
+        ),
+        (
+            "pm_card_refundFail",
+            ["charge.refund.updated", "refund.failed", "refund.updated"].as_slice(),
+        ),
+    ] {
+        let (stage, receiver) = stage(Config::default(), 0).await;
+        stage.stripe.webhooks().enable_events(told.iter().copied());
+        let intent = stage.intent().await;
+        stage.confirm(&intent, card).await.unwrap();
+        stripe_core::payment_intent::CapturePaymentIntent::new(intent.id.clone())
+            .send(&stage.client)
+            .await
+            .unwrap();
+        stage.refund(&intent, 5_000).await.unwrap();
+        let secret = stage.stripe.webhook_secret();
+        eventually(PATIENCE, async || {
+            receiver.kinds(secret).len() == told.len()
+        })
+        .await;
+        let mut kinds = receiver.kinds(secret);
+        kinds.sort_unstable();
+        assert_eq!(kinds, told);
+    }
 }
