@@ -5,6 +5,22 @@ pub mod machine;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
+/// The types of Stripe's events that the payment worker asks for: those that can change anything
+/// here. A webhook endpoint at Stripe is subscribed to these.
+pub const STRIPE_EVENTS: [&str; 11] = [
+    "payment_intent.amount_capturable_updated",
+    "payment_intent.succeeded",
+    "payment_intent.canceled",
+    "payment_intent.requires_action",
+    "payment_intent.payment_failed",
+    "refund.created",
+    "refund.updated",
+    "refund.failed",
+    "charge.refund.updated",
+    "charge.refunded",
+    "charge.dispute.created",
+];
+
 /// Where a payment stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use clap::Args;
+use domain::payment::STRIPE_EVENTS;
 use surge::{mail, sms, stripe};
 use url::Url;
 
@@ -57,7 +58,11 @@ impl StandIns {
             folder: mail_folder,
             ..mail::Config::default()
         };
-        Self::start_with(stripe::Config::default(), mail, sms::Config::default()).await
+        let stripe = stripe::Config {
+            webhook_events: asked_for(),
+            ..stripe::Config::default()
+        };
+        Self::start_with(stripe, mail, sms::Config::default()).await
     }
 
     async fn start_with(
@@ -127,6 +132,11 @@ impl StandIns {
     }
 }
 
+/// The events that the payment worker asks for.
+fn asked_for() -> Vec<String> {
+    STRIPE_EVENTS.map(str::to_owned).into()
+}
+
 /// Runs the stand-ins until interrupted.
 pub(crate) async fn run(args: StandInsArgs) -> anyhow::Result<()> {
     let stripe = stripe::Config {
@@ -135,6 +145,7 @@ pub(crate) async fn run(args: StandInsArgs) -> anyhow::Result<()> {
         publishable_key: args.publishable_key,
         webhook_secret: args.webhook_secret,
         webhook_urls: vec![args.webhooks],
+        webhook_events: asked_for(),
         ..stripe::Config::default()
     };
     let mail = mail::Config {

@@ -102,8 +102,7 @@ async fn begin_due(
 
 /// Leases up to `limit` due operations; one, now and then, while the breaker is open.
 async fn claim_due(worker: &Worker, kind: Kind, limit: i64) -> Result<Vec<Operation>, sqlx::Error> {
-    let lease = worker.stripe_timeout * CALLS + LEASE_MARGIN;
-    let now = worker.now();
+    let (lease, now) = (lease(worker), worker.now());
     let due = table::claim_due(&worker.db, kind, limit, lease, now).await?;
     if !due.is_empty() {
         return Ok(due);
@@ -112,6 +111,11 @@ async fn claim_due(worker: &Worker, kind: Kind, limit: i64) -> Result<Vec<Operat
         return table::claim_probe(&worker.db, lease, now).await;
     }
     Ok(due)
+}
+
+/// How long whoever carries an operation out has for it.
+pub(crate) fn lease(worker: &Worker) -> Duration {
+    worker.stripe_timeout * CALLS + LEASE_MARGIN
 }
 
 async fn place(permits: &Arc<Semaphore>) -> OwnedSemaphorePermit {
@@ -123,7 +127,7 @@ async fn place(permits: &Arc<Semaphore>) -> OwnedSemaphorePermit {
 
 /// Does one operation and records the result. If this process dies in between, or the recording
 /// fails, the lease runs out and the operation is repeated with the same key.
-async fn carry_out(worker: &Worker, recorder: &Recorder, operation: Operation) {
+pub(crate) async fn carry_out(worker: &Worker, recorder: &Recorder, operation: Operation) {
     let outcome = operations::perform(&worker.stripe, &operation, worker.now()).await;
     let recorded = match outcome {
         Ok(finding) => recorder.record(operation, finding).await,

@@ -16,12 +16,14 @@
 mod audit;
 mod backoff;
 mod bookings;
+mod cards;
 mod config;
 mod driver;
 mod moves;
 mod operations;
 mod reconcile;
 mod recorder;
+mod refusal;
 mod staff;
 mod store;
 mod stripe;
@@ -108,9 +110,10 @@ pub async fn start(ctx: Context, config: Config) -> anyhow::Result<Routes> {
     });
 
     let staff = staff::routes(Arc::clone(&worker));
+    let cards = cards::routes(&ctx, Arc::clone(&worker), recorder);
     let public = webhooks::routes(ctx, Arc::clone(&worker), secrets);
     Ok(Routes {
-        public: public.merge(staff::shown_to_buyers(worker)),
+        public: public.merge(cards).merge(staff::shown_to_buyers(worker)),
         internal: staff,
         ..Routes::default()
     })

@@ -1,7 +1,8 @@
-//! The four things the worker does at Stripe. Each has a `call`, which talks to Stripe and to
+//! The five things the worker does at Stripe. Each has a `call`, which talks to Stripe and to
 //! nothing else; a `look_up`, which finds out from Stripe's objects whether it was done; and a
 //! `record`, which only changes the database.
 
+mod assign;
 mod cancel;
 mod capture;
 mod create;
@@ -16,12 +17,16 @@ use uuid::Uuid;
 
 use crate::moves::{self, Step};
 use crate::store::payments::Payment;
-use crate::stripe::{Failure, Intent, IntentStatus, NewIntent, NewRefund, Refund, Stripe};
+use crate::stripe::{
+    Assignment, Failure, Intent, IntentStatus, NewIntent, NewRefund, Refund, Stripe,
+};
 
 /// Stripe may forget a key after 24 h; an hour before, it is not trusted any more.
-const KEY_LIFETIME: TimeDelta = TimeDelta::hours(23);
+pub(crate) const KEY_LIFETIME: TimeDelta = TimeDelta::hours(23);
 /// How often a key that gives the same useless answer is repeated before the object is read.
-const SPOILT_REPEATS: i32 = 3;
+pub(crate) const SPOILT_REPEATS: i32 = 3;
+/// How far Stripe's clock and ours may be apart.
+pub(crate) const CLOCK_DIFFERENCE: TimeDelta = TimeDelta::minutes(5);
 
 /// The kinds of operations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,11 +39,19 @@ pub(crate) enum Kind {
     Cancel,
     /// Give money back.
     Refund,
+    /// Give the PaymentIntent to the buyer's customer.
+    Assign,
 }
 
 impl Kind {
     /// Every kind.
-    pub(crate) const ALL: [Self; 4] = [Self::Create, Self::Capture, Self::Cancel, Self::Refund];
+    pub(crate) const ALL: [Self; 5] = [
+        Self::Create,
+        Self::Capture,
+        Self::Cancel,
+        Self::Refund,
+        Self::Assign,
+    ];
 
     /// The word used in the database.
     #[must_use]
@@ -48,6 +61,7 @@ impl Kind {
             Self::Capture => "capture",
             Self::Cancel => "cancel",
             Self::Refund => "refund",
+            Self::Assign => "assign",
         }
     }
 }
@@ -67,6 +81,8 @@ pub(crate) enum Request {
     Cancel,
     /// Give money back.
     Refund(NewRefund),
+    /// Give the PaymentIntent to the buyer's customer.
+    Assign(Assignment),
 }
 
 impl Request {
@@ -78,6 +94,7 @@ impl Request {
             Self::Capture { .. } => Kind::Capture,
             Self::Cancel => Kind::Cancel,
             Self::Refund(_) => Kind::Refund,
+            Self::Assign(_) => Kind::Assign,
         }
     }
 
@@ -86,7 +103,7 @@ impl Request {
     pub(crate) fn refund_id(&self) -> Option<Uuid> {
         match self {
             Self::Refund(new) => Some(new.refund_id),
-            Self::Create(_) | Self::Capture { .. } | Self::Cancel => None,
+            Self::Create(_) | Self::Capture { .. } | Self::Cancel | Self::Assign(_) => None,
         }
     }
 }
@@ -182,6 +199,7 @@ async fn call(stripe: &Stripe, operation: &Operation) -> Result<Finding, Failure
         Request::Capture { amount_minor } => capture::call(stripe, operation, *amount_minor).await,
         Request::Cancel => cancel::call(stripe, operation).await,
         Request::Refund(new) => refund::call(stripe, operation, new).await,
+        Request::Assign(assignment) => assign::call(stripe, operation, assignment).await,
     }
 }
 
@@ -195,6 +213,7 @@ async fn look_up(
         Request::Capture { .. } => capture::look_up(stripe, operation).await,
         Request::Cancel => cancel::look_up(stripe, operation).await,
         Request::Refund(new) => refund::look_up(stripe, operation, new).await,
+        Request::Assign(_) => Ok(assign::look_up()),
     }
 }
 
@@ -217,6 +236,7 @@ pub(crate) async fn record(
         Request::Capture { .. } => capture::record(conn, payment, finding, now).await,
         Request::Cancel => cancel::record(conn, payment, finding, now).await,
         Request::Refund(new) => refund::record(conn, new, finding, now).await,
+        Request::Assign(_) => Ok(assign::record(finding)),
     }
 }
 

@@ -2,6 +2,7 @@
 //! that repeating or reordering them does no harm.
 
 pub(crate) mod breaker;
+pub(crate) mod customers;
 pub(crate) mod findings;
 pub(crate) mod inbox;
 pub(crate) mod operations;

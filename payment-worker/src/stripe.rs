@@ -1,6 +1,7 @@
 //! The one place that talks to Stripe: paced, timed, with an idempotency key on every write, and
 //! with an outcome that says whether it is certain.
 
+mod cards;
 mod client;
 mod dispute;
 mod failure;
@@ -27,6 +28,7 @@ use stripe_shared::PaymentIntentCaptureMethod;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+pub(crate) use cards::{Assignment, SavedCard};
 pub(crate) use dispute::Dispute;
 pub(crate) use failure::Failure;
 pub(crate) use intent::{Intent, IntentStatus};

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
+use domain::payment::STRIPE_EVENTS;
 use platform::testing::eventually;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
@@ -56,7 +57,11 @@ impl System {
         let run: u64 = rand::random();
         let database = format!("onsale_system_{run:016x}");
         execute(&server_url, format!("create database {database}")).await?;
-        let stripe = surge::stripe::StandIn::start(surge::stripe::Config::default()).await?;
+        let stripe = surge::stripe::StandIn::start(surge::stripe::Config {
+            webhook_events: STRIPE_EVENTS.map(str::to_owned).into(),
+            ..surge::stripe::Config::default()
+        })
+        .await?;
         let mail = surge::mail::StandIn::start(surge::mail::Config::default()).await?;
         let mut database_url = Url::parse(&server_url)?;
         database_url.set_path(&database);

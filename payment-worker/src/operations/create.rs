@@ -1,16 +1,13 @@
 //! Creating the PaymentIntent that the buyer pays.
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 
-use super::{Finding, Next, Operation, Request, unexpected};
+use super::{CLOCK_DIFFERENCE, Finding, Next, Operation, Request, unexpected};
 use crate::store::payments::Payment;
 use crate::store::{operations, payments};
 use crate::stripe::{Failure, Intent, NewIntent, Stripe};
 use crate::transitions;
-
-/// How far Stripe's clock and ours may be apart.
-const CLOCK_DIFFERENCE: TimeDelta = TimeDelta::minutes(5);
 
 pub(super) async fn call(
     stripe: &Stripe,

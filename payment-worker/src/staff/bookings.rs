@@ -13,6 +13,7 @@ use sqlx::PgConnection;
 
 use super::{MONEY, require};
 use crate::audit;
+use crate::refusal::Refusal;
 use crate::store::payments;
 use crate::store::refunds::{self, Standing};
 use crate::store::timeline::{self, Entry};
@@ -73,21 +74,6 @@ impl From<Standing> for Shown {
     }
 }
 
-/// Why a refund was not begun.
-#[derive(Debug, thiserror::Error)]
-enum NotBegun {
-    #[error("the database failed")]
-    Database(#[from] sqlx::Error),
-    #[error("it is not allowed: {0}")]
-    Refused(Problem),
-}
-
-impl From<Problem> for NotBegun {
-    fn from(problem: Problem) -> Self {
-        Self::Refused(problem)
-    }
-}
-
 /// `POST /api/bookings/{id}/refunds`: gives a part of the money back, or all that is left. The
 /// booking keeps its tickets. One key makes one refund, however often it is sent.
 pub(super) async fn refund(
@@ -105,10 +91,7 @@ pub(super) async fn refund(
         let (amount, occasion) = (wanted.amount_minor, &occasion);
         Box::pin(begin(tx, id, by, amount, occasion, now))
     });
-    let refund = begun.await.map_err(|error| match error {
-        NotBegun::Database(error) => error.into(),
-        NotBegun::Refused(problem) => problem,
-    })?;
+    let refund = begun.await?;
     worker.wake_after_commit();
     let refund = refund.into();
     Ok((StatusCode::CREATED, Json(Answer { refund })))
@@ -121,7 +104,7 @@ async fn begin(
     amount_minor: Option<i64>,
     occasion: &str,
     now: chrono::DateTime<chrono::Utc>,
-) -> Result<Standing, NotBegun> {
+) -> Result<Standing, Refusal> {
     let payment = payments::lock(conn, id).await?;
     let payment = payment
         .ok_or_else(|| Problem::new(Kind::NotFound, "There is no payment for this booking."))?;

@@ -4,11 +4,14 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use platform::auth::Caller;
 use platform::http::{Json, Path};
+use platform::pg::run_tx;
 use platform::problem::{Kind, Problem};
 use serde::Serialize;
+use serde_json::json;
 
 use super::{MONEY, require};
-use crate::store::findings::{self, Finding};
+use crate::audit;
+use crate::store::findings::{self, Finding, Settled};
 use crate::worker::Worker;
 
 #[derive(Serialize)]
@@ -33,8 +36,24 @@ pub(super) async fn settle(
     Path((kind, subject)): Path<(String, String)>,
 ) -> Result<StatusCode, Problem> {
     require(&caller, &MONEY)?;
-    if findings::settle(&worker.db, &kind, &subject, worker.now()).await? {
-        return Ok(StatusCode::NO_CONTENT);
+    let (by, now) = (caller.account_id, worker.now());
+    let settling = run_tx(&worker.db, "payment settle finding", |tx| {
+        let (kind, subject) = (kind.as_str(), subject.as_str());
+        Box::pin(async move {
+            let settled = findings::settle(tx, kind, subject, now).await?;
+            if let Some(Settled::Now { booking_id }) = settled {
+                let (about, detail) = (
+                    format!("payment-finding:{kind}/{subject}"),
+                    json!({ "booking_id": booking_id }),
+                );
+                audit::note(tx, by, "payment-finding.settle", about, detail, now).await?;
+            }
+            Ok::<_, sqlx::Error>(settled)
+        })
+    });
+    if settling.await?.is_none() {
+        return Err(Problem::new(Kind::NotFound, "There is no such finding."));
     }
-    Err(Problem::new(Kind::NotFound, "There is no such finding."))
+    worker.wake_after_commit();
+    Ok(StatusCode::NO_CONTENT)
 }

@@ -95,19 +95,41 @@ pub(crate) async fn open(pool: &PgPool) -> Result<Vec<Finding>, sqlx::Error> {
     .await
 }
 
-/// Staff have settled a finding; `false` when there is no such one.
+/// What became of a finding that staff have settled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Settled {
+    /// It was open.
+    Now {
+        /// The booking, if one is known.
+        booking_id: Option<Uuid>,
+    },
+    /// It was settled before.
+    Before,
+}
+
+/// Staff have settled a finding; `None` when there is no such one.
 pub(crate) async fn settle(
-    pool: &PgPool,
+    conn: &mut PgConnection,
     kind: &str,
     subject: &str,
     now: DateTime<Utc>,
-) -> Result<bool, sqlx::Error> {
-    let done = sqlx::query!(
-        "update payment.findings set settled_at = coalesce(settled_at, $3)
-         where kind = $1 and subject = $2",
+) -> Result<Option<Settled>, sqlx::Error> {
+    let row = sqlx::query!(
+        r#"with open as (
+             update payment.findings set settled_at = $3
+             where kind = $1 and subject = $2 and settled_at is null
+             returning id)
+         select f.booking_id, exists (select from open) as "is_now!"
+         from payment.findings f where f.kind = $1 and f.subject = $2"#,
         kind,
         subject,
         now,
     );
-    Ok(done.execute(pool).await?.rows_affected() == 1)
+    let row = row.fetch_optional(conn).await?;
+    Ok(row.map(|row| match row.is_now {
+        true => Settled::Now {
+            booking_id: row.booking_id,
+        },
+        false => Settled::Before,
+    }))
 }

@@ -131,6 +131,46 @@ pub(crate) async fn claim_probe(
     Ok(rows.into_iter().map(Operation::from).collect())
 }
 
+/// Takes the pending operation of a booking of this kind, due or not, for the length of `lease`;
+/// `None` while somebody has it.
+pub(crate) async fn claim_of(
+    conn: &mut PgConnection,
+    booking_id: BookingId,
+    kind: Kind,
+    lease: Duration,
+    now: DateTime<Utc>,
+) -> Result<Option<Operation>, sqlx::Error> {
+    let row = sqlx::query_as!(
+        Row,
+        r#"update payment.operations o
+         set leased_until = $4, tries = tries + 1, updated_at = $3
+         from payment.payments p
+         where o.booking_id = $1 and o.kind = $2 and o.state = 'pending'
+           and (o.leased_until is null or o.leased_until <= $3)
+           and p.booking_id = o.booking_id
+         returning o.id, o.booking_id, o.idempotency_key, o.params as "params: Json<Request>",
+                   o.tries, o.created_at, p.intent_id, p.void_reason"#,
+        booking_id.0,
+        kind.as_str(),
+        now,
+        now + lease,
+    );
+    Ok(row.fetch_optional(conn).await?.map(Operation::from))
+}
+
+/// Where an operation stands, and what was last said about it.
+pub(crate) async fn outcome(
+    pool: &PgPool,
+    id: Uuid,
+) -> Result<(String, Option<String>), sqlx::Error> {
+    let row = sqlx::query!(
+        "select state, last_error from payment.operations where id = $1",
+        id
+    );
+    let row = row.fetch_one(pool).await?;
+    Ok((row.state, row.last_error))
+}
+
 struct Row {
     id: Uuid,
     booking_id: Uuid,

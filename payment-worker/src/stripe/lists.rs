@@ -37,6 +37,16 @@ impl Stripe {
             .await
     }
 
+    /// Every customer created since, newest first.
+    pub(super) async fn customers_since(
+        &self,
+        since: DateTime<Utc>,
+    ) -> Result<Vec<stripe_shared::Customer>, Failure> {
+        let id = |customer: &stripe_shared::Customer| customer.id.to_string();
+        self.all_since::<stripe_shared::Customer, _>("/customers", since, id)
+            .await
+    }
+
     async fn all_since<Object, Ours>(
         &self,
         path: &str,

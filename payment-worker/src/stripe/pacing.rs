@@ -21,10 +21,18 @@ pub(crate) enum Call {
     RetrieveRefund,
     /// Read a page of a list.
     List,
+    /// Create a customer.
+    CreateCustomer,
+    /// Read the cards of a customer.
+    ListCards,
+    /// Take a card from its customer.
+    Detach,
+    /// Give a PaymentIntent to a customer.
+    Assign,
 }
 
 /// How many kinds there are.
-const CALLS: usize = 7;
+const CALLS: usize = 11;
 /// What an idle moment left unused is made up for, up to so long.
 const CATCH_UP: Duration = Duration::from_millis(200);
 /// After Stripe said 429, nothing is sent for so long, or for as long as it asks.
@@ -46,6 +54,10 @@ impl Call {
             Self::Refund => "refund",
             Self::RetrieveRefund => "retrieve_refund",
             Self::List => "list",
+            Self::CreateCustomer => "create_customer",
+            Self::ListCards => "list_cards",
+            Self::Detach => "detach",
+            Self::Assign => "assign",
         }
     }
 }

@@ -249,3 +249,30 @@ pub(super) fn measure_lag(created: Option<i64>, now: DateTime<Utc>) {
         metrics::histogram!("payment_worker_webhook_lag_seconds").record(lag);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use domain::payment::STRIPE_EVENTS;
+
+    use super::*;
+
+    #[test]
+    fn what_is_asked_for_is_what_matters() {
+        for kind in STRIPE_EVENTS {
+            assert!(is_of_interest(kind), "{kind}");
+        }
+        for kind in [
+            "payment_intent.created",
+            "charge.succeeded",
+            "charge.captured",
+            "charge.failed",
+            "charge.dispute.funds_withdrawn",
+            "charge.dispute.closed",
+            "customer.created",
+            "payment_method.attached",
+        ] {
+            assert!(!is_of_interest(kind), "{kind}");
+            assert!(!STRIPE_EVENTS.contains(&kind), "{kind}");
+        }
+    }
+}

@@ -5,6 +5,7 @@
 
 mod backlog;
 mod cancelling;
+mod cards;
 mod contract;
 mod faults;
 mod faulty;

@@ -10,17 +10,20 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use chrono::TimeDelta;
+use domain::account::Role;
 use domain::booking::Wish;
 use domain::clock::Clock;
 use domain::event::{Event, EventState, Section, Tier};
 use domain::message::{CancelBooking, EventChanged, Message, PlaceHold, SaleChanged};
 use domain::sale::SaleSettings;
+use domain::token::{ACCESS_AUDIENCE, AccessClaims, ISSUER};
 use domain::{AccountId, BookingId, Currency, EventId, Money, SectionId};
 use payment_worker::Config;
 use platform::amqp::{Exchange, dead_letters};
 use platform::config::PlatformConfig;
 use platform::testing::{TestApp, eventually};
 use platform::topology;
+use serde_json::Value;
 use sqlx::postgres::types::PgInterval;
 use sqlx::types::Uuid;
 use surge::stripe::{self, StandIn, WebhookFault};
@@ -244,24 +247,42 @@ impl Pipeline {
         .await;
     }
 
+    /// An account's access token.
+    pub(crate) fn access_token(&self, account: i64, roles: Vec<Role>) -> String {
+        let now = self.clock.now();
+        self.app.ctx.keys.sign_access(&AccessClaims {
+            iss: ISSUER.to_owned(),
+            aud: ACCESS_AUDIENCE.to_owned(),
+            sub: AccountId(account).to_string(),
+            roles,
+            iat: now.timestamp(),
+            nbf: now.timestamp(),
+            exp: (now + TimeDelta::hours(1)).timestamp(),
+        })
+    }
+
     /// Confirms the PaymentIntent as the buyer's browser does; whether Stripe took the card.
     pub(crate) async fn pay(&self, id: BookingId, card: &str) -> bool {
+        self.confirm(id, &[("payment_method", card)])
+            .await
+            .is_some()
+    }
+
+    /// As [`pay`](Self::pay), with the card that was chosen before; what Stripe answered.
+    pub(crate) async fn confirm(&self, id: BookingId, card: &[(&str, &str)]) -> Option<Value> {
         let query = "select intent_id, client_secret from payment.payments where booking_id = $1";
         let (intent, secret): (Option<String>, Option<String>) = sqlx::query_as(query)
             .bind(id.0)
             .fetch_one(&self.app.ctx.db)
             .await
             .unwrap();
-        let (Some(intent), Some(secret)) = (intent, secret) else {
-            return false;
-        };
+        let (intent, secret) = (intent?, secret?);
         let url = format!("{}/v1/payment_intents/{intent}/confirm", self.stripe.url());
-        let form = [("client_secret", secret.as_str()), ("payment_method", card)];
+        let form = [card, &[("client_secret", secret.as_str())]].concat();
         let key = self.stripe.publishable_key();
         let sending = self.http.post(url).bearer_auth(key).form(&form).send();
-        sending
-            .await
-            .is_ok_and(|answer| answer.status().is_success())
+        let answer = sending.await.ok()?.error_for_status().ok()?;
+        answer.json().await.ok()
     }
 
     /// Passes 3-D Secure.

@@ -7,7 +7,6 @@ use chrono::{DateTime, TimeDelta};
 use domain::account::Role;
 use domain::clock::Clock;
 use domain::message::{AuditNoted, Message};
-use domain::token::{ACCESS_AUDIENCE, AccessClaims, ISSUER};
 use domain::{AccountId, BookingId};
 use futures_util::future::join_all;
 use platform::amqp::{Delivery, Exchange, Handler, Settings, Verdict, consume};
@@ -33,16 +32,7 @@ impl Pipeline {
         key: Option<&str>,
         body: &Value,
     ) -> (StatusCode, Value) {
-        let now = self.clock.now();
-        let token = self.app.ctx.keys.sign_access(&AccessClaims {
-            iss: ISSUER.to_owned(),
-            aud: ACCESS_AUDIENCE.to_owned(),
-            sub: AccountId(STAFF).to_string(),
-            roles: vec![role],
-            iat: now.timestamp(),
-            nbf: now.timestamp(),
-            exp: (now + TimeDelta::hours(1)).timestamp(),
-        });
+        let token = self.access_token(STAFF, vec![role]);
         let url = self.internal_url(path);
         let mut request = self.http.request(method, url).bearer_auth(token).json(body);
         if let Some(key) = key {
@@ -61,7 +51,7 @@ impl Pipeline {
     }
 
     /// Does something in Stripe's dashboard.
-    async fn in_dashboard(&self, path: &str, form: &[(&str, &str)]) {
+    pub(crate) async fn in_dashboard(&self, path: &str, form: &[(&str, &str)]) {
         let url = format!("{}{path}", self.stripe.url());
         let key = self.stripe.secret_key();
         let answer = self.http.post(url).bearer_auth(key).form(form).send().await;
@@ -137,6 +127,14 @@ impl Handler for Notes {
         self.0.lock().unwrap().push(delivery.parse().unwrap());
         Verdict::Ack
     }
+}
+
+/// What was done, by whom, to what.
+fn told(notes: &[AuditNoted]) -> Vec<(&str, i64, &str, &Value)> {
+    notes
+        .iter()
+        .map(|n| (n.action.as_str(), n.actor.0, n.subject.as_str(), &n.detail))
+        .collect()
 }
 
 /// With a reconciler that leaves it to the test.
@@ -222,6 +220,13 @@ async fn what_a_buyer_who_cancels_gets_back_is_the_events_policy() {
     let until = DateTime::from_timestamp(tomorrow, 0).unwrap();
     let path = format!("/api/events/{EVENT}/refund-policy");
     let policy = json!({ "until": until, "fee_percent": 10, "fee_minor": 50 });
+    // What the page of the event reads, whoever looks at it.
+    let shown = async || {
+        let asking = pipeline.http.get(pipeline.public_url(&path)).send();
+        asking.await.unwrap().json::<Value>().await.unwrap()
+    };
+    let everything = json!({ "until": null, "fee_percent": 0, "fee_minor": 0 });
+    assert_eq!(shown().await["refund_policy"], everything);
     let (status, _) = pipeline
         .staff(Role::Customer, Method::PUT, &path, None, &policy)
         .await;
@@ -230,13 +235,8 @@ async fn what_a_buyer_who_cancels_gets_back_is_the_events_policy() {
         .staff(Role::Organiser, Method::PUT, &path, None, &policy)
         .await;
     assert_eq!(status, StatusCode::OK);
-    let shown = pipeline
-        .http
-        .get(pipeline.public_url(&path))
-        .send()
-        .await
-        .unwrap();
-    assert_eq!(shown.json::<Value>().await.unwrap(), answer);
+    assert_eq!(answer["refund_policy"], policy);
+    assert_eq!(shown().await, answer);
 
     let ids = [
         pipeline.sell(1).await,
@@ -258,6 +258,21 @@ async fn what_a_buyer_who_cancels_gets_back_is_the_events_policy() {
         pipeline.refunded(ids[2]).await,
         PRICE,
         "staff give all back"
+    );
+    let notes = pipeline.audit_notes().await;
+    let fee = PRICE / 10 + 50;
+    let euros = |minor: i64| json!({ "amount_minor": minor, "currency": "eur" });
+    let [first, _, last] = ids.map(|id| format!("booking:{id}"));
+    let kept = json!({ "amount": euros(PRICE - fee), "kept_minor": fee });
+    let nothing_kept = json!({ "amount": euros(PRICE), "kept_minor": 0 });
+    let event = format!("event:{EVENT}");
+    assert_eq!(
+        told(&notes),
+        [
+            ("refund-policy.change", STAFF, event.as_str(), &policy),
+            ("refund.policy", 1, first.as_str(), &kept),
+            ("refund.cancel", STAFF, last.as_str(), &nothing_kept),
+        ]
     );
     pipeline.close().await;
 }
@@ -358,6 +373,31 @@ async fn a_refund_that_failed_is_found_and_begun_again() {
     }
     let open = "select count(*) from payment.findings where settled_at is null";
     assert_eq!(pipeline.count(open).await, 0);
+    // Said again, it is settled still; what there is not, nobody settles.
+    let settle = async |subject: &str| {
+        let path = format!("/api/payment-findings/refund_failed/{subject}");
+        let settling = pipeline.staff(Role::Admin, Method::DELETE, &path, None, &Value::Null);
+        settling.await.0
+    };
+    let subjects = [&findings[0], &findings[1]].map(|f| f["subject"].as_str().unwrap());
+    assert_eq!(settle(subjects[0]).await, StatusCode::NO_CONTENT);
+    assert_eq!(settle("unheard-of").await, StatusCode::NOT_FOUND);
+    let notes = pipeline.audit_notes().await;
+    let booking = format!("booking:{id}");
+    let [first, second] = subjects.map(|s| format!("payment-finding:refund_failed/{s}"));
+    let about = json!({ "booking_id": id });
+    let nothing_kept = json!({
+        "amount": { "amount_minor": PRICE, "currency": "eur" }, "kept_minor": 0,
+    });
+    assert_eq!(
+        told(&notes),
+        [
+            ("refund.policy", 1, booking.as_str(), &nothing_kept),
+            ("refund.again", STAFF, booking.as_str(), &json!({})),
+            ("payment-finding.settle", STAFF, first.as_str(), &about),
+            ("payment-finding.settle", STAFF, second.as_str(), &about),
+        ]
+    );
     pipeline.leave().await;
 }
 

@@ -9,6 +9,7 @@ mod shop;
 use std::time::Duration;
 
 use anyhow::ensure;
+use domain::payment::STRIPE_EVENTS;
 use secrecy::SecretString;
 use surge::stripe::{self, RateLimits, StandIn};
 
@@ -99,6 +100,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
 async fn measure(args: &Args, limits: RateLimits) -> anyhow::Result<Outcome> {
     let stripe = StandIn::start(stripe::Config {
         secret_key: Some(String::from("sk_test_surge")),
+        webhook_events: STRIPE_EVENTS.map(str::to_owned).into(),
         ..stripe::Config::default()
     })
     .await?;

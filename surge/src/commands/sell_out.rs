@@ -13,6 +13,7 @@ use anyhow::{Context as _, ensure};
 use chrono::TimeDelta;
 use domain::EventId;
 use domain::clock::{Clock as _, SystemClock};
+use domain::payment::STRIPE_EVENTS;
 use serde_json::json;
 use surge::stripe::{self, ApiFault};
 
@@ -86,7 +87,11 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         "{}; the buyers, the stand-ins, Onsale and the servers share them",
         machine::class()
     ));
-    let stripe = stripe::StandIn::start(stripe::Config::default()).await?;
+    let stripe = stripe::StandIn::start(stripe::Config {
+        webhook_events: STRIPE_EVENTS.map(str::to_owned).into(),
+        ..stripe::Config::default()
+    })
+    .await?;
     let subject = Subject::start_own(&args.subject, settings(&stripe)).await?;
     stripe.set_webhook_url(format!("http://{}/api/webhooks/stripe", subject.address));
     let crowd = Crowd::gather(&subject, &stripe).await?;

@@ -1,0 +1,170 @@
+use std::sync::Arc;
+
+use axum::extract::State;
+use domain::{AccountId, BookingId};
+use platform::auth::Caller;
+use platform::http::{Json, Path};
+use platform::pg::run_tx;
+use platform::problem::{Kind, Problem};
+use serde::{Deserialize, Serialize};
+use sqlx::PgConnection;
+
+use super::customer::bring_about;
+use super::saved::{of_account, unknown};
+use super::{Desk, require_stripe, unreachable};
+use crate::driver;
+use crate::operations::{Kind as OperationKind, Operation, Request};
+use crate::refusal::Refusal;
+use crate::store::payments::Payment;
+use crate::store::{customers, operations, payments};
+use crate::stripe::Assignment;
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Choice {
+    /// Whether the card that is paid with is to be kept.
+    #[serde(default)]
+    save: bool,
+    /// The kept card that is to pay.
+    saved_card: Option<String>,
+}
+
+#[derive(Serialize)]
+pub(super) struct Done {
+    message: &'static str,
+}
+
+const DONE: Json<Done> = Json(Done { message: "success" });
+
+/// `PUT /api/bookings/{id}/card`: says, before the buyer pays, that the card is to be kept, or
+/// which kept card pays. The buyer's browser confirms afterwards, as ever. May be repeated and
+/// changed until the payment is made.
+pub(super) async fn choose(
+    State(desk): State<Arc<Desk>>,
+    caller: Caller,
+    Path(id): Path<BookingId>,
+    Json(choice): Json<Choice>,
+) -> Result<Json<Done>, Problem> {
+    let account_id = caller.account_id;
+    if choice.save && choice.saved_card.is_some() {
+        let problem = Problem::new(Kind::Invalid, "A saved card is saved already.");
+        return Err(problem.with("field", "save"));
+    }
+    require_due(&desk, id, account_id).await?;
+    require_stripe(&desk.worker).await?;
+    let customer = match &choice.saved_card {
+        Some(card) => match of_account(&desk.worker, account_id).await? {
+            (Some(customer), cards) if cards.iter().any(|known| known.id == *card) => customer,
+            _ => return Err(unknown()),
+        },
+        None if choice.save => bring_about(&desk.worker, account_id).await?,
+        // Who never asked to keep a card has nothing to take back.
+        None => match customers::find(&desk.worker.db, account_id).await? {
+            Some(customer) => customer,
+            None => return Ok(DONE),
+        },
+    };
+    let assignment = Assignment {
+        customer_id: customer,
+        keep_card: choice.save,
+        card: choice.saved_card,
+    };
+    assign(&desk, id, account_id, &assignment).await?;
+    Ok(DONE)
+}
+
+/// Has the PaymentIntent given to the customer, and waits for it. If this process dies meanwhile,
+/// a driver finishes it.
+async fn assign(
+    desk: &Desk,
+    id: BookingId,
+    account_id: AccountId,
+    assignment: &Assignment,
+) -> Result<(), Problem> {
+    // The first one found may be another, whose outcome nobody knows: that is settled before.
+    for _ in 0..2 {
+        let operation = begin(desk, id, account_id, assignment).await?;
+        let is_this = matches!(&operation.request, Request::Assign(begun) if begun == assignment);
+        let operation_id = operation.id;
+        driver::carry_out(&desk.worker, &desk.recorder, operation).await;
+        let (state, error) = operations::outcome(&desk.worker.db, operation_id).await?;
+        match state.as_str() {
+            "succeeded" if is_this => return Ok(()),
+            "failed" if is_this => return Err(refused(desk, account_id, error).await?),
+            "succeeded" | "failed" => {}
+            _ => return Err(unreachable()),
+        }
+    }
+    Err(unreachable())
+}
+
+/// Stripe refused. The customer may have been deleted there: listing its cards finds that out, so
+/// that a repeat works.
+async fn refused(
+    desk: &Desk,
+    account_id: AccountId,
+    error: Option<String>,
+) -> Result<Problem, Problem> {
+    of_account(&desk.worker, account_id).await?;
+    let error = error.unwrap_or_default();
+    let detail = format!("This card can't be used for the payment. {error}");
+    Ok(Problem::new(Kind::Conflict, detail))
+}
+
+/// Writes the operation, and leases it to the caller.
+async fn begin(
+    desk: &Desk,
+    id: BookingId,
+    account_id: AccountId,
+    assignment: &Assignment,
+) -> Result<Operation, Problem> {
+    let (worker, lease) = (&desk.worker, driver::lease(&desk.worker));
+    let now = worker.now();
+    let request = Request::Assign(assignment.clone());
+    let beginning = run_tx(&worker.db, "payment assign", |tx| {
+        let request = &request;
+        Box::pin(async move {
+            due(tx, id, account_id).await?;
+            operations::insert(tx, id, request, now, now).await?;
+            let kind = OperationKind::Assign;
+            let claimed = operations::claim_of(tx, id, kind, lease, now).await?;
+            Ok::<_, Refusal>(claimed)
+        })
+    });
+    let busy = || {
+        Problem::new(
+            Kind::Overloaded,
+            "The card is just being chosen; try again.",
+        )
+    };
+    beginning.await?.ok_or_else(busy)
+}
+
+/// Refuses before anything is asked of Stripe.
+async fn require_due(desk: &Desk, id: BookingId, account_id: AccountId) -> Result<(), Problem> {
+    let checking = run_tx(&desk.worker.db, "payment check", |tx| {
+        Box::pin(due(tx, id, account_id))
+    });
+    checking.await?;
+    Ok(())
+}
+
+/// The account's payment, locked, while it can still be paid.
+async fn due(
+    conn: &mut PgConnection,
+    id: BookingId,
+    account_id: AccountId,
+) -> Result<Payment, Refusal> {
+    let payment = payments::lock(conn, id).await?;
+    let payment = payment
+        .ok_or_else(|| Problem::new(Kind::NotFound, "No payment is due for this booking."))?;
+    if payment.account_id != Some(account_id.0) {
+        let detail = "This booking is another account's.";
+        return Err(Problem::new(Kind::Forbidden, detail).into());
+    }
+    let is_due = payment.state.is_due() && payment.void_reason.is_none();
+    if !is_due || payment.intent_id.is_none() {
+        let detail = "The booking can't be paid now: it is paid, ended, or not ready yet.";
+        return Err(Problem::new(Kind::Conflict, detail).into());
+    }
+    Ok(payment)
+}

@@ -1,0 +1,70 @@
+//! Bringing an account's customer about. Its row is written before Stripe is asked, and no
+//! connection is held meanwhile; whoever finds a row without a customer repeats its key, so that
+//! a crash or a lost answer does not make a second one.
+
+use domain::AccountId;
+use platform::problem::Problem;
+
+use super::unsettled;
+use crate::operations::{CLOCK_DIFFERENCE, KEY_LIFETIME, SPOILT_REPEATS};
+use crate::store::customers::Asked;
+use crate::store::{breaker, customers};
+use crate::stripe::Failure;
+use crate::worker::Worker;
+
+/// The account's customer at Stripe, created if there is none.
+pub(super) async fn bring_about(worker: &Worker, account_id: AccountId) -> Result<String, Problem> {
+    if let Some(id) = customers::find(&worker.db, account_id).await? {
+        return Ok(id);
+    }
+    let asked = customers::ask(&worker.db, account_id, worker.now()).await?;
+    if let Some(id) = asked.customer_id {
+        return Ok(id);
+    }
+    let answer = ask_stripe(worker, account_id, &asked).await;
+    count(worker, answer.as_ref().err()).await?;
+    let (now, key) = (worker.now(), &asked.idempotency_key);
+    let found = answer.map_err(|failure| unsettled(&failure))?;
+    let set = match found {
+        Some(id) => customers::set(&worker.db, account_id, key, &id, now).await?,
+        None => {
+            customers::ask_anew(&worker.db, account_id, key, now).await?;
+            None
+        }
+    };
+    set.ok_or_else(super::unreachable)
+}
+
+/// The customer for this key; `None` when none was created and the key is of no use any more.
+async fn ask_stripe(
+    worker: &Worker,
+    account_id: AccountId,
+    asked: &Asked,
+) -> Result<Option<String>, Failure> {
+    let stripe = &worker.stripe;
+    let may_be_forgotten = asked.tries > 1 && worker.now() - asked.asked_at > KEY_LIFETIME;
+    if !may_be_forgotten {
+        match stripe
+            .create_customer(&asked.idempotency_key, account_id)
+            .await
+        {
+            Err(Failure::KeySpoilt { .. }) if asked.tries >= SPOILT_REPEATS => {}
+            answer => return answer.map(Some),
+        }
+    }
+    stripe
+        .find_customer(account_id, asked.asked_at - CLOCK_DIFFERENCE)
+        .await
+}
+
+/// Lets all workers know whether Stripe answers.
+async fn count(worker: &Worker, failure: Option<&Failure>) -> Result<(), sqlx::Error> {
+    let mut conn = worker.db.acquire().await?;
+    match failure {
+        Some(failure) if failure.is_outage() => {
+            breaker::count_failure(&mut conn, worker.now()).await
+        }
+        Some(_) => Ok(()),
+        None => breaker::close(&mut conn).await,
+    }
+}

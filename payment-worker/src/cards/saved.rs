@@ -1,0 +1,80 @@
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::http::header::{CACHE_CONTROL, HeaderName};
+use domain::AccountId;
+use platform::auth::Caller;
+use platform::http::{Json, Path};
+use platform::problem::{Kind, Problem};
+use serde::Serialize;
+
+use super::{Desk, require_stripe, unsettled};
+use crate::store::customers;
+use crate::stripe::{Failure, SavedCard};
+use crate::worker::Worker;
+
+#[derive(Serialize)]
+pub(super) struct Saved {
+    saved_cards: Vec<SavedCard>,
+}
+
+/// `GET /api/saved-cards`: the caller's, newest first; a card that was saved twice is shown once.
+pub(super) async fn list(
+    State(desk): State<Arc<Desk>>,
+    caller: Caller,
+) -> Result<([(HeaderName, &'static str); 1], Json<Saved>), Problem> {
+    let (_, all) = of_account(&desk.worker, caller.account_id).await?;
+    let mut saved_cards: Vec<SavedCard> = Vec::with_capacity(all.len());
+    for card in all {
+        if !saved_cards.iter().any(|shown| shown.is_same_as(&card)) {
+            saved_cards.push(card);
+        }
+    }
+    Ok(([(CACHE_CONTROL, "no-store")], Json(Saved { saved_cards })))
+}
+
+/// `DELETE /api/saved-cards/{id}`: the card pays for nothing any more. No row is kept of it: until
+/// it is done the list shows the card, and a repeat has the same key.
+pub(super) async fn remove(
+    State(desk): State<Arc<Desk>>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<StatusCode, Problem> {
+    let (_, all) = of_account(&desk.worker, caller.account_id).await?;
+    let removed = all.iter().find(|card| card.id == id);
+    let removed = removed.ok_or_else(unknown)?;
+    for card in all.iter().filter(|card| card.is_same_as(removed)) {
+        let key = format!("onsale-detach-{}", card.id);
+        match desk.worker.stripe.detach(&key, &card.id).await {
+            // Refused, because another request was faster.
+            Ok(()) | Err(Failure::Refused { .. }) => {}
+            Err(failure) => return Err(unsettled(&failure)),
+        }
+    }
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// The account's customer, if it has one, and the cards it keeps, newest first.
+pub(super) async fn of_account(
+    worker: &Worker,
+    account_id: AccountId,
+) -> Result<(Option<String>, Vec<SavedCard>), Problem> {
+    let Some(customer) = customers::find(&worker.db, account_id).await? else {
+        return Ok((None, Vec::new()));
+    };
+    require_stripe(worker).await?;
+    match worker.stripe.saved_cards(&customer).await {
+        Ok(cards) => Ok((Some(customer), cards)),
+        Err(Failure::Refused { code, .. }) if code == "resource_missing" => {
+            tracing::warn!(customer, "a customer was deleted at Stripe");
+            customers::forget(&worker.db, account_id, &customer, worker.now()).await?;
+            Ok((None, Vec::new()))
+        }
+        Err(failure) => Err(unsettled(&failure)),
+    }
+}
+
+pub(super) fn unknown() -> Problem {
+    Problem::new(Kind::NotFound, "You have no saved card with this id.")
+}

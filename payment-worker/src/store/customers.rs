@@ -1,0 +1,109 @@
+//! Stripe's customers of accounts, with the key of the call that creates each.
+
+use chrono::{DateTime, Utc};
+use domain::AccountId;
+use sqlx::PgPool;
+
+/// What is known of a customer that Stripe is to be asked for.
+#[derive(Debug, Clone)]
+pub(crate) struct Asked {
+    /// Stripe's id of it, if that became known meanwhile.
+    pub customer_id: Option<String>,
+    /// The key of the call.
+    pub idempotency_key: String,
+    /// How often the key was sent, or was about to be, this time included.
+    pub tries: i32,
+    /// When the key was written.
+    pub asked_at: DateTime<Utc>,
+}
+
+/// The account's customer, if it has one.
+pub(crate) async fn find(
+    pool: &PgPool,
+    account_id: AccountId,
+) -> Result<Option<String>, sqlx::Error> {
+    let id = sqlx::query_scalar!(
+        "select customer_id from payment.customers where account_id = $1",
+        account_id.0
+    );
+    Ok(id.fetch_optional(pool).await?.flatten())
+}
+
+/// Notes that Stripe is about to be asked. The key stays the same until the outcome is known.
+pub(crate) async fn ask(
+    pool: &PgPool,
+    account_id: AccountId,
+    now: DateTime<Utc>,
+) -> Result<Asked, sqlx::Error> {
+    sqlx::query_as!(
+        Asked,
+        "insert into payment.customers as known
+             (account_id, idempotency_key, tries, asked_at, updated_at)
+         values ($1, 'onsale-customer-' || $1::bigint || '-1', 1, $2, $2)
+         on conflict (account_id) do update set tries = known.tries + 1, updated_at = $2
+         returning customer_id, idempotency_key, tries, asked_at",
+        account_id.0,
+        now,
+    )
+    .fetch_one(pool)
+    .await
+}
+
+/// Notes what Stripe gave for a key; gives the customer that counts, if the key still does.
+pub(crate) async fn set(
+    pool: &PgPool,
+    account_id: AccountId,
+    key: &str,
+    customer_id: &str,
+    now: DateTime<Utc>,
+) -> Result<Option<String>, sqlx::Error> {
+    let id = sqlx::query_scalar!(
+        "update payment.customers
+         set customer_id = coalesce(customer_id, $3), updated_at = $4
+         where account_id = $1 and idempotency_key = $2
+         returning customer_id",
+        account_id.0,
+        key,
+        customer_id,
+        now,
+    );
+    Ok(id.fetch_optional(pool).await?.flatten())
+}
+
+/// This key is of no use any more: the next call has a new one.
+pub(crate) async fn ask_anew(
+    pool: &PgPool,
+    account_id: AccountId,
+    key: &str,
+    now: DateTime<Utc>,
+) -> Result<(), sqlx::Error> {
+    let done = sqlx::query!(
+        "update payment.customers
+         set attempt = attempt + 1, tries = 0, asked_at = $3, updated_at = $3,
+             idempotency_key = 'onsale-customer-' || account_id || '-' || (attempt + 1)
+         where account_id = $1 and idempotency_key = $2 and customer_id is null",
+        account_id.0,
+        key,
+        now,
+    );
+    done.execute(pool).await.map(|_| ())
+}
+
+/// The customer was deleted at Stripe: the next call creates another.
+pub(crate) async fn forget(
+    pool: &PgPool,
+    account_id: AccountId,
+    customer_id: &str,
+    now: DateTime<Utc>,
+) -> Result<(), sqlx::Error> {
+    let done = sqlx::query!(
+        "update payment.customers
+         set customer_id = null, attempt = attempt + 1, tries = 0, asked_at = $3, updated_at = $3,
+             idempotency_key = 'onsale-customer-' || account_id || '-' || (attempt + 1)
+         where account_id = $1 and customer_id = $2",
+        account_id.0,
+        customer_id,
+        now,
+    );
+    done.execute(pool).await.map(|_| ())
+}
