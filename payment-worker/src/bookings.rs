@@ -182,3 +182,72 @@ impl Bookings {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use domain::booking::BookingFacts;
+    use platform::testing::TestApp;
+    use serde::Serialize;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::testing::{self, operations_of, payment, set_intent};
+
+    fn delivery<M: Message + Serialize>(message: &M) -> Delivery {
+        Delivery {
+            name: M::NAME.to_owned(),
+            body: serde_json::to_vec(message).unwrap().into(),
+            message_id: Uuid::new_v4(),
+            attempt: 1,
+            trace: None,
+        }
+    }
+
+    fn held(booking: &BookingFacts) -> Delivery {
+        delivery(&HoldPlaced {
+            booking: booking.clone(),
+        })
+    }
+
+    #[tokio::test]
+    async fn one_message_that_can_not_be_applied_holds_up_no_other_of_its_batch() {
+        let app = TestApp::start().await;
+        let worker = testing::worker(&app);
+        let [paid] = testing::hold(&worker).await;
+        set_intent(&worker, &paid, "pi_1").await;
+        sqlx::query("update payment.payments set state = 'authorised'")
+            .execute(&worker.db)
+            .await
+            .unwrap();
+        let (first, mut poisoned, last) = (
+            testing::booking(&worker),
+            testing::booking(&worker),
+            testing::booking(&worker),
+        );
+        // No table takes an amount below zero.
+        poisoned.total.amount_minor = -1;
+        let confirmed = delivery(&BookingConfirmed {
+            booking: paid.clone(),
+            tickets: Vec::new(),
+        });
+        let bookings = Bookings(Arc::clone(&worker));
+        let batch = vec![held(&first), held(&poisoned), confirmed, held(&last)];
+        let verdicts = bookings.handle_batch(batch).await;
+
+        assert!(
+            matches!(verdicts[1], Verdict::RetryAfter(_)),
+            "{verdicts:?}"
+        );
+        for place in [0, 2, 3] {
+            assert_eq!(verdicts[place], Verdict::Ack, "{verdicts:?}");
+        }
+        for booking in [&first, &last] {
+            let made = operations_of(&worker, booking).await;
+            assert_eq!(made, [("create".to_owned(), "pending".to_owned())]);
+        }
+        assert_eq!(payment(&worker, &poisoned).await, None);
+        let asked = operations_of(&worker, &paid).await;
+        assert!(asked.iter().any(|(kind, _)| kind == "capture"), "{asked:?}");
+        app.finish().await;
+    }
+}

@@ -27,6 +27,9 @@ mod refusal;
 mod staff;
 mod store;
 mod stripe;
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that can't go on has failed")]
+mod testing;
 mod transitions;
 mod webhooks;
 mod worker;

@@ -193,3 +193,85 @@ async fn record_in(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+    use std::time::Duration;
+
+    use domain::BookingId;
+    use platform::testing::TestApp;
+
+    use super::*;
+    use crate::operations::Kind;
+    use crate::stripe::IntentStatus;
+    use crate::testing::{self, intent, operations_of, payment, set_intent};
+
+    type Recorded = oneshot::Receiver<Result<(), RecordError>>;
+
+    fn job(operation: Operation, intent_id: &str) -> (Job, Recorded) {
+        let (sender, recorded) = oneshot::channel();
+        let finding = Finding::Intent(intent(intent_id, IntentStatus::AwaitsBuyer));
+        let job = Job {
+            operation,
+            finding,
+            sender,
+        };
+        (job, recorded)
+    }
+
+    async fn leased(worker: &Worker) -> HashMap<BookingId, Operation> {
+        let (lease, now) = (Duration::from_secs(60), worker.now());
+        let due = table::claim_due(&worker.db, Kind::Create, 10, lease, now).await;
+        let due = due.unwrap().into_iter();
+        due.map(|operation| (operation.booking_id, operation))
+            .collect()
+    }
+
+    #[tokio::test]
+    async fn one_result_that_can_not_be_recorded_holds_up_no_other_of_its_batch() {
+        let app = TestApp::start().await;
+        let worker = testing::worker(&app);
+        let [other, first, poisoned, last] = testing::hold(&worker).await;
+        let mut operations = leased(&worker).await;
+        // A PaymentIntent belongs to one payment.
+        set_intent(&worker, &other, "pi_taken").await;
+        let records = Records {
+            ctx: app.ctx.clone(),
+            worker: Arc::clone(&worker),
+        };
+        let of = |id: BookingId| operations.get(&id).unwrap().clone();
+        let jobs = [
+            job(of(first.booking_id), "pi_first"),
+            job(of(poisoned.booking_id), "pi_taken"),
+            job(of(last.booking_id), "pi_last"),
+        ];
+        let (jobs, recorded): (Vec<_>, Vec<_>) = jobs.into_iter().unzip();
+        records.write(jobs).await;
+
+        let recorded: Vec<_> = join_all(recorded).await.into_iter().flatten().collect();
+        assert!(
+            matches!(
+                recorded.as_slice(),
+                [Ok(()), Err(RecordError::Database(_)), Ok(())]
+            ),
+            "{recorded:?}"
+        );
+        for (booking, intent_id) in [(&first, "pi_first"), (&last, "pi_last")] {
+            let (_, known) = payment(&worker, booking).await.unwrap();
+            assert_eq!(known.as_deref(), Some(intent_id));
+            let state = &operations_of(&worker, booking).await[0].1;
+            assert_eq!(state, "succeeded");
+        }
+        assert_eq!(payment(&worker, &poisoned).await.unwrap().1, None);
+        assert_eq!(operations_of(&worker, &poisoned).await[0].1, "pending");
+
+        // It is not lost: repeated with a result that can be recorded, it is.
+        let operation = operations.remove(&poisoned.booking_id).unwrap();
+        let (job, recorded) = job(operation, "pi_own");
+        records.write(vec![job]).await;
+        recorded.await.unwrap().unwrap();
+        assert_eq!(operations_of(&worker, &poisoned).await[0].1, "succeeded");
+        app.finish().await;
+    }
+}

@@ -17,7 +17,7 @@ const PUBLIC: &str = "public";
 const INTERNAL: &str = "internal";
 
 /// Paths of the document, and who serves them; box-office serves all others.
-const OWNERS: [(&str, &str, &str); 21] = [
+const OWNERS: [(&str, &str, &str); 24] = [
     (PUBLIC, "/api/events/{id}/queue", "waiting-room"),
     (PUBLIC, "/api/events/{id}/queue/me", "waiting-room"),
     (PUBLIC, "/api/events/{id}/queue/stream", "waiting-room"),
@@ -29,6 +29,9 @@ const OWNERS: [(&str, &str, &str); 21] = [
     (PUBLIC, "/api/bookings/{id}", "admission"),
     (PUBLIC, "/api/bookings/user/{user_id}", "admission"),
     (PUBLIC, "/api/bookings/{id}/cancel", "admission"),
+    (PUBLIC, "/api/bookings/{id}/card", "payment-worker"),
+    (PUBLIC, "/api/saved-cards", "payment-worker"),
+    (PUBLIC, "/api/saved-cards/{id}", "payment-worker"),
     (PUBLIC, "/api/tickets", "booking-worker"),
     (PUBLIC, "/api/tickets/{code}/transfer", "booking-worker"),
     (PUBLIC, "/api/webhooks/stripe", "payment-worker"),

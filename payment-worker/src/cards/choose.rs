@@ -50,7 +50,6 @@ pub(super) async fn choose(
         return Err(problem.with("field", "save"));
     }
     require_due(&desk, id, account_id).await?;
-    require_stripe(&desk.worker).await?;
     let customer = match &choice.saved_card {
         Some(card) => match of_account(&desk.worker, account_id).await? {
             (Some(customer), cards) if cards.iter().any(|known| known.id == *card) => customer,
@@ -80,6 +79,7 @@ async fn assign(
     account_id: AccountId,
     assignment: &Assignment,
 ) -> Result<(), Problem> {
+    require_stripe(&desk.worker).await?;
     // The first one found may be another, whose outcome nobody knows: that is settled before.
     for _ in 0..2 {
         let operation = begin(desk, id, account_id, assignment).await?;

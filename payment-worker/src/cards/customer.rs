@@ -5,7 +5,7 @@
 use domain::AccountId;
 use platform::problem::Problem;
 
-use super::unsettled;
+use super::{require_stripe, unsettled};
 use crate::operations::{CLOCK_DIFFERENCE, KEY_LIFETIME, SPOILT_REPEATS};
 use crate::store::customers::Asked;
 use crate::store::{breaker, customers};
@@ -17,6 +17,7 @@ pub(super) async fn bring_about(worker: &Worker, account_id: AccountId) -> Resul
     if let Some(id) = customers::find(&worker.db, account_id).await? {
         return Ok(id);
     }
+    require_stripe(worker).await?;
     let asked = customers::ask(&worker.db, account_id, worker.now()).await?;
     if let Some(id) = asked.customer_id {
         return Ok(id);

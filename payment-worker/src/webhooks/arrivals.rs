@@ -203,3 +203,72 @@ async fn apply(
     moves::take(conn, steps, now, kept).await?;
     Ok(applied)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use platform::testing::TestApp;
+
+    use super::super::apply;
+    use super::*;
+    use crate::testing::{self, payment, set_intent};
+
+    fn event(id: &str, kind: &str, note: &str) -> Arrived {
+        let object =
+            format!(r#"{{"id": "pi_1", "status": "requires_capture", "description": "{note}"}}"#);
+        let body = format!(r#"{{"id": "{id}", "type": "{kind}", "data": {{"object": {object}}}}}"#);
+        Arrived::read(body.as_bytes()).unwrap()
+    }
+
+    async fn store(store: &Store, events: Vec<Arrived>) -> Vec<Result<bool, Problem>> {
+        let jobs = events.into_iter().map(|event| {
+            let (sender, stored) = oneshot::channel();
+            ((event, sender), stored)
+        });
+        let (jobs, stored): (Vec<_>, Vec<_>) = jobs.unzip();
+        store.write(jobs).await;
+        join_all(stored).await.into_iter().flatten().collect()
+    }
+
+    #[tokio::test]
+    async fn one_webhook_that_can_not_be_stored_holds_up_no_other_of_its_batch() {
+        let app = TestApp::start().await;
+        let worker = testing::worker(&app);
+        let [booking] = testing::hold(&worker).await;
+        set_intent(&worker, &booking, "pi_1").await;
+        let lane = Store {
+            ctx: app.ctx.clone(),
+            worker: Arc::clone(&worker),
+        };
+        let authorised = "payment_intent.amount_capturable_updated";
+        let batch = || {
+            vec![
+                event("evt_1", authorised, ""),
+                // PostgreSQL's JSON has no place for this character.
+                event("evt_2", "charge.succeeded", r"\u0000"),
+                event("evt_3", "charge.captured", ""),
+            ]
+        };
+        let stored = store(&lane, batch()).await;
+        assert!(
+            matches!(stored.as_slice(), [Ok(true), Err(_), Ok(true)]),
+            "{stored:?}"
+        );
+        let again = store(&lane, batch()).await;
+        assert!(
+            matches!(again.as_slice(), [Ok(false), Err(_), Ok(false)]),
+            "{again:?}"
+        );
+
+        // What is stored alone has its effect a little later.
+        assert_eq!(payment(&worker, &booking).await.unwrap().0, "pending");
+        let lease = Duration::from_secs(60);
+        let waiting = inbox::claim_due(&worker.db, 10, lease, worker.now()).await;
+        let waiting = waiting.unwrap();
+        assert_eq!(waiting.len(), 1, "{waiting:?}");
+        apply::apply(&worker, &waiting[0]).await.unwrap();
+        assert_eq!(payment(&worker, &booking).await.unwrap().0, "authorised");
+        app.finish().await;
+    }
+}

@@ -178,3 +178,29 @@ async fn when_every_webhook_is_lost_the_reconciler_finds_out() {
     shop.wait_until_told::<RefundSucceeded>(&booking).await;
     shop.close(&[]).await;
 }
+
+#[tokio::test]
+async fn a_webhook_that_can_not_be_applied_holds_up_no_other_and_waits() {
+    let shop = Shop::open().await;
+    let secret = shop.stripe.webhook_secret().to_owned();
+    let now = shop.app.ctx.clock.now().timestamp();
+    // How things stand now is asked of Stripe, which does not know it.
+    let poison = r#"{"id": "evt_poison", "type": "payment_intent.payment_failed", "created": 1,
+        "data": {"object": {"object": "payment_intent", "id": "pi_unknown", "status": "canceled"}}}"#;
+    let signature = Webhook::generate_test_header(poison, &secret, Some(now));
+    assert_eq!(shop.deliver(poison, &signature).await.0, StatusCode::OK);
+    let tried = "select count(*) from payment.webhook_inbox
+        where event_id = 'evt_poison' and processed_at is null and note is not null";
+    eventually(PATIENCE, async || shop.count(tried).await == 1).await;
+
+    let booking = shop.hold().await;
+    assert!(!shop.pay(&booking, "pm_card_visa_chargeDeclined").await);
+    let declined = "select count(*) from payment.payments where last_error is not null";
+    eventually(PATIENCE, async || shop.count(declined).await == 1).await;
+    assert!(shop.pay(&booking, "pm_card_visa").await);
+    shop.wait_until_told::<PaymentAuthorised>(&booking).await;
+    shop.confirm(&booking).await;
+    shop.wait_for_state(&booking, "captured").await;
+    assert_eq!(shop.count(tried).await, 1, "it is tried again and again");
+    shop.app.finish().await;
+}

@@ -1,7 +1,7 @@
 // One booking: its seats, paying for it, its tickets, and giving it back.
 
 import { at, attempt, call, clock, count, list, money, pause, problem, show, whenAndWhere, write } from './api.js';
-import { payWithStripe, payWithTestCard } from './pay.js';
+import { openTill } from './pay.js';
 import { transferForm } from './transfer.js';
 import { PAYMENTS, REASONS, REFUNDS, STATES, TICKETS, seatName } from './words.js';
 
@@ -79,8 +79,7 @@ function offer({ hold_until: until, payment }) {
   countDown();
   if (formFor === payment.intent_id) return;
   formFor = payment.intent_id;
-  const setUp = payment.api_url === 'https://api.stripe.com' ? payWithStripe : payWithTestCard;
-  setUp(payment, problem);
+  openTill(bookingId, payment).catch((failed) => problem(failed.message));
 }
 
 function countDown() {

@@ -1,6 +1,7 @@
 // Paying. Card data goes from the browser to Stripe, never to us.
 
-import { at } from './api.js';
+import { at, attempt, call } from './api.js';
+import { chosenCard, offerCards } from './cards.js';
 
 function stripeScript() {
   return new Promise((done, failed) => {
@@ -12,26 +13,17 @@ function stripeScript() {
   });
 }
 
-/** Stripe's own form, with 3-D Secure where the bank asks for it. */
-export async function payWithStripe(payment, problem) {
-  try {
-    await stripeScript();
-  } catch (failed) {
-    return problem(failed.message);
-  }
+/** Stripe's own form, with 3-D Secure where the bank asks for it. Gives what pays. */
+async function stripeTill(payment) {
+  await stripeScript();
   const stripe = window.Stripe(payment.publishable_key);
   const elements = stripe.elements({ clientSecret: payment.client_secret });
   elements.create('payment').mount('#stripe-element');
-  const form = at('stripe-form');
-  form.hidden = false;
-  form.onsubmit = async (submit) => {
-    submit.preventDefault();
-    problem('');
-    const button = form.querySelector('button');
-    button.disabled = true;
-    const { error } = await stripe.confirmPayment({ elements, confirmParams: { return_url: location.href }, redirect: 'if_required' });
-    button.disabled = false;
-    if (error) problem(error.message);
+  return async (isSaved) => {
+    if (isSaved) return stripe.confirmCardPayment(payment.client_secret);
+    // Whether the card is to be saved may have changed since the form was made.
+    await elements.fetchUpdates();
+    return stripe.confirmPayment({ elements, confirmParams: { return_url: location.href }, redirect: 'if_required' });
   };
 }
 
@@ -48,22 +40,49 @@ async function post(payment, path, form) {
   }
 }
 
-/** A choice of test cards, for the stand-in. */
-export function payWithTestCard(payment, problem) {
-  const form = at('test-form');
-  form.hidden = false;
-  form.onsubmit = async (submit) => {
-    submit.preventDefault();
-    problem('');
-    const button = form.querySelector('button');
-    button.disabled = true;
-    const intent = `/v1/payment_intents/${payment.intent_id}`;
-    const wanted = { client_secret: payment.client_secret, payment_method: at('card').value, return_url: location.href };
-    const answer = await post(payment, `${intent}/confirm`, wanted);
+/** A choice of test cards, for the stand-in. Gives what pays. */
+function testTill(payment) {
+  at('test-card').hidden = false;
+  return async (isSaved) => {
+    const wanted = { client_secret: payment.client_secret, return_url: location.href };
+    if (!isSaved) wanted.payment_method = at('card').value;
+    const answer = await post(payment, `/v1/payment_intents/${payment.intent_id}/confirm`, wanted);
     if (answer.status === 'requires_action' && confirm('Your bank asks: is this payment yours?')) {
       await post(payment, `/test/payment_intents/${payment.intent_id}/authenticate`, { outcome: 'success' });
     }
-    button.disabled = false;
-    if (answer.error) problem(answer.error.message);
+    return answer;
+  };
+}
+
+let mayBeSaved = false;
+
+/** Tells the server which saved card pays, or whether the new one is to be saved. */
+async function tellCard(bookingId, savedCard) {
+  const save = !savedCard && at('save').checked;
+  const matters = savedCard || save || mayBeSaved;
+  mayBeSaved ||= save;
+  try {
+    await call('PUT', `/api/bookings/${bookingId}/card`, { body: savedCard ? { saved_card: savedCard } : { save } });
+    mayBeSaved = save;
+  } catch (refused) {
+    // To pay with a card that nobody asked to save takes Stripe alone.
+    if (matters) throw refused;
+  }
+}
+
+/** Shows the form with which this payment is made. */
+export async function openTill(bookingId, payment) {
+  await offerCards();
+  const pay = payment.api_url === 'https://api.stripe.com' ? await stripeTill(payment) : testTill(payment);
+  const form = at('pay-form');
+  form.hidden = false;
+  form.onsubmit = (submit) => {
+    submit.preventDefault();
+    const card = chosenCard();
+    attempt(async () => {
+      await tellCard(bookingId, card);
+      const { error } = await pay(Boolean(card));
+      if (error) throw error;
+    }, at('pay-button'));
   };
 }

@@ -1,0 +1,113 @@
+//! What the tests inside this crate share.
+
+use std::sync::Arc;
+
+use clap::Parser;
+use domain::booking::BookingFacts;
+use domain::{AccountId, BookingId, Currency, EventId, Money};
+use platform::pg::run_tx;
+use platform::testing::TestApp;
+
+use crate::config::Config;
+use crate::operations::Request;
+use crate::store::{operations, payments};
+use crate::stripe::{Intent, IntentStatus, NewIntent};
+use crate::worker::Worker;
+
+#[derive(Parser)]
+struct Command {
+    #[command(flatten)]
+    config: Config,
+}
+
+/// A worker without its loops; nobody answers in Stripe's place.
+pub(crate) fn worker(app: &TestApp) -> Arc<Worker> {
+    let arguments = [
+        "worker",
+        "--stripe-secret-key",
+        "sk_test_1",
+        "--stripe-url",
+        "http://127.0.0.1:9",
+    ];
+    let Command { config } = Command::parse_from(arguments);
+    let worker = Worker::new(app.ctx.db.clone(), app.ctx.clock.clone(), &config);
+    Arc::new(worker.unwrap())
+}
+
+/// A booking that nobody has heard of.
+pub(crate) fn booking(worker: &Worker) -> BookingFacts {
+    let now = worker.now();
+    BookingFacts {
+        booking_id: BookingId::new(now),
+        event_id: EventId(1),
+        account_id: AccountId(7),
+        seats: Vec::new(),
+        total: Money::new(4_500, Currency::EUR),
+        hold_until: now,
+        created_at: now,
+    }
+}
+
+/// Bookings whose payments are due, and whose PaymentIntents are to be created.
+pub(crate) async fn hold<const COUNT: usize>(worker: &Worker) -> [BookingFacts; COUNT] {
+    let now = worker.now();
+    let bookings = std::array::from_fn(|_| booking(worker));
+    let holding = run_tx(&worker.db, "test", |tx| {
+        let facts: Vec<_> = bookings.iter().collect();
+        Box::pin(async move {
+            payments::insert_due(tx, &facts, now).await?;
+            for booking in facts {
+                let request = Request::Create(NewIntent {
+                    amount: booking.total,
+                    event_id: booking.event_id.0,
+                    account_id: booking.account_id.0,
+                });
+                operations::insert(tx, booking.booking_id, &request, now, now).await?;
+            }
+            Ok::<_, sqlx::Error>(())
+        })
+    });
+    holding.await.unwrap();
+    bookings
+}
+
+/// A PaymentIntent as Stripe has it.
+pub(crate) fn intent(id: &str, status: IntentStatus) -> Intent {
+    Intent {
+        id: id.to_owned(),
+        status,
+        received_minor: 0,
+        client_secret: None,
+        booking_id: None,
+        last_error: None,
+    }
+}
+
+/// Gives the payment of a booking this PaymentIntent.
+pub(crate) async fn set_intent(worker: &Worker, booking: &BookingFacts, id: &str) {
+    let mut conn = worker.db.acquire().await.unwrap();
+    let intent = intent(id, IntentStatus::AwaitsBuyer);
+    let (booking_id, now) = (booking.booking_id, worker.now());
+    let set = payments::set_intent(&mut conn, booking_id, &intent, now);
+    assert!(set.await.unwrap());
+}
+
+/// State and PaymentIntent of a booking's payment.
+pub(crate) async fn payment(
+    worker: &Worker,
+    booking: &BookingFacts,
+) -> Option<(String, Option<String>)> {
+    let query = "select state, intent_id from payment.payments where booking_id = $1";
+    let reading = sqlx::query_as(query).bind(booking.booking_id.0);
+    reading.fetch_optional(&worker.db).await.unwrap()
+}
+
+/// Kinds and states of a booking's operations.
+pub(crate) async fn operations_of(
+    worker: &Worker,
+    booking: &BookingFacts,
+) -> Vec<(String, String)> {
+    let query = "select kind, state from payment.operations where booking_id = $1 order by id";
+    let reading = sqlx::query_as(query).bind(booking.booking_id.0);
+    reading.fetch_all(&worker.db).await.unwrap()
+}
