@@ -1,6 +1,8 @@
 //! What the worker relies on at Stripe. Against the stand-in always; against Stripe itself when
 //! `STRIPE_TEST_SECRET_KEY` is a test key, so that the two cannot drift apart.
 
+mod cards;
+
 use std::time::Duration;
 
 use reqwest::Client;
@@ -98,6 +100,8 @@ impl Stripe {
         self.a_declined_card_leaves_the_intent_open().await;
         self.refunds_end_at_what_was_taken().await;
         self.lists_show_what_was_just_made().await;
+        self.a_card_is_kept_when_asked_and_pays_for_its_customer_alone()
+            .await;
     }
 
     async fn a_key_repeats_its_answer_and_takes_no_other_request(&self) {
