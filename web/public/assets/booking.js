@@ -1,6 +1,7 @@
 // One booking: its seats, paying for it, its tickets, and giving it back.
 
 import { at, attempt, call, clock, count, list, money, pause, problem, show, whenAndWhere, write } from './api.js';
+import { listCards } from './cards.js';
 import { openTill } from './pay.js';
 import { transferForm } from './transfer.js';
 import { PAYMENTS, REASONS, REFUNDS, STATES, TICKETS, seatName } from './words.js';
@@ -59,6 +60,7 @@ function render(booking) {
   at('cancel').hidden = !['held', 'confirmed'].includes(state);
   at('again').hidden = !ENDED.includes(state);
   const due = state === 'held' && payment?.client_secret;
+  at('kept').hidden = Boolean(due);
   if (due) offer(booking);
   show(state === 'confirmed' ? 'tickets' : due ? 'pay' : null, SECTIONS);
 }
@@ -121,5 +123,6 @@ at('cancel').addEventListener('click', ({ currentTarget: button }) => {
     await look();
   }, button);
 });
+at('kept').addEventListener('toggle', () => at('kept').open && attempt(listCards));
 setInterval(countDown, 1000);
 follow();

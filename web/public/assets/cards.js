@@ -1,12 +1,36 @@
-// The cards a buyer has saved: choosing one, and removing it.
+// The cards a buyer has saved: choosing one to pay with, and removing them.
 
-import { at, attempt, call } from './api.js';
+import { at, attempt, call, list } from './api.js';
 
 const BRANDS = { visa: 'Visa', mastercard: 'Mastercard', amex: 'American Express', diners: 'Diners Club', jcb: 'JCB', unionpay: 'UnionPay' };
 
 function name({ brand, last4, exp_month: month, exp_year: year }) {
   const known = BRANDS[brand] || brand.charAt(0).toUpperCase() + brand.slice(1).replaceAll('_', ' ');
   return `${known} ending in ${last4}, expires ${String(month).padStart(2, '0')}/${year}`;
+}
+
+async function savedCards() {
+  return (await call('GET', '/api/saved-cards')).saved_cards;
+}
+
+/** A card, as `shown`, with a button that removes it; then `done` is called. */
+function removable(card, shown, done) {
+  const row = document.createElement('div');
+  const remove = document.createElement('button');
+  row.className = 'saved';
+  remove.type = 'button';
+  remove.className = 'plain';
+  remove.textContent = 'Remove';
+  remove.setAttribute('aria-label', `Remove the saved card ${name(card)}`);
+  remove.addEventListener('click', () => {
+    if (!confirm(`Remove ${name(card)}? It can’t be used here any more.`)) return;
+    attempt(async () => {
+      await call('DELETE', `/api/saved-cards/${card.id}`);
+      await done();
+    }, remove);
+  });
+  row.append(shown, remove);
+  return row;
 }
 
 /** The id of the saved card that is to pay, or null for another card. */
@@ -19,42 +43,43 @@ function showNewCard() {
 }
 
 function choice(card, isFirst) {
-  const row = document.createElement('div');
   const label = document.createElement('label');
   const radio = document.createElement('input');
-  const remove = document.createElement('button');
-  row.className = 'saved';
   label.className = 'choice';
   radio.type = 'radio';
   radio.name = 'with';
   radio.value = card.id;
   radio.checked = isFirst;
   label.append(radio, name(card));
-  remove.type = 'button';
-  remove.className = 'plain';
-  remove.textContent = 'Remove';
-  remove.setAttribute('aria-label', `Remove the saved card ${name(card)}`);
-  remove.addEventListener('click', () => {
-    if (!confirm(`Remove ${name(card)}? It can’t be used here any more.`)) return;
-    attempt(async () => {
-      await call('DELETE', `/api/saved-cards/${card.id}`);
-      await offerCards();
-      at('pay-form').elements.with.value = '';
-      showNewCard();
-      // What had the focus is gone.
-      (at('cards').hidden ? at('pay-button') : at('another')).focus();
-    }, remove);
+  return removable(card, label, async () => {
+    await offerCards();
+    at('another').checked = true;
+    showNewCard();
+    // What had the focus is gone.
+    (at('cards').hidden ? at('pay-button') : at('another')).focus();
   });
-  row.append(label, remove);
-  return row;
 }
 
-/** Shows the saved cards, the newest chosen; none when there are none, or they can't be read. */
+/** Offers the saved cards, the newest chosen; none when there are none, or they can't be read. */
 export async function offerCards() {
-  const { saved_cards: cards } = await call('GET', '/api/saved-cards').catch(() => ({ saved_cards: [] }));
+  const cards = await savedCards().catch(() => []);
   at('saved-cards').replaceChildren(...cards.map((card, n) => choice(card, n === 0)));
   at('cards').hidden = cards.length === 0;
   if (cards.length === 0) at('another').checked = true;
   at('cards').onchange = showNewCard;
   showNewCard();
+}
+
+/** Lists the saved cards where nothing is to be paid. */
+export async function listCards() {
+  const cards = await savedCards();
+  at('none-kept').hidden = cards.length > 0;
+  list('kept-cards', cards, (card) => {
+    const shown = document.createElement('span');
+    shown.textContent = name(card);
+    return removable(card, shown, async () => {
+      await listCards();
+      at('kept').firstElementChild.focus();
+    });
+  });
 }
