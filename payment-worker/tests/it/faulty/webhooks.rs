@@ -110,6 +110,14 @@ async fn all_webhooks_lost() {
     pipeline.close().await;
 }
 
+/// Those events that are more than another word for one of them: each attempt to pay is told as a
+/// charge too.
+fn without_charges(events: &[Value]) -> Vec<&Value> {
+    const OTHER_WORDS: [&str; 3] = ["charge.failed", "charge.succeeded", "charge.captured"];
+    let says_more = |event: &&Value| !OTHER_WORDS.contains(&event["type"].as_str().unwrap());
+    events.iter().filter(says_more).collect()
+}
+
 /// A buyer whose first card is declined and whose second asks for 3-D Secure causes four events
 /// before any is delivered; they come in every order, and so do the three of capture and refund.
 #[tokio::test]
@@ -132,9 +140,10 @@ async fn all_orders_of_the_webhooks_of_one_payment_end_the_same() {
     }
     for (id, order) in ids.iter().zip(&authorising) {
         let events = pipeline.events_of(*id).await;
+        let events = without_charges(&events);
         assert_eq!(events.len(), 4, "{events:#?}");
         for at in order {
-            pipeline.deliver(&events[*at], None).await;
+            pipeline.deliver(events[*at], None).await;
         }
     }
     for (account, id) in ids.iter().enumerate() {
@@ -145,13 +154,14 @@ async fn all_orders_of_the_webhooks_of_one_payment_end_the_same() {
     eventually(PATIENCE, async || refunds() == ids.len()).await;
     let settling = orders(3);
     for (number, id) in ids.iter().enumerate() {
-        let events = pipeline.events_of(*id).await;
-        assert_eq!(events.len(), 7, "{events:#?}");
+        let all = pipeline.events_of(*id).await;
+        let events = without_charges(&all);
+        assert_eq!((events.len(), all.len()), (7, 10), "{all:#?}");
         for at in &settling[number % settling.len()] {
-            pipeline.deliver(&events[4 + at], None).await;
+            pipeline.deliver(events[4 + at], None).await;
         }
         // Days later all come again as new events, the last one first.
-        for event in events.iter().rev() {
+        for event in all.iter().rev() {
             pipeline.deliver(event, Some("again")).await;
         }
     }
