@@ -1,6 +1,7 @@
 //! A ticket that changes hands while its booking is cancelled, or refunded. `ONSALE_RACES` says how
 //! often each is run in each order (20).
 
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use chrono::TimeDelta;
@@ -23,8 +24,9 @@ const AT_ONCE: usize = 10;
 /// The tickets of each booking, of which the first is to change hands.
 const TICKETS: u32 = 2;
 const FRIEND: &str = "friend@example.org";
-/// Above the ids of accounts that are signed up here.
-const FIRST_BUYER: i64 = 1_000;
+/// Buyers are new for each booking, above the ids of accounts that are signed up here: how often
+/// one transfers is limited.
+static NEXT_BUYER: AtomicI64 = AtomicI64::new(1_000);
 
 /// Which is begun first. Of two races one waits until the first is certainly over.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -64,7 +66,8 @@ impl Pipeline {
 
     /// Sells as many bookings as there are races at once.
     async fn sell_many(&self, count: usize) -> Vec<Sold> {
-        let buyers: Vec<_> = (FIRST_BUYER..).take(count).collect();
+        let next = || NEXT_BUYER.fetch_add(1, Ordering::Relaxed);
+        let buyers: Vec<_> = (0..count).map(|_| next()).collect();
         let mut ids = Vec::new();
         for buyer in &buyers {
             ids.push(self.request(*buyer, TICKETS).await);
