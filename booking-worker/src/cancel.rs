@@ -13,8 +13,7 @@ use crate::store::{bookings, tickets};
 
 /// Cancels a confirmed booking; begins to cancel a held one, whose seats stay held until no payment
 /// can come; refuses when somebody was let in with one of its tickets, or the buyer has
-/// transferred one. A repeat gives the same
-/// outcome.
+/// transferred one, unless it is the event that is cancelled. A repeat gives the same outcome.
 pub(crate) async fn cancel(
     conn: &mut PgConnection,
     id: BookingId,
@@ -30,7 +29,10 @@ pub(crate) async fn cancel(
         kept.put_all(conn, vec![Entry::new(&void)?]).await?;
         return Ok(Outcome::Cancelled);
     }
-    if tickets::bind(conn, id, asked_by).await? {
+    // When the event is off, whoever was let in gets the money back, too.
+    if let Some(by) = asked_by
+        && tickets::bind(conn, id, by).await?
+    {
         return Ok(Outcome::Refused(BookingState::Confirmed));
     }
     if cancel_confirmed(conn, id, asked_by, now, kept).await? {

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use domain::message::Outcome;
 use platform::outbox::Kept;
 use platform::pg::run_tx;
 use platform::service::Context;
@@ -33,18 +34,22 @@ pub(crate) async fn cancel_bookings(ctx: Context) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Cancels some; gives how many of them are.
 async fn sweep(ctx: &Context) -> Result<usize, sqlx::Error> {
     let (pool, now): (&PgPool, _) = (&ctx.db, ctx.clock.now());
     let due = bookings::of_cancelled_events(pool, BATCH).await?;
+    let mut cancelled = 0;
     for id in &due {
         let cancelling = run_tx(pool, "cancel_booking_of_event", |tx| {
             Box::pin(async move {
                 let mut kept = Kept::of(OWNER);
-                cancel(tx, *id, None, now, &mut kept).await?;
-                Ok::<_, sqlx::Error>(kept)
+                let outcome = cancel(tx, *id, None, now, &mut kept).await?;
+                Ok::<_, sqlx::Error>((outcome, kept))
             })
         });
-        cancelling.await?.send_soon(ctx);
+        let (outcome, kept) = cancelling.await?;
+        kept.send_soon(ctx);
+        cancelled += usize::from(outcome == Outcome::Cancelled);
     }
-    Ok(due.len())
+    Ok(cancelled)
 }

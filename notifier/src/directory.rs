@@ -54,7 +54,7 @@ impl Directory {
     }
 }
 
-/// Keeps the event, unless a later version was seen, and writes to everyone who has paid for it
+/// Keeps the event, unless a later version was seen, and writes to everyone who has tickets for it
 /// when it matters to them.
 async fn follow_event(
     conn: &mut PgConnection,
@@ -69,7 +69,8 @@ async fn follow_event(
     let Some(news) = known.and_then(|known| news(&known, event)) else {
         return Ok(());
     };
-    notifications::tell_holders(conn, event, news, has_sms, now).await
+    notifications::tell_holders(conn, event.id, news, event.version, has_sms, now).await?;
+    Ok(())
 }
 
 fn remind_at(event: &Event) -> Option<DateTime<Utc>> {

@@ -7,8 +7,8 @@
 //!                                            store, render ──────┘
 //! ```
 //!
-//! Every message is a row before it is sent, one per booking, kind, occasion and channel, so that
-//! a repeated event adds nothing. SMTP can't say whether it has a message already: a row is marked
+//! Every message is a row before it is sent, one per booking, reader, kind, occasion and channel, so
+//! that a repeated event adds nothing. SMTP can't say whether it has a message already: a row is marked
 //! `sending` before the server hears of it, and goes back to `waiting` only when the server has
 //! certainly not taken it. Otherwise it becomes `uncertain`, and is never sent again by itself.
 

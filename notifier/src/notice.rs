@@ -1,12 +1,12 @@
 //! What buyers are told.
 
-use domain::BookingId;
-use domain::booking::BookingFacts;
+use domain::booking::{BookingFacts, TicketFacts};
 use domain::message::{
     BookingCancelled, BookingExpired, BookingPaid, HoldPlaced, RefundSucceeded, TicketTransferred,
 };
-use serde::Serialize;
+use domain::{AccountId, BookingId};
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 /// How a message travels.
@@ -33,9 +33,10 @@ impl Channel {
     }
 }
 
-/// The kind of a message about a paid booking's event, of which there may be many at once.
+/// The kind of a message about an event, for everybody who holds tickets of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum News {
+    Reminder,
     EventChanged,
     EventCancelled,
 }
@@ -43,10 +44,27 @@ pub(crate) enum News {
 impl News {
     pub(crate) fn kind(self) -> &'static str {
         match self {
+            Self::Reminder => "reminder",
             Self::EventChanged => "event_changed",
             Self::EventCancelled => "event_cancelled",
         }
     }
+
+    /// Whether it is also for buyers who have transferred all their tickets: their money comes back.
+    pub(crate) fn concerns_money(self) -> bool {
+        self == Self::EventCancelled
+    }
+}
+
+/// What an account holds of a paid booking.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Holding {
+    pub(crate) booking: BookingFacts,
+    /// None for a buyer who has transferred all.
+    pub(crate) tickets: Vec<TicketFacts>,
+    /// The account, when it is not the buyer.
+    #[serde(default)]
+    pub(crate) received_by: Option<AccountId>,
 }
 
 /// A message with what it says, beside the event.
@@ -63,11 +81,11 @@ pub(crate) enum Notice {
     /// Money is on its way back.
     Refunded(RefundSucceeded),
     /// The event is near.
-    Reminder(BookingPaid),
+    Reminder(Holding),
     /// The event takes place otherwise than it was told.
-    EventChanged(BookingPaid),
+    EventChanged(Holding),
     /// The event does not take place.
-    EventCancelled(BookingPaid),
+    EventCancelled(Holding),
     /// A ticket was given to somebody else.
     Transferred(TicketTransferred),
     /// Somebody gave a ticket to this account.
@@ -129,7 +147,7 @@ impl Notice {
             Self::Expired(_) => "expired",
             Self::Cancelled(_) => "cancelled",
             Self::Refunded(_) => "refunded",
-            Self::Reminder(_) => "reminder",
+            Self::Reminder(_) => News::Reminder.kind(),
             Self::EventChanged(_) => News::EventChanged.kind(),
             Self::EventCancelled(_) => News::EventCancelled.kind(),
             Self::Transferred(_) => "transferred",
@@ -148,10 +166,10 @@ impl Notice {
         }
         match self {
             Self::Held(facts) => json(facts),
-            Self::Confirmed(facts)
-            | Self::Reminder(facts)
-            | Self::EventChanged(facts)
-            | Self::EventCancelled(facts) => json(facts),
+            Self::Confirmed(facts) => json(facts),
+            Self::Reminder(facts) | Self::EventChanged(facts) | Self::EventCancelled(facts) => {
+                json(facts)
+            }
             Self::Expired(facts) => json(facts),
             Self::Cancelled(facts) => json(facts),
             Self::Refunded(facts) => json(facts),
@@ -182,16 +200,26 @@ impl Notice {
     pub(crate) fn booking(&self) -> Option<&BookingFacts> {
         match self {
             Self::Held(facts) => Some(&facts.booking),
-            Self::Confirmed(facts)
-            | Self::Reminder(facts)
-            | Self::EventChanged(facts)
-            | Self::EventCancelled(facts) => Some(&facts.booking),
+            Self::Confirmed(facts) => Some(&facts.booking),
+            Self::Reminder(facts) | Self::EventChanged(facts) | Self::EventCancelled(facts) => {
+                Some(&facts.booking)
+            }
             Self::Expired(facts) => Some(&facts.booking),
             Self::Cancelled(facts) => Some(&facts.booking),
             Self::Transferred(facts) | Self::Received(facts) | Self::Withdrawn(facts) => {
                 Some(&facts.booking)
             }
             Self::Refunded(_) => None,
+        }
+    }
+
+    /// Who reads it, when it is news of an event for somebody who did not buy the tickets.
+    pub(crate) fn received_by(&self) -> Option<AccountId> {
+        match self {
+            Self::Reminder(facts) | Self::EventChanged(facts) | Self::EventCancelled(facts) => {
+                facts.received_by
+            }
+            _ => None,
         }
     }
 

@@ -3,8 +3,7 @@
 
 use std::sync::Arc;
 
-use platform::lane::{Lane, Write};
-use tokio::sync::oneshot;
+use platform::lane::{Job, Lane, Limits, Unanswered, Work};
 
 use crate::shared::Shared;
 use crate::store::notifications::{self, Ended};
@@ -17,13 +16,13 @@ pub(crate) struct Recorder(Lane<Records>);
 pub(crate) enum RecordError {
     #[error("the database failed: {0}")]
     Database(Arc<sqlx::Error>),
-    #[error("the recorder stopped")]
-    Stopped,
+    #[error("the recorder did not answer: {0}")]
+    Unanswered(#[from] Unanswered),
 }
 
 impl Recorder {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        Self(Lane::new(Records(shared)))
+        Self(Lane::new(Records(shared), Limits::USUAL))
     }
 
     /// Writes down what a try came to; `false` when a later one has begun.
@@ -31,28 +30,25 @@ impl Recorder {
     /// # Errors
     /// When it may not be written down: repeat it.
     pub(crate) async fn settle(&self, ended: Ended) -> Result<bool, RecordError> {
-        let (sender, recorded) = oneshot::channel();
-        self.0.add((ended, sender));
-        recorded.await.unwrap_or(Err(RecordError::Stopped))
+        self.0.ask(ended).await?
     }
 }
 
 struct Records(Arc<Shared>);
 
-impl Write for Records {
-    type Job = (Ended, oneshot::Sender<Result<bool, RecordError>>);
+impl Work for Records {
+    type Item = Ended;
+    type Answer = Result<bool, RecordError>;
 
-    async fn write(&self, jobs: Vec<Self::Job>) {
-        let (ended, senders): (Vec<_>, Vec<_>) = jobs.into_iter().unzip();
+    async fn work(&self, jobs: Vec<Job<Self>>) {
+        let (ended, askers): (Vec<_>, Vec<_>) = jobs.into_iter().map(Job::split).unzip();
         let settled = notifications::settle(&self.0.db, &ended, self.0.now()).await;
         let settled = settled.map_err(|error| RecordError::Database(Arc::new(error)));
-        for (ended, sender) in ended.iter().zip(senders) {
-            let result = match &settled {
+        for (ended, asker) in ended.iter().zip(askers) {
+            asker.answer(match &settled {
                 Ok(settled) => Ok(settled.contains(&ended.id)),
                 Err(error) => Err(error.clone()),
-            };
-            // Whoever has left needs no answer.
-            let _gone = sender.send(result);
+            });
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use platform::pg::run_tx;
 use tokio_util::sync::CancellationToken;
 
 use crate::shared::Shared;
@@ -16,12 +17,13 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// None at present: whatever fails is tried again.
 pub(crate) async fn run(shared: Arc<Shared>, stop: CancellationToken) -> anyhow::Result<()> {
     while !stop.is_cancelled() {
-        match notifications::put_reminders(&shared.db, shared.has_sms, shared.now()).await {
-            Ok(0) => {}
-            Ok(written) => {
+        match write_one_event(&shared).await {
+            Ok(Some(written)) => {
                 tracing::info!(written, "reminders written");
                 shared.wake_senders();
+                continue;
             }
+            Ok(None) => {}
             Err(error) => {
                 let error = &error as &dyn std::error::Error;
                 tracing::warn!(error, "reminders can't be written; trying again");
@@ -30,4 +32,13 @@ pub(crate) async fn run(shared: Arc<Shared>, stop: CancellationToken) -> anyhow:
         stop.run_until_cancelled(tokio::time::sleep(INTERVAL)).await;
     }
     Ok(())
+}
+
+/// The reminders of one event, so that no transaction grows with the number of events.
+async fn write_one_event(shared: &Shared) -> Result<Option<u64>, sqlx::Error> {
+    let (has_sms, now) = (shared.has_sms, shared.now());
+    let writing = run_tx(&shared.db, "notifier write reminders", |tx| {
+        Box::pin(notifications::put_reminders(tx, has_sms, now))
+    });
+    writing.await
 }

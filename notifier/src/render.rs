@@ -34,6 +34,7 @@ impl Links {
     fn of(&self, notice: &Notice) -> Url {
         match notice {
             Notice::Received(_) | Notice::Withdrawn(_) => self.page(&["tickets"]),
+            _ if notice.received_by().is_some() => self.page(&["tickets"]),
             _ => self.booking(notice.booking_id()),
         }
     }

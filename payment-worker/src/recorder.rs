@@ -6,12 +6,11 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use futures_util::future::join_all;
-use platform::lane::{Lane, Write};
+use platform::lane::{Job, Lane, Limits, Unanswered, Work};
 use platform::outbox::Kept;
 use platform::pg::run_tx;
 use platform::service::Context;
 use sqlx::PgConnection;
-use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use crate::OWNER;
@@ -26,8 +25,8 @@ use crate::worker::Worker;
 pub(crate) enum RecordError {
     #[error("the lease ran out, and another worker has the operation")]
     LeaseLost,
-    #[error("the recorder stopped")]
-    Stopped,
+    #[error("the recorder did not answer")]
+    Unanswered(#[from] Unanswered),
     #[error("the database failed")]
     Database(#[from] sqlx::Error),
 }
@@ -37,7 +36,7 @@ pub(crate) struct Recorder(Lane<Records>);
 
 impl Recorder {
     pub(crate) fn new(ctx: Context, worker: Arc<Worker>) -> Self {
-        Self(Lane::new(Records { ctx, worker }))
+        Self(Lane::new(Records { ctx, worker }, Limits::USUAL))
     }
 
     /// Writes down what was found, and ends the operation or puts it off.
@@ -46,13 +45,7 @@ impl Recorder {
         operation: Operation,
         finding: Finding,
     ) -> Result<(), RecordError> {
-        let (sender, recorded) = oneshot::channel();
-        self.0.add(Job {
-            operation,
-            finding,
-            sender,
-        });
-        recorded.await.unwrap_or(Err(RecordError::Stopped))
+        self.0.ask((operation, finding)).await?
     }
 }
 
@@ -61,25 +54,20 @@ struct Records {
     worker: Arc<Worker>,
 }
 
-struct Job {
-    operation: Operation,
-    finding: Finding,
-    sender: oneshot::Sender<Result<(), RecordError>>,
-}
+impl Work for Records {
+    type Item = (Operation, Finding);
+    type Answer = Result<(), RecordError>;
 
-impl Write for Records {
-    type Job = Job;
-
-    async fn write(&self, jobs: Vec<Job>) {
+    async fn work(&self, jobs: Vec<Job<Self>>) {
         let recorded = &self.record_together(&jobs).await;
         let recording = jobs.into_iter().map(async |job| {
-            let result = if recorded.contains(&job.operation.id) {
+            let (operation, finding) = &job.item;
+            let result = if recorded.contains(&operation.id) {
                 Ok(())
             } else {
-                record_alone(&self.worker, &job.operation, &job.finding).await
+                record_alone(&self.worker, operation, finding).await
             };
-            // Whoever has left needs no answer.
-            let _gone = job.sender.send(result);
+            job.asker.answer(result);
         });
         join_all(recording).await;
     }
@@ -87,7 +75,7 @@ impl Write for Records {
 
 impl Records {
     /// Records the simple successes; gives the operations that are recorded.
-    async fn record_together(&self, jobs: &[Job]) -> HashSet<Uuid> {
+    async fn record_together(&self, jobs: &[Job<Self>]) -> HashSet<Uuid> {
         let now = self.worker.now();
         let recording = run_tx(&self.ctx.db, "payment record operations", |tx| {
             Box::pin(record_simple(tx, jobs, now))
@@ -108,18 +96,16 @@ impl Records {
 
 async fn record_simple(
     conn: &mut PgConnection,
-    jobs: &[Job],
+    jobs: &[Job<Records>],
     now: DateTime<Utc>,
 ) -> Result<(HashSet<Uuid>, Kept), sqlx::Error> {
     let mut kept = Kept::of(OWNER);
-    let bookings: Vec<_> = jobs.iter().map(|job| job.operation.booking_id).collect();
+    let bookings: Vec<_> = jobs.iter().map(|job| job.item.0.booking_id).collect();
     let payments = payments::lock_all(conn, &bookings).await?;
 
     let (mut simple, mut seen) = (Vec::with_capacity(jobs.len()), HashSet::new());
-    for Job {
-        operation, finding, ..
-    } in jobs
-    {
+    for job in jobs {
+        let (operation, finding) = &job.item;
         // A second operation of a payment waits for what the first does.
         let payment = payments.get(&operation.booking_id);
         let Some(payment) = payment.filter(|payment| seen.insert(payment.booking_id)) else {

@@ -1,117 +1,247 @@
-//! One batch after the other of what many tasks want written: who comes while a transaction runs
-//! waits for the next, which takes all that wait. No timer, no setting: what is quiet is written at
-//! once, and what is busy with one commit for hundreds.
+//! One batch after the other of what many tasks want done: who comes while a batch is under way
+//! waits for the next, which takes all that wait. No timer: what is quiet is done at once, and what
+//! is busy with one commit for hundreds.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// How many jobs one batch takes.
-const MAX_BATCH: usize = 512;
+use futures_util::FutureExt as _;
+use tokio::sync::oneshot;
 
-/// Writes jobs of one kind together, and tells whoever waits for each.
-pub trait Write: Send + Sync + 'static {
-    /// What is to be written.
-    type Job: Send + 'static;
+use crate::problem::{Kind, Problem};
 
-    /// Writes all. A job whose sender is dropped without an answer has failed.
-    fn write(&self, jobs: Vec<Self::Job>) -> impl Future<Output = ()> + Send;
+/// Does many things of one kind together.
+pub trait Work: Send + Sync + Sized + 'static {
+    /// What is to be done.
+    type Item: Send + 'static;
+    /// What comes of it.
+    type Answer: Send + 'static;
+
+    /// Does all, and answers each. Who gets no answer hears that it failed.
+    fn work(&self, jobs: Vec<Job<Self>>) -> impl Future<Output = ()> + Send;
 }
 
-/// Jobs that wait, and the writer that takes them.
-pub struct Lane<W: Write>(Arc<Shared<W>>);
-
-struct Shared<W: Write> {
-    writer: W,
-    waiting: Mutex<Waiting<W::Job>>,
+/// What is to be done, and who waits for it.
+pub struct Job<W: Work> {
+    /// What is to be done.
+    pub item: W::Item,
+    /// Who waits for the answer.
+    pub asker: Asker<W::Answer>,
 }
 
-struct Waiting<J> {
-    jobs: Vec<J>,
-    is_writing: bool,
+impl<W: Work> Job<W> {
+    /// What is to be done, and who waits for it, as two.
+    #[must_use]
+    pub fn split(self) -> (W::Item, Asker<W::Answer>) {
+        (self.item, self.asker)
+    }
 }
 
-impl<W: Write> Lane<W> {
+/// Who waits for an answer.
+pub struct Asker<A>(oneshot::Sender<A>);
+
+impl<A> Asker<A> {
+    /// Answers; whoever has left needs none.
+    pub fn answer(self, answer: A) {
+        let _gone = self.0.send(answer);
+    }
+}
+
+/// Why there is no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Unanswered {
+    /// It was not begun.
+    #[error("too many wait already")]
+    Full,
+    /// It may be done, or not.
+    #[error("the work ended without an answer")]
+    Failed,
+}
+
+impl From<Unanswered> for Problem {
+    fn from(unanswered: Unanswered) -> Self {
+        match unanswered {
+            Unanswered::Full => Self::new(
+                Kind::Overloaded,
+                "Too many requests wait at this moment; try again in a moment.",
+            ),
+            Unanswered::Failed => Self::internal(&unanswered),
+        }
+    }
+}
+
+/// How much a lane takes.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// The most of one batch.
+    pub batch: usize,
+    /// The most that wait; more are refused.
+    pub waiting: usize,
+}
+
+impl Limits {
+    /// For statements of some milliseconds.
+    pub const USUAL: Self = Self {
+        batch: 512,
+        waiting: 100_000,
+    };
+}
+
+/// What waits, and the worker that takes it.
+pub struct Lane<W: Work>(Arc<Shared<W>>);
+
+struct Shared<W: Work> {
+    worker: W,
+    limits: Limits,
+    queue: Mutex<Queue<W>>,
+}
+
+struct Queue<W: Work> {
+    waiting: Vec<Job<W>>,
+    /// Whether a task works through it.
+    is_worked: bool,
+}
+
+impl<W: Work> Lane<W> {
     /// With nothing waiting.
-    pub fn new(writer: W) -> Self {
-        let waiting = Waiting {
-            jobs: Vec::new(),
-            is_writing: false,
+    pub fn new(worker: W, limits: Limits) -> Self {
+        let queue = Queue {
+            waiting: Vec::new(),
+            is_worked: false,
         };
         Self(Arc::new(Shared {
-            writer,
-            waiting: Mutex::new(waiting),
+            worker,
+            limits,
+            queue: Mutex::new(queue),
         }))
     }
 
-    /// Adds a job to those that wait; whoever comes while nobody writes sets the writer going.
-    pub fn add(&self, job: W::Job) {
-        let mut waiting = self
-            .0
-            .waiting
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        waiting.jobs.push(job);
-        if !waiting.is_writing {
-            waiting.is_writing = true;
-            tokio::spawn(write_until_none_waits(Arc::clone(&self.0)));
+    /// Has it done, together with what else waits; whoever comes while nobody works sets the work
+    /// going. It is done even if the caller leaves.
+    ///
+    /// # Errors
+    /// When too many wait, or the work gives no answer.
+    pub async fn ask(&self, item: W::Item) -> Result<W::Answer, Unanswered> {
+        let (sender, answered) = oneshot::channel();
+        let asker = Asker(sender);
+        self.add(Job { item, asker })?;
+        answered.await.map_err(|_| Unanswered::Failed)
+    }
+
+    fn add(&self, job: Job<W>) -> Result<(), Unanswered> {
+        let mut queue = self.0.lock();
+        if queue.waiting.len() >= self.0.limits.waiting {
+            return Err(Unanswered::Full);
         }
+        queue.waiting.push(job);
+        if !queue.is_worked {
+            queue.is_worked = true;
+            // Not of the caller, who may leave.
+            tokio::spawn(work_until_none_waits(Arc::clone(&self.0)));
+        }
+        Ok(())
     }
 }
 
-async fn write_until_none_waits<W: Write>(shared: Arc<Shared<W>>) {
+async fn work_until_none_waits<W: Work>(shared: Arc<Shared<W>>) {
     while let Some(jobs) = shared.next_batch() {
-        let shared = Arc::clone(&shared);
-        // On its own, so that a panic ends this batch and nothing else.
-        let _ended = tokio::spawn(async move { shared.writer.write(jobs).await }).await;
+        // A panic ends this batch and nothing else; its hook has logged it.
+        let working = AssertUnwindSafe(shared.worker.work(jobs));
+        let _panicked = working.catch_unwind().await;
     }
 }
 
-impl<W: Write> Shared<W> {
-    /// What waits, or `None` when nothing does and the writer rests.
-    fn next_batch(&self) -> Option<Vec<W::Job>> {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        if waiting.jobs.is_empty() {
-            waiting.is_writing = false;
+impl<W: Work> Shared<W> {
+    fn lock(&self) -> MutexGuard<'_, Queue<W>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What waits; `None`, and the work is over, when nothing does.
+    fn next_batch(&self) -> Option<Vec<Job<W>>> {
+        let mut queue = self.lock();
+        if queue.waiting.is_empty() {
+            queue.is_worked = false;
             return None;
         }
-        let count = waiting.jobs.len().min(MAX_BATCH);
-        Some(waiting.jobs.drain(..count).collect())
+        let count = queue.waiting.len().min(self.limits.batch);
+        let rest = queue.waiting.split_off(count);
+        Some(std::mem::replace(&mut queue.waiting, rest))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use tokio::sync::oneshot;
+    use futures_util::future::join_all;
+    use tokio::sync::Semaphore;
 
     use super::*;
 
-    /// Fails on zero; answers the others with the size of their batch.
-    struct Doubtful;
+    /// Does nothing until it is let; fails on zero; answers the others with the size of their
+    /// batch.
+    struct Doubtful(Semaphore);
 
-    impl Write for Doubtful {
-        type Job = (u32, oneshot::Sender<usize>);
+    impl Work for Doubtful {
+        type Item = u32;
+        type Answer = usize;
 
-        async fn write(&self, jobs: Vec<Self::Job>) {
+        async fn work(&self, jobs: Vec<Job<Self>>) {
+            self.0.acquire().await.unwrap().forget();
             let count = jobs.len();
-            for (number, sender) in jobs {
-                assert_ne!(number, 0, "expected");
-                sender.send(count).unwrap();
+            for job in jobs {
+                assert_ne!(job.item, 0, "expected");
+                job.asker.answer(count);
             }
         }
     }
 
-    #[tokio::test]
-    async fn what_comes_while_one_batch_is_written_is_the_next_and_a_panic_ends_its_own_only() {
-        let lane = Lane::new(Doubtful);
-        let add = |number| {
-            let (sender, answer) = oneshot::channel();
-            lane.add((number, sender));
-            answer
+    fn lane(batches_let: usize) -> Lane<Doubtful> {
+        let limits = Limits {
+            batch: 3,
+            waiting: 5,
         };
-        let all: Vec<_> = (1..=5).map(add).collect();
-        for answer in all {
-            assert_eq!(answer.await, Ok(5));
+        Lane::new(Doubtful(Semaphore::new(batches_let)), limits)
+    }
+
+    #[tokio::test]
+    async fn what_comes_while_a_batch_is_under_way_is_the_next() {
+        let lane = lane(10);
+        let all = join_all((1..=5).map(|number| lane.ask(number))).await;
+        assert_eq!(all, [Ok(3), Ok(3), Ok(3), Ok(2), Ok(2)]);
+        assert_eq!(lane.ask(6).await, Ok(1));
+    }
+
+    #[tokio::test]
+    async fn a_panic_ends_its_own_batch_only() {
+        let lane = lane(10);
+        let all = join_all([7, 0, 7, 7].map(|number| lane.ask(number))).await;
+        let failed = Err(Unanswered::Failed);
+        assert_eq!(all, [Ok(3), failed, failed, Ok(1)]);
+        assert_eq!(lane.ask(7).await, Ok(1));
+    }
+
+    #[tokio::test]
+    async fn who_comes_while_too_many_wait_is_refused_and_the_others_are_not() {
+        let lane = lane(0);
+        let mut first: Vec<_> = (1..=5).map(|number| Box::pin(lane.ask(number))).collect();
+        for asking in &mut first {
+            assert!(asking.now_or_never().is_none());
         }
-        assert!(add(0).await.is_err());
-        assert_eq!(add(7).await, Ok(1));
+        assert_eq!(lane.ask(6).await, Err(Unanswered::Full));
+        lane.0.worker.0.add_permits(10);
+        assert_eq!(
+            join_all(first).await,
+            [Ok(3), Ok(3), Ok(3), Ok(2), Ok(2)],
+            "those before it are served"
+        );
+        assert_eq!(lane.ask(7).await, Ok(1));
+    }
+
+    #[tokio::test]
+    async fn it_is_done_even_if_the_caller_leaves() {
+        let lane = lane(1);
+        assert!(lane.ask(1).now_or_never().is_none());
+        let permits = || lane.0.worker.0.available_permits();
+        crate::testing::eventually(std::time::Duration::from_secs(5), async || permits() == 0)
+            .await;
     }
 }

@@ -6,11 +6,10 @@ use std::collections::HashSet;
 use chrono::{DateTime, Utc};
 use domain::clock::SharedClock;
 use platform::idempotency::{self, Answered, Begin, Keyed, Token};
-use platform::lane::{Lane, Write};
+use platform::lane::{Job, Lane, Limits, Work};
 use platform::pg::run_tx;
 use platform::problem::Problem;
 use sqlx::{PgConnection, PgPool};
-use tokio::sync::oneshot;
 
 use super::repeat::reused;
 use crate::store::requests::{self, Order, Request};
@@ -54,12 +53,14 @@ pub(crate) struct Ledger {
 
 impl Ledger {
     pub(crate) fn new(db: &PgPool, clock: &SharedClock) -> Self {
+        let orders = Orders {
+            db: db.clone(),
+            clock: clock.clone(),
+        };
+        let answers = Answers { db: db.clone() };
         Self {
-            orders: Lane::new(Orders {
-                db: db.clone(),
-                clock: clock.clone(),
-            }),
-            answers: Lane::new(Answers { db: db.clone() }),
+            orders: Lane::new(orders, Limits::USUAL),
+            answers: Lane::new(answers, Limits::USUAL),
         }
     }
 
@@ -68,11 +69,7 @@ impl Ledger {
     /// # Errors
     /// When the database does not, or its key belongs to another order.
     pub(super) async fn accept(&self, order: NewOrder) -> Result<Written, Problem> {
-        let (sender, written) = oneshot::channel();
-        self.orders.add((order, sender));
-        written
-            .await
-            .unwrap_or_else(|error| Err(Problem::internal(&error)))
+        self.orders.ask(order).await?
     }
 
     /// Keeps an answer for repeats.
@@ -80,10 +77,7 @@ impl Ledger {
     /// # Errors
     /// When the database does not.
     pub(super) async fn keep(&self, answer: Answered) -> Result<(), Problem> {
-        let (sender, kept) = oneshot::channel();
-        self.answers.add((answer, sender));
-        kept.await
-            .unwrap_or_else(|error| Err(Problem::internal(&error)))
+        self.answers.ask(answer).await?
     }
 }
 
@@ -92,37 +86,37 @@ struct Orders {
     clock: SharedClock,
 }
 
-impl Write for Orders {
-    type Job = (NewOrder, oneshot::Sender<Result<Written, Problem>>);
+impl Work for Orders {
+    type Item = NewOrder;
+    type Answer = Result<Written, Problem>;
 
-    async fn write(&self, jobs: Vec<Self::Job>) {
+    async fn work(&self, jobs: Vec<Job<Self>>) {
         let mut seen = HashSet::new();
-        let (mut orders, mut asking) = (Vec::new(), Vec::new());
-        for (order, sender) in jobs {
-            let key = order.key.as_ref();
+        let (mut orders, mut askers) = (Vec::new(), Vec::new());
+        for Job { item, asker } in jobs {
+            let key = item.key.as_ref();
             if key.is_some_and(|key| !seen.insert(key.request_key.clone())) {
                 // The one before it in this batch is the first.
-                let _gone = sender.send(Ok(Written::Repeated(Begin::InProgress)));
+                asker.answer(Ok(Written::Repeated(Begin::InProgress)));
             } else {
-                orders.push(order);
-                asking.push(sender);
+                orders.push(item);
+                askers.push(asker);
             }
         }
         let (now, orders) = (self.clock.now(), &orders);
         let written = run_tx(&self.db, "write_orders", |tx| {
             Box::pin(write_all(tx, orders, now))
         });
-        // Whoever has left needs no answer.
         match written.await {
             Ok(written) => {
-                for (sender, written) in asking.into_iter().zip(written) {
-                    let _gone = sender.send(written);
+                for (asker, written) in askers.into_iter().zip(written) {
+                    asker.answer(written);
                 }
             }
             Err(error) => {
                 let problem = Problem::from(error);
-                for sender in asking {
-                    let _gone = sender.send(Err(problem.clone()));
+                for asker in askers {
+                    asker.answer(Err(problem.clone()));
                 }
             }
         }
@@ -133,18 +127,19 @@ struct Answers {
     db: PgPool,
 }
 
-impl Write for Answers {
-    type Job = (Answered, oneshot::Sender<Result<(), Problem>>);
+impl Work for Answers {
+    type Item = Answered;
+    type Answer = Result<(), Problem>;
 
-    async fn write(&self, jobs: Vec<Self::Job>) {
-        let (answers, keeping): (Vec<_>, Vec<_>) = jobs.into_iter().unzip();
+    async fn work(&self, jobs: Vec<Job<Self>>) {
+        let (answers, askers): (Vec<_>, Vec<_>) = jobs.into_iter().map(Job::split).unzip();
         let answers = &answers;
         let written = run_tx(&self.db, "write_answers", |tx| {
             Box::pin(keep_all(tx, answers))
         });
         let kept = written.await.map_err(Problem::from);
-        for sender in keeping {
-            let _gone = sender.send(kept.clone());
+        for asker in askers {
+            asker.answer(kept.clone());
         }
     }
 }

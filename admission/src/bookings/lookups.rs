@@ -4,10 +4,9 @@
 use std::collections::HashMap;
 
 use domain::BookingId;
-use platform::lane::{Lane, Write};
+use platform::lane::{Job, Lane, Limits, Work};
 use platform::problem::Problem;
 use sqlx::PgPool;
-use tokio::sync::oneshot;
 
 use crate::store::bookings::{self, Booking};
 
@@ -16,7 +15,7 @@ pub(crate) struct Lookups(Lane<Lookup>);
 
 impl Lookups {
     pub(crate) fn new(db: &PgPool) -> Self {
-        Self(Lane::new(Lookup(db.clone())))
+        Self(Lane::new(Lookup(db.clone()), Limits::USUAL))
     }
 
     /// The booking as it is now, or a moment later; `None` when no worker has decided it.
@@ -24,27 +23,23 @@ impl Lookups {
     /// # Errors
     /// When the database does not answer.
     pub(super) async fn find(&self, id: BookingId) -> Result<Option<Booking>, Problem> {
-        let (sender, found) = oneshot::channel();
-        self.0.add((id, sender));
-        found
-            .await
-            .unwrap_or_else(|error| Err(Problem::internal(&error)))
+        self.0.ask(id).await?
     }
 }
 
 struct Lookup(PgPool);
 
-impl Write for Lookup {
-    type Job = (BookingId, oneshot::Sender<Result<Option<Booking>, Problem>>);
+impl Work for Lookup {
+    type Item = BookingId;
+    type Answer = Result<Option<Booking>, Problem>;
 
-    async fn write(&self, jobs: Vec<Self::Job>) {
-        let ids: Vec<_> = jobs.iter().map(|(id, _)| *id).collect();
+    async fn work(&self, jobs: Vec<Job<Self>>) {
+        let ids: Vec<_> = jobs.iter().map(|job| job.item).collect();
         let found = bookings::find(&self.0, &ids).await.map(by_id);
         let found = found.map_err(Problem::from);
-        for (id, sender) in jobs {
-            let booking = found.as_ref().map(|found| found.get(&id).cloned());
-            // Whoever has left needs no answer.
-            let _gone = sender.send(booking.map_err(Clone::clone));
+        for Job { item, asker } in jobs {
+            let booking = found.as_ref().map(|found| found.get(&item).cloned());
+            asker.answer(booking.map_err(Clone::clone));
         }
     }
 }

@@ -125,7 +125,7 @@ pub(crate) async fn cancel(
 pub(crate) async fn bind(
     conn: &mut PgConnection,
     id: BookingId,
-    asked_by: Option<AccountId>,
+    asked_by: AccountId,
 ) -> Result<bool, sqlx::Error> {
     let locked = sqlx::query!(
         "select id from booking.bookings where id = $1 and state = 'confirmed' for update",
@@ -141,7 +141,7 @@ pub(crate) async fn bind(
                             and (t.state = 'checked_in'
                                  or t.state = 'valid' and b.account_id = $2 and t.account_id <> $2)) as "yes!""#,
         id.0,
-        asked_by.map(|account| account.0),
+        asked_by.0,
     )
     .fetch_one(conn)
     .await

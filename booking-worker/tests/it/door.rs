@@ -1,13 +1,14 @@
 //! Tickets at the door: genuine without asking anybody, and good once.
 
 use domain::account::Role;
-use domain::message::{BookingConfirmed, Outcome};
+use domain::event::EventState;
+use domain::message::{BookingCancelled, BookingConfirmed, EventChanged, Outcome};
 use domain::token::{ACCESS_AUDIENCE, AccessClaims, ISSUER};
 use platform::testing::eventually;
 use platform::tokens::PublishedKeys;
 use serde_json::Value;
 
-use crate::shop::{EVENT, LIMIT, Shop, euros, floor};
+use crate::shop::{EVENT, LIMIT, Shop, euros, event, floor};
 
 /// An access token of account 1 with this role.
 fn access(shop: &Shop, role: Role) -> String {
@@ -100,6 +101,28 @@ async fn a_ticket_is_genuine_offline_and_lets_one_person_in_once() {
     // Whose holder is inside can't be given back.
     let outcome = shop.cancel(booking.booking_id).await;
     assert!(matches!(outcome, Outcome::Refused(_)), "{outcome:?}");
+    shop.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_was_let_in_is_refunded_when_the_event_is_cancelled() {
+    let shop = Shop::open(vec![floor(1, 3, euros(500))]).await;
+    let booking = shop.buy(7, 2).await;
+    let codes = codes(&shop).await;
+    let (door, _running) = Door::open(&shop).await;
+    let staff = access(&shop, Role::Operator);
+    assert_eq!(door.check_in(&codes[0], &staff).await.0, 200);
+    let mut event = event(2, vec![floor(1, 3, euros(500))]);
+    event.state = EventState::Cancelled;
+    shop.tell(&EventChanged { event }).await;
+    shop.eventually_state(booking.booking_id, "cancelled").await;
+    let cancelled = || shop.witness.heard::<BookingCancelled>();
+    eventually(LIMIT, async || !cancelled().is_empty()).await;
+    assert_eq!(cancelled()[0].booking.booking_id, booking.booking_id);
+    assert!(cancelled()[0].was_confirmed);
+    for code in &codes {
+        assert_eq!(door.check_in(code, &staff).await.0, 409);
+    }
     shop.close().await;
 }
 

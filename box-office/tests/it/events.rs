@@ -238,6 +238,47 @@ async fn a_replaced_event_keeps_its_sections_and_grows_its_version() {
 }
 
 #[tokio::test]
+async fn tickets_can_be_transferred_once_the_organiser_says_so() {
+    let app = App::start().await;
+    let sections = json!([
+        {"name": "Stalls", "numbered": true, "rows": 2, "seats_per_row": 3},
+        {"name": "Standing", "capacity": 3}
+    ]);
+    let event = app
+        .event(json!({"sections": sections, "reminder_before_seconds": null}))
+        .await;
+    assert_eq!(event["ticket_transfer"], false);
+    let path = format!("/api/events/{}", event["id"]);
+    let organiser = app.with_role(Role::Organiser).await;
+
+    // As the page does it: the event as it was read, with the one change.
+    let mut wanted = organiser.staff_get(&path).await.expect(200)["event"].clone();
+    wanted["ticket_transfer"] = json!(true);
+    let changed = organiser.staff_put(&path, &wanted).await.expect(200)["event"].clone();
+    wanted["version"] = json!(2);
+    assert_eq!(changed, wanted, "nothing else changes");
+    app.next_second();
+    assert_eq!(app.nobody().get(&path).await.expect(200)["event"], changed);
+    let told = "select count(*) from platform.outbox where message_name = 'event.changed.v1'
+                and body #>> '{event,version}' = '2' and body #>> '{event,ticket_transfer}' = 'true'";
+    assert_eq!(app.count(told).await, 1);
+
+    // Whoever read it before that overwrites nothing.
+    let stale = json!({"version": 1, "ticket_transfer": false});
+    let mut old = event.clone();
+    old.as_object_mut().unwrap().extend(fields_of(stale));
+    organiser.staff_put(&path, &old).await.problem("conflict");
+    for wrong in [json!("yes"), json!(null), json!(1)] {
+        let mut body = changed.clone();
+        body["ticket_transfer"] = wrong;
+        organiser.staff_put(&path, &body).await.problem("malformed");
+    }
+    app.next_second();
+    assert_eq!(app.nobody().get(&path).await.expect(200)["event"], changed);
+    app.finish().await;
+}
+
+#[tokio::test]
 async fn an_event_cannot_lose_seats_that_are_held() {
     let app = App::start().await;
     let stalls = |rows: u32, seats: u32| {

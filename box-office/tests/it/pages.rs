@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use reqwest::Method;
 
 use crate::app::App;
@@ -76,6 +78,46 @@ async fn assets_are_served_with_their_type_and_nothing_else_is() {
         "/assets/..%2f..%2fCargo.toml",
     ] {
         app.nobody().get(path).await.problem("not-found");
+    }
+    app.finish().await;
+}
+
+/// The files that a page or a script names, as paths.
+fn loaded_by(text: &str) -> BTreeSet<String> {
+    let quoted = text.split(['"', '\'']);
+    let names = quoted.filter_map(|part| {
+        let name = part
+            .strip_prefix("/assets/")
+            .or_else(|| part.strip_prefix("./"))?;
+        Some(format!("/assets/{name}"))
+    });
+    names.collect()
+}
+
+#[tokio::test]
+async fn everything_that_a_page_loads_is_served() {
+    let app = App::start().await;
+    let pages = [
+        (app.public, "/", "events.js"),
+        (app.public, "/events/1", "event.js"),
+        (app.public, "/bookings/1", "transfer.js"),
+        (app.public, "/tickets", "transfer.js"),
+        (app.internal, "/", "terms.js"),
+    ];
+    for (listener, page, script) in pages {
+        let mut waiting = BTreeSet::from([page.to_owned()]);
+        let mut seen = BTreeSet::new();
+        while let Some(path) = waiting.pop_first() {
+            let file = app.nobody().request(listener, Method::GET, &path);
+            let file = file.send().await.unwrap();
+            assert_eq!(file.status(), 200, "{path}, for {page}");
+            seen.insert(path);
+            let more = loaded_by(&file.text().await.unwrap());
+            waiting.extend(more.into_iter().filter(|path| !seen.contains(path)));
+        }
+        let script = format!("/assets/{script}");
+        assert!(seen.contains(&script), "{page} loads {seen:?} only");
+        assert!(seen.contains("/assets/style.css"), "{page} has no style");
     }
     app.finish().await;
 }

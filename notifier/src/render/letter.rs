@@ -6,10 +6,12 @@ use domain::message::{BookingCancelled, BookingPaid, TicketTransferred};
 
 use super::line::one_line;
 use super::time::{in_full, in_short};
-use crate::notice::Notice;
+use crate::notice::{Holding, Notice};
 
 /// The longest name of an event or a person in a header.
 const NAME_LIMIT: usize = 120;
+/// What the link is called for who did not buy the ticket.
+const TO_TICKETS: &str = "Your tickets";
 
 /// A letter without its looks.
 #[derive(Debug, PartialEq, Eq)]
@@ -48,7 +50,7 @@ pub(super) fn letter<'a>(event: &Event, notice: &'a Notice) -> Letter<'a> {
                 "Your seats for {name} were not paid in time and are on sale again. \
                  Nothing was charged."
             )],
-            details: seats(&facts.booking),
+            details: seats(facts.booking.seats.iter()),
             ..plain(format!("Your seats for {name} were released"))
         },
         Notice::Cancelled(facts) => Letter {
@@ -61,7 +63,7 @@ pub(super) fn letter<'a>(event: &Event, notice: &'a Notice) -> Letter<'a> {
             } else {
                 format!("Your seats for {name} were given up. Nothing was charged.")
             }],
-            details: seats(&facts.booking),
+            details: seats(facts.booking.seats.iter()),
             ..plain(format!("Your booking for {name} is cancelled"))
         },
         Notice::Refunded(refund) => Letter {
@@ -71,23 +73,29 @@ pub(super) fn letter<'a>(event: &Event, notice: &'a Notice) -> Letter<'a> {
             )],
             ..plain(format!("Your refund for {name}"))
         },
-        Notice::Reminder(paid) => Letter {
+        Notice::Reminder(holding) => Letter {
             paragraphs: vec![
                 format!("{name} begins on {}.", in_full(event, event.date)),
-                "Your tickets are in your confirmation mail and on the page of your booking."
-                    .to_owned(),
+                if holding.received_by.is_some() {
+                    "Your tickets are on the page of your tickets."
+                } else {
+                    "Your tickets are in your confirmation mail and on the page of your booking."
+                }
+                .to_owned(),
             ],
-            details: [whereabouts(event), seats(&paid.booking)].concat(),
-            ..plain(format!("Reminder: {name}, {}", in_short(event, event.date)))
+            ..to_holder(
+                event,
+                holding,
+                format!("Reminder: {name}, {}", in_short(event, event.date)),
+            )
         },
-        Notice::EventChanged(paid) => Letter {
+        Notice::EventChanged(holding) => Letter {
             paragraphs: vec![
                 format!("{name} was changed. This is how it takes place now:"),
                 "Your tickets stay valid.".to_owned(),
             ],
-            details: [whereabouts(event), seats(&paid.booking)].concat(),
             has_calendar: true,
-            ..plain(format!("Changed: {name}"))
+            ..to_holder(event, holding, format!("Changed: {name}"))
         },
         Notice::Transferred(facts) => Letter {
             paragraphs: vec![
@@ -107,24 +115,57 @@ pub(super) fn letter<'a>(event: &Event, notice: &'a Notice) -> Letter<'a> {
                  ticket is no longer valid. Its price goes back to who bought it."
             )],
             details: vec![("Seat", seat(&facts.ticket.seat))],
-            link_label: "Your tickets",
+            link_label: TO_TICKETS,
             ..plain(format!("Your ticket for {name} is cancelled"))
         },
-        Notice::EventCancelled(paid) => Letter {
-            paragraphs: vec![
-                format!("{name} does not take place. We are sorry."),
-                "The page of your booking shows what happens to your payment.".to_owned(),
-            ],
-            details: [whereabouts(event), seats(&paid.booking)].concat(),
-            has_calendar: true,
-            ..plain(format!("Cancelled: {name}"))
+        Notice::EventCancelled(holding) => event_cancelled(event, &name, holding),
+    }
+}
+
+fn event_cancelled<'a>(event: &Event, name: &str, holding: &Holding) -> Letter<'a> {
+    let sorry = format!("{name} does not take place. We are sorry.");
+    let subject = format!("Cancelled: {name}");
+    let (payment, letter) = if holding.received_by.is_some() {
+        (
+            "What was paid for your tickets goes back to who bought them.",
+            to_holder(event, holding, subject),
+        )
+    } else {
+        // All seats, also those whose tickets others hold: the money for them comes back, too.
+        let seats = seats(holding.booking.seats.iter());
+        let letter = Letter {
+            details: [whereabouts(event), seats].concat(),
+            ..plain(subject)
+        };
+        (
+            "The page of your booking shows what happens to your payment.",
+            letter,
+        )
+    };
+    Letter {
+        paragraphs: vec![sorry, payment.to_owned()],
+        has_calendar: true,
+        ..letter
+    }
+}
+
+/// News of an event for who holds these tickets.
+fn to_holder<'a>(event: &Event, holding: &Holding, subject: String) -> Letter<'a> {
+    let seats = seats(holding.tickets.iter().map(|ticket| &ticket.seat));
+    let plain = plain(subject);
+    Letter {
+        details: [whereabouts(event), seats].concat(),
+        link_label: match holding.received_by {
+            Some(_) => TO_TICKETS,
+            None => plain.link_label,
         },
+        ..plain
     }
 }
 
 fn held<'a>(event: &Event, name: &str, booking: &BookingFacts) -> Letter<'a> {
     let deadline = in_full(event, booking.hold_until);
-    let mut details = seats(booking);
+    let mut details = seats(booking.seats.iter());
     details.push(("To pay", booking.total.to_string()));
     details.push(("Pay by", deadline.clone()));
     Letter {
@@ -172,7 +213,7 @@ fn received<'a>(event: &Event, name: &str, facts: &'a TicketTransferred) -> Lett
         )],
         details: whereabouts(event),
         tickets: std::slice::from_ref(&facts.ticket),
-        link_label: "Your tickets",
+        link_label: TO_TICKETS,
         has_calendar: true,
         ..plain(format!("A ticket for {name}"))
     }
@@ -198,13 +239,9 @@ fn whereabouts(event: &Event) -> Vec<(&'static str, String)> {
     details
 }
 
-fn seats(booking: &BookingFacts) -> Vec<(&'static str, String)> {
-    let label = if booking.seats.len() == 1 {
-        "Seat"
-    } else {
-        "Seats"
-    };
-    let seats: Vec<_> = booking.seats.iter().map(seat).collect();
+fn seats<'a>(seats: impl Iterator<Item = &'a BookedSeat>) -> Vec<(&'static str, String)> {
+    let seats: Vec<_> = seats.map(seat).collect();
+    let label = if seats.len() == 1 { "Seat" } else { "Seats" };
     vec![(label, seats.join("; "))]
 }
 
@@ -288,6 +325,16 @@ pub(super) mod tests {
         }
     }
 
+    /// Both tickets with who bought them.
+    pub(in crate::render) fn holding() -> Holding {
+        let BookingPaid { booking, tickets } = paid();
+        Holding {
+            booking,
+            tickets,
+            received_by: None,
+        }
+    }
+
     #[test]
     fn a_hold_says_how_much_is_due_and_until_when() {
         let notice = Notice::Held(HoldPlaced {
@@ -317,5 +364,29 @@ pub(super) mod tests {
             letter(&event, &paid).subject,
             "Your tickets for Gala Bcc: everyone@x.test"
         );
+    }
+
+    #[test]
+    fn news_name_the_seats_that_the_reader_holds_and_a_cancelled_event_those_that_were_paid() {
+        let all = (
+            "Seats",
+            "Stalls, row C, seat 14; Stalls, row C, seat 15".to_owned(),
+        );
+        let one = ("Seat", "Stalls, row C, seat 15".to_owned());
+        let (mut bought, mut received) = (holding(), holding());
+        bought.tickets.remove(0);
+        received.tickets.remove(0);
+        received.received_by = Some(AccountId(2));
+        for (notice, expected, label) in [
+            (Notice::EventChanged(holding()), &all, "Your booking"),
+            (Notice::EventChanged(bought.clone()), &one, "Your booking"),
+            (Notice::Reminder(received.clone()), &one, "Your tickets"),
+            (Notice::EventCancelled(received), &one, "Your tickets"),
+            (Notice::EventCancelled(bought), &all, "Your booking"),
+        ] {
+            let letter = letter(&event(), &notice);
+            assert!(letter.details.contains(expected), "{letter:?}");
+            assert_eq!(letter.link_label, label);
+        }
     }
 }

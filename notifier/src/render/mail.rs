@@ -60,9 +60,14 @@ pub(crate) fn mail(
         let kind = ContentType::parse(CALENDAR_TYPE)?;
         body = body.singlepart(Attachment::new("event.ics".into()).body(file, kind));
     }
+    // Of one booking's news, its buyer and each holder of a received ticket have their own.
+    let reader = notice.received_by().map(|account| format!("{account}."));
     let id = format!(
-        "<{}.{}.{}@{domain}>",
-        due.kind, due.occasion, due.booking_id
+        "<{}.{}.{}{}@{domain}>",
+        due.kind,
+        due.occasion,
+        reader.unwrap_or_default(),
+        due.booking_id
     );
     let message = Message::builder()
         .from(from.clone())

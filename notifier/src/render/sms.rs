@@ -64,7 +64,7 @@ fn without_typography(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::render::letter::tests::{event, paid};
+    use crate::render::letter::tests::{event, holding, paid};
 
     fn text(event: &Event, notice: &Notice) -> Option<String> {
         sms(
@@ -89,7 +89,7 @@ mod tests {
             name: "Rock ’n’ Roll — Live…".into(),
             ..event()
         };
-        let text = text(&event, &Notice::Reminder(paid())).unwrap();
+        let text = text(&event, &Notice::Reminder(holding())).unwrap();
         assert!(
             text.starts_with("Reminder: Rock 'n' Roll - Live..., Fri 3 May, 20:00"),
             "{text}"
@@ -99,12 +99,11 @@ mod tests {
     #[test]
     fn every_kind_that_is_worth_an_sms_has_a_text() {
         let notices = [
-            Notice::Confirmed,
-            Notice::Reminder,
-            Notice::EventChanged,
-            Notice::EventCancelled,
-        ]
-        .map(|kind| kind(paid()));
+            Notice::Confirmed(paid()),
+            Notice::Reminder(holding()),
+            Notice::EventChanged(holding()),
+            Notice::EventCancelled(holding()),
+        ];
         for notice in notices {
             assert!(notice.is_worth_an_sms() && text(&event(), &notice).is_some());
         }

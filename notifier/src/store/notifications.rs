@@ -34,6 +34,8 @@ pub(crate) struct Due {
     pub(crate) is_live: bool,
     /// Whether the hold has ended, one way or the other.
     pub(crate) is_decided: bool,
+    /// Whether the reader still holds the tickets that a reminder, a change or a receipt is about.
+    pub(crate) is_holder: bool,
 }
 
 /// What a message became.
@@ -109,8 +111,8 @@ pub(crate) async fn put(
          select booking_id, event_id, account_id, kind, occasion, channel, facts::jsonb, 'waiting', $8, $8
          from unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::text[], $5::bigint[], $6::text[], $7::text[])
               as new (booking_id, event_id, account_id, kind, occasion, channel, facts)
-         order by booking_id, kind, occasion, channel
-         on conflict (booking_id, kind, occasion, channel) do nothing",
+         order by booking_id, account_id, kind, occasion, channel
+         on conflict (booking_id, account_id, kind, occasion, channel) do nothing",
         &rows.bookings,
         &rows.events,
         &rows.accounts,
@@ -155,65 +157,82 @@ impl Columns {
     }
 }
 
-/// Writes news of an event to everyone with a live booking.
+/// Writes news of an event to everyone who holds tickets of it, one message for each of their
+/// bookings; gives how many messages. `occasion` tells it apart from other news of its kind.
 pub(crate) async fn tell_holders(
     conn: &mut PgConnection,
-    event: &Event,
+    event_id: EventId,
     news: News,
-    has_sms: bool,
-    now: DateTime<Utc>,
-) -> Result<(), sqlx::Error> {
-    sqlx::query!(
-        "insert into notifier.notifications
-             (booking_id, event_id, account_id, kind, occasion, channel, facts, state,
-              next_try_at, created_at)
-         select booking.booking_id, booking.event_id, booking.account_id, $2, $3, channel,
-                booking.facts, 'waiting', $5, $5
-         from notifier.bookings booking
-         join notifier.accounts account using (account_id)
-         cross join unnest(array['email', 'sms']) as channel
-         where booking.event_id = $1 and booking.live
-           and (channel = 'email' or ($4 and account.phone is not null))
-         on conflict (booking_id, kind, occasion, channel) do nothing",
-        event.id.0,
-        news.kind(),
-        event.version,
-        has_sms,
-        now,
-    )
-    .execute(conn)
-    .await?;
-    Ok(())
-}
-
-/// Writes the reminders that are due, once for each start of an event; gives how many. Whoever
-/// pays later gets none: the confirmation is fresh.
-pub(crate) async fn put_reminders(
-    pool: &PgPool,
+    occasion: i64,
     has_sms: bool,
     now: DateTime<Utc>,
 ) -> Result<u64, sqlx::Error> {
     let done = sqlx::query!(
-        "with due as (
-             update notifier.events set reminded_for = starts_at
-             where not cancelled and reminded_for is distinct from starts_at
-               and remind_at <= $2 and starts_at > $2
-             returning event_id, starts_at)
+        "with live as (
+             select booking_id, account_id, facts from notifier.bookings
+             where event_id = $1 and live
+         ), held as (
+             select live.booking_id, live.account_id, ticket
+             from live cross join jsonb_array_elements(live.facts -> 'tickets') as ticket
+             union all
+             select booking_id, holder.account_id, holder.facts -> 'ticket'
+             from live join notifier.holders holder using (booking_id)
+             union all
+             select booking_id, account_id, null from live where $6
+         ), reader as (
+             select booking_id, account_id,
+                    coalesce(jsonb_agg(ticket order by (ticket #>> '{seat,id}')::bigint)
+                             filter (where ticket is not null), '[]') as tickets
+             from held group by booking_id, account_id
+         )
          insert into notifier.notifications
              (booking_id, event_id, account_id, kind, occasion, channel, facts, state,
               next_try_at, created_at)
-         select booking.booking_id, booking.event_id, booking.account_id, 'reminder',
-                floor(extract(epoch from due.starts_at))::bigint, channel, booking.facts, 'waiting', $2, $2
-         from due
-         join notifier.bookings booking using (event_id)
-         join notifier.accounts account using (account_id)
+         select booking_id, $1, reader.account_id, $2, $3, channel,
+                jsonb_build_object('booking', live.facts -> 'booking', 'tickets', reader.tickets,
+                    'received_by', nullif(reader.account_id, live.account_id)),
+                'waiting', $5, $5
+         from reader
+         join live using (booking_id)
+         join notifier.accounts account on account.account_id = reader.account_id
          cross join unnest(array['email', 'sms']) as channel
-         where booking.live and (channel = 'email' or ($1 and account.phone is not null))
-         on conflict (booking_id, kind, occasion, channel) do nothing",
+         where channel = 'email' or ($4 and account.phone is not null)
+         order by booking_id, reader.account_id, channel
+         on conflict (booking_id, account_id, kind, occasion, channel) do nothing",
+        event_id.0,
+        news.kind(),
+        occasion,
         has_sms,
         now,
+        news.concerns_money(),
     );
-    Ok(done.execute(pool).await?.rows_affected())
+    Ok(done.execute(conn).await?.rows_affected())
+}
+
+/// Writes the reminders of one event for which they are due, once for each of its starts; gives how
+/// many, or `None` when there is no such event. Whoever pays later gets none: the confirmation is
+/// fresh. So is the mail of whoever receives a ticket later.
+pub(crate) async fn put_reminders(
+    conn: &mut PgConnection,
+    has_sms: bool,
+    now: DateTime<Utc>,
+) -> Result<Option<u64>, sqlx::Error> {
+    let due = sqlx::query!(
+        "update notifier.events set reminded_for = starts_at
+         where event_id = (
+             select event_id from notifier.events
+             where not cancelled and reminded_for is distinct from starts_at
+               and remind_at <= $1 and starts_at > $1
+             order by remind_at limit 1 for no key update skip locked)
+         returning event_id, starts_at",
+        now,
+    );
+    let Some(event) = due.fetch_optional(&mut *conn).await? else {
+        return Ok(None);
+    };
+    let (event_id, start) = (EventId(event.event_id), event.starts_at.timestamp());
+    let written = tell_holders(conn, event_id, News::Reminder, start, has_sms, now).await?;
+    Ok(Some(written))
 }
 
 /// Takes up to `limit` due messages of one channel for the length of `lease`, the longest due first.
@@ -242,7 +261,19 @@ pub(crate) async fn claim_due(
                    exists (select from notifier.notifications other
                            where other.booking_id = n.booking_id
                              and other.kind in ('confirmed', 'expired', 'cancelled'))
-                       as "is_decided!""#,
+                       as "is_decided!",
+                   case when n.kind = 'received' then
+                       exists (select from notifier.holders holder
+                               where holder.booking_id = n.booking_id and holder.number = n.occasion)
+                   when n.kind in ('reminder', 'event_changed') then
+                       exists (select from notifier.holders holder
+                               where holder.booking_id = n.booking_id
+                                 and holder.account_id = n.account_id)
+                       or exists (select from notifier.bookings booking
+                                  where booking.booking_id = n.booking_id
+                                    and booking.account_id = n.account_id
+                                    and booking.facts -> 'tickets' <> '[]')
+                   else true end as "is_holder!""#,
         limit,
         now,
         now + lease,
@@ -265,6 +296,7 @@ pub(crate) async fn claim_due(
         event: row.event.0,
         is_live: row.is_live,
         is_decided: row.is_decided,
+        is_holder: row.is_holder,
     });
     Ok(due.collect())
 }

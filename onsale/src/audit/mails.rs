@@ -5,7 +5,7 @@ use sqlx::PgPool;
 
 use super::Check;
 
-/// Per booking, kind and channel at most one notice was sent, and every paid booking has its
+/// Per booking, reader, kind and channel at most one notice was sent, and every paid booking has its
 /// confirmation. One whose outcome is unknown is shown to staff, and counts as neither.
 pub(super) async fn each_notice_once(
     db: &PgPool,
@@ -20,7 +20,7 @@ pub(super) async fn each_notice_once(
         r#"
         select 'booking ' || booking_id || ' got ' || count(*) || ' ' || channel || ' notices ' || kind as "what!"
         from notifier.notifications where state = 'sent'
-        group by booking_id, kind, occasion, channel having count(*) > 1
+        group by booking_id, account_id, kind, occasion, channel having count(*) > 1
         union all
         select 'booking ' || b.id || ' is paid, but no confirmation was mailed'
         from booking.bookings b

@@ -7,14 +7,13 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use futures_util::future::join_all;
-use platform::lane::{Lane, Write};
+use platform::lane::{Job, Lane, Limits, Work};
 use platform::outbox::Kept;
 use platform::pg::run_tx;
 use platform::problem::Problem;
 use platform::service::Context;
 use serde::Deserialize;
 use sqlx::PgConnection;
-use tokio::sync::oneshot;
 
 use super::apply::{is_of_interest, measure_lag};
 use crate::OWNER;
@@ -81,14 +80,12 @@ impl Arrived {
     }
 }
 
-type Job = (Arrived, oneshot::Sender<Result<bool, Problem>>);
-
 /// Stores on behalf of all requests of this node.
 pub(super) struct Arrivals(Lane<Store>);
 
 impl Arrivals {
     pub(super) fn new(ctx: Context, worker: Arc<Worker>) -> Self {
-        Self(Lane::new(Store { ctx, worker }))
+        Self(Lane::new(Store { ctx, worker }, Limits::USUAL))
     }
 
     /// Stores a webhook; `false` when it was delivered before.
@@ -96,11 +93,7 @@ impl Arrivals {
     /// # Errors
     /// When the database does not.
     pub(super) async fn store(&self, arrived: Arrived) -> Result<bool, Problem> {
-        let (sender, stored) = oneshot::channel();
-        self.0.add((arrived, sender));
-        stored
-            .await
-            .unwrap_or_else(|error| Err(Problem::internal(&error)))
+        self.0.ask(arrived).await?
     }
 }
 
@@ -109,11 +102,12 @@ struct Store {
     worker: Arc<Worker>,
 }
 
-impl Write for Store {
-    type Job = Job;
+impl Work for Store {
+    type Item = Arrived;
+    type Answer = Result<bool, Problem>;
 
-    async fn write(&self, jobs: Vec<Job>) {
-        let (arrived, senders): (Vec<_>, Vec<_>) = jobs.into_iter().unzip();
+    async fn work(&self, jobs: Vec<Job<Self>>) {
+        let (arrived, askers): (Vec<_>, Vec<_>) = jobs.into_iter().map(Job::split).unzip();
         let now = self.worker.now();
         let storing = run_tx(&self.ctx.db, "payment store webhooks", |tx| {
             Box::pin(store_and_apply(tx, &arrived, now))
@@ -121,16 +115,15 @@ impl Write for Store {
         match storing.await {
             Ok((mut stored, kept)) => {
                 kept.send_soon(&self.ctx);
-                // Whoever has left needs no answer.
-                for (arrived, sender) in arrived.iter().zip(senders) {
-                    let _gone = sender.send(Ok(stored.remove(&arrived.new.event_id)));
+                for (arrived, asker) in arrived.iter().zip(askers) {
+                    asker.answer(Ok(stored.remove(&arrived.new.event_id)));
                 }
             }
             Err(error) => {
                 log(&error);
                 let alone = arrived.iter().map(|arrived| self.store_alone(arrived, now));
-                for (stored, sender) in join_all(alone).await.into_iter().zip(senders) {
-                    let _gone = sender.send(stored);
+                for (stored, asker) in join_all(alone).await.into_iter().zip(askers) {
+                    asker.answer(stored);
                 }
             }
         }

@@ -16,6 +16,7 @@ mod refunds;
 mod schedules;
 mod shop;
 mod staff;
+mod transfers;
 mod webhooks;
 
 /// A number from the environment; `default` when it is not set.

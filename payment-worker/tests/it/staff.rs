@@ -43,7 +43,12 @@ impl Pipeline {
         (status, answer.json().await.unwrap_or_default())
     }
 
-    async fn refund(&self, id: BookingId, key: &str, amount: i64) -> (StatusCode, Value) {
+    pub(crate) async fn refund(
+        &self,
+        id: BookingId,
+        key: &str,
+        amount: i64,
+    ) -> (StatusCode, Value) {
         let path = format!("/api/bookings/{id}/refunds");
         let body = json!({ "amount_minor": amount });
         self.staff(Role::Operator, Method::POST, &path, Some(key), &body)

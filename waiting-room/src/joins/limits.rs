@@ -7,14 +7,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use chrono::{DateTime, TimeDelta, Utc};
+use domain::EventId;
 use domain::queue::SaleKeys;
-use domain::{AccountId, EventId};
 use platform::limits::{Quota, SharedLimits, Take};
 use platform::problem::Problem;
 use platform::service::Context;
 
-use super::Wish;
+use super::Join;
 use crate::queue::{MINUTE, PER_ACCOUNT};
+use crate::store::Given;
 
 /// How long Redis is left alone after it did not answer: every try makes a batch wait.
 const LEFT_ALONE: TimeDelta = TimeDelta::seconds(5);
@@ -43,34 +44,36 @@ impl JoinLimits {
     pub(super) async fn admit(
         &self,
         event_id: EventId,
-        batch: Vec<Wish>,
+        batch: Vec<Join>,
         now: DateTime<Utc>,
-    ) -> Vec<Wish> {
+    ) -> Vec<Join> {
         let keys = SaleKeys::new(&self.namespace, event_id);
         let quota = Quota {
             burst: self.per_network,
             per: MINUTE,
         };
         // Whoever is due another number was counted when it was asked for the one it has.
-        let cell = |wish: &Wish| wish.asks.used_up.is_none().then_some(wish.group);
+        let cell = |join: &Join| {
+            let wish = &join.item;
+            wish.asks.used_up.is_none().then_some(wish.group)
+        };
         let key = |group| keys.limit("join-network", group);
-        let refuse = |wish: Wish, problem| wish.tell(Err(problem));
+        let refuse = |join: Join, problem| join.asker.answer(Err(problem));
         self.take(batch, quota, cell, key, refuse, now).await
     }
 
     /// Those of `repeated` who may ask for a number that they have; the others are refused. That
     /// a first number is given once to each is limit enough.
-    pub(super) async fn admit_again<T>(
+    pub(super) async fn admit_again(
         &self,
         event_id: EventId,
-        repeated: Vec<T>,
-        asker: impl Fn(&T) -> AccountId,
-        refuse: impl Fn(T, Problem),
+        repeated: Vec<(Join, Given)>,
         now: DateTime<Utc>,
-    ) -> Vec<T> {
+    ) -> Vec<(Join, Given)> {
         let keys = SaleKeys::new(&self.namespace, event_id);
-        let cell = |repeated: &T| Some(asker(repeated));
+        let cell = |(join, _): &(Join, Given)| Some(join.item.asks.joiner);
         let key = |joiner| keys.limit("join-account", joiner);
+        let refuse = |(join, _): (Join, Given), problem| join.asker.answer(Err(problem));
         self.take(repeated, PER_ACCOUNT, cell, key, refuse, now)
             .await
     }

@@ -1,7 +1,9 @@
-// The operator's page: the sales to choose from, live figures of one, and its controls.
+// The staff page: the sales to choose from; of one, its live figures and controls for operators, and
+// its terms for organisers.
 
 import { at, attempt, call, count, list, pause, send, session, show, signIn, signOut, whenAndWhere, write } from './api.js';
 import { draw, forget } from './chart.js';
+import { terms } from './terms.js';
 
 const SECTIONS = ['sign-in', 'choose', 'sale'];
 const RETRY = 2000;
@@ -141,9 +143,14 @@ async function choose() {
 async function open(id) {
   const mine = new AbortController();
   watching = mine;
-  const [{ event }, live] = await Promise.all([call('GET', `/api/events/${id}`), call('GET', `/api/sales/${id}`)]);
+  const [{ event }, { account }] = await Promise.all([call('GET', `/api/events/${id}`), call('GET', '/api/accounts/me')]);
+  const is = (...roles) => roles.some((role) => account.roles.includes(role));
   write('sale-title', event.name);
   document.title = `${event.name} · Onsale operator`;
+  terms(is('organiser', 'admin') && event.state !== 'cancelled' ? event : null);
+  at('steering').hidden = !is('operator', 'admin');
+  if (at('steering').hidden) return show('sale', SECTIONS);
+  const live = await call('GET', `/api/sales/${id}`);
   forget();
   state(live.sale);
   figures(live);
