@@ -28,7 +28,6 @@ mod staff;
 mod store;
 mod stripe;
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 mod testing;
 mod transitions;
 mod webhooks;

@@ -193,17 +193,8 @@ mod tests {
     use crate::stripe::IntentStatus;
     use crate::testing::{self, intent, operations_of, payment, set_intent};
 
-    type Recorded = oneshot::Receiver<Result<(), RecordError>>;
-
-    fn job(operation: Operation, intent_id: &str) -> (Job, Recorded) {
-        let (sender, recorded) = oneshot::channel();
-        let finding = Finding::Intent(intent(intent_id, IntentStatus::AwaitsBuyer));
-        let job = Job {
-            operation,
-            finding,
-            sender,
-        };
-        (job, recorded)
+    fn found(intent_id: &str) -> Finding {
+        Finding::Intent(intent(intent_id, IntentStatus::AwaitsBuyer))
     }
 
     async fn leased(worker: &Worker) -> HashMap<BookingId, Operation> {
@@ -222,20 +213,15 @@ mod tests {
         let mut operations = leased(&worker).await;
         // A PaymentIntent belongs to one payment.
         set_intent(&worker, &other, "pi_taken").await;
-        let records = Records {
-            ctx: app.ctx.clone(),
-            worker: Arc::clone(&worker),
-        };
+        let recorder = Recorder::new(app.ctx.clone(), Arc::clone(&worker));
         let of = |id: BookingId| operations.get(&id).unwrap().clone();
-        let jobs = [
-            job(of(first.booking_id), "pi_first"),
-            job(of(poisoned.booking_id), "pi_taken"),
-            job(of(last.booking_id), "pi_last"),
-        ];
-        let (jobs, recorded): (Vec<_>, Vec<_>) = jobs.into_iter().unzip();
-        records.write(jobs).await;
-
-        let recorded: Vec<_> = join_all(recorded).await.into_iter().flatten().collect();
+        // Asked for before the lane's task runs, so they are one batch.
+        let recorded = join_all([
+            recorder.record(of(first.booking_id), found("pi_first")),
+            recorder.record(of(poisoned.booking_id), found("pi_taken")),
+            recorder.record(of(last.booking_id), found("pi_last")),
+        ])
+        .await;
         assert!(
             matches!(
                 recorded.as_slice(),
@@ -254,9 +240,7 @@ mod tests {
 
         // It is not lost: repeated with a result that can be recorded, it is.
         let operation = operations.remove(&poisoned.booking_id).unwrap();
-        let (job, recorded) = job(operation, "pi_own");
-        records.write(vec![job]).await;
-        recorded.await.unwrap().unwrap();
+        recorder.record(operation, found("pi_own")).await.unwrap();
         assert_eq!(operations_of(&worker, &poisoned).await[0].1, "succeeded");
         app.finish().await;
     }

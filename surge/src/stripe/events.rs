@@ -98,7 +98,7 @@ impl EventLog {
         };
         let matching = self.0.iter().rev().skip(newer).filter(wanted);
         let (data, has_more) = first(matching, query.limit, SentEvent::show);
-        Ok(query.answer(data, has_more))
+        Ok(query.answer(&data, has_more))
     }
 }
 

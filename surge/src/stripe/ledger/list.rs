@@ -129,7 +129,7 @@ impl<T: Listed> Catalogue<T> {
             .rev()
             .filter(|item| query.covers(item.created()) && wanted(item));
         let (data, has_more) = first(matching, query.limit, show);
-        Ok(query.answer(data, has_more))
+        Ok(query.answer(&data, has_more))
     }
 
     /// Up to `limit` of those wanted, newest first, from the one after `after` on; whether there
@@ -183,7 +183,7 @@ impl ListQuery {
     }
 
     /// Stripe's list object.
-    pub(crate) fn answer(&self, data: Vec<Value>, has_more: bool) -> Value {
+    pub(crate) fn answer(&self, data: &[Value], has_more: bool) -> Value {
         json!({ "object": "list", "url": self.url, "has_more": has_more, "data": data })
     }
 }
