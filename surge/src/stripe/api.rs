@@ -1,5 +1,6 @@
 //! From an HTTP request to an answer: key, faults, idempotency, effect, webhooks.
 
+mod effects;
 mod test_calls;
 
 use std::sync::Arc;
@@ -23,10 +24,8 @@ use super::idempotency::{Claim, Turn, UsedKeys};
 use super::ledger::{Effect, Ledger, News};
 use super::limits::Limits;
 use super::operation::Operation;
+use super::refunds;
 use super::webhooks::Webhooks;
-use super::{
-    customers, disputes, events, payment_intents, payment_methods, refunds, search, updates,
-};
 use crate::listen::Connection;
 
 /// The largest request body taken.
@@ -166,7 +165,7 @@ impl Api {
             .get("idempotency-key")
             .and_then(|key| key.to_str().ok());
         let key = key.filter(|_| operation.is_write()).map(str::to_owned);
-        let effect = self.effect(operation, id, &form, caller)?;
+        let effect = effects::of(operation, id, &form, caller, &self.webhooks)?;
         Ok(Call {
             operation,
             path,
@@ -252,41 +251,6 @@ impl Api {
         let mut books = self.ledger.open();
         let result = effect(&mut books);
         (result, books.take_news())
-    }
-
-    fn effect(
-        &self,
-        operation: Operation,
-        id: String,
-        form: &Form,
-        caller: Caller,
-    ) -> Result<Effect, Refusal> {
-        match operation {
-            Operation::CreatePaymentIntent => payment_intents::create(form),
-            Operation::RetrievePaymentIntent => Ok(payment_intents::retrieve(id, form, caller)),
-            Operation::UpdatePaymentIntent => updates::update(id, form),
-            Operation::ConfirmPaymentIntent => payment_intents::confirm(id, form, caller),
-            Operation::CapturePaymentIntent => payment_intents::capture(id, form),
-            Operation::CancelPaymentIntent => payment_intents::cancel(id, form),
-            Operation::ListPaymentIntents => payment_intents::list(form),
-            Operation::SearchPaymentIntents => search::payment_intents(form),
-            Operation::CreateRefund => refunds::create(form),
-            Operation::RetrieveRefund => Ok(refunds::retrieve(id)),
-            Operation::ListRefunds => refunds::list(form),
-            Operation::RetrieveCharge => Ok(payment_intents::retrieve_charge(id)),
-            Operation::ListDisputes => disputes::list(form),
-            Operation::CreateCustomer => customers::create(form),
-            Operation::RetrieveCustomer => Ok(customers::retrieve(id)),
-            Operation::DeleteCustomer => Ok(customers::delete(id)),
-            Operation::ListCustomers => customers::list(form),
-            Operation::ListCustomerPaymentMethods => payment_methods::list_of(id, form),
-            Operation::CreatePaymentMethod => payment_methods::create(form),
-            Operation::RetrievePaymentMethod => Ok(payment_methods::retrieve(id)),
-            Operation::AttachPaymentMethod => payment_methods::attach(&id, form),
-            Operation::DetachPaymentMethod => Ok(payment_methods::detach(id)),
-            Operation::RetrieveEvent => Ok(events::retrieve(&self.webhooks, id)),
-            Operation::ListEvents => events::list(&self.webhooks, form),
-        }
     }
 
     /// Some cards' refunds end only after a while.
