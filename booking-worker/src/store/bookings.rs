@@ -413,8 +413,13 @@ pub(crate) async fn of_cancelled_events(
     limit: i64,
 ) -> Result<Vec<BookingId>, sqlx::Error> {
     let ids = sqlx::query_scalar!(
-        "select b.id from booking.bookings b join booking.events e using (event_id)
-         where e.cancelled and b.state in ('held', 'confirmed') and b.ending is distinct from 'cancelled'
+        "select b.id from booking.events e
+         cross join lateral (
+             select id from booking.bookings
+             where event_id = e.event_id and state in ('held', 'confirmed')
+               and ending is distinct from 'cancelled'
+             limit $1) b
+         where e.cancelled
          limit $1",
         limit,
     )

@@ -62,15 +62,19 @@ pub(super) fn new_id(now: DateTime<Utc>) -> Uuid {
     ))
 }
 
-/// The good tickets of these bookings, in the order of their seats.
+/// The good tickets of these bookings, in the order of their seats. Looked up booking by booking,
+/// since a plan that was made while the table was small reads all of it for every batch.
 pub(crate) async fn of(
     conn: &mut PgConnection,
     bookings: &[BookingFacts],
 ) -> Result<HashMap<BookingId, Vec<TicketFacts>>, sqlx::Error> {
     let ids: Vec<_> = bookings.iter().map(|booking| booking.booking_id).collect();
     let rows = sqlx::query!(
-        "select booking_id, seat_id, code from booking.tickets
-         where booking_id = any($1) and state <> 'cancelled'",
+        "select t.booking_id, t.seat_id, t.code
+         from unnest($1::uuid[]) as wanted (id)
+         cross join lateral (
+             select * from booking.tickets
+             where booking_id = wanted.id and state <> 'cancelled' offset 0) t",
         &uuids(&ids),
     )
     .fetch_all(conn)

@@ -7,10 +7,10 @@ use lettre::Message;
 use lettre::address::AddressError;
 use lettre::message::header::{ContentType, ContentTypeErr};
 use lettre::message::{Attachment, Mailbox, MultiPart, SinglePart};
-use qrcode::types::QrError;
 
 use super::letter::{Letter, letter};
 use super::line::one_line;
+use super::qr::ImageError;
 use super::{Links, calendar, html, plain, qr};
 use crate::notice::Notice;
 use crate::store::notifications::Due;
@@ -27,8 +27,8 @@ pub(crate) enum MailError {
         address: String,
         source: AddressError,
     },
-    #[error("a ticket's code does not fit into a QR code")]
-    Ticket(#[from] QrError),
+    #[error("a ticket has no QR code")]
+    Ticket(#[from] ImageError),
     #[error("a type of content is not valid")]
     Type(#[from] ContentTypeErr),
     #[error("the mail can't be put together")]

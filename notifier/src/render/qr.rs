@@ -1,118 +1,160 @@
 //! QR codes as PNG: what every mail program shows.
 
-use std::io::Write;
-
-use flate2::write::ZlibEncoder;
-use flate2::{Compression, Crc};
+use png::{BitDepth, ColorType, Compression, EncodingError, Filter};
+use qrcode::canvas::{Canvas, MaskPattern};
 use qrcode::types::QrError;
-use qrcode::{Color, QrCode};
+use qrcode::{Color, EcLevel, bits, ec};
 
 /// Pixels along a module's side.
 const SCALE: usize = 6;
 /// Modules of white around the code; ISO/IEC 18004 asks for four.
 const MARGIN: usize = 4;
-const PNG_SIGNATURE: [u8; 8] = *b"\x89PNG\r\n\x1a\n";
-/// One bit per pixel, greyscale; deflate, no filter choice, not interlaced.
-const PNG_FORMAT: [u8; 5] = [1, 0, 0, 0, 0];
-const NO_FILTER: u8 = 0;
+/// The mask of all codes. ISO/IEC 18004 has an encoder try all eight and keep the one that looks
+/// least like a pattern of the code itself, which takes longer than everything else in a mail; a
+/// reader takes any, and a signed ticket looks like noise under each.
+const MASK: MaskPattern = MaskPattern::Checkerboard;
+
+/// Why there is no image.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ImageError {
+    #[error("the content is too long for a QR code")]
+    Content(#[from] QrError),
+    #[error("the image can't be written")]
+    Png(#[from] EncodingError),
+}
 
 /// The QR code that carries `content`, as a PNG.
 ///
 /// # Errors
 /// When the content is too long for a QR code.
-pub(super) fn png(content: &str) -> Result<Vec<u8>, QrError> {
-    let code = QrCode::new(content)?;
-    let width = (code.width() + 2 * MARGIN) * SCALE;
-    let side = u32::try_from(width)
-        .expect("a QR code has at most 177 modules")
-        .to_be_bytes();
-    let header = [&side[..], &side[..], &PNG_FORMAT].concat();
+pub(super) fn png(content: &str) -> Result<Vec<u8>, ImageError> {
+    let code = Code::of(content)?;
+    let width = (code.width + 2 * MARGIN) * SCALE;
+    let side = u32::try_from(width).expect("a QR code has at most 177 modules");
 
-    let mut image = PNG_SIGNATURE.to_vec();
-    chunk(&mut image, *b"IHDR", &header);
-    chunk(&mut image, *b"IDAT", &compress(&scanlines(&code, width)));
-    chunk(&mut image, *b"IEND", &[]);
+    let mut image = Vec::new();
+    let mut encoder = png::Encoder::new(&mut image, side, side);
+    encoder.set_color(ColorType::Grayscale);
+    encoder.set_depth(BitDepth::One);
+    encoder.set_compression(Compression::Fast);
+    // Most lines repeat the one above.
+    encoder.set_filter(Filter::Up);
+    let mut writer = encoder.write_header()?;
+    writer.write_image_data(&scanlines(&code, width))?;
+    writer.finish()?;
     Ok(image)
 }
 
-fn scanlines(code: &QrCode, width: usize) -> Vec<u8> {
-    let mut lines = Vec::with_capacity(width * (1 + width.div_ceil(8)));
-    for y in 0..width {
-        lines.push(NO_FILTER);
+/// The modules of a code, line by line.
+struct Code {
+    width: usize,
+    modules: Vec<Color>,
+}
+
+impl Code {
+    fn of(content: &str) -> Result<Self, QrError> {
+        let level = EcLevel::M;
+        let bits = bits::encode_auto(content.as_bytes(), level)?;
+        let version = bits.version();
+        let (data, correction) = ec::construct_codewords(&bits.into_bytes(), version, level)?;
+        let mut canvas = Canvas::new(version, level);
+        canvas.draw_all_functional_patterns();
+        canvas.draw_data(&data, &correction);
+        canvas.apply_mask(MASK);
+        Ok(Self {
+            width: usize::try_from(version.width()).expect("at most 177"),
+            modules: canvas.into_colors(),
+        })
+    }
+}
+
+/// The pixels, a bit each, each line beginning with a byte of its own.
+fn scanlines(code: &Code, width: usize) -> Vec<u8> {
+    let mut lines = Vec::with_capacity(width * width.div_ceil(8));
+    for y in 0..code.width + 2 * MARGIN {
+        let begin = lines.len();
         for first in (0..width).step_by(8) {
-            let byte = (0..8).filter(|bit| is_white(code, first + bit, y));
+            let byte = (0..8).filter(|bit| is_white(code, first + bit, y * SCALE));
             lines.push(byte.fold(0, |byte, bit| byte | 0x80 >> bit));
+        }
+        let end = lines.len();
+        for _ in 1..SCALE {
+            lines.extend_from_within(begin..end);
         }
     }
     lines
 }
 
 /// Whether the pixel is white; outside of the code everything is.
-fn is_white(code: &QrCode, x: usize, y: usize) -> bool {
+fn is_white(code: &Code, x: usize, y: usize) -> bool {
     let module = |pixel: usize| {
         (pixel / SCALE)
             .checked_sub(MARGIN)
-            .filter(|module| *module < code.width())
+            .filter(|module| *module < code.width)
     };
     match (module(x), module(y)) {
-        (Some(x), Some(y)) => code[(x, y)] == Color::Light,
+        (Some(x), Some(y)) => code.modules[y * code.width + x] == Color::Light,
         _ => true,
     }
 }
 
-fn compress(data: &[u8]) -> Vec<u8> {
-    let mut encoder = ZlibEncoder::new(Vec::new(), Compression::default());
-    encoder
-        .write_all(data)
-        .expect("writing to memory can't fail");
-    encoder.finish().expect("writing to memory can't fail")
-}
-
-fn chunk(image: &mut Vec<u8>, kind: [u8; 4], data: &[u8]) {
-    let length = u32::try_from(data.len()).expect("a QR code's image is small");
-    let mut checksum = Crc::new();
-    checksum.update(&kind);
-    checksum.update(data);
-    image.extend(length.to_be_bytes());
-    image.extend(kind);
-    image.extend(data);
-    image.extend(checksum.sum().to_be_bytes());
-}
-
 #[cfg(test)]
 mod tests {
-    use std::io::Read;
+    use std::io::Cursor;
 
     use super::*;
 
-    #[test]
-    fn the_image_shows_the_code_with_its_margin() {
-        let code = QrCode::new("T-1").unwrap();
-        let image = png("T-1").unwrap();
-        let width = u32::from_be_bytes(image[16..20].try_into().unwrap()) as usize;
-        assert_eq!(width, (code.width() + 2 * MARGIN) * SCALE);
+    /// A grey picture from the PNG.
+    fn shown(image: &[u8]) -> (usize, Vec<u8>) {
+        let mut decoder = png::Decoder::new(Cursor::new(image));
+        decoder.set_transformations(png::Transformations::EXPAND);
+        let mut reader = decoder.read_info().unwrap();
+        let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
+        let shown = reader.next_frame(&mut pixels).unwrap();
+        assert_eq!(shown.width, shown.height);
+        (shown.width as usize, pixels)
+    }
 
-        let length = u32::from_be_bytes(image[33..37].try_into().unwrap()) as usize;
-        let mut lines = Vec::new();
-        flate2::read::ZlibDecoder::new(&image[41..41 + length])
-            .read_to_end(&mut lines)
-            .unwrap();
-        let stride = 1 + width.div_ceil(8);
-        assert_eq!(lines.len(), width * stride);
-        for (x, y) in [(0, 0), (7, 7), (8, 3), (20, 20)] {
-            let (left, top) = ((x + MARGIN) * SCALE, (y + MARGIN) * SCALE);
-            let is_white = lines[top * stride + 1 + left / 8] & (0x80 >> (left % 8)) != 0;
-            assert_eq!(is_white, code[(x, y)] == Color::Light, "module {x}, {y}");
+    #[test]
+    fn a_reader_reads_the_content_from_the_image() {
+        for length in [1, 40, 160, 300] {
+            // Also the dullest content there is.
+            for content in [
+                "0".repeat(length),
+                "eyJhbGciOiJFZERTQSJ9".repeat(length / 20),
+            ] {
+                let image = png(&content).unwrap();
+                let (width, pixels) = shown(&image);
+                let mut picture =
+                    rqrr::PreparedImage::prepare_from_greyscale(width, width, |x, y| {
+                        pixels[y * width + x]
+                    });
+                let grids = picture.detect_grids();
+                assert_eq!(grids.len(), 1, "{content}");
+                assert_eq!(grids[0].decode().unwrap().1, content);
+            }
         }
-        assert!(
-            lines[1..stride - 1].iter().all(|byte| *byte == 0xff),
-            "no margin"
+    }
+
+    #[test]
+    fn there_are_four_modules_of_white_around() {
+        let (width, pixels) = shown(&png("T-1").unwrap());
+        let border = MARGIN * SCALE;
+        let is_outside = |at: usize| at < border || at >= width - border;
+        let outside =
+            (0..width * width).filter(|at| is_outside(at % width) || is_outside(at / width));
+        for at in outside {
+            assert_eq!(pixels[at], 0xff);
+        }
+        assert_eq!(
+            pixels[border * width + border],
+            0,
+            "the code's corner is dark"
         );
     }
 
     #[test]
-    fn the_checksum_is_that_of_the_png_standard() {
-        let image = png("T-1").unwrap();
-        assert_eq!(image[image.len() - 12..], *b"\0\0\0\0IEND\xae\x42\x60\x82");
+    fn what_is_too_long_is_an_error() {
+        assert!(png(&"x".repeat(3_000)).is_err());
     }
 }

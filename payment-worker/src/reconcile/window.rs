@@ -6,7 +6,7 @@ use domain::payment::PaymentState;
 use platform::pg::run_tx;
 use sqlx::PgConnection;
 
-use super::{RoundError, follow_refund};
+use super::{RoundError, follow_refund, readable};
 use crate::operations::Kind as Operation;
 use crate::store::findings::{self, Kind};
 use crate::store::payments::{self, Payment};
@@ -46,6 +46,8 @@ enum Compared {
     Repaired,
     /// It reserves a buyer's money for a booking of ours that is paid by another.
     Stray,
+    /// Another amount was taken than we have; or what we have is newer than what was listed.
+    Differs,
 }
 
 async fn compare_intent(worker: &Worker, intent: &Intent) -> Result<bool, RoundError> {
@@ -63,7 +65,39 @@ async fn compare_intent(worker: &Worker, intent: &Intent) -> Result<bool, RoundE
             Ok(true)
         }
         Compared::Stray => release(worker, intent).await,
+        Compared::Differs => {
+            look_again(worker, booking_id, &intent.id).await?;
+            Ok(false)
+        }
     }
+}
+
+/// Notes that Stripe took another amount than a captured payment has, if Stripe still says so:
+/// the money may have been taken, and that noted here, after the list was read.
+async fn look_again(
+    worker: &Worker,
+    booking_id: BookingId,
+    intent_id: &str,
+) -> Result<(), RoundError> {
+    let answer = worker.stripe.retrieve(intent_id).await;
+    let Some(intent) = readable(worker, answer, intent_id).await? else {
+        return Ok(());
+    };
+    let mut conn = worker.db.acquire().await?;
+    let payment = payments::lock(&mut conn, booking_id).await?;
+    let Some(captured_minor) = payment.map(|payment| payment.captured_minor) else {
+        return Ok(());
+    };
+    if intent.received_minor == captured_minor {
+        return Ok(());
+    }
+    let detail = format!(
+        "Stripe took {}, we have {captured_minor}",
+        intent.received_minor
+    );
+    let (kind, id, now) = (Kind::AmountDiffers, Some(booking_id), worker.now());
+    findings::note(&mut conn, kind, intent_id, id, &detail, now).await?;
+    Ok(())
 }
 
 /// Gives up a PaymentIntent that no payment here knows, so that the buyer's money is free again. No
@@ -93,18 +127,12 @@ async fn compare_in(
         other => return compare_unknown(conn, booking_id, other.as_ref(), intent, now).await,
     };
     if payment.state == PaymentState::Captured && intent.received_minor != payment.captured_minor {
-        let detail = format!(
-            "Stripe took {}, we have {}",
-            intent.received_minor, payment.captured_minor
-        );
-        let (kind, id) = (Kind::AmountDiffers, Some(booking_id));
-        findings::note(conn, kind, &intent.id, id, &detail, now).await?;
-        return Ok(Compared::Agrees);
+        return Ok(Compared::Differs);
     }
     if agrees(&payment, intent.status) {
         return Ok(Compared::Agrees);
     }
-    transitions::follow_intent(conn, &payment, intent, true, now).await?;
+    transitions::follow_intent(conn, &payment, intent, false, now).await?;
     Ok(Compared::Repaired)
 }
 
@@ -117,6 +145,10 @@ async fn compare_unknown(
     intent: &Intent,
     now: DateTime<Utc>,
 ) -> Result<Compared, sqlx::Error> {
+    // One that is just being created becomes the payment's own.
+    if operations::is_pending(conn, booking_id, Operation::Create).await? {
+        return Ok(Compared::Agrees);
+    }
     if intent.status != IntentStatus::RequiresCapture {
         note_foreign_charge(conn, booking_id, intent, now).await?;
         return Ok(Compared::Agrees);
@@ -125,10 +157,6 @@ async fn compare_unknown(
         let (kind, id) = (Kind::UnknownAuthorisation, Some(booking_id));
         let detail = "Money is reserved for a booking that has no payment here";
         findings::note(conn, kind, &intent.id, id, detail, now).await?;
-        return Ok(Compared::Agrees);
-    }
-    // One that is just being created becomes the payment's own.
-    if operations::is_pending(conn, booking_id, Operation::Create).await? {
         return Ok(Compared::Agrees);
     }
     Ok(Compared::Stray)
@@ -186,4 +214,46 @@ async fn compare_refund(worker: &Worker, refund: &Refund) -> Result<bool, RoundE
     following.await?;
     worker.wake_after_commit();
     Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use platform::testing::TestApp;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_payment_that_was_captured_after_the_list_was_read_is_no_finding_yet() {
+        let app = TestApp::start().await;
+        let now = app.ctx.clock.now();
+        let booking_id = BookingId::new(now);
+        let mut conn = app.ctx.db.acquire().await.unwrap();
+        sqlx::query(
+            "insert into payment.payments (booking_id, amount_minor, captured_minor, state,
+                                           intent_id, created_at, updated_at, checked_at)
+             values ($1, 1000, 1000, 'captured', 'pi_1', $2, $2, $2)",
+        )
+        .bind(booking_id.0)
+        .bind(now)
+        .execute(&mut *conn)
+        .await
+        .unwrap();
+        let mut listed = Intent {
+            id: "pi_1".to_owned(),
+            status: IntentStatus::RequiresCapture,
+            received_minor: 0,
+            client_secret: None,
+            booking_id: Some(booking_id),
+            last_error: None,
+        };
+        let compared = compare_in(&mut conn, booking_id, &listed, now).await;
+        assert_eq!(compared.unwrap(), Compared::Differs);
+        listed.status = IntentStatus::Succeeded;
+        listed.received_minor = 1_000;
+        let compared = compare_in(&mut conn, booking_id, &listed, now).await;
+        assert_eq!(compared.unwrap(), Compared::Agrees);
+        drop(conn);
+        assert!(findings::open(&app.ctx.db).await.unwrap().is_empty());
+        app.finish().await;
+    }
 }

@@ -412,6 +412,30 @@ async fn a_stray_authorisation_of_ours_is_released_and_a_strangers_is_shown() {
 }
 
 #[tokio::test]
+async fn another_amount_at_stripe_is_shown_and_changed_by_nobody() {
+    let pipeline = alone(1).await;
+    let id = pipeline.sell(1).await;
+    let alter = "update payment.payments set captured_minor = captured_minor - 1";
+    sqlx::query(alter)
+        .execute(&pipeline.app.ctx.db)
+        .await
+        .unwrap();
+    for _ in 0..2 {
+        let reconciled = pipeline.reconcile(7).await;
+        let details: Vec<_> = reconciled
+            .findings
+            .iter()
+            .map(|f| (f.kind.as_str(), f.detail.as_str(), f.booking_id))
+            .collect();
+        let detail = format!("Stripe took {PRICE}, we have {}", PRICE - 1);
+        assert_eq!(details, [("amount_differs", detail.as_str(), Some(id.0))]);
+        assert_eq!(reconciled.repaired, 0);
+    }
+    // The books are wrong by intent.
+    pipeline.leave().await;
+}
+
+#[tokio::test]
 async fn refunds_and_disputes_in_the_dashboard_are_noticed_with_and_without_webhooks() {
     for webhooks in [true, false] {
         let pipeline = alone(2).await;

@@ -18,7 +18,7 @@ pub(super) const LEASE_SECONDS: f64 = 30.0;
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
 /// The pause after the database failed.
 const FAILURE_PAUSE: Duration = Duration::from_secs(1);
-const LAG_INTERVAL: Duration = Duration::from_secs(2);
+const LAG_INTERVAL: Duration = Duration::from_secs(10);
 /// A message that can't be sent is tried again this soon at least.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
