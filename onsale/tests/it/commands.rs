@@ -1,10 +1,15 @@
 //! The operator's commands, run as a person runs them: what they say, and what they end with.
 
+#![expect(clippy::unwrap_used, reason = "a test that can't go on fails")]
+
 use std::io::{BufRead as _, BufReader};
 use std::process::{Output, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
-use chrono::{TimeDelta, Utc};
+use chrono::TimeDelta;
+use domain::clock::{Clock as _, SystemClock};
+use platform::testing::eventually;
 use reqwest::Method;
 use serde_json::{Value, json};
 use surge::buyer::{Fate, Funnel, PlanMix};
@@ -127,7 +132,7 @@ async fn watched(system: &System, event: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_lottery_of_a_lobby_is_announced_by_a_command() {
     let system = System::start(&["all"]).await.unwrap();
-    let later = Utc::now() + TimeDelta::hours(1);
+    let later = SystemClock.now() + TimeDelta::hours(1);
     let event = json!({
         "name": "Later", "date": "2030-01-01T19:00:00Z", "capacity": 5,
         "sale": { "opens_at": later, "lobby_seconds": 60 },
@@ -138,7 +143,7 @@ async fn the_lottery_of_a_lobby_is_announced_by_a_command() {
     let said = system.says(&source);
     let scheduled = format!("sale {id}: scheduled, ");
     assert!(said.starts_with(&scheduled), "{said}");
-    platform::testing::eventually(std::time::Duration::from_secs(30), async || {
+    eventually(Duration::from_secs(30), async || {
         let shown = system.says(&["sale", "show", &id]);
         let last = shown.lines().last().unwrap_or_default();
         last.starts_with("lottery committed to ")
