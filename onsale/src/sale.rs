@@ -210,6 +210,8 @@ fn live_line(live: &Value) -> String {
     if live["seq"].is_null() {
         return "no queue yet".to_owned();
     }
+    let left = &live["stock"]["available"];
+    let left = left.as_i64().map(|left| left.to_string());
     format!(
         "joined {}, called {}, waiting {}, shopping {}, claimed in the last minute {}, seats left {}",
         live["joined"],
@@ -217,7 +219,7 @@ fn live_line(live: &Value) -> String {
         live["waiting"],
         live["shopping"],
         live["claimed_last_minute"],
-        live["available"]
+        left.as_deref().unwrap_or("unknown")
     )
 }
 
