@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
@@ -22,6 +23,9 @@ use crate::worker::Worker;
 
 /// How long an idle driver waits when nobody wakes it.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
+/// The shortest time from one look for due operations to the next, so that a busy driver takes
+/// several at once.
+const PACE: Duration = Duration::from_millis(30);
 /// The pause after the database failed.
 const FAILURE_PAUSE: Duration = Duration::from_secs(1);
 /// Calls one operation makes at most: the write, and one read to settle it. Lists come on top, so
@@ -45,6 +49,7 @@ pub(crate) async fn run(
     let permits = Arc::new(Semaphore::new(worker.concurrency));
     let tracker = TaskTracker::new();
     while !stop.is_cancelled() {
+        let next = Instant::now() + PACE;
         // Registered before looking, so that a wake in between is not missed.
         let woken = worker.operations_due[kind as usize].notified();
         let pause = match begin_due(&worker, &recorder, kind, &permits, &tracker).await {
@@ -61,6 +66,7 @@ pub(crate) async fn run(
             () = tokio::time::sleep(pause) => {}
             () = woken => {}
         }
+        tokio::time::sleep_until(next).await;
     }
     tracker.close();
     tracker.wait().await;

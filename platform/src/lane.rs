@@ -1,12 +1,14 @@
 //! One batch after the other of what many tasks want done: who comes while a batch is under way
-//! waits for the next, which takes all that wait. No timer: what is quiet is done at once, and what
-//! is busy with one commit for hundreds.
+//! waits for the next, which takes all that wait. What is quiet is done at once, and what is busy
+//! with one commit for hundreds.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use crate::problem::{Kind, Problem};
 
@@ -77,6 +79,10 @@ pub struct Limits {
     pub batch: usize,
     /// The most that wait; more are refused.
     pub waiting: usize,
+    /// The shortest time from the beginning of one batch to that of the next. Who comes to a lane
+    /// that rested for so long waits for nothing; where many come, fewer and larger batches spare
+    /// the processor a good part of their commits.
+    pub pace: Duration,
 }
 
 impl Limits {
@@ -84,6 +90,7 @@ impl Limits {
     pub const USUAL: Self = Self {
         batch: 512,
         waiting: 100_000,
+        pace: Duration::from_millis(20),
     };
 }
 
@@ -145,9 +152,11 @@ impl<W: Work> Lane<W> {
 
 async fn work_until_none_waits<W: Work>(shared: Arc<Shared<W>>) {
     while let Some(jobs) = shared.next_batch() {
+        let next = Instant::now() + shared.limits.pace;
         // A panic ends this batch and nothing else; its hook has logged it.
         let working = AssertUnwindSafe(shared.worker.work(jobs));
         let _panicked = working.catch_unwind().await;
+        tokio::time::sleep_until(next).await;
     }
 }
 
@@ -176,6 +185,8 @@ mod tests {
 
     use super::*;
 
+    const PACE: Duration = Duration::from_millis(5);
+
     /// Does nothing until it is let; fails on zero; answers the others with the size of their
     /// batch.
     struct Doubtful(Semaphore);
@@ -198,6 +209,7 @@ mod tests {
         let limits = Limits {
             batch: 3,
             waiting: 5,
+            pace: PACE,
         };
         Lane::new(Doubtful(Semaphore::new(batches_let)), limits)
     }
@@ -208,6 +220,23 @@ mod tests {
         let all = join_all((1..=5).map(|number| lane.ask(number))).await;
         assert_eq!(all, [Ok(3), Ok(3), Ok(3), Ok(2), Ok(2)]);
         assert_eq!(lane.ask(6).await, Ok(1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn batches_keep_their_pace_and_whoever_comes_to_a_lane_that_rests_waits_for_nothing() {
+        let lane = lane(10);
+        let began = Instant::now();
+        assert_eq!(lane.ask(1).await, Ok(1));
+        assert_eq!(began.elapsed(), Duration::ZERO);
+        assert_eq!(
+            join_all([2, 3].map(|number| lane.ask(number))).await,
+            [Ok(2); 2]
+        );
+        assert_eq!(began.elapsed(), PACE);
+        tokio::time::sleep(PACE).await;
+        let began = Instant::now();
+        assert_eq!(lane.ask(4).await, Ok(1));
+        assert_eq!(began.elapsed(), Duration::ZERO);
     }
 
     #[tokio::test]

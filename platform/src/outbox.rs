@@ -2,25 +2,26 @@
 //!
 //! [`put`] stores a message beside the change that caused it; a [`relay`] sends it afterwards, at
 //! least once. Who writes many messages [keeps](Kept) them in memory as well, and sends
-//! them itself after the commit: then the relay has only those to read that were left behind. A message no queue takes yet stays and is tried again, so whoever puts one here
-//! must have a receiver that binds a queue.
+//! them itself after the commit: then the relay has only those to read that were left behind. A
+//! message no queue takes yet stays and is tried again, so whoever puts one here must have a receiver that binds a queue.
 
 mod relay;
+mod sender;
 mod wake;
 
-use bytes::Bytes;
 use domain::clock::{Clock, SystemClock};
 use domain::message::Message;
-use sqlx::{PgConnection, PgPool};
+use sqlx::PgConnection;
 use uuid::{NoContext, Timestamp, Uuid};
 
-use crate::amqp::{Broker, Exchange, Outgoing};
+use crate::amqp::Exchange;
 use crate::service::Context;
 use crate::telemetry::TraceContext;
 
 use relay::LEASE_SECONDS;
 
 pub use relay::relay;
+pub use sender::Sender;
 pub use wake::wake;
 
 /// A message with the place it goes to, ready to be stored.
@@ -143,37 +144,17 @@ impl Kept {
         if self.messages.is_empty() {
             return;
         }
-        let (db, broker) = (ctx.db.clone(), ctx.broker.clone());
+        let sender = ctx.outbox.clone();
         ctx.spawn("outbox messages", async move {
-            self.send(&db, &broker).await;
+            self.send(&sender).await;
             Ok(())
         });
     }
 
     /// Sends them, after the commit, and removes their rows.
-    pub async fn send(self, pool: &PgPool, broker: &Broker) {
-        if self.messages.is_empty() {
-            return;
-        }
-        let claimed = self
-            .messages
-            .into_iter()
-            .map(|StoredMessage { id, entry }| {
-                relay::Claimed::first(Outgoing {
-                    exchange: entry.exchange,
-                    routing_key: entry.routing_key,
-                    name: entry.name.to_owned(),
-                    body: Bytes::from(entry.body),
-                    message_id: id,
-                    traceparent: entry.trace.map(|trace| trace.to_traceparent()),
-                })
-            });
-        if let Err(error) = relay::send(pool, broker, self.owner, claimed.collect()).await {
-            tracing::warn!(
-                owner = self.owner,
-                error = &error as &dyn std::error::Error,
-                "messages sent, and not taken off the outbox; they are sent again"
-            );
+    pub async fn send(self, sender: &Sender) {
+        if !self.messages.is_empty() {
+            sender.send(self).await;
         }
     }
 }

@@ -4,6 +4,7 @@
 mod limits;
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use domain::clock::SharedClock;
@@ -22,6 +23,8 @@ pub(crate) use limits::JoinLimits;
 const LIMITS: Limits = Limits {
     batch: 2_000,
     waiting: 100_000,
+    // A commit for every thousand of a crowd is rare enough.
+    pace: Duration::ZERO,
 };
 
 /// The joins of one sale on this node.

@@ -76,17 +76,22 @@ async fn send_batch(
         return Ok(0);
     }
     let count = claimed.len();
-    send(pool, broker, owner, claimed).await?;
+    let Sent { sent, failed } = publish(broker, claimed).await;
+    delete(pool, &sent).await?;
+    postpone(pool, owner, failed).await?;
     Ok(count)
 }
 
-/// Sends messages whose lease this process has, and deletes those that RabbitMQ has confirmed.
-pub(super) async fn send(
-    pool: &PgPool,
-    broker: &Broker,
-    owner: &'static str,
-    claimed: Vec<Claimed>,
-) -> Result<(), sqlx::Error> {
+/// What became of messages.
+pub(super) struct Sent {
+    /// RabbitMQ has confirmed these.
+    pub(super) sent: Vec<Uuid>,
+    /// These were not sent; with how often that was tried, and why not.
+    pub(super) failed: Vec<(Uuid, u32, PublishError)>,
+}
+
+/// Sends messages whose lease this process has.
+pub(super) async fn publish(broker: &Broker, claimed: Vec<Claimed>) -> Sent {
     let marks: Vec<_> = claimed
         .iter()
         .map(|row| (row.message.message_id, row.attempts))
@@ -103,8 +108,7 @@ pub(super) async fn send(
             Err(error) => failed.push((id, attempts, error)),
         }
     }
-    delete(pool, &sent).await?;
-    postpone(pool, owner, failed).await
+    Sent { sent, failed }
 }
 
 /// A message whose lease this process has.
@@ -161,7 +165,7 @@ async fn claim(pool: &PgPool, owner: &'static str) -> Result<Vec<Claimed>, sqlx:
     Ok(claimed)
 }
 
-async fn delete(pool: &PgPool, ids: &[Uuid]) -> Result<(), sqlx::Error> {
+pub(super) async fn delete(pool: &PgPool, ids: &[Uuid]) -> Result<(), sqlx::Error> {
     if ids.is_empty() {
         return Ok(());
     }
@@ -172,7 +176,7 @@ async fn delete(pool: &PgPool, ids: &[Uuid]) -> Result<(), sqlx::Error> {
 }
 
 /// Ends the claims on messages that could not be sent, with a pause for each.
-async fn postpone(
+pub(super) async fn postpone(
     pool: &PgPool,
     owner: &'static str,
     failed: Vec<(Uuid, u32, PublishError)>,

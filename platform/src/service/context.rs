@@ -14,6 +14,7 @@ use crate::amqp::Broker;
 use crate::config::PlatformConfig;
 use crate::limits::Limits;
 use crate::line::Lines;
+use crate::outbox;
 use crate::pg;
 use crate::redis::{self, Redis};
 use crate::shutdown::Shutdown;
@@ -33,6 +34,8 @@ pub struct Context {
     pub redis: Redis,
     /// RabbitMQ.
     pub broker: Broker,
+    /// Sends what was stored with a change, at once after it.
+    pub outbox: outbox::Sender,
     /// Signs and verifies tokens.
     pub keys: Arc<KeyRing>,
     /// Makes rate limits.
@@ -69,6 +72,7 @@ impl Context {
         Ok(Self {
             clock,
             lines: Lines::new(db.clone()),
+            outbox: outbox::Sender::new(db.clone(), broker.clone()),
             db,
             redis,
             broker,

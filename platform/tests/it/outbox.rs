@@ -215,7 +215,7 @@ async fn a_kept_message_is_sent_by_its_writer_and_not_by_a_relay_as_well() {
     start_relay(&app);
     let message = message();
     let kept = store_kept(&app, &message).await;
-    kept.send(&app.ctx.db, &app.ctx.broker).await;
+    kept.send(&app.ctx.outbox).await;
     assert_eq!(left(&app).await, 0);
     let first = tokio::time::timeout(SOON, seen.recv()).await.unwrap();
     assert_eq!(first, Some(message.booking_id));

@@ -1,0 +1,89 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use sqlx::PgPool;
+use uuid::Uuid;
+
+use super::{Kept, StoredMessage, relay};
+use crate::amqp::{Broker, Outgoing};
+use crate::lane::{Job, Lane, Limits, Work};
+
+/// Nobody waits for rows to go, and a relay leaves them alone for much longer.
+const LIMITS: Limits = Limits {
+    pace: Duration::from_millis(100),
+    ..Limits::USUAL
+};
+
+/// Sends what writers [kept](Kept), and removes the rows of all of them together. Cheap to clone.
+#[derive(Clone)]
+pub struct Sender {
+    db: PgPool,
+    broker: Broker,
+    removal: Arc<Lane<Removal>>,
+}
+
+impl Sender {
+    /// Sends by `broker` what was stored in `db`.
+    #[must_use]
+    pub fn new(db: PgPool, broker: Broker) -> Self {
+        let removal = Removal(db.clone());
+        Self {
+            db,
+            broker,
+            removal: Arc::new(Lane::new(removal, LIMITS)),
+        }
+    }
+
+    pub(super) async fn send(&self, kept: Kept) {
+        let Kept { owner, messages } = kept;
+        let claimed = messages.into_iter().map(first_try).collect();
+        let relay::Sent { sent, failed } = relay::publish(&self.broker, claimed).await;
+        if let Err(error) = relay::postpone(&self.db, owner, failed).await {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(owner, error, "messages wait until their lease runs out");
+        }
+        if !sent.is_empty() {
+            // A failure is logged where it is seen: the messages are sent again.
+            let _removed = self.removal.ask(sent).await;
+        }
+    }
+}
+
+fn first_try(message: StoredMessage) -> relay::Claimed {
+    let StoredMessage { id, entry } = message;
+    relay::Claimed::first(Outgoing {
+        exchange: entry.exchange,
+        routing_key: entry.routing_key,
+        name: entry.name.to_owned(),
+        body: Bytes::from(entry.body),
+        message_id: id,
+        traceparent: entry.trace.map(|trace| trace.to_traceparent()),
+    })
+}
+
+/// Removes the rows of messages that were sent.
+struct Removal(PgPool);
+
+impl Work for Removal {
+    type Item = Vec<Uuid>;
+    type Answer = ();
+
+    async fn work(&self, jobs: Vec<Job<Self>>) {
+        let (ids, askers): (Vec<_>, Vec<_>) = jobs.into_iter().map(Job::split).unzip();
+        match relay::delete(&self.0, &ids.concat()).await {
+            Ok(()) => {
+                for asker in askers {
+                    asker.answer(());
+                }
+            }
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(
+                    error,
+                    "messages sent, and not taken off the outbox; they are sent again"
+                );
+            }
+        }
+    }
+}
