@@ -1,6 +1,6 @@
 //! `GET /openapi.json`: the description of the API for programs. `docs/API.md` is the one for
-//! people. A test holds its paths against what the gateway routes; the answers are not held against
-//! its schemas.
+//! people. Tests hold its paths against what the gateway routes, and its schemas against what is
+//! answered.
 
 use axum::Router;
 use axum::http::HeaderMap;

@@ -16,7 +16,7 @@ pub(crate) struct Recorder(Lane<Records>);
 pub(crate) enum RecordError {
     #[error("the database failed: {0}")]
     Database(Arc<sqlx::Error>),
-    #[error("the recorder did not answer: {0}")]
+    #[error("the recorder did not answer")]
     Unanswered(#[from] Unanswered),
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
 use reqwest::Method;
+use reqwest::header::RETRY_AFTER;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 use url::Url;
@@ -206,9 +207,11 @@ fn settings_line(sale: &Value) -> String {
 }
 
 fn live_line(live: &Value) -> String {
-    if live.is_null() {
+    if live["seq"].is_null() {
         return "no queue yet".to_owned();
     }
+    let left = &live["stock"]["available"];
+    let left = left.as_i64().map(|left| left.to_string());
     format!(
         "joined {}, called {}, waiting {}, shopping {}, claimed in the last minute {}, seats left {}",
         live["joined"],
@@ -216,7 +219,7 @@ fn live_line(live: &Value) -> String {
         live["waiting"],
         live["shopping"],
         live["claimed_last_minute"],
-        live["available"]
+        left.as_deref().unwrap_or("unknown")
     )
 }
 
@@ -289,15 +292,19 @@ impl Staff {
             .await
             .with_context(|| format!("can't reach {url}"))?;
         let status = response.status();
+        let wait = response.headers().get(RETRY_AFTER).cloned();
         let answer: Value = response
             .json()
             .await
             .with_context(|| format!("{url} answered {status}"))?;
         if !status.is_success() {
+            let wait = wait.as_ref().and_then(|wait| wait.to_str().ok());
             bail!(
-                "{}: {}",
+                "{}: {}{}",
                 answer["title"].as_str().unwrap_or("refused"),
-                answer["detail"].as_str().unwrap_or_default()
+                answer["detail"].as_str().unwrap_or_default(),
+                wait.map(|seconds| format!(" Try again in {seconds} s."))
+                    .unwrap_or_default()
             );
         }
         Ok(answer)

@@ -1,7 +1,10 @@
 //! The whole system: real processes, real servers, simulated buyers.
 
+mod answers;
+mod commands;
 mod crash;
 mod crowd;
+mod description;
 mod gateway;
 mod guard;
 mod nginx;

@@ -16,8 +16,8 @@ use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use surge::buyer::{Api, Buyer, Endpoints, Funnel, PlanMix};
 use url::Url;
 
-const ADMIN: &str = "admin@test.example";
-const PASSWORD: &str = "a long enough password";
+pub(crate) const ADMIN: &str = "admin@test.example";
+pub(crate) const PASSWORD: &str = "a long enough password";
 /// How long a process may take to be ready, on a busy machine.
 const START: Duration = Duration::from_secs(60);
 
@@ -141,6 +141,28 @@ impl System {
         Ok(output)
     }
 
+    /// Runs a command of the binary to its end, as staff, with other settings than the system's;
+    /// it may fail.
+    pub(crate) fn try_onsale(
+        &self,
+        arguments: &[&str],
+        settings: &[(&str, &str)],
+    ) -> anyhow::Result<Output> {
+        let mut command = self.staff_command();
+        let command = command.args(arguments).envs(settings.iter().copied());
+        Ok(command.output()?)
+    }
+
+    /// A command of the binary as staff.
+    pub(crate) fn staff_command(&self) -> Command {
+        let mut command = self.command();
+        command
+            .env("ONSALE_INTERNAL_URL", self.internal_url().as_str())
+            .env("ONSALE_STAFF_EMAIL", ADMIN)
+            .env("ONSALE_STAFF_PASSWORD", PASSWORD);
+        command
+    }
+
     fn command(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_onsale"));
         command
@@ -152,6 +174,12 @@ impl System {
     /// The environment of the processes.
     pub(crate) fn environment(&self) -> impl Iterator<Item = (&'static str, String)> + '_ {
         self.environment.iter().cloned()
+    }
+
+    /// One setting of the processes.
+    pub(crate) fn setting(&self, key: &str) -> String {
+        let found = self.environment.iter().find(|(known, _)| *known == key);
+        found.expect("it is set").1.clone()
     }
 
     fn spawn(&mut self, index: usize) -> anyhow::Result<()> {
@@ -374,7 +402,7 @@ async fn execute(url: &str, sql: String) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn free_address() -> anyhow::Result<SocketAddr> {
+pub(crate) fn free_address() -> anyhow::Result<SocketAddr> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }
 

@@ -1,0 +1,160 @@
+//! Bookings and tickets.
+
+use platform::testing::eventually;
+use reqwest::RequestBuilder;
+use serde_json::{Value, json};
+
+use super::{Admitted, DELETE, GET, POST, PUT, Person, SOON, Walk, ids, text};
+
+impl Walk {
+    /// Bookings of every kind; the paid one, of two tickets.
+    pub(super) async fn bookings(&self, event: i64, buyer: &Person) -> Value {
+        let admitted = self.enter(event, buyer).await;
+        let book = |body: Value| {
+            let pass = admitted.pass.clone();
+            move |request: RequestBuilder| {
+                let request = request.bearer_auth(&buyer.token);
+                request.header("onsale-pass", pass).json(&body)
+            }
+        };
+        let path = "/api/bookings";
+        let own = json!({ "event_id": event, "user_id": buyer.account });
+        let wish = |more: Value| {
+            let mut body = own.clone();
+            let fields = body.as_object_mut().expect("an object");
+            fields.extend(more.as_object().expect("an object").clone());
+            body
+        };
+        let wanted = book(wish(json!({ "tickets": 2, "tier": "Gold" })));
+        let held = self.public(POST, path, &[], wanted).await;
+        let held = held.expect(201)["booking"].clone();
+        let seat = held["seats"][0]["id"].clone();
+        let refused = self.public(POST, path, &[], book(wish(json!({ "seats": [seat] }))));
+        assert_eq!(refused.await.expect(409)["reason"], "seat_taken");
+        let parts = json!({ "wanted": [{ "tickets": 1, "tier": "Standard" }] });
+        let other = self.public(POST, path, &[], book(wish(parts))).await;
+        let other = text(&other.expect(201)["booking"]["id"]);
+        let many = book(wish(json!({ "tickets": 0 })));
+        self.public(POST, path, &[], many).await.expect(422);
+        let nobody = |request: RequestBuilder| {
+            let request = request.bearer_auth(&buyer.token);
+            request.json(&wish(json!({ "tickets": 1 })))
+        };
+        self.public(POST, path, &[], nobody).await.expect(403);
+
+        let held = text(&held["id"]);
+        let paid = self.pay(&held, buyer).await;
+        self.look_and_leave(event, buyer, &admitted, [&held, &other])
+            .await;
+        paid
+    }
+
+    /// Reads bookings, gives the second up, and is done shopping.
+    async fn look_and_leave(
+        &self,
+        event: i64,
+        buyer: &Person,
+        admitted: &Admitted,
+        [held, other]: [&str; 2],
+    ) {
+        let mine = |request: RequestBuilder| request.bearer_auth(&buyer.token);
+        let path = "/api/bookings/user/{user_id}";
+        let listed = self.public(GET, path, &ids(&[buyer.account]), mine).await;
+        assert_eq!(
+            listed.expect(200)["bookings"].as_array().map(Vec::len),
+            Some(3)
+        );
+        let path = "/api/bookings/{id}/cancel";
+        let given_up = self.public(PUT, path, &ids(&[other]), mine).await;
+        given_up.expect(200);
+        let path = "/api/bookings/{id}";
+        let unknown = ids(&[uuid::Uuid::now_v7()]);
+        self.public(GET, path, &unknown, mine).await.expect(404);
+        let stranger = self.sign_up("stranger").await;
+        let theirs = |request: RequestBuilder| request.bearer_auth(&stranger.token);
+        let refused = self.public(GET, path, &ids(&[held]), theirs).await;
+        refused.expect(403);
+
+        let path = "/api/events/{id}/pass";
+        let leave = |request: RequestBuilder| {
+            let request = request.bearer_auth(&buyer.token);
+            request.header("onsale-pass", &admitted.pass)
+        };
+        let sale = ids(&[event]);
+        self.public(DELETE, path, &sale, leave).await.expect(204);
+        let me = |request: RequestBuilder| {
+            let request = request.bearer_auth(&buyer.token);
+            request.header("onsale-queue-token", &admitted.queue_token)
+        };
+        let path = "/api/events/{id}/queue/me";
+        eventually(SOON, async || {
+            let answer = self.public(GET, path, &sale, me).await;
+            answer.status == 200
+        })
+        .await;
+    }
+
+    /// Pays as the browser does, and waits for the tickets; the booking.
+    pub(super) async fn pay(&self, booking: &str, person: &Person) -> Value {
+        let path = "/api/bookings/{id}";
+        let ids = ids(&[booking]);
+        let due = self
+            .until(path, &ids, &person.token, |answer| {
+                answer["booking"]["payment"]["client_secret"].is_string()
+            })
+            .await;
+        let payment = &due["booking"]["payment"];
+        let stripe = format!(
+            "{}/v1/payment_intents/{}/confirm",
+            text(&payment["api_url"]).trim_end_matches('/'),
+            text(&payment["intent_id"])
+        );
+        let form = [
+            ("client_secret", text(&payment["client_secret"])),
+            ("payment_method", "pm_card_visa".to_owned()),
+        ];
+        let key = text(&payment["publishable_key"]);
+        let paid = self.client.post(stripe).bearer_auth(key).form(&form).send();
+        assert!(paid.await.expect("an answer").status().is_success());
+        let paid = self
+            .until(path, &ids, &person.token, |answer| {
+                answer["booking"]["payment"]["state"] == "captured"
+            })
+            .await;
+        paid["booking"].clone()
+    }
+
+    pub(super) async fn tickets(&self, admin: &str, buyer: &Person, paid: &Value) {
+        let friend = self.sign_up("friend").await;
+        let code = text(&paid["ticket_codes"][0]);
+        let path = "/api/tickets/{code}/transfer";
+        let to = |address: &str| json!({ "to": address });
+        let give = |body: Value| {
+            move |request: RequestBuilder| request.bearer_auth(&buyer.token).json(&body)
+        };
+        let code = ids(&[code]);
+        let given = give(to(&friend.email));
+        self.public(POST, path, &code, given).await.expect(200);
+        let again = give(to("nobody@answers.example"));
+        self.public(POST, path, &code, again).await.expect(409);
+        let wrong = give(to("nobody"));
+        self.public(POST, path, &code, wrong).await.expect(422);
+        let unknown = give(to(&friend.email));
+        let no_code = ids(&["T1.none"]);
+        self.public(POST, path, &no_code, unknown).await.expect(404);
+        let mut theirs = Value::Null;
+        for person in [buyer, &friend] {
+            let mine = |request: RequestBuilder| request.bearer_auth(&person.token);
+            let seen = self.public(GET, "/api/tickets", &[], mine).await;
+            theirs = seen.expect(200)["tickets"][0]["code"].clone();
+        }
+        let path = "/api/tickets/{code}/check-in";
+        let staff = |request: RequestBuilder| request.bearer_auth(admin);
+        let refused = self.internal(POST, path, &code, staff).await.expect(409);
+        assert!(refused["transferred_at"].is_string(), "{refused}");
+        let good = ids(&[text(&theirs)]);
+        self.internal(POST, path, &good, staff).await.expect(200);
+        let refused = self.internal(POST, path, &good, staff).await.expect(409);
+        assert!(refused["checked_in_at"].is_string(), "{refused}");
+    }
+}

@@ -1,0 +1,333 @@
+//! The operator's commands, run as a person runs them: what they say, and what they end with.
+
+#![expect(clippy::unwrap_used, reason = "a test that can't go on fails")]
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{Output, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use domain::clock::{Clock as _, SystemClock};
+use platform::testing::eventually;
+use reqwest::Method;
+use serde_json::{Value, json};
+use surge::buyer::{Fate, Funnel, PlanMix};
+
+use crate::system::{System, free_address};
+
+/// The exit status for a usage that can't work.
+const USAGE: i32 = 64;
+/// The exit status for what failed.
+const FAILED: i32 = 1;
+
+/// Where nobody listens.
+fn nowhere() -> String {
+    free_address().unwrap().to_string()
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+/// The status and what was complained about.
+fn complaint(output: &Output) -> (Option<i32>, String) {
+    let complaint = String::from_utf8(output.stderr.clone()).unwrap();
+    assert_eq!(said(output), "", "{complaint}");
+    (output.status.code(), complaint)
+}
+
+impl System {
+    /// Runs a command that must succeed; what it says.
+    fn says(&self, arguments: &[&str]) -> String {
+        let output = self.try_onsale(arguments, &[]).unwrap();
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{arguments:?}: {complaint}");
+        said(&output)
+    }
+
+    /// Runs a command that must fail so, with these words among its complaint.
+    fn refuses(&self, arguments: &[&str], settings: &[(&str, &str)], code: i32, words: &str) {
+        let output = self.try_onsale(arguments, settings).unwrap();
+        let (status, complaint) = complaint(&output);
+        assert_eq!(status, Some(code), "{arguments:?}: {complaint}");
+        assert!(complaint.contains(words), "{arguments:?}: {complaint}");
+        assert!(!complaint.contains("panicked"), "{complaint}");
+    }
+
+    async fn sale(&self, event: i64) -> Value {
+        let path = format!("/api/sales/{event}");
+        let answer = self.staff(Method::GET, &path, &json!({})).await.unwrap();
+        answer["sale"].clone()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sale_is_steered_by_commands() {
+    // Each command signs in.
+    let often = [("ONSALE_LIMITS_SCALE", "100".to_owned())];
+    let system = System::start_with(&["all"], often).await.unwrap();
+    let event = system.event(10, 60, json!({})).await.unwrap();
+    let id = event.to_string();
+    let id = id.as_str();
+
+    let shown = system.says(&["sale", "show", id]);
+    let lines: Vec<_> = shown.lines().collect();
+    let settings = format!("sale {id}: open, 60 a minute, cap 1000, version ");
+    assert!(lines[0].starts_with(&settings), "{shown}");
+    assert_eq!(
+        lines[1],
+        "joined 0, called 0, waiting 0, shopping 0, claimed in the last minute 0, seats left 10"
+    );
+    for (command, words) in [
+        (vec!["rate", id, "77"], "open, 77 a minute, cap 1000"),
+        (vec!["cap", id, "5"], "open, 77 a minute, cap 5"),
+        (vec!["pause", id], "paused, 77 a minute"),
+        (vec!["resume", id], "open, 77 a minute"),
+        (vec!["close", id], "closed, 77 a minute"),
+        (vec!["reopen", id], "open, 77 a minute"),
+    ] {
+        let said = system.says(&[&["sale"], &*command].concat());
+        assert!(said.contains(words), "{command:?}: {said}");
+        assert_eq!(said.lines().count(), 1, "{said}");
+    }
+    for (command, field, value) in [
+        (vec!["challenge", id, "on"], "challenge", json!(true)),
+        (vec!["challenge", id, "off"], "challenge", json!(false)),
+        (vec!["anonymous", id, "on"], "anonymous", json!(true)),
+        (vec!["anonymous", id, "off"], "anonymous", json!(false)),
+        (
+            vec!["message", id, "Soon there"],
+            "message",
+            json!("Soon there"),
+        ),
+        (vec!["message", id, ""], "message", json!("")),
+    ] {
+        system.says(&[&["sale"], &*command].concat());
+        assert_eq!(system.sale(event).await[field], value, "{command:?}");
+    }
+    let said = system.says(&["sale", "revoke", id, "7"]);
+    assert_eq!(
+        said,
+        format!("sale {id}: the pass of account 7 is taken back\n")
+    );
+    watched(&system, id).await;
+    system.finish().await.unwrap();
+}
+
+/// Who watches sees what changes.
+async fn watched(system: &System, event: &str) {
+    let mut command = system.staff_command();
+    command.args(["sale", "show", event, "--watch"]);
+    let mut watching = command.stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(watching.stdout.take().unwrap()).lines();
+    let mut next = || lines.next().expect("it goes on").unwrap();
+    assert!(next().contains("77 a minute"));
+    system.says(&["sale", "rate", event, "78"]);
+    while !next().contains("78 a minute") {}
+    watching.kill().unwrap();
+    watching.wait().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_lottery_of_a_lobby_is_announced_by_a_command() {
+    let system = System::start(&["all"]).await.unwrap();
+    let later = SystemClock.now() + TimeDelta::hours(1);
+    let event = json!({
+        "name": "Later", "date": "2030-01-01T19:00:00Z", "capacity": 5,
+        "sale": { "opens_at": later, "lobby_seconds": 60 },
+    });
+    let made = system.staff(Method::POST, "/api/events", &event).await;
+    let id = made.unwrap()["event"]["id"].to_string();
+    let source = ["sale", "entropy-source", &id, "tonight's numbers"];
+    let said = system.says(&source);
+    let scheduled = format!("sale {id}: scheduled, ");
+    assert!(said.starts_with(&scheduled), "{said}");
+    eventually(Duration::from_secs(30), async || {
+        let shown = system.says(&["sale", "show", &id]);
+        let last = shown.lines().last().unwrap_or_default();
+        last.starts_with("lottery committed to ")
+    })
+    .await;
+    let early = ["sale", "entropy", &id, "1 2 3"];
+    system.refuses(&early, &[], FAILED, "onsale: ");
+    system.finish().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_that_can_not_work_says_why_and_fails() {
+    let mut system = System::start(&["all"]).await.unwrap();
+    let id = system.event(10, 60, json!({})).await.unwrap().to_string();
+    let id = id.as_str();
+    for (command, words) in [
+        (vec!["rate", id, "fast"], "invalid value 'fast'"),
+        (vec!["rate", id, "-5"], "unexpected argument '-5'"),
+        (vec!["rate", id], "<PER_MINUTE>"),
+        (vec!["challenge", id, "maybe"], "[possible values: on, off]"),
+        (vec!["show", "first"], "invalid value 'first'"),
+        (vec!["opening", id], "unrecognized subcommand 'opening'"),
+    ] {
+        system.refuses(&[&["sale"], &*command].concat(), &[], USAGE, words);
+    }
+    let show = ["sale", "show", id];
+    for (command, settings, words) in [
+        (
+            ["sale", "show", "999"],
+            vec![],
+            "There is no sale with this id",
+        ),
+        (
+            show,
+            vec![("ONSALE_STAFF_EMAIL", "")],
+            "set ONSALE_STAFF_EMAIL and ONSALE_STAFF_PASSWORD",
+        ),
+        (
+            show,
+            vec![("ONSALE_STAFF_PASSWORD", "a wrong password")],
+            "password",
+        ),
+    ] {
+        system.refuses(&command, &settings, FAILED, words);
+    }
+    let rate = ["sale", "rate", id, "600001"];
+    system.refuses(&rate, &[], FAILED, "600000");
+
+    // A customer is nobody who steers.
+    let funnel = Arc::new(Funnel::default());
+    let customer = system.buyers(1, 1, PlanMix::all_buy(), &funnel).remove(0);
+    customer.sign_up().await.unwrap();
+    let as_customer = [
+        ("ONSALE_STAFF_EMAIL", "b0@test.example"),
+        ("ONSALE_STAFF_PASSWORD", "correct horse battery"),
+    ];
+    system.refuses(&show, &as_customer, FAILED, "role");
+
+    // Each command signs in, which is limited: whoever is refused hears how long to wait.
+    let refused = (0..20).find_map(|_| {
+        let output = system.try_onsale(&show, &[]).unwrap();
+        (!output.status.success()).then(|| complaint(&output))
+    });
+    let (status, words) = refused.expect("it is limited");
+    assert_eq!(status, Some(FAILED), "{words}");
+    assert!(words.contains("Too many requests"), "{words}");
+    assert!(words.trim_end().ends_with(" s."), "{words}");
+
+    let internal = system.internal_url();
+    system.kill("all").unwrap();
+    let unreachable = format!("can't reach {internal}api/sessions");
+    for command in [
+        &show[..],
+        &["sale", "pause", id],
+        &["sale", "revoke", id, "7"],
+    ] {
+        system.refuses(command, &[], FAILED, &unreachable);
+    }
+    system.finish().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_money_is_compared_by_a_command() {
+    let system = System::start(&["all"]).await.unwrap();
+    let event = system.event(10, 6_000, json!({})).await.unwrap();
+    let funnel = Arc::new(Funnel::default());
+    let buyer = system.buyers(event, 1, PlanMix::all_buy(), &funnel);
+    let buyer = buyer.into_iter().next().unwrap();
+    let session = buyer.sign_up().await.unwrap();
+    let fate = buyer.shop(&session).await.unwrap();
+    assert!(matches!(fate, Fate::Confirmed { .. }), "{fate:?}");
+    system.audit().unwrap();
+
+    let said = system.says(&["reconcile"]);
+    assert_eq!(
+        said,
+        "1 PaymentIntents compared, 0 payments and refunds repaired\n"
+    );
+
+    // Somebody else's money at our Stripe account: staff must look.
+    let stripe = system.setting("ONSALE_STRIPE_URL");
+    let stripe = stripe.trim_end_matches('/');
+    let form = [
+        ("amount", "4500"),
+        ("currency", "eur"),
+        ("capture_method", "manual"),
+        ("confirm", "true"),
+        ("payment_method", "pm_card_visa"),
+        ("automatic_payment_methods[enabled]", "true"),
+        ("automatic_payment_methods[allow_redirects]", "never"),
+        (
+            "metadata[booking_id]",
+            "0199aaaa-0000-7000-8000-000000000000",
+        ),
+    ];
+    let made = reqwest::Client::new()
+        .post(format!("{stripe}/v1/payment_intents"))
+        .bearer_auth(system.setting("STRIPE_SECRET_KEY"))
+        .form(&form);
+    let made: Value = made.send().await.unwrap().json().await.unwrap();
+    let intent = made["id"].as_str().unwrap();
+    let output = system.try_onsale(&["reconcile"], &[]).unwrap();
+    let report = said_lines(&output, FAILED);
+    assert!(
+        report[0].starts_with("2 PaymentIntents compared, 0 "),
+        "{report:?}"
+    );
+    let finding = format!("unknown_authorisation {intent}");
+    assert!(report[1].contains(&finding), "{report:?}");
+
+    let output = system.try_onsale(&["reconcile", "--json"], &[]).unwrap();
+    assert_eq!(output.status.code(), Some(FAILED));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["compared"], 2, "{report}");
+    assert_eq!(report["findings"][0]["subject"], intent, "{report}");
+
+    system.finish().await.unwrap();
+}
+
+/// What a command with this status said, by line.
+fn said_lines(output: &Output, code: i32) -> Vec<String> {
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{complaint}");
+    said(output).lines().map(str::to_owned).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_comparison_that_can_not_be_made_says_why_and_fails() {
+    let system = System::start(&["all"]).await.unwrap();
+    let database = format!("postgres://nobody@{}/none", nowhere());
+    let stripe = format!("http://{}", nowhere());
+    for (arguments, settings, code, words) in [
+        (
+            vec!["reconcile", "--days", "366"],
+            vec![],
+            USAGE,
+            "366 is not in 0..=365",
+        ),
+        (
+            vec!["reconcile", "--days", "week"],
+            vec![],
+            USAGE,
+            "invalid value 'week'",
+        ),
+        (
+            vec!["reconcile"],
+            vec![("STRIPE_SECRET_KEY", "")],
+            USAGE,
+            "STRIPE_SECRET_KEY must be set",
+        ),
+        (
+            vec!["reconcile"],
+            vec![("ONSALE_STRIPE_URL", &*stripe)],
+            FAILED,
+            "comparing with Stripe",
+        ),
+        (
+            vec!["reconcile"],
+            vec![("ONSALE_DATABASE_URL", &*database)],
+            FAILED,
+            "onsale: ",
+        ),
+    ] {
+        system.refuses(&arguments, &settings, code, words);
+    }
+    system.finish().await.unwrap();
+}
