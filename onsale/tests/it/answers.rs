@@ -2,6 +2,7 @@
 
 mod accounts;
 mod bookings;
+mod cards;
 mod events;
 mod money;
 mod queue;

@@ -43,7 +43,9 @@ impl Walk {
         self.public(POST, path, &[], nobody).await.expect(403);
 
         let held = text(&held["id"]);
+        self.save_card(&held, buyer).await;
         let paid = self.pay(&held, buyer).await;
+        self.saved_cards(&paid, buyer).await;
         self.look_and_leave(event, buyer, &admitted, [&held, &other])
             .await;
         paid
