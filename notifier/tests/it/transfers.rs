@@ -141,13 +141,13 @@ async fn who_holds_a_ticket_hears_of_its_event() {
     stage.change(moved.clone()).await;
     assert_eq!(stage.told(&some, "event_changed", 2).await, some_of);
     let told = stage.told(&only, "event_changed", 1).await;
-    assert_eq!(told, [to_friend.clone()]);
+    assert_eq!(told, std::slice::from_ref(&to_friend));
     assert_eq!(stage.told(&back, "event_changed", 1).await, all_back);
 
     clock.advance(TimeDelta::days(10) + TimeDelta::seconds(1));
     assert_eq!(stage.told(&some, "reminder", 2).await, some_of);
     let told = stage.told(&only, "reminder", 1).await;
-    assert_eq!(told, [to_friend.clone()]);
+    assert_eq!(told, std::slice::from_ref(&to_friend));
     assert_eq!(stage.told(&back, "reminder", 1).await, all_back);
 
     // Also who paid and holds no ticket any more hears that the event is off.
