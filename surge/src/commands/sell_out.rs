@@ -46,10 +46,10 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 1_000)]
     connections: u32,
     /// Connections of buyers who pay
-    #[arg(long, default_value_t = 16)]
+    #[arg(long, default_value_t = 64)]
     payers: u32,
-    /// Seconds from the hold to the card number
-    #[arg(long, default_value_t = 0.0)]
+    /// Seconds from the hold to the card number; they count in what is measured end to end
+    #[arg(long, default_value_t = 10.0)]
     think_seconds: f64,
     /// Seconds of the round at half the rate; 0 leaves it out
     #[arg(long, default_value_t = 10)]

@@ -15,7 +15,7 @@ use super::faults::{WebhookFault, WebhookFaults, delay};
 use super::ledger::News;
 
 /// Deliveries on the wire at once.
-const CONCURRENT: usize = 16;
+const CONCURRENT: usize = 128;
 /// Deliveries that wait or run; beyond that new ones count as lost.
 const MAX_PENDING: u64 = 100_000;
 /// How long the receiver may take to answer.
