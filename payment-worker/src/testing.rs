@@ -71,6 +71,20 @@ pub(crate) async fn hold<const COUNT: usize>(worker: &Worker) -> [BookingFacts; 
     bookings
 }
 
+/// A booking whose payment of 10.00 is captured by the PaymentIntent `pi_1`.
+pub(crate) async fn captured(app: &TestApp) -> BookingId {
+    let now = app.ctx.clock.now();
+    let booking_id = BookingId::new(now);
+    let inserting = sqlx::query(
+        "insert into payment.payments (booking_id, amount_minor, captured_minor, state,
+                                       intent_id, created_at, updated_at, checked_at)
+         values ($1, 1000, 1000, 'captured', 'pi_1', $2, $2, $2)",
+    );
+    let inserting = inserting.bind(booking_id.0).bind(now);
+    inserting.execute(&app.ctx.db).await.unwrap();
+    booking_id
+}
+
 /// A PaymentIntent as Stripe has it.
 pub(crate) fn intent(id: &str, status: IntentStatus) -> Intent {
     Intent {

@@ -417,22 +417,13 @@ mod tests {
     use platform::testing::TestApp;
 
     use super::*;
+    use crate::testing;
 
     #[tokio::test]
     async fn of_twenty_refunds_at_once_that_exceed_the_capture_together_one_begins() {
         let app = TestApp::start().await;
         let now = app.ctx.clock.now();
-        let booking_id = BookingId::new(now);
-        sqlx::query(
-            "insert into payment.payments (booking_id, amount_minor, captured_minor, state,
-                                           intent_id, created_at, updated_at, checked_at)
-             values ($1, 1000, 1000, 'captured', 'pi_1', $2, $2, $2)",
-        )
-        .bind(booking_id.0)
-        .bind(now)
-        .execute(&app.ctx.db)
-        .await
-        .unwrap();
+        let booking_id = testing::captured(&app).await;
 
         let sixty_percent = Money::new(600, Currency::EUR);
         let begin = async |number: u32| {

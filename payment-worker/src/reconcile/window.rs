@@ -221,31 +221,15 @@ mod tests {
     use platform::testing::TestApp;
 
     use super::*;
+    use crate::testing;
 
     #[tokio::test]
     async fn a_payment_that_was_captured_after_the_list_was_read_is_no_finding_yet() {
         let app = TestApp::start().await;
         let now = app.ctx.clock.now();
-        let booking_id = BookingId::new(now);
+        let booking_id = testing::captured(&app).await;
         let mut conn = app.ctx.db.acquire().await.unwrap();
-        sqlx::query(
-            "insert into payment.payments (booking_id, amount_minor, captured_minor, state,
-                                           intent_id, created_at, updated_at, checked_at)
-             values ($1, 1000, 1000, 'captured', 'pi_1', $2, $2, $2)",
-        )
-        .bind(booking_id.0)
-        .bind(now)
-        .execute(&mut *conn)
-        .await
-        .unwrap();
-        let mut listed = Intent {
-            id: "pi_1".to_owned(),
-            status: IntentStatus::RequiresCapture,
-            received_minor: 0,
-            client_secret: None,
-            booking_id: Some(booking_id),
-            last_error: None,
-        };
+        let mut listed = testing::intent("pi_1", IntentStatus::RequiresCapture);
         let compared = compare_in(&mut conn, booking_id, &listed, now).await;
         assert_eq!(compared.unwrap(), Compared::Differs);
         listed.status = IntentStatus::Succeeded;
