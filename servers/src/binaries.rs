@@ -88,16 +88,22 @@ pub(crate) fn epmd() -> Option<PathBuf> {
 
 /// A program in `PATH`, or in the folders that a service manager or a plain user may lack there.
 pub(crate) fn in_path(name: &str) -> Option<PathBuf> {
-    const USUAL: [&str; 6] = [
+    const USUAL: [&str; 5] = [
         "/usr/local/bin",
         "/usr/local/sbin",
         "/usr/sbin",
         "/opt/homebrew/bin",
         "/opt/homebrew/sbin",
-        "/opt/homebrew/opt/postgresql@17/bin",
     ];
+    // Homebrew keeps each version of PostgreSQL out of the PATH: on Apple silicon in the first
+    // folder, on Intel in the second.
+    let kegs = ["/opt/homebrew/opt", "/usr/local/opt"].into_iter();
+    let kegs = kegs.flat_map(|opt| {
+        [18, 17, 16, 15].map(|version| PathBuf::from(format!("{opt}/postgresql@{version}/bin")))
+    });
     let path = env::var_os("PATH").unwrap_or_default();
     let folders = env::split_paths(&path).chain(USUAL.map(PathBuf::from));
+    let mut folders = folders.chain(kegs);
     folders
         .map(|folder| folder.join(name))
         .find(|program| is_program(program))

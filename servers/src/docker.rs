@@ -1,6 +1,7 @@
 //! The three servers in containers, by `compose.yaml`.
 
 use std::io;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -116,6 +117,28 @@ impl Compose {
     }
 }
 
+/// A command was ended by a signal, such as Ctrl-C in the terminal: the user wants nothing more.
+#[derive(Debug)]
+pub(crate) struct Interrupted;
+
+impl std::fmt::Display for Interrupted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("interrupted")
+    }
+}
+
+impl std::error::Error for Interrupted {}
+
+/// What a shell, and Docker Compose, exit with after Ctrl-C and after SIGTERM.
+const INTERRUPTED_CODES: [i32; 2] = [130, 143];
+
+fn was_interrupted(status: std::process::ExitStatus) -> bool {
+    status.signal().is_some()
+        || status
+            .code()
+            .is_some_and(|code| INTERRUPTED_CODES.contains(&code))
+}
+
 /// Whether a Docker engine runs that this user may use, and Docker Compose is there.
 pub(crate) fn has_engine() -> bool {
     let answers = |arguments: &[&str]| {
@@ -138,7 +161,13 @@ fn finish_within(command: &mut Command, patience: Duration) -> Result<()> {
     let status = wait::until(patience, || child.try_wait().transpose());
     match status {
         Some(status) if status.as_ref().is_ok_and(std::process::ExitStatus::success) => Ok(()),
-        Some(status) => bail!("docker ended with {}", status?),
+        Some(status) => {
+            let status = status?;
+            if was_interrupted(status) {
+                return Err(Interrupted.into());
+            }
+            bail!("docker ended with {status}")
+        }
         None => {
             Process::from(child).end(Signal::SIGTERM, ENGINE_PATIENCE)?;
             bail!("docker did not finish within {} s", patience.as_secs())

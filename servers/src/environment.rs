@@ -122,16 +122,31 @@ impl Environment {
         let _lock = self.lock()?;
         let mut ended = Vec::new();
         for dir in self.runs()? {
-            let owner = Set::read(&dir)?.and_then(|set| set.owner().cloned());
-            if let Some(owner) = owner.filter(ProcessId::is_alive) {
-                Process::adopt(owner).end(Signal::SIGTERM, RUN_PATIENCE)?;
-                ended.push("a run with its servers");
+            match self.end_run(&dir) {
+                Ok(more) => ended.extend(more),
+                Err(error) => {
+                    let aside = self.set_aside(&dir)?;
+                    say(&format!(
+                        "a run can't be ended ({error:#}); its record is in {}",
+                        aside.display()
+                    ));
+                }
             }
-            ended.extend(self.erase(&dir)?);
         }
         if let Some(set) = Set::read(&self.up_dir())? {
             ended.extend(set.stop(&self.root)?);
         }
+        Ok(ended)
+    }
+
+    fn end_run(&self, dir: &Path) -> Result<Vec<&'static str>> {
+        let mut ended = Vec::new();
+        let owner = Set::read(dir)?.and_then(|set| set.owner().cloned());
+        if let Some(owner) = owner.filter(ProcessId::is_alive) {
+            Process::adopt(owner).end(Signal::SIGTERM, RUN_PATIENCE)?;
+            ended.push("a run with its servers");
+        }
+        ended.extend(self.erase(dir)?);
         Ok(ended)
     }
 
@@ -140,6 +155,7 @@ impl Environment {
             say("starting PostgreSQL, Redis and RabbitMQ in Docker");
             match set.start_containers(&self.root) {
                 Ok(urls) => return Ok(urls),
+                Err(error) if error.is::<docker::Interrupted>() => return Err(error),
                 Err(error) => say(&format!("no containers ({error:#}); using private servers")),
             }
         }
@@ -148,19 +164,42 @@ impl Environment {
         set.start_private()
     }
 
-    /// Ends and deletes what crashed runs left behind.
+    /// Ends and deletes what crashed runs left behind. What can't be cleared, since its Docker engine
+    /// is gone or its record was cut short, is set aside: it must not stop this run.
     fn clear_leftovers(&self) -> Result<()> {
         for dir in self.runs()? {
-            let set = Set::read(&dir)?;
-            let is_owned = set
-                .as_ref()
-                .and_then(Set::owner)
-                .is_some_and(ProcessId::is_alive);
-            if !is_owned {
-                self.erase(&dir)?;
+            if let Err(error) = self.clear_leftover(&dir) {
+                let aside = self.set_aside(&dir)?;
+                say(&format!(
+                    "what an earlier run left can't be cleared ({error:#}); it is in {}",
+                    aside.display()
+                ));
             }
         }
         Ok(())
+    }
+
+    fn clear_leftover(&self, dir: &Path) -> Result<()> {
+        let set = Set::read(dir)?;
+        let is_owned = set
+            .as_ref()
+            .and_then(Set::owner)
+            .is_some_and(ProcessId::is_alive);
+        if !is_owned {
+            self.erase(dir)?;
+        }
+        Ok(())
+    }
+
+    /// Renames the folder of a run so that it is no run's any more.
+    fn set_aside(&self, dir: &Path) -> Result<PathBuf> {
+        let name = dir.file_name().unwrap_or_default().to_string_lossy();
+        let name = name.replacen("run-", "left-", 1);
+        let taken = |n: &u32| self.dev().join(format!("{name}-{n}")).exists();
+        let number = (1..).find(|n| !taken(n)).expect("a number is free");
+        let aside = self.dev().join(format!("{name}-{number}"));
+        fs::rename(dir, &aside).with_context(|| format!("cannot rename {}", dir.display()))?;
+        Ok(aside)
     }
 
     fn erase(&self, dir: &Path) -> Result<Vec<&'static str>> {

@@ -1,4 +1,4 @@
-//! Getting the servers from the system's packages.
+//! Installing the servers, and what the tests drive, from the system's packages.
 
 use std::process::{Command, Stdio};
 
@@ -12,13 +12,48 @@ const SCRIPT: &str = include_str!("install.sh");
 /// Lines of the package manager's output that an error shows.
 const TAIL_LINES: usize = 15;
 
+/// A program that tests drive, and Debian's package of it.
+const TOOLS: [(&str, &str); 3] = [
+    ("chromium", "chromium"),
+    ("nginx", "nginx"),
+    ("caddy", "caddy"),
+];
+
 /// Installs those of the three servers that are missing.
 ///
 /// # Errors
 /// If the system has no apt-get or this user may not install; the message then says what to
 /// install by hand.
 pub(crate) fn install_missing() -> Result<()> {
-    let missing = missing_packages();
+    install(missing_packages, &advice)
+}
+
+/// Installs those of the programs that are missing which only the tests need: a browser for the
+/// pages, and the proxies whose example configurations are tested.
+///
+/// # Errors
+/// If the system has no apt-get or this user may not install; the message then says what to
+/// install by hand.
+pub fn install_tools() -> Result<()> {
+    install(missing_tools, &|| {
+        let missing = missing_tools().join(" ");
+        format!(
+            "The tests drive a browser and two proxies. Missing: {missing}\n\n\
+             Debian, Ubuntu   sudo apt-get install --no-install-recommends {missing}\n\
+             macOS            brew install {missing}"
+        )
+    })
+}
+
+fn missing_tools() -> Vec<&'static str> {
+    let missing = TOOLS
+        .iter()
+        .filter(|(program, _)| binaries::in_path(program).is_none());
+    missing.map(|(_, package)| *package).collect()
+}
+
+fn install(find_missing: fn() -> Vec<&'static str>, advice: &dyn Fn() -> String) -> Result<()> {
+    let missing = find_missing();
     if missing.is_empty() {
         return Ok(());
     }
@@ -41,7 +76,7 @@ pub(crate) fn install_missing() -> Result<()> {
         let tail = lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n");
         bail!("installing failed:\n{tail}\n\n{}", advice());
     }
-    if !missing_packages().is_empty() {
+    if !find_missing().is_empty() {
         bail!("the system's packages are too old\n\n{}", advice());
     }
     Ok(())

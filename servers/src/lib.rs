@@ -26,6 +26,7 @@ mod urls;
 mod wait;
 
 pub use environment::{Environment, Lease};
+pub use install::install_tools;
 pub use postgres::erase;
 pub use progress::say;
 pub use server::Server;

@@ -38,6 +38,8 @@ enum Task {
     Down,
     /// Print the addresses of the servers that are up
     Env,
+    /// Install the programs that only the tests need: a browser and two proxies
+    Tools,
 }
 
 fn main() -> ExitCode {
@@ -53,6 +55,7 @@ fn main() -> ExitCode {
 fn perform(arguments: Arguments) -> Result<ExitCode> {
     let environment = Environment::of(&arguments.root)?;
     match arguments.task {
+        Task::Tools => servers::install_tools()?,
         Task::Run { command } => return command::run(&environment, &command),
         Task::Up => print!("{}", environment.up()?.exports()),
         Task::Down => match environment.down()?.as_slice() {

@@ -1,4 +1,5 @@
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Output, Stdio};
 
 use servers::Redis;
@@ -116,4 +117,52 @@ fn down_does_not_end_a_process_that_only_shares_a_recorded_id() {
         text(&down.stderr)
     );
     assert!(survived);
+}
+
+/// A folder with a `docker` that is a script.
+fn fake_docker(scratch: &Scratch, script: &str) -> std::path::PathBuf {
+    let folder = scratch.path().join("bin");
+    fs::create_dir_all(&folder).unwrap();
+    let program = folder.join("docker");
+    fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    folder
+}
+
+#[test]
+fn an_interrupted_docker_starts_nothing_else() {
+    let scratch = Scratch::new();
+    let docker = fake_docker(&scratch, "case \"$*\" in *' up '*) exit 130;; esac");
+    let mut command = servers(&scratch, &["run", "--", "sh", "-c", "echo ran"]);
+    command.env("PATH", format!("{}:/usr/bin:/bin", docker.display()));
+    let output = run(command);
+    assert_eq!(text(&output.stdout), "");
+    assert!(!output.status.success());
+    let shown = text(&output.stderr);
+    assert!(shown.contains("interrupted"), "{shown}");
+    assert!(!shown.contains("private"), "{shown}");
+    assert_eq!(scratch.processes(), Vec::<String>::new());
+}
+
+#[test]
+fn what_a_dead_docker_left_stops_no_run() {
+    let scratch = Scratch::new();
+    let docker = fake_docker(&scratch, "exit 1");
+    let left = scratch.path().join(".dev/run-1");
+    fs::create_dir_all(&left).unwrap();
+    let record =
+        r#"{"owner":null,"compose":{"project":"onsale-1","ports":[1,2,3],"password":"p"}}"#;
+    fs::write(left.join("set.json"), record).unwrap();
+    let cut_short = scratch.path().join(".dev/run-2");
+    fs::create_dir_all(&cut_short).unwrap();
+    fs::write(cut_short.join("set.json"), &record[..20]).unwrap();
+    let mut command = servers(&scratch, &["run", "--", "sh", "-c", "echo ran"]);
+    command.env("PATH", format!("{}:/usr/bin:/bin", docker.display()));
+    let output = run(command);
+    let shown = text(&output.stderr);
+    assert_eq!(text(&output.stdout), "ran\n", "{shown}");
+    for aside in [".dev/left-1-1", ".dev/left-2-1"] {
+        assert!(scratch.path().join(aside).is_dir(), "{shown}");
+        assert!(shown.contains(aside), "{shown}");
+    }
 }
