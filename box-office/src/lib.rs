@@ -45,6 +45,17 @@ pub struct Config {
         default_value = "https://api.stripe.com"
     )]
     pub pages_stripe_url: url::Url,
+    /// Whether mails reach a stand-in instead of people; set by what runs the stand-in.
+    #[arg(skip)]
+    pub mails_to_stand_in: bool,
+}
+
+impl Config {
+    /// Whether cards are charged by a stand-in: browsers reach something else than Stripe.
+    fn payments_to_stand_in(&self) -> bool {
+        let host = self.pages_stripe_url.host_str().unwrap_or_default();
+        host != "stripe.com" && !host.ends_with(".stripe.com")
+    }
 }
 
 /// Starts the service's loops and returns its routes.
@@ -52,6 +63,13 @@ pub struct Config {
 /// # Errors
 /// When a password can't be hashed on this machine.
 pub async fn start(ctx: Context, config: Config) -> anyhow::Result<Routes> {
+    for (is_played, server) in [
+        (config.payments_to_stand_in(), "stripe"),
+        (config.mails_to_stand_in, "mail"),
+    ] {
+        metrics::gauge!("onsale_stand_in_active", "server" => server)
+            .set(f64::from(u8::from(is_played)));
+    }
     let wait = Duration::from_millis(config.password_wait_ms);
     let passwords = accounts::password::Passwords::start(wait).await?;
     let office = Arc::new(Office::new(ctx.clone(), passwords));

@@ -38,13 +38,16 @@ struct SharedFiles;
 
 /// The routes of both sets of pages.
 pub(crate) fn routes(config: &Config) -> Routes {
+    let banner = banner(config);
     let public = Site {
         file: PublicFiles::get,
         policy: public_policy(config),
+        banner,
     };
     let staff = Site {
         file: StaffFiles::get,
         policy: HeaderValue::from_static(STAFF_POLICY),
+        banner,
     };
     Routes {
         public: public
@@ -57,6 +60,17 @@ pub(crate) fn routes(config: &Config) -> Routes {
     }
 }
 
+/// What every page says first while stand-ins play Stripe or the mail server: nobody may take such
+/// a shop for a real one.
+fn banner(config: &Config) -> Option<&'static str> {
+    match (config.payments_to_stand_in(), config.mails_to_stand_in) {
+        (true, true) => Some("Test shop: no money moves, no mail leaves, and no ticket is real."),
+        (true, false) => Some("Test shop: no money moves, and no ticket is real."),
+        (false, true) => Some("Test shop: no mail leaves."),
+        (false, false) => None,
+    }
+}
+
 const STAFF_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
      img-src 'self' data:; font-src 'self'; connect-src 'self'; base-uri 'none'; \
      form-action 'self'; frame-ancestors 'none'";
@@ -66,10 +80,10 @@ const STAFF_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'se
 fn public_policy(config: &Config) -> HeaderValue {
     let stripe = config.pages_stripe_url.origin().ascii_serialization();
     let policy = format!(
-        "default-src 'none'; script-src 'self' https://js.stripe.com; worker-src 'self'; style-src 'self'; \
+        "default-src 'none'; script-src 'self' https://js.stripe.com https://*.js.stripe.com; worker-src 'self'; style-src 'self'; \
          img-src 'self' data:; font-src 'self'; \
          connect-src 'self' https://api.stripe.com {stripe}; \
-         frame-src https://js.stripe.com https://hooks.stripe.com; base-uri 'none'; \
+         frame-src https://js.stripe.com https://*.js.stripe.com https://hooks.stripe.com; base-uri 'none'; \
          form-action 'self'; frame-ancestors 'none'"
     );
     HeaderValue::try_from(policy).expect("an origin is visible ASCII")
@@ -80,6 +94,7 @@ fn public_policy(config: &Config) -> HeaderValue {
 struct Site {
     file: fn(&str) -> Option<EmbeddedFile>,
     policy: HeaderValue,
+    banner: Option<&'static str>,
 }
 
 impl Site {
@@ -105,12 +120,14 @@ impl Site {
             return Problem::new(Kind::NotFound, "There is no such file.").into_response();
         };
         let hash = file.metadata.sha256_hash();
-        let etag = format!("W/\"{}\"", URL_SAFE_NO_PAD.encode(&hash[..12]));
+        // With the banner another page, which a cache must not take for the one without.
+        let variant = if self.banner.is_some() { "b" } else { "" };
+        let etag = format!("W/\"{}{variant}\"", URL_SAFE_NO_PAD.encode(&hash[..12]));
         let etag = HeaderValue::try_from(etag).expect("base64 is visible ASCII");
         let mut response = if is_known(request, &etag) {
             StatusCode::NOT_MODIFIED.into_response()
         } else {
-            Response::new(body(file.data))
+            Response::new(self.body(name, file.data))
         };
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, content_type(name));
@@ -124,6 +141,22 @@ impl Site {
         headers.insert(REFERRER_POLICY, HeaderValue::from_static("same-origin"));
         response
     }
+
+    fn body(&self, name: &str, data: Cow<'static, [u8]>) -> Body {
+        let is_page = FilePath::new(name)
+            .extension()
+            .is_some_and(|extension| extension == "html");
+        match self.banner {
+            Some(banner) if is_page => with_banner(&data, banner),
+            _ => body(data),
+        }
+    }
+}
+
+fn with_banner(page: &[u8], banner: &str) -> Body {
+    let page = String::from_utf8_lossy(page);
+    let line = format!("<body>\n<p id=\"test-shop\" class=\"notice\" role=\"note\">{banner}</p>");
+    Body::from(page.replacen("<body>", &line, 1))
 }
 
 fn body(data: Cow<'static, [u8]>) -> Body {

@@ -1,8 +1,9 @@
 //! A subcommand per service, and one for all of them.
 
 use clap::Args;
-use platform::config::PlatformConfig;
+use platform::config::{InvalidConfig, PlatformConfig};
 use platform::service::{Context, Routes};
+use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::stand_ins::StandIns;
 use crate::{serve, warn};
@@ -55,6 +56,10 @@ service!(
 /// Every service in one process.
 #[derive(Args)]
 pub(crate) struct All {
+    /// Try Onsale without Stripe or a mail server: a stand-in inside this process plays each of
+    /// them that is not configured. No money moves, no mail leaves, and the pages say so
+    #[arg(long, env = "ONSALE_STAND_INS")]
+    stand_ins: bool,
     #[command(flatten)]
     platform: PlatformConfig,
     #[command(flatten)]
@@ -79,33 +84,80 @@ pub(crate) struct Services {
 }
 
 impl All {
-    /// Runs every service until told to stop. What is not set up is played by a stand-in.
+    /// Runs every service until told to stop. What is not configured is an error, or a stand-in
+    /// where they were asked for by name.
     pub(crate) async fn run(mut self) -> anyhow::Result<()> {
-        let pays = self.services.payment_worker.stripe_secret_key.is_some();
-        let mails = self.services.notifier.smtp_url.is_some();
-        let stand_ins = if pays && mails {
-            None
-        } else {
-            Some(StandIns::start(None).await?)
-        };
-        if let Some(stand_ins) = &stand_ins {
-            if !pays {
-                warn("STRIPE_SECRET_KEY is not set: payments go to a stand-in, and no money moves");
-                stand_ins.lead_payments(&mut self.services);
-                let public = self.platform.public_addr;
-                stand_ins
-                    .stripe
-                    .set_webhook_url(format!("http://{public}/api/webhooks/stripe"));
-            }
-            if !mails {
-                let page = stand_ins.mail.page_url();
-                warn(format_args!(
-                    "ONSALE_SMTP_URL is not set: mails reach nobody, read them at {page}"
-                ));
-                stand_ins.lead_notices(&mut self.services);
-            }
+        let missing = Missing::of(&self.services);
+        if !self.stand_ins {
+            missing.refuse()?;
         }
+        // Holds the listeners of the stand-ins until the services have ended.
+        let _stand_ins = self.start_stand_ins(missing).await?;
         serve("onsale", self.platform, |ctx| start_all(ctx, self.services)).await
+    }
+
+    async fn start_stand_ins(&mut self, missing: Missing) -> anyhow::Result<Option<StandIns>> {
+        if !missing.payments && !missing.mails {
+            return Ok(None);
+        }
+        let stand_ins = StandIns::start(None).await?;
+        if missing.payments {
+            warn("payments go to a stand-in: no money moves, and tickets cost nothing");
+            stand_ins.route_payments(&mut self.services);
+            let public = self.platform.public_addr;
+            stand_ins
+                .stripe
+                .set_webhook_url(format!("http://{public}/api/webhooks/stripe"));
+        }
+        if missing.mails {
+            let page = stand_ins.mail.page_url();
+            warn(format_args!(
+                "mails go to a stand-in and reach nobody; read them at {page}"
+            ));
+            stand_ins.route_notices(&mut self.services);
+        }
+        Ok(Some(stand_ins))
+    }
+}
+
+/// What a whole installation needs and this one has no settings for.
+#[derive(Clone, Copy)]
+struct Missing {
+    payments: bool,
+    mails: bool,
+}
+
+impl Missing {
+    fn of(services: &Services) -> Self {
+        let is_unset = |secret: &Option<SecretString>| {
+            secret
+                .as_ref()
+                .is_none_or(|secret| secret.expose_secret().is_empty())
+        };
+        Self {
+            payments: is_unset(&services.payment_worker.stripe_secret_key),
+            mails: is_unset(&services.notifier.smtp_url),
+        }
+    }
+
+    /// An error that names every setting that is missing. A misspelt name must not turn a shop
+    /// into one that charges nothing.
+    fn refuse(self) -> Result<(), InvalidConfig> {
+        let names = [
+            (self.payments, "STRIPE_SECRET_KEY"),
+            (self.mails, "ONSALE_SMTP_URL"),
+        ];
+        let names: Vec<_> = names
+            .into_iter()
+            .filter_map(|(is_missing, name)| is_missing.then_some(name))
+            .collect();
+        if names.is_empty() {
+            return Ok(());
+        }
+        Err(InvalidConfig::new(format!(
+            "{} must be set. To try Onsale without them, add --stand-ins: no money moves then, and no mail leaves",
+            names.join(" and ")
+        )))
     }
 }
 

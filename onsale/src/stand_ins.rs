@@ -81,14 +81,14 @@ impl StandIns {
         })
     }
 
-    /// Points the services at these stand-ins instead of whatever they were told.
-    pub(crate) fn lead(&self, services: &mut Services) {
-        self.lead_payments(services);
-        self.lead_notices(services);
+    /// Points the services at these stand-ins, whatever their settings say.
+    pub(crate) fn route_all(&self, services: &mut Services) {
+        self.route_payments(services);
+        self.route_notices(services);
     }
 
-    /// Points at the stand-in for Stripe.
-    pub(crate) fn lead_payments(&self, services: &mut Services) {
+    /// Points payments and the pages at the stand-in for Stripe.
+    pub(crate) fn route_payments(&self, services: &mut Services) {
         let url: Url = self.stripe.url().parse().expect("a stand-in knows its URL");
         let payments = &mut services.payment_worker;
         payments.stripe_secret_key = Some(self.stripe.secret_key().into());
@@ -99,14 +99,15 @@ impl StandIns {
         services.box_office.pages_stripe_url = url;
     }
 
-    /// Points at the stand-ins for mail and SMS.
-    pub(crate) fn lead_notices(&self, services: &mut Services) {
+    /// Points the notifier at the stand-ins for mail and SMS.
+    pub(crate) fn route_notices(&self, services: &mut Services) {
         let notices = &mut services.notifier;
         notices.smtp_url = Some(self.mail.smtp_url().into());
         notices.sms_url = Some(self.sms.url().parse().expect("a stand-in knows its URL"));
         notices.sms_account = Some(self.sms.account_sid().to_owned());
         notices.sms_token = Some(self.sms.auth_token().into());
         notices.sms_from = Some(SMS_FROM.to_owned());
+        services.box_office.mails_to_stand_in = true;
     }
 
     /// The settings that point services of other processes here.

@@ -37,6 +37,14 @@ impl App {
 
     /// With limits of `scale` times the usual.
     pub(crate) async fn start_with_limits(scale: f64) -> Self {
+        Self::start_with(scale, |_| {}).await
+    }
+
+    /// With settings of its own.
+    pub(crate) async fn start_with(
+        scale: f64,
+        configure: impl FnOnce(&mut box_office::Config),
+    ) -> Self {
         let clock = ManualClock::at("2026-11-01T12:00:00Z".parse().unwrap());
         let shared = Arc::new(clock.clone());
         let test = TestApp::start_with(shared, |config| config.limits_scale = scale).await;
@@ -44,7 +52,8 @@ impl App {
         box_office::bootstrap_admin(&ctx.db, &ctx.clock, ADMIN, &PASSWORD.into())
             .await
             .unwrap();
-        let config = Settings::parse_from(["test"]).config;
+        let mut config = Settings::parse_from(["test"]).config;
+        configure(&mut config);
         let routes = box_office::start(ctx.clone(), config).await.unwrap();
         let running = test.serve(routes).await;
         let (public, internal) = (running.public_addr, running.internal_addr);

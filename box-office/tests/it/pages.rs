@@ -26,7 +26,9 @@ async fn pages_are_served_with_a_strict_policy() {
         assert_eq!(headers["x-content-type-options"], "nosniff");
         assert_eq!(headers["referrer-policy"], "same-origin");
         let policy = headers["content-security-policy"].to_str().unwrap();
-        assert!(policy.starts_with("default-src 'none'; script-src 'self' https://js.stripe.com;"));
+        assert!(policy.starts_with(
+            "default-src 'none'; script-src 'self' https://js.stripe.com https://*.js.stripe.com;"
+        ));
         assert!(!policy.contains("unsafe"), "{policy}");
 
         let again = app.nobody().request(app.public, Method::GET, &path);
@@ -120,4 +122,31 @@ async fn everything_that_a_page_loads_is_served() {
         assert!(seen.contains("/assets/style.css"), "{page} has no style");
     }
     app.finish().await;
+}
+
+#[tokio::test]
+async fn a_shop_whose_payments_or_mails_go_to_a_stand_in_says_so_on_every_page() {
+    let stand_in = url::Url::parse("http://127.0.0.1:8090").unwrap();
+    let real = App::start().await;
+    let test = App::start_with(1_000.0, |config| {
+        config.pages_stripe_url = stand_in;
+        config.mails_to_stand_in = true;
+    })
+    .await;
+    for path in ["/", "/events/1", "/bookings/1", "/tickets"] {
+        let page = test.nobody().request(test.public, Method::GET, path);
+        let page = page.send().await.unwrap().text().await.unwrap();
+        assert!(
+            page.contains("<body>\n<p id=\"test-shop\""),
+            "{path}: {page}"
+        );
+        let page = real.nobody().request(real.public, Method::GET, path);
+        let page = page.send().await.unwrap().text().await.unwrap();
+        assert!(!page.contains("test-shop"), "{path}: {page}");
+    }
+    let staff = test.nobody().request(test.internal, Method::GET, "/");
+    let staff = staff.send().await.unwrap().text().await.unwrap();
+    assert!(staff.contains("Test shop: no money moves, no mail leaves"));
+    test.finish().await;
+    real.finish().await;
 }

@@ -331,3 +331,24 @@ async fn a_comparison_that_can_not_be_made_says_why_and_fails() {
     }
     system.finish().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shop_without_stripe_or_a_mail_server_starts_only_with_stand_ins_asked_for_by_name() {
+    let unset = [
+        ("STRIPE_SECRET_KEY", String::new()),
+        ("ONSALE_SMTP_URL", String::new()),
+        ("ONSALE_STAND_INS", "true".to_owned()),
+    ];
+    let system = System::start_with(&["all"], unset).await.unwrap();
+    let page = reqwest::get(system.public_url("all")).await.unwrap();
+    let page = page.text().await.unwrap();
+    assert!(page.contains("no money moves, no mail leaves"), "{page}");
+
+    let by_name = ("ONSALE_STAND_INS", "false");
+    let both = "STRIPE_SECRET_KEY and ONSALE_SMTP_URL must be set";
+    system.refuses(&["all"], &[by_name], USAGE, both);
+    let mail = ("ONSALE_SMTP_URL", "smtp://mail.test");
+    let payments = "STRIPE_SECRET_KEY must be set. To try Onsale without";
+    system.refuses(&["all"], &[by_name, mail], USAGE, payments);
+    system.finish().await.unwrap();
+}

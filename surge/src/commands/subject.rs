@@ -153,7 +153,7 @@ impl Subject {
         }
         let log_path = std::env::temp_dir().join("surge-onsale.log");
         let log = std::fs::File::create(&log_path)?;
-        let child = onsale().arg("all").stderr(log).spawn()?;
+        let child = onsale().args(["all", "--stand-ins"]).stderr(log).spawn()?;
         say(format_args!(
             "onsale writes its log to {}",
             log_path.display()
