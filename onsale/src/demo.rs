@@ -14,6 +14,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::Args;
 use secrecy::SecretString;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::audit;
 use crate::say;
@@ -21,6 +22,8 @@ use progress::Progress;
 use report::DemoReport;
 use stage::Stage;
 
+/// What a shell reports for a command that was interrupted.
+const INTERRUPTED: u8 = 130;
 /// How long the pipeline may take to come to rest after the last buyer has left.
 const REST: Duration = Duration::from_secs(120);
 
@@ -59,8 +62,18 @@ pub(crate) struct DemoArgs {
 /// Runs the sale; the exit status is 1 when a promise was broken.
 pub(crate) async fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
     say("Onsale demo: setting the stage");
+    let interrupted = interruption()?;
+    tokio::pin!(interrupted);
     let stage = Stage::set(&args).await?;
-    let outcome = perform(&args, &stage).await;
+    let outcome = tokio::select! {
+        outcome = perform(&args, &stage) => outcome,
+        // What the demo made on servers that stay must go with it.
+        () = &mut interrupted => {
+            say("interrupted; taking everything away");
+            stage.strike().await;
+            return Ok(ExitCode::from(INTERRUPTED));
+        }
+    };
     let code = match outcome {
         Ok(report) => {
             let code = if report.is_clean() {
@@ -69,7 +82,8 @@ pub(crate) async fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
                 ExitCode::FAILURE
             };
             if !args.exit {
-                stage.stay_up().await;
+                say("\nthe sale is over; the pages stay up. Ctrl-C ends the demo.");
+                interrupted.await;
             }
             Ok(code)
         }
@@ -77,6 +91,19 @@ pub(crate) async fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
     };
     stage.strike().await;
     code
+}
+
+/// Resolves when the demo is asked to end, by Ctrl-C or SIGTERM.
+fn interruption() -> anyhow::Result<impl Future<Output = ()>> {
+    let context = "signals can't be received here";
+    let mut interrupt = signal(SignalKind::interrupt()).context(context)?;
+    let mut terminate = signal(SignalKind::terminate()).context(context)?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    })
 }
 
 async fn perform(args: &DemoArgs, stage: &Stage) -> anyhow::Result<DemoReport> {

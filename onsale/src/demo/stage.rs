@@ -11,10 +11,11 @@ use platform::pg;
 use platform::service::{self, Running};
 use rand::Rng as _;
 use rand::distr::Alphanumeric;
-use reqwest::Method;
+use reqwest::{Method, Response, StatusCode};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, PgPool};
+use tokio::sync::Mutex;
 use url::Url;
 
 use super::DemoArgs;
@@ -38,7 +39,7 @@ pub(super) struct Stage {
     provider: Provider,
     http: reqwest::Client,
     admin_password: SecretString,
-    access_token: String,
+    access_token: Mutex<String>,
 }
 
 /// The services' own configuration: what the environment says, and the stand-ins.
@@ -67,7 +68,7 @@ impl Stage {
         let provider = Provider::stripe(&stand_ins.stripe.url(), stand_ins.stripe.secret_key())?;
         let admin_password = SecretString::from(random_text(20));
         box_office::bootstrap_admin(&db, &clock, ADMIN, &admin_password).await?;
-        let mut stage = Self {
+        let stage = Self {
             clock,
             server_url: args.database_url.clone(),
             database,
@@ -75,44 +76,60 @@ impl Stage {
             stand_ins,
             running,
             provider,
-            http: reqwest::Client::builder().build()?,
+            http: reqwest::Client::builder().no_proxy().build()?,
             admin_password,
-            access_token: String::new(),
+            access_token: Mutex::default(),
         };
         stage.sign_in().await.context("signing the admin in")?;
         Ok(stage)
     }
 
-    async fn sign_in(&mut self) -> anyhow::Result<()> {
+    async fn sign_in(&self) -> anyhow::Result<()> {
         let body = json!({ "email": ADMIN, "password": self.admin_password.expose_secret() });
         let answer = self
-            .staff(Method::POST, "/api/sessions", Some(&body))
+            .request(Method::POST, "/api/sessions", Some(&body))
             .await?;
+        let answer = answer.error_for_status()?.json::<Value>().await?;
         let token = answer["session"]["access_token"].as_str();
-        self.access_token = token.context("the answer has no access token")?.to_owned();
+        let token = token.context("the answer has no access token")?.to_owned();
+        *self.access_token.lock().await = token;
         Ok(())
     }
 
-    /// Calls the staff API.
+    /// Calls the staff API, after a new sign-in when the last one has run out.
     pub(super) async fn staff(
         &self,
         method: Method,
         path: &str,
         body: Option<&Value>,
     ) -> anyhow::Result<Value> {
+        let mut response = self.request(method.clone(), path, body).await?;
+        if response.status() == StatusCode::UNAUTHORIZED {
+            self.sign_in().await?;
+            response = self.request(method, path, body).await?;
+        }
+        let (url, status) = (response.url().clone(), response.status());
+        let text = response.text().await?;
+        ensure!(status.is_success(), "{url} answered {status}: {text}");
+        Ok(serde_json::from_str(&text)?)
+    }
+
+    async fn request(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> anyhow::Result<Response> {
         let url = internal_url(&self.running).join(path)?;
-        let mut request = self.http.request(method, url.clone());
-        if !self.access_token.is_empty() {
-            request = request.bearer_auth(&self.access_token);
+        let mut request = self.http.request(method, url);
+        let token = self.access_token.lock().await.clone();
+        if !token.is_empty() {
+            request = request.bearer_auth(token);
         }
         if let Some(body) = body {
             request = request.json(body);
         }
-        let response = request.send().await?;
-        let status = response.status();
-        let text = response.text().await?;
-        ensure!(status.is_success(), "{url} answered {status}: {text}");
-        Ok(serde_json::from_str(&text)?)
+        Ok(request.send().await?)
     }
 
     pub(super) fn http(&self) -> &reqwest::Client {
@@ -167,14 +184,6 @@ impl Stage {
             "  by hand   export ADMIN={ADMIN} PASSWORD={password} PUBLIC=http://{} STAFF=http://{}",
             self.running.public_addr, self.running.internal_addr
         ));
-    }
-
-    /// Waits for Ctrl-C.
-    pub(super) async fn stay_up(&self) {
-        say("\nthe sale is over; the pages stay up. Ctrl-C ends the demo.");
-        if tokio::signal::ctrl_c().await.is_err() {
-            say("signals can't be received here, so the demo ends now");
-        }
     }
 
     /// Stops everything and takes the database away.
