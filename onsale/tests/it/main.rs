@@ -10,5 +10,6 @@ mod guard;
 mod nginx;
 mod operator;
 mod outage;
+mod pages;
 mod readme;
 mod system;

@@ -1,8 +1,9 @@
 // One booking: its seats, paying for it, its tickets, and giving it back.
 
-import { at, attempt, call, clock, count, list, money, pause, problem, show, whenAndWhere, write } from './api.js';
+import { at, attempt, call, clock, count, countDown, list, money, pause, pauseBefore, problem, session, show, whenAndWhere, write } from './api.js';
 import { listCards } from './cards.js';
 import { openTill } from './pay.js';
+import { askToSignIn } from './sign-in.js';
 import { transferForm } from './transfer.js';
 import { PAYMENTS, REASONS, REFUNDS, STATES, TICKETS, seatName } from './words.js';
 
@@ -14,6 +15,7 @@ let formFor = null;
 let event = null;
 let codesShown = null;
 let holdUntil = null;
+let stopCountdown = () => {};
 
 function words({ state, reason, payment }) {
   const parts = [STATES[state], REASONS[reason], REFUNDS[payment?.refund]];
@@ -75,19 +77,32 @@ async function tellEvent(id) {
   document.title = `Your booking · ${event.name}`;
 }
 
-function offer({ hold_until: until, payment }) {
-  holdUntil = new Date(until);
-  write('until', clock(until));
-  countDown();
+function offer({ hold_until: until, payment, total }) {
+  watchHold(until);
+  write('pay-button', `Pay ${money(total)}`);
   if (formFor === payment.intent_id) return;
   formFor = payment.intent_id;
-  openTill(bookingId, payment).catch((failed) => problem(failed.message));
+  openTill(bookingId, payment).catch((failed) => {
+    problem(failed.message);
+    formFor = null;
+  });
 }
 
-function countDown() {
-  if (!holdUntil) return;
-  const seconds = Math.max(0, Math.round((holdUntil - Date.now()) / 1000));
-  write('left', `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, '0')} left`);
+/** Counts down to the end of the hold, which may be extended once; at its end nothing can be paid. */
+function watchHold(until) {
+  if (holdUntil === until) return;
+  holdUntil = until;
+  stopCountdown();
+  at('pay-button').disabled = false;
+  write('until', clock(until));
+  stopCountdown = countDown(until, {
+    draw: (text) => write('left', `${text} left`),
+    say: (text) => write('hold-warning', `${text} left to pay.`),
+    over: () => {
+      at('pay-button').disabled = true;
+      write('hold-warning', 'The time to pay is over. Seats that are not paid go back on sale, and nothing is charged.');
+    },
+  });
 }
 
 /** Whether there is still something to wait for. */
@@ -103,17 +118,36 @@ async function look() {
 }
 
 async function follow() {
-  for (;;) {
+  for (let failures = 0; ; ) {
     try {
       const booking = await look();
+      if (failures) problem('');
+      failures = 0;
       if (isOver(booking)) return;
       await pause(booking.state === 'confirmed' ? 10000 : 1000);
-    } catch (refused) {
-      if ([401, 403, 404].includes(refused.status)) return write('state', refused.message);
-      write('state', refused.message);
-      await pause(3000);
+    } catch (failure) {
+      if (failure.status === 401) return signInFirst();
+      if (!failure.isPassing) return nothingHere(failure);
+      problem(failure.message);
+      await pauseBefore(++failures, failure);
     }
   }
+}
+
+/** A link in a mail may be opened anywhere: the person signs in here, and goes on here. */
+function signInFirst() {
+  write('state', session() ? '' : 'Sign in with the address your mails go to.');
+  askToSignIn(true, () => {
+    askToSignIn(false, () => {});
+    write('state', 'Looking it up…');
+    follow();
+  });
+}
+
+function nothingHere(failure) {
+  const isUnknown = [400, 403, 404].includes(failure.status);
+  write('state', isUnknown ? 'This account has no such booking. It may belong to another address of yours.' : failure.message);
+  at('elsewhere').hidden = false;
 }
 
 at('cancel').addEventListener('click', ({ currentTarget: button }) => {
@@ -124,5 +158,4 @@ at('cancel').addEventListener('click', ({ currentTarget: button }) => {
   }, button);
 });
 at('kept').addEventListener('toggle', () => at('kept').open && attempt(listCards));
-setInterval(countDown, 1000);
 follow();

@@ -1,18 +1,26 @@
 // One event: join its queue, wait, and choose seats when it is your turn.
 
-import { at, attempt, call, clock, count, duration, list, moment, money, pause, problem, session, show, signIn, whenAndWhere, write } from './api.js';
+import { at, attempt, call, clock, count, countDown, duration, list, moment, money, now, patiently, pause, pauseBefore, pauseOrOnline, problem, randomKey, session, show, store, stored, whenAndWhere, write } from './api.js';
+import { askToSignIn } from './sign-in.js';
 
 const eventId = location.pathname.split('/')[2];
-const SECTIONS = ['sign-in', 'door', 'waiting', 'shop'];
+const SECTIONS = ['door', 'waiting', 'shop'];
 const TOKEN = `onsale.queue.${eventId}`;
 const PASS = `onsale.pass.${eventId}`;
+/** The last answer about the place, and when the next is due. */
+const STANDING = `onsale.standing.${eventId}`;
+/** A wish for seats that has no answer yet, under its idempotency key. */
+const ORDER = `onsale.order.${eventId}`;
 const LONGEST_WATCH = 30000;
+const STOCK_EVERY = 5000;
 
 let event = null;
 let joinedAhead = null;
+let stopCountdown = () => {};
 
 async function describe() {
-  ({ event } = await call('GET', `/api/events/${eventId}`));
+  ({ event } = await patiently(() => call('GET', `/api/events/${eventId}`), (failure) => problem(failure.message)));
+  problem('');
   document.title = `${event.name} · Onsale`;
   write('name', event.name);
   write('when', whenAndWhere(event));
@@ -73,23 +81,51 @@ function atTheDoor({ state, waiting, rate_per_minute: rate }) {
   }[state];
 }
 
-/** Shows how the queue stands until the person joins or the sale ends. */
+/** When the sale opens and when people may begin to join, in the time zone of the event. */
+function opening({ state, opens_at: opens, lobby_opens_at: lobby }) {
+  if (!opens || !['scheduled', 'lobby'].includes(state)) return '';
+  const sale = `The sale opens ${moment(opens, event.time_zone)}.`;
+  return state === 'scheduled' && lobby ? `${sale} You can join from ${moment(lobby, event.time_zone)} on.` : sale;
+}
+
+/** Shows how the queue stands, signed in or not, until the person joins or the sale ends. */
 async function door() {
-  if (!session()) return show('sign-in', SECTIONS);
+  stopCountdown();
   show('door', SECTIONS);
-  while (!at('door').hidden) {
-    const queue = await call('GET', `/api/events/${eventId}/queue`);
-    tell(queue.message);
-    write('door-text', atTheDoor(queue));
-    at('join').hidden = !['lobby', 'open', 'paused'].includes(queue.state);
-    if (queue.state === 'closed') return;
-    await pause(Math.min(queue.poll_after_ms, LONGEST_WATCH));
+  for (let failures = 0; !at('door').hidden; ) {
+    try {
+      const queue = await call('GET', `/api/events/${eventId}/queue`);
+      if (failures) problem('');
+      failures = 0;
+      standAtTheDoor(queue);
+      if (queue.state === 'closed') return;
+      await pauseOrOnline(Math.min(queue.poll_after_ms, LONGEST_WATCH, untilChange(queue)));
+    } catch (failure) {
+      if (!failure.isPassing) throw failure;
+      problem(failure.message);
+      await pauseBefore(++failures, failure);
+    }
   }
+}
+
+function standAtTheDoor(queue) {
+  tell(queue.message);
+  write('door-text', [atTheDoor(queue), opening(queue)].filter(Boolean).join(' '));
+  const mayJoin = ['lobby', 'open', 'paused', 'sold_out'].includes(queue.state);
+  at('join').hidden = !mayJoin || !session();
+  askToSignIn(mayJoin || queue.state === 'scheduled', () => standAtTheDoor(queue));
+}
+
+/** Milliseconds until the lobby or the sale opens, so that the button is there when it does. */
+function untilChange({ opens_at: opens, lobby_opens_at: lobby }) {
+  const coming = [opens, lobby].map((time) => new Date(time ?? 0) - now()).filter((left) => left > 0);
+  return Math.min(...coming.map((left) => left + Math.random() * 1000));
 }
 
 async function join() {
   const joined = await askToJoin();
-  sessionStorage.setItem(TOKEN, joined.queue_token);
+  store(TOKEN, joined.queue_token);
+  store(STANDING, null);
   joinedAhead = null;
   // Not awaited: the person's action ends here, and the waiting goes on.
   attempt(wait);
@@ -124,7 +160,11 @@ function solve({ algorithm, challenge, maxnumber, salt, signature }) {
   });
 }
 
-const drop = (key) => sessionStorage.removeItem(key);
+/** Forgets the place in this line. */
+function dropPlace() {
+  store(TOKEN, null);
+  store(STANDING, null);
+}
 
 /** What the draw of the order is bound to beforehand, and afterwards how to check it. */
 async function lottery() {
@@ -142,42 +182,78 @@ async function lottery() {
 async function wait() {
   show('waiting', SECTIONS);
   lottery().catch(() => {});
+  draw(stored(STANDING)?.me);
   let wasDrawn = null;
   for (;;) {
-    const token = sessionStorage.getItem(TOKEN);
-    if (!token) return door();
-    const me = await look(token);
-    if (me.state === 'ready' || me.state === 'claimed') return claim(token);
-    if (me.state === 'missed' || me.state === 'left' || me.state === 'unknown') {
-      drop(TOKEN);
-      problem(me.state === 'missed' ? 'Your turn went by unused. You can join again.' : '');
+    const me = await nextStanding();
+    if (!me) return door();
+    if (me.state === 'ready' || me.state === 'claimed') return claim();
+    if (['missed', 'left', 'unknown'].includes(me.state)) {
+      dropPlace();
+      if (me.state === 'missed') return doorSaying('Your turn went by unused. You can join again.');
       return door();
     }
-    if (me.state === 'waiting') {
-      stand(me);
-      const isDrawn = me.place !== null;
-      if (wasDrawn !== null && isDrawn !== wasDrawn) lottery().catch(() => {});
-      wasDrawn = isDrawn;
-    }
-    await pause(me.poll_after_ms);
+    draw(me);
+    const isDrawn = me.place !== null;
+    if (wasDrawn !== null && isDrawn !== wasDrawn) lottery().catch(() => {});
+    wasDrawn = isDrawn;
   }
 }
 
-/** Where the person stands; a slow server changes nothing about that. */
+function doorSaying(text) {
+  const standing = door();
+  problem(text);
+  return standing;
+}
+
+/**
+ * The next answer about the place, when it is due; null when there is no place any more. Tabs of
+ * one browser share the answers: the one that finds an answer due asks, and the others draw it.
+ */
+async function nextStanding() {
+  for (let failures = 0; ; ) {
+    const token = stored(TOKEN);
+    if (!token) return null;
+    const last = stored(STANDING);
+    const left = (last?.due ?? 0) - Date.now();
+    if (left > 0) {
+      draw(last.me);
+      await pauseOrOnline(Math.min(left, 1000));
+      continue;
+    }
+    const { me, failure } = await look(token);
+    if (me) {
+      store(STANDING, { me, due: Date.now() + me.poll_after_ms });
+      return me;
+    }
+    await pauseBefore(++failures, failure);
+  }
+}
+
+/** Asks where the person stands. No answer, or none in time, is not the end of the place. */
 async function look(token) {
   try {
-    return await call('GET', `/api/events/${eventId}/queue/me`, { headers: { 'onsale-queue-token': token } });
-  } catch (refused) {
-    if (refused.status === 401) return { state: 'unknown' };
-    if (refused.kind === 'too-early') return { poll_after_ms: 2000 };
-    write('waiting-text', 'The connection is slow. Your place is kept, and we keep trying.');
-    return { poll_after_ms: 3000 };
+    return { me: await call('GET', `/api/events/${eventId}/queue/me`, { headers: { 'onsale-queue-token': token } }) };
+  } catch (failure) {
+    if (failure.status === 401 || failure.status === 404) return { me: { state: 'unknown', poll_after_ms: 0 } };
+    if (failure.kind !== 'too-early') write('waiting-text', 'The connection is slow. Your place is kept, and we keep trying.');
+    return { failure };
   }
 }
 
-function stand({ ahead, place, eta_seconds: eta, sale, likely_until: likely, message }) {
+/** Draws the last answer about the place; one of no place draws nothing. */
+function draw(me) {
+  if (me?.state === 'waiting') stand(me);
+}
+
+/** Fewest people that were shown ahead: the figure never rises while one waits. */
+let fewestAhead = Infinity;
+
+function stand({ ahead: counted, place, eta_seconds: eta, sale, likely_until: likely, message }) {
   tell(message);
   if (place === null) return standInLobby();
+  fewestAhead = Math.min(fewestAhead, counted);
+  const ahead = fewestAhead;
   joinedAhead ??= ahead;
   write('place', place.toLocaleString());
   write('ahead', ahead.toLocaleString());
@@ -210,71 +286,108 @@ function span({ p50, p90 }) {
   return soon === late ? late : `${soon} to ${late}`;
 }
 
-async function claim(token) {
-  for (;;) {
+async function claim() {
+  for (let failures = 0; ; ) {
     try {
-      const { pass, expires_at: until } = await call('POST', `/api/events/${eventId}/pass`, { body: {}, headers: { 'onsale-queue-token': token } });
-      sessionStorage.setItem(PASS, JSON.stringify({ pass, until }));
+      const { pass, expires_at: until } = await call('POST', `/api/events/${eventId}/pass`, { body: {}, headers: { 'onsale-queue-token': stored(TOKEN) } });
+      store(PASS, { pass, until });
       return shop();
-    } catch (refused) {
-      const mayComeBack = [0, 429, 503].includes(refused.status) || refused.kind === 'not-called';
-      if (!mayComeBack) {
-        drop(TOKEN);
-        problem(refused.message);
-        return door();
+    } catch (failure) {
+      if (!failure.isPassing && failure.kind !== 'not-called') {
+        dropPlace();
+        return doorSaying(failure.message);
       }
       write('waiting-text', 'It is your turn. You are let in in a moment…');
-      await pause(1000);
+      await pauseBefore(++failures, failure);
     }
   }
 }
 
-/** The pass this tab holds, or null. */
+/** The pass of this browser, or null: good until `until`, by the server's clock. */
 function heldPass() {
-  const held = JSON.parse(sessionStorage.getItem(PASS) || 'null');
-  return held && new Date(held.until) > new Date() ? held : null;
+  const held = stored(PASS);
+  return held && new Date(held.until) > now() ? held : null;
 }
 
 function shop() {
-  const { until } = heldPass();
+  const { until } = heldPass() ?? stored(PASS);
   write('pass-until', clock(until));
   document.title = `It’s your turn · ${event.name}`;
   show('shop', SECTIONS);
-  stock().catch(() => {});
+  stopCountdown();
+  stopCountdown = countDown(until, {
+    draw: (text) => write('pass-left', `${text} left`),
+    say: (text) => write('pass-warning', `${text} left to choose.`),
+    over: () => {
+      forgetPass();
+      doorSaying('Your time to choose ran out. Nothing was held or charged. You can join the queue again.');
+    },
+  });
+  watchStock();
+}
+
+/** Keeps the number of free seats fresh while the person chooses. */
+async function watchStock() {
+  while (!at('shop').hidden) {
+    await stock().catch(() => {});
+    await pause(STOCK_EVERY);
+  }
+}
+
+function forgetPass() {
+  stopCountdown();
+  store(PASS, null);
+  store(ORDER, null);
+  dropPlace();
+}
+
+/** The wish for seats with its idempotency key: the same until an answer came, whatever was lost. */
+function order(body) {
+  const open = stored(ORDER);
+  if (open && JSON.stringify(open.body) === JSON.stringify(body)) return open;
+  const fresh = { body, key: randomKey() };
+  store(ORDER, fresh);
+  return fresh;
 }
 
 async function book() {
   const held = heldPass();
-  if (!held) {
-    drop(PASS);
-    drop(TOKEN);
-    door();
-    throw new Error('Your time to choose ran out. You can join the queue again.');
-  }
+  if (!held) return;
   const body = { event_id: Number(eventId), user_id: session().account_id, tickets: Number(at('tickets').value) };
   if (at('section').value) body.section_id = Number(at('section').value);
-  const headers = { 'onsale-pass': held.pass, 'idempotency-key': crypto.randomUUID() };
-  const { booking } = await call('POST', '/api/bookings', { body, headers });
-  location.assign(`/bookings/${booking.id}`);
+  const { key } = order(body);
+  const headers = { 'onsale-pass': held.pass, 'idempotency-key': key };
+  try {
+    const { booking } = await patiently(() => call('POST', '/api/bookings', { body, headers }), () => problem('The answer got lost. We ask again, for the same seats.'));
+    store(ORDER, null);
+    location.assign(`/bookings/${booking.id}`);
+  } catch (failure) {
+    store(ORDER, null);
+    throw failure;
+  }
 }
 
-at('sign-in-form').addEventListener('submit', (submit) => {
-  submit.preventDefault();
-  const isNew = submit.submitter?.value !== 'known';
-  attempt(async () => {
-    await signIn(at('email').value, at('password').value, isNew);
-    attempt(door);
-  }, submit.submitter);
-});
+/** Returns the pass, so that the next in line gets the slot at once. */
+async function leaveShop() {
+  const held = heldPass();
+  if (held) await call('DELETE', `/api/events/${eventId}/pass`, { headers: { 'onsale-pass': held.pass } });
+  forgetPass();
+  door().catch((failure) => problem(failure.message));
+}
+
 at('join').addEventListener('click', ({ currentTarget }) => attempt(join, currentTarget));
-at('leave').addEventListener('click', ({ currentTarget }) =>
+at('leave').addEventListener('click', ({ currentTarget }) => {
+  if (!confirm('Leave the queue? Your place is lost, and joining again puts you at the end.')) return;
   attempt(async () => {
-    const token = sessionStorage.getItem(TOKEN);
-    await call('DELETE', `/api/events/${eventId}/queue/me`, { headers: { 'onsale-queue-token': token } });
-    drop(TOKEN);
+    await call('DELETE', `/api/events/${eventId}/queue/me`, { headers: { 'onsale-queue-token': stored(TOKEN) } });
+    dropPlace();
     attempt(door);
-  }, currentTarget),
-);
+  }, currentTarget);
+});
+at('done').addEventListener('click', ({ currentTarget }) => {
+  if (!confirm('Leave without buying? The next in line gets your turn.')) return;
+  attempt(leaveShop, currentTarget);
+});
 at('book').addEventListener('submit', (submit) => {
   submit.preventDefault();
   attempt(book, submit.submitter);
@@ -285,7 +398,7 @@ attempt(async () => {
   // The sale goes on without it.
   refunds().catch(() => {});
   stock().catch(() => {});
-  if (heldPass()) return shop();
-  if (session() && sessionStorage.getItem(TOKEN)) return wait();
+  if (session() && heldPass()) return shop();
+  if (session() && stored(TOKEN)) return wait();
   await door();
 });

@@ -1,14 +1,31 @@
 // Paying. Card data goes from the browser to Stripe, never to us.
 
-import { at, attempt, call } from './api.js';
+import { at, attempt, call, pauseOrOnline } from './api.js';
 import { chosenCard, offerCards } from './cards.js';
 
-function stripeScript() {
+const SCRIPT_TRIES = 3;
+
+/** Loads Stripe's script; a network that lost it once may bring it the next time. */
+async function stripeScript() {
+  for (let tries = 1; !window.Stripe; tries++) {
+    try {
+      await loadOnce();
+    } catch (failure) {
+      if (tries === SCRIPT_TRIES) throw failure;
+      await pauseOrOnline(1000 * tries);
+    }
+  }
+}
+
+function loadOnce() {
   return new Promise((done, failed) => {
     const script = document.createElement('script');
     script.src = 'https://js.stripe.com/v3/';
     script.addEventListener('load', done);
-    script.addEventListener('error', () => failed(new Error('Stripe could not be loaded.')));
+    script.addEventListener('error', () => {
+      script.remove();
+      failed(new Error('The payment form of Stripe could not be loaded.'));
+    });
     document.head.append(script);
   });
 }
@@ -70,10 +87,25 @@ async function tellCard(bookingId, savedCard) {
   }
 }
 
+/** The form, and a button to try again while it can't be had: the hold runs on. */
+async function till(payment) {
+  if (payment.api_url !== 'https://api.stripe.com') return testTill(payment);
+  for (;;) {
+    try {
+      return await stripeTill(payment);
+    } catch (failure) {
+      at('till-failure').textContent = failure.message;
+      at('till-failed').hidden = false;
+      await new Promise((done) => at('till-again').addEventListener('click', done, { once: true }));
+      at('till-failed').hidden = true;
+    }
+  }
+}
+
 /** Shows the form with which this payment is made. */
 export async function openTill(bookingId, payment) {
   await offerCards();
-  const pay = payment.api_url === 'https://api.stripe.com' ? await stripeTill(payment) : testTill(payment);
+  const pay = await till(payment);
   const form = at('pay-form');
   form.hidden = false;
   form.onsubmit = (submit) => {

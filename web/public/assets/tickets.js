@@ -1,6 +1,7 @@
 // Tickets that somebody else bought and transferred to who is signed in.
 
-import { at, attempt, call, count, list, session, signIn, whenAndWhere, write } from './api.js';
+import { call, count, list, patiently, session, whenAndWhere, write } from './api.js';
+import { askToSignIn } from './sign-in.js';
 import { transferForm } from './transfer.js';
 import { TICKETS, seatName } from './words.js';
 
@@ -40,17 +41,15 @@ async function load() {
   write('state', received.length ? `${count(received.length, 'ticket', 'tickets')}.` : 'Nobody has transferred a ticket to you.');
 }
 
-function start() {
-  at('sign-in').hidden = Boolean(session());
-  if (session()) return load().catch((refused) => write('state', refused.message));
-  return write('state', 'You are not signed in.');
+async function start() {
+  askToSignIn(true, start);
+  if (!session()) return write('state', 'You are not signed in.');
+  try {
+    await patiently(load, (failure) => write('state', failure.message));
+  } catch (failure) {
+    askToSignIn(true, start);
+    write('state', session() ? failure.message : 'You are not signed in.');
+  }
 }
 
-at('sign-in-form').addEventListener('submit', (submit) => {
-  submit.preventDefault();
-  attempt(async () => {
-    await signIn(at('email').value, at('password').value, false);
-    await start();
-  }, submit.submitter);
-});
 start();

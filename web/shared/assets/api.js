@@ -1,30 +1,69 @@
-// Calls to the API, who is signed in, and words for people. A sign-in lives as long as the tab.
+// Calls to the API, the session, and words for people. A session belongs to the browser: every tab
+// has it, and it survives a restart.
 
 const SESSION = 'onsale.session';
+const LAST_ACCOUNT = 'onsale.account';
+const PLACES = /^onsale\.(queue|standing|pass|order)\./;
+const RENEWAL_TRIES = 5;
+const LONGEST_BACKOFF = 15000;
 
 /** A refusal of the server, in words for the person. */
 export class Refused extends Error {
-  constructor(status, problem) {
+  constructor(status, problem, retryAfter = null) {
     super(problem.detail || problem.title || `The server answered ${status}.`);
     this.status = status;
     this.kind = (problem.type || '').split('/').pop();
     this.problem = problem;
+    /** How long the server asked to wait, in milliseconds, or null. */
+    this.retryAfter = retryAfter;
+  }
+
+  /** Whether the same request may succeed later: no answer came, or the server was busy. */
+  get isPassing() {
+    return [0, 429, 500, 502, 503, 504].includes(this.status);
   }
 }
 
-/** The session of this tab, or null. */
+/** The session of this browser, or null. */
 export function session() {
-  return JSON.parse(sessionStorage.getItem(SESSION) || 'null');
+  return JSON.parse(localStorage.getItem(SESSION) || 'null');
 }
 
+/** With the key under which the next renewal is asked for, by whichever tab and however often. */
 function keep(answer) {
-  sessionStorage.setItem(SESSION, JSON.stringify(answer.session));
+  localStorage.setItem(SESSION, JSON.stringify({ ...answer.session, renewal: randomKey() }));
+}
+
+/** A random idempotency key. `crypto.randomUUID` exists on secure origins only. */
+export function randomKey() {
+  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, '0')).join('');
+}
+
+let clockOffset = 0;
+
+/** The server's time in milliseconds: the clock of a phone may be minutes off. */
+export const now = () => Date.now() + clockOffset;
+
+/** Learns the server's time from an answer that no cache has held. */
+function readClock(answer) {
+  const date = Date.parse(answer.headers.get('date'));
+  const isCached = answer.headers.has('age') || (answer.headers.get('cache-control') || '').includes('public');
+  if (!isCached && Number.isFinite(date)) clockOffset = date - Date.now();
+}
+
+function retryAfter(answer) {
+  const seconds = Number(answer.headers.get('retry-after'));
+  return seconds > 0 ? seconds * 1000 : null;
+}
+
+async function refused(answer) {
+  return new Refused(answer.status, await answer.json().catch(() => ({})), retryAfter(answer));
 }
 
 async function attemptOnce(method, path, body, headers) {
   const signed = session();
   try {
-    return await fetch(path, {
+    const answer = await fetch(path, {
       method,
       headers: {
         ...(body ? { 'content-type': 'application/json' } : {}),
@@ -33,22 +72,24 @@ async function attemptOnce(method, path, body, headers) {
       },
       body: body ? JSON.stringify(body) : undefined,
     });
+    readClock(answer);
+    return answer;
   } catch {
     throw new Refused(0, { detail: 'The server can’t be reached. Check your connection; we keep trying.' });
   }
 }
 
-/** Sends a request and answers the response, renewing the sign-in once when it ran out. */
+/** Sends a request and answers the response, renewing the session when its token ran out. */
 export async function send(method, path, { body, headers = {} } = {}) {
+  const signed = session();
   let answer = await attemptOnce(method, path, body, headers);
   if (answer.ok) return answer;
-  let problem = await answer.json().catch(() => ({}));
-  if (problem.type?.endsWith('/signed-out') && (await renew())) {
-    answer = await attemptOnce(method, path, body, headers);
-    if (answer.ok) return answer;
-    problem = await answer.json().catch(() => ({}));
-  }
-  throw new Refused(answer.status, problem);
+  const failure = await refused(answer);
+  if (failure.kind !== 'signed-out' || !signed) throw failure;
+  if (!(await renewed(signed))) throw failure;
+  answer = await attemptOnce(method, path, body, headers);
+  if (answer.ok) return answer;
+  throw await refused(answer);
 }
 
 /** Calls the API; `headers` may carry a queue token or a pass. */
@@ -59,40 +100,141 @@ export async function call(method, path, options) {
 
 let renewal = null;
 
-/** A refresh token serves once, so requests that find the session ended share one renewal. */
-function renew() {
-  const signed = session();
-  if (!signed) return false;
-  renewal ??= refresh(signed).finally(() => {
+/** Single-flight within the tab, and where the browser has locks, among its tabs. */
+function renewed(stale) {
+  const renew = () => renewUnlessDone(stale);
+  renewal ??= (navigator.locks ? navigator.locks.request('onsale.renewal', renew) : renew()).finally(() => {
     renewal = null;
   });
   return renewal;
 }
 
-async function refresh(signed) {
-  sessionStorage.removeItem(SESSION);
+/**
+ * Renews the session. Only the server's own word that it is over ends it: a lost answer, an
+ * outage or a limit leaves it as it is. All tries and all tabs ask under one idempotency key.
+ */
+async function renewUnlessDone(stale) {
+  for (let tries = 1; ; tries++) {
+    const signed = session();
+    if (!signed) return false;
+    if (signed.access_token !== stale.access_token) return true;
+    const failure = await askToRenew(signed);
+    if (!failure) return true;
+    if (failure.status === 401) {
+      if (session()?.refresh_token === signed.refresh_token) localStorage.removeItem(SESSION);
+      return false;
+    }
+    if (!failure.isPassing || tries === RENEWAL_TRIES) throw failure;
+    await pauseBefore(tries, failure);
+  }
+}
+
+async function askToRenew(signed) {
   try {
-    keep(await call('POST', '/api/sessions/refresh', { body: { refresh_token: signed.refresh_token } }));
-    return true;
-  } catch {
-    return false;
+    const headers = { 'idempotency-key': signed.renewal };
+    const answer = await attemptOnce('POST', '/api/sessions/refresh', { refresh_token: signed.refresh_token }, headers);
+    if (!answer.ok) return refused(answer);
+    keep(await answer.json());
+    return null;
+  } catch (failure) {
+    return failure instanceof Refused ? failure : new Refused(0, {});
+  }
+}
+
+/** Waits as long as the server asked, else by exponential backoff with jitter; less once online. */
+export function pauseBefore(tries, failure) {
+  const backoff = Math.min(LONGEST_BACKOFF, 500 * 2 ** tries) * (0.5 + Math.random() / 2);
+  return pauseOrOnline(failure.retryAfter ?? backoff);
+}
+
+/** Waits, and ends early when the network is back. */
+export function pauseOrOnline(milliseconds) {
+  return new Promise((done) => {
+    const end = () => {
+      clearTimeout(timer);
+      removeEventListener('online', end);
+      done();
+    };
+    const timer = setTimeout(end, milliseconds);
+    addEventListener('online', end);
+  });
+}
+
+/** Repeats an action until it succeeds or is refused for good; `trouble` hears of each failure. */
+export async function patiently(action, trouble = () => {}) {
+  for (let tries = 1; ; tries++) {
+    try {
+      return await action();
+    } catch (failure) {
+      if (!failure.isPassing) throw failure;
+      trouble(failure);
+      await pauseBefore(tries, failure);
+    }
   }
 }
 
 /** Signs in, making the account first when it is new. */
 export async function signIn(email, password, isNew) {
   keep(await call('POST', isNew ? '/api/accounts' : '/api/sessions', { body: { email, password } }));
+  const { account_id: account } = session();
+  if (stored(LAST_ACCOUNT) !== account) forgetPlaces();
+  store(LAST_ACCOUNT, account);
 }
 
-/** Ends the session here and on the server. */
+/** Places and passes belong to the account that got them. */
+function forgetPlaces() {
+  for (const key of Object.keys(localStorage)) if (PLACES.test(key)) localStorage.removeItem(key);
+}
+
+/** Ends the session here and on the server, and forgets the places and passes it held. */
 export async function signOut() {
   const signed = session();
-  sessionStorage.removeItem(SESSION);
+  localStorage.removeItem(SESSION);
+  forgetPlaces();
   if (signed) await call('DELETE', '/api/sessions', { body: { refresh_token: signed.refresh_token } }).catch(() => {});
+}
+
+/** What is stored under a key, or null. */
+export const stored = (key) => JSON.parse(localStorage.getItem(key) || 'null');
+
+/** Stores a value for every tab, or with null forgets it. */
+export function store(key, value) {
+  if (value === null) localStorage.removeItem(key);
+  else localStorage.setItem(key, JSON.stringify(value));
 }
 
 /** Waits. */
 export const pause = (milliseconds) => new Promise((done) => setTimeout(done, milliseconds));
+
+/** Minutes and seconds left until a moment of the server's clock, `4:09`; `0:00` when it is over. */
+export function timeLeft(until) {
+  const seconds = Math.max(0, Math.floor((new Date(until) - now()) / 1000));
+  return { seconds, text: `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, '0')}` };
+}
+
+/** Moments in a countdown at which it is read out, in seconds. */
+const ANNOUNCED = [120, 30];
+
+/**
+ * A countdown to a moment of the server's clock. `draw` shows the time left each second; a screen
+ * reader hears it at two minutes and at thirty seconds, through `say`; `over` runs once at its end.
+ * Returns what stops it.
+ */
+export function countDown(until, { draw, say, over }) {
+  let last = Infinity;
+  const tick = () => {
+    const { seconds, text } = timeLeft(until);
+    draw(text);
+    if (ANNOUNCED.some((mark) => last > mark && seconds <= mark && seconds > 0 && last !== Infinity)) say(text);
+    last = seconds;
+    if (seconds > 0) return;
+    clearInterval(timer);
+    over();
+  };
+  const timer = setInterval(tick, 1000);
+  tick();
+  return () => clearInterval(timer);
+}
 
 /** Money for people. */
 export function money({ amount_minor: minor, currency }) {

@@ -7,6 +7,12 @@ import { terms } from './terms.js';
 
 const SECTIONS = ['sign-in', 'choose', 'sale'];
 const RETRY = 2000;
+/** The stream has an event each second: without one for so long, the figures are old. */
+const STALE = 3000;
+/** A change of the rate beyond this factor asks first. */
+const LARGE_STEP = 3;
+/** The form's fields by the setting they change. */
+const FIELDS = { rate_per_minute: 'rate', shopper_cap: 'cap', message: 'message' };
 
 let sale = null;
 let cursor = null;
@@ -33,7 +39,9 @@ function figures({ sale: settings, live }) {
 }
 
 function state(settings) {
+  const before = sale?.event_id === settings.event_id ? sale : null;
   sale = settings;
+  refill(before);
   write('state', sale.state.replace('_', ' '));
   write('pause', sale.paused ? 'Resume' : 'Pause');
   write('close', sale.closed ? 'Reopen the sale' : 'Close the sale');
@@ -60,9 +68,31 @@ function lotteryText({ fixed, drawn }, source, entropy) {
 
 function fill() {
   at('source').value = sale.entropy_source;
-  at('rate').value = sale.rate_per_minute;
-  at('cap').value = sale.shopper_cap;
-  at('message').value = sale.message;
+  for (const [setting, id] of Object.entries(FIELDS)) at(id).value = sale[setting];
+}
+
+/** What the form changes of the sale as it was read: what nobody touched here is nobody's wish. */
+function touched(before) {
+  const entries = Object.entries(FIELDS).filter(([setting, id]) => at(id).value !== String(before[setting]));
+  return Object.fromEntries(entries.map(([setting, id]) => [setting, setting === 'message' ? at(id).value : Number(at(id).value)]));
+}
+
+/** Shows what somebody else changed in the fields that were not touched here. */
+function refill(before) {
+  if (!before) return;
+  const mine = touched(before);
+  for (const [setting, id] of Object.entries(FIELDS)) if (!(setting in mine)) at(id).value = sale[setting];
+}
+
+/** Whether the operator means a step that nobody makes by accident twice. */
+function isMeant({ rate_per_minute: rate }) {
+  if (rate === undefined) return true;
+  const was = sale.rate_per_minute;
+  if (rate === 0) return confirm('Let in nobody? People wait and are not told why; Pause tells them.');
+  if (was > 0 && (rate > was * LARGE_STEP || rate * LARGE_STEP < was)) {
+    return confirm(`Change the rate from ${was.toLocaleString()} to ${rate.toLocaleString()} a minute?`);
+  }
+  return true;
 }
 
 /** Server-Sent Events need the access token in a header, so they are read with fetch. */
@@ -70,28 +100,61 @@ async function watch(id, { signal }) {
   while (!signal.aborted) {
     try {
       const answer = await send('GET', `/api/sales/${id}/stream`);
-      write('link', '');
       await read(answer.body.pipeThrough(new TextDecoderStream()).getReader(), signal);
     } catch (refused) {
       if (signal.aborted) return;
       if (refused.status === 401) return choose();
-      write('link', 'No connection; these figures are old. Trying again…');
     }
+    if (signal.aborted) return;
+    markAsOld();
     await pause(RETRY);
+  }
+}
+
+function markAsOld() {
+  write('link', 'No connection: these figures are old. Trying again…');
+  at('steering').classList.add('stale');
+}
+
+function markAsFresh() {
+  write('link', '');
+  at('steering').classList.remove('stale');
+}
+
+/** The next part of the stream; a silence ends the reading, so that it begins anew. */
+async function nextPart(reader) {
+  let timer;
+  const silence = new Promise((_, fail) => {
+    timer = setTimeout(() => fail(new Error('The stream is silent.')), STALE);
+  });
+  try {
+    return await Promise.race([reader.read(), silence]);
+  } finally {
+    clearTimeout(timer);
   }
 }
 
 async function read(reader, signal) {
   signal.addEventListener('abort', () => reader.cancel());
+  try {
+    await readBlocks(reader, signal);
+  } finally {
+    reader.cancel().catch(() => {});
+  }
+}
+
+async function readBlocks(reader, signal) {
   let text = '';
-  for (let part = await reader.read(); !part.done; part = await reader.read()) {
+  for (let part = await nextPart(reader); !part.done; part = await nextPart(reader)) {
     text += part.value;
     const blocks = text.split('\n\n');
     text = blocks.pop();
     for (const block of blocks) {
       const lines = block.split('\n').filter((line) => line.startsWith('data:'));
       const data = lines.map((line) => line.slice(5)).join('\n');
-      if (data && !signal.aborted) figures(JSON.parse(data));
+      if (!data || signal.aborted) continue;
+      markAsFresh();
+      figures(JSON.parse(data));
     }
   }
 }
@@ -100,6 +163,21 @@ async function change(settings, done) {
   const answer = await call('PUT', `/api/sales/${sale.event_id}`, { body: settings });
   state(answer.sale);
   write('done', done);
+}
+
+/** Applies what was changed here, unless somebody else changed the sale since it was shown. */
+async function applyTouched() {
+  const settings = touched(sale);
+  if (Object.keys(settings).length === 0) return write('done', 'Nothing was changed.');
+  if (!isMeant(settings)) return;
+  try {
+    await change({ ...settings, version: sale.version }, 'Applied.');
+    fill();
+  } catch (failure) {
+    if (failure.status !== 409) throw failure;
+    state((await call('GET', `/api/sales/${sale.event_id}`)).sale);
+    throw new Error('Somebody else has just changed this sale. Their values are shown where you changed nothing; look, and apply again.');
+  }
 }
 
 function line(event) {
@@ -143,6 +221,9 @@ async function choose() {
 async function open(id) {
   const mine = new AbortController();
   watching = mine;
+  // Never another sale's figures and controls under this address.
+  sale = null;
+  show(null, SECTIONS);
   const [{ event }, { account }] = await Promise.all([call('GET', `/api/events/${id}`), call('GET', '/api/accounts/me')]);
   const is = (...roles) => roles.some((role) => account.roles.includes(role));
   write('sale-title', event.name);
@@ -180,12 +261,8 @@ at('search').addEventListener('submit', (submit) => {
 at('more').addEventListener('click', () => attempt(() => look(false)));
 at('settings').addEventListener('submit', (submit) => {
   submit.preventDefault();
-  const settings = { rate_per_minute: Number(at('rate').value), shopper_cap: Number(at('cap').value), message: at('message').value };
   write('done', '');
-  attempt(async () => {
-    await change(settings, 'Applied.');
-    fill();
-  }, submit.submitter);
+  attempt(applyTouched, submit.submitter);
 });
 at('source-form').addEventListener('submit', (submit) => {
   submit.preventDefault();
