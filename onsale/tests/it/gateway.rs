@@ -3,13 +3,23 @@
 
 #![expect(clippy::unwrap_used, reason = "a test's own steps")]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::Path;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use axum::Router;
+use axum::http::Uri;
+use axum::routing::any;
+use axum::serve::ListenerExt as _;
 use platform::testing::eventually;
+use reqwest::{Client, Response, StatusCode};
 use serde_json::Value;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
 
 use crate::nginx::{Nginx, free_address, program};
 
@@ -68,6 +78,137 @@ fn documented() -> BTreeSet<(String, String)> {
     all
 }
 
+/// A service behind the gateway: answers with its name, and counts connections and requests.
+struct Origin {
+    address: SocketAddr,
+    connections: Arc<AtomicUsize>,
+    requests: Arc<AtomicUsize>,
+    serving: JoinHandle<()>,
+}
+
+impl Origin {
+    async fn start(name: &'static str) -> Self {
+        let connections: Arc<AtomicUsize> = Arc::default();
+        let requests: Arc<AtomicUsize> = Arc::default();
+        let asked = Arc::clone(&requests);
+        let answer = async move |uri: Uri| {
+            let count = AtomicUsize::fetch_add(&asked, 1, Ordering::SeqCst);
+            let caching = if uri.path().ends_with("/me") {
+                "no-store"
+            } else {
+                "public, max-age=1"
+            };
+            let headers = [("cache-control", caching), ("x-count", &*count.to_string())]
+                .map(|(name, value)| (name, value.to_owned()));
+            (headers, name)
+        };
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let opened = Arc::clone(&connections);
+        let listener = listener.tap_io(move |_| {
+            opened.fetch_add(1, Ordering::SeqCst);
+        });
+        let routes = Router::new().fallback(any(answer));
+        let serving = tokio::spawn(async move { axum::serve(listener, routes).await.unwrap() });
+        Self {
+            address,
+            connections,
+            requests,
+            serving,
+        }
+    }
+}
+
+/// The gateway in a real nginx, in front of origins of this test.
+struct Gateway {
+    origins: BTreeMap<&'static str, Origin>,
+    public: SocketAddr,
+    internal: SocketAddr,
+    client: Client,
+    _nginx: Nginx,
+    files: PathBuf,
+}
+
+impl Gateway {
+    async fn start(replacements: &[(&str, &str)]) -> Self {
+        let program = program().expect("`./dev test` installs nginx");
+        let (public, internal) = (free_address(), free_address());
+        let name = format!("onsale-gateway-{:016x}", rand::random::<u64>());
+        let files = std::env::temp_dir().join(name);
+        fs::create_dir_all(&files).unwrap();
+        let mut origins = BTreeMap::new();
+        let mut config = repository("deploy/gateway.conf")
+            // Of a later nginx than distributions have, and there is no Docker here.
+            .replace(" resolve max_fails=0", " max_fails=0")
+            .replace("resolver 127.0.0.11 valid=5s;", "")
+            .replace(
+                "/var/cache/nginx/onsale",
+                &format!("{}/cache", files.display()),
+            )
+            .replace("/etc/nginx/onsale", &files.display().to_string())
+            .replace("listen 80;", &format!("listen {public};"))
+            .replace("listen 81;", &format!("listen {internal};"));
+        for (name, server) in SERVERS {
+            let origin = Origin::start(name).await;
+            let place = format!("upstream {name} {{\n        zone {name} 256k;\n        server ");
+            let from = format!("{place}{server} ");
+            assert!(config.contains(&from), "no {from}");
+            config = config.replace(&from, &format!("{place}{} ", origin.address));
+            origins.insert(name, origin);
+        }
+        for (from, to) in replacements {
+            assert!(config.contains(from), "the gateway has no {from}");
+            config = config.replace(from, to);
+        }
+        let nginx = Nginx::start(&program, public, &config);
+        let gateway = Self {
+            origins,
+            public,
+            internal,
+            client: Client::builder().no_proxy().build().unwrap(),
+            _nginx: nginx,
+            files,
+        };
+        eventually(Duration::from_secs(10), async || {
+            gateway.get(public, "/healthy").await.is_ok()
+        })
+        .await;
+        gateway
+    }
+
+    async fn get(&self, listener: SocketAddr, path: &str) -> reqwest::Result<Response> {
+        let url = format!("http://{listener}{path}");
+        self.client.get(url).send().await
+    }
+
+    async fn text(&self, listener: SocketAddr, path: &str) -> String {
+        self.get(listener, path)
+            .await
+            .unwrap()
+            .text()
+            .await
+            .unwrap()
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.files);
+    }
+}
+
+/// The groups of servers, and what they are called in compose.yaml.
+const SERVERS: [(&str, &str); 8] = [
+    ("waiting-room", "waiting-room:8080"),
+    ("admission", "admission:8080"),
+    ("box-office", "box-office:8080"),
+    ("booking-worker", "booking-worker:8080"),
+    ("payment-worker", "payment-worker:8080"),
+    ("box-office-staff", "box-office:8081"),
+    ("booking-worker-staff", "booking-worker:8081"),
+    ("payment-worker-staff", "payment-worker:8081"),
+];
+
 #[tokio::test(flavor = "multi_thread")]
 async fn each_path_of_the_api_reaches_its_owner() {
     let documented = documented();
@@ -75,37 +216,13 @@ async fn each_path_of_the_api_reaches_its_owner() {
         let place = (listener.to_owned(), path.to_owned());
         assert!(documented.contains(&place), "{place:?} is not documented");
     }
-    let Some(program) = program() else {
-        println!("SKIPPED: no nginx with http_auth_request_module is installed");
-        return;
-    };
-    let (public, internal) = (free_address(), free_address());
-    let mut config = repository("deploy/gateway.conf");
-    // Says who it would ask, instead of asking.
-    for (from, to) in [
-        ("listen 80;", format!("listen {public};")),
-        ("listen 81;", format!("listen {internal};")),
-        (
-            "proxy_pass http://$owner:8080;",
-            "return 200 $owner;".to_owned(),
-        ),
-        (
-            "proxy_pass http://$staff_owner:8081;",
-            "return 200 $staff_owner;".to_owned(),
-        ),
-    ] {
-        assert!(config.contains(from), "the gateway has no {from}");
-        config = config.replace(from, &to);
-    }
-    let config = format!("events {{}}\nhttp {{\n{config}}}\n");
-    let _nginx = Nginx::start(&program, public, &config);
-    let client = reqwest::Client::new();
-    eventually(Duration::from_secs(10), async || {
-        client.get(format!("http://{public}/")).send().await.is_ok()
-    })
-    .await;
+    let gateway = Gateway::start(&[]).await;
     for (listener, path) in documented {
-        let address = if listener == PUBLIC { public } else { internal };
+        let (address, suffix) = if listener == PUBLIC {
+            (gateway.public, "")
+        } else {
+            (gateway.internal, "-staff")
+        };
         let known = OWNERS
             .iter()
             .find(|(on, known, _)| *on == listener && *known == path);
@@ -114,8 +231,83 @@ async fn each_path_of_the_api_reaches_its_owner() {
             .then_some("payment-worker");
         let owner = known.map(|(.., owner)| *owner).or(findings);
         let asked = path.replace(['{', '}'], "");
-        let answer = client.get(format!("http://{address}{asked}")).send();
-        let answer = answer.await.unwrap().text().await.unwrap();
-        assert_eq!(answer, owner.unwrap_or("box-office"), "{listener} {path}");
+        let answer = gateway.text(address, &asked).await;
+        let owner = format!("{}{suffix}", owner.unwrap_or("box-office"));
+        assert_eq!(answer, owner, "{listener} {path}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn polls_share_connections_to_the_waiting_room() {
+    let gateway = Gateway::start(&[]).await;
+    for _ in 0..100 {
+        let path = "/api/events/1/queue/me";
+        assert_eq!(gateway.text(gateway.public, path).await, "waiting-room");
+    }
+    let origin = &gateway.origins["waiting-room"];
+    assert_eq!(origin.requests.load(Ordering::SeqCst), 100);
+    let opened = origin.connections.load(Ordering::SeqCst);
+    assert!(opened <= 8, "{opened} connections for 100 polls");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crowd_that_asks_for_the_snapshot_is_answered_from_the_cache() {
+    let gateway = Gateway::start(&[]).await;
+    let path = "/api/events/1/queue";
+    let asks = (0..300).map(|_| gateway.text(gateway.public, path));
+    let start = std::time::Instant::now();
+    for answer in futures_util::future::join_all(asks).await {
+        assert_eq!(answer, "waiting-room");
+    }
+    let asked = gateway.origins["waiting-room"]
+        .requests
+        .load(Ordering::SeqCst);
+    // One a second, and one that refreshes in the background.
+    let most = 2 + 2 * usize::try_from(start.elapsed().as_secs()).unwrap();
+    assert!(asked <= most, "300 asks reached the origin {asked} times");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_snapshot_stays_while_the_waiting_room_is_away_and_nothing_personal_does() {
+    let gateway = Gateway::start(&[]).await;
+    let path = "/api/events/1/queue";
+    assert_eq!(gateway.text(gateway.public, path).await, "waiting-room");
+    gateway.origins["waiting-room"].serving.abort();
+    eventually(Duration::from_secs(10), async || {
+        let personal = gateway.get(gateway.public, "/api/events/1/queue/me").await;
+        personal.is_ok_and(|answer| answer.status() == StatusCode::BAD_GATEWAY)
+    })
+    .await;
+    eventually(Duration::from_secs(10), async || {
+        let snapshot = gateway.get(gateway.public, path).await.unwrap();
+        assert_eq!(snapshot.status(), StatusCode::OK);
+        let cache = snapshot.headers()["x-cache-status"].clone();
+        assert_eq!(snapshot.text().await.unwrap(), "waiting-room");
+        cache == "STALE" || cache == "UPDATING"
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_address_cannot_take_all_connections() {
+    let gateway = Gateway::start(&[("limit_conn address 1000;", "limit_conn address 1;")]).await;
+    // A body that never comes keeps its connection, until the gateway gives it up.
+    let mut open = tokio::net::TcpStream::connect(gateway.public)
+        .await
+        .unwrap();
+    let head = "POST /api/bookings HTTP/1.1\r\nhost: shop\r\ncontent-length: 5\r\n\r\n";
+    tokio::io::AsyncWriteExt::write_all(&mut open, head.as_bytes())
+        .await
+        .unwrap();
+    eventually(Duration::from_secs(5), async || {
+        let other = gateway.get(gateway.public, "/api/bookings").await;
+        other.is_ok_and(|answer| answer.status() == StatusCode::SERVICE_UNAVAILABLE)
+    })
+    .await;
+    drop(open);
+    eventually(Duration::from_secs(5), async || {
+        let other = gateway.get(gateway.public, "/api/bookings").await;
+        other.is_ok_and(|answer| answer.status() == StatusCode::OK)
+    })
+    .await;
 }
