@@ -8,7 +8,9 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use serde::Serialize;
-use surge::buyer::{Api, Buyer, Endpoints, Fate, FunnelCounts, Latencies, PlanMix, Session};
+use surge::buyer::{
+    Api, Buyer, Endpoints, Fate, FunnelCounts, Habits, Latencies, PlanMix, Session,
+};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
@@ -113,6 +115,7 @@ fn gather(
             tickets,
             mix.draw(rng),
         )
+        .with_habits(Habits::draw(rng))
     });
     Ok(crowd.collect())
 }

@@ -55,6 +55,9 @@ pub enum ApiError {
         /// The whole problem.
         problem: Value,
     },
+    /// The buyer, with this address, got nowhere.
+    #[error("{0} is still in the middle of the purchase after {limit:?}", limit = super::shopping::PATIENCE)]
+    OutOfPatience(String),
     /// No usable answer came.
     #[error("no usable answer to {0}")]
     NoAnswer(String, #[source] reqwest::Error),
@@ -66,7 +69,7 @@ impl ApiError {
     pub fn kind(&self) -> &str {
         match self {
             Self::Refused { kind, .. } => kind,
-            Self::NoAnswer(..) => "",
+            Self::NoAnswer(..) | Self::OutOfPatience(_) => "",
         }
     }
 }
@@ -146,6 +149,15 @@ impl Api {
             }
             funnel.retried();
             tokio::time::sleep(jittered(pause)).await;
+        }
+    }
+
+    /// Loads a page, which is not JSON. One that does not come leaves the person where they are.
+    pub(super) async fn visit(&self, url: &Url) {
+        let request = self.client.get(url.clone()).timeout(REQUEST_TIMEOUT);
+        let request = request.header("x-forwarded-for", self.address.to_string());
+        if let Err(error) = async { request.send().await?.bytes().await }.await {
+            tracing::debug!(%error, %url, "the page did not load");
         }
     }
 

@@ -1,5 +1,7 @@
 //! What a simulated buyer means to do.
 
+use std::time::Duration;
+
 use rand::Rng;
 
 /// The card a buyer pays with: Stripe's public test payment methods.
@@ -42,6 +44,36 @@ pub enum Plan {
     NoShow,
     /// Leaves the queue after joining.
     LeaveQueue,
+}
+
+/// What happens to a buyer on the way, as it does to people with browsers, phones and mailboxes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Habits {
+    /// Signs in at the opening, on another device than the account was made on.
+    pub signs_in_at_the_opening: bool,
+    /// Reloads the page so often while waiting.
+    pub reloads: u32,
+    /// Loses the network for so long while waiting.
+    pub offline: Duration,
+    /// Pays on the device on which the mail with the link was opened, after signing in there.
+    pub pays_from_the_mail: bool,
+}
+
+impl Habits {
+    /// Habits as a crowd has them: most people wait quietly.
+    pub fn draw(rng: &mut impl Rng) -> Self {
+        let mut is_one_in = |n: u32| rng.random_range(0..n) == 0;
+        Self {
+            signs_in_at_the_opening: is_one_in(10),
+            reloads: if is_one_in(5) { 3 } else { 0 },
+            offline: if is_one_in(20) {
+                Duration::from_secs(10)
+            } else {
+                Duration::ZERO
+            },
+            pays_from_the_mail: is_one_in(20),
+        }
+    }
 }
 
 /// How many in a hundred follow which plan; the rest buy with a good card.

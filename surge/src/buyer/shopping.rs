@@ -10,13 +10,16 @@ use uuid::Uuid;
 
 use super::api::{Api, ApiError, Credentials, jittered, text};
 use super::funnel::{Funnel, Stage};
-use super::plan::{Card, Plan};
+use super::plan::{Card, Habits, Plan};
+use super::session::Session;
 use crate::challenge;
 
 /// First pause between two looks at one's booking.
 const FIRST_LOOK: Duration = Duration::from_millis(150);
 /// Longest pause between two looks at one's booking.
 const SLOWEST_LOOK: Duration = Duration::from_secs(2);
+/// Longest time from the front door to the end: a sale that stands still is an error, not a wait.
+pub(super) const PATIENCE: Duration = Duration::from_secs(3_600);
 /// How often a buyer who finds every seat held asks again before giving up.
 const BOOKING_ATTEMPTS: u32 = 4;
 /// Attempts to reach Stripe before giving up.
@@ -62,13 +65,7 @@ pub struct Buyer {
     email: String,
     tickets: u32,
     plan: Plan,
-}
-
-/// A buyer who is signed in.
-#[derive(Debug, Clone)]
-pub struct Session {
-    account_id: i64,
-    access: String,
+    habits: Habits,
 }
 
 impl Buyer {
@@ -89,7 +86,14 @@ impl Buyer {
             email,
             tickets,
             plan,
+            habits: Habits::default(),
         }
+    }
+
+    /// The same buyer with these habits; without, nothing happens on the way.
+    #[must_use]
+    pub fn with_habits(self, habits: Habits) -> Self {
+        Self { habits, ..self }
     }
 
     /// Makes an account, or signs in when it exists.
@@ -98,30 +102,49 @@ impl Buyer {
     /// When the API refuses, or does not answer for minutes.
     pub async fn sign_up(&self) -> Result<Session, ApiError> {
         let started = Instant::now();
-        let credentials = json!({ "email": self.email, "password": "correct horse battery" });
         let url = self.api.box_office("/api/accounts");
-        let made = self.post(&url, Credentials::default(), &credentials).await;
-        let answer = match made {
-            Err(error) if error.kind() == "email-taken" => {
-                let url = self.api.box_office("/api/sessions");
-                self.post(&url, Credentials::default(), &credentials)
-                    .await?
-            }
-            other => other?,
+        let made = self.post_unsigned(&url, &self.password()).await;
+        let session = match made {
+            Err(error) if error.kind() == "email-taken" => self.sign_in().await?,
+            other => Session::of(&other?),
         };
-        let session = &answer["session"];
         self.funnel.reached(Stage::SignedUp, started.elapsed());
-        Ok(Session {
-            account_id: session["account_id"].as_i64().unwrap_or_default(),
-            access: text(session, "access_token").to_owned(),
-        })
+        Ok(session)
+    }
+
+    /// Signs in on another device.
+    ///
+    /// # Errors
+    /// When the API refuses, or does not answer for minutes.
+    pub async fn sign_in(&self) -> Result<Session, ApiError> {
+        let url = self.api.box_office("/api/sessions");
+        let answer = self.post_unsigned(&url, &self.password()).await?;
+        Ok(Session::of(&answer))
+    }
+
+    fn password(&self) -> Value {
+        json!({ "email": self.email, "password": "correct horse battery" })
     }
 
     /// Goes from the front door to the end the plan has, or to an earlier one.
     ///
     /// # Errors
-    /// When the API answers what a correct server never answers, or does not answer for minutes.
+    /// When the API answers what a correct server never answers, or does not answer for minutes,
+    /// or the buyer is nowhere after an hour.
     pub async fn shop(&self, session: &Session) -> Result<Fate, ApiError> {
+        let shopping = self.shop_with_patience(session);
+        let ended = tokio::time::timeout(PATIENCE, shopping).await;
+        ended.unwrap_or_else(|_| Err(ApiError::OutOfPatience(self.email.clone())))
+    }
+
+    async fn shop_with_patience(&self, session: &Session) -> Result<Fate, ApiError> {
+        let other_device;
+        let session = if self.habits.signs_in_at_the_opening {
+            other_device = self.sign_in().await?;
+            &other_device
+        } else {
+            session
+        };
         let started = Instant::now();
         let joined = match self.join(session).await {
             Err(error) if error.kind() == "queue-closed" => return Ok(Fate::SoldOut),
@@ -132,14 +155,12 @@ impl Buyer {
         if self.plan == Plan::LeaveQueue {
             let credentials = Credentials {
                 queue_token: Some(queue_token),
-                ..session.signed()
+                ..Credentials::default()
             };
             let url = self
                 .api
                 .waiting_room(&format!("/api/events/{}/queue/me", self.event_id));
-            self.api
-                .call(Method::DELETE, &url, credentials, None, &self.funnel)
-                .await?;
+            self.ask(session, Method::DELETE, &url, credentials).await?;
             return Ok(Fate::Left);
         }
         let queued = Instant::now();
@@ -164,14 +185,18 @@ impl Buyer {
             .waiting_room(&format!("/api/events/{}/queue", self.event_id));
         let mut body = json!({});
         for _ in 0..CHALLENGES {
-            match self.post(&url, session.signed(), &body).await {
+            match self
+                .post(session, &url, Credentials::default(), &body)
+                .await
+            {
                 Err(error) if error.kind().starts_with("challenge-") => {
                     body = json!({ "challenge": self.solve(session).await? });
                 }
                 outcome => return outcome,
             }
         }
-        self.post(&url, session.signed(), &body).await
+        self.post(session, &url, Credentials::default(), &body)
+            .await
     }
 
     /// The solution of a new challenge.
@@ -179,8 +204,7 @@ impl Buyer {
         let path = format!("/api/events/{}/queue/challenge", self.event_id);
         let url = self.api.waiting_room(&path);
         let challenge = self
-            .api
-            .call(Method::GET, &url, session.signed(), None, &self.funnel)
+            .ask(session, Method::GET, &url, Credentials::default())
             .await?;
         let solving = tokio::task::spawn_blocking(move || challenge::solve(&challenge));
         Ok(solving.await.unwrap_or_default())
@@ -197,13 +221,12 @@ impl Buyer {
             .waiting_room(&format!("/api/events/{}/queue/me", self.event_id));
         let credentials = Credentials {
             queue_token: Some(queue_token),
-            ..session.signed()
+            ..Credentials::default()
         };
+        let mut reloads = self.habits.reloads;
+        let mut offline = self.habits.offline;
         loop {
-            let me = self
-                .api
-                .call(Method::GET, &url, credentials, None, &self.funnel)
-                .await?;
+            let me = self.ask(session, Method::GET, &url, credentials).await?;
             match (text(&me, "state"), text(&me, "sale")) {
                 ("ready" | "claimed", _) => return Ok(None),
                 ("missed", _) => return Ok(Some(Fate::Missed)),
@@ -211,9 +234,33 @@ impl Buyer {
                 (_, "sold_out" | "closed") => return Ok(Some(Fate::SoldOut)),
                 _ => {}
             }
+            if reloads > 0 {
+                reloads -= 1;
+                self.reload().await?;
+            }
             let pause = me["poll_after_ms"].as_u64().unwrap_or(1_000);
-            tokio::time::sleep(Duration::from_millis(pause)).await;
+            let pause = Duration::from_millis(pause) + std::mem::take(&mut offline);
+            tokio::time::sleep(pause).await;
         }
+    }
+
+    /// Loads the page again: its document, the event and the snapshot. The place is drawn from what
+    /// the page has stored, and asked for when it is due.
+    async fn reload(&self) -> Result<(), ApiError> {
+        let page = format!("/events/{}", self.event_id);
+        self.api.visit(&self.api.box_office(&page)).await;
+        let event = self
+            .api
+            .box_office(&format!("/api/events/{}", self.event_id));
+        let snapshot = format!("/api/events/{}/queue", self.event_id);
+        let snapshot = self.api.waiting_room(&snapshot);
+        for url in [event, snapshot] {
+            let nobody = Credentials::default();
+            self.api
+                .call(Method::GET, &url, nobody, None, &self.funnel)
+                .await?;
+        }
+        Ok(())
     }
 
     /// The pass; none when the claim window went by.
@@ -227,10 +274,10 @@ impl Buyer {
             .admission(&format!("/api/events/{}/pass", self.event_id));
         let credentials = Credentials {
             queue_token: Some(queue_token),
-            ..session.signed()
+            ..Credentials::default()
         };
         loop {
-            match self.post(&url, credentials, &json!({})).await {
+            match self.post(session, &url, credentials, &json!({})).await {
                 Ok(answer) => return Ok(Some(text(&answer, "pass").to_owned())),
                 Err(error) if error.kind() == "place-missed" => return Ok(None),
                 // The snapshot that said "ready" can be a moment ahead of a restarted leader.
@@ -279,13 +326,13 @@ impl Buyer {
         let credentials = Credentials {
             pass: Some(pass),
             idempotency_key: Some(&key),
-            ..session.signed()
+            ..Credentials::default()
         };
         let url = self.api.admission("/api/bookings");
         let wish = json!({
-            "event_id": self.event_id, "user_id": session.account_id, "tickets": self.tickets,
+            "event_id": self.event_id, "user_id": session.account_id(), "tickets": self.tickets,
         });
-        match self.post(&url, credentials, &wish).await {
+        match self.post(session, &url, credentials, &wish).await {
             Ok(answer) => self.decided(session, answer["booking"].clone()).await,
             Err(ApiError::Refused { kind, problem, .. }) if kind == "booking-rejected" => {
                 Ok(problem)
@@ -353,6 +400,13 @@ impl Buyer {
     }
 
     async fn pay(&self, session: &Session, booking: &Value) -> Result<Fate, ApiError> {
+        let other_device;
+        let session = if self.habits.pays_from_the_mail {
+            other_device = self.sign_in().await?;
+            &other_device
+        } else {
+            session
+        };
         let id = booking_id(booking);
         let due =
             |b: &Value| !b["payment"]["client_secret"].is_null() || text(b, "state") != "held";
@@ -435,8 +489,7 @@ impl Buyer {
         let url = self
             .api
             .admission(&format!("/api/bookings/{}/cancel", booking_id(booking)));
-        self.api
-            .call(Method::PUT, &url, session.signed(), None, &self.funnel)
+        self.ask(session, Method::PUT, &url, Credentials::default())
             .await
             .map(drop)
     }
@@ -448,14 +501,10 @@ impl Buyer {
             .admission(&format!("/api/events/{}/pass", self.event_id));
         let credentials = Credentials {
             pass: Some(pass),
-            ..session.signed()
+            ..Credentials::default()
         };
-        if let Err(error) = self
-            .api
-            .call(Method::DELETE, &url, credentials, None, &self.funnel)
-            .await
-        {
-            tracing::debug!(%error, "the pass was not given back");
+        if let Err(error) = self.ask(session, Method::DELETE, &url, credentials).await {
+            tracing::debug!(%error, "the pass was not returned");
         }
     }
 
@@ -470,8 +519,7 @@ impl Buyer {
         let mut pause = FIRST_LOOK;
         loop {
             let answer = self
-                .api
-                .call(Method::GET, &url, session.signed(), None, &self.funnel)
+                .ask(session, Method::GET, &url, Credentials::default())
                 .await?;
             let booking = &answer["booking"];
             if done(booking) {
@@ -484,22 +532,36 @@ impl Buyer {
 
     async fn post(
         &self,
+        session: &Session,
         url: &url::Url,
         credentials: Credentials<'_>,
         body: &Value,
     ) -> Result<Value, ApiError> {
-        self.api
-            .call(Method::POST, url, credentials, Some(body), &self.funnel)
+        let (api, funnel) = (&self.api, &self.funnel);
+        session
+            .call(api, Method::POST, url, credentials, Some(body), funnel)
             .await
     }
-}
 
-impl Session {
-    fn signed(&self) -> Credentials<'_> {
-        Credentials {
-            access: Some(&self.access),
-            ..Credentials::default()
-        }
+    /// A call without a body.
+    async fn ask(
+        &self,
+        session: &Session,
+        method: Method,
+        url: &url::Url,
+        credentials: Credentials<'_>,
+    ) -> Result<Value, ApiError> {
+        let (api, funnel) = (&self.api, &self.funnel);
+        session
+            .call(api, method, url, credentials, None, funnel)
+            .await
+    }
+
+    async fn post_unsigned(&self, url: &url::Url, body: &Value) -> Result<Value, ApiError> {
+        let nobody = Credentials::default();
+        self.api
+            .call(Method::POST, url, nobody, Some(body), &self.funnel)
+            .await
     }
 }
 
