@@ -23,7 +23,7 @@ pub(crate) struct AuditArgs {
     /// Print JSON
     #[arg(long)]
     json: bool,
-    /// How long to wait for everything to come to rest
+    /// How long to wait for everything to come to rest; 0 looks once, as a monitor does
     #[arg(long, default_value_t = 30, value_name = "SECONDS")]
     wait: u64,
     /// Stripe's secret key; without one, our own records of the money are taken at their word
@@ -49,7 +49,11 @@ enum AuditPart {
     Lottery(AuditLotteryArgs),
 }
 
-/// Audits; the exit status is 1 when a promise is broken.
+/// The exit status when no promise is broken, but something is still in flight.
+const NOT_AT_REST: u8 = 3;
+
+/// Audits. The exit status is 0 at rest with every promise kept, 1 when a promise is broken, and 3
+/// when none is, but something was in flight.
 pub(crate) async fn run(args: &AuditArgs) -> anyhow::Result<ExitCode> {
     if let Some(AuditPart::Lottery(args)) = &args.part {
         return audit_lottery::run(args);
@@ -72,9 +76,9 @@ pub(crate) async fn run(args: &AuditArgs) -> anyhow::Result<ExitCode> {
     } else {
         say(report.to_text().trim_end());
     }
-    Ok(if report.violations() == 0 {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
+    Ok(match (report.violations(), report.at_rest) {
+        (0, true) => ExitCode::SUCCESS,
+        (0, false) => ExitCode::from(NOT_AT_REST),
+        _ => ExitCode::FAILURE,
     })
 }

@@ -1,6 +1,7 @@
 //! The whole system: real processes, real servers, simulated buyers.
 
 mod answers;
+mod audit;
 mod caddy;
 mod commands;
 mod crash;

@@ -1,0 +1,104 @@
+//! What has been on its way for longer than anything takes that still moves. At rest nothing is in
+//! flight; in a running sale something always is, so age is what tells work from work that is stuck.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use sqlx::PgPool;
+
+use super::Check;
+use super::rest::InFlight;
+
+/// A request is decided within seconds; PostgreSQL may be away for a while.
+const REQUEST: TimeDelta = TimeDelta::minutes(2);
+/// A hold that ran out waits for Stripe's word.
+const HOLD: TimeDelta = TimeDelta::minutes(15);
+/// An operation at Stripe is retried with backoff through an outage.
+const OPERATION: TimeDelta = TimeDelta::minutes(15);
+/// Tickets are captured, and captured payments mailed, within seconds and a sweep.
+const CAPTURE: TimeDelta = TimeDelta::minutes(15);
+/// Webhooks and messages are taken up by another worker when one dies.
+const MESSAGE: TimeDelta = TimeDelta::minutes(5);
+/// A mail waits for its server, and a ticket must not.
+const NOTICE: TimeDelta = TimeDelta::minutes(15);
+
+/// Nothing has been in flight for longer than its kind may be, and no mail was given up.
+pub(super) async fn nothing_is_stuck(
+    db: &PgPool,
+    now: DateTime<Utc>,
+    in_flight: InFlight,
+) -> Result<Check, sqlx::Error> {
+    let mut stuck = in_booking(db, now).await?;
+    stuck.extend(in_payment(db, now).await?);
+    stuck.extend(in_messages(db, now).await?);
+    Ok(Check::new(
+        "–",
+        "nothing in flight is stuck",
+        in_flight.total(),
+        stuck,
+    ))
+}
+
+async fn in_booking(db: &PgPool, now: DateTime<Utc>) -> Result<Vec<String>, sqlx::Error> {
+    sqlx::query_scalar!(
+        r#"
+        select 'request ' || r.booking_id || ' has been undecided since ' || r.accepted_at as "what!"
+        from admission.requests r
+        where r.published and r.accepted_at < $1
+          and not exists (select from booking.bookings b where b.id = r.booking_id)
+        union all
+        select 'booking ' || id || ' is held, though its hold ended at ' || hold_until
+        from booking.bookings where state = 'held' and hold_until < $2
+        union all
+        select 'booking ' || id || ' has tickets, but its payment is not captured since ' || updated_at
+        from booking.bookings
+        where state = 'confirmed' and total_minor > 0 and captured_at is null and updated_at < $3
+        "#,
+        now - REQUEST,
+        now - HOLD,
+        now - CAPTURE
+    )
+    .fetch_all(db)
+    .await
+}
+
+async fn in_payment(db: &PgPool, now: DateTime<Utc>) -> Result<Vec<String>, sqlx::Error> {
+    sqlx::query_scalar!(
+        r#"
+        select kind || ' of booking ' || booking_id || ' is pending since ' || created_at
+               || coalesce(': ' || last_error, '') as "what!"
+        from payment.operations where state = 'pending' and created_at < $1
+        union all
+        select 'payment of booking ' || p.booking_id || ' is ' || p.state || ' for a booking that is '
+               || b.state || ' since ' || b.updated_at
+        from payment.payments p join booking.bookings b on b.id = p.booking_id
+        where p.state in ('pending', 'requires_action', 'authorised')
+          and b.state in ('rejected', 'expired', 'cancelled') and b.updated_at < $1
+        union all
+        select 'webhook ' || event_id || ' (' || type || ') waits since ' || received_at
+        from payment.webhook_inbox where processed_at is null and received_at < $2
+        "#,
+        now - OPERATION,
+        now - MESSAGE
+    )
+    .fetch_all(db)
+    .await
+}
+
+async fn in_messages(db: &PgPool, now: DateTime<Utc>) -> Result<Vec<String>, sqlx::Error> {
+    sqlx::query_scalar!(
+        r#"
+        select 'message ' || message_name || ' of ' || owner || ' is unpublished since ' || created_at
+               || ', tried ' || attempts || ' times' as "what!"
+        from platform.outbox where created_at < $1
+        union all
+        select channel || ' ' || kind || ' of booking ' || booking_id || ' is ' || state
+               || ' since ' || created_at || coalesce(': ' || last_error, '')
+        from notifier.notifications
+        where kind = 'confirmed'
+          and (state = 'failed' or (state in ('waiting', 'sending', 'uncertain') and created_at < $2))
+        "#,
+        now - MESSAGE,
+        now - NOTICE
+    )
+    .fetch_all(db)
+    .await
+}
