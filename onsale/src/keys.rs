@@ -43,18 +43,21 @@ pub(crate) fn run(args: KeysArgs) -> anyhow::Result<()> {
 
 const ROLL_OUT: &str = "
 # 1. Give every process this value, as it gets the one of now, and restart them one by one.
-#    The new secret signs, both verify: nobody has to sign in, join or claim again.
+#    The new secret signs, all verify: nobody has to sign in, join or claim again.
 #    While some are not restarted they refuse what the new secret signed. During a sale, first
-#    restart all with the two secrets in the other order, then with this one.
-# 2. /.well-known/jwks.json shows two keys. Sites that verify passes find the new one themselves.
-# 3. A day after the last restart, drop the second secret and restart again.";
+#    restart all with the secrets of now and the new one behind them, then with this value.
+# 2. /.well-known/jwks.json shows a key for each. Sites that verify passes find the new one.
+# 3. An old secret still verifies the tickets that were sold under it. Drop it when the last event
+#    sold under it is over: scanners without a network would take those tickets for forged ones.
+#    A secret that has leaked is dropped at once, and those tickets are checked in online.";
 
-/// The new secret and the one that signs now; an older one has nothing left to verify.
+/// The new secret in front of those of now, which go on verifying what they signed.
 fn rotated(new: &str, secrets: &[SecretString]) -> String {
-    secrets.first().map_or_else(
-        || new.to_owned(),
-        |current| format!("{new},{}", current.expose_secret()),
-    )
+    let old = secrets.iter().map(|secret| secret.expose_secret());
+    std::iter::once(new)
+        .chain(old)
+        .collect::<Vec<_>>()
+        .join(",")
 }
 
 fn new_secret(random: &[u8; 32]) -> String {
@@ -65,21 +68,36 @@ fn new_secret(random: &[u8; 32]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use domain::{EventId, SeatId};
+    use platform::tokens::{PublishedKeys, TicketFace};
+
     use super::*;
 
     #[test]
-    fn the_new_secret_goes_first_and_the_oldest_is_dropped() {
+    fn the_new_secret_goes_first_and_none_is_dropped() {
         let secrets = ["current".into(), "oldest".into()];
-        assert_eq!(rotated("new", &secrets), "new,current");
+        assert_eq!(rotated("new", &secrets), "new,current,oldest");
         assert_eq!(rotated("new", &[]), "new");
     }
 
     #[test]
-    fn the_printed_value_is_a_key_ring_that_verifies_what_the_old_one_signed() {
+    fn a_ticket_sold_before_two_rotations_verifies_offline_after_them() {
         let old: SecretString = "a secret that is longer than 32 characters".into();
-        let value = rotated(&new_secret(&[7; 32]), &[old]);
-        let secrets: Vec<SecretString> = value.split(',').map(Into::into).collect();
-        let keys = KeyRing::new(&secrets).unwrap().jwks();
-        assert_eq!(keys["keys"].as_array().unwrap().len(), 2);
+        let face = TicketFace {
+            event_id: EventId(7),
+            seat_id: SeatId(1),
+            nonce: [9; 16],
+        };
+        let code = KeyRing::new(std::slice::from_ref(&old))
+            .unwrap()
+            .sign_ticket(face);
+        let mut secrets = vec![old];
+        for seed in [7, 8] {
+            let value = rotated(&new_secret(&[seed; 32]), &secrets);
+            secrets = value.split(',').map(Into::into).collect();
+        }
+        let published = KeyRing::new(&secrets).unwrap().jwks().to_string();
+        let published = PublishedKeys::parse(published.as_bytes()).unwrap();
+        assert_eq!(published.verify_ticket(&code).unwrap(), face);
     }
 }
