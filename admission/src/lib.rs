@@ -17,6 +17,7 @@ mod store;
 use std::sync::Arc;
 use std::time::Duration;
 
+use platform::health::Dependency;
 use platform::service::{Context, Routes};
 use url::Url;
 
@@ -29,6 +30,9 @@ use sales::Sales;
 
 /// Where buyers confirm payments, unless said otherwise.
 const STRIPE_URL: &str = "https://api.stripe.com";
+
+/// A loop that follows the database and has not turned for so long hangs: its deadlines are shorter.
+const LONGEST_TURN: Duration = Duration::from_secs(30);
 
 /// What admission is told when it starts.
 #[derive(Debug, Clone, clap::Args)]
@@ -83,6 +87,8 @@ struct Desk {
 /// # Errors
 /// When the sales or the revoked passes can't be read.
 pub async fn start(ctx: Context, config: Config) -> anyhow::Result<Routes> {
+    // Passes and lookups go on without RabbitMQ, everything without Redis.
+    ctx.health.needs(&[Dependency::Postgres]);
     let passes = Passes::new(ctx.db.clone());
     let desk = Arc::new(Desk {
         config,
@@ -108,11 +114,13 @@ pub async fn start(ctx: Context, config: Config) -> anyhow::Result<Routes> {
         housekeeping::run(Arc::clone(&desk)),
     );
     let followed = Arc::clone(&desk);
+    let following = ctx.health.heartbeat("admission.settings", LONGEST_TURN);
+    let refusing = ctx.health.heartbeat("admission.revocations", LONGEST_TURN);
     ctx.spawn("admission.follow", async move {
         let follow = async {
             tokio::join!(
-                followed.sales.follow(),
-                followed.revoked.follow(),
+                followed.sales.follow(following),
+                followed.revoked.follow(refusing),
                 pass::end_due(&followed.passes),
             )
         };

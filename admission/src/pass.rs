@@ -16,6 +16,7 @@ use axum::routing::{delete, get, post};
 use domain::EventId;
 use domain::token::PassClaims;
 use platform::limits::{Key, Quota};
+use platform::pg::Patience;
 use platform::problem::{Kind, Problem};
 use tokio::time::MissedTickBehavior;
 
@@ -32,6 +33,8 @@ const QUEUE_TOKEN: &str = "onsale-queue-token";
 const MINUTE: Duration = Duration::from_secs(60);
 /// How often passes that ran out are looked for.
 const END_PERIOD: Duration = Duration::from_millis(500);
+const SHORTEST_DEADLINE: Duration = Duration::from_secs(2);
+const LONGEST_DEADLINE: Duration = Duration::from_secs(15);
 
 pub(crate) fn routes(desk: &Desk) -> Router<Arc<Desk>> {
     let limits = &desk.ctx.limits;
@@ -65,9 +68,10 @@ pub(crate) fn routes(desk: &Desk) -> Router<Arc<Desk>> {
 pub(crate) async fn end_due(passes: &Passes) {
     let mut ticks = tokio::time::interval(END_PERIOD);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut patience = Patience::between(SHORTEST_DEADLINE, LONGEST_DEADLINE);
     loop {
         ticks.tick().await;
-        if let Err(error) = passes.end_due().await {
+        if let Err(error) = patience.bound(passes.end_due()).await {
             tracing::warn!(%error, "passes that ran out were not ended");
         }
     }

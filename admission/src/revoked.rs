@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use domain::clock::SharedClock;
 use domain::token::LEEWAY_SECONDS;
+use platform::health::Heartbeat;
+use platform::pg::Patience;
 use sqlx::PgPool;
 use tokio::time::MissedTickBehavior;
 use uuid::Uuid;
@@ -15,6 +17,10 @@ use crate::pass::Refused;
 use crate::store::refused::{self, Changes};
 
 const READ_PERIOD: Duration = Duration::from_millis(250);
+/// A read that takes longer may hang on a silent connection: a revoked pass must not stay good for
+/// that.
+const SHORTEST_DEADLINE: Duration = Duration::from_millis(600);
+const LONGEST_DEADLINE: Duration = Duration::from_secs(15);
 
 /// The refused passes that have not run out.
 pub(crate) struct Revoked {
@@ -57,18 +63,21 @@ impl Revoked {
     }
 
     /// Reads new ones, again and again, until dropped.
-    pub(crate) async fn follow(&self) {
+    pub(crate) async fn follow(&self, heartbeat: Heartbeat) {
         let mut ticks = tokio::time::interval(READ_PERIOD);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut known = self.loaded.clone();
+        let mut patience = Patience::between(SHORTEST_DEADLINE, LONGEST_DEADLINE);
         loop {
             ticks.tick().await;
             let now = self.clock.now().timestamp();
-            match refused::since(&self.db, &mut known, now).await {
+            let reading = refused::since(&self.db, &mut known, now);
+            match patience.bound(reading).await {
                 Ok(refused) => self.remember(refused),
                 Err(error) => tracing::warn!(%error, "revoked passes were not read"),
             }
             self.forget_run_out(now);
+            heartbeat.turn();
         }
     }
 

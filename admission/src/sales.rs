@@ -10,6 +10,8 @@ use domain::EventId;
 use domain::message::SaleChanged;
 use domain::sale::SaleSettings;
 use platform::amqp::{self, Delivery, Handler, Settings, Verdict};
+use platform::health::Heartbeat;
+use platform::pg::Patience;
 use platform::problem::{Kind, Problem};
 use platform::topology;
 use sqlx::PgPool;
@@ -20,6 +22,9 @@ use crate::store;
 
 /// How often changes are read.
 const READ_PERIOD: Duration = Duration::from_millis(250);
+/// A read that takes longer may hang on a silent connection: a pause must not wait for that.
+const SHORTEST_DEADLINE: Duration = Duration::from_millis(600);
+const LONGEST_DEADLINE: Duration = Duration::from_secs(15);
 /// A row is seen only when its transaction commits, so each read begins this long before the last.
 const OVERLAP: TimeDelta = TimeDelta::seconds(5);
 
@@ -63,16 +68,18 @@ impl Sales {
     }
 
     /// Reads what changed, again and again, until dropped.
-    pub(crate) async fn follow(&self) {
+    pub(crate) async fn follow(&self, heartbeat: Heartbeat) {
         let mut ticks = tokio::time::interval(READ_PERIOD);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut since = self.loaded_at - OVERLAP;
+        let mut patience = Patience::between(SHORTEST_DEADLINE, LONGEST_DEADLINE);
         loop {
             ticks.tick().await;
-            match self.read_since(since).await {
+            match patience.bound(self.read_since(since)).await {
                 Ok(read_at) => since = read_at - OVERLAP,
                 Err(error) => tracing::warn!(%error, "changed sales were not read"),
             }
+            heartbeat.turn();
         }
     }
 

@@ -1,5 +1,3 @@
-use sqlx::error::DatabaseError;
-
 /// Why commands were not carried out.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum WorkError {
@@ -17,23 +15,6 @@ impl WorkError {
         let Self::Database(error) = self else {
             return false;
         };
-        match error {
-            sqlx::Error::Io(_)
-            | sqlx::Error::Tls(_)
-            | sqlx::Error::Protocol(_)
-            | sqlx::Error::PoolTimedOut
-            | sqlx::Error::WorkerCrashed => true,
-            sqlx::Error::Database(error) => is_passing(error.as_ref()),
-            _ => false,
-        }
+        platform::pg::is_busy(error)
     }
-}
-
-/// Connection lost, resources short, shutting down or starting, a lock not free, a timeout.
-fn is_passing(error: &dyn DatabaseError) -> bool {
-    error.code().is_some_and(|code| {
-        ["08", "40", "53", "57", "55P03"]
-            .iter()
-            .any(|class| code.starts_with(class))
-    })
 }

@@ -26,6 +26,7 @@ mod transfer;
 use std::time::Duration;
 
 use platform::amqp::{BatchHandler, Settings, consume, consume_batches};
+use platform::health::Dependency;
 use platform::outbox;
 use platform::service::{Context, Routes};
 use platform::topology;
@@ -58,6 +59,8 @@ pub struct Config {
 /// # Errors
 /// None at present: whatever fails is tried again.
 pub async fn start(ctx: Context, config: Config) -> anyhow::Result<Routes> {
+    ctx.health
+        .needs(&[Dependency::Postgres, Dependency::RabbitMq]);
     for partition in 0..topology::BOOKING_PARTITIONS {
         let queue = topology::booking_requests(partition);
         spawn_batches(

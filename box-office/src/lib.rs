@@ -19,6 +19,7 @@ mod write;
 use std::sync::Arc;
 use std::time::Duration;
 
+use platform::health::Dependency;
 use platform::outbox;
 use platform::service::{Context, Routes};
 use platform::topology;
@@ -78,8 +79,12 @@ pub async fn start(ctx: Context, config: Config) -> anyhow::Result<Routes> {
         "box-office outbox",
         outbox::relay(ctx.db.clone(), ctx.broker.clone(), stop, OWNER),
     );
-    // At once, so that a process that ends as soon as it has begun does not declare it meanwhile.
-    ctx.broker.declare(&topology::box_office_audit()).await?;
+    ctx.health.needs(&[Dependency::Postgres]);
+    // At once, so that a process that ends as soon as it has begun does not declare it meanwhile;
+    // without RabbitMQ the consumer declares it later.
+    if let Err(error) = ctx.broker.declare(&topology::box_office_audit()).await {
+        tracing::warn!(%error, "the audit queue is not declared yet");
+    }
     ctx.spawn("box-office audit", audit::consume(ctx.clone()));
     ctx.spawn("box-office sessions", accounts::session::sweep(ctx.clone()));
     Ok(accounts::routes(&office)

@@ -8,6 +8,7 @@ use axum::body::Body;
 use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
+use chrono::{DateTime, Utc};
 use futures_util::future::BoxFuture;
 use platform::http::{Json, RawBody};
 use platform::idempotency::{self, Begin};
@@ -15,7 +16,7 @@ use platform::problem::{Kind, Problem};
 use platform::{outbox, pg};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use sqlx::{Postgres, Transaction};
+use sqlx::{PgConnection, Postgres, Transaction};
 
 use crate::OWNER;
 use crate::fields::invalid;
@@ -65,7 +66,8 @@ pub(crate) struct Posted<T> {
 pub(crate) struct Repeat {
     key: Option<String>,
     route: String,
-    hash: [u8; 32],
+    /// By the key of each secret, the current one first.
+    hashes: Vec<[u8; 32]>,
 }
 
 impl<T: DeserializeOwned> FromRequest<Arc<Office>> for Posted<T> {
@@ -76,11 +78,12 @@ impl<T: DeserializeOwned> FromRequest<Arc<Office>> for Posted<T> {
         let raw = Request::from_parts(parts.clone(), body);
         let RawBody(bytes) = RawBody::from_request(raw, office).await?;
         // The body may hold a password, so what is stored of it must not help to guess one.
-        let secret = office.ctx.keys.derive("idempotency");
+        let secrets = office.ctx.keys.derive_each("idempotency");
+        let hash = |secret: &[u8; 32]| idempotency::request_hash(&[secret, &bytes]);
         let repeat = Repeat {
             key: key_of(&parts.headers)?,
             route: format!("{} {}", parts.method, parts.uri.path()),
-            hash: idempotency::request_hash(&[&secret, &bytes]),
+            hashes: secrets.iter().map(hash).collect(),
         };
         let again = Request::from_parts(parts, Body::from(bytes));
         let Json(body) = Json::from_request(again, office).await?;
@@ -172,7 +175,7 @@ impl Office {
                     });
                 };
                 let scope = format!("{caller} {}", repeat.route);
-                match idempotency::begin(tx, &scope, key, &repeat.hash, now).await? {
+                match begin(tx, &scope, key, &repeat.hashes, now).await? {
                     Begin::Fresh(token) => {
                         let value = work(tx).await?;
                         let body = serde_json::to_vec(&value).map_err(encode)?;
@@ -198,6 +201,24 @@ impl Office {
         outbox::wake(OWNER);
         Ok(done)
     }
+}
+
+/// Looks the key up. A request that was begun under an older secret is recognised by that one.
+async fn begin(
+    tx: &mut PgConnection,
+    scope: &str,
+    key: &str,
+    hashes: &[[u8; 32]],
+    now: DateTime<Utc>,
+) -> Result<Begin, sqlx::Error> {
+    let mut begun = Begin::Mismatch;
+    for hash in hashes {
+        begun = idempotency::begin(&mut *tx, scope, key, hash, now).await?;
+        if begun != Begin::Mismatch {
+            break;
+        }
+    }
+    Ok(begun)
 }
 
 fn encode(error: serde_json::Error) -> WriteError {

@@ -29,6 +29,7 @@ mod store;
 use std::sync::Arc;
 
 use platform::amqp::{self, Handler, QueueSpec, Settings};
+use platform::health::Dependency;
 use platform::service::{Context, Routes};
 use platform::topology;
 
@@ -55,6 +56,8 @@ const BATCHES: Settings = Settings {
 /// can't be used.
 #[expect(clippy::unused_async, reason = "every service starts the same way")]
 pub async fn start(ctx: Context, config: Config) -> anyhow::Result<Routes> {
+    // What is due is sent without RabbitMQ.
+    ctx.health.needs(&[Dependency::Postgres]);
     let channels = Arc::new(Channels::new(&config, &ctx.config.public_url)?);
     let shared = Arc::new(Shared::new(&ctx, config.sms_url.is_some()));
     let stop = ctx.shutdown.soft();

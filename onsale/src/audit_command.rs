@@ -61,7 +61,7 @@ pub(crate) async fn run(args: &AuditArgs) -> anyhow::Result<ExitCode> {
     let database = args.database.as_ref();
     let db = database
         .context("say which database: set ONSALE_DATABASE_URL")?
-        .connect()
+        .connect_unlimited()
         .await?;
     let key = args.stripe_secret_key.expose_secret();
     let provider = if key.is_empty() {

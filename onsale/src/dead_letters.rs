@@ -1,17 +1,21 @@
 //! `onsale dead-letters`: messages that could not be handled.
 
+use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use platform::amqp::{Broker, dead_letters};
 use platform::topology;
 use secrecy::{ExposeSecret, SecretString};
+use sqlx::PgPool;
 
-use crate::say;
+use crate::{DatabaseArgs, say};
 
 /// How much of a body is shown.
 const SHOWN_BYTES: usize = 300;
 
 #[derive(Args)]
 pub(crate) struct DeadLettersArgs {
+    #[command(flatten)]
+    database: DatabaseArgs,
     /// RabbitMQ, such as amqp://user:password@host:5672/%2f
     #[arg(long, env = "ONSALE_AMQP_URL", hide_env_values = true)]
     amqp_url: SecretString,
@@ -44,19 +48,25 @@ enum DeadLettersCommand {
 
 /// Runs one command.
 pub(crate) async fn run(args: DeadLettersArgs) -> anyhow::Result<()> {
-    let broker = Broker::connect(args.amqp_url.expose_secret(), &args.namespace).await?;
-    topology::declare_all(&broker).await?;
+    // Nothing is declared, so that a mistyped namespace makes no queues.
+    let broker = Broker::lazy(args.amqp_url.expose_secret(), &args.namespace)?;
+    let db = args.database.connect().await?;
     match args.command {
-        DeadLettersCommand::List { queue, limit } => list(&broker, queue, limit).await,
+        DeadLettersCommand::List { queue, limit } => list(&broker, &db, queue, limit).await,
         DeadLettersCommand::Redrive { queue, limit } => {
-            let moved = dead_letters::redrive(&broker, &queue, limit).await?;
+            let moved = dead_letters::redrive(&broker, &db, &queue, limit).await?;
             say(format_args!("{moved} sent back to {queue}"));
             Ok(())
         }
     }
 }
 
-async fn list(broker: &Broker, queue: Option<String>, limit: usize) -> anyhow::Result<()> {
+async fn list(
+    broker: &Broker,
+    db: &PgPool,
+    queue: Option<String>,
+    limit: usize,
+) -> anyhow::Result<()> {
     let queues = match queue {
         Some(queue) => vec![queue],
         None => topology::all()
@@ -65,9 +75,13 @@ async fn list(broker: &Broker, queue: Option<String>, limit: usize) -> anyhow::R
             .collect(),
     };
     for queue in queues {
-        let count = dead_letters::count(broker, &queue).await?;
+        dead_letters::collect(broker, db, &queue)
+            .await
+            .with_context(|| format!("queue {queue}"))?;
+        let stored = dead_letters::count_stored(db).await?;
+        let count = stored.get(&queue).copied().unwrap_or_default();
         say(format_args!("{queue}: {count}"));
-        for letter in dead_letters::list(broker, &queue, limit).await? {
+        for letter in dead_letters::list(broker, db, &queue, limit).await? {
             let shown = &letter.body[..letter.body.len().min(SHOWN_BYTES)];
             say(format_args!(
                 "  {}  {}  tried {} times: {}\n    {}",

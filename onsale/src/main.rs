@@ -86,6 +86,11 @@ impl DatabaseArgs {
     async fn connect(&self) -> anyhow::Result<sqlx::PgPool> {
         Ok(pg::connect(self.database_url.expose_secret(), 4, "onsale").await?)
     }
+
+    /// For commands whose statements may take hours.
+    async fn connect_unlimited(&self) -> anyhow::Result<sqlx::PgPool> {
+        Ok(pg::connect_unlimited(self.database_url.expose_secret(), 4, "onsale").await?)
+    }
 }
 
 #[derive(clap::Args)]
@@ -141,8 +146,8 @@ fn finish(outcome: anyhow::Result<ExitCode>) -> ExitCode {
 }
 
 async fn migrate(args: &MigrateArgs) -> anyhow::Result<()> {
-    let db = args.database.connect().await?;
-    pg::MIGRATOR.run(&db).await?;
+    let db = args.database.connect_unlimited().await?;
+    pg::migrate(&db).await?;
     say("the schema is up to date");
     Ok(())
 }

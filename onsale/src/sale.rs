@@ -9,7 +9,7 @@ use reqwest::Method;
 use reqwest::header::RETRY_AFTER;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
-use url::Url;
+use url::{Host, Url};
 
 use crate::say;
 
@@ -249,6 +249,16 @@ struct Staff {
     access_token: String,
 }
 
+/// Whether it is on this machine, where no proxy is asked.
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    }
+}
+
 impl Staff {
     async fn sign_in(args: &SaleArgs) -> anyhow::Result<Self> {
         if args.email.is_empty() {
@@ -256,9 +266,11 @@ impl Staff {
                 "say who you are: set ONSALE_STAFF_EMAIL and ONSALE_STAFF_PASSWORD, or --email and --password"
             );
         }
-        let client = reqwest::Client::builder()
-            .timeout(REQUEST_TIMEOUT)
-            .build()?;
+        let mut client = reqwest::Client::builder().timeout(REQUEST_TIMEOUT);
+        if is_loopback(&args.url) {
+            client = client.no_proxy();
+        }
+        let client = client.build()?;
         let mut staff = Self {
             client,
             url: args.url.clone(),

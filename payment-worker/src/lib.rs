@@ -39,6 +39,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use domain::clock::SharedClock;
 
 use platform::amqp::{self, Settings};
+use platform::health::Dependency;
 use platform::service::{Context, Routes};
 use platform::{outbox, topology};
 use sqlx::PgPool;
@@ -71,6 +72,8 @@ const BATCHES: Settings = Settings {
 /// When a key is missing, or can't be used ([`InvalidConfig`](platform::config::InvalidConfig)).
 #[expect(clippy::unused_async, reason = "every service starts the same way")]
 pub async fn start(ctx: Context, config: Config) -> anyhow::Result<Routes> {
+    // Webhooks are taken without RabbitMQ.
+    ctx.health.needs(&[Dependency::Postgres]);
     let secrets = Secrets::new(config.webhook_secrets()?);
     let worker = Arc::new(Worker::new(ctx.db.clone(), ctx.clock.clone(), &config)?);
     let stop = ctx.shutdown.soft();

@@ -6,6 +6,7 @@
 
 mod broker;
 mod consumer;
+mod declared;
 mod delivery;
 mod error;
 mod lane;

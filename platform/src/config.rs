@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
@@ -9,12 +10,16 @@ use ipnet::IpNet;
 use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
+use crate::pg::Hosts;
 use crate::tokens::{KeyRing, SecretError};
 
 const DEFAULT_NAMESPACE: &str = "onsale";
 const DEFAULT_PUBLIC_URL: &str = "http://127.0.0.1:8080";
 const DEFAULT_DB_CONNECTIONS: u32 = 10;
-const DEFAULT_DRAIN_SECONDS: u64 = 1;
+/// Longer than load balancers take to notice.
+const DEFAULT_DRAIN_SECONDS: u64 = 10;
+/// Many households share an address; one that takes more keeps others out.
+const DEFAULT_CONNECTIONS_PER_ADDRESS: usize = 2_000;
 const DEFAULT_SHUTDOWN_GRACE_SECONDS: u64 = 60;
 const DEFAULT_REQUEST_TIMEOUT_SECONDS: u64 = 10;
 /// More would exceed what PostgreSQL serves well, pool for pool.
@@ -50,6 +55,10 @@ pub struct PlatformConfig {
     /// RabbitMQ, such as amqp://user:password@host:5672/%2f
     #[arg(long, env = "ONSALE_AMQP_URL", hide_env_values = true)]
     pub amqp_url: SecretString,
+
+    /// Certificate authorities (PEM) that are trusted besides the web's, for all servers
+    #[arg(long, env = "ONSALE_CA_FILE")]
+    pub ca_file: Option<PathBuf>,
 
     /// Secrets from which all keys are derived, at least 32 characters each, separated by commas.
     /// The first one signs, all verify; make one with `openssl rand -hex 32`
@@ -91,13 +100,17 @@ pub struct PlatformConfig {
     )]
     pub trusted_proxies: Vec<IpNet>,
 
+    /// Most connections from one address (IPv6: one /64); trusted proxies are not counted
+    #[arg(
+        long,
+        env = "ONSALE_CONNECTIONS_PER_ADDRESS",
+        default_value_t = DEFAULT_CONNECTIONS_PER_ADDRESS
+    )]
+    pub connections_per_address: usize,
+
     /// Most connections to PostgreSQL
     #[arg(long, env = "ONSALE_DB_CONNECTIONS", default_value_t = DEFAULT_DB_CONNECTIONS)]
     pub db_connections: u32,
-
-    /// Start although Redis does not answer, and connect when it does
-    #[arg(long, env = "ONSALE_REDIS_OPTIONAL_AT_START", default_value_t = false)]
-    pub redis_optional_at_start: bool,
 
     /// Multiplies every rate limit
     #[arg(long, env = "ONSALE_LIMITS_SCALE", default_value_t = 1.0)]
@@ -127,7 +140,7 @@ pub struct PlatformConfig {
     #[arg(long, env = "ONSALE_LOG_FORMAT", value_enum, default_value_t = LogFormat::Json)]
     pub log_format: LogFormat,
 
-    /// What is logged, such as info,platform=debug; RUST_LOG counts when this is not set
+    /// What is logged, such as info,sqlx=warn,platform=debug; RUST_LOG counts when this is not set
     #[arg(long = "log", env = "ONSALE_LOG", value_name = "FILTER")]
     pub log_filter: Option<String>,
 }
@@ -159,6 +172,7 @@ impl PlatformConfig {
             database_url: database_url.into(),
             redis_url: redis_url.into(),
             amqp_url: amqp_url.into(),
+            ca_file: None,
             secrets: vec![secret.into()],
             namespace: DEFAULT_NAMESPACE.to_owned(),
             public_addr: local(0),
@@ -166,8 +180,8 @@ impl PlatformConfig {
             ops_addr: local(0),
             public_url: Url::parse(DEFAULT_PUBLIC_URL).expect("the default is a URL"),
             trusted_proxies: Vec::new(),
+            connections_per_address: usize::MAX,
             db_connections: DEFAULT_DB_CONNECTIONS,
-            redis_optional_at_start: false,
             limits_scale: 1.0,
             request_timeout_seconds: DEFAULT_REQUEST_TIMEOUT_SECONDS,
             drain_seconds: 0,
@@ -182,11 +196,11 @@ impl PlatformConfig {
     /// # Errors
     /// The first key that can't work, and why.
     pub fn validate(&self) -> Result<KeyRing, InvalidConfig> {
-        url_of(
-            "ONSALE_DATABASE_URL",
-            &self.database_url,
-            &["postgres", "postgresql"],
-        )?;
+        Hosts::parse(self.database_url.expose_secret(), "onsale").map_err(|_| {
+            InvalidConfig::new(
+                "ONSALE_DATABASE_URL must be a URL of postgres://…, of one host or several",
+            )
+        })?;
         url_of(
             "ONSALE_REDIS_URL",
             &self.redis_url,
@@ -259,6 +273,11 @@ impl PlatformConfig {
                 "ONSALE_SHUTDOWN_GRACE_SECONDS must exceed ONSALE_DRAIN_SECONDS",
             ));
         }
+        if self.connections_per_address == 0 {
+            return Err(InvalidConfig::new(
+                "ONSALE_CONNECTIONS_PER_ADDRESS must be at least 1",
+            ));
+        }
         let listeners = [self.public_addr, self.internal_addr, self.ops_addr];
         for (at, address) in listeners.iter().enumerate() {
             if address.port() != 0 && listeners[..at].contains(address) {
@@ -304,6 +323,7 @@ impl fmt::Debug for PlatformConfig {
             .field("database_url", &WithoutPassword(&self.database_url))
             .field("redis_url", &WithoutPassword(&self.redis_url))
             .field("amqp_url", &WithoutPassword(&self.amqp_url))
+            .field("ca_file", &self.ca_file)
             .field("secrets", &self.secrets.len())
             .field("namespace", &self.namespace)
             .field("public_addr", &self.public_addr)
@@ -311,8 +331,8 @@ impl fmt::Debug for PlatformConfig {
             .field("ops_addr", &self.ops_addr)
             .field("public_url", &self.public_url.as_str())
             .field("trusted_proxies", &self.trusted_proxies)
+            .field("connections_per_address", &self.connections_per_address)
             .field("db_connections", &self.db_connections)
-            .field("redis_optional_at_start", &self.redis_optional_at_start)
             .field("limits_scale", &self.limits_scale)
             .field("request_timeout", &self.request_timeout())
             .field("drain", &self.drain())
@@ -329,7 +349,7 @@ struct WithoutPassword<'a>(&'a SecretString);
 impl fmt::Debug for WithoutPassword<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Ok(url) = Url::parse(self.0.expose_secret()) else {
-            return f.write_str("(not a URL)");
+            return f.write_str("(several hosts, or not a URL)");
         };
         write!(
             f,

@@ -3,22 +3,28 @@
 
 mod address;
 mod compress;
+mod connections;
 mod extract;
 mod layers;
+mod lent;
 mod metrics;
 mod server;
+mod stalled;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use axum::http::request::Parts;
 use domain::clock::SharedClock;
 use ipnet::IpNet;
 
+use crate::health::Health;
 use crate::problem::Problem;
 use crate::tokens::KeyRing;
 
 pub use address::ClientAddr;
+pub use connections::{ConnectionLimits, Connections};
 pub use extract::{Json, Path, Query, RawBody};
 pub use layers::{wrap, wrap_quick};
 pub use server::{Listener, bind};
@@ -34,6 +40,12 @@ pub struct Shared {
     pub trusted_proxies: Vec<IpNet>,
     /// Longest time until an answer begins.
     pub request_timeout: Duration,
+    /// Whether browsers are to use TLS alone from now on.
+    pub is_secure: bool,
+    /// What is wrong although requests are served.
+    pub health: Health,
+    /// Whether somebody sent `X-Forwarded-For` whose word does not count.
+    pub has_untrusted_forwarder: AtomicBool,
 }
 
 impl Shared {

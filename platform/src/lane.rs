@@ -10,6 +10,7 @@ use futures_util::FutureExt as _;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use crate::pg;
 use crate::problem::{Kind, Problem};
 
 /// Does many things of one kind together.
@@ -67,7 +68,7 @@ impl From<Unanswered> for Problem {
                 Kind::Overloaded,
                 "Too many requests wait at this moment; try again in a moment.",
             ),
-            Unanswered::Failed => Self::internal(&unanswered),
+            Unanswered::Failed => Self::overloaded(&unanswered),
         }
     }
 }
@@ -79,6 +80,9 @@ pub struct Limits {
     pub batch: usize,
     /// The most that wait; more are refused.
     pub waiting: usize,
+    /// Longest time of one batch. One that takes longer is dropped, and its askers are told that it
+    /// failed.
+    pub time: Duration,
     /// The shortest time from the beginning of one batch to that of the next. Who comes to a lane
     /// that rested for so long waits for nothing; where many come, fewer and larger batches spare
     /// the processor a good part of their commits.
@@ -90,6 +94,8 @@ impl Limits {
     pub const USUAL: Self = Self {
         batch: 512,
         waiting: 100_000,
+        // Longer than a lock is waited for.
+        time: Duration::from_secs(6),
         pace: Duration::from_millis(20),
     };
 }
@@ -154,8 +160,12 @@ async fn work_until_none_waits<W: Work>(shared: Arc<Shared<W>>) {
     while let Some(jobs) = shared.next_batch() {
         let next = Instant::now() + shared.limits.pace;
         // A panic ends this batch and nothing else; its hook has logged it.
-        let working = AssertUnwindSafe(shared.worker.work(jobs));
-        let _panicked = working.catch_unwind().await;
+        let working = AssertUnwindSafe(shared.worker.work(jobs)).catch_unwind();
+        let limited = async { working.await.or(Ok::<_, sqlx::Error>(())) };
+        // A silent connection must not hold up all who come after.
+        if let Err(error) = pg::within(shared.limits.time, limited).await {
+            tracing::warn!(%error, "a batch took too long");
+        }
         tokio::time::sleep_until(next).await;
     }
 }
@@ -209,6 +219,7 @@ mod tests {
         let limits = Limits {
             batch: 3,
             waiting: 5,
+            time: Duration::from_secs(60),
             pace: PACE,
         };
         Lane::new(Doubtful(Semaphore::new(batches_let)), limits)
@@ -247,6 +258,16 @@ mod tests {
         let failed = Err(Unanswered::Failed);
         assert_eq!(all.unwrap(), [Ok(3), failed, failed, Ok(1)]);
         assert_eq!(lane.ask(7).await, Ok(1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_batch_that_hangs_ends_at_its_limit_and_the_next_is_done() {
+        let lane = lane(0);
+        let begun = Instant::now();
+        assert_eq!(lane.ask(1).await, Err(Unanswered::Failed));
+        assert_eq!(begun.elapsed(), Duration::from_secs(60));
+        lane.0.worker.0.add_permits(1);
+        assert_eq!(lane.ask(2).await, Ok(1));
     }
 
     #[tokio::test]

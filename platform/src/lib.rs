@@ -4,6 +4,7 @@
 pub mod amqp;
 pub mod auth;
 pub mod config;
+pub mod health;
 pub mod http;
 pub mod idempotency;
 pub mod lane;
@@ -18,5 +19,6 @@ pub mod shutdown;
 pub mod telemetry;
 #[cfg(feature = "testing")]
 pub mod testing;
+pub mod tls;
 pub mod tokens;
 pub mod topology;

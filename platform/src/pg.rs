@@ -1,65 +1,41 @@
-//! PostgreSQL: the pool, the migrations and transactions that repeat themselves.
+//! PostgreSQL: the pool, the schema, and transactions that repeat themselves, each with a limit on
+//! our side.
 
-use std::str::FromStr;
+mod away;
+mod deadline;
+mod hosts;
+mod pool;
+mod pooler;
+mod schema;
+
 use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
 use metrics::{counter, histogram};
 use rand::Rng;
-use sqlx::migrate::Migrator;
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{Connection as _, PgPool, Postgres, Transaction};
+use sqlx::{PgPool, Postgres, Transaction};
 
-/// The schema. Migrations only add, until no running version needs what they take away.
-pub static MIGRATOR: Migrator = sqlx::migrate!("../migrations");
+pub(crate) use away::observe;
+pub use away::{is_away, is_busy, recent_refusal};
+pub use deadline::{Patience, doubt, renew_connections, within};
+pub use hosts::Hosts;
+pub use pool::{connect, connect_unlimited};
+pub use pooler::{PoolerError, check_sessions};
+pub use schema::{
+    MIGRATOR, SchemaError, check_schema, check_schema_on, migrate, needed_migration,
+    newest_migration,
+};
 
-/// How often a transaction is run before its error is given to the caller.
+/// How often a transaction is run before its error is returned to the caller.
 const MAX_ATTEMPTS: u32 = 8;
-/// How long a request waits for a connection of the pool.
-const ACQUIRE_LIMIT: Duration = Duration::from_secs(5);
-/// A connection that was used so recently is not asked whether it still stands: that would be a
-/// round trip for each statement of a busy process.
-const TRUSTED_FOR: Duration = Duration::from_secs(1);
-
-/// Opens a pool of up to `max_connections`, after one connection has shown that the database can
-/// be reached. `app_name` shows in `pg_stat_activity`.
-///
-/// No statement runs longer than 15 s, waits longer than 5 s for a lock, or leaves a transaction
-/// idle for 30 s.
-///
-/// # Errors
-/// When the URL is not valid or the database can't be reached.
-pub async fn connect(
-    url: &str,
-    max_connections: u32,
-    app_name: &str,
-) -> Result<PgPool, sqlx::Error> {
-    let options = PgConnectOptions::from_str(url)?
-        .application_name(app_name)
-        .options([
-            ("statement_timeout", "15s"),
-            ("lock_timeout", "5s"),
-            ("idle_in_transaction_session_timeout", "30s"),
-        ]);
-    PgPoolOptions::new()
-        .max_connections(max_connections)
-        .acquire_timeout(ACQUIRE_LIMIT)
-        .test_before_acquire(false)
-        .before_acquire(|conn, meta| {
-            Box::pin(async move {
-                if meta.idle_for > TRUSTED_FOR {
-                    conn.ping().await?;
-                }
-                Ok(true)
-            })
-        })
-        .connect_with(options)
-        .await
-}
+/// Longest time one attempt may take. The server ends each statement sooner; this one is for a
+/// server that says nothing any more.
+const ATTEMPT_LIMIT: Duration = Duration::from_secs(20);
 
 /// Runs `work` in a transaction, and commits if it gives `Ok`. When PostgreSQL asks for it (a
 /// deadlock, or a serialization failure, found among the error's sources) everything is rolled
-/// back and run again, a few times.
+/// back and run again, a few times. An attempt that takes longer than 20 s fails, and its connection
+/// is closed.
 ///
 /// `name` labels the metrics. `work` may borrow:
 /// ```no_run
@@ -88,7 +64,7 @@ where
     let started = Instant::now();
     let mut attempt = 1;
     let result = loop {
-        match run_once(pool, &work).await {
+        match within(ATTEMPT_LIMIT, run_once(pool, &work)).await {
             Err(error) if attempt < MAX_ATTEMPTS && asks_for_repeat(&error) => {
                 counter!("pg_tx_retries_total", "tx" => name).increment(1);
                 tokio::time::sleep(pause(attempt)).await;
@@ -97,10 +73,9 @@ where
             result => break result,
         }
     };
-    let outcome = if result.is_ok() {
-        "committed"
-    } else {
-        "rolled_back"
+    let outcome = match &result {
+        Ok(_) => "committed",
+        Err(error) => label(error),
     };
     histogram!("pg_tx_seconds", "tx" => name, "outcome" => outcome)
         .record(started.elapsed().as_secs_f64());
@@ -121,10 +96,26 @@ async fn run_once<'env, T, E: From<sqlx::Error>>(
 fn asks_for_repeat(error: &(dyn std::error::Error + 'static)) -> bool {
     const SERIALIZATION_FAILURE: &str = "40001";
     const DEADLOCK: &str = "40P01";
-    std::iter::successors(Some(error), |error| error.source())
-        .filter_map(|error| error.downcast_ref::<sqlx::Error>())
+    sources(error)
         .filter_map(|error| error.as_database_error()?.code())
         .any(|code| code == SERIALIZATION_FAILURE || code == DEADLOCK)
+}
+
+/// How a transaction that did not commit ended: `refused` by the rules of its caller, `busy` when
+/// PostgreSQL is away or overloaded, `failed` otherwise.
+fn label(error: &(dyn std::error::Error + 'static)) -> &'static str {
+    match sources(error).next() {
+        None => "refused",
+        Some(error) if is_busy(error) => "busy",
+        Some(_) => "failed",
+    }
+}
+
+fn sources<'a>(
+    error: &'a (dyn std::error::Error + 'static),
+) -> impl Iterator<Item = &'a sqlx::Error> {
+    std::iter::successors(Some(error), |error| error.source())
+        .filter_map(|error| error.downcast_ref::<sqlx::Error>())
 }
 
 /// Random, so that transactions which met once do not meet again.

@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::telemetry::TraceContext;
+use crate::telemetry::{Throttle, TraceContext};
 
 /// What every `type` starts with.
 const TYPE_BASE: &str = "https://onsale.dev/problems/";
@@ -283,7 +283,15 @@ impl Problem {
     /// A server behind us did not answer in time. Logs `error` with its sources.
     #[must_use]
     pub fn overloaded(error: &(dyn Error + 'static)) -> Self {
-        tracing::warn!(error = %Chain(error), "a server behind this one did not answer");
+        static LOGGED: Throttle = Throttle::new();
+        let cause = Chain(error).to_string();
+        if let Some(unsaid) = LOGGED.permit(&cause) {
+            tracing::warn!(
+                error = cause,
+                unsaid,
+                "a server behind this one did not answer"
+            );
+        }
         Self::new(
             Kind::Overloaded,
             "The service is busy; try again in a moment.",
@@ -354,29 +362,12 @@ impl IntoResponse for Problem {
 /// A database that is out of reach is a busy moment; any other failure of a query is a defect.
 impl From<sqlx::Error> for Problem {
     fn from(error: sqlx::Error) -> Self {
-        if is_busy_moment(&error) {
+        crate::pg::observe(&error);
+        if crate::pg::is_busy(&error) {
             Self::overloaded(&error)
         } else {
             Self::internal(&error)
         }
-    }
-}
-
-/// Whether PostgreSQL is out of reach, restarts, or has too much to do.
-fn is_busy_moment(error: &sqlx::Error) -> bool {
-    const LOCK_NOT_AVAILABLE: &str = "55P03";
-    const QUERY_CANCELED: &str = "57014";
-    const SHUTDOWN: &str = "57P0";
-    const INSUFFICIENT_RESOURCES: &str = "53";
-    match error {
-        sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::Io(_) => true,
-        sqlx::Error::Database(refused) => refused.code().is_some_and(|code| {
-            code == LOCK_NOT_AVAILABLE
-                || code == QUERY_CANCELED
-                || code.starts_with(SHUTDOWN)
-                || code.starts_with(INSUFFICIENT_RESOURCES)
-        }),
-        _ => false,
     }
 }
 

@@ -3,8 +3,12 @@
 use std::time::Duration;
 
 use ::redis::aio::{ConnectionLike, ConnectionManager, ConnectionManagerConfig};
-use ::redis::{Client, Cmd, ErrorKind, Pipeline, RedisError, RedisFuture, RedisResult, Value};
+use ::redis::{
+    Client, Cmd, ErrorKind, Pipeline, RedisError, RedisFuture, RedisResult, TlsCertificates, Value,
+};
 use secrecy::{ExposeSecret, SecretString};
+
+use crate::tls;
 
 pub use ::redis::{AsyncCommands, Script, cmd, pipe};
 
@@ -12,21 +16,13 @@ pub use ::redis::{AsyncCommands, Script, cmd, pipe};
 pub const COMMAND_TIMEOUT: Duration = Duration::from_secs(1);
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(800);
 const RECONNECT_MAX_DELAY: Duration = Duration::from_millis(500);
-/// How often a start tries before it gives up, a second apart.
-const START_ATTEMPTS: u32 = 10;
 /// Commands that may wait to be written; more make their callers wait.
 const PIPELINE_BUFFER: usize = 1_000;
 
-/// What can go wrong when connecting.
+/// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
-pub enum ConnectError {
-    /// The URL is not one.
-    #[error("ONSALE_REDIS_URL is not a Redis URL such as redis://127.0.0.1:6379/0")]
-    Url(#[source] RedisError),
-    /// Nobody answers there.
-    #[error("no answer from Redis at ONSALE_REDIS_URL after {START_ATTEMPTS} attempts")]
-    Unreachable(#[source] RedisError),
-}
+#[error("ONSALE_REDIS_URL is not a Redis URL such as redis://127.0.0.1:6379/0")]
+pub struct ConnectError(#[source] RedisError);
 
 /// A shared connection. Cheap to clone; use a clone per call (`&mut ctx.redis.clone()`).
 ///
@@ -35,23 +31,27 @@ pub enum ConnectError {
 #[derive(Clone, Debug)]
 pub struct Redis(ConnectionManager);
 
-/// Connects to `url`. With `wait` a server that is down is tried again for some seconds, then
-/// reported; without, the connection is made when first used.
+/// Connects to `url` when first used, and again whenever the connection is lost.
 ///
 /// # Errors
-/// When the URL is wrong, or with `wait` when nobody answers.
-pub async fn connect(url: &SecretString, wait: bool) -> Result<Redis, ConnectError> {
-    let client = Client::open(url.expose_secret()).map_err(ConnectError::Url)?;
-    let manager = ConnectionManager::new_lazy_with_config(client, manager_config())
-        .map_err(ConnectError::Url)?;
-    let redis = Redis(manager);
-    if wait {
-        redis
-            .wait_until_up()
-            .await
-            .map_err(ConnectError::Unreachable)?;
+/// When the URL is wrong.
+pub fn connect(url: &SecretString) -> Result<Redis, ConnectError> {
+    let client = open(url.expose_secret()).map_err(ConnectError)?;
+    let manager = ConnectionManager::new_lazy_with_config(client, manager_config());
+    Ok(Redis(manager.map_err(ConnectError)?))
+}
+
+fn open(url: &str) -> RedisResult<Client> {
+    match tls::authorities() {
+        Some(pem) if url.starts_with("rediss:") => Client::build_with_tls(
+            url,
+            TlsCertificates {
+                client_tls: None,
+                root_cert: Some(pem.as_bytes().to_vec()),
+            },
+        ),
+        _ => Client::open(url),
     }
-    Ok(redis)
 }
 
 fn manager_config() -> ConnectionManagerConfig {
@@ -64,26 +64,22 @@ fn manager_config() -> ConnectionManagerConfig {
 }
 
 impl Redis {
+    /// Whether the server is a node of a cluster, which would send most commands elsewhere. `false`
+    /// when it does not answer.
+    pub async fn is_cluster(&self) -> bool {
+        let info: RedisResult<String> = cmd("INFO")
+            .arg("cluster")
+            .query_async(&mut self.clone())
+            .await;
+        info.is_ok_and(|info| info.contains("cluster_enabled:1"))
+    }
+
     /// Whether the server answers.
     ///
     /// # Errors
     /// When it does not, within [`COMMAND_TIMEOUT`].
     pub async fn ping(&self) -> RedisResult<()> {
         cmd("PING").query_async(&mut self.clone()).await
-    }
-
-    async fn wait_until_up(&self) -> RedisResult<()> {
-        let mut attempt = 1;
-        loop {
-            match self.ping().await {
-                Err(error) if attempt < START_ATTEMPTS && is_unavailable(&error) => {
-                    tracing::warn!(attempt, %error, "Redis does not answer yet");
-                    tokio::time::sleep(Duration::from_secs(1)).await;
-                    attempt += 1;
-                }
-                outcome => return outcome,
-            }
-        }
     }
 }
 
@@ -116,11 +112,26 @@ fn bounded<T: Send + 'static>(call: RedisFuture<'_, T>) -> RedisFuture<'_, T> {
     })
 }
 
-/// Whether the failure says that the server is away or too slow, rather than that the command is
-/// wrong.
+/// What a server answers that can't serve: a replica, out of memory, loading its data, without its
+/// master or its replicas, unable to save, busy with a script, or not letting us in.
+const AWAY: [&str; 9] = [
+    "READONLY",
+    "OOM",
+    "LOADING",
+    "MASTERDOWN",
+    "NOREPLICAS",
+    "MISCONF",
+    "BUSY",
+    "NOAUTH",
+    "WRONGPASS",
+];
+
+/// Whether the failure says that the server is away, too slow or unable to serve, rather than that
+/// the command is wrong.
 #[must_use]
 pub fn is_unavailable(error: &RedisError) -> bool {
     error.is_io_error()
+        || error.code().is_some_and(|code| AWAY.contains(&code))
         || error.is_timeout()
         || error.is_connection_dropped()
         || error.is_connection_refusal()

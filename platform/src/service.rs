@@ -10,6 +10,7 @@
 //!                                                       hard: drop everything ──► exit 1
 //! ```
 
+mod checks;
 mod context;
 mod files;
 mod housekeeping;
@@ -20,13 +21,13 @@ mod signals;
 use std::future::Future;
 use std::io::Write;
 use std::process::ExitCode;
+use std::time::Duration;
 
-use anyhow::Context as _;
 use axum::Router;
 use domain::clock::{SharedClock, SystemClock};
 
 use crate::config::{InvalidConfig, PlatformConfig};
-use crate::topology;
+use crate::{pg, telemetry, topology};
 use signals::Signals;
 
 pub use crate::shutdown::Shutdown;
@@ -37,6 +38,8 @@ pub use running::{Running, serve};
 /// `EX_USAGE` of sysexits: starting again without a change will not help.
 pub const EXIT_USAGE: u8 = 64;
 const EXIT_FAILURE: u8 = 1;
+/// How long a start waits for RabbitMQ.
+const DECLARING_LIMIT: Duration = Duration::from_secs(3);
 
 /// The routes of a service, or of several. They must not have a fallback.
 #[derive(Debug, Default)]
@@ -140,9 +143,8 @@ where
         tracing::warn!(%error, "the limit of open files stays as it is");
     }
     let served = async {
-        topology::declare_all(&ctx.broker)
-            .await
-            .context("can't declare the queues")?;
+        pg::check_schema(&ctx.db).await?;
+        declare_queues(&ctx).await;
         let routes = start(ctx.clone()).await?;
         serve(&ctx, routes).await
     }
@@ -155,10 +157,22 @@ where
     served
 }
 
+/// Declares the queues if RabbitMQ is there: else as soon as it is.
+async fn declare_queues(ctx: &Context) {
+    let declaring = topology::declare_all(&ctx.broker);
+    let failure = match tokio::time::timeout(DECLARING_LIMIT, declaring).await {
+        Ok(Ok(())) => return,
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => format!("not within {DECLARING_LIMIT:?}"),
+    };
+    tracing::warn!(failure, "starting without RabbitMQ");
+}
+
 /// The process's exit status; tells a failure on standard error. 64 for a configuration that
 /// can't work, 1 for everything else.
 #[must_use]
 pub fn exit_code(outcome: anyhow::Result<()>) -> ExitCode {
+    telemetry::flush();
     let Err(error) = outcome else {
         return ExitCode::SUCCESS;
     };

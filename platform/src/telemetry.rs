@@ -1,7 +1,11 @@
 //! Logs, traces and metrics of a process.
 
+mod help;
 mod metrics;
+mod process;
+mod throttle;
 mod trace;
+mod writer;
 
 use std::io::IsTerminal;
 use std::sync::OnceLock;
@@ -11,13 +15,18 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::LogFormat;
+use writer::LogWriter;
 
 pub use metrics::{render, run_upkeep};
+pub use throttle::Throttle;
 pub use trace::{TraceContext, span_for};
+pub use writer::flush;
 
-/// What is logged when nobody says. lapin's warnings would show whole messages, with the personal
-/// data in them.
-const DEFAULT_FILTER: &str = "info,lapin=error,sqlx=warn,hyper=warn";
+/// What is logged unless said otherwise.
+const DEFAULT_FILTER: &str = "info,sqlx=warn,hyper=warn";
+/// lapin's warnings would show whole messages, with the personal data in them: they are left out
+/// of every filter that does not name it.
+const WITHOUT_MESSAGES: &str = "lapin=error";
 
 /// Installs the log writer (to standard error) and the metrics recorder, once per process; later
 /// calls do nothing. Without a `filter` the one in `RUST_LOG` counts.
@@ -26,7 +35,7 @@ pub fn init(format: LogFormat, filter: Option<&str>) {
     ONCE.get_or_init(|| {
         metrics::install();
         let registry = tracing_subscriber::registry().with(env_filter(filter));
-        let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+        let layer = tracing_subscriber::fmt::layer().with_writer(LogWriter::start());
         // A program that embeds us may have its own subscriber; it stays.
         let installed = match format {
             LogFormat::Json => registry
@@ -48,5 +57,24 @@ fn env_filter(filter: Option<&str>) -> EnvFilter {
         .or_else(|| std::env::var("RUST_LOG").ok())
         .filter(|directives| !directives.is_empty())
         .unwrap_or_else(|| DEFAULT_FILTER.to_owned());
-    EnvFilter::builder().parse_lossy(directives)
+    EnvFilter::builder().parse_lossy(without_messages(directives))
+}
+
+fn without_messages(directives: String) -> String {
+    if directives.contains("lapin") {
+        return directives;
+    }
+    format!("{directives},{WITHOUT_MESSAGES}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_filter_shows_whole_messages_unless_it_says_so() {
+        assert_eq!(without_messages("info".to_owned()), "info,lapin=error");
+        assert_eq!(without_messages("lapin=debug".to_owned()), "lapin=debug");
+        assert!(without_messages(DEFAULT_FILTER.to_owned()).ends_with(WITHOUT_MESSAGES));
+    }
 }

@@ -89,7 +89,16 @@ impl TestApp {
     /// # Panics
     /// When the servers can't be reached.
     pub async fn another_node(&self) -> Context {
-        let config = PlatformConfig::clone(&self.ctx.config);
+        self.another_node_with(|_| ()).await
+    }
+
+    /// [`another_node`](Self::another_node) with settings of its own.
+    ///
+    /// # Panics
+    /// When the servers can't be reached.
+    pub async fn another_node_with(&self, configure: impl FnOnce(&mut PlatformConfig)) -> Context {
+        let mut config = PlatformConfig::clone(&self.ctx.config);
+        configure(&mut config);
         Context::connect("test", config, self.ctx.clock.clone())
             .await
             .expect("the servers are up")

@@ -199,6 +199,15 @@ impl KeyRing {
         })
     }
 
+    /// The keys for `purpose` of every secret, that of the first secret first: what was made before a
+    /// rotation is recognised by one of the others.
+    #[must_use]
+    pub fn derive_each(&self, purpose: &str) -> Vec<[u8; 32]> {
+        self.secrets()
+            .map(|secret| secret.expand(&format!("use:{purpose}")))
+            .collect()
+    }
+
     /// Signs an access token. Equal claims give equal bytes.
     #[must_use]
     pub fn sign_access(&self, claims: &AccessClaims) -> String {

@@ -137,10 +137,8 @@ pub fn all() -> Vec<QueueSpec> {
 /// # Errors
 /// When RabbitMQ can't be reached, or has a queue with other arguments.
 pub async fn declare_all(broker: &Broker) -> Result<(), BrokerError> {
-    for queue in all() {
-        broker.declare(&queue).await?;
-    }
-    Ok(())
+    broker.want(&all());
+    broker.ensure_declared().await
 }
 
 #[cfg(test)]

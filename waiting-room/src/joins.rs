@@ -25,6 +25,7 @@ const LIMITS: Limits = Limits {
     waiting: 100_000,
     // A commit for every thousand of a crowd is rare enough.
     pace: Duration::ZERO,
+    ..Limits::USUAL
 };
 
 /// The joins of one sale on this node.

@@ -95,6 +95,7 @@ impl Room {
     reason = "the signature is the one that every service has"
 )]
 pub async fn start(ctx: Context, config: Config) -> anyhow::Result<Routes> {
+    // Polls go on without any server, from the last view of the line: nothing is needed.
     let limits = JoinLimits::new(&ctx, config.joins_per_network);
     let room = Arc::new(Room {
         sales: Arc::new(Sales::new(ctx.clone(), limits)),

@@ -3,8 +3,10 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use domain::EventId;
+use platform::pg;
 use platform::problem::Problem;
 use tokio::sync::oneshot;
 
@@ -12,6 +14,9 @@ use super::{Claim, Claimant, Passes, Terms};
 
 /// Most claims in one transaction.
 const MAX_BATCH: usize = 500;
+/// Longest time of one transaction: longer than a lock is waited for. A silent connection must not
+/// hold up the claims that come after.
+const BATCH_LIMIT: Duration = Duration::from_secs(6);
 
 /// The claims that wait for a transaction.
 #[derive(Debug, Clone)]
@@ -84,8 +89,8 @@ impl Inner {
         while let Some((terms, batch)) = worker.next_batch() {
             let claimants: Vec<Claimant> = batch.iter().map(|one| one.claimant).collect();
             metrics::histogram!("admission_claim_batch_size").record(as_float(claimants.len()));
-            let outcome = self.passes.claim(event_id, &claimants, terms, None).await;
-            match outcome {
+            let claiming = self.passes.claim(event_id, &claimants, terms, None);
+            match pg::within(BATCH_LIMIT, claiming).await {
                 Ok(claims) => {
                     for (waiting, claim) in batch.into_iter().zip(claims) {
                         // Gone if its caller hung up; a repeat finds the pass.

@@ -12,3 +12,4 @@ mod lottery;
 mod passes;
 mod release;
 mod shop;
+mod silence;

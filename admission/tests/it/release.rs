@@ -396,7 +396,7 @@ async fn a_redis_that_hangs_holds_a_tick_up_once_whatever_the_number_of_sales() 
     url.set_port(Some(proxy.address().port())).unwrap();
     let mut ctx = app.ctx.clone();
     let through = SecretString::from(String::from(url));
-    ctx.redis = platform::redis::connect(&through, false).await.unwrap();
+    ctx.redis = platform::redis::connect(&through).unwrap();
     let event = |nth| EventId(PRESENCE_TICKS * nth);
     for nth in 1..=SALES {
         sqlx::query("insert into waiting_room.lines (event_id, joined) values ($1, 10000)")

@@ -18,6 +18,7 @@ use domain::token::{
 };
 use domain::{AccountId, BookingId, Currency, EventId, Money, Number, Place, SeatId};
 use platform::amqp::{self, Delivery, Exchange, Handler, QueueSpec, Settings, Verdict};
+use platform::config::PlatformConfig;
 use platform::service::{Context, Running};
 use platform::testing::{TestApp, eventually, line};
 use platform::topology;
@@ -96,7 +97,16 @@ impl Shop {
     }
 
     pub(crate) async fn another_node(&self) -> Node {
-        let (base, running) = launch(&self.app.another_node().await).await;
+        self.another_node_with(|_| ()).await
+    }
+
+    /// Another node with settings of its own.
+    pub(crate) async fn another_node_with(
+        &self,
+        configure: impl FnOnce(&mut PlatformConfig),
+    ) -> Node {
+        let ctx = self.app.another_node_with(configure).await;
+        let (base, running) = launch(&ctx).await;
         Node { base, running }
     }
 
@@ -282,7 +292,17 @@ impl Shop {
         account: AccountId,
         token: Option<&str>,
     ) -> Response {
-        let url = format!("{}/api/events/{event_id}/pass", self.base);
+        self.claim_at(&self.base, event_id, account, token).await
+    }
+
+    pub(crate) async fn claim_at(
+        &self,
+        base: &str,
+        event_id: EventId,
+        account: AccountId,
+        token: Option<&str>,
+    ) -> Response {
+        let url = format!("{base}/api/events/{event_id}/pass");
         let mut request = self.client.post(url).bearer_auth(self.access(account));
         if let Some(token) = token {
             request = request.header("onsale-queue-token", token);

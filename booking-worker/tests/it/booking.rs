@@ -402,7 +402,7 @@ async fn one_bad_request_does_not_sink_the_others() {
         assert!(matches!(outcomes[0], Outcome::Held(_)), "{outcomes:?}");
     }
     eventually(LIMIT, async || {
-        dead_letters::list(broker, &queue, 100)
+        dead_letters::list(broker, &shop.app.ctx.db, &queue, 100)
             .await
             .is_ok_and(|dead| dead.len() == 10)
     })

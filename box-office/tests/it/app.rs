@@ -7,6 +7,8 @@ use chrono::{DateTime, TimeDelta, Utc};
 use clap::Parser;
 use domain::account::Role;
 use domain::clock::ManualClock;
+use platform::config::PlatformConfig;
+use platform::service::Running;
 use platform::testing::TestApp;
 use reqwest::{Method, Response, StatusCode};
 use serde_json::{Map, Value, json};
@@ -64,6 +66,14 @@ impl App {
             http: reqwest::Client::new(),
             test,
         }
+    }
+
+    /// Another node with settings of its own.
+    pub(crate) async fn node_with(&self, configure: impl FnOnce(&mut PlatformConfig)) -> Running {
+        let ctx = self.test.another_node_with(configure).await;
+        let config = Settings::parse_from(["test"]).config;
+        let routes = box_office::start(ctx.clone(), config).await.unwrap();
+        platform::service::serve(&ctx, routes).await.unwrap()
     }
 
     pub(crate) async fn finish(self) {

@@ -149,3 +149,24 @@ async fn bodies_that_are_no_json_or_too_large_are_refused() {
     }
     app.finish().await;
 }
+
+#[tokio::test]
+async fn a_repeat_after_the_secret_was_rotated_gets_the_first_answer() {
+    let app = App::start().await;
+    let admin = app.admin().await;
+    let body = event_body(json!({"capacity": 5}));
+    let first = post_with_key(&admin, (app.internal, "/api/events"), "k", &body).await;
+    let rotated = app
+        .node_with(|config| config.secrets.insert(0, "n".repeat(32).into()))
+        .await;
+    let url = (rotated.internal_addr, "/api/events");
+    let second = post_with_key(&admin, url, "k", &body).await;
+    assert_eq!(second.headers["idempotent-replayed"], "true");
+    assert_eq!(first.expect(201), second.expect(201));
+    let other = event_body(json!({"capacity": 6}));
+    post_with_key(&admin, url, "k", &other)
+        .await
+        .problem("idempotency-key-reused");
+    rotated.stop().await.unwrap();
+    app.finish().await;
+}

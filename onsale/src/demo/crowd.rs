@@ -99,6 +99,8 @@ fn gather(
     progress: &Progress,
 ) -> anyhow::Result<Vec<Buyer>> {
     let client = reqwest::Client::builder()
+        // All of it is on this machine.
+        .no_proxy()
         .build()
         .context("making an HTTP client")?;
     let mix = PlanMix::default();

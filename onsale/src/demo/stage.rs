@@ -57,7 +57,7 @@ impl Stage {
         let database = format!("onsale_demo_{run}");
         let url = make_database(&args.database_url, &database).await?;
         let db = pg::connect(url.expose_secret(), DB_CONNECTIONS, "onsale-demo").await?;
-        pg::MIGRATOR.run(&db).await.context("making the schema")?;
+        pg::migrate(&db).await.context("making the schema")?;
         let stand_ins = StandIns::start(None).await?;
         let config = platform_config(args, url, run);
         let running = launch(config, &stand_ins).await?;

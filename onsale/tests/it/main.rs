@@ -1,5 +1,6 @@
 //! The whole system: real processes, real servers, simulated buyers.
 
+mod alarm;
 mod answers;
 mod audit;
 mod caddy;

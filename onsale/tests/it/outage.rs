@@ -52,7 +52,7 @@ impl OwnRedis {
 
     async fn flush(&self) {
         let url = SecretString::from(self.url());
-        let redis = platform::redis::connect(&url, true).await.unwrap();
+        let redis = platform::redis::connect(&url).unwrap();
         let flushed: String = platform::redis::cmd("FLUSHALL")
             .query_async(&mut redis.clone())
             .await

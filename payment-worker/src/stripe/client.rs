@@ -89,8 +89,12 @@ impl Client {
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
         tcp.set_connect_timeout(Some(CONNECT_LIMIT));
-        let tls = HttpsConnectorBuilder::new()
-            .with_webpki_roots()
+        let tls = HttpsConnectorBuilder::new();
+        let tls = match platform::tls::client_config() {
+            Some(trusting) => tls.with_tls_config(trusting),
+            None => tls.with_webpki_roots(),
+        };
+        let tls = tls
             .https_or_http()
             .enable_all_versions()
             .wrap_connector(tcp);

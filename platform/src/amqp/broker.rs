@@ -3,9 +3,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use domain::message::Message;
 use lapin::Channel;
-use tokio::sync::OnceCell;
 use uuid::Uuid;
 
+use super::declared::Declared;
 use super::error::{BrokerError, PublishError};
 use super::link::{self, Link};
 use super::publisher::{Outgoing, Publisher, publish_all};
@@ -23,9 +23,7 @@ struct Inner {
     publishing: Arc<Link>,
     consuming: Link,
     publisher: Publisher,
-    shared_topology: OnceCell<()>,
-    /// What a test has to remove when it is done.
-    declared: std::sync::Mutex<std::collections::BTreeSet<String>>,
+    declared: Arc<Declared>,
 }
 
 impl Broker {
@@ -34,17 +32,25 @@ impl Broker {
     /// # Errors
     /// When the URL is not valid, or RabbitMQ can't be reached within seconds.
     pub async fn connect(url: &str, namespace: &str) -> Result<Self, BrokerError> {
+        let broker = Self::lazy(url, namespace)?;
+        broker.0.declared.ensure().await?;
+        Ok(broker)
+    }
+
+    /// Connects when first used, and declares then what all queues of `namespace` share.
+    ///
+    /// # Errors
+    /// When the URL is not valid.
+    pub fn lazy(url: &str, namespace: &str) -> Result<Self, BrokerError> {
         let publishing = Arc::new(Link::new(url, format!("{namespace} publisher"))?);
-        let broker = Self(Arc::new(Inner {
+        let declared = Arc::new(Declared::new(namespace, publishing.clone()));
+        Ok(Self(Arc::new(Inner {
             namespace: namespace.to_owned(),
-            publisher: Publisher::new(publishing.clone()),
+            publisher: Publisher::new(publishing.clone(), declared.clone()),
             publishing,
             consuming: Link::new(url, format!("{namespace} consumers"))?,
-            shared_topology: OnceCell::new(),
-            declared: std::sync::Mutex::default(),
-        }));
-        broker.declare_shared().await?;
-        Ok(broker)
+            declared,
+        })))
     }
 
     /// The prefix of every name.
@@ -83,27 +89,45 @@ impl Broker {
         publish_all(&self.0.publisher, &self.0.namespace, messages).await
     }
 
-    /// Makes sure that a durable queue exists, with its dead queue and its bindings. Whoever
-    /// publishes to a queue may declare it too, so that it does not matter who starts first.
+    /// Has durable queues declared, with their dead queues and bindings, as soon as RabbitMQ is
+    /// there, and again when it has lost them.
+    pub fn want(&self, queues: &[QueueSpec]) {
+        for queue in queues.iter().filter(|queue| !queue.transient) {
+            self.0.declared.want(queue);
+        }
+    }
+
+    /// Makes sure that a durable queue exists, with its dead queue and its bindings. A publisher
+    /// may declare its queue too, so that it does not matter which starts first. One that exists
+    /// with other arguments is logged and used as it is.
     ///
     /// A transient queue belongs to its consumer: for one nothing is done.
     ///
     /// # Errors
-    /// When RabbitMQ can't be reached, or has the queue with other arguments.
+    /// When RabbitMQ can't be reached.
     pub async fn declare(&self, queue: &QueueSpec) -> Result<(), BrokerError> {
-        self.declare_shared().await?;
-        if queue.transient {
-            return Ok(());
-        }
-        let channel = self.0.publishing.channel().await?;
-        topology::declare_durable(&channel, &self.0.namespace, queue).await?;
-        link::close(&channel).await;
-        self.0
-            .declared
-            .lock()
-            .expect("no panic while held")
-            .insert(queue.name.clone());
-        Ok(())
+        self.want(std::slice::from_ref(queue));
+        self.0.declared.ensure().await
+    }
+
+    /// Declares what is wanted, unless that was done on the connection that stands.
+    ///
+    /// # Errors
+    /// When RabbitMQ can't be reached.
+    pub async fn ensure_declared(&self) -> Result<(), BrokerError> {
+        self.0.declared.ensure().await
+    }
+
+    /// Why RabbitMQ takes no messages, if it does not.
+    #[must_use]
+    pub fn blocked(&self) -> Option<String> {
+        self.0.publishing.blocked()
+    }
+
+    /// The queues that exist with other arguments than this version declares.
+    #[must_use]
+    pub fn mismatched(&self) -> Vec<String> {
+        self.0.declared.mismatched().into_iter().collect()
     }
 
     /// Whether the connection for publishing stands, as far as known.
@@ -132,12 +156,22 @@ impl Broker {
     /// # Errors
     /// When RabbitMQ can't be reached.
     pub async fn delete_all(&self, others: &[QueueSpec]) -> Result<(), BrokerError> {
-        let mut queues = self.0.declared.lock().expect("no panic while held").clone();
+        let mut queues = self.0.declared.names();
         queues.extend(others.iter().map(|queue| queue.name.clone()));
         let channel = self.0.publishing.channel().await?;
         topology::delete(&channel, &self.0.namespace, &queues).await?;
         link::close(&channel).await;
         Ok(())
+    }
+
+    /// Has everything declared again, because something was missing.
+    pub(super) fn forget_declared(&self) {
+        self.0.declared.forget();
+    }
+
+    /// Has everything declared again, because something may be missing.
+    pub(super) fn suspect_declared(&self) {
+        self.0.declared.suspect();
     }
 
     pub(super) fn publisher(&self) -> &Publisher {
@@ -152,19 +186,5 @@ impl Broker {
     /// A new channel for requests about queues.
     pub(super) async fn request_channel(&self) -> Result<Channel, BrokerError> {
         self.0.publishing.channel().await
-    }
-
-    async fn declare_shared(&self) -> Result<(), BrokerError> {
-        let declare = || async {
-            let channel = self.0.publishing.channel().await?;
-            topology::declare_shared(&channel, &self.0.namespace).await?;
-            link::close(&channel).await;
-            Ok(())
-        };
-        self.0
-            .shared_topology
-            .get_or_try_init(declare)
-            .await
-            .copied()
     }
 }

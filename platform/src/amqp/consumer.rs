@@ -119,7 +119,7 @@ async fn supervise(
     let mut failures = 0;
     while !stop.is_cancelled() {
         let Some(opened) = stop
-            .run_until_cancelled(Session::open(broker, queue, settings))
+            .run_until_cancelled(Session::open(broker, queue, settings, stop))
             .await
         else {
             break;
@@ -129,10 +129,17 @@ async fn supervise(
                 failures = 0;
                 mode.run(session, stop).await;
                 if !stop.is_cancelled() {
+                    // It may have been deleted.
+                    broker.suspect_declared();
                     tracing::warn!(queue = queue.name, "consumer lost its channel");
                 }
             }
-            Err(error) => fail(queue, error)?,
+            Err(error) => {
+                if error.is_missing() {
+                    broker.forget_declared();
+                }
+                fail(queue, error)?;
+            }
         }
         failures += 1;
         stop.run_until_cancelled(tokio::time::sleep(backoff(failures).min(LONGEST_PAUSE)))

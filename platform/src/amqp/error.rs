@@ -1,5 +1,7 @@
 use std::time::Duration;
 
+use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
+
 /// Why the broker could not be asked, or refused.
 #[derive(Debug, thiserror::Error)]
 pub enum BrokerError {
@@ -13,6 +15,24 @@ pub enum BrokerError {
         operation: &'static str,
         /// What it said.
         source: lapin::Error,
+    },
+    /// A queue exists with other arguments, which can't be changed.
+    #[error(
+        "queue {queue} exists with other arguments than this version declares; it is used as it \
+         is. To change it, let it run empty and delete it with `rabbitmqctl delete_queue {queue}`: \
+         the next start declares it"
+    )]
+    Mismatch {
+        /// Its full name.
+        queue: String,
+        /// What RabbitMQ said.
+        source: lapin::Error,
+    },
+    /// RabbitMQ takes no messages, because it is short of memory or disk.
+    #[error("RabbitMQ has an alarm and takes no messages: {reason}")]
+    Blocked {
+        /// Of what it is short.
+        reason: String,
     },
     /// RabbitMQ did not answer in time.
     #[error("RabbitMQ did not answer within {limit:?}: {operation}")]
@@ -28,17 +48,45 @@ impl BrokerError {
     /// Whether repeating can't help: the queue exists with other arguments, or access is refused.
     #[must_use]
     pub fn is_permanent(&self) -> bool {
-        use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
+        let refused = [
+            AMQPSoftError::PRECONDITIONFAILED,
+            AMQPSoftError::ACCESSREFUSED,
+        ];
+        matches!(self, Self::Url(_)) || self.refusal().is_some_and(|word| refused.contains(word))
+    }
+
+    /// Whether a queue exists with other arguments.
+    pub(super) fn is_mismatch(&self) -> bool {
+        self.refusal() == Some(&AMQPSoftError::PRECONDITIONFAILED)
+    }
+
+    /// What a refused declaration of `queue` means.
+    pub(super) fn of_queue(self, queue: &str) -> Self {
+        match self {
+            Self::Amqp { source, .. } => Self::Mismatch {
+                queue: queue.to_owned(),
+                source,
+            },
+            other => other,
+        }
+    }
+
+    /// Whether an exchange or a queue does not exist.
+    pub(super) fn is_missing(&self) -> bool {
+        self.refusal() == Some(&AMQPSoftError::NOTFOUND)
+    }
+
+    fn refusal(&self) -> Option<&AMQPSoftError> {
         let Self::Amqp { source, .. } = self else {
-            return matches!(self, Self::Url(_));
+            return None;
         };
         let lapin::ErrorKind::ProtocolError(error) = source.kind() else {
-            return false;
+            return None;
         };
-        matches!(
-            error.kind(),
-            AMQPErrorKind::Soft(AMQPSoftError::PRECONDITIONFAILED | AMQPSoftError::ACCESSREFUSED)
-        )
+        match error.kind() {
+            AMQPErrorKind::Soft(word) => Some(word),
+            AMQPErrorKind::Hard(_) => None,
+        }
     }
 }
 

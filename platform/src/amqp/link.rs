@@ -1,13 +1,18 @@
 //! One connection, replaced when it is found broken.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
+
+use lapin::tcp::OwnedTLSConfig;
 use lapin::uri::AMQPUri;
-use lapin::{Channel, Connection, ConnectionProperties};
+use lapin::{Channel, Connection, ConnectionProperties, Event};
 use tokio::sync::Mutex;
 
 use super::error::{BrokerError, within};
+use crate::tls;
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// How long RabbitMQ has to answer one request, such as a declaration.
@@ -29,7 +34,35 @@ pub(super) async fn close(channel: &Channel) {
 pub(super) struct Link {
     uri: AMQPUri,
     name: String,
-    current: Mutex<Option<Arc<Connection>>>,
+    current: Mutex<Option<Open>>,
+    /// How many connections there were.
+    count: AtomicU64,
+    /// Why RabbitMQ takes no messages on this connection, if it does not.
+    blocked: Blocked,
+}
+
+/// A connection, numbered from 1.
+#[derive(Clone)]
+struct Open {
+    number: u64,
+    connection: Arc<Connection>,
+}
+
+/// Why RabbitMQ takes no messages, if it does not.
+#[derive(Clone, Default)]
+struct Blocked(Arc<StdMutex<Option<String>>>);
+
+impl Blocked {
+    fn set(&self, reason: Option<String>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = reason;
+    }
+
+    fn get(&self) -> Option<String> {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
 }
 
 impl Link {
@@ -41,54 +74,99 @@ impl Link {
             uri,
             name,
             current: Mutex::new(None),
+            count: AtomicU64::new(0),
+            blocked: Blocked::default(),
         })
     }
 
     /// A new channel, on a new connection when the old one is broken.
     pub(super) async fn channel(&self) -> Result<Channel, BrokerError> {
-        let connection = self.connection().await?;
+        let Open { number, connection } = self.open().await?;
         let opened = within(REQUEST_LIMIT, "open a channel", connection.create_channel()).await;
-        if opened.is_err() {
-            self.discard(&connection).await;
+        if opened.is_err() && self.blocked().is_none() {
+            self.discard(number).await;
         }
         opened
     }
 
+    /// The number of the connection that stands, or of a new one.
+    pub(super) async fn up(&self) -> Result<u64, BrokerError> {
+        self.open().await.map(|open| open.number)
+    }
+
+    /// Why RabbitMQ takes no messages on this connection, if it does not.
+    pub(super) fn blocked(&self) -> Option<String> {
+        self.blocked.get()
+    }
+
     pub(super) async fn close(&self) {
-        if let Some(connection) = self.current.lock().await.take() {
+        if let Some(Open { connection, .. }) = self.current.lock().await.take() {
             let _ = within(CONNECT_LIMIT, "close", connection.close(200, "bye".into())).await;
         }
     }
 
     /// Whether the connection stands, as far as known.
     pub(super) async fn is_connected(&self) -> bool {
-        self.current
-            .lock()
-            .await
-            .as_ref()
-            .is_some_and(|open| open.status().connected())
+        self.current.lock().await.as_ref().is_some_and(Open::stands)
     }
 
-    async fn connection(&self) -> Result<Arc<Connection>, BrokerError> {
+    async fn open(&self) -> Result<Open, BrokerError> {
         let mut current = self.current.lock().await;
-        if let Some(connection) = current.as_ref().filter(|open| open.status().connected()) {
-            return Ok(connection.clone());
+        if let Some(open) = current.as_ref().filter(|open| open.stands()) {
+            return Ok(open.clone());
         }
         let properties =
             ConnectionProperties::default().with_connection_name(self.name.clone().into());
-        let connecting = Connection::connect_uri(self.uri.clone(), properties);
-        let connection = Arc::new(within(CONNECT_LIMIT, "connect", connecting).await?);
-        *current = Some(connection.clone());
-        Ok(connection)
+        let tls = OwnedTLSConfig {
+            identity: None,
+            cert_chain: tls::authorities().map(str::to_owned),
+        };
+        let connecting = async {
+            let runtime = lapin::runtime::default_runtime()?;
+            Connection::connect_uri_with_config(self.uri.clone(), properties, tls, runtime).await
+        };
+        let connection = within(CONNECT_LIMIT, "connect", connecting).await?;
+        self.blocked.set(None);
+        tokio::spawn(watch(connection.events_listener(), self.blocked.clone()));
+        let open = Open {
+            number: self.count.fetch_add(1, Ordering::Relaxed) + 1,
+            connection: Arc::new(connection),
+        };
+        *current = Some(open.clone());
+        Ok(open)
     }
 
-    async fn discard(&self, broken: &Arc<Connection>) {
+    async fn discard(&self, broken: u64) {
         let mut current = self.current.lock().await;
-        if current
-            .as_ref()
-            .is_some_and(|open| Arc::ptr_eq(open, broken))
-        {
+        if current.as_ref().is_some_and(|open| open.number == broken) {
             *current = None;
+            self.blocked.set(None);
+        }
+    }
+}
+
+impl Open {
+    fn stands(&self) -> bool {
+        self.connection.status().connected()
+    }
+}
+
+/// Notes alarms until the connection ends.
+async fn watch(events: impl futures_util::Stream<Item = Event>, blocked: Blocked) {
+    let mut events = std::pin::pin!(events);
+    while let Some(event) = events.next().await {
+        match event {
+            Event::ConnectionBlocked(reason) => {
+                tracing::warn!(reason, "RabbitMQ has an alarm and takes no messages");
+                blocked.set(Some(reason));
+            }
+            Event::ConnectionUnblocked => {
+                tracing::info!("RabbitMQ takes messages again");
+                blocked.set(None);
+            }
+            // The connection is found broken by its next use.
+            Event::Error(_) => return blocked.set(None),
+            _ => {}
         }
     }
 }

@@ -11,6 +11,7 @@ use metrics::counter;
 use tokio::sync::Mutex;
 use uuid::Uuid;
 
+use super::declared::Declared;
 use super::error::{BrokerError, PublishError};
 use super::lane::{Job, Lane};
 use super::link::Link;
@@ -52,14 +53,16 @@ pub(super) struct Address {
 
 pub(super) struct Publisher {
     link: Arc<Link>,
+    declared: Arc<Declared>,
     lanes: [Mutex<Option<Lane>>; LANES],
     next: AtomicUsize,
 }
 
 impl Publisher {
-    pub(super) fn new(link: Arc<Link>) -> Self {
+    pub(super) fn new(link: Arc<Link>, declared: Arc<Declared>) -> Self {
         Self {
             link,
+            declared,
             lanes: Default::default(),
             next: AtomicUsize::new(0),
         }
@@ -108,6 +111,9 @@ impl Publisher {
                 .with_message_id(message_id.to_string().into())
                 .with_delivery_mode(mode),
         };
+        if let Some(reason) = self.link.blocked() {
+            return Err(PublishError::NotSent(BrokerError::Blocked { reason }));
+        }
         let limit = tokio::time::Instant::now() + PUBLISH_LIMIT;
         let late = || BrokerError::Timeout {
             operation: "publish",
@@ -127,7 +133,10 @@ impl Publisher {
             }
         };
         match tokio::time::timeout_at(limit, fate).await {
-            Ok(Ok(fate)) => fate,
+            Ok(Ok(fate)) => {
+                self.observe(&fate);
+                fate
+            }
             Ok(Err(_)) => Err(PublishError::Unknown(lost())),
             Err(_) => {
                 // The confirm may never come; others on this channel would wait in vain too.
@@ -137,12 +146,25 @@ impl Publisher {
         }
     }
 
+    /// Has the topology declared again when a message shows that it is not there.
+    fn observe(&self, fate: &Result<(), PublishError>) {
+        match fate {
+            Err(PublishError::Unroutable) => self.declared.suspect(),
+            Err(PublishError::Unknown(error)) if error.is_missing() => self.declared.forget(),
+            _ => {}
+        }
+    }
+
     async fn lane(&self) -> Result<Lane, BrokerError> {
+        if self.declared.is_stale() {
+            self.declared.ensure().await?;
+        }
         let turn = self.next.fetch_add(1, Ordering::Relaxed) % LANES;
         let mut slot = self.lanes[turn].lock().await;
         if let Some(lane) = slot.as_ref().filter(|lane| lane.is_open()) {
             return Ok(lane.clone());
         }
+        self.declared.ensure().await?;
         let lane = Lane::open(&self.link).await?;
         *slot = Some(lane.clone());
         Ok(lane)

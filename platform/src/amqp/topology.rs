@@ -4,7 +4,8 @@
 //! per message would make a short delay wait behind a long one. There is one queue per delay
 //! instead, shared by all queues of the namespace: a message enters through a fanout exchange with
 //! the name of the queue it belongs to as its routing key, and when its time is over it is
-//! dead-lettered to the default exchange, which takes that routing key for the queue's name.
+//! dead-lettered to the default exchange, which takes that routing key for the queue's name. Queues
+//! with a bound share a second set.
 
 use std::time::Duration;
 
@@ -191,8 +192,20 @@ impl QueueNames {
 }
 
 /// The exchange, and the queue behind it, that holds messages for `delay`.
-pub(super) fn retry_name(namespace: &str, delay: Duration) -> String {
-    format!("{namespace}.retry.{}ms", delay.as_millis())
+///
+/// Queues with a bound have retry queues of their own: RabbitMQ repeats what a full queue refused
+/// only after minutes, and lets a few such messages hold up all that wait behind them.
+pub(super) fn retry_name(namespace: &str, delay: Duration, is_bounded: bool) -> String {
+    let kind = if is_bounded { "retry-bounded" } else { "retry" };
+    format!("{namespace}.{kind}.{}ms", delay.as_millis())
+}
+
+/// The names of all queues that hold messages for a while, with their delays.
+fn retries(namespace: &str) -> Vec<(String, Duration)> {
+    let of = |is_bounded| {
+        RETRY_DELAYS.map(move |delay| (retry_name(namespace, delay, is_bounded), delay))
+    };
+    of(false).into_iter().chain(of(true)).collect()
 }
 
 /// The shortest of [`RETRY_DELAYS`] that is not shorter than `delay`, or the longest there is.
@@ -209,8 +222,7 @@ pub(super) async fn declare_shared(channel: &Channel, namespace: &str) -> Result
     for exchange in Exchange::ALL {
         declare_exchange(channel, &exchange.full_name(namespace), exchange.kind()).await?;
     }
-    for delay in RETRY_DELAYS {
-        let name = retry_name(namespace, delay);
+    for (name, delay) in retries(namespace) {
         declare_exchange(channel, &name, ExchangeKind::Fanout).await?;
         let mut arguments = quorum();
         put_text(&mut arguments, "x-dead-letter-exchange", "");
@@ -233,6 +245,17 @@ pub(super) async fn declare_durable(
     let names = QueueNames::new(namespace, &spec.name);
     declare_queue(channel, &names.dead, quorum()).await?;
     declare_queue(channel, &names.main, spec.arguments(&names.dead)).await?;
+    bind_all(channel, namespace, spec).await?;
+    Ok(names)
+}
+
+/// Binds a durable queue that exists.
+pub(super) async fn bind_all(
+    channel: &Channel,
+    namespace: &str,
+    spec: &QueueSpec,
+) -> Result<(), BrokerError> {
+    let names = QueueNames::new(namespace, &spec.name);
     for (exchange, routing_key) in &spec.bindings {
         bind(
             channel,
@@ -242,7 +265,7 @@ pub(super) async fn declare_durable(
         )
         .await?;
     }
-    Ok(names)
+    Ok(())
 }
 
 /// Declares a queue for one consumer on `channel`. Its name is new each time: RabbitMQ may not yet
@@ -275,7 +298,10 @@ pub(super) async fn delete(
     queues: &std::collections::BTreeSet<String>,
 ) -> Result<(), BrokerError> {
     use lapin::options::{ExchangeDeleteOptions, QueueDeleteOptions};
-    let retries = RETRY_DELAYS.map(|delay| retry_name(namespace, delay));
+    let retries: Vec<_> = retries(namespace)
+        .into_iter()
+        .map(|(name, _)| name)
+        .collect();
     let names = queues.iter().map(|queue| QueueNames::new(namespace, queue));
     let (mains, deads): (Vec<_>, Vec<_>) = names.map(|names| (names.main, names.dead)).unzip();
     // The oldest first. RabbitMQ 3.10 starts a worker beside each queue that dead-letters at least
@@ -317,9 +343,11 @@ async fn declare_queue(
     arguments: FieldTable,
 ) -> Result<(), BrokerError> {
     let declaring = channel.queue_declare(name.into(), QueueDeclareOptions::durable(), arguments);
-    within(REQUEST_LIMIT, "declare a queue", declaring)
-        .await
-        .map(|_| ())
+    match within(REQUEST_LIMIT, "declare a queue", declaring).await {
+        Ok(_) => Ok(()),
+        Err(error) if error.is_mismatch() => Err(error.of_queue(name)),
+        Err(error) => Err(error),
+    }
 }
 
 async fn bind(

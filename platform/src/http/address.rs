@@ -1,8 +1,9 @@
 //! The address a request comes from.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::Ordering;
 
-use axum::extract::{ConnectInfo, FromRequestParts};
+use axum::extract::{ConnectInfo, FromRequestParts, Request};
 use axum::http::HeaderMap;
 use axum::http::request::Parts;
 use ipnet::IpNet;
@@ -34,6 +35,34 @@ impl ClientAddr {
         };
         Ok(Self(client(peer.ip(), &parts.headers, trusted)))
     }
+}
+
+/// Says once that somebody in front of this process is not trusted: all its clients then share the
+/// limits of one address.
+pub(super) fn warn_of_untrusted(request: &Request, shared: &Shared) {
+    let said = &shared.has_untrusted_forwarder;
+    if said.load(Ordering::Relaxed) || !request.headers().contains_key(FORWARDED_FOR) {
+        return;
+    }
+    let Some(ConnectInfo(peer)) = request.extensions().get::<ConnectInfo<SocketAddr>>() else {
+        return;
+    };
+    let peer = peer.ip().to_canonical();
+    if shared
+        .trusted_proxies
+        .iter()
+        .any(|network| network.contains(&peer))
+    {
+        return;
+    }
+    said.store(true, Ordering::Relaxed);
+    metrics::counter!("http_untrusted_forwarders_total").increment(1);
+    let sentence = format!(
+        "{peer} sends X-Forwarded-For and is not in ONSALE_TRUSTED_PROXIES: if it is a reverse \
+         proxy, all its clients share the limits of one address"
+    );
+    tracing::warn!(%peer, "{sentence}");
+    shared.health.warn(&sentence);
 }
 
 fn client(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {

@@ -9,26 +9,36 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request};
-use axum::http::header::ACCEPT_ENCODING;
-use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
+use axum::http::header::{
+    ACCEPT_ENCODING, AUTHORIZATION, CACHE_CONTROL, COOKIE, STRICT_TRANSPORT_SECURITY,
+    X_CONTENT_TYPE_OPTIONS,
+};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use domain::limits::MAX_BODY_BYTES;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use metrics::Gauge;
 use tower::{Layer, Service};
 use tracing::Instrument;
 
 use super::Shared;
+use super::address;
 use super::compress::compress;
 use super::metrics::HttpMetrics;
+use crate::pg;
 use crate::problem::{Kind, Problem};
-use crate::telemetry::TraceContext;
+use crate::telemetry::{Throttle, TraceContext};
+
+static FAILURES: Throttle = Throttle::new();
+const ONE_YEAR: HeaderValue = HeaderValue::from_static("max-age=31536000");
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The route of requests that match none.
 const UNMATCHED: &str = "unmatched";
 
 static METRICS: LazyLock<HttpMetrics> = LazyLock::new(HttpMetrics::default);
+static IN_FLIGHT: LazyLock<Gauge> = LazyLock::new(|| metrics::gauge!("http_requests_in_flight"));
 
 /// Puts the layers around `routes`: trace and request id, access log, metrics, time limit, panics
 /// and unknown paths as problems, body limit (a route raises its own with
@@ -105,7 +115,8 @@ where
     }
 
     fn call(&mut self, mut request: Request) -> Self::Future {
-        let exchange = Exchange::begin(&request);
+        address::warn_of_untrusted(&request, &self.shared);
+        let exchange = Exchange::begin(&request, self.shared.is_secure);
         let limit = self.shared.request_timeout;
         let is_quick = self.is_quick;
         let accepts = (!is_quick).then(|| request.headers().get(ACCEPT_ENCODING).cloned());
@@ -127,7 +138,11 @@ where
                 Ok(Ok(Ok(response))) => response,
                 Ok(Ok(Err(never))) => match never {},
                 Ok(Err(panic)) => panicked(panic.as_ref()),
-                Err(_) => timed_out(limit),
+                Err(_) => {
+                    // What it waited for may be a silent connection.
+                    pg::doubt();
+                    timed_out(limit)
+                }
             };
             let response = match accepts {
                 Some(accepts) => compress(accepts, response).await,
@@ -169,10 +184,15 @@ struct Exchange {
     trace: TraceContext,
     /// The trace's id as text.
     id: HeaderValue,
+    /// Whether the caller showed who it is, so that the answer may be for it alone.
+    is_personal: bool,
+    is_secure: bool,
+    has_ended: bool,
 }
 
 impl Exchange {
-    fn begin(request: &Request) -> Self {
+    fn begin(request: &Request, is_secure: bool) -> Self {
+        IN_FLIGHT.increment(1.0);
         let parent = request
             .headers()
             .get("traceparent")
@@ -185,6 +205,11 @@ impl Exchange {
             route: request.extensions().get().cloned(),
             id: HeaderValue::try_from(trace.trace_id().to_string())
                 .expect("hexadecimal digits are a header value"),
+            is_personal: [AUTHORIZATION, COOKIE]
+                .iter()
+                .any(|header| request.headers().contains_key(header)),
+            is_secure,
+            has_ended: false,
             trace,
         }
     }
@@ -206,21 +231,51 @@ impl Exchange {
         span
     }
 
-    fn end(self, mut response: Response) -> Response {
+    fn end(mut self, mut response: Response) -> Response {
         let status = response.status();
         let latency = self.begun.elapsed();
-        METRICS.record(self.route(), &self.method, status, latency);
-        log(status, latency);
-        response.headers_mut().insert(REQUEST_ID, self.id);
+        METRICS.record(self.route(), &self.method, Some(status), latency);
+        log(self.route(), status, latency);
+        self.has_ended = true;
+        self.complete(response.headers_mut());
         response
+    }
+
+    /// Adds the headers that every answer has.
+    fn complete(&self, headers: &mut HeaderMap) {
+        headers.insert(REQUEST_ID, self.id.clone());
+        headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        if self.is_personal && !headers.contains_key(CACHE_CONTROL) {
+            headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        }
+        if self.is_secure {
+            headers.insert(STRICT_TRANSPORT_SECURITY, ONE_YEAR);
+        }
     }
 }
 
-fn log(status: StatusCode, latency: Duration) {
+/// Dropped before its end when the client hung up, which else nothing would show.
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        IN_FLIGHT.decrement(1.0);
+        if !self.has_ended {
+            let latency = self.begun.elapsed();
+            METRICS.record(self.route(), &self.method, None, latency);
+            tracing::debug!(
+                latency_seconds = latency.as_secs_f64(),
+                "the client hung up"
+            );
+        }
+    }
+}
+
+fn log(route: &str, status: StatusCode, latency: Duration) {
     let status_code = status.as_u16();
     let latency_seconds = latency.as_secs_f64();
     if status.is_server_error() {
-        tracing::warn!(status_code, latency_seconds, "request failed");
+        if let Some(unsaid) = FAILURES.permit(&format!("{route} {status_code}")) {
+            tracing::warn!(status_code, latency_seconds, unsaid, "request failed");
+        }
     } else {
         tracing::debug!(status_code, latency_seconds, "request answered");
     }

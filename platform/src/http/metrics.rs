@@ -11,7 +11,9 @@ use metrics::{Counter, Histogram};
 const METHODS: [&str; 8] = [
     "GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS", "other",
 ];
-const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+/// `gone`: the client hung up before the answer was there.
+const CLASSES: [&str; 6] = ["1xx", "2xx", "3xx", "4xx", "5xx", "gone"];
+const GONE: usize = CLASSES.len() - 1;
 
 /// The handles, kept so that a request need not build its labels.
 #[derive(Default)]
@@ -25,12 +27,13 @@ struct RouteMetrics {
 }
 
 impl HttpMetrics {
-    /// Counts one answered request. `route` must be a template: the set of routes is small.
+    /// Counts one request, without a status if its client hung up. `route` must be a template: the
+    /// set of routes is small.
     pub(super) fn record(
         &self,
         route: &str,
         method: &Method,
-        status: StatusCode,
+        status: Option<StatusCode>,
         latency: Duration,
     ) {
         let routes = self.routes.read().unwrap_or_else(PoisonError::into_inner);
@@ -54,12 +57,14 @@ impl RouteMetrics {
         })
     }
 
-    fn record(&self, method: &Method, status: StatusCode, latency: Duration) {
+    fn record(&self, method: &Method, status: Option<StatusCode>, latency: Duration) {
         let method = METHODS
             .iter()
             .position(|name| *name == method.as_str())
             .unwrap_or(METHODS.len() - 1);
-        let class = usize::from(status.as_u16() / 100).clamp(1, CLASSES.len()) - 1;
+        let class = status.map_or(GONE, |status| {
+            usize::from(status.as_u16() / 100).clamp(1, GONE) - 1
+        });
         let (count, seconds) = self.cells[method * CLASSES.len() + class].get_or_init(|| {
             let labels = [
                 ("route", self.route.clone()),

@@ -6,8 +6,10 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::ConnectInfo;
-use axum::http::Request;
+use axum::http::{HeaderValue, Request, header};
+use axum::response::Response;
 use hyper::body::Incoming;
 use hyper::server::conn::http1::Builder;
 use hyper::service::service_fn;
@@ -17,11 +19,17 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tower::Service;
 
+use super::connections::{Connections, Full};
+use super::lent::{self, Lender};
+use super::stalled::Stalled;
+
 /// Longest wait for a request's headers, which includes the pause between two requests on one
 /// connection: above the longest time between two polls.
 const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(75);
 /// Most bytes of one request's headers.
 const MAX_HEADER_BYTES: usize = 32 * 1024;
+/// How long a client may take no byte of an answer that waits for it.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Pause after the system refused to accept, mostly for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -50,17 +58,34 @@ impl Listener {
     }
 
     /// Serves `routes` until `stop`; then accepts no more, lets running requests finish, and
-    /// returns. `hard` ends all connections at once.
-    pub async fn serve(self, routes: Router, stop: CancellationToken, hard: CancellationToken) {
+    /// returns. `hard` ends all connections at once. A connection beyond the bounds of
+    /// `connections` is refused with 503 or 429.
+    pub async fn serve(
+        self,
+        routes: Router,
+        connections: Connections,
+        stop: CancellationToken,
+        hard: CancellationToken,
+    ) {
         let graceful = GracefulShutdown::new();
         while let Some(accepted) = stop.run_until_cancelled(self.listener.accept()).await {
             match accepted {
                 Ok((stream, peer)) => {
+                    let place = match connections.admit(peer.ip()) {
+                        Ok(place) => place,
+                        Err(full) => {
+                            refuse(&stream, full);
+                            continue;
+                        }
+                    };
                     // On the heap, since each future around it would have room for its size again.
                     let connection =
                         Box::pin(serve(stream, peer, routes.clone(), graceful.watcher()));
                     let hard = hard.clone();
-                    tokio::spawn(async move { hard.run_until_cancelled_owned(connection).await });
+                    tokio::spawn(async move {
+                        hard.run_until_cancelled_owned(connection).await;
+                        drop(place);
+                    });
                 }
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
@@ -72,6 +97,20 @@ impl Listener {
         drop(self.listener);
         hard.run_until_cancelled(graceful.shutdown()).await;
     }
+}
+
+/// Answers before the request is read, as far as the socket takes it at once.
+fn refuse(stream: &TcpStream, full: Full) {
+    let (status, scope) = match full {
+        Full::Total => ("503 Service Unavailable", "total"),
+        Full::Address => ("429 Too Many Requests", "address"),
+    };
+    metrics::counter!("http_connections_refused_total", "limit" => scope).increment(1);
+    let answer = format!(
+        "HTTP/1.1 {status}\r\nretry-after: 1\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+    );
+    // The client sees a closed connection otherwise.
+    let _unsent = stream.try_write(answer.as_bytes());
 }
 
 fn is_of_one_connection(error: &io::Error) -> bool {
@@ -88,17 +127,55 @@ async fn serve(stream: TcpStream, peer: SocketAddr, routes: Router, watcher: Wat
         tracing::debug!(%error, "the connection is gone already");
         return;
     }
-    let service = service_fn(move |mut request: Request<Incoming>| {
+    let service = service_fn(move |request: Request<Incoming>| {
+        let (mut request, unread) = lend(request);
         request.extensions_mut().insert(ConnectInfo(peer));
-        routes.clone().call(request)
+        let answer = routes.clone().call(request);
+        async move {
+            let mut response = answer.await?;
+            if let Some(unread) = unread
+                && !unread.finish().await
+            {
+                close_after(&mut response);
+            }
+            Ok::<_, std::convert::Infallible>(response)
+        }
     });
     let connection = Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_READ_TIMEOUT)
         .max_buf_size(MAX_HEADER_BYTES)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(Stalled::new(stream, WRITE_TIMEOUT)), service);
     if let Err(error) = watcher.watch(connection).await {
         // Callers hang up as they please.
         tracing::trace!(%error, "connection ended");
     }
+}
+
+/// The request with a body that is lent to its handler, and the means to read the rest of it.
+fn lend(request: Request<Incoming>) -> (Request<Body>, Option<Unread>) {
+    let (parts, body) = request.into_parts();
+    let is_awaited = !parts.headers.contains_key(header::EXPECT);
+    let (body, lender) = lent::lend(body);
+    let unread = lender.map(|lender| Unread { lender, is_awaited });
+    (Request::from_parts(parts, body), unread)
+}
+
+/// What a handler may leave unread.
+struct Unread {
+    lender: Lender,
+    /// The client sends it without being asked to.
+    is_awaited: bool,
+}
+
+impl Unread {
+    /// Reads it, and says whether the connection can go on.
+    async fn finish(self) -> bool {
+        self.lender.is_read() || (self.is_awaited && self.lender.finish().await)
+    }
+}
+
+fn close_after(response: &mut Response) {
+    let close = HeaderValue::from_static("close");
+    response.headers_mut().insert(header::CONNECTION, close);
 }

@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::wake;
 use crate::amqp::{Broker, Exchange, Outgoing, PublishError, backoff};
+use crate::pg::within;
 
 /// How many messages are claimed at once.
 const BATCH: i64 = 500;
@@ -16,6 +17,8 @@ const BATCH: i64 = 500;
 pub(super) const LEASE_SECONDS: f64 = 30.0;
 /// How long an idle relay waits when nobody wakes it.
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
+/// Longest time of one statement.
+const STATEMENT_LIMIT: Duration = Duration::from_secs(10);
 /// The pause after the database failed.
 const FAILURE_PAUSE: Duration = Duration::from_secs(1);
 const LAG_INTERVAL: Duration = Duration::from_secs(10);
@@ -71,14 +74,14 @@ async fn send_batch(
     broker: &Broker,
     owner: &'static str,
 ) -> Result<usize, sqlx::Error> {
-    let claimed = claim(pool, owner).await?;
+    let claimed = within(STATEMENT_LIMIT, claim(pool, owner)).await?;
     if claimed.is_empty() {
         return Ok(0);
     }
     let count = claimed.len();
     let Sent { sent, failed } = publish(broker, claimed).await;
-    delete(pool, &sent).await?;
-    postpone(pool, owner, failed).await?;
+    within(STATEMENT_LIMIT, delete(pool, &sent)).await?;
+    within(STATEMENT_LIMIT, postpone(pool, owner, failed)).await?;
     Ok(count)
 }
 
@@ -231,8 +234,8 @@ impl LagGauge {
              FROM platform.outbox WHERE owner = $1",
             self.owner,
         )
-        .fetch_one(pool)
-        .await;
+        .fetch_one(pool);
+        let asked = within(STATEMENT_LIMIT, asked).await;
         // A database that fails shows in the relay's own log.
         if let Ok(lag) = asked {
             gauge!("outbox_lag_seconds", "owner" => self.owner).set(lag.unwrap_or(0.0).max(0.0));

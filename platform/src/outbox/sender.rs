@@ -8,6 +8,7 @@ use uuid::Uuid;
 use super::{Kept, StoredMessage, relay};
 use crate::amqp::{Broker, Outgoing};
 use crate::lane::{Job, Lane, Limits, Work};
+use crate::pg;
 
 /// Nobody waits for rows to go, and a relay leaves them alone for much longer.
 const LIMITS: Limits = Limits {
@@ -39,7 +40,8 @@ impl Sender {
         let Kept { owner, messages } = kept;
         let claimed = messages.into_iter().map(first_try).collect();
         let relay::Sent { sent, failed } = relay::publish(&self.broker, claimed).await;
-        if let Err(error) = relay::postpone(&self.db, owner, failed).await {
+        let postponing = relay::postpone(&self.db, owner, failed);
+        if let Err(error) = pg::within(LIMITS.time, postponing).await {
             let error = &error as &dyn std::error::Error;
             tracing::warn!(owner, error, "messages wait until their lease runs out");
         }

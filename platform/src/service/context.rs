@@ -11,7 +11,8 @@ use domain::queue::SaleKeys;
 use secrecy::ExposeSecret;
 
 use crate::amqp::Broker;
-use crate::config::PlatformConfig;
+use crate::config::{InvalidConfig, PlatformConfig};
+use crate::health::Health;
 use crate::limits::Limits;
 use crate::line::Lines;
 use crate::outbox;
@@ -19,6 +20,7 @@ use crate::pg;
 use crate::redis::{self, Redis};
 use crate::shutdown::Shutdown;
 use crate::telemetry;
+use crate::tls;
 use crate::tokens::KeyRing;
 
 /// What every part of a service holds. Cheap to clone.
@@ -42,6 +44,8 @@ pub struct Context {
     pub limits: Limits,
     /// The lines of the sales.
     pub lines: Lines,
+    /// What the process needs, and whether it has it.
+    pub health: Health,
     /// This process, among others of its kind: random, new with every start.
     pub node: String,
     /// The end of the process.
@@ -49,26 +53,38 @@ pub struct Context {
 }
 
 impl Context {
-    /// Checks the configuration, starts telemetry, and connects to the servers.
+    /// Checks the configuration, starts telemetry, and connects to PostgreSQL; to Redis and RabbitMQ
+    /// when they are first used.
     ///
     /// # Errors
-    /// [`InvalidConfig`](crate::config::InvalidConfig), or which server can't be reached.
+    /// [`InvalidConfig`](crate::config::InvalidConfig), or when PostgreSQL can't be reached.
     pub async fn connect(
         service_name: &'static str,
         config: PlatformConfig,
         clock: SharedClock,
     ) -> anyhow::Result<Self> {
+        tls::trust(config.ca_file.as_deref())?;
         let keys = config.validate()?;
         telemetry::init(config.log_format, config.log_filter.as_deref());
         // Fails when the program that embeds us has chosen already.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let node = format!("{:016x}", rand::random::<u64>());
         tracing::info!(service_name, node, ?config, "starting");
-        let (db, redis, broker) = tokio::try_join!(
-            connect_pg(service_name, &config),
-            connect_redis(&config),
-            connect_broker(&config),
-        )?;
+        let db = connect_pg(service_name, &config).await?;
+        if config.db_connections > 1 {
+            pg::check_sessions(&db).await.map_err(refusal)?;
+        }
+        // These two are connected to when they are there: a process that can go on without them
+        // can also start without them.
+        let redis = redis::connect(&config.redis_url)?;
+        if redis.is_cluster().await {
+            return Err(InvalidConfig::new(
+                "ONSALE_REDIS_URL names a node of a Redis Cluster, which is not supported: use a \
+                 single server, with replicas behind one address",
+            )
+            .into());
+        }
+        let broker = Broker::lazy(config.amqp_url.expose_secret(), &config.namespace)?;
         Ok(Self {
             clock,
             lines: Lines::new(db.clone()),
@@ -78,6 +94,7 @@ impl Context {
             broker,
             keys: Arc::new(keys),
             limits: Limits::new(config.limits_scale),
+            health: Health::default(),
             node,
             shutdown: Shutdown::default(),
             config: Arc::new(config),
@@ -112,17 +129,12 @@ async fn connect_pg(name: &'static str, config: &PlatformConfig) -> anyhow::Resu
     .context("can't connect to PostgreSQL at ONSALE_DATABASE_URL")
 }
 
-async fn connect_redis(config: &PlatformConfig) -> anyhow::Result<Redis> {
-    let wait = !config.redis_optional_at_start;
-    redis::connect(&config.redis_url, wait)
-        .await
-        .context("can't connect to Redis")
-}
-
-async fn connect_broker(config: &PlatformConfig) -> anyhow::Result<Broker> {
-    Broker::connect(config.amqp_url.expose_secret(), &config.namespace)
-        .await
-        .context("can't connect to RabbitMQ at ONSALE_AMQP_URL")
+/// Shared sessions are a matter of configuration: starting again will not help.
+fn refusal(error: pg::PoolerError) -> anyhow::Error {
+    match error {
+        pg::PoolerError::SharedSessions => InvalidConfig::new(error.to_string()).into(),
+        pg::PoolerError::Unasked(_) => error.into(),
+    }
 }
 
 impl fmt::Debug for Context {

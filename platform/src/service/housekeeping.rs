@@ -3,12 +3,17 @@
 use std::time::Duration;
 
 use super::Context;
-use crate::{idempotency, telemetry};
+use super::checks::{Checks, declare_queues};
+use crate::amqp::dead_letters;
+use crate::{idempotency, pg, telemetry, topology};
 
 /// How often expired idempotency keys are removed.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
+/// How often dead letters are counted.
+const DEAD_LETTERS_INTERVAL: Duration = Duration::from_secs(60);
+const SWEEP_LIMIT: Duration = Duration::from_secs(20);
 
-pub(super) fn spawn(ctx: &Context) {
+pub(super) fn spawn(ctx: &Context, checks: Checks) {
     let task = ctx.clone();
     ctx.spawn("housekeeping", async move {
         let work = async {
@@ -16,7 +21,10 @@ pub(super) fn spawn(ctx: &Context) {
                 task.limits.sweep(),
                 task.lines.refresh(),
                 telemetry::run_upkeep(),
-                sweep_keys(&task)
+                sweep_keys(&task),
+                declare_queues(&task),
+                watch_dead_letters(&task),
+                checks.run(),
             )
         };
         task.shutdown.soft().run_until_cancelled(work).await;
@@ -24,11 +32,34 @@ pub(super) fn spawn(ctx: &Context) {
     });
 }
 
+/// Measures how many dead letters each queue has, in RabbitMQ and stored.
+async fn watch_dead_letters(ctx: &Context) {
+    loop {
+        tokio::time::sleep(DEAD_LETTERS_INTERVAL).await;
+        let counting = dead_letters::count_stored(&ctx.db);
+        // What can't be asked is measured in the next round.
+        let Ok(stored) = pg::within(SWEEP_LIMIT, counting).await else {
+            continue;
+        };
+        for queue in topology::all() {
+            let Ok(waiting) = dead_letters::count(&ctx.broker, &queue.name).await else {
+                break;
+            };
+            let stored = stored.get(&queue.name).copied().unwrap_or_default();
+            let stored = u32::try_from(stored).unwrap_or(u32::MAX);
+            let waiting = u32::try_from(waiting).unwrap_or(u32::MAX);
+            let gauge = metrics::gauge!("amqp_dead_letters", "queue" => queue.name);
+            gauge.set(f64::from(stored) + f64::from(waiting));
+        }
+    }
+}
+
 async fn sweep_keys(ctx: &Context) {
     loop {
         tokio::time::sleep(SWEEP_INTERVAL).await;
         // It waits for the next round: keys that stay too long do no harm.
-        if let Err(error) = idempotency::sweep(&ctx.db, ctx.clock.now()).await {
+        let sweeping = idempotency::sweep(&ctx.db, ctx.clock.now());
+        if let Err(error) = pg::within(SWEEP_LIMIT, sweeping).await {
             tracing::warn!(%error, "expired idempotency keys were not removed");
         }
     }

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -9,8 +10,9 @@ use axum::Router;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::{Context, Routes, housekeeping, ops};
-use crate::http::{self, Listener, Shared};
+use super::checks::Checks;
+use super::{Context, Routes, files, housekeeping, ops};
+use crate::http::{self, ConnectionLimits, Connections, Listener, Shared};
 
 /// Longest wait for what should be immediate: dropped tasks, connections to servers.
 const LAST_WAIT: Duration = Duration::from_secs(2);
@@ -41,14 +43,19 @@ pub async fn serve(ctx: &Context, routes: Routes) -> anyhow::Result<Running> {
     let (public_addr, internal_addr, ops_addr) =
         (public.address(), internal.address(), ops.address());
 
+    // So that the first answer of `/readyz` is true.
+    let mut checks = Checks::new(ctx.clone());
+    checks.check().await;
     let closing = closing(ctx);
     let shared = shared(ctx);
+    let connections = connections(ctx);
     spawn_listener(
         ctx,
         "public listener",
         public,
         http::wrap(routes.public, shared.clone())
             .merge(http::wrap_quick(routes.quick, shared.clone())),
+        &connections,
         &closing,
     );
     spawn_listener(
@@ -56,14 +63,17 @@ pub async fn serve(ctx: &Context, routes: Routes) -> anyhow::Result<Running> {
         "internal listener",
         internal,
         http::wrap(routes.internal, shared),
+        &connections,
         &closing,
     );
-    housekeeping::spawn(ctx);
+    housekeeping::spawn(ctx, checks);
 
     // Outlives all others, so that the end can be watched; hard shutdown does not cut it off.
     let ops_stop = CancellationToken::new();
     let ops = tokio::spawn(ops.serve(
         ops::routes(ctx.clone()),
+        // Always answers: the others leave files for it.
+        Connections::unlimited(),
         ops_stop.clone(),
         CancellationToken::new(),
     ));
@@ -90,6 +100,21 @@ fn shared(ctx: &Context) -> Arc<Shared> {
         clock: ctx.clock.clone(),
         trusted_proxies: ctx.config.trusted_proxies.clone(),
         request_timeout: ctx.config.request_timeout(),
+        is_secure: ctx.config.public_url.scheme() == "https",
+        health: ctx.health.clone(),
+        has_untrusted_forwarder: AtomicBool::new(false),
+    })
+}
+
+/// The bounds of connections: some files are left for the servers behind, for logs and for the
+/// operations listener.
+fn connections(ctx: &Context) -> Connections {
+    let files = usize::try_from(files::max_open()).unwrap_or(usize::MAX);
+    let reserved = (files / 8).clamp(64, 1_024);
+    Connections::new(ConnectionLimits {
+        total: files.saturating_sub(reserved),
+        per_address: ctx.config.connections_per_address,
+        trusted: ctx.config.trusted_proxies.clone(),
     })
 }
 
@@ -115,9 +140,15 @@ fn spawn_listener(
     name: &'static str,
     listener: Listener,
     routes: Router,
+    connections: &Connections,
     closing: &CancellationToken,
 ) {
-    let serving = listener.serve(routes, closing.clone(), ctx.shutdown.hard().clone());
+    let serving = listener.serve(
+        routes,
+        connections.clone(),
+        closing.clone(),
+        ctx.shutdown.hard().clone(),
+    );
     ctx.spawn(name, async move {
         serving.await;
         Ok(())

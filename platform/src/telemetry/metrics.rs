@@ -29,6 +29,7 @@ pub(super) fn install() {
     let handle = recorder.handle();
     if ::metrics::set_global_recorder(recorder).is_ok() {
         let _ = HANDLE.set(handle);
+        super::help::describe_all();
     }
 }
 
@@ -36,6 +37,7 @@ pub(super) fn install() {
 /// [`init`](super::init).
 #[must_use]
 pub fn render() -> String {
+    super::process::measure();
     HANDLE
         .get()
         .map(PrometheusHandle::render)

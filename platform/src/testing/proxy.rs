@@ -1,4 +1,7 @@
+//! A TCP proxy between a process and one of its servers, to cut, silence or refuse connections.
+
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy};
@@ -6,14 +9,27 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use url::Url;
 
-/// A TCP proxy whose connections can be cut, or made to swallow what clients say.
+/// Forwards connections, until they are cut. When it is dropped, they are, and new ones are
+/// refused.
 #[derive(Debug)]
 pub struct Proxy {
     address: SocketAddr,
     connections: Arc<Mutex<CancellationToken>>,
-    muted: watch::Sender<bool>,
+    faults: watch::Sender<Faults>,
+    /// How many connections were accepted.
+    accepted: Arc<AtomicU64>,
     accepting: JoinHandle<()>,
+}
+
+/// What the proxy does wrong.
+#[derive(Debug, Clone, Copy, Default)]
+struct Faults {
+    /// What clients say on connections numbered below it reaches nobody.
+    mutes_below: u64,
+    /// New connections are accepted and closed.
+    hangs_up: bool,
 }
 
 impl Proxy {
@@ -27,23 +43,50 @@ impl Proxy {
         let address = listener.local_addr().expect("it is bound");
         let connections = Arc::new(Mutex::new(CancellationToken::new()));
         let current = connections.clone();
-        let muted = watch::Sender::new(false);
-        let listening = muted.subscribe();
+        let faults = watch::Sender::new(Faults::default());
+        let heard = faults.subscribe();
+        let accepted = Arc::new(AtomicU64::new(0));
+        let numbers = accepted.clone();
         let accepting = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
+                let number = numbers.fetch_add(1, Ordering::SeqCst);
+                if heard.borrow().hangs_up {
+                    continue;
+                }
                 let cut = current
                     .lock()
                     .unwrap_or_else(PoisonError::into_inner)
                     .clone();
-                tokio::spawn(forward(client, target.clone(), cut, listening.clone()));
+                tokio::spawn(forward(client, number, target.clone(), cut, heard.clone()));
             }
         });
         Self {
             address,
             connections,
-            muted,
+            faults,
+            accepted,
             accepting,
         }
+    }
+
+    /// Forwards to the server of `url`; also returns that URL with the proxy in the server's place.
+    ///
+    /// # Panics
+    /// When it is not a URL with a host, or no port can be bound.
+    pub async fn before(url: &str) -> (Self, String) {
+        let mut url = Url::parse(url).expect("a server's URL");
+        let default = match url.scheme() {
+            "postgres" | "postgresql" => 5432,
+            "redis" => 6379,
+            _ => 5672,
+        };
+        let host = url.host_str().expect("a server's URL has a host");
+        let proxy = Self::to(format!("{host}:{}", url.port().unwrap_or(default))).await;
+        url.set_ip_host(proxy.address.ip())
+            .expect("a URL with a host");
+        url.set_port(Some(proxy.address.port()))
+            .expect("a URL with a host");
+        (proxy, url.into())
     }
 
     /// Where to connect.
@@ -55,7 +98,23 @@ impl Proxy {
     /// From now on clients hear the server, but nothing they say reaches it: acknowledgements get
     /// lost as in a crash right before them. [`cut`](Self::cut) ends it.
     pub fn mute(&self) {
-        self.muted.send_replace(true);
+        self.faults
+            .send_modify(|faults| faults.mutes_below = u64::MAX);
+    }
+
+    /// [`mute`](Self::mute) for the connections that stand; new ones are forwarded. So it looks
+    /// when a firewall has forgotten its connections.
+    pub fn mute_open(&self) {
+        let accepted = self.accepted.load(Ordering::SeqCst);
+        self.faults
+            .send_modify(|faults| faults.mutes_below = accepted);
+    }
+
+    /// Cuts every connection, and closes new ones as soon as they are accepted, as a balancer does
+    /// that has no server behind it. [`cut`](Self::cut) ends it.
+    pub fn hang_up(&self) {
+        self.cut();
+        self.faults.send_modify(|faults| faults.hangs_up = true);
     }
 
     /// Cuts every connection; new ones are forwarded again.
@@ -66,7 +125,7 @@ impl Proxy {
             .unwrap_or_else(PoisonError::into_inner);
         current.cancel();
         *current = CancellationToken::new();
-        self.muted.send_replace(false);
+        self.faults.send_replace(Faults::default());
     }
 }
 
@@ -80,11 +139,13 @@ impl Drop for Proxy {
     }
 }
 
+/// Forwards until either side fails or both have ended; then both connections are closed.
 async fn forward(
     client: TcpStream,
+    number: u64,
     target: String,
     cut: CancellationToken,
-    muted: watch::Receiver<bool>,
+    faults: watch::Receiver<Faults>,
 ) {
     let Ok(server) = TcpStream::connect(&target).await else {
         return;
@@ -98,7 +159,7 @@ async fn forward(
             if length == 0 {
                 return to_server.shutdown().await;
             }
-            if !*muted.borrow() {
+            if number >= faults.borrow().mutes_below {
                 to_server.write_all(&heard[..length]).await?;
             }
         }
@@ -107,6 +168,7 @@ async fn forward(
         copy(&mut from_server, &mut to_client).await?;
         to_client.shutdown().await
     };
-    cut.run_until_cancelled(async { tokio::join!(speaking, listening) })
+    let _ended = cut
+        .run_until_cancelled(async { tokio::try_join!(speaking, listening) })
         .await;
 }

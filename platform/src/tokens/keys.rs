@@ -39,7 +39,8 @@ pub(super) struct SecretKeys {
 
 impl SecretKeys {
     pub(super) fn derive(secret: &SecretString) -> Result<Self, SecretError> {
-        let secret = secret.expose_secret();
+        // A blank after the comma of a list is none of the secret.
+        let secret = secret.expose_secret().trim();
         if secret.chars().count() < MIN_SECRET_CHARS {
             return Err(SecretError::TooShort);
         }

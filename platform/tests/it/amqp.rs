@@ -16,7 +16,6 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
-use url::Url;
 use uuid::Uuid;
 
 const SOON: Duration = Duration::from_secs(20);
@@ -276,7 +275,7 @@ async fn a_message_that_cannot_be_read_is_put_aside_and_the_consumer_goes_on() {
         dead_letters::count(broker, QUEUE).await.unwrap() == 1
     })
     .await;
-    let letter = dead_letters::list(broker, QUEUE, 10)
+    let letter = dead_letters::list(broker, &app.ctx.db, QUEUE, 10)
         .await
         .unwrap()
         .remove(0);
@@ -310,13 +309,16 @@ async fn dead_letters_can_be_brought_back_or_discarded() {
     })
     .await;
 
-    let gone = dead_letters::discard(broker, QUEUE, &HashSet::from([discarded]))
+    let gone = dead_letters::discard(broker, &app.ctx.db, QUEUE, &HashSet::from([discarded]))
         .await
         .unwrap();
     assert_eq!(gone, 1);
     is_repaired.store(true, Ordering::SeqCst);
     eventually(SOON, async || {
-        dead_letters::redrive(broker, QUEUE, 10).await.unwrap() == 1
+        dead_letters::redrive(broker, &app.ctx.db, QUEUE, 10)
+            .await
+            .unwrap()
+            == 1
     })
     .await;
     let back = consumer.next().await;
@@ -338,9 +340,14 @@ async fn looking_at_dead_letters_removes_none() {
     consumer.next().await;
     for _ in 0..30 {
         eventually(SOON, async || {
-            dead_letters::list(broker, QUEUE, 10).await.unwrap().len() == 1
+            dead_letters::list(broker, &app.ctx.db, QUEUE, 10)
+                .await
+                .unwrap()
+                .len()
+                == 1
         })
         .await;
+        assert_eq!(dead_letters::count(broker, QUEUE).await.unwrap(), 0);
     }
     consumer.stop().await;
     app.finish().await;
@@ -365,7 +372,7 @@ async fn a_message_is_given_up_after_the_last_attempt() {
         dead_letters::count(broker, QUEUE).await.unwrap() == 1
     })
     .await;
-    let letter = dead_letters::list(broker, QUEUE, 1)
+    let letter = dead_letters::list(broker, &app.ctx.db, QUEUE, 1)
         .await
         .unwrap()
         .remove(0);
@@ -495,12 +502,8 @@ async fn an_outcome_reaches_the_node_that_waits_and_is_dropped_when_it_is_gone()
 /// A broker reached through a proxy that can be cut.
 async fn through_proxy(app: &TestApp) -> (Broker, Proxy) {
     use secrecy::ExposeSecret;
-    let mut url = Url::parse(app.ctx.config.amqp_url.expose_secret()).unwrap();
-    let target = format!("{}:{}", url.host_str().unwrap(), url.port().unwrap_or(5672));
-    let proxy = Proxy::to(target).await;
-    url.set_host(Some("127.0.0.1")).unwrap();
-    url.set_port(Some(proxy.address().port())).unwrap();
-    let broker = Broker::connect(url.as_str(), &app.ctx.config.namespace)
+    let (proxy, url) = Proxy::before(app.ctx.config.amqp_url.expose_secret()).await;
+    let broker = Broker::connect(&url, &app.ctx.config.namespace)
         .await
         .unwrap();
     (broker, proxy)
@@ -719,10 +722,131 @@ async fn one_bad_message_does_not_take_its_batch_with_it() {
         dead_letters::count(&broker, QUEUE).await.unwrap() == 1
     })
     .await;
-    let letter = dead_letters::list(&broker, QUEUE, 10)
+    let letter = dead_letters::list(&broker, &app.ctx.db, QUEUE, 10)
         .await
         .unwrap()
         .remove(0);
     assert_eq!(Some(letter.id), poison);
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn a_broker_that_lost_everything_is_declared_everything_again() {
+    let app = TestApp::start().await;
+    let broker = &app.ctx.broker;
+    broker.declare(&spec()).await.unwrap();
+    let mut consumer = Consumer::start(broker, spec(), Settings::default(), |_| Verdict::Ack);
+    publish(broker).await;
+    consumer.next().await;
+
+    let other = app.another_node().await;
+    other.broker.delete_all(&[spec()]).await.unwrap();
+    let (id, body) = (Uuid::new_v4(), message());
+    eventually(SOON, async || {
+        let name = PaymentVoided::NAME;
+        let published = broker.publish(Exchange::Events, name, &body, id);
+        published.await.is_ok()
+    })
+    .await;
+    while consumer.next().await.message_id != id {}
+    consumer.stop().await;
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn a_retry_whose_copy_cannot_be_stored_keeps_its_original() {
+    use secrecy::ExposeSecret;
+    let app = TestApp::start().await;
+    let broker = &app.ctx.broker;
+    broker.declare(&spec()).await.unwrap();
+    // The copy is for nobody as long as this queue is missing.
+    let url = app.ctx.config.amqp_url.expose_secret();
+    let connection = lapin::Connection::connect(url, lapin::ConnectionProperties::default())
+        .await
+        .unwrap();
+    let channel = connection.create_channel().await.unwrap();
+    let retries = format!("{}.retry.250ms", broker.namespace());
+    channel
+        .queue_delete(
+            retries.into(),
+            lapin::options::QueueDeleteOptions::default(),
+        )
+        .await
+        .unwrap();
+    let mut consumer = Consumer::start(broker, spec(), Settings::default(), |delivery| {
+        if delivery.attempt < 3 {
+            Verdict::RetryAfter(Duration::ZERO)
+        } else {
+            Verdict::Ack
+        }
+    });
+    let id = publish(broker).await;
+    for _ in 0..3 {
+        assert_eq!(consumer.next().await.message_id, id);
+    }
+    consumer.stop().await;
+    connection.close(200, "done".into()).await.unwrap();
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn a_full_queue_does_not_hold_up_the_retries_of_others() {
+    let app = TestApp::start().await;
+    let broker = &app.ctx.broker;
+    let bounded = QueueSpec::durable("bounded")
+        .bind(Exchange::Commands, "bounded")
+        .max_length(5);
+    broker.declare(&bounded).await.unwrap();
+    broker.declare(&spec()).await.unwrap();
+    let mut busy = Consumer::start(broker, bounded, Settings::default(), |_| {
+        Verdict::RetryAfter(Duration::from_secs(1))
+    });
+    let mut handled = 0;
+    let body = message();
+    while handled < 60 {
+        let id = Uuid::new_v4();
+        // It may be full for a moment.
+        let _ = broker
+            .publish(Exchange::Commands, "bounded", &body, id)
+            .await;
+        while busy.seen.try_recv().is_ok() {
+            handled += 1;
+        }
+    }
+    // Nobody consumes it any more: its retries come back to a full queue.
+    busy.stop().await;
+    eventually(SOON, async || {
+        let id = Uuid::new_v4();
+        let published = broker.publish(Exchange::Commands, "bounded", &body, id);
+        matches!(published.await, Err(PublishError::Full))
+    })
+    .await;
+    let mut other = Consumer::start(broker, spec(), Settings::default(), |delivery| {
+        if delivery.attempt == 1 {
+            Verdict::RetryAfter(Duration::from_secs(1))
+        } else {
+            Verdict::Ack
+        }
+    });
+    publish(broker).await;
+    other.next().await;
+    assert_eq!(other.next().await.attempt, 2);
+    other.stop().await;
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn a_queue_with_other_arguments_is_named_and_used_as_it_is() {
+    let app = TestApp::start().await;
+    app.ctx.broker.declare(&spec()).await.unwrap();
+    let newer = app.another_node().await.broker;
+    let changed = spec().max_length(3);
+    newer.declare(&changed).await.unwrap();
+    assert_eq!(newer.mismatched(), [QUEUE]);
+    let mut consumer = Consumer::start(&newer, changed, Settings::default(), |_| Verdict::Ack);
+    publish(&newer).await;
+    consumer.next().await;
+    consumer.stop().await;
+    newer.close().await;
     app.finish().await;
 }

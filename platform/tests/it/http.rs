@@ -11,9 +11,10 @@ use domain::account::Role;
 use domain::clock::{Clock, SystemClock};
 use domain::limits::MAX_BODY_BYTES;
 use platform::auth::Caller;
-use platform::http::{ClientAddr, Json, Path, Query, RawBody};
+use platform::http::{ClientAddr, ConnectionLimits, Connections, Json, Path, Query, RawBody};
 use platform::problem::Problem;
 use platform::telemetry::{self, TraceContext};
+use platform::testing::eventually;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -426,4 +427,155 @@ async fn a_hard_stop_does_not_wait() {
     if let Ok(response) = running.await.unwrap() {
         assert!(response.bytes().await.is_err());
     }
+}
+
+const SOON: Duration = Duration::from_secs(10);
+
+/// Sends one request over `stream` and returns the head of its answer.
+async fn exchange(stream: &mut TcpStream, request: &[u8]) -> String {
+    stream.write_all(request).await.unwrap();
+    head(stream).await
+}
+
+async fn head(stream: &mut TcpStream) -> String {
+    let mut answer = Vec::new();
+    let reading = async {
+        while !answer.windows(4).any(|end| end == b"\r\n\r\n") {
+            let mut more = [0; 1_024];
+            let length = stream.read(&mut more).await.unwrap();
+            assert_ne!(length, 0, "closed without an answer");
+            answer.extend_from_slice(&more[..length]);
+        }
+    };
+    tokio::time::timeout(SOON, reading).await.unwrap();
+    String::from_utf8_lossy(&answer).to_lowercase()
+}
+
+#[tokio::test]
+async fn a_request_whose_client_hung_up_is_counted() {
+    let entered = Arc::new(Notify::new());
+    let enters = entered.clone();
+    let handler = async move || {
+        enters.notify_one();
+        std::future::pending::<()>().await;
+    };
+    let server = Server::start(Router::new().route("/waits-for-ever", get(handler))).await;
+    let mut client = TcpStream::connect(server.address).await.unwrap();
+    client
+        .write_all(b"GET /waits-for-ever HTTP/1.1\r\nhost: x\r\n\r\n")
+        .await
+        .unwrap();
+    entered.notified().await;
+    drop(client);
+    eventually(SOON, async || {
+        telemetry::render().lines().any(|line| {
+            line.starts_with("http_requests_total")
+                && line.contains("/waits-for-ever")
+                && line.contains("status=\"gone\"")
+        })
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_unread_body_costs_neither_the_answer_nor_the_connection() {
+    let server = Server::start(routes()).await;
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    let mut request =
+        b"POST /nowhere HTTP/1.1\r\nhost: x\r\ncontent-length: 60000\r\n\r\n".to_vec();
+    request.extend(vec![b'x'; 60_000]);
+    for _ in 0..2 {
+        let answer = exchange(&mut stream, &request).await;
+        assert!(answer.starts_with("http/1.1 404"), "{answer}");
+        assert!(!answer.contains("connection: close"), "{answer}");
+        // The problem's body, so that the next answer begins at its head.
+        let length: usize = answer
+            .split_once("content-length: ")
+            .and_then(|(_, rest)| rest.split_once("\r\n"))
+            .and_then(|(length, _)| length.parse().ok())
+            .unwrap();
+        let (_, begun) = answer.split_once("\r\n\r\n").unwrap();
+        let mut rest = vec![0; length - begun.len()];
+        stream.read_exact(&mut rest).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_is_too_long_to_be_read_for_nothing_ends_the_connection_with_the_answer() {
+    let server = Server::start(routes()).await;
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    let request = b"POST /nowhere HTTP/1.1\r\nhost: x\r\ncontent-length: 9000000\r\n\r\n";
+    let answer = exchange(&mut stream, request).await;
+    assert!(answer.starts_with("http/1.1 404"), "{answer}");
+    assert!(answer.contains("connection: close"), "{answer}");
+}
+
+#[tokio::test]
+async fn answers_for_one_caller_are_not_stored_and_no_answer_is_sniffed() {
+    let server = Server::start(routes()).await;
+    let token = server.access_token(7, &[Role::Customer]);
+    let personal = server.get("/me").bearer_auth(token).send().await.unwrap();
+    assert_eq!(personal.status(), 200);
+    assert_eq!(personal.headers()["cache-control"], "no-store");
+    let shared = server.get("/orders/7").send().await.unwrap();
+    assert!(!shared.headers().contains_key("cache-control"));
+    for answer in [personal, shared] {
+        assert_eq!(answer.headers()["x-content-type-options"], "nosniff");
+        assert!(answer.headers().contains_key("strict-transport-security"));
+    }
+}
+
+#[tokio::test]
+async fn one_address_cannot_take_all_connections() {
+    let connections = Connections::new(ConnectionLimits {
+        total: 100,
+        per_address: 2,
+        trusted: Vec::new(),
+    });
+    let server = Server::bounded(connections, &[], routes()).await;
+    let request = b"GET /orders/7 HTTP/1.1\r\nhost: x\r\n\r\n";
+    let mut idle = Vec::new();
+    for _ in 0..2 {
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        assert!(
+            exchange(&mut stream, request)
+                .await
+                .starts_with("http/1.1 200")
+        );
+        idle.push(stream);
+    }
+    let mut third = TcpStream::connect(server.address).await.unwrap();
+    let refused = head(&mut third).await;
+    assert!(refused.starts_with("http/1.1 429"), "{refused}");
+    assert!(refused.contains("retry-after"), "{refused}");
+    idle.pop();
+    eventually(SOON, async || {
+        let mut next = TcpStream::connect(server.address).await.unwrap();
+        head_of(&mut next, request)
+            .await
+            .is_some_and(|answer| answer.starts_with("http/1.1 200"))
+    })
+    .await;
+}
+
+/// [`exchange`] on a connection that may be refused.
+async fn head_of(stream: &mut TcpStream, request: &[u8]) -> Option<String> {
+    stream.write_all(request).await.ok()?;
+    let mut answer = vec![0; 1_024];
+    let length = stream.read(&mut answer).await.ok()?;
+    Some(String::from_utf8_lossy(&answer[..length]).to_lowercase())
+}
+
+#[tokio::test]
+async fn a_proxy_that_is_not_trusted_is_named_once() {
+    let server = Server::start(routes()).await;
+    let degraded = || server.health.readiness(false).degraded.join(" ");
+    assert!(!degraded().contains("ONSALE_TRUSTED_PROXIES"));
+    for _ in 0..2 {
+        let request = server
+            .get("/orders/7")
+            .header("x-forwarded-for", "192.0.2.1");
+        request.send().await.unwrap();
+    }
+    assert_eq!(degraded().matches("ONSALE_TRUSTED_PROXIES").count(), 1);
 }

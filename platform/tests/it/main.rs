@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that can't go on fails")]
 
 mod amqp;
+mod bouncer;
 mod http;
 mod idempotency;
 mod limits;
@@ -11,4 +12,5 @@ mod outbox;
 mod pg;
 mod server;
 mod service;
+mod tls;
 mod tokens;

@@ -1,9 +1,27 @@
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
-use platform::pg::run_tx;
-use platform::testing::TestApp;
-use sqlx::{Connection, Executor};
+use axum::response::IntoResponse;
+use futures_util::future::join_all;
+use platform::pg::{self, run_tx};
+use platform::problem::Problem;
+use platform::testing::{Proxy, TestApp, eventually};
+use secrecy::ExposeSecret;
+use sqlx::{AssertSqlSafe, Connection, Executor, PgPool};
 use tokio::sync::Barrier;
+
+const SOON: Duration = Duration::from_secs(10);
+
+/// A pool that reaches the app's database through a proxy.
+async fn behind_proxy(app: &TestApp) -> (Proxy, PgPool) {
+    let url = app.ctx.config.database_url.expose_secret();
+    let (proxy, url) = Proxy::before(url).await;
+    (proxy, pg::connect(&url, 4, "test").await.unwrap())
+}
+
+async fn ask(pool: &PgPool) -> Result<i32, sqlx::Error> {
+    sqlx::query_scalar("select 1").fetch_one(pool).await
+}
 
 #[tokio::test]
 async fn of_two_deadlocked_transactions_both_end_up_committed() {
@@ -87,5 +105,152 @@ async fn a_transaction_runs_on_any_thread_and_may_borrow() {
         .await
     });
     assert_eq!(task.await.unwrap().unwrap(), 8);
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn silent_connections_are_replaced_within_seconds_and_give_their_places_back() {
+    let app = TestApp::start().await;
+    let (proxy, pool) = behind_proxy(&app).await;
+    // As many connections as the pool may have, all just used.
+    let asked = (0..4).map(|_| sqlx::query("select pg_sleep(0.2)").execute(&pool));
+    for answer in join_all(asked).await {
+        answer.unwrap();
+    }
+    proxy.mute_open();
+    let begun = Instant::now();
+    let answers = join_all((0..4).map(|_| pg::within(Duration::from_secs(1), ask(&pool)))).await;
+    for answer in answers {
+        assert!(answer.is_ok() || answer.is_err_and(|error| pg::is_away(&error)));
+    }
+    let answers = join_all((0..8).map(|_| ask(&pool))).await;
+    assert!(answers.iter().all(Result::is_ok), "{answers:?}");
+    assert!(begun.elapsed() < SOON, "took {:?}", begun.elapsed());
+    pool.close().await;
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn a_proxy_without_a_server_behind_it_is_a_busy_moment() {
+    let app = TestApp::start().await;
+    let (proxy, pool) = behind_proxy(&app).await;
+    proxy.hang_up();
+    let error = ask(&pool).await.unwrap_err();
+    assert!(pg::is_away(&error), "{error}");
+    let error = ask(&pool).await.unwrap_err();
+    assert!(pg::is_away(&error), "at connect: {error}");
+    let answer = Problem::from(error).into_response();
+    assert_eq!(answer.status(), 503);
+    assert!(answer.headers().contains_key("retry-after"));
+    proxy.cut();
+    assert_eq!(ask(&pool).await.unwrap(), 1);
+    pool.close().await;
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn a_server_that_turned_read_only_is_a_busy_moment_and_its_connections_are_replaced() {
+    let app = TestApp::start().await;
+    let pool = &app.ctx.db;
+    pool.execute("create table noted (id int)").await.unwrap();
+    let database: String = sqlx::query_scalar("select current_database()")
+        .fetch_one(pool)
+        .await
+        .unwrap();
+    let alter = |to: &str| AssertSqlSafe(format!("alter database {database} {to}"));
+    pool.execute(alter("set default_transaction_read_only = on"))
+        .await
+        .unwrap();
+    let fresh = pg::connect(app.ctx.config.database_url.expose_secret(), 2, "test")
+        .await
+        .unwrap();
+    let refused = sqlx::query("insert into noted values (1)")
+        .execute(&fresh)
+        .await
+        .unwrap_err();
+    assert!(pg::is_away(&refused), "{refused}");
+    assert_eq!(Problem::from(refused).into_response().status(), 503);
+
+    let mut conn = pool.acquire().await.unwrap();
+    conn.execute("set default_transaction_read_only = off")
+        .await
+        .unwrap();
+    conn.execute(alter("reset default_transaction_read_only"))
+        .await
+        .unwrap();
+    drop(conn);
+    // Its connections are read-only as long as they live.
+    eventually(SOON, async || {
+        run_tx(&fresh, "test", |tx| {
+            Box::pin(async move {
+                tx.execute("insert into noted values (1)").await?;
+                Ok::<_, sqlx::Error>(())
+            })
+        })
+        .await
+        .is_ok()
+    })
+    .await;
+    fresh.close().await;
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn services_have_time_limits_and_commands_wait_only_for_locks() {
+    let app = TestApp::start().await;
+    let url = app.ctx.config.database_url.expose_secret();
+    let limits = async |pool: &PgPool| {
+        let mut limits = Vec::new();
+        for limit in ["statement_timeout", "lock_timeout"] {
+            let shown: String = sqlx::query_scalar("select current_setting($1)")
+                .bind(limit)
+                .fetch_one(pool)
+                .await
+                .unwrap();
+            limits.push(shown);
+        }
+        limits
+    };
+    assert_eq!(limits(&app.ctx.db).await, ["15s", "5s"]);
+    let command = pg::connect_unlimited(url, 1, "test").await.unwrap();
+    assert_eq!(limits(&command).await, ["0", "5s"]);
+    command.close().await;
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn the_first_host_that_takes_writes_is_used() {
+    let app = TestApp::start().await;
+    let url = app.ctx.config.database_url.expose_secret();
+    let (scheme, rest) = url.split_once('@').unwrap();
+    let several = format!("{scheme}@127.0.0.1:1,{rest}");
+    let pool = pg::connect(&several, 1, "test").await.unwrap();
+    assert_eq!(ask(&pool).await.unwrap(), 1);
+    pool.close().await;
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn a_schema_older_than_the_program_is_refused_and_a_newer_one_is_left_alone() {
+    let app = TestApp::start().await;
+    let pool = &app.ctx.db;
+    pg::check_schema(pool).await.unwrap();
+    pool.execute(
+        "insert into _sqlx_migrations (version, description, success, checksum, execution_time)
+         values (999999, 'of a newer version', true, '', 0)",
+    )
+    .await
+    .unwrap();
+    pg::migrate(pool).await.unwrap();
+    pg::check_schema(pool).await.unwrap();
+
+    pool.execute("delete from _sqlx_migrations where version > 1")
+        .await
+        .unwrap();
+    let old = pg::check_schema(pool).await.unwrap_err().to_string();
+    assert!(old.contains("`onsale migrate`"), "{old}");
+    pool.execute("drop table _sqlx_migrations").await.unwrap();
+    let none = pg::check_schema(pool).await.unwrap_err().to_string();
+    assert!(none.contains("migration 0"), "{none}");
     app.finish().await;
 }

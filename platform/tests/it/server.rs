@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use axum::Router;
@@ -11,7 +12,8 @@ use domain::clock::{Clock, SystemClock};
 use domain::token::{ACCESS_AUDIENCE, AccessClaims, ISSUER};
 use ipnet::IpNet;
 use platform::config::LogFormat;
-use platform::http::{self, Shared};
+use platform::health::Health;
+use platform::http::{self, Connections, Shared};
 use platform::telemetry;
 use platform::tokens::KeyRing;
 use secrecy::SecretString;
@@ -27,6 +29,7 @@ pub(crate) struct Server {
     pub(crate) stop: CancellationToken,
     pub(crate) hard: CancellationToken,
     pub(crate) serving: JoinHandle<()>,
+    pub(crate) health: Health,
     keys: Arc<KeyRing>,
 }
 
@@ -36,6 +39,15 @@ impl Server {
     }
 
     pub(crate) async fn behind(proxies: &[&str], routes: Router) -> Self {
+        Self::bounded(Connections::unlimited(), proxies, routes).await
+    }
+
+    pub(crate) async fn bounded(
+        connections: Connections,
+        proxies: &[&str],
+        routes: Router,
+    ) -> Self {
+        let health = Health::default();
         telemetry::init(LogFormat::Json, None);
         let _ = rustls::crypto::ring::default_provider().install_default();
         let secret = SecretString::from("test-secret-test-secret-test-secret");
@@ -48,12 +60,15 @@ impl Server {
                 .map(|net| net.parse::<IpNet>().unwrap())
                 .collect(),
             request_timeout: REQUEST_TIMEOUT,
+            is_secure: true,
+            health: health.clone(),
+            has_untrusted_forwarder: AtomicBool::new(false),
         };
         let listener = http::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let address = listener.address();
         let (stop, hard) = (CancellationToken::new(), CancellationToken::new());
         let routes = http::wrap(routes, Arc::new(shared));
-        let serving = tokio::spawn(listener.serve(routes, stop.clone(), hard.clone()));
+        let serving = tokio::spawn(listener.serve(routes, connections, stop.clone(), hard.clone()));
         let client = reqwest::Client::builder()
             .no_proxy()
             .timeout(Duration::from_secs(20))
@@ -65,6 +80,7 @@ impl Server {
             stop,
             hard,
             serving,
+            health,
             keys,
         }
     }

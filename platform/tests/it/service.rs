@@ -5,8 +5,13 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::routing::get;
-use platform::service::{Context, Routes};
-use platform::testing::{TestApp, eventually};
+use platform::amqp::dead_letters;
+use platform::config::PlatformConfig;
+use platform::health::Dependency;
+use platform::service::{Context, Routes, launch, serve};
+use platform::testing::{Proxy, TestApp, eventually};
+use platform::topology;
+use secrecy::ExposeSecret;
 use serde_json::Value;
 use tokio::sync::Notify;
 
@@ -58,20 +63,119 @@ async fn a_process_is_live_ready_and_measured() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_gone_makes_the_process_unready_but_not_dead() {
+async fn a_server_that_is_needed_makes_the_process_unready_and_another_one_degraded() {
     let app = TestApp::start().await;
-    let running = app.serve(Routes::default()).await;
-    app.ctx.db.close().await;
+    let config = &app.ctx.config;
+    let (postgres, database_url) = Proxy::before(config.database_url.expose_secret()).await;
+    let (redis, redis_url) = Proxy::before(config.redis_url.expose_secret()).await;
+    let (rabbitmq, amqp_url) = Proxy::before(config.amqp_url.expose_secret()).await;
+    let ctx = app
+        .another_node_with(|config| {
+            config.database_url = database_url.into();
+            config.redis_url = redis_url.into();
+            config.amqp_url = amqp_url.into();
+        })
+        .await;
+    ctx.health.needs(&[Dependency::Postgres]);
+    let running = serve(&ctx, Routes::default()).await.unwrap();
+    let ops = running.ops_addr;
+    let shows = async |expected: u16, what: &str| {
+        eventually(SOON, async || {
+            let (status, answer) = readiness(ops).await;
+            status == expected && answer.to_string().contains(what)
+        })
+        .await;
+    };
+    shows(200, "\"degraded\":[]").await;
+    redis.hang_up();
+    rabbitmq.hang_up();
+    shows(200, "\"degraded\":[\"redis: ").await;
+    shows(200, "\"rabbitmq: ").await;
+    postgres.hang_up();
+    shows(503, "\"ready\":false").await;
+    let livez = format!("http://{ops}/livez");
+    assert_eq!(reqwest::get(livez).await.unwrap().status(), 200);
+    for proxy in [&postgres, &redis, &rabbitmq] {
+        proxy.cut();
+    }
+    shows(200, "\"degraded\":[]").await;
+    running.stop().await.unwrap();
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn a_process_on_a_read_only_database_is_not_ready() {
+    let app = TestApp::start().await;
+    let database: String = sqlx::query_scalar("select current_database()")
+        .fetch_one(&app.ctx.db)
+        .await
+        .unwrap();
+    let read_only = format!("alter database {database} set default_transaction_read_only = on");
+    sqlx::raw_sql(sqlx::AssertSqlSafe(read_only))
+        .execute(&app.ctx.db)
+        .await
+        .unwrap();
+    let ctx = app.another_node().await;
+    ctx.health.needs(&[Dependency::Postgres]);
+    let running = serve(&ctx, Routes::default()).await.unwrap();
     let (status, answer) = readiness(running.ops_addr).await;
     assert_eq!(
-        (status, &answer["redis"]),
-        (503, &Value::from("ok")),
+        (status, &answer["postgres"]),
+        (503, &Value::from("read-only")),
         "{answer}"
     );
-    assert_ne!(answer["postgres"], "ok");
-    let livez = format!("http://{}/livez", running.ops_addr);
-    assert_eq!(reqwest::get(livez).await.unwrap().status(), 200);
     running.stop().await.unwrap();
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn a_process_starts_without_redis_and_rabbitmq_and_takes_them_when_they_come() {
+    let app = TestApp::start().await;
+    let (redis, redis_url) = Proxy::before(app.ctx.config.redis_url.expose_secret()).await;
+    let (rabbitmq, amqp_url) = Proxy::before(app.ctx.config.amqp_url.expose_secret()).await;
+    redis.hang_up();
+    rabbitmq.hang_up();
+    let mut config = PlatformConfig::clone(&app.ctx.config);
+    config.redis_url = redis_url.into();
+    config.amqp_url = amqp_url.into();
+    let begun = std::time::Instant::now();
+    let launched = launch("test", config, async |_| Ok(Routes::default()));
+    let running = Box::pin(launched).await.unwrap();
+    assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
+    let (status, answer) = readiness(running.ops_addr).await;
+    assert_eq!(status, 200, "{answer}");
+    assert_eq!(answer["degraded"].as_array().unwrap().len(), 2, "{answer}");
+    redis.cut();
+    rabbitmq.cut();
+    eventually(SOON, async || {
+        let (_, answer) = readiness(running.ops_addr).await;
+        answer["degraded"].as_array().unwrap().is_empty()
+    })
+    .await;
+    // The queues are declared without anybody's doing.
+    let queue = topology::payment_bookings();
+    eventually(SOON, async || {
+        dead_letters::count(&app.ctx.broker, &queue.name)
+            .await
+            .is_ok()
+    })
+    .await;
+    running.stop().await.unwrap();
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn a_process_refuses_a_schema_that_is_older_than_it_needs() {
+    let app = TestApp::start().await;
+    sqlx::query("delete from _sqlx_migrations where version > 1")
+        .execute(&app.ctx.db)
+        .await
+        .unwrap();
+    let config = PlatformConfig::clone(&app.ctx.config);
+    let launched = launch("test", config, async |_| Ok(Routes::default()));
+    let error = Box::pin(launched).await.unwrap_err().to_string();
+    assert!(error.contains("run `onsale migrate` first"), "{error}");
+    app.finish().await;
 }
 
 #[tokio::test]
@@ -170,7 +274,7 @@ async fn redis_answers_or_fails_within_its_limit() {
     // Accepts connections and never answers.
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("redis://{}", silent.local_addr().unwrap());
-    let redis = platform::redis::connect(&url.into(), false).await.unwrap();
+    let redis = platform::redis::connect(&url.into()).unwrap();
     let begun = std::time::Instant::now();
     let error = redis.ping().await.unwrap_err();
     assert!(platform::redis::is_unavailable(&error), "{error}");

@@ -115,7 +115,7 @@ impl Subject {
         let amqp_url = server(&args.amqp_url, "ONSALE_AMQP_URL")?;
         let database_url = server(&args.database_url, "ONSALE_DATABASE_URL")?;
         let database = Database::make(&database_url, NAMESPACE).await?;
-        let redis = platform::redis::connect(&redis_url, true).await?;
+        let redis = platform::redis::connect(&redis_url)?;
         forget_keys(&redis).await?;
 
         let password = SecretString::from(random_hex());

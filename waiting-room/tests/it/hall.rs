@@ -63,6 +63,14 @@ impl Hall {
         self.node_with(waiting_room::Config::default()).await
     }
 
+    /// Serves on another node.
+    pub(crate) async fn node_of(&self, ctx: &platform::service::Context) -> String {
+        let config = waiting_room::Config::default();
+        let routes = waiting_room::start(ctx.clone(), config).await.unwrap();
+        let running = platform::service::serve(ctx, routes).await.unwrap();
+        format!("http://{}", running.public_addr)
+    }
+
     /// Another node with a configuration of its own.
     pub(crate) async fn node_with(&self, config: waiting_room::Config) -> String {
         let ctx = self.app.another_node().await;

@@ -1,12 +1,13 @@
 //! Joining.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use domain::sale::SaleState;
 use domain::{AccountId, EventId, Number, Place};
 use futures_util::future::join_all;
-use platform::testing::Proxy;
-use secrecy::SecretString;
+use platform::testing::{Proxy, eventually};
+use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 use sqlx::Executor as _;
 use url::Url;
@@ -228,6 +229,32 @@ async fn an_account_joins_ten_times_a_minute_at_most() {
     assert!(refused.headers().contains_key("retry-after"));
     assert_eq!(problem(refused).await, "rate-limited");
     assert_eq!(hall.join(OTHER).await.status(), 201);
+    hall.app.finish().await;
+}
+
+#[tokio::test]
+async fn a_join_outlasts_silent_connections_to_postgresql() {
+    let hall = Hall::open().await;
+    let url = hall.app.ctx.config.database_url.expose_secret();
+    let (proxy, url) = Proxy::before(url).await;
+    let ctx = hall
+        .app
+        .another_node_with(|config| config.database_url = url.into())
+        .await;
+    let base = hall.node_of(&ctx).await;
+    let join = async |account| {
+        let request = hall.client.post(format!("{base}/api/events/1/queue"));
+        let joined = hall.signed_in(request, account).send().await.unwrap();
+        joined.status().as_u16()
+    };
+    assert_eq!(join(BUYER).await, 201);
+    proxy.mute_open();
+    eventually(Duration::from_secs(10), async || {
+        let status = join(OTHER).await;
+        assert!([201, 503].contains(&status), "{status}");
+        status == 201
+    })
+    .await;
     hall.app.finish().await;
 }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use lettre::transport::smtp::authentication::Credentials;
-use lettre::transport::smtp::client::TlsParameters;
+use lettre::transport::smtp::client::{Certificate, TlsParameters};
 use percent_encoding::percent_decode_str;
 use platform::config::InvalidConfig;
 use secrecy::{ExposeSecret, SecretString};
@@ -43,8 +43,14 @@ impl ServerAddress {
             None => return Err(invalid("must name a host")),
         };
         let parameters = || {
-            let tls = TlsParameters::new(host.clone());
-            tls.map_err(|error| invalid(&format!("names a host that can't be used: {error}")))
+            let mut tls = TlsParameters::builder(host.clone());
+            if let Some(pem) = platform::tls::authorities() {
+                let authorities = Certificate::from_pem(pem.as_bytes())
+                    .map_err(|error| InvalidConfig::new(format!("ONSALE_CA_FILE: {error}")))?;
+                tls = tls.add_root_certificate(authorities);
+            }
+            tls.build()
+                .map_err(|error| invalid(&format!("names a host that can't be used: {error}")))
         };
         let mode = url
             .query_pairs()

@@ -31,6 +31,7 @@ impl Session {
         broker: &Broker,
         queue: &QueueSpec,
         settings: Settings,
+        stop: &CancellationToken,
     ) -> Result<Self, BrokerError> {
         broker.declare(queue).await?;
         let channel = broker.consumer_channel().await?;
@@ -48,7 +49,7 @@ impl Session {
             FieldTable::default(),
         );
         let consumer = within(REQUEST_LIMIT, "consume", consuming).await?;
-        let settler = Settler::new(broker, queue, settings);
+        let settler = Settler::new(broker, queue, settings, stop.clone());
         Ok(Self {
             settings,
             settler,

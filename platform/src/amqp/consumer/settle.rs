@@ -8,6 +8,7 @@ use domain::clock::{Clock, SystemClock};
 use lapin::Acker;
 use lapin::options::{BasicAckOptions, BasicNackOptions};
 use metrics::counter;
+use tokio_util::sync::CancellationToken;
 
 use super::super::broker::Broker;
 use super::super::delivery::{Delivery, Verdict};
@@ -20,6 +21,12 @@ use super::Settings;
 /// How long a message is kept back that could neither be copied nor acknowledged, so that it does
 /// not come back at once for ever.
 const REQUEUE_PAUSE: Duration = Duration::from_secs(1);
+
+/// How often an alarm of RabbitMQ is looked at again.
+const ALARM_PAUSE: Duration = Duration::from_millis(250);
+/// Less than the half hour after which RabbitMQ takes a consumer that acknowledges nothing for
+/// dead.
+const LONGEST_ALARM: Duration = Duration::from_secs(20 * 60);
 
 /// A message and the means to acknowledge it.
 pub(super) struct Received {
@@ -44,17 +51,26 @@ struct Inner {
     queue: String,
     names: QueueNames,
     is_transient: bool,
+    is_bounded: bool,
     max_attempts: u32,
+    stop: CancellationToken,
 }
 
 impl Settler {
-    pub(super) fn new(broker: &Broker, queue: &QueueSpec, settings: Settings) -> Self {
+    pub(super) fn new(
+        broker: &Broker,
+        queue: &QueueSpec,
+        settings: Settings,
+        stop: CancellationToken,
+    ) -> Self {
         Self(Arc::new(Inner {
             broker: broker.clone(),
             queue: queue.name.clone(),
             names: QueueNames::new(broker.namespace(), &queue.name),
             is_transient: queue.transient,
+            is_bounded: queue.max_length.is_some(),
             max_attempts: settings.max_attempts,
+            stop,
         }))
     }
 
@@ -70,6 +86,9 @@ impl Settler {
             // The channel is gone, and RabbitMQ delivers the message again; a copy would double it.
             return;
         }
+        if verdict != Verdict::Ack {
+            self.wait_while_blocked(&received.acker).await;
+        }
         match self.copy(&received.delivery, &verdict).await {
             Ok(()) => ack(&received.acker, false).await,
             Err(error) => {
@@ -81,6 +100,21 @@ impl Settler {
                 tokio::time::sleep(REQUEUE_PAUSE).await;
                 requeue(&received.acker).await;
             }
+        }
+    }
+
+    /// Keeps a message while RabbitMQ takes no copies of it: going back and forth, it would use up
+    /// its deliveries and die although nothing is wrong with it.
+    async fn wait_while_blocked(&self, acker: &Acker) {
+        let begun = tokio::time::Instant::now();
+        let is_kept = || {
+            self.0.broker.blocked().is_some()
+                && acker.usable()
+                && begun.elapsed() < LONGEST_ALARM
+                && !self.0.stop.is_cancelled()
+        };
+        while is_kept() {
+            tokio::time::sleep(ALARM_PAUSE).await;
         }
     }
 
@@ -118,7 +152,8 @@ impl Settler {
                 return Ok(());
             }
             Verdict::RetryAfter(delay) => {
-                let exchange = retry_name(broker.namespace(), round_up(*delay));
+                let delay = round_up(*delay);
+                let exchange = retry_name(broker.namespace(), delay, self.0.is_bounded);
                 let address = Address {
                     exchange,
                     routing_key: names.main.clone(),

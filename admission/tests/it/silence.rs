@@ -1,0 +1,72 @@
+//! A node whose connections to PostgreSQL have gone silent, while new ones work: a firewall forgot
+//! them, or the server's machine died without a word.
+
+use std::time::Duration;
+
+use domain::message::{Message, PassRevoked};
+use platform::amqp::Exchange;
+use platform::testing::{Proxy, eventually};
+use secrecy::ExposeSecret;
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::line::EVENT;
+use crate::shop::{BUYER, Node, OTHER, Shop};
+
+async fn node_behind(shop: &Shop) -> (Node, Proxy) {
+    let url = shop.app.ctx.config.database_url.expose_secret();
+    let (proxy, url) = Proxy::before(url).await;
+    let node = shop
+        .another_node_with(|config| config.database_url = url.into())
+        .await;
+    (node, proxy)
+}
+
+#[tokio::test]
+async fn a_claim_outlasts_silent_connections() {
+    let shop = Shop::open().await;
+    let (node, proxy) = node_behind(&shop).await;
+    let token = shop.join(BUYER).await;
+    proxy.mute_open();
+    eventually(Duration::from_secs(10), async || {
+        let claimed = shop.claim_at(&node.base, EVENT, BUYER, Some(&token)).await;
+        let status = claimed.status();
+        assert!(
+            status.is_success() || status == 503,
+            "a refusal says to try again: {status}"
+        );
+        status.is_success()
+    })
+    .await;
+    node.stop().await;
+    shop.app.finish().await;
+}
+
+#[tokio::test]
+async fn a_revoked_pass_is_refused_within_two_seconds_although_connections_are_silent() {
+    let shop = Shop::open().await;
+    let (node, proxy) = node_behind(&shop).await;
+    let token = shop.join(OTHER).await;
+    let claimed = shop.claim(EVENT, OTHER, Some(&token)).await;
+    let claimed: Value = claimed.json().await.unwrap();
+    let pass = claimed["pass"].as_str().unwrap();
+    proxy.mute_open();
+    let message = PassRevoked {
+        event_id: EVENT,
+        account_id: OTHER,
+        at: shop.app.ctx.clock.now(),
+    };
+    let broker = &shop.app.ctx.broker;
+    let name = PassRevoked::NAME;
+    let published = broker.publish(Exchange::Events, name, &message, Uuid::new_v4());
+    published.await.unwrap();
+    for base in [&shop.base, &node.base] {
+        eventually(Duration::from_secs(2), async || {
+            let answer = shop.book_at(base, OTHER, Some(pass), 1, None).await;
+            answer.status() == 403
+        })
+        .await;
+    }
+    node.stop().await;
+    shop.app.finish().await;
+}

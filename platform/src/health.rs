@@ -1,0 +1,245 @@
+//! What a process needs to serve, and whether it has it: the answer of `/readyz`.
+//!
+//! Each service names what it cannot do without, and each loop says when it has turned. Everything
+//! else that is missing makes the process degraded, not unready: a balancer must not take away
+//! nodes that could go on.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+/// A check older than this says nothing.
+const CHECK_LIFE: Duration = Duration::from_secs(5);
+
+/// A server behind the process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Dependency {
+    /// PostgreSQL, reachable, taking writes, with the schema of this version.
+    Postgres,
+    /// Redis, taking writes.
+    Redis,
+    /// RabbitMQ, taking messages.
+    RabbitMq,
+}
+
+impl Dependency {
+    const ALL: [Self; 3] = [Self::Postgres, Self::Redis, Self::RabbitMq];
+
+    /// The word used in `/readyz` and metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Postgres => "postgres",
+            Self::Redis => "redis",
+            Self::RabbitMq => "rabbitmq",
+        }
+    }
+}
+
+/// What is known of the health of a process. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Health(Arc<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    needed: Mutex<BTreeSet<Dependency>>,
+    checked: Mutex<BTreeMap<Dependency, (Instant, Result<(), String>)>>,
+    loops: Mutex<BTreeMap<&'static str, Arc<Loop>>>,
+    warnings: Mutex<BTreeSet<String>>,
+}
+
+#[derive(Debug)]
+struct Loop {
+    limit: Duration,
+    begun: Instant,
+    /// Milliseconds from `begun` to its last turn.
+    turned: AtomicU64,
+    has_ended: AtomicBool,
+}
+
+/// One loop's sign of life. Dropped when the loop ends as it should.
+#[derive(Debug)]
+pub struct Heartbeat(Arc<Loop>);
+
+/// The answer of `/readyz`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Readiness {
+    /// Whether the process should get requests.
+    pub ready: bool,
+    /// Whether it is shutting down.
+    pub stopping: bool,
+    /// Each server: `ok`, or what is wrong with it.
+    #[serde(flatten)]
+    pub servers: BTreeMap<&'static str, String>,
+    /// Each loop: `ok`, or for how long it has not turned.
+    pub loops: BTreeMap<&'static str, String>,
+    /// What is missing or wrong although the process can serve.
+    pub degraded: Vec<String>,
+}
+
+impl Health {
+    /// Names what the process cannot do without; several services of one process add up.
+    pub fn needs(&self, dependencies: &[Dependency]) {
+        lock(&self.0.needed).extend(dependencies);
+    }
+
+    /// Registers a loop that turns at least once in `limit`, also while the servers behind it are
+    /// away. Without a turn for longer the process is not ready.
+    #[must_use]
+    pub fn heartbeat(&self, name: &'static str, limit: Duration) -> Heartbeat {
+        let turning = Arc::new(Loop {
+            limit,
+            begun: Instant::now(),
+            turned: AtomicU64::new(0),
+            has_ended: AtomicBool::new(false),
+        });
+        lock(&self.0.loops).insert(name, Arc::clone(&turning));
+        Heartbeat(turning)
+    }
+
+    /// Records what a check of a server found.
+    pub fn record(&self, dependency: Dependency, outcome: Result<(), String>) {
+        let is_up = if outcome.is_ok() { 1.0 } else { 0.0 };
+        metrics::gauge!("dependency_up", "server" => dependency.as_str()).set(is_up);
+        lock(&self.0.checked).insert(dependency, (Instant::now(), outcome));
+    }
+
+    /// Adds a sentence to what `/readyz` lists as degraded. `true` when it is new.
+    pub fn warn(&self, sentence: &str) -> bool {
+        lock(&self.0.warnings).insert(sentence.to_owned())
+    }
+
+    /// Whether the process can serve, and what it lacks.
+    #[must_use]
+    pub fn readiness(&self, stopping: bool) -> Readiness {
+        let needed = lock(&self.0.needed).clone();
+        let mut ready = !stopping;
+        let mut degraded: Vec<String> = lock(&self.0.warnings).iter().cloned().collect();
+        let mut servers = BTreeMap::new();
+        for dependency in Dependency::ALL {
+            let found = self.found(dependency);
+            let is_needed = needed.contains(&dependency);
+            if found != "ok" && is_needed {
+                ready = false;
+            } else if found != "ok" {
+                degraded.push(format!("{}: {found}", dependency.as_str()));
+            }
+            servers.insert(dependency.as_str(), found);
+        }
+        let mut loops = BTreeMap::new();
+        for (name, turning) in lock(&self.0.loops).iter() {
+            let silence = turning.silence();
+            ready &= silence.is_none();
+            let found = silence.map_or_else(
+                || "ok".to_owned(),
+                |silence| format!("has not turned for {} s", silence.as_secs()),
+            );
+            loops.insert(*name, found);
+        }
+        Readiness {
+            ready,
+            stopping,
+            servers,
+            loops,
+            degraded,
+        }
+    }
+
+    fn found(&self, dependency: Dependency) -> String {
+        match lock(&self.0.checked).get(&dependency) {
+            None => "not checked yet".to_owned(),
+            Some((at, _)) if at.elapsed() > CHECK_LIFE => "not checked lately".to_owned(),
+            Some((_, Ok(()))) => "ok".to_owned(),
+            Some((_, Err(what))) => what.clone(),
+        }
+    }
+}
+
+impl Heartbeat {
+    /// Records a turn.
+    pub fn turn(&self) {
+        let millis = self.0.begun.elapsed().as_millis();
+        let millis = u64::try_from(millis).unwrap_or(u64::MAX);
+        self.0.turned.store(millis, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Heartbeat {
+    fn drop(&mut self) {
+        self.0.has_ended.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Loop {
+    /// How long it has not turned, if that is too long.
+    fn silence(&self) -> Option<Duration> {
+        let turned = Duration::from_millis(self.turned.load(Ordering::Relaxed));
+        let silence = self.begun.elapsed().saturating_sub(turned);
+        let is_late = silence > self.limit && !self.has_ended.load(Ordering::Relaxed);
+        is_late.then_some(silence)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn all_well() -> Health {
+        let health = Health::default();
+        for dependency in Dependency::ALL {
+            health.record(dependency, Ok(()));
+        }
+        health
+    }
+
+    #[test]
+    fn what_a_process_can_do_without_makes_it_degraded_and_not_unready() {
+        let health = all_well();
+        health.needs(&[Dependency::Postgres]);
+        assert!(health.readiness(false).ready);
+        assert!(!health.readiness(true).ready);
+
+        health.record(Dependency::Redis, Err("connection refused".to_owned()));
+        let readiness = health.readiness(false);
+        assert!(readiness.ready);
+        assert_eq!(readiness.degraded, ["redis: connection refused"]);
+
+        health.record(Dependency::Postgres, Err("read-only".to_owned()));
+        let readiness = health.readiness(false);
+        assert!(!readiness.ready);
+        assert_eq!(readiness.servers["postgres"], "read-only");
+    }
+
+    #[test]
+    fn nothing_is_ready_before_it_was_checked() {
+        let health = Health::default();
+        health.needs(&[Dependency::RabbitMq]);
+        let readiness = health.readiness(false);
+        assert!(!readiness.ready);
+        assert_eq!(readiness.servers["rabbitmq"], "not checked yet");
+    }
+
+    #[test]
+    fn a_loop_that_stops_turning_makes_the_process_unready_and_one_that_ended_does_not() {
+        let health = all_well();
+        let heartbeat = health.heartbeat("release", Duration::from_millis(20));
+        heartbeat.turn();
+        assert!(health.readiness(false).ready);
+        std::thread::sleep(Duration::from_millis(30));
+        let readiness = health.readiness(false);
+        assert!(!readiness.ready);
+        assert!(readiness.loops["release"].contains("has not turned"));
+        heartbeat.turn();
+        assert!(health.readiness(false).ready);
+        drop(heartbeat);
+        std::thread::sleep(Duration::from_millis(30));
+        assert!(health.readiness(false).ready);
+    }
+}

@@ -1,0 +1,183 @@
+//! How many connections there may be, from one address and in all: files are left for the servers
+//! behind and for the operations listener, and one client can't take those of the others.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+
+use ipnet::IpNet;
+use metrics::Gauge;
+
+static OPEN: LazyLock<Gauge> = LazyLock::new(|| metrics::gauge!("http_connections"));
+
+/// Bounds of the connections of a process.
+#[derive(Debug, Clone)]
+pub struct ConnectionLimits {
+    /// In all.
+    pub total: usize,
+    /// From one IPv4 address or IPv6 /64. Trusted proxies are not counted.
+    pub per_address: usize,
+    /// Reverse proxies, behind which there are many.
+    pub trusted: Vec<IpNet>,
+}
+
+/// The connections that are open, shared by the listeners of a process. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Connections(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    limits: ConnectionLimits,
+    open: Mutex<Open>,
+}
+
+#[derive(Debug, Default)]
+struct Open {
+    total: usize,
+    by_address: HashMap<IpAddr, usize>,
+}
+
+/// Why a connection is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Full {
+    /// The process has as many as it may.
+    Total,
+    /// The client has as many as it may.
+    Address,
+}
+
+/// The place of one connection, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Place {
+    connections: Connections,
+    /// `None` for a trusted proxy.
+    address: Option<IpAddr>,
+}
+
+impl Connections {
+    /// None is open.
+    #[must_use]
+    pub fn new(limits: ConnectionLimits) -> Self {
+        Self(Arc::new(Inner {
+            limits,
+            open: Mutex::default(),
+        }))
+    }
+
+    /// As many as come.
+    #[must_use]
+    pub fn unlimited() -> Self {
+        Self::new(ConnectionLimits {
+            total: usize::MAX,
+            per_address: usize::MAX,
+            trusted: Vec::new(),
+        })
+    }
+
+    /// Takes a place for a connection from `peer`.
+    pub(super) fn admit(&self, peer: IpAddr) -> Result<Place, Full> {
+        let ConnectionLimits {
+            total,
+            per_address,
+            trusted,
+        } = &self.0.limits;
+        let peer = peer.to_canonical();
+        let is_proxy = trusted.iter().any(|network| network.contains(&peer));
+        let address = (!is_proxy).then(|| group(peer));
+        let mut open = self.lock();
+        if open.total >= *total {
+            return Err(Full::Total);
+        }
+        if let Some(address) = address {
+            let count = open.by_address.entry(address).or_default();
+            if *count >= *per_address {
+                return Err(Full::Address);
+            }
+            *count += 1;
+        }
+        open.total += 1;
+        drop(open);
+        OPEN.increment(1.0);
+        Ok(Place {
+            connections: self.clone(),
+            address,
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Open> {
+        self.0.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut open = self.connections.lock();
+        open.total -= 1;
+        if let Some(address) = self.address
+            && let Some(count) = open.by_address.get_mut(&address)
+        {
+            *count -= 1;
+            if *count == 0 {
+                open.by_address.remove(&address);
+            }
+        }
+        drop(open);
+        OPEN.decrement(1.0);
+    }
+}
+
+/// What counts as one client: an IPv4 address, or an IPv6 /64, which is what one household has.
+fn group(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(address) => {
+            let [a, b, c, d, ..] = address.segments();
+            IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn connections() -> Connections {
+        Connections::new(ConnectionLimits {
+            total: 4,
+            per_address: 2,
+            trusted: vec!["10.0.0.0/8".parse().unwrap()],
+        })
+    }
+
+    fn admit(connections: &Connections, peer: &str) -> Result<Place, Full> {
+        connections.admit(peer.parse().unwrap())
+    }
+
+    #[test]
+    fn one_client_cannot_take_the_connections_of_the_others() {
+        let connections = connections();
+        let first = admit(&connections, "2001:db8::1").unwrap();
+        let _second = admit(&connections, "2001:db8::2").unwrap();
+        assert_eq!(
+            admit(&connections, "2001:db8::ffff").unwrap_err(),
+            Full::Address,
+            "the same /64"
+        );
+        assert!(admit(&connections, "192.0.2.1").is_ok());
+        drop(first);
+        assert!(admit(&connections, "2001:db8::3").is_ok());
+    }
+
+    #[test]
+    fn a_trusted_proxy_has_as_many_as_there_are() {
+        let connections = connections();
+        let places: Vec<_> = (0..4)
+            .map(|_| admit(&connections, "10.1.2.3").unwrap())
+            .collect();
+        assert_eq!(admit(&connections, "192.0.2.1").unwrap_err(), Full::Total);
+        drop(places);
+        assert!(admit(&connections, "192.0.2.1").is_ok());
+        assert_eq!(connections.lock().total, 0);
+        assert!(connections.lock().by_address.is_empty());
+    }
+}

@@ -1,0 +1,96 @@
+//! A request body that is lent to its handler. What the handler leaves unread is read afterwards,
+//! if it is little: a connection that is closed over unread bytes resets, and the client loses the
+//! answer.
+
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
+
+/// The most that is read for nothing.
+const MAX_UNREAD_BYTES: u64 = 128 * 1024;
+const READING_LIMIT: Duration = Duration::from_secs(1);
+
+/// The body as the server keeps it.
+pub(super) struct Lender(Arc<Mutex<Incoming>>);
+
+struct Lent(Arc<Mutex<Incoming>>);
+
+/// Lends `body`; without a lender when it is empty, as that of most requests.
+pub(super) fn lend(body: Incoming) -> (Body, Option<Lender>) {
+    if body.is_end_stream() {
+        return (Body::empty(), None);
+    }
+    let shared = Arc::new(Mutex::new(body));
+    (Body::new(Lent(shared.clone())), Some(Lender(shared)))
+}
+
+impl Lender {
+    /// Whether the handler read all of it.
+    pub(super) fn is_read(&self) -> bool {
+        let body = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        body.is_end_stream()
+    }
+
+    /// Reads what is left. `false` when that is too much, or does not come in time.
+    pub(super) async fn finish(self) -> bool {
+        let left = self.poll_through();
+        tokio::time::timeout(READING_LIMIT, left)
+            .await
+            .unwrap_or(false)
+    }
+
+    async fn poll_through(&self) -> bool {
+        let mut read = 0;
+        loop {
+            let next = std::future::poll_fn(|context| poll(&self.0, context)).await;
+            match next {
+                None => return true,
+                Some(Err(_)) => return false,
+                Some(Ok(frame)) => {
+                    let length = frame.data_ref().map_or(0, Bytes::len);
+                    read += u64::try_from(length).unwrap_or(u64::MAX);
+                    if read > MAX_UNREAD_BYTES {
+                        return false;
+                    }
+                }
+            }
+        }
+    }
+}
+
+type Next = Option<Result<Frame<Bytes>, hyper::Error>>;
+
+fn poll(body: &Mutex<Incoming>, context: &mut Context<'_>) -> Poll<Next> {
+    let mut body = body.lock().unwrap_or_else(PoisonError::into_inner);
+    if body.is_end_stream() {
+        return Poll::Ready(None);
+    }
+    Pin::new(&mut *body).poll_frame(context)
+}
+
+impl HttpBody for Lent {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Next> {
+        poll(&self.0, context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .size_hint()
+    }
+}
