@@ -1,42 +1,61 @@
 //! The ways messages travel.
 
 mod sms;
-mod smtp;
+pub(crate) mod smtp;
 
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use lettre::message::Mailbox;
 use platform::config::InvalidConfig;
 use url::Url;
 
 use crate::causes::with_causes;
 use crate::config::Config;
-use crate::notice::{Channel, Notice};
-use crate::render::{self, Links};
-use crate::store::notifications::Due;
+use crate::notice::Channel;
+use crate::recorder::Handover;
+use crate::render::{self, Letterhead, Links};
+use crate::store::queue::Due;
 use sms::SmsProvider;
 use smtp::MailServer;
 
+/// Longer than it takes until a message is about to be handed over.
+pub(crate) const BEFORE_HANDOVER_LIMIT: Duration = smtp::BEFORE_DATA_LIMIT;
 /// Longer than any message is being handed over.
-pub(crate) const SENDING_LIMIT: Duration = smtp::BEFORE_DATA_LIMIT
-    .saturating_add(smtp::AFTER_DATA_LIMIT)
-    .saturating_add(sms::LIMIT);
+pub(crate) const HANDOVER_LIMIT: Duration = smtp::AFTER_DATA_LIMIT;
 
 /// What a server did with a message.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
     /// It has it.
     Accepted,
-    /// It was not reached, or would not talk to us: its fault or ours, not the message's. It
-    /// certainly has not taken the message.
+    /// It was not reached, or serves nobody: it certainly has not taken the message.
     Unreachable(String),
+    /// It does not take this message for a reason that lies with the sender, such as a quota or a
+    /// policy: it may later.
+    Rejected(String),
     /// It does not take this message now.
     Deferred(String),
     /// It will never take this message.
     Refused(String),
     /// It may have it.
     Unknown(String),
+    /// This process did not hand it over.
+    Withheld(String),
+}
+
+impl Outcome {
+    /// Why it was not accepted, for metrics.
+    pub(crate) fn reason(&self) -> Option<&'static str> {
+        match self {
+            Self::Accepted => None,
+            Self::Unreachable(_) => Some("unreachable"),
+            Self::Rejected(_) => Some("rejected"),
+            Self::Deferred(_) => Some("deferred"),
+            Self::Refused(_) => Some("refused"),
+            Self::Unknown(_) => Some("unknown"),
+            Self::Withheld(_) => Some("withheld"),
+        }
+    }
 }
 
 /// Every way there is.
@@ -44,7 +63,7 @@ pub(crate) enum Outcome {
 pub(crate) struct Channels {
     mail_server: MailServer,
     sms_provider: Option<SmsProvider>,
-    from: Mailbox,
+    letterhead: Letterhead,
     links: Links,
 }
 
@@ -52,43 +71,56 @@ impl Channels {
     /// # Errors
     /// When a setting is missing or can't be used.
     pub(crate) fn new(config: &Config, public_url: &Url) -> Result<Self, InvalidConfig> {
+        let address = config.mail_server()?;
+        let from = config.sender(&address)?;
+        let hello = config.hello(&from, public_url)?;
         let connections = usize::from(config.notifier_concurrency.get());
         Ok(Self {
-            mail_server: MailServer::new(config.smtp_url()?, connections)?,
+            mail_server: MailServer::new(address, hello, connections),
             sms_provider: config.sms()?.map(SmsProvider::new).transpose()?,
-            from: config.mail_from.clone(),
+            letterhead: Letterhead {
+                from,
+                reply_to: config.mail_reply_to.clone(),
+                bounces_to: config.mail_bounces_to.clone(),
+            },
             links: Links::new(public_url.clone()),
         })
     }
 
     /// Writes the message and hands it over.
-    pub(crate) async fn send(&self, due: &Due, notice: &Notice, now: DateTime<Utc>) -> Outcome {
+    pub(crate) async fn send(
+        &self,
+        due: &Due,
+        handover: &Handover<'_>,
+        now: DateTime<Utc>,
+    ) -> Outcome {
         match due.channel {
-            Channel::Email => self.mail(due, notice, now).await,
-            Channel::Sms => self.text(due, notice).await,
+            Channel::Email => self.mail(due, handover, now).await,
+            Channel::Sms => self.text(due, handover).await,
         }
     }
 
-    async fn mail(&self, due: &Due, notice: &Notice, now: DateTime<Utc>) -> Outcome {
-        match render::mail(due, notice, &self.from, &self.links, now) {
+    async fn mail(&self, due: &Due, handover: &Handover<'_>, now: DateTime<Utc>) -> Outcome {
+        match render::mail(due, &self.letterhead, &self.links, now) {
             Ok(message) => {
+                let mail = message.formatted();
                 self.mail_server
-                    .send(message.envelope(), &message.formatted())
+                    .send(message.envelope(), &mail, handover)
                     .await
             }
             Err(error) => Outcome::Refused(with_causes(&error)),
         }
     }
 
-    async fn text(&self, due: &Due, notice: &Notice) -> Outcome {
+    async fn text(&self, due: &Due, handover: &Handover<'_>) -> Outcome {
         let Some(provider) = &self.sms_provider else {
             return Outcome::Refused("no SMS provider is configured any more".into());
         };
         let Some(phone) = &due.phone else {
             return Outcome::Refused("the account has no phone any more".into());
         };
-        match render::sms(&due.event, notice, &self.links) {
-            Some(body) => provider.send(phone, &body).await,
+        match render::sms(&due.event, &due.notice, &self.links) {
+            Some(body) => provider.send(phone, &body, handover).await,
             None => Outcome::Refused("there is no text for an SMS of this kind".into()),
         }
     }

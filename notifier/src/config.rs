@@ -1,27 +1,41 @@
 //! What the operator sets.
 
-use std::num::NonZeroU16;
+use std::num::{NonZeroU16, NonZeroU32};
 
+use lettre::Address;
 use lettre::message::Mailbox;
+use lettre::transport::smtp::extension::ClientId;
 use platform::config::InvalidConfig;
 use secrecy::{ExposeSecret, SecretString};
 use url::Url;
+
+use crate::channels::smtp::address::ServerAddress;
+
+/// Whom mails come from that reach nobody but this machine.
+const LOCAL_SENDER: &str = "Onsale <tickets@localhost>";
 
 /// Settings of the notifier.
 #[derive(Debug, Clone, clap::Args)]
 #[group(skip)]
 pub struct Config {
-    /// The mail server: smtp:// or smtps://USER:PASSWORD@HOST:PORT; smtp with ?tls=required
-    /// switches to TLS after the greeting.
+    /// The mail server: smtp:// or smtps://USER:PASSWORD@HOST:PORT. smtp switches to TLS when the
+    /// server offers it; ?tls=required insists, ?tls=none sends even a password in clear.
     #[arg(long, env = "ONSALE_SMTP_URL", hide_env_values = true)]
     pub smtp_url: Option<SecretString>,
-    /// Whom mails come from.
-    #[arg(
-        long,
-        env = "ONSALE_MAIL_FROM",
-        default_value = "Onsale <tickets@localhost>"
-    )]
-    pub mail_from: Mailbox,
+    /// Whom mails come from, such as Onsale <tickets@example.org>; needed unless the mail server is
+    /// on this machine.
+    #[arg(long, env = "ONSALE_MAIL_FROM")]
+    pub mail_from: Option<Mailbox>,
+    /// Where replies to mails go, when not to their sender.
+    #[arg(long, env = "ONSALE_MAIL_REPLY_TO")]
+    pub mail_reply_to: Option<Mailbox>,
+    /// The address that mail servers report undeliverable mails to, when not the sender's.
+    #[arg(long, env = "ONSALE_MAIL_BOUNCES_TO")]
+    pub mail_bounces_to: Option<Address>,
+    /// The name to greet the mail server with, fully qualified. By default the host of
+    /// ONSALE_PUBLIC_URL, or else the domain mails come from.
+    #[arg(long, env = "ONSALE_SMTP_HELO")]
+    pub smtp_helo: Option<String>,
     /// Where the SMS provider's Twilio-compatible API is; without it no SMS are sent.
     #[arg(long, env = "ONSALE_SMS_URL")]
     pub sms_url: Option<Url>,
@@ -34,9 +48,27 @@ pub struct Config {
     /// The number SMS come from, in E.164.
     #[arg(long, env = "ONSALE_SMS_FROM")]
     pub sms_from: Option<String>,
-    /// Most mails, and most SMS, being sent at once.
-    #[arg(long, env = "ONSALE_NOTIFIER_CONCURRENCY", default_value = "8")]
+    /// Most mails, and most SMS, being sent at once. A mail takes two round trips to the server.
+    #[arg(long, env = "ONSALE_NOTIFIER_CONCURRENCY", default_value = "16")]
     pub notifier_concurrency: NonZeroU16,
+    /// Most mails a second that one process sends; by default as many as the server takes.
+    #[arg(long, env = "ONSALE_MAILS_PER_SECOND")]
+    pub mails_per_second: Option<NonZeroU32>,
+    /// How long the mail about held seats waits, so that a buyer who pays at once gets only the
+    /// tickets; never more than a quarter of the hold.
+    #[arg(long, env = "ONSALE_HELD_MAIL_DELAY_SECONDS", default_value_t = 60)]
+    pub held_mail_delay_seconds: u32,
+    /// How long news of a changed event wait for further changes, so that several are told at once.
+    #[arg(long, env = "ONSALE_NEWS_DELAY_SECONDS", default_value_t = 60)]
+    pub news_delay_seconds: u32,
+    /// Days after an event until what was said of it, and to whom, is removed.
+    #[arg(
+        long,
+        env = "ONSALE_NOTICES_KEPT_DAYS",
+        default_value_t = 180,
+        value_parser = clap::value_parser!(u16).range(31..)
+    )]
+    pub notices_kept_days: u16,
 }
 
 /// What is needed to send SMS.
@@ -49,12 +81,53 @@ pub(crate) struct SmsSettings<'a> {
 }
 
 impl Config {
-    pub(crate) fn smtp_url(&self) -> Result<&SecretString, InvalidConfig> {
+    /// Where mails are handed over.
+    pub(crate) fn mail_server(&self) -> Result<ServerAddress, InvalidConfig> {
         let url = self
             .smtp_url
             .as_ref()
             .filter(|url| !url.expose_secret().is_empty());
-        url.ok_or_else(|| InvalidConfig::new("ONSALE_SMTP_URL must be set to send mail"))
+        let url =
+            url.ok_or_else(|| InvalidConfig::new("ONSALE_SMTP_URL must be set to send mail"))?;
+        ServerAddress::parse(url)
+    }
+
+    /// Whom mails come from. Only a server on this machine may take those of nobody.
+    pub(crate) fn sender(&self, server: &ServerAddress) -> Result<Mailbox, InvalidConfig> {
+        match &self.mail_from {
+            Some(from) => Ok(from.clone()),
+            None if server.is_local() => Ok(LOCAL_SENDER.parse().expect("it is a mailbox")),
+            None => Err(InvalidConfig::new(
+                "ONSALE_MAIL_FROM must be set with ONSALE_SMTP_URL, such as \
+                 Onsale <tickets@example.org>",
+            )),
+        }
+    }
+
+    /// The name to greet the mail server with. Many refuse one that is not fully qualified.
+    pub(crate) fn hello(
+        &self,
+        from: &Mailbox,
+        public_url: &Url,
+    ) -> Result<ClientId, InvalidConfig> {
+        if let Some(name) = &self.smtp_helo {
+            let is_label = |label: &str| {
+                !label.is_empty()
+                    && label
+                        .bytes()
+                        .all(|b| b.is_ascii_alphanumeric() || b == b'-')
+            };
+            return if name.split('.').all(is_label) {
+                Ok(ClientId::Domain(name.clone()))
+            } else {
+                Err(InvalidConfig::new(format!(
+                    "ONSALE_SMTP_HELO must be a host name, not {name:?}"
+                )))
+            };
+        }
+        let public = public_url.domain().filter(|host| host.contains('.'));
+        let name = public.unwrap_or_else(|| from.email.domain());
+        Ok(ClientId::Domain(name.to_owned()))
     }
 
     /// `None` when no SMS are to be sent.
@@ -103,6 +176,38 @@ mod tests {
         let some = parse(&["--sms-url", "http://sms.test", "--sms-account", "AC1"]);
         let error = some.sms().unwrap_err().to_string();
         assert!(error.contains("ONSALE_SMS_TOKEN"), "{error}");
+    }
+
+    #[test]
+    fn a_mail_server_elsewhere_needs_a_sender() {
+        let sender = |flags: &[&str]| {
+            let config = parse(flags);
+            config.sender(&config.mail_server()?)
+        };
+        let error = sender(&["--smtp-url", "smtps://mail.test"]).unwrap_err();
+        assert!(error.to_string().contains("ONSALE_MAIL_FROM"), "{error}");
+        for local in ["smtp://localhost:2525", "smtp://127.0.0.1", "smtp://[::1]"] {
+            let from = sender(&["--smtp-url", local]).unwrap();
+            assert_eq!(from.email.to_string(), "tickets@localhost");
+        }
+        let from = ["--smtp-url", "smtps://mail.test", "--mail-from", "a@b.test"];
+        assert_eq!(sender(&from).unwrap().email.to_string(), "a@b.test");
+    }
+
+    #[test]
+    fn the_mail_server_is_greeted_with_a_full_name() {
+        let from: Mailbox = "a@sender.test".parse().unwrap();
+        let hello = |flags: &[&str], url: &str| {
+            let name = parse(flags).hello(&from, &url.parse().unwrap());
+            name.map(|name| name.to_string()).map_err(|e| e.to_string())
+        };
+        assert_eq!(hello(&[], "https://shop.test/x").unwrap(), "shop.test");
+        assert_eq!(hello(&[], "http://127.0.0.1:8080").unwrap(), "sender.test");
+        assert_eq!(hello(&[], "http://shop:8080").unwrap(), "sender.test");
+        let named = &["--smtp-helo", "mx.test"];
+        assert_eq!(hello(named, "https://shop.test").unwrap(), "mx.test");
+        let split = &["--smtp-helo", "mx.test\r\nRSET"];
+        assert!(hello(split, "https://shop.test").is_err());
     }
 
     #[test]

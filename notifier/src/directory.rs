@@ -1,17 +1,18 @@
 //! Consumer of `notifier.directory`: where messages go, and what they say about events.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use domain::event::{Event, EventState};
+use domain::event::Event;
 use domain::message::{AccountChanged, EventChanged, Message};
 use platform::amqp::{Delivery, Handler, Verdict};
 use platform::pg::run_tx;
 use sqlx::PgConnection;
 
-use crate::notice::News;
-use crate::shared::Shared;
-use crate::store::{directory, notifications};
+use crate::notice::Told;
+use crate::shared::{Shared, leave_to_newer};
+use crate::store::{announcements, directory};
 
 /// Consumer of `notifier.directory`.
 pub(crate) struct Directory(pub(crate) Arc<Shared>);
@@ -21,15 +22,13 @@ impl Handler for Directory {
         let followed = match delivery.name.as_str() {
             AccountChanged::NAME => match delivery.parse() {
                 Ok(account) => directory::put_account(&self.0.db, &account).await,
-                Err(error) => return error.into(),
+                Err(error) => return leave_to_newer(&delivery, &error),
             },
             EventChanged::NAME => match delivery.parse() {
                 Ok(EventChanged { event }) => self.follow_event(&event).await,
-                Err(error) => return error.into(),
+                Err(error) => return leave_to_newer(&delivery, &error),
             },
-            other => {
-                return Verdict::DeadLetter(format!("the directory knows no message {other:?}"));
-            }
+            _ => return leave_to_newer(&delivery, &"the directory knows no such message"),
         };
         match followed {
             Ok(()) => Verdict::Ack,
@@ -44,54 +43,46 @@ impl Handler for Directory {
 
 impl Directory {
     async fn follow_event(&self, event: &Event) -> Result<(), sqlx::Error> {
-        let (has_sms, now) = (self.0.has_sms, self.0.now());
+        let (now, delay) = (self.0.now(), self.0.news_delay);
         let following = run_tx(&self.0.db, "notifier follow event", |tx| {
-            Box::pin(follow_event(tx, event, has_sms, now))
+            Box::pin(follow_event(tx, event, delay, now))
         });
         following.await?;
-        self.0.wake_senders();
+        self.0.announced.notify_one();
         Ok(())
     }
 }
 
-/// Keeps the event, unless a later version was seen, and writes to everyone who has tickets for it
-/// when it matters to them.
+/// Keeps the event, unless a later version was seen, and announces what matters to everyone who has
+/// tickets for it.
 async fn follow_event(
     conn: &mut PgConnection,
     event: &Event,
-    has_sms: bool,
+    news_delay: Duration,
     now: DateTime<Utc>,
 ) -> Result<(), sqlx::Error> {
     let known = directory::lock_event(conn, event.id).await?;
-    if !directory::put_event(conn, event, remind_at(event)).await? {
+    if !directory::put_event(conn, event, remind_at(event), now).await? {
         return Ok(());
     }
-    let Some(news) = known.and_then(|known| news(&known, event)) else {
+    let (Some(known), told) = (known, Told::of(event)) else {
         return Ok(());
     };
-    notifications::tell_holders(conn, event.id, news, event.version, has_sms, now).await?;
-    Ok(())
+    if known == told {
+        return Ok(());
+    }
+    match (known.cancelled, told.cancelled) {
+        (false, true) => announcements::put_cancelled(conn, event.id, event.version, now).await,
+        // Nobody cares where a cancelled event does not take place.
+        (true, true) => Ok(()),
+        (_, false) => {
+            let due_at = now + news_delay;
+            announcements::put_changed(conn, event, &known, due_at, now).await
+        }
+    }
 }
 
 fn remind_at(event: &Event) -> Option<DateTime<Utc>> {
     let before = TimeDelta::seconds(event.reminder_before_seconds?.into());
     event.date.checked_sub_signed(before)
-}
-
-/// What those who have tickets should hear of a change.
-fn news(before: &Event, after: &Event) -> Option<News> {
-    let was_cancelled = before.state == EventState::Cancelled;
-    if after.state == EventState::Cancelled {
-        return (!was_cancelled).then_some(News::EventCancelled);
-    }
-    fn told(event: &Event) -> (&str, DateTime<Utc>, &str, &str, &str) {
-        (
-            &event.name,
-            event.date,
-            &event.venue,
-            &event.city,
-            &event.time_zone,
-        )
-    }
-    (was_cancelled || told(before) != told(after)).then_some(News::EventChanged)
 }

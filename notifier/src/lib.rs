@@ -1,17 +1,17 @@
 //! The notifier: tells buyers what became of their bookings, by mail and SMS.
 //!
 //! ```text
-//! notifier.directory ─► directory ─┐
-//! notifier.notices ───► notices ───┼─► notifications (SQL) ─► sender ─► channels ─► SMTP, SMS
-//! every second ───────► reminders ─┘                             ▲
-//!                                            store, render ──────┘
+//! notifier.directory ─► directory ─► announcements ─┐
+//! notifier.notices ───► notices ────────────────────┴─► notifications (SQL) ─► sender ─► channels
+//!                                                             store, render ─────┘    SMTP, SMS
 //! ```
 //!
 //! Every message is a row before it is sent, one per booking, reader, kind, occasion and channel, so
 //! that a repeated event adds nothing. SMTP can't say whether it has a message already: a row is marked
-//! `sending` before the server hears of it, and goes back to `waiting` only when the server has
-//! certainly not taken it. Otherwise it becomes `uncertain`, and is never sent again by itself.
+//! `sending` right before its data goes to the server, and goes back to `waiting` only when the server
+//! has certainly not taken it. Otherwise it becomes `uncertain`, and is never sent again by itself.
 
+mod announcements;
 mod causes;
 mod channels;
 mod config;
@@ -19,28 +19,36 @@ mod directory;
 mod metrics;
 mod notice;
 mod notices;
+mod pruning;
 mod recorder;
-mod reminders;
 mod render;
 mod sender;
 mod shared;
+mod staff;
 mod store;
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
+use chrono::TimeDelta;
 use platform::amqp::{self, Handler, QueueSpec, Settings};
 use platform::health::Dependency;
 use platform::service::{Context, Routes};
-use platform::topology;
+use platform::{outbox, topology};
 
 pub use config::Config;
+pub use staff::{StuckState, send_again, stuck};
+pub use store::mails::Stuck;
 
 use channels::Channels;
 use directory::Directory;
 use notice::Channel;
 use notices::Notices;
-use sender::Sender;
+use sender::{Bounds, Sender};
 use shared::Shared;
+
+/// Whose messages these are in the outbox.
+const OWNER: &str = "notifier";
 
 /// How news of bookings is taken.
 const BATCHES: Settings = Settings {
@@ -49,7 +57,8 @@ const BATCHES: Settings = Settings {
     ..Settings::DEFAULT
 };
 
-/// Starts the consumers, the reminders and the sender. There are no routes.
+/// Starts the consumers, the announcements and the senders, and returns the routes for
+/// staff.
 ///
 /// # Errors
 /// [`InvalidConfig`](platform::config::InvalidConfig) when a mail or SMS setting is missing or
@@ -59,7 +68,7 @@ pub async fn start(ctx: Context, config: Config) -> anyhow::Result<Routes> {
     // What is due is sent without RabbitMQ.
     ctx.health.needs(&[Dependency::Postgres]);
     let channels = Arc::new(Channels::new(&config, &ctx.config.public_url)?);
-    let shared = Arc::new(Shared::new(&ctx, config.sms_url.is_some()));
+    let shared = Arc::new(Shared::new(&ctx, &config));
     let stop = ctx.shutdown.soft();
 
     consume(
@@ -75,8 +84,8 @@ pub async fn start(ctx: Context, config: Config) -> anyhow::Result<Routes> {
         amqp::consume_batches(&broker, &soft, &queue, BATCHES, notices).await
     });
     ctx.spawn(
-        "notifier reminders",
-        reminders::run(shared.clone(), stop.clone()),
+        "notifier announcements",
+        announcements::run(shared.clone(), stop.clone()),
     );
     ctx.spawn(
         "notifier leases",
@@ -86,15 +95,35 @@ pub async fn start(ctx: Context, config: Config) -> anyhow::Result<Routes> {
         "notifier backlog",
         metrics::watch_backlog(shared.clone(), stop.clone()),
     );
-    for (task, channel) in [
-        ("notifier mail sender", Channel::Email),
-        ("notifier SMS sender", Channel::Sms),
-    ] {
-        let concurrency = config.notifier_concurrency;
-        let sender = Sender::new(shared.clone(), channels.clone(), channel, concurrency);
-        ctx.spawn(task, sender.run(stop.clone()));
+    let keep = TimeDelta::days(config.notices_kept_days.into());
+    ctx.spawn(
+        "notifier pruning",
+        pruning::run(shared.clone(), keep, stop.clone()),
+    );
+    let senders = [
+        (
+            "notifier mail sender",
+            Channel::Email,
+            config.mails_per_second,
+        ),
+        ("notifier SMS sender", Channel::Sms, None),
+    ];
+    for (task, channel, per_second) in senders {
+        let bounds = Bounds {
+            concurrency: config.notifier_concurrency,
+            per_second: per_second.map(NonZeroU32::get),
+        };
+        let sender = Sender::new(&shared, &channels, channel, &bounds, stop.clone());
+        ctx.spawn(task, sender.run());
     }
-    Ok(Routes::default())
+    ctx.spawn(
+        "notifier outbox",
+        outbox::relay(ctx.db.clone(), ctx.broker.clone(), stop.clone(), OWNER),
+    );
+    Ok(Routes {
+        internal: staff::routes(shared),
+        ..Routes::default()
+    })
 }
 
 fn consume(ctx: &Context, task: &'static str, queue: QueueSpec, handler: impl Handler) {

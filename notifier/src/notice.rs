@@ -1,6 +1,8 @@
 //! What buyers are told.
 
+use chrono::{DateTime, Utc};
 use domain::booking::{BookingFacts, TicketFacts};
+use domain::event::{Event, EventState};
 use domain::message::{
     BookingCancelled, BookingExpired, BookingPaid, HoldPlaced, RefundSucceeded, TicketTransferred,
 };
@@ -33,6 +35,45 @@ impl Channel {
     }
 }
 
+/// The order in which notices that wait are sent. Each class has a share of the places, so that
+/// none waits behind another ([`Places`](crate::sender::places::Places)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Urgency {
+    /// What a reader waits for: tickets, and what became of them or of the money.
+    Ticket,
+    /// What is of use only for some minutes.
+    Deadline,
+    /// What is as good an hour later, and comes to thousands at once.
+    News,
+}
+
+impl Urgency {
+    /// Most urgent first.
+    pub(crate) const ALL: [Self; 3] = [Self::Ticket, Self::Deadline, Self::News];
+
+    /// The kinds of this class, as they stand in the database. A kind that is in none is of a later
+    /// version, and left to it.
+    pub(crate) fn kinds(self) -> Vec<String> {
+        let of_class = KINDS.iter().filter(|(_, urgency)| *urgency == self);
+        of_class.map(|(kind, _)| (*kind).to_owned()).collect()
+    }
+}
+
+/// Every kind that this version can send.
+pub(crate) const KINDS: [(&str, Urgency); 11] = [
+    ("confirmed", Urgency::Ticket),
+    ("received", Urgency::Ticket),
+    ("transferred", Urgency::Ticket),
+    ("cancelled", Urgency::Ticket),
+    ("withdrawn", Urgency::Ticket),
+    ("held", Urgency::Deadline),
+    ("refunded", Urgency::News),
+    ("expired", Urgency::News),
+    ("reminder", Urgency::News),
+    ("event_changed", Urgency::News),
+    ("event_cancelled", Urgency::News),
+];
+
 /// The kind of a message about an event, for everybody who holds tickets of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum News {
@@ -49,11 +90,6 @@ impl News {
             Self::EventCancelled => "event_cancelled",
         }
     }
-
-    /// Whether it is also for buyers who have transferred all their tickets: their money comes back.
-    pub(crate) fn concerns_money(self) -> bool {
-        self == Self::EventCancelled
-    }
 }
 
 /// What an account holds of a paid booking.
@@ -65,6 +101,34 @@ pub(crate) struct Holding {
     /// The account, when it is not the buyer.
     #[serde(default)]
     pub(crate) received_by: Option<AccountId>,
+    /// The event as the reader knows it, when this is about a change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) before: Option<Told>,
+}
+
+/// What readers are told of an event: a change of anything else is no news.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Told {
+    pub(crate) name: String,
+    pub(crate) date: DateTime<Utc>,
+    pub(crate) venue: String,
+    pub(crate) city: String,
+    pub(crate) time_zone: String,
+    pub(crate) cancelled: bool,
+}
+
+impl Told {
+    /// What is told of the event as it is.
+    pub(crate) fn of(event: &Event) -> Self {
+        Self {
+            name: event.name.clone(),
+            date: event.date,
+            venue: event.venue.clone(),
+            city: event.city.clone(),
+            time_zone: event.time_zone.clone(),
+            cancelled: event.state == EventState::Cancelled,
+        }
+    }
 }
 
 /// A message with what it says, beside the event.
@@ -196,6 +260,17 @@ impl Notice {
         }
     }
 
+    /// Whether anybody can cause any number of them without paying: a hold that is given up, a free
+    /// booking that is cancelled.
+    pub(crate) fn is_free_to_cause(&self) -> bool {
+        match self {
+            Self::Held(_) | Self::Expired(_) => true,
+            Self::Confirmed(facts) => facts.booking.total.is_zero(),
+            Self::Cancelled(facts) => !facts.was_confirmed || facts.booking.total.is_zero(),
+            _ => false,
+        }
+    }
+
     /// The booking, as far as the message carries it.
     pub(crate) fn booking(&self) -> Option<&BookingFacts> {
         match self {
@@ -238,4 +313,20 @@ impl Notice {
 
 fn parse<T: DeserializeOwned>(facts: Value) -> serde_json::Result<T> {
     serde_json::from_value(facts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_that_is_claimed_can_be_read() {
+        for (kind, _) in KINDS {
+            let error = Notice::read(kind, Value::Null).unwrap_err();
+            let source = error.source.to_string();
+            assert!(!source.contains("no such kind"), "{kind}: {source}");
+        }
+        let error = Notice::read("tomorrow", Value::Null).unwrap_err();
+        assert!(error.source.to_string().contains("no such kind"));
+    }
 }

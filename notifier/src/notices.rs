@@ -14,7 +14,7 @@ use platform::pg::run_tx;
 use sqlx::PgConnection;
 
 use crate::notice::Notice;
-use crate::shared::Shared;
+use crate::shared::{Shared, leave_to_newer};
 use crate::store::notifications::{self, Addressed};
 use crate::store::{bookings, directory, holders};
 
@@ -38,9 +38,8 @@ impl BatchHandler for Notices {
         for (index, delivery) in batch.iter().enumerate() {
             match read(delivery) {
                 Ok(read) if read.is_empty() => {
-                    let name = &delivery.name;
-                    let reason = format!("the notifier knows no message {name:?}");
-                    verdicts[index] = Verdict::DeadLetter(reason);
+                    let why = "the notifier knows no such message";
+                    verdicts[index] = leave_to_newer(delivery, &why);
                 }
                 Ok(read) => {
                     for notice in read.into_iter().filter(|notice| !is_free_hold(notice)) {
@@ -48,7 +47,7 @@ impl BatchHandler for Notices {
                         notices.push(notice);
                     }
                 }
-                Err(error) => verdicts[index] = error.into(),
+                Err(error) => verdicts[index] = leave_to_newer(delivery, &error),
             }
         }
         for (index, written) in places.into_iter().zip(self.write_all(&notices).await) {
@@ -83,9 +82,9 @@ impl Notices {
     }
 
     async fn write(&self, notices: &[Notice]) -> Result<Vec<Written>, sqlx::Error> {
-        let (has_sms, now) = (self.0.has_sms, self.0.now());
-        let writing = run_tx(&self.0.db, "notifier write notices", |tx| {
-            Box::pin(write(tx, notices, has_sms, now))
+        let shared = &*self.0;
+        let writing = run_tx(&shared.db, "notifier write notices", |tx| {
+            Box::pin(write(tx, notices, shared))
         });
         let written = writing.await?;
         self.0.wake_senders();
@@ -125,11 +124,18 @@ fn is_free_hold(notice: &Notice) -> bool {
 async fn write(
     conn: &mut PgConnection,
     notices: &[Notice],
-    has_sms: bool,
-    now: DateTime<Utc>,
+    shared: &Shared,
 ) -> Result<Vec<Written>, sqlx::Error> {
+    let now = shared.now();
     let addressees: Vec<_> = notices.iter().map(addressee).collect();
-    let phones = directory::find_phones(conn, &addressees).await?;
+    let mut phones = directory::find_phones(conn, &addressees).await?;
+    let unknown = addressees
+        .iter()
+        .filter(|reader| !phones.contains_key(reader));
+    let unknown: Vec<_> = unknown.map(|(account, _)| *account).collect();
+    if !unknown.is_empty() && directory::look_up_accounts(conn, &unknown).await? {
+        phones = directory::find_phones(conn, &addressees).await?;
+    }
     let known = || notices.iter().zip(&addressees);
     // First, for what the same batch says of these bookings.
     let paid = known().filter_map(|(notice, addressee)| match notice {
@@ -155,13 +161,33 @@ async fn write(
             _ => {}
         }
         written.push(Written::Yes);
-        addressed.push(Addressed::of(notice, *addressee, has_sms && *has_phone));
+        let (can_sms, due_at) = (shared.has_sms && *has_phone, due_at(notice, shared, now));
+        addressed.push(Addressed::of(notice, *addressee, can_sms, due_at));
     }
     for notice in &withdrawn {
-        addressed.push(Addressed::of(notice, addressee(notice), false));
+        let due_at = due_at(notice, shared, now);
+        addressed.push(Addressed::of(notice, addressee(notice), false, due_at));
     }
     notifications::put(conn, &addressed, now).await?;
     Ok(written)
+}
+
+/// When a notice is sent first. One that another may make needless waits for it: the payment of held
+/// seats, or the news that the event is cancelled.
+fn due_at(notice: &Notice, shared: &Shared, now: DateTime<Utc>) -> DateTime<Utc> {
+    match notice {
+        Notice::Held(facts) => {
+            let left = (facts.booking.hold_until - now)
+                .to_std()
+                .unwrap_or_default();
+            now + shared.held_delay.min(left / 4)
+        }
+        Notice::Cancelled(facts) if facts.was_confirmed && facts.asked.is_none() => {
+            now + shared.news_delay
+        }
+        Notice::Withdrawn(_) => now + shared.news_delay,
+        _ => now,
+    }
 }
 
 /// For those to whom tickets of a cancelled booking were transferred; the buyer is told anyway.

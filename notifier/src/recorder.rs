@@ -1,54 +1,125 @@
-//! Writes down what became of messages: those that ended while the last statement ran share the
-//! next.
+//! Group commit of what becomes of messages: those that change while the last statement runs share
+//! the next.
 
+use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use platform::lane::{Job, Lane, Limits, Unanswered, Work};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use crate::shared::Shared;
-use crate::store::notifications::{self, Ended};
+use crate::store::queue::{self, Ended, Try};
 
-/// Records on behalf of all senders of this process.
-pub(crate) struct Recorder(Lane<Records>);
+/// Records on behalf of all messages of one channel.
+pub(crate) struct Recorder {
+    ended: Lane<EndedTries>,
+    handed_over: Lane<Handovers>,
+}
 
-/// Why a result was not recorded.
+/// Why a change was not recorded.
 #[derive(Debug, Clone, thiserror::Error)]
 pub(crate) enum RecordError {
-    #[error("the database failed: {0}")]
-    Database(Arc<sqlx::Error>),
+    #[error("the database failed")]
+    Database(#[source] Arc<sqlx::Error>),
     #[error("the recorder did not answer")]
     Unanswered(#[from] Unanswered),
 }
 
 impl Recorder {
-    pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        Self(Lane::new(Records(shared), Limits::USUAL))
+    /// A message that is handed over has `lease` for it.
+    pub(crate) fn new(shared: &Arc<Shared>, lease: Duration) -> Self {
+        let handovers = Handovers {
+            shared: Arc::clone(shared),
+            lease,
+        };
+        Self {
+            ended: Lane::new(EndedTries(Arc::clone(shared)), Limits::USUAL),
+            handed_over: Lane::new(handovers, Limits::USUAL),
+        }
     }
 
-    /// Writes down what a try came to; `false` when a later one has begun.
+    /// Records what a try came to; `false` when it is no longer this one's to say.
     ///
     /// # Errors
-    /// When it may not be written down: repeat it.
-    pub(crate) async fn settle(&self, ended: Ended) -> Result<bool, RecordError> {
-        self.0.ask(ended).await?
+    /// When it may not be recorded: repeat it.
+    pub(crate) async fn record(&self, ended: Ended) -> Result<bool, RecordError> {
+        self.ended.ask(ended).await?
     }
 }
 
-struct Records(Arc<Shared>);
+/// The step of a try from which on its message may have been sent.
+pub(crate) struct Handover<'a> {
+    pub(crate) recorder: &'a Recorder,
+    pub(crate) attempt: Try,
+    /// No message is handed over once this is cancelled: there may be no time to hear the answer.
+    pub(crate) stop: &'a CancellationToken,
+}
 
-impl Work for Records {
+impl Handover<'_> {
+    /// Records that the message may have been sent. To be called right before it is.
+    ///
+    /// # Errors
+    /// Why the message must not be sent.
+    pub(crate) async fn begin(&self) -> Result<(), String> {
+        if self.stop.is_cancelled() {
+            return Err("the sender is shutting down".into());
+        }
+        let begun = match self.recorder.handed_over.ask(self.attempt).await {
+            Ok(begun) => begun,
+            Err(unanswered) => Err(unanswered.into()),
+        };
+        match begun {
+            Ok(true) => Ok(()),
+            Ok(false) => Err("the message was taken over or withdrawn".into()),
+            Err(error) => Err(crate::causes::with_causes(&error)),
+        }
+    }
+}
+
+struct EndedTries(Arc<Shared>);
+
+impl Work for EndedTries {
     type Item = Ended;
     type Answer = Result<bool, RecordError>;
 
     async fn work(&self, jobs: Vec<Job<Self>>) {
-        let (ended, askers): (Vec<_>, Vec<_>) = jobs.into_iter().map(Job::split).unzip();
-        let settled = notifications::settle(&self.0.db, &ended, self.0.now()).await;
-        let settled = settled.map_err(|error| RecordError::Database(Arc::new(error)));
-        for (ended, asker) in ended.iter().zip(askers) {
-            asker.answer(match &settled {
-                Ok(settled) => Ok(settled.contains(&ended.id)),
-                Err(error) => Err(error.clone()),
-            });
-        }
+        let ended: Vec<_> = jobs.iter().map(|job| job.item.clone()).collect();
+        let recorded = queue::record(&self.0.db, &ended, self.0.now()).await;
+        answer(jobs, recorded, |ended| ended.attempt.id);
+    }
+}
+
+struct Handovers {
+    shared: Arc<Shared>,
+    lease: Duration,
+}
+
+impl Work for Handovers {
+    type Item = Try;
+    type Answer = Result<bool, RecordError>;
+
+    async fn work(&self, jobs: Vec<Job<Self>>) {
+        let tries: Vec<_> = jobs.iter().map(|job| job.item).collect();
+        let until = self.shared.now() + self.lease;
+        let begun = queue::begin_handover(&self.shared.db, &tries, until).await;
+        answer(jobs, begun, |attempt| attempt.id);
+    }
+}
+
+/// Answers each job whether its message is among those that were changed.
+fn answer<W: Work<Answer = Result<bool, RecordError>>>(
+    jobs: Vec<Job<W>>,
+    changed: Result<HashSet<Uuid>, sqlx::Error>,
+    id: impl Fn(&W::Item) -> Uuid,
+) {
+    let changed = changed.map_err(|error| RecordError::Database(Arc::new(error)));
+    for job in jobs {
+        let (item, asker) = job.split();
+        asker.answer(match &changed {
+            Ok(changed) => Ok(changed.contains(&id(&item))),
+            Err(error) => Err(error.clone()),
+        });
     }
 }

@@ -13,7 +13,7 @@ mod time;
 use domain::BookingId;
 use url::Url;
 
-pub(crate) use mail::mail;
+pub(crate) use mail::{Letterhead, mail};
 pub(crate) use sms::sms;
 
 use crate::notice::Notice;

@@ -8,6 +8,7 @@ mod booking;
 mod dead_letters;
 mod demo;
 mod keys;
+mod mails;
 mod reconcile;
 mod sale;
 mod services;
@@ -68,6 +69,8 @@ enum Command {
     Keys(keys::KeysArgs),
     /// List messages that could not be handled, and send them again
     DeadLetters(dead_letters::DeadLettersArgs),
+    /// List mails and SMS that did not arrive, and send them again
+    Mails(mails::MailsArgs),
     /// Guard another site: tell its reverse proxy whose pass is good
     VerifyPass(verify_pass::VerifyPassArgs),
     /// Run stand-ins for Stripe, the mail server and the SMS provider
@@ -123,6 +126,7 @@ async fn main() -> ExitCode {
         Command::Account(args) => account::run(args).await,
         Command::Keys(args) => keys::run(args),
         Command::DeadLetters(args) => dead_letters::run(args).await,
+        Command::Mails(args) => mails::run(args).await,
         Command::VerifyPass(args) => verify_pass::run(args).await,
         Command::StandIns(args) => stand_ins::run(args).await,
     };

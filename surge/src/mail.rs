@@ -10,6 +10,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -39,6 +40,10 @@ pub struct Config {
     pub limit: Limit,
     /// Where the chances of faults are drawn from.
     pub seed: u64,
+    /// How long answers are under way: a server at the other end of the country.
+    pub round_trip: Duration,
+    /// Whether clients must greet with a fully qualified name, as many servers demand.
+    pub wants_full_names: bool,
 }
 
 impl Default for Config {
@@ -51,6 +56,8 @@ impl Default for Config {
             max_message_bytes: 10 << 20,
             limit: Limit::default(),
             seed: 0,
+            round_trip: Duration::ZERO,
+            wants_full_names: false,
         }
     }
 }
@@ -78,6 +85,8 @@ struct Shared {
     faults: MailFaults,
     folder: Option<PathBuf>,
     max_message_bytes: usize,
+    round_trip: Duration,
+    wants_full_names: bool,
 }
 
 impl Shared {
@@ -116,6 +125,8 @@ impl StandIn {
             faults: MailFaults::new(config.seed),
             folder: config.folder,
             max_message_bytes: config.max_message_bytes,
+            round_trip: config.round_trip,
+            wants_full_names: config.wants_full_names,
         });
         let stop = CancellationToken::new();
         let inbox = shared.inbox.clone();
@@ -183,7 +194,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, stop: CancellationTo
             Err(error) => {
                 tracing::warn!(%error, "SMTP connection not accepted");
                 // Out of file descriptors, most likely: give others time to close some.
-                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             }
         };

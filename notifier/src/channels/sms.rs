@@ -10,6 +10,7 @@ use url::Url;
 
 use super::Outcome;
 use crate::config::SmsSettings;
+use crate::recorder::Handover;
 
 /// How long the provider may take for one message.
 pub(super) const LIMIT: Duration = Duration::from_secs(20);
@@ -56,7 +57,10 @@ impl SmsProvider {
 
     /// Hands a message over. Twilio has no idempotency key, so that here, too, a lost answer
     /// leaves the outcome unknown.
-    pub(super) async fn send(&self, to: &str, body: &str) -> Outcome {
+    pub(super) async fn send(&self, to: &str, body: &str, handover: &Handover<'_>) -> Outcome {
+        if let Err(reason) = handover.begin().await {
+            return Outcome::Withheld(reason);
+        }
         let sending = self
             .client
             .post(self.endpoint.clone())
@@ -97,10 +101,11 @@ fn meaning(status: StatusCode, reason: String) -> Outcome {
         StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
             Outcome::Deferred(reason)
         }
-        // Our account, not this message.
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::NOT_FOUND => {
-            Outcome::Unreachable(reason)
-        }
+        // The provider's account, not this message.
+        StatusCode::UNAUTHORIZED
+        | StatusCode::PAYMENT_REQUIRED
+        | StatusCode::FORBIDDEN
+        | StatusCode::NOT_FOUND => Outcome::Unreachable(reason),
         _ if status.is_client_error() => Outcome::Refused(reason),
         // It may have been taken before something broke.
         _ => Outcome::Unknown(reason),

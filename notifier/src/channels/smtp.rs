@@ -1,36 +1,33 @@
-//! A mail server. The conversation is led step by step, since what a failure means depends on the
+//! A mail server. The dialogue is spoken step by step, since what a failure means depends on the
 //! step: before the end of the data the server can't have taken the mail, after it nobody knows.
-//! (lettre's transport tells neither apart.)
+//! (lettre's transport tells neither apart.) Commands are pipelined (RFC 2920) where the server
+//! takes that: a mail on an open connection costs two round trips.
 
-mod address;
+pub(crate) mod address;
+mod answer;
+mod dialogue;
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use lettre::Address;
 use lettre::address::Envelope;
-use lettre::transport::smtp::Error;
 use lettre::transport::smtp::authentication::DEFAULT_MECHANISMS;
 use lettre::transport::smtp::client::AsyncSmtpConnection;
-use lettre::transport::smtp::commands::{Data, Mail, Rcpt, Rset};
-use lettre::transport::smtp::extension::{ClientId, Extension, MailBodyParameter, MailParameter};
-use lettre::transport::smtp::response::Severity;
-use platform::config::InvalidConfig;
-use secrecy::SecretString;
+use lettre::transport::smtp::extension::ClientId;
 use tokio::time::{Instant, timeout};
 
 use super::Outcome;
+use crate::recorder::Handover;
 use address::{ServerAddress, Tls};
+use dialogue::Dialogue;
 
 /// How long a server may take until it is ready for the data.
-pub(super) const BEFORE_DATA_LIMIT: Duration = Duration::from_secs(20);
-/// How long a server may take over the data and its answer to it. Generous, since giving up
-/// leaves the mail uncertain.
-pub(super) const AFTER_DATA_LIMIT: Duration = Duration::from_secs(60);
+pub(super) const BEFORE_DATA_LIMIT: Duration = Duration::from_secs(10);
+/// How long a server may take over the data and its answer to it. Giving up leaves the mail
+/// uncertain; beyond the grace time of a shutdown the process would end before the answer.
+pub(super) const AFTER_DATA_LIMIT: Duration = Duration::from_secs(40);
 /// How long an unused connection is kept.
 const IDLE_LIMIT: Duration = Duration::from_secs(30);
-/// The answer that asks for the data.
-const START_DATA: u16 = 354;
 
 /// A mail server with connections to it.
 #[derive(Debug)]
@@ -42,187 +39,134 @@ pub(super) struct MailServer {
 }
 
 struct Idle {
-    connection: AsyncSmtpConnection,
+    dialogue: Dialogue,
     since: Instant,
 }
 
 impl MailServer {
-    /// The server at `url`; up to `max_idle` connections are kept open.
-    pub(super) fn new(url: &SecretString, max_idle: usize) -> Result<Self, InvalidConfig> {
-        Ok(Self {
-            address: ServerAddress::parse(url)?,
-            hello: ClientId::default(),
+    /// The server at `address`, greeted as `hello`; up to `max_idle` connections are kept open.
+    pub(super) fn new(address: ServerAddress, hello: ClientId, max_idle: usize) -> Self {
+        Self {
+            address,
+            hello,
             idle: Mutex::default(),
             max_idle,
-        })
+        }
     }
 
     /// Hands a mail over. Dropping the future leaves its outcome unknown.
-    pub(super) async fn send(&self, envelope: &Envelope, mail: &[u8]) -> Outcome {
-        let ready = timeout(BEFORE_DATA_LIMIT, self.announce(envelope, mail.is_ascii())).await;
-        let mut connection = match ready {
-            Ok(Ok(connection)) => connection,
+    pub(super) async fn send(
+        &self,
+        envelope: &Envelope,
+        mail: &[u8],
+        handover: &Handover<'_>,
+    ) -> Outcome {
+        let announced = timeout(BEFORE_DATA_LIMIT, self.announce(envelope, mail.is_ascii())).await;
+        let mut dialogue = match announced {
+            Ok(Ok(dialogue)) => dialogue,
             Ok(Err(outcome)) => return outcome,
             Err(_) => return Outcome::Unreachable("the mail server was too slow".into()),
         };
-        match timeout(AFTER_DATA_LIMIT, connection.message(mail)).await {
-            Ok(Ok(answer)) if answer.code().severity == Severity::PositiveCompletion => {
-                self.keep(connection);
-                Outcome::Accepted
+        if let Err(reason) = handover.begin().await {
+            // Closed before the lone dot: the server drops what it has.
+            return Outcome::Withheld(reason);
+        }
+        let (outcome, is_usable) = match timeout(AFTER_DATA_LIMIT, dialogue.hand_over(mail)).await {
+            Ok(ended) => ended,
+            Err(_) => {
+                let error = "the mail server did not answer to the data".to_owned();
+                (Outcome::Unknown(error), false)
             }
-            Ok(Ok(answer)) => {
-                Outcome::Unknown(format!("the mail server answered {}", answer.code()))
+        };
+        if is_usable {
+            self.keep(dialogue);
+        }
+        outcome
+    }
+
+    /// Speaks up to the point where the server wants the data. A kept connection may have been
+    /// closed meanwhile; then the next is used, and at last a new one.
+    async fn announce(&self, envelope: &Envelope, is_ascii: bool) -> Result<Dialogue, Outcome> {
+        while let Some(mut dialogue) = self.take_idle() {
+            match dialogue.announce(envelope, is_ascii).await {
+                Ok(()) => return Ok(dialogue),
+                Err(refused) if refused.is_broken => {}
+                Err(refused) => return Err(self.give_up(dialogue, refused)),
             }
-            Ok(Err(error)) if is_answer(&error) => {
-                self.keep(connection);
-                refusal(&error)
-            }
-            Ok(Err(error)) => Outcome::Unknown(format!("after the data: {error}")),
-            Err(_) => Outcome::Unknown("the mail server did not answer to the data".into()),
+        }
+        let mut dialogue = self.connect().await?;
+        match dialogue.announce(envelope, is_ascii).await {
+            Ok(()) => Ok(dialogue),
+            Err(refused) => Err(self.give_up(dialogue, refused)),
         }
     }
 
-    /// Leads the conversation up to the point where the server wants the data.
-    async fn announce(
-        &self,
-        envelope: &Envelope,
-        is_ascii: bool,
-    ) -> Result<AsyncSmtpConnection, Outcome> {
-        let mut connection = self
-            .connection()
-            .await
-            .map_err(|error| unreachable(&error))?;
-        let parameters = parameters(&connection, envelope, is_ascii)?;
-        let from = Mail::new(envelope.from().cloned(), parameters);
-        // Whom we write as is our matter, not the recipient's.
-        connection
-            .command(from)
-            .await
-            .map_err(|error| unreachable(&error))?;
-        for recipient in envelope.to() {
-            let to = Rcpt::new(recipient.clone(), Vec::new());
-            if let Err(error) = connection.command(to).await {
-                if is_answer(&error) && connection.command(Rset).await.is_ok() {
-                    self.keep(connection);
-                }
-                return Err(refusal(&error));
-            }
+    fn give_up(&self, dialogue: Dialogue, refused: dialogue::Refused) -> Outcome {
+        if refused.is_usable {
+            self.keep(dialogue);
         }
-        let answer = connection
-            .command(Data)
-            .await
-            .map_err(|error| refusal(&error))?;
-        if answer.has_code(START_DATA) {
-            Ok(connection)
-        } else {
-            Err(Outcome::Unreachable(format!(
-                "the mail server answers {} to DATA",
-                answer.code()
-            )))
-        }
+        refused.outcome
     }
 
-    /// A connection that works: one that was kept, or a new one.
-    async fn connection(&self) -> Result<AsyncSmtpConnection, Error> {
-        while let Some(mut connection) = self.take_idle() {
-            if connection.test_connected().await {
-                return Ok(connection);
-            }
-        }
-        self.connect().await
-    }
-
-    async fn connect(&self) -> Result<AsyncSmtpConnection, Error> {
+    async fn connect(&self) -> Result<Dialogue, Outcome> {
+        let unreachable =
+            |error: lettre::transport::smtp::Error| Outcome::Unreachable(error.to_string());
         let ServerAddress {
             host,
             port,
             tls,
             credentials,
         } = &self.address;
-        let at = (host.as_str(), *port);
         let wrapper = match tls {
             Tls::FromTheStart(tls) => Some(tls.clone()),
-            Tls::AfterGreeting(_) | Tls::None => None,
+            Tls::Required(_) | Tls::WhenOffered(_) | Tls::None => None,
         };
+        let at = (host.as_str(), *port);
         let limit = Some(BEFORE_DATA_LIMIT);
         let mut connection =
-            AsyncSmtpConnection::connect_tokio1(at, limit, &self.hello, wrapper, None).await?;
-        if let Tls::AfterGreeting(tls) = tls {
-            connection.starttls(tls.clone(), &self.hello).await?;
+            AsyncSmtpConnection::connect_tokio1(at, limit, &self.hello, wrapper, None)
+                .await
+                .map_err(unreachable)?;
+        let starts_tls = match tls {
+            Tls::Required(tls) => Some(tls),
+            Tls::WhenOffered(tls) if connection.can_starttls() => Some(tls),
+            _ => None,
+        };
+        if let Some(tls) = starts_tls {
+            let upgrading = connection.starttls(tls.clone(), &self.hello);
+            upgrading.await.map_err(unreachable)?;
         }
         if let Some(credentials) = credentials {
-            connection.auth(DEFAULT_MECHANISMS, credentials).await?;
+            if !connection.is_encrypted() && !matches!(tls, Tls::None) {
+                return Err(Outcome::Unreachable(
+                    "the mail server offers no TLS, and the password is not sent in clear; \
+                     ?tls=none in ONSALE_SMTP_URL allows it"
+                        .into(),
+                ));
+            }
+            let signing_in = connection.auth(DEFAULT_MECHANISMS, credentials);
+            signing_in.await.map_err(unreachable)?;
         }
-        Ok(connection)
+        Dialogue::begin(connection, &self.hello)
+            .await
+            .map_err(unreachable)
     }
 
-    fn take_idle(&self) -> Option<AsyncSmtpConnection> {
+    fn take_idle(&self) -> Option<Dialogue> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         idle.retain(|idle| idle.since.elapsed() < IDLE_LIMIT);
-        idle.pop().map(|idle| idle.connection)
+        idle.pop().map(|idle| idle.dialogue)
     }
 
-    fn keep(&self, connection: AsyncSmtpConnection) {
+    fn keep(&self, dialogue: Dialogue) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         if idle.len() < self.max_idle {
             idle.push(Idle {
-                connection,
+                dialogue,
                 since: Instant::now(),
             });
         }
     }
-}
-
-fn parameters(
-    connection: &AsyncSmtpConnection,
-    envelope: &Envelope,
-    is_ascii: bool,
-) -> Result<Vec<MailParameter>, Outcome> {
-    let can = |extension| connection.server_info().supports_feature(extension);
-    let mut parameters = Vec::new();
-    let is_ascii_only = |address: &Address| address.to_string().is_ascii();
-    if !envelope
-        .to()
-        .iter()
-        .chain(envelope.from())
-        .all(is_ascii_only)
-    {
-        if !can(Extension::SmtpUtfEight) {
-            return Err(Outcome::Refused(
-                "the mail server takes only ASCII addresses".into(),
-            ));
-        }
-        parameters.push(MailParameter::SmtpUtfEight);
-    }
-    if !is_ascii {
-        if !can(Extension::EightBitMime) {
-            return Err(Outcome::Refused(
-                "the mail server takes only ASCII mails".into(),
-            ));
-        }
-        parameters.push(MailParameter::Body(MailBodyParameter::EightBitMime));
-    }
-    Ok(parameters)
-}
-
-/// Whether the server said no, as opposed to saying nothing we understand.
-fn is_answer(error: &Error) -> bool {
-    error.is_transient() || error.is_permanent()
-}
-
-/// What an error about the mail itself means while the server can't have taken it.
-fn refusal(error: &Error) -> Outcome {
-    if error.is_permanent() {
-        Outcome::Refused(error.to_string())
-    } else if error.is_transient() {
-        Outcome::Deferred(error.to_string())
-    } else {
-        unreachable(error)
-    }
-}
-
-fn unreachable(error: &Error) -> Outcome {
-    Outcome::Unreachable(error.to_string())
 }
 
 impl std::fmt::Debug for Idle {

@@ -2,47 +2,88 @@
 
 use chrono::{DateTime, Utc};
 use domain::BookingId;
-use domain::event::{Event, EventState};
+use domain::event::Event;
+use lettre::message::Mailbox;
 use url::Url;
 
 use super::letter::place;
+use super::line::directs;
 
 /// Octets of a line, without its end.
 const LINE_LIMIT: usize = 75;
 
-/// The event as a calendar entry. The same booking gives the same entry again, so that a later
-/// file changes it.
-pub(super) fn entry(
-    event: &Event,
-    booking_id: BookingId,
-    domain: &str,
-    link: &Url,
-    now: DateTime<Utc>,
-) -> String {
-    let status = match event.state {
-        EventState::Announced => "CONFIRMED",
-        EventState::Cancelled => "CANCELLED",
-    };
-    let mut file = String::new();
-    let mut add = |line: String| fold(&mut file, &line);
-    add("BEGIN:VCALENDAR".into());
-    add("VERSION:2.0".into());
-    add("PRODID:-//Onsale//Tickets//EN".into());
-    add("METHOD:PUBLISH".into());
-    add("BEGIN:VEVENT".into());
-    add(format!("UID:{booking_id}@{domain}"));
-    add(format!("SEQUENCE:{}", event.version));
-    add(format!("DTSTAMP:{}", utc(now)));
-    add(format!("DTSTART:{}", utc(event.date)));
-    add(format!("SUMMARY:{}", escape(&event.name)));
-    if let Some(place) = place(event) {
-        add(format!("LOCATION:{}", escape(&place)));
+/// How long an entry blocks: when the event ends is not known.
+const DURATION: &str = "PT3H";
+/// The steps of an entry between two versions of its event.
+const STEPS: i64 = 1_000;
+
+/// The event in the reader's calendar. The same booking has the same entry always, so that a later
+/// file changes it, or takes it away.
+pub(super) struct Entry<'a> {
+    pub(super) event: &'a Event,
+    pub(super) booking_id: BookingId,
+    pub(super) organiser: &'a Mailbox,
+    pub(super) link: &'a Url,
+    /// Whether the reader has no part in the event any more, or nobody has.
+    pub(super) is_cancelled: bool,
+    /// Orders what happened to the booking while the event stayed the same.
+    pub(super) step: i64,
+}
+
+impl Entry<'_> {
+    /// What the file asks for (RFC 5546).
+    pub(super) fn method(&self) -> &'static str {
+        if self.is_cancelled {
+            "CANCEL"
+        } else {
+            "PUBLISH"
+        }
     }
-    add(format!("URL:{link}"));
-    add(format!("STATUS:{status}"));
-    add("END:VEVENT".into());
-    add("END:VCALENDAR".into());
-    file
+
+    /// The file.
+    pub(super) fn file(&self, now: DateTime<Utc>) -> String {
+        let Self { event, link, .. } = self;
+        let email = &self.organiser.email;
+        let (id, domain) = (self.booking_id, email.domain());
+        let sequence = event.version * STEPS + self.step.clamp(0, STEPS - 1);
+        let status = if self.is_cancelled {
+            "CANCELLED"
+        } else {
+            "CONFIRMED"
+        };
+        let mut file = String::new();
+        let mut add = |line: String| fold(&mut file, &line);
+        add("BEGIN:VCALENDAR".into());
+        add("VERSION:2.0".into());
+        add("PRODID:-//Onsale//Tickets//EN".into());
+        add(format!("METHOD:{}", self.method()));
+        add("BEGIN:VEVENT".into());
+        add(format!("UID:{id}@{domain}"));
+        add(format!("SEQUENCE:{sequence}"));
+        add(format!("DTSTAMP:{}", utc(now)));
+        add(format!("DTSTART:{}", utc(event.date)));
+        add(format!("DURATION:{DURATION}"));
+        add(format!("SUMMARY:{}", escape(&event.name)));
+        if let Some(place) = place(event) {
+            add(format!("LOCATION:{}", escape(&place)));
+        }
+        match self.organiser.name.as_deref().map(parameter) {
+            Some(name) => add(format!("ORGANIZER;CN=\"{name}\":mailto:{email}")),
+            None => add(format!("ORGANIZER:mailto:{email}")),
+        }
+        add(format!("URL:{link}"));
+        add(format!("STATUS:{status}"));
+        add("END:VEVENT".into());
+        add("END:VCALENDAR".into());
+        file
+    }
+}
+
+/// Text that may stand in quotes.
+fn parameter(text: &str) -> String {
+    text.chars()
+        .filter(|character| *character != '"' && !character.is_control())
+        .collect()
 }
 
 fn utc(at: DateTime<Utc>) -> String {
@@ -55,7 +96,7 @@ fn escape(text: &str) -> String {
         match character {
             '\\' | ';' | ',' => escaped.extend(['\\', character]),
             '\n' | '\r' => escaped.push_str("\\n"),
-            character if character.is_control() => {}
+            character if character.is_control() || directs(character) => {}
             character => escaped.push(character),
         }
     }
@@ -81,30 +122,51 @@ mod tests {
     use super::*;
     use crate::render::letter::tests::event;
 
-    fn entry_of(event: &Event) -> String {
-        let id = BookingId("018f0000-0000-7000-8000-000000000000".parse().unwrap());
-        let link = "https://tickets.test/bookings/1".parse().unwrap();
-        entry(event, id, "tickets.test", &link, event.date)
+    fn file_of(event: &Event, is_cancelled: bool, step: i64) -> String {
+        let entry = Entry {
+            event,
+            booking_id: BookingId("018f0000-0000-7000-8000-000000000000".parse().unwrap()),
+            organiser: &"Onsale <shop@tickets.test>".parse().unwrap(),
+            link: &"https://tickets.test/bookings/1".parse().unwrap(),
+            is_cancelled,
+            step,
+        };
+        entry.file(event.date)
     }
 
     #[test]
     fn an_entry_says_what_when_and_where() {
         let expected = "BEGIN:VCALENDAR\r\nVERSION:2.0\r\nPRODID:-//Onsale//Tickets//EN\r\n\
             METHOD:PUBLISH\r\nBEGIN:VEVENT\r\n\
-            UID:018f0000-0000-7000-8000-000000000000@tickets.test\r\nSEQUENCE:3\r\n\
-            DTSTAMP:20240503T180000Z\r\nDTSTART:20240503T180000Z\r\nSUMMARY:Gala\r\n\
-            LOCATION:Opera\\, Berlin\r\nURL:https://tickets.test/bookings/1\r\n\
+            UID:018f0000-0000-7000-8000-000000000000@tickets.test\r\nSEQUENCE:3000\r\n\
+            DTSTAMP:20240503T180000Z\r\nDTSTART:20240503T180000Z\r\nDURATION:PT3H\r\n\
+            SUMMARY:Gala\r\nLOCATION:Opera\\, Berlin\r\n\
+            ORGANIZER;CN=\"Onsale\":mailto:shop@tickets.test\r\nURL:https://tickets.test/bookings/1\r\n\
             STATUS:CONFIRMED\r\nEND:VEVENT\r\nEND:VCALENDAR\r\n";
-        assert_eq!(entry_of(&event()), expected);
+        assert_eq!(file_of(&event(), false, 0), expected);
+    }
+
+    #[test]
+    fn an_entry_that_is_taken_away_is_the_same_and_later() {
+        let file = file_of(&event(), true, 5_000);
+        for line in [
+            "METHOD:CANCEL",
+            "UID:018f0000-0000-7000-8000-000000000000@tickets.test",
+            "SEQUENCE:3999",
+            "STATUS:CANCELLED",
+        ] {
+            assert!(file.split("\r\n").any(|found| found == line), "{file}");
+        }
     }
 
     #[test]
     fn names_are_escaped_and_long_lines_folded() {
         let name = format!("A;B\\C\r\nEND:VEVENT {}", "ä".repeat(60));
-        let file = entry_of(&Event {
+        let file = Event {
             name: name.clone(),
             ..event()
-        });
+        };
+        let file = file_of(&file, false, 0);
         assert!(
             file.split("\r\n")
                 .all(|line| line.len() <= LINE_LIMIT && !line.contains('\n'))

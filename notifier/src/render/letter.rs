@@ -1,12 +1,12 @@
 //! The wording of mails. What a letter says is decided here, once for its text and its HTML.
 
 use domain::booking::{BookedSeat, BookingFacts, TicketFacts};
-use domain::event::Event;
+use domain::event::{Event, EventState};
 use domain::message::{BookingCancelled, BookingPaid, TicketTransferred};
 
 use super::line::one_line;
-use super::time::{in_full, in_short};
-use crate::notice::{Holding, Notice};
+use super::time::{in_full, in_full_of, in_short};
+use crate::notice::{Holding, Notice, Told};
 
 /// The longest name of an event or a person in a header.
 const NAME_LIMIT: usize = 120;
@@ -25,8 +25,6 @@ pub(super) struct Letter<'a> {
     pub(super) tickets: &'a [TicketFacts],
     /// What the link to the booking is called.
     pub(super) link_label: &'static str,
-    /// Whether a calendar file goes with it.
-    pub(super) has_calendar: bool,
 }
 
 /// What goes back for a booking that had tickets.
@@ -36,6 +34,15 @@ fn refunded(cancelled: &BookingCancelled) -> &'static str {
         "What the event's refund terms allow"
     } else {
         "What was charged"
+    }
+}
+
+/// The reason for a cancellation, when it is that of the event; with a space behind it.
+fn why_cancelled(event: &Event, name: &str) -> String {
+    if event.state == EventState::Cancelled {
+        format!("{name} does not take place. We are sorry. ")
+    } else {
+        String::new()
     }
 }
 
@@ -56,8 +63,9 @@ pub(super) fn letter<'a>(event: &Event, notice: &'a Notice) -> Letter<'a> {
         Notice::Cancelled(facts) => Letter {
             paragraphs: vec![if facts.was_confirmed {
                 format!(
-                    "Your booking for {name} is cancelled, and its tickets are no longer valid. \
+                    "{}Your booking for {name} is cancelled, and its tickets are no longer valid. \
                      {} is refunded; you get a mail when the money is on its way.",
+                    why_cancelled(event, &name),
                     refunded(facts)
                 )
             } else {
@@ -91,10 +99,9 @@ pub(super) fn letter<'a>(event: &Event, notice: &'a Notice) -> Letter<'a> {
         },
         Notice::EventChanged(holding) => Letter {
             paragraphs: vec![
-                format!("{name} was changed. This is how it takes place now:"),
+                changes(event, &name, holding.before.as_ref()),
                 "Your tickets stay valid.".to_owned(),
             ],
-            has_calendar: true,
             ..to_holder(event, holding, format!("Changed: {name}"))
         },
         Notice::Transferred(facts) => Letter {
@@ -111,8 +118,9 @@ pub(super) fn letter<'a>(event: &Event, notice: &'a Notice) -> Letter<'a> {
         Notice::Received(facts) => received(event, &name, facts),
         Notice::Withdrawn(facts) => Letter {
             paragraphs: vec![format!(
-                "The booking of the ticket for {name} that was transferred to you is cancelled. The \
-                 ticket is no longer valid. Its price goes back to who bought it."
+                "{}The booking of the ticket for {name} that was transferred to you is cancelled. The \
+                 ticket is no longer valid. Its price goes back to who bought it.",
+                why_cancelled(event, &name)
             )],
             details: vec![("Seat", seat(&facts.ticket.seat))],
             link_label: TO_TICKETS,
@@ -120,6 +128,39 @@ pub(super) fn letter<'a>(event: &Event, notice: &'a Notice) -> Letter<'a> {
         },
         Notice::EventCancelled(holding) => event_cancelled(event, &name, holding),
     }
+}
+
+/// What is different from what the reader knows, as far as that was kept.
+fn changes(event: &Event, name: &str, before: Option<&Told>) -> String {
+    let Some(before) = before else {
+        return format!("{name} was changed. This is how it takes place now:");
+    };
+    let mut sentences = vec![format!("{name} was changed.")];
+    if before.cancelled {
+        sentences.push("It takes place after all.".to_owned());
+    }
+    if before.name != event.name {
+        let old = one_line(&before.name, NAME_LIMIT);
+        sentences.push(format!("It was called {old} before."));
+    }
+    let (old, new) = (
+        in_full_of(&before.time_zone, before.date),
+        in_full(event, event.date),
+    );
+    if old != new {
+        sentences.push(format!("It begins on {new} instead of {old}."));
+    }
+    let old = joined(&before.venue, &before.city);
+    match (old, place(event)) {
+        (Some(old), Some(new)) if old != new => {
+            sentences.push(format!("It takes place at {new} instead of {old}."));
+        }
+        (None, Some(new)) => {
+            sentences.push(format!("It takes place at {new}."));
+        }
+        _ => {}
+    }
+    sentences.join(" ")
 }
 
 fn event_cancelled<'a>(event: &Event, name: &str, holding: &Holding) -> Letter<'a> {
@@ -144,7 +185,6 @@ fn event_cancelled<'a>(event: &Event, name: &str, holding: &Holding) -> Letter<'
     };
     Letter {
         paragraphs: vec![sorry, payment.to_owned()],
-        has_calendar: true,
         ..letter
     }
 }
@@ -200,7 +240,6 @@ fn confirmed<'a>(event: &Event, name: &str, paid: &'a BookingPaid) -> Letter<'a>
         paragraphs: vec![sentence.to_owned()],
         details,
         tickets: &paid.tickets,
-        has_calendar: true,
         ..plain(format!("{subject} for {name}"))
     }
 }
@@ -214,7 +253,6 @@ fn received<'a>(event: &Event, name: &str, facts: &'a TicketTransferred) -> Lett
         details: whereabouts(event),
         tickets: std::slice::from_ref(&facts.ticket),
         link_label: TO_TICKETS,
-        has_calendar: true,
         ..plain(format!("A ticket for {name}"))
     }
 }
@@ -226,7 +264,6 @@ fn plain<'a>(subject: String) -> Letter<'a> {
         details: Vec::new(),
         tickets: &[],
         link_label: "Your booking",
-        has_calendar: false,
     }
 }
 
@@ -247,26 +284,33 @@ fn seats<'a>(seats: impl Iterator<Item = &'a BookedSeat>) -> Vec<(&'static str, 
 
 /// Such as `Opera, Berlin`; `None` when unknown.
 pub(super) fn place(event: &Event) -> Option<String> {
-    let parts: Vec<_> = [&event.venue, &event.city]
+    joined(&event.venue, &event.city)
+}
+
+fn joined(venue: &str, city: &str) -> Option<String> {
+    let parts: Vec<_> = [venue, city]
+        .map(|part| one_line(part, NAME_LIMIT))
         .into_iter()
         .filter(|part| !part.is_empty())
-        .cloned()
         .collect();
     (!parts.is_empty()).then(|| parts.join(", "))
 }
 
 /// Such as `Stalls, row C, seat 14`, or `Standing`.
 pub(super) fn seat(seat: &BookedSeat) -> String {
+    let section = one_line(&seat.section, NAME_LIMIT);
     match (&seat.row, seat.number) {
-        (Some(row), Some(number)) => format!("{}, row {row}, seat {number}", seat.section),
-        _ => seat.section.clone(),
+        (Some(row), Some(number)) => {
+            let row = one_line(row, NAME_LIMIT);
+            format!("{section}, row {row}, seat {number}")
+        }
+        _ => section,
     }
 }
 
 #[cfg(test)]
 pub(super) mod tests {
     use domain::booking::BookedSeat;
-    use domain::event::EventState;
     use domain::message::HoldPlaced;
     use domain::{AccountId, BookingId, Currency, EventId, Money, SeatId};
 
@@ -332,6 +376,7 @@ pub(super) mod tests {
             booking,
             tickets,
             received_by: None,
+            before: None,
         }
     }
 
@@ -388,5 +433,26 @@ pub(super) mod tests {
             assert!(letter.details.contains(expected), "{letter:?}");
             assert_eq!(letter.link_label, label);
         }
+    }
+
+    #[test]
+    fn a_change_says_what_is_different() {
+        let before = Told {
+            name: "Gala night".into(),
+            venue: "Town hall".into(),
+            date: "2024-05-02T18:00:00Z".parse().unwrap(),
+            ..Told::of(&event())
+        };
+        let holding = Holding {
+            before: Some(before),
+            ..holding()
+        };
+        let notice = Notice::EventChanged(holding);
+        assert_eq!(
+            letter(&event(), &notice).paragraphs[0],
+            "Gala was changed. It was called Gala night before. It begins on Friday 3 May 2024, \
+             20:00 CEST instead of Thursday 2 May 2024, 20:00 CEST. It takes place at Opera, Berlin \
+             instead of Town hall, Berlin."
+        );
     }
 }

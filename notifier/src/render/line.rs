@@ -1,13 +1,20 @@
-//! Text by others that must stay on one line.
+//! Text by others that must stay on one line, and in its place on it.
 
 /// The text with every run of white space and control characters made one space, cut after
-/// `limit` characters.
+/// `limit` characters. It can neither turn the text around it, nor be read as an encoded word
+/// (RFC 2047).
 pub(super) fn one_line(text: &str, limit: usize) -> String {
+    let text: String = text.chars().filter(|c| !directs(*c)).collect();
     let words = text.split(|c: char| c.is_whitespace() || c.is_control());
     let line = words
         .filter(|word| !word.is_empty())
         .collect::<Vec<_>>()
-        .join(" ");
+        .join(" ")
+        .replace("=?", "= ?");
+    isolated(cut(line, limit))
+}
+
+fn cut(line: String, limit: usize) -> String {
     if line.chars().count() <= limit {
         return line;
     }
@@ -15,6 +22,56 @@ pub(super) fn one_line(text: &str, limit: usize) -> String {
     cut.truncate(cut.trim_end().len());
     cut.push('…');
     cut
+}
+
+/// Whether a character directs how others are shown: marks, embeddings, overrides and isolates of
+/// the bidirectional algorithm, and what has no width.
+pub(super) fn directs(c: char) -> bool {
+    matches!(c, '\u{61c}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}' | '\u{feff}')
+}
+
+/// Text that is read from right to left, so that what follows it stays behind it.
+fn isolated(line: String) -> String {
+    const FIRST_STRONG_ISOLATE: char = '\u{2068}';
+    const POP_ISOLATE: char = '\u{2069}';
+    let is_right_to_left = |c| {
+        matches!(c, '\u{590}'..='\u{8ff}' | '\u{fb1d}'..='\u{fdff}' | '\u{fe70}'..='\u{feff}'
+            | '\u{10800}'..='\u{10fff}' | '\u{1e800}'..='\u{1efff}')
+    };
+    if line.chars().any(is_right_to_left) {
+        format!("{FIRST_STRONG_ISOLATE}{line}{POP_ISOLATE}")
+    } else {
+        line
+    }
+}
+
+/// A person's name, on one line; empty unless it looks like one. Whoever signs up with somebody
+/// else's address chooses what that person is called.
+pub(super) fn name(text: &str) -> String {
+    const LIMIT: usize = 60;
+    let is_part = |c: char| {
+        c.is_alphabetic()
+            || matches!(
+                c,
+                ' ' | '\'' | '’' | '-' | '·' | '.' | '\u{300}'..='\u{36f}'
+            )
+    };
+    // "J. R. R." and "St. John", but no "shop.example".
+    let is_word = |word: &str| {
+        let stem = word.strip_suffix('.').unwrap_or(word);
+        !stem.contains('.') || stem.split('.').all(|part| part.chars().count() == 1)
+    };
+    let plain: String = text.chars().filter(|c| !directs(*c)).collect();
+    let plain = plain.trim();
+    let is_name = plain.chars().count() <= LIMIT
+        && plain.chars().all(is_part)
+        && plain.split(' ').all(is_word);
+    if is_name {
+        one_line(plain, LIMIT)
+    } else {
+        String::new()
+    }
 }
 
 #[cfg(test)]
@@ -32,5 +89,38 @@ mod tests {
     #[test]
     fn what_is_too_long_is_cut_between_characters() {
         assert_eq!(one_line("äöü äöü", 5), "äöü…");
+    }
+
+    #[test]
+    fn no_text_turns_what_is_around_it() {
+        assert_eq!(one_line("Gala\u{202e}txt\u{2028}x", 80), "Galatxt x");
+        assert_eq!(one_line("גאלה", 80), "\u{2068}גאלה\u{2069}");
+        assert_eq!(
+            one_line("=?utf-8?B?R2FsYQ==?=", 80),
+            "= ?utf-8?B?R2FsYQ==?="
+        );
+    }
+
+    #[test]
+    fn nobody_is_called_an_advertisement() {
+        for kept in [
+            "Ada",
+            "Zoë Ångström-李",
+            "J.R.R. Tolkien",
+            "St. John",
+            "O’Neill",
+            "Ḥasan",
+        ] {
+            assert_eq!(name(kept), kept);
+        }
+        for dropped in [
+            "WIN 500 EUR http://evil.example now",
+            "visit evil.example",
+            "www.evil",
+            "call +49 170 1234567",
+            &"a".repeat(61),
+        ] {
+            assert_eq!(name(dropped), "", "{dropped}");
+        }
     }
 }

@@ -1,23 +1,32 @@
 //! Mails: text, HTML, a QR code per ticket and a calendar file.
 
+use std::error::Error;
 use std::time::SystemTime;
 
 use chrono::{DateTime, Utc};
-use lettre::Message;
-use lettre::address::AddressError;
-use lettre::message::header::{ContentType, ContentTypeErr};
+use lettre::address::{AddressError, Envelope};
+use lettre::message::header::{ContentType, ContentTypeErr, Header, HeaderName, HeaderValue};
 use lettre::message::{Attachment, Mailbox, MultiPart, SinglePart};
+use lettre::{Address, Message};
 
 use super::letter::{Letter, letter};
-use super::line::one_line;
 use super::qr::ImageError;
-use super::{Links, calendar, html, plain, qr};
+use super::{Links, calendar, html, line, plain, qr};
 use crate::notice::Notice;
-use crate::store::notifications::Due;
+use crate::store::queue::Due;
 
-/// The longest name of a person in a header.
-const NAME_LIMIT: usize = 80;
-const CALENDAR_TYPE: &str = "text/calendar; charset=utf-8; method=PUBLISH";
+/// The step of a calendar's entry that nothing follows.
+const LAST_STEP: i64 = i64::MAX;
+
+/// What is the same on all mails.
+#[derive(Debug)]
+pub(crate) struct Letterhead {
+    pub(crate) from: Mailbox,
+    /// Where replies go, when not to the sender.
+    pub(crate) reply_to: Option<Mailbox>,
+    /// The envelope's sender, when not the letter's.
+    pub(crate) bounces_to: Option<Address>,
+}
 
 /// Why a mail can't be written; it never can.
 #[derive(Debug, thiserror::Error)]
@@ -41,24 +50,32 @@ pub(crate) enum MailError {
 /// When the address or a ticket is unusable.
 pub(crate) fn mail(
     due: &Due,
-    notice: &Notice,
-    from: &Mailbox,
+    letterhead: &Letterhead,
     links: &Links,
     now: DateTime<Utc>,
 ) -> Result<Message, MailError> {
+    let notice = &due.notice;
     let letter = letter(&due.event, notice);
     let link = links.of(notice);
-    let domain = from.email.domain();
-    let name = one_line(&due.name, NAME_LIMIT);
+    let domain = letterhead.from.email.domain();
+    let name = line::name(&due.name);
 
     let content = MultiPart::alternative()
         .singlepart(SinglePart::plain(plain::text(&letter, &name, &link)))
         .multipart(illustrated(&letter, html::document(&letter, &name, &link))?);
     let mut body = MultiPart::mixed().multipart(content);
-    if letter.has_calendar {
-        let file = calendar::entry(&due.event, due.booking_id, domain, &link, now);
-        let kind = ContentType::parse(CALENDAR_TYPE)?;
-        body = body.singlepart(Attachment::new("event.ics".into()).body(file, kind));
+    if let Some((is_cancelled, step)) = calendar_step(due) {
+        let entry = calendar::Entry {
+            event: &due.event,
+            booking_id: due.booking_id,
+            organiser: &letterhead.from,
+            link: &link,
+            is_cancelled,
+            step,
+        };
+        let kind = format!("text/calendar; charset=utf-8; method={}", entry.method());
+        let kind = ContentType::parse(&kind)?;
+        body = body.singlepart(Attachment::new("event.ics".into()).body(entry.file(now), kind));
     }
     // Of one booking's news, its buyer and each holder of a received ticket have their own.
     let reader = notice.received_by().map(|account| format!("{account}."));
@@ -69,14 +86,58 @@ pub(crate) fn mail(
         reader.unwrap_or_default(),
         due.booking_id
     );
-    let message = Message::builder()
-        .from(from.clone())
-        .to(recipient(&due.email, name)?)
+    let to = recipient(&due.email, name)?;
+    let sender = letterhead.bounces_to.as_ref();
+    let sender = sender.unwrap_or(&letterhead.from.email).clone();
+    let envelope = Envelope::new(Some(sender), vec![to.email.clone()])?;
+    let mut message = Message::builder()
+        .from(letterhead.from.clone())
+        .to(to)
         .subject(letter.subject)
         .date(SystemTime::from(now))
         .message_id(Some(id))
-        .multipart(body)?;
-    Ok(message)
+        .header(AutoSubmitted)
+        .envelope(envelope);
+    if let Some(reply_to) = &letterhead.reply_to {
+        message = message.reply_to(reply_to.clone());
+    }
+    Ok(message.multipart(body)?)
+}
+
+/// `Auto-Submitted: auto-generated` (RFC 3834): no absence notice answers it.
+#[derive(Debug, Clone, Copy)]
+struct AutoSubmitted;
+
+impl Header for AutoSubmitted {
+    fn name() -> HeaderName {
+        HeaderName::new_from_ascii_str("Auto-Submitted")
+    }
+
+    fn parse(_: &str) -> Result<Self, Box<dyn Error + Send + Sync>> {
+        Ok(Self)
+    }
+
+    fn display(&self) -> HeaderValue {
+        HeaderValue::new(Self::name(), "auto-generated".to_owned())
+    }
+}
+
+/// Whether a notice takes the event out of the reader's calendar, and the step of the entry; `None`
+/// when it leaves the calendar alone. A ticket that comes back is a later step than its leaving.
+fn calendar_step(due: &Due) -> Option<(bool, i64)> {
+    match &due.notice {
+        Notice::Confirmed(_) | Notice::EventChanged(_) => Some((false, 0)),
+        Notice::Received(facts) => Some((false, facts.number)),
+        Notice::Transferred(facts) if !due.holds_tickets => Some((true, facts.number)),
+        Notice::Cancelled(facts) if facts.was_confirmed => Some((true, LAST_STEP)),
+        Notice::Withdrawn(_) | Notice::EventCancelled(_) => Some((true, LAST_STEP)),
+        Notice::Held(_)
+        | Notice::Expired(_)
+        | Notice::Cancelled(_)
+        | Notice::Refunded(_)
+        | Notice::Reminder(_)
+        | Notice::Transferred(_) => None,
+    }
 }
 
 fn recipient(email: &str, name: String) -> Result<Mailbox, MailError> {

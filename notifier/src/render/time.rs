@@ -6,19 +6,26 @@ use domain::event::Event;
 
 /// Such as `Friday 3 May 2024, 20:00 CEST`.
 pub(super) fn in_full(event: &Event, at: DateTime<Utc>) -> String {
-    local(event, at)
+    in_full_of(&event.time_zone, at)
+}
+
+/// The same in this time zone.
+pub(super) fn in_full_of(time_zone: &str, at: DateTime<Utc>) -> String {
+    local(time_zone, at)
         .format("%A %-d %B %Y, %H:%M %Z")
         .to_string()
 }
 
 /// Such as `Fri 3 May, 20:00`.
 pub(super) fn in_short(event: &Event, at: DateTime<Utc>) -> String {
-    local(event, at).format("%a %-d %b, %H:%M").to_string()
+    local(&event.time_zone, at)
+        .format("%a %-d %b, %H:%M")
+        .to_string()
 }
 
 /// In UTC, and said so, when the zone is not known.
-fn local(event: &Event, at: DateTime<Utc>) -> DateTime<Tz> {
-    at.with_timezone(&event.time_zone.parse().unwrap_or(Tz::UTC))
+fn local(time_zone: &str, at: DateTime<Utc>) -> DateTime<Tz> {
+    at.with_timezone(&time_zone.parse().unwrap_or(Tz::UTC))
 }
 
 #[cfg(test)]

@@ -3,41 +3,73 @@
 use chrono::{DateTime, Utc};
 use domain::event::EventState;
 
-use crate::notice::Notice;
-use crate::store::notifications::Due;
+use crate::notice::{Channel, Notice, Told};
+use crate::store::queue::Due;
 
 /// Its new holder hears of the event as it is.
 const GIVEN_AWAY: &str = "the reader has transferred the tickets";
+const BOOKING_CANCELLED: &str = "the booking was cancelled";
+const EVENT_CANCELLED: &str = "the event was cancelled";
+/// One message for each reader of a cancelled event.
+const TOLD_BY_EVENT: &str = "the reader hears that the event was cancelled";
+
+/// The most that one reader is sent within an hour of what costs whoever causes it nothing.
+const MAILS_PER_HOUR: i64 = 20;
+const SMS_PER_HOUR: i64 = 5;
+
+/// Why a message that could be sent as often as somebody likes is not.
+pub(super) fn why_too_many(due: &Due) -> Option<&'static str> {
+    let most = match due.channel {
+        Channel::Email => MAILS_PER_HOUR,
+        Channel::Sms => SMS_PER_HOUR,
+    };
+    (due.notice.is_free_to_cause() && due.sent_lately >= most)
+        .then_some("the reader was sent too many messages within an hour")
+}
 
 /// Why a message must not be sent any more.
-pub(super) fn why_outdated(notice: &Notice, due: &Due, now: DateTime<Utc>) -> Option<&'static str> {
-    let is_off = due.event.state == EventState::Cancelled;
-    let if_so = |holds: bool, reason| holds.then_some(reason);
-    match notice {
-        Notice::Held(facts) => if_so(
+pub(super) fn why_outdated(due: &Due, now: DateTime<Utc>) -> Option<&'static str> {
+    let event = &due.event;
+    let is_off = event.state == EventState::Cancelled;
+    let first_of = |reasons: &[(bool, &'static str)]| {
+        let holds = reasons.iter().find(|(holds, _)| *holds);
+        holds.map(|(_, reason)| *reason)
+    };
+    match &due.notice {
+        Notice::Held(facts) => first_of(&[(
             due.is_decided || facts.booking.hold_until <= now,
             "the hold has ended",
-        ),
-        Notice::Confirmed(_) => if_so(!due.is_live, "the booking was cancelled"),
-        Notice::Reminder(_) => if_so(!due.is_live, "the booking was cancelled")
-            .or(if_so(!due.is_holder, GIVEN_AWAY))
-            .or(if_so(is_off, "the event was cancelled"))
-            .or(if_so(
-                due.event.date.timestamp() != due.occasion,
+        )]),
+        Notice::Confirmed(_) => first_of(&[(!due.is_live, BOOKING_CANCELLED)]),
+        Notice::Reminder(_) => first_of(&[
+            (!due.is_live, BOOKING_CANCELLED),
+            (!due.holds_tickets, GIVEN_AWAY),
+            (is_off, EVENT_CANCELLED),
+            (
+                event.date.timestamp() != due.occasion,
                 "the event was moved",
-            ))
-            .or(if_so(due.event.date <= now, "the event has begun")),
-        Notice::EventChanged(_) => if_so(!due.is_live, "the booking was cancelled")
-            .or(if_so(!due.is_holder, GIVEN_AWAY))
-            .or(if_so(is_off, "the event was cancelled")),
-        Notice::EventCancelled(_) => if_so(!is_off, "the event takes place after all"),
-        Notice::Received(_) => {
-            if_so(!due.is_live, "the booking was cancelled").or(if_so(!due.is_holder, GIVEN_AWAY))
-        }
-        Notice::Expired(_)
-        | Notice::Cancelled(_)
-        | Notice::Refunded(_)
-        | Notice::Transferred(_)
-        | Notice::Withdrawn(_) => None,
+            ),
+            (event.date <= now, "the event has begun"),
+        ]),
+        Notice::EventChanged(holding) => first_of(&[
+            (!due.is_live, BOOKING_CANCELLED),
+            (!due.holds_tickets, GIVEN_AWAY),
+            (is_off, EVENT_CANCELLED),
+            (
+                holding.before.as_ref() == Some(&Told::of(event)),
+                "the event is again as the reader knows it",
+            ),
+        ]),
+        Notice::EventCancelled(_) => first_of(&[(!is_off, "the event takes place after all")]),
+        Notice::Received(_) => first_of(&[
+            (!due.is_live, BOOKING_CANCELLED),
+            (!due.is_received, GIVEN_AWAY),
+        ]),
+        Notice::Cancelled(facts) => first_of(&[(
+            facts.asked.is_none() && due.hears_event_cancelled,
+            TOLD_BY_EVENT,
+        )]),
+        Notice::Withdrawn(_) => first_of(&[(due.hears_event_cancelled, TOLD_BY_EVENT)]),
+        Notice::Expired(_) | Notice::Refunded(_) | Notice::Transferred(_) => None,
     }
 }

@@ -9,6 +9,8 @@ use domain::{AccountId, EventId};
 use sqlx::types::Json;
 use sqlx::{PgConnection, PgPool};
 
+use crate::notice::Told;
+
 /// Keeps an account, unless a later version was seen.
 pub(crate) async fn put_account(
     pool: &PgPool,
@@ -32,24 +34,29 @@ pub(crate) async fn put_account(
     Ok(())
 }
 
-/// The event as it is known, locked: bookings being written now are seen by what follows.
+/// What is told of the event as it is known, locked: bookings being written now are seen by what
+/// follows. An event that only a later version of this program can read counts as unknown.
 pub(crate) async fn lock_event(
     conn: &mut PgConnection,
     event_id: EventId,
-) -> Result<Option<Event>, sqlx::Error> {
+) -> Result<Option<Told>, sqlx::Error> {
     let event = sqlx::query_scalar!(
-        r#"select event as "event: Json<Event>" from notifier.events
-           where event_id = $1 for no key update"#,
+        "select event from notifier.events where event_id = $1 for no key update",
         event_id.0,
     );
-    Ok(event.fetch_optional(conn).await?.map(|event| event.0))
+    let event = event.fetch_optional(conn).await?;
+    Ok(event
+        .and_then(|event| serde_json::from_value(event).ok())
+        .map(|event: Event| Told::of(&event)))
 }
 
-/// Keeps an event; `false` when this version or a later one was seen.
+/// Keeps an event; `false` when this version or a later one was seen. One that was reminded of and
+/// moves within the time of its reminder is not reminded of again: news of the change say the same.
 pub(crate) async fn put_event(
     conn: &mut PgConnection,
     event: &Event,
     remind_at: Option<DateTime<Utc>>,
+    now: DateTime<Utc>,
 ) -> Result<bool, sqlx::Error> {
     let done = sqlx::query!(
         "insert into notifier.events as known
@@ -57,7 +64,9 @@ pub(crate) async fn put_event(
          values ($1, $2, $3, $4, $5, $6)
          on conflict (event_id) do update
          set version = excluded.version, event = excluded.event, starts_at = excluded.starts_at,
-             remind_at = excluded.remind_at, cancelled = excluded.cancelled
+             remind_at = excluded.remind_at, cancelled = excluded.cancelled,
+             reminded_for = case when known.reminded_for is not null and excluded.remind_at <= $7
+                            then excluded.starts_at else known.reminded_for end
          where known.version < excluded.version",
         event.id.0,
         event.version,
@@ -65,8 +74,27 @@ pub(crate) async fn put_event(
         event.date,
         remind_at,
         event.state == EventState::Cancelled,
+        now,
     );
     Ok(done.execute(conn).await?.rows_affected() == 1)
+}
+
+/// Looks up accounts that were not heard of: the message may have been lost in a failover, or is
+/// late. Returns whether any was found.
+pub(crate) async fn look_up_accounts(
+    conn: &mut PgConnection,
+    accounts: &[AccountId],
+) -> Result<bool, sqlx::Error> {
+    let accounts: Vec<_> = accounts.iter().map(|account| account.0).collect();
+    let done = sqlx::query!(
+        r#"insert into notifier.accounts (account_id, version, email, name, phone)
+           select account_id, version, email, name, phone from box_office.public_contacts
+           where account_id = any($1)
+           order by account_id
+           on conflict (account_id) do nothing"#,
+        &accounts,
+    );
+    Ok(done.execute(conn).await?.rows_affected() > 0)
 }
 
 /// Whether the accounts have phones; absent where the account or the event is not known. The events

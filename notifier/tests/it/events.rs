@@ -1,11 +1,30 @@
 //! News of events to those who have tickets.
 
+use std::sync::Arc;
+
 use chrono::TimeDelta;
+use domain::BookingId;
+use domain::clock::{Clock, ManualClock, SystemClock};
 use domain::event::{Event, EventState};
 use domain::message::EventChanged;
 use platform::testing::eventually;
+use surge::mail::{self, MailFault};
 
-use crate::stage::{SOON, Stage, event};
+use crate::stage::{EMAIL, PHONE, SOON, Stage, event};
+
+impl Stage {
+    /// The versions of the event whose change a booking's reader is told.
+    async fn occasions(&self, id: BookingId) -> Vec<i64> {
+        sqlx::query_scalar(
+            "select occasion from notifier.notifications
+             where booking_id = $1 and kind = 'event_changed'",
+        )
+        .bind(id.0)
+        .fetch_all(&self.app.ctx.db)
+        .await
+        .unwrap()
+    }
+}
 
 #[tokio::test]
 async fn everyone_with_tickets_hears_once_that_an_event_moved() {
@@ -93,5 +112,152 @@ async fn a_change_that_does_not_matter_is_not_told_and_an_old_version_is_ignored
         .map(|row| row.kind)
         .collect();
     assert_eq!(kinds, ["confirmed", "event_cancelled"]);
+    stage.app.finish().await;
+}
+
+#[tokio::test]
+async fn several_changes_are_told_once_with_what_is_different() {
+    let stage = Stage::start().await;
+    let event = event(&stage.app.ctx.clock);
+    stage.introduce(&event, None).await;
+    let id = stage.pay(&event).await.booking.booking_id;
+    stage.mail_is(id, "confirmed", "sent").await;
+    stage
+        .mail
+        .faults()
+        .sometimes(1.0, EMAIL.to_owned(), MailFault::TemporaryFailure);
+    let mut changed = event;
+    for (version, name, venue) in [
+        (2, "Gala", "Town hall"),
+        (3, "Gala night", "Town hall"),
+        (4, "Gala night", "Castle"),
+    ] {
+        changed = Event {
+            version,
+            name: name.into(),
+            venue: venue.into(),
+            ..changed
+        };
+        let event = changed.clone();
+        stage.tell(&EventChanged { event }).await;
+        eventually(SOON, async || stage.occasions(id).await.contains(&version)).await;
+    }
+    stage.mail.faults().clear();
+    stage.mail_is(id, "event_changed", "sent").await;
+    let mails = stage.mails(id, "event_changed");
+    assert_eq!(mails.len(), 1);
+    let expected = "Gala night was changed. It was called Gala before. It takes place at Castle, \
+                    Berlin instead of Opera, Berlin.";
+    assert!(mails[0].text.contains(expected), "{}", mails[0].text);
+    let left = "select count(*) from notifier.notifications where state = 'waiting'";
+    assert_eq!(stage.number(left).await, 0);
+    stage.app.finish().await;
+}
+
+#[tokio::test]
+async fn a_change_taken_back_is_not_told() {
+    let clock = ManualClock::at(SystemClock.now());
+    let (mail, flags) = (mail::Config::default(), &["--news-delay-seconds=60"]);
+    let stage = Stage::start_at(Arc::new(clock.clone()), mail, flags).await;
+    let event = event(&stage.app.ctx.clock);
+    stage.introduce(&event, None).await;
+    let id = stage.pay(&event).await.booking.booking_id;
+    stage.mail_is(id, "confirmed", "sent").await;
+    for (version, venue) in [(2, "Opera huose"), (3, "Opera")] {
+        let event = Event {
+            version,
+            venue: venue.into(),
+            ..event.clone()
+        };
+        stage
+            .tell(&EventChanged {
+                event: event.clone(),
+            })
+            .await;
+        eventually(SOON, async || stage.knows(&event).await).await;
+    }
+    clock.advance(TimeDelta::seconds(61));
+    let next = stage.pay(&event).await.booking.booking_id;
+    stage.mail_is(next, "confirmed", "sent").await;
+    let announced = "select count(*) from notifier.announcements";
+    assert_eq!(stage.number(announced).await, 0);
+    assert_eq!(stage.rows(id).await.len(), 1);
+    stage.app.finish().await;
+}
+
+#[tokio::test]
+async fn a_cancelled_event_is_told_once_to_each_buyer() {
+    let clock = ManualClock::at(SystemClock.now());
+    let (mail, flags) = (mail::Config::default(), &["--news-delay-seconds=60"]);
+    let stage = Stage::start_at(Arc::new(clock.clone()), mail, flags).await;
+    let event = event(&stage.app.ctx.clock);
+    stage.introduce(&event, Some(PHONE)).await;
+    let (told, ended_first) = (stage.pay(&event).await, stage.pay(&event).await);
+    for paid in [&told, &ended_first] {
+        let id = paid.booking.booking_id;
+        stage.mail_is(id, "confirmed", "sent").await;
+    }
+    // The end of this booking is known before that of the event.
+    stage.cancel(&ended_first).await;
+    let ended_first = ended_first.booking.booking_id;
+    stage.mail_is(ended_first, "cancelled", "waiting").await;
+    let off = Event {
+        version: 2,
+        state: EventState::Cancelled,
+        ..event
+    };
+    stage.tell(&EventChanged { event: off }).await;
+    let id = told.booking.booking_id;
+    stage.mail_is(id, "event_cancelled", "sent").await;
+    stage.cancel(&told).await;
+    stage.mail_is(id, "cancelled", "waiting").await;
+    clock.advance(TimeDelta::seconds(61));
+    stage.mail_is(id, "cancelled", "skipped").await;
+    stage.mail_is(ended_first, "cancelled", "sent").await;
+    let is_settled = |state: &str| matches!(state, "sent" | "skipped");
+    eventually(SOON, async || {
+        let all = [stage.rows(id).await, stage.rows(ended_first).await].concat();
+        all.iter().all(|row| is_settled(&row.state))
+    })
+    .await;
+
+    let mails = stage.mails(ended_first, "cancelled");
+    assert!(
+        mails[0].text.contains("does not take place"),
+        "{}",
+        mails[0].text
+    );
+    assert!(stage.mails(id, "cancelled").is_empty());
+    assert!(stage.mails(ended_first, "event_cancelled").is_empty());
+    // Two confirmations, and one about the end of each.
+    assert_eq!(stage.sms.inbox().to(PHONE).len(), 4);
+    stage.app.finish().await;
+}
+
+#[tokio::test]
+async fn a_change_taken_back_while_the_server_is_away_is_not_told() {
+    let stage = Stage::start().await;
+    let event = event(&stage.app.ctx.clock);
+    stage.introduce(&event, None).await;
+    let id = stage.pay(&event).await.booking.booking_id;
+    stage.mail_is(id, "confirmed", "sent").await;
+    stage
+        .mail
+        .faults()
+        .sometimes(1.0, EMAIL.to_owned(), MailFault::TemporaryFailure);
+    for (version, venue) in [(2, "Opera huose"), (3, "Opera")] {
+        let event = Event {
+            version,
+            venue: venue.into(),
+            ..event.clone()
+        };
+        stage.tell(&EventChanged { event }).await;
+        eventually(SOON, async || stage.occasions(id).await.contains(&version)).await;
+    }
+    stage.mail.faults().clear();
+    let skipped = "select count(*) from notifier.notifications
+                   where kind = 'event_changed' and state = 'skipped'";
+    eventually(SOON, async || stage.number(skipped).await == 2).await;
+    assert_eq!(stage.mail.inbox().len(), 1);
     stage.app.finish().await;
 }

@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use chrono::TimeDelta;
 use domain::clock::{Clock, ManualClock, SystemClock};
+use domain::event::Event;
+use domain::message::EventChanged;
 use platform::testing::eventually;
-use surge::mail::MailFault;
+use surge::mail::{self, MailFault};
 
 use crate::stage::{EMAIL, SOON, Stage, event};
 
@@ -78,6 +80,103 @@ async fn a_recipient_refused_for_good_fails_and_is_shown() {
     stage.app.finish().await;
 }
 
+#[tokio::test]
+async fn an_outage_costs_a_probe_now_and_then_and_not_a_try_for_each_mail() {
+    let stage = Stage::start().await;
+    let event = event(&stage.app.ctx.clock);
+    stage.introduce(&event, None).await;
+    stage
+        .mail
+        .faults()
+        .sometimes(1.0, None, MailFault::RefuseConnection);
+    stage.know_bookings(&event, 500).await;
+    let moved = Event {
+        version: 2,
+        venue: "Town hall".into(),
+        ..event
+    };
+    stage.tell(&EventChanged { event: moved }).await;
+    // At least two probes, of those that were due again soonest.
+    let probes = "select count(*) from notifier.notifications where tries > 1";
+    eventually(SOON, async || stage.number(probes).await >= 2).await;
+    let tries = "select sum(tries) from notifier.notifications";
+    let tries = stage.number(tries).await;
+    assert!(tries < 40, "{tries} tries");
+    let unsettled = "select count(*) from notifier.notifications where state <> 'waiting'";
+    assert_eq!(stage.number(unsettled).await, 0);
+    stage.mail.faults().clear();
+    stage.mail.inbox().wait_for(500, SOON).await.unwrap();
+    stage.app.finish().await;
+}
+
+#[tokio::test]
+async fn a_refusal_that_is_not_about_the_recipient_delays_a_mail() {
+    let stage = Stage::start().await;
+    let event = event(&stage.app.ctx.clock);
+    stage.introduce(&event, None).await;
+    for line in [
+        "550 5.4.5 Daily user sending quota exceeded",
+        "552 5.2.2 Mailbox full",
+        "550 5.7.1 Rate limit",
+        "554 Transaction failed",
+    ] {
+        let line = line.to_owned();
+        let at_recipient = MailFault::AnswerRecipient { line: line.clone() };
+        stage.mail.faults().next(1, EMAIL.to_owned(), at_recipient);
+        let after_data = MailFault::AnswerMessage { line: line.clone() };
+        stage.mail.faults().next(1, EMAIL.to_owned(), after_data);
+        let id = stage.pay(&event).await.booking.booking_id;
+        stage.mail_is(id, "confirmed", "sent").await;
+        assert_eq!(stage.rows(id).await[0].tries, 3, "{line}");
+        assert_eq!(stage.mails(id, "confirmed").len(), 1);
+    }
+    stage.app.finish().await;
+}
+
+#[tokio::test]
+async fn a_server_that_wants_a_full_name_hears_one() {
+    let strict = mail::Config {
+        wants_full_names: true,
+        ..mail::Config::default()
+    };
+    let stage = Stage::start_at(SystemClock::shared(), strict, &[]).await;
+    let event = event(&stage.app.ctx.clock);
+    stage.introduce(&event, None).await;
+    let id = stage.pay(&event).await.booking.booking_id;
+    stage.mail_is(id, "confirmed", "sent").await;
+    assert_eq!(stage.rows(id).await[0].tries, 1);
+    stage.app.finish().await;
+}
+
+#[tokio::test]
+async fn a_mail_whose_sender_died_before_the_data_arrives_once() {
+    let clock = ManualClock::at(SystemClock.now());
+    let stage = Stage::start_with(Arc::new(clock.clone())).await;
+    let event = event(&stage.app.ctx.clock);
+    stage.introduce(&event, None).await;
+    let a_while = MailFault::DelayRecipient {
+        milliseconds: 600_000,
+    };
+    stage.mail.faults().next(1, EMAIL.to_owned(), a_while);
+    let id = stage.pay(&event).await.booking.booking_id;
+    let is_claimed = |rows: Vec<crate::stage::Row>| rows.iter().any(|row| row.tries == 1);
+    eventually(SOON, async || is_claimed(stage.rows(id).await)).await;
+    stage.app.ctx.shutdown.soft().cancel();
+    stage.app.ctx.shutdown.hard().cancel();
+
+    let node = stage.app.another_node().await;
+    let _routes = stage.start_notifier(node.clone()).await;
+    let next = stage.pay(&event).await.booking.booking_id;
+    stage.mail_is(next, "confirmed", "sent").await;
+    assert_eq!(stage.rows(id).await[0].tries, 1, "the lease still runs");
+    clock.advance(TimeDelta::minutes(2));
+    stage.mail_is(id, "confirmed", "sent").await;
+    assert_eq!(stage.mails(id, "confirmed").len(), 1);
+    node.shutdown.soft().cancel();
+    node.shutdown.tasks_left().await;
+    stage.app.finish().await;
+}
+
 /// The pipeline up to the answer breaks; what the server did with the mail is `kept`.
 async fn an_answer_is_lost(fault: MailFault, kept: usize) {
     let stage = Stage::start().await;
@@ -108,7 +207,7 @@ async fn a_mail_lost_without_an_answer_is_uncertain_and_never_sent_again() {
 }
 
 #[tokio::test]
-async fn a_mail_whose_sender_died_is_uncertain_and_never_sent_again() {
+async fn a_mail_whose_sender_died_after_the_data_is_uncertain_and_never_sent_again() {
     let clock = ManualClock::at(SystemClock.now());
     let stage = Stage::start_with(Arc::new(clock.clone())).await;
     let event = event(&stage.app.ctx.clock);
@@ -123,7 +222,7 @@ async fn a_mail_whose_sender_died_is_uncertain_and_never_sent_again() {
     stage.app.ctx.shutdown.hard().cancel();
 
     let node = stage.app.another_node().await;
-    stage.start_notifier(node.clone()).await;
+    let _routes = stage.start_notifier(node.clone()).await;
     let next = stage.pay(&event).await.booking.booking_id;
     stage.mail_is(next, "confirmed", "sent").await;
     assert_eq!(

@@ -1,6 +1,11 @@
 //! What mails hold.
 
-use crate::stage::{EMAIL, Stage, event};
+use domain::clock::SystemClock;
+use domain::message::AccountChanged;
+use platform::testing::eventually;
+use surge::mail;
+
+use crate::stage::{ACCOUNT, EMAIL, SOON, Stage, event};
 
 #[tokio::test]
 async fn a_confirmation_has_a_code_for_each_ticket_and_a_calendar_file() {
@@ -65,6 +70,9 @@ async fn a_confirmation_has_a_code_for_each_ticket_and_a_calendar_file() {
         "LOCATION:Opera\\, Berlin",
         &format!("UID:{id}@onsale.test"),
         &start.to_string(),
+        "DURATION:PT3H",
+        "METHOD:PUBLISH",
+        "ORGANIZER;CN=\"Onsale\":mailto:tickets@onsale.test",
         "END:VCALENDAR",
     ] {
         assert!(
@@ -96,5 +104,79 @@ async fn a_name_can_neither_add_headers_nor_html() {
         !html.contains("<script>") && html.contains("&lt;script&gt;"),
         "{html}"
     );
+    stage.app.finish().await;
+}
+
+#[tokio::test]
+async fn mails_say_that_no_person_wrote_them_and_where_answers_go() {
+    let flags = &[
+        "--mail-reply-to=Help <help@onsale.test>",
+        "--mail-bounces-to=bounces@onsale.test",
+    ];
+    let stage = Stage::start_at(SystemClock::shared(), mail::Config::default(), flags).await;
+    let event = event(&stage.app.ctx.clock);
+    stage.introduce(&event, None).await;
+    let id = stage.pay(&event).await.booking.booking_id;
+    stage.mail_is(id, "confirmed", "sent").await;
+    let mails = stage.mails(id, "confirmed");
+    let header = |name| mails[0].header(name).unwrap_or_default();
+    assert_eq!(header("Auto-Submitted"), "auto-generated");
+    assert!(header("Reply-To").contains("help@onsale.test"));
+    assert!(header("From").contains("tickets@onsale.test"));
+    assert_eq!(mails[0].from, "bounces@onsale.test");
+    stage.app.finish().await;
+}
+
+#[tokio::test]
+async fn a_booking_that_ends_leaves_the_calendar() {
+    let stage = Stage::start().await;
+    let event = event(&stage.app.ctx.clock);
+    stage.introduce(&event, None).await;
+    let paid = stage.pay(&event).await;
+    let id = paid.booking.booking_id;
+    stage.mail_is(id, "confirmed", "sent").await;
+    stage.cancel(&paid).await;
+    stage.mail_is(id, "cancelled", "sent").await;
+    let lines_of = |kind| {
+        let mails = stage.mails(id, kind);
+        let files = mails[0].attachments();
+        let file = files.iter().find(|file| file.name == "event.ics").unwrap();
+        let file = String::from_utf8(file.content.clone()).unwrap();
+        file.split("\r\n").map(str::to_owned).collect::<Vec<_>>()
+    };
+    let (entry, end) = (lines_of("confirmed"), lines_of("cancelled"));
+    let value = |lines: &[String], key: &str| {
+        let line = lines.iter().find_map(|line| line.strip_prefix(key));
+        line.unwrap().to_owned()
+    };
+    assert_eq!(value(&entry, "UID:"), value(&end, "UID:"));
+    assert_eq!(value(&end, "METHOD:"), "CANCEL");
+    assert_eq!(value(&end, "STATUS:"), "CANCELLED");
+    let sequence = |lines: &[String]| value(lines, "SEQUENCE:").parse::<i64>().unwrap();
+    assert!(sequence(&end) > sequence(&entry));
+    stage.app.finish().await;
+}
+
+#[tokio::test]
+async fn a_strangers_advertisement_is_no_name() {
+    let stage = Stage::start().await;
+    let event = event(&stage.app.ctx.clock);
+    stage.introduce(&event, None).await;
+    stage
+        .tell(&AccountChanged {
+            account_id: ACCOUNT,
+            version: 2,
+            email: EMAIL.to_owned(),
+            name: "WIN 500 EUR http://evil.example now".to_owned(),
+            phone: None,
+        })
+        .await;
+    let renamed = "select count(*) from notifier.accounts where version = 2";
+    eventually(SOON, async || stage.number(renamed).await == 1).await;
+    let id = stage.pay(&event).await.booking.booking_id;
+    stage.mail_is(id, "confirmed", "sent").await;
+    let raw = String::from_utf8(stage.mails(id, "confirmed")[0].raw.clone()).unwrap();
+    assert!(!raw.contains("evil.example"), "{raw}");
+    assert!(stage.mails(id, "confirmed")[0].text.starts_with("Hello,"));
     stage.app.finish().await;
 }

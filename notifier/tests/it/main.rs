@@ -4,9 +4,13 @@
 
 mod events;
 mod failures;
+mod keeping;
 mod letters;
 mod once;
+mod priorities;
 mod reminders;
+mod staff;
 mod stage;
 mod texts;
 mod transfers;
+mod upgrades;

@@ -128,3 +128,44 @@ async fn a_reminder_that_waits_for_the_mail_server_is_dropped_when_the_event_mov
     assert!(stage.mails(id, "reminder").is_empty());
     stage.app.finish().await;
 }
+
+#[tokio::test]
+async fn reminders_of_one_event_that_cannot_be_written_stop_no_other() {
+    let (stage, clock, event) = stage().await;
+    let (broken, sound) = (event(1), event(2));
+    let unreminded = paid(&stage, &broken).await;
+    let reminded = paid(&stage, &sound).await;
+    sqlx::query("update notifier.bookings set facts = jsonb_set(facts, '{tickets,0,seat,id}', '\"?\"') where booking_id = $1")
+        .bind(unreminded.0)
+        .execute(&stage.app.ctx.db)
+        .await
+        .unwrap();
+    clock.advance(DAY * 9 + TimeDelta::seconds(1));
+    stage.mail_is(reminded, "reminder", "sent").await;
+    let put_off = "select count(*) from notifier.announcements where event_id = 1 and tries > 0";
+    eventually(SOON, async || stage.number(put_off).await == 1).await;
+    assert!(!has_reminder(&stage, unreminded).await);
+    stage.app.finish().await;
+}
+
+#[tokio::test]
+async fn an_event_moved_within_the_time_of_its_reminder_is_told_once() {
+    let (stage, clock, event) = stage().await;
+    let event = event(1);
+    let id = paid(&stage, &event).await;
+    clock.advance(DAY * 9 + TimeDelta::seconds(1));
+    stage.mail_is(id, "reminder", "sent").await;
+    let later = Event {
+        version: 2,
+        date: event.date + TimeDelta::minutes(15),
+        ..event
+    };
+    stage.tell(&EventChanged { event: later }).await;
+    stage.mail_is(id, "event_changed", "sent").await;
+    clock.advance(TimeDelta::minutes(16));
+    let reminders = "select count(*) from notifier.notifications where kind = 'reminder'";
+    let due = "select count(*) from notifier.events where reminded_for is distinct from starts_at";
+    eventually(SOON, async || stage.number(due).await == 0).await;
+    assert_eq!(stage.number(reminders).await, 1);
+    stage.app.finish().await;
+}

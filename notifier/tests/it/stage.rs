@@ -1,5 +1,6 @@
 //! The notifier with a mail server and an SMS provider, and what others tell it.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use domain::event::{Event, EventState};
 use domain::message::{AccountChanged, BookingCancelled, BookingPaid, EventChanged, Message};
 use domain::{AccountId, BookingId, Currency, EventId, Money, SeatId};
 use platform::amqp::Exchange;
-use platform::service::Context;
+use platform::service::{Context, Routes};
 use platform::testing::{TestApp, eventually};
 use platform::topology;
 use surge::mail::Mail;
@@ -24,6 +25,7 @@ pub(crate) const PHONE: &str = "+491701234567";
 pub(crate) const ACCOUNT: AccountId = AccountId(7);
 
 #[derive(clap::Parser)]
+#[command(args_override_self = true)]
 struct Command {
     #[command(flatten)]
     config: notifier::Config,
@@ -33,10 +35,12 @@ pub(crate) struct Stage {
     pub(crate) app: TestApp,
     pub(crate) mail: mail::StandIn,
     pub(crate) sms: sms::StandIn,
+    pub(crate) staff: SocketAddr,
+    flags: &'static [&'static str],
 }
 
 /// A notification as it stands.
-#[derive(Debug, PartialEq, Eq, sqlx::FromRow)]
+#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
 pub(crate) struct Row {
     pub(crate) kind: String,
     pub(crate) channel: String,
@@ -52,34 +56,51 @@ impl Stage {
     }
 
     pub(crate) async fn start_with(clock: SharedClock) -> Self {
+        Self::start_at(clock, mail::Config::default(), &[]).await
+    }
+
+    /// With a mail server like this, and flags of the notifier that come last.
+    pub(crate) async fn start_at(
+        clock: SharedClock,
+        mail: mail::Config,
+        flags: &'static [&'static str],
+    ) -> Self {
         let app = TestApp::start_with(clock, |_| ()).await;
         topology::declare_all(&app.ctx.broker).await.unwrap();
-        let stage = Self {
+        let mut stage = Self {
             app,
-            mail: mail::StandIn::start(mail::Config::default()).await.unwrap(),
+            staff: SocketAddr::from(([127, 0, 0, 1], 0)),
+            mail: mail::StandIn::start(mail).await.unwrap(),
             sms: sms::StandIn::start(sms::Config::default()).await.unwrap(),
+            flags,
         };
-        stage.start_notifier(stage.app.ctx.clone()).await;
+        let routes = stage.start_notifier(stage.app.ctx.clone()).await;
+        stage.staff = stage.app.serve(routes).await.internal_addr;
         stage
     }
 
-    pub(crate) async fn start_notifier(&self, ctx: Context) {
-        let config = Command::parse_from([
+    pub(crate) async fn start_notifier(&self, ctx: Context) -> Routes {
+        let (smtp_url, sms_url) = (self.mail.smtp_url(), self.sms.url());
+        let mut flags = vec![
             "notifier",
             "--smtp-url",
-            &self.mail.smtp_url(),
+            &smtp_url,
             "--mail-from",
             "Onsale <tickets@onsale.test>",
             "--sms-url",
-            &self.sms.url(),
+            &sms_url,
             "--sms-account",
             self.sms.account_sid(),
             "--sms-token",
             self.sms.auth_token(),
             "--sms-from",
             "+4930123456",
-        ]);
-        notifier::start(ctx, config.config).await.unwrap();
+            "--held-mail-delay-seconds=0",
+            "--news-delay-seconds=0",
+        ];
+        flags.extend(self.flags);
+        let config = Command::parse_from(flags);
+        notifier::start(ctx, config.config).await.unwrap()
     }
 
     /// Tells of an event and of the account, which has a phone if so wished.
@@ -167,6 +188,31 @@ impl Stage {
             asked: None,
         })
         .await;
+    }
+
+    /// As many bookings of the account, known but never mailed about.
+    pub(crate) async fn know_bookings(&self, event: &Event, count: i32) {
+        let paid = serde_json::to_value(self.paid(event, 1)).unwrap();
+        sqlx::query(
+            "insert into notifier.bookings (booking_id, event_id, account_id, live, facts)
+             select id, $1, $2, true, jsonb_set($3, '{booking,booking_id}', to_jsonb(id))
+             from (select gen_random_uuid() as id from generate_series(1, $4)) as new",
+        )
+        .bind(event.id.0)
+        .bind(ACCOUNT.0)
+        .bind(paid)
+        .bind(count)
+        .execute(&self.app.ctx.db)
+        .await
+        .unwrap();
+    }
+
+    /// The answer of a query for one number.
+    pub(crate) async fn number(&self, sql: &'static str) -> i64 {
+        sqlx::query_scalar(sql)
+            .fetch_one(&self.app.ctx.db)
+            .await
+            .unwrap()
     }
 
     /// The notifications of a booking, in the order of their writing.

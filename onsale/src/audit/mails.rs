@@ -25,6 +25,9 @@ pub(super) async fn each_notice_once(
         select 'booking ' || b.id || ' is paid, but no confirmation was mailed'
         from booking.bookings b
         where b.captured_at <= $1 and b.state = 'confirmed'
+          -- What was said of events long over is removed.
+          and not exists (select from notifier.events e
+              where e.event_id = b.event_id and e.starts_at < $1 - interval '30 days')
           and not exists (select from notifier.notifications n
               where n.booking_id = b.id and n.kind = 'confirmed' and n.channel = 'email'
                 and n.state in ('sent', 'uncertain'))

@@ -103,7 +103,7 @@ async fn look(db: &PgPool) -> Result<InFlight, sqlx::Error> {
             (select count(*) from payment.webhook_inbox where processed_at is null) as "webhooks!",
             (select count(*) from platform.outbox) as "outbox!",
             (select count(*) from notifier.notifications
-                where state in ('waiting', 'sending') and kind <> 'reminder') as "notices!"
+                where state in ('waiting', 'sending') and kind not in ('reminder', 'held')) as "notices!"
         "#
     )
     .fetch_one(db)

@@ -4,6 +4,7 @@ mod accounts;
 mod bookings;
 mod cards;
 mod events;
+mod mails;
 mod money;
 mod queue;
 
@@ -13,6 +14,7 @@ use std::time::Duration;
 use platform::testing::eventually;
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
+use surge::mail::MailFault;
 use url::Url;
 
 use crate::description::{Answer, Description, Listener};
@@ -141,9 +143,12 @@ async fn every_answer_is_as_the_document_says() {
     walk.sales(&admin, event).await;
     walk.queue(event).await;
     let buyer = walk.sign_up("buyer").await;
+    let refused = MailFault::PermanentFailure;
+    system.mail.faults().next(1, buyer.email.clone(), refused);
     let paid = walk.bookings(event, &buyer).await;
     let booking = text(&paid["id"]);
     walk.tickets(&admin, &buyer, &paid).await;
+    walk.mails(&admin).await;
     walk.money(&admin, event, &paid).await;
     walk.end(&admin, event, &buyer, &booking).await;
     walk.lottery(&admin).await;

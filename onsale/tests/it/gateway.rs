@@ -27,7 +27,7 @@ const PUBLIC: &str = "public";
 const INTERNAL: &str = "internal";
 
 /// Paths of the document, and who serves them; box-office serves all others.
-const OWNERS: [(&str, &str, &str); 24] = [
+const OWNERS: [(&str, &str, &str); 26] = [
     (PUBLIC, "/api/events/{id}/queue", "waiting-room"),
     (PUBLIC, "/api/events/{id}/queue/me", "waiting-room"),
     (PUBLIC, "/api/events/{id}/queue/stream", "waiting-room"),
@@ -52,6 +52,8 @@ const OWNERS: [(&str, &str, &str); 24] = [
     (INTERNAL, "/api/events/{id}/refund-policy", "payment-worker"),
     (INTERNAL, "/api/events/{id}/refunds", "payment-worker"),
     (INTERNAL, "/api/payment-findings", "payment-worker"),
+    (INTERNAL, "/api/mails", "notifier"),
+    (INTERNAL, "/api/mails/{id}/again", "notifier"),
 ];
 
 fn repository(path: &str) -> String {
@@ -198,7 +200,7 @@ impl Drop for Gateway {
 }
 
 /// The groups of servers, and what they are called in compose.yaml.
-const SERVERS: [(&str, &str); 8] = [
+const SERVERS: [(&str, &str); 9] = [
     ("waiting-room", "waiting-room:8080"),
     ("admission", "admission:8080"),
     ("box-office", "box-office:8080"),
@@ -207,6 +209,7 @@ const SERVERS: [(&str, &str); 8] = [
     ("box-office-staff", "box-office:8081"),
     ("booking-worker-staff", "booking-worker:8081"),
     ("payment-worker-staff", "payment-worker:8081"),
+    ("notifier-staff", "notifier:8081"),
 ];
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::faults::Faults;
 
 /// What goes wrong with a mail or a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MailFault {
     /// The connection is closed before the greeting. Has no scope: the recipient is not known.
@@ -16,6 +16,21 @@ pub enum MailFault {
     TemporaryFailure,
     /// The recipient is refused for good (550).
     PermanentFailure,
+    /// The recipient is answered with this line, such as `550 5.7.1 Rate limit`.
+    AnswerRecipient {
+        /// The whole line.
+        line: String,
+    },
+    /// The answer to the recipient comes so much later.
+    DelayRecipient {
+        /// Milliseconds.
+        milliseconds: u64,
+    },
+    /// The mail is answered with this line and not kept.
+    AnswerMessage {
+        /// The whole line.
+        line: String,
+    },
     /// The mail is taken and kept, but the connection breaks before the 250: the sender cannot
     /// know.
     AcceptThenCut,
@@ -37,13 +52,22 @@ impl MailFault {
     }
 
     pub(crate) fn concerns_recipient(&self) -> bool {
-        matches!(self, Self::TemporaryFailure | Self::PermanentFailure)
+        matches!(
+            self,
+            Self::TemporaryFailure
+                | Self::PermanentFailure
+                | Self::AnswerRecipient { .. }
+                | Self::DelayRecipient { .. }
+        )
     }
 
     pub(crate) fn concerns_message(&self) -> bool {
         matches!(
             self,
-            Self::AcceptThenCut | Self::CutBeforeAccept | Self::Delay { .. }
+            Self::AnswerMessage { .. }
+                | Self::AcceptThenCut
+                | Self::CutBeforeAccept
+                | Self::Delay { .. }
         )
     }
 }

@@ -47,6 +47,8 @@ pub(crate) struct Session {
     shared: Arc<Shared>,
     envelope: Envelope,
     mistakes: u32,
+    /// Whether the client gave a name with a domain.
+    is_named_fully: bool,
     /// Received and not yet looked at: a pipelining client sends ahead.
     input: Vec<u8>,
     replies: Vec<u8>,
@@ -59,6 +61,7 @@ impl Session {
             shared,
             envelope: Envelope::default(),
             mistakes: 0,
+            is_named_fully: false,
             input: Vec::new(),
             replies: Vec::new(),
         }
@@ -89,7 +92,7 @@ impl Session {
             let left = unread.len();
             self.input.drain(..self.input.len() - left);
             match parsed {
-                Ok(request) => return Ok(self.obey(request)),
+                Ok(request) => return Ok(self.obey(request).await),
                 Err(Error::NeedsMoreData { .. }) => {
                     // The receiver keeps a copy of an unfinished line.
                     self.input.clear();
@@ -102,15 +105,15 @@ impl Session {
         }
     }
 
-    fn obey(&mut self, request: Request<String>) -> Next {
+    async fn obey(&mut self, request: Request<String>) -> Next {
         match request {
-            Request::Ehlo { .. } => self.greet(),
+            Request::Ehlo { host } => self.greet(&host),
             Request::Helo { .. } => {
                 self.envelope = Envelope::default();
                 self.reply("250 localhost");
             }
             Request::Mail { from } => self.begin(from),
-            Request::Rcpt { to } => self.address(to),
+            Request::Rcpt { to } => self.address(to).await,
             Request::Data => return self.announce_data(),
             Request::Rset => {
                 self.envelope = Envelope::default();
@@ -144,8 +147,9 @@ impl Session {
         Next::Command
     }
 
-    fn greet(&mut self) {
+    fn greet(&mut self, client: &str) {
         self.envelope = Envelope::default();
+        self.is_named_fully = client.contains('.');
         let mut response = EhloResponse::new("localhost");
         response.capabilities = EXT_8BIT_MIME | EXT_PIPELINING | EXT_SIZE | EXT_SMTP_UTF8;
         response.size = self.shared.max_message_bytes;
@@ -165,7 +169,7 @@ impl Session {
         self.reply("250 OK");
     }
 
-    fn address(&mut self, to: RcptTo<String>) {
+    async fn address(&mut self, to: RcptTo<String>) {
         if self.envelope.from.is_none() {
             return self.reply("503 MAIL first");
         }
@@ -173,18 +177,22 @@ impl Session {
             return self.reply("452 Too many recipients");
         }
         let recipient = to.address.to_lowercase();
-        match self
-            .shared
-            .faults
-            .pick(&recipient, MailFault::concerns_recipient)
-        {
-            Some(MailFault::TemporaryFailure) => self.reply("451 Try again later"),
-            Some(_) => self.reply("550 No such mailbox"),
-            None => {
-                self.envelope.to.push(to.address);
-                self.reply("250 OK");
-            }
+        if self.shared.wants_full_names && !self.is_named_fully {
+            let reply = "504 5.5.2 Helo command rejected: need fully-qualified hostname";
+            return self.reply(reply);
         }
+        let fault = MailFault::concerns_recipient;
+        match self.shared.faults.pick(&recipient, fault) {
+            Some(MailFault::TemporaryFailure) => return self.reply("451 Try again later"),
+            Some(MailFault::AnswerRecipient { line }) => return self.reply(&line),
+            Some(MailFault::DelayRecipient { milliseconds }) => {
+                tokio::time::sleep(delay(milliseconds)).await;
+            }
+            Some(_) => return self.reply("550 No such mailbox"),
+            None => {}
+        }
+        self.envelope.to.push(to.address);
+        self.reply("250 OK");
     }
 
     fn announce_data(&mut self) -> Next {
@@ -219,6 +227,10 @@ impl Session {
         if fault == Some(MailFault::CutBeforeAccept) {
             self.replies.clear();
             return Ok(Next::Close);
+        }
+        if let Some(MailFault::AnswerMessage { line }) = &fault {
+            self.reply(line);
+            return Ok(Next::Command);
         }
         let mail = Mail::receive(envelope.from.unwrap_or_default(), envelope.to, raw);
         let kept = self.shared.keep(mail).await;
@@ -295,6 +307,7 @@ impl Session {
         if self.replies.is_empty() {
             return Ok(());
         }
+        tokio::time::sleep(self.shared.round_trip).await;
         timeout(WRITE, self.stream.write_all(&self.replies)).await??;
         self.replies.clear();
         Ok(())

@@ -1,6 +1,7 @@
 //! Where the mail server is.
 
 use std::fmt;
+use std::net::IpAddr;
 
 use lettre::transport::smtp::authentication::Credentials;
 use lettre::transport::smtp::client::{Certificate, TlsParameters};
@@ -17,8 +18,8 @@ const SUBMISSION_PORT: u16 = 587;
 const SUBMISSIONS_PORT: u16 = 465;
 
 /// What `ONSALE_SMTP_URL` says.
-pub(super) struct ServerAddress {
-    pub(super) host: String,
+pub(crate) struct ServerAddress {
+    pub(crate) host: String,
     pub(super) port: u16,
     pub(super) tls: Tls,
     pub(super) credentials: Option<Credentials>,
@@ -27,14 +28,16 @@ pub(super) struct ServerAddress {
 /// When TLS begins.
 pub(super) enum Tls {
     FromTheStart(TlsParameters),
-    AfterGreeting(TlsParameters),
+    Required(TlsParameters),
+    /// Opportunistic: better than none, but who is in between can strip it.
+    WhenOffered(TlsParameters),
     None,
 }
 
 impl ServerAddress {
     /// # Errors
     /// A sentence without the URL, which may hold a password.
-    pub(super) fn parse(url: &SecretString) -> Result<Self, InvalidConfig> {
+    pub(crate) fn parse(url: &SecretString) -> Result<Self, InvalidConfig> {
         let invalid = |what: &str| InvalidConfig::new(format!("ONSALE_SMTP_URL {what}"));
         let url = Url::parse(url.expose_secret()).map_err(|_| invalid("must be a URL"))?;
         let host = match url.host() {
@@ -42,8 +45,12 @@ impl ServerAddress {
             Some(host) => host.to_string(),
             None => return Err(invalid("must name a host")),
         };
-        let parameters = || {
-            let mut tls = TlsParameters::builder(host.clone());
+        let credentials = credentials(&url).map_err(invalid)?;
+        let parameters = |is_opportunistic| {
+            let mut tls = TlsParameters::builder(host.clone())
+                // Encrypted to whoever answers is better than in clear; a password is only for the
+                // server itself.
+                .dangerous_accept_invalid_certs(is_opportunistic && credentials.is_none());
             if let Some(pem) = platform::tls::authorities() {
                 let authorities = Certificate::from_pem(pem.as_bytes())
                     .map_err(|error| InvalidConfig::new(format!("ONSALE_CA_FILE: {error}")))?;
@@ -57,18 +64,17 @@ impl ServerAddress {
             .find(|(key, _)| key == "tls")
             .map(|(_, value)| value);
         let (tls, default_port) = match (url.scheme(), mode.as_deref()) {
-            ("smtps", None) => (Tls::FromTheStart(parameters()?), SUBMISSIONS_PORT),
-            ("smtp", Some("required")) => (Tls::AfterGreeting(parameters()?), SUBMISSION_PORT),
-            ("smtp", None) => (Tls::None, SMTP_PORT),
+            ("smtps", None) => (Tls::FromTheStart(parameters(false)?), SUBMISSIONS_PORT),
+            ("smtp", Some("required")) => (Tls::Required(parameters(false)?), SUBMISSION_PORT),
+            ("smtp", None) => (Tls::WhenOffered(parameters(true)?), SMTP_PORT),
+            ("smtp", Some("none")) => (Tls::None, SMTP_PORT),
             _ => {
                 return Err(invalid(
-                    "must begin with smtps:// or smtp://; ?tls= may be required",
+                    "must begin with smtps:// or smtp://; ?tls= may be required or none",
                 ));
             }
         };
         let port = url.port().unwrap_or(default_port);
-        let credentials =
-            credentials(&url).ok_or_else(|| invalid("has a name or password that is not UTF-8"))?;
         Ok(Self {
             host,
             port,
@@ -78,16 +84,26 @@ impl ServerAddress {
     }
 }
 
-/// `None` when they can't be read; `Some(None)` when there are none.
-fn credentials(url: &Url) -> Option<Option<Credentials>> {
-    let Some(password) = url.password() else {
-        return Some(None);
+impl ServerAddress {
+    /// Whether the server is on this machine.
+    pub(crate) fn is_local(&self) -> bool {
+        let is_loopback = |host: &str| host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback());
+        self.host == "localhost" || is_loopback(&self.host)
+    }
+}
+
+/// `None` when the URL names no user.
+fn credentials(url: &Url) -> Result<Option<Credentials>, &'static str> {
+    let decode = |text| match percent_decode_str(text).decode_utf8() {
+        Ok(text) => Ok(text.into_owned()),
+        Err(_) => Err("has a name or password that is not UTF-8"),
     };
-    let decode = |text| Some(percent_decode_str(text).decode_utf8().ok()?.into_owned());
-    Some(Some(Credentials::new(
-        decode(url.username())?,
-        decode(password)?,
-    )))
+    match (url.username(), url.password()) {
+        ("", None) => Ok(None),
+        (_, None) => Err("names a user without a password"),
+        ("", Some(_)) => Err("has a password without a user"),
+        (user, Some(password)) => Ok(Some(Credentials::new(decode(user)?, decode(password)?))),
+    }
 }
 
 impl fmt::Debug for ServerAddress {
@@ -118,10 +134,15 @@ mod tests {
         let address = parse("smtp://mail.test?tls=required").unwrap();
         assert!(matches!(
             (&address.tls, address.port),
-            (Tls::AfterGreeting(_), 587)
+            (Tls::Required(_), 587)
         ));
+        let address = parse("smtp://mail.test?tls=none").unwrap();
+        assert!(matches!((&address.tls, address.port), (Tls::None, 25)));
         let address = parse("smtp://[::1]:2525").unwrap();
-        assert!(matches!((&address.tls, address.port), (Tls::None, 2525)));
+        assert!(matches!(
+            (&address.tls, address.port),
+            (Tls::WhenOffered(_), 2525)
+        ));
         assert_eq!(address.host, "::1");
     }
 
@@ -135,6 +156,13 @@ mod tests {
         let address = parse("smtps://me%40mail.test:p%2Fss@mail.test").unwrap();
         let expected = Credentials::new("me@mail.test".into(), "p/ss".into());
         assert_eq!(address.credentials, Some(expected));
+    }
+
+    #[test]
+    fn a_user_without_a_password_is_refused() {
+        let error = parse("smtps://me@mail.test").unwrap_err().to_string();
+        assert!(error.contains("without a password"), "{error}");
+        assert!(parse("smtps://mail.test").unwrap().credentials.is_none());
     }
 
     #[test]

@@ -1,0 +1,145 @@
+//! Circuit breaker of one channel: while its server can't be used, one message at a time is tried.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use metrics::gauge;
+use tokio::time::Instant;
+
+use crate::notice::Channel;
+
+/// Failures in a row that open it.
+const FAILURES: u32 = 5;
+/// From one probe to the next.
+const PROBE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Counts failures that are not about one message.
+pub(super) struct Breaker {
+    channel: Channel,
+    state: Mutex<State>,
+}
+
+enum State {
+    Closed { failures: u32 },
+    Open { since: Instant, probe_at: Instant },
+}
+
+/// How many messages may begin.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Allowed {
+    All,
+    One,
+    /// None before this instant.
+    NotBefore(Instant),
+}
+
+impl Breaker {
+    pub(super) fn closed(channel: Channel) -> Self {
+        let breaker = Self {
+            channel,
+            state: Mutex::new(State::Closed { failures: 0 }),
+        };
+        breaker.show(false);
+        breaker
+    }
+
+    pub(super) fn allowed(&self, now: Instant) -> Allowed {
+        match *self.lock() {
+            State::Closed { .. } => Allowed::All,
+            State::Open { probe_at, .. } if probe_at <= now => Allowed::One,
+            State::Open { probe_at, .. } => Allowed::NotBefore(probe_at),
+        }
+    }
+
+    /// A probe begins, or there is nothing to probe with.
+    pub(super) fn put_off_probe(&self, now: Instant) {
+        self.set_probe(now + PROBE_INTERVAL);
+    }
+
+    /// The probe was settled without the server: another may be sent at once.
+    pub(super) fn probe_again(&self, now: Instant) {
+        self.set_probe(now);
+    }
+
+    fn set_probe(&self, at: Instant) {
+        if let State::Open { probe_at, .. } = &mut *self.lock() {
+            *probe_at = at;
+        }
+    }
+
+    /// The server took a message, or said that it is this message that it does not take.
+    pub(super) fn succeeded(&self, now: Instant) {
+        let before = std::mem::replace(&mut *self.lock(), State::Closed { failures: 0 });
+        if let State::Open { since, .. } = before {
+            self.show(false);
+            let seconds = (now - since).as_secs();
+            let channel = self.channel.as_str();
+            tracing::info!(
+                channel,
+                seconds,
+                "server can be used again; sending resumed"
+            );
+        }
+    }
+
+    /// The server could not be used.
+    pub(super) fn failed(&self, error: &str, now: Instant) {
+        let mut state = self.lock();
+        let State::Closed { failures } = &mut *state else {
+            return;
+        };
+        *failures += 1;
+        if *failures < FAILURES {
+            return;
+        }
+        *state = State::Open {
+            since: now,
+            probe_at: now + PROBE_INTERVAL,
+        };
+        drop(state);
+        self.show(true);
+        let channel = self.channel.as_str();
+        tracing::error!(
+            channel,
+            error,
+            "server can't be used; sending paused, probing"
+        );
+    }
+
+    fn show(&self, is_open: bool) {
+        let channel = self.channel.as_str();
+        gauge!("notifier_breaker_open", "channel" => channel).set(f64::from(u8::from(is_open)));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_opens_after_failures_in_a_row_and_closes_with_the_first_success() {
+        let breaker = Breaker::closed(Channel::Email);
+        let now = Instant::now();
+        for _ in 1..FAILURES {
+            breaker.failed("refused", now);
+        }
+        breaker.succeeded(now);
+        for _ in 1..FAILURES {
+            breaker.failed("refused", now);
+        }
+        assert_eq!(breaker.allowed(now), Allowed::All);
+        breaker.failed("refused", now);
+        let probe_at = now + PROBE_INTERVAL;
+        assert_eq!(breaker.allowed(now), Allowed::NotBefore(probe_at));
+        assert_eq!(breaker.allowed(probe_at), Allowed::One);
+        breaker.put_off_probe(probe_at);
+        let next = probe_at + PROBE_INTERVAL;
+        assert_eq!(breaker.allowed(probe_at), Allowed::NotBefore(next));
+        breaker.succeeded(next);
+        assert_eq!(breaker.allowed(next), Allowed::All);
+    }
+}

@@ -1,0 +1,80 @@
+//! Token bucket: no more messages a second than the provider takes.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// Allows bursts of one second's worth.
+pub(super) struct Pace {
+    /// `None` for no limit.
+    interval: Option<Duration>,
+    /// When the bucket was empty, or will be full of debt again.
+    empty_at: Instant,
+}
+
+const BURST: Duration = Duration::from_secs(1);
+
+impl Pace {
+    /// With a full bucket.
+    pub(super) fn new(per_second: Option<u32>, now: Instant) -> Self {
+        Self {
+            interval: per_second.map(|rate| BURST / rate.max(1)),
+            empty_at: now.checked_sub(BURST).unwrap_or(now),
+        }
+    }
+
+    /// How many messages may begin now.
+    pub(super) fn available(&self, now: Instant) -> usize {
+        let Some(interval) = self.interval else {
+            return usize::MAX;
+        };
+        let saved = now.saturating_duration_since(self.empty_at).min(BURST);
+        usize::try_from(saved.as_nanos() / interval.as_nanos().max(1)).unwrap_or(usize::MAX)
+    }
+
+    /// When the next message may begin, while none may.
+    pub(super) fn next(&self) -> Instant {
+        self.empty_at + self.interval.unwrap_or_default()
+    }
+
+    /// So many begin.
+    pub(super) fn spend(&mut self, messages: usize, now: Instant) {
+        let Some(interval) = self.interval else {
+            return;
+        };
+        let full = now.checked_sub(BURST).unwrap_or(now);
+        let cost = interval.saturating_mul(u32::try_from(messages).unwrap_or(u32::MAX));
+        self.empty_at = self.empty_at.max(full) + cost;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_holds_no_more_than_the_rate_after_the_first_burst() {
+        let start = Instant::now();
+        let mut pace = Pace::new(Some(10), start);
+        let mut sent = 0;
+        for tenth in 0..=30_u32 {
+            let now = start + Duration::from_millis(100) * tenth;
+            let messages = pace.available(now);
+            pace.spend(messages, now);
+            sent += messages;
+        }
+        assert!(
+            (38..=40).contains(&sent),
+            "10 at once and 10 a second: {sent}"
+        );
+        let now = start + Duration::from_secs(3);
+        assert_eq!(pace.available(now), 0);
+        assert!(pace.available(pace.next()) >= 1);
+    }
+
+    #[test]
+    fn without_a_rate_nothing_waits() {
+        let pace = Pace::new(None, Instant::now());
+        assert_eq!(pace.available(Instant::now()), usize::MAX);
+    }
+}

@@ -1,0 +1,125 @@
+//! `onsale mails`: the messages that did not arrive, and sending them again.
+
+use anyhow::bail;
+use clap::{Args, Subcommand};
+use domain::AccountId;
+use domain::clock::{Clock as _, SystemClock};
+use notifier::{Stuck, StuckState};
+use sqlx::PgPool;
+use uuid::Uuid;
+
+use crate::{DatabaseArgs, say};
+
+/// Who acts when nobody signed in: the command line of the server itself.
+const COMMAND_LINE: AccountId = AccountId(0);
+
+#[derive(Args)]
+pub(crate) struct MailsArgs {
+    #[command(flatten)]
+    database: DatabaseArgs,
+    #[command(subcommand)]
+    command: MailsCommand,
+}
+
+#[derive(Subcommand)]
+enum MailsCommand {
+    /// Show mails and SMS that were refused for good, or may not have arrived, newest first
+    List {
+        #[command(flatten)]
+        filter: Filter,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Send some of them once more; a running notifier does it
+    Again {
+        /// Which, as `list` names them
+        #[arg(required_unless_present = "all", conflicts_with = "all")]
+        ids: Vec<Uuid>,
+        /// All that `list` shows with the same filter
+        #[arg(long)]
+        all: bool,
+        #[command(flatten)]
+        filter: Filter,
+    },
+}
+
+#[derive(Args)]
+struct Filter {
+    /// Only those in this state
+    #[arg(long, value_parser = parse_state)]
+    state: Option<StuckState>,
+    /// Only those of this kind, such as confirmed
+    #[arg(long)]
+    kind: Option<String>,
+}
+
+fn parse_state(word: &str) -> Result<StuckState, &'static str> {
+    match word {
+        "failed" => Ok(StuckState::Failed),
+        "uncertain" => Ok(StuckState::Uncertain),
+        _ => Err("take failed or uncertain"),
+    }
+}
+
+impl Filter {
+    async fn find(&self, db: &PgPool) -> anyhow::Result<Vec<Stuck>> {
+        Ok(notifier::stuck(db, self.state, self.kind.as_deref()).await?)
+    }
+}
+
+/// Runs one command.
+pub(crate) async fn run(args: MailsArgs) -> anyhow::Result<()> {
+    let db = args.database.connect().await?;
+    match args.command {
+        MailsCommand::List { filter, json } => list(&filter.find(&db).await?, json),
+        MailsCommand::Again { ids, all, filter } => {
+            let found = if all {
+                filter.find(&db).await?
+            } else {
+                Vec::new()
+            };
+            let found = found.into_iter().map(|mail| mail.id);
+            again(&db, ids.into_iter().chain(found)).await
+        }
+    }
+}
+
+fn list(mails: &[Stuck], json: bool) -> anyhow::Result<()> {
+    if json {
+        say(serde_json::to_string_pretty(mails)?);
+        return Ok(());
+    }
+    for mail in mails {
+        say(format_args!(
+            "{}  {}  {:<9} {:<15} {:<5} booking {}  {}",
+            mail.id,
+            mail.created_at.format("%Y-%m-%d %H:%M:%S"),
+            mail.state,
+            mail.kind,
+            mail.channel,
+            mail.booking_id,
+            mail.error.as_deref().unwrap_or_default(),
+        ));
+    }
+    Ok(())
+}
+
+async fn again(db: &PgPool, ids: impl Iterator<Item = Uuid>) -> anyhow::Result<()> {
+    let (mut sent, mut refused) = (0, Vec::new());
+    for id in ids {
+        if notifier::send_again(db, id, COMMAND_LINE, SystemClock.now()).await? {
+            sent += 1;
+        } else {
+            refused.push(id.to_string());
+        }
+    }
+    say(format_args!("{sent} are sent again"));
+    if !refused.is_empty() {
+        bail!(
+            "neither failed nor uncertain, so not sent again: {}",
+            refused.join(", ")
+        );
+    }
+    Ok(())
+}
