@@ -176,3 +176,51 @@ impl std::fmt::Debug for Idle {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use surge::mail::{Config, StandIn};
+
+    use super::*;
+
+    async fn announce(url: String) -> Result<Dialogue, Outcome> {
+        let address = ServerAddress::parse(&url.into()).unwrap();
+        let server = MailServer::new(address, ClientId::Domain("shop.test".into()), 1);
+        let from = "tickets@onsale.test".parse().unwrap();
+        let to = "ada@buyers.test".parse().unwrap();
+        let envelope = Envelope::new(Some(from), vec![to]).unwrap();
+        server.announce(&envelope, true).await
+    }
+
+    #[tokio::test]
+    async fn a_password_is_not_sent_in_clear_unless_the_operator_says_so() {
+        let server = StandIn::start(Config::default()).await.unwrap();
+        let at = server.smtp_address();
+        assert!(announce(format!("smtp://{at}")).await.is_ok());
+        let refused = |outcome: Result<Dialogue, Outcome>| match outcome {
+            Err(Outcome::Unreachable(error)) => error,
+            _ => panic!("nobody can sign in there"),
+        };
+        let error = refused(announce(format!("smtp://me:hush@{at}")).await);
+        assert!(error.contains("offers no TLS"), "{error}");
+        let error = refused(announce(format!("smtp://me:hush@{at}?tls=none")).await);
+        assert!(error.contains("authentication mechanism"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn two_mails_on_one_connection_need_no_greeting_between() {
+        let server = StandIn::start(Config::default()).await.unwrap();
+        let mut dialogue = announce(format!("smtp://{}", server.smtp_address()))
+            .await
+            .unwrap_or_else(|outcome| panic!("{outcome:?}"));
+        let from = "tickets@onsale.test".parse().unwrap();
+        let to = "ada@buyers.test".parse().unwrap();
+        let envelope = Envelope::new(Some(from), vec![to]).unwrap();
+        let (outcome, is_usable) = dialogue.hand_over(b"Subject: one\r\n\r\n1\r\n").await;
+        assert_eq!((outcome, is_usable), (Outcome::Accepted, true));
+        assert!(dialogue.announce(&envelope, true).await.is_ok());
+        let (outcome, _) = dialogue.hand_over(b"Subject: two\r\n\r\n2\r\n").await;
+        assert_eq!(outcome, Outcome::Accepted);
+        assert_eq!(server.inbox().len(), 2);
+    }
+}
