@@ -97,7 +97,7 @@ mod tests {
         assert_eq!(one_line("גאלה", 80), "\u{2068}גאלה\u{2069}");
         assert_eq!(
             one_line("=?utf-8?B?R2FsYQ==?=", 80),
-            "= ?utf-8?B?R2FsYQ==?="
+            "= ?utf-8?B?R2FsYQ== ?="
         );
     }
 
