@@ -62,7 +62,7 @@ async fn follow_event(
     now: DateTime<Utc>,
 ) -> Result<(), sqlx::Error> {
     let known = directory::lock_event(conn, event.id).await?;
-    if !directory::put_event(conn, event, remind_at(event), now).await? {
+    if !directory::put_event(conn, event, remind_at(event)).await? {
         return Ok(());
     }
     let (Some(known), told) = (known, Told::of(event)) else {

@@ -50,13 +50,13 @@ pub(crate) async fn lock_event(
         .map(|event: Event| Told::of(&event)))
 }
 
-/// Keeps an event; `false` when this version or a later one was seen. One that was reminded of and
-/// moves within the time of its reminder is not reminded of again: news of the change say the same.
+/// Keeps an event; `false` when this version or a later one was seen. One that was reminded of, and
+/// moves by less than half the time of its reminder, is not reminded of again: news of the change
+/// say the same.
 pub(crate) async fn put_event(
     conn: &mut PgConnection,
     event: &Event,
     remind_at: Option<DateTime<Utc>>,
-    now: DateTime<Utc>,
 ) -> Result<bool, sqlx::Error> {
     let done = sqlx::query!(
         "insert into notifier.events as known
@@ -65,7 +65,8 @@ pub(crate) async fn put_event(
          on conflict (event_id) do update
          set version = excluded.version, event = excluded.event, starts_at = excluded.starts_at,
              remind_at = excluded.remind_at, cancelled = excluded.cancelled,
-             reminded_for = case when known.reminded_for is not null and excluded.remind_at <= $7
+             reminded_for = case when excluded.starts_at - known.reminded_for
+                                      < (excluded.starts_at - excluded.remind_at) / 2
                             then excluded.starts_at else known.reminded_for end
          where known.version < excluded.version",
         event.id.0,
@@ -74,7 +75,6 @@ pub(crate) async fn put_event(
         event.date,
         remind_at,
         event.state == EventState::Cancelled,
-        now,
     );
     Ok(done.execute(conn).await?.rows_affected() == 1)
 }
