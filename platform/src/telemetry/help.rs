@@ -47,6 +47,10 @@ const COUNTERS: &[(&str, &str)] = &[
         "log_lines_dropped_total",
         "Log lines dropped because standard error took them too slowly.",
     ),
+    (
+        "notifier_failures_total",
+        "Tries to send that failed, by channel and reason.",
+    ),
     ("notifier_notices_total", "Notices by kind and outcome."),
     (
         "payment_worker_findings_total",
@@ -123,7 +127,15 @@ const GAUGES: &[(&str, &str)] = &[
     ),
     (
         "notifier_backlog_notices",
-        "Notices by channel and state that are not sent.",
+        "Notices by state that are not sent.",
+    ),
+    (
+        "notifier_breaker_open",
+        "1 while the server of a channel can't be used and is only probed.",
+    ),
+    (
+        "notifier_oldest_waiting_seconds",
+        "Age of the oldest notice that waits, by kind.",
     ),
     (
         "outbox_lag_seconds",
