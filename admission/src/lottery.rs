@@ -15,7 +15,6 @@ use std::time::Duration;
 use axum::Router;
 use axum::routing::get;
 use chrono::{DateTime, Utc};
-use domain::lottery::commitment;
 use domain::queue::Lottery;
 use domain::sale::SaleSettings;
 use platform::limits::{Key, Quota};
@@ -33,22 +32,45 @@ use crate::Desk;
 /// When the database fails.
 ///
 /// # Panics
-/// When the machine gives no randomness.
+/// When the machine has no randomness.
 pub async fn commit(
     db: &PgPool,
+    keys: &KeyRing,
     sale: &SaleSettings,
     now: DateTime<Utc>,
 ) -> Result<Lottery, sqlx::Error> {
     if let Some(lottery) = store::get(db, sale).await? {
         return Ok(lottery);
     }
+    store::insert(db, sale.event_id, &new_seed(), keys.entries_key(), now).await?;
+    let lottery = store::get(db, sale).await?;
+    Ok(lottery.expect("a draw is never removed"))
+}
+
+/// Commits to another seed, unless somebody takes part in the lottery as it is: a sale that opened
+/// before anybody came, and opens again later, has a lobby that is to be drawn. May be repeated.
+///
+/// # Errors
+/// When the database fails.
+///
+/// # Panics
+/// As [`commit`].
+pub async fn renew(
+    db: &PgPool,
+    keys: &KeyRing,
+    sale: &SaleSettings,
+    now: DateTime<Utc>,
+) -> Result<Lottery, sqlx::Error> {
+    store::renew(db, sale.event_id, &new_seed(), keys.entries_key(), now).await?;
+    commit(db, keys, sale, now).await
+}
+
+fn new_seed() -> [u8; 32] {
     let mut seed = [0; 32];
     OsRng
         .try_fill_bytes(&mut seed)
         .expect("the machine gives randomness");
-    store::insert(db, sale.event_id, &seed, &commitment(&seed), now).await?;
-    let lottery = store::get(db, sale).await?;
-    Ok(lottery.expect("a draw is never removed"))
+    seed
 }
 
 /// Fixes that the numbers `1..=lobby` take part, all of them given, unless that is fixed already;
@@ -65,14 +87,14 @@ pub async fn draw(
     lobby: i64,
     now: DateTime<Utc>,
 ) -> Result<Lottery, sqlx::Error> {
-    let mut lottery = commit(db, sale, now).await?;
+    let mut lottery = commit(db, keys, sale, now).await?;
     if lottery.fixed.is_none() {
         store::fix(db, keys, sale, lobby, now).await?;
-        lottery = commit(db, sale, now).await?;
+        lottery = commit(db, keys, sale, now).await?;
     }
     if lottery.drawn.is_none() && !sale.awaits_entropy() {
         store::draw(db, sale, now).await?;
-        lottery = commit(db, sale, now).await?;
+        lottery = commit(db, keys, sale, now).await?;
     }
     Ok(lottery)
 }

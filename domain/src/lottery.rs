@@ -6,12 +6,14 @@
 
 mod entries;
 mod shuffle;
+mod stage;
 
 use sha2::{Digest, Sha256};
 
 use crate::{Number, Place};
 
 pub use entries::{EntriesDigest, Entry, EntryError};
+pub use stage::Stage;
 
 /// Rounds of the shuffle, as on Ethereum's main network.
 pub const ROUNDS: u8 = 90;
@@ -121,6 +123,24 @@ mod tests {
         assert!(!places.is_sorted());
         places.sort_unstable();
         assert_eq!(places, (1..=1_000).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn the_commitment_is_the_sha_256_of_the_seed() {
+        assert_eq!(
+            crate::hex::encode(&commitment(&[0; 32])),
+            "66687aadf862bd776c8fc18b8e9f8e20089714856ee233b3902a591d0d5f2925"
+        );
+    }
+
+    #[test]
+    fn an_order_knows_how_many_it_moved() {
+        let draw = Draw {
+            lobby: 3,
+            seed: [1; 32],
+            entropy: String::new(),
+        };
+        assert_eq!((draw.order().lobby(), Order::of_joining().lobby()), (3, 0));
     }
 
     #[test]

@@ -151,14 +151,14 @@ impl Stock {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn at(second: i64) -> DateTime<Utc> {
+    pub(crate) fn at(second: i64) -> DateTime<Utc> {
         DateTime::from_timestamp(1_800_000_000 + second, 0).unwrap()
     }
 
-    fn settings() -> SaleSettings {
+    pub(crate) fn settings() -> SaleSettings {
         SaleSettings {
             event_id: EventId(1),
             version: 1,

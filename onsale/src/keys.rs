@@ -49,6 +49,7 @@ const ROLL_OUT: &str = "
 # 2. /.well-known/jwks.json shows a key for each. Sites that verify passes find the new one.
 # 3. An old secret still verifies the tickets that were sold under it. Drop it when the last event
 #    sold under it is over: scanners without a network would take those tickets for forged ones.
+#    Queue tokens last a day longer than their sale, and names in a lobby's lottery until its draw.
 #    A secret that has leaked is dropped at once, and those tickets are checked in online.";
 
 /// The new secret in front of those of now, which go on verifying what they signed.

@@ -324,7 +324,9 @@ impl Followed {
 
     /// Ordering a large lobby takes longer than a task may keep its thread.
     fn order_in_the_background(self: &Arc<Self>, snapshot: &Snapshot) {
-        let Some(drawn) = &snapshot.lottery.drawn else {
+        // A draw of nobody orders nobody, and may be made anew.
+        let drawn = snapshot.lottery.drawn.as_ref();
+        let Some(drawn) = drawn.filter(|drawn| drawn.lobby > 0) else {
             return;
         };
         if self.order.get().is_some() || self.is_ordering.swap(true, Ordering::Relaxed) {

@@ -173,7 +173,8 @@ struct Receipt<'a> {
 pub struct KeyRing {
     current: SecretKeys,
     previous: Vec<SecretKeys>,
-    entries: EntryNames,
+    /// One for each secret, the one that signs first.
+    entries: Vec<EntryNames>,
     hs256: Validation,
     eddsa: Validation,
 }
@@ -190,10 +191,12 @@ impl KeyRing {
             .collect::<Result<Vec<_>, _>>()?
             .into_iter();
         let current = keys.next().ok_or(SecretError::Missing)?;
+        let previous: Vec<SecretKeys> = keys.collect();
+        let all = std::iter::once(&current).chain(&previous);
         Ok(Self {
-            entries: EntryNames::new(&current.expand("use:lottery-entry")),
+            entries: all.map(EntryNames::derive).collect(),
             current,
-            previous: keys.collect(),
+            previous,
             hs256: signature_only(Algorithm::HS256),
             eddsa: signature_only(Algorithm::EdDSA),
         })
@@ -227,14 +230,16 @@ impl KeyRing {
     }
 
     /// Signs a queue token. Equal claims give equal bytes. The token is its holder's receipt in the
-    /// lottery, so it carries the holder's [`Self::lottery_entry`], too.
+    /// lottery, so it carries the holder's [`Self::lottery_entry`] under `entries_key`, too.
     ///
     /// # Panics
     /// Never: queue tokens have an HS256 key.
     #[must_use]
-    pub fn sign_queue(&self, claims: &QueueClaims) -> String {
+    pub fn sign_queue(&self, claims: &QueueClaims, entries_key: &str) -> String {
         let holder = audience_sale(&claims.aud).zip(subject(&claims.sub));
-        let entry = holder.map(|(event_id, account_id)| self.lottery_entry(event_id, account_id));
+        let entry = holder.and_then(|(event_id, account_id)| {
+            self.lottery_entry(entries_key, event_id, account_id)
+        });
         let key = self.current.key_of(TokenType::Queue);
         let hs256 = key.hs256.as_ref().expect("queue tokens are HS256");
         hs256.sign(&Receipt { claims, entry })
@@ -298,10 +303,29 @@ impl KeyRing {
         self.sign(claims)
     }
 
-    /// Under which name `account_id` takes part in the lottery of `event_id`'s sale.
+    /// The id of the key that names the entries of lotteries that are committed to now.
+    ///
+    /// # Panics
+    /// Never: there is a key for each secret.
     #[must_use]
-    pub fn lottery_entry(&self, event_id: EventId, account_id: AccountId) -> Entry {
-        self.entries.of(event_id, account_id)
+    pub fn entries_key(&self) -> &str {
+        let current = self.entries.first();
+        &current.expect("there is a secret").id
+    }
+
+    /// Under which name `account_id` takes part in the lottery of `event_id`'s sale. `key` is the
+    /// [`entries_key`](Self::entries_key) that the lottery was committed to with, empty for the
+    /// current one; `None` when its secret is not configured any more.
+    #[must_use]
+    pub fn lottery_entry(
+        &self,
+        key: &str,
+        event_id: EventId,
+        account_id: AccountId,
+    ) -> Option<Entry> {
+        let is_meant = |names: &&EntryNames| key.is_empty() || names.id == key;
+        let names = self.entries.iter().find(is_meant)?;
+        Some(names.of(event_id, account_id))
     }
 
     /// The public keys that verify passes, as a JWK set.

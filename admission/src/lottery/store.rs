@@ -1,7 +1,7 @@
 //! SQL of lotteries.
 
 use chrono::{DateTime, Utc};
-use domain::lottery::{EntriesDigest, Entry};
+use domain::lottery::{EntriesDigest, Entry, commitment};
 use domain::queue::{Drawn, Fixed, Lottery};
 use domain::sale::SaleSettings;
 use domain::{AccountId, EventId, Number, hex};
@@ -33,7 +33,7 @@ pub(super) struct Draw {
 pub(super) async fn get(db: &PgPool, sale: &SaleSettings) -> Result<Option<Lottery>, sqlx::Error> {
     let row = sqlx::query!(
         r#"select commitment as "commitment!", lobby, entries_digest, entropy_source,
-                  entropy, seed, drawn_at
+                  entropy, seed, entries_key
            from admission.public_draws where event_id = $1"#,
         sale.event_id.0,
     )
@@ -48,6 +48,7 @@ pub(super) async fn get(db: &PgPool, sale: &SaleSettings) -> Result<Option<Lotte
     let drawn = fixed.clone().zip(row.seed.zip(row.entropy));
     Ok(Some(Lottery {
         commitment: hex::encode(&row.commitment),
+        entries_key: row.entries_key.unwrap_or_default(),
         entropy_source: row
             .entropy_source
             .unwrap_or_else(|| sale.entropy_source.clone()),
@@ -66,16 +67,42 @@ pub(super) async fn insert(
     db: &PgPool,
     event_id: EventId,
     seed: &[u8; 32],
-    commitment: &[u8; 32],
+    entries_key: &str,
     now: DateTime<Utc>,
 ) -> Result<(), sqlx::Error> {
     sqlx::query!(
-        "insert into admission.draws (event_id, seed, commitment, committed_at)
-         values ($1, $2, $3, $4)
+        "insert into admission.draws (event_id, seed, commitment, entries_key, committed_at)
+         values ($1, $2, $3, $4, $5)
          on conflict (event_id) do nothing",
         event_id.0,
         &seed[..],
-        &commitment[..],
+        &commitment(seed)[..],
+        entries_key,
+        now,
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Stores another seed where nobody took part in the draw.
+pub(super) async fn renew(
+    db: &PgPool,
+    event_id: EventId,
+    seed: &[u8; 32],
+    entries_key: &str,
+    now: DateTime<Utc>,
+) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "update admission.draws
+         set seed = $2, commitment = $3, entries_key = $4, committed_at = $5, lobby = null,
+             entries = null, entries_digest = null, entropy_source = null, fixed_at = null,
+             entropy = null, drawn_at = null
+         where event_id = $1 and lobby = 0",
+        event_id.0,
+        &seed[..],
+        &commitment(seed)[..],
+        entries_key,
         now,
     )
     .execute(db)
@@ -98,19 +125,22 @@ pub(super) async fn fix(
             sqlx::query("set transaction isolation level repeatable read")
                 .execute(&mut **tx)
                 .await?;
-            let is_fixed = sqlx::query_scalar!(
-                r#"select fixed_at is not null as "is_fixed!"
+            let draw = sqlx::query!(
+                r#"select fixed_at is not null as "is_fixed!", entries_key
                    from admission.draws where event_id = $1 for update"#,
                 sale.event_id.0,
             );
-            if is_fixed.fetch_one(&mut **tx).await? {
+            let draw = draw.fetch_one(&mut **tx).await?;
+            if draw.is_fixed {
                 return Ok(());
             }
-            let (entries, digest) = copy_entries(tx, keys, sale.event_id, lobby).await?;
+            let key = known_key(keys, sale.event_id, draw.entries_key.as_deref());
+            let naming = Naming { keys, key };
+            let (entries, digest) = copy_entries(tx, &naming, sale.event_id, lobby).await?;
             sqlx::query!(
                 "update admission.draws
                  set lobby = $2, entries = $3, entries_digest = $4, entropy_source = $5,
-                     fixed_at = $6
+                     fixed_at = $6, entries_key = $7
                  where event_id = $1 and fixed_at is null",
                 sale.event_id.0,
                 lobby,
@@ -118,6 +148,7 @@ pub(super) async fn fix(
                 &digest[..],
                 sale.entropy_source,
                 now,
+                key,
             )
             .execute(&mut **tx)
             .await?;
@@ -127,9 +158,35 @@ pub(super) async fn fix(
     .await
 }
 
+/// The key that the entries were promised to be named by. A sale can't wait for a secret that was
+/// dropped too early: then they are named by the current one, and older tokens prove nothing.
+fn known_key<'a>(keys: &'a KeyRing, event_id: EventId, promised: Option<&'a str>) -> &'a str {
+    match promised {
+        Some(key) if keys.lottery_entry(key, event_id, AccountId(0)).is_some() => key,
+        Some(_) => {
+            tracing::error!(%event_id, "the secret of the lottery's names was dropped before the draw");
+            keys.entries_key()
+        }
+        None => keys.entries_key(),
+    }
+}
+
+/// Names entries by one key.
+struct Naming<'a> {
+    keys: &'a KeyRing,
+    key: &'a str,
+}
+
+impl Naming<'_> {
+    fn entry(&self, event_id: EventId, account_id: AccountId) -> Entry {
+        let entry = self.keys.lottery_entry(self.key, event_id, account_id);
+        entry.expect("the key is one of the ring's")
+    }
+}
+
 async fn copy_entries(
     conn: &mut PgConnection,
-    keys: &KeyRing,
+    naming: &Naming<'_>,
     event_id: EventId,
     lobby: i64,
 ) -> Result<(i64, [u8; 32]), sqlx::Error> {
@@ -155,7 +212,7 @@ async fn copy_entries(
             for _ in next..number {
                 names.extend(NOBODY.0);
             }
-            let entry = keys.lottery_entry(event_id, AccountId(account));
+            let entry = naming.entry(event_id, AccountId(account));
             digest.add(Number(number), entry);
             names.extend(entry.0);
             next = number + 1;

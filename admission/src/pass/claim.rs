@@ -11,7 +11,7 @@ use chrono::{DateTime, Utc};
 use domain::queue::PlaceState;
 use domain::sale::SaleSettings;
 use domain::token::{ISSUER, PassClaims, sale_audience};
-use domain::{EventId, Number, Place};
+use domain::{AccountId, EventId, Number, Place};
 use platform::auth::Joiner;
 use platform::http::{Json, Path};
 use platform::problem::{Kind, Problem};
@@ -60,6 +60,12 @@ pub(super) async fn claim(
                 "The pass of this place has ended; join again.",
             ));
         }
+        Claim::Another => {
+            return Err(Problem::new(
+                Kind::QueueTokenInvalid,
+                "Another account has claimed with this place; join the queue again.",
+            ));
+        }
         Claim::Full(wait) => {
             return Err(Problem::new(
                 Kind::AdmissionFull,
@@ -70,7 +76,7 @@ pub(super) async fn claim(
     };
     let answer = Answer {
         expires_at: DateTime::from_timestamp(grant.exp, 0),
-        pass: desk.ctx.keys.sign_pass(&claims(event_id, claimant, grant)),
+        pass: desk.ctx.keys.sign_pass(&claims(event_id, joiner.id, grant)),
     };
     Ok((status, [(CACHE_CONTROL, "no-store")], Json(answer)).into_response())
 }
@@ -146,13 +152,13 @@ fn number(
     Ok(claims.number)
 }
 
-fn claims(event_id: EventId, claimant: Claimant, grant: Grant) -> PassClaims {
+fn claims(event_id: EventId, account_id: AccountId, grant: Grant) -> PassClaims {
     PassClaims {
         iss: ISSUER.to_owned(),
         aud: sale_audience(event_id),
-        sub: claimant.account_id.to_string(),
+        sub: account_id.to_string(),
         jti: grant.jti.simple().to_string(),
-        place: claimant.place,
+        place: grant.place,
         iat: grant.iat,
         nbf: grant.iat,
         exp: grant.exp,
@@ -168,6 +174,7 @@ fn label(claim: &Claim) -> &'static str {
         Claim::Granted(_) => "granted",
         Claim::Repeated(_) => "repeated",
         Claim::Over => "over",
+        Claim::Another => "another",
         Claim::Full(_) => "full",
     }
 }

@@ -12,7 +12,7 @@ use platform::pg;
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
-use crate::store::gate::{self, NewPass};
+use crate::store::gate::{self, Claimed, NewPass};
 
 /// The passes of every sale.
 #[derive(Debug, Clone)]
@@ -42,7 +42,7 @@ impl From<&SaleSettings> for Terms {
 }
 
 /// Who comes to claim: a place that was called, and whose it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Claimant {
     /// The place.
     pub place: Place,
@@ -53,6 +53,8 @@ pub struct Claimant {
 /// A pass before it is signed. The same grant gives the same bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Grant {
+    /// The place it was claimed with.
+    pub place: Place,
     /// The pass's id.
     pub jti: Uuid,
     /// When it was issued, Unix seconds.
@@ -75,10 +77,12 @@ pub struct Refused {
 pub enum Claim {
     /// The pass is given now.
     Granted(Grant),
-    /// It was given before, and runs.
+    /// It was given before, and runs; perhaps with another place of the account.
     Repeated(Grant),
     /// It was given before, and has ended or was given back.
     Over,
+    /// Another account has claimed with this place.
+    Another,
     /// The rate or the cap is used up; come back after this long and keep the turn.
     Full(Duration),
 }
@@ -200,27 +204,10 @@ async fn claim(
     let mut locked = gate::lock(tx, event_id).await?;
     let now = gate::tidy(tx, &mut locked, at).await?;
     let places: Vec<i64> = claimants.iter().map(|claimant| claimant.place.0).collect();
-    let claimed = gate::claimed(tx, event_id, &places).await?;
-    let mut outcomes: HashMap<Place, Claim> = claimed
-        .into_iter()
-        .map(|(place, claimed)| {
-            let repeated = Claim::Repeated(claimed.grant);
-            (
-                place,
-                if claimed.is_over {
-                    Claim::Over
-                } else {
-                    repeated
-                },
-            )
-        })
-        .collect();
-
-    let mut seen = HashSet::new();
-    let is_asking = |claimant: &&Claimant| {
-        !outcomes.contains_key(&claimant.place) && seen.insert(claimant.place)
-    };
-    let asking: Vec<Claimant> = claimants.iter().filter(is_asking).copied().collect();
+    let accounts: Vec<i64> = claimants.iter().map(|one| one.account_id.0).collect();
+    let claimed = gate::claimed(tx, event_id, &places, &accounts).await?;
+    let mut outcomes = decided_before(claimants, &claimed);
+    let asking = asking(claimants, &outcomes);
     if !asking.is_empty() {
         let window = gate::window(tx, event_id, now).await?;
         let ready = gate::ready(tx, event_id).await?;
@@ -241,25 +228,63 @@ async fn claim(
     Ok(in_order(claimants, &outcomes))
 }
 
+/// The claims that earlier ones decide. A place has one pass, and it is of the account that claimed
+/// it; an account has one running pass, whatever the number of its places.
+fn decided_before(claimants: &[Claimant], claimed: &[Claimed]) -> HashMap<Claimant, Claim> {
+    let by_place: HashMap<Place, &Claimed> =
+        claimed.iter().map(|one| (one.grant.place, one)).collect();
+    let running: HashMap<AccountId, Grant> = claimed
+        .iter()
+        .filter(|one| !one.is_over)
+        .map(|one| (one.account_id, one.grant))
+        .collect();
+    let decide = |claimant: &Claimant| {
+        let of_place = by_place.get(&claimant.place);
+        let is_other = of_place.is_some_and(|one| one.account_id != claimant.account_id);
+        match (running.get(&claimant.account_id), of_place) {
+            _ if is_other => Some(Claim::Another),
+            (Some(grant), _) => Some(Claim::Repeated(*grant)),
+            (None, Some(_)) => Some(Claim::Over),
+            (None, None) => None,
+        }
+    };
+    claimants
+        .iter()
+        .filter_map(|claimant| Some((*claimant, decide(claimant)?)))
+        .collect()
+}
+
+/// Those that are still to be decided, each place and each account once: the first of them asks.
+fn asking(claimants: &[Claimant], outcomes: &HashMap<Claimant, Claim>) -> Vec<Claimant> {
+    let (mut places, mut accounts) = (HashSet::new(), HashSet::new());
+    let is_asking = |claimant: &&Claimant| {
+        !outcomes.contains_key(claimant)
+            && !places.contains(&claimant.place)
+            && accounts.insert(claimant.account_id)
+            && places.insert(claimant.place)
+    };
+    claimants.iter().filter(is_asking).copied().collect()
+}
+
 /// Turns what was decided into passes, and places that are to come back.
 fn settle(
     asking: &[Claimant],
     turns: &[Turn],
     terms: Terms,
     now: DateTime<Utc>,
-    outcomes: &mut HashMap<Place, Claim>,
+    outcomes: &mut HashMap<Claimant, Claim>,
 ) -> (Vec<NewPass>, Vec<i64>) {
     let (mut passes, mut waiting) = (Vec::new(), Vec::new());
     for (claimant, turn) in asking.iter().zip(turns) {
         let outcome = match turn {
             Turn::Pass => {
                 let grant = Grant {
+                    place: claimant.place,
                     jti: Uuid::new_v4(),
                     iat: now.timestamp(),
                     exp: now.timestamp() + i64::from(terms.pass_seconds),
                 };
                 passes.push(NewPass {
-                    place: claimant.place,
                     account_id: claimant.account_id,
                     grant,
                 });
@@ -270,19 +295,29 @@ fn settle(
                 Claim::Full(*wait)
             }
         };
-        outcomes.insert(claimant.place, outcome);
+        outcomes.insert(*claimant, outcome);
     }
     (passes, waiting)
 }
 
-/// What became of each; who asked twice at once hears of the one pass twice.
-fn in_order(claimants: &[Claimant], outcomes: &HashMap<Place, Claim>) -> Vec<Claim> {
-    let mut heard = HashSet::new();
+/// The outcome of each. A claimant that did not ask itself has the outcome of the one that asked
+/// for the same account, or, of another account, came too late for the place.
+fn in_order(claimants: &[Claimant], outcomes: &HashMap<Claimant, Claim>) -> Vec<Claim> {
+    let by_account: HashMap<AccountId, Claim> = outcomes
+        .iter()
+        .map(|(claimant, outcome)| (claimant.account_id, *outcome))
+        .collect();
+    let mut told = HashSet::new();
     claimants
         .iter()
-        .map(|claimant| match outcomes[&claimant.place] {
-            Claim::Granted(grant) if !heard.insert(claimant.place) => Claim::Repeated(grant),
-            outcome => outcome,
+        .map(|claimant| {
+            let own = outcomes.get(claimant);
+            let own = own.or_else(|| by_account.get(&claimant.account_id));
+            match own {
+                Some(Claim::Granted(grant)) if !told.insert(grant.jti) => Claim::Repeated(*grant),
+                Some(outcome) => *outcome,
+                None => Claim::Another,
+            }
         })
         .collect()
 }

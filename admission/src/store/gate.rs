@@ -4,10 +4,9 @@
 //! claims and ends of one sale come one after the other, and their `change` counts them in the
 //! order of their commits: who has read up to one has missed none.
 
-use std::collections::HashMap;
-
 use chrono::{DateTime, Utc};
 use domain::gate::{self, PATIENCE, Ready, Window};
+use domain::token::LEEWAY_SECONDS;
 use domain::{AccountId, EventId, Place};
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
@@ -31,8 +30,9 @@ pub(crate) struct Locked {
 }
 
 /// A pass that was claimed.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Claimed {
+    pub(crate) account_id: AccountId,
     pub(crate) grant: Grant,
     pub(crate) is_over: bool,
 }
@@ -40,7 +40,6 @@ pub(crate) struct Claimed {
 /// A pass to write down.
 #[derive(Debug, Clone)]
 pub(crate) struct NewPass {
-    pub(crate) place: Place,
     pub(crate) account_id: AccountId,
     pub(crate) grant: Grant,
 }
@@ -82,8 +81,8 @@ async fn lock_existing(
     }))
 }
 
-/// Ends the passes that ran out, and forgets who lost the turn and the claims of more than a
-/// minute ago. Returns the time that all of it is of: `at`, or the database's, which is the same
+/// Ends the passes that no clock accepts any more ([`LEEWAY_SECONDS`] after they ran out), and
+/// forgets who lost the turn and the claims of more than a minute ago. Returns the time that all of it is of: `at`, or the database's, which is the same
 /// for every node.
 pub(crate) async fn tidy(
     conn: &mut PgConnection,
@@ -96,7 +95,7 @@ pub(crate) async fn tidy(
                select c.place, row_number() over (order by c.ends_at, c.place) as nth
                from admission.claims c
                where c.event_id = $1 and c.over_at is null
-                 and c.ends_at <= (select floor(extract(epoch from t.now))::bigint from t)
+                 and c.ends_at <= (select floor(extract(epoch from t.now))::bigint - $6 from t)
                order by c.ends_at, c.place limit $5
            ), ended as (
                update admission.claims c set over_at = (select t.now from t), change = $3 + due.nth
@@ -118,6 +117,7 @@ pub(crate) async fn tidy(
         locked.changes,
         PATIENCE.as_seconds_f64(),
         MOST_ENDED,
+        LEEWAY_SECONDS.cast_signed(),
     )
     .fetch_one(conn)
     .await?;
@@ -183,32 +183,39 @@ pub(crate) async fn ready(
         .collect())
 }
 
-/// The passes that `places` have claimed.
+/// The passes that `places` have claimed, whoever did, and those of `accounts` that run.
 pub(crate) async fn claimed(
     conn: &mut PgConnection,
     event_id: EventId,
     places: &[i64],
-) -> Result<HashMap<Place, Claimed>, sqlx::Error> {
+    accounts: &[i64],
+) -> Result<Vec<Claimed>, sqlx::Error> {
     let rows = sqlx::query!(
-        r#"select place, jti, issued_at, ends_at, over_at is not null as "is_over!"
-           from admission.claims where event_id = $1 and place = any($2)"#,
+        r#"select place as "place!", account_id as "account_id!", jti as "jti!",
+                  issued_at as "issued_at!", ends_at as "ends_at!",
+                  over_at is not null as "is_over!"
+           from admission.claims where event_id = $1 and place = any($2)
+           union
+           select place, account_id, jti, issued_at, ends_at, false
+           from admission.claims
+           where event_id = $1 and account_id = any($3) and over_at is null"#,
         event_id.0,
         places,
+        accounts,
     )
     .fetch_all(conn)
     .await?;
     Ok(rows
         .into_iter()
-        .map(|row| {
-            let claimed = Claimed {
-                grant: Grant {
-                    jti: row.jti,
-                    iat: row.issued_at,
-                    exp: row.ends_at,
-                },
-                is_over: row.is_over,
-            };
-            (Place(row.place), claimed)
+        .map(|row| Claimed {
+            account_id: AccountId(row.account_id),
+            grant: Grant {
+                place: Place(row.place),
+                jti: row.jti,
+                iat: row.issued_at,
+                exp: row.ends_at,
+            },
+            is_over: row.is_over,
         })
         .collect())
 }
@@ -221,7 +228,7 @@ pub(crate) async fn write(
     passes: &[NewPass],
     waiting: &[i64],
 ) -> Result<(), sqlx::Error> {
-    let places: Vec<i64> = passes.iter().map(|pass| pass.place.0).collect();
+    let places: Vec<i64> = passes.iter().map(|pass| pass.grant.place.0).collect();
     let accounts: Vec<i64> = passes.iter().map(|pass| pass.account_id.0).collect();
     let ids: Vec<Uuid> = passes.iter().map(|pass| pass.grant.jti).collect();
     let issued: Vec<i64> = passes.iter().map(|pass| pass.grant.iat).collect();
@@ -313,7 +320,9 @@ pub(crate) async fn running_of(
 pub(crate) async fn due(db: &PgPool) -> Result<Vec<EventId>, sqlx::Error> {
     let events = sqlx::query_scalar!(
         "select distinct event_id from admission.claims
-         where over_at is null and ends_at <= floor(extract(epoch from clock_timestamp()))::bigint",
+         where over_at is null
+           and ends_at <= floor(extract(epoch from clock_timestamp()))::bigint - $1",
+        LEEWAY_SECONDS.cast_signed(),
     )
     .fetch_all(db)
     .await?;

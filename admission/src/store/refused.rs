@@ -20,8 +20,9 @@ pub(crate) async fn all(db: &PgPool, now: i64) -> Result<(Changes, Vec<Refused>)
         .await?;
     let rows = sqlx::query!(
         "select jti, ends_at from admission.claims
-         where over_at is not null and ends_at > $1 and extract(epoch from over_at) < ends_at",
+         where over_at is not null and ends_at > $1 and extract(epoch from over_at) < ends_at + $2",
         now - LEEWAY_SECONDS.cast_signed(),
+        LEEWAY_SECONDS.cast_signed(),
     )
     .fetch_all(db)
     .await?;
@@ -57,11 +58,12 @@ pub(crate) async fn since(
            left join admission.claims c
              on c.event_id = g.event_id and c.change > coalesce(k.changes, 0)
             and c.over_at is not null and c.ends_at > $3
-            and extract(epoch from c.over_at) < c.ends_at
+            and extract(epoch from c.over_at) < c.ends_at + $4
            where g.changes > coalesce(k.changes, 0)"#,
         &events,
         &changes,
         now - LEEWAY_SECONDS.cast_signed(),
+        LEEWAY_SECONDS.cast_signed(),
     )
     .fetch_all(db)
     .await?;

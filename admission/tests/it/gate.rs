@@ -144,10 +144,67 @@ async fn a_place_has_one_pass_whatever_is_repeated() {
 }
 
 #[tokio::test]
+async fn a_place_that_one_account_claimed_is_refused_to_every_other() {
+    let mut door = Door::new(600, 100).await;
+    let claim = async |door: &Door, claimants: &[(i64, i64)]| {
+        let claimants: Vec<Claimant> = claimants
+            .iter()
+            .map(|(place, account)| Claimant {
+                place: Place(*place),
+                account_id: AccountId(*account),
+            })
+            .collect();
+        let at = Some(door.now);
+        let claims = door.passes.claim(EVENT, &claimants, door.terms, at);
+        claims.await.unwrap()
+    };
+    // Two at once, and one later: also when the pass is over.
+    let together = claim(&door, &[(7, 1), (7, 2)]).await;
+    assert!(matches!(together[..], [Claim::Granted(_), Claim::Another]));
+    assert_eq!(claim(&door, &[(7, 3)]).await, [Claim::Another]);
+    door.now += TimeDelta::seconds(700);
+    assert_eq!(
+        claim(&door, &[(7, 1), (7, 3)]).await,
+        [Claim::Over, Claim::Another]
+    );
+    door.app.finish().await;
+}
+
+#[tokio::test]
+async fn an_account_has_one_running_pass_whatever_the_number_of_its_places() {
+    let mut door = Door::new(600, 100).await;
+    let of = |place| Claimant {
+        place: Place(place),
+        account_id: AccountId(1),
+    };
+    let claim = async |door: &Door, claimants: &[Claimant]| {
+        let at = Some(door.now);
+        let claims = door.passes.claim(EVENT, claimants, door.terms, at);
+        claims.await.unwrap()
+    };
+    let together = claim(&door, &[of(7), of(9)]).await;
+    let Claim::Granted(grant) = together[0] else {
+        panic!("{together:?}")
+    };
+    assert_eq!(together[1], Claim::Repeated(grant));
+    door.now += TimeDelta::seconds(500);
+    assert_eq!(claim(&door, &[of(12)]).await, [Claim::Repeated(grant)]);
+    assert_eq!((door.shopping().await, grant.place), (1, Place(7)));
+    door.now += TimeDelta::seconds(200);
+    let next = claim(&door, &[of(12)]).await;
+    assert!(matches!(next[0], Claim::Granted(next) if next.jti != grant.jti));
+    door.app.finish().await;
+}
+
+#[tokio::test]
 async fn a_pass_that_runs_out_gives_its_slot_back_once() {
     let mut door = Door::new(600, 1).await;
     assert_eq!(granted(&door.claim_all([1, 2]).await), 1);
-    door.now += TimeDelta::seconds(600);
+    // Until no clock accepts the pass, five seconds of leeway included.
+    door.now += TimeDelta::seconds(604);
+    assert_eq!(granted(&door.claim_all([3, 4]).await), 0);
+    assert_eq!(door.shopping().await, 1);
+    door.now += TimeDelta::seconds(1);
     for _ in 0..2 {
         door.passes
             .end_run_out(EVENT, Some(door.now))
@@ -173,7 +230,7 @@ async fn two_leave_and_two_come_in_time_after_time() {
         entered.push(granted(
             &door.claim_all(round * 10 + 1..=round * 10 + 9).await,
         ));
-        door.now += TimeDelta::seconds(600);
+        door.now += TimeDelta::seconds(605);
     }
     assert_eq!(entered, [2, 2, 2, 2]);
     door.app.finish().await;
@@ -183,7 +240,7 @@ async fn two_leave_and_two_come_in_time_after_time() {
 async fn a_slot_goes_to_who_came_first_unless_they_stay_away() {
     let mut door = Door::new(600, 1).await;
     assert_eq!(granted(&door.claim_all([50, 40, 30]).await), 1);
-    door.now += TimeDelta::seconds(595);
+    door.now += TimeDelta::seconds(600);
     // 40 and 30 lost their turn long ago, and ask again in another order.
     door.claim_all([30, 40]).await;
     door.now += TimeDelta::seconds(5);

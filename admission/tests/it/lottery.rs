@@ -9,7 +9,7 @@ use domain::queue::Lottery;
 use domain::sale::SaleSettings;
 use domain::{AccountId, EventId, Number, hex};
 use platform::testing::TestApp;
-use platform::tokens::PublishedKeys;
+use platform::tokens::{KeyRing, PublishedKeys};
 use reqwest::StatusCode;
 use serde_json::Value;
 use sqlx::PgPool;
@@ -72,13 +72,12 @@ async fn shown_seed(db: &PgPool) -> Option<Vec<u8>> {
 #[tokio::test]
 async fn the_commitment_stays_and_is_that_of_the_seed_shown_later() {
     let app = TestApp::start().await;
-    let db = &app.ctx.db;
-    let first = lottery::commit(db, &sale(), now()).await.unwrap();
-    let again = lottery::commit(db, &sale(), now()).await.unwrap();
+    let (db, keys) = (&app.ctx.db, &app.ctx.keys);
+    let first = lottery::commit(db, keys, &sale(), now()).await.unwrap();
+    let again = lottery::commit(db, keys, &sale(), now()).await.unwrap();
     assert_eq!(first, again);
     assert_eq!(shown_seed(db).await, None);
     join(db, 1..=3).await;
-    let keys = &app.ctx.keys;
     let drawn = lottery::draw(db, keys, &sale(), 3, now()).await.unwrap();
     assert_eq!(drawn.commitment, first.commitment);
     let seed = drawn.drawn.unwrap().seed;
@@ -91,7 +90,7 @@ async fn the_commitment_stays_and_is_that_of_the_seed_shown_later() {
         event_id: EventId(EVENT.0 + 1),
         ..sale()
     };
-    let other = lottery::commit(db, &other, now()).await.unwrap();
+    let other = lottery::commit(db, keys, &other, now()).await.unwrap();
     assert_ne!(other.commitment, first.commitment);
     app.finish().await;
 }
@@ -151,7 +150,7 @@ async fn the_receipt_has_everything_to_check_the_lottery_and_stays() {
     let get = async |event| reqwest::get(url(event)).await.unwrap();
     assert_eq!(get(EVENT.0 + 50).await.status(), StatusCode::NOT_FOUND);
     let sale = announced("");
-    let lottery = lottery::commit(db, &sale, now()).await.unwrap();
+    let lottery = lottery::commit(db, keys, &sale, now()).await.unwrap();
     assert_eq!(get(EVENT.0).await.status(), StatusCode::CONFLICT);
     lottery::draw(db, keys, &sale, MANY, now()).await.unwrap();
     assert_eq!(get(EVENT.0).await.status(), StatusCode::CONFLICT);
@@ -182,7 +181,9 @@ async fn the_receipt_has_everything_to_check_the_lottery_and_stays() {
     let entries = entries(&receipt);
     let mut digest = EntriesDigest::new(EVENT, MANY);
     for (number, entry) in (1..).zip(&entries) {
-        let expected = keys.lottery_entry(EVENT, AccountId(100 + number));
+        let expected = keys
+            .lottery_entry("", EVENT, AccountId(100 + number))
+            .unwrap();
         let expected = (number != 7 && number != MANY).then_some(expected);
         assert_eq!(*entry, expected, "number {number}");
         if let Some(entry) = entry {
@@ -211,6 +212,54 @@ async fn the_receipt_has_everything_to_check_the_lottery_and_stays() {
     let packed = packed.send().await.unwrap();
     assert_eq!(packed.headers()["content-encoding"], "gzip");
     shop.app.finish().await;
+}
+
+#[tokio::test]
+async fn receipts_from_before_a_change_of_secrets_are_those_of_the_list() {
+    let app = TestApp::start().await;
+    let db = &app.ctx.db;
+    let ring = |secrets: &[&str]| {
+        let secrets: Vec<_> = secrets.iter().map(|one| one.repeat(40).into()).collect();
+        KeyRing::new(&secrets).unwrap()
+    };
+    let (old, rotated) = (ring(&["o"]), ring(&["n", "o"]));
+    join(db, 1..=12).await;
+    let committed = lottery::commit(db, &old, &sale(), now()).await.unwrap();
+    let names = |keys: &KeyRing| {
+        let key = committed.entries_key.clone();
+        let entry = |n: i64| keys.lottery_entry(&key, EVENT, AccountId(100 + n)).unwrap();
+        (1..=12).flat_map(|n| entry(n).0).collect::<Vec<u8>>()
+    };
+    let promised = names(&old);
+    lottery::draw(db, &rotated, &sale(), 12, now())
+        .await
+        .unwrap();
+    let listed: Vec<u8> = sqlx::query_scalar("select names from admission.draw_entries")
+        .fetch_one(db)
+        .await
+        .unwrap();
+    assert_eq!(listed, promised);
+    assert_eq!(
+        names(&rotated),
+        promised,
+        "who joins later has the same name"
+    );
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn a_seed_is_renewed_only_where_nobody_took_part() {
+    let app = TestApp::start().await;
+    let (db, keys) = (&app.ctx.db, &app.ctx.keys);
+    let nobody = lottery::draw(db, keys, &sale(), 0, now()).await.unwrap();
+    let renewed = lottery::renew(db, keys, &sale(), now()).await.unwrap();
+    assert!(renewed.is_awaited() && renewed.fixed.is_none());
+    assert_ne!(renewed.commitment, nobody.commitment);
+    join(db, 1..=3).await;
+    let drawn = lottery::draw(db, keys, &sale(), 3, now()).await.unwrap();
+    let again = lottery::renew(db, keys, &sale(), now()).await.unwrap();
+    assert_eq!(again, drawn);
+    app.finish().await;
 }
 
 #[tokio::test]

@@ -218,15 +218,18 @@ impl Shop {
         lasts: i64,
     ) -> String {
         let now = self.app.ctx.clock.now().timestamp();
-        self.app.ctx.keys.sign_queue(&QueueClaims {
-            iss: ISSUER.to_owned(),
-            aud: sale_audience(event_id),
-            sub: account.to_string(),
-            number: Number(number),
-            iat: now,
-            nbf: now - 100,
-            exp: now + lasts,
-        })
+        self.app.ctx.keys.sign_queue(
+            &QueueClaims {
+                iss: ISSUER.to_owned(),
+                aud: sale_audience(event_id),
+                sub: account.to_string(),
+                number: Number(number),
+                iat: now,
+                nbf: now - 100,
+                exp: now + lasts,
+            },
+            "",
+        )
     }
 
     pub(crate) fn pass(&self, event_id: EventId, account: AccountId, lasts: i64) -> String {

@@ -126,6 +126,8 @@ pub(super) struct LineStart {
     pub(super) is_joined: bool,
     /// Whether it is fixed who takes part in the lottery.
     pub(super) is_fixed: bool,
+    /// Whether anybody does.
+    pub(super) takes_part: bool,
 }
 
 /// How far the line of a sale has come.
@@ -135,7 +137,9 @@ pub(super) async fn line(conn: &mut PgConnection, id: EventId) -> Result<LineSta
         "select exists (select from waiting_room.public_lines
                         where event_id = $1 and joined > 0) as \"is_joined!\",
                 exists (select from admission.public_draws
-                        where event_id = $1 and fixed_at is not null) as \"is_fixed!\"",
+                        where event_id = $1 and fixed_at is not null) as \"is_fixed!\",
+                exists (select from admission.public_draws
+                        where event_id = $1 and lobby > 0) as \"takes_part!\"",
         id.0,
     )
     .fetch_one(conn)

@@ -185,6 +185,69 @@ async fn entropy_is_told_once_and_not_before_it_is_fixed_who_takes_part() {
     app.finish().await;
 }
 
+/// Somebody joins.
+async fn join(app: &App, event: &Value) {
+    let joined = "insert into waiting_room.lines (event_id, joined) values ($1, 1)";
+    sqlx::query(joined)
+        .bind(event["id"].as_i64().unwrap())
+        .execute(&app.test.ctx.db)
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn whether_there_is_a_lottery_stays_once_somebody_has_joined() {
+    let app = App::start().await;
+    let operator = app.with_role(Role::Operator).await;
+    let lobby = |seconds: i64| json!({"lobby_seconds": seconds});
+    // From none to one, in an open sale, and from one to none, in the lobby.
+    for (before, after) in [(0, 60), (3_600, 0)] {
+        let sale = json!({"opens_at": "2026-11-01T12:12:00Z", "lobby_seconds": before});
+        let event = app.event(json!({"capacity": 5, "sale": sale})).await;
+        let path = format!("/api/sales/{}", event["id"]);
+        operator.staff_put(&path, &lobby(after)).await.expect(200);
+        operator.staff_put(&path, &lobby(before)).await.expect(200);
+        join(&app, &event).await;
+        let refused = operator.staff_put(&path, &lobby(after)).await;
+        refused.problem("conflict");
+        if before > 0 {
+            let longer = operator.staff_put(&path, &lobby(before * 2)).await;
+            assert_eq!(longer.expect(200)["sale"]["lobby_seconds"], before * 2);
+        }
+        if before == 0 {
+            app.clock.advance(TimeDelta::minutes(20));
+            let refused = operator.staff_put(&path, &lobby(after)).await;
+            refused.problem("conflict");
+        }
+    }
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn a_drawn_sale_is_not_put_off_any_more() {
+    let app = App::start().await;
+    let operator = app.with_role(Role::Operator).await;
+    let (event, path) = before_its_lobby(&app).await;
+    let put_off = |until: &str| json!({"opens_at": until});
+    // In the lobby, and after an opening that nobody saw.
+    app.clock.advance(TimeDelta::minutes(11));
+    let soon = put_off("2026-11-01T12:15:00Z");
+    operator.staff_put(&path, &soon).await.expect(200);
+    app.clock.advance(TimeDelta::minutes(11));
+    let later = put_off("2026-11-01T13:00:00Z");
+    operator.staff_put(&path, &later).await.expect(200);
+
+    join(&app, &event).await;
+    let later = put_off("2026-11-01T14:00:00Z");
+    operator.staff_put(&path, &later).await.expect(200);
+    app.clock.advance(TimeDelta::hours(3));
+    let again = put_off("2026-11-02T12:00:00Z");
+    operator.staff_put(&path, &again).await.problem("conflict");
+    let earlier = put_off("2026-11-01T13:30:00Z");
+    operator.staff_put(&path, &earlier).await.expect(200);
+    app.finish().await;
+}
+
 #[tokio::test]
 async fn a_sale_is_not_made_with_a_lottery_that_can_be_chosen() {
     let app = App::start().await;

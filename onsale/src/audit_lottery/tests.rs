@@ -21,7 +21,9 @@ fn ring(secret: &str) -> KeyRing {
 
 /// Account n has number n.
 fn entry(number: i64) -> Entry {
-    ring("a").lottery_entry(SALE, AccountId(number))
+    ring("a")
+        .lottery_entry("", SALE, AccountId(number))
+        .unwrap()
 }
 
 fn honest_claims() -> LotteryClaims {

@@ -174,15 +174,18 @@ async fn whoever_has_no_good_pass_is_sent_to_the_waiting_room() {
     let (signed, _) = good.rsplit_once('.').unwrap();
     let (_, claims) = signed.split_once('.').unwrap();
     let now = SystemClock::shared().now().timestamp();
-    let queue_token = keys.sign_queue(&QueueClaims {
-        iss: ISSUER.to_owned(),
-        aud: sale_audience(SALE),
-        sub: "7".to_owned(),
-        number: domain::Number(3),
-        iat: now,
-        nbf: now,
-        exp: now + 600,
-    });
+    let queue_token = keys.sign_queue(
+        &QueueClaims {
+            iss: ISSUER.to_owned(),
+            aud: sale_audience(SALE),
+            sub: "7".to_owned(),
+            number: domain::Number(3),
+            iat: now,
+            nbf: now,
+            exp: now + 600,
+        },
+        "",
+    );
     let attacks = [
         pass(&keys, EventId(2), 600),
         pass(&keys, SALE, -6),

@@ -38,11 +38,16 @@ impl View {
     #[must_use]
     pub fn place_of(&self, number: Number) -> Option<Place> {
         match (&self.snapshot.lottery.drawn, &self.order) {
-            (None, _) if self.snapshot.state == SaleState::Lobby => None,
+            (None, _) if self.awaits_draw() => None,
             (Some(drawn), None) if number.0 <= drawn.lobby => None,
             (_, Some(order)) => Some(order.place_of(number)),
             (_, None) => Some(Place(number.0)),
         }
+    }
+
+    /// Whether places are still to be drawn: also while the sale is put off, or closed before it.
+    fn awaits_draw(&self) -> bool {
+        self.snapshot.state == SaleState::Lobby || self.snapshot.lottery.is_awaited()
     }
 
     /// Whose place `place` is; `None` as for [`place_of`](Self::place_of).

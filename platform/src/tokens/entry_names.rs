@@ -1,20 +1,33 @@
 //! The names under which people take part in lotteries.
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use domain::lottery::Entry;
 use domain::{AccountId, EventId};
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
 
+use super::keys::SecretKeys;
+
 /// Names of accounts that nobody can tell without the key: accounts are numbered, so that a hash
 /// without one would be found by trying.
 #[derive(Clone)]
 pub(super) struct EntryNames {
+    /// Tells the key from those of other secrets.
+    pub(super) id: String,
     mac: Hmac<Sha256>,
 }
 
 impl EntryNames {
-    pub(super) fn new(key: &[u8; 32]) -> Self {
+    pub(super) fn derive(secret: &SecretKeys) -> Self {
+        let id = secret.expand("use:lottery-entry:key-id");
+        let id = URL_SAFE_NO_PAD.encode(&id[..9]);
+        Self::new(id, &secret.expand("use:lottery-entry"))
+    }
+
+    fn new(id: String, key: &[u8; 32]) -> Self {
         Self {
+            id,
             mac: Hmac::new_from_slice(key).expect("HMAC takes keys of any length"),
         }
     }
@@ -39,7 +52,7 @@ mod tests {
     #[test]
     fn names_differ_by_key_event_and_account() {
         let name = |key: u8, event, account| {
-            EntryNames::new(&[key; 32]).of(EventId(event), AccountId(account))
+            EntryNames::new(String::new(), &[key; 32]).of(EventId(event), AccountId(account))
         };
         let all = [
             name(1, 1, 1),

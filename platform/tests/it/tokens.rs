@@ -96,11 +96,27 @@ fn altered(token: &str, change: impl FnOnce(&mut Value, &mut Value)) -> String {
 #[test]
 fn a_queue_token_is_its_holders_receipt_in_the_lottery() {
     let ring = ring(&[NEW]);
-    let token = ring.sign_queue(&queue());
+    let token = ring.sign_queue(&queue(), "");
     let claims = decoded(token.split('.').nth(1).unwrap());
-    let entry = ring.lottery_entry(EVENT, AccountId(7));
+    let entry = ring.lottery_entry("", EVENT, AccountId(7)).unwrap();
     assert_eq!(claims["entry"], entry.to_string());
-    assert_ne!(entry, ring.lottery_entry(EVENT, AccountId(8)));
+    assert_ne!(Some(entry), ring.lottery_entry("", EVENT, AccountId(8)));
+}
+
+#[test]
+fn a_name_in_the_lottery_outlives_a_change_of_secrets() {
+    let (before, after) = (ring(&[OLD]), ring(&[NEW, OLD]));
+    let key = before.entries_key();
+    let entry = before.lottery_entry(key, EVENT, AccountId(7)).unwrap();
+    assert_eq!(after.lottery_entry(key, EVENT, AccountId(7)), Some(entry));
+    assert_ne!(after.lottery_entry("", EVENT, AccountId(7)), Some(entry));
+    assert_ne!(after.entries_key(), key);
+    let claims = |token: String| decoded(token.split('.').nth(1).unwrap());
+    let token = claims(after.sign_queue(&queue(), key));
+    assert_eq!(token["entry"], entry.to_string());
+    let without = ring(&[NEW]);
+    assert_eq!(without.lottery_entry(key, EVENT, AccountId(7)), None);
+    assert!(claims(without.sign_queue(&queue(), key))["entry"].is_null());
 }
 
 #[test]
@@ -111,7 +127,7 @@ fn each_type_survives_the_round_trip() {
         Ok(access())
     );
     assert_eq!(
-        ring.verify_queue(&ring.sign_queue(&queue()), EVENT, now()),
+        ring.verify_queue(&ring.sign_queue(&queue(), ""), EVENT, now()),
         Ok(queue())
     );
     assert_eq!(
@@ -131,8 +147,8 @@ fn equal_claims_give_equal_bytes() {
         ring(&[NEW, OLD]).sign_pass(&pass())
     );
     assert_eq!(
-        ring(&[NEW]).sign_queue(&queue()),
-        ring(&[NEW, OLD]).sign_queue(&queue())
+        ring(&[NEW]).sign_queue(&queue(), ""),
+        ring(&[NEW, OLD]).sign_queue(&queue(), "")
     );
 }
 
@@ -170,7 +186,7 @@ fn the_public_key_does_not_work_as_a_shared_secret() {
 #[test]
 fn another_algorithm_is_refused() {
     let ring = ring(&[NEW]);
-    let token = altered(&ring.sign_queue(&queue()), |header, _| {
+    let token = altered(&ring.sign_queue(&queue(), ""), |header, _| {
         header["alg"] = json!("HS512");
     });
     assert_eq!(
@@ -191,7 +207,7 @@ fn a_token_of_another_type_is_refused() {
         ring.verify_visitor(&token, EventId(2), now()),
         Err(TokenError::WrongAudience)
     );
-    let token = ring.sign_queue(&queue());
+    let token = ring.sign_queue(&queue(), "");
     assert_eq!(
         ring.verify_access(&token, now()),
         Err(TokenError::WrongType)
@@ -210,7 +226,7 @@ fn a_token_of_another_type_is_refused() {
 #[test]
 fn an_altered_token_is_refused() {
     let ring = ring(&[NEW]);
-    let first = altered(&ring.sign_queue(&queue()), |_, claims| {
+    let first = altered(&ring.sign_queue(&queue(), ""), |_, claims| {
         claims["place"] = json!(1);
     });
     assert_eq!(
@@ -344,7 +360,7 @@ fn rubbish_is_malformed() {
 
 #[test]
 fn tokens_of_the_old_secret_are_good_while_it_is_configured() {
-    let token = ring(&[OLD]).sign_queue(&queue());
+    let token = ring(&[OLD]).sign_queue(&queue(), "");
     assert!(ring(&[NEW, OLD]).verify_queue(&token, EVENT, now()).is_ok());
     assert_eq!(
         ring(&[NEW]).verify_queue(&token, EVENT, now()),

@@ -246,15 +246,18 @@ impl Subject {
 
     fn queue_token(&self, number: i64) -> String {
         let now = SystemClock.now();
-        self.keys.sign_queue(&QueueClaims {
-            iss: ISSUER.to_owned(),
-            aud: sale_audience(self.event_id),
-            sub: AccountId(number).to_string(),
-            number: Number(number),
-            iat: now.timestamp(),
-            nbf: now.timestamp(),
-            exp: (now + TimeDelta::hours(6)).timestamp(),
-        })
+        self.keys.sign_queue(
+            &QueueClaims {
+                iss: ISSUER.to_owned(),
+                aud: sale_audience(self.event_id),
+                sub: AccountId(number).to_string(),
+                number: Number(number),
+                iat: now.timestamp(),
+                nbf: now.timestamp(),
+                exp: (now + TimeDelta::hours(6)).timestamp(),
+            },
+            "",
+        )
     }
 
     /// The access token of `account`.
