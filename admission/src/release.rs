@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::EventId;
+use domain::queue::SEEN_PART;
 use domain::release::{Brake, Load};
 use domain::sale::{SaleSettings, SaleState, Stock};
 use platform::service::Context;
@@ -157,7 +158,12 @@ impl Leader {
         let mut written = store::lines(&self.ctx.db, &ids).await?;
         let moved: Vec<EventId> = written.keys().copied().collect();
         let mut moves = store::moves(&self.ctx.db, &moved).await?;
-        let mut seen = self.presence.kept(&self.ctx, now, &moved).await;
+        let parts = |id: &EventId| {
+            let joined = self.joined.get(id).map_or(0, |known| known.joined);
+            (*id, 0..=joined / SEEN_PART)
+        };
+        let waited: Vec<_> = moved.iter().map(parts).collect();
+        let mut seen = self.presence.kept(&self.ctx, now, &waited).await;
         for sale in unknown {
             let id = sale.event_id;
             let written = written.remove(&id);
@@ -210,7 +216,7 @@ impl Leader {
             if let Some(line) = self.lines.get_mut(&id) {
                 line.joined = self.joined.get(&id).copied().unwrap_or_default();
                 if is_turn && line.is_waited_for() {
-                    waited_for.push(id);
+                    waited_for.push((id, line.release.seen_parts()));
                 }
             }
         }

@@ -260,4 +260,46 @@ mod tests {
         assert_eq!(line.standing(Place(-1)), Standing::Waiting);
         assert!(!line.has_left(Number(-3)) && line.left_count() == 0);
     }
+
+    #[test]
+    fn each_thing_that_happens_makes_a_move_that_is_written() {
+        assert!(nothing(1).is_empty());
+        let places = vec![Place(1)];
+        let moves = [
+            Move {
+                called: vec![run(1, 1)],
+                ..nothing(1)
+            },
+            Move {
+                missed: places.clone(),
+                ..nothing(1)
+            },
+            Move {
+                claimed: places.clone(),
+                ..nothing(1)
+            },
+            Move {
+                over: places,
+                ..nothing(1)
+            },
+            Move {
+                left: vec![Number(1)],
+                ..nothing(1)
+            },
+        ];
+        assert!(moves.iter().all(|moved| !moved.is_empty()));
+    }
+
+    #[test]
+    fn every_number_leaves_by_itself() {
+        let mut line = Line::default();
+        let left = [1, 63, 64, 65, 200].map(Number);
+        line.apply(&Move {
+            left: left.to_vec(),
+            ..nothing(7)
+        });
+        let found: Vec<i64> = (1..300).filter(|n| line.has_left(Number(*n))).collect();
+        assert_eq!(found, [1, 63, 64, 65, 200]);
+        assert_eq!((line.left_count(), line.seq()), (5, 7));
+    }
 }

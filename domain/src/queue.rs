@@ -45,13 +45,21 @@ impl SaleKeys {
         format!("{}:limit:{name}:{subject}", self.prefix)
     }
 
-    /// Bit n is set when the holder of number n was seen in this [`seen_slot`] [bitmap,
-    /// waiting-room; it may be forgotten].
+    /// Bit n is set when the holder of the n-th number of `part` was seen in this [`seen_slot`]
+    /// [bitmap, waiting-room; it may be forgotten].
     #[must_use]
-    pub fn seen(&self, slot: i64) -> String {
-        format!("{}:seen:{slot}", self.prefix)
+    pub fn seen(&self, slot: i64, part: i64) -> String {
+        if part == 0 {
+            format!("{}:seen:{slot}", self.prefix)
+        } else {
+            format!("{}:seen:{slot}:{part}", self.prefix)
+        }
     }
 }
+
+/// Numbers that share a bitmap of presence: numbers `SEEN_PART * p ..` are part p. So it costs by
+/// the numbers of those who ask, wherever in a long line they are.
+pub const SEEN_PART: i64 = 1 << 20;
 
 /// How long one bitmap of presence collects, in seconds.
 pub const SEEN_SLOT_SECONDS: i64 = 5;
@@ -87,6 +95,15 @@ pub struct Snapshot {
     /// The lottery of the lobby.
     #[serde(default)]
     pub lottery: Lottery,
+    /// When calling starts; `None` in snapshots of older versions.
+    #[serde(default)]
+    pub opens_at: Option<DateTime<Utc>>,
+    /// When people may join.
+    #[serde(default)]
+    pub lobby_opens_at: Option<DateTime<Utc>>,
+    /// When the sale ends; `None`: when it is closed by hand.
+    #[serde(default)]
+    pub closes_at: Option<DateTime<Utc>>,
     /// How long a called place may wait before it has missed its turn.
     #[serde(default)]
     pub claim_window_seconds: u32,
@@ -172,6 +189,9 @@ pub enum Strain {
 pub struct Lottery {
     /// SHA-256 of the seed, told before the lobby opens.
     pub commitment: String,
+    /// The id of the key that names the entries; empty for the key that signs. For servers.
+    #[serde(default)]
+    pub entries_key: String,
     /// Where the public entropy will come from, as announced; empty for none.
     pub entropy_source: String,
     /// Who takes part, once that is fixed: before anybody knows entropy and seed.
@@ -227,6 +247,19 @@ impl Snapshot {
         let pace = self.pace.filter(|_| self.state == SaleState::Open)?;
         Some(pace.eta(ahead))
     }
+
+    /// What somebody waits for at `now` who has `ahead` present places before theirs; `None` while
+    /// nobody knows their place.
+    #[must_use]
+    pub fn wait(&self, ahead: Option<i64>, now: DateTime<Utc>) -> Wait {
+        if let Some(eta) = ahead.and_then(|ahead| self.eta(ahead)) {
+            return Wait::Call(eta);
+        }
+        let is_before = matches!(self.state, SaleState::Scheduled | SaleState::Lobby);
+        let opening = self.opens_at.filter(|_| is_before);
+        let left = opening.and_then(|opening| (opening - now).to_std().ok());
+        left.map_or(Wait::Standing, Wait::Opening)
+    }
 }
 
 impl Pace {
@@ -258,27 +291,41 @@ pub struct Eta {
     pub p90: f64,
 }
 
-/// When a place is to ask again, in milliseconds: sooner near the front, from 1 s to 30 s, and
-/// 20 % more or less by `jitter` (from 0 to 1), so that those who joined together don't ask
-/// together.
+/// What a place waits for.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Wait {
+    /// Its call.
+    Call(Eta),
+    /// The opening, after so long.
+    Opening(Duration),
+    /// The line stands, and nobody knows for how long.
+    Standing,
+}
+
+/// When a place is to ask again, in milliseconds: sooner near the front, from 1 s to 30 s, or
+/// before the opening, from 10 s to two minutes; and 20 % more or less by `jitter` (from 0 to 1),
+/// so that those who joined together don't ask together.
 #[must_use]
-pub fn poll_after_ms(state: PlaceState, eta: Option<Eta>, jitter: f64) -> u32 {
-    let seconds = match (state, eta) {
-        (PlaceState::Waiting, Some(eta)) => (eta.p50 / 10.0).clamp(1.0, 30.0),
-        (PlaceState::Waiting, None) => 10.0,
+pub fn poll_after_ms(state: PlaceState, wait: Wait, jitter: f64) -> u32 {
+    let seconds = match (state, wait) {
+        (PlaceState::Waiting, Wait::Call(eta)) => (eta.p50 / 10.0).clamp(1.0, 30.0),
+        (PlaceState::Waiting, Wait::Opening(left)) => {
+            (left.as_secs_f64() / 10.0).clamp(10.0, 120.0)
+        }
+        (PlaceState::Waiting, Wait::Standing) => 10.0,
         (PlaceState::Ready, _) => 2.0,
         (PlaceState::Claimed | PlaceState::Missed | PlaceState::Left, _) => 30.0,
     };
     let millis = Duration::from_secs_f64(seconds * (0.8 + 0.4 * jitter.clamp(0.0, 1.0)));
-    u32::try_from(millis.as_millis()).expect("at most 36 s")
+    u32::try_from(millis.as_millis()).expect("at most 144 s")
 }
 
 /// How long somebody who waits may be silent before they count as absent: two and a half of the
-/// longest pauses that [`poll_after_ms`] gives them, and the time that presence takes to be known.
+/// longest pauses that [`poll_after_ms`] tells them, and the time that presence takes to be known.
 #[must_use]
-pub fn silence(eta: Option<Eta>) -> Duration {
+pub fn silence(wait: Wait) -> Duration {
     const KNOWN_AFTER: Duration = Duration::from_secs(3);
-    let pause = poll_after_ms(PlaceState::Waiting, eta, 1.0);
+    let pause = poll_after_ms(PlaceState::Waiting, wait, 1.0);
     Duration::from_millis(u64::from(pause)).mul_f64(2.5) + KNOWN_AFTER
 }
 
@@ -288,19 +335,51 @@ mod tests {
 
     #[test]
     fn who_is_nearer_the_front_asks_sooner() {
-        let at = |p50| poll_after_ms(PlaceState::Waiting, Some(Eta { p50, p90: p50 }), 0.5);
+        let eta = |p50| Wait::Call(Eta { p50, p90: p50 });
+        let at = |p50| poll_after_ms(PlaceState::Waiting, eta(p50), 0.5);
         assert_eq!([at(0.1), at(50.0), at(10_000.0)], [1_000, 5_000, 30_000]);
     }
 
     #[test]
+    fn a_lobby_asks_seldom_while_the_opening_is_far_and_each_ten_seconds_at_it() {
+        let left = |seconds| Wait::Opening(Duration::from_secs(seconds));
+        let at = |seconds| poll_after_ms(PlaceState::Waiting, left(seconds), 0.5);
+        assert_eq!(
+            [at(604_800), at(600), at(100), at(0)],
+            [120_000, 60_000, 10_000, 10_000]
+        );
+        let now = DateTime::UNIX_EPOCH;
+        let mut lobby = snapshot();
+        lobby.state = SaleState::Lobby;
+        assert_eq!(lobby.wait(None, now), Wait::Standing, "an older snapshot");
+        lobby.opens_at = Some(now + chrono::TimeDelta::seconds(90));
+        assert_eq!(lobby.wait(None, now), left(90));
+        let late = now + chrono::TimeDelta::seconds(91);
+        assert_eq!(
+            lobby.wait(None, late),
+            Wait::Standing,
+            "the entropy is awaited"
+        );
+        lobby.state = SaleState::Open;
+        assert!(matches!(lobby.wait(Some(3), now), Wait::Call(_)));
+    }
+
+    #[test]
+    fn a_silence_is_two_and_a_half_pauses_and_three_seconds() {
+        assert_eq!(silence(Wait::Standing), Duration::from_secs(33));
+        let eta = Eta { p50: 0.0, p90: 0.0 };
+        assert_eq!(silence(Wait::Call(eta)), Duration::from_secs(6));
+    }
+
+    #[test]
     fn polls_are_spread_by_a_fifth_both_ways() {
-        let at = |jitter| poll_after_ms(PlaceState::Waiting, None, jitter);
+        let at = |jitter| poll_after_ms(PlaceState::Waiting, Wait::Standing, jitter);
         assert_eq!([at(0.0), at(0.5), at(1.0)], [8_000, 10_000, 12_000]);
     }
 
     #[test]
     fn presence_is_kept_for_as_long_as_silence_may_last() {
-        let longest = silence(Some(Eta { p50: 1e9, p90: 1e9 }));
+        let longest = silence(Wait::Call(Eta { p50: 1e9, p90: 1e9 }));
         let kept = SEEN_SLOT_SECONDS * (SEEN_SLOTS - 1);
         assert!(
             longest.as_secs_f64() <= f64::from(i32::try_from(kept).unwrap()),
@@ -318,6 +397,9 @@ mod tests {
             challenge: false,
             anonymous: false,
             lottery: Lottery::default(),
+            opens_at: None,
+            lobby_opens_at: None,
+            closes_at: None,
             claim_window_seconds: 120,
             rate_per_minute: 600,
             joined: Place(100),
@@ -362,6 +444,10 @@ mod tests {
     #[test]
     fn keys_of_a_sale_share_its_hash_tag() {
         let keys = SaleKeys::new("onsale", EventId(7));
-        assert_eq!(keys.seen(3), "onsale:{sale:7}:seen:3");
+        assert_eq!(keys.seen(3, 0), "onsale:{sale:7}:seen:3");
+        assert_eq!(keys.seen(3, 2), "onsale:{sale:7}:seen:3:2");
+        assert_eq!(keys.attempts(3), "onsale:{sale:7}:attempts:3");
+        assert_eq!(keys.solved("ab"), "onsale:{sale:7}:solved:ab");
+        assert_eq!(keys.limit("join", 9), "onsale:{sale:7}:limit:join:9");
     }
 }

@@ -3,8 +3,8 @@
 //! same rules as the leader.
 //!
 //! **Order.** The lowest places that wait and are present are called first, wherever the cursor is.
-//! Who was passed while absent and comes back is therefore called before everybody behind (I7).
-//! Who stays away for [`PASSED_FOR`] after having been passed is given up.
+//! Who was passed while absent and comes back is therefore called before everybody behind (I7), for
+//! as long as the sale lives: it takes a bit of memory.
 //!
 //! **Rate.** Calls are counted in people who come: how many of the called do is measured, and as
 //! many more are called as don't. Who came and was told to wait at the gate, and who is still
@@ -17,26 +17,28 @@ mod brake;
 mod calls;
 mod control;
 mod forecast;
+mod patience;
 mod presence;
 mod shows;
 mod stock;
 mod view;
 
-use std::collections::VecDeque;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::line::{Move, Run};
 use crate::lottery::Order;
-use crate::queue::{Braking, Lottery, Snapshot, seen_slot};
+use crate::queue::{Braking, Lottery, SEEN_PART, Snapshot, seen_slot};
 use crate::sale::{SaleSettings, SaleState, Stock};
 use crate::{Number, Place};
 
-use bits::{Bits, index, members};
+use bits::{Bits, members};
 use calls::Calls;
 use control::{Control, Limits};
 use forecast::{Forecast, Progress};
+use patience::Patience;
 use presence::Presence;
 use shows::Shows;
 use stock::Appetite;
@@ -44,12 +46,6 @@ use stock::Appetite;
 pub use brake::{Brake, Load};
 pub use control::TICK;
 pub use forecast::Outcomes;
-
-/// Who was passed while absent is called first if they come back within this time, and is given up
-/// after it.
-pub const PASSED_FOR: TimeDelta = TimeDelta::minutes(10);
-/// How exactly the time is kept at which places were passed.
-const PASSED_STEP: TimeDelta = TimeDelta::seconds(5);
 
 /// What one sale's release loop knows at one moment.
 #[derive(Debug, Clone)]
@@ -101,8 +97,7 @@ pub struct Release {
     cursor: i64,
     left: i64,
     calls: Calls,
-    /// Where the cursor was when.
-    passed: VecDeque<(DateTime<Utc>, i64)>,
+    patience: Patience,
     presence: Presence,
     shows: Shows,
     control: Control,
@@ -118,7 +113,6 @@ impl Release {
     /// `order` is the lottery's, or that of joining while nothing was drawn.
     pub fn remember<'a>(
         &mut self,
-        now: DateTime<Utc>,
         order: Arc<Order>,
         joined: i64,
         told: Option<Snapshot>,
@@ -132,7 +126,11 @@ impl Release {
         self.left = 0;
         self.calls = Calls::default();
         self.shows.forget_called();
-        self.passed = VecDeque::from([(now, self.cursor)]);
+        if let Some(told) = &told {
+            let wait = |people| told.wait(Some(people), told.at);
+            let (steps, last) = (told.ahead.steps(), told.ahead.last);
+            self.patience.tell(told.at, &steps, last, wait);
+        }
         self.told = told;
         for moved in moves {
             self.recall(moved);
@@ -172,10 +170,19 @@ impl Release {
         self.order.lobby()
     }
 
-    /// Takes in who was seen in the slot of `at`: a Redis bitmap of numbers. As long as nothing is
-    /// taken in, nobody becomes absent.
-    pub fn see(&mut self, slot: i64, bitmap: &[u8]) {
-        self.presence.see(slot, bitmap, &self.order);
+    /// Takes in who was seen in the slot of `at`: a Redis bitmap of the numbers of `part`. As long
+    /// as nothing is taken in, nobody becomes absent.
+    pub fn see(&mut self, slot: i64, part: i64, bitmap: &[u8]) {
+        self.presence.see(slot, part, bitmap, &self.order);
+    }
+
+    /// The parts of [`SEEN_PART`] numbers in which somebody waits, or may.
+    #[must_use]
+    pub fn seen_parts(&self) -> RangeInclusive<i64> {
+        let first = self.waiting.first().unwrap_or(self.joined);
+        // The lottery's places are of all its numbers.
+        let first = if first > self.order.lobby() { first } else { 0 };
+        first / SEEN_PART..=self.joined / SEEN_PART
     }
 
     /// Counts everybody as seen at `now`: nobody knows better.
@@ -210,6 +217,13 @@ impl Release {
         is_waited_for || !self.calls.is_empty()
     }
 
+    /// Whether somebody may still come back to be called: presence is to be read, if not so often.
+    #[must_use]
+    pub fn is_waited_for(&self) -> bool {
+        let is_over = |told: &Snapshot| told.state == SaleState::Closed;
+        !self.told.as_ref().is_some_and(is_over) && !self.waiting.is_empty()
+    }
+
     /// Moves the line on. `None` when nothing changed that anybody need be told.
     pub fn step(&mut self, facts: &Facts<'_>) -> Option<Step> {
         let now = facts.now;
@@ -219,11 +233,12 @@ impl Release {
         }
         let came = self.come(facts);
         let per_second = rate(facts);
-        self.shows
-            .learn(now, per_second.max(0.1), facts.sale.claim_window_seconds);
+        // Whoever was told to ask in half a minute is not late before that.
         let window = TimeDelta::seconds(facts.sale.claim_window_seconds.into());
-        let mut missed = self.calls.miss(now, window);
-        missed.extend(self.give_up(now));
+        let window = window.max(self.patience.hears_within());
+        let seconds = u32::try_from(window.num_seconds()).unwrap_or(u32::MAX);
+        self.shows.learn(now, per_second.max(0.1), seconds);
+        let missed = self.calls.miss(now, window);
 
         let room = self.room(facts);
         let limits = Limits {
@@ -307,31 +322,6 @@ impl Release {
         came
     }
 
-    /// Those who were passed long ago and are still away.
-    fn give_up(&mut self, now: DateTime<Utc>) -> Vec<Place> {
-        let mut given_up = Vec::new();
-        let mut up_to = None;
-        while self
-            .passed
-            .front()
-            .is_some_and(|(at, _)| now - *at >= PASSED_FOR)
-        {
-            up_to = self.passed.pop_front().map(|(_, cursor)| cursor);
-        }
-        let Some(up_to) = up_to else {
-            return given_up;
-        };
-        let depth = presence::depth(self.forecast.silence(0));
-        for at in 0..=index(up_to).min(self.waiting.words().saturating_sub(1)) {
-            let away = self.waiting.word(at) & !self.presence.word(at, depth);
-            given_up.extend(members(at, away).filter(|place| *place <= up_to).map(Place));
-        }
-        for place in &given_up {
-            self.waiting.remove(place.0);
-        }
-        given_up
-    }
-
     fn room(&mut self, facts: &Facts<'_>) -> Room {
         let by_cap = (i64::from(facts.sale.shopper_cap) - facts.shopping).max(0);
         let by_stock = facts
@@ -345,7 +335,7 @@ impl Release {
 
     /// Calls the lowest present places, as runs; and whether more wait.
     fn call(&mut self, now: DateTime<Utc>, most: u32) -> (Vec<Run>, bool) {
-        let depth = presence::depth(self.forecast.silence(0));
+        let depth = self.patience.front();
         let mut runs: Vec<Run> = Vec::new();
         let mut left = most;
         for at in 0..self.waiting.words() {
@@ -379,15 +369,7 @@ impl Release {
         self.calls.add(now, runs);
         self.shows.called(now, people(runs));
         let last = runs.last().map_or(0, |run| run.last.0);
-        if last > self.cursor {
-            self.cursor = last;
-            let is_due = |(at, _): &(DateTime<Utc>, i64)| now - *at >= PASSED_STEP;
-            if self.passed.back().is_none_or(is_due) {
-                self.passed.push_back((now, last));
-            } else if let Some(noted) = self.passed.back_mut() {
-                noted.1 = last;
-            }
-        }
+        self.cursor = self.cursor.max(last);
     }
 
     /// How fast people are called: at the rate, or where cap or stock are the limit, as measured.
@@ -428,5 +410,7 @@ fn float(count: usize) -> f64 {
 
 #[cfg(test)]
 mod crowd;
+#[cfg(test)]
+mod polls;
 #[cfg(test)]
 mod tests;

@@ -139,3 +139,22 @@ pub struct LotteryClaims {
 pub fn subject(sub: &str) -> Option<AccountId> {
     sub.parse().ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_audience_of_a_sale_is_its_own() {
+        assert_eq!(sale_audience(EventId(7)), "sale:7");
+        assert_eq!(audience_sale("sale:7"), Some(EventId(7)));
+        let none = ["sale:", "sale:x", "7", "onsale"].map(audience_sale);
+        assert_eq!(none, [None; 4]);
+    }
+
+    #[test]
+    fn a_subject_is_an_account_or_a_visitor() {
+        let read = ["7", "-7", "x", ""].map(subject);
+        assert_eq!(read, [Some(AccountId(7)), Some(AccountId(-7)), None, None]);
+    }
+}

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use domain::hex;
 use domain::line::Move;
-use domain::lottery::{Draw, Order};
+use domain::lottery::{Draw, Order, Stage};
 use domain::queue::{Braking, Drawn, Lottery};
 use domain::release::{Facts, Release};
 use domain::sale::{SaleSettings, SaleState, Stock};
@@ -45,7 +45,9 @@ impl Line {
         let told = written.map(|written| written.snapshot.0);
         // Not from the snapshot: it may be older than the draw.
         let lottery = match &told {
-            Some(_) if sale.lobby_seconds > 0 => lottery::commit(&ctx.db, sale, now).await?,
+            Some(told) if sale.lobby_seconds > 0 || told.lottery.fixed.is_some() => {
+                lottery::commit(&ctx.db, &ctx.keys, sale, now).await?
+            }
             _ => Lottery::default(),
         };
         let mut release = Release::default();
@@ -54,7 +56,7 @@ impl Line {
             None => Arc::new(Order::of_joining()),
         };
         let was_joined = told.as_ref().map_or(0, |told| told.joined.0);
-        release.remember(now, order, was_joined, told, moves.iter());
+        release.remember(order, was_joined, told, moves.iter());
         if was_joined > 0 {
             presence::recall(&mut release, now, kept);
         }
@@ -86,7 +88,7 @@ impl Line {
     }
 
     pub(super) fn is_waited_for(&self) -> bool {
-        self.joined.joined > 0 && self.release.is_busy()
+        self.joined.joined > 0 && self.release.is_waited_for()
     }
 
     /// Publishes the commitment before the lobby opens, and draws at the opening.
@@ -96,16 +98,15 @@ impl Line {
         now: DateTime<Utc>,
         sale: &SaleSettings,
     ) -> Result<(), sqlx::Error> {
-        if sale.lobby_seconds == 0 || self.lottery.drawn.is_some() {
-            return Ok(());
-        }
-        self.lottery = if now >= sale.opens_at && !sale.closed {
-            let joined = self.joined.joined;
-            lottery::draw(&ctx.db, &ctx.keys, sale, joined, now).await?
-        } else if self.lottery.commitment.is_empty() || self.version != Some(sale.version) {
-            lottery::commit(&ctx.db, sale, now).await?
-        } else {
-            return Ok(());
+        let has_called = self.release.told().is_some_and(|told| told.cursor.0 > 0);
+        let (db, keys) = (&ctx.db, &ctx.keys);
+        let is_known = !self.lottery.commitment.is_empty() && self.version == Some(sale.version);
+        self.lottery = match Stage::of(sale, now, &self.lottery, has_called) {
+            Stage::None => Lottery::default(),
+            Stage::Due => lottery::draw(db, keys, sale, self.joined.joined, now).await?,
+            Stage::Renewed => lottery::renew(db, keys, sale, now).await?,
+            Stage::Committed if !is_known => lottery::commit(db, keys, sale, now).await?,
+            Stage::Committed | Stage::Drawn => return Ok(()),
         };
         if let Some(drawn) = &self.lottery.drawn {
             self.release.draw(order_of(drawn).await);

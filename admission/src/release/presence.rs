@@ -15,8 +15,10 @@ use redis::RedisResult;
 /// How long Redis is left alone after it did not answer: every try makes a tick wait.
 const LEFT_ALONE: TimeDelta = TimeDelta::seconds(5);
 
-/// A slot and its bitmap.
-pub(super) type Slot = (i64, Vec<u8>);
+/// A slot, a part of the numbers, and who of them was seen.
+pub(super) type Slot = (i64, i64, Vec<u8>);
+/// A sale, and the parts of its numbers in which somebody waits.
+pub(super) type Waited = (EventId, RangeInclusive<i64>);
 
 /// Asks Redis who was seen: in all sales at the same time, so that a Redis that hangs costs a tick
 /// one time limit, whatever the number of sales.
@@ -26,15 +28,16 @@ pub(super) struct Presence {
 }
 
 impl Presence {
-    /// The slot of now and the one before, in which nodes may still write.
+    /// The slot of now and the one before, in which nodes may still write; and one more on both
+    /// sides, since nodes go by the clock of Redis.
     pub(super) async fn newest(
         &mut self,
         ctx: &Context,
         now: DateTime<Utc>,
-        sales: &[EventId],
+        sales: &[Waited],
     ) -> HashMap<EventId, Vec<Slot>> {
         let slot = seen_slot(now);
-        self.read(ctx, now, sales, slot - 1..=slot).await
+        self.read(ctx, now, sales, slot - 2..=slot + 1).await
     }
 
     /// Every slot that is kept.
@@ -42,10 +45,10 @@ impl Presence {
         &mut self,
         ctx: &Context,
         now: DateTime<Utc>,
-        sales: &[EventId],
+        sales: &[Waited],
     ) -> HashMap<EventId, Vec<Slot>> {
         let slot = seen_slot(now);
-        self.read(ctx, now, sales, slot - SEEN_SLOTS + 1..=slot)
+        self.read(ctx, now, sales, slot - SEEN_SLOTS + 1..=slot + 1)
             .await
     }
 
@@ -54,16 +57,21 @@ impl Presence {
         &mut self,
         ctx: &Context,
         now: DateTime<Utc>,
-        sales: &[EventId],
+        sales: &[Waited],
         slots: RangeInclusive<i64>,
     ) -> HashMap<EventId, Vec<Slot>> {
         if self.away_until.is_some_and(|until| now < until) {
             return HashMap::new();
         }
         let namespace = &ctx.config.namespace;
-        let reads = sales.iter().map(|&sale| {
+        let reads = sales.iter().map(|(sale, parts)| {
             let slots = slots.clone();
-            async move { (sale, read(&ctx.redis, namespace, sale, slots).await) }
+            async move {
+                (
+                    *sale,
+                    read(&ctx.redis, namespace, *sale, slots, parts).await,
+                )
+            }
         });
         let mut seen = HashMap::new();
         for (sale, outcome) in join_all(reads).await {
@@ -91,8 +99,8 @@ pub(super) fn recall(release: &mut Release, now: DateTime<Utc>, kept: &[Slot]) {
 }
 
 pub(super) fn take_in(release: &mut Release, slots: &[Slot]) {
-    for (slot, bitmap) in slots.iter().filter(|(_, bitmap)| !bitmap.is_empty()) {
-        release.see(*slot, bitmap);
+    for (slot, part, bitmap) in slots.iter().filter(|(.., bitmap)| !bitmap.is_empty()) {
+        release.see(*slot, *part, bitmap);
     }
 }
 
@@ -101,12 +109,18 @@ async fn read(
     namespace: &str,
     event_id: EventId,
     slots: RangeInclusive<i64>,
+    parts: &RangeInclusive<i64>,
 ) -> RedisResult<Vec<Slot>> {
     let keys = SaleKeys::new(namespace, event_id);
+    let wanted = slots.flat_map(|slot| parts.clone().map(move |part| (slot, part)));
+    let wanted: Vec<(i64, i64)> = wanted.collect();
     let mut gets = pipe();
-    for slot in slots.clone() {
-        gets.get(keys.seen(slot));
+    for (slot, part) in &wanted {
+        gets.get(keys.seen(*slot, *part));
     }
     let bitmaps: Vec<Vec<u8>> = gets.query_async(&mut redis.clone()).await?;
-    Ok(slots.zip(bitmaps).collect())
+    let slots = wanted.into_iter().zip(bitmaps);
+    Ok(slots
+        .map(|((slot, part), bitmap)| (slot, part, bitmap))
+        .collect())
 }

@@ -144,7 +144,7 @@ impl Line {
         for number in (1..=self.joined).filter(|number| !away.contains(number)) {
             bitmap[usize::try_from(number / 8).unwrap()] |= 0x80 >> (number % 8);
         }
-        let key = self.app.ctx.sale_keys(EVENT).seen(seen_slot(self.now));
+        let key = self.app.ctx.sale_keys(EVENT).seen(seen_slot(self.now), 0);
         let mut set = cmd("SET");
         set.arg(key).arg(bitmap);
         let _: () = set

@@ -130,7 +130,7 @@ async fn without_redis_or_after_a_flush_nobody_becomes_absent() {
         .app
         .ctx
         .sale_keys(EVENT)
-        .seen(domain::queue::seen_slot(line.now));
+        .seen(domain::queue::seen_slot(line.now), 0);
     let mut delete = platform::redis::cmd("DEL");
     let _: i64 = delete
         .arg(key)
@@ -286,6 +286,64 @@ async fn the_lobby_is_drawn_at_the_opening() {
     line.ticks(8).await;
     let expected: Vec<i64> = (1..=50).filter(|place| *place != gone).collect();
     assert_eq!(line.called().await, expected);
+    line.app.finish().await;
+}
+
+#[tokio::test]
+async fn a_sale_that_opened_before_anybody_came_draws_the_lobby_of_its_next_opening() {
+    let mut line = Line::new(SaleSettings {
+        lobby_seconds: 900,
+        rate_per_minute: 60_000,
+        ..sale()
+    })
+    .await;
+    let opened = line.ticks(4).await;
+    assert_eq!(opened.state, SaleState::Open);
+    assert_eq!(opened.lottery.drawn.map(|drawn| drawn.lobby), Some(0));
+    line.set(|sale| sale.opens_at = start() + TimeDelta::seconds(60));
+    let put_off = line.ticks(4).await;
+    assert_eq!(put_off.state, SaleState::Lobby);
+    assert_eq!((put_off.lottery.drawn, put_off.lottery.fixed), (None, None));
+    assert_ne!(put_off.lottery.commitment, opened.lottery.commitment);
+
+    line.join(200).await;
+    assert!(line.ticks(8).await.lottery.is_awaited());
+    line.now = start() + TimeDelta::seconds(60);
+    let drawn = line.ticks(8).await.lottery.drawn.unwrap();
+    assert_eq!(drawn.lobby, 200);
+    let draw = domain::lottery::Draw {
+        lobby: 200,
+        seed: domain::hex::decode(&drawn.seed).unwrap(),
+        entropy: String::new(),
+    };
+    let order = draw.order();
+    let stayed = (1..=200).filter(|n| order.place_of(domain::Number(*n)).0 == *n);
+    assert!(stayed.count() < 20, "places are not numbers");
+    let called = line.ticks(8).await.cursor.0;
+    assert_eq!(line.called().await, (1..=called).collect::<Vec<_>>());
+    line.app.finish().await;
+}
+
+#[tokio::test]
+async fn a_lottery_that_was_drawn_outlives_a_lobby_that_is_abolished_and_a_new_leader() {
+    let mut line = Line::new(SaleSettings {
+        lobby_seconds: 900,
+        opens_at: start() + TimeDelta::seconds(10),
+        ..sale()
+    })
+    .await;
+    line.join(50).await;
+    line.ticks(4).await;
+    line.now = start() + TimeDelta::seconds(10);
+    let drawn = line.ticks(4).await.lottery.drawn;
+    assert_eq!(drawn.as_ref().map(|drawn| drawn.lobby), Some(50));
+    line.set(|sale| {
+        sale.lobby_seconds = 0;
+        sale.opens_at = start() + TimeDelta::seconds(60);
+    });
+    line.leader.resign().await.unwrap();
+    line.leader = Leader::new(line.app.ctx.clone(), "second");
+    assert_eq!(line.ticks(4).await.lottery.drawn, drawn);
     line.app.finish().await;
 }
 

@@ -10,6 +10,16 @@ impl Bits {
         self.0.len()
     }
 
+    /// The lowest member.
+    pub(super) fn first(&self) -> Option<i64> {
+        let at = self.0.iter().position(|word| *word != 0)?;
+        members(at, self.0[at]).next()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.iter().all(|word| *word == 0)
+    }
+
     /// The members `64 * at ..= 64 * at + 63`, the lowest in the lowest bit.
     pub(super) fn word(&self, at: usize) -> u64 {
         self.0.get(at).copied().unwrap_or(0)

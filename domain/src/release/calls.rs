@@ -95,3 +95,52 @@ impl Calls {
         missed
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::release::tests::at;
+
+    fn called() -> Calls {
+        let mut calls = Calls::default();
+        let run = |first, last| Run {
+            first: Place(first),
+            last: Place(last),
+        };
+        calls.add(at(0), &[run(1, 3)]);
+        calls.add(at(250), &[run(4, 4)]);
+        calls
+    }
+
+    #[test]
+    fn a_call_is_of_one_moment() {
+        let calls = called();
+        assert!(calls.is_called_at(Place(3), at(0)) && calls.is_called_at(Place(4), at(250)));
+        assert!(!calls.is_called_at(Place(3), at(250)) && !calls.is_called_at(Place(5), at(0)));
+    }
+
+    #[test]
+    fn each_who_stands_ready_counts_and_comes_once() {
+        let mut calls = called();
+        let ready = [1, 4, 9].map(Place);
+        assert_eq!(calls.stand_ready(&ready), [at(0), at(250)]);
+        assert_eq!((calls.ready(), calls.stand_ready(&ready).len()), (2, 0));
+        calls.remove(Place(4));
+        assert_eq!(calls.ready(), 1);
+        assert_eq!(calls.stand_ready(&[]), []);
+        assert_eq!(calls.ready(), 0);
+    }
+
+    #[test]
+    fn whoever_stands_ready_misses_nothing_until_they_go() {
+        let mut calls = called();
+        let window = TimeDelta::seconds(60);
+        calls.stand_ready(&[Place(2)]);
+        assert_eq!(calls.miss(at(59_999), window), []);
+        assert_eq!(calls.miss(at(60_000), window), [1, 3].map(Place));
+        assert_eq!(calls.miss(at(60_250), window), [Place(4)]);
+        calls.stand_ready(&[]);
+        assert_eq!(calls.miss(at(60_500), window), [Place(2)]);
+        assert!(calls.is_empty());
+    }
+}

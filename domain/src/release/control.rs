@@ -147,6 +147,86 @@ mod tests {
         assert!((609..=612).contains(&called), "{called}");
     }
 
+    fn limits() -> Limits {
+        Limits {
+            per_second: 10.0,
+            expected: 0.0,
+            ready: 0.0,
+            shows: 0.5,
+            delay_seconds: 2.0,
+            room: 1e6,
+        }
+    }
+
+    /// A line in which two were called at once, by the credit of the first moment.
+    fn begun() -> Control {
+        let mut control = Control::default();
+        assert_eq!(control.grant(at(0), 0, &limits()), 2);
+        control.spend(2, 0.5, true);
+        control
+    }
+
+    #[test]
+    fn as_many_more_are_called_as_do_not_come() {
+        let mut control = begun();
+        let expecting = Limits {
+            expected: 1.0,
+            ..limits()
+        };
+        // A quarter of a second is 2.5 people, and half of those called come.
+        assert_eq!(control.grant(at(250), 0, &expecting), 5);
+        control.spend(5, 0.5, true);
+        assert_eq!(control.grant(at(450), 4, &expecting), 4);
+    }
+
+    #[test]
+    fn nobody_is_called_while_enough_are_underway() {
+        // Two seconds of the rate, what came too few, and one: 23.5.
+        for (underway, called) in [(20.0, 5), (22.5, 2), (23.0, 1), (24.0, 0)] {
+            for (expected, ready) in [(underway, 0.0), (1.0, underway - 1.0)] {
+                let limits = Limits {
+                    expected,
+                    ready,
+                    ..limits()
+                };
+                assert_eq!(begun().grant(at(250), 0, &limits), called, "{underway}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_room_is_filled_by_as_many_as_are_needed_for_it_and_no_more() {
+        for (room, called) in [(1.0, 0), (1.5, 1), (2.0, 2), (2.2, 2), (3.0, 4), (9.0, 5)] {
+            let limits = Limits {
+                expected: 1.0,
+                room,
+                ..limits()
+            };
+            assert_eq!(
+                begun().grant(at(250), 0, &limits),
+                called,
+                "room for {room}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_line_that_falls_behind_catches_up_a_quarter_faster() {
+        let mut control = begun();
+        let limits = Limits {
+            shows: 1.0,
+            delay_seconds: 100.0,
+            ..limits()
+        };
+        // A stalled loop makes up for one second, which is not yet more than one missing.
+        assert_eq!(control.grant(at(5_000), 0, &limits), 10);
+        control.spend(10, 1.0, true);
+        assert_eq!(control.grant(at(6_000), 0, &limits), 12);
+        control.spend(12, 1.0, true);
+        // Half a person of before, and the missing is made up for.
+        assert_eq!(control.grant(at(7_000), 30, &limits), 10);
+    }
+
     #[test]
     fn after_an_hour_of_nobody_or_a_pause_a_crowd_gets_one_tick_and_one() {
         let mut control = Control::default();

@@ -52,7 +52,7 @@ impl Crowd {
         for place in (1..=self.joined).filter(|place| (self.is_there)(*place)) {
             bitmap[usize::try_from(place / 8).unwrap()] |= 0x80 >> (place % 8);
         }
-        self.release.see(seen_slot(at(self.millis)), &bitmap);
+        self.release.see(seen_slot(at(self.millis)), 0, &bitmap);
     }
 
     fn claim(&mut self) -> Vec<Place> {

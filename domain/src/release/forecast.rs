@@ -1,14 +1,13 @@
 //! How long people will wait: the pace that is told to everyone, and how right it was.
 
 use std::collections::VecDeque;
-use std::time::Duration;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 
 use super::bits::Bits;
 use super::calls::Calls;
 use crate::Place;
-use crate::queue::{Eta, Pace, silence};
+use crate::queue::{Eta, Pace};
 
 /// The measured pace forgets half of the past in about this much time, in seconds.
 const MEASURED_SECONDS: f64 = 20.0;
@@ -18,9 +17,6 @@ const LEARNING: f64 = 0.02;
 const MOST_FOLLOWED: usize = 2_048;
 /// Shorter predictions are answered by the next ticks and say nothing of the pace.
 const SHORTEST_SECONDS: f64 = 3.0;
-/// Polls follow a pace for as long as the longest pause between two.
-const POLLS_FOLLOW: TimeDelta = TimeDelta::seconds(40);
-
 /// How predictions came out.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Outcomes {
@@ -44,8 +40,6 @@ pub(super) struct Forecast {
     /// Decides who is followed.
     draw: u64,
     outcomes: Outcomes,
-    /// The paces told lately; `None` while nobody was called.
-    told: VecDeque<(DateTime<Utc>, Option<Pace>)>,
 }
 
 /// How far a line has come.
@@ -76,7 +70,6 @@ impl Default for Forecast {
             followed: VecDeque::new(),
             draw: 0x9e37_79b9_7f4a_7c15,
             outcomes: Outcomes::default(),
-            told: VecDeque::new(),
         }
     }
 }
@@ -107,31 +100,6 @@ impl Forecast {
             p50_per_hour: per_hour(per_second, self.ratio_p50),
             p90_per_hour: per_hour(per_second, self.ratio_p90.max(self.ratio_p50)),
         }
-    }
-
-    /// Takes note of what is told.
-    pub(super) fn tell(&mut self, now: DateTime<Utc>, pace: Option<Pace>) {
-        let is_kept = |at: DateTime<Utc>| now - at < POLLS_FOLLOW;
-        while self.told.get(1).is_some_and(|next| !is_kept(next.0)) {
-            self.told.pop_front();
-        }
-        let is_new = self.told.back().is_none_or(|last| {
-            last.1.is_some() != pace.is_some() || now - last.0 >= TimeDelta::seconds(1)
-        });
-        if is_new {
-            self.told.push_back((now, pace));
-        }
-    }
-
-    /// How long somebody may be silent who has `ahead` people before them, by the slowest that was
-    /// told while they may have asked last.
-    pub(super) fn silence(&self, ahead: i64) -> Duration {
-        let slowest = self.told.iter().filter_map(|told| told.1);
-        let slowest = slowest.min_by_key(|pace| pace.p50_per_hour);
-        let polling = slowest.map(|pace| silence(Some(pace.eta(ahead))));
-        let has_stood = self.told.is_empty() || self.told.iter().any(|told| told.1.is_none());
-        let standing = has_stood.then(|| silence(None));
-        polling.max(standing).unwrap_or_else(|| silence(None))
     }
 
     /// Follows the prediction for one of the `waiting` places that have somebody before them, now
@@ -212,4 +180,109 @@ fn per_hour(per_second: f64, ratio: f64) -> u32 {
     )]
     let rounded = per_hour.round().clamp(1.0, f64::from(u32::MAX)) as u32;
     rounded
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::line::Run;
+    use crate::release::tests::at;
+
+    #[test]
+    fn the_measured_pace_follows_the_calls_and_forgets_half_in_its_time() {
+        let mut forecast = Forecast::default();
+        assert_eq!(forecast.measured(), None);
+        forecast.called(at(0), 100);
+        assert_eq!(forecast.measured(), None, "a first moment has no length");
+        forecast.called(at(500), 5);
+        assert_eq!(forecast.measured(), Some(10.0));
+        for tick in 1..=80 {
+            forecast.called(at(500 + tick * 250), 5);
+        }
+        // 20 s at twice the pace: e^-1 of the difference is left.
+        let expected = 20.0 - 10.0 * (-1.0_f64).exp();
+        let measured = forecast.measured().unwrap();
+        assert!((measured - expected).abs() < 0.01, "{measured}");
+    }
+
+    #[test]
+    fn what_is_told_at_first_is_the_pace_and_three_quarters_of_it() {
+        let pace = Forecast::default().pace(10.0);
+        assert_eq!((pace.p50_per_hour, pace.p90_per_hour), (36_000, 28_037));
+        assert_eq!(Forecast::default().pace(0.0).p50_per_hour, 1);
+    }
+
+    /// Follows waits for so many ticks that all take `part` of what was predicted.
+    fn learn(forecast: &mut Forecast, part: f64) {
+        for nth in 1..=2_000 {
+            let (told, place) = (at(nth * 1_000_000), Place(nth));
+            forecast.follow(told, 1.0, 100, |_| Some(place));
+            let Some(followed) = forecast.followed.back().copied() else {
+                continue;
+            };
+            #[expect(clippy::cast_possible_truncation, reason = "milliseconds")]
+            let waited = (followed.seconds * part * 1_000.0) as i64;
+            let now = told + chrono::TimeDelta::milliseconds(waited);
+            let mut calls = Calls::default();
+            let (first, last) = (place, place);
+            calls.add(now, &[Run { first, last }]);
+            let progress = Progress {
+                waiting: &Bits::default(),
+                cursor: place.0,
+                calls: &calls,
+            };
+            forecast.learn(now, &progress);
+        }
+    }
+
+    #[test]
+    fn waits_that_take_longer_than_predicted_are_predicted_longer() {
+        let mut forecast = Forecast::default();
+        learn(&mut forecast, 2.0);
+        let pace = forecast.pace(10.0);
+        assert!((15_000..21_000).contains(&pace.p50_per_hour), "{pace:?}");
+        let outcomes = forecast.take_outcomes();
+        let all = outcomes.by_p50 + outcomes.by_p90 + outcomes.later;
+        assert!(all > 1_500 && outcomes.later < all / 5, "{outcomes:?}");
+        assert_eq!(forecast.take_outcomes(), Outcomes::default());
+
+        learn(&mut forecast, 0.5);
+        let pace = forecast.pace(10.0);
+        assert!((60_000..80_000).contains(&pace.p50_per_hour), "{pace:?}");
+    }
+
+    #[test]
+    fn who_left_or_was_passed_while_away_says_nothing_of_the_pace() {
+        let mut forecast = Forecast::default();
+        forecast.follow(at(0), 1.0, 100, |_| Some(Place(5)));
+        while forecast.followed.is_empty() {
+            forecast.follow(at(0), 1.0, 100, |_| Some(Place(5)));
+        }
+        let mut waiting = Bits::default();
+        waiting.put(5);
+        let still = |waiting: &Bits, cursor, forecast: &mut Forecast| {
+            let calls = Calls::default();
+            let progress = Progress {
+                waiting,
+                cursor,
+                calls: &calls,
+            };
+            forecast.learn(at(9_000), &progress);
+            forecast.followed.len()
+        };
+        assert_ne!(still(&waiting, 4, &mut forecast), 0);
+        assert_eq!(still(&waiting, 5, &mut forecast), 0, "passed");
+        assert_eq!(forecast.take_outcomes(), Outcomes::default());
+    }
+
+    #[test]
+    fn short_waits_and_empty_lines_are_not_followed() {
+        let mut forecast = Forecast::default();
+        for _ in 0..100 {
+            forecast.follow(at(0), 100.0, 200, |_| Some(Place(1)));
+            forecast.follow(at(0), 1.0, 0, |_| Some(Place(1)));
+            forecast.follow(at(0), 1.0, 100, |_| None);
+        }
+        assert!(forecast.followed.is_empty());
+    }
 }

@@ -3,9 +3,9 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::bits::{Bits, members};
+use super::bits::{Bits, index, members};
 use crate::lottery::Order;
-use crate::queue::{SEEN_SLOT_SECONDS, SEEN_SLOTS};
+use crate::queue::{SEEN_PART, SEEN_SLOT_SECONDS, SEEN_SLOTS};
 use crate::{Number, Place};
 
 /// One set of places for each of the last slots of time, the newest first. Slots in which nothing
@@ -25,13 +25,16 @@ impl Presence {
         }
     }
 
-    /// Takes in who was seen in `slot`: a Redis bitmap of numbers. One that is too old is ignored.
-    pub(super) fn see(&mut self, slot: i64, bitmap: &[u8], order: &Order) {
+    /// Takes in who was seen in `slot`: a Redis bitmap of the numbers of `part`. One that is too
+    /// old is ignored.
+    pub(super) fn see(&mut self, slot: i64, part: i64, bitmap: &[u8], order: &Order) {
         self.begin(slot);
         let Some((_, bits)) = self.slots.iter_mut().find(|kept| kept.0 == slot) else {
             return;
         };
+        let first = index(part * SEEN_PART);
         for (at, chunk) in bitmap.chunks(8).enumerate() {
+            let at = first + at;
             let mut bytes = [0; 8];
             bytes[..chunk.len()].copy_from_slice(chunk);
             let word = u64::from_be_bytes(bytes).reverse_bits();
@@ -107,11 +110,14 @@ mod tests {
         // Numbers 1, 10 and 71.
         presence.see(
             7,
+            0,
             &[0b0100_0000, 0b0010_0000, 0, 0, 0, 0, 0, 0, 1],
             &Order::of_joining(),
         );
         assert_eq!(presence.word(0, 1), 1 << 1 | 1 << 10);
         assert_eq!(presence.word(1, 1), 1 << 7);
+        presence.see(7, 64, &[0b0100_0000], &Order::of_joining());
+        assert!(presence.has(Place(64 * SEEN_PART + 1), 1));
         presence.begin(8);
         assert_eq!((presence.word(1, 1), presence.word(1, 2)), (0, 1 << 7));
     }

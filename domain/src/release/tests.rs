@@ -1,3 +1,5 @@
+use std::collections::VecDeque;
+
 use super::*;
 use crate::EventId;
 
@@ -77,7 +79,7 @@ impl Simple {
         for place in (1..=self.joined).filter(|place| !self.away.contains(place)) {
             bitmap[usize::try_from(place / 8).unwrap()] |= 0x80 >> (place % 8);
         }
-        self.release.see(seen_slot(at(self.millis)), &bitmap);
+        self.release.see(seen_slot(at(self.millis)), 0, &bitmap);
     }
 
     fn tick(&mut self) -> Vec<Place> {
@@ -140,14 +142,14 @@ fn an_absent_place_is_passed_and_called_first_when_it_is_back() {
 }
 
 #[test]
-fn who_was_passed_and_stays_away_is_given_up_after_ten_minutes() {
+fn a_phone_that_was_locked_for_half_an_hour_is_called_first_when_it_is_back() {
     let mut line = Simple::new(60, 5_000);
     line.away = 1..4;
     line.sale.paused = true;
     line.run(200);
     line.sale.paused = false;
     let mut missed = Vec::new();
-    for _ in 0..2_600 {
+    let mut tick = |line: &mut Simple| {
         line.millis += 250;
         if line.millis % 1_000 == 0 {
             line.see();
@@ -155,10 +157,115 @@ fn who_was_passed_and_stays_away_is_given_up_after_ten_minutes() {
         let step = line
             .release
             .step(&facts(&line.sale, line.millis, line.joined));
-        missed.extend(step.into_iter().flat_map(|step| step.moved.missed));
+        let moved = step.map(|step| step.moved);
+        missed.extend(moved.iter().flat_map(|moved| moved.missed.clone()));
+        let runs = moved.into_iter().flat_map(|moved| moved.called);
+        runs.flat_map(Run::places).collect::<Vec<_>>()
+    };
+    for _ in 0..30 * 240 {
+        tick(&mut line);
     }
-    let away: Vec<_> = missed.iter().filter(|place| place.0 < 4).collect();
-    assert_eq!(away, [&Place(1), &Place(2), &Place(3)]);
+    line.away = 0..0;
+    let next: Vec<Place> = (0..200).flat_map(|_| tick(&mut line)).collect();
+    let back = next.iter().position(|place| *place == Place(1)).unwrap();
+    assert!(back <= 2, "{next:?}");
+    assert_eq!(next[back..back + 3], [1, 2, 3].map(Place));
+    assert!(missed.iter().all(|place| place.0 > 3), "{missed:?}");
+}
+
+#[test]
+fn who_is_back_is_waited_for_although_nobody_else_is_there() {
+    let mut line = Simple::new(600, 1);
+    line.sale.paused = true;
+    line.away = 1..2;
+    line.run(400);
+    assert_eq!(line.release.told().map(|told| told.waiting), Some(0));
+    assert!(!line.release.is_busy() && line.release.is_waited_for());
+    line.sale.paused = false;
+    line.away = 0..0;
+    assert_eq!(line.run(20), [Place(1)]);
+    assert!(!line.release.is_waited_for());
+}
+
+#[test]
+fn the_cap_counts_those_who_shop_and_those_who_are_called() {
+    let mut line = Simple::new(60_000, 1_000);
+    line.sale.shopper_cap = 50;
+    line.millis = 250;
+    let shopping = Facts {
+        shopping: 30,
+        ..facts(&line.sale, line.millis, line.joined)
+    };
+    let mut called = 0;
+    for tick in 1..20 {
+        let facts = Facts {
+            now: at(250 * tick),
+            ..shopping.clone()
+        };
+        let step = line.release.step(&facts);
+        called += step.map_or(0, |step| people(&step.moved.called));
+    }
+    assert!((20..=80).contains(&called), "{called} for 20 slots");
+    let full = Facts {
+        now: at(6_000),
+        shopping: 50,
+        ..shopping
+    };
+    assert!(
+        line.release
+            .step(&full)
+            .is_none_or(|step| step.moved.called.is_empty())
+    );
+}
+
+#[test]
+fn the_lottery_decides_who_of_the_lobby_is_called_when_and_who_has_left() {
+    let mut line = Simple::new(60_000, 100);
+    line.sale.opens_at = at(10_000);
+    line.sale.lobby_seconds = 60;
+    line.run(4);
+    let order = crate::lottery::Draw {
+        lobby: 100,
+        seed: [3; 32],
+        entropy: String::new(),
+    }
+    .order();
+    let gone = Number(17);
+    let left = Facts {
+        left: &[gone],
+        ..facts(&line.sale, line.millis + 250, 100)
+    };
+    line.release.step(&left);
+    assert_eq!(
+        line.release.told().map(|told| (told.left, told.waiting)),
+        Some((1, 99))
+    );
+    let place = order.place_of(gone);
+    line.release.draw(Arc::new(order));
+    line.millis = 10_000;
+    let called = line.run(12);
+    let expected: Vec<Place> = (1..=100).map(Place).filter(|one| *one != place).collect();
+    assert_eq!(called, expected);
+}
+
+#[test]
+fn the_brake_slows_by_its_part_and_nothing_is_called_when_nothing_is_available() {
+    let sale = sale(6_000);
+    let rate_with = |percent, available| {
+        let stock = Stock {
+            available,
+            held: 5,
+            sold: 5,
+        };
+        rate(&Facts {
+            stock: Some(stock),
+            brake: Braking { percent, by: None },
+            ..facts(&sale, 0, 10)
+        })
+    };
+    assert!((rate_with(100, 1) - 100.0).abs() < 1e-9);
+    assert!((rate_with(25, 1) - 25.0).abs() < 1e-9);
+    assert!(rate_with(100, 0).abs() < 1e-9);
 }
 
 #[test]
@@ -172,7 +279,7 @@ fn a_leader_that_takes_over_calls_nobody_twice_and_forgets_nobody() {
             line.release = Release::default();
             let order = Arc::new(Order::of_joining());
             line.release
-                .remember(at(line.millis), order, line.joined, told, moves.iter());
+                .remember(order, line.joined, told, moves.iter());
             line.release.see_everybody(at(line.millis));
         }
         line.millis += 250;
@@ -219,6 +326,90 @@ fn the_stock_stops_the_calls_and_tells_who_will_find_nothing() {
     );
     let likely = last.unwrap().likely_until.unwrap();
     assert!(likely < Place(600), "{likely}");
+}
+
+#[test]
+fn the_pace_that_is_told_is_the_rate_and_where_the_house_is_full_what_was_measured() {
+    let mut sale = sale(600);
+    let mut release = Release::default();
+    let told = release.step(&facts(&sale, 250, 100)).unwrap().snapshot;
+    let pace = told.pace.unwrap();
+    // Ten a second come, and some more are called.
+    assert!((36_000..40_000).contains(&pace.p50_per_hour), "{pace:?}");
+    assert!(pace.p90_per_hour < pace.p50_per_hour);
+
+    sale.shopper_cap = 5;
+    let mut full = Release::default();
+    let mut told = None;
+    for tick in 1..9 {
+        let facts = Facts {
+            shopping: 5,
+            ..facts(&sale, tick * 250, 100)
+        };
+        told = full.step(&facts).map(|step| step.snapshot).or(told);
+    }
+    let told = told.unwrap();
+    assert_eq!(
+        (told.pace, told.cursor, told.waiting),
+        (None, Place(0), 100)
+    );
+    assert!(full.is_busy());
+}
+
+#[test]
+fn who_was_told_to_ask_later_than_the_claim_window_misses_nothing_meanwhile() {
+    let mut line = Simple::new(60, 2_000);
+    line.sale.claim_window_seconds = 5;
+    line.delay = usize::MAX;
+    line.run(40);
+    // From ten a minute to ten a second: who is called was told to ask each half minute.
+    line.sale.rate_per_minute = 600;
+    let called = line.run(4).len();
+    assert!(called > 2, "{called}");
+    let missed = |line: &mut Simple, ticks: usize| {
+        let mut missed = Vec::new();
+        for _ in 0..ticks {
+            line.millis += 250;
+            let facts = facts(&line.sale, line.millis, line.joined);
+            let step = line.release.step(&facts);
+            missed.extend(step.into_iter().flat_map(|step| step.moved.missed));
+        }
+        missed
+    };
+    assert_eq!(missed(&mut line, 100), []);
+    assert!(!missed(&mut line, 100).is_empty(), "after 40 s");
+}
+
+#[test]
+fn presence_is_asked_for_where_somebody_waits_whatever_the_numbers() {
+    let mut release = Release::default();
+    let parts = |release: &Release| release.seen_parts();
+    assert_eq!(parts(&release), 0..=0);
+    let moved = Move {
+        seq: 1,
+        at: at(0),
+        called: vec![Run {
+            first: Place(1),
+            last: Place(3 * SEEN_PART),
+        }],
+        missed: Vec::new(),
+        claimed: Vec::new(),
+        over: Vec::new(),
+        left: Vec::new(),
+    };
+    let order = Arc::new(Order::of_joining());
+    release.remember(order, 3 * SEEN_PART + 9, None, [&moved].into_iter());
+    assert_eq!(parts(&release), 3..=3);
+    release.see(7, 3, &[0, 0b0100_0000]);
+    assert!(release.presence.has(Place(3 * SEEN_PART + 9), 1));
+    let lottery = crate::lottery::Draw {
+        lobby: 4,
+        seed: [3; 32],
+        entropy: String::new(),
+    };
+    let order = Arc::new(lottery.order());
+    release.remember(order, 3 * SEEN_PART, None, std::iter::empty());
+    assert_eq!(parts(&release), 0..=3);
 }
 
 #[test]

@@ -2,17 +2,15 @@
 
 use chrono::{DateTime, Utc};
 
-use super::{Facts, Release, Step, presence};
+use super::{Facts, Release, Step};
 use crate::Place;
-use crate::ahead::Ahead;
+use crate::ahead::{Ahead, Tally};
 use crate::line::Move;
 use crate::queue::Snapshot;
 use crate::release::bits::members;
 use crate::sale::{SaleSettings, SaleState};
 
 const DAY_SECONDS: i64 = 86_400;
-/// So many words share what silence they allow: who is so near to each other polls alike.
-const ALIKE_WORDS: usize = 16;
 
 impl Release {
     /// The move and the snapshot after it, unless neither has anything new. `served` is how many
@@ -25,13 +23,12 @@ impl Release {
         served: Option<f64>,
     ) -> Option<Step> {
         let ahead = self.count();
-        let waiting = ahead.total();
+        let (waiting, steps) = (ahead.total(), ahead.steps());
         let pace = (calls_per_second > 0.0).then(|| self.forecast.pace(calls_per_second));
-        self.forecast.tell(facts.now, pace);
         if pace.is_some() {
             let (waits, presence) = (&self.waiting, &self.presence);
             let find = |people| {
-                let place = place_behind(&ahead, people)?;
+                let place = steps.place_behind(people)?;
                 let is_here = waits.has(place.0) && presence.has(place, 2);
                 is_here.then_some(place)
             };
@@ -42,6 +39,9 @@ impl Release {
         let mut next = self.snapshot(facts, ahead);
         next.seq = seq;
         next.pace = pace;
+        let wait = |people| next.wait(Some(people), facts.now);
+        self.patience
+            .tell(facts.now, &steps, Place(self.joined), wait);
         next.likely_until = served.and_then(|served| last_served(&next, served));
         let is_news = self.told.as_ref().is_none_or(|told| differ(told, &next));
         if !is_news && moved.is_empty() {
@@ -67,6 +67,9 @@ impl Release {
             challenge: sale.challenge,
             anonymous: sale.anonymous,
             lottery: facts.lottery.clone(),
+            opens_at: Some(sale.opens_at),
+            lobby_opens_at: Some(sale.lobby_opens_at()),
+            closes_at: sale.closes_at,
             claim_window_seconds: sale.claim_window_seconds,
             rate_per_minute: sale.rate_per_minute,
             joined: Place(self.joined),
@@ -86,62 +89,42 @@ impl Release {
         }
     }
 
-    /// Counts those who wait and are present. How long one may be silent depends on how many are
-    /// ahead, so the count goes from the front to the back.
+    /// Counts those who wait and are present.
     fn count(&self) -> Ahead {
-        let words = self.waiting.words();
-        let front = self.present(0, words, 0).next();
-        let Some(from) = front.and_then(|(at, word)| members(at, word).next()) else {
+        let mut present = self.present();
+        let Some((at, word)) = present.next() else {
             return Ahead::empty(Place(self.cursor + 1), Place(self.joined));
         };
-        let mut ahead = Ahead::empty(Place(from), Place(self.joined));
-        let mut people = 0;
-        let first = super::index(from);
-        for start in (first..words).step_by(ALIKE_WORDS) {
-            let end = (start + ALIKE_WORDS).min(words);
-            for (at, word) in self.present(start, end, people) {
-                people += i64::from(word.count_ones());
-                add(&mut ahead, at, word);
-            }
+        let from = members(at, word).next().expect("a word with somebody");
+        let mut tally = Tally::new(Place(from), Place(self.joined));
+        tally.add(first(at), word);
+        for (at, word) in present {
+            tally.add(first(at), word);
         }
-        ahead
+        tally.finish()
     }
 
-    /// Words with somebody who waits and is present, where `people` are ahead.
-    fn present(&self, start: usize, end: usize, people: i64) -> impl Iterator<Item = (usize, u64)> {
-        let depth = presence::depth(self.forecast.silence(people));
-        (start..end)
-            .filter(|at| self.waiting.word(*at) != 0)
-            .map(move |at| (at, self.waiting.word(at) & self.presence.word(at, depth)))
+    /// Words with somebody who waits and is present.
+    fn present(&self) -> impl Iterator<Item = (usize, u64)> {
+        let depths = self.patience.depths();
+        (0..self.waiting.words())
+            .map(move |at| {
+                let waiting = self.waiting.word(at);
+                if waiting == 0 {
+                    return (at, 0);
+                }
+                let seen = |depth: Option<usize>| {
+                    depth.map_or(waiting, |depth| self.presence.word(at, depth))
+                };
+                (at, waiting & depths.present(first(at), seen))
+            })
             .filter(|(_, word)| *word != 0)
     }
 }
 
-fn add(ahead: &mut Ahead, at: usize, word: u64) {
-    let start = i64::try_from(at).expect("as many words as memory has") * 64;
-    if ahead.is_together(Place(start), Place(start + 63)) {
-        ahead.add(Place(start), word.count_ones());
-    } else {
-        for place in members(at, word) {
-            ahead.add(Place(place), 1);
-        }
-    }
-}
-
-/// A place with about so many people ahead.
-fn place_behind(ahead: &Ahead, people: i64) -> Option<Place> {
-    let mut before = 0;
-    for (start, count) in (ahead.from.0..)
-        .step_by(usize::try_from(ahead.step).ok()?)
-        .zip(&ahead.counts)
-    {
-        let count = i64::from(*count);
-        if before + count > people {
-            return Some(Place(start + (people - before) * ahead.step / count));
-        }
-        before += count;
-    }
-    None
+/// The first place of a word.
+fn first(at: usize) -> i64 {
+    i64::try_from(at).expect("as many words as memory has") * 64
 }
 
 /// The last place that will probably find something; `None` when all who wait will.
@@ -151,7 +134,7 @@ fn last_served(snapshot: &Snapshot, served: f64) -> Option<Place> {
     if served >= snapshot.waiting {
         return None;
     }
-    let next = place_behind(&snapshot.ahead, served)?;
+    let next = snapshot.ahead.steps().place_behind(served)?;
     Some(Place(next.0 - 1).max(snapshot.cursor))
 }
 
@@ -164,12 +147,15 @@ fn differ(a: &Snapshot, b: &Snapshot) -> bool {
     }
 }
 
-/// A day after the sale ends; of one without an end, the end of tomorrow, so that it changes once
-/// a day only.
+/// A day after the sale ends; of one without an end, the end of the day after it has opened or of
+/// tomorrow, whatever is later, so that it changes once a day only.
 fn tokens_expire_at(now: DateTime<Utc>, sale: &SaleSettings) -> i64 {
     match sale.closes_at {
         Some(end) => end.timestamp() + DAY_SECONDS,
-        None => (now.timestamp().div_euclid(DAY_SECONDS) + 2) * DAY_SECONDS,
+        None => {
+            let from = now.max(sale.opens_at);
+            (from.timestamp().div_euclid(DAY_SECONDS) + 2) * DAY_SECONDS
+        }
     }
 }
 
@@ -178,5 +164,78 @@ fn poll_after_ms(state: SaleState, waiting: i64) -> u32 {
         SaleState::Open if waiting == 0 => 2_000,
         SaleState::Lobby | SaleState::Open | SaleState::Paused => 5_000,
         SaleState::Scheduled | SaleState::Closed | SaleState::SoldOut => 30_000,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::release::tests::{at, facts, sale};
+    use chrono::TimeDelta;
+
+    #[test]
+    fn tokens_last_a_day_longer_than_the_lobby_and_the_sale() {
+        let now = at(0);
+        let life = |sale: &SaleSettings| {
+            let end = tokens_expire_at(now, sale);
+            TimeDelta::seconds(end - now.timestamp())
+        };
+        let (day, week) = (TimeDelta::days(1), TimeDelta::days(7));
+        let mut open = sale(60);
+        assert!(life(&open) > day && life(&open) <= day * 2);
+        open.closes_at = Some(now + week);
+        assert_eq!(life(&open), week + day);
+        let lobby = SaleSettings {
+            opens_at: now + week,
+            closes_at: None,
+            ..sale(60)
+        };
+        assert!(life(&lobby) > week + day && life(&lobby) <= week + day * 2);
+    }
+
+    #[test]
+    fn everyone_is_told_when_the_sale_opens_and_ends() {
+        let mut sale = sale(60);
+        sale.opens_at = at(60_000);
+        sale.lobby_seconds = 10;
+        sale.closes_at = Some(at(90_000));
+        let mut release = Release::default();
+        let step = release.step(&facts(&sale, 0, 0)).unwrap();
+        let told = step.snapshot;
+        assert_eq!(
+            (told.lobby_opens_at, told.opens_at, told.closes_at),
+            (Some(at(50_000)), Some(at(60_000)), Some(at(90_000)))
+        );
+    }
+
+    #[test]
+    fn whoever_will_find_nothing_is_told_from_which_place_on() {
+        let mut told = Release::default()
+            .step(&facts(&sale(60), 0, 0))
+            .unwrap()
+            .snapshot;
+        told.ahead = Ahead::count(Place(3), Place(12), [3, 5, 9].map(Place).into_iter());
+        told.waiting = 3;
+        let until = |served| last_served(&told, served);
+        assert_eq!(
+            [until(0.0), until(1.0), until(2.9)],
+            [2, 4, 8].map(|n| Some(Place(n)))
+        );
+        assert_eq!(until(3.0), None);
+    }
+
+    #[test]
+    fn a_quiet_sale_is_asked_for_seldom_and_an_empty_one_that_is_open_often() {
+        use SaleState::{Closed, Lobby, Open, Paused, Scheduled, SoldOut};
+        assert_eq!(
+            [poll_after_ms(Open, 0), poll_after_ms(Open, 1)],
+            [2_000, 5_000]
+        );
+        assert_eq!(
+            [Lobby, Paused].map(|state| poll_after_ms(state, 0)),
+            [5_000; 2]
+        );
+        let quiet = [Scheduled, Closed, SoldOut].map(|state| poll_after_ms(state, 9));
+        assert_eq!(quiet, [30_000; 3]);
     }
 }

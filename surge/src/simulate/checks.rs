@@ -41,6 +41,16 @@ pub enum Broken {
     /// I12.
     #[error("place {0} claimed twice")]
     Pass(i64),
+    /// Somebody was told of fewer people before them than there were.
+    #[error("place {place} was told of {told} people ahead, when {truth} were there")]
+    Ahead {
+        /// Who asked.
+        place: i64,
+        /// What they were told.
+        told: i64,
+        /// How many waited before them and had asked lately.
+        truth: i64,
+    },
     /// A move does not follow the one before.
     #[error("move {0} does not follow the one before")]
     Sequence(i64),

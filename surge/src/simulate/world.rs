@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
+use domain::ahead::Steps;
 use domain::lottery::{Draw, Order};
 use domain::queue::{
-    Braking, Eta, Lottery, Pace, PlaceState, SEEN_SLOTS, Snapshot, poll_after_ms, seen_slot,
+    Braking, Eta, Lottery, PlaceState, SEEN_SLOTS, Snapshot, Wait, poll_after_ms, seen_slot,
 };
 use domain::release::{Facts, Release, Step};
-use domain::sale::{SaleSettings, SaleState};
+use domain::sale::SaleSettings;
 use domain::{Number, Place};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -27,6 +28,8 @@ const JOIN_TICKS: u32 = 600;
 const MOST_TICKS: u32 = 12_000;
 /// Presence is known to the leader so many ticks after it was marked.
 const FLUSH_TICKS: u32 = 8;
+/// How often people ahead are counted from outside.
+const CHECKED_TICKS: u32 = 20;
 /// One in so many has their waits followed.
 const FOLLOWED: u32 = 64;
 
@@ -56,44 +59,23 @@ pub(super) struct World {
     report: Report,
 }
 
-/// What everyone is told, with sums that answer quickly.
+/// What everyone is told, in a form that answers quickly.
 struct Told {
     snapshot: Snapshot,
-    before: Vec<i64>,
+    steps: Steps,
 }
 
 impl Told {
     fn new(snapshot: Snapshot) -> Self {
-        let mut sum = 0;
-        let before = snapshot.ahead.counts.iter().map(|count| {
-            sum += i64::from(*count);
-            sum - i64::from(*count)
-        });
         Self {
-            before: before.collect(),
+            steps: snapshot.ahead.steps(),
             snapshot,
         }
     }
 
-    fn pace(&self) -> Option<Pace> {
-        self.snapshot
-            .pace
-            .filter(|_| self.snapshot.state == SaleState::Open)
-    }
-
-    /// The same as the table's own answer.
+    /// How many are before `place`; whoever joined since is taken to be there.
     fn ahead(&self, place: Place) -> i64 {
-        let ahead = &self.snapshot.ahead;
-        let offset = (place.0 - ahead.from.0).max(0);
-        let bucket = usize::try_from(offset / ahead.step).unwrap_or(0);
-        match (self.before.get(bucket), ahead.counts.get(bucket)) {
-            (Some(before), Some(own)) => {
-                let start = ahead.from.0 + offset - offset % ahead.step;
-                let width = ahead.step.min(ahead.last.0 - start + 1).max(1);
-                before + i64::from(*own) * (offset % ahead.step) / width
-            }
-            _ => self.snapshot.waiting,
-        }
+        self.steps.of(place) + (place.0 - self.snapshot.ahead.last.0 - 1).max(0)
     }
 }
 
@@ -188,6 +170,9 @@ impl World {
             self.told(tick, step)?;
         }
         self.ask(tick);
+        if tick.is_multiple_of(CHECKED_TICKS) {
+            self.check_ahead(tick)?;
+        }
         self.settle(tick)
     }
 
@@ -251,9 +236,9 @@ impl World {
                 self.release = Release::default();
                 let order = Arc::clone(&self.order);
                 self.release
-                    .remember(now, order, joined, told, self.moves.iter());
+                    .remember(order, joined, told, self.moves.iter());
                 for (slot, bitmap) in &self.seen {
-                    self.release.see(*slot, bitmap);
+                    self.release.see(*slot, 0, bitmap);
                 }
             }
             Act::Rate(_) | Act::Cap(_) | Act::Pause | Act::Resume => (),
@@ -296,7 +281,7 @@ impl World {
     fn flush(&mut self, tick: u32, now: DateTime<Utc>) {
         if tick.is_multiple_of(FLUSH_TICKS) {
             for (slot, bitmap) in self.seen.iter().rev().take(2) {
-                self.release.see(*slot, bitmap);
+                self.release.see(*slot, 0, bitmap);
             }
         }
         let slot = seen_slot(now);
@@ -324,6 +309,30 @@ impl World {
             self.moves.push(moved);
         }
         self.snapshot = Some(Told::new(snapshot));
+        Ok(())
+    }
+
+    /// Nobody is told that fewer people are before them than certainly are there.
+    fn check_ahead(&mut self, tick: u32) -> Result<(), Broken> {
+        let Some(told) = self.snapshot.as_ref().filter(|_| tick > LOBBY_TICKS) else {
+            return Ok(());
+        };
+        let place = self.rng.random_range(1..=i64::from(self.joined.max(1)));
+        let is_here = |place: &i64| {
+            let number = usize::try_from(self.order.number_of(Place(*place)).0).expect("few");
+            self.people.all[number].is_known_to_be_here(tick)
+        };
+        let before = self.truth.waiting().take_while(|other| *other < place);
+        let truth = before.filter(is_here).count();
+        let truth = i64::try_from(truth).expect("few");
+        let ahead = told.ahead(Place(place));
+        if ahead < truth - 1 - truth / 50 {
+            return Err(Broken::Ahead {
+                place,
+                told: ahead,
+                truth,
+            });
+        }
         Ok(())
     }
 
@@ -356,10 +365,17 @@ impl World {
     }
 
     fn wait(&mut self, number: u32, place: Place, tick: u32) {
+        let now = self.start + ticks(tick);
         let told = self.snapshot.as_ref();
-        let eta = told.and_then(|told| told.pace().map(|pace| pace.eta(told.ahead(place))));
-        let pause = poll_after_ms(PlaceState::Waiting, eta, self.rng.random());
+        let wait = told.map_or(Wait::Standing, |told| {
+            told.snapshot.wait(Some(told.ahead(place)), now)
+        });
+        let pause = poll_after_ms(PlaceState::Waiting, wait, self.rng.random());
         self.people.plan(number, tick, pause.div_ceil(250));
+        let eta = match wait {
+            Wait::Call(eta) => Some(eta),
+            Wait::Opening(_) | Wait::Standing => None,
+        };
         let is_followed = number.is_multiple_of(FOLLOWED) && self.rng.random_ratio(1, 8);
         if let Some(eta) = eta.filter(|eta| is_followed && eta.p50 > 3.0) {
             self.predictions.push((place.0, tick, eta));
