@@ -89,6 +89,16 @@ pub(crate) fn identify(parts: &mut Parts) -> Result<Option<Caller>, Problem> {
     Ok(Some(caller))
 }
 
+/// The anonymous visitor whose token the request carries, if it is of the sale in the path: a
+/// negative number.
+pub(crate) fn identify_visitor(parts: &Parts) -> Option<AccountId> {
+    let rest = parts.uri.path().strip_prefix("/api/events/")?;
+    let event_id = rest.split('/').next()?.parse().ok().map(EventId)?;
+    let shared = Shared::of(parts).ok()?;
+    let token = token(&parts.headers).ok()??;
+    visitor(&shared.keys, event_id, token, shared.clock.now()).ok()
+}
+
 /// Who joins a queue: an account, or an anonymous visitor with the token that the queue gave it.
 /// As an extractor of a route with the sale as path parameter `id` it refuses callers who are
 /// neither; `Option<Joiner>` refuses only tokens that are not valid.

@@ -49,9 +49,9 @@ impl Quota {
 /// What requests are counted by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Key {
-    /// The signed-in account; the address of callers who are not.
+    /// The signed-in account, or the visitor of a queue; the address of callers who are neither.
     Account,
-    /// The signed-in account; callers who are not signed in are not counted.
+    /// The signed-in account, or the visitor of a queue; others are not counted.
     AccountAlone,
     /// The address; IPv6 by its /64, which one customer of a provider has.
     Address,

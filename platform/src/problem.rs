@@ -256,6 +256,13 @@ impl Problem {
         self
     }
 
+    /// Adds members.
+    #[must_use]
+    pub fn with_all(mut self, members: Map<String, Value>) -> Self {
+        self.extensions.extend(members);
+        self
+    }
+
     /// When to try again; rounded up to whole seconds, at least 1.
     #[must_use]
     pub fn retry_after(mut self, wait: Duration) -> Self {

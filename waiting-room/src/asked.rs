@@ -1,37 +1,56 @@
-//! When each number may ask again, and who has asked: a few bits of this node's memory for each.
+//! When each number may ask again, what it was told, and who has asked: some bytes of this node's
+//! memory for each.
 
-use std::sync::OnceLock;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use domain::Number;
+use domain::queue::SEEN_PART;
 
 /// Numbers that share one allocation.
 const CHUNK: usize = 1 << 16;
-/// Most allocations: numbers beyond 67 million are neither limited nor seen.
-const CHUNKS: usize = 1 << 10;
+/// Allocations of the first numbers, 67 million, which are found without a lock.
+const NEAR_CHUNKS: usize = 1 << 10;
+/// Most allocations of later numbers; the lowest of them is forgotten for another.
+const MOST_FAR: usize = 1 << 7;
+/// No number is as high: places are kept in 32 bits.
+const MOST_NUMBERS: usize = u32::MAX as usize;
 const WORD_BITS: usize = 64;
-/// Longer than anybody is told to wait: what looks like more is a clock that went around, or
-/// nobody's time at all.
-const LONGEST_WAIT_MS: u32 = 120_000;
+/// Longer than anybody is told to wait: what looks like more is a clock that went around.
+const LONGEST_WAIT_MS: u32 = 160_000;
+/// Nothing was told to the number.
+const NEVER: u32 = 0;
 
 /// What is kept of the numbers of one sale.
 pub(crate) struct Asked {
-    chunks: Box<[OnceLock<Box<Chunk>>]>,
+    near: Box<[OnceLock<Box<Chunk>>]>,
+    far: RwLock<BTreeMap<usize, Arc<Chunk>>>,
 }
 
 struct Chunk {
     /// When each number may ask again: milliseconds, which go around after 49 days.
     next: Box<[AtomicU32]>,
+    /// One more than the fewest people who were told to be ahead.
+    least: Box<[AtomicU32]>,
     /// Who has asked since the last [`Asked::take_seen`]. Number n is bit 63 - n % 64 of its word,
     /// so that the words, big end first, are a bitmap as Redis keeps it.
     seen: Box<[AtomicU64]>,
 }
 
+/// Who was seen of one part of [`SEEN_PART`] numbers, as a bitmap for Redis.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Seen {
+    pub(crate) part: i64,
+    pub(crate) bitmap: Vec<u8>,
+}
+
 impl Default for Asked {
     fn default() -> Self {
         Self {
-            chunks: (0..CHUNKS).map(|_| OnceLock::new()).collect(),
+            near: (0..NEAR_CHUNKS).map(|_| OnceLock::new()).collect(),
+            far: RwLock::default(),
         }
     }
 }
@@ -39,20 +58,19 @@ impl Default for Asked {
 impl Asked {
     /// Notes that the holder of `number` is here.
     pub(crate) fn see(&self, number: Number) {
-        let Some((chunk, at)) = self.chunk(number) else {
-            return;
-        };
-        let (word, bit) = (&chunk.seen[at / WORD_BITS], bit(at));
-        // Mostly set already, and reading does not take the line from other cores.
-        if word.load(Ordering::Relaxed) & bit == 0 {
-            word.fetch_or(bit, Ordering::Relaxed);
-        }
+        self.with(number, |chunk, at| {
+            let (word, bit) = (&chunk.seen[at / WORD_BITS], bit(at));
+            // Mostly set already, and reading does not take the line from other cores.
+            if word.load(Ordering::Relaxed) & bit == 0 {
+                word.fetch_or(bit, Ordering::Relaxed);
+            }
+        });
     }
 
     /// How long `number` is still to wait before it may ask, at `now_ms`.
     pub(crate) fn wait(&self, number: Number, now_ms: u32) -> Option<Duration> {
-        let (chunk, at) = self.chunk(number)?;
-        let next = chunk.next[at].load(Ordering::Relaxed);
+        let next = self.with(number, |chunk, at| chunk.next[at].load(Ordering::Relaxed));
+        let next = next.filter(|next| *next != NEVER)?;
         let wait = next.wrapping_sub(now_ms);
         (1..=LONGEST_WAIT_MS)
             .contains(&wait)
@@ -61,57 +79,120 @@ impl Asked {
 
     /// From `next_ms` on `number` may ask again.
     pub(crate) fn tell(&self, number: Number, next_ms: u32) {
-        if let Some((chunk, at)) = self.chunk(number) {
-            chunk.next[at].store(next_ms, Ordering::Relaxed);
-        }
+        let next = next_ms.max(NEVER + 1);
+        self.with(number, |chunk, at| {
+            chunk.next[at].store(next, Ordering::Relaxed);
+        });
     }
 
-    /// Who has asked since the last time, as a bitmap for Redis; empty when nobody did.
-    pub(crate) fn take_seen(&self) -> Vec<u8> {
-        let used = self.chunks.iter().rposition(|chunk| chunk.get().is_some());
-        let mut bitmap = Vec::new();
-        for chunk in &self.chunks[..used.map_or(0, |last| last + 1)] {
-            let Some(chunk) = chunk.get() else {
-                bitmap.resize(bitmap.len() + CHUNK / 8, 0);
-                continue;
+    /// The people to tell `number` of when `ahead` are before it: never more than it was told
+    /// before. Somebody who comes back to their place before it takes nothing from it.
+    pub(crate) fn least(&self, number: Number, ahead: i64) -> i64 {
+        let told = self.with(number, |chunk, at| {
+            let mine = u32::try_from(ahead + 1).unwrap_or(u32::MAX);
+            let before = chunk.least[at].load(Ordering::Relaxed);
+            if before == 0 || mine < before {
+                chunk.least[at].store(mine, Ordering::Relaxed);
+                return ahead;
+            }
+            i64::from(before) - 1
+        });
+        told.unwrap_or(ahead)
+    }
+
+    /// Who has asked since the last time; nothing when nobody did.
+    pub(crate) fn take_seen(&self) -> Vec<Seen> {
+        let mut parts: BTreeMap<i64, Vec<u8>> = BTreeMap::new();
+        let mut take = |index: usize, chunk: &Chunk| {
+            let Some(bytes) = chunk.take_seen() else {
+                return;
             };
-            for word in &chunk.seen {
-                let seen = match word.load(Ordering::Relaxed) {
-                    0 => 0,
-                    _ => word.swap(0, Ordering::Relaxed),
-                };
-                bitmap.extend_from_slice(&seen.to_be_bytes());
+            let per_part = usize::try_from(SEEN_PART).expect("a million") / CHUNK;
+            let part = i64::try_from(index / per_part).expect("few");
+            let bitmap = parts.entry(part).or_default();
+            bitmap.resize(index % per_part * CHUNK / 8, 0);
+            bitmap.extend(bytes);
+        };
+        for (index, chunk) in self.near.iter().enumerate() {
+            if let Some(chunk) = chunk.get() {
+                take(index, chunk);
             }
         }
-        let length = bitmap.iter().rposition(|byte| *byte != 0);
-        bitmap.truncate(length.map_or(0, |last| last + 1));
-        bitmap
+        let far = self.far.read().unwrap_or_else(PoisonError::into_inner);
+        for (index, chunk) in &*far {
+            take(*index, chunk);
+        }
+        let seen = parts.into_iter();
+        seen.map(|(part, bitmap)| Seen { part, bitmap }).collect()
     }
 
     /// Takes back what [`take_seen`](Self::take_seen) gave and nobody got.
-    pub(crate) fn put_back(&self, bitmap: &[u8]) {
-        for (chunk, bytes) in self.chunks.iter().zip(bitmap.chunks(CHUNK / 8)) {
-            let Some(chunk) = chunk.get() else { continue };
-            for (word, bytes) in chunk.seen.iter().zip(bytes.chunks(8)) {
-                let mut whole = [0; 8];
-                whole[..bytes.len()].copy_from_slice(bytes);
-                word.fetch_or(u64::from_be_bytes(whole), Ordering::Relaxed);
-            }
+    pub(crate) fn put_back(&self, seen: &Seen) {
+        for (nth, bytes) in seen.bitmap.chunks(CHUNK / 8).enumerate() {
+            let nth = i64::try_from(nth * CHUNK).expect("few");
+            self.with(Number(seen.part * SEEN_PART + nth), |chunk, _| {
+                chunk.put_back(bytes);
+            });
         }
     }
 
-    fn chunk(&self, number: Number) -> Option<(&Chunk, usize)> {
+    fn with<R>(&self, number: Number, work: impl FnOnce(&Chunk, usize) -> R) -> Option<R> {
         let number = usize::try_from(number.0).ok()?;
-        let chunk = self.chunks.get(number / CHUNK)?;
-        Some((chunk.get_or_init(Box::default), number % CHUNK))
+        if number >= MOST_NUMBERS {
+            return None;
+        }
+        let (index, at) = (number / CHUNK, number % CHUNK);
+        match self.near.get(index) {
+            Some(chunk) => Some(work(chunk.get_or_init(Box::default), at)),
+            None => Some(work(&self.far(index), at)),
+        }
+    }
+
+    fn far(&self, index: usize) -> Arc<Chunk> {
+        let far = self.far.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(chunk) = far.get(&index) {
+            return Arc::clone(chunk);
+        }
+        drop(far);
+        let mut far = self.far.write().unwrap_or_else(PoisonError::into_inner);
+        if far.len() >= MOST_FAR && !far.contains_key(&index) {
+            far.pop_first();
+        }
+        Arc::clone(far.entry(index).or_default())
     }
 }
 
 impl Default for Chunk {
     fn default() -> Self {
         Self {
-            next: (0..CHUNK).map(|_| AtomicU32::new(0)).collect(),
+            next: (0..CHUNK).map(|_| AtomicU32::new(NEVER)).collect(),
+            least: (0..CHUNK).map(|_| AtomicU32::new(0)).collect(),
             seen: (0..CHUNK / WORD_BITS).map(|_| AtomicU64::new(0)).collect(),
+        }
+    }
+}
+
+impl Chunk {
+    /// Up to the last byte with somebody.
+    fn take_seen(&self) -> Option<Vec<u8>> {
+        let mut bitmap = Vec::new();
+        for (at, word) in self.seen.iter().enumerate() {
+            if word.load(Ordering::Relaxed) == 0 {
+                continue;
+            }
+            bitmap.resize(at * 8, 0);
+            bitmap.extend(word.swap(0, Ordering::Relaxed).to_be_bytes());
+        }
+        let last = bitmap.iter().rposition(|byte| *byte != 0)?;
+        bitmap.truncate(last + 1);
+        Some(bitmap)
+    }
+
+    fn put_back(&self, bitmap: &[u8]) {
+        for (word, bytes) in self.seen.iter().zip(bitmap.chunks(8)) {
+            let mut whole = [0; 8];
+            whole[..bytes.len()].copy_from_slice(bytes);
+            word.fetch_or(u64::from_be_bytes(whole), Ordering::Relaxed);
         }
     }
 }
@@ -150,33 +231,79 @@ mod tests {
     }
 
     #[test]
+    fn whoever_was_never_told_anything_waits_at_no_moment_of_the_clock() {
+        let asked = Asked::default();
+        for now in [0, u32::MAX - 60_000, u32::MAX] {
+            assert_eq!(asked.wait(Number(7), now), None);
+        }
+        // A time that falls on the one that stands for never.
+        asked.tell(Number(7), 0);
+        assert!(asked.wait(Number(7), u32::MAX - 60_000).is_some());
+    }
+
+    /// The numbers of a bitmap.
+    fn numbers(seen: &Seen) -> Vec<i64> {
+        (0..seen.bitmap.len() * 8)
+            .filter(|n| seen.bitmap[n / 8] & (0x80 >> (n % 8)) != 0)
+            .map(|n| seen.part * SEEN_PART + i64::try_from(n).unwrap())
+            .collect()
+    }
+
+    #[test]
     fn the_bitmap_is_one_as_redis_keeps_it() {
         let asked = Asked::default();
         for number in [1, 7, 8, 70_000] {
             asked.see(Number(number));
         }
-        let bitmap = asked.take_seen();
-        assert_eq!(bitmap.len(), 70_000 / 8 + 1);
-        let set: Vec<usize> = (0..bitmap.len() * 8)
-            .filter(|n| bitmap[n / 8] & (0x80 >> (n % 8)) != 0)
-            .collect();
-        assert_eq!(set, [1, 7, 8, 70_000]);
+        let seen = asked.take_seen();
+        assert_eq!((seen.len(), seen[0].bitmap.len()), (1, 70_000 / 8 + 1));
+        assert_eq!(numbers(&seen[0]), [1, 7, 8, 70_000]);
         assert!(asked.take_seen().is_empty(), "each is told once");
-        asked.put_back(&bitmap);
+        asked.put_back(&seen[0]);
         asked.see(Number(2));
-        let again = asked.take_seen();
-        assert_eq!(again[0], bitmap[0] | 0x20);
-        assert_eq!(again[1..], bitmap[1..]);
+        assert_eq!(numbers(&asked.take_seen()[0]), [1, 2, 7, 8, 70_000]);
+    }
+
+    #[test]
+    fn high_numbers_are_seen_and_cost_no_more_than_low_ones() {
+        let asked = Asked::default();
+        let high = [10_000_000, 70_000_000, 70_000_001, 4_000_000_000];
+        for number in high {
+            asked.see(Number(number));
+            asked.tell(Number(number), 5_000);
+            assert!(asked.wait(Number(number), 1_000).is_some());
+        }
+        let seen = asked.take_seen();
+        assert!(seen.iter().all(|seen| seen.bitmap.len() <= 128 * 1_024));
+        assert_eq!(seen.iter().flat_map(numbers).collect::<Vec<_>>(), high);
+        for seen in &seen {
+            asked.put_back(seen);
+        }
+        let again: Vec<i64> = asked.take_seen().iter().flat_map(numbers).collect();
+        assert_eq!(again, high);
+    }
+
+    #[test]
+    fn the_people_ahead_that_somebody_is_told_of_never_rise() {
+        let asked = Asked::default();
+        let told = [9, 12, 8, 0, 3].map(|ahead| asked.least(Number(5), ahead));
+        assert_eq!(told, [9, 9, 8, 0, 0]);
+        assert_eq!(asked.least(Number(6), 12), 12);
     }
 
     #[test]
     fn numbers_that_nobody_has_take_no_memory() {
         let asked = Asked::default();
-        for number in [-1, i64::MAX] {
+        for number in [-1, i64::MAX, 1 << 32] {
             asked.see(Number(number));
             asked.tell(Number(number), 9);
             assert_eq!(asked.wait(Number(number), 1), None);
         }
         assert!(asked.take_seen().is_empty());
+        for chunk in 0..2 * MOST_FAR {
+            let number = (NEAR_CHUNKS + chunk) * CHUNK;
+            asked.see(Number(i64::try_from(number).unwrap()));
+        }
+        assert_eq!(asked.far.read().unwrap().len(), MOST_FAR);
     }
 }

@@ -39,10 +39,18 @@ struct Numbers {
     limits: JoinLimits,
 }
 
+/// Where somebody joins from, and into what.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Origin {
+    pub(crate) group: AddressGroup,
+    /// How many are in the lobby, if it is one whose order is drawn.
+    pub(crate) lobby: Option<i64>,
+}
+
 /// The wish to join.
 struct Wish {
     asks: Asks,
-    group: AddressGroup,
+    from: Origin,
 }
 
 type Join = Job<Numbers>;
@@ -58,8 +66,8 @@ impl Joins {
         Self(Lane::new(numbers, LIMITS))
     }
 
-    /// The number of `joiner`, who comes from `group`: the one it has, or a new one at the end
-    /// when it has none or has left. With `used_up`, a new one if it still has that one.
+    /// The number of `joiner`, who comes `from` there: the one it has, or a new one at the end when
+    /// it has none or has left. With `used_up`, a new one if it still has that one.
     ///
     /// # Errors
     /// `rate-limited` over the limits across nodes, `overloaded` when too many join at once or
@@ -67,11 +75,11 @@ impl Joins {
     pub(crate) async fn join(
         &self,
         joiner: AccountId,
-        group: AddressGroup,
+        from: Origin,
         used_up: Option<Number>,
     ) -> Result<Given, Problem> {
         let asks = Asks { joiner, used_up };
-        let given = self.0.ask(Wish { asks, group }).await;
+        let given = self.0.ask(Wish { asks, from }).await;
         given.unwrap_or_else(|unanswered| Err(refusal(unanswered)))
     }
 }
@@ -94,6 +102,7 @@ impl Work for Numbers {
         metrics::histogram!("waiting_room_join_batch_size").record(batch_size(&batch));
         let now = self.clock.now();
         let batch = self.limits.admit(self.event_id, batch, now).await;
+        let batch = self.admit_to_lobby(batch, now).await;
         if batch.is_empty() {
             return;
         }
@@ -111,6 +120,25 @@ impl Work for Numbers {
 }
 
 impl Numbers {
+    /// Those who may join the lobby, if it is one; whoever has joined it already may.
+    async fn admit_to_lobby(&self, batch: Vec<Join>, now: DateTime<Utc>) -> Vec<Join> {
+        let Some(joined) = batch.iter().filter_map(|join| join.item.from.lobby).max() else {
+            return batch;
+        };
+        let joiners: Vec<AccountId> = batch.iter().map(|join| join.item.asks.joiner).collect();
+        // PostgreSQL's absence is told by the join itself.
+        let known = store::numbers_of(&self.db, self.event_id, &joiners).await;
+        let known = known.unwrap_or_default();
+        let is_known = |join: &Join| known.contains_key(&join.item.asks.joiner);
+        let (mut repeated, new): (Vec<Join>, Vec<Join>) = batch.into_iter().partition(is_known);
+        let admitted = self
+            .limits
+            .admit_to_lobby(self.event_id, new, joined, now)
+            .await;
+        repeated.extend(admitted);
+        repeated
+    }
+
     async fn answer(
         &self,
         batch: Vec<Join>,

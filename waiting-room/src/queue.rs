@@ -1,6 +1,7 @@
 //! The queue over HTTP.
 
 mod challenge;
+mod found;
 mod join;
 mod leave;
 mod me;
@@ -14,7 +15,7 @@ use axum::Router;
 use axum::http::HeaderMap;
 use axum::routing::{delete, get, post};
 use chrono::{DateTime, Utc};
-use domain::queue::{Eta, PlaceState};
+use domain::queue::{Eta, PlaceState, Wait, poll_after_ms};
 use domain::token::{QueueClaims, subject};
 use domain::{AccountId, EventId, Number, Place};
 use platform::auth::{Joiner, signed_out};
@@ -23,6 +24,7 @@ use platform::problem::{Kind, Problem};
 use platform::service::Context;
 use platform::tokens::KeyRing;
 
+use crate::sales::Sale;
 use crate::shown::Shown;
 use crate::{Config, Room};
 
@@ -42,8 +44,14 @@ pub(crate) fn routes(room: Arc<Room>, ctx: &Context, config: &Config) -> Router 
         per_address(config),
         Key::Address,
     ));
-    let challenge =
-        get(challenge::challenge).layer(ctx.limits.layer("challenge", PER_ACCOUNT, Key::Account));
+    // Visitors who have not joined are nobody yet: those of an office share an address.
+    let per_address = ctx
+        .limits
+        .layer("challenge-address", per_address(config), Key::Address);
+    let per_account = ctx
+        .limits
+        .layer("challenge", PER_ACCOUNT, Key::AccountAlone);
+    let challenge = get(challenge::challenge).layer(per_address.and(&per_account));
     Router::new()
         .route("/api/events/{id}/queue", get(shared::snapshot))
         .route("/api/events/{id}/queue/challenge", challenge)
@@ -115,12 +123,24 @@ struct Standing {
     state: PlaceState,
     /// People before it; `None` while its place is not known.
     ahead: Option<i64>,
-    /// How long until it is called, if it waits and anybody is called.
-    eta: Option<Eta>,
+    /// What it waits for.
+    wait: Wait,
+}
+
+impl Sale {
+    /// Where the holder of `number` stands, and that it is told of no more people before it than
+    /// it was.
+    fn standing(&self, shown: &Shown, number: Number, now: DateTime<Utc>) -> Standing {
+        let mut standing = Standing::of(shown, number, now);
+        if let (PlaceState::Waiting, Some(ahead)) = (standing.state, standing.ahead) {
+            standing.ahead = Some(self.asked.least(number, ahead));
+        }
+        standing
+    }
 }
 
 impl Standing {
-    fn of(shown: &Shown, number: Number) -> Self {
+    fn of(shown: &Shown, number: Number, now: DateTime<Utc>) -> Self {
         let place = shown.view.place_of(number);
         let state = shown.view.state_at(number, place);
         let is_waiting = state == PlaceState::Waiting;
@@ -129,14 +149,24 @@ impl Standing {
             Some(_) => Some(0),
             None => None,
         };
-        let eta = ahead
-            .filter(|_| is_waiting)
-            .and_then(|ahead| shown.view.snapshot.eta(ahead));
+        let wait = shown.view.snapshot.wait(ahead, now);
         Self {
             place,
             state,
             ahead,
-            eta,
+            wait,
         }
+    }
+
+    /// How long until it is called, if it waits and anybody is called.
+    fn eta(&self) -> Option<Eta> {
+        match self.wait {
+            Wait::Call(eta) if self.state == PlaceState::Waiting => Some(eta),
+            _ => None,
+        }
+    }
+
+    fn poll_after_ms(&self) -> u32 {
+        poll_after_ms(self.state, self.wait, rand::random())
     }
 }

@@ -14,6 +14,8 @@ use tokio::time::MissedTickBehavior;
 use crate::asked::Asked;
 use crate::calibration::Calibration;
 use crate::joins::{JoinLimits, Joins};
+use crate::leavings::Leavings;
+use crate::lookups::Lookups;
 use crate::seen;
 use crate::shown::Shown;
 
@@ -37,6 +39,10 @@ pub(crate) struct Sale {
     pub(crate) asked: Asked,
     /// Gives numbers.
     pub(crate) joins: Joins,
+    /// Records who leaves.
+    pub(crate) leavings: Leavings,
+    /// Finds the number that somebody has.
+    pub(crate) lookups: Lookups,
     /// How good the predictions are.
     pub(crate) calibration: Calibration,
     shown: watch::Sender<Arc<Shown>>,
@@ -81,6 +87,8 @@ impl Sales {
             event_id,
             asked: Asked::default(),
             joins: Joins::new(&self.ctx, event_id, self.limits.clone()),
+            leavings: Leavings::new(&self.ctx, event_id),
+            lookups: Lookups::new(&self.ctx, event_id),
             calibration: Calibration::default(),
             shown: watch::Sender::new(Arc::new(Shown::new(follower.view()))),
             is_asked_for: AtomicBool::new(true),

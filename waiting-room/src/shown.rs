@@ -5,15 +5,12 @@ use std::sync::Arc;
 use axum::http::HeaderValue;
 use bytes::{BufMut, Bytes, BytesMut};
 use chrono::{DateTime, Utc};
-use domain::ahead::Ahead;
+use domain::ahead::{Ahead, Steps};
 use domain::queue::{Lottery, Pace, Snapshot};
 use domain::sale::SaleState;
 use domain::{EventId, Place};
 use platform::line::View;
 use serde::Serialize;
-
-/// When a stream that broke off is to be opened again, in milliseconds.
-const STREAM_RETRY_MS: u32 = 3_000;
 
 /// One moment of a line, with what is the same in every answer made once.
 pub(crate) struct Shown {
@@ -27,6 +24,7 @@ pub(crate) struct Shown {
     pub(crate) etag: HeaderValue,
     /// What every poll's answer ends with.
     pub(crate) tail: Vec<u8>,
+    steps: Steps,
 }
 
 impl Shown {
@@ -45,6 +43,7 @@ impl Shown {
             etag: HeaderValue::try_from(etag).expect("digits in quotes make a header value"),
             // Goes on after other members.
             tail: [b",", &tail[1..]].concat(),
+            steps: snapshot.ahead.steps(),
             view,
         }
     }
@@ -52,8 +51,8 @@ impl Shown {
     /// How many people wait before `place`, as far as the snapshot counted; whoever joined since
     /// is taken to be there.
     pub(crate) fn ahead_of(&self, place: Place) -> i64 {
-        let ahead = &self.view.snapshot.ahead;
-        ahead.of(place) + (place.0 - ahead.last.0 - 1).max(0)
+        let last = self.view.snapshot.ahead.last;
+        self.steps.of(place) + (place.0 - last.0 - 1).max(0)
     }
 }
 
@@ -62,7 +61,7 @@ fn json(value: &impl Serialize) -> Vec<u8> {
 }
 
 fn frame(seq: i64, body: &[u8]) -> Bytes {
-    let head = format!("event: snapshot\nid: {seq}\nretry: {STREAM_RETRY_MS}\ndata: ");
+    let head = format!("event: snapshot\nid: {seq}\ndata: ");
     let mut frame = BytesMut::with_capacity(head.len() + body.len() + 2);
     frame.put(head.as_bytes());
     frame.put(body);
@@ -88,6 +87,9 @@ struct PublicSnapshot<'a> {
     challenge: bool,
     anonymous: bool,
     lottery: &'a Lottery,
+    lobby_opens_at: Option<DateTime<Utc>>,
+    opens_at: Option<DateTime<Utc>>,
+    closes_at: Option<DateTime<Utc>>,
     rate_per_minute: u32,
     joined: Place,
     cursor: Place,
@@ -112,6 +114,9 @@ impl<'a> From<&'a Snapshot> for PublicSnapshot<'a> {
             challenge: snapshot.challenge,
             anonymous: snapshot.anonymous,
             lottery: &snapshot.lottery,
+            lobby_opens_at: snapshot.lobby_opens_at,
+            opens_at: snapshot.opens_at,
+            closes_at: snapshot.closes_at,
             rate_per_minute: snapshot.rate_per_minute,
             joined: snapshot.joined,
             cursor: snapshot.cursor,

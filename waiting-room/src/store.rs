@@ -1,5 +1,7 @@
 //! The numbers of all lines, in PostgreSQL.
 
+use std::collections::HashMap;
+
 use chrono::{DateTime, Utc};
 use domain::{AccountId, EventId, Number};
 use platform::pg::run_tx;
@@ -139,45 +141,72 @@ async fn give(
         .collect())
 }
 
-/// Notes that the holder of `number` left; a repeat changes nothing. Whether it is the number
-/// that `joiner` has: if not, nothing happens.
+/// The number that each of `joiners` has, if any.
+///
+/// # Errors
+/// When PostgreSQL does not answer.
+pub async fn numbers_of(
+    db: &PgPool,
+    event_id: EventId,
+    joiners: &[AccountId],
+) -> Result<HashMap<AccountId, Number>, sqlx::Error> {
+    let joiners: Vec<i64> = joiners.iter().map(|joiner| joiner.0).collect();
+    let rows = sqlx::query!(
+        "select account_id, number from waiting_room.numbers
+         where event_id = $1 and account_id = any($2)",
+        event_id.0,
+        &joiners,
+    );
+    let rows = rows.fetch_all(db).await?.into_iter();
+    Ok(rows
+        .map(|row| (AccountId(row.account_id), Number(row.number)))
+        .collect())
+}
+
+/// Notes that joiners left, each with its number; a repeat changes nothing, and neither does a
+/// number that its joiner has no more.
 ///
 /// # Errors
 /// When PostgreSQL does not do it; it can be repeated.
 pub async fn leave(
     db: &PgPool,
     event_id: EventId,
-    joiner: AccountId,
-    number: Number,
+    leavers: &[(AccountId, Number)],
     now: DateTime<Utc>,
-) -> Result<bool, sqlx::Error> {
+) -> Result<(), sqlx::Error> {
+    let joiners: Vec<i64> = leavers.iter().map(|(joiner, _)| joiner.0).collect();
+    let numbers: Vec<i64> = leavers.iter().map(|(_, number)| number.0).collect();
+    let (joiners, numbers) = (&joiners, &numbers);
     run_tx(db, "waiting-room.leave", |tx| {
         Box::pin(async move {
             lock_line(tx, event_id).await?;
-            let left = sqlx::query!(
-                r#"with own as (
-                       select number from waiting_room.numbers
-                       where event_id = $1 and account_id = $2 and number = $3
-                   ), counted as (
-                       update waiting_room.lines
-                       set leavings = leavings + 1, updated_at = clock_timestamp()
-                       where event_id = $1 and exists (select from own)
-                         and not exists (select from waiting_room.leavings
-                                         where event_id = $1 and number = $3)
-                       returning leavings
-                   ), added as (
-                       insert into waiting_room.leavings (event_id, number, change, left_at)
-                       select $1, $3, leavings, $4 from counted
-                   )
-                   select exists (select from own) as "is_own!""#,
+            sqlx::query!(
+                "with own as materialized (
+                     select distinct n.number
+                     from unnest($2::bigint[], $3::bigint[]) as l (account_id, number)
+                     join waiting_room.numbers n
+                       on n.event_id = $1 and n.account_id = l.account_id and n.number = l.number
+                     where not exists (select from waiting_room.leavings
+                                       where event_id = $1 and number = n.number)
+                 ), counted as (
+                     update waiting_room.lines
+                     set leavings = leavings + (select count(*) from own),
+                         updated_at = clock_timestamp()
+                     where event_id = $1 and exists (select from own)
+                     returning leavings - (select count(*) from own) as before
+                 )
+                 insert into waiting_room.leavings (event_id, number, change, left_at)
+                 select $1, own.number,
+                        counted.before + row_number() over (order by own.number), $4
+                 from own, counted",
                 event_id.0,
-                joiner.0,
-                number.0,
+                joiners,
+                numbers,
                 now,
             )
-            .fetch_one(&mut **tx)
+            .execute(&mut **tx)
             .await?;
-            Ok(left.is_own)
+            Ok(())
         })
     })
     .await

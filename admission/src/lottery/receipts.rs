@@ -5,7 +5,9 @@
 //! entries, so none of them can be changed afterwards either. It is sent in pieces, since a
 //! million entries are some 25 MB.
 
+use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::extract::State;
@@ -15,10 +17,11 @@ use axum::response::{IntoResponse, Response};
 use domain::lottery::Entry;
 use domain::token::{ISSUER, LotteryClaims, sale_audience};
 use domain::{EventId, hex};
-use futures_util::stream;
+use futures_util::stream::{self, Stream, StreamExt as _};
 use platform::http::Path;
 use platform::problem::{Kind, Problem};
 use sqlx::PgPool;
+use tokio::sync::{Semaphore, mpsc};
 
 use super::store::{self, CHUNK, Draw, NOBODY};
 use crate::Desk;
@@ -51,9 +54,78 @@ pub(super) async fn receipts(
     if headers.get(IF_NONE_MATCH) == Some(&etag) {
         return Ok((StatusCode::NOT_MODIFIED, caching).into_response());
     }
+    let permit = READERS.try_acquire().map_err(|_| {
+        Problem::new(
+            Kind::Overloaded,
+            "Too many read receipts at this moment; try again in a moment.",
+        )
+        .retry_after(PIECE_LIMIT)
+    })?;
     let json = HeaderValue::from_static("application/json");
-    let body = Body::from_stream(pieces(desk.ctx.db.clone(), event_id, draw.lobby, &signed));
+    let pieces = pieces(desk.ctx.db.clone(), event_id, draw.lobby, &signed);
+    let body = Body::from_stream(paced(pieces, permit, PIECE_LIMIT));
     Ok((caching, [(CONTENT_TYPE, json)], body).into_response())
+}
+
+/// Reads of receipts on this node at once.
+const MOST_READERS: usize = 64;
+static READERS: Semaphore = Semaphore::const_new(MOST_READERS);
+/// So many bytes are to be taken within [`PIECE_LIMIT`]: 13 kB a second.
+const PIECE_BYTES: usize = 64 * 1_024;
+const PIECE_LIMIT: Duration = Duration::from_secs(5);
+
+/// What is sent from one task to the other.
+enum Sent {
+    Piece(Result<Bytes, sqlx::Error>),
+    /// The last piece was sent.
+    End,
+}
+
+/// The pieces at the pace of the client, until it takes longer than `limit` for one: then the answer
+/// breaks off, and so does all that is kept for it, `permit` too.
+fn paced<S, P>(
+    pieces: S,
+    permit: P,
+    limit: Duration,
+) -> impl Stream<Item = Result<Bytes, io::Error>>
+where
+    S: Stream<Item = Result<Bytes, sqlx::Error>> + Send + 'static,
+    P: Send + 'static,
+{
+    let (sender, receiver) = mpsc::channel(1);
+    tokio::spawn(async move {
+        let _permit = permit;
+        let mut pieces = std::pin::pin!(pieces);
+        while let Some(piece) = pieces.next().await {
+            for part in parts(piece) {
+                let sending = sender.send(Sent::Piece(part));
+                if !matches!(tokio::time::timeout(limit, sending).await, Ok(Ok(()))) {
+                    return;
+                }
+            }
+        }
+        let _gone = tokio::time::timeout(limit, sender.send(Sent::End)).await;
+    });
+    stream::unfold(Some(receiver), |receiver| async move {
+        let mut receiver = receiver?;
+        match receiver.recv().await {
+            Some(Sent::Piece(Ok(bytes))) => Some((Ok(bytes), Some(receiver))),
+            Some(Sent::Piece(Err(error))) => Some((Err(io::Error::other(error)), None)),
+            Some(Sent::End) => None,
+            None => Some((Err(io::ErrorKind::TimedOut.into()), None)),
+        }
+    })
+}
+
+fn parts(piece: Result<Bytes, sqlx::Error>) -> Vec<Result<Bytes, sqlx::Error>> {
+    let bytes = match piece {
+        Ok(bytes) => bytes,
+        Err(error) => return vec![Err(error)],
+    };
+    let starts = (0..bytes.len()).step_by(PIECE_BYTES);
+    starts
+        .map(|start| Ok(bytes.slice(start..bytes.len().min(start + PIECE_BYTES))))
+        .collect()
 }
 
 fn claims(event_id: EventId, draw: &Draw) -> LotteryClaims {
@@ -79,7 +151,7 @@ fn pieces(
     event_id: EventId,
     lobby: i64,
     signed: &str,
-) -> impl stream::Stream<Item = Result<Bytes, sqlx::Error>> + use<> {
+) -> impl Stream<Item = Result<Bytes, sqlx::Error>> + use<> {
     let head = format!("{{\"lottery\":\"{signed}\",\"entries\":[");
     stream::try_unfold((Some(head), 1), move |(head, first)| {
         let db = db.clone();
@@ -129,6 +201,39 @@ fn entries(names: &[u8], count: i64, is_first: bool) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn piece(bytes: usize) -> Result<Bytes, sqlx::Error> {
+        Ok(vec![b'x'; bytes].into())
+    }
+
+    #[tokio::test]
+    async fn a_reader_who_takes_every_piece_in_time_gets_all() {
+        let pieces = stream::iter([piece(200_000), piece(0), piece(7)]);
+        let read: Vec<_> = paced(pieces, (), Duration::from_secs(60)).collect().await;
+        let sizes: Vec<usize> = read
+            .iter()
+            .map(|part| part.as_ref().unwrap().len())
+            .collect();
+        assert_eq!(sizes, [65_536, 65_536, 65_536, 3_392, 7]);
+    }
+
+    #[tokio::test]
+    async fn a_reader_who_takes_too_long_is_cut_off_and_frees_its_permit() {
+        static ONE: Semaphore = Semaphore::const_new(1);
+        let permit = ONE.try_acquire().unwrap();
+        let pieces = stream::iter(std::iter::repeat_with(|| piece(10)).take(100));
+        let limit = Duration::from_millis(50);
+        let mut body = std::pin::pin!(paced(pieces, permit, limit));
+        assert!(body.next().await.unwrap().is_ok());
+        let freed = tokio::time::timeout(Duration::from_secs(10), ONE.acquire()).await;
+        drop(
+            freed
+                .expect("the permit is free although nobody reads")
+                .unwrap(),
+        );
+        let rest: Vec<_> = body.collect().await;
+        assert!(rest.len() < 4 && rest.last().unwrap().is_err());
+    }
 
     #[test]
     fn numbers_that_nobody_held_are_null() {

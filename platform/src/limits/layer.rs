@@ -85,6 +85,9 @@ fn subject(key: Key, parts: &mut Parts) -> Result<Option<Subject>, Problem> {
         if let Ok(Some(caller)) = auth::identify(parts) {
             return Ok(Some(caller.account_id.into()));
         }
+        if let Some(visitor) = auth::identify_visitor(parts) {
+            return Ok(Some(visitor.into()));
+        }
     }
     if key == Key::AccountAlone {
         return Ok(None);

@@ -19,6 +19,8 @@ use super::Quota;
 /// Most keys that have a cell of their own. Above it, keys share a fixed number of cells, so that
 /// a flood of addresses costs accuracy and not memory.
 const MAX_KEYS: usize = 200_000;
+/// A shared cell allows so many times the quota: who shares it with a flood is not refused for it.
+const SHARED_FACTOR: u32 = 64;
 /// The number of shared cells is that of all `u16`; how often the keys are counted.
 const COUNT_EVERY: u32 = 4_096;
 /// One customer of an IPv6 provider has a /64.
@@ -68,6 +70,7 @@ pub(super) struct Limiter {
     step: Duration,
     policy: HeaderValue,
     cells: Cells,
+    shared: Cells,
     clock: DefaultClock,
     hasher: RandomState,
     checks: AtomicU32,
@@ -81,6 +84,9 @@ impl Limiter {
         let rate = Rate::with_period(step)
             .expect("the step is not zero")
             .allow_burst(burst);
+        let shared = Rate::with_period((step / SHARED_FACTOR).max(Duration::from_nanos(1)))
+            .expect("the step is not zero")
+            .allow_burst(burst.saturating_mul(NonZeroU32::MIN.saturating_add(SHARED_FACTOR - 1)));
         let seconds = quota.per.as_secs().max(1);
         Self {
             name,
@@ -89,6 +95,7 @@ impl Limiter {
             policy: HeaderValue::try_from(format!("\"{name}\";q={burst};w={seconds}"))
                 .expect("names of limits are plain words"),
             cells: RateLimiter::dashmap(rate).with_middleware(),
+            shared: RateLimiter::dashmap(shared).with_middleware(),
             clock: DefaultClock::default(),
             hasher: RandomState::new(),
             checks: AtomicU32::new(0),
@@ -101,7 +108,8 @@ impl Limiter {
         if self.checks.fetch_add(1, Ordering::Relaxed) % COUNT_EVERY == COUNT_EVERY - 1 {
             self.drop_keys_when_full();
         }
-        match self.cells.check_key(&self.cell_of(subject)) {
+        let (cells, subject) = self.cell_of(subject);
+        match cells.check_key(&subject) {
             Ok(state) => {
                 let remaining = state.remaining_burst_capacity().min(self.burst);
                 let used = self.burst - remaining;
@@ -137,6 +145,8 @@ impl Limiter {
     pub(super) fn drop_idle_keys(&self) {
         self.cells.retain_recent();
         self.cells.shrink_to_fit();
+        self.shared.retain_recent();
+        self.shared.shrink_to_fit();
         self.is_full
             .store(self.cells.len() >= MAX_KEYS, Ordering::Relaxed);
     }
@@ -147,12 +157,13 @@ impl Limiter {
         }
     }
 
-    fn cell_of(&self, subject: Subject) -> Subject {
+    fn cell_of(&self, subject: Subject) -> (&Cells, Subject) {
         if !self.is_full.load(Ordering::Relaxed) {
-            return subject;
+            return (&self.cells, subject);
         }
         let [low, high, ..] = self.hasher.hash_one(subject).to_le_bytes();
-        Subject::Shared(u16::from_le_bytes([low, high]))
+        let subject = Subject::Shared(u16::from_le_bytes([low, high]));
+        (&self.shared, subject)
     }
 }
 
@@ -210,7 +221,24 @@ mod tests {
             limiter.check(Subject::Account(account));
         }
         let most = MAX_KEYS + usize::from(u16::MAX) + 1 + COUNT_EVERY as usize;
-        assert!(limiter.cells.len() <= most, "{}", limiter.cells.len());
+        let keys = limiter.cells.len() + limiter.shared.len();
+        assert!(keys <= most, "{keys}");
+    }
+
+    #[test]
+    fn bystanders_of_a_flood_of_keys_are_not_refused() {
+        let limiter = limiter(2);
+        for account in 0..1_000_000 {
+            limiter.check(Subject::Account(account));
+        }
+        let refused = (0..1_000)
+            .filter(|n| {
+                !limiter
+                    .check(address(&format!("192.0.{}.{}", n / 250, n % 250)))
+                    .allowed
+            })
+            .count();
+        assert_eq!(refused, 0);
     }
 
     #[test]

@@ -89,6 +89,10 @@ const COUNTERS: &[(&str, &str)] = &[
         "waiting_room_joins_unlimited_total",
         "Joins let in by the node's own limits alone, because Redis did not answer.",
     ),
+    (
+        "waiting_room_streams_refused_total",
+        "Event streams refused because too many were open.",
+    ),
 ];
 
 const GAUGES: &[(&str, &str)] = &[

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy};
 use tokio::net::{TcpListener, TcpStream};
@@ -30,6 +31,8 @@ struct Faults {
     mutes_below: u64,
     /// New connections are accepted and closed.
     hangs_up: bool,
+    /// What clients say reaches the server so much later.
+    delay: Duration,
 }
 
 impl Proxy {
@@ -110,6 +113,11 @@ impl Proxy {
             .send_modify(|faults| faults.mutes_below = accepted);
     }
 
+    /// From now on the server hears everything so much later. [`cut`](Self::cut) ends it.
+    pub fn slow(&self, delay: Duration) {
+        self.faults.send_modify(|faults| faults.delay = delay);
+    }
+
     /// Cuts every connection, and closes new ones as soon as they are accepted, as a balancer does
     /// that has no server behind it. [`cut`](Self::cut) ends it.
     pub fn hang_up(&self) {
@@ -159,7 +167,11 @@ async fn forward(
             if length == 0 {
                 return to_server.shutdown().await;
             }
-            if number >= faults.borrow().mutes_below {
+            let Faults {
+                mutes_below, delay, ..
+            } = *faults.borrow();
+            tokio::time::sleep(delay).await;
+            if number >= mutes_below {
                 to_server.write_all(&heard[..length]).await?;
             }
         }

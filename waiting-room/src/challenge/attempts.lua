@@ -1,15 +1,23 @@
--- Counts an attempt to join in this minute, and answers how many the same group of addresses made
--- in the last 60 s, and how many everybody paid for: the minute before counts by the part of it
--- that is inside.
--- KEYS: attempts of this minute, of the one before. ARGV: group, part of the minute before in
--- thousandths, seconds to keep. Returns: of the group, of all.
-local group = redis.call('HINCRBY', KEYS[1], ARGV[1], 1)
+-- Counts somebody of a group of addresses who asks for a challenge in this minute. Answers how many
+-- different ones of the group did in the last 60 s, how often this one did, and how many joins
+-- everybody paid for: the minute before counts by the part of it that is inside.
+-- KEYS: attempts of this minute, of the one before. ARGV: group, asker, part of the minute before
+-- in thousandths, seconds to keep. Returns: of the group, of the asker, of all.
+local asker = 'asker:' .. ARGV[2]
+local own = redis.call('HINCRBY', KEYS[1], asker, 1)
+if own == 1 then
+  redis.call('HINCRBY', KEYS[1], ARGV[1], 1)
+end
 if redis.call('TTL', KEYS[1]) < 0 then
-  redis.call('EXPIRE', KEYS[1], ARGV[3])
+  redis.call('EXPIRE', KEYS[1], ARGV[4])
 end
-local paid = tonumber(redis.call('HGET', KEYS[1], 'all') or '0')
-local before = redis.call('HMGET', KEYS[2], ARGV[1], 'all')
+local now = redis.call('HMGET', KEYS[1], ARGV[1], 'all')
+local before = redis.call('HMGET', KEYS[2], ARGV[1], asker, 'all')
 local function inside(count)
-  return math.floor(tonumber(count or '0') * tonumber(ARGV[2]) / 1000)
+  return math.floor(tonumber(count or '0') * tonumber(ARGV[3]) / 1000)
 end
-return { group + inside(before[1]), paid + inside(before[2]) }
+return {
+  tonumber(now[1] or '0') + inside(before[1]),
+  own + inside(before[2]),
+  tonumber(now[2] or '0') + inside(before[3]),
+}

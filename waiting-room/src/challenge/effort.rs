@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use chrono::{DateTime, Utc};
 use domain::queue::SaleKeys;
 use platform::limits::AddressGroup;
-use platform::redis::{Redis, Script};
+use platform::redis::{Redis, Script, cmd};
 use redis::RedisResult;
 
 use super::LIFE;
@@ -15,29 +15,34 @@ static REDEEM: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("red
 
 /// The number is at most this for a lone person.
 const BASE: u32 = 25_000;
-/// Attempts in 60 s that any group of addresses may make at that price: a household.
+/// People who may ask from any group of addresses in 60 s at that price: a household. And how often
+/// each may.
 const FREE: i64 = 2;
-/// A group may make one attempt in so many of those that were paid for at that price: a university
-/// in a large sale.
+/// A group may have one asker in so many of those that were paid for at that price: a university in
+/// a large sale.
 const FAIR_PART: i64 = 2_000;
-/// Each further attempt costs 4 times the one before, so many times.
+/// Each further asker doubles the price, so many times: a slow phone, which tries some 170,000
+/// numbers a second, then takes ten seconds on average.
 const MAX_STEPS: i64 = 7;
 const MILLIS: i64 = 60_000;
 const KEPT_SECONDS: i64 = 180;
 
-/// Attempts to join in the last 60 s.
+/// Who asked for challenges in the last 60 s.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Attempts {
-    /// By one group of addresses.
+    /// How many different askers one group of addresses has: one that asks often makes it no dearer
+    /// for its neighbours.
     pub group: i64,
+    /// How often this one asked.
+    pub own: i64,
     /// By everybody, as far as their challenges were solved: those that are only asked for cost
     /// nothing, and would make the price of all others fall.
     pub all: i64,
 }
 
 impl Attempts {
-    /// Counts one by `group`. Attempts count when a challenge is given, not when it is solved, so
-    /// that a store of cheap ones can't be gathered first.
+    /// Counts one by `asker` of `group`. Attempts count when a challenge is given, not when it is
+    /// solved, so that a store of cheap ones can't be gathered first.
     ///
     /// # Errors
     /// When Redis does not answer in time.
@@ -45,20 +50,22 @@ impl Attempts {
         redis: &Redis,
         keys: &SaleKeys,
         group: AddressGroup,
+        asker: &str,
         now: DateTime<Utc>,
     ) -> RedisResult<Self> {
         let now = now.timestamp_millis();
         let minute = now.div_euclid(MILLIS);
         let inside = 1_000 - now.rem_euclid(MILLIS) * 1_000 / MILLIS;
-        let (group, all) = ATTEMPTS
+        let (group, own, all) = ATTEMPTS
             .key(keys.attempts(minute))
             .key(keys.attempts(minute - 1))
             .arg(group.to_string())
+            .arg(asker)
             .arg(inside)
             .arg(KEPT_SECONDS)
             .invoke_async(&mut redis.clone())
             .await?;
-        Ok(Self { group, all })
+        Ok(Self { group, own, all })
     }
 
     /// Takes the solved challenge `id`, once; whether it was not taken before.
@@ -81,33 +88,58 @@ impl Attempts {
     }
 }
 
+impl Attempts {
+    /// Takes back that the challenge `id` was taken: nothing came of it.
+    ///
+    /// # Errors
+    /// When Redis does not answer in time.
+    pub async fn give_back(redis: &Redis, keys: &SaleKeys, id: &str) -> RedisResult<()> {
+        cmd("DEL")
+            .arg(keys.solved(id))
+            .query_async(&mut redis.clone())
+            .await
+    }
+}
+
 /// The highest number that the next challenge may have; finding it takes half as many hashes on
 /// average.
 #[must_use]
 pub fn max_number(attempts: Attempts) -> u32 {
     let fair = FREE.max(attempts.all / FAIR_PART);
-    let excess = attempts.group.saturating_sub(fair).clamp(0, MAX_STEPS);
-    BASE << (2 * excess)
+    let greedy = attempts.group.saturating_sub(fair);
+    let eager = attempts.own.saturating_sub(FREE);
+    BASE << greedy.max(eager).clamp(0, MAX_STEPS)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn at(group: i64, all: i64) -> u32 {
-        max_number(Attempts { group, all })
+    fn at(group: i64, own: i64, all: i64) -> u32 {
+        max_number(Attempts { group, own, all })
     }
 
     #[test]
-    fn a_person_pays_little_and_a_greedy_network_much() {
-        assert_eq!([at(1, 1), at(2, 2), at(3, 3)], [BASE, BASE, 4 * BASE]);
-        assert_eq!(at(200, 10_000), BASE << 14);
-        assert_eq!(at(i64::MAX, 0), BASE << 14);
+    fn a_person_pays_little_and_a_greedy_network_more() {
+        assert_eq!(
+            [at(1, 1, 1), at(2, 2, 2), at(3, 1, 3)],
+            [BASE, BASE, 2 * BASE]
+        );
+        assert_eq!(at(1, 4, 1), 4 * BASE, "who asks again and again");
+    }
+
+    #[test]
+    fn nobody_pays_more_than_a_slow_phone_can_in_about_ten_seconds() {
+        const HASHES_PER_SECOND: u32 = 171_000;
+        for dearest in [at(200, 1, 10_000), at(i64::MAX, 1, 0), at(1, i64::MAX, 0)] {
+            let average = dearest / 2 / HASHES_PER_SECOND;
+            assert!((5..=10).contains(&average), "{average} s");
+        }
     }
 
     #[test]
     fn what_is_greedy_in_a_small_sale_is_fair_in_a_large_one() {
-        assert_eq!(at(50, 100_000), BASE);
-        assert_eq!(at(52, 100_000), 16 * BASE);
+        assert_eq!(at(50, 1, 100_000), BASE);
+        assert_eq!(at(52, 1, 100_000), 4 * BASE);
     }
 }

@@ -1,24 +1,34 @@
-//! The limits across nodes, for a whole batch in one call to Redis. While Redis is away joins go
-//! on without: those of each node hold.
+//! The limits across nodes, for a whole batch in one call to Redis. While Redis is away or slow
+//! joins go on without (a circuit breaker): those of each node hold.
 
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
+use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::EventId;
 use domain::queue::SaleKeys;
-use platform::limits::{Quota, SharedLimits, Take};
+use platform::limits::{Quota, SharedLimits, Take, Taken};
 use platform::problem::Problem;
 use platform::service::Context;
 
 use super::Join;
+use crate::Config;
 use crate::queue::{MINUTE, PER_ACCOUNT};
 use crate::store::Given;
 
 /// How long Redis is left alone after it did not answer: every try makes a batch wait.
 const LEFT_ALONE: TimeDelta = TimeDelta::seconds(5);
+/// A batch waits so long for Redis, and goes on without.
+const LIMIT: Duration = Duration::from_millis(50);
+/// After so many slow answers one after the other Redis is left alone.
+const MOST_SLOW: u32 = 2;
+/// A draw takes part in which luck decides, so joins of a network into one lobby count together.
+const LOBBY: Duration = Duration::from_secs(7 * 24 * 3_600);
+/// And they may be one in so many of all, if that is more.
+const LOBBY_PART: i64 = 50;
 
 /// The limits across nodes.
 #[derive(Clone)]
@@ -26,16 +36,20 @@ pub(crate) struct JoinLimits {
     limits: SharedLimits,
     namespace: Arc<str>,
     per_network: u32,
+    per_network_of_lobby: u32,
+    slow: Arc<AtomicU32>,
     /// Until when Redis is left alone, Unix milliseconds.
     away_until: Arc<AtomicI64>,
 }
 
 impl JoinLimits {
-    pub(crate) fn new(ctx: &Context, per_network: u32) -> Self {
+    pub(crate) fn new(ctx: &Context, config: &Config) -> Self {
         Self {
             limits: ctx.limits.shared(ctx.redis.clone()),
             namespace: ctx.config.namespace.as_str().into(),
-            per_network,
+            per_network: config.joins_per_network,
+            per_network_of_lobby: config.lobby_joins_per_network,
+            slow: Arc::default(),
             away_until: Arc::default(),
         }
     }
@@ -55,9 +69,34 @@ impl JoinLimits {
         // Whoever is due another number was counted when it was asked for the one it has.
         let cell = |join: &Join| {
             let wish = &join.item;
-            wish.asks.used_up.is_none().then_some(wish.group)
+            wish.asks.used_up.is_none().then_some(wish.from.group)
         };
         let key = |group| keys.limit("join-network", group);
+        let refuse = |join: Join, problem| join.asker.answer(Err(problem));
+        self.take(batch, quota, cell, key, refuse, now).await
+    }
+
+    /// Those of the batch, who have no number yet, whose network has not taken its part of the
+    /// lobby; `joined` is how many have joined it. The others are refused.
+    pub(super) async fn admit_to_lobby(
+        &self,
+        event_id: EventId,
+        batch: Vec<Join>,
+        joined: i64,
+        now: DateTime<Utc>,
+    ) -> Vec<Join> {
+        let keys = SaleKeys::new(&self.namespace, event_id);
+        let fair = u32::try_from(joined / LOBBY_PART).unwrap_or(u32::MAX);
+        let quota = Quota {
+            burst: self.per_network_of_lobby.max(fair),
+            per: LOBBY,
+        };
+        let cell = |join: &Join| {
+            let wish = &join.item;
+            let counts = wish.from.lobby.is_some() && wish.asks.used_up.is_none();
+            counts.then_some(wish.from.group)
+        };
+        let key = |group| keys.limit("lobby-network", group);
         let refuse = |join: Join, problem| join.asker.answer(Err(problem));
         self.take(batch, quota, cell, key, refuse, now).await
     }
@@ -105,15 +144,9 @@ impl JoinLimits {
         if takes.is_empty() || self.is_away(now) {
             return batch;
         }
-        let mut taken = match self.limits.take(&takes, now).await {
-            Ok(taken) => taken,
-            Err(error) => {
-                let until = (now + LEFT_ALONE).timestamp_millis();
-                self.away_until.store(until, Ordering::Relaxed);
-                metrics::counter!("waiting_room_joins_unlimited_total").increment(1);
-                tracing::warn!(%error, "joins go on without the limits across nodes");
-                return batch;
-            }
+        let Some(mut taken) = self.ask(&takes, now).await else {
+            metrics::counter!("waiting_room_joins_unlimited_total").increment(1);
+            return batch;
         };
         let mut admitted = Vec::with_capacity(batch.len());
         for (wish, cell) in batch.into_iter().zip(cell_of) {
@@ -129,6 +162,25 @@ impl JoinLimits {
             }
         }
         admitted
+    }
+
+    /// What Redis says; `None` when it fails or takes too long.
+    async fn ask(&self, takes: &[Take], now: DateTime<Utc>) -> Option<Vec<Taken>> {
+        match tokio::time::timeout(LIMIT, self.limits.take(takes, now)).await {
+            Ok(Ok(taken)) => {
+                self.slow.store(0, Ordering::Relaxed);
+                return Some(taken);
+            }
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "joins go on without the limits across nodes");
+            }
+            Err(_) if self.slow.fetch_add(1, Ordering::Relaxed) + 1 < MOST_SLOW => return None,
+            Err(_) => tracing::warn!("Redis is slow; joins go on without the limits across nodes"),
+        }
+        self.slow.store(0, Ordering::Relaxed);
+        let until = (now + LEFT_ALONE).timestamp_millis();
+        self.away_until.store(until, Ordering::Relaxed);
+        None
     }
 
     fn is_away(&self, now: DateTime<Utc>) -> bool {

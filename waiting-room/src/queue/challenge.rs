@@ -1,5 +1,6 @@
 //! `GET /api/events/{id}/queue/challenge`, and the check of its solution.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::extract::State;
@@ -31,9 +32,10 @@ pub(super) async fn challenge(
         None => return Err(signed_out()),
     };
     let now = room.ctx.clock.now();
-    let bearer = bearer(event_id, joiner, address.into());
+    let bearer = bearer(event_id, joiner, address);
     let keys = room.ctx.sale_keys(event_id);
-    let attempts = Attempts::count(&room.ctx.redis, &keys, bearer.group, now).await?;
+    let asker = asker(joiner, address);
+    let attempts = Attempts::count(&room.ctx.redis, &keys, bearer.group, &asker, now).await?;
     let highest = max_number(attempts);
     let number = rand::rng().random_range(0..=highest);
     let given = room
@@ -46,8 +48,17 @@ pub(super) async fn challenge(
 /// For whom challenges of visitors are: one who has not joined is nobody yet.
 const ANY_VISITOR: AccountId = AccountId(0);
 
+/// Who is counted as one: an account, or an address of visitors.
+fn asker(joiner: AccountId, address: IpAddr) -> String {
+    if joiner == ANY_VISITOR || joiner.is_visitor() {
+        address.to_canonical().to_string()
+    } else {
+        joiner.to_string()
+    }
+}
+
 /// For whom the challenge of `joiner` is.
-pub(super) fn bearer(event_id: EventId, joiner: AccountId, group: AddressGroup) -> Bearer {
+pub(super) fn bearer(event_id: EventId, joiner: AccountId, address: IpAddr) -> Bearer {
     let account_id = if joiner.is_visitor() {
         ANY_VISITOR
     } else {
@@ -56,7 +67,7 @@ pub(super) fn bearer(event_id: EventId, joiner: AccountId, group: AddressGroup) 
     Bearer {
         event_id,
         account_id,
-        group,
+        group: AddressGroup::from(address),
     }
 }
 
@@ -66,13 +77,25 @@ struct Body {
     challenge: Option<String>,
 }
 
+/// A solution that was taken.
+pub(super) struct Taken(String);
+
+/// Gives back what was taken and brought no number. If Redis does not take it, another challenge is
+/// to be solved.
+pub(super) async fn give_back(room: &Room, bearer: Bearer, taken: &Taken) {
+    let keys = room.ctx.sale_keys(bearer.event_id);
+    if let Err(error) = Attempts::give_back(&room.ctx.redis, &keys, &taken.0).await {
+        tracing::warn!(%error, "a solved challenge was not given back");
+    }
+}
+
 /// Takes the solution in `body`, once.
 pub(super) async fn take(
     room: &Room,
     bearer: Bearer,
     body: &[u8],
     now: DateTime<Utc>,
-) -> Result<(), Problem> {
+) -> Result<Taken, Problem> {
     let solution = serde_json::from_slice(body)
         .ok()
         .and_then(|body: Body| body.challenge)
@@ -92,7 +115,7 @@ pub(super) async fn take(
         .map_err(|refusal| invalid(&refusal))?;
     let keys = room.ctx.sale_keys(bearer.event_id);
     if Attempts::redeem(&room.ctx.redis, &keys, &id, now).await? {
-        Ok(())
+        Ok(Taken(id))
     } else {
         Err(invalid(&"it was used already"))
     }

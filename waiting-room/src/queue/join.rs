@@ -7,7 +7,7 @@ use axum::http::StatusCode;
 use axum::http::header::CACHE_CONTROL;
 use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, TimeDelta, Utc};
-use domain::queue::{PlaceState, Snapshot, poll_after_ms};
+use domain::queue::{PlaceState, Snapshot};
 use domain::sale::SaleState;
 use domain::token::{ISSUER, QueueClaims, VisitorClaims, sale_audience};
 use domain::{AccountId, EventId, Number, Place};
@@ -17,8 +17,10 @@ use platform::limits::AddressGroup;
 use platform::problem::{Kind, Problem};
 use serde::Serialize;
 
-use super::{Standing, challenge};
+use super::challenge;
 use crate::Room;
+use crate::challenge::Bearer;
+use crate::joins::Origin;
 use crate::sales::Sale;
 use crate::store::Given;
 
@@ -28,7 +30,7 @@ const TOKEN_LIFE: TimeDelta = TimeDelta::hours(24);
 #[derive(Serialize)]
 struct Answer {
     queue_token: String,
-    /// For a visitor who had none.
+    /// For a visitor: whoever joins again has a token that lasts as long as the queue token.
     #[serde(skip_serializing_if = "Option::is_none")]
     visitor_token: Option<String>,
     number: Number,
@@ -54,25 +56,32 @@ pub(super) async fn join(
     }
     let now = room.ctx.clock.now();
     let (joiner, visitor_token) = identify(&room, snapshot, joiner, now)?;
-    let group = AddressGroup::from(address);
-    if snapshot.challenge {
-        let bearer = challenge::bearer(event_id, joiner, group);
-        challenge::take(&room, bearer, &body, now).await?;
-    }
-    let given = give(&sale, joiner, group).await?;
+    let from = Origin {
+        group: AddressGroup::from(address),
+        lobby: (snapshot.state == SaleState::Lobby).then_some(snapshot.joined.0),
+    };
+    let given = if snapshot.challenge {
+        let bearer = challenge::bearer(event_id, joiner, address);
+        give_for_work(&room, &sale, joiner, from, bearer, &body).await?
+    } else {
+        give(&sale, joiner, from).await?
+    };
     // What has happened since belongs to the answer.
     let shown = sale.shown();
-    let standing = Standing::of(&shown, given.number);
+    let standing = sale.standing(&shown, given.number, now);
     sale.asked.see(given.number);
     let claims = claims(&shown.view.snapshot, joiner, given.number, now);
     let answer = Answer {
-        queue_token: room.ctx.keys.sign_queue(&claims),
+        queue_token: room
+            .ctx
+            .keys
+            .sign_queue(&claims, &shown.view.snapshot.lottery.entries_key),
         visitor_token,
         number: given.number,
         place: standing.place,
         state: standing.state,
         ahead: standing.ahead,
-        poll_after_ms: poll_after_ms(standing.state, standing.eta, rand::random()),
+        poll_after_ms: standing.poll_after_ms(),
     };
     let (status, outcome) = if given.is_new {
         (StatusCode::CREATED, "new")
@@ -83,41 +92,71 @@ pub(super) async fn join(
     Ok((status, [(CACHE_CONTROL, "no-store")], Json(answer)).into_response())
 }
 
-/// Who joins, and the token that is given to a new visitor.
+/// Who joins, and the token of a visitor: a new one each time, since one may outlive the time that
+/// was told when it was signed.
 fn identify(
     room: &Room,
     snapshot: &Snapshot,
     joiner: Option<Joiner>,
     now: DateTime<Utc>,
 ) -> Result<(AccountId, Option<String>), Problem> {
-    match joiner {
-        Some(Joiner { id }) if snapshot.anonymous || !id.is_visitor() => Ok((id, None)),
-        None if snapshot.anonymous => {
-            let id = AccountId::visitor(rand::random());
-            let claims = VisitorClaims {
-                iss: ISSUER.to_owned(),
-                aud: sale_audience(snapshot.event_id),
-                sub: id.to_string(),
-                iat: now.timestamp(),
-                nbf: now.timestamp(),
-                exp: expires_at(snapshot, now),
-            };
-            Ok((id, Some(room.ctx.keys.sign_visitor(&claims))))
+    let id = match joiner {
+        Some(Joiner { id }) if !id.is_visitor() => return Ok((id, None)),
+        Some(Joiner { id }) if snapshot.anonymous => id,
+        None if snapshot.anonymous => AccountId::visitor(rand::random()),
+        _ => return Err(signed_out()),
+    };
+    let claims = VisitorClaims {
+        iss: ISSUER.to_owned(),
+        aud: sale_audience(snapshot.event_id),
+        sub: id.to_string(),
+        iat: now.timestamp(),
+        nbf: now.timestamp(),
+        exp: expires_at(snapshot, now),
+    };
+    Ok((id, Some(room.ctx.keys.sign_visitor(&claims))))
+}
+
+/// As [`give`], for the solution in `body`. It is spent only when there is a number for it, and
+/// whoever has one asks for it again without any.
+async fn give_for_work(
+    room: &Room,
+    sale: &Sale,
+    joiner: AccountId,
+    from: Origin,
+    bearer: Bearer,
+    body: &[u8],
+) -> Result<Given, Problem> {
+    let now = room.ctx.clock.now();
+    match challenge::take(room, bearer, body, now).await {
+        Ok(taken) => {
+            let given = give(sale, joiner, from).await;
+            if given.is_err() {
+                challenge::give_back(room, bearer, &taken).await;
+            }
+            given
         }
-        _ => Err(signed_out()),
+        Err(problem) => {
+            let number = sale.lookups.number_of(joiner).await?;
+            let is_good = |number: &Number| !sale.shown().view.is_used_up(*number);
+            if number.filter(is_good).is_none() {
+                return Err(problem);
+            }
+            sale.joins.join(joiner, from, None).await
+        }
     }
 }
 
 /// The number of `joiner`; a new one when the one it has is used up.
-async fn give(sale: &Sale, joiner: AccountId, group: AddressGroup) -> Result<Given, Problem> {
-    let given = sale.joins.join(joiner, group, None).await?;
+async fn give(sale: &Sale, joiner: AccountId, from: Origin) -> Result<Given, Problem> {
+    let given = sale.joins.join(joiner, from, None).await?;
     if !given.is_new && sale.shown().view.is_used_up(given.number) {
-        return sale.joins.join(joiner, group, Some(given.number)).await;
+        return sale.joins.join(joiner, from, Some(given.number)).await;
     }
     Ok(given)
 }
 
-fn claims(
+pub(super) fn claims(
     snapshot: &Snapshot,
     joiner: AccountId,
     number: Number,

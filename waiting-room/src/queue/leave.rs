@@ -10,7 +10,7 @@ use platform::http::Path;
 use platform::problem::{Kind, Problem};
 
 use super::holder;
-use crate::{Room, store};
+use crate::Room;
 
 pub(super) async fn leave(
     State(room): State<Arc<Room>>,
@@ -27,6 +27,6 @@ pub(super) async fn leave(
         ));
     }
     // A number that its holder has no more was used up: it is out of the line.
-    store::leave(&room.ctx.db, event_id, holder.joiner, holder.number, now).await?;
+    sale.leavings.leave(holder.joiner, holder.number).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -11,11 +11,12 @@ use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{HeaderValue, Uri};
 use axum::response::Response;
 use chrono::{DateTime, SecondsFormat, Utc};
-use domain::queue::{PlaceState, poll_after_ms};
+use domain::queue::PlaceState;
 use domain::{EventId, Number, Place};
 use platform::problem::{Kind, Problem};
+use serde_json::{Map, Value};
 
-use super::{Standing, holder};
+use super::{QUEUE_TOKEN, Standing, found, holder};
 use crate::Room;
 use crate::shown::Shown;
 
@@ -30,31 +31,38 @@ pub(super) async fn me(
 ) -> Result<Response, Problem> {
     let event_id = event_id(request.uri())?;
     let now = room.ctx.clock.now();
+    if !request.headers().contains_key(QUEUE_TOKEN) {
+        return found::find(&room, event_id, request.headers(), now).await;
+    }
     let holder = holder(&room.ctx.keys, event_id, request.headers(), now)?;
     drop(request);
     let sale = room.sales.get(event_id).await?;
     let now_ms = room.now_ms(now);
-    if let Some(wait) = sale.asked.wait(holder.number, now_ms) {
-        return Err(too_early(wait));
-    }
     let shown = sale.shown();
-    let standing = Standing::of(&shown, holder.number);
-    if let (Some(place), Some(eta)) = (standing.place, standing.eta) {
+    let standing = sale.standing(&shown, holder.number, now);
+    sale.asked.see(holder.number);
+    if let Some(wait) = sale.asked.wait(holder.number, now_ms) {
+        return Err(too_early(&shown, holder.number, &standing, wait));
+    }
+    if let (Some(place), Some(eta)) = (standing.place, standing.eta()) {
         sale.calibration.note(holder.number, place, eta, now);
     }
-    let poll_after_ms = poll_after_ms(standing.state, standing.eta, rand::random());
-    sale.asked.see(holder.number);
+    let poll_after_ms = standing.poll_after_ms();
     sale.asked.tell(
         holder.number,
         now_ms.wrapping_add(room.too_early_ms(poll_after_ms)),
     );
     let body = answer(&shown, holder.number, &standing, poll_after_ms);
+    Ok(respond(body))
+}
+
+pub(super) fn respond(body: Vec<u8>) -> Response {
     let mut response = Response::new(Body::from(body));
     let headers = response.headers_mut();
     headers.reserve(4);
     headers.insert(CONTENT_TYPE, JSON);
     headers.insert(CACHE_CONTROL, NO_STORE);
-    Ok(response)
+    response
 }
 
 /// The sale in the path of the request.
@@ -66,15 +74,26 @@ fn event_id(uri: &Uri) -> Result<EventId, Problem> {
         .ok_or_else(|| Problem::new(Kind::Malformed, "The event's id is not a number."))
 }
 
-fn too_early(wait: Duration) -> Problem {
+/// The refusal carries the standing, too: a page that was opened again can show it at once.
+fn too_early(shown: &Shown, number: Number, standing: &Standing, wait: Duration) -> Problem {
+    let poll_after_ms = u32::try_from(wait.as_millis()).unwrap_or(u32::MAX);
+    let body = answer(shown, number, standing, poll_after_ms);
+    let members: Map<String, Value> =
+        serde_json::from_slice(&body).expect("what was written can be read");
     Problem::new(
         Kind::TooEarly,
         "Ask again when poll_after_ms has passed; asking sooner moves nobody on.",
     )
     .retry_after(wait)
+    .with_all(members)
 }
 
-fn answer(shown: &Shown, number: Number, standing: &Standing, poll_after_ms: u32) -> Vec<u8> {
+pub(super) fn answer(
+    shown: &Shown,
+    number: Number,
+    standing: &Standing,
+    poll_after_ms: u32,
+) -> Vec<u8> {
     let mut body = Vec::with_capacity(ANSWER_BYTES + shown.tail.len());
     let written = write_members(&mut body, shown, number, standing, poll_after_ms);
     written.expect("memory takes what is written");
@@ -98,7 +117,7 @@ fn write_members(
         ",\"state\":\"{}\",\"eta_seconds\":",
         word(standing.state)
     )?;
-    match standing.eta {
+    match standing.eta() {
         Some(eta) => {
             body.extend_from_slice(b"{\"p50\":");
             write_tenths(body, eta.p50)?;

@@ -12,7 +12,10 @@ use platform::problem::Problem;
 
 use crate::Room;
 
-const FOR_EVERYONE: HeaderValue = HeaderValue::from_static("public, max-age=1");
+/// A cache asks once a second, with one request for all who wait for it, and goes on with what it
+/// has for ten minutes when nobody answers.
+const FOR_EVERYONE: HeaderValue =
+    HeaderValue::from_static("public, max-age=1, stale-while-revalidate=5, stale-if-error=600");
 
 pub(super) async fn snapshot(
     State(room): State<Arc<Room>>,

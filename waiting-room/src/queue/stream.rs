@@ -1,5 +1,5 @@
 //! `GET /api/events/{id}/queue/stream`: the shared snapshot as Server-Sent Events. The bytes of an
-//! event are encoded once for all who listen.
+//! event are encoded once for all who listen, and sent at most once a second to each.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -11,36 +11,61 @@ use axum::http::HeaderMap;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use domain::EventId;
+use domain::{EventId, Number};
 use futures_util::Stream;
-use platform::http::Path;
+use platform::http::{ClientAddr, Path};
 use platform::problem::Problem;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::{QUEUE_TOKEN, holder};
 use crate::Room;
+use crate::sales::Sale;
 use crate::shown::Shown;
+use crate::streams;
 
 /// How long a stream may be silent before a comment shows that it is alive.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// Shortest time from one event to the next.
+const PACE: Duration = Duration::from_secs(1);
+/// How often the holder of a queue token is seen who listens.
+const SEEN_PERIOD: Duration = Duration::from_secs(2);
+/// A stream that broke off is to be opened again after so many milliseconds, and up to
+/// [`RETRY_SPREAD_MS`] more, so that those of a node that stops don't all come at once.
+const RETRY_MS: u64 = 2_000;
+const RETRY_SPREAD_MS: f64 = 8_000.0;
 
 pub(super) async fn stream(
     State(room): State<Arc<Room>>,
     Path(event_id): Path<EventId>,
+    ClientAddr(address): ClientAddr,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let mut moments = room.sales.get(event_id).await?.subscribe();
+    let sale = room.sales.get(event_id).await?;
+    let number = if headers.contains_key(QUEUE_TOKEN) {
+        let holder = holder(&room.ctx.keys, event_id, &headers, room.ctx.clock.now())?;
+        Some(holder.number)
+    } else {
+        None
+    };
+    let counted = room.streams.open(address)?;
+    let mut moments = sale.subscribe();
     // The one of now counts as news, too.
     moments.mark_changed();
-    let seen = headers
-        .get("last-event-id")
+    let last = headers.get("last-event-id");
+    let known = last
         .and_then(|value| value.to_str().ok())
         .and_then(|value| value.parse().ok());
     let listener = Listener {
         moments,
-        seen,
+        known,
+        greeting: Some(greeting(rand::random())),
+        next_at: Instant::now(),
+        present: number.map(|number| Present { sale, number }),
         soft: room.ctx.shutdown.soft().clone(),
-        _counted: Counted::new(),
+        stays: room.ctx.config.drain().mul_f64(rand::random()),
+        _counted: counted,
     };
     let headers = [
         (CONTENT_TYPE.as_str(), "text/event-stream"),
@@ -50,55 +75,89 @@ pub(super) async fn stream(
     Ok((headers, Body::from_stream(listener.frames())).into_response())
 }
 
+fn greeting(jitter: f64) -> Bytes {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "some seconds"
+    )]
+    let spread = (RETRY_SPREAD_MS * jitter.clamp(0.0, 1.0)) as u64;
+    format!("retry: {}\n\n", RETRY_MS + spread).into()
+}
+
+/// The holder of a queue token who listens: who keeps a stream open is there.
+struct Present {
+    sale: Arc<Sale>,
+    number: Number,
+}
+
 /// One open stream.
 struct Listener {
     moments: watch::Receiver<Arc<Shown>>,
     /// `seq` of the last snapshot the client has.
-    seen: Option<i64>,
+    known: Option<i64>,
+    /// What is sent first.
+    greeting: Option<Bytes>,
+    /// When the next event may be sent.
+    next_at: Instant,
+    present: Option<Present>,
     soft: CancellationToken,
-    _counted: Counted,
+    /// How long it stays open after soft shutdown.
+    stays: Duration,
+    _counted: streams::Stream,
 }
 
 impl Listener {
     fn frames(self) -> impl Stream<Item = Result<Bytes, Infallible>> {
         futures_util::stream::unfold(self, |mut listener| async move {
-            let frame = listener.next().await?;
+            let frame = match listener.greeting.take() {
+                Some(greeting) => greeting,
+                None => listener.next().await?,
+            };
             Some((Ok(frame), listener))
         })
     }
 
-    /// The next snapshot the client does not have, or a comment; `None` at soft shutdown.
+    /// The next snapshot the client does not have, or a comment; `None` some time after soft
+    /// shutdown, so that not all streams end together.
     async fn next(&mut self) -> Option<Bytes> {
         let keep_alive = tokio::time::sleep(KEEP_ALIVE);
-        tokio::pin!(keep_alive);
+        let ended = ended(self.soft.clone(), self.stays);
+        tokio::pin!(keep_alive, ended);
+        let mut seen = tokio::time::interval(SEEN_PERIOD);
         loop {
             tokio::select! {
-                () = self.soft.cancelled() => return None,
+                () = &mut ended => return None,
                 () = &mut keep_alive => return Some(Bytes::from_static(b": alive\n\n")),
-                changed = self.moments.changed() => changed.ok()?,
+                _ = seen.tick(), if self.present.is_some() => {
+                    if let Some(present) = &self.present {
+                        present.sale.asked.see(present.number);
+                    }
+                    continue;
+                }
+                changed = changed(&mut self.moments, self.next_at) => changed.ok()?,
             }
             let shown = self.moments.borrow_and_update();
             let seq = shown.view.snapshot.seq;
-            if self.seen != Some(seq) {
-                self.seen = Some(seq);
+            if self.known != Some(seq) {
+                self.known = Some(seq);
+                self.next_at = Instant::now() + PACE;
                 return Some(shown.frame.clone());
             }
         }
     }
 }
 
-/// Counts open streams.
-struct Counted;
-
-impl Counted {
-    fn new() -> Self {
-        metrics::gauge!("waiting_room_streams").increment(1.0);
-        Self
-    }
+/// News, and not before `next_at`: what changes meanwhile is told together.
+async fn changed(
+    moments: &mut watch::Receiver<Arc<Shown>>,
+    next_at: Instant,
+) -> Result<(), watch::error::RecvError> {
+    tokio::time::sleep_until(next_at).await;
+    moments.changed().await
 }
 
-impl Drop for Counted {
-    fn drop(&mut self) {
-        metrics::gauge!("waiting_room_streams").decrement(1.0);
-    }
+async fn ended(soft: CancellationToken, stays: Duration) {
+    soft.cancelled().await;
+    tokio::time::sleep(stays).await;
 }

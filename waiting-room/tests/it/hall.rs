@@ -152,15 +152,18 @@ impl Hall {
 
     pub(crate) fn token(&self, event_id: EventId, number: i64, lasts: i64) -> String {
         let now = self.app.ctx.clock.now().timestamp();
-        self.app.ctx.keys.sign_queue(&QueueClaims {
-            iss: ISSUER.to_owned(),
-            aud: sale_audience(event_id),
-            sub: BUYER.to_string(),
-            number: Number(number),
-            iat: now,
-            nbf: now - 100,
-            exp: now + lasts,
-        })
+        self.app.ctx.keys.sign_queue(
+            &QueueClaims {
+                iss: ISSUER.to_owned(),
+                aud: sale_audience(event_id),
+                sub: BUYER.to_string(),
+                number: Number(number),
+                iat: now,
+                nbf: now - 100,
+                exp: now + lasts,
+            },
+            "",
+        )
     }
 
     pub(crate) fn visitor_token(&self, event_id: EventId) -> String {

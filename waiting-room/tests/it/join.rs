@@ -1,7 +1,7 @@
 //! Joining.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use domain::sale::SaleState;
 use domain::{AccountId, EventId, Number, Place};
@@ -203,6 +203,55 @@ async fn who_leaves_joins_again_at_the_end() {
 }
 
 #[tokio::test]
+async fn a_crowd_that_leaves_keeps_nobody_from_joining() {
+    let hall = Hall::open().await;
+    let crowd: Vec<AccountId> = (1..=300).map(AccountId).collect();
+    let joined = join_all(crowd.iter().map(|account| hall.number(*account))).await;
+    let leave = crowd.iter().zip(&joined).map(|(account, (token, _))| {
+        let hall = &hall;
+        async move { hall.leave_as(*account, token).await.status().as_u16() }
+    });
+    let join = (301..=400).map(|account| {
+        let hall = &hall;
+        async move { hall.join(AccountId(account)).await.status().as_u16() }
+    });
+    let (left, joined) = tokio::join!(join_all(leave), join_all(join));
+    assert!(left.iter().all(|status| *status == 204), "{left:?}");
+    assert!(joined.iter().all(|status| *status == 201), "{joined:?}");
+    let changes: Vec<i64> =
+        sqlx::query_scalar("select change from waiting_room.leavings order by change")
+            .fetch_all(&hall.app.ctx.db)
+            .await
+            .unwrap();
+    assert_eq!(changes, (1..=300).collect::<Vec<_>>());
+    let counted: i64 = sqlx::query_scalar("select leavings from waiting_room.lines")
+        .fetch_one(&hall.app.ctx.db)
+        .await
+        .unwrap();
+    assert_eq!(counted, 300);
+    hall.app.finish().await;
+}
+
+#[tokio::test]
+async fn a_leaving_counts_once_and_only_that_of_a_number_its_joiner_has() {
+    let hall = Hall::open().await;
+    hall.number(BUYER).await;
+    hall.number(OTHER).await;
+    let (db, now) = (&hall.app.ctx.db, hall.app.ctx.clock.now());
+    let own = (BUYER, Number(1));
+    let leavers = [own, own, (OTHER, Number(1)), (BUYER, Number(2))];
+    for _ in 0..2 {
+        store::leave(db, EVENT, &leavers, now).await.unwrap();
+    }
+    let left: Vec<(i64, i64)> = sqlx::query_as("select number, change from waiting_room.leavings")
+        .fetch_all(db)
+        .await
+        .unwrap();
+    assert_eq!(left, [(1, 1)]);
+    hall.app.finish().await;
+}
+
+#[tokio::test]
 async fn who_has_a_pass_cannot_leave_and_joins_again_when_it_is_over() {
     let mut hall = Hall::open().await;
     let (token, number) = hall.number(BUYER).await;
@@ -283,6 +332,30 @@ async fn joins_go_on_while_redis_is_away() {
 }
 
 #[tokio::test]
+async fn a_redis_that_is_slow_is_left_alone_and_slows_no_joins() {
+    let redis = std::env::var("ONSALE_REDIS_URL").unwrap();
+    let mut redis = Url::parse(&redis).unwrap();
+    let target = (redis.host_str().unwrap(), redis.port().unwrap_or(6379));
+    let proxy = Proxy::to(format!("{}:{}", target.0, target.1)).await;
+    redis.set_host(Some("127.0.0.1")).unwrap();
+    redis.set_port(Some(proxy.address().port())).unwrap();
+    let hall = Hall::with(|config| {
+        config.redis_url = SecretString::from(redis.to_string());
+    })
+    .await;
+    assert_eq!(hall.number(BUYER).await.1, 1);
+    // Answers that are no error, and each later than a batch should wait.
+    proxy.slow(Duration::from_millis(400));
+    let begun = Instant::now();
+    for account in 20..40 {
+        hall.number(AccountId(account)).await;
+    }
+    let each_waits = Duration::from_millis(400) * 20;
+    assert!(begun.elapsed() < each_waits / 2, "{:?}", begun.elapsed());
+    hall.app.finish().await;
+}
+
+#[tokio::test]
 async fn a_network_joins_as_often_as_it_may_and_others_go_on() {
     let config = waiting_room::Config {
         joins_per_network: 3,
@@ -315,10 +388,20 @@ async fn a_sale_that_is_open_to_anybody_gives_visitors_a_secret() {
     let secret = joined["visitor_token"].as_str().unwrap();
     let token = joined["queue_token"].as_str().unwrap();
 
+    // The sale lasts longer than was thought, and so does whoever joins again.
+    let week = chrono::TimeDelta::days(7);
+    hall.publish(|snapshot| snapshot.tokens_expire_at += week.num_seconds())
+        .await;
     let again = hall.client.post(&url).bearer_auth(secret);
     let again: Value = again.send().await.unwrap().json().await.unwrap();
     assert_eq!(again["number"], joined["number"]);
-    assert_eq!(again.get("visitor_token"), None);
+    let renewed = again["visitor_token"].as_str().unwrap();
+    let (keys, later) = (&hall.app.ctx.keys, hall.app.ctx.clock.now() + week);
+    let visitor = |token: &str| keys.verify_visitor(token, EVENT, later).map(|one| one.sub);
+    assert!(visitor(renewed).is_ok_and(|sub| sub.starts_with('-')));
+    assert!(visitor(secret).is_err());
+    let queue = again["queue_token"].as_str().unwrap();
+    assert!(keys.verify_queue(queue, EVENT, later).is_ok());
     let other: Value = hall
         .client
         .post(&url)

@@ -100,6 +100,66 @@ async fn the_lottery_gives_the_lobby_its_places() {
 }
 
 #[tokio::test]
+async fn nobody_is_shown_a_place_before_the_draw_also_when_the_sale_is_put_off_or_closed() {
+    let mut hall = Hall::open().await;
+    let token = hall.token(EventId(1), 2, 600);
+    for state in [
+        SaleState::Lobby,
+        SaleState::Scheduled,
+        SaleState::Paused,
+        SaleState::Closed,
+    ] {
+        hall.publish(|snapshot| {
+            snapshot.state = state;
+            snapshot.lottery.commitment = "07".repeat(32);
+        })
+        .await;
+        let body: Value = hall.me(&token).await.json().await.unwrap();
+        let nothing = (&Value::Null, &Value::Null, &Value::Null);
+        let told = (&body["place"], &body["ahead"], &body["eta_seconds"]);
+        assert_eq!(told, nothing, "{state:?}");
+    }
+    hall.app.finish().await;
+}
+
+#[tokio::test]
+async fn a_lobby_is_drawn_after_a_draw_of_nobody() {
+    let mut hall = Hall::open().await;
+    let drawn = |lobby, seed: u8| Drawn {
+        lobby,
+        seed: format!("{seed:02x}").repeat(32),
+        entropy: String::new(),
+        entries_digest: String::new(),
+    };
+    let token = hall.token(EventId(1), 2, 600);
+    hall.publish(|snapshot| snapshot.lottery.drawn = Some(drawn(0, 9)))
+        .await;
+    hall.publish(|snapshot| {
+        snapshot.state = SaleState::Scheduled;
+        snapshot.lottery.commitment = "07".repeat(32);
+        snapshot.lottery.drawn = None;
+    })
+    .await;
+    hall.publish(|snapshot| {
+        snapshot.state = SaleState::Open;
+        snapshot.lottery.drawn = Some(drawn(100, 1));
+    })
+    .await;
+    let draw = Draw {
+        lobby: 100,
+        seed: [1; 32],
+        entropy: String::new(),
+    };
+    let place = draw.order().place_of(Number(2)).0;
+    eventually(Duration::from_secs(5), async || {
+        let body: Value = hall.me(&token).await.json().await.unwrap();
+        body["place"] == place
+    })
+    .await;
+    hall.app.finish().await;
+}
+
+#[tokio::test]
 async fn who_asks_much_earlier_than_told_is_told_to_wait() {
     let mut hall = Hall::with_limits(1.0).await;
     // So far back that half of the time told is seconds, on however busy a machine.
@@ -119,7 +179,17 @@ async fn who_asks_much_earlier_than_told_is_told_to_wait() {
     // In whole seconds, upwards.
     let told = told["poll_after_ms"].as_u64().unwrap().div_ceil(1_000);
     assert!((1..=told).contains(&wait), "{wait} s of {told} s");
-    assert_eq!(problem(early).await, "too-early");
+    let early: Value = early.json().await.unwrap();
+    assert!(early["type"].as_str().unwrap().ends_with("/too-early"));
+    // A page that is opened again draws from it at once.
+    let standing = ["number", "place", "ahead"].map(|name| early[name].as_i64());
+    assert_eq!(standing, [Some(500), Some(500), Some(499)]);
+    assert_eq!(
+        (&early["state"], &early["sale"]),
+        (&"waiting".into(), &"open".into())
+    );
+    assert!(early["eta_seconds"]["p50"].as_f64() > Some(10.0));
+    assert!(early["poll_after_ms"].as_u64() <= Some(told * 1_000));
     let other = hall.token(EventId(1), 501, 600);
     assert_eq!(hall.me(&other).await.status(), 200, "others may ask");
     eventually(Duration::from_secs(20), async || {
@@ -143,9 +213,9 @@ async fn whoever_asks_or_joins_is_seen() {
         let slot = seen_slot(hall.app.ctx.clock.now());
         let mut redis = hall.app.ctx.redis.clone();
         for slot in [slot, slot - 1, slot - 2] {
-            let is_set: bool = redis.getbit(keys.seen(slot), number).await.unwrap();
+            let is_set: bool = redis.getbit(keys.seen(slot, 0), number).await.unwrap();
             if is_set {
-                let kept: i64 = redis.ttl(keys.seen(slot)).await.unwrap();
+                let kept: i64 = redis.ttl(keys.seen(slot, 0)).await.unwrap();
                 assert!((1..=SEEN_SLOT_SECONDS * SEEN_SLOTS).contains(&kept));
                 return true;
             }
@@ -219,10 +289,61 @@ async fn a_token_that_is_not_of_this_sale_or_not_ours_is_refused() {
         let left = hall.leave(token).await;
         assert_eq!(problem(left).await, "queue-token-invalid", "attack {index}");
     }
-    let request = hall.client.get(hall.url("/api/events/1/queue/me"));
+    let request = hall.client.delete(hall.url("/api/events/1/queue/me"));
     let without = hall.signed_in(request, BUYER).send().await.unwrap();
     assert_eq!(problem(without).await, "queue-token-required");
     assert_eq!(hall.standing(&good).await.0, "waiting", "nothing changed");
+    hall.app.finish().await;
+}
+
+#[tokio::test]
+async fn an_account_finds_its_place_on_another_device() {
+    let mut hall = Hall::open().await;
+    let find = async |hall: &Hall, account| {
+        let request = hall.client.get(hall.url("/api/events/1/queue/me"));
+        hall.signed_in(request, account).send().await.unwrap()
+    };
+    assert_eq!(problem(find(&hall, BUYER).await).await, "not-found");
+    let (_, first) = hall.number(OTHER).await;
+    let (_, number) = hall.number(BUYER).await;
+    // Also where nobody joins any more.
+    hall.publish(|snapshot| snapshot.state = SaleState::SoldOut)
+        .await;
+    let found = find(&hall, BUYER).await;
+    assert_eq!(found.headers()["cache-control"], "no-store");
+    let found: Value = found.json().await.unwrap();
+    assert_eq!((first, &found["number"]), (1, &number.into()));
+    assert_eq!((&found["place"], &found["ahead"]), (&2.into(), &1.into()));
+    let token = found["queue_token"].as_str().unwrap();
+    assert_eq!(hall.standing(token).await, ("waiting".to_owned(), 1));
+    let nobody = hall.get("/api/events/1/queue/me").await;
+    assert_eq!(problem(nobody).await, "signed-out");
+    hall.app.finish().await;
+}
+
+#[tokio::test]
+async fn whoever_listens_to_a_stream_with_the_tokens_is_seen() {
+    let hall = Hall::open().await;
+    let (token, number) = hall.number(BUYER).await;
+    let keys = hall.app.ctx.sale_keys(EventId(1));
+    let request = hall.client.get(hall.url("/api/events/1/queue/stream"));
+    let request = hall.signed_in(request, BUYER);
+    let mut stream = request
+        .header("onsale-queue-token", token)
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(stream.status(), 200);
+    tokio::spawn(async move { while let Ok(Some(_)) = stream.chunk().await {} });
+    // In a slot that begins later than the join.
+    let next = seen_slot(hall.app.ctx.clock.now()) + 1;
+    eventually(Duration::from_secs(20), async || {
+        let mut redis = hall.app.ctx.redis.clone();
+        let key = keys.seen(next, 0);
+        let number = usize::try_from(number).unwrap();
+        redis.getbit::<_, bool>(key, number).await.unwrap()
+    })
+    .await;
     hall.app.finish().await;
 }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use platform::testing::eventually;
 use reqwest::Response;
 use serde_json::Value;
 
@@ -13,7 +14,10 @@ const SOON: Duration = Duration::from_secs(5);
 async fn everyone_gets_the_same_bytes() {
     let hall = Hall::open().await;
     let first = hall.get("/api/events/1/queue").await;
-    assert_eq!(first.headers()["cache-control"], "public, max-age=1");
+    assert_eq!(
+        first.headers()["cache-control"],
+        "public, max-age=1, stale-while-revalidate=5, stale-if-error=600"
+    );
     let etag = first.headers()["etag"].clone();
     let first = first.bytes().await.unwrap();
     let second = hall.get("/api/events/1/queue").await;
@@ -83,10 +87,8 @@ async fn a_stream_tells_now_and_every_change() {
     assert_eq!(response.headers()["x-accel-buffering"], "no");
     hall.publish(|snapshot| snapshot.waiting = 5).await;
     let (text, _) = read_until(response, "\"waiting\":5").await;
-    assert!(
-        text.starts_with("event: snapshot\nid: 1\nretry: "),
-        "{text}"
-    );
+    assert!(text.starts_with("retry: "), "{text}");
+    assert!(text.contains("\n\nevent: snapshot\nid: 1\n"), "{text}");
     assert!(text.contains("\n\nevent: snapshot\nid: 2\n"), "{text}");
     hall.app.finish().await;
 }
@@ -98,7 +100,68 @@ async fn a_stream_that_is_opened_again_does_not_repeat_what_the_client_has() {
     let response = request.header("last-event-id", "1").send().await.unwrap();
     hall.publish(|snapshot| snapshot.waiting = 5).await;
     let (text, _) = read_until(response, "\"waiting\":5").await;
-    assert!(text.starts_with("event: snapshot\nid: 2\n"), "{text}");
+    assert!(text.contains("\n\nevent: snapshot\nid: 2\n"), "{text}");
+    assert!(!text.contains("id: 1"), "{text}");
+    hall.app.finish().await;
+}
+
+#[tokio::test]
+async fn a_stream_has_an_event_a_second_however_often_the_line_moves() {
+    let mut hall = Hall::open().await;
+    let response = hall.get("/api/events/1/queue/stream").await;
+    let begun = std::time::Instant::now();
+    for waiting in 1..=6 {
+        hall.publish(|snapshot| snapshot.waiting = waiting).await;
+    }
+    let (text, _) = read_until(response, "\"waiting\":6").await;
+    let events = text.matches("event: snapshot").count();
+    let most = usize::try_from(begun.elapsed().as_secs()).unwrap() + 1;
+    assert!(events <= most, "{events} events in {:?}", begun.elapsed());
+    hall.app.finish().await;
+}
+
+#[tokio::test]
+async fn streams_of_one_address_are_limited_and_polls_go_on() {
+    let hall = Hall::with_limits(1.0).await;
+    let base = hall
+        .node_with(waiting_room::Config {
+            streams_per_address: 2,
+            ..waiting_room::Config::default()
+        })
+        .await;
+    let open = async |address: &str| {
+        let url = format!("{base}/api/events/1/queue/stream");
+        let request = hall.client.get(url).header("x-forwarded-for", address);
+        request.send().await.unwrap()
+    };
+    let first = open("192.0.2.1").await;
+    let second = open("192.0.2.1").await;
+    let refused = open("192.0.2.1").await;
+    assert_eq!(refused.status(), 503);
+    assert!(refused.headers().contains_key("retry-after"));
+    assert_eq!(problem(refused).await, "overloaded");
+    assert_eq!(open("192.0.2.2").await.status(), 200);
+    let poll = hall.client.get(format!("{base}/api/events/1/queue"));
+    assert_eq!(poll.send().await.unwrap().status(), 200);
+    drop((first, second));
+    eventually(SOON, async || open("192.0.2.1").await.status() == 200).await;
+    hall.app.finish().await;
+}
+
+#[tokio::test]
+async fn everyone_is_told_when_the_sale_opens() {
+    let mut hall = Hall::open().await;
+    let at = hall.app.ctx.clock.now();
+    hall.publish(|snapshot| {
+        snapshot.lobby_opens_at = Some(at);
+        snapshot.opens_at = Some(at + chrono::TimeDelta::minutes(5));
+    })
+    .await;
+    let body: Value = hall.get("/api/events/1/queue").await.json().await.unwrap();
+    let time = |name: &str| body[name].as_str().map(|text| text.parse().unwrap());
+    assert_eq!(time("lobby_opens_at"), Some(at));
+    assert_eq!(time("opens_at"), Some(at + chrono::TimeDelta::minutes(5)));
+    assert_eq!(body["closes_at"], Value::Null);
     hall.app.finish().await;
 }
 

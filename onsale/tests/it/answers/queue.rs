@@ -58,7 +58,11 @@ impl Walk {
         let joined = self.public(POST, path, &sale, join).await.expect(201);
         let token = text(&joined["queue_token"]);
         let path = "/api/events/{id}/queue/me";
-        self.public(GET, path, &sale, join).await.expect(401);
+        let found = self.public(GET, path, &sale, join).await.expect(200);
+        assert_eq!(found["number"], joined["number"]);
+        let stranger = self.sign_up("stranger").await;
+        let alone = |request: RequestBuilder| request.bearer_auth(&stranger.token);
+        self.public(GET, path, &sale, alone).await.expect(404);
         let wrong = |request: RequestBuilder| join(request).header("onsale-queue-token", "x.y.z");
         self.public(GET, path, &sale, wrong).await.expect(401);
         let holder = |request: RequestBuilder| join(request).header("onsale-queue-token", &token);

@@ -1,0 +1,63 @@
+//! Group commit of leavings: the row that orders a sale's joins is locked once for all who leave
+//! together, so that a crowd that leaves keeps nobody from joining.
+
+use std::time::Duration;
+
+use domain::clock::SharedClock;
+use domain::{AccountId, EventId, Number};
+use platform::lane::{Job, Lane, Limits, Work};
+use platform::problem::Problem;
+use platform::service::Context;
+use sqlx::PgPool;
+
+use crate::store;
+
+/// Nobody waits for a leaving, so they collect for longer than joins.
+const LIMITS: Limits = Limits {
+    batch: 2_000,
+    waiting: 100_000,
+    pace: Duration::from_millis(100),
+    ..Limits::USUAL
+};
+
+/// The leavings of one sale on this node.
+pub(crate) struct Leavings(Lane<Leave>);
+
+struct Leave {
+    event_id: EventId,
+    db: PgPool,
+    clock: SharedClock,
+}
+
+impl Leavings {
+    pub(crate) fn new(ctx: &Context, event_id: EventId) -> Self {
+        let leave = Leave {
+            event_id,
+            db: ctx.db.clone(),
+            clock: ctx.clock.clone(),
+        };
+        Self(Lane::new(leave, LIMITS))
+    }
+
+    /// Records that `joiner` left with `number`.
+    ///
+    /// # Errors
+    /// `overloaded` when too many leave at once or PostgreSQL does not answer; it can be repeated.
+    pub(crate) async fn leave(&self, joiner: AccountId, number: Number) -> Result<(), Problem> {
+        self.0.ask((joiner, number)).await?
+    }
+}
+
+impl Work for Leave {
+    type Item = (AccountId, Number);
+    type Answer = Result<(), Problem>;
+
+    async fn work(&self, jobs: Vec<Job<Self>>) {
+        let leavers: Vec<_> = jobs.iter().map(|job| job.item).collect();
+        let outcome = store::leave(&self.db, self.event_id, &leavers, self.clock.now()).await;
+        let answer = outcome.map_err(Problem::from);
+        for job in jobs {
+            job.asker.answer(answer.clone());
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! Batched look-ups of who has which number: many pages that are opened again at once cost a query.
+
+use std::time::Duration;
+
+use domain::{AccountId, EventId, Number};
+use platform::lane::{Job, Lane, Limits, Work};
+use platform::problem::Problem;
+use platform::service::Context;
+use sqlx::PgPool;
+
+use crate::store;
+
+const LIMITS: Limits = Limits {
+    batch: 2_000,
+    waiting: 20_000,
+    pace: Duration::from_millis(50),
+    ..Limits::USUAL
+};
+
+/// The look-ups of one sale on this node.
+pub(crate) struct Lookups(Lane<Look>);
+
+struct Look {
+    event_id: EventId,
+    db: PgPool,
+}
+
+impl Lookups {
+    pub(crate) fn new(ctx: &Context, event_id: EventId) -> Self {
+        let db = ctx.db.clone();
+        Self(Lane::new(Look { event_id, db }, LIMITS))
+    }
+
+    /// The number of `joiner`, if it has joined.
+    ///
+    /// # Errors
+    /// `overloaded` when too many ask at once or PostgreSQL does not answer.
+    pub(crate) async fn number_of(&self, joiner: AccountId) -> Result<Option<Number>, Problem> {
+        self.0.ask(joiner).await?
+    }
+}
+
+impl Work for Look {
+    type Item = AccountId;
+    type Answer = Result<Option<Number>, Problem>;
+
+    async fn work(&self, jobs: Vec<Job<Self>>) {
+        let joiners: Vec<AccountId> = jobs.iter().map(|job| job.item).collect();
+        match store::numbers_of(&self.db, self.event_id, &joiners).await {
+            Ok(numbers) => {
+                for job in jobs {
+                    let number = numbers.get(&job.item).copied();
+                    job.asker.answer(Ok(number));
+                }
+            }
+            Err(error) => {
+                let problem = Problem::from(error);
+                for job in jobs {
+                    job.asker.answer(Err(problem.clone()));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! `GET /api/events/{id}/queue/me` without a queue token: the place of an account that is signed in
+//! on another device, and the token to go on with.
+
+use axum::http::HeaderMap;
+use axum::response::Response;
+use chrono::{DateTime, Utc};
+use domain::EventId;
+use platform::auth::{Joiner, signed_out};
+use platform::problem::{Kind, Problem};
+
+use super::join::claims;
+use super::me;
+use crate::Room;
+
+/// Looks up where the caller stands.
+///
+/// # Errors
+/// `signed-out`, and `not-found` for who has not joined.
+pub(super) async fn find(
+    room: &Room,
+    event_id: EventId,
+    headers: &HeaderMap,
+    now: DateTime<Utc>,
+) -> Result<Response, Problem> {
+    let keys = &room.ctx.keys;
+    let joiner = Joiner::of(keys, event_id, headers, now)?.ok_or_else(signed_out)?;
+    let sale = room.sales.get(event_id).await?;
+    let number = sale
+        .lookups
+        .number_of(joiner.id)
+        .await?
+        .ok_or_else(|| Problem::new(Kind::NotFound, "You have not joined this queue."))?;
+    let shown = sale.shown();
+    let standing = sale.standing(&shown, number, now);
+    sale.asked.see(number);
+    let snapshot = &shown.view.snapshot;
+    let claims = claims(snapshot, joiner.id, number, now);
+    let token = keys.sign_queue(&claims, &snapshot.lottery.entries_key);
+    let standing = me::answer(&shown, number, &standing, standing.poll_after_ms());
+    // The standing as it always is, after one more member.
+    let mut body = format!("{{\"queue_token\":\"{token}\",").into_bytes();
+    body.extend_from_slice(&standing[1..]);
+    Ok(me::respond(body))
+}
