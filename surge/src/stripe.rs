@@ -5,10 +5,13 @@
 //! It speaks Stripe's HTTP API under [`StandIn::url`], and lets tests and audits read its
 //! [`Ledger`] as an independent witness.
 
+mod amounts;
 mod answer;
 mod api;
 mod attempts;
 mod auth;
+mod balance;
+mod calendar;
 mod cards;
 mod customers;
 mod disputes;
@@ -22,14 +25,17 @@ mod ledger;
 mod limits;
 mod model;
 mod operation;
+mod parameters;
 mod payment_intents;
 mod payment_methods;
 mod refunds;
 mod render;
 mod search;
 mod updates;
+mod version;
 mod webhooks;
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -175,6 +181,9 @@ impl StandIn {
                 source,
             })?;
         let ledger = ledger.into_inner().expect("the server has made its router");
+        tokio::spawn(
+            stop.run_until_cancelled_owned(calendar::follow(Arc::clone(&ledger), webhooks.clone())),
+        );
         Ok(Self {
             server,
             keys,
@@ -214,6 +223,22 @@ impl StandIn {
     /// What goes wrong with calls.
     pub fn faults(&self) -> &ApiFaults {
         &self.faults
+    }
+
+    /// Pays the whole balance out. From now on a refund that the balance does not cover is
+    /// `pending` until captures or [`top_up`](Self::top_up) have filled it again.
+    pub fn pay_out(&self) {
+        self.ledger.open().balance = Some(BTreeMap::new());
+    }
+
+    /// Adds to the balance, in the currency's smallest unit, and settles refunds that waited.
+    pub fn top_up(&self, currency: &str, amount: i64) {
+        let news = {
+            let mut books = self.ledger.open();
+            balance::add(&mut books, currency, amount);
+            books.take_news()
+        };
+        self.webhooks.publish(news, "", None);
     }
 
     /// From now on takes only so many requests with the secret key; `None` takes all.

@@ -14,6 +14,7 @@ pub(crate) struct Answer {
     body: Bytes,
     pub(crate) request_id: String,
     replay_of: Option<String>,
+    should_retry: Option<bool>,
 }
 
 impl Answer {
@@ -24,19 +25,24 @@ impl Answer {
             body,
             request_id: ids::request(),
             replay_of: None,
+            should_retry: None,
         }
     }
 
     pub(crate) fn of(result: &Result<Value, Refusal>) -> Self {
         match result {
             Ok(object) => Self::new(200, object),
-            Err(refusal) => Self::new(refusal.status, &refusal.body()),
+            Err(refusal) => Self {
+                should_retry: refusal.should_retry,
+                ..Self::new(refusal.status, &refusal.body())
+            },
         }
     }
 
-    /// The same answer to a repeated request.
+    /// The same answer to a repeated request. To repeat it again for a saved fault is no use.
     pub(crate) fn replayed(self) -> Self {
         Self {
+            should_retry: (self.status >= 500).then_some(false),
             replay_of: Some(self.request_id),
             request_id: ids::request(),
             ..self
@@ -56,6 +62,10 @@ impl Answer {
         if let Some(original) = &self.replay_of {
             headers.insert("idempotent-replayed", HeaderValue::from_static("true"));
             headers.insert("original-request", visible(original));
+        }
+        if let Some(should_retry) = self.should_retry {
+            let word = if should_retry { "true" } else { "false" };
+            headers.insert("stripe-should-retry", HeaderValue::from_static(word));
         }
         if self.status == 429 {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));

@@ -1,5 +1,6 @@
 //! From an HTTP request to an answer: key, faults, idempotency, effect, webhooks.
 
+mod bank;
 mod effects;
 mod test_calls;
 
@@ -9,7 +10,9 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::extract::{ConnectInfo, Request, State};
-use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
+use axum::middleware::{Next, from_fn};
+use axum::response::IntoResponse;
 use axum::routing::{get, post};
 use serde_json::Value;
 use tokio::time::Instant;
@@ -17,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::answer::Answer;
 use super::auth::{Caller, Keys};
+use super::calendar;
 use super::errors::Refusal;
 use super::faults::{ApiFault, ApiFaults, delay};
 use super::form::Form;
@@ -24,7 +28,9 @@ use super::idempotency::{Claim, Turn, UsedKeys};
 use super::ledger::{Effect, Ledger, News};
 use super::limits::Limits;
 use super::operation::Operation;
+use super::parameters;
 use super::refunds;
+use super::version;
 use super::webhooks::Webhooks;
 use crate::listen::Connection;
 
@@ -85,12 +91,17 @@ pub(crate) fn router(api: Arc<Api>) -> Router {
                 .delete(test_calls::clear_faults),
         )
         .fallback(serve)
-        .layer(axum::middleware::map_response(allow_browsers))
+        .layer(from_fn(allow_browsers))
         .with_state(api)
 }
 
 /// Pages of any origin pay with the publishable key, as they do at Stripe.
-async fn allow_browsers(mut response: Response<Body>) -> Response<Body> {
+async fn allow_browsers(request: Request, next: Next) -> Response<Body> {
+    let mut response = if request.method() == Method::OPTIONS {
+        StatusCode::NO_CONTENT.into_response()
+    } else {
+        next.run(request).await
+    };
     let headers = response.headers_mut();
     for (name, value) in [
         ("access-control-allow-origin", "*"),
@@ -99,7 +110,10 @@ async fn allow_browsers(mut response: Response<Body>) -> Response<Body> {
             "authorization, content-type, idempotency-key, stripe-version",
         ),
         ("access-control-allow-methods", "GET, POST, DELETE, OPTIONS"),
-        ("access-control-expose-headers", "request-id"),
+        (
+            "access-control-expose-headers",
+            "request-id, stripe-version, stripe-should-retry",
+        ),
         ("access-control-max-age", "300"),
     ] {
         headers.insert(name, HeaderValue::from_static(value));
@@ -112,16 +126,30 @@ async fn serve(
     ConnectInfo(connection): ConnectInfo<Connection>,
     request: Request,
 ) -> Response<Body> {
-    if request.method() == "OPTIONS" {
-        let mut response = Response::new(Body::empty());
-        *response.status_mut() = StatusCode::NO_CONTENT;
-        return response;
+    let echo = echo(request.headers());
+    let mut response = reply(&api, &connection, request).await;
+    response.headers_mut().extend(echo);
+    response
+}
+
+/// The headers of the request that Stripe repeats in its answer.
+fn echo(headers: &HeaderMap) -> HeaderMap {
+    let mut echo = HeaderMap::new();
+    let default = HeaderValue::from_static(version::DEFAULT);
+    let version = headers.get("stripe-version").cloned();
+    echo.insert("stripe-version", version.unwrap_or(default));
+    if let Some(key) = headers.get("idempotency-key") {
+        echo.insert("idempotency-key", key.clone());
     }
+    echo
+}
+
+async fn reply(api: &Arc<Api>, connection: &Connection, request: Request) -> Response<Body> {
     let reply = match api.read(request).await {
         Err(refusal) => refusal.into(),
         Ok(call) => {
             // In a task of its own: the effect must not stop half-way when the caller gives up.
-            let answering = tokio::spawn(Arc::clone(&api).answer(call));
+            let answering = tokio::spawn(Arc::clone(api).answer(call));
             answering
                 .await
                 .unwrap_or_else(|_| Refusal::server_error().into())
@@ -155,6 +183,7 @@ impl Api {
             let message = "The request body must be application/x-www-form-urlencoded.";
             return Err(Refusal::malformed(message));
         }
+        version::of(&parts.headers)?;
         let form = Form::parse(parts.uri.query().unwrap_or_default(), &body)?;
         let caller = self.keys.caller(&parts.headers, &form, operation)?;
         if matches!(caller, Caller::Account) && !self.limits.take(operation, Instant::now()) {
@@ -165,6 +194,10 @@ impl Api {
             .get("idempotency-key")
             .and_then(|key| key.to_str().ok());
         let key = key.filter(|_| operation.is_write()).map(str::to_owned);
+        if let Some(key) = &key {
+            self.used_keys.check(key, &path, &form)?;
+        }
+        parameters::check(operation, &form)?;
         let effect = effects::of(operation, id, &form, caller, &self.webhooks)?;
         Ok(Call {
             operation,
@@ -249,6 +282,7 @@ impl Api {
 
     fn change_books(&self, effect: Effect) -> (Result<Value, Refusal>, Vec<News>) {
         let mut books = self.ledger.open();
+        calendar::expire_due(&mut books);
         let result = effect(&mut books);
         (result, books.take_news())
     }

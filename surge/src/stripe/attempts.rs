@@ -2,6 +2,8 @@
 
 use serde_json::{Value, json};
 
+use super::balance;
+use super::calendar;
 use super::cards::{AUTHENTICATION_REQUIRED, Behaviour, Decline, NOT_AUTHENTICATED};
 use super::errors::{ErrorType, Refusal};
 use super::ids;
@@ -78,10 +80,13 @@ pub(crate) fn take_money(books: &mut Books, id: &str, amount: i64) {
         .get_mut(&charge)
         .expect("a charge is never removed");
     charge.amount_captured = amount;
+    let currency = charge.currency.clone();
+    balance::add(books, &currency, amount);
 }
 
-/// Gives up what an intent reserved, if it did. The charge counts as refunded then, as at Stripe.
-pub(crate) fn release(books: &mut Books, id: &str) {
+/// Gives up what an intent reserved, if it did, and tells it as `kind`. The charge counts as
+/// refunded then, as at Stripe.
+pub(crate) fn release(books: &mut Books, id: &str, kind: &'static str) {
     let intent = books.known(id);
     if intent.status != Status::RequiresCapture {
         return;
@@ -91,7 +96,18 @@ pub(crate) fn release(books: &mut Books, id: &str) {
     };
     let charge = books.charges.get_mut(&charge_id);
     charge.expect("a charge is never removed").is_released = true;
-    books.tell_charge("charge.refunded", &charge_id);
+    books.tell_charge(kind, &charge_id);
+}
+
+/// Ends an intent for good.
+pub(crate) fn give_up(books: &mut Books, id: &str, reason: Option<String>) -> Value {
+    let now = books.now();
+    let intent = books.known(id);
+    intent.status = Status::Canceled;
+    intent.authentication_url = None;
+    intent.canceled_at = Some(now);
+    intent.cancellation_reason = reason;
+    books.tell("payment_intent.canceled", id)
 }
 
 fn authorise(books: &mut Books, id: &str, method: PaymentMethod) -> Value {
@@ -104,6 +120,7 @@ fn authorise(books: &mut Books, id: &str, method: PaymentMethod) -> Value {
     intent.last_error = None;
     if intent.capture_method == CaptureMethod::Manual {
         intent.status = Status::RequiresCapture;
+        calendar::enter(books, id);
         books.tell_charge("charge.succeeded", &charge);
         return books.tell("payment_intent.amount_capturable_updated", id);
     }
@@ -186,6 +203,6 @@ fn add_charge(
         metadata: intent.metadata.clone(),
     };
     let charge_id = charge.id.clone();
-    books.charges.insert(charge_id.clone(), charge);
+    books.charges.insert(charge);
     charge_id
 }

@@ -1,5 +1,7 @@
 //! `POST|GET|DELETE /v1/customers…`: those who may keep a card.
 
+use std::collections::BTreeMap;
+
 use super::errors::Refusal;
 use super::form::Form;
 use super::ids;
@@ -28,6 +30,45 @@ pub(crate) fn create(form: &Form) -> Result<Effect, Refusal> {
         books.report("customer.created", shown.clone());
         Ok(shown)
     }))
+}
+
+/// `POST /v1/customers/{id}`
+pub(crate) fn update(id: String, form: &Form) -> Result<Effect, Refusal> {
+    form.metadata()?;
+    let metadata = form.nested("metadata");
+    let text = |name| form.given(name).map(str::to_owned);
+    let (email, name, description) = (text("email"), text("name"), text("description"));
+    Ok(Box::new(move |books| {
+        known(books, &id)?;
+        let customer = books.customers.get_mut(&id).expect("it was just found");
+        change_metadata(&mut customer.metadata, metadata);
+        for (field, given) in [
+            (&mut customer.email, email),
+            (&mut customer.name, name),
+            (&mut customer.description, description),
+        ] {
+            if let Some(text) = given {
+                *field = Some(text).filter(|text| !text.is_empty());
+            }
+        }
+        let shown = render::customer(customer);
+        books.report("customer.updated", shown.clone());
+        Ok(shown)
+    }))
+}
+
+/// Sets the keys given; an empty value takes its key away.
+pub(crate) fn change_metadata(
+    metadata: &mut BTreeMap<String, String>,
+    given: BTreeMap<String, String>,
+) {
+    for (key, value) in given {
+        if value.is_empty() {
+            metadata.remove(&key);
+        } else {
+            metadata.insert(key, value);
+        }
+    }
 }
 
 /// `GET /v1/customers/{id}`

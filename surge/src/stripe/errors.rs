@@ -32,6 +32,8 @@ pub(crate) struct Refusal {
     /// Whether the endpoint began to execute: only then does Stripe save the answer under the
     /// request's idempotency key.
     pub(crate) executed: bool,
+    /// `Stripe-Should-Retry`, where Stripe has a word on it.
+    pub(crate) should_retry: Option<bool>,
 }
 
 impl Refusal {
@@ -42,6 +44,7 @@ impl Refusal {
             message: message.into(),
             details: Map::new(),
             executed: false,
+            should_retry: None,
         }
     }
 
@@ -50,6 +53,11 @@ impl Refusal {
         Self::new(400, ErrorType::InvalidRequest, message)
             .code(code)
             .with("param", json!(param))
+    }
+
+    /// A parameter has a value that is not among those it may have; such answers have no code.
+    pub(crate) fn invalid(param: &str, message: impl Into<String>) -> Self {
+        Self::new(400, ErrorType::InvalidRequest, message).with("param", json!(param))
     }
 
     /// The object is in a state that does not allow the operation.
@@ -128,7 +136,10 @@ impl Refusal {
     pub(crate) fn locked() -> Self {
         let message = "This object cannot be accessed right now because another API request or \
                        Stripe process is currently accessing it.";
-        Self::new(429, ErrorType::InvalidRequest, message).code("lock_timeout")
+        Self {
+            should_retry: Some(true),
+            ..Self::new(429, ErrorType::InvalidRequest, message).code("lock_timeout")
+        }
     }
 
     pub(crate) fn server_error() -> Self {
@@ -140,7 +151,10 @@ impl Refusal {
         let message = format!(
             "There is currently another in-progress request using this Idempotent Key ({key})."
         );
-        Self::new(409, ErrorType::Idempotency, message).code("idempotency_key_in_use")
+        Self {
+            should_retry: Some(true),
+            ..Self::new(409, ErrorType::Idempotency, message).code("idempotency_key_in_use")
+        }
     }
 
     pub(crate) fn key_reused(key: &str) -> Self {

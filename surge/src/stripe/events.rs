@@ -9,14 +9,13 @@ use super::errors::Refusal;
 use super::form::Form;
 use super::ids;
 use super::ledger::{Effect, ListQuery, News, first};
+use super::version;
 use super::webhooks::Webhooks;
 
 /// Events kept; the oldest are forgotten. (Stripe keeps those of 30 days.)
 const MAX_EVENTS: usize = 10_000;
 /// Types one list may be restricted to, as at Stripe.
 const MAX_TYPES: usize = 20;
-/// The newest API version, as the events name it.
-const API_VERSION: &str = "2026-09-30.endive";
 
 /// An event as it is sent to who asked for its type.
 #[derive(Clone, Debug)]
@@ -43,7 +42,7 @@ impl SentEvent {
         let envelope = json!({
             "id": id,
             "object": "event",
-            "api_version": API_VERSION,
+            "api_version": version::DEFAULT,
             "created": created,
             "data": { "object": news.object },
             "livemode": false,

@@ -76,9 +76,9 @@ impl Form {
         }
     }
 
-    /// An amount of money in the currency's smallest unit, at least 1.
+    /// An amount of money in the currency's smallest unit, at least 1; `amounts` has the other
+    /// bounds.
     pub(crate) fn amount(&self, name: &str) -> Result<Option<i64>, Refusal> {
-        const LARGEST: i64 = 99_999_999;
         let Some(amount) = self.integer(name)? else {
             return Ok(None);
         };
@@ -89,10 +89,6 @@ impl Form {
                 name,
                 message,
             ));
-        }
-        if amount > LARGEST {
-            let message = "Amount must be no more than 999,999.99.";
-            return Err(Refusal::parameter("amount_too_large", name, message));
         }
         Ok(Some(amount))
     }

@@ -42,6 +42,16 @@ struct Entry {
 }
 
 impl UsedKeys {
+    /// Refuses a key that was used for other parameters, whatever is wrong with these.
+    pub(crate) fn check(&self, key: &str, path: &str, form: &Form) -> Result<(), Refusal> {
+        match lock(&self.0).entries.get(key) {
+            Some(entry) if entry.fingerprint != fingerprint(path, form) => {
+                Err(Refusal::key_reused(key))
+            }
+            _ => Ok(()),
+        }
+    }
+
     pub(crate) fn begin(
         &self,
         key: &str,

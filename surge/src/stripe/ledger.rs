@@ -3,7 +3,7 @@
 
 mod list;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard};
 
 use chrono::{DateTime, Utc};
@@ -28,11 +28,13 @@ impl Ledger {
             base_url,
             max_objects,
             intents: Catalogue::default(),
-            charges: HashMap::new(),
+            charges: Catalogue::default(),
             refunds: Catalogue::default(),
             disputes: Catalogue::default(),
             customers: Catalogue::default(),
             methods: Catalogue::default(),
+            expiries: VecDeque::new(),
+            balance: None,
             news: Vec::new(),
         };
         Self {
@@ -57,9 +59,7 @@ impl Ledger {
 
     /// Every charge, successful or not, oldest first.
     pub fn charges(&self) -> Vec<Charge> {
-        let mut charges: Vec<_> = self.open().charges.values().cloned().collect();
-        charges.sort_by_key(|charge| charge.created);
-        charges
+        self.open().charges.iter().cloned().collect()
     }
 
     /// Every customer, oldest first, deleted ones too.
@@ -115,12 +115,16 @@ pub(crate) struct Books {
     base_url: String,
     max_objects: usize,
     pub(crate) intents: Catalogue<PaymentIntent>,
-    pub(crate) charges: HashMap<String, Charge>,
+    pub(crate) charges: Catalogue<Charge>,
     pub(crate) refunds: Catalogue<Refund>,
     pub(crate) disputes: Catalogue<Dispute>,
     pub(crate) customers: Catalogue<Customer>,
     /// Those that are or were kept for a customer, and those created by themselves.
     pub(crate) methods: Catalogue<PaymentMethod>,
+    /// When authorisations end and which PaymentIntents they are of, soonest first.
+    pub(crate) expiries: VecDeque<(DateTime<Utc>, String)>,
+    /// What refunds can be paid from, by currency; `None` while they never wait.
+    pub(crate) balance: Option<BTreeMap<String, i64>>,
     news: Vec<News>,
 }
 
@@ -191,7 +195,7 @@ impl Books {
 
     /// Tells the world what happened to a charge that is known to exist.
     pub(crate) fn tell_charge(&mut self, kind: &'static str, charge: &str) {
-        let charge = &self.charges[charge];
+        let charge = self.charges.get(charge).expect("a charge is never removed");
         let intent = self
             .intents
             .get(&charge.payment_intent)

@@ -47,7 +47,8 @@ pub struct PaymentIntent {
     /// Where the buyer wants to go afterwards.
     pub(crate) return_url: Option<String>,
     pub(crate) payment_method: Option<PaymentMethod>,
-    pub(crate) automatic_payment_methods: bool,
+    /// `None` when the caller lists the means of payment.
+    pub(crate) automatic_payment_methods: Option<AllowRedirects>,
 }
 
 impl PaymentIntent {
@@ -91,6 +92,16 @@ impl Status {
             Self::Canceled => "canceled",
         }
     }
+}
+
+/// Stripe's `automatic_payment_methods[allow_redirects]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum AllowRedirects {
+    /// Means of payment that leave the page are offered, too.
+    Always,
+    /// They are not.
+    Never,
 }
 
 /// Stripe's `capture_method`.
@@ -205,6 +216,8 @@ pub struct Refund {
     pub metadata: BTreeMap<String, String>,
     /// When it was created.
     pub created: DateTime<Utc>,
+    /// Whether it waits until the account's balance covers it.
+    pub waits_for_balance: bool,
 }
 
 /// Stripe's Dispute: the buyer asks the bank for the money of a charge.

@@ -24,16 +24,22 @@ pub enum Operation {
     SearchPaymentIntents,
     /// `POST /v1/refunds`
     CreateRefund,
+    /// `POST /v1/refunds/{id}`
+    UpdateRefund,
     /// `GET /v1/refunds/{id}`
     RetrieveRefund,
     /// `GET /v1/refunds`
     ListRefunds,
     /// `GET /v1/charges/{id}`
     RetrieveCharge,
+    /// `GET /v1/charges`
+    ListCharges,
     /// `GET /v1/disputes`
     ListDisputes,
     /// `POST /v1/customers`
     CreateCustomer,
+    /// `POST /v1/customers/{id}`
+    UpdateCustomer,
     /// `GET /v1/customers/{id}`
     RetrieveCustomer,
     /// `DELETE /v1/customers/{id}`
@@ -44,6 +50,8 @@ pub enum Operation {
     ListCustomerPaymentMethods,
     /// `POST /v1/payment_methods`
     CreatePaymentMethod,
+    /// `GET /v1/payment_methods`
+    ListPaymentMethods,
     /// `GET /v1/payment_methods/{id}`
     RetrievePaymentMethod,
     /// `POST /v1/payment_methods/{id}/attach`
@@ -54,6 +62,10 @@ pub enum Operation {
     RetrieveEvent,
     /// `GET /v1/events`
     ListEvents,
+    /// `GET /v1/balance`
+    RetrieveBalance,
+    /// `GET /v1/account`
+    RetrieveAccount,
 }
 
 /// The method, and the parts of the path after `/v1/`.
@@ -93,6 +105,10 @@ impl Operation {
             ("POST", "refunds", None, None, None) => (Self::CreateRefund, ""),
             ("GET", "refunds", None, None, None) => (Self::ListRefunds, ""),
             ("GET", "refunds", Some(id), None, None) => (Self::RetrieveRefund, id),
+            ("POST", "refunds", Some(id), None, None) => (Self::UpdateRefund, id),
+            ("GET", "charges", None, None, None) => (Self::ListCharges, ""),
+            ("GET", "balance", None, None, None) => (Self::RetrieveBalance, ""),
+            ("GET", "account", None, None, None) => (Self::RetrieveAccount, ""),
             ("GET", "charges", Some(id), None, None) => (Self::RetrieveCharge, id),
             ("GET", "disputes", None, None, None) => (Self::ListDisputes, ""),
             ("GET", "events", None, None, None) => (Self::ListEvents, ""),
@@ -107,12 +123,16 @@ impl Operation {
         let (operation, id) = match route {
             ("POST", "customers", None, None, None) => (Self::CreateCustomer, ""),
             ("GET", "customers", None, None, None) => (Self::ListCustomers, ""),
+            // Not an id: this search is not here.
+            ("GET", "customers", Some("search"), None, None) => return None,
             ("GET", "customers", Some(id), None, None) => (Self::RetrieveCustomer, id),
+            ("POST", "customers", Some(id), None, None) => (Self::UpdateCustomer, id),
             ("DELETE", "customers", Some(id), None, None) => (Self::DeleteCustomer, id),
             ("GET", "customers", Some(id), Some("payment_methods"), None) => {
                 (Self::ListCustomerPaymentMethods, id)
             }
             ("POST", "payment_methods", None, None, None) => (Self::CreatePaymentMethod, ""),
+            ("GET", "payment_methods", None, None, None) => (Self::ListPaymentMethods, ""),
             ("GET", "payment_methods", Some(id), None, None) => (Self::RetrievePaymentMethod, id),
             ("POST", "payment_methods", Some(id), Some("attach"), None) => {
                 (Self::AttachPaymentMethod, id)
@@ -143,7 +163,9 @@ impl Operation {
             | Self::CapturePaymentIntent
             | Self::CancelPaymentIntent
             | Self::CreateRefund
+            | Self::UpdateRefund
             | Self::CreateCustomer
+            | Self::UpdateCustomer
             | Self::CreatePaymentMethod
             | Self::AttachPaymentMethod
             | Self::DetachPaymentMethod => true,
@@ -153,15 +175,35 @@ impl Operation {
             | Self::RetrieveRefund
             | Self::ListRefunds
             | Self::RetrieveCharge
+            | Self::ListCharges
             | Self::ListDisputes
             | Self::RetrieveCustomer
             | Self::DeleteCustomer
             | Self::ListCustomers
             | Self::ListCustomerPaymentMethods
+            | Self::ListPaymentMethods
             | Self::RetrievePaymentMethod
             | Self::RetrieveEvent
-            | Self::ListEvents => false,
+            | Self::ListEvents
+            | Self::RetrieveBalance
+            | Self::RetrieveAccount => false,
         }
+    }
+
+    /// Whether it answers a page of objects.
+    pub(crate) fn is_list(self) -> bool {
+        matches!(
+            self,
+            Self::ListPaymentIntents
+                | Self::SearchPaymentIntents
+                | Self::ListRefunds
+                | Self::ListCharges
+                | Self::ListDisputes
+                | Self::ListCustomers
+                | Self::ListCustomerPaymentMethods
+                | Self::ListPaymentMethods
+                | Self::ListEvents
+        )
     }
 
     /// Whether a buyer may call it with the publishable key and the client secret.

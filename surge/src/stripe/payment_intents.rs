@@ -1,5 +1,6 @@
 //! `POST|GET /v1/payment_intents…`: parameters, and what each call does to the books.
 
+use super::amounts;
 use super::attempts;
 use super::auth::Caller;
 use super::customers;
@@ -7,15 +8,16 @@ use super::errors::Refusal;
 use super::form::Form;
 use super::ids;
 use super::ledger::{Books, Effect, ListQuery};
-use super::model::{CaptureMethod, FutureUsage, PaymentIntent, Status};
+use super::model::{AllowRedirects, CaptureMethod, Charge, FutureUsage, PaymentIntent, Status};
 use super::payment_methods::Means;
 use super::render;
 
 /// `POST /v1/payment_intents`
 pub(crate) fn create(form: &Form) -> Result<Effect, Refusal> {
-    let amount = form.amount("amount")?;
     form.required("amount")?;
-    let currency = currency(form.required("currency")?)?;
+    let amount = form.amount("amount")?.expect("it is required above");
+    let currency = amounts::currency(form.required("currency")?)?;
+    amounts::charge("amount", amount, &currency)?;
     let capture_method = capture_method(form)?;
     let means = Means::of(form)?;
     let confirm = form.boolean("confirm")?;
@@ -27,8 +29,7 @@ pub(crate) fn create(form: &Form) -> Result<Effect, Refusal> {
         text("receipt_email"),
         text("return_url"),
     );
-    let automatic_payment_methods = form.boolean("automatic_payment_methods[enabled]")?;
-    let amount = amount.expect("checked above: the amount is there");
+    let automatic_payment_methods = automatic_payment_methods(form)?;
     let customer = text("customer");
     let setup_future_usage = future_usage(form.get("setup_future_usage"))?;
     Ok(Box::new(move |books| {
@@ -135,6 +136,7 @@ pub(crate) fn capture(id: String, form: &Form) -> Result<Effect, Refusal> {
             return Err(Refusal::unexpected_state(message, books.show(&id)));
         }
         let amount = wanted.unwrap_or(intent.amount);
+        amounts::part("amount_to_capture", amount, &intent.currency)?;
         if amount > intent.amount {
             let message = format!(
                 "The remaining amount to capture for this PaymentIntent is {}, but you tried to \
@@ -190,14 +192,8 @@ pub(crate) fn cancel(id: String, form: &Form) -> Result<Effect, Refusal> {
             );
             return Err(Refusal::unexpected_state(message, books.show(&id)));
         }
-        let now = books.now();
-        attempts::release(books, &id);
-        let intent = books.known(&id);
-        intent.status = Status::Canceled;
-        intent.authentication_url = None;
-        intent.canceled_at = Some(now);
-        intent.cancellation_reason = reason;
-        Ok(books.tell("payment_intent.canceled", &id))
+        attempts::release(books, &id, "charge.refunded");
+        Ok(attempts::give_up(books, &id, reason))
     }))
 }
 
@@ -234,6 +230,28 @@ pub(crate) fn retrieve_charge(id: String) -> Effect {
     })
 }
 
+/// `GET /v1/charges`
+pub(crate) fn list_charges(form: &Form) -> Result<Effect, Refusal> {
+    let query = ListQuery::parse("/v1/charges", form)?;
+    let by_intent = form.get("payment_intent").map(str::to_owned);
+    let by_customer = form.get("customer").map(str::to_owned);
+    Ok(Box::new(move |books| {
+        let intent_of = |charge: &Charge| books.intents.get(&charge.payment_intent);
+        let wanted = |charge: &Charge| {
+            by_intent
+                .as_ref()
+                .is_none_or(|intent| *intent == charge.payment_intent)
+                && (by_customer.is_none()
+                    || intent_of(charge).is_some_and(|intent| intent.customer == by_customer))
+        };
+        let show = |charge: &Charge| {
+            let intent = intent_of(charge).expect("an intent is never removed");
+            render::charge(charge, intent)
+        };
+        books.charges.page(&query, wanted, show)
+    }))
+}
+
 /// The intent, if this caller may touch it: a buyer needs its client secret.
 fn allowed<'books>(
     books: &'books Books,
@@ -262,13 +280,19 @@ pub(crate) fn future_usage(text: Option<&str>) -> Result<Option<FutureUsage>, Re
     }
 }
 
-fn currency(text: &str) -> Result<String, Refusal> {
-    let currency = text.to_ascii_lowercase();
-    if currency.len() == 3 && currency.bytes().all(|letter| letter.is_ascii_lowercase()) {
-        return Ok(currency);
-    }
-    let message = format!("Invalid currency: {text}. Stripe uses three-letter ISO codes.");
-    Err(Refusal::parameter("parameter_unknown", "currency", message))
+/// Whether the Dashboard's means of payment are offered, and those among them that redirect.
+fn automatic_payment_methods(form: &Form) -> Result<Option<AllowRedirects>, Refusal> {
+    let redirects = match form.get("automatic_payment_methods[allow_redirects]") {
+        None | Some("always") => AllowRedirects::Always,
+        Some("never") => AllowRedirects::Never,
+        Some(_) => {
+            let param = "automatic_payment_methods[allow_redirects]";
+            let message = format!("Invalid {param}: must be one of always or never");
+            return Err(Refusal::invalid(param, message));
+        }
+    };
+    let is_enabled = form.boolean("automatic_payment_methods[enabled]")?;
+    Ok(is_enabled.then_some(redirects))
 }
 
 fn capture_method(form: &Form) -> Result<CaptureMethod, Refusal> {

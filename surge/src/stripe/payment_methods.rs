@@ -153,6 +153,20 @@ pub(crate) fn list_of(customer: String, form: &Form) -> Result<Effect, Refusal> 
     }))
 }
 
+/// `GET /v1/payment_methods`
+pub(crate) fn list(form: &Form) -> Result<Effect, Refusal> {
+    let query = ListQuery::parse("/v1/payment_methods", form)?;
+    let customer = form.get("customer").map(str::to_owned);
+    let is_card = form.get("type").is_none_or(|kind| kind == "card");
+    Ok(Box::new(move |books| {
+        if let Some(customer) = &customer {
+            customers::named(books, customer)?;
+        }
+        let wanted = |method: &PaymentMethod| is_card && method.customer == customer;
+        books.methods.page(&query, wanted, render::payment_method)
+    }))
+}
+
 /// The payment is authorised with this method: the customer keeps it when that was asked for, and
 /// else it was good for this once.
 pub(crate) fn use_up(books: &mut Books, intent: &str, method: PaymentMethod) -> PaymentMethod {

@@ -1,6 +1,9 @@
 //! `POST|GET /v1/refunds…`: parameters, caps, and what a refund does to the books.
 
+use super::amounts;
+use super::balance;
 use super::cards::Behaviour;
+use super::customers;
 use super::errors::{ErrorType, Refusal};
 use super::form::Form;
 use super::ids;
@@ -36,17 +39,22 @@ pub(crate) fn create(form: &Form) -> Result<Effect, Refusal> {
         books.has_room()?;
         let (intent, charge) = refundable(books, by_intent.as_deref(), by_charge.as_deref())?;
         let amount = within_cap(intent, charge, amount)?;
+        let waits_for_balance = !balance::covers(books, &intent.currency, amount);
         let refund = Refund {
             id: ids::refund(),
             payment_intent: intent.id.clone(),
             charge: charge.id.clone(),
             amount,
             currency: intent.currency.clone(),
-            status: first_status(charge),
+            status: first_status(charge, waits_for_balance),
             reason,
             metadata,
             created: books.now(),
+            waits_for_balance,
         };
+        if !waits_for_balance {
+            balance::add(books, &refund.currency, -amount);
+        }
         let answer = render::refund(&refund);
         change_refunded(books, &refund, amount);
         books.report("refund.created", answer.clone());
@@ -64,6 +72,21 @@ pub(crate) fn retrieve(id: String) -> Effect {
             .map(render::refund)
             .ok_or_else(|| Refusal::missing("refund", &id, "id"))
     })
+}
+
+/// `POST /v1/refunds/{id}`
+pub(crate) fn update(id: String, form: &Form) -> Result<Effect, Refusal> {
+    form.metadata()?;
+    let metadata = form.nested("metadata");
+    Ok(Box::new(move |books| {
+        let Some(refund) = books.refunds.get_mut(&id) else {
+            return Err(Refusal::missing("refund", &id, "id"));
+        };
+        customers::change_metadata(&mut refund.metadata, metadata);
+        let shown = render::refund(refund);
+        books.report("refund.updated", shown.clone());
+        Ok(shown)
+    }))
 }
 
 /// `GET /v1/refunds`
@@ -87,6 +110,9 @@ pub(crate) fn list(form: &Form) -> Result<Effect, Refusal> {
 /// How a refund ends that did not end at once.
 pub(crate) fn late_end(books: &Books, refund: &str) -> Option<RefundStatus> {
     let refund = books.refunds.get(refund)?;
+    if refund.waits_for_balance {
+        return None;
+    }
     match books
         .charges
         .get(&refund.charge)?
@@ -106,9 +132,11 @@ pub(crate) fn settle(books: &mut Books, id: &str, end: RefundStatus) {
         return;
     };
     refund.status = end;
+    refund.waits_for_balance = false;
     let refund = refund.clone();
     let object = render::refund(&refund);
     if end == RefundStatus::Failed {
+        balance::add(books, &refund.currency, refund.amount);
         change_refunded(books, &refund, -refund.amount);
         books.report("refund.failed", object.clone());
     }
@@ -174,10 +202,14 @@ fn within_cap(
         return Err(Refusal::executed(400, ErrorType::InvalidRequest, message)
             .with("param", "amount".into()));
     }
+    amounts::part("amount", amount, &charge.currency)?;
     Ok(amount)
 }
 
-fn first_status(charge: &Charge) -> RefundStatus {
+fn first_status(charge: &Charge, waits_for_balance: bool) -> RefundStatus {
+    if waits_for_balance {
+        return RefundStatus::Pending;
+    }
     match charge.payment_method.card.behaviour {
         Behaviour::RefundsLate => RefundStatus::Pending,
         _ => RefundStatus::Succeeded,

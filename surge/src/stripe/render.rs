@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use customers::{EXPIRY, billing_details, checks};
 pub(crate) use customers::{customer, payment_method};
 
+use super::calendar::AUTHORISATION;
 use super::cards::Decline;
 use super::model::{
     CaptureMethod, Charge, Dispute, DisputeStatus, FailedAttempt, PaymentIntent, Refund,
@@ -18,7 +19,7 @@ pub(crate) fn payment_intent(intent: &PaymentIntent, charge: Option<Value>) -> V
     let latest_charge = charge.unwrap_or_else(|| json!(intent.latest_charge));
     let automatic = intent
         .automatic_payment_methods
-        .then(|| json!({ "allow_redirects": "always", "enabled": true }));
+        .map(|redirects| json!({ "allow_redirects": redirects, "enabled": true }));
     json!({
         "id": intent.id,
         "object": "payment_intent",
@@ -194,8 +195,6 @@ fn outcome(failure: Option<&Decline>) -> Value {
 }
 
 fn payment_method_details(charge: &Charge, capture_method: CaptureMethod) -> Value {
-    /// Stripe holds an authorisation of a card for seven days.
-    const AUTHORISATION_SECONDS: i64 = 7 * 24 * 60 * 60;
     let card = charge.payment_method.card;
     let manual = capture_method == CaptureMethod::Manual;
     json!({
@@ -204,7 +203,7 @@ fn payment_method_details(charge: &Charge, capture_method: CaptureMethod) -> Val
             "amount_authorized": charge.amount,
             "authorization_code": null,
             "brand": card.brand(),
-            "capture_before": manual.then(|| charge.created.timestamp() + AUTHORISATION_SECONDS),
+            "capture_before": manual.then(|| (charge.created + AUTHORISATION).timestamp()),
             "checks": checks(),
             "country": "US",
             "exp_month": EXPIRY.0,
@@ -240,6 +239,7 @@ pub(crate) fn refund(refund: &Refund) -> Value {
         "failure_reason": failed.then_some("expired_or_canceled_card"),
         "metadata": refund.metadata,
         "payment_intent": refund.payment_intent,
+        "pending_reason": refund.waits_for_balance.then_some("insufficient_funds"),
         "reason": refund.reason,
         "receipt_number": null,
         "source_transfer_reversal": null,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::amounts;
 use super::customers;
 use super::errors::Refusal;
 use super::form::Form;
@@ -76,6 +77,9 @@ fn may_change(books: &Books, id: &str, changes: &Changes) -> Result<(), Refusal>
         );
         return Err(Refusal::unexpected_state(message, books.show(id)));
     }
+    if let Some(amount) = changes.amount {
+        amounts::charge("amount", amount, &intent.currency)?;
+    }
     let Some(customer) = &changes.customer else {
         return Ok(());
     };
@@ -115,12 +119,6 @@ fn apply(books: &mut Books, id: &str, changes: Changes) -> Result<(), Refusal> {
     if let Some(text) = changes.description {
         intent.description = Some(text).filter(|text| !text.is_empty());
     }
-    for (key, value) in changes.metadata {
-        if value.is_empty() {
-            intent.metadata.remove(&key);
-        } else {
-            intent.metadata.insert(key, value);
-        }
-    }
+    customers::change_metadata(&mut intent.metadata, changes.metadata);
     Ok(())
 }

@@ -21,6 +21,9 @@ const MAX_PENDING: u64 = 100_000;
 /// How long the receiver may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How often a delivery that waits for its next attempt looks at the clock.
+const LOOK_AT_CLOCK: Duration = Duration::from_millis(50);
+
 /// How often and how soon a delivery is tried again.
 #[derive(Clone, Copy, Debug)]
 pub struct Retry {
@@ -30,6 +33,22 @@ pub struct Retry {
     pub first_pause: Duration,
     /// The longest pause.
     pub longest_pause: Duration,
+    /// Whether the pauses pass on the stand-in's clock, which a test can advance.
+    pub on_clock: bool,
+}
+
+impl Retry {
+    /// As Stripe does in live mode: for three days, from minutes to half a day apart. Who relies
+    /// on the second delivery of a webhook waits for it as long as with Stripe.
+    #[must_use]
+    pub fn like_stripe() -> Self {
+        Self {
+            attempts: 13,
+            first_pause: Duration::from_secs(5 * 60),
+            longest_pause: Duration::from_secs(12 * 60 * 60),
+            on_clock: true,
+        }
+    }
 }
 
 impl Default for Retry {
@@ -38,6 +57,7 @@ impl Default for Retry {
             attempts: 12,
             first_pause: Duration::from_millis(100),
             longest_pause: Duration::from_secs(10),
+            on_clock: false,
         }
     }
 }
@@ -265,12 +285,22 @@ impl Inner {
                 return true;
             }
             if attempt < self.retry.attempts {
-                tokio::time::sleep(pause).await;
+                self.wait(pause).await;
                 pause = (pause * 2).min(self.retry.longest_pause);
             }
         }
         tracing::warn!(endpoint, "webhook given up");
         false
+    }
+
+    async fn wait(&self, pause: Duration) {
+        if !self.retry.on_clock {
+            return tokio::time::sleep(pause).await;
+        }
+        let until = self.clock.now() + pause;
+        while self.clock.now() < until {
+            tokio::time::sleep(LOOK_AT_CLOCK).await;
+        }
     }
 
     async fn attempt(&self, url: &str, body: &Bytes) -> bool {

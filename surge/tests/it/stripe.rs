@@ -5,6 +5,7 @@ mod disputes;
 mod errors;
 mod events;
 mod faults;
+mod limits;
 mod search;
 mod webhooks;
 

@@ -7,7 +7,8 @@ use crate::stripe::ledger::Effect;
 use crate::stripe::operation::Operation;
 use crate::stripe::webhooks::Webhooks;
 use crate::stripe::{
-    customers, disputes, events, payment_intents, payment_methods, refunds, search, updates,
+    balance, customers, disputes, events, payment_intents, payment_methods, refunds, search,
+    updates,
 };
 
 /// What this request does to the books, if its parameters are good.
@@ -28,20 +29,26 @@ pub(super) fn of(
         Operation::ListPaymentIntents => payment_intents::list(form),
         Operation::SearchPaymentIntents => search::payment_intents(form),
         Operation::CreateRefund => refunds::create(form),
+        Operation::UpdateRefund => refunds::update(id, form),
         Operation::RetrieveRefund => Ok(refunds::retrieve(id)),
         Operation::ListRefunds => refunds::list(form),
         Operation::RetrieveCharge => Ok(payment_intents::retrieve_charge(id)),
+        Operation::ListCharges => payment_intents::list_charges(form),
         Operation::ListDisputes => disputes::list(form),
         Operation::CreateCustomer => customers::create(form),
+        Operation::UpdateCustomer => customers::update(id, form),
         Operation::RetrieveCustomer => Ok(customers::retrieve(id)),
         Operation::DeleteCustomer => Ok(customers::delete(id)),
         Operation::ListCustomers => customers::list(form),
         Operation::ListCustomerPaymentMethods => payment_methods::list_of(id, form),
+        Operation::ListPaymentMethods => payment_methods::list(form),
         Operation::CreatePaymentMethod => payment_methods::create(form),
         Operation::RetrievePaymentMethod => Ok(payment_methods::retrieve(id)),
         Operation::AttachPaymentMethod => payment_methods::attach(&id, form),
         Operation::DetachPaymentMethod => Ok(payment_methods::detach(id)),
         Operation::RetrieveEvent => Ok(events::retrieve(webhooks, id)),
         Operation::ListEvents => events::list(webhooks, form),
+        Operation::RetrieveBalance => Ok(balance::retrieve()),
+        Operation::RetrieveAccount => Ok(balance::account()),
     }
 }

@@ -5,24 +5,20 @@ use std::sync::Arc;
 use axum::Json;
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, State};
-use axum::http::{HeaderMap, Response, StatusCode, header};
-use axum::response::{Html, IntoResponse, Redirect};
+use axum::http::{HeaderMap, Response, header};
+use axum::response::IntoResponse;
 
-use super::Api;
+use super::{Api, bank};
 use crate::stripe::answer::Answer;
 use crate::stripe::attempts;
 use crate::stripe::disputes;
 use crate::stripe::errors::Refusal;
 use crate::stripe::faults::FaultRules;
 use crate::stripe::form::Form;
-use crate::stripe::model::Status;
 
 /// `GET /test/payment_intents/{id}/authenticate`: the page of the buyer's bank.
 pub(crate) async fn ask(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Response<Body> {
-    match api.ledger.payment_intent(&id).map(|intent| intent.status) {
-        Some(Status::RequiresAction) => Html(BANK_PAGE).into_response(),
-        _ => (StatusCode::NOT_FOUND, Html(NOTHING_TO_AUTHENTICATE)).into_response(),
-    }
+    bank::page(api.ledger.payment_intent(&id).as_ref())
 }
 
 /// `POST /test/payment_intents/{id}/authenticate` with `outcome` `success` or `fail`.
@@ -43,13 +39,12 @@ pub(crate) async fn authenticate(
     let (result, news) = api.change_books(effect);
     let answer = Answer::of(&result);
     api.webhooks.publish(news, &answer.request_id, None);
-    let return_url = api
-        .ledger
-        .payment_intent(&id)
-        .and_then(|intent| intent.return_url);
-    match return_url {
-        Some(url) if wants_page(&headers) => Redirect::to(&url).into_response(),
-        _ => answer.into_response(),
+    if !wants_page(&headers) {
+        return answer.into_response();
+    }
+    match api.ledger.payment_intent(&id) {
+        Some(intent) if result.is_ok() => bank::back(&intent, passed),
+        intent => bank::nothing_to_do(intent.as_ref()),
     }
 }
 
@@ -171,31 +166,3 @@ fn wants_page(headers: &HeaderMap) -> bool {
         .and_then(|accept| accept.to_str().ok())
         .is_some_and(|accept| accept.contains("text/html"))
 }
-
-const BANK_PAGE: &str = r#"<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Your bank: confirm the payment</title>
-<style>
-body { font: 1.125rem/1.5 system-ui, sans-serif; max-width: 32rem; margin: 2rem auto; padding: 0 1rem }
-button { font: inherit; padding: .75rem 1.25rem; margin: .25rem .5rem .25rem 0 }
-</style>
-<h1>Confirm the payment</h1>
-<p>This page stands in for your bank. Nothing is charged.</p>
-<form method="post">
-<button name="outcome" value="success">Confirm</button>
-<button name="outcome" value="fail">Refuse</button>
-</form>
-</html>
-"#;
-
-const NOTHING_TO_AUTHENTICATE: &str = r#"<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Nothing to confirm</title>
-<h1>Nothing to confirm</h1>
-<p>This payment waits for nothing from you.</p>
-</html>
-"#;

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::stripe::errors::Refusal;
 use crate::stripe::form::Form;
-use crate::stripe::model::{Customer, Dispute, PaymentIntent, PaymentMethod, Refund};
+use crate::stripe::model::{Charge, Customer, Dispute, PaymentIntent, PaymentMethod, Refund};
 
 /// An object that can be listed.
 pub(crate) trait Listed {
@@ -26,6 +26,16 @@ impl Listed for PaymentIntent {
 }
 
 impl Listed for Refund {
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn created(&self) -> i64 {
+        self.created.timestamp()
+    }
+}
+
+impl Listed for Charge {
     fn id(&self) -> &str {
         &self.id
     }
@@ -117,12 +127,22 @@ impl<T: Listed> Catalogue<T> {
         wanted: impl Fn(&T) -> bool,
         show: impl Fn(&T) -> Value,
     ) -> Result<Value, Refusal> {
+        let position = |id: &String, param| {
+            let position = self.positions.get(id).copied();
+            position.ok_or_else(|| Refusal::missing("object", id, param))
+        };
+        if let Some(id) = &query.ending_before {
+            let newer = &self.items[position(id, "ending_before")? + 1..];
+            let matching = newer
+                .iter()
+                .filter(|item| query.covers(item.created()) && wanted(item));
+            let (mut data, has_more) = first(matching, query.limit, show);
+            data.reverse();
+            return Ok(query.answer(&data, has_more));
+        }
         let end = match &query.starting_after {
             None => self.items.len(),
-            Some(id) => *self
-                .positions
-                .get(id)
-                .ok_or_else(|| Refusal::missing("object", id, "starting_after"))?,
+            Some(id) => position(id, "starting_after")?,
         };
         let matching = self.items[..end]
             .iter()
@@ -164,6 +184,7 @@ pub(crate) struct ListQuery {
     url: String,
     pub(crate) limit: usize,
     pub(crate) starting_after: Option<String>,
+    pub(crate) ending_before: Option<String>,
     /// Bounds of `created`, both inclusive, in seconds since the Unix epoch.
     created: (i64, i64),
 }
@@ -174,6 +195,7 @@ impl ListQuery {
             url: url.into(),
             limit: limit(form)?,
             starting_after: form.get("starting_after").map(str::to_owned),
+            ending_before: form.get("ending_before").map(str::to_owned),
             created: created_bounds(form)?,
         })
     }

@@ -133,3 +133,60 @@ async fn bodies_that_are_no_form_or_too_large_are_refused() {
     assert_eq!(large.status(), 400);
     assert!(stage.stripe.ledger().payment_intents().is_empty());
 }
+
+#[tokio::test]
+async fn the_banks_page_asks_a_browser_and_sends_it_back_to_the_booking() {
+    for (outcome, ended, word) in [
+        ("success", Status::RequiresCapture, "succeeded"),
+        ("fail", Status::RequiresPaymentMethod, "failed"),
+    ] {
+        let stage = Stage::set().await;
+        let intent = stage.intent().await;
+        let fields = [
+            ("payment_method", "pm_card_threeDSecure2Required"),
+            ("client_secret", intent.client_secret.as_deref().unwrap()),
+            ("return_url", "http://shop.test/bookings/7"),
+        ];
+        let answer = confirm_as_buyer(&stage, intent.id.as_str(), &fields).await;
+        let answer: Value = answer.json().await.unwrap();
+        let url = answer["next_action"]["redirect_to_url"]["url"]
+            .as_str()
+            .unwrap();
+
+        let preflight = crate::http().request(reqwest::Method::OPTIONS, url);
+        let preflight = preflight.send().await.unwrap();
+        assert_eq!(preflight.status(), 204);
+        assert_eq!(preflight.headers()["access-control-allow-origin"], "*");
+
+        let page = crate::http().get(url).send().await.unwrap();
+        assert_eq!(page.status(), 200);
+        let page = page.text().await.unwrap();
+        assert!(
+            page.contains("50.00 EUR") && page.contains("ending in 3220"),
+            "{page}"
+        );
+
+        surge::tls::install();
+        let browser = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none());
+        let press = browser
+            .build()
+            .unwrap()
+            .post(url)
+            .header("accept", "text/html");
+        let pressed = press.form(&[("outcome", outcome)]).send().await.unwrap();
+        assert_eq!(pressed.status(), 303);
+        let back = pressed.headers()["location"].to_str().unwrap();
+        assert!(back.starts_with("http://shop.test/bookings/7?"), "{back}");
+        assert!(back.ends_with(&format!("redirect_status={word}")), "{back}");
+        let shown = stage.stripe.ledger().payment_intent(intent.id.as_str());
+        assert_eq!(shown.unwrap().status, ended);
+
+        let again = crate::http().get(url).send().await.unwrap();
+        assert_eq!(again.status(), 404);
+        let again = again.text().await.unwrap();
+        assert!(
+            again.contains("href=\"http://shop.test/bookings/7\""),
+            "{again}"
+        );
+    }
+}

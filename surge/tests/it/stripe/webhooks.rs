@@ -74,6 +74,7 @@ fn quick(attempts: u32) -> Config {
         attempts,
         first_pause: pause,
         longest_pause: pause,
+        on_clock: false,
     };
     Config {
         webhook_retry,
