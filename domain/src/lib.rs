@@ -21,4 +21,4 @@ pub mod sale;
 pub mod token;
 
 pub use ids::{AccountId, BookingId, EventId, Number, Place, SeatId, SectionId};
-pub use money::{Currency, Money};
+pub use money::{Currency, Money, Wire};

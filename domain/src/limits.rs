@@ -10,7 +10,5 @@ pub const MAX_TICKETS_PER_BOOKING: u32 = 20;
 pub const MAX_RATE_PER_MINUTE: u32 = 600_000;
 /// Most shoppers at once an operator may allow.
 pub const MAX_SHOPPER_CAP: u32 = 1_000_000;
-/// Largest price of one ticket, in minor units (Stripe takes at most 99,999,999 a charge).
-pub const MAX_PRICE_MINOR: i64 = 4_999_999;
 /// Largest request body, in bytes.
 pub const MAX_BODY_BYTES: usize = 64 * 1024;

@@ -5,6 +5,8 @@ pub mod machine;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
+use crate::Money;
+
 /// The types of Stripe's events that the payment worker asks for: those that can change anything
 /// here. A webhook endpoint at Stripe is subscribed to these.
 pub const STRIPE_EVENTS: [&str; 11] = [
@@ -159,21 +161,25 @@ impl RefundPolicy {
         fee_minor: 0,
     };
 
-    /// How much of `paid_minor` is kept from a buyer who cancels at `at`; from 0 to `paid_minor`.
+    /// How much of what was paid is kept from a buyer who cancels at `at`, in minor units; from 0
+    /// to all of it. A fee is rounded down to the currency's step, so that the rest can go back.
     #[must_use]
-    pub fn kept(&self, paid_minor: i64, at: DateTime<Utc>) -> i64 {
+    pub fn kept(&self, paid: Money, at: DateTime<Utc>) -> i64 {
+        let paid_minor = paid.amount_minor;
         if self.until.is_some_and(|until| at > until) {
             return paid_minor;
         }
         let percent = i128::from(paid_minor) * i128::from(self.fee_percent) / 100;
         let fee = i64::try_from(percent).unwrap_or(i64::MAX);
-        fee.saturating_add(self.fee_minor).clamp(0, paid_minor)
+        let fee = fee.saturating_add(self.fee_minor).clamp(0, paid_minor);
+        Money::new(fee, paid.currency).rounded_down().amount_minor
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Currency;
 
     #[test]
     fn a_policy_keeps_its_fee_and_after_its_end_everything() {
@@ -183,14 +189,25 @@ mod tests {
             fee_percent: 10,
             fee_minor: 250,
         };
-        assert_eq!(policy.kept(9_999, at(0)), 999 + 250);
-        assert_eq!(policy.kept(9_999, at(1)), 9_999);
-        assert_eq!(policy.kept(200, at(0)), 200, "never more than was paid");
-        assert_eq!(RefundPolicy::EVERYTHING.kept(9_999, at(1)), 0);
+        let euros = |amount| Money::new(amount, Currency::EUR);
+        assert_eq!(policy.kept(euros(9_999), at(0)), 999 + 250);
+        assert_eq!(policy.kept(euros(9_999), at(1)), 9_999);
+        assert_eq!(
+            policy.kept(euros(200), at(0)),
+            200,
+            "never more than was paid"
+        );
+        assert_eq!(RefundPolicy::EVERYTHING.kept(euros(9_999), at(1)), 0);
+        let dinars = Money::new(4_510, Currency::try_from("kwd").unwrap());
+        assert_eq!(
+            policy.kept(dinars, at(0)),
+            700,
+            "451 + 250, but for the last digit"
+        );
         let all = RefundPolicy {
             fee_percent: 100,
             ..RefundPolicy::EVERYTHING
         };
-        assert_eq!(all.kept(i64::MAX, at(0)), i64::MAX);
+        assert_eq!(all.kept(euros(i64::MAX), at(0)), i64::MAX);
     }
 }

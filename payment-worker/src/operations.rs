@@ -9,8 +9,8 @@ mod create;
 mod refund;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use domain::BookingId;
 use domain::payment::VoidReason;
+use domain::{BookingId, Currency, Money, Wire};
 use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -76,6 +76,10 @@ pub(crate) enum Request {
     Capture {
         /// How much, in minor units.
         amount_minor: i64,
+        /// Of which currency; absent in requests written before amounts had a unit of their own at
+        /// Stripe.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        currency: Option<Currency>,
     },
     /// Give the PaymentIntent up.
     Cancel,
@@ -196,11 +200,21 @@ pub(crate) async fn perform(
 async fn call(stripe: &Stripe, operation: &Operation) -> Result<Finding, Failure> {
     match &operation.request {
         Request::Create(new) => create::call(stripe, operation, new).await,
-        Request::Capture { amount_minor } => capture::call(stripe, operation, *amount_minor).await,
+        Request::Capture {
+            amount_minor,
+            currency,
+        } => capture::call(stripe, operation, wire(*amount_minor, *currency)).await,
         Request::Cancel => cancel::call(stripe, operation).await,
         Request::Refund(new) => refund::call(stripe, operation, new).await,
         Request::Assign(assignment) => assign::call(stripe, operation, assignment).await,
     }
+}
+
+/// The amount in Stripe's unit.
+fn wire(amount_minor: i64, currency: Option<Currency>) -> Wire {
+    currency.map_or(Wire(amount_minor), |currency| {
+        Money::new(amount_minor, currency).into()
+    })
 }
 
 async fn look_up(

@@ -14,7 +14,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use domain::{BookingId, Money};
+use domain::{BookingId, Currency, Money, Wire};
 use platform::config::InvalidConfig;
 use stripe_client_core::{IdempotencyKey, RequestStrategy, StripeRequest};
 use stripe_core::payment_intent::{
@@ -66,6 +66,10 @@ pub(crate) struct NewIntent {
 pub(crate) struct NewRefund {
     /// How much goes back, in minor units.
     pub amount_minor: i64,
+    /// Of which currency; absent in requests written before amounts had a unit of their own at
+    /// Stripe.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub currency: Option<Currency>,
     /// Our id of it.
     pub refund_id: Uuid,
 }
@@ -101,7 +105,7 @@ impl Stripe {
         let mut methods = CreatePaymentIntentAutomaticPaymentMethods::new(true);
         methods.allow_redirects =
             Some(CreatePaymentIntentAutomaticPaymentMethodsAllowRedirects::Never);
-        let request = CreatePaymentIntent::new(new.amount.amount_minor, currency)
+        let request = CreatePaymentIntent::new(Wire::from(new.amount).0, currency)
             .capture_method(PaymentIntentCaptureMethod::Manual)
             .automatic_payment_methods(methods)
             .metadata(HashMap::from([
@@ -129,9 +133,9 @@ impl Stripe {
         &self,
         key: &str,
         intent_id: &str,
-        amount_minor: i64,
+        amount: Wire,
     ) -> Result<Intent, Failure> {
-        let request = CapturePaymentIntent::new(intent_id).amount_to_capture(amount_minor);
+        let request = CapturePaymentIntent::new(intent_id).amount_to_capture(amount.0);
         let sending = request
             .customize()
             .request_strategy(with_key(key))
@@ -155,14 +159,15 @@ impl Stripe {
         &self,
         key: &str,
         intent_id: &str,
-        new: &NewRefund,
+        refund_id: Uuid,
+        amount: Wire,
     ) -> Result<Refund, Failure> {
         let request = CreateRefund::new()
             .payment_intent(intent_id)
-            .amount(new.amount_minor)
+            .amount(amount.0)
             .metadata(HashMap::from([(
                 refund::REFUND_ID.to_owned(),
-                new.refund_id.to_string(),
+                refund_id.to_string(),
             )]));
         let sending = request
             .customize()
@@ -259,6 +264,11 @@ impl Stripe {
         }
         answer
     }
+}
+
+/// What Stripe's `amount` in `currency` is in minor units.
+fn minor(amount: i64, currency: &str) -> i64 {
+    Currency::try_from(currency).map_or(amount, |currency| Wire(amount).minor(currency))
 }
 
 fn with_key(key: &str) -> RequestStrategy {

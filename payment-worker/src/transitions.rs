@@ -257,7 +257,7 @@ pub(crate) async fn follow_foreign_refund(
             amount,
         };
         refunds::insert_foreign(conn, &row, &refund.id, now).await?;
-        let detail = format!("{} was refunded in Stripe's dashboard", amount.amount_minor);
+        let detail = format!("{amount} was refunded in Stripe's dashboard");
         let kind = findings::Kind::RefundElsewhere;
         findings::note(conn, kind, &refund.id, Some(booking_id), &detail, now).await?;
     }
@@ -297,6 +297,7 @@ pub(crate) async fn begin_refund(
     }
     let request = Request::Refund(NewRefund {
         amount_minor: amount.amount_minor,
+        currency: Some(amount.currency),
         refund_id: refund.id,
     });
     operations::insert(conn, booking_id, &request, now, now).await?;

@@ -4,7 +4,8 @@ use std::collections::HashSet;
 
 use chrono::{DateTime, Utc};
 use domain::event::{Section, Tier};
-use domain::limits::{MAX_PRICE_MINOR, MAX_SEATS_PER_EVENT, MAX_SECTIONS_PER_EVENT};
+use domain::limits::{MAX_SEATS_PER_EVENT, MAX_SECTIONS_PER_EVENT, MAX_TICKETS_PER_BOOKING};
+use domain::money::NotChargeable;
 use domain::{Currency, Money, SectionId};
 use platform::problem::Problem;
 use serde::{Deserialize, Deserializer};
@@ -110,7 +111,13 @@ impl EventBody {
     /// # Errors
     /// `invalid`, naming the first field that is out of its bounds.
     pub(super) fn draft(&self) -> Result<Draft, Problem> {
-        let sections = self.sections()?;
+        let max_tickets_per_account = fields::number(
+            "max_tickets_per_account",
+            self.max_tickets_per_account
+                .unwrap_or(DEFAULT_TICKETS_PER_ACCOUNT),
+            1..=MAX_TICKETS_PER_ACCOUNT,
+        )?;
+        let sections = self.sections(max_tickets_per_account.min(MAX_TICKETS_PER_BOOKING))?;
         Ok(Draft {
             name: fields::name("name", &self.name, MAX_NAME_CHARS)?,
             date: fields::date("date", self.date)?,
@@ -121,12 +128,7 @@ impl EventBody {
             city: fields::line("city", &self.city, MAX_WORD_CHARS)?,
             country: fields::country("country", &self.country)?,
             time_zone: time_zone(self.time_zone.as_deref().unwrap_or(DEFAULT_TIME_ZONE))?,
-            max_tickets_per_account: fields::number(
-                "max_tickets_per_account",
-                self.max_tickets_per_account
-                    .unwrap_or(DEFAULT_TICKETS_PER_ACCOUNT),
-                1..=MAX_TICKETS_PER_ACCOUNT,
-            )?,
+            max_tickets_per_account,
             reminder_before_seconds: self
                 .reminder_before_seconds
                 .unwrap_or(Some(DEFAULT_REMINDER_SECONDS))
@@ -137,15 +139,16 @@ impl EventBody {
         })
     }
 
-    fn price(&self) -> Result<Money, Problem> {
+    fn price(&self, most: u32) -> Result<Money, Problem> {
         let free = Money::new(0, Currency::EUR);
         self.price
             .as_ref()
-            .map_or(Ok(free), |price| price.money("price"))
+            .map_or(Ok(free), |price| price.money("price", most))
     }
 
-    fn sections(&self) -> Result<Vec<Section>, Problem> {
-        let default_price = self.price()?;
+    /// The sections; `most` is how many tickets one booking may have.
+    fn sections(&self, most: u32) -> Result<Vec<Section>, Problem> {
+        let default_price = self.price(most)?;
         let Some(bodies) = &self.sections else {
             return Ok(vec![self.general_admission(default_price)?]);
         };
@@ -156,7 +159,7 @@ impl EventBody {
         let mut names = HashSet::new();
         let mut sections = Vec::with_capacity(bodies.len());
         for (index, body) in bodies.iter().enumerate() {
-            let section = body.section(&format!("sections[{index}]"), default_price)?;
+            let section = body.section(&format!("sections[{index}]"), default_price, most)?;
             if !names.insert(section.name.clone()) {
                 let field = format!("sections[{index}].name");
                 return Err(invalid(field, "Each section of an event has its own name."));
@@ -205,14 +208,14 @@ impl EventBody {
 }
 
 impl SectionBody {
-    fn section(&self, field: &str, default_price: Money) -> Result<Section, Problem> {
+    fn section(&self, field: &str, default_price: Money, most: u32) -> Result<Section, Problem> {
         let name = fields::name(format!("{field}.name"), &self.name, MAX_WORD_CHARS)?;
         let tier = match &self.tier {
             None => Tier {
                 name: DEFAULT_TIER.to_owned(),
                 price: default_price,
             },
-            Some(tier) => tier.tier(field)?,
+            Some(tier) => tier.tier(field, most)?,
         };
         let (capacity, rows) = if self.numbered {
             let (rows, seats_per_row) = self.layout(field)?;
@@ -269,23 +272,45 @@ impl SectionBody {
 }
 
 impl TierBody {
-    fn tier(&self, field: &str) -> Result<Tier, Problem> {
+    fn tier(&self, field: &str, most: u32) -> Result<Tier, Problem> {
         let name = self.name.as_deref().unwrap_or(DEFAULT_TIER);
         let name = fields::name(format!("{field}.tier.name"), name, MAX_WORD_CHARS)?;
-        let price = self.price.money(&format!("{field}.tier.price"))?;
+        let price = self.price.money(&format!("{field}.tier.price"), most)?;
         Ok(Tier { name, price })
     }
 }
 
 impl MoneyBody {
-    fn money(&self, field: &str) -> Result<Money, Problem> {
-        if !(0..=MAX_PRICE_MINOR).contains(&self.amount_minor) {
-            let detail = format!("A whole number of minor units from 0 to {MAX_PRICE_MINOR}.");
-            return Err(invalid(format!("{field}.amount_minor"), detail));
-        }
-        let currency = Currency::try_from(self.currency.as_str())
-            .map_err(|_| invalid(format!("{field}.currency"), "An ISO 4217 code such as eur."))?;
-        Ok(Money::new(self.amount_minor, currency))
+    /// The price, if one ticket and also a booking of `most` tickets can be charged.
+    fn money(&self, field: &str, most: u32) -> Result<Money, Problem> {
+        let unknown = || {
+            let detail = "An ISO 4217 code of a currency that Stripe charges, such as eur.";
+            invalid(format!("{field}.currency"), detail)
+        };
+        let currency = Currency::try_from(self.currency.as_str()).map_err(|_| unknown())?;
+        let price = Money::new(self.amount_minor, currency);
+        let total = price.times(most).unwrap_or(Money::new(i64::MAX, currency));
+        let refused = match price.chargeable().and_then(|()| total.chargeable()) {
+            Ok(()) => return Ok(price),
+            Err(refused) => refused,
+        };
+        let detail = match refused {
+            NotChargeable::UnknownCurrency(_) => return Err(unknown()),
+            NotChargeable::BelowMinimum(least) => format!(
+                "0, or at least {} ({least}, the smallest charge).",
+                least.amount_minor
+            ),
+            NotChargeable::AboveMaximum(largest) => format!(
+                "At most {}: {most} tickets, as many as a booking may have, can be {largest} at most.",
+                largest.amount_minor / i64::from(most)
+            ),
+            NotChargeable::NotOfStep(step) => format!(
+                "A multiple of {}: {} is charged in steps of {step}.",
+                step.amount_minor,
+                currency.as_str().to_ascii_uppercase()
+            ),
+        };
+        Err(invalid(format!("{field}.amount_minor"), detail))
     }
 }
 
@@ -297,6 +322,7 @@ fn time_zone(name: &str) -> Result<String, Problem> {
 
 #[cfg(test)]
 mod tests {
+    use platform::problem::Kind;
     use serde_json::{Value, json};
 
     use super::*;
@@ -335,6 +361,53 @@ mod tests {
     fn a_reminder_can_be_switched_off() {
         let draft = draft(json!({"capacity": 1, "reminder_before_seconds": null})).unwrap();
         assert_eq!(draft.reminder_before_seconds, None);
+    }
+
+    #[test]
+    fn a_price_that_stripe_refuses_is_refused_with_its_bound() {
+        let refused = |amount: i64, currency: &str| {
+            let price = json!({"amount_minor": amount, "currency": currency});
+            draft(json!({"capacity": 10, "price": price})).unwrap_err()
+        };
+        for (amount, currency, bound) in [
+            (30, "eur", "at least 50 (0.50 EUR"),
+            (-1, "eur", "at least 50"),
+            (4_505, "kwd", "A multiple of 10"),
+            (350_050, "isk", "A multiple of 100"),
+            (4_500, "eru", "such as eur"),
+            (0, "zzz", "such as eur"),
+            // Six tickets, the default, are at most 999,999.99.
+            (16_666_667, "eur", "At most 16666666"),
+            (i64::MAX, "eur", "At most 16666666"),
+        ] {
+            let problem = refused(amount, currency);
+            assert_eq!(problem.kind(), Kind::Invalid);
+            assert!(
+                problem.detail().contains(bound),
+                "{amount} {currency}: {problem}"
+            );
+        }
+    }
+
+    #[test]
+    fn every_price_that_stripe_charges_is_taken() {
+        for (amount, currency) in [
+            (0, "eur"),
+            (80_000_000, "idr"),
+            (20_000_000, "cop"),
+            (5_000_000, "huf"),
+            (5_000_000, "krw"),
+            (38_000, "ugx"),
+            (350_000, "isk"),
+            (16_666_666, "EUR"),
+        ] {
+            let price = json!({"amount_minor": amount, "currency": currency});
+            let draft = draft(json!({"capacity": 10, "price": price})).unwrap();
+            assert_eq!(draft.sections[0].tier.price.amount_minor, amount);
+        }
+        // Fewer tickets a booking leave more for each.
+        let price = json!({"amount_minor": 99_999_999, "currency": "eur"});
+        draft(json!({"capacity": 10, "price": price, "max_tickets_per_account": 1})).unwrap();
     }
 
     #[test]

@@ -62,6 +62,55 @@ async fn an_event_keeps_everything_it_is_given() {
 }
 
 #[tokio::test]
+async fn a_price_that_stripe_refuses_makes_no_event_and_changes_none() {
+    let app = App::start().await;
+    let admin = app.admin().await;
+    let event = app.event(json!({"capacity": 10})).await;
+    let path = format!("/api/events/{}", event["id"]);
+    for (amount, currency, field) in [
+        (30, "eur", "amount_minor"),
+        (1, "usd", "amount_minor"),
+        (4_505, "kwd", "amount_minor"),
+        (350_050, "isk", "amount_minor"),
+        (100_000_000, "eur", "amount_minor"),
+        (4_500, "eru", "currency"),
+        (0, "zzz", "currency"),
+        (4_500, "iqd", "currency"),
+    ] {
+        let price = json!({"amount_minor": amount, "currency": currency});
+        let section = json!({"name": "A", "capacity": 10, "tier": {"price": price}});
+        for (fields, field) in [
+            (
+                json!({"capacity": 10, "price": price}),
+                format!("price.{field}"),
+            ),
+            (
+                json!({"sections": [section]}),
+                format!("sections[0].tier.price.{field}"),
+            ),
+        ] {
+            let body = event_body(fields);
+            admin.staff_post("/api/events", &body).await.invalid(&field);
+            admin.staff_put(&path, &body).await.invalid(&field);
+        }
+    }
+    assert_eq!(app.count("select count(*) from box_office.events").await, 1);
+    for (amount, currency) in [
+        (80_000_000, "idr"),
+        (20_000_000, "cop"),
+        (5_000_000, "huf"),
+        (5_000_000, "krw"),
+        (38_000, "ugx"),
+        (4_510, "kwd"),
+    ] {
+        let price = json!({"amount_minor": amount, "currency": currency});
+        let made = app.event(json!({"capacity": 10, "price": price})).await;
+        assert_eq!(made["sections"][0]["tier"]["price"], price);
+    }
+    app.finish().await;
+}
+
+#[tokio::test]
 async fn a_value_out_of_bounds_is_refused_by_its_name_and_makes_no_event() {
     let app = App::start().await;
     let admin = app.admin().await;
@@ -87,7 +136,7 @@ async fn a_value_out_of_bounds_is_refused_by_its_name_and_makes_no_event() {
             "price.amount_minor",
         ),
         (
-            json!({"price": {"amount_minor": 5_000_000, "currency": "eur"}}),
+            json!({"price": {"amount_minor": 16_666_667, "currency": "eur"}}),
             "price.amount_minor",
         ),
         (

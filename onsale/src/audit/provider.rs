@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use domain::{Currency, Wire};
 use futures_util::TryStreamExt as _;
 use sqlx::PgPool;
 use stripe::{Client, ClientBuilder, StripeError};
@@ -118,7 +119,8 @@ async fn read_since(client: &Client, since: i64) -> Result<Money, StripeError> {
     for refund in refunds {
         let alive = !matches!(refund.status.as_deref(), Some("failed" | "canceled"));
         if let (Some(intent), true) = (&refund.payment_intent, alive) {
-            *refunded.entry(intent_id(intent)).or_default() += refund.amount;
+            *refunded.entry(intent_id(intent)).or_default() +=
+                minor(refund.amount, &refund.currency);
         }
     }
     let intents: Vec<PaymentIntent> = ListPaymentIntent::new()
@@ -137,7 +139,11 @@ async fn read_since(client: &Client, since: i64) -> Result<Money, StripeError> {
         let Some(booking) = booking else { continue };
         let taken = intent.status == PaymentIntentStatus::Succeeded;
         let id = intent.id.to_string();
-        let captured = if taken { intent.amount_received } else { 0 };
+        let captured = if taken {
+            minor(intent.amount_received, &intent.currency)
+        } else {
+            0
+        };
         let refunded = refunded.get(&id).copied().unwrap_or(0);
         money.by_booking.entry(booking).or_default().push(Intent {
             id,
@@ -146,6 +152,12 @@ async fn read_since(client: &Client, since: i64) -> Result<Money, StripeError> {
         });
     }
     Ok(money)
+}
+
+/// What the provider's `amount` is in minor units.
+fn minor(amount: i64, currency: &stripe_types::Currency) -> i64 {
+    let currency = Currency::try_from(currency.to_string());
+    currency.map_or(amount, |currency| Wire(amount).minor(currency))
 }
 
 fn intent_id(intent: &Expandable<PaymentIntent>) -> String {

@@ -76,5 +76,6 @@ async fn kept(
         .filter(|asked| asked.by == booking.account_id);
     let Some(asked) = by_buyer else { return Ok(0) };
     let policy = policies::get(conn, booking.event_id).await?;
-    Ok(policy.kept(payment.captured_minor, asked.at))
+    let paid = Money::new(payment.captured_minor, payment.amount.currency);
+    Ok(policy.kept(paid, asked.at))
 }

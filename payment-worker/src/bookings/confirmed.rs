@@ -72,5 +72,6 @@ pub(super) async fn capture_authorised(
 fn capture(payment: &Payment) -> Request {
     Request::Capture {
         amount_minor: payment.amount.amount_minor,
+        currency: Some(payment.amount.currency),
     }
 }

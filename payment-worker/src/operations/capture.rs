@@ -1,6 +1,7 @@
 //! Taking the money of a confirmed booking.
 
 use chrono::{DateTime, Utc};
+use domain::Wire;
 use domain::payment::VoidReason;
 use sqlx::PgConnection;
 
@@ -13,13 +14,10 @@ use crate::transitions;
 pub(super) async fn call(
     stripe: &Stripe,
     operation: &Operation,
-    amount_minor: i64,
+    amount: Wire,
 ) -> Result<Finding, Failure> {
     let intent_id = operation.intent_id()?;
-    let refused = match stripe
-        .capture(&operation.key, intent_id, amount_minor)
-        .await
-    {
+    let refused = match stripe.capture(&operation.key, intent_id, amount).await {
         Ok(intent) => return Ok(Finding::Intent(intent)),
         Err(refused @ Failure::Refused { .. }) => refused,
         Err(failure) => return Err(failure),

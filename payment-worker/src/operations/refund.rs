@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 
-use super::{Finding, Next, Operation, unexpected};
+use super::{Finding, Next, Operation, unexpected, wire};
 use crate::stripe::{Failure, NewRefund, Stripe};
 use crate::transitions;
 
@@ -13,7 +13,12 @@ pub(super) async fn call(
     new: &NewRefund,
 ) -> Result<Finding, Failure> {
     match stripe
-        .refund(&operation.key, operation.intent_id()?, new)
+        .refund(
+            &operation.key,
+            operation.intent_id()?,
+            new.refund_id,
+            wire(new.amount_minor, new.currency),
+        )
         .await
     {
         Ok(refund) => Ok(Finding::Refund(refund)),

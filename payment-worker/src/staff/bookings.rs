@@ -122,6 +122,15 @@ async fn begin(
         return Err(problem.with("field", "amount_minor").into());
     }
     let amount = Money::new(amount_minor, payment.amount.currency);
+    if amount.rounded_down() != amount {
+        let step = payment
+            .amount
+            .currency
+            .rules()
+            .map_or(1, |rules| rules.step);
+        let problem = Problem::new(Kind::Invalid, format!("A multiple of {step} minor units."));
+        return Err(problem.with("field", "amount_minor").into());
+    }
     if amount_minor > left || !transitions::begin_refund(conn, id, amount, occasion, now).await? {
         let detail = format!("Of this payment {left} minor units are left to give back.");
         return Err(Problem::new(Kind::Conflict, detail).into());

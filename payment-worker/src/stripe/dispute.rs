@@ -1,28 +1,52 @@
 use serde::Deserialize;
 
+use super::minor;
+
 /// What the worker needs to know of a dispute: a buyer asked the bank for the money.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(from = "Wire")]
 pub(crate) struct Dispute {
     /// `du_…`.
     pub id: String,
     /// How much, in minor units.
-    #[serde(rename = "amount")]
     pub amount_minor: i64,
     /// Stripe's word for the reason.
-    #[serde(default)]
     pub reason: String,
     /// The PaymentIntent whose money it is.
-    #[serde(rename = "payment_intent")]
     pub intent_id: Option<String>,
 }
 
 impl From<stripe_shared::Dispute> for Dispute {
     fn from(dispute: stripe_shared::Dispute) -> Self {
-        Self {
+        Wire {
             id: dispute.id.to_string(),
-            amount_minor: dispute.amount,
+            amount: dispute.amount,
+            currency: dispute.currency.to_string(),
             reason: dispute.reason,
-            intent_id: dispute.payment_intent.map(|intent| intent.id().to_string()),
+            payment_intent: dispute.payment_intent.map(|intent| intent.id().to_string()),
+        }
+        .into()
+    }
+}
+
+#[derive(Deserialize)]
+struct Wire {
+    id: String,
+    amount: i64,
+    #[serde(default)]
+    currency: String,
+    #[serde(default)]
+    reason: String,
+    payment_intent: Option<String>,
+}
+
+impl From<Wire> for Dispute {
+    fn from(wire: Wire) -> Self {
+        Self {
+            id: wire.id,
+            amount_minor: minor(wire.amount, &wire.currency),
+            reason: wire.reason,
+            intent_id: wire.payment_intent,
         }
     }
 }

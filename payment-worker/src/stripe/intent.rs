@@ -2,6 +2,8 @@ use domain::BookingId;
 use serde::Deserialize;
 use stripe_shared::PaymentIntentStatus;
 
+use super::minor;
+
 /// The name under which an intent carries its booking.
 pub(super) const BOOKING_ID: &str = "booking_id";
 
@@ -64,7 +66,7 @@ impl From<stripe_shared::PaymentIntent> for Intent {
         Self {
             id: intent.id.to_string(),
             status: status(&intent.status),
-            received_minor: intent.amount_received,
+            received_minor: minor(intent.amount_received, &intent.currency.to_string()),
             client_secret: intent.client_secret,
             booking_id: intent
                 .metadata
@@ -88,6 +90,8 @@ struct Wire {
     #[serde(default)]
     amount_received: i64,
     #[serde(default)]
+    currency: String,
+    #[serde(default)]
     metadata: Metadata,
     last_payment_error: Option<WireError>,
 }
@@ -107,7 +111,7 @@ impl From<Wire> for Intent {
         Self {
             id: wire.id,
             status: IntentStatus::parse(&wire.status),
-            received_minor: wire.amount_received,
+            received_minor: minor(wire.amount_received, &wire.currency),
             client_secret: None,
             booking_id: wire.metadata.booking_id.and_then(|id| id.parse().ok()),
             last_error: wire.last_payment_error.and_then(|error| error.message),

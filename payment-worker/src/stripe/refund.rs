@@ -3,6 +3,8 @@ use std::collections::HashMap;
 use serde::Deserialize;
 use uuid::Uuid;
 
+use super::minor;
+
 /// The name under which a refund at Stripe carries our id of it.
 pub(super) const REFUND_ID: &str = "refund_id";
 
@@ -51,6 +53,7 @@ impl From<stripe_shared::Refund> for Refund {
             id: refund.id.to_string(),
             status: refund.status,
             amount: refund.amount,
+            currency: refund.currency.to_string(),
             payment_intent: refund.payment_intent.map(|intent| intent.id().to_string()),
             metadata: refund.metadata,
             failure_reason: refund.failure_reason,
@@ -65,6 +68,8 @@ struct Wire {
     status: Option<String>,
     #[serde(default)]
     amount: i64,
+    #[serde(default)]
+    currency: String,
     payment_intent: Option<String>,
     metadata: Option<HashMap<String, String>>,
     failure_reason: Option<String>,
@@ -76,7 +81,7 @@ impl From<Wire> for Refund {
         Self {
             id: wire.id,
             status: RefundStatus::parse(wire.status.as_deref()),
-            amount_minor: wire.amount,
+            amount_minor: minor(wire.amount, &wire.currency),
             intent_id: wire.payment_intent,
             refund_id: metadata.get(REFUND_ID).and_then(|id| id.parse().ok()),
             failure_reason: wire.failure_reason,

@@ -7,6 +7,7 @@ mod backlog;
 mod cancelling;
 mod cards;
 mod contract;
+mod currencies;
 mod faults;
 mod faulty;
 mod paying;

@@ -6,9 +6,11 @@ use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use chrono::TimeDelta;
 use domain::booking::{BookedSeat, BookingFacts, TicketFacts};
 use domain::message::{
-    BookingCancelled, BookingConfirmed, HoldPlaced, Message, PaymentAuthorised, VoidPayment,
+    BookingCancelled, BookingConfirmed, CancelAsked, HoldPlaced, Message, PaymentAuthorised,
+    VoidPayment,
 };
 use domain::payment::VoidReason;
 use domain::{AccountId, BookingId, Currency, EventId, Money, SeatId};
@@ -50,6 +52,23 @@ impl Handler for Told {
     }
 }
 
+fn config(stripe: &StandIn) -> Config {
+    let many = NonZeroU32::new(1_000).unwrap();
+    Config {
+        stripe_secret_key: Some(stripe.secret_key().into()),
+        stripe_webhook_secrets: vec!["whsec_next".into(), stripe.webhook_secret().into()],
+        stripe_url: stripe.url().parse().unwrap(),
+        stripe_timeout: Duration::from_secs(2),
+        stripe_rate: many,
+        stripe_endpoint_rate: many,
+        stripe_concurrency: NonZeroU32::new(16).unwrap(),
+        reconcile_interval: Duration::from_secs(3_600),
+        reconcile_after: Duration::from_millis(100),
+        reconcile_window_interval: Duration::from_secs(3_600),
+        reconcile_window_days: NonZeroU32::new(7).unwrap(),
+    }
+}
+
 impl Shop {
     /// With a reconciler that never gets its turn.
     pub(crate) async fn open() -> Self {
@@ -60,20 +79,7 @@ impl Shop {
         let app = TestApp::start().await;
         topology::declare_all(&app.ctx.broker).await.unwrap();
         let stripe = StandIn::start(stripe::Config::default()).await.unwrap();
-        let many = NonZeroU32::new(1_000).unwrap();
-        let mut config = Config {
-            stripe_secret_key: Some(stripe.secret_key().into()),
-            stripe_webhook_secrets: vec!["whsec_next".into(), stripe.webhook_secret().into()],
-            stripe_url: stripe.url().parse().unwrap(),
-            stripe_timeout: Duration::from_secs(2),
-            stripe_rate: many,
-            stripe_endpoint_rate: many,
-            stripe_concurrency: NonZeroU32::new(16).unwrap(),
-            reconcile_interval: Duration::from_secs(3_600),
-            reconcile_after: Duration::from_millis(100),
-            reconcile_window_interval: Duration::from_secs(3_600),
-            reconcile_window_days: NonZeroU32::new(7).unwrap(),
-        };
+        let mut config = config(&stripe);
         configure(&mut config);
         let routes = payment_worker::start(app.ctx.clone(), config)
             .await
@@ -164,6 +170,19 @@ impl Shop {
         .await;
     }
 
+    /// As [`cancel`](Self::cancel), because the buyer gave it up.
+    pub(crate) async fn cancel_by_buyer(&self, booking: &BookingFacts) {
+        self.send(&BookingCancelled {
+            booking: booking.clone(),
+            was_confirmed: true,
+            asked: Some(CancelAsked {
+                by: booking.account_id,
+                at: self.app.ctx.clock.now(),
+            }),
+        })
+        .await;
+    }
+
     pub(crate) async fn void(&self, booking: &BookingFacts, reason: VoidReason) {
         self.send(&VoidPayment {
             booking_id: booking.booking_id,
@@ -180,6 +199,16 @@ impl Shop {
         self.confirm(&booking).await;
         self.wait_for_state(&booking, "captured").await;
         booking
+    }
+
+    /// Compares all that Stripe has with the tables, as `onsale reconcile` does.
+    pub(crate) async fn reconcile(&self, days: i64) -> payment_worker::Reconciled {
+        let ctx = &self.app.ctx;
+        let since = ctx.clock.now() - TimeDelta::days(days);
+        let (db, clock) = (ctx.db.clone(), Arc::clone(&ctx.clock));
+        payment_worker::reconcile(db, clock, &config(&self.stripe), since)
+            .await
+            .unwrap()
     }
 
     // The buyer.

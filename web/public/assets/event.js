@@ -37,11 +37,10 @@ async function describe() {
 /** What comes back to who cancels, said before anything is bought. */
 async function refunds() {
   const { refund_policy: policy } = await call('GET', `/api/events/${eventId}/refund-policy`);
-  const [first] = event.sections;
-  const isFree = event.sections.every(({ tier }) => tier.price.amount_minor === 0);
-  if (isFree) return;
+  const paid = event.sections.find(({ tier }) => tier.price.amount_minor > 0);
+  if (!paid) return;
   const { until, fee_percent: percent, fee_minor: minor } = policy;
-  const fee = minor && money({ amount_minor: minor, currency: first.tier.price.currency });
+  const fee = minor && money({ amount_minor: minor, currency: paid.tier.price.currency });
   const kept = [percent && `${percent} %`, fee].filter(Boolean).join(' and ');
   const end = until ? ` until ${moment(until, event.time_zone)}` : '';
   const after = until ? ' After that nothing is refunded.' : '';

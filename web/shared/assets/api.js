@@ -1,6 +1,8 @@
 // Calls to the API, the session, and words for people. A session belongs to the browser: every tab
 // has it, and it survives a restart.
 
+import { CURRENCIES } from './currencies.js';
+
 const SESSION = 'onsale.session';
 const LAST_ACCOUNT = 'onsale.account';
 const PLACES = /^onsale\.(queue|standing|pass|order)\./;
@@ -236,11 +238,14 @@ export function countDown(until, { draw, say, over }) {
   return () => clearInterval(timer);
 }
 
-/** Money for people. */
+/** Money for people, in the unit that the server counts; browsers know other decimals for some currencies. */
 export function money({ amount_minor: minor, currency }) {
   if (minor === 0) return 'free';
-  const format = new Intl.NumberFormat(undefined, { style: 'currency', currency: currency.toUpperCase() });
-  return format.format(minor / 10 ** format.resolvedOptions().maximumFractionDigits);
+  const [digits, ofWhole] = CURRENCIES[currency] ?? [2, 2];
+  const unit = 10 ** digits;
+  const shown = minor % unit === 0 ? ofWhole : digits;
+  const decimals = { minimumFractionDigits: shown, maximumFractionDigits: shown };
+  return new Intl.NumberFormat(undefined, { style: 'currency', currency: currency.toUpperCase(), ...decimals }).format(minor / unit);
 }
 
 /** A moment in the time zone of the event. */
