@@ -8,7 +8,8 @@ use super::operation::Operation;
 pub(crate) fn check(operation: Operation, form: &Form) -> Result<(), Refusal> {
     for (name, _) in form.pairs() {
         let top = name.split('[').next().unwrap_or(name);
-        let is_known = ["expand", "key"].contains(&top) || known(operation).contains(&top);
+        // An empty object is sent as a parameter without a name.
+        let is_known = ["", "expand", "key"].contains(&top) || known(operation).contains(&top);
         if !is_known {
             let message = format!("Received unknown parameter: {top}");
             return Err(Refusal::parameter("parameter_unknown", top, message));

@@ -1,9 +1,19 @@
 // Paying. Card data goes from the browser to Stripe, never to us.
 
-import { at, attempt, call, pauseOrOnline } from './api.js';
+import { at, attempt, call, pauseOrOnline, problem } from './api.js';
 import { chosenCard, offerCards } from './cards.js';
 
 const SCRIPT_TRIES = 3;
+
+/** Where the buyer's bank and Stripe send the buyer back to: this page, without what they added before. */
+const here = () => location.origin + location.pathname;
+
+/** What the bank said when it sent the buyer back: `succeeded`, `failed`, or null. Said once, as a reload is no answer. */
+function wordOfTheBank() {
+  const word = new URLSearchParams(location.search).get('redirect_status');
+  if (word) history.replaceState(null, '', here());
+  return word;
+}
 
 /** Loads Stripe's script; a network that lost it once may bring it the next time. */
 async function stripeScript() {
@@ -40,7 +50,7 @@ async function stripeTill(payment) {
     if (isSaved) return stripe.confirmCardPayment(payment.client_secret);
     // Whether the card is to be saved may have changed since the form was made.
     await elements.fetchUpdates();
-    return stripe.confirmPayment({ elements, confirmParams: { return_url: location.href }, redirect: 'if_required' });
+    return stripe.confirmPayment({ elements, confirmParams: { return_url: here() }, redirect: 'if_required' });
   };
 }
 
@@ -53,7 +63,7 @@ async function post(payment, path, form) {
     });
     return await answer.json();
   } catch {
-    return { error: { message: 'The bank can’t be reached. Wait a moment: if the payment went through after all, this page shows it.' } };
+    return { error: new Error('The bank can’t be reached. Wait a moment: if the payment went through after all, this page shows it.') };
   }
 }
 
@@ -61,12 +71,11 @@ async function post(payment, path, form) {
 function testTill(payment) {
   at('test-card').hidden = false;
   return async (isSaved) => {
-    const wanted = { client_secret: payment.client_secret, return_url: location.href };
+    const wanted = { client_secret: payment.client_secret, return_url: here() };
     if (!isSaved) wanted.payment_method = at('card').value;
     const answer = await post(payment, `/v1/payment_intents/${payment.intent_id}/confirm`, wanted);
-    if (answer.status === 'requires_action' && confirm('Your bank asks: is this payment yours?')) {
-      await post(payment, `/test/payment_intents/${payment.intent_id}/authenticate`, { outcome: 'success' });
-    }
+    const bank = answer.next_action?.redirect_to_url?.url;
+    if (bank) location.assign(bank);
     return answer;
   };
 }
@@ -102,12 +111,16 @@ async function till(payment) {
   }
 }
 
-/** Shows the form with which this payment is made. */
+/** Shows the form with which this payment is made, and why the bank did not take it before. */
 export async function openTill(bookingId, payment) {
+  const word = wordOfTheBank();
   await offerCards();
   const pay = await till(payment);
   const form = at('pay-form');
-  form.hidden = false;
+  // Stripe's word to us comes within a second; meanwhile nobody is to pay again.
+  form.hidden = word === 'succeeded';
+  if (form.hidden) setTimeout(() => { form.hidden = false; }, 10000);
+  if (word === 'failed') problem('Your bank did not confirm the payment, so nothing was charged. Try again, or pay with another card.');
   form.onsubmit = (submit) => {
     submit.preventDefault();
     const card = chosenCard();
