@@ -387,8 +387,10 @@ pub(crate) async fn note_dispute(
         Some(intent_id) => payments::booking_of(conn, intent_id).await?,
         None => None,
     };
-    let Dispute { id, reason, .. } = dispute;
-    let detail = format!("{} is disputed: {reason}", dispute.amount_minor);
+    let Dispute {
+        id, amount, reason, ..
+    } = dispute;
+    let detail = format!("{amount} is disputed: {reason}");
     findings::note(conn, findings::Kind::Dispute, id, booking_id, &detail, now).await
 }
 

@@ -1,6 +1,5 @@
+use domain::{Currency, Money};
 use serde::Deserialize;
-
-use super::minor;
 
 /// What the worker needs to know of a dispute: a buyer asked the bank for the money.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -8,8 +7,8 @@ use super::minor;
 pub(crate) struct Dispute {
     /// `du_…`.
     pub id: String,
-    /// How much, in minor units.
-    pub amount_minor: i64,
+    /// How much, for people.
+    pub amount: String,
     /// Stripe's word for the reason.
     pub reason: String,
     /// The PaymentIntent whose money it is.
@@ -44,7 +43,13 @@ impl From<Wire> for Dispute {
     fn from(wire: Wire) -> Self {
         Self {
             id: wire.id,
-            amount_minor: minor(wire.amount, &wire.currency),
+            amount: match Currency::try_from(wire.currency.as_str()) {
+                Ok(currency) => {
+                    let amount_minor = domain::Wire(wire.amount).minor(currency);
+                    Money::new(amount_minor, currency).to_string()
+                }
+                Err(_) => wire.amount.to_string(),
+            },
             reason: wire.reason,
             intent_id: wire.payment_intent,
         }
