@@ -27,13 +27,26 @@ pub(super) struct Letter<'a> {
     pub(super) link_label: &'static str,
 }
 
-/// What goes back for a booking that had tickets.
-fn refunded(cancelled: &BookingCancelled) -> &'static str {
-    let owner = cancelled.booking.account_id;
+/// What becomes of the money of a cancelled booking. Whether it was taken already, and what the
+/// event's terms keep of it, only the payment worker knows: nothing is promised that may not come.
+fn money_back(cancelled: &BookingCancelled) -> String {
+    let booking = &cancelled.booking;
+    let total = booking.total;
+    if total.is_zero() {
+        return String::new();
+    }
+    let owner = booking.account_id;
     if cancelled.asked.is_some_and(|asked| asked.by == owner) {
-        "What the event's refund terms allow"
+        format!(
+            " If the {total} were charged already, the event's refund terms say how much of it goes \
+             back; a mail names the amount when it is on its way. If they give nothing back, or \
+             nothing was charged, no further mail comes."
+        )
     } else {
-        "What was charged"
+        format!(
+            " If the {total} were charged already, all of it goes back, and a mail says when it is \
+             on its way. If not, nothing is charged."
+        )
     }
 }
 
@@ -54,7 +67,7 @@ pub(super) fn letter<'a>(event: &Event, notice: &'a Notice) -> Letter<'a> {
         Notice::Confirmed(paid) => confirmed(event, &name, paid),
         Notice::Expired(facts) => Letter {
             paragraphs: vec![format!(
-                "Your seats for {name} were not paid in time and are on sale again. \
+                "Your seats for {name} are on sale again, because their payment was not made. \
                  Nothing was charged."
             )],
             details: seats(facts.booking.seats.iter()),
@@ -63,10 +76,9 @@ pub(super) fn letter<'a>(event: &Event, notice: &'a Notice) -> Letter<'a> {
         Notice::Cancelled(facts) => Letter {
             paragraphs: vec![if facts.was_confirmed {
                 format!(
-                    "{}Your booking for {name} is cancelled, and its tickets are no longer valid. \
-                     {} is refunded; you get a mail when the money is on its way.",
+                    "{}Your booking for {name} is cancelled, and its tickets are no longer valid.{}",
                     why_cancelled(event, &name),
-                    refunded(facts)
+                    money_back(facts)
                 )
             } else {
                 format!("Your seats for {name} were given up. Nothing was charged.")
@@ -119,7 +131,7 @@ pub(super) fn letter<'a>(event: &Event, notice: &'a Notice) -> Letter<'a> {
         Notice::Withdrawn(facts) => Letter {
             paragraphs: vec![format!(
                 "{}The booking of the ticket for {name} that was transferred to you is cancelled. The \
-                 ticket is no longer valid. Its price goes back to who bought it.",
+                 ticket is no longer valid. If money goes back, it goes to who bought it.",
                 why_cancelled(event, &name)
             )],
             details: vec![("Seat", seat(&facts.ticket.seat))],
@@ -311,7 +323,7 @@ pub(super) fn seat(seat: &BookedSeat) -> String {
 #[cfg(test)]
 pub(super) mod tests {
     use domain::booking::BookedSeat;
-    use domain::message::HoldPlaced;
+    use domain::message::{BookingExpired, CancelAsked, HoldPlaced};
     use domain::{AccountId, BookingId, Currency, EventId, Money, SeatId};
 
     use super::*;
@@ -396,6 +408,73 @@ pub(super) mod tests {
             "Seats",
             "Stalls, row C, seat 14; Stalls, row C, seat 15".into()
         )));
+    }
+
+    #[test]
+    fn a_cancellation_promises_no_money_that_may_not_come() {
+        let told = |total: i64, asked_by: Option<i64>, was_confirmed: bool| {
+            let mut booking = paid().booking;
+            booking.total = Money::new(total, Currency::try_from("ugx").unwrap());
+            let asked = asked_by.map(|by| CancelAsked {
+                by: AccountId(by),
+                at: event().date,
+            });
+            let notice = Notice::Cancelled(BookingCancelled {
+                booking,
+                was_confirmed,
+                asked,
+            });
+            letter(&event(), &notice).paragraphs.join(" ")
+        };
+        let free = told(0, Some(1), true);
+        assert!(free.ends_with("are no longer valid."), "{free}");
+        let by_buyer = told(38_000, Some(1), true);
+        assert!(
+            by_buyer.contains("If the 38000 UGX were charged already, the event's refund terms")
+        );
+        assert!(by_buyer.contains("no further mail comes"), "{by_buyer}");
+        for asked_by in [None, Some(2)] {
+            let by_others = told(38_000, asked_by, true);
+            assert!(by_others.contains("all of it goes back"), "{by_others}");
+            assert!(
+                by_others.ends_with("If not, nothing is charged."),
+                "{by_others}"
+            );
+        }
+        assert!(told(38_000, None, false).ends_with("Nothing was charged."));
+    }
+
+    #[test]
+    fn a_hold_that_ended_blames_no_delay_on_the_buyer() {
+        let notice = Notice::Expired(BookingExpired {
+            booking: paid().booking,
+        });
+        let told = letter(&event(), &notice).paragraphs.join(" ");
+        assert!(
+            told.contains("Nothing was charged.") && !told.contains("in time"),
+            "{told}"
+        );
+    }
+
+    #[test]
+    fn amounts_are_written_in_the_unit_that_people_know() {
+        for (amount, code, text) in [
+            (4_505, "eur", "45.05 EUR"),
+            (38_000, "ugx", "38000 UGX"),
+            (350_000, "isk", "3500 ISK"),
+            (4_510, "kwd", "4.510 KWD"),
+            (1_500_000, "huf", "15000.00 HUF"),
+            (4_505, "jpy", "4505 JPY"),
+        ] {
+            let mut booking = paid().booking;
+            booking.total = Money::new(amount, Currency::try_from(code).unwrap());
+            let held = Notice::Held(HoldPlaced { booking });
+            let letter = letter(&event(), &held);
+            assert!(
+                letter.details.contains(&("To pay", text.to_owned())),
+                "{text}"
+            );
+        }
     }
 
     #[test]
