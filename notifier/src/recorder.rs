@@ -1,13 +1,11 @@
 //! Group commit of what becomes of messages: those that change while the last statement runs share
 //! the next.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use platform::lane::{Job, Lane, Limits, Unanswered, Work};
+use platform::lane::{GroupCommit, Job, Lane, Limits, Unanswered, Work, commit_each};
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 use crate::shared::Shared;
 use crate::store::queue::{self, Ended, Try};
@@ -25,6 +23,12 @@ pub(crate) enum RecordError {
     Database(#[source] Arc<sqlx::Error>),
     #[error("the recorder did not answer")]
     Unanswered(#[from] Unanswered),
+}
+
+impl From<sqlx::Error> for RecordError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Database(Arc::new(error))
+    }
 }
 
 impl Recorder {
@@ -85,9 +89,21 @@ impl Work for EndedTries {
     type Answer = Result<bool, RecordError>;
 
     async fn work(&self, jobs: Vec<Job<Self>>) {
-        let ended: Vec<_> = jobs.iter().map(|job| job.item.clone()).collect();
-        let recorded = queue::record(&self.0.db, &ended, self.0.now()).await;
-        answer(jobs, recorded, |ended| ended.attempt.id);
+        let (ended, askers): (Vec<_>, Vec<_>) = jobs.into_iter().map(Job::split).unzip();
+        for (asker, recorded) in askers.into_iter().zip(commit_each(self, &ended).await) {
+            asker.answer(recorded);
+        }
+    }
+}
+
+impl GroupCommit for EndedTries {
+    type Item = Ended;
+    type Answer = bool;
+
+    async fn commit(&self, ended: &[Ended]) -> Result<Vec<bool>, sqlx::Error> {
+        let recorded = queue::record(&self.0.db, ended, self.0.now()).await?;
+        let is_recorded = |ended: &Ended| recorded.contains(&ended.attempt.id);
+        Ok(ended.iter().map(is_recorded).collect())
     }
 }
 
@@ -101,25 +117,23 @@ impl Work for Handovers {
     type Answer = Result<bool, RecordError>;
 
     async fn work(&self, jobs: Vec<Job<Self>>) {
-        let tries: Vec<_> = jobs.iter().map(|job| job.item).collect();
-        let until = self.shared.now() + self.lease;
-        let begun = queue::begin_handover(&self.shared.db, &tries, until).await;
-        answer(jobs, begun, |attempt| attempt.id);
+        let (tries, askers): (Vec<_>, Vec<_>) = jobs.into_iter().map(Job::split).unzip();
+        for (asker, begun) in askers.into_iter().zip(commit_each(self, &tries).await) {
+            asker.answer(begun);
+        }
     }
 }
 
-/// Answers each job whether its message is among those that were changed.
-fn answer<W: Work<Answer = Result<bool, RecordError>>>(
-    jobs: Vec<Job<W>>,
-    changed: Result<HashSet<Uuid>, sqlx::Error>,
-    id: impl Fn(&W::Item) -> Uuid,
-) {
-    let changed = changed.map_err(|error| RecordError::Database(Arc::new(error)));
-    for job in jobs {
-        let (item, asker) = job.split();
-        asker.answer(match &changed {
-            Ok(changed) => Ok(changed.contains(&id(&item))),
-            Err(error) => Err(error.clone()),
-        });
+impl GroupCommit for Handovers {
+    type Item = Try;
+    type Answer = bool;
+
+    async fn commit(&self, tries: &[Try]) -> Result<Vec<bool>, sqlx::Error> {
+        let until = self.shared.now() + self.lease;
+        let begun = queue::begin_handover(&self.shared.db, tries, until).await?;
+        Ok(tries
+            .iter()
+            .map(|attempt| begun.contains(&attempt.id))
+            .collect())
     }
 }

@@ -2,6 +2,8 @@
 //! waits for the next, which takes all that wait. What is quiet is done at once, and what is busy
 //! with one commit for hundreds.
 
+mod group;
+
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -12,6 +14,8 @@ use tokio::time::Instant;
 
 use crate::pg;
 use crate::problem::{Kind, Problem};
+
+pub use group::{GroupCommit, commit_each};
 
 /// Does many things of one kind together.
 pub trait Work: Send + Sync + Sized + 'static {

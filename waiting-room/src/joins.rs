@@ -9,7 +9,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use domain::clock::SharedClock;
 use domain::{AccountId, EventId, Number};
-use platform::lane::{Job, Lane, Limits, Unanswered, Work};
+use platform::lane::{GroupCommit, Job, Lane, Limits, Unanswered, Work, commit_each};
 use platform::limits::AddressGroup;
 use platform::problem::{Kind, Problem};
 use platform::service::Context;
@@ -107,15 +107,17 @@ impl Work for Numbers {
             return;
         }
         let (asks, asks_of) = asks(&batch);
-        match store::join(&self.db, self.event_id, &asks, now).await {
-            Ok(given) => self.answer(batch, asks_of, &given, now).await,
-            Err(error) => {
-                let problem = Problem::from(error);
-                for join in batch {
-                    join.asker.answer(Err(problem.clone()));
-                }
-            }
-        }
+        let given = commit_each(self, &asks).await;
+        self.answer(batch, asks_of, &given, now).await;
+    }
+}
+
+impl GroupCommit for Numbers {
+    type Item = Asks;
+    type Answer = Given;
+
+    async fn commit(&self, asks: &[Asks]) -> Result<Vec<Given>, sqlx::Error> {
+        store::join(&self.db, self.event_id, asks, self.clock.now()).await
     }
 }
 
@@ -143,14 +145,15 @@ impl Numbers {
         &self,
         batch: Vec<Join>,
         asks_of: Vec<usize>,
-        given: &[Given],
+        given: &[Result<Given, Problem>],
         now: DateTime<Utc>,
     ) {
         let mut repeated = Vec::new();
         for (join, nth) in batch.into_iter().zip(asks_of) {
             match given.get(nth) {
-                Some(own) if own.is_new => join.asker.answer(Ok(*own)),
-                Some(own) => repeated.push((join, *own)),
+                Some(Ok(own)) if own.is_new => join.asker.answer(Ok(*own)),
+                Some(Ok(own)) => repeated.push((join, *own)),
+                Some(Err(problem)) => join.asker.answer(Err(problem.clone())),
                 None => join.asker.answer(Err(Problem::defect())),
             }
         }

@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use chrono::{DateTime, Utc};
 use domain::clock::SharedClock;
 use platform::idempotency::{self, Answered, Begin, Keyed, Token};
-use platform::lane::{Job, Lane, Limits, Work};
+use platform::lane::{GroupCommit, Job, Lane, Limits, Work, commit_each};
 use platform::pg::run_tx;
 use platform::problem::Problem;
 use sqlx::{PgConnection, PgPool};
@@ -103,23 +103,22 @@ impl Work for Orders {
                 askers.push(asker);
             }
         }
-        let (now, orders) = (self.clock.now(), &orders);
-        let written = run_tx(&self.db, "write_orders", |tx| {
-            Box::pin(write_all(tx, orders, now))
-        });
-        match written.await {
-            Ok(written) => {
-                for (asker, written) in askers.into_iter().zip(written) {
-                    asker.answer(written);
-                }
-            }
-            Err(error) => {
-                let problem = Problem::from(error);
-                for asker in askers {
-                    asker.answer(Err(problem.clone()));
-                }
-            }
+        for (asker, written) in askers.into_iter().zip(commit_each(self, &orders).await) {
+            asker.answer(written.and_then(|written| written));
         }
+    }
+}
+
+impl GroupCommit for Orders {
+    type Item = NewOrder;
+    type Answer = Result<Written, Problem>;
+
+    async fn commit(&self, orders: &[NewOrder]) -> Result<Vec<Self::Answer>, sqlx::Error> {
+        let now = self.clock.now();
+        run_tx(&self.db, "write_orders", |tx| {
+            Box::pin(write_all(tx, orders, now))
+        })
+        .await
     }
 }
 
@@ -133,14 +132,22 @@ impl Work for Answers {
 
     async fn work(&self, jobs: Vec<Job<Self>>) {
         let (answers, askers): (Vec<_>, Vec<_>) = jobs.into_iter().map(Job::split).unzip();
-        let answers = &answers;
-        let written = run_tx(&self.db, "write_answers", |tx| {
-            Box::pin(keep_all(tx, answers))
-        });
-        let kept = written.await.map_err(Problem::from);
-        for asker in askers {
-            asker.answer(kept.clone());
+        for (asker, kept) in askers.into_iter().zip(commit_each(self, &answers).await) {
+            asker.answer(kept);
         }
+    }
+}
+
+impl GroupCommit for Answers {
+    type Item = Answered;
+    type Answer = ();
+
+    async fn commit(&self, answers: &[Answered]) -> Result<Vec<()>, sqlx::Error> {
+        run_tx(&self.db, "write_answers", |tx| {
+            Box::pin(keep_all(tx, answers))
+        })
+        .await?;
+        Ok(vec![(); answers.len()])
     }
 }
 

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use domain::BookingId;
-use platform::lane::{Job, Lane, Limits, Work};
+use platform::lane::{GroupCommit, Job, Lane, Limits, Work, commit_each};
 use platform::problem::Problem;
 use sqlx::PgPool;
 
@@ -34,13 +34,20 @@ impl Work for Lookup {
     type Answer = Result<Option<Booking>, Problem>;
 
     async fn work(&self, jobs: Vec<Job<Self>>) {
-        let ids: Vec<_> = jobs.iter().map(|job| job.item).collect();
-        let found = bookings::find(&self.0, &ids).await.map(by_id);
-        let found = found.map_err(Problem::from);
-        for Job { item, asker } in jobs {
-            let booking = found.as_ref().map(|found| found.get(&item).cloned());
-            asker.answer(booking.map_err(Clone::clone));
+        let (ids, askers): (Vec<_>, Vec<_>) = jobs.into_iter().map(Job::split).unzip();
+        for (asker, found) in askers.into_iter().zip(commit_each(self, &ids).await) {
+            asker.answer(found);
         }
+    }
+}
+
+impl GroupCommit for Lookup {
+    type Item = BookingId;
+    type Answer = Option<Booking>;
+
+    async fn commit(&self, ids: &[BookingId]) -> Result<Vec<Option<Booking>>, sqlx::Error> {
+        let found = by_id(bookings::find(&self.0, ids).await?);
+        Ok(ids.iter().map(|id| found.get(id).cloned()).collect())
     }
 }
 

@@ -270,7 +270,12 @@ pub(crate) async fn record(
 ) -> Result<HashSet<Uuid>, sqlx::Error> {
     let ids: Vec<_> = ended.iter().map(|ended| ended.attempt.id).collect();
     let numbers: Vec<_> = ended.iter().map(|ended| ended.attempt.number).collect();
-    let errors: Vec<_> = ended.iter().map(|ended| ended.error.clone()).collect();
+    // What a server said, without the one character that PostgreSQL stores in no text.
+    let storable = |error: &str| error.replace('\0', "\u{fffd}");
+    let errors: Vec<_> = ended
+        .iter()
+        .map(|ended| ended.error.as_deref().map(storable))
+        .collect();
     let (states, due): (Vec<_>, Vec<_>) = ended
         .iter()
         .map(|ended| match ended.end {

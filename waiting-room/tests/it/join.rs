@@ -75,6 +75,25 @@ async fn whoever_joins_on_several_nodes_at_once_gets_the_same_number_everywhere(
 }
 
 #[tokio::test]
+async fn one_join_that_the_database_refuses_fails_no_other() {
+    let hall = Hall::open().await;
+    // Whatever makes the database refuse a row.
+    sqlx::query("alter table waiting_room.numbers add check (account_id <> 113)")
+        .execute(&hall.app.ctx.db)
+        .await
+        .unwrap();
+    let joining = (1..=200).map(async |account| {
+        let answer = hall.join(AccountId(account)).await;
+        (account, answer.status().as_u16())
+    });
+    for (account, status) in join_all(joining).await {
+        let expected = if account == 113 { 500 } else { 201 };
+        assert_eq!(status, expected, "account {account}");
+    }
+    hall.app.finish().await;
+}
+
+#[tokio::test]
 async fn a_join_that_was_committed_and_never_answered_keeps_its_number() {
     let hall = Hall::open().await;
     // What a node did that died before it answered.
