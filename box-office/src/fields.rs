@@ -3,11 +3,8 @@
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 
-use chrono::{DateTime, Utc};
 use platform::problem::{Kind, Problem};
 
-/// Years that a date may lie in.
-const YEARS: RangeInclusive<i64> = 2000..=2199;
 /// Most addresses mail can go to are far shorter (RFC 5321).
 const MAX_EMAIL_CHARS: usize = 254;
 const MAX_LOCAL_PART_CHARS: usize = 64;
@@ -74,19 +71,6 @@ pub(crate) fn number(
                 ),
             )
         })
-}
-
-/// A date in a year that a ticket could be for.
-pub(crate) fn date(field: impl Display, date: DateTime<Utc>) -> Result<DateTime<Utc>, Problem> {
-    use chrono::Datelike as _;
-    if YEARS.contains(&i64::from(date.year())) {
-        Ok(date)
-    } else {
-        Err(invalid(
-            field,
-            format!("A date from {} to {}.", YEARS.start(), YEARS.end()),
-        ))
-    }
 }
 
 /// An ISO 3166 country of two letters, in upper case; may be empty.

@@ -10,6 +10,7 @@ mod lent;
 mod metrics;
 mod server;
 mod stalled;
+mod storable;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -28,6 +29,7 @@ pub use connections::{ConnectionLimits, Connections};
 pub use extract::{Json, Path, Query, RawBody};
 pub use layers::{wrap, wrap_quick};
 pub use server::{Listener, bind};
+pub use storable::date;
 
 /// What extractors and layers need. [`wrap`] puts it into the extensions of every request, so
 /// that a router may have any state of its own.

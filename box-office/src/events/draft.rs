@@ -7,6 +7,7 @@ use domain::event::{Section, Tier};
 use domain::limits::{MAX_SEATS_PER_EVENT, MAX_SECTIONS_PER_EVENT, MAX_TICKETS_PER_BOOKING};
 use domain::money::NotChargeable;
 use domain::{Currency, Money, SectionId};
+use platform::http;
 use platform::problem::Problem;
 use serde::{Deserialize, Deserializer};
 
@@ -120,7 +121,7 @@ impl EventBody {
         let sections = self.sections(max_tickets_per_account.min(MAX_TICKETS_PER_BOOKING))?;
         Ok(Draft {
             name: fields::name("name", &self.name, MAX_NAME_CHARS)?,
-            date: fields::date("date", self.date)?,
+            date: http::date("date", self.date)?,
             capacity: self.total(&sections)?,
             description: fields::text("description", &self.description, MAX_TEXT_CHARS)?,
             category: fields::line("category", &self.category, MAX_WORD_CHARS)?,

@@ -7,7 +7,7 @@ use axum::http::HeaderMap;
 use axum::response::Response;
 use chrono::{DateTime, Utc};
 use domain::event::Event;
-use platform::http::Query;
+use platform::http::{self, Query};
 use platform::problem::Problem;
 use serde::{Deserialize, Serialize};
 use sqlx::{PgPool, Postgres, QueryBuilder};
@@ -79,7 +79,7 @@ impl Wanted {
                 .transpose()
         };
         let date = |field: &str, value: Option<DateTime<Utc>>| {
-            value.map(|date| fields::date(field, date)).transpose()
+            value.map(|date| http::date(field, date)).transpose()
         };
         let country = filter.country.as_deref();
         let filled = |text: Option<String>| text.filter(|text| !text.is_empty());
@@ -172,7 +172,7 @@ fn position(cursor: &str) -> Result<(DateTime<Utc>, i64), Problem> {
     let Cursor([micros, id]) = Cursor::decode(cursor)?;
     let date = DateTime::from_timestamp_micros(micros)
         .ok_or_else(|| invalid("cursor", "Pass a next_cursor of this listing on unchanged."))?;
-    Ok((fields::date("cursor", date)?, id))
+    Ok((http::date("cursor", date)?, id))
 }
 
 /// What to look for: a web search, and a word that may go on.

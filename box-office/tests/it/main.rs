@@ -11,4 +11,5 @@ mod pages;
 mod repeats;
 mod sales;
 mod search;
+mod storable;
 mod worker;

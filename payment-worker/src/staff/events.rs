@@ -5,7 +5,7 @@ use axum::http::StatusCode;
 use domain::EventId;
 use domain::payment::RefundPolicy;
 use platform::auth::Caller;
-use platform::http::{Json, Path};
+use platform::http::{self, Json, Path};
 use platform::pg::run_tx;
 use platform::problem::{Kind, Problem};
 use serde::Serialize;
@@ -47,6 +47,9 @@ pub(super) async fn set_policy(
     if refund_policy.fee_minor < 0 {
         let problem = Problem::new(Kind::Invalid, "At least 0.");
         return Err(problem.with("field", "fee_minor"));
+    }
+    if let Some(until) = refund_policy.until {
+        http::date("until", until)?;
     }
     let (by, now) = (caller.account_id, worker.now());
     let setting = run_tx(&worker.db, "payment set policy", |tx| {

@@ -609,3 +609,38 @@ async fn the_timeline_tells_a_bookings_whole_story_from_one_query() {
     assert_eq!(asking.await.0, StatusCode::NOT_FOUND);
     pipeline.close().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn text_and_dates_that_the_database_can_not_store_are_refused_on_every_route() {
+    let pipeline = Pipeline::open(1).await;
+    let nothing = Value::Null;
+    let nul = json!({ "amount_minor": 1, "until": "a\0b" });
+    let policy = format!("/api/events/{EVENT}/refund-policy");
+    for (method, path, body) in [
+        (Method::DELETE, "/api/payment-findings/%00/a", &nothing),
+        (Method::DELETE, "/api/payment-findings/a/b%00", &nothing),
+        (Method::PUT, policy.as_str(), &nul),
+        (Method::POST, "/api/bookings/%00/refunds", &nul),
+    ] {
+        let asked = pipeline.staff(Role::Admin, method, path, Some("key"), body);
+        let (status, problem) = asked.await;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{path} {problem}");
+    }
+    for until in ["-9999-01-01T00:00:00Z", "+262000-01-01T00:00:00Z"] {
+        let body = json!({ "until": until });
+        let asked = pipeline.staff(Role::Admin, Method::PUT, &policy, None, &body);
+        let (status, problem) = asked.await;
+        assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{problem}");
+        assert_eq!(problem["field"], "until", "{problem}");
+    }
+    let token = pipeline.access_token(7, vec![Role::Customer]);
+    let card = pipeline.public_url("/api/saved-cards/%00");
+    let answer = pipeline.http.delete(card).bearer_auth(&token).send().await;
+    assert_eq!(answer.unwrap().status(), StatusCode::BAD_REQUEST);
+    let id = pipeline.hold(7).await;
+    let card = pipeline.public_url(&format!("/api/bookings/{id}/card"));
+    let request = pipeline.http.put(card).bearer_auth(&token);
+    let answer = request.json(&json!({ "saved_card": "pm_\0" })).send().await;
+    assert_eq!(answer.unwrap().status(), StatusCode::BAD_REQUEST);
+    pipeline.close().await;
+}

@@ -1,4 +1,4 @@
-//! Extractors whose refusals are problems.
+//! Extractors whose refusals are problems. What they let through, PostgreSQL can store.
 
 use std::error::Error;
 
@@ -11,6 +11,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::storable::{has_nul_in_json, has_nul_in_query, nul_in};
 use crate::problem::{Kind, Problem};
 
 /// A JSON body. As an extractor it refuses other media types, bodies over the limit, and JSON
@@ -41,6 +42,9 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
             ));
         }
         let RawBody(body) = RawBody::from_request(request, state).await?;
+        if has_nul_in_json(&body) {
+            return Err(nul_in("The JSON"));
+        }
         match extract::Json::from_bytes(&body) {
             Ok(extract::Json(value)) => Ok(Self(value)),
             Err(rejection) => Err(malformed_json(&rejection)),
@@ -72,6 +76,11 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T>
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        if let Ok(texts) = extract::RawPathParams::from_request_parts(parts, state).await
+            && texts.iter().any(|(_, text)| text.contains('\0'))
+        {
+            return Err(nul_in("The path"));
+        }
         match extract::Path::from_request_parts(parts, state).await {
             Ok(extract::Path(value)) => Ok(Self(value)),
             Err(PathRejection::FailedToDeserializePathParams(error)) => {
@@ -86,6 +95,9 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        if parts.uri.query().is_some_and(has_nul_in_query) {
+            return Err(nul_in("The query"));
+        }
         match extract::Query::from_request_parts(parts, state).await {
             Ok(extract::Query(value)) => Ok(Self(value)),
             Err(rejection) => Err(bad_query(&rejection)),

@@ -1,0 +1,103 @@
+//! What PostgreSQL can't store is refused before it is asked to.
+
+use serde_json::json;
+
+use crate::app::{App, event_body};
+
+#[tokio::test]
+async fn text_that_the_database_can_not_store_is_refused_on_every_route() {
+    let app = App::start().await;
+    let (admin, nobody) = (app.admin().await, app.nobody());
+    let event = app.event(json!({"capacity": 5})).await;
+    let id = &event["id"];
+    let nul = "a\0b";
+    let public = [
+        (
+            "/api/accounts",
+            json!({"email": nul, "password": "correct horse"}),
+        ),
+        (
+            "/api/accounts",
+            json!({"email": "a@example.org", "password": nul}),
+        ),
+        (
+            "/api/accounts",
+            json!({"email": "a@example.org", "password": "correct horse", "name": nul}),
+        ),
+        (
+            "/api/sessions",
+            json!({"email": nul, "password": "correct horse"}),
+        ),
+        (
+            "/api/sessions",
+            json!({"email": "a@example.org", "password": nul}),
+        ),
+        ("/api/sessions/refresh", json!({"refresh_token": nul})),
+    ];
+    for (path, body) in public {
+        nobody.post(path, &body).await.problem("malformed");
+    }
+    for field in [
+        "name",
+        "description",
+        "category",
+        "venue",
+        "city",
+        "country",
+        "time_zone",
+    ] {
+        let body = event_body(json!({"capacity": 5, field: nul}));
+        admin
+            .staff_post("/api/events", &body)
+            .await
+            .problem("malformed");
+        let path = format!("/api/events/{id}");
+        admin.staff_put(&path, &body).await.problem("malformed");
+    }
+    let section = json!([{"name": nul, "capacity": 5}]);
+    let body = event_body(json!({ "sections": section }));
+    admin
+        .staff_post("/api/events", &body)
+        .await
+        .problem("malformed");
+    for field in ["message", "entropy_source", "entropy"] {
+        let path = format!("/api/sales/{id}");
+        let answer = admin.staff_put(&path, &json!({field: nul})).await;
+        answer.problem("malformed");
+    }
+    for query in ["q", "city", "country", "category", "cursor"] {
+        let path = format!("/api/events?{query}=a%00b");
+        nobody.get(&path).await.problem("malformed");
+    }
+    for query in ["email", "cursor"] {
+        let path = format!("/api/accounts?{query}=a%00b");
+        admin.staff_get(&path).await.problem("malformed");
+    }
+    nobody.get("/api/events/%00").await.problem("malformed");
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn dates_that_no_ticket_could_be_for_are_refused_on_every_route() {
+    let app = App::start().await;
+    let admin = app.admin().await;
+    let event = app.event(json!({"capacity": 5})).await;
+    let id = &event["id"];
+    for date in ["-9999-01-01T00:00:00Z", "+262000-01-01T00:00:00Z"] {
+        let body = event_body(json!({"capacity": 5, "date": date}));
+        admin.staff_post("/api/events", &body).await.invalid("date");
+        let path = format!("/api/events/{id}");
+        admin.staff_put(&path, &body).await.invalid("date");
+        let path = format!("/api/sales/{id}");
+        for field in ["opens_at", "closes_at"] {
+            let answer = admin.staff_put(&path, &json!({field: date})).await;
+            answer.invalid(field);
+        }
+        let query = date.replace('+', "%2B");
+        for field in ["from", "to"] {
+            let path = format!("/api/events?{field}={query}");
+            app.nobody().get(&path).await.invalid(field);
+        }
+    }
+    app.finish().await;
+}
