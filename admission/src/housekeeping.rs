@@ -17,8 +17,15 @@ pub(crate) async fn run(desk: Arc<Desk>) -> anyhow::Result<()> {
     let mut ticks = tokio::time::interval(PERIOD);
     while soft.run_until_cancelled(ticks.tick()).await.is_some() {
         let (db, now) = (&desk.ctx.db, desk.ctx.clock.now());
-        if let Err(error) = store::requests::sweep(db, now).await {
-            tracing::warn!(%error, "old booking requests were not removed");
+        while !soft.is_cancelled() {
+            match store::requests::sweep(db, now).await {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(error) => {
+                    tracing::warn!(%error, "old booking requests were not removed");
+                    break;
+                }
+            }
         }
         if let Err(error) = idempotency::sweep(db, now).await {
             tracing::warn!(%error, "old answers were not removed");

@@ -107,6 +107,10 @@ pub async fn start(ctx: Context, config: Config) -> anyhow::Result<Routes> {
         "admission.revocations",
         pass::revoke::consume(Arc::clone(&desk)),
     );
+    ctx.spawn(
+        "admission.bookings",
+        pass::shopped::consume(Arc::clone(&desk)),
+    );
     ctx.spawn("admission.outcomes", outcomes::consume(Arc::clone(&desk)));
     ctx.spawn("admission.release", release::run(Arc::clone(&desk)));
     ctx.spawn(

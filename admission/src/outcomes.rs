@@ -24,7 +24,7 @@ pub(crate) enum Asked {
     Cancel,
 }
 
-type Waiting = Mutex<HashMap<(BookingId, Asked), oneshot::Sender<Outcome>>>;
+type Waiting = Mutex<HashMap<(BookingId, Asked), oneshot::Sender<BookingOutcome>>>;
 
 /// The requests that wait.
 #[derive(Default)]
@@ -34,7 +34,7 @@ pub(crate) struct Outcomes(Arc<Waiting>);
 pub(crate) struct Expected {
     waiting: Arc<Waiting>,
     key: (BookingId, Asked),
-    outcome: oneshot::Receiver<Outcome>,
+    outcome: oneshot::Receiver<BookingOutcome>,
 }
 
 impl Outcomes {
@@ -55,14 +55,8 @@ impl Outcomes {
         })
     }
 
-    fn deliver(
-        &self,
-        BookingOutcome {
-            booking_id,
-            outcome,
-        }: BookingOutcome,
-    ) {
-        let order = match outcome {
+    fn deliver(&self, outcome: BookingOutcome) {
+        let order = match outcome.outcome {
             Outcome::Held(_) | Outcome::Confirmed(_) | Outcome::Rejected(_) => [Asked::Hold; 2],
             // A hold that is asked for again when its booking has ended is refused, too.
             Outcome::Cancelled | Outcome::Refused(_) => [Asked::Cancel, Asked::Hold],
@@ -70,7 +64,7 @@ impl Outcomes {
         let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let sender = order
             .into_iter()
-            .find_map(|asked| waiting.remove(&(booking_id, asked)));
+            .find_map(|asked| waiting.remove(&(outcome.booking_id, asked)));
         if let Some(sender) = sender {
             // Gone if its wait ended this moment.
             let _ = sender.send(outcome);
@@ -80,7 +74,7 @@ impl Outcomes {
 
 impl Expected {
     /// The outcome, if it comes within `limit`.
-    pub(crate) async fn within(mut self, limit: Duration) -> Option<Outcome> {
+    pub(crate) async fn within(mut self, limit: Duration) -> Option<BookingOutcome> {
         let asked_at = Instant::now();
         let outcome = tokio::time::timeout(limit, &mut self.outcome)
             .await
@@ -142,11 +136,13 @@ mod tests {
         let (outcomes, booking_id) = (Outcomes::default(), booking());
         let hold = outcomes.expect(booking_id, Asked::Hold).unwrap();
         let cancel = outcomes.expect(booking_id, Asked::Cancel).unwrap();
-        outcomes.deliver(BookingOutcome {
+        let cancelled = BookingOutcome {
             booking_id,
             outcome: Outcome::Cancelled,
-        });
-        assert_eq!(cancel.within(NOW).await, Some(Outcome::Cancelled));
+            why: None,
+        };
+        outcomes.deliver(cancelled.clone());
+        assert_eq!(cancel.within(NOW).await, Some(cancelled));
         assert_eq!(hold.within(NOW).await, None);
     }
 

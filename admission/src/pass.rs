@@ -6,6 +6,7 @@ mod finish;
 mod gate;
 mod jwks;
 pub(crate) mod revoke;
+pub(crate) mod shopped;
 
 use std::sync::Arc;
 use std::time::Duration;

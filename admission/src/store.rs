@@ -1,5 +1,6 @@
 //! SQL: admission's own tables, and the views that others offer.
 
+pub(crate) mod accounts;
 pub(crate) mod bookings;
 pub(crate) mod ended;
 pub(crate) mod gate;

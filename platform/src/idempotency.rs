@@ -8,10 +8,13 @@
 
 use std::collections::HashMap;
 
+use axum::http::HeaderMap;
 use chrono::{DateTime, TimeDelta, Utc};
 use sha2::{Digest, Sha256};
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
+
+use crate::problem::{Kind, Problem};
 
 /// How long answers are kept.
 pub const KEPT: TimeDelta = TimeDelta::hours(24);
@@ -19,6 +22,26 @@ pub const KEPT: TimeDelta = TimeDelta::hours(24);
 pub const RUNNING_LIMIT: TimeDelta = TimeDelta::seconds(15);
 /// How many expired rows one sweep removes.
 const SWEEP_LIMIT: i64 = 10_000;
+
+/// The longest key, in bytes.
+const MAX_KEY_BYTES: usize = 255;
+
+/// The `Idempotency-Key` of a request, if it carries one.
+///
+/// # Errors
+/// `invalid` when it is not visible ASCII of a bounded length.
+pub fn key_of(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
+    let Some(value) = headers.get("idempotency-key") else {
+        return Ok(None);
+    };
+    let key = value.to_str().unwrap_or_default();
+    let is_visible = key.bytes().all(|byte| byte.is_ascii_graphic());
+    if key.is_empty() || key.len() > MAX_KEY_BYTES || !is_visible {
+        let detail = "Idempotency-Key must be 1 to 255 visible ASCII characters.";
+        return Err(Problem::new(Kind::Invalid, detail).with("field", "Idempotency-Key"));
+    }
+    Ok(Some(key))
+}
 
 /// What a key says about a request.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -109,6 +109,15 @@ pub fn admission_revocations() -> QueueSpec {
     listens("admission.revocations", &[PassRevoked::NAME])
 }
 
+/// What admission hears of bookings, to end the passes of those who are done.
+#[must_use]
+pub fn admission_bookings() -> QueueSpec {
+    listens(
+        "admission.bookings",
+        &[HoldPlaced::NAME, BookingConfirmed::NAME],
+    )
+}
+
 fn listens(queue: &str, names: &[&'static str]) -> QueueSpec {
     names.iter().fold(QueueSpec::durable(queue), |spec, name| {
         spec.bind(Exchange::for_name(name), *name)
@@ -128,6 +137,7 @@ pub fn all() -> Vec<QueueSpec> {
         box_office_audit(),
         admission_sales(),
         admission_revocations(),
+        admission_bookings(),
     ]);
     queues
 }

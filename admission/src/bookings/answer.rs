@@ -65,6 +65,7 @@ pub(super) fn rejected(reason: RejectReason) -> Problem {
         RejectReason::SaleClosed => "The sale takes no bookings now.",
         RejectReason::SeatTaken => "One of the seats is taken.",
         RejectReason::UnknownEvent => "The event, the section or a seat does not exist.",
+        RejectReason::TimedOut => "The request waited too long. Book again, with a new key.",
     };
     Problem::new(Kind::BookingRejected, detail).with("reason", reason)
 }

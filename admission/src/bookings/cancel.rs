@@ -6,7 +6,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::{LOCATION, RETRY_AFTER};
 use axum::response::{IntoResponse, Response};
-use domain::booking::BookingState;
+use domain::booking::{BookingState, CancelRefusal};
 use domain::message::{CancelBooking, Outcome};
 use domain::{AccountId, BookingId, EventId};
 use platform::amqp::{Exchange, PublishError};
@@ -32,16 +32,17 @@ pub(super) async fn cancel(
     may_see(&caller, owner)?;
     // An ended booking never changes; any other is the worker's to decide.
     if state.is_final() {
-        return settled(state);
+        return settled(state, None);
     }
     let busy = || answer::overloaded("This booking is being cancelled; look again in a moment.");
     let expected = desk.outcomes.expect(id, Asked::Cancel).ok_or_else(busy)?;
     publish(&desk, id, event_id, caller.account_id).await?;
-    match expected.within(desk.config.outcome_wait()).await {
-        Some(Outcome::Cancelled) => settled(BookingState::Cancelled),
-        Some(Outcome::Refused(state)) => settled(state),
+    let told = expected.within(desk.config.outcome_wait()).await;
+    match told.map(|told| (told.outcome, told.why)) {
+        Some((Outcome::Cancelled, _)) => settled(BookingState::Cancelled, None),
+        Some((Outcome::Refused(state), why)) => settled(state, why),
         // Said to another request; this one's answer is still to come.
-        Some(Outcome::Held(_) | Outcome::Confirmed(_) | Outcome::Rejected(_)) | None => {
+        Some((Outcome::Held(_) | Outcome::Confirmed(_) | Outcome::Rejected(_), _)) | None => {
             let headers = [(LOCATION, answer::path(id)), (RETRY_AFTER, "1".to_owned())];
             let body = Json(json!({ "message": "accepted" }));
             Ok((StatusCode::ACCEPTED, headers, body).into_response())
@@ -87,17 +88,31 @@ async fn publish(
     }
 }
 
-/// The answer for a booking that is in `state` after the wish to cancel it was heard.
-fn settled(state: BookingState) -> Result<Response, Problem> {
-    match state {
-        BookingState::Cancelled => Ok(Json(json!({ "message": "success" })).into_response()),
-        BookingState::Requested => Err(Problem::new(
-            Kind::Conflict,
-            "The booking is not decided yet; try again in a moment.",
-        )),
-        other => {
-            let detail = format!("A booking that is {} can't be cancelled.", other.as_str());
-            Err(Problem::new(Kind::Conflict, detail))
+/// The answer for a booking that is in `state` after the wish to cancel it was heard; one that is
+/// confirmed stays so for the reason `why`.
+fn settled(state: BookingState, why: Option<CancelRefusal>) -> Result<Response, Problem> {
+    let detail = match (state, why) {
+        (BookingState::Cancelled, _) => {
+            return Ok(Json(json!({ "message": "success" })).into_response());
         }
-    }
+        (BookingState::Requested, _) => {
+            "The booking is not decided yet; try again in a moment.".to_owned()
+        }
+        (_, Some(CancelRefusal::CheckedIn)) => {
+            "Somebody was let in with one of its tickets, so the booking can't be cancelled."
+                .to_owned()
+        }
+        (_, Some(CancelRefusal::Transferred)) => {
+            "One of its tickets was transferred, so only staff can cancel the booking.".to_owned()
+        }
+        (_, Some(CancelRefusal::EventBegun)) => {
+            "The event has begun, so only staff can cancel the booking.".to_owned()
+        }
+        (other, None) => format!("A booking that is {} can't be cancelled.", other.as_str()),
+    };
+    let problem = Problem::new(Kind::Conflict, detail);
+    Err(match why {
+        Some(why) => problem.with("reason", why),
+        None => problem,
+    })
 }

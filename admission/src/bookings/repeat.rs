@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use platform::idempotency::{self, Answered, Begin, Token};
 use platform::problem::{Kind, Problem};
@@ -12,24 +12,8 @@ use sqlx::PgPool;
 
 use super::ledger::Ledger;
 
-const KEY: &str = "idempotency-key";
-const MAX_KEY_BYTES: usize = 255;
 /// Longer than any answer to a booking request.
 const MAX_ANSWER_BYTES: usize = 1024 * 1024;
-
-/// The key, if the request carries one.
-pub(super) fn key(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
-    let Some(value) = headers.get(KEY) else {
-        return Ok(None);
-    };
-    let key = value.to_str().unwrap_or_default();
-    let is_visible = key.bytes().all(|byte| byte.is_ascii_graphic());
-    if key.is_empty() || key.len() > MAX_KEY_BYTES || !is_visible {
-        let detail = "Idempotency-Key must be 1 to 255 visible ASCII characters.";
-        return Err(Problem::new(Kind::Invalid, detail).with("field", "Idempotency-Key"));
-    }
-    Ok(Some(key))
-}
 
 /// The answer to a request that is not to be done, because its key was used before.
 pub(super) fn answer(begin: Begin) -> Result<Response, Problem> {

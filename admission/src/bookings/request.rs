@@ -5,7 +5,8 @@
 //! 3. The outcome is awaited for a while; without one the answer is 202.
 //!
 //! A crash between 1 and 2 loses nothing that was answered: the caller has no answer, and its
-//! repeat with the same key has the same booking id, which the worker decides once.
+//! repeat with the same key has the same booking id, which the worker decides once. Only the call
+//! that wrote an order down may withdraw it, and only while no repeat has taken it up.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -30,6 +31,7 @@ use tracing::Instrument;
 use super::ledger::{NewOrder, OrderKey, Written, answer_before};
 use super::{answer, repeat};
 use crate::outcomes::Asked;
+use crate::store::accounts;
 use crate::store::requests::{self, Order, Request};
 use crate::{Desk, pass};
 
@@ -71,8 +73,9 @@ pub(super) async fn request(
     headers: HeaderMap,
     Json(wanted): Json<Wanted>,
 ) -> Result<Response, Problem> {
-    let key = repeat::key(&headers)?.map(str::to_owned);
+    let key = idempotency::key_of(&headers)?.map(str::to_owned);
     let order = wanted.order(&caller)?;
+    must_exist(&desk, &caller, order.account_id).await?;
     let may_book = may_book(&desk, &caller, &order, &headers, desk.ctx.clock.now());
     // On its own, so that it is finished even when the caller hangs up.
     let finished = tokio::spawn(
@@ -80,7 +83,7 @@ pub(super) async fn request(
             match accept(&desk, &caller, key, order, may_book).await? {
                 Accepted::Answered(response) => Ok(response),
                 Accepted::Fresh(request, token) => {
-                    let response = place(&desk, &request, token).await;
+                    let response = place(&desk, caller.account_id, &request, token).await;
                     let outcome = label(response.status().as_u16());
                     metrics::counter!("admission_booking_requests_total", "outcome" => outcome)
                         .increment(1);
@@ -186,6 +189,14 @@ fn invalid(field: &'static str, detail: impl Into<String>) -> Problem {
     Problem::new(Kind::Invalid, detail).with("field", field)
 }
 
+/// Refuses orders of staff for accounts that don't exist. The caller's own does.
+async fn must_exist(desk: &Desk, caller: &Caller, buyer: AccountId) -> Result<(), Problem> {
+    if buyer == caller.account_id || accounts::exists(&desk.ctx.db, buyer).await? {
+        return Ok(());
+    }
+    Err(invalid("user_id", "There is no account with this number."))
+}
+
 /// Whether the sale takes bookings and the caller has a pass for it.
 fn may_book(
     desk: &Desk,
@@ -253,9 +264,14 @@ fn hash(order: &Order) -> Result<[u8; 32], Problem> {
 }
 
 /// Publishes the request and waits for its outcome.
-async fn place(desk: &Desk, request: &Request, token: Option<Token>) -> Response {
+async fn place(
+    desk: &Desk,
+    asked_by: AccountId,
+    request: &Request,
+    token: Option<Token>,
+) -> Response {
     let db = &desk.ctx.db;
-    match (ask(desk, request).await, token) {
+    match (ask(desk, asked_by, request).await, token) {
         (Ok(response), Some(token)) => repeat::keep(&desk.ledger, token, response).await,
         (Ok(response), None) => response,
         (Err(problem), token) => {
@@ -269,13 +285,13 @@ async fn place(desk: &Desk, request: &Request, token: Option<Token>) -> Response
     }
 }
 
-async fn ask(desk: &Desk, request: &Request) -> Result<Response, Problem> {
+async fn ask(desk: &Desk, asked_by: AccountId, request: &Request) -> Result<Response, Problem> {
     let full = || answer::overloaded("Too many booking requests wait; try again in a moment.");
     let Some(expected) = desk.outcomes.expect(request.booking_id, Asked::Hold) else {
         withdraw(desk, request).await;
         return Err(full());
     };
-    match publish(desk, request).await {
+    match publish(desk, asked_by, request).await {
         Ok(()) => {}
         Err(PublishError::Full) => {
             withdraw(desk, request).await;
@@ -290,8 +306,8 @@ async fn ask(desk: &Desk, request: &Request) -> Result<Response, Problem> {
             return Err(problem);
         }
     }
-    if let Some(outcome) = expected.within(desk.config.outcome_wait()).await {
-        return Ok(answer::decided(request, outcome));
+    if let Some(told) = expected.within(desk.config.outcome_wait()).await {
+        return Ok(answer::decided(request, told.outcome));
     }
     if let Err(error) = requests::mark_published(&desk.ctx.db, request.booking_id).await {
         tracing::error!(%error, booking_id = %request.booking_id, "a request is not in its account's list until it is decided");
@@ -299,7 +315,7 @@ async fn ask(desk: &Desk, request: &Request) -> Result<Response, Problem> {
     Ok(answer::undecided(request))
 }
 
-async fn publish(desk: &Desk, request: &Request) -> Result<(), PublishError> {
+async fn publish(desk: &Desk, asked_by: AccountId, request: &Request) -> Result<(), PublishError> {
     let order = &request.order;
     let message = PlaceHold {
         booking_id: request.booking_id,
@@ -308,6 +324,8 @@ async fn publish(desk: &Desk, request: &Request) -> Result<(), PublishError> {
         wish: order.wish.clone(),
         accepted_at: request.accepted_at,
         reply_to: desk.ctx.node.clone(),
+        asked_at: Some(desk.ctx.clock.now()),
+        asked_by: Some(asked_by),
     };
     let queue = topology::booking_requests_of(order.event_id);
     let id = request.booking_id.0;
@@ -317,10 +335,10 @@ async fn publish(desk: &Desk, request: &Request) -> Result<(), PublishError> {
         .await
 }
 
-/// Removes a request that was not published. If that fails it is swept later, and a repeat with
-/// its key continues it.
+/// Removes a request that this call did not publish. If that fails, or an earlier call may have
+/// published it, it stays: it is swept later, and a repeat with its key continues it.
 async fn withdraw(desk: &Desk, request: &Request) {
-    if let Err(error) = requests::forget(&desk.ctx.db, request.booking_id).await {
+    if let Err(error) = requests::withdraw(&desk.ctx.db, request.booking_id).await {
         tracing::warn!(%error, "a request that was not published is still there");
     }
 }

@@ -136,7 +136,7 @@ impl Passes {
         .await
     }
 
-    /// Ends the running passes of `account_id` that were issued at `until` or before; what every
+    /// Ends the running passes of each account that were issued at its time or before; what every
     /// node is to refuse from now on.
     ///
     /// # Errors
@@ -144,16 +144,17 @@ impl Passes {
     pub(crate) async fn revoke(
         &self,
         event_id: EventId,
-        account_id: AccountId,
-        until: DateTime<Utc>,
+        accounts: &[(AccountId, DateTime<Utc>)],
     ) -> Result<Vec<Refused>, sqlx::Error> {
+        if accounts.is_empty() {
+            return Ok(Vec::new());
+        }
         pg::run_tx(&self.db, "revoke_passes", |tx| {
             Box::pin(async move {
                 let mut locked = gate::lock(tx, event_id).await?;
                 let now = gate::tidy(tx, &mut locked, None).await?;
-                let until = until.timestamp();
                 let mut ended = Vec::new();
-                for jti in gate::running_of(tx, event_id, account_id, until).await? {
+                for jti in gate::running_of(tx, event_id, accounts).await? {
                     ended.extend(gate::end(tx, &mut locked, jti, now).await?);
                 }
                 gate::save(tx, locked).await?;

@@ -44,7 +44,7 @@ async fn revoke(desk: &Desk, revoked: &PassRevoked) -> Result<(), sqlx::Error> {
         account_id,
         at,
     } = *revoked;
-    let ended = desk.passes.revoke(event_id, account_id, at).await?;
+    let ended = desk.passes.revoke(event_id, &[(account_id, at)]).await?;
     metrics::counter!("admission_revocations_total").increment(ended.len() as u64);
     desk.revoked.remember(ended);
     Ok(())

@@ -298,19 +298,21 @@ pub(crate) async fn end(
     Ok(Some(Refused { jti, ends_at }))
 }
 
-/// The running passes of `account_id` that were issued at `until` or before, Unix seconds.
+/// The running passes of each account that were issued at its time or before.
 pub(crate) async fn running_of(
     conn: &mut PgConnection,
     event_id: EventId,
-    account_id: AccountId,
-    until: i64,
+    accounts: &[(AccountId, DateTime<Utc>)],
 ) -> Result<Vec<Uuid>, sqlx::Error> {
+    let ids: Vec<_> = accounts.iter().map(|(account, _)| account.0).collect();
+    let until: Vec<_> = accounts.iter().map(|(_, at)| at.timestamp()).collect();
     sqlx::query_scalar!(
-        "select jti from admission.claims
-         where event_id = $1 and account_id = $2 and over_at is null and issued_at <= $3",
+        "select distinct c.jti from unnest($2::bigint[], $3::bigint[]) as done (account_id, until)
+         join admission.claims c on c.event_id = $1 and c.account_id = done.account_id
+         where c.over_at is null and c.issued_at <= done.until",
         event_id.0,
-        account_id.0,
-        until,
+        &ids,
+        &until,
     )
     .fetch_all(conn)
     .await

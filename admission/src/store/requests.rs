@@ -129,7 +129,7 @@ async fn insert_all(
                select booking_id, event_id, account_id, wish, tickets, request_key, $7
                from unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::jsonb[], $5::integer[], $6::text[])
                     as new (booking_id, event_id, account_id, wish, tickets, request_key)
-               on conflict (request_key) do update set request_key = excluded.request_key
+               on conflict (request_key) do update set repeated_at = $7
                returning booking_id, event_id, account_id, wish, request_key, accepted_at
            )
            select booking_id, event_id, account_id, wish as "wish: Json<Wish>", accepted_at,
@@ -169,10 +169,12 @@ pub(crate) async fn mark_published(db: &PgPool, id: BookingId) -> Result<(), sql
     Ok(())
 }
 
-/// Removes a request that was never published.
-pub(crate) async fn forget(db: &PgPool, id: BookingId) -> Result<(), sqlx::Error> {
+/// Removes a request that no call has published: the one that wrote it knows, and no repeat has
+/// taken it up.
+pub(crate) async fn withdraw(db: &PgPool, id: BookingId) -> Result<(), sqlx::Error> {
     sqlx::query!(
-        "delete from admission.requests where booking_id = $1 and not published",
+        "delete from admission.requests
+         where booking_id = $1 and not published and repeated_at is null",
         id.0
     )
     .execute(db)
@@ -214,9 +216,9 @@ pub(crate) async fn undecided_of(
     Ok(rows.into_iter().map(Request::from).collect())
 }
 
-/// Removes old requests that nobody needs: decided ones, and those whose caller was told to try
-/// again. Tells how many.
-pub(crate) async fn sweep(db: &PgPool, now: DateTime<Utc>) -> Result<u64, sqlx::Error> {
+/// Removes one batch of old requests that nobody needs: decided ones, and those whose caller was
+/// told to try again. Returns whether more may be left.
+pub(crate) async fn sweep(db: &PgPool, now: DateTime<Utc>) -> Result<bool, sqlx::Error> {
     let swept = sqlx::query!(
         "delete from admission.requests where booking_id in (
              select r.booking_id from admission.requests r
@@ -230,5 +232,5 @@ pub(crate) async fn sweep(db: &PgPool, now: DateTime<Utc>) -> Result<u64, sqlx::
     )
     .execute(db)
     .await?;
-    Ok(swept.rows_affected())
+    Ok(swept.rows_affected() >= SWEEP_LIMIT.cast_unsigned())
 }

@@ -4,15 +4,21 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use domain::booking::BookingState;
-use domain::message::Outcome;
-use domain::{BookingId, EventId};
+use domain::message::{Outcome, PlaceHold};
+use domain::{AccountId, BookingId, EventId};
+use futures_util::future::join_all;
 use platform::amqp::{Exchange, QueueSpec};
+use platform::service::Context;
+use platform::testing::Proxy;
 use platform::topology;
 use reqwest::Response;
 use serde_json::{Value, json};
 
 use crate::line::EVENT;
-use crate::shop::{BUYER, OTHER, STAFF, Shop, altered, held, problem, sold_out, unsigned};
+use crate::shop::{
+    BUYER, OTHER, REFUSED_BECAUSE, STAFF, Shop, altered, confirmed, held, launch, problem,
+    sold_out, unsigned,
+};
 
 async fn booking(response: Response) -> Value {
     let body: Value = response.json().await.unwrap();
@@ -345,6 +351,21 @@ async fn a_cancellation_says_what_the_worker_says() {
 }
 
 #[tokio::test]
+async fn a_cancellation_that_is_refused_says_why() {
+    let shop = Shop::open().await;
+    let kept = Outcome::Refused(BookingState::Confirmed);
+    shop.worker(held, Some(kept)).await;
+    let id = store_held(&shop, "held").await;
+    let answer = shop.cancel(BUYER, id).await;
+    assert_eq!(answer.status(), 409);
+    let body: Value = answer.json().await.unwrap();
+    assert_eq!(body["reason"], json!(REFUSED_BECAUSE));
+    let detail = "The event has begun, so only staff can cancel the booking.";
+    assert_eq!(body["detail"], detail);
+    shop.app.finish().await;
+}
+
+#[tokio::test]
 async fn an_ended_booking_is_not_asked_about_again() {
     let shop = Shop::open().await;
     let cancelled = store_held(&shop, "cancelled").await;
@@ -383,5 +404,173 @@ async fn a_change_of_the_sale_acts_on_every_node_within_two_seconds() {
     })
     .await;
     node.stop().await;
+    shop.app.finish().await;
+}
+
+#[tokio::test]
+async fn one_bad_order_never_fails_anothers() {
+    let shop = Shop::open().await;
+    shop.worker(held, None).await;
+    // Whatever makes the database refuse a row.
+    sqlx::query("alter table admission.requests add check (tickets <> 3)")
+        .execute(&shop.app.ctx.db)
+        .await
+        .unwrap();
+    let orders = (0..60_u32).map(|number| {
+        let account = AccountId(100 + i64::from(number));
+        let (shop, tickets) = (&shop, if number % 20 == 7 { 3 } else { 1 });
+        async move {
+            let pass = shop.pass(EVENT, account, 600);
+            let key = format!("key-{number}");
+            let answer = shop.book_at(&shop.base, account, Some(&pass), tickets, Some(&key));
+            (tickets, answer.await.status().as_u16())
+        }
+    });
+    for (tickets, status) in join_all(orders).await {
+        let expected = if tickets == 3 { 500 } else { 201 };
+        assert_eq!(status, expected, "an order for {tickets}");
+    }
+    shop.app.finish().await;
+}
+
+#[tokio::test]
+async fn one_booking_that_can_not_be_read_hides_no_other() {
+    let shop = Shop::open().await;
+    let mut ids = Vec::new();
+    for _ in 0..20 {
+        ids.push(store_held(&shop, "held").await);
+    }
+    sqlx::query("update booking.bookings set seats = '{}' where id = $1")
+        .bind(ids[7].0)
+        .execute(&shop.app.ctx.db)
+        .await
+        .unwrap();
+    let reading = ids.iter().map(async |id| {
+        let answer = shop.get(&format!("/api/bookings/{id}"), Some(BUYER)).await;
+        (id, answer.status().as_u16())
+    });
+    for (id, status) in join_all(reading).await {
+        assert_eq!(status, if *id == ids[7] { 500 } else { 200 });
+    }
+    shop.app.finish().await;
+}
+
+#[tokio::test]
+async fn text_that_the_database_can_not_store_is_refused_on_every_route() {
+    let shop = Shop::open().await;
+    let pass = shop.pass(EVENT, BUYER, 600);
+    let tier = |name: &str| format!(r#"{{"event_id":1,"user_id":7,"tickets":1,"tier":"{name}"}}"#);
+    let wanted = r#"{"event_id":1,"user_id":7,"wanted":[{"tickets":1,"tier":"\u0000"}]}"#;
+    for body in [
+        tier(r"\u0000"),
+        tier(r"\ud800"),
+        tier(r"a\u0000b"),
+        wanted.to_owned(),
+    ] {
+        let answer = shop
+            .post_text("/api/bookings", BUYER, &pass, body.clone())
+            .await;
+        assert_eq!(answer.status(), 400, "{body}");
+        assert_eq!(problem(answer).await, "malformed", "{body}");
+    }
+    for path in ["/api/bookings/%00", "/api/bookings/user/%00"] {
+        let answer = shop.get(path, Some(BUYER)).await;
+        assert_eq!(problem(answer).await, "malformed", "{path}");
+    }
+    for path in ["/api/bookings/%00/cancel", "/api/events/%00/pass"] {
+        let answer = shop.put_or_post(path, BUYER).await;
+        assert_eq!(problem(answer).await, "malformed", "{path}");
+    }
+    shop.app.finish().await;
+}
+
+/// A node that reaches RabbitMQ through a proxy.
+async fn behind_a_proxy(shop: &Shop) -> (Proxy, Context) {
+    let mut config = platform::config::PlatformConfig::clone(&shop.app.ctx.config);
+    let url = secrecy::ExposeSecret::expose_secret(&config.amqp_url);
+    let (proxy, url) = Proxy::before(url).await;
+    config.amqp_url = url.into();
+    let ctx = Context::connect("test", config, shop.app.ctx.clock.clone())
+        .await
+        .unwrap();
+    (proxy, ctx)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_key_is_one_booking_whatever_the_broker_does() {
+    let shop = Shop::open().await;
+    // One buyer pays, the other's seat is free.
+    let decide = |hold: &PlaceHold| match hold.account_id {
+        OTHER => confirmed(hold),
+        _ => held(hold),
+    };
+    let seen = shop.worker(decide, None).await;
+    let (proxy, ctx) = behind_a_proxy(&shop).await;
+    let (base, running) = launch(&ctx).await;
+    let book = |account: AccountId, key: &'static str| {
+        let (shop, base) = (&shop, &base);
+        async move {
+            let pass = shop.pass(EVENT, account, 600);
+            let answer = shop.book_at(base, account, Some(&pass), 1, Some(key)).await;
+            (answer.status().as_u16(), answer)
+        }
+    };
+    // Every channel is open when the broker falls silent.
+    for number in 0..8 {
+        assert_eq!(book(AccountId(100 + number), "warm").await.0, 201);
+    }
+    proxy.deafen();
+    // RabbitMQ takes the requests, and nobody hears of it; with them every channel is given up.
+    let mut asking = vec![(BUYER, "key"), (OTHER, "key")];
+    asking.extend((0..8).map(|number| (AccountId(200 + number), "key")));
+    let silent = asking.iter().map(|(account, key)| book(*account, key));
+    for (status, _) in join_all(silent).await {
+        assert_eq!(status, 503);
+    }
+    // No channel opens, so it is certain that this try was not sent.
+    let (first, second) = tokio::join!(book(BUYER, "key"), book(OTHER, "key"));
+    assert_eq!([first.0, second.0], [503, 503]);
+    proxy.cut();
+    for account in [BUYER, OTHER] {
+        let again = async || book(account, "key").await.0 == 201;
+        platform::testing::eventually(Duration::from_secs(30), again).await;
+        let mut placed: Vec<_> = {
+            let seen = seen.lock().unwrap();
+            let own = seen.iter().filter(|hold| hold.account_id == account);
+            own.map(|hold| hold.booking_id).collect()
+        };
+        assert!(placed.len() >= 2, "the first message never arrived");
+        placed.dedup();
+        assert_eq!(placed.len(), 1, "one key made several bookings: {placed:?}");
+    }
+    running.stop().await.unwrap();
+    ctx.shutdown.soft().cancel();
+    shop.app.finish().await;
+}
+
+#[tokio::test]
+async fn staff_book_for_accounts_that_exist_and_for_no_others() {
+    let shop = Shop::open().await;
+    shop.add_sale(EventId(5), |sale| sale.queue = false).await;
+    shop.worker(held, None).await;
+    let account: i64 = sqlx::query_scalar(
+        "insert into box_office.accounts (email, password_hash, created_at, updated_at)
+         values ('ada@example.org', '-', now(), now()) returning id",
+    )
+    .fetch_one(&shop.app.ctx.db)
+    .await
+    .unwrap();
+    let book = async |account: i64| {
+        let body = json!({"event_id": 5, "user_id": account, "tickets": 1});
+        shop.post_booking(&shop.base, STAFF, None, None, &body)
+            .await
+    };
+    assert_eq!(book(account).await.status(), 201);
+    for nobody in [0, -5, i64::MAX, i64::MIN, account + 1, 1_000_000_007] {
+        let answer = book(nobody).await;
+        assert_eq!(answer.status(), 422, "account {nobody}");
+        let body: Value = answer.json().await.unwrap();
+        assert_eq!(body["field"], "user_id", "account {nobody}");
+    }
     shop.app.finish().await;
 }

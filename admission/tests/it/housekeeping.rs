@@ -92,3 +92,29 @@ async fn lines_of_sales_that_ended_long_ago_are_removed_and_no_others() {
     }
     app.finish().await;
 }
+
+#[tokio::test]
+async fn a_busy_day_of_old_requests_is_removed_in_one_round() {
+    let app = TestApp::start().await;
+    let db = &app.ctx.db;
+    sqlx::query(
+        "insert into admission.requests (booking_id, event_id, account_id, wish, tickets, published, accepted_at)
+         select gen_random_uuid(), 1, n, '{\"best\":{\"tickets\":1}}', 1, n = 1,
+                now() - make_interval(hours => case when n = 2 then 23 else 25 end)
+         from generate_series(1, 12000) as n",
+    )
+    .execute(db)
+    .await
+    .unwrap();
+    launch(&app.ctx).await;
+    // One waits to be decided, and one is not a day old.
+    eventually(Duration::from_secs(10), async || {
+        let left: i64 = sqlx::query_scalar("select count(*) from admission.requests")
+            .fetch_one(db)
+            .await
+            .unwrap();
+        left == 2
+    })
+    .await;
+    app.finish().await;
+}

@@ -23,6 +23,7 @@ pub(crate) fn sale() -> SaleSettings {
         version: 1,
         opens_at: start() - TimeDelta::seconds(60),
         closes_at: None,
+        event_starts_at: None,
         lobby_seconds: 0,
         rate_per_minute: 600,
         shopper_cap: 100_000,

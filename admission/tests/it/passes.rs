@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use chrono::TimeDelta;
-use domain::message::{Message, PassRevoked};
-use domain::{AccountId, EventId};
+use chrono::{DateTime, TimeDelta, Utc};
+use domain::booking::BookingFacts;
+use domain::message::{BookingConfirmed, HoldPlaced, Message, PassRevoked};
+use domain::{AccountId, BookingId, Currency, EventId, Money};
 use platform::amqp::Exchange;
 use platform::testing::eventually;
 use serde_json::Value;
@@ -230,5 +231,89 @@ async fn a_pass_taken_back_by_staff_is_refused_on_every_node_within_a_second() {
     assert_eq!(crate::shop::problem(claim().await).await, "place-missed");
     eventually(Duration::from_secs(2), async || shop.shopping().await == 0).await;
     other_node.stop().await;
+    shop.app.finish().await;
+}
+
+/// A booking of an account, made at this time.
+fn booking_of(account: AccountId, made_at: DateTime<Utc>) -> BookingFacts {
+    BookingFacts {
+        booking_id: BookingId::new(made_at),
+        event_id: EVENT,
+        account_id: account,
+        seats: Vec::new(),
+        total: Money::new(4_500, Currency::EUR),
+        hold_until: made_at + TimeDelta::seconds(600),
+        created_at: made_at,
+    }
+}
+
+impl Shop {
+    /// A worker tells of a booking, twice.
+    async fn tell_of<M: Message>(&self, message: &M) {
+        for _ in 0..2 {
+            let broker = &self.app.ctx.broker;
+            let id = Uuid::new_v4();
+            let published = broker.publish(Exchange::Events, M::NAME, message, id);
+            published.await.unwrap();
+        }
+    }
+
+    /// How many tickets of [`EVENT`], of at most 6, the account has.
+    async fn has(&self, account: AccountId, tickets: i32) {
+        let db = &self.app.ctx.db;
+        sqlx::query(
+            "insert into booking.events (event_id, version, name, date, cancelled, max_tickets_per_account)
+             values ($1, 1, 'Proms', now(), false, 6) on conflict do nothing",
+        )
+        .bind(EVENT.0)
+        .execute(db)
+        .await
+        .unwrap();
+        sqlx::query(
+            "insert into booking.account_tickets (event_id, account_id, tickets, given_away)
+             values ($1, $2, $3 - 1, 1)",
+        )
+        .bind(EVENT.0)
+        .bind(account.0)
+        .bind(tickets)
+        .execute(db)
+        .await
+        .unwrap();
+    }
+}
+
+#[tokio::test]
+async fn the_pass_ends_with_a_confirmed_booking_or_a_hold_that_leaves_no_room() {
+    let shop = Shop::open().await;
+    let now = shop.app.ctx.clock.now();
+    let (full, half, paid, later) = (AccountId(11), AccountId(12), AccountId(13), AccountId(14));
+    for account in [full, half, paid, later] {
+        let token = shop.join(account).await;
+        let claimed = shop.claim(EVENT, account, Some(&token)).await;
+        assert_eq!(claimed.status(), 201);
+    }
+    shop.has(full, 6).await;
+    shop.has(half, 5).await;
+    // A booking of an earlier visit says nothing about this one.
+    let booking = booking_of(later, now - TimeDelta::hours(1));
+    let tickets = Vec::new();
+    shop.tell_of(&BookingConfirmed { booking, tickets }).await;
+    let made_at = shop.app.ctx.clock.now() + TimeDelta::seconds(1);
+    for account in [half, full] {
+        let booking = booking_of(account, made_at);
+        shop.tell_of(&HoldPlaced { booking }).await;
+    }
+    let booking = booking_of(paid, made_at);
+    let tickets = Vec::new();
+    shop.tell_of(&BookingConfirmed { booking, tickets }).await;
+    let limit = Duration::from_secs(10);
+    eventually(limit, async || shop.shopping().await == 2).await;
+    let running: Vec<i64> = sqlx::query_scalar(
+        "select account_id from admission.claims where over_at is null order by account_id",
+    )
+    .fetch_all(&shop.app.ctx.db)
+    .await
+    .unwrap();
+    assert_eq!(running, [half.0, later.0]);
     shop.app.finish().await;
 }

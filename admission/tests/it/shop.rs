@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use domain::account::Role;
-use domain::booking::{BookedSeat, BookingFacts, RejectReason};
+use domain::booking::{BookedSeat, BookingFacts, CancelRefusal, RejectReason};
 use domain::line::{Move, Run};
 use domain::message::{
     BookingOutcome, BookingOutcomes, CancelBooking, Message, Outcome, PlaceHold, SaleChanged,
@@ -79,6 +79,7 @@ impl Shop {
         for queue in [
             topology::admission_sales(),
             topology::admission_revocations(),
+            topology::admission_bookings(),
         ] {
             app.ctx.broker.declare(&queue).await.unwrap();
         }
@@ -337,6 +338,36 @@ impl Shop {
         request.send().await.unwrap()
     }
 
+    /// A body as it is, which need not be JSON.
+    pub(crate) async fn post_text(
+        &self,
+        path: &str,
+        account: AccountId,
+        pass: &str,
+        body: String,
+    ) -> Response {
+        let request = self.client.post(format!("{}{path}", self.base));
+        let request = request.bearer_auth(self.access(account)).body(body);
+        let json = ("content-type", "application/json");
+        let request = request.header(json.0, json.1).header("onsale-pass", pass);
+        request.send().await.unwrap()
+    }
+
+    /// Asks for a cancellation or a pass at a path of the test's own.
+    pub(crate) async fn put_or_post(&self, path: &str, account: AccountId) -> Response {
+        let url = format!("{}{path}", self.base);
+        let request = if path.ends_with("/cancel") {
+            self.client.put(url)
+        } else {
+            self.client.post(url)
+        };
+        request
+            .bearer_auth(self.access(account))
+            .send()
+            .await
+            .unwrap()
+    }
+
     pub(crate) async fn book_at(
         &self,
         base: &str,
@@ -394,6 +425,9 @@ impl Shop {
     }
 }
 
+/// Why the worker refuses cancellations.
+pub(crate) const REFUSED_BECAUSE: CancelRefusal = CancelRefusal::EventBegun;
+
 /// What a worker answers a hold with.
 type Decide = dyn Fn(&PlaceHold) -> Option<Outcome> + Send + Sync;
 
@@ -419,6 +453,7 @@ impl Handler for Worker {
             let message = BookingOutcomes {
                 outcomes: vec![BookingOutcome {
                     booking_id,
+                    why: matches!(outcome, Outcome::Refused(_)).then_some(REFUSED_BECAUSE),
                     outcome,
                 }],
             };
@@ -435,7 +470,11 @@ impl Handler for Worker {
 
 /// Holds one seat.
 pub(crate) fn held(hold: &PlaceHold) -> Option<Outcome> {
-    Some(Outcome::Held(BookingFacts {
+    Some(Outcome::Held(facts(hold)))
+}
+
+fn facts(hold: &PlaceHold) -> BookingFacts {
+    BookingFacts {
         booking_id: hold.booking_id,
         event_id: hold.event_id,
         account_id: hold.account_id,
@@ -448,7 +487,12 @@ pub(crate) fn held(hold: &PlaceHold) -> Option<Outcome> {
         total: Money::new(4_500, Currency::EUR),
         hold_until: hold.accepted_at + TimeDelta::seconds(600),
         created_at: hold.accepted_at,
-    }))
+    }
+}
+
+/// Sells one seat of an event that costs nothing.
+pub(crate) fn confirmed(hold: &PlaceHold) -> Option<Outcome> {
+    Some(Outcome::Confirmed(facts(hold)))
 }
 
 pub(crate) fn sold_out(_: &PlaceHold) -> Option<Outcome> {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt, copy};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -29,6 +29,8 @@ pub struct Proxy {
 struct Faults {
     /// What clients say on connections numbered below it reaches nobody.
     mutes_below: u64,
+    /// What the server says reaches nobody.
+    deafens: bool,
     /// New connections are accepted and closed.
     hangs_up: bool,
     /// What clients say reaches the server so much later.
@@ -105,6 +107,12 @@ impl Proxy {
             .send_modify(|faults| faults.mutes_below = u64::MAX);
     }
 
+    /// From now on the server hears what clients say, but nothing it says reaches them: what they ask
+    /// for is done and never confirmed. [`cut`](Self::cut) ends it.
+    pub fn deafen(&self) {
+        self.faults.send_modify(|faults| faults.deafens = true);
+    }
+
     /// [`mute`](Self::mute) for the connections that stand; new ones are forwarded. So it looks
     /// when a firewall has forgotten its connections.
     pub fn mute_open(&self) {
@@ -177,8 +185,16 @@ async fn forward(
         }
     };
     let listening = async {
-        copy(&mut from_server, &mut to_client).await?;
-        to_client.shutdown().await
+        let mut told = vec![0; 16 * 1024];
+        loop {
+            let length = from_server.read(&mut told).await?;
+            if length == 0 {
+                return to_client.shutdown().await;
+            }
+            if !faults.borrow().deafens {
+                to_client.write_all(&told[..length]).await?;
+            }
+        }
     };
     let _ended = cut
         .run_until_cancelled(async { tokio::try_join!(speaking, listening) })

@@ -1,0 +1,105 @@
+//! Ends the passes of those who are done shopping: their booking is confirmed, or their hold leaves
+//! them no room within the limit of the event. Their slots go to the next in line.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use domain::booking::BookingFacts;
+use domain::message::{BookingConfirmed, HoldPlaced, Message};
+use domain::{AccountId, EventId};
+use platform::amqp::{self, BatchHandler, Delivery, ParseError, Settings, Verdict};
+use platform::topology;
+
+use crate::Desk;
+use crate::store::accounts;
+
+/// Most bookings that are looked at together.
+const MAX_BATCH: u16 = 256;
+
+/// Ends passes until soft shutdown.
+pub(crate) async fn consume(desk: Arc<Desk>) -> anyhow::Result<()> {
+    let broker = desk.ctx.broker.clone();
+    let stop = desk.ctx.shutdown.soft().clone();
+    let queue = topology::admission_bookings();
+    let settings = Settings {
+        prefetch: MAX_BATCH * 2,
+        max_batch: MAX_BATCH.into(),
+        ..Settings::default()
+    };
+    amqp::consume_batches(&broker, &stop, &queue, settings, Shopped(desk)).await
+}
+
+struct Shopped(Arc<Desk>);
+
+/// A booking with the place of its message in the batch.
+struct Entry {
+    index: usize,
+    account_id: AccountId,
+    /// A pass that was issued later is another visit's.
+    made_at: DateTime<Utc>,
+    is_confirmed: bool,
+}
+
+impl BatchHandler for Shopped {
+    async fn handle_batch(&self, batch: Vec<Delivery>) -> Vec<Verdict> {
+        let mut verdicts = vec![Verdict::Ack; batch.len()];
+        let mut by_sale: BTreeMap<EventId, Vec<Entry>> = BTreeMap::new();
+        for (index, delivery) in batch.iter().enumerate() {
+            match read(delivery) {
+                Ok((booking, is_confirmed)) if self.has_queue(booking.event_id) => {
+                    by_sale.entry(booking.event_id).or_default().push(Entry {
+                        index,
+                        account_id: booking.account_id,
+                        made_at: booking.created_at,
+                        is_confirmed,
+                    });
+                }
+                Ok(_) => {}
+                Err(error) => verdicts[index] = error.into(),
+            }
+        }
+        for (event_id, entries) in by_sale {
+            if let Err(error) = self.end(event_id, &entries).await {
+                tracing::warn!(%event_id, %error, "passes of buyers who are done were not ended");
+                for Entry { index, .. } in entries {
+                    verdicts[index] = Verdict::retry(&batch[index]);
+                }
+            }
+        }
+        verdicts
+    }
+}
+
+impl Shopped {
+    /// Whether the sale gives passes; of one that is not known there are none.
+    fn has_queue(&self, event_id: EventId) -> bool {
+        self.0.sales.get(event_id).is_ok_and(|sale| sale.queue)
+    }
+
+    async fn end(&self, event_id: EventId, entries: &[Entry]) -> Result<(), sqlx::Error> {
+        let held: Vec<_> = entries
+            .iter()
+            .filter(|entry| !entry.is_confirmed)
+            .map(|entry| entry.account_id)
+            .collect();
+        let full: HashSet<_> = accounts::full(&self.0.ctx.db, event_id, &held).await?;
+        let done: Vec<_> = entries
+            .iter()
+            .filter(|entry| entry.is_confirmed || full.contains(&entry.account_id))
+            .map(|entry| (entry.account_id, entry.made_at))
+            .collect();
+        let ended = self.0.passes.revoke(event_id, &done).await?;
+        metrics::counter!("admission_shopped_total").increment(ended.len() as u64);
+        self.0.revoked.remember(ended);
+        Ok(())
+    }
+}
+
+/// The booking, and whether it is confirmed.
+fn read(delivery: &Delivery) -> Result<(BookingFacts, bool), ParseError> {
+    if delivery.name == HoldPlaced::NAME {
+        return Ok((delivery.parse::<HoldPlaced>()?.booking, false));
+    }
+    Ok((delivery.parse::<BookingConfirmed>()?.booking, true))
+}
