@@ -1,16 +1,16 @@
 //! An event is cancelled: so are its bookings, those too that were made while it was. What was
 //! paid goes back. Each booking is a transaction of its own, so this goes on where it stopped.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
-use domain::message::Outcome;
+use domain::BookingId;
 use platform::outbox::Kept;
 use platform::pg::run_tx;
 use platform::service::Context;
-use sqlx::PgPool;
 
 use crate::OWNER;
-use crate::cancel::cancel;
+use crate::cancel::{Cancellation, cancel};
 use crate::store::bookings;
 
 /// How many bookings are looked up at once.
@@ -20,8 +20,9 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// Cancels the bookings of cancelled events until shutdown.
 pub(crate) async fn cancel_bookings(ctx: Context) -> anyhow::Result<()> {
     let stop = ctx.shutdown.soft().clone();
+    let mut passed_over = HashSet::new();
     while !stop.is_cancelled() {
-        match sweep(&ctx).await {
+        match sweep(&ctx, &mut passed_over).await {
             Ok(0) => {}
             Ok(_) => continue,
             Err(error) => {
@@ -34,22 +35,41 @@ pub(crate) async fn cancel_bookings(ctx: Context) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Cancels some; gives how many of them are.
-async fn sweep(ctx: &Context) -> Result<usize, sqlx::Error> {
-    let (pool, now): (&PgPool, _) = (&ctx.db, ctx.clock.now());
-    let due = bookings::of_cancelled_events(pool, BATCH).await?;
+/// Cancels one batch; returns how many of them are. One that can't be cancelled is logged and
+/// passed over: it comes again in a later round, behind the others.
+async fn sweep(ctx: &Context, passed_over: &mut HashSet<BookingId>) -> Result<usize, sqlx::Error> {
+    let skip: Vec<_> = passed_over.iter().map(|id| id.0).collect();
+    let due = bookings::of_cancelled_events(&ctx.db, &skip, BATCH).await?;
+    if due.is_empty() {
+        passed_over.clear();
+    }
     let mut cancelled = 0;
-    for id in &due {
-        let cancelling = run_tx(pool, "cancel_booking_of_event", |tx| {
-            Box::pin(async move {
-                let mut kept = Kept::of(OWNER);
-                let outcome = cancel(tx, *id, None, now, &mut kept).await?;
-                Ok::<_, sqlx::Error>((outcome, kept))
-            })
-        });
-        let (outcome, kept) = cancelling.await?;
-        kept.send_soon(ctx);
-        cancelled += usize::from(outcome == Outcome::Cancelled);
+    for id in due {
+        match cancel_one(ctx, id).await {
+            Ok(Cancellation::Done) => cancelled += 1,
+            Ok(_) => {
+                passed_over.insert(id);
+            }
+            Err(error) => {
+                let error: &dyn std::error::Error = &error;
+                tracing::warn!(error, booking_id = %id, "a booking of a cancelled event stays");
+                passed_over.insert(id);
+            }
+        }
     }
     Ok(cancelled)
+}
+
+async fn cancel_one(ctx: &Context, id: BookingId) -> Result<Cancellation, sqlx::Error> {
+    let now = ctx.clock.now();
+    let cancelling = run_tx(&ctx.db, "cancel_booking_of_event", |tx| {
+        Box::pin(async move {
+            let mut kept = Kept::of(OWNER);
+            let outcome = cancel(tx, id, None, now, &mut kept).await?;
+            Ok::<_, sqlx::Error>((outcome, kept))
+        })
+    });
+    let (outcome, kept) = cancelling.await?;
+    kept.send_soon(ctx);
+    Ok(outcome)
 }

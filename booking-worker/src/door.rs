@@ -1,26 +1,45 @@
-//! `POST /api/tickets/{code}/check-in`, for staff at the door.
+//! `POST /api/tickets/{code}/check-in`, for staff at the door of an event; `DELETE` takes it back.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use chrono::{DateTime, Utc};
 use domain::account::Role;
-use domain::{BookingId, EventId, SeatId};
+use domain::{AccountId, BookingId, EventId, SeatId};
 use platform::auth::Caller;
 use platform::http::{Json, Path};
+use platform::idempotency::{self, Begin};
+use platform::outbox;
+use platform::pg::run_tx;
 use platform::problem::{Kind, Problem};
 use platform::service::Context;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use sqlx::PgConnection;
 
+use crate::OWNER;
+use crate::audit;
 use crate::store::tickets::{self, AtTheDoor};
 
 /// For the internal listener.
 pub(crate) fn routes(ctx: &Context) -> Router {
     Router::new()
-        .route("/api/tickets/{code}/check-in", post(check_in))
+        .route("/api/tickets/{code}/check-in", post(check_in).delete(undo))
         .with_state(Arc::new(ctx.clone()))
+}
+
+const STAFF: [Role; 3] = [Role::Operator, Role::Organiser, Role::Admin];
+
+#[derive(Deserialize)]
+struct Wanted {
+    /// The event that people are let into.
+    event_id: EventId,
 }
 
 #[derive(Serialize)]
@@ -37,41 +56,205 @@ struct View {
     checked_in_at: Option<DateTime<Utc>>,
 }
 
-/// Lets the holder of a ticket in, once.
+/// Why nobody is let in.
+#[derive(Debug, thiserror::Error)]
+enum Refused {
+    #[error("the database failed")]
+    Database(#[from] sqlx::Error),
+    #[error("it is not allowed: {0}")]
+    Problem(Problem),
+}
+
+impl From<Problem> for Refused {
+    fn from(problem: Problem) -> Self {
+        Self::Problem(problem)
+    }
+}
+
+impl From<Refused> for Problem {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Database(error) => error.into(),
+            Refused::Problem(problem) => problem,
+        }
+    }
+}
+
+/// One scan of a code at the door of an event.
+struct Scan {
+    code: String,
+    event_id: EventId,
+    by: AccountId,
+    key: Option<String>,
+    at: DateTime<Utc>,
+}
+
+/// Lets the holder of a ticket of this event in, once. A repeat with the same `Idempotency-Key` is
+/// answered as the first was: the door that got no answer asks again. Without the key it is another
+/// person with the same code.
 ///
 /// # Errors
-/// `forbidden` unless the caller belongs to staff; `not-found`; `conflict` when the ticket was used
-/// before, with the time, transferred, or cancelled.
+/// `forbidden` unless the caller belongs to staff; `not-found`; `conflict` when the ticket is for
+/// another event, was used before, with the time, transferred, replaced, or cancelled.
 async fn check_in(
     State(ctx): State<Arc<Context>>,
     caller: Caller,
+    headers: HeaderMap,
     Path(code): Path<String>,
-) -> Result<Json<Answer>, Problem> {
-    caller.require_any(&[Role::Operator, Role::Organiser, Role::Admin])?;
-    let now = ctx.clock.now();
-    let mut conn = ctx.db.acquire().await?;
-    if let Some(ticket) = tickets::check_in(&mut conn, &code, caller.account_id, now).await? {
-        return Ok(Json(Answer {
-            ticket: ticket.into(),
-        }));
+    Json(wanted): Json<Wanted>,
+) -> Result<Response, Problem> {
+    caller.require_any(&STAFF)?;
+    let scan = Scan {
+        code,
+        event_id: wanted.event_id,
+        by: caller.account_id,
+        key: idempotency::key_of(&headers)?.map(str::to_owned),
+        at: ctx.clock.now(),
+    };
+    let checking = run_tx(&ctx.db, "check_in", |tx| Box::pin(let_in(tx, &scan)));
+    let (body, is_replay) = checking.await.map_err(Problem::from)?;
+    outbox::wake(OWNER);
+    let headers = [
+        (CACHE_CONTROL, "no-store"),
+        (CONTENT_TYPE, "application/json"),
+    ];
+    let mut response = (headers, body).into_response();
+    if is_replay {
+        let replayed = HeaderValue::from_static("true");
+        response
+            .headers_mut()
+            .insert("idempotent-replayed", replayed);
     }
-    let ticket = tickets::find(&mut conn, &code).await?;
-    let ticket = ticket.ok_or_else(|| Problem::new(Kind::NotFound, "There is no such ticket."))?;
-    Err(match ticket.checked_in_at {
-        Some(at) if ticket.state == "checked_in" => Problem::new(
-            Kind::Conflict,
-            "Somebody was let in with this ticket before.",
-        )
-        .with("checked_in_at", at),
-        _ => match ticket.transferred_at {
-            Some(at) => Problem::new(
-                Kind::Conflict,
-                "This ticket was transferred; its new holder has another code.",
-            )
-            .with("transferred_at", at),
-            None => Problem::new(Kind::Conflict, "This ticket was cancelled."),
+    Ok(response)
+}
+
+/// The answer, and whether it is that of an earlier scan.
+async fn let_in(conn: &mut PgConnection, scan: &Scan) -> Result<(Vec<u8>, bool), Refused> {
+    let token = match &scan.key {
+        None => None,
+        Some(key) => match begin(conn, scan, key).await? {
+            Begin::Fresh(token) => Some(token),
+            Begin::Replay { body, .. } => return Ok((body, true)),
+            Begin::Mismatch => {
+                let detail = "Use a new Idempotency-Key for a new request.";
+                return Err(Problem::new(Kind::IdempotencyKeyReused, detail).into());
+            }
+            Begin::InProgress => {
+                let detail = "The first request with this key still runs; repeat it in a moment.";
+                let running = Problem::new(Kind::IdempotencyKeyInProgress, detail);
+                return Err(running.retry_after(Duration::from_secs(1)).into());
+            }
         },
+    };
+    let Scan {
+        code,
+        event_id,
+        by,
+        at,
+        ..
+    } = scan;
+    let Some(ticket) = tickets::check_in(conn, code, *event_id, *by, *at).await? else {
+        return Err(refusal(conn, scan).await?.into());
+    };
+    let detail = json!({ "event_id": event_id, "seat_id": ticket.seat_id });
+    let subject = format!("booking:{}", ticket.booking_id);
+    let note = audit::note(*by, "ticket.check-in", subject, detail, *at);
+    outbox::put(conn, OWNER, &note).await?;
+    let ticket = View::from(ticket);
+    let body = serde_json::to_vec(&Answer { ticket }).expect("an answer is plain data");
+    if let Some(token) = token {
+        idempotency::finish(conn, token, StatusCode::OK.as_u16(), &body).await?;
+    }
+    Ok((body, false))
+}
+
+async fn begin(conn: &mut PgConnection, scan: &Scan, key: &str) -> Result<Begin, sqlx::Error> {
+    let scope = format!("check-in:{}", scan.by);
+    let event = scan.event_id.0.to_be_bytes();
+    let hash = idempotency::request_hash(&[scan.code.as_bytes(), &event]);
+    idempotency::begin(conn, &scope, key, &hash, scan.at).await
+}
+
+/// Why a code lets nobody in.
+async fn refusal(conn: &mut PgConnection, scan: &Scan) -> Result<Problem, sqlx::Error> {
+    let conflict = |detail: &'static str| Problem::new(Kind::Conflict, detail);
+    let Some(ticket) = tickets::find(conn, &scan.code).await? else {
+        return Ok(match tickets::replaced_at(conn, &scan.code).await? {
+            Some(at) => replaced(at),
+            None => unknown(),
+        });
+    };
+    if ticket.event_id != scan.event_id.0 {
+        let problem = conflict("This ticket is for another event.");
+        return Ok(problem.with("event_id", ticket.event_id));
+    }
+    Ok(match (ticket.checked_in_at, ticket.transferred_at) {
+        (Some(at), _) if ticket.state == "checked_in" => {
+            conflict("Somebody was let in with this ticket before.").with("checked_in_at", at)
+        }
+        (_, Some(at)) => conflict("This ticket was transferred; its new holder has another code.")
+            .with("transferred_at", at),
+        (_, None) => conflict("This ticket was cancelled."),
     })
+}
+
+fn unknown() -> Problem {
+    Problem::new(Kind::NotFound, "There is no such ticket.")
+}
+
+/// The refusal of a code whose ticket has another by now.
+pub(crate) fn replaced(at: DateTime<Utc>) -> Problem {
+    let detail = "The holder of this ticket asked for a new code; this one is not good any more.";
+    Problem::new(Kind::Conflict, detail).with("replaced_at", at)
+}
+
+/// Takes a check-in back, for a ticket that was let in by mistake. A repeat has the same answer.
+///
+/// # Errors
+/// `forbidden` unless the caller belongs to staff; `not-found`; `conflict` when the ticket is not
+/// good.
+async fn undo(
+    State(ctx): State<Arc<Context>>,
+    caller: Caller,
+    Path(code): Path<String>,
+) -> Result<impl IntoResponse, Problem> {
+    caller.require_any(&STAFF)?;
+    let (by, now) = (caller.account_id, ctx.clock.now());
+    let undoing = run_tx(&ctx.db, "undo_check_in", |tx| {
+        Box::pin(take_back(tx, &code, by, now))
+    });
+    let ticket = undoing.await.map_err(Problem::from)?;
+    outbox::wake(OWNER);
+    Ok(([(CACHE_CONTROL, "no-store")], Json(Answer { ticket })))
+}
+
+async fn take_back(
+    conn: &mut PgConnection,
+    code: &str,
+    by: AccountId,
+    now: DateTime<Utc>,
+) -> Result<View, Refused> {
+    if let Some(undone) = tickets::undo_check_in(conn, code).await? {
+        let ticket = undone.ticket;
+        let detail = json!({
+            "event_id": ticket.event_id,
+            "seat_id": ticket.seat_id,
+            "checked_in_at": undone.checked_in_at,
+            "checked_in_by": undone.checked_in_by,
+        });
+        let subject = format!("booking:{}", ticket.booking_id);
+        let note = audit::note(by, "ticket.check-in.undo", subject, detail, now);
+        outbox::put(conn, OWNER, &note).await?;
+        return Ok(ticket.into());
+    }
+    match tickets::find(conn, code).await? {
+        Some(ticket) if ticket.state == "valid" => Ok(ticket.into()),
+        Some(_) => {
+            let detail = "This ticket is not good any more, and nobody is inside with it.";
+            Err(Problem::new(Kind::Conflict, detail).into())
+        }
+        None => Err(unknown().into()),
+    }
 }
 
 impl From<AtTheDoor> for View {

@@ -40,17 +40,18 @@ pub(crate) async fn end_unpayable(
     Ok(ids.iter().map(news).collect())
 }
 
-/// Cancels a confirmed booking at once, for the one who asked, or for its event. `false` when it is not confirmed.
+/// Cancels a confirmed booking at once, for the one who asked, or for its event, and returns its
+/// buyer. `None` when it is not confirmed.
 pub(crate) async fn cancel_confirmed(
     conn: &mut PgConnection,
     id: BookingId,
     asked_by: Option<AccountId>,
     now: DateTime<Utc>,
     kept: &mut Kept,
-) -> Result<bool, sqlx::Error> {
+) -> Result<Option<AccountId>, sqlx::Error> {
     let asked = asked_by.map(|by| CancelAsked { by, at: now });
     let ended = end(conn, &[id], &[BookingState::Confirmed], asked, now, kept).await?;
-    Ok(ended > 0)
+    Ok(ended.first().map(|ended| ended.facts.account_id))
 }
 
 async fn end(
@@ -60,28 +61,34 @@ async fn end(
     asked: Option<CancelAsked>,
     now: DateTime<Utc>,
     kept: &mut Kept,
-) -> Result<usize, sqlx::Error> {
+) -> Result<Vec<Ended>, sqlx::Error> {
     let ended = bookings::end(conn, ids, from, now).await?;
     if ended.is_empty() {
-        return Ok(0);
+        return Ok(ended);
     }
     let ids: Vec<_> = ended.iter().map(|ended| ended.facts.booking_id).collect();
     let mut tally = Tally::new();
-    for holder in tickets::cancel(conn, &ids).await? {
-        *tally.entry(holder).or_default() += 1;
+    let mut given_away = Tally::new();
+    for ticket in tickets::cancel(conn, &ids).await? {
+        *tally.entry((ticket.event_id, ticket.holder)).or_default() += 1;
+        if ticket.holder != ticket.buyer {
+            *given_away
+                .entry((ticket.event_id, ticket.buyer))
+                .or_default() += 1;
+        }
     }
     for Ended { facts, .. } in ended.iter().filter(|ended| ended.was == BookingState::Held) {
         *tally.entry((facts.event_id, facts.account_id)).or_default() +=
             crate::count(facts.seats.len());
     }
-    accounts::subtract(conn, &tally).await?;
+    accounts::subtract(conn, &tally, &given_away).await?;
     let entries = ended
         .iter()
         .map(|ended| news_of(ended, asked))
         .collect::<Result<_, _>>()?;
     kept.put_all(conn, entries).await?;
     seats::free(conn, &ids).await?;
-    Ok(ended.len())
+    Ok(ended)
 }
 
 fn news_of(ended: &Ended, asked: Option<CancelAsked>) -> Result<Entry, sqlx::Error> {

@@ -1,5 +1,5 @@
 //! Holds that run out. Their seats stay held until the payment worker says that no payment can
-//! come; it is asked again when it does not answer.
+//! come; it is asked again, ever more rarely, when it does not answer.
 
 use std::time::Duration;
 
@@ -21,8 +21,6 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// How much longer a hold lasts whose buyer is at the bank's page when it runs out: long enough for
 /// a code from the phone, short enough for those who wait for the seats.
 const EXTENSION: TimeDelta = TimeDelta::seconds(120);
-/// How long an answer is waited for before it is asked again.
-const ANSWER_WITHIN: TimeDelta = TimeDelta::seconds(60);
 
 /// Ends holds on time until shutdown.
 pub(crate) async fn expire_holds(ctx: Context) -> anyhow::Result<()> {
@@ -73,7 +71,7 @@ async fn begin(conn: &mut PgConnection, now: DateTime<Utc>) -> Result<usize, sql
 }
 
 async fn ask_again(conn: &mut PgConnection, now: DateTime<Utc>) -> Result<usize, sqlx::Error> {
-    let due = bookings::ask_again(conn, now, now - ANSWER_WITHIN, BATCH).await?;
+    let due = bookings::ask_again(conn, now, BATCH).await?;
     let entries = due
         .iter()
         .map(|(id, reason)| {
@@ -85,4 +83,36 @@ async fn ask_again(conn: &mut PgConnection, now: DateTime<Utc>) -> Result<usize,
         .collect::<Result<_, _>>()?;
     outbox::put_all(conn, OWNER, entries).await?;
     Ok(due.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use platform::testing::TestApp;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_ending_that_nobody_answers_is_asked_for_ever_more_rarely() {
+        let app = TestApp::start().await;
+        let (db, began) = (&app.ctx.db, app.ctx.clock.now());
+        sqlx::query(
+            "insert into booking.bookings
+                 (id, event_id, account_id, tickets, state, hold_until, created_at, updated_at)
+             values (gen_random_uuid(), 1, 7, 1, 'held', $1, $1, $1)",
+        )
+        .bind(began)
+        .execute(db)
+        .await
+        .unwrap();
+        let asked = async |at| sweep(db, at).await.unwrap();
+        assert_eq!(asked(began).await, 1);
+        let mut last = began;
+        for wait in [60, 120, 240, 480, 600, 600] {
+            let due = last + TimeDelta::seconds(wait);
+            assert_eq!(asked(due - TimeDelta::seconds(1)).await, 0, "{wait} s");
+            assert_eq!(asked(due).await, 1, "{wait} s");
+            last = due;
+        }
+        app.finish().await;
+    }
 }

@@ -11,16 +11,18 @@ use std::collections::{HashMap, HashSet};
 
 use chrono::{DateTime, Utc};
 use domain::BookingId;
-use domain::booking::{Booking, BookingFacts};
+use domain::booking::{Booking, BookingFacts, CancelRefusal};
 use domain::limits::MAX_SEATS_PER_EVENT;
 use domain::message::{HoldPlaced, Outcome, PlaceHold};
 use platform::outbox::{self, Kept};
 use platform::pg::run_tx;
 use platform::service::Context;
 use platform::tokens::KeyRing;
+use serde_json::json;
 use sqlx::PgConnection;
 
 use crate::OWNER;
+use crate::audit;
 use crate::confirm::confirm_free;
 use crate::error::WorkError;
 use crate::metrics;
@@ -49,7 +51,9 @@ pub(crate) struct Request {
 pub(crate) enum Answer {
     /// It is decided.
     Decided(Outcome),
-    /// Its event or sale is not known yet.
+    /// A confirmed booking that was to be cancelled, and stays.
+    Kept(CancelRefusal),
+    /// What it names is not known yet: the event, the sale, or the booking that is to be cancelled.
     Wait,
 }
 
@@ -172,6 +176,8 @@ async fn decide(
 ) -> Result<Vec<Decision>, WorkError> {
     const FIRST_WINDOW: u32 = 512;
     let mut demand = forecast(market, requests);
+    // Doubled each time: where only scattered seats are left, a house is read in a few rounds.
+    let mut sections_widened = 1;
     loop {
         let mut market = market.clone();
         market::read_free_seats(conn, &mut market, &demand).await?;
@@ -181,15 +187,37 @@ async fn decide(
             .collect();
         match decisions {
             Ok(decisions) => return Ok(decisions),
-            Err(ReadMore(section)) => {
-                let window = demand.entry(section).or_default();
-                // One more than there can be: when fewer come, these are all.
-                *window = window
-                    .saturating_mul(8)
-                    .clamp(FIRST_WINDOW, MAX_SEATS_PER_EVENT + 1);
+            Err(ReadMore(unread)) => {
+                for section in unread.into_iter().take(sections_widened) {
+                    let window = demand.entry(section).or_default();
+                    // One more than there can be: when fewer come, these are all.
+                    *window = window
+                        .saturating_mul(8)
+                        .clamp(FIRST_WINDOW, MAX_SEATS_PER_EVENT + 1);
+                }
+                sections_widened *= 2;
             }
         }
     }
+}
+
+/// The note that staff booked for somebody, when they did and seats were given.
+fn noted(
+    Decided { request, decision }: &Decided<'_>,
+    now: DateTime<Utc>,
+) -> Option<Result<outbox::Entry, sqlx::Error>> {
+    let by = request.asked_by.filter(|by| *by != request.account_id)?;
+    let Decision::Hold { seats, .. } = decision else {
+        return None;
+    };
+    let detail = json!({
+        "event_id": request.event_id,
+        "account_id": request.account_id,
+        "tickets": seats.len(),
+    });
+    let subject = format!("booking:{}", request.booking_id);
+    let note = audit::note(by, "booking.place", subject, detail, now);
+    Some(outbox::Entry::new(&note))
 }
 
 /// Writes decisions down. [`WorkError::Moved`] when somebody else got in between.
@@ -226,15 +254,16 @@ async fn write(
         });
     }
     let (free, due): (Vec<_>, Vec<_>) = held.into_iter().partition(|held| held.total.is_zero());
-    let entries = due.iter().map(|booking| {
+    let placed = due.iter().map(|booking| {
         outbox::Entry::new(&HoldPlaced {
             booking: booking.clone(),
         })
     });
-    let entries = entries.collect::<Result<_, _>>()?;
+    let noted = decided.iter().filter_map(|decided| noted(decided, now));
+    let entries = placed.chain(noted).collect::<Result<_, _>>()?;
 
     let guarded =
-        accounts::add(conn, &tally).await? && bookings::insert(conn, decided, now).await?;
+        bookings::insert(conn, decided, now).await? && accounts::add(conn, &tally).await?;
     if !guarded {
         return Err(WorkError::Moved);
     }

@@ -8,6 +8,7 @@ use platform::pg::run_tx;
 use sqlx::{PgConnection, PgPool};
 
 use crate::store::inventory::{self, Grid};
+use crate::store::seats;
 
 /// Most rows of a section, and seats of a row: a row's ranks take a thousand.
 const MAX_SIDE: u32 = 1000;
@@ -80,7 +81,7 @@ fn grid(section: &Section) -> Option<(u32, u32)> {
 }
 
 /// Brings sections and seats to what `event` says, unless a later version was seen. Only free
-/// seats are removed, those of the highest rank first.
+/// seats are removed, those of the highest rank first; a taken one goes when it comes back.
 async fn follow_event(conn: &mut PgConnection, event: &Event) -> Result<(), sqlx::Error> {
     if !inventory::put_event(conn, event).await? {
         return Ok(());
@@ -100,8 +101,8 @@ async fn follow_event(conn: &mut PgConnection, event: &Event) -> Result<(), sqlx
             None => unnumbered.push((section.id, section.capacity)),
         }
     }
-    inventory::remove_outside(conn, &grids).await?;
     inventory::fill_grids(conn, &grids).await?;
-    inventory::remove_surplus(conn, &unnumbered).await?;
+    let too_large = inventory::too_large(conn, event.id).await?;
+    seats::trim(conn, &too_large).await?;
     inventory::add_missing(conn, &unnumbered).await
 }

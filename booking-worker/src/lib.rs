@@ -4,6 +4,7 @@
 //! worker tells of payments, ends holds that run out, and keeps the stock of seats in step with
 //! box-office. Nothing of it is in memory: any number of workers may run.
 
+mod audit;
 mod cancel;
 mod cancel_events;
 mod choose;

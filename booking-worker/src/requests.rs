@@ -2,19 +2,20 @@
 
 use std::time::Duration;
 
+use domain::booking::{BookingState, CancelRefusal};
 use domain::message::{BookingOutcome, CancelBooking, Message, Outcome, PlaceHold};
 use platform::amqp::{BatchHandler, Delivery, Verdict};
 use platform::outbox::Kept;
 use platform::pg::run_tx;
 use platform::service::Context;
 
-use crate::OWNER;
-use crate::cancel::cancel;
+use crate::cancel::{Cancellation, cancel};
 use crate::error::WorkError;
 use crate::hold::{Answer, Request, place_holds};
 use crate::metrics;
 use crate::outcome::{Reply, tell};
 use crate::run::{Runner, Work};
+use crate::{MAX_ATTEMPTS, OWNER};
 
 /// How long, and how often, news of an unknown event is waited for.
 const NEWS_DELAY: Duration = Duration::from_secs(1);
@@ -24,6 +25,9 @@ const MAX_ATTEMPTS_FOR_NEWS: u32 = 3;
 pub(crate) struct Requests {
     ctx: Context,
 }
+
+/// What a cancellation comes to whose booking never came.
+const UNDECIDED: Outcome = Outcome::Refused(BookingState::Requested);
 
 /// What buyers ask for.
 enum Command {
@@ -72,8 +76,15 @@ impl BatchHandler for Requests {
         for run in entries.chunk_by(|one, next| one.is_request() == next.is_request()) {
             for (entry, answer) in run.iter().zip(self.carry_out(run, &runner).await) {
                 match answer {
-                    Some(Answer::Decided(outcome)) => replies.push(entry.reply(outcome)),
-                    Some(Answer::Wait) => verdicts[entry.index] = Verdict::RetryAfter(NEWS_DELAY),
+                    Some(Answer::Decided(outcome)) => replies.push(entry.reply(outcome, None)),
+                    Some(Answer::Kept(why)) => {
+                        let refused = Outcome::Refused(BookingState::Confirmed);
+                        replies.push(entry.reply(refused, Some(why)));
+                    }
+                    Some(Answer::Wait) => match entry.wait(&batch[entry.index]) {
+                        Some(verdict) => verdicts[entry.index] = verdict,
+                        None => replies.push(entry.reply(UNDECIDED, None)),
+                    },
                     None => verdicts[entry.index] = Verdict::retry(&batch[entry.index]),
                 }
             }
@@ -114,7 +125,18 @@ impl Entry {
         }
     }
 
-    fn reply(&self, outcome: Outcome) -> Reply {
+    /// When to look again for what the command names; `None` when it has waited long enough. The
+    /// request that a cancellation follows may lie in a retry queue, for as long as it is tried.
+    fn wait(&self, delivery: &Delivery) -> Option<Verdict> {
+        match self.command {
+            Command::Place(_) => Some(Verdict::RetryAfter(NEWS_DELAY)),
+            Command::Cancel(_) => {
+                (delivery.attempt < MAX_ATTEMPTS).then(|| Verdict::retry(delivery))
+            }
+        }
+    }
+
+    fn reply(&self, outcome: Outcome, why: Option<CancelRefusal>) -> Reply {
         let (booking_id, reply_to) = match &self.command {
             Command::Place(Request { command, .. }) => (command.booking_id, &command.reply_to),
             Command::Cancel(command) => (command.booking_id, &command.reply_to),
@@ -124,6 +146,7 @@ impl Entry {
             outcome: BookingOutcome {
                 booking_id,
                 outcome,
+                why,
             },
         }
     }
@@ -160,7 +183,12 @@ impl Work for Cancels<'_> {
             });
             let (outcome, kept) = cancelling.await?;
             kept.send_soon(self.0);
-            answers.push(Answer::Decided(outcome));
+            answers.push(match outcome {
+                Cancellation::Done => Answer::Decided(Outcome::Cancelled),
+                Cancellation::Refused(state) => Answer::Decided(Outcome::Refused(state)),
+                Cancellation::Kept(why) => Answer::Kept(why),
+                Cancellation::Undecided => Answer::Wait,
+            });
         }
         Ok(answers)
     }

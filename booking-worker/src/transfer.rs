@@ -1,11 +1,14 @@
-//! `POST /api/tickets/{code}/transfer`: a ticket goes to another account, and its code dies. And
-//! `GET /api/tickets`: tickets that changed hands.
+//! `POST /api/tickets/{code}/transfer`: a ticket goes to another account, and its code dies;
+//! `POST /api/tickets/{code}/replace`: its holder gets another code. And `GET /api/tickets`: tickets
+//! that changed hands.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
+use axum::http::header::CACHE_CONTROL;
+use axum::response::IntoResponse;
 use axum::routing::{get, post};
 use chrono::{DateTime, Utc};
 use domain::booking::{Booking, TicketFacts};
@@ -24,9 +27,10 @@ use sqlx::PgConnection;
 
 use crate::OWNER;
 use crate::code::new_code;
+use crate::door;
 use crate::store::accounts::{self, Tally};
 use crate::store::bookings;
-use crate::store::transfers::{self, Changed, Ticket};
+use crate::store::transfers::{self, Changed, Replaced, Ticket};
 
 /// The longest mail address, in characters.
 const MAX_ADDRESS_CHARS: usize = 254;
@@ -38,9 +42,16 @@ const TRANSFERS: Quota = Quota {
 
 /// For the public listener.
 pub(crate) fn routes(ctx: &Context) -> Router {
-    let limit = ctx.limits.layer("transfer", TRANSFERS, Key::Account);
+    let limit = |name| ctx.limits.layer(name, TRANSFERS, Key::Account);
     Router::new()
-        .route("/api/tickets/{code}/transfer", post(transfer).layer(limit))
+        .route(
+            "/api/tickets/{code}/transfer",
+            post(transfer).layer(limit("transfer")),
+        )
+        .route(
+            "/api/tickets/{code}/replace",
+            post(replace).layer(limit("replace-code")),
+        )
         .route("/api/tickets", get(changed_hands))
         .with_state(Arc::new(ctx.clone()))
 }
@@ -121,15 +132,7 @@ async fn give(
     to: &str,
     now: DateTime<Utc>,
 ) -> Result<Given, NotTransferred> {
-    let unknown = || Problem::new(Kind::NotFound, "There is no such ticket.");
-    let booking_id = transfers::lock_booking(conn, code)
-        .await?
-        .ok_or_else(unknown)?;
-    // A statement of its own, which sees what was committed while it waited for the lock.
-    let ticket = transfers::find(conn, code).await?.ok_or_else(unknown)?;
-    if ticket.account_id != by.0 {
-        return Err(Problem::new(Kind::Forbidden, "Only who holds a ticket transfers it.").into());
-    }
+    let (booking_id, ticket) = lock(conn, code, by).await?;
     let recipient = transfers::account_at(conn, to).await?;
     if let Some(before) = before(&ticket) {
         if recipient == Some(before.transferred_to) {
@@ -139,12 +142,34 @@ async fn give(
     }
     check(conn, booking_id, &ticket).await?;
     let recipient = recipient.filter(|to| *to != by).ok_or_else(unavailable)?;
-    count(conn, EventId(ticket.event_id), by, recipient).await?;
+    count(conn, &ticket, by, recipient).await?;
     if !transfers::give_up(conn, &ticket, now).await? {
         return Err(conflict("This ticket is not valid any more.").into());
     }
     announce(conn, keys, &ticket, recipient, now).await?;
     Ok(Given::new(&ticket, now, recipient))
+}
+
+/// The ticket of `by` with this code, locked together with its booking.
+async fn lock(
+    conn: &mut PgConnection,
+    code: &str,
+    by: AccountId,
+) -> Result<(BookingId, Ticket), NotTransferred> {
+    let locked = transfers::lock_booking(conn, code).await?;
+    // A statement of its own, which sees what was committed while it waited for the lock.
+    let found = transfers::find(conn, code).await?;
+    let Some((booking_id, ticket)) = locked.zip(found) else {
+        return Err(match transfers::replaced(conn, code).await? {
+            Some(Replaced { replaced_at, .. }) => door::replaced(replaced_at).into(),
+            None => Problem::new(Kind::NotFound, "There is no such ticket.").into(),
+        });
+    };
+    if ticket.account_id != by.0 {
+        let detail = "Only the holder of a ticket can do this.";
+        return Err(Problem::new(Kind::Forbidden, detail).into());
+    }
+    Ok((booking_id, ticket))
 }
 
 impl Given {
@@ -204,19 +229,94 @@ async fn check(
     Err(conflict(refusal).into())
 }
 
-/// Counts the ticket for its new holder, within the limit of the event, and no longer for the old.
+/// Counts the ticket for its new holder, within the limit of the event, and no longer for the old
+/// one, unless that is who bought it: what an account has bought counts, whoever holds it.
 async fn count(
     conn: &mut PgConnection,
-    event_id: EventId,
+    ticket: &Ticket,
     from: AccountId,
     to: AccountId,
 ) -> Result<(), NotTransferred> {
+    let (event_id, buyer) = (EventId(ticket.event_id), AccountId(ticket.buyer));
     accounts::lock(conn, event_id, &[from, to]).await?;
-    accounts::subtract(conn, &Tally::from([((event_id, from), 1)])).await?;
+    accounts::subtract(conn, &Tally::from([((event_id, from), 1)]), &Tally::new()).await?;
+    if from == buyer {
+        accounts::give_away(conn, event_id, buyer, 1).await?;
+    } else if to == buyer {
+        accounts::give_away(conn, event_id, buyer, -1).await?;
+    }
     if !accounts::add(conn, &Tally::from([((event_id, to), 1)])).await? {
         return Err(unavailable().into());
     }
     Ok(())
+}
+
+#[derive(Serialize)]
+struct Renewed {
+    ticket: Renewal,
+}
+
+/// The ticket with its new code, as its holder sees it.
+#[derive(Debug, Serialize)]
+struct Renewal {
+    event_id: EventId,
+    booking_id: BookingId,
+    seat_id: SeatId,
+    state: &'static str,
+    code: String,
+}
+
+/// Gives the holder of a ticket another code for the same seat; the old one is not good any more. A
+/// repeat gives the same answer.
+///
+/// # Errors
+/// `not-found`; `forbidden` unless the caller holds it; `conflict` when it is not good any more.
+async fn replace(
+    State(ctx): State<Arc<Context>>,
+    caller: Caller,
+    Path(code): Path<String>,
+) -> Result<impl IntoResponse, Problem> {
+    let now = ctx.clock.now();
+    let replacing = run_tx(&ctx.db, "replace_code", |tx| {
+        Box::pin(renew(tx, &ctx.keys, &code, caller.account_id, now))
+    });
+    let ticket = replacing.await.map_err(|error| match error {
+        NotTransferred::Database(error) => error.into(),
+        NotTransferred::Refused(problem) => problem,
+    })?;
+    outbox::wake(OWNER);
+    Ok(([(CACHE_CONTROL, "no-store")], Json(Renewed { ticket })))
+}
+
+async fn renew(
+    conn: &mut PgConnection,
+    keys: &KeyRing,
+    code: &str,
+    by: AccountId,
+    now: DateTime<Utc>,
+) -> Result<Renewal, NotTransferred> {
+    // Of a repeat, the code that the ticket has by now.
+    let replaced = transfers::replaced(conn, code).await?;
+    let current = replaced.as_ref().map_or(code, |replaced| &replaced.code);
+    let (booking_id, ticket) = lock(conn, current, by).await?;
+    let renewal = |code| Renewal {
+        event_id: EventId(ticket.event_id),
+        booking_id,
+        seat_id: SeatId(ticket.seat_id),
+        state: "valid",
+        code,
+    };
+    if ticket.state != "valid" {
+        return Err(conflict("This ticket is not valid any more.").into());
+    }
+    if replaced.is_some() {
+        return Ok(renewal(current.to_owned()));
+    }
+    let new = new_code(keys, EventId(ticket.event_id), SeatId(ticket.seat_id));
+    let number = transfers::replace_code(conn, &ticket, code, &new, now).await?;
+    let number = number.ok_or_else(|| conflict("This ticket is not valid any more."))?;
+    tell(conn, &ticket, &new, by, number).await?;
+    Ok(renewal(new))
 }
 
 /// Makes the new ticket, and tells of it.
@@ -227,9 +327,21 @@ async fn announce(
     to: AccountId,
     now: DateTime<Utc>,
 ) -> Result<(), sqlx::Error> {
-    let id = BookingId(ticket.booking_id);
     let code = new_code(keys, EventId(ticket.event_id), SeatId(ticket.seat_id));
     let number = transfers::replace(conn, ticket, to, &code, now).await?;
+    tell(conn, ticket, &code, to, number).await
+}
+
+/// Tells of the code that a ticket has from now on, and who has it.
+async fn tell(
+    conn: &mut PgConnection,
+    ticket: &Ticket,
+    code: &str,
+    to: AccountId,
+    number: i64,
+) -> Result<(), sqlx::Error> {
+    let id = BookingId(ticket.booking_id);
+    let code = code.to_owned();
     let booking = bookings::read(conn, &[id]).await?.remove(&id);
     let Some(Booking::Confirmed { facts, .. }) = booking else {
         return Err(sqlx::Error::RowNotFound);

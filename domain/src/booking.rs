@@ -82,11 +82,25 @@ pub enum RejectReason {
     SeatTaken,
     /// The event, section or seat does not exist.
     UnknownEvent,
+    /// The request waited so long that its buyer has left.
+    TimedOut,
+}
+
+/// Why a confirmed booking is not cancelled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CancelRefusal {
+    /// Somebody was let in with one of its tickets.
+    CheckedIn,
+    /// Its buyer has transferred one of its tickets.
+    Transferred,
+    /// Its event has begun.
+    EventBegun,
 }
 
 impl RejectReason {
     /// Every reason.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::SoldOut,
         Self::NotAdjacent,
         Self::MixedCurrencies,
@@ -94,6 +108,7 @@ impl RejectReason {
         Self::SaleClosed,
         Self::SeatTaken,
         Self::UnknownEvent,
+        Self::TimedOut,
     ];
 
     /// The word used on the wire and in the database.
@@ -107,6 +122,7 @@ impl RejectReason {
             Self::SaleClosed => "sale_closed",
             Self::SeatTaken => "seat_taken",
             Self::UnknownEvent => "unknown_event",
+            Self::TimedOut => "timed_out",
         }
     }
 

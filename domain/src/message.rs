@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::booking::{BookingFacts, BookingState, RejectReason, TicketFacts, Wish};
+use crate::booking::{BookingFacts, BookingState, CancelRefusal, RejectReason, TicketFacts, Wish};
 use crate::event::Event;
 use crate::payment::VoidReason;
 use crate::sale::SaleSettings;
@@ -58,6 +58,12 @@ pub struct PlaceHold {
     pub accepted_at: DateTime<Utc>,
     /// The admission node that waits for the outcome.
     pub reply_to: String,
+    /// When it was asked for; of a repeat, later than the acceptance.
+    #[serde(default)]
+    pub asked_at: Option<DateTime<Utc>>,
+    /// Who asked: the buyer, or staff for the buyer.
+    #[serde(default)]
+    pub asked_by: Option<AccountId>,
 }
 message!(PlaceHold, "booking.place-hold", |message| Some(
     message.booking_id
@@ -95,6 +101,9 @@ pub struct BookingOutcome {
     pub booking_id: BookingId,
     /// What became of it.
     pub outcome: Outcome,
+    /// Why a confirmed booking that was to be cancelled stays.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<CancelRefusal>,
 }
 
 /// What became of a command.
@@ -184,8 +193,8 @@ message!(BookingCancelled, "booking.cancelled.v1", |message| Some(
     message.booking.booking_id
 ));
 
-/// A ticket was transferred to another account: its old code is worthless, and its new holder has
-/// a new one.
+/// A ticket was transferred to another account, or its holder asked for another code: its old code
+/// is worthless, and its holder has a new one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TicketTransferred {
     /// The booking, which stays the buyer's.
@@ -196,7 +205,7 @@ pub struct TicketTransferred {
     pub from: AccountId,
     /// Who holds it.
     pub to: AccountId,
-    /// Which of the booking's transfers it is, from 1.
+    /// Which of the booking's changes of codes it is, from 1.
     pub number: i64,
 }
 message!(TicketTransferred, "ticket.transferred.v1", |message| Some(

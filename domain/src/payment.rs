@@ -143,7 +143,7 @@ impl VoidReason {
 /// What a buyer who cancels gets back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RefundPolicy {
-    /// After it nothing goes back; none: there is no such time.
+    /// After it nothing goes back; none: the event's start.
     pub until: Option<DateTime<Utc>>,
     /// Kept of what was paid, in percent from 0 to 100, rounded down.
     #[serde(default)]

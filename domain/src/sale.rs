@@ -14,8 +14,11 @@ pub struct SaleSettings {
     pub version: i64,
     /// When calling starts.
     pub opens_at: DateTime<Utc>,
-    /// When calling and booking end; `None`: when closed by hand.
+    /// When calling and booking end; `None`: when the event starts.
     pub closes_at: Option<DateTime<Utc>>,
+    /// When the event starts, from the event; `None` when it is not known.
+    #[serde(default)]
+    pub event_starts_at: Option<DateTime<Utc>>,
     /// How long before the opening people may join.
     pub lobby_seconds: u32,
     /// Calls per minute.
@@ -101,6 +104,12 @@ impl SaleSettings {
         !self.entropy_source.is_empty() && self.entropy.is_empty()
     }
 
+    /// When calling and booking end, unless they are ended by hand before.
+    #[must_use]
+    pub fn ends_at(&self) -> Option<DateTime<Utc>> {
+        self.closes_at.or(self.event_starts_at)
+    }
+
     /// Whether a booking may be accepted at `now`.
     #[must_use]
     pub fn takes_bookings_at(&self, now: DateTime<Utc>) -> bool {
@@ -111,7 +120,7 @@ impl SaleSettings {
     /// `None` when the stock is not known yet.
     #[must_use]
     pub fn state_at(&self, now: DateTime<Utc>, stock: Option<Stock>) -> SaleState {
-        if self.closed || self.closes_at.is_some_and(|end| now >= end) {
+        if self.closed || self.ends_at().is_some_and(|end| now >= end) {
             return SaleState::Closed;
         }
         if now < self.lobby_opens_at() {
@@ -164,6 +173,7 @@ pub(crate) mod tests {
             version: 1,
             opens_at: at(0),
             closes_at: Some(at(1000)),
+            event_starts_at: Some(at(500)),
             lobby_seconds: 60,
             rate_per_minute: 600,
             shopper_cap: 10,
@@ -190,6 +200,25 @@ pub(crate) mod tests {
             .into();
         use SaleState::{Closed, Lobby, Open, Scheduled};
         assert_eq!(states, [Scheduled, Lobby, Lobby, Open, Open, Closed]);
+    }
+
+    #[test]
+    fn a_sale_ends_with_the_start_of_its_event_unless_it_says_otherwise() {
+        use SaleState::{Closed, Open};
+        let until_the_start = SaleSettings {
+            closes_at: None,
+            ..settings()
+        };
+        let until_closed = SaleSettings {
+            event_starts_at: None,
+            ..until_the_start.clone()
+        };
+        let states =
+            |sale: &SaleSettings| [499, 500, 999, 1000].map(|s| sale.state_at(at(s), None));
+        assert_eq!(states(&settings()), [Open, Open, Open, Closed]);
+        assert_eq!(states(&until_the_start), [Open, Closed, Closed, Closed]);
+        assert_eq!(states(&until_closed), [Open; 4]);
+        assert!(!until_the_start.takes_bookings_at(at(500)));
     }
 
     #[test]

@@ -107,10 +107,11 @@ fn read(delivery: &Delivery) -> Result<Vec<Notice>, ParseError> {
         RefundSucceeded::NAME => Notice::Refunded(delivery.parse()?),
         TicketTransferred::NAME => {
             let facts: TicketTransferred = delivery.parse()?;
-            return Ok(vec![
-                Notice::Received(facts.clone()),
-                Notice::Transferred(facts),
-            ]);
+            // Who asked for a new code has it by this mail, and gave nothing away.
+            let is_given_away = facts.from != facts.to;
+            let mut notices = vec![Notice::Received(facts.clone())];
+            notices.extend(is_given_away.then_some(Notice::Transferred(facts)));
+            return Ok(notices);
         }
         _ => return Ok(Vec::new()),
     }])

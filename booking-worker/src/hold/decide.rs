@@ -11,6 +11,10 @@ use domain::{AccountId, EventId, Money, SeatId, SectionId};
 
 use crate::choose::{Choice, FreeSeat, Quality, choose};
 
+/// How old a request may be. After an outage that lasted longer its buyer has left, and those who
+/// are there come first.
+const MAX_AGE: TimeDelta = TimeDelta::minutes(10);
+
 /// What one batch may draw on.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Market {
@@ -83,14 +87,24 @@ pub(crate) enum Decision {
     Reject(RejectReason),
 }
 
-/// More of this section's free seats must be read to decide.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct ReadMore(pub(crate) SectionId);
+/// More of the free seats of the first of these sections must be read to decide, and perhaps of the
+/// next ones.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ReadMore(pub(crate) Vec<SectionId>);
 
 /// Why a request is given no seats, yet or at all.
 enum Refusal {
     Reject(RejectReason),
-    ReadMore(SectionId),
+    ReadMore(Vec<SectionId>),
+}
+
+/// What a section has for a request.
+enum Take {
+    Taken(Vec<BookedSeat>),
+    /// Too few seats are free, or not next to each other.
+    Nothing,
+    /// More of its free seats must be read to tell.
+    ReadMore,
 }
 
 impl From<RejectReason> for Refusal {
@@ -112,11 +126,14 @@ impl Market {
         match self.try_hold(request, now) {
             Ok(decision) => Ok(decision),
             Err(Refusal::Reject(reason)) => Ok(Decision::Reject(reason)),
-            Err(Refusal::ReadMore(section)) => Err(ReadMore(section)),
+            Err(Refusal::ReadMore(sections)) => Err(ReadMore(sections)),
         }
     }
 
     fn try_hold(&mut self, request: &PlaceHold, now: DateTime<Utc>) -> Result<Decision, Refusal> {
+        if now - request.asked_at.unwrap_or(request.accepted_at) > MAX_AGE {
+            return Err(RejectReason::TimedOut.into());
+        }
         let event_id = request.event_id;
         let terms = self
             .terms
@@ -175,10 +192,21 @@ impl Market {
             return Err(RejectReason::UnknownEvent.into());
         }
         for is_apart_allowed in [false, true] {
-            for section in &mut wanted {
-                if let Some(seats) = section.take_best(tickets, is_apart_allowed)? {
-                    let total = section.price.times(tickets);
-                    return Ok((seats, total.expect("price and count are bounded")));
+            for nth in 0..wanted.len() {
+                let section = &mut wanted[nth];
+                match section.take_best(tickets, is_apart_allowed) {
+                    Take::Taken(seats) => {
+                        let total = section.price.times(tickets);
+                        return Ok((seats, total.expect("price and count are bounded")));
+                    }
+                    Take::Nothing => {}
+                    Take::ReadMore => {
+                        let unread = wanted[nth..]
+                            .iter()
+                            .filter(|section| !section.is_complete && section.available >= tickets);
+                        let unread = unread.map(|section| section.id).collect();
+                        return Err(Refusal::ReadMore(unread));
+                    }
                 }
             }
         }
@@ -262,32 +290,28 @@ impl Section {
             && part.tier.as_ref().is_none_or(|tier| self.tier == *tier)
     }
 
-    /// The best seats, taken; `None` when too few are free, or not next to each other.
-    fn take_best(
-        &mut self,
-        tickets: u32,
-        is_apart_allowed: bool,
-    ) -> Result<Option<Vec<BookedSeat>>, Refusal> {
+    /// Takes the best seats.
+    fn take_best(&mut self, tickets: u32, is_apart_allowed: bool) -> Take {
         if self.available < tickets {
-            return Ok(None);
+            return Take::Nothing;
         }
         let wanted = usize::try_from(tickets).expect("bounded by the tickets of a booking");
         let choice = choose(&self.free, wanted);
         let is_good = |choice: &Choice| choice.quality == Quality::Good;
         if !self.is_complete && !choice.as_ref().is_some_and(is_good) {
-            return Err(Refusal::ReadMore(self.id));
+            return Take::ReadMore;
         }
         let Some(choice) = choice else {
             // The counter was read before somebody else took seats.
             self.available = u32::try_from(self.free.len()).unwrap_or(u32::MAX);
-            return Ok(None);
+            return Take::Nothing;
         };
         if choice.quality == Quality::Apart && !is_apart_allowed {
-            return Ok(None);
+            return Take::Nothing;
         }
         self.available -= tickets;
         let taken: Vec<_> = self.free.drain(choice.range).collect();
-        Ok(Some(taken.iter().map(|seat| self.booked(seat)).collect()))
+        Take::Taken(taken.iter().map(|seat| self.booked(seat)).collect())
     }
 
     fn remove(&mut self, id: SeatId) {
@@ -438,6 +462,8 @@ mod tests {
             wish,
             accepted_at: now(),
             reply_to: String::new(),
+            asked_at: None,
+            asked_by: None,
         }
     }
 
@@ -528,6 +554,42 @@ mod tests {
     }
 
     #[test]
+    fn a_request_whose_buyer_has_left_gets_no_seats_and_its_repeat_does() {
+        let mut market = market(vec![section(1, euros(5), 4)], 10);
+        let old = PlaceHold {
+            accepted_at: now() - MAX_AGE - TimeDelta::seconds(1),
+            ..request(1, best(1))
+        };
+        let timed_out = Ok(Decision::Reject(RejectReason::TimedOut));
+        assert_eq!(market.decide(&old, now()), timed_out);
+        let repeated = PlaceHold {
+            asked_at: Some(now()),
+            ..old
+        };
+        assert_eq!(seats_of(&market.decide(&repeated, now()).unwrap()), [100]);
+        let young = PlaceHold {
+            accepted_at: now() - MAX_AGE,
+            ..request(2, best(1))
+        };
+        assert_eq!(seats_of(&market.decide(&young, now()).unwrap()), [101]);
+    }
+
+    #[test]
+    fn no_request_holds_more_than_a_booking_may() {
+        let mut market = market(vec![section(1, euros(5), 40)], 100);
+        let most = MAX_TICKETS_PER_BOOKING;
+        let seats = |count: u32| Wish::Seats((100..100 + i64::from(count)).map(SeatId).collect());
+        let parts = |count: u32| Wish::Mixed(vec![part(most, 1), part(count - most, 1)]);
+        for wish in [best(most + 1), seats(most + 1), parts(most + 1)] {
+            let decision = market.decide(&request(1, wish.clone()), now());
+            let expected = Ok(Decision::Reject(RejectReason::LimitReached));
+            assert_eq!(decision, expected, "{wish:?}");
+        }
+        let decision = market.decide(&request(1, best(most)), now()).unwrap();
+        assert_eq!(seats_of(&decision).len(), usize::try_from(most).unwrap());
+    }
+
+    #[test]
     fn neighbours_elsewhere_are_preferred_to_seats_apart() {
         let mut scattered = section(1, euros(900), 3);
         scattered.free.remove(1);
@@ -571,8 +633,24 @@ mod tests {
         let mut market = market(vec![narrow], 6);
         assert_eq!(
             market.decide(&request(1, best(2)), now()),
-            Err(ReadMore(SectionId(1)))
+            Err(ReadMore(vec![SectionId(1)]))
         );
+    }
+
+    #[test]
+    fn all_sections_that_may_have_to_be_read_are_named_at_once() {
+        let scattered = |id| {
+            let mut section = section(id, euros(5), 6);
+            section.free.truncate(1);
+            section.is_complete = false;
+            section
+        };
+        let mut complete = scattered(2);
+        complete.is_complete = true;
+        let mut market = market(vec![scattered(1), complete, scattered(3), scattered(4)], 6);
+        let unread = [1, 3, 4].map(SectionId).to_vec();
+        let decision = market.decide(&request(1, best(2)), now());
+        assert_eq!(decision, Err(ReadMore(unread)));
     }
 
     fn any_wish() -> impl Strategy<Value = Wish> {

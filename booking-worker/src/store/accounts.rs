@@ -1,4 +1,5 @@
-//! How many live tickets each account has, so that the limit is one guarded update.
+//! How many tickets count for each account, so that the limit is one guarded update: the live ones
+//! it holds, and those it bought and gave away.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +19,7 @@ pub(crate) async fn add(conn: &mut PgConnection, tally: &Tally) -> Result<bool, 
          from unnest($1::bigint[], $2::bigint[], $3::integer[]) as new (event_id, account_id, tickets)
          order by event_id, account_id
          on conflict (event_id, account_id) do update set tickets = a.tickets + excluded.tickets
-         where a.tickets + excluded.tickets <=
+         where a.tickets + a.given_away + excluded.tickets <=
                (select e.max_tickets_per_account from booking.events e where e.event_id = a.event_id)",
         &events,
         &accounts,
@@ -30,21 +31,59 @@ pub(crate) async fn add(conn: &mut PgConnection, tally: &Tally) -> Result<bool, 
     Ok(usize::try_from(counted) == Ok(tally.len()))
 }
 
-/// Takes tickets that are no longer live off.
-pub(crate) async fn subtract(conn: &mut PgConnection, tally: &Tally) -> Result<(), sqlx::Error> {
-    let (events, accounts, tickets) = columns(tally);
+/// Takes off what is no longer live: `held` of those who held it, `given_away` of those who bought
+/// it.
+pub(crate) async fn subtract(
+    conn: &mut PgConnection,
+    held: &Tally,
+    given_away: &Tally,
+) -> Result<(), sqlx::Error> {
+    let mut tally: BTreeMap<_, (i32, i32)> = BTreeMap::new();
+    for (account, tickets) in held {
+        tally.entry(*account).or_default().0 = *tickets;
+    }
+    for (account, tickets) in given_away {
+        tally.entry(*account).or_default().1 = *tickets;
+    }
+    let events: Vec<_> = tally.keys().map(|(event, _)| event.0).collect();
+    let accounts: Vec<_> = tally.keys().map(|(_, account)| account.0).collect();
+    let tickets: Vec<_> = tally.values().map(|(held, _)| *held).collect();
+    let given: Vec<_> = tally.values().map(|(_, given)| *given).collect();
     sqlx::query!(
         "with gone as materialized (
-             select a.event_id, a.account_id, g.tickets
-             from unnest($1::bigint[], $2::bigint[], $3::integer[]) as g (event_id, account_id, tickets)
+             select a.event_id, a.account_id, g.tickets, g.given_away
+             from unnest($1::bigint[], $2::bigint[], $3::integer[], $4::integer[])
+                  as g (event_id, account_id, tickets, given_away)
              join booking.account_tickets a using (event_id, account_id)
              order by a.event_id, a.account_id for update of a
          )
-         update booking.account_tickets a set tickets = a.tickets - gone.tickets
+         update booking.account_tickets a
+         set tickets = a.tickets - gone.tickets,
+             given_away = greatest(a.given_away - gone.given_away, 0)
          from gone where a.event_id = gone.event_id and a.account_id = gone.account_id",
         &events,
         &accounts,
         &tickets,
+        &given,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Counts tickets that buyers gave away: they go on counting for them.
+pub(crate) async fn give_away(
+    conn: &mut PgConnection,
+    event_id: EventId,
+    buyer: AccountId,
+    tickets: i32,
+) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "update booking.account_tickets set given_away = greatest(given_away + $3, 0)
+         where event_id = $1 and account_id = $2",
+        event_id.0,
+        buyer.0,
+        tickets,
     )
     .execute(conn)
     .await?;

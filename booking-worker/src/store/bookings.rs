@@ -4,15 +4,21 @@
 
 use std::collections::HashMap;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use domain::booking::{BookedSeat, Booking, BookingFacts, BookingState, RejectReason};
 use domain::payment::VoidReason;
 use domain::{AccountId, BookingId, Currency, EventId, Money};
+use sqlx::postgres::types::PgInterval;
 use sqlx::types::Json;
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
 use crate::hold::Decision;
+
+/// How long an answer of the payment worker is waited for before it is asked again, the first time
+/// and at most.
+const ANSWER_WITHIN: TimeDelta = TimeDelta::seconds(60);
+const LONGEST_ANSWER: TimeDelta = TimeDelta::seconds(600);
 
 /// A request that was decided, to be written down.
 #[derive(Debug)]
@@ -219,7 +225,8 @@ pub(crate) async fn confirm(
                order by id for update
            )
            update booking.bookings b
-           set state = 'confirmed', ending = null, ending_asked_at = null, updated_at = $2
+           set state = 'confirmed', ending = null, ending_asked_at = null, ending_due_at = null,
+               updated_at = $2
            from due where b.id = due.id
            returning b.id, b.event_id, b.account_id, b.seats as "seats: Json<Vec<BookedSeat>>",
                      b.total_minor, b.currency, b.hold_until as "hold_until!", b.created_at"#,
@@ -275,7 +282,8 @@ pub(crate) async fn end(
                order by id for update
            )
            update booking.bookings b
-           set state = due.next, ending = null, ending_asked_at = null, updated_at = $3
+           set state = due.next, ending = null, ending_asked_at = null, ending_due_at = null,
+               updated_at = $3
            from due where b.id = due.id
            returning b.id, b.event_id, b.account_id, b.seats as "seats: Json<Vec<BookedSeat>>", b.total_minor,
                      b.currency, b.hold_until as "hold_until!", b.created_at, due.state as was, b.state"#,
@@ -303,21 +311,25 @@ pub(crate) async fn end(
     Ok(ended.collect())
 }
 
-/// Notes that the buyer gives a held booking up. `true` when that was not noted before.
+/// Notes that a held booking is given up, and returns its buyer; `None` when that was noted before,
+/// or it is not held.
 pub(crate) async fn begin_cancel(
     conn: &mut PgConnection,
     id: BookingId,
     now: DateTime<Utc>,
-) -> Result<bool, sqlx::Error> {
-    let done = sqlx::query!(
-        "update booking.bookings set ending = 'cancelled', ending_asked_at = $2, updated_at = $2
-         where id = $1 and state = 'held' and ending is distinct from 'cancelled'",
+) -> Result<Option<AccountId>, sqlx::Error> {
+    let buyer = sqlx::query_scalar!(
+        "update booking.bookings
+         set ending = 'cancelled', ending_asked_at = $2, ending_due_at = $3, updated_at = $2
+         where id = $1 and state = 'held' and ending is distinct from 'cancelled'
+         returning account_id",
         id.0,
         now,
+        now + ANSWER_WITHIN,
     )
-    .execute(conn)
+    .fetch_optional(conn)
     .await?;
-    Ok(done.rows_affected() == 1)
+    Ok(buyer.map(AccountId))
 }
 
 /// Gives up to `limit` holds that have run out until `until`, when their buyers are at this moment
@@ -359,11 +371,13 @@ pub(crate) async fn begin_expiry(
                where state = 'held' and ending is null and hold_until <= $1
                order by hold_until limit $2 for update skip locked
            )
-           update booking.bookings b set ending = 'hold_expired', ending_asked_at = $1, updated_at = $1
+           update booking.bookings b
+           set ending = 'hold_expired', ending_asked_at = $1, ending_due_at = $3, updated_at = $1
            from due where b.id = due.id
            returning b.id, b.hold_until as "hold_until!""#,
         now,
         limit,
+        now + ANSWER_WITHIN,
     )
     .fetch_all(conn)
     .await?;
@@ -373,26 +387,32 @@ pub(crate) async fn begin_expiry(
         .collect())
 }
 
-/// Takes up to `limit` endings that were last asked for at `asked_by` or before, notes that they
-/// are asked for again, and gives them.
+/// Takes up to `limit` endings that nobody answered in time, notes that they are asked for again,
+/// and returns them. Exponential backoff: each time the answer has twice as long to come, up to
+/// [`LONGEST_ANSWER`].
 pub(crate) async fn ask_again(
     conn: &mut PgConnection,
     now: DateTime<Utc>,
-    asked_by: DateTime<Utc>,
     limit: i64,
 ) -> Result<Vec<(BookingId, VoidReason)>, sqlx::Error> {
+    let longest = PgInterval::try_from(LONGEST_ANSWER).expect("whole minutes are an interval");
     let rows = sqlx::query!(
         r#"with due as materialized (
                select id from booking.bookings
                where state = 'held' and ending is not null and ending_asked_at <= $2
+                 and coalesce(ending_due_at, ending_asked_at) <= $1
                order by ending_asked_at limit $3 for update skip locked
            )
-           update booking.bookings b set ending_asked_at = $1
+           update booking.bookings b
+           set ending_asked_at = $1,
+               ending_due_at = $1::timestamptz
+                   + least(2 * (coalesce(b.ending_due_at, b.ending_asked_at) - b.ending_asked_at), $4)
            from due where b.id = due.id
            returning b.id, b.ending as "ending!""#,
         now,
-        asked_by,
+        now - ANSWER_WITHIN,
         limit,
+        longest,
     )
     .fetch_all(conn)
     .await?;
@@ -406,10 +426,11 @@ pub(crate) async fn ask_again(
         .collect())
 }
 
-/// Up to `limit` bookings that have seats of an event that is cancelled, and are not being given
-/// up.
+/// Up to `limit` bookings, other than those to `skip`, that have seats of an event that is
+/// cancelled, and are not being given up.
 pub(crate) async fn of_cancelled_events(
     pool: &PgPool,
+    skip: &[Uuid],
     limit: i64,
 ) -> Result<Vec<BookingId>, sqlx::Error> {
     let ids = sqlx::query_scalar!(
@@ -417,11 +438,12 @@ pub(crate) async fn of_cancelled_events(
          cross join lateral (
              select id from booking.bookings
              where event_id = e.event_id and state in ('held', 'confirmed')
-               and ending is distinct from 'cancelled'
+               and ending is distinct from 'cancelled' and id <> all($2)
              limit $1) b
          where e.cancelled
          limit $1",
         limit,
+        skip,
     )
     .fetch_all(pool)
     .await?;

@@ -1,8 +1,8 @@
 //! Events, sales, sections and which seats there are.
 
-use domain::SectionId;
-use domain::event::{Event, EventState, row_label};
+use domain::event::{Event, EventState, Section, row_label};
 use domain::sale::{SaleSettings, Stock};
+use domain::{EventId, SectionId};
 use sqlx::types::Json;
 use sqlx::{PgConnection, PgPool};
 
@@ -59,75 +59,115 @@ pub(crate) async fn put_sale(
     Ok(())
 }
 
-/// Keeps the sections of an event. Whether one is numbered never changes.
+/// Records the sections of an event with their layouts. Whether one is numbered never changes.
 pub(crate) async fn put_sections(
     conn: &mut PgConnection,
     event: &Event,
 ) -> Result<(), sqlx::Error> {
-    let sections = &event.sections;
-    let ids: Vec<_> = sections.iter().map(|section| section.id.0).collect();
-    let names: Vec<_> = sections
-        .iter()
-        .map(|section| section.name.clone())
-        .collect();
-    let tiers: Vec<_> = sections
-        .iter()
-        .map(|section| section.tier.name.clone())
-        .collect();
-    let numbered: Vec<_> = sections.iter().map(|section| section.numbered).collect();
-    let prices: Vec<_> = sections
-        .iter()
-        .map(|section| section.tier.price.amount_minor)
-        .collect();
-    let currencies: Vec<_> = sections
-        .iter()
-        .map(|section| section.tier.price.currency.to_string())
-        .collect();
+    let mut rows = Columns::default();
+    event.sections.iter().for_each(|section| rows.push(section));
     sqlx::query!(
         "insert into booking.sections
-             (section_id, event_id, position, name, numbered, price_minor, currency, tier_name)
-         select id, $1, position - 1, name, numbered, price, currency, tier
-         from unnest($2::bigint[], $3::text[], $4::boolean[], $5::bigint[], $6::text[], $7::text[])
-              with ordinality as new (id, name, numbered, price, currency, tier, position)
+             (section_id, event_id, position, name, numbered, price_minor, currency, tier_name,
+              layout_version, layout_capacity, layout_rows, layout_seats_per_row)
+         select id, $1, position - 1, name, numbered, price, currency, tier, $8, capacity, rows, seats_per_row
+         from unnest($2::bigint[], $3::text[], $4::boolean[], $5::bigint[], $6::text[], $7::text[],
+                     $9::integer[], $10::integer[], $11::integer[])
+              with ordinality as new (id, name, numbered, price, currency, tier, capacity, rows,
+                                      seats_per_row, position)
          on conflict (section_id) do update
          set position = excluded.position, name = excluded.name, tier_name = excluded.tier_name,
-             price_minor = excluded.price_minor,
-             currency = excluded.currency, offered = true",
+             price_minor = excluded.price_minor, currency = excluded.currency, offered = true,
+             layout_version = excluded.layout_version, layout_capacity = excluded.layout_capacity,
+             layout_rows = excluded.layout_rows, layout_seats_per_row = excluded.layout_seats_per_row",
         event.id.0,
-        &ids,
-        &names,
-        &numbered,
-        &prices,
-        &currencies,
-        &tiers,
+        &rows.ids,
+        &rows.names,
+        &rows.numbered,
+        &rows.prices,
+        &rows.currencies,
+        &rows.tiers,
+        event.version,
+        &rows.capacities,
+        rows.rows.as_slice() as &[Option<i32>],
+        rows.seats_per_row.as_slice() as &[Option<i32>],
     )
     .execute(conn)
     .await?;
     Ok(())
 }
 
-/// Takes sections the event no longer has off the sale, and removes their free seats.
+/// Sections as arrays.
+#[derive(Default)]
+struct Columns {
+    ids: Vec<i64>,
+    names: Vec<String>,
+    numbered: Vec<bool>,
+    prices: Vec<i64>,
+    currencies: Vec<String>,
+    tiers: Vec<String>,
+    capacities: Vec<i32>,
+    rows: Vec<Option<i32>>,
+    seats_per_row: Vec<Option<i32>>,
+}
+
+impl Columns {
+    fn push(&mut self, section: &Section) {
+        let price = &section.tier.price;
+        self.ids.push(section.id.0);
+        self.names.push(section.name.clone());
+        self.numbered.push(section.numbered);
+        self.prices.push(price.amount_minor);
+        self.currencies.push(price.currency.to_string());
+        self.tiers.push(section.tier.name.clone());
+        let grid = section.rows.zip(section.seats_per_row);
+        match grid.filter(|_| section.numbered) {
+            Some((rows, per_row)) => {
+                self.capacities.push(integer(rows.saturating_mul(per_row)));
+                self.rows.push(Some(integer(rows)));
+                self.seats_per_row.push(Some(integer(per_row)));
+            }
+            None => {
+                self.capacities.push(integer(section.capacity));
+                self.rows.push(None);
+                self.seats_per_row.push(None);
+            }
+        }
+    }
+}
+
+/// Takes sections the event no longer has off the sale: they are to have no seats.
 pub(crate) async fn withdraw_sections(
     conn: &mut PgConnection,
     event: &Event,
 ) -> Result<(), sqlx::Error> {
     let kept: Vec<_> = event.sections.iter().map(|section| section.id.0).collect();
     sqlx::query!(
-        "update booking.sections set offered = false
-         where event_id = $1 and offered and section_id <> all($2)",
+        "update booking.sections
+         set offered = false, layout_version = $3, layout_capacity = 0,
+             layout_rows = case when numbered then 0 end,
+             layout_seats_per_row = case when numbered then 0 end
+         where event_id = $1 and section_id <> all($2)",
         event.id.0,
         &kept,
-    )
-    .execute(&mut *conn)
-    .await?;
-    sqlx::query!(
-        "delete from booking.seats s using booking.sections c
-         where c.event_id = $1 and not c.offered and s.section_id = c.section_id and s.state = 'available'",
-        event.id.0,
+        event.version,
     )
     .execute(conn)
     .await?;
     Ok(())
+}
+
+/// The sections of an event that have more seats than they are to have.
+pub(crate) async fn too_large(
+    conn: &mut PgConnection,
+    event_id: EventId,
+) -> Result<Vec<i64>, sqlx::Error> {
+    sqlx::query_scalar!(
+        r#"select section_id as "id!" from booking.layouts where event_id = $1 and capacity > wanted"#,
+        event_id.0,
+    )
+    .fetch_all(conn)
+    .await
 }
 
 /// Adds the seats that grids lack.
@@ -153,26 +193,6 @@ pub(crate) async fn fill_grids(conn: &mut PgConnection, grids: &[Grid]) -> Resul
     Ok(())
 }
 
-/// Removes the free seats that lie outside their grids.
-pub(crate) async fn remove_outside(
-    conn: &mut PgConnection,
-    grids: &[Grid],
-) -> Result<(), sqlx::Error> {
-    let (ids, rows, per_row) = columns(grids);
-    sqlx::query!(
-        "delete from booking.seats s
-         using unnest($1::bigint[], $2::integer[], $3::integer[]) as g (section_id, rows, per_row)
-         where s.section_id = g.section_id and s.state = 'available'
-           and (s.rank / 1000 >= g.rows or s.number > g.per_row)",
-        &ids,
-        &rows,
-        &per_row,
-    )
-    .execute(conn)
-    .await?;
-    Ok(())
-}
-
 /// Adds places to general-admission sections below their capacity.
 pub(crate) async fn add_missing(
     conn: &mut PgConnection,
@@ -188,32 +208,6 @@ pub(crate) async fn add_missing(
              select coalesce(max(s.rank), -1) as rank from booking.seats s where s.section_id = c.section_id
          ) top
          cross join lateral generate_series(1, wanted.capacity - c.capacity) as n (index)",
-        &ids,
-        &wanted,
-    )
-    .execute(conn)
-    .await?;
-    Ok(())
-}
-
-/// Removes free places, the last first, from general-admission sections above their capacity.
-pub(crate) async fn remove_surplus(
-    conn: &mut PgConnection,
-    capacities: &[(SectionId, u32)],
-) -> Result<(), sqlx::Error> {
-    let (ids, wanted) = capacity_columns(capacities);
-    sqlx::query!(
-        "delete from booking.seats where id in (
-             select s.id
-             from unnest($1::bigint[], $2::integer[]) as wanted (section_id, capacity)
-             join booking.sections c using (section_id)
-             cross join lateral (
-                 select id from booking.seats
-                 where section_id = c.section_id and state = 'available'
-                 order by rank desc limit greatest(c.capacity - wanted.capacity, 0)
-                 for update skip locked
-             ) s
-         )",
         &ids,
         &wanted,
     )

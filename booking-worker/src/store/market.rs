@@ -39,7 +39,8 @@ async fn terms(
     now: DateTime<Utc>,
 ) -> Result<HashMap<EventId, Terms>, sqlx::Error> {
     let rows = sqlx::query!(
-        r#"select e.event_id, e.cancelled, e.max_tickets_per_account, s.settings as "sale: Json<SaleSettings>"
+        r#"select e.event_id, e.date, e.cancelled, e.max_tickets_per_account,
+                  s.settings as "sale: Json<SaleSettings>"
            from booking.events e join booking.sales s using (event_id)
            where e.event_id = any($1)"#,
         events,
@@ -47,10 +48,14 @@ async fn terms(
     .fetch_all(conn)
     .await?;
     let terms = rows.into_iter().map(|row| {
+        let sale = SaleSettings {
+            event_starts_at: Some(row.date),
+            ..row.sale.0
+        };
         let terms = Terms {
-            is_bookable: !row.cancelled && row.sale.takes_bookings_at(now),
+            is_bookable: !row.cancelled && sale.takes_bookings_at(now),
             limit: u32::try_from(row.max_tickets_per_account).unwrap_or(0),
-            hold: TimeDelta::seconds(row.sale.hold_seconds.into()),
+            hold: TimeDelta::seconds(sale.hold_seconds.into()),
         };
         (EventId(row.event_id), terms)
     });
@@ -62,9 +67,13 @@ async fn sections(
     events: &[i64],
 ) -> Result<HashMap<EventId, Vec<Section>>, sqlx::Error> {
     let rows = sqlx::query!(
-        "select event_id, section_id, name, tier_name, numbered, price_minor, currency, available
-         from booking.sections where event_id = any($1) and offered
-         order by event_id, position, section_id",
+        // No more than the section is to have: seats beyond that were taken when it shrank.
+        r#"select event_id, section_id, name, tier_name, numbered, price_minor, currency,
+                  case when numbered then available
+                       else least(available, greatest(coalesce(wanted, capacity) - held - sold, 0))
+                  end as "available!"
+           from booking.layouts where event_id = any($1) and offered
+           order by event_id, position, section_id"#,
         events,
     )
     .fetch_all(conn)
@@ -98,8 +107,8 @@ async fn owned(
         .map(|request| request.account_id.0)
         .collect();
     let rows = sqlx::query!(
-        "select event_id, account_id, tickets from booking.account_tickets
-         where (event_id, account_id) in (select * from unnest($1::bigint[], $2::bigint[]))",
+        r#"select event_id, account_id, tickets + given_away as "tickets!" from booking.account_tickets
+         where (event_id, account_id) in (select * from unnest($1::bigint[], $2::bigint[]))"#,
         &events,
         &accounts,
     )
@@ -125,8 +134,11 @@ async fn named(
         return Ok(HashMap::new());
     }
     let rows = sqlx::query!(
-        r#"select id, section_id, rank, row_label, number, state = 'available' as "is_free!"
-           from booking.seats where id = any($1)"#,
+        r#"select s.id, s.section_id, s.rank, s.row_label, s.number,
+                  s.state = 'available'
+                      and (l.rows is null or s.rank / 1000 < l.rows and s.number <= l.seats_per_row)
+                      as "is_free!"
+           from booking.seats s join booking.layouts l using (section_id) where s.id = any($1)"#,
         &ids,
     )
     .fetch_all(conn)
@@ -162,9 +174,11 @@ pub(crate) async fn read_free_seats(
     let rows = sqlx::query!(
         "select s.section_id, s.id, s.rank, s.row_label, s.number
          from unnest($1::bigint[], $2::bigint[]) as wanted (section_id, seats)
+         join booking.layouts l using (section_id)
          cross join lateral (
              select * from booking.seats s
              where s.section_id = wanted.section_id and s.state = 'available'
+               and (l.rows is null or s.rank / 1000 < l.rows and s.number <= l.seats_per_row)
              order by s.rank limit wanted.seats
          ) s
          order by s.section_id, s.rank",

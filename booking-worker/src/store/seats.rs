@@ -46,14 +46,51 @@ pub(crate) async fn sell(
     Ok(())
 }
 
-/// Puts all seats of these bookings on sale again.
+/// Puts all seats of these bookings on sale again; those that their sections are not to have any
+/// more are removed.
 pub(crate) async fn free(
     conn: &mut PgConnection,
     bookings: &[BookingId],
 ) -> Result<(), sqlx::Error> {
-    sqlx::query!(
-        "update booking.seats set state = 'available', booking_id = null where booking_id = any($1)",
+    let sections = sqlx::query_scalar!(
+        "update booking.seats set state = 'available', booking_id = null where booking_id = any($1)
+         returning section_id",
         &uuids(bookings),
+    )
+    .fetch_all(&mut *conn)
+    .await?;
+    // A statement of its own, which sees what the counters are now.
+    let too_large = sqlx::query_scalar!(
+        r#"select section_id as "id!" from booking.layouts
+           where section_id = any($1) and capacity > wanted"#,
+        &sections,
+    )
+    .fetch_all(&mut *conn)
+    .await?;
+    if too_large.is_empty() {
+        return Ok(());
+    }
+    trim(conn, &too_large).await
+}
+
+/// Removes free seats from sections that have more than they are to have: those outside their rows,
+/// and of general admission the last ones.
+pub(crate) async fn trim(conn: &mut PgConnection, sections: &[i64]) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "delete from booking.seats where id in (
+             select s.id
+             from booking.layouts l
+             cross join lateral (
+                 select id from booking.seats
+                 where section_id = l.section_id and state = 'available'
+                   and (l.rows is null or rank / 1000 >= l.rows or number > l.seats_per_row)
+                 order by rank desc
+                 limit greatest(l.capacity - l.wanted, 0)
+                 for update skip locked
+             ) s
+             where l.section_id = any($1)
+         )",
+        sections,
     )
     .execute(conn)
     .await?;

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
-use domain::booking::{BookingFacts, TicketFacts};
+use domain::booking::{BookingFacts, CancelRefusal, TicketFacts};
 use domain::{AccountId, BookingId, EventId};
 use sqlx::PgConnection;
 use uuid::{NoContext, Timestamp, Uuid};
@@ -99,52 +99,79 @@ pub(crate) async fn of(
         .collect())
 }
 
-/// Makes all tickets of these bookings worthless, and gives who held them.
+/// A ticket that is worthless now.
+#[derive(Debug)]
+pub(crate) struct Gone {
+    pub(crate) event_id: EventId,
+    /// Who held it.
+    pub(crate) holder: AccountId,
+    /// Who bought it.
+    pub(crate) buyer: AccountId,
+}
+
+/// Makes all tickets of these bookings worthless, and returns those that were good.
 pub(crate) async fn cancel(
     conn: &mut PgConnection,
     bookings: &[BookingId],
-) -> Result<Vec<(EventId, AccountId)>, sqlx::Error> {
+) -> Result<Vec<Gone>, sqlx::Error> {
     let rows = sqlx::query!(
-        "update booking.tickets set state = 'cancelled', live_seat_id = null
-         where booking_id = any($1) and state <> 'cancelled'
-         returning event_id, account_id",
+        "update booking.tickets t set state = 'cancelled', live_seat_id = null
+         from booking.bookings b
+         where t.booking_id = any($1) and t.state <> 'cancelled' and b.id = t.booking_id
+         returning t.event_id, t.account_id as holder, b.account_id as buyer",
         &uuids(bookings),
     )
     .fetch_all(conn)
     .await?;
-    let holder = |event_id, account_id| (EventId(event_id), AccountId(account_id));
-    Ok(rows
-        .into_iter()
-        .map(|row| holder(row.event_id, row.account_id))
-        .collect())
+    let gone = rows.into_iter().map(|row| Gone {
+        event_id: EventId(row.event_id),
+        holder: AccountId(row.holder),
+        buyer: AccountId(row.buyer),
+    });
+    Ok(gone.collect())
 }
 
-/// Whether `asked_by` must not cancel this booking: somebody was let in with one of its tickets, or
-/// its buyer has transferred one, and who holds it now is not to lose it by the buyer's word. That
-/// does not change until the caller's transaction ends.
+/// Why `asked_by` must not cancel this confirmed booking: somebody was let in with one of its
+/// tickets; or it is the buyer who asks, and has transferred one, which its new holder is not to
+/// lose by the buyer's word, or the event has begun. That does not change until the caller's
+/// transaction ends.
 pub(crate) async fn bind(
     conn: &mut PgConnection,
     id: BookingId,
     asked_by: AccountId,
-) -> Result<bool, sqlx::Error> {
+    now: DateTime<Utc>,
+) -> Result<Option<CancelRefusal>, sqlx::Error> {
     let locked = sqlx::query!(
         "select id from booking.bookings where id = $1 and state = 'confirmed' for update",
         id.0,
     );
     if locked.fetch_optional(&mut *conn).await?.is_none() {
-        return Ok(false);
+        return Ok(None);
     }
     // A statement of its own, which sees what was committed while it waited for the lock.
-    sqlx::query_scalar!(
-        r#"select exists (select from booking.tickets t join booking.bookings b on b.id = t.booking_id
-                          where b.id = $1
-                            and (t.state = 'checked_in'
-                                 or t.state = 'valid' and b.account_id = $2 and t.account_id <> $2)) as "yes!""#,
+    let ties = sqlx::query!(
+        r#"select b.account_id = $2 as "is_buyer!", e.date <= $3 as "has_begun!",
+                  exists (select from booking.tickets t
+                          where t.booking_id = b.id and t.state = 'checked_in') as "is_used!",
+                  exists (select from booking.tickets t
+                          where t.booking_id = b.id and t.state = 'valid'
+                            and t.account_id <> b.account_id) as "is_transferred!"
+           from booking.bookings b join booking.events e using (event_id) where b.id = $1"#,
         id.0,
         asked_by.0,
+        now,
     )
     .fetch_one(conn)
-    .await
+    .await?;
+    Ok(if ties.is_used {
+        Some(CancelRefusal::CheckedIn)
+    } else if ties.is_buyer && ties.is_transferred {
+        Some(CancelRefusal::Transferred)
+    } else if ties.is_buyer && ties.has_begun {
+        Some(CancelRefusal::EventBegun)
+    } else {
+        None
+    })
 }
 
 /// A ticket as the door sees it.
@@ -158,10 +185,12 @@ pub(crate) struct AtTheDoor {
     pub(crate) transferred_at: Option<DateTime<Utc>>,
 }
 
-/// Lets the holder of a good ticket in. `None` when it is not good, or not any more.
+/// Lets the holder of a good ticket into its event. `None` when it is not good, not any more, or
+/// for another event.
 pub(crate) async fn check_in(
     conn: &mut PgConnection,
     code: &str,
+    event_id: EventId,
     by: AccountId,
     now: DateTime<Utc>,
 ) -> Result<Option<AtTheDoor>, sqlx::Error> {
@@ -174,14 +203,57 @@ pub(crate) async fn check_in(
              for share
          )
          update booking.tickets t set state = 'checked_in', checked_in_at = $2, checked_in_by = $3
-         from booking where t.booking_id = booking.id and t.code = $1 and t.state = 'valid'
+         from booking
+         where t.booking_id = booking.id and t.code = $1 and t.event_id = $4 and t.state = 'valid'
          returning t.booking_id, t.event_id, t.seat_id, t.state, t.checked_in_at, t.transferred_at",
         code,
         now,
         by.0,
+        event_id.0,
     )
     .fetch_optional(conn)
     .await
+}
+
+/// A check-in that was taken back.
+#[derive(Debug)]
+pub(crate) struct Undone {
+    /// The ticket, which is good again.
+    pub(crate) ticket: AtTheDoor,
+    pub(crate) checked_in_by: AccountId,
+    pub(crate) checked_in_at: DateTime<Utc>,
+}
+
+/// Takes a check-in back; `None` when nobody was let in with the code.
+pub(crate) async fn undo_check_in(
+    conn: &mut PgConnection,
+    code: &str,
+) -> Result<Option<Undone>, sqlx::Error> {
+    let row = sqlx::query!(
+        r#"with used as materialized (
+               select id, checked_in_by, checked_in_at from booking.tickets
+               where code = $1 and state = 'checked_in' for update
+           )
+           update booking.tickets t set state = 'valid', checked_in_at = null, checked_in_by = null
+           from used where t.id = used.id
+           returning t.booking_id, t.event_id, t.seat_id, t.state,
+                     used.checked_in_by as "by!", used.checked_in_at as "at!""#,
+        code,
+    )
+    .fetch_optional(conn)
+    .await?;
+    Ok(row.map(|row| Undone {
+        ticket: AtTheDoor {
+            booking_id: row.booking_id,
+            event_id: row.event_id,
+            seat_id: row.seat_id,
+            state: row.state,
+            checked_in_at: None,
+            transferred_at: None,
+        },
+        checked_in_by: AccountId(row.by),
+        checked_in_at: row.at,
+    }))
 }
 
 /// The ticket with this code, good or not.
@@ -193,6 +265,19 @@ pub(crate) async fn find(
         AtTheDoor,
         "select booking_id, event_id, seat_id, state, checked_in_at, transferred_at
          from booking.tickets where code = $1",
+        code,
+    )
+    .fetch_optional(conn)
+    .await
+}
+
+/// When the ticket that had this code got another; `None` when none had it.
+pub(crate) async fn replaced_at(
+    conn: &mut PgConnection,
+    code: &str,
+) -> Result<Option<DateTime<Utc>>, sqlx::Error> {
+    sqlx::query_scalar!(
+        "select replaced_at from booking.replaced_codes where code = $1",
         code,
     )
     .fetch_optional(conn)

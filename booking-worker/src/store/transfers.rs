@@ -21,6 +21,8 @@ pub(crate) struct Ticket {
     pub(crate) event_id: i64,
     /// Who holds it, or held it last.
     pub(crate) account_id: i64,
+    /// Who bought it.
+    pub(crate) buyer: i64,
     pub(crate) seat_id: i64,
     pub(crate) state: String,
     pub(crate) checked_in_at: Option<DateTime<Utc>>,
@@ -51,9 +53,10 @@ pub(crate) async fn find(
 ) -> Result<Option<Ticket>, sqlx::Error> {
     sqlx::query_as!(
         Ticket,
-        r#"select t.id, t.booking_id, t.event_id, t.account_id, t.seat_id, t.state, t.checked_in_at,
-                  t.transferred_at, next.account_id as "transferred_to?"
-           from booking.tickets t left join booking.tickets next on next.replaces = t.id
+        r#"select t.id, t.booking_id, t.event_id, t.account_id, b.account_id as buyer, t.seat_id,
+                  t.state, t.checked_in_at, t.transferred_at, next.account_id as "transferred_to?"
+           from booking.tickets t join booking.bookings b on b.id = t.booking_id
+           left join booking.tickets next on next.replaces = t.id
            where t.code = $1"#,
         code,
     )
@@ -115,7 +118,7 @@ pub(crate) async fn give_up(
     Ok(done.execute(conn).await?.rows_affected() == 1)
 }
 
-/// Writes the ticket that replaces it. Gives how many of the booking's tickets were replaced so far.
+/// Writes the ticket that replaces it. Returns which of the booking's changes of codes it is.
 pub(crate) async fn replace(
     conn: &mut PgConnection,
     ticket: &Ticket,
@@ -139,12 +142,68 @@ pub(crate) async fn replace(
     )
     .execute(&mut *conn)
     .await?;
+    changes(conn, ticket.booking_id).await
+}
+
+/// How many codes of a booking's tickets were changed so far, by transfers or for their holders.
+async fn changes(conn: &mut PgConnection, booking_id: Uuid) -> Result<i64, sqlx::Error> {
     sqlx::query_scalar!(
-        r#"select count(*) as "count!" from booking.tickets
-           where booking_id = $1 and replaces is not null"#,
-        ticket.booking_id,
+        r#"select (select count(*) from booking.tickets where booking_id = $1 and replaces is not null)
+                  + (select count(*) from booking.replaced_codes c
+                     join booking.tickets t on t.id = c.ticket_id where t.booking_id = $1) as "count!""#,
+        booking_id,
     )
     .fetch_one(conn)
+    .await
+}
+
+/// Gives a good ticket another code. Returns which of the booking's changes of codes it is; `None`
+/// when it is not good.
+pub(crate) async fn replace_code(
+    conn: &mut PgConnection,
+    ticket: &Ticket,
+    old: &str,
+    new: &str,
+    now: DateTime<Utc>,
+) -> Result<Option<i64>, sqlx::Error> {
+    let done = sqlx::query!(
+        "with replaced as (
+             update booking.tickets set code = $3 where id = $1 and code = $2 and state = 'valid'
+             returning id
+         )
+         insert into booking.replaced_codes (code, ticket_id, replaced_at)
+         select $2, id, $4 from replaced",
+        ticket.id,
+        old,
+        new,
+        now,
+    );
+    if done.execute(&mut *conn).await?.rows_affected() == 0 {
+        return Ok(None);
+    }
+    changes(conn, ticket.booking_id).await.map(Some)
+}
+
+/// A code that was replaced.
+#[derive(Debug)]
+pub(crate) struct Replaced {
+    pub(crate) replaced_at: DateTime<Utc>,
+    /// The code that its ticket has now.
+    pub(crate) code: String,
+}
+
+/// What became of a code that was replaced; `None` when it never was one.
+pub(crate) async fn replaced(
+    conn: &mut PgConnection,
+    code: &str,
+) -> Result<Option<Replaced>, sqlx::Error> {
+    sqlx::query_as!(
+        Replaced,
+        "select c.replaced_at, t.code from booking.replaced_codes c
+         join booking.tickets t on t.id = c.ticket_id where c.code = $1",
+        code,
+    )
+    .fetch_optional(conn)
     .await
 }
 

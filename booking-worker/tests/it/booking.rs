@@ -1,12 +1,13 @@
 //! The life of a booking. Every message is sent twice.
 
 use chrono::TimeDelta;
-use domain::booking::{BookingState, RejectReason, Wish};
+use domain::booking::{BookingState, CancelRefusal, RejectReason, Wish};
 use domain::clock::Clock as _;
 use domain::event::EventState;
 use domain::message::{
-    BookingCancelled, BookingConfirmed, BookingExpired, BookingPaid, CancelAsked, EventChanged,
-    HoldPlaced, Outcome, PaymentCaptured, PaymentFailed, PlaceHold, SaleChanged, VoidPayment,
+    AuditNoted, BookingCancelled, BookingConfirmed, BookingExpired, BookingPaid, CancelAsked,
+    EventChanged, HoldPlaced, Outcome, PaymentAuthorised, PaymentCaptured, PaymentFailed,
+    PlaceHold, SaleChanged, VoidPayment,
 };
 use domain::payment::VoidReason;
 use domain::{AccountId, BookingId, EventId, SeatId, SectionId};
@@ -356,11 +357,6 @@ async fn a_request_waits_for_news_of_its_event() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cancellation_nothing_allows_is_refused() {
     let shop = Shop::open(vec![floor(1, 1, euros(500))]).await;
-    let nobody = BookingId::new(opening());
-    assert_eq!(
-        shop.cancel(nobody).await,
-        Outcome::Refused(BookingState::Requested)
-    );
     let (rejected, _) = shop.place(7, best(2)).await;
     assert_eq!(
         shop.cancel(rejected).await,
@@ -373,6 +369,134 @@ async fn a_cancellation_nothing_allows_is_refused() {
         shop.cancel(expired).await,
         Outcome::Refused(BookingState::Expired)
     );
+    shop.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancellation_that_overtakes_its_request_is_done_when_that_comes() {
+    let shop = Shop::open(vec![floor(1, 1, euros(500))]).await;
+    let request = shop.request(7, best(1));
+    shop.send_cancel(request.booking_id).await;
+    // In order behind it: the cancellation has been looked at by then.
+    let (_, outcome) = shop.place(8, best(2)).await;
+    assert_eq!(outcome, Outcome::Rejected(RejectReason::SoldOut));
+    assert!(shop.witness.outcomes(request.booking_id).is_empty());
+    shop.send(&request).await;
+    let outcomes = shop.outcomes(request.booking_id, 2).await;
+    assert!(matches!(outcomes[0], Outcome::Held(_)), "{outcomes:?}");
+    assert_eq!(outcomes[1], Outcome::Cancelled);
+    shop.void(request.booking_id).await;
+    shop.eventually_state(request.booking_id, "cancelled").await;
+    shop.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn from_the_start_of_an_event_nothing_is_sold_and_no_buyer_cancels() {
+    let shop = Shop::open(vec![floor(1, 9, euros(500))]).await;
+    let (first, second) = (shop.buy(1, 2).await, shop.buy(2, 1).await);
+    shop.clock
+        .advance(TimeDelta::days(60) - TimeDelta::seconds(1));
+    let third = shop.buy(3, 1).await;
+    shop.clock.advance(TimeDelta::seconds(1));
+    let closed = Outcome::Rejected(RejectReason::SaleClosed);
+    assert_eq!(shop.place(7, best(1)).await.1, closed);
+    // Account 1 asks: as a buyer for its own booking, as staff for the others.
+    let kept = Outcome::Refused(BookingState::Confirmed);
+    assert_eq!(shop.cancel(first.booking_id).await, kept);
+    let why = shop.witness.refusals(first.booking_id);
+    assert_eq!(why, [CancelRefusal::EventBegun; 2]);
+    assert_eq!(shop.cancel(second.booking_id).await, Outcome::Cancelled);
+    assert_eq!(shop.cancel(third.booking_id).await, Outcome::Cancelled);
+    // A sale that says otherwise goes on.
+    let mut longer = sale(2);
+    longer.closes_at = Some(opening() + TimeDelta::days(61));
+    shop.tell(&SaleChanged { sale: longer }).await;
+    shop.eventually_row("select from booking.sales where version = 2")
+        .await;
+    shop.hold(7, best(1)).await;
+    shop.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_audit_log_hears_what_staff_do_with_bookings_of_others() {
+    let shop = Shop::open(vec![floor(1, 9, euros(500)), floor(2, 9, euros(0))]).await;
+    let placed = PlaceHold {
+        asked_by: Some(AccountId(1)),
+        ..shop.request(7, best(1))
+    };
+    shop.send(&placed).await;
+    shop.outcomes(placed.booking_id, 1).await;
+    let held = shop.hold(8, best(1)).await.booking_id;
+    let free = shop.place(9, Wish::best_in(SectionId(2), 1)).await.0;
+    let own = shop.hold(1, best(1)).await.booking_id;
+    for id in [held, free, own] {
+        assert_eq!(shop.cancel(id).await, Outcome::Cancelled);
+    }
+    let notes = || {
+        let notes = shop.witness.heard::<AuditNoted>().into_iter();
+        let mut notes: Vec<_> = notes
+            .map(|note| (note.action, note.subject, note.actor.0))
+            .collect();
+        notes.sort_unstable();
+        notes
+    };
+    let note = |action: &str, id| (action.to_owned(), format!("booking:{id}"), 1);
+    let mut expected = vec![
+        note("booking.place", placed.booking_id),
+        note("booking.cancel", held),
+        note("booking.cancel", free),
+    ];
+    expected.sort_unstable();
+    eventually(LIMIT, async || notes() == expected).await;
+    for id in [placed.booking_id, held, own] {
+        shop.void(id).await;
+    }
+    shop.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn news_of_a_payment_that_comes_before_its_booking_is_tried_again() {
+    let shop = Shop::open(vec![floor(1, 2, euros(500))]).await;
+    let request = shop.request(7, best(1));
+    let booking_id = request.booking_id;
+    let amount = euros(500);
+    shop.tell(&PaymentAuthorised { booking_id, amount }).await;
+    shop.tell(&PaymentCaptured { booking_id, amount }).await;
+    // A sale is worked through behind both: they have been looked at by then.
+    shop.buy(8, 1).await;
+    shop.send(&request).await;
+    shop.eventually_state(booking_id, "confirmed").await;
+    shop.eventually_row(
+        "select from booking.bookings where account_id = 7 and captured_at is not null",
+    )
+    .await;
+    shop.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_booking_that_can_not_be_cancelled_holds_up_no_other_of_a_cancelled_event() {
+    let shop = Shop::open(vec![floor(1, 9, euros(500))]).await;
+    let mut bookings = Vec::new();
+    for account in 1..=3 {
+        bookings.push(shop.buy(account, 1).await);
+    }
+    // Whatever makes the database refuse the first.
+    sqlx::query("alter table booking.bookings add constraint stuck check (account_id <> 1 or state <> 'cancelled')")
+        .execute(&shop.app.ctx.db)
+        .await
+        .unwrap();
+    let mut gone = event(2, vec![floor(1, 9, euros(500))]);
+    gone.state = EventState::Cancelled;
+    shop.tell(&EventChanged { event: gone }).await;
+    for booking in &bookings[1..] {
+        shop.eventually_state(booking.booking_id, "cancelled").await;
+    }
+    sqlx::query("alter table booking.bookings drop constraint stuck")
+        .execute(&shop.app.ctx.db)
+        .await
+        .unwrap();
+    shop.eventually_state(bookings[0].booking_id, "cancelled")
+        .await;
     shop.close().await;
 }
 

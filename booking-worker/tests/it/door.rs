@@ -1,12 +1,13 @@
 //! Tickets at the door: genuine without asking anybody, and good once.
 
+use domain::EventId;
 use domain::account::Role;
 use domain::event::EventState;
-use domain::message::{BookingCancelled, BookingConfirmed, EventChanged, Outcome};
+use domain::message::{AuditNoted, BookingCancelled, BookingConfirmed, EventChanged, Outcome};
 use domain::token::{ACCESS_AUDIENCE, AccessClaims, ISSUER};
 use platform::testing::eventually;
 use platform::tokens::PublishedKeys;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::shop::{EVENT, LIMIT, Shop, euros, event, floor};
 
@@ -46,8 +47,33 @@ impl Door {
     }
 
     async fn check_in(&self, code: &str, access: &str) -> (u16, Value) {
+        self.scan(code, access, EVENT, None).await
+    }
+
+    /// Scans a code at the door of an event.
+    async fn scan(
+        &self,
+        code: &str,
+        access: &str,
+        event_id: EventId,
+        key: Option<&str>,
+    ) -> (u16, Value) {
         let url = format!("{}/{code}/check-in", self.url);
         let request = self.http.post(url).bearer_auth(access);
+        let mut request = request.json(&json!({ "event_id": event_id }));
+        if let Some(key) = key {
+            request = request.header("idempotency-key", key);
+        }
+        let answer = request.send().await.unwrap();
+        (
+            answer.status().as_u16(),
+            answer.json().await.unwrap_or_default(),
+        )
+    }
+
+    async fn undo(&self, code: &str, access: &str) -> (u16, Value) {
+        let url = format!("{}/{code}/check-in", self.url);
+        let request = self.http.delete(url).bearer_auth(access);
         let answer = request.send().await.unwrap();
         (
             answer.status().as_u16(),
@@ -149,5 +175,70 @@ async fn a_cancelled_ticket_lets_nobody_in_and_a_race_has_one_winner() {
             other => panic!("answered {other}"),
         }
     }
+    shop.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ticket_lets_nobody_into_another_event() {
+    let shop = Shop::open(vec![floor(1, 3, euros(500))]).await;
+    shop.buy(7, 1).await;
+    let codes = codes(&shop).await;
+    let (door, _running) = Door::open(&shop).await;
+    let staff = access(&shop, Role::Operator);
+    let (status, refusal) = door.scan(&codes[0], &staff, EventId(2), None).await;
+    assert_eq!((status, &refusal["event_id"]), (409, &json!(EVENT)));
+    // It is not used up by that.
+    assert_eq!(door.check_in(&codes[0], &staff).await.0, 200);
+    shop.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scan_repeated_with_its_key_is_answered_as_before_and_a_copy_is_not() {
+    let shop = Shop::open(vec![floor(1, 3, euros(500))]).await;
+    shop.buy(7, 2).await;
+    let codes = codes(&shop).await;
+    let (door, _running) = Door::open(&shop).await;
+    let staff = access(&shop, Role::Operator);
+    let scan = async |code: &str, key| door.scan(code, &staff, EVENT, Some(key)).await;
+    let first = scan(&codes[0], "door-1").await;
+    assert_eq!(first.0, 200, "{first:?}");
+    assert_eq!(scan(&codes[0], "door-1").await, first);
+    assert_eq!(scan(&codes[0], "door-2").await.0, 409);
+    assert_eq!(scan(&codes[1], "door-1").await.0, 422);
+    assert_eq!(scan(&codes[1], "door-3").await.0, 200);
+    shop.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_check_in_is_taken_back_and_the_audit_log_has_both() {
+    let shop = Shop::open(vec![floor(1, 3, euros(500))]).await;
+    let booking = shop.buy(7, 1).await;
+    let codes = codes(&shop).await;
+    let (door, _running) = Door::open(&shop).await;
+    let staff = access(&shop, Role::Operator);
+    assert_eq!(door.check_in(&codes[0], &staff).await.0, 200);
+    let customer = access(&shop, Role::Customer);
+    assert_eq!(door.undo(&codes[0], &customer).await.0, 403);
+    assert_eq!(door.undo("T1.nobody", &staff).await.0, 404);
+    for _ in 0..2 {
+        let (status, undone) = door.undo(&codes[0], &staff).await;
+        assert_eq!((status, &undone["ticket"]["state"]), (200, &json!("valid")));
+    }
+    let actions = || {
+        let notes = shop.witness.heard::<AuditNoted>().into_iter();
+        let own = notes.filter(|note| note.subject == format!("booking:{}", booking.booking_id));
+        own.map(|note| (note.action, note.actor.0))
+            .collect::<Vec<_>>()
+    };
+    let expected = [
+        ("ticket.check-in".to_owned(), 1),
+        ("ticket.check-in.undo".to_owned(), 1),
+    ];
+    eventually(LIMIT, async || actions() == expected).await;
+    // The ticket is as good as before, for the door and for its buyer.
+    assert_eq!(door.check_in(&codes[0], &staff).await.0, 200);
+    assert_eq!(door.undo(&codes[0], &staff).await.0, 200);
+    assert_eq!(shop.cancel(booking.booking_id).await, Outcome::Cancelled);
+    assert_eq!(door.undo(&codes[0], &staff).await.0, 409);
     shop.close().await;
 }

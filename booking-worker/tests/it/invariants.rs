@@ -45,6 +45,16 @@ const RULES: [(&str, &str); 8] = [
              from booking.seats s where s.section_id = c.section_id)",
     ),
     (
+        "what an account bought and gave away counts for it",
+        "select count(*)
+         from booking.account_tickets a
+         full join (select b.event_id, b.account_id, count(*) as tickets
+                    from booking.tickets t join booking.bookings b on b.id = t.booking_id
+                    where t.state <> 'cancelled' and t.account_id <> b.account_id
+                    group by b.event_id, b.account_id) g using (event_id, account_id)
+         where coalesce(a.given_away, 0) <> coalesce(g.tickets, 0)",
+    ),
+    (
         "the tickets of an account are those of its holds and those it holds",
         "select count(*)
          from booking.account_tickets a

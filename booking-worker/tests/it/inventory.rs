@@ -1,6 +1,7 @@
 //! Seats follow what box-office says of the event.
 
-use domain::message::EventChanged;
+use domain::booking::RejectReason;
+use domain::message::{EventChanged, Outcome};
 
 use crate::shop::{Shop, best, euros, event, floor, stand};
 
@@ -85,5 +86,47 @@ async fn a_version_that_was_passed_changes_nothing() {
 async fn a_house_of_fifty_thousand_seats_is_laid_out() {
     let shop = Shop::open(vec![stand(1, 500, 100)]).await;
     assert_eq!(capacities(&shop).await, [(50_000, 0)]);
+    shop.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn seats_that_come_back_to_a_house_that_shrank_are_not_sold_again() {
+    let shop = Shop::open(vec![floor(1, 10, euros(500)), stand(2, 1, 4)]).await;
+    let floor_of = |tickets| domain::booking::Wish::best_in(domain::SectionId(1), tickets);
+    let all = domain::booking::Wish::best_in(domain::SectionId(2), 4);
+    let kept = shop.hold(1, floor_of(4)).await;
+    let held = shop.hold(2, floor_of(4)).await;
+    let seated = shop.hold(3, all.clone()).await;
+    change(&shop, 2, vec![floor(1, 5, euros(500)), stand(2, 1, 2)]).await;
+    assert_eq!(capacities(&shop).await, [(8, 0), (4, 0)]);
+    for booking in [&held, &seated] {
+        shop.void(booking.booking_id).await;
+        shop.eventually_state(booking.booking_id, "expired").await;
+    }
+    assert_eq!(capacities(&shop).await, [(5, 0), (2, 0)]);
+    shop.hold(4, floor_of(1)).await;
+    let sold_out = Outcome::Rejected(RejectReason::SoldOut);
+    assert_eq!(shop.place(5, floor_of(1)).await.1, sold_out);
+    assert_eq!(shop.place(5, all).await.1, sold_out);
+    // Back to a larger house: all that is free is on sale.
+    shop.void(kept.booking_id).await;
+    shop.eventually_state(kept.booking_id, "expired").await;
+    change(&shop, 3, vec![floor(1, 7, euros(500)), stand(2, 1, 4)]).await;
+    assert_eq!(capacities(&shop).await, [(7, 0), (4, 0)]);
+    shop.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_section_sells_no_more_than_it_is_to_have_even_with_seats_left_over() {
+    let shop = Shop::open(vec![floor(1, 5, euros(500))]).await;
+    // As if a hold that was rolled back had kept the change from removing them.
+    sqlx::query("insert into booking.seats (section_id, rank) values (1, 100), (1, 101)")
+        .execute(&shop.app.ctx.db)
+        .await
+        .unwrap();
+    shop.hold(1, best(4)).await;
+    let (_, outcome) = shop.place(2, best(2)).await;
+    assert_eq!(outcome, Outcome::Rejected(RejectReason::SoldOut));
+    shop.hold(3, best(1)).await;
     shop.close().await;
 }

@@ -98,6 +98,7 @@ pub(crate) fn sale(version: i64) -> SaleSettings {
         version,
         opens_at: opening(),
         closes_at: None,
+        event_starts_at: None,
         lobby_seconds: 0,
         rate_per_minute: 600,
         shopper_cap: 100,
@@ -209,6 +210,8 @@ impl Shop {
             wish,
             accepted_at: self.clock.now(),
             reply_to: NODE.to_owned(),
+            asked_at: None,
+            asked_by: Some(AccountId(account)),
         }
     }
 

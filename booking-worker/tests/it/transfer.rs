@@ -2,14 +2,14 @@
 
 use domain::AccountId;
 use domain::account::Role;
-use domain::booking::BookingFacts;
+use domain::booking::{BookingFacts, RejectReason};
 use domain::message::{CancelBooking, EventChanged, Outcome, PaymentCaptured, TicketTransferred};
 use platform::service::Running;
 use platform::testing::eventually;
 use serde_json::{Value, json};
 
 use crate::door::access_of;
-use crate::shop::{LIMIT, Shop, config, euros, event, floor};
+use crate::shop::{EVENT, LIMIT, Shop, best, config, euros, event, floor};
 use crate::witness::NODE;
 
 /// A shop whose event allows transfers, with a server for tickets.
@@ -105,6 +105,19 @@ impl Exchange {
             self.running.internal_addr
         );
         let token = access_of(&self.shop, 1, Role::Operator);
+        let request = self.http.post(url).bearer_auth(token);
+        let request = request.json(&json!({ "event_id": EVENT }));
+        let answer = request.send().await.unwrap();
+        (answer.status().as_u16(), answer.json().await.unwrap())
+    }
+
+    /// Asks for another code.
+    async fn replace(&self, code: &str, by: i64) -> (u16, Value) {
+        let url = format!(
+            "http://{}/api/tickets/{code}/replace",
+            self.running.public_addr
+        );
+        let token = access_of(&self.shop, by, Role::Customer);
         let answer = self.http.post(url).bearer_auth(token).send().await.unwrap();
         (answer.status().as_u16(), answer.json().await.unwrap())
     }
@@ -319,5 +332,124 @@ async fn a_buyer_can_not_cancel_what_somebody_else_holds_but_staff_can() {
     .await
     .unwrap();
     assert_eq!(held, 0);
+    exchange.shop.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_bought_and_given_away_counts_for_the_limit() {
+    let exchange = Exchange::open(20).await;
+    let ada = exchange.sign_up("ada@example.org").await;
+    let bob = exchange.sign_up("bob@example.org").await;
+    let (booking, codes) = exchange.buy(ada, 4).await;
+    for code in &codes[..2] {
+        assert_eq!(exchange.transfer(code, ada, "bob@example.org").await.0, 200);
+    }
+    let full = Outcome::Rejected(RejectReason::LimitReached);
+    assert_eq!(exchange.shop.place(ada, best(1)).await.1, full);
+    // What was received counts as well, and what comes back counts once.
+    assert_eq!(exchange.shop.place(bob, best(3)).await.1, full);
+    let theirs = exchange.seen_by(bob).await;
+    let code = theirs[0]["code"].as_str().unwrap();
+    assert_eq!(exchange.transfer(code, bob, "ada@example.org").await.0, 200);
+    assert_eq!(exchange.shop.place(ada, best(1)).await.1, full);
+    exchange.shop.hold(bob, best(3)).await;
+    // Once the booking is gone, nothing of it counts.
+    assert_eq!(exchange.cancel(&booking, -1).await, Outcome::Cancelled);
+    exchange.shop.hold(ada, best(4)).await;
+    exchange.shop.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_holder_gets_another_code_and_the_old_one_is_refused_with_a_reason() {
+    let exchange = Exchange::open(4).await;
+    let ada = exchange.sign_up("ada@example.org").await;
+    let bob = exchange.sign_up("bob@example.org").await;
+    let (booking, codes) = exchange.buy(ada, 2).await;
+    assert_eq!(exchange.replace(&codes[0], bob).await.0, 403);
+    assert_eq!(exchange.replace("T1.no.such.code", ada).await.0, 404);
+    let (status, replaced) = exchange.replace(&codes[0], ada).await;
+    assert_eq!(status, 200, "{replaced}");
+    let new = replaced["ticket"]["code"].as_str().unwrap().to_owned();
+    assert_ne!(new, codes[0]);
+    let seat = booking.seats.iter().map(|seat| json!(seat.id));
+    assert!(
+        seat.into_iter()
+            .any(|seat| seat == replaced["ticket"]["seat_id"])
+    );
+    // A repeat has the same answer, and only for the holder.
+    assert_eq!(exchange.replace(&codes[0], ada).await, (200, replaced));
+    assert_eq!(exchange.replace(&codes[0], bob).await.0, 403);
+
+    let (status, refusal) = exchange.check_in(&codes[0]).await;
+    assert_eq!(status, 409);
+    assert!(refusal["replaced_at"].is_string(), "{refusal}");
+    let (status, refusal) = exchange.transfer(&codes[0], ada, "bob@example.org").await;
+    assert_eq!(status, 409);
+    assert!(refusal["replaced_at"].is_string(), "{refusal}");
+    // Its holder has it by mail, too; nothing changed hands.
+    let told = || exchange.shop.witness.heard::<TicketTransferred>();
+    eventually(LIMIT, async || !told().is_empty()).await;
+    assert_eq!((told()[0].from.0, told()[0].to.0), (ada, ada));
+    assert_eq!(told()[0].ticket.code, new);
+    assert!(exchange.seen_by(ada).await.is_empty());
+    // The new code does what the old one did, once.
+    assert_eq!(exchange.transfer(&new, ada, "bob@example.org").await.0, 200);
+    assert_eq!(exchange.replace(&new, ada).await.0, 403);
+    let theirs = exchange.seen_by(bob).await[0]["code"].clone();
+    let (status, replaced) = exchange.replace(theirs.as_str().unwrap(), bob).await;
+    assert_eq!(status, 200, "{replaced}");
+    let last = replaced["ticket"]["code"].as_str().unwrap();
+    assert_eq!(exchange.check_in(last).await.0, 200);
+    assert_eq!(exchange.replace(last, bob).await.0, 409);
+    exchange.shop.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn text_that_the_database_can_not_store_is_refused_on_every_route() {
+    let exchange = Exchange::open(4).await;
+    let ada = exchange.sign_up("ada@example.org").await;
+    let (_, codes) = exchange.buy(ada, 1).await;
+    let public = exchange.running.public_addr;
+    let internal = exchange.running.internal_addr;
+    let code = &codes[0];
+    let requests = [
+        (
+            format!("http://{public}/api/tickets/%00/transfer"),
+            r#"{"to":"bob@example.org"}"#,
+        ),
+        (
+            format!("http://{public}/api/tickets/{code}/transfer"),
+            r#"{"to":"b\u0000@example.org"}"#,
+        ),
+        (
+            format!("http://{public}/api/tickets/{code}/transfer"),
+            r#"{"to":"b\ud800@example.org"}"#,
+        ),
+        (format!("http://{public}/api/tickets/a%00b/replace"), ""),
+        (
+            format!("http://{internal}/api/tickets/%00/check-in"),
+            r#"{"event_id":1}"#,
+        ),
+        (
+            format!("http://{internal}/api/tickets/{code}%00/check-in"),
+            r#"{"event_id":1}"#,
+        ),
+    ];
+    for (url, body) in requests {
+        let token = access_of(&exchange.shop, ada, Role::Operator);
+        let request = exchange.http.post(&url).bearer_auth(token).body(body);
+        let request = request.header("content-type", "application/json");
+        let answer = request.send().await.unwrap();
+        assert_eq!(answer.status(), 400, "{url}");
+        let problem: Value = answer.json().await.unwrap();
+        assert_eq!(
+            problem["type"], "https://onsale.dev/problems/malformed",
+            "{url}"
+        );
+    }
+    let token = access_of(&exchange.shop, ada, Role::Operator);
+    let url = format!("http://{internal}/api/tickets/%00/check-in");
+    let answer = exchange.http.delete(url).bearer_auth(token).send().await;
+    assert_eq!(answer.unwrap().status(), 400);
     exchange.shop.close().await;
 }

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use domain::BookingId;
+use domain::booking::CancelRefusal;
 use domain::message::{BookingOutcomes, Message, Outcome};
 use platform::amqp::{Delivery, Exchange, Handler, QueueSpec, Settings, Verdict, consume};
 use platform::service::Context;
@@ -58,6 +59,16 @@ impl Witness {
         let heard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let of_kind = heard.iter().filter(|delivery| delivery.name == M::NAME);
         of_kind.map(|delivery| delivery.parse().unwrap()).collect()
+    }
+
+    /// Why one booking was not cancelled, each time.
+    pub(crate) fn refusals(&self, id: BookingId) -> Vec<CancelRefusal> {
+        let heard = self.heard::<BookingOutcomes>().into_iter();
+        heard
+            .flat_map(|heard| heard.outcomes)
+            .filter(|heard| heard.booking_id == id)
+            .filter_map(|heard| heard.why)
+            .collect()
     }
 
     /// The outcomes of one booking, in the order they came.

@@ -95,7 +95,9 @@ impl Change {
             },
         )
         .await?;
-        if event.max_tickets_per_account != before.max_tickets_per_account {
+        // What a sale has of its event.
+        let of_sale = |event: &Event| (event.max_tickets_per_account, event.date);
+        if of_sale(&event) != of_sale(&before) {
             sales::follow_event(conn, id, now).await?;
         }
         Ok(EventAnswer { event })

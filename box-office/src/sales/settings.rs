@@ -4,6 +4,7 @@ use chrono::{DateTime, Utc};
 use domain::event::Event;
 use domain::limits::{MAX_RATE_PER_MINUTE, MAX_SHOPPER_CAP};
 use domain::sale::SaleSettings;
+use platform::http;
 use platform::problem::{Kind, Problem};
 use serde::{Deserialize, Serialize};
 
@@ -70,10 +71,10 @@ impl SalePatch {
     pub(crate) fn apply(&self, sale: &mut SaleSettings, prefix: &str) -> Result<(), Problem> {
         let named = |field: &str| format!("{prefix}{field}");
         if let Some(opens_at) = self.opens_at {
-            sale.opens_at = fields::date(named("opens_at"), opens_at)?;
+            sale.opens_at = http::date(named("opens_at"), opens_at)?;
         }
         if let Some(closes_at) = self.closes_at {
-            let checked = closes_at.map(|date| fields::date(named("closes_at"), date));
+            let checked = closes_at.map(|date| http::date(named("closes_at"), date));
             sale.closes_at = checked.transpose()?;
         }
         if sale
@@ -168,6 +169,7 @@ pub(crate) fn of_new_event(event: &Event, now: DateTime<Utc>) -> SaleSettings {
         version: 1,
         opens_at: now,
         closes_at: None,
+        event_starts_at: Some(event.date),
         lobby_seconds: 900,
         rate_per_minute: 600,
         shopper_cap: 1_000,

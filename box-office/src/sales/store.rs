@@ -11,6 +11,7 @@ struct SaleRow {
     version: i64,
     opens_at: DateTime<Utc>,
     closes_at: Option<DateTime<Utc>>,
+    event_starts_at: DateTime<Utc>,
     lobby_seconds: i32,
     rate_per_minute: i32,
     shopper_cap: i32,
@@ -41,6 +42,7 @@ impl TryFrom<SaleRow> for SaleSettings {
             version: row.version,
             opens_at: row.opens_at,
             closes_at: row.closes_at,
+            event_starts_at: Some(row.event_starts_at),
             lobby_seconds: unsigned(row.lobby_seconds)?,
             rate_per_minute: unsigned(row.rate_per_minute)?,
             shopper_cap: unsigned(row.shopper_cap)?,
@@ -75,7 +77,7 @@ pub(super) async fn get(
         "select sale.event_id, sale.version, opens_at, closes_at, lobby_seconds, rate_per_minute,
                 shopper_cap, claim_window_seconds, pass_seconds, hold_seconds, paused, closed,
                 queue, challenge, anonymous, entropy_source, entropy, message,
-                event.max_tickets_per_account
+                event.max_tickets_per_account, event.date as event_starts_at
          from box_office.sales sale join box_office.events event on event.id = sale.event_id
          where sale.event_id = $1",
         id.0,

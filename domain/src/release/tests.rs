@@ -13,6 +13,7 @@ pub(super) fn sale(rate_per_minute: u32) -> SaleSettings {
         version: 1,
         opens_at: at(-60_000),
         closes_at: None,
+        event_starts_at: None,
         lobby_seconds: 0,
         rate_per_minute,
         shopper_cap: 1_000_000,

@@ -1,6 +1,6 @@
 //! I1, I5 and I10: seats, bookings and counters, from the database alone.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 use sqlx::PgPool;
 
@@ -75,8 +75,11 @@ pub(super) async fn no_oversell(db: &PgPool) -> Result<Check, sqlx::Error> {
     ))
 }
 
-/// Every booking request that was answered 2xx was decided. One answered 201 has its booking by
-/// then; one answered 202 is marked as published.
+/// How long admission keeps requests, less what its clock and ours may differ.
+const REQUESTS_KEPT: TimeDelta = TimeDelta::hours(23);
+
+/// Every booking request that was answered 2xx was decided, and every booking was asked for. A
+/// request answered 201 has its booking by then; one answered 202 is marked as published.
 pub(super) async fn nothing_accepted_is_lost(
     db: &PgPool,
     settled_before: DateTime<Utc>,
@@ -89,7 +92,7 @@ pub(super) async fn nothing_accepted_is_lost(
     )
     .fetch_one(db)
     .await?;
-    let broken = sqlx::query_scalar!(
+    let mut broken = sqlx::query_scalar!(
         r#"
         select 'request ' || r.booking_id || ' of account ' || r.account_id || ' has no outcome' as "what!"
         from admission.requests r
@@ -100,6 +103,20 @@ pub(super) async fn nothing_accepted_is_lost(
     )
     .fetch_all(db)
     .await?;
+    broken.extend(
+        sqlx::query_scalar!(
+            r#"
+            select 'booking ' || b.id || ' of account ' || b.account_id || ' is ' || b.state
+                   || ', and nobody asked for it' as "what!"
+            from booking.bookings b
+            where b.created_at > $1
+              and not exists (select from admission.requests r where r.booking_id = b.id)
+            "#,
+            settled_before - REQUESTS_KEPT
+        )
+        .fetch_all(db)
+        .await?,
+    );
     Ok(Check::new(
         "I5",
         "every accepted request has an outcome",
@@ -159,4 +176,48 @@ pub(super) async fn totals(db: &PgPool) -> Result<Totals, sqlx::Error> {
 
 fn count(rows: i64) -> u64 {
     u64::try_from(rows).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use platform::testing::TestApp;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_booking_that_nobody_asked_for_is_found() {
+        let app = TestApp::start().await;
+        let (db, now) = (&app.ctx.db, app.ctx.clock.now());
+        for (account, age) in [
+            (1_i64, TimeDelta::zero()),
+            (2, TimeDelta::zero()),
+            (3, TimeDelta::hours(25)),
+        ] {
+            sqlx::query(
+                "insert into booking.bookings
+                     (id, event_id, account_id, tickets, state, hold_until, created_at, updated_at)
+                 values (gen_random_uuid(), 1, $1, 1, 'expired', $2, $2, $2)",
+            )
+            .bind(account)
+            .bind(now - age)
+            .execute(db)
+            .await
+            .unwrap();
+        }
+        sqlx::query(
+            "insert into admission.requests (booking_id, event_id, account_id, wish, tickets, accepted_at)
+             select id, 1, 1, '{}', 1, created_at from booking.bookings where account_id = 1",
+        )
+        .execute(db)
+        .await
+        .unwrap();
+        let check = nothing_accepted_is_lost(db, now).await.unwrap();
+        assert_eq!(check.violations, 1, "{:?}", check.examples);
+        assert!(
+            check.examples[0].contains("of account 2"),
+            "{:?}",
+            check.examples
+        );
+        app.finish().await;
+    }
 }

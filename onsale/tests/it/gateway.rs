@@ -27,7 +27,7 @@ const PUBLIC: &str = "public";
 const INTERNAL: &str = "internal";
 
 /// Paths of the document, and who serves them; box-office serves all others.
-const OWNERS: [(&str, &str, &str); 26] = [
+const OWNERS: [(&str, &str, &str); 27] = [
     (PUBLIC, "/api/events/{id}/queue", "waiting-room"),
     (PUBLIC, "/api/events/{id}/queue/me", "waiting-room"),
     (PUBLIC, "/api/events/{id}/queue/stream", "waiting-room"),
@@ -44,6 +44,7 @@ const OWNERS: [(&str, &str, &str); 26] = [
     (PUBLIC, "/api/saved-cards/{id}", "payment-worker"),
     (PUBLIC, "/api/tickets", "booking-worker"),
     (PUBLIC, "/api/tickets/{code}/transfer", "booking-worker"),
+    (PUBLIC, "/api/tickets/{code}/replace", "booking-worker"),
     (PUBLIC, "/api/webhooks/stripe", "payment-worker"),
     (PUBLIC, "/api/events/{id}/refund-policy", "payment-worker"),
     (INTERNAL, "/api/tickets/{code}/check-in", "booking-worker"),

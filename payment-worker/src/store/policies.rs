@@ -5,21 +5,27 @@ use domain::payment::RefundPolicy;
 use domain::{AccountId, EventId};
 use sqlx::PgExecutor;
 
-/// The event's policy; everything goes back when none was set.
+/// The event's policy. Where it names no end, that is the start of the event; without a policy,
+/// everything goes back until then.
 pub(crate) async fn get(
     db: impl PgExecutor<'_>,
     event_id: EventId,
 ) -> Result<RefundPolicy, sqlx::Error> {
     let row = sqlx::query!(
-        "select until, fee_percent, fee_minor from payment.refund_policies where event_id = $1",
+        r#"select coalesce(p.until, e.starts_at) as until, p.fee_percent as "fee_percent?",
+                  p.fee_minor as "fee_minor?"
+           from (values ($1::bigint)) as asked (event_id)
+           left join payment.refund_policies p using (event_id)
+           left join booking.public_starts e using (event_id)"#,
         event_id.0
     );
-    let row = row.fetch_optional(db).await?;
-    Ok(row.map_or(RefundPolicy::EVERYTHING, |row| RefundPolicy {
+    let row = row.fetch_one(db).await?;
+    let fee_percent = row.fee_percent.unwrap_or(0);
+    Ok(RefundPolicy {
         until: row.until,
-        fee_percent: u8::try_from(row.fee_percent).expect("the table has a check"),
-        fee_minor: row.fee_minor,
-    }))
+        fee_percent: u8::try_from(fee_percent).expect("the table has a check"),
+        fee_minor: row.fee_minor.unwrap_or(0),
+    })
 }
 
 /// Sets the event's policy, for cancellations from now on.

@@ -223,6 +223,8 @@ impl Pipeline {
             wish,
             accepted_at: now,
             reply_to: REPLY_TO.to_owned(),
+            asked_at: None,
+            asked_by: None,
         })
         .await;
         booking_id
@@ -481,6 +483,7 @@ fn sale(pipeline: &Pipeline) -> SaleSettings {
         version: 1,
         opens_at: pipeline.clock.now(),
         closes_at: None,
+        event_starts_at: None,
         lobby_seconds: 0,
         rate_per_minute: 600,
         shopper_cap: 100,

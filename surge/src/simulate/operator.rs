@@ -32,6 +32,7 @@ pub(super) fn sale(scale: Scale, opens_at: DateTime<Utc>, rng: &mut StdRng) -> S
         version: 1,
         opens_at,
         closes_at: None,
+        event_starts_at: None,
         lobby_seconds: 3_600,
         rate_per_minute: scale.rate_per_minute,
         shopper_cap: per_second * rng.random_range(25..90),

@@ -15,6 +15,7 @@ export const REASONS = {
   limit_reached: 'You would have more tickets than one person may have.',
   sale_closed: 'The sale is closed.',
   seat_taken: 'Somebody else has one of these seats.',
+  timed_out: 'It took too long. Please try again.',
   unknown_event: 'There is no such event.',
 };
 

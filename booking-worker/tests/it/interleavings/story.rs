@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use domain::booking::Wish;
+use domain::clock::Clock as _;
 use domain::event::Section;
 use domain::message::{CancelBooking, PlaceHold};
 use domain::{AccountId, BookingId, EventId, SectionId};
@@ -73,6 +74,8 @@ impl Story {
                 Step::Book { account, wish } => {
                     let mut request = shop.request(*account, wish.clone());
                     request.event_id = self.event_id;
+                    // The clock of all stories runs minutes in a moment, and no buyer has left.
+                    request.asked_at = Some(shop.clock.now() + TimeDelta::days(1));
                     shop.send(&request).await;
                     sent.push(request);
                 }

@@ -150,13 +150,35 @@ impl Walk {
             let seen = self.public(GET, "/api/tickets", &[], mine).await;
             theirs = seen.expect(200)["tickets"][0]["code"].clone();
         }
+        let path = "/api/tickets/{code}/replace";
+        let mine = |request: RequestBuilder| request.bearer_auth(&friend.token);
+        let old = ids(&[text(&theirs)]);
+        let new = self.public(POST, path, &old, mine).await.expect(200);
+        self.public(POST, path, &no_code, mine).await.expect(404);
+        let good = ids(&[text(&new["ticket"]["code"])]);
         let path = "/api/tickets/{code}/check-in";
-        let staff = |request: RequestBuilder| request.bearer_auth(admin);
-        let refused = self.internal(POST, path, &code, staff).await.expect(409);
+        let at_event = |event: Value| {
+            move |request: RequestBuilder| {
+                let request = request.bearer_auth(admin);
+                request.json(&json!({ "event_id": event }))
+            }
+        };
+        let staff = at_event(paid["event_id"].clone());
+        let refused = self.internal(POST, path, &code, &staff).await.expect(409);
         assert!(refused["transferred_at"].is_string(), "{refused}");
-        let good = ids(&[text(&theirs)]);
-        self.internal(POST, path, &good, staff).await.expect(200);
-        let refused = self.internal(POST, path, &good, staff).await.expect(409);
+        let refused = self.internal(POST, path, &old, &staff).await.expect(409);
+        assert!(refused["replaced_at"].is_string(), "{refused}");
+        let elsewhere = at_event(json!(999_999));
+        let refused = self
+            .internal(POST, path, &good, elsewhere)
+            .await
+            .expect(409);
+        assert_eq!(refused["event_id"], paid["event_id"], "{refused}");
+        self.internal(POST, path, &good, &staff).await.expect(200);
+        let refused = self.internal(POST, path, &good, &staff).await.expect(409);
         assert!(refused["checked_in_at"].is_string(), "{refused}");
+        let staff = |request: RequestBuilder| request.bearer_auth(admin);
+        let undone = self.internal(DELETE, path, &good, staff).await.expect(200);
+        assert_eq!(undone["ticket"]["state"], "valid", "{undone}");
     }
 }

@@ -275,6 +275,8 @@ fn request(account: u32) -> PlaceHold {
         wish: Wish::best(1),
         accepted_at: now,
         reply_to: NAMESPACE.to_owned(),
+        asked_at: None,
+        asked_by: None,
     }
 }
 
@@ -318,6 +320,7 @@ fn sale(seats: u32) -> SaleSettings {
         version: 1,
         opens_at: SystemClock.now(),
         closes_at: None,
+        event_starts_at: None,
         lobby_seconds: 0,
         rate_per_minute: 60,
         shopper_cap: seats,

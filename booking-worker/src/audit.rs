@@ -1,0 +1,26 @@
+//! What the audit log, which box-office keeps, is told of bookings and tickets that staff changed.
+
+use chrono::{DateTime, Utc};
+use domain::AccountId;
+use domain::message::AuditNoted;
+use serde_json::Value;
+use uuid::Uuid;
+
+/// A note of what `actor` did to `subject`, such as `booking:ID`. It goes into the outbox in the
+/// transaction that does it.
+pub(crate) fn note(
+    actor: AccountId,
+    action: &str,
+    subject: String,
+    detail: Value,
+    at: DateTime<Utc>,
+) -> AuditNoted {
+    AuditNoted {
+        id: Uuid::new_v4(),
+        at,
+        actor,
+        action: action.to_owned(),
+        subject,
+        detail,
+    }
+}
