@@ -68,7 +68,9 @@ async fn sections(
 ) -> Result<HashMap<EventId, Vec<Section>>, sqlx::Error> {
     let rows = sqlx::query!(
         // No more than the section is to have: seats beyond that were taken when it shrank.
-        r#"select event_id, section_id, name, tier_name, numbered, price_minor, currency,
+        r#"select event_id as "event_id!", section_id as "section_id!", name as "name!",
+                  tier_name as "tier_name!", numbered as "numbered!",
+                  price_minor as "price_minor!", currency as "currency!",
                   case when numbered then available
                        else least(available, greatest(coalesce(wanted, capacity) - held - sold, 0))
                   end as "available!"

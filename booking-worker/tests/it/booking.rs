@@ -10,7 +10,7 @@ use domain::message::{
     PlaceHold, SaleChanged, VoidPayment,
 };
 use domain::payment::VoidReason;
-use domain::{AccountId, BookingId, EventId, SeatId, SectionId};
+use domain::{AccountId, EventId, SeatId, SectionId};
 use platform::amqp::{Exchange, dead_letters};
 use platform::testing::eventually;
 use platform::topology;

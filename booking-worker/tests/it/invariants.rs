@@ -3,7 +3,7 @@
 use sqlx::PgPool;
 
 /// Each counts what must not be.
-const RULES: [(&str, &str); 8] = [
+const RULES: [(&str, &str); 9] = [
     (
         "I1: a seat has at most one good ticket",
         "select count(*) from (select from booking.tickets where state <> 'cancelled'
