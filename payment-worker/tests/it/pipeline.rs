@@ -223,7 +223,8 @@ impl Pipeline {
             wish,
             accepted_at: now,
             reply_to: REPLY_TO.to_owned(),
-            asked_at: None,
+            // The clock leaps while services are down, and no buyer has left.
+            asked_at: Some(now + TimeDelta::days(1)),
             asked_by: None,
         })
         .await;
