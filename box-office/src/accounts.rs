@@ -1,5 +1,6 @@
 //! Accounts, roles and sessions.
 
+pub(crate) mod attempts;
 mod change_roles;
 pub(crate) mod command_line;
 mod me;
@@ -15,28 +16,31 @@ pub(crate) mod store;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::routing::{delete, get, post, put};
+use axum::{Extension, Router};
 use platform::limits::{Key, Quota};
 use platform::service::Routes;
 
 use crate::office::Office;
+use password::Line;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// Most sign-ups from one address a minute.
 const SIGN_UPS: Quota = Quota {
-    burst: 20,
+    burst: 60,
     per: MINUTE,
 };
-/// Most sign-ins from one address a minute: each guess at a password is one.
+/// Most sign-ins from one address a minute: a campus or a carrier may be behind it. Guesses are
+/// limited by account and by network, see [`attempts`].
 const SIGN_INS: Quota = Quota {
-    burst: 10,
+    burst: 3_000,
     per: MINUTE,
 };
-/// Most refreshes and sign-outs from one address a minute; many people may share one address.
+/// Most refreshes and sign-outs from one address a minute: those who signed in together refresh
+/// together.
 const REFRESHES: Quota = Quota {
-    burst: 120,
+    burst: 6_000,
     per: MINUTE,
 };
 
@@ -52,22 +56,23 @@ pub(crate) fn routes(office: &Arc<Office>) -> Routes {
     let search = Router::new().route("/api/accounts", get(search::search));
     Routes {
         public: sign_up
-            .merge(sessions(office))
+            .merge(sessions(office, Line::Public))
             .with_state(Arc::clone(office)),
         internal: roles
             .merge(search)
-            .merge(sessions(office))
+            .merge(sessions(office, Line::Staff))
             .with_state(Arc::clone(office)),
         ..Routes::default()
     }
 }
 
 /// What both listeners have: staff sign in on the internal one.
-fn sessions(office: &Office) -> Router<Arc<Office>> {
+fn sessions(office: &Office, line: Line) -> Router<Arc<Office>> {
     let limits = &office.ctx.limits;
     let sign_in = Router::new()
         .route("/api/sessions", post(sign_in::sign_in))
-        .route_layer(limits.layer("sign-in", SIGN_INS, Key::Address));
+        .route_layer(limits.layer("sign-in", SIGN_INS, Key::Address))
+        .layer(Extension(line));
     let others = Router::new()
         .route("/api/sessions", delete(sign_out::sign_out))
         .route("/api/sessions/refresh", post(refresh::refresh))

@@ -24,7 +24,7 @@ use platform::outbox;
 use platform::service::{Context, Routes};
 use platform::topology;
 
-pub use accounts::command_line::{CommandLineError, bootstrap_admin, grant_role};
+pub use accounts::command_line::{CommandLineError, bootstrap_admin, grant_role, revoke_role};
 use office::Office;
 
 /// What this service calls itself in the outbox.
@@ -34,9 +34,9 @@ const OWNER: &str = "box-office";
 #[derive(Debug, Clone, clap::Args)]
 #[group(skip)]
 pub struct Config {
-    /// How long a sign-up or sign-in may wait for its turn at hashing the password, in
-    /// milliseconds. One that waits longer is told to come back.
-    #[arg(long, env = "ONSALE_PASSWORD_WAIT_MS", default_value_t = 2_000)]
+    /// Longest time that a sign-up or sign-in may wait for its turn at hashing the password, in
+    /// milliseconds. One that would wait longer is told when to come back.
+    #[arg(long, env = "ONSALE_PASSWORD_WAIT_MS", default_value_t = 7_000)]
     pub password_wait_ms: u64,
     /// Where buyers' browsers reach Stripe; the same as admission's
     #[arg(

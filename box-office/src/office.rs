@@ -6,6 +6,7 @@ use domain::EventId;
 use platform::limits::{Key, LimitLayer, Quota};
 use platform::service::Context;
 
+use crate::accounts::attempts::Networks;
 use crate::accounts::password::Passwords;
 use crate::sales::live::Live;
 use crate::shared::{Answer, SecondCache};
@@ -24,6 +25,8 @@ pub(crate) struct Office {
     pub(crate) staff_limit: LimitLayer,
     /// Hashes and checks passwords.
     pub(crate) passwords: Passwords,
+    /// Limits by network across nodes.
+    pub(crate) networks: Networks,
     /// `GET /api/events/{id}/availability`; `None` for an unknown event.
     pub(crate) availability: SecondCache<EventId, Option<Answer>>,
     /// `GET /api/events/{id}/seats`; `None` for an unknown event.
@@ -41,6 +44,7 @@ impl Office {
             seats: SecondCache::new(clock()),
             live: SecondCache::new(clock()),
             staff_limit: ctx.limits.layer("staff", STAFF_WRITES, Key::Account),
+            networks: Networks::new(&ctx),
             passwords,
             ctx,
         }

@@ -114,6 +114,11 @@ pub(crate) struct Done<T> {
 }
 
 impl<T> Done<T> {
+    /// Whether a repeated request got the outcome of the first.
+    pub(crate) fn is_replay(&self) -> bool {
+        self.is_replay
+    }
+
     /// The outcome in another form.
     pub(crate) fn map<U>(self, change: impl FnOnce(T) -> U) -> Done<U> {
         Done {
@@ -131,6 +136,15 @@ impl<T> Done<T> {
             value: change(self.value)?,
             is_replay: self.is_replay,
         })
+    }
+}
+
+impl<T, U> Done<(T, U)> {
+    /// Both parts of the outcome.
+    pub(crate) fn split(self) -> (Done<T>, U) {
+        let (value, rest) = self.value;
+        let is_replay = self.is_replay;
+        (Done { value, is_replay }, rest)
     }
 }
 

@@ -12,9 +12,11 @@ mod mails;
 mod reconcile;
 mod sale;
 mod services;
+mod staff;
 mod stand_ins;
 mod verify_pass;
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -122,7 +124,7 @@ async fn main() -> ExitCode {
         Command::Audit(args) => return finish(audit_command::run(&args).await),
         Command::Reconcile(args) => return finish(reconcile::run(&args).await),
         Command::Booking(args) => booking::run(args).await,
-        Command::Sale(args) => sale::run(args).await,
+        Command::Sale(args) => return finish(sale::run(args).await),
         Command::Account(args) => account::run(args).await,
         Command::Keys(args) => keys::run(args),
         Command::DeadLetters(args) => dead_letters::run(args).await,
@@ -156,16 +158,14 @@ async fn migrate(args: &MigrateArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Tells the person who ran the command.
-#[expect(clippy::print_stdout, reason = "the output of a command")]
+/// Tells the person who ran the command. A reader that has gone, as in `| head`, wants no more.
 fn say(text: impl std::fmt::Display) {
-    println!("{text}");
+    let _gone = writeln!(std::io::stdout().lock(), "{text}");
 }
 
 /// Warns the person who ran the command.
-#[expect(clippy::print_stderr, reason = "said before logs are set up")]
 fn warn(text: impl std::fmt::Display) {
-    eprintln!("onsale: {text}");
+    let _gone = writeln!(std::io::stderr().lock(), "onsale: {text}");
 }
 
 /// Runs one service or several as a process of its own.

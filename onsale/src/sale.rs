@@ -1,43 +1,27 @@
 //! `onsale sale`: the operator's commands. They go through the staff API, like the console, so
 //! that every change is checked and logged there.
 
+use std::fmt::Display;
+use std::io::{self, Write as _};
+use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
+use platform::service::EXIT_USAGE;
 use reqwest::Method;
-use reqwest::header::RETRY_AFTER;
-use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
-use url::{Host, Url};
 
-use crate::say;
+use crate::staff::{Staff, StaffArgs};
+use crate::{say, warn};
 
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// A rate this many times the one before is asked about.
+const JUMP: u64 = 3;
 
-/// Which staff API, and as whom.
+/// What to do, where and as whom.
 #[derive(Args)]
 pub(crate) struct SaleArgs {
-    /// The internal listener of box-office
-    #[arg(
-        long,
-        env = "ONSALE_INTERNAL_URL",
-        default_value = "http://127.0.0.1:8081",
-        global = true
-    )]
-    url: Url,
-    /// The address a member of staff signs in with
-    #[arg(long, env = "ONSALE_STAFF_EMAIL", default_value = "", global = true)]
-    email: String,
-    /// The password
-    #[arg(
-        long,
-        env = "ONSALE_STAFF_PASSWORD",
-        hide_env_values = true,
-        default_value = "",
-        global = true
-    )]
-    password: SecretString,
+    #[command(flatten)]
+    staff: StaffArgs,
     #[command(subcommand)]
     command: SaleCommand,
 }
@@ -58,6 +42,9 @@ enum SaleCommand {
         event: i64,
         /// Places per minute
         per_minute: u32,
+        /// Set it even when it is 0, or more than 3 times the rate before
+        #[arg(long)]
+        yes: bool,
     },
     /// Set how many people may hold a pass at once
     Cap {
@@ -137,11 +124,19 @@ enum Switch {
 }
 
 /// Runs one command.
-pub(crate) async fn run(args: SaleArgs) -> anyhow::Result<()> {
-    let staff = Staff::sign_in(&args).await?;
+pub(crate) async fn run(args: SaleArgs) -> anyhow::Result<ExitCode> {
+    let mut staff = Staff::new(args.staff)?;
     let (event, change) = match args.command {
-        SaleCommand::Show { event, watch } => return show(&staff, event, watch).await,
-        SaleCommand::Rate { event, per_minute } => {
+        SaleCommand::Show { event, watch } => return show(&mut staff, event, watch).await,
+        SaleCommand::Rate {
+            event,
+            per_minute,
+            yes,
+        } => {
+            if !yes && let Some(doubt) = doubt(&mut staff, event, per_minute).await? {
+                warn(doubt);
+                return Ok(ExitCode::from(EXIT_USAGE));
+            }
             (event, json!({ "rate_per_minute": per_minute }))
         }
         SaleCommand::Cap { event, shoppers } => (event, json!({ "shopper_cap": shoppers })),
@@ -159,40 +154,84 @@ pub(crate) async fn run(args: SaleArgs) -> anyhow::Result<()> {
             (event, json!({ "entropy_source": source }))
         }
         SaleCommand::Entropy { event, value } => (event, json!({ "entropy": value })),
-        SaleCommand::Revoke { event, account } => return revoke(&staff, event, account).await,
+        SaleCommand::Revoke { event, account } => {
+            return revoke(&mut staff, event, account).await;
+        }
         SaleCommand::Message { event, text } => (event, json!({ "message": text })),
     };
     let answer = staff
         .call(Method::PUT, &format!("/api/sales/{event}"), Some(&change))
         .await?;
     say(settings_line(&answer["sale"]));
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }
 
-async fn show(staff: &Staff, event: i64, watch: bool) -> anyhow::Result<()> {
+/// Why a rate is probably not what was meant.
+async fn doubt(staff: &mut Staff, event: i64, per_minute: u32) -> anyhow::Result<Option<String>> {
+    if per_minute == 0 {
+        let doubt = "0 calls nobody while the sale says it is open: \
+                     use `sale pause`, or repeat with --yes";
+        return Ok(Some(doubt.to_owned()));
+    }
+    let path = format!("/api/sales/{event}");
+    let answer = staff.call(Method::GET, &path, None).await?;
+    let before = answer["sale"]["rate_per_minute"].as_u64().unwrap_or(0);
+    let is_jump = before > 0 && u64::from(per_minute) > before.saturating_mul(JUMP);
+    Ok(is_jump.then(|| {
+        format!(
+            "{per_minute} a minute is more than {JUMP} times the {before} of now: \
+             repeat with --yes if that is meant"
+        )
+    }))
+}
+
+/// Shows the sale; with `watch` each second, through pauses of the server, until whoever reads has
+/// gone.
+async fn show(staff: &mut Staff, event: i64, watch: bool) -> anyhow::Result<ExitCode> {
+    let path = format!("/api/sales/{event}");
+    let mut is_away = false;
     loop {
-        let answer = staff
-            .call(Method::GET, &format!("/api/sales/{event}"), None)
-            .await?;
-        say(settings_line(&answer["sale"]));
-        say(live_line(&answer["live"]));
-        if let Some(line) = lottery_line(&answer["sale"], &answer["live"]["lottery"]) {
-            say(line);
+        match staff.call(Method::GET, &path, None).await {
+            Ok(answer) => {
+                is_away = false;
+                if !told(&lines(&answer)) {
+                    return Ok(ExitCode::SUCCESS);
+                }
+            }
+            Err(error) if watch && error.is_passing() => {
+                if !is_away {
+                    warn(format_args!("{error}; still trying"));
+                }
+                is_away = true;
+            }
+            Err(error) => return Err(error.into()),
         }
         if !watch {
-            return Ok(());
+            return Ok(ExitCode::SUCCESS);
         }
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
 }
 
-async fn revoke(staff: &Staff, event: i64, account: i64) -> anyhow::Result<()> {
+fn lines(answer: &Value) -> Vec<String> {
+    let lottery = lottery_line(&answer["sale"], &answer["live"]["lottery"]);
+    let lines = [settings_line(&answer["sale"]), live_line(&answer["live"])];
+    lines.into_iter().chain(lottery).collect()
+}
+
+/// Whether anybody still reads what is written.
+fn told(lines: &[impl Display]) -> bool {
+    let mut out = io::stdout().lock();
+    lines.iter().all(|line| writeln!(out, "{line}").is_ok())
+}
+
+async fn revoke(staff: &mut Staff, event: i64, account: i64) -> anyhow::Result<ExitCode> {
     let path = format!("/api/sales/{event}/passes/{account}");
     staff.call(Method::DELETE, &path, None).await?;
     say(format_args!(
         "sale {event}: the pass of account {account} is taken back"
     ));
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }
 
 fn settings_line(sale: &Value) -> String {
@@ -240,85 +279,4 @@ fn lottery_line(sale: &Value, lottery: &Value) -> Option<String> {
     } else {
         format!("lottery committed to {commitment}")
     })
-}
-
-/// A signed-in member of staff.
-struct Staff {
-    client: reqwest::Client,
-    url: Url,
-    access_token: String,
-}
-
-/// Whether it is on this machine, where no proxy is asked.
-fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Domain(name)) => name == "localhost",
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.is_loopback(),
-        None => false,
-    }
-}
-
-impl Staff {
-    async fn sign_in(args: &SaleArgs) -> anyhow::Result<Self> {
-        if args.email.is_empty() {
-            bail!(
-                "say who you are: set ONSALE_STAFF_EMAIL and ONSALE_STAFF_PASSWORD, or --email and --password"
-            );
-        }
-        let mut client = reqwest::Client::builder().timeout(REQUEST_TIMEOUT);
-        if is_loopback(&args.url) {
-            client = client.no_proxy();
-        }
-        let client = client.build()?;
-        let mut staff = Self {
-            client,
-            url: args.url.clone(),
-            access_token: String::new(),
-        };
-        let body = json!({ "email": args.email, "password": args.password.expose_secret() });
-        let answer = staff
-            .call(Method::POST, "/api/sessions", Some(&body))
-            .await?;
-        let token = answer["session"]["access_token"].as_str();
-        staff.access_token = token.context("the answer has no access token")?.to_owned();
-        Ok(staff)
-    }
-
-    async fn call(
-        &self,
-        method: Method,
-        path: &str,
-        body: Option<&Value>,
-    ) -> anyhow::Result<Value> {
-        let url = self.url.join(path)?;
-        let mut request = self.client.request(method, url.clone());
-        if !self.access_token.is_empty() {
-            request = request.bearer_auth(&self.access_token);
-        }
-        if let Some(body) = body {
-            request = request.json(body);
-        }
-        let response = request
-            .send()
-            .await
-            .with_context(|| format!("can't reach {url}"))?;
-        let status = response.status();
-        let wait = response.headers().get(RETRY_AFTER).cloned();
-        let answer: Value = response
-            .json()
-            .await
-            .with_context(|| format!("{url} answered {status}"))?;
-        if !status.is_success() {
-            let wait = wait.as_ref().and_then(|wait| wait.to_str().ok());
-            bail!(
-                "{}: {}{}",
-                answer["title"].as_str().unwrap_or("refused"),
-                answer["detail"].as_str().unwrap_or_default(),
-                wait.map(|seconds| format!(" Try again in {seconds} s."))
-                    .unwrap_or_default()
-            );
-        }
-        Ok(answer)
-    }
 }

@@ -116,6 +116,45 @@ async fn add_role(
     Ok(account.id)
 }
 
+/// Takes a role from an account, which stays a customer. Access tokens that were issued before
+/// end within 15 minutes.
+///
+/// # Errors
+/// When no account has the address.
+pub async fn revoke_role(
+    db: &PgPool,
+    clock: &SharedClock,
+    email: &str,
+    role: Role,
+) -> Result<AccountId, CommandLineError> {
+    let email = fields::email("email", email)?;
+    pg::run_tx(db, "revoke role", |tx| {
+        Box::pin(remove_role(tx, clock, &email, role))
+    })
+    .await
+}
+
+async fn remove_role(
+    conn: &mut PgConnection,
+    clock: &SharedClock,
+    email: &str,
+    role: Role,
+) -> Result<AccountId, CommandLineError> {
+    let account = store::lock_by_email(conn, email)
+        .await?
+        .ok_or_else(|| CommandLineError::Unknown(email.to_owned()))?;
+    if account.roles.contains(&role) {
+        let mut roles = account.roles;
+        roles.retain(|own| *own != role);
+        if roles.is_empty() {
+            roles.push(Role::Customer);
+        }
+        store::set_roles(conn, account.id, &roles, clock.now()).await?;
+        record(conn, clock, account.id, &roles).await?;
+    }
+    Ok(account.id)
+}
+
 async fn record(
     conn: &mut PgConnection,
     clock: &SharedClock,

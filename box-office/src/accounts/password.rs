@@ -1,41 +1,49 @@
-//! Passwords as Argon2id hashes (OWASP: 19 MiB, 2 passes, 1 lane).
+//! Passwords as Argon2id hashes (OWASP: 19 MiB, 2 passes, 1 lane), hashed by a thread pool of their
+//! own behind a bounded first-in-first-out queue.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use argon2::password_hash::phc::PasswordHash;
 use argon2::{Argon2, PasswordHasher as _, PasswordVerifier as _};
 use platform::problem::{Kind, Problem};
 use secrecy::{ExposeSecret as _, SecretString};
-use tokio::sync::Semaphore;
+use tokio::sync::oneshot;
 
 use crate::fields::invalid;
 
 /// Fewest and most characters of a password.
 const LENGTH: std::ops::RangeInclusive<usize> = 10..=200;
-/// What a caller who had to wait too long is told to wait.
-const RETRY_AFTER: Duration = Duration::from_secs(2);
+/// Most callers in one queue; the expected wait mostly refuses earlier.
+const MAX_QUEUED: usize = 4_096;
+/// One in so many: the weight of the latest hash in the moving average of what one takes.
+const COST_WEIGHT: u64 = 8;
 
 /// Why a password could not be hashed or checked.
 #[derive(Debug, thiserror::Error)]
 pub enum PasswordError {
-    /// Too many others are being hashed.
+    /// Too many others are being hashed; when it is worth trying again.
     #[error("too many passwords are being hashed")]
-    Busy,
+    Busy(Duration),
     /// The hash could not be computed, or a stored one not be read.
     #[error("the password could not be hashed: {0}")]
     Hash(argon2::password_hash::Error),
     /// The thread that hashed it ended early.
     #[error("the hashing thread failed")]
-    Thread(#[from] tokio::task::JoinError),
+    Thread,
+    /// No thread could be started.
+    #[error("no thread can be started to hash passwords")]
+    Spawn(#[source] std::io::Error),
 }
 
 impl From<PasswordError> for Problem {
     fn from(error: PasswordError) -> Self {
         match error {
-            PasswordError::Busy => {
+            PasswordError::Busy(wait) => {
                 let detail = "Too many people sign in this moment; try again in a moment.";
-                Self::new(Kind::Overloaded, detail).retry_after(RETRY_AFTER)
+                Self::new(Kind::Overloaded, detail).retry_after(wait)
             }
             other => Self::internal(&other),
         }
@@ -54,25 +62,36 @@ pub(crate) fn check_length(password: &SecretString) -> Result<(), Problem> {
     Err(invalid("password", detail))
 }
 
-/// Hashes and checks passwords, as many at once as the machine has cores: each takes a core and
-/// 19 MiB for some tens of milliseconds.
+/// Which queue a caller waits in: staff never wait behind the public.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Line {
+    /// The public listener.
+    Public,
+    /// The internal listener.
+    Staff,
+}
+
+/// Hashes and checks passwords: for the public on all cores but one, so that whatever else the
+/// process does goes on meanwhile, and for staff on a thread of its own.
 pub(crate) struct Passwords {
-    permits: Arc<Semaphore>,
-    wait: Duration,
+    public: Pool,
+    staff: Pool,
     decoy: String,
 }
 
 impl Passwords {
-    /// Ready to hash; `wait` is how long a caller may wait for a free core.
+    /// Ready to hash; `wait` is the longest time that a caller may wait for a thread.
     ///
     /// # Errors
     /// When hashing does not work on this machine.
     pub(crate) async fn start(wait: Duration) -> Result<Self, PasswordError> {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let decoy = tokio::task::spawn_blocking(|| hash("nobody's password")).await??;
+        let public = Pool::start("password", (cores - 1).max(1), wait)?;
+        let staff = Pool::start("staff password", 1, wait)?;
+        let decoy = public.run(|| hash("nobody's password")).await?;
         Ok(Self {
-            permits: Arc::new(Semaphore::new(cores)),
-            wait,
+            public,
+            staff,
             decoy,
         })
     }
@@ -80,46 +99,146 @@ impl Passwords {
     /// The hash to store, in PHC string format.
     ///
     /// # Errors
-    /// When no core gets free in time.
+    /// When no thread gets free in time.
     pub(crate) async fn hash(&self, password: SecretString) -> Result<String, PasswordError> {
-        self.run(move || hash(password.expose_secret())).await
+        let work = move || hash(password.expose_secret());
+        self.public.run(work).await
     }
 
     /// Whether `password` is the one that was hashed to `stored`. Without a hash the answer is no,
-    /// after the same work, so that the time does not tell which addresses have an account.
+    /// after the same work, so that the time does not show which addresses have an account.
     ///
     /// # Errors
-    /// When no core gets free in time, or `stored` is not a hash.
+    /// When no thread gets free in time, or `stored` is not a hash.
     pub(crate) async fn verify(
         &self,
+        line: Line,
         password: SecretString,
         stored: Option<String>,
     ) -> Result<bool, PasswordError> {
         let is_known = stored.is_some();
         let stored = stored.unwrap_or_else(|| self.decoy.clone());
-        let is_equal = self
-            .run(move || verify(password.expose_secret(), &stored))
-            .await?;
-        Ok(is_known && is_equal)
+        let pool = match line {
+            Line::Public => &self.public,
+            Line::Staff => &self.staff,
+        };
+        let work = move || verify(password.expose_secret(), &stored);
+        Ok(pool.run(work).await? && is_known)
+    }
+}
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// Threads that take jobs from one queue.
+struct Pool {
+    jobs: SyncSender<Job>,
+    threads: u64,
+    load: Arc<Load>,
+    max_wait: Duration,
+}
+
+/// What the expected wait is computed from.
+#[derive(Debug, Default)]
+struct Load {
+    /// Jobs that wait or run.
+    jobs: AtomicU64,
+    /// EWMA of what one takes, in microseconds.
+    cost_micros: AtomicU64,
+}
+
+impl Pool {
+    fn start(name: &str, threads: usize, max_wait: Duration) -> Result<Self, PasswordError> {
+        let (jobs, queue) = sync_channel(MAX_QUEUED);
+        let queue = Arc::new(Mutex::new(queue));
+        for _ in 0..threads {
+            let queue = Arc::clone(&queue);
+            std::thread::Builder::new()
+                .name(name.to_owned())
+                .spawn(move || work_off(&queue))
+                .map_err(PasswordError::Spawn)?;
+        }
+        Ok(Self {
+            jobs,
+            threads: u64::try_from(threads).unwrap_or(1),
+            load: Arc::default(),
+            max_wait,
+        })
     }
 
-    /// Runs `work` on a core of its own. The permit goes along, so that a caller who hangs up
-    /// frees it no earlier than the core.
+    /// Runs `work` when its turn has come. A caller who would wait too long is refused at once,
+    /// and one who has gone when the turn comes costs nothing.
     async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> Result<T, PasswordError> + Send + 'static,
     ) -> Result<T, PasswordError> {
-        let permit = Arc::clone(&self.permits).acquire_owned();
-        let permit = tokio::time::timeout(self.wait, permit)
-            .await
-            .map_err(|_| PasswordError::Busy)?
-            .expect("the semaphore is never closed");
-        tokio::task::spawn_blocking(move || {
-            let outcome = work();
-            drop(permit);
-            outcome
-        })
-        .await?
+        let wait = self.load.expected_wait(self.threads);
+        if wait > self.max_wait {
+            return Err(PasswordError::Busy(wait));
+        }
+        let (done, outcome) = oneshot::channel();
+        let queued = Queued::new(Arc::clone(&self.load));
+        let job = Box::new(move || {
+            if !done.is_closed() {
+                let begun = Instant::now();
+                let worked = work();
+                queued.load.record(begun.elapsed());
+                // The caller may have gone meanwhile.
+                let _gone = done.send(worked);
+            }
+            drop(queued);
+        });
+        match self.jobs.try_send(job) {
+            Ok(()) => outcome.await.map_err(|_| PasswordError::Thread)?,
+            Err(TrySendError::Full(_)) => Err(PasswordError::Busy(wait)),
+            Err(TrySendError::Disconnected(_)) => Err(PasswordError::Thread),
+        }
+    }
+}
+
+fn work_off(queue: &Mutex<Receiver<Job>>) {
+    loop {
+        let next = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let Ok(job) = next else { return };
+        job();
+    }
+}
+
+impl Load {
+    fn expected_wait(&self, threads: u64) -> Duration {
+        let jobs = self.jobs.load(Ordering::Relaxed);
+        let cost = self.cost_micros.load(Ordering::Relaxed);
+        Duration::from_micros(jobs * cost / threads)
+    }
+
+    fn record(&self, took: Duration) {
+        let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX / COST_WEIGHT);
+        let average = |cost: u64| match cost {
+            0 => took,
+            cost => cost - cost / COST_WEIGHT + took / COST_WEIGHT,
+        };
+        let _previous =
+            self.cost_micros
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |cost| {
+                    Some(average(cost))
+                });
+    }
+}
+
+/// Counts a job until it is done or dropped.
+struct Queued {
+    load: Arc<Load>,
+}
+
+impl Queued {
+    fn new(load: Arc<Load>) -> Self {
+        load.jobs.fetch_add(1, Ordering::Relaxed);
+        Self { load }
+    }
+}
+
+impl Drop for Queued {
+    fn drop(&mut self) {
+        self.load.jobs.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -145,7 +264,11 @@ fn verify(password: &str, stored: &str) -> Result<bool, PasswordError> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc;
+
     use super::*;
+
+    const LONG: Duration = Duration::from_secs(60);
 
     #[test]
     fn hashes_are_argon2id_with_the_recommended_cost() {
@@ -159,34 +282,74 @@ mod tests {
 
     #[tokio::test]
     async fn only_the_right_password_verifies_and_a_missing_hash_never_does() {
-        let passwords = Passwords::start(Duration::from_secs(10)).await.unwrap();
+        let passwords = Passwords::start(LONG).await.unwrap();
         let stored = passwords.hash("correct horse".into()).await.unwrap();
-        assert!(
-            passwords
-                .verify("correct horse".into(), Some(stored.clone()))
-                .await
-                .unwrap()
-        );
-        assert!(
-            !passwords
-                .verify("wrong horse".into(), Some(stored))
-                .await
-                .unwrap()
-        );
-        assert!(
-            !passwords
-                .verify("nobody's password".into(), None)
-                .await
-                .unwrap()
-        );
+        let verify = |password: &str, stored| {
+            let passwords = &passwords;
+            let password = password.into();
+            async move { passwords.verify(Line::Public, password, stored).await }
+        };
+        assert!(verify("correct horse", Some(stored.clone())).await.unwrap());
+        assert!(!verify("wrong horse", Some(stored)).await.unwrap());
+        assert!(!verify("nobody's password", None).await.unwrap());
     }
 
-    #[tokio::test]
-    async fn a_caller_waits_no_longer_than_allowed() {
-        let passwords = Passwords::start(Duration::from_millis(20)).await.unwrap();
-        let all = u32::try_from(passwords.permits.available_permits()).unwrap();
-        let _taken = passwords.permits.acquire_many(all).await.unwrap();
-        let outcome = passwords.hash("correct horse".into()).await;
-        assert!(matches!(outcome, Err(PasswordError::Busy)));
+    /// Occupies the thread of `pool`; it is free again when the sender is dropped.
+    fn occupy(pool: &Arc<Pool>) -> mpsc::Sender<()> {
+        let (release, released) = mpsc::channel::<()>();
+        let (running, runs) = mpsc::channel();
+        let pool = Arc::clone(pool);
+        tokio::spawn(async move {
+            let work = move || {
+                running.send(()).ok();
+                released.recv().ok();
+                Ok(())
+            };
+            pool.run(work).await
+        });
+        tokio::task::block_in_place(|| runs.recv().unwrap());
+        release
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_caller_who_would_wait_too_long_is_told_how_long_it_takes() {
+        let pool = Arc::new(Pool::start("test", 1, Duration::from_secs(2)).unwrap());
+        pool.load.cost_micros.store(3_000_000, Ordering::Relaxed);
+        let release = occupy(&pool);
+        let refused = pool.run(|| Ok(())).await;
+        assert!(
+            matches!(refused, Err(PasswordError::Busy(wait)) if wait == Duration::from_secs(3)),
+            "{refused:?}"
+        );
+        drop(release);
+        let is_idle = async || pool.load.jobs.load(Ordering::Relaxed) == 0;
+        platform::testing::eventually(LONG, is_idle).await;
+        pool.run(|| Ok(())).await.unwrap();
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn those_who_hang_up_cost_nothing_and_the_others_keep_their_order() {
+        let pool = Arc::new(Pool::start("test", 1, LONG).unwrap());
+        let release = occupy(&pool);
+        let (ran, runs) = mpsc::channel();
+        let mut waiting = Vec::new();
+        for n in 0..5 {
+            let (ran, pool_of_job) = (ran.clone(), Arc::clone(&pool));
+            let job =
+                tokio::spawn(
+                    async move { pool_of_job.run(move || Ok(ran.send(n).unwrap())).await },
+                );
+            let is_queued = async || pool.load.jobs.load(Ordering::Relaxed) == n + 2;
+            platform::testing::eventually(LONG, is_queued).await;
+            waiting.push(job);
+        }
+        waiting.remove(2).abort();
+        let has_gone = async || Arc::strong_count(&pool) == 6;
+        platform::testing::eventually(LONG, has_gone).await;
+        drop((release, ran));
+        for job in waiting {
+            job.await.unwrap().unwrap();
+        }
+        assert_eq!(runs.iter().collect::<Vec<_>>(), [0, 1, 3, 4]);
     }
 }

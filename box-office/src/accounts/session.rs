@@ -1,5 +1,6 @@
-//! A session: who stays signed in. It hands out an access token of 15 minutes and a refresh token
-//! that works once; a refresh token that comes back a second time was copied, and ends the session.
+//! A session: who stays signed in. It has an access token of 15 minutes and a refresh token that
+//! each refresh replaces. A token that was just replaced returns the newest again, for another tab
+//! or a lost answer; one that was replaced longer ago was copied, and ends the session.
 
 use std::time::Duration;
 
@@ -10,18 +11,23 @@ use domain::AccountId;
 use domain::account::Role;
 use domain::token::{ACCESS_AUDIENCE, AccessClaims, ISSUER};
 use hmac::{Hmac, Mac as _};
+use platform::problem::{Kind, Problem};
 use platform::service::Context;
 use platform::tokens::KeyRing;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
-use super::store;
+use super::{attempts, store};
+use crate::office::Office;
+use crate::write::Done;
 
 /// How long an access token is good.
 const ACCESS_LIFE: TimeDelta = TimeDelta::minutes(15);
 /// How long a session lasts without a refresh.
 pub(crate) const REFRESH_LIFE: TimeDelta = TimeDelta::days(30);
+/// How long a refresh token returns the one that replaced it.
+pub(super) const REPEAT_LIFE: TimeDelta = TimeDelta::seconds(60);
 /// How often ended sessions are deleted.
 const SWEEP_EVERY: Duration = Duration::from_secs(600);
 
@@ -60,8 +66,9 @@ impl Grant {
         format!("{}.{secret}", self.session_id.simple())
     }
 
-    /// What the caller gets.
-    pub(crate) fn session(&self, keys: &KeyRing, roles: &[Role]) -> Session {
+    /// What the caller gets at `now`.
+    pub(crate) fn session(&self, keys: &KeyRing, roles: &[Role], now: DateTime<Utc>) -> Session {
+        let expires_at = self.at + ACCESS_LIFE;
         let claims = AccessClaims {
             iss: ISSUER.to_owned(),
             aud: ACCESS_AUDIENCE.to_owned(),
@@ -69,12 +76,12 @@ impl Grant {
             roles: roles.to_vec(),
             iat: self.at.timestamp(),
             nbf: self.at.timestamp(),
-            exp: (self.at + ACCESS_LIFE).timestamp(),
+            exp: expires_at.timestamp(),
         };
         Session {
             access_token: keys.sign_access(&claims),
             refresh_token: self.refresh_token(keys),
-            expires_in: ACCESS_LIFE.num_seconds(),
+            expires_in: (expires_at - now).num_seconds().max(0),
             account_id: self.account_id,
         }
     }
@@ -108,6 +115,28 @@ pub(crate) struct SessionAnswer {
     pub(crate) session: Session,
 }
 
+/// The outcome of a request that began or renewed a session. A repeat returns the first outcome
+/// only while its refresh token is the newest: using an older one would end the session.
+///
+/// # Errors
+/// `signed-out`.
+pub(crate) async fn unless_moved_on<T>(
+    office: &Office,
+    done: Done<(Grant, T)>,
+) -> Result<(Done<Grant>, T), Problem> {
+    let (done, rest) = done.split();
+    if done.is_replay() {
+        let grant = done.value;
+        let token = grant.refresh_token(&office.ctx.keys);
+        let now = office.ctx.clock.now();
+        if !store::is_newest(&office.ctx.db, grant.session_id, &hash_of(&token), now).await? {
+            let detail = "The session that this request began has gone on or ended. Sign in again.";
+            return Err(Problem::new(Kind::SignedOut, detail));
+        }
+    }
+    Ok((done, rest))
+}
+
 /// Deletes sessions that ended, until soft shutdown.
 ///
 /// # Errors
@@ -118,6 +147,9 @@ pub(crate) async fn sweep(ctx: Context) -> anyhow::Result<()> {
             Ok(0) => {}
             Ok(sessions) => tracing::info!(sessions, "deleted sessions that ended"),
             Err(error) => tracing::warn!(%error, "could not delete sessions that ended"),
+        }
+        if let Err(error) = attempts::sweep(&ctx.db, ctx.clock.now()).await {
+            tracing::warn!(%error, "could not delete old sign-in attempts");
         }
         let pause = tokio::time::sleep(SWEEP_EVERY);
         if ctx

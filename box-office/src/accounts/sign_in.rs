@@ -2,23 +2,29 @@
 
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use domain::AccountId;
 use domain::account::Role;
+use platform::http::ClientAddr;
+use platform::limits::AddressGroup;
 use platform::problem::{Kind, Problem};
 use secrecy::SecretString;
 use serde::Deserialize;
 use sqlx::PgConnection;
 
-use super::session::{Grant, SessionAnswer};
-use super::{password, store};
+use super::attempts::{self, Place};
+use super::password::{self, Line};
+use super::session::{self, Grant, SessionAnswer};
+use super::store;
 use crate::fields;
 use crate::office::Office;
 use crate::write::{Posted, WriteError};
 
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct SignIn {
     email: String,
     password: SecretString,
@@ -27,42 +33,89 @@ pub(super) struct SignIn {
 /// Begins a session.
 ///
 /// # Errors
-/// `wrong-credentials`, and `overloaded` when too many sign in at once.
+/// `wrong-credentials`; `rate-limited` after several wrong passwords for one account, or many from
+/// one network; and `overloaded` when too many sign in at once.
 pub(super) async fn sign_in(
     State(office): State<Arc<Office>>,
+    Extension(line): Extension<Line>,
+    ClientAddr(address): ClientAddr,
     Posted { body, repeat }: Posted<SignIn>,
 ) -> Result<Response, Problem> {
     // What can't be an address or a password needs no look-up, and is no less wrong.
-    let email = fields::email("email", &body.email).map_err(|_| wrong())?;
+    let email = fields::email("email", &body.email)
+        .map_err(|_| wrong())?
+        .to_lowercase();
     password::check_length(&body.password).map_err(|_| wrong())?;
-    let known = store::credentials(&office.ctx.db, &email).await?;
-    let (account_id, stored) = known
-        .map(|known| (known.account_id, known.password_hash))
-        .unzip();
-    let is_right = office.passwords.verify(body.password, stored).await?;
-    let account_id = account_id.filter(|_| is_right).ok_or_else(wrong)?;
+    let from = From::network(&office, address.into());
+    let account_id = authenticate(&office, line, &email, body.password, &from).await?;
 
-    let caller = email.to_lowercase();
     let done = office
-        .write("sign in", &caller, &repeat, &|tx| {
-            Box::pin(begin(tx, &office, account_id))
+        .write("sign in", &email, &repeat, &|tx| {
+            Box::pin(begin(tx, &office, account_id, from.place))
         })
         .await?;
     let keys = &office.ctx.keys;
-    let answer = done.map(|(grant, roles)| SessionAnswer {
-        session: grant.session(keys, &roles),
+    let (grant, roles) = session::unless_moved_on(&office, done).await?;
+    let now = office.ctx.clock.now();
+    let answer = grant.map(|grant| SessionAnswer {
+        session: grant.session(keys, &roles, now),
     });
     Ok(answer.respond(StatusCode::CREATED))
+}
+
+/// Where a sign-in comes from.
+struct From {
+    network: AddressGroup,
+    place: Place,
+}
+
+impl From {
+    fn network(office: &Office, network: AddressGroup) -> Self {
+        let place = Place::of(&office.ctx, network);
+        Self { network, place }
+    }
+}
+
+/// The account with this address and password.
+async fn authenticate(
+    office: &Office,
+    line: Line,
+    email: &str,
+    password: SecretString,
+    from: &From,
+) -> Result<AccountId, Problem> {
+    let (db, now) = (&office.ctx.db, office.ctx.clock.now());
+    let known = store::credentials(db, email, from.place.as_slice()).await?;
+    let is_known_place = known.as_ref().is_some_and(|known| known.is_known_place);
+    // A neighbour who guesses does not keep those out who signed in here before.
+    if !is_known_place {
+        office.networks.may_guess(from.network, now).await?;
+    }
+    let known_place = is_known_place.then_some(from.place);
+    attempts::begin(db, email, known_place, now).await?;
+    let (account_id, stored) = known
+        .map(|known| (known.account_id, known.password_hash))
+        .unzip();
+    let is_right = office.passwords.verify(line, password, stored).await?;
+    let Some(account_id) = account_id.filter(|_| is_right) else {
+        office.networks.count_wrong(from.network, now).await;
+        return Err(wrong());
+    };
+    attempts::forget(db, email, known_place).await?;
+    Ok(account_id)
 }
 
 async fn begin(
     conn: &mut PgConnection,
     office: &Office,
     account_id: AccountId,
+    place: Place,
 ) -> Result<(Grant, Vec<Role>), WriteError> {
     let account = store::get(conn, account_id).await?.ok_or_else(wrong)?;
-    let grant = Grant::first(account_id, office.ctx.clock.now());
+    let now = office.ctx.clock.now();
+    let grant = Grant::first(account_id, now);
     store::insert_session(conn, &grant, &grant.refresh_token(&office.ctx.keys)).await?;
+    store::know_place(conn, account_id, place.as_slice(), now).await?;
     Ok((grant, account.roles))
 }
 

@@ -1,39 +1,49 @@
 //! `POST /api/accounts`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use domain::account::Role;
+use platform::http::ClientAddr;
+use platform::limits::{AddressGroup, Quota};
 use platform::problem::{Kind, Problem};
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 
+use super::attempts::Place;
 use super::password;
-use super::session::{Grant, Session};
+use super::session::{self, Grant, Session};
 use super::store::{self, Account, NewAccount};
 use crate::fields;
 use crate::office::Office;
 use crate::write::{Posted, WriteError};
 
 const MAX_NAME_CHARS: usize = 200;
+/// Most sign-ups from one network, across nodes: bursts for many people behind one address, and a
+/// sustained rate at which a store of accounts takes long to fill.
+const PER_NETWORK: [Quota; 2] = [
+    Quota {
+        burst: 300,
+        per: Duration::from_secs(60),
+    },
+    Quota {
+        burst: 1_500,
+        per: Duration::from_secs(3_600),
+    },
+];
 
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct SignUp {
     email: String,
     password: SecretString,
     #[serde(default)]
     name: String,
     phone: Option<String>,
-}
-
-/// What is kept for a repeat.
-#[derive(Debug, Serialize, Deserialize)]
-struct SignedUp {
-    account: Account,
-    grant: Grant,
 }
 
 #[derive(Debug, Serialize)]
@@ -45,9 +55,10 @@ struct Answer {
 /// Makes an account and signs it in.
 ///
 /// # Errors
-/// `invalid`, `email-taken`, `overloaded`.
+/// `invalid`, `email-taken`, `rate-limited`, `overloaded`.
 pub(super) async fn sign_up(
     State(office): State<Arc<Office>>,
+    ClientAddr(address): ClientAddr,
     Posted { body, repeat }: Posted<SignUp>,
 ) -> Result<Response, Problem> {
     let email = fields::email("email", &body.email)?;
@@ -58,6 +69,12 @@ pub(super) async fn sign_up(
         .map(|phone| fields::phone("phone", phone))
         .transpose()?;
     password::check_length(&body.password)?;
+    let (network, now) = (AddressGroup::from(address), office.ctx.clock.now());
+    let networks = &office.networks;
+    networks
+        .count("sign-up", network, &PER_NETWORK, now)
+        .await?;
+    let place = Place::of(&office.ctx, network);
     let password_hash = office.passwords.hash(body.password).await?;
     let account = NewAccount {
         email: &email,
@@ -69,11 +86,13 @@ pub(super) async fn sign_up(
     let caller = email.to_lowercase();
     let done = office
         .write("sign up", &caller, &repeat, &|tx| {
-            Box::pin(insert(tx, &office, &account))
+            Box::pin(insert(tx, &office, &account, place))
         })
         .await?;
-    let answer = done.map(|SignedUp { account, grant }| Answer {
-        session: grant.session(&office.ctx.keys, &account.roles),
+    let (grant, account) = session::unless_moved_on(&office, done).await?;
+    let now = office.ctx.clock.now();
+    let answer = grant.map(|grant| Answer {
+        session: grant.session(&office.ctx.keys, &account.roles, now),
         account,
     });
     Ok(answer.respond(StatusCode::CREATED))
@@ -83,12 +102,14 @@ async fn insert(
     conn: &mut PgConnection,
     office: &Office,
     account: &NewAccount<'_>,
-) -> Result<SignedUp, WriteError> {
+    place: Place,
+) -> Result<(Grant, Account), WriteError> {
     let now = office.ctx.clock.now();
     let account = store::insert(conn, account, now).await?.ok_or_else(taken)?;
     let grant = Grant::first(account.id, now);
     store::insert_session(conn, &grant, &grant.refresh_token(&office.ctx.keys)).await?;
-    Ok(SignedUp { account, grant })
+    store::know_place(conn, account.id, place.as_slice(), now).await?;
+    Ok((grant, account))
 }
 
 fn taken() -> Problem {

@@ -209,23 +209,50 @@ fn escape_like(text: &str) -> String {
 pub(crate) struct Credentials {
     pub(crate) account_id: AccountId,
     pub(crate) password_hash: String,
+    /// Whether the account signed in from the caller's place before.
+    pub(crate) is_known_place: bool,
 }
 
-/// The credentials of the account with this address.
+/// The credentials of the account with this address, for a caller at `place`.
 pub(crate) async fn credentials(
     pool: &PgPool,
     email: &str,
+    place: &[u8],
 ) -> Result<Option<Credentials>, sqlx::Error> {
     let row = sqlx::query!(
-        "select id, password_hash from box_office.accounts where lower(email) = lower($1)",
+        "select id, password_hash,
+                exists (select from box_office.places
+                        where account_id = id and place = $2) as \"is_known_place!\"
+         from box_office.accounts where lower(email) = lower($1)",
         email,
+        place,
     )
     .fetch_optional(pool)
     .await?;
     Ok(row.map(|row| Credentials {
         account_id: AccountId(row.id),
         password_hash: row.password_hash,
+        is_known_place: row.is_known_place,
     }))
+}
+
+/// Remembers that an account signed in from `place`.
+pub(crate) async fn know_place(
+    conn: &mut PgConnection,
+    account_id: AccountId,
+    place: &[u8],
+    now: DateTime<Utc>,
+) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "insert into box_office.places (account_id, place, seen_at) values ($1, $2, $3)
+         on conflict (account_id, place) do update set seen_at = excluded.seen_at",
+        account_id.0,
+        place,
+        now,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
 }
 
 /// Begins a session with its first refresh token.
@@ -257,6 +284,8 @@ pub(crate) struct LiveSession {
     pub(crate) account_id: AccountId,
     pub(crate) generation: i32,
     pub(crate) refresh_hash: Vec<u8>,
+    pub(crate) previous_hash: Option<Vec<u8>>,
+    pub(crate) rotated_at: Option<DateTime<Utc>>,
 }
 
 /// The session with this id, which nobody else changes until the transaction ends.
@@ -266,7 +295,8 @@ pub(crate) async fn lock_session(
     now: DateTime<Utc>,
 ) -> Result<Option<LiveSession>, sqlx::Error> {
     let row = sqlx::query!(
-        "select account_id, generation, refresh_hash from box_office.sessions
+        "select account_id, generation, refresh_hash, previous_hash, rotated_at
+         from box_office.sessions
          where id = $1 and expires_at > $2
          for update",
         id,
@@ -278,7 +308,27 @@ pub(crate) async fn lock_session(
         account_id: AccountId(row.account_id),
         generation: row.generation,
         refresh_hash: row.refresh_hash,
+        previous_hash: row.previous_hash,
+        rotated_at: row.rotated_at,
     }))
+}
+
+/// Whether the token with this hash is the newest of a session that has not ended.
+pub(crate) async fn is_newest(
+    pool: &PgPool,
+    id: Uuid,
+    hash: &[u8; 32],
+    now: DateTime<Utc>,
+) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar!(
+        "select exists (select from box_office.sessions
+                        where id = $1 and refresh_hash = $2 and expires_at > $3) as \"is_newest!\"",
+        id,
+        hash.as_slice(),
+        now,
+    )
+    .fetch_one(pool)
+    .await
 }
 
 /// Replaces a session's refresh token by that of `grant`.
@@ -289,12 +339,15 @@ pub(crate) async fn rotate_session(
 ) -> Result<(), sqlx::Error> {
     let hash = hash_of(refresh_token);
     sqlx::query!(
-        "update box_office.sessions set generation = $2, refresh_hash = $3, expires_at = $4
+        "update box_office.sessions
+         set generation = $2, refresh_hash = $3, expires_at = $4,
+             previous_hash = refresh_hash, rotated_at = $5
          where id = $1",
         grant.session_id,
         grant.generation,
         hash.as_slice(),
         grant.at + REFRESH_LIFE,
+        grant.at,
     )
     .execute(conn)
     .await?;

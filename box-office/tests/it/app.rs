@@ -37,7 +37,7 @@ impl App {
         Self::start_with_limits(1_000.0).await
     }
 
-    /// With limits of `scale` times the usual.
+    /// With limits of `scale` times the usual, and callers who say where they come from.
     pub(crate) async fn start_with_limits(scale: f64) -> Self {
         Self::start_with(scale, |_| {}).await
     }
@@ -49,7 +49,11 @@ impl App {
     ) -> Self {
         let clock = ManualClock::at("2026-11-01T12:00:00Z".parse().unwrap());
         let shared = Arc::new(clock.clone());
-        let test = TestApp::start_with(shared, |config| config.limits_scale = scale).await;
+        let test = TestApp::start_with(shared, |config| {
+            config.limits_scale = scale;
+            config.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
+        })
+        .await;
         let ctx = &test.ctx;
         box_office::bootstrap_admin(&ctx.db, &ctx.clock, ADMIN, &PASSWORD.into())
             .await
@@ -94,6 +98,15 @@ impl App {
         Client {
             app: self,
             token: None,
+            address: None,
+        }
+    }
+
+    /// Somebody who has not signed in, at this address.
+    pub(crate) fn nobody_at(&self, address: &str) -> Client<'_> {
+        Client {
+            address: Some(address.to_owned()),
+            ..self.nobody()
         }
     }
 
@@ -125,10 +138,7 @@ impl App {
             .as_str()
             .unwrap()
             .to_owned();
-        Client {
-            app: self,
-            token: Some(token),
-        }
+        Client::with_token(self, &token)
     }
 
     /// A new event, given the fields besides name and date.
@@ -169,6 +179,7 @@ pub(crate) fn fields_of(object: Value) -> Map<String, Value> {
 pub(crate) struct Client<'a> {
     app: &'a App,
     pub(crate) token: Option<String>,
+    address: Option<String>,
 }
 
 impl<'a> Client<'a> {
@@ -177,6 +188,7 @@ impl<'a> Client<'a> {
         Self {
             app,
             token: Some(token.to_owned()),
+            address: None,
         }
     }
 
@@ -190,6 +202,10 @@ impl<'a> Client<'a> {
             .app
             .http
             .request(method, format!("http://{listener}{path}"));
+        let request = match &self.address {
+            Some(address) => request.header("x-forwarded-for", address),
+            None => request,
+        };
         match &self.token {
             Some(token) => request.bearer_auth(token),
             None => request,

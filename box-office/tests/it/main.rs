@@ -11,5 +11,6 @@ mod pages;
 mod repeats;
 mod sales;
 mod search;
+mod sign_in;
 mod storable;
 mod worker;

@@ -1,5 +1,6 @@
 //! `Idempotency-Key`.
 
+use chrono::TimeDelta;
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -84,30 +85,26 @@ async fn a_refresh_whose_answer_was_lost_can_be_repeated() {
     let app = App::start().await;
     let body = json!({"email": "ada@example.org", "password": PASSWORD});
     let up = (app.public, "/api/accounts");
-    let signed_up = post_with_key(&app.nobody(), up, "k", &body)
-        .await
-        .expect(201);
-    assert_eq!(
-        post_with_key(&app.nobody(), up, "k", &body)
-            .await
-            .expect(201),
-        signed_up
-    );
+    let post = async |url, body: &Value| post_with_key(&app.nobody(), url, "k", body).await;
+    let signed_up = post(up, &body).await.expect(201);
+    app.clock.advance(TimeDelta::minutes(5));
+    let mut again = post(up, &body).await.expect(201);
+    assert_eq!(again["session"]["expires_in"], 600);
+    again["session"]["expires_in"] = json!(900);
+    assert_eq!(again, signed_up);
 
     let refresh = (app.public, "/api/sessions/refresh");
     let token = json!({"refresh_token": signed_up["session"]["refresh_token"]});
-    let first = post_with_key(&app.nobody(), refresh, "k", &token)
-        .await
-        .expect(201);
-    assert_eq!(
-        post_with_key(&app.nobody(), refresh, "k", &token)
-            .await
-            .expect(201),
-        first
-    );
-    let token = json!({"refresh_token": first["session"]["refresh_token"]});
+    let first = post(refresh, &token).await.expect(201);
+    assert_eq!(post(refresh, &token).await.expect(201), first);
+    let newer = json!({"refresh_token": first["session"]["refresh_token"]});
+    let newest = app.nobody().post("/api/sessions/refresh", &newer).await;
+    let newest = json!({"refresh_token": newest.expect(201)["session"]["refresh_token"]});
+    // What the first requests returned is not the newest any more; to use it would end the session.
+    post(refresh, &token).await.problem("signed-out");
+    post(up, &body).await.problem("signed-out");
     app.nobody()
-        .post("/api/sessions/refresh", &token)
+        .post("/api/sessions/refresh", &newest)
         .await
         .expect(201);
     app.finish().await;

@@ -177,7 +177,7 @@ impl Stage {
             self.running.ops_addr
         ));
         say(format_args!(
-            "  steer it  onsale sale --url {} rate {event_id} 6000",
+            "  steer it  onsale sale --url {} rate {event_id} 3000",
             internal_url(&self.running)
         ));
         say(format_args!(

@@ -65,7 +65,10 @@ impl System {
         let mail = surge::mail::StandIn::start(surge::mail::Config::default()).await?;
         let mut database_url = Url::parse(&server_url)?;
         database_url.set_path(&database);
+        let state = std::env::temp_dir().join(&database);
         let mut environment = vec![
+            // Where commands keep their sessions.
+            ("XDG_STATE_HOME", state.display().to_string()),
             ("ONSALE_DATABASE_URL", database_url.to_string()),
             ("ONSALE_REDIS_URL", server("ONSALE_REDIS_URL")?),
             ("ONSALE_AMQP_URL", server("ONSALE_AMQP_URL")?),
@@ -380,6 +383,7 @@ impl System {
                 let _gone = child.wait();
             }
         }
+        let _none = std::fs::remove_dir_all(self.setting("XDG_STATE_HOME"));
     }
 }
 

@@ -1,0 +1,202 @@
+//! Sign-ins: who is delayed when passwords are guessed, and who is not.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use chrono::TimeDelta;
+use serde_json::{Value, json};
+
+use crate::app::{Answer, App, PASSWORD};
+
+const HOME: &str = "192.0.2.7";
+const ELSEWHERE: &str = "198.51.100.9";
+
+fn ada(password: &str) -> Value {
+    json!({"email": "ada@example.org", "password": password})
+}
+
+/// An address of the `n`th network.
+fn network(n: u32) -> String {
+    format!("203.0.{n}.1")
+}
+
+async fn sign_in(app: &App, address: &str, password: &str) -> Answer {
+    let client = app.nobody_at(address);
+    client.post("/api/sessions", &ada(password)).await
+}
+
+/// Wrong guesses, each from another network, until one must wait; how many were tried.
+async fn guess_until_refused(app: &App) -> u32 {
+    for n in 0..20 {
+        let answer = sign_in(app, &network(n), "wrong horse battery").await;
+        if answer.status == 429 {
+            assert!(answer.headers.contains_key("retry-after"));
+            answer.problem("rate-limited");
+            return n;
+        }
+        answer.problem("wrong-credentials");
+    }
+    panic!("twenty guesses were tried");
+}
+
+#[tokio::test]
+async fn guesses_from_many_networks_are_delayed_and_the_owner_is_not() {
+    let app = App::start().await;
+    let home = app.nobody_at(HOME);
+    home.post("/api/accounts", &ada(PASSWORD)).await.expect(201);
+    assert_eq!(guess_until_refused(&app).await, 10);
+    // The network of the sign-up is known; from elsewhere the owner waits as everybody does.
+    sign_in(&app, "192.0.2.99", PASSWORD).await.expect(201);
+    sign_in(&app, ELSEWHERE, PASSWORD)
+        .await
+        .problem("rate-limited");
+    app.clock.advance(TimeDelta::seconds(30));
+    sign_in(&app, ELSEWHERE, PASSWORD).await.expect(201);
+    // The right password starts the count anew.
+    assert_eq!(guess_until_refused(&app).await, 10);
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn each_further_guess_waits_twice_as_long_up_to_a_quarter_of_an_hour() {
+    let app = App::start().await;
+    // An address without an account is treated the same, so that nobody learns which have one.
+    guess_until_refused(&app).await;
+    for seconds in [30, 60, 120, 240, 480, 900, 900] {
+        app.clock.advance(TimeDelta::seconds(seconds - 1));
+        let early = sign_in(&app, HOME, "wrong horse battery").await;
+        assert_eq!(early.headers["retry-after"], "1");
+        early.problem("rate-limited");
+        app.clock.advance(TimeDelta::seconds(1));
+        sign_in(&app, HOME, "wrong horse battery")
+            .await
+            .problem("wrong-credentials");
+    }
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn guesses_at_once_are_not_more_than_guesses_one_after_the_other() {
+    let app = App::start().await;
+    let guesses = (0..40).map(async |n| {
+        let answer = sign_in(&app, &network(n), "wrong horse battery").await;
+        answer.status.as_u16()
+    });
+    let answers = futures_util::future::join_all(guesses).await;
+    let tried = answers.iter().filter(|status| **status == 401).count();
+    assert_eq!(tried, 10, "{answers:?}");
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn one_guess_at_each_of_many_accounts_is_limited_by_network_on_every_node() {
+    // A tenth of the usual: 30 wrong guesses.
+    let app = App::start_with_limits(0.1).await;
+    let home = app.nobody_at(HOME);
+    home.post("/api/accounts", &ada(PASSWORD)).await.expect(201);
+    let mut refused = 0;
+    for n in 0..35 {
+        let guess = json!({"email": format!("nobody{n}@example.org"), "password": PASSWORD});
+        let neighbour = app.nobody_at(&format!("192.0.2.{}", 100 + n));
+        let answer = neighbour.post("/api/sessions", &guess).await;
+        refused += u32::from(answer.status == 429);
+    }
+    assert_eq!(refused, 5);
+    // Who signed in there before goes on; so does everybody elsewhere.
+    sign_in(&app, HOME, PASSWORD).await.expect(201);
+    sign_in(&app, ELSEWHERE, PASSWORD).await.expect(201);
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn sign_ups_of_one_network_are_limited_whichever_address_they_use() {
+    // A hundredth: 3 a minute.
+    let app = App::start_with_limits(0.01).await;
+    let mut statuses = Vec::new();
+    for n in 1..=4 {
+        let person = app.nobody_at(&format!("2001:db8:1:{n}::1"));
+        let body = json!({"email": format!("p{n}@example.org"), "password": PASSWORD});
+        let answer = person.post("/api/accounts", &body).await;
+        statuses.push(answer.status.as_u16());
+    }
+    assert_eq!(statuses, [201, 201, 201, 429]);
+    app.finish().await;
+}
+
+/// Stores `count` accounts, all with the password [`PASSWORD`].
+async fn crowd(app: &App, count: i32) {
+    app.nobody()
+        .post("/api/accounts", &ada(PASSWORD))
+        .await
+        .expect(201);
+    sqlx::query(
+        "insert into box_office.accounts (email, password_hash, created_at, updated_at)
+         select 'crowd' || n || '@example.org', password_hash, created_at, updated_at
+         from box_office.accounts, generate_series(1, $1) n
+         where email = 'ada@example.org'",
+    )
+    .bind(count)
+    .execute(&app.test.ctx.db)
+    .await
+    .unwrap();
+}
+
+/// Signs in, coming back when told to; how long it took.
+async fn arrive(app: &App, n: usize) -> Duration {
+    let begun = Instant::now();
+    let body = json!({"email": format!("crowd{n}@example.org"), "password": PASSWORD});
+    loop {
+        let answer = app.nobody_at(HOME).post("/api/sessions", &body).await;
+        match answer.status.as_u16() {
+            201 => return begun.elapsed(),
+            503 => {
+                let wait = answer.headers["retry-after"].to_str().unwrap();
+                tokio::time::sleep(Duration::from_secs(wait.parse().unwrap())).await;
+            }
+            other => panic!("{other}: {}", answer.body),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crowd_behind_one_address_signs_in_while_others_and_staff_go_on() {
+    const PEOPLE: usize = 150;
+    let app = App::start_with_limits(1.0).await;
+    crowd(&app, i32::try_from(PEOPLE).unwrap()).await;
+    let is_over = Arc::new(AtomicBool::new(false));
+    let reads = async {
+        let mut slowest = Duration::ZERO;
+        while !is_over.load(Ordering::Relaxed) {
+            let begun = Instant::now();
+            app.nobody().get("/api/events").await.expect(200);
+            slowest = slowest.max(begun.elapsed());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        slowest
+    };
+    let staff = async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let begun = Instant::now();
+        let admin = json!({"email": "admin@example.org", "password": PASSWORD});
+        app.nobody()
+            .staff_post("/api/sessions", &admin)
+            .await
+            .expect(201);
+        begun.elapsed()
+    };
+    let people = async {
+        let arriving = (1..=PEOPLE).map(|n| arrive(&app, n));
+        let took = futures_util::future::join_all(arriving).await;
+        is_over.store(true, Ordering::Relaxed);
+        took.into_iter().max().unwrap()
+    };
+    let (crowd_took, staff_took, slowest_read) = tokio::join!(people, staff, reads);
+    assert!(staff_took < Duration::from_secs(3), "{staff_took:?}");
+    assert!(slowest_read < Duration::from_secs(2), "{slowest_read:?}");
+    assert!(
+        crowd_took > staff_took,
+        "there was no crowd: {crowd_took:?}"
+    );
+    app.finish().await;
+}
