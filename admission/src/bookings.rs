@@ -1,5 +1,6 @@
 //! The booking API. Admission decides who may ask; the booking worker decides what they get.
 
+mod access;
 mod answer;
 mod cancel;
 mod get;
@@ -13,25 +14,40 @@ mod view;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post, put};
+use axum::{Extension, Router};
 use platform::limits::{Key, Quota};
 
 pub(crate) use ledger::Ledger;
 pub(crate) use lookups::Lookups;
+
+use access::Access;
 
 use crate::Desk;
 use crate::release::load;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
+/// For the public listener: each buyer's own.
 pub(crate) fn routes(desk: &Arc<Desk>) -> Router<Arc<Desk>> {
-    let per_account = Quota {
-        burst: 20,
+    bookings(desk, Access::Owner)
+}
+
+/// For the internal listener: those of staff's events.
+pub(crate) fn staff_routes(desk: &Arc<Desk>) -> Router<Arc<Desk>> {
+    bookings(desk, Access::Staff)
+}
+
+fn bookings(desk: &Arc<Desk>, access: Access) -> Router<Arc<Desk>> {
+    let per_minute = Quota {
+        burst: match access {
+            Access::Owner => 20,
+            Access::Staff => 120,
+        },
         per: MINUTE,
     };
-    let limit = |name| desk.ctx.limits.layer(name, per_account, Key::Account);
+    let limit = |name| desk.ctx.limits.layer(name, per_minute, Key::Account);
     Router::new()
         .route(
             "/api/bookings",
@@ -45,4 +61,5 @@ pub(crate) fn routes(desk: &Arc<Desk>) -> Router<Arc<Desk>> {
             "/api/bookings/{id}/cancel",
             put(cancel::cancel).layer(limit("cancel")),
         )
+        .layer(Extension(access))
 }

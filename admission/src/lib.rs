@@ -139,8 +139,10 @@ pub async fn start(ctx: Context, config: Config) -> anyhow::Result<Routes> {
     let public = pass::routes(&desk)
         .merge(bookings::routes(&desk))
         .merge(lottery::routes(&desk));
+    let internal = bookings::staff_routes(&desk);
     Ok(Routes {
-        public: public.with_state(desk),
+        public: public.with_state(Arc::clone(&desk)),
+        internal: internal.with_state(desk),
         ..Routes::default()
     })
 }

@@ -103,7 +103,10 @@ async fn check_in(
     Path(code): Path<String>,
     Json(wanted): Json<Wanted>,
 ) -> Result<Response, Problem> {
-    caller.require_any(&STAFF)?;
+    let everywhere = [Role::Operator];
+    caller
+        .require_event(&ctx.db, wanted.event_id, &everywhere)
+        .await?;
     let scan = Scan {
         code,
         event_id: wanted.event_id,
@@ -219,6 +222,7 @@ async fn undo(
     Path(code): Path<String>,
 ) -> Result<impl IntoResponse, Problem> {
     caller.require_any(&STAFF)?;
+    reaches(&ctx, &caller, &code).await?;
     let (by, now) = (caller.account_id, ctx.clock.now());
     let undoing = run_tx(&ctx.db, "undo_check_in", |tx| {
         Box::pin(take_back(tx, &code, by, now))
@@ -226,6 +230,20 @@ async fn undo(
     let ticket = undoing.await.map_err(Problem::from)?;
     outbox::wake(OWNER);
     Ok(([(CACHE_CONTROL, "no-store")], Json(Answer { ticket })))
+}
+
+/// Refuses staff who have nothing to do with the event of a ticket.
+async fn reaches(ctx: &Context, caller: &Caller, code: &str) -> Result<(), Problem> {
+    let found = {
+        let mut conn = ctx.db.acquire().await?;
+        tickets::find(&mut conn, code).await?
+    };
+    let event_id = EventId(found.ok_or_else(unknown)?.event_id);
+    let reached = caller.require_event(&ctx.db, event_id, &[Role::Operator]);
+    reached.await.map_err(|problem| match problem.kind() {
+        Kind::NotFound => unknown(),
+        _ => problem,
+    })
 }
 
 async fn take_back(

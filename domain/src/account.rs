@@ -36,10 +36,4 @@ impl Role {
     pub fn parse(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|role| role.as_str() == word)
     }
-
-    /// Whether the role belongs to staff, who may see other people's bookings.
-    #[must_use]
-    pub fn is_staff(self) -> bool {
-        self != Self::Customer
-    }
 }

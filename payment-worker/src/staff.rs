@@ -16,8 +16,6 @@ use crate::worker::Worker;
 
 /// Who may see and move money.
 const MONEY: [Role; 2] = [Role::Operator, Role::Admin];
-/// Who may say what goes back for an event.
-const EVENTS: [Role; 2] = [Role::Organiser, Role::Admin];
 
 /// The routes of the internal listener.
 pub(crate) fn routes(worker: Arc<Worker>) -> Router {

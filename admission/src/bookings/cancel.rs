@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::{LOCATION, RETRY_AFTER};
@@ -17,19 +18,21 @@ use platform::topology;
 use serde_json::json;
 use uuid::Uuid;
 
+use super::access::Access;
 use super::answer;
-use super::get::{may_see, unknown};
+use super::get::unknown;
 use crate::Desk;
 use crate::outcomes::Asked;
 use crate::store::requests;
 
 pub(super) async fn cancel(
     State(desk): State<Arc<Desk>>,
+    Extension(access): Extension<Access>,
     Path(id): Path<BookingId>,
     caller: Caller,
 ) -> Result<Response, Problem> {
     let (owner, event_id, state) = find(&desk, id).await?;
-    may_see(&caller, owner)?;
+    access.check(&desk, &caller, event_id, owner).await?;
     // An ended booking never changes; any other is the worker's to decide.
     if state.is_final() {
         return settled(state, None);

@@ -3,14 +3,16 @@
 use std::cmp::Reverse;
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::extract::State;
 use axum::http::header::CACHE_CONTROL;
 use axum::response::{IntoResponse, Response};
 use domain::AccountId;
 use platform::auth::Caller;
 use platform::http::{Json, Path};
-use platform::problem::{Kind, Problem};
+use platform::problem::Problem;
 
+use super::access::Access;
 use super::view::{BookingView, Many};
 use crate::Desk;
 use crate::store::{bookings, requests};
@@ -20,15 +22,11 @@ const LIMIT: usize = 100;
 
 pub(super) async fn bookings(
     State(desk): State<Arc<Desk>>,
+    Extension(access): Extension<Access>,
     Path(owner): Path<AccountId>,
     caller: Caller,
 ) -> Result<Response, Problem> {
-    if !caller.may_see(owner) {
-        return Err(Problem::new(
-            Kind::Forbidden,
-            "You can see your own bookings only.",
-        ));
-    }
+    access.check_owner(&caller, owner)?;
     let limit = i64::try_from(LIMIT).expect("a small number");
     // Requests first: one that is decided in between shows twice rather than not at all, and the
     // later reading is the one that is kept.
@@ -44,7 +42,10 @@ pub(super) async fn bookings(
         .into_iter()
         .map(|booking| BookingView::stored(booking, &caller, &desk.config));
     bookings.extend(stored);
+    let mut bookings = access.filter(&desk, &caller, bookings).await?;
     bookings.sort_by_key(|booking| Reverse(booking.created_at));
     bookings.truncate(LIMIT);
+    let subject = || format!("account:{owner}");
+    access.note_reading(&desk, &caller, subject).await?;
     Ok(([(CACHE_CONTROL, "no-store")], Json(Many { bookings })).into_response())
 }

@@ -1,4 +1,4 @@
-//! A booking as its owner sees it.
+//! A booking as its owner and staff see it.
 
 use chrono::{DateTime, Utc};
 use domain::booking::{BookedSeat, BookingFacts, BookingState, RejectReason};
@@ -27,7 +27,7 @@ pub(super) struct Many {
 #[derive(Serialize)]
 pub(super) struct BookingView {
     id: BookingId,
-    event_id: EventId,
+    pub(super) event_id: EventId,
     user_id: AccountId,
     tickets: i64,
     state: BookingState,
@@ -94,10 +94,11 @@ impl BookingView {
         }
     }
 
-    /// A booking as it is stored. Only its owner sees how to pay, while a payment is due.
+    /// A booking as it is stored. Its owner alone sees how to pay, while a payment is due, and the
+    /// codes, which let in whoever has them.
     pub(super) fn stored(booking: Booking, caller: &Caller, config: &Config) -> Self {
-        let may_pay =
-            caller.account_id == booking.account_id && booking.state == BookingState::Held;
+        let is_owner = caller.account_id == booking.account_id;
+        let may_pay = is_owner && booking.state == BookingState::Held;
         let payment = booking
             .payment
             .map(|payment| PaymentView::new(payment, may_pay, config));
@@ -113,7 +114,11 @@ impl BookingView {
             created_at: booking.created_at,
             seats: booking.seats,
             payment,
-            ticket_codes: booking.ticket_codes,
+            ticket_codes: booking
+                .ticket_codes
+                .into_iter()
+                .filter(|_| is_owner)
+                .collect(),
             transferred_seats: booking.transferred_seats,
         }
     }

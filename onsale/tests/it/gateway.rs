@@ -27,7 +27,7 @@ const PUBLIC: &str = "public";
 const INTERNAL: &str = "internal";
 
 /// Paths of the document, and who serves them; box-office serves all others.
-const OWNERS: [(&str, &str, &str); 27] = [
+const OWNERS: [(&str, &str, &str); 31] = [
     (PUBLIC, "/api/events/{id}/queue", "waiting-room"),
     (PUBLIC, "/api/events/{id}/queue/me", "waiting-room"),
     (PUBLIC, "/api/events/{id}/queue/stream", "waiting-room"),
@@ -48,6 +48,10 @@ const OWNERS: [(&str, &str, &str); 27] = [
     (PUBLIC, "/api/webhooks/stripe", "payment-worker"),
     (PUBLIC, "/api/events/{id}/refund-policy", "payment-worker"),
     (INTERNAL, "/api/tickets/{code}/check-in", "booking-worker"),
+    (INTERNAL, "/api/bookings", "admission"),
+    (INTERNAL, "/api/bookings/{id}", "admission"),
+    (INTERNAL, "/api/bookings/user/{user_id}", "admission"),
+    (INTERNAL, "/api/bookings/{id}/cancel", "admission"),
     (INTERNAL, "/api/bookings/{id}/timeline", "payment-worker"),
     (INTERNAL, "/api/bookings/{id}/refunds", "payment-worker"),
     (INTERNAL, "/api/events/{id}/refund-policy", "payment-worker"),
@@ -201,13 +205,14 @@ impl Drop for Gateway {
 }
 
 /// The groups of servers, and what they are called in compose.yaml.
-const SERVERS: [(&str, &str); 9] = [
+const SERVERS: [(&str, &str); 10] = [
     ("waiting-room", "waiting-room:8080"),
     ("admission", "admission:8080"),
     ("box-office", "box-office:8080"),
     ("booking-worker", "booking-worker:8080"),
     ("payment-worker", "payment-worker:8080"),
     ("box-office-staff", "box-office:8081"),
+    ("admission-staff", "admission:8081"),
     ("booking-worker-staff", "booking-worker:8081"),
     ("payment-worker-staff", "payment-worker:8081"),
     ("notifier-staff", "notifier:8081"),

@@ -13,6 +13,7 @@ mod guard;
 mod nginx;
 mod operator;
 mod outage;
+mod owners;
 mod pages;
 mod readme;
 mod system;

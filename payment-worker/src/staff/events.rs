@@ -11,7 +11,7 @@ use platform::problem::{Kind, Problem};
 use serde::Serialize;
 use serde_json::json;
 
-use super::{EVENTS, MONEY, require};
+use super::{MONEY, require};
 use crate::audit;
 use crate::store::policies;
 use crate::store::refunds::{self, Progress};
@@ -32,14 +32,14 @@ pub(super) async fn policy(
     Ok(Json(Policy { refund_policy }))
 }
 
-/// `PUT /api/events/{id}/refund-policy`: for cancellations from now on.
+/// `PUT /api/events/{id}/refund-policy`: for cancellations from now on; its organiser or an admin.
 pub(super) async fn set_policy(
     State(worker): State<Arc<Worker>>,
     caller: Caller,
     Path(id): Path<EventId>,
     Json(refund_policy): Json<RefundPolicy>,
 ) -> Result<Json<Policy>, Problem> {
-    require(&caller, &EVENTS)?;
+    caller.require_event(&worker.db, id, &[]).await?;
     if refund_policy.fee_percent > 100 {
         let problem = Problem::new(Kind::Invalid, "At most 100.");
         return Err(problem.with("field", "fee_percent"));
@@ -76,7 +76,7 @@ pub(super) async fn progress(
     caller: Caller,
     Path(id): Path<EventId>,
 ) -> Result<Json<Refunds>, Problem> {
-    caller.require_any(&[MONEY, EVENTS].concat())?;
+    caller.require_event(&worker.db, id, &MONEY).await?;
     let refunds = refunds::progress(&worker.db, id.0).await?;
     Ok(Json(Refunds { refunds }))
 }

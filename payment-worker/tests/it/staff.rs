@@ -43,6 +43,25 @@ impl Pipeline {
         (status, answer.json().await.unwrap_or_default())
     }
 
+    /// Stores the event as box-office has it, as the organiser's.
+    async fn organised_by(&self, organiser: i64) {
+        sqlx::query(
+            "with organiser as (
+                 insert into box_office.accounts (id, email, password_hash, created_at, updated_at)
+                 overriding system value
+                 values ($1, 'organiser@example.org', 'none', now(), now()) returning id)
+             insert into box_office.events
+                 (id, name, date, capacity, created_by, created_at, updated_at)
+             overriding system value
+             select $2, 'Gala', now(), 1, id, now(), now() from organiser",
+        )
+        .bind(organiser)
+        .bind(EVENT.0)
+        .execute(&self.app.ctx.db)
+        .await
+        .unwrap();
+    }
+
     pub(crate) async fn refund(
         &self,
         id: BookingId,
@@ -236,6 +255,12 @@ async fn what_a_buyer_who_cancels_gets_back_is_the_events_policy() {
         .staff(Role::Customer, Method::PUT, &path, None, &policy)
         .await;
     assert_eq!(status, StatusCode::FORBIDDEN);
+    // Not this organiser's event, yet.
+    let (status, _) = pipeline
+        .staff(Role::Organiser, Method::PUT, &path, None, &policy)
+        .await;
+    assert_eq!(status, StatusCode::NOT_FOUND);
+    pipeline.organised_by(STAFF).await;
     let (status, answer) = pipeline
         .staff(Role::Organiser, Method::PUT, &path, None, &policy)
         .await;
@@ -316,6 +341,7 @@ async fn a_cancelled_event_is_refunded_in_bulk_and_goes_on_after_a_crash() {
     pipeline.assert_kept().await;
 
     let path = format!("/api/events/{EVENT}/refunds");
+    pipeline.organised_by(STAFF).await;
     let (_, answer) = pipeline
         .staff(Role::Organiser, Method::GET, &path, None, &Value::Null)
         .await;
