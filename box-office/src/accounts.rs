@@ -3,6 +3,7 @@
 pub(crate) mod attempts;
 mod change_roles;
 pub(crate) mod command_line;
+mod confirm;
 mod me;
 pub(crate) mod password;
 mod refresh;
@@ -44,18 +45,32 @@ const REFRESHES: Quota = Quota {
     per: MINUTE,
 };
 
+/// Most codes by one account a minute, given or asked for.
+const CONFIRMATIONS: Quota = Quota {
+    burst: 20,
+    per: MINUTE,
+};
+
 /// The routes of this part.
 pub(crate) fn routes(office: &Arc<Office>) -> Routes {
     let limits = &office.ctx.limits;
     let sign_up = Router::new()
         .route("/api/accounts", post(sign_up::sign_up))
         .route_layer(limits.layer("sign-up", SIGN_UPS, Key::Address));
+    let confirmations = Router::new()
+        .route("/api/accounts/confirmations", post(confirm::confirm))
+        .route(
+            "/api/accounts/confirmations/codes",
+            post(confirm::send_code),
+        )
+        .route_layer(limits.layer("confirmation", CONFIRMATIONS, Key::Account));
     let roles = Router::new()
         .route("/api/accounts/{id}/roles", put(change_roles::change_roles))
         .route_layer(office.staff_limit.clone());
     let search = Router::new().route("/api/accounts", get(search::search));
     Routes {
         public: sign_up
+            .merge(confirmations)
             .merge(sessions(office, Line::Public))
             .with_state(Arc::clone(office)),
         internal: roles

@@ -10,11 +10,12 @@ mod replace;
 mod seats;
 pub(crate) mod stock;
 pub(crate) mod store;
+mod when;
 
 use std::sync::Arc;
 
 use axum::Router;
-use axum::routing::{get as on_get, post, put};
+use axum::routing::{MethodRouter, get as on_get, post, put};
 use domain::account::Role;
 use domain::event::Event;
 use platform::auth::Caller;
@@ -36,19 +37,19 @@ pub(crate) fn routes(office: &Arc<Office>) -> Routes {
         )
         .route_layer(office.staff_limit.clone());
     Routes {
-        public: reads().with_state(Arc::clone(office)),
+        public: reads(on_get(get::shared)).with_state(Arc::clone(office)),
         quick: crowd_reads().with_state(Arc::clone(office)),
-        internal: reads()
+        internal: reads(on_get(get::get))
             .merge(crowd_reads())
             .merge(writes)
             .with_state(Arc::clone(office)),
     }
 }
 
-fn reads() -> Router<Arc<Office>> {
+fn reads(event: MethodRouter<Arc<Office>>) -> Router<Arc<Office>> {
     Router::new()
         .route("/api/events", on_get(list::list))
-        .route("/api/events/{id}", on_get(get::get))
+        .route("/api/events/{id}", event)
 }
 
 /// What everybody asks while a sale runs; these answers are compressed when they are made.

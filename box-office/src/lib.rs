@@ -38,6 +38,15 @@ pub struct Config {
     /// milliseconds. One that would wait longer is told when to come back.
     #[arg(long, env = "ONSALE_PASSWORD_WAIT_MS", default_value_t = 7_000)]
     pub password_wait_ms: u64,
+    /// Whether a new account's address is confirmed with a code before anything else is sent there,
+    /// or a ticket transferred to it
+    #[arg(
+        long,
+        env = "ONSALE_CONFIRM_ADDRESSES",
+        default_value_t = false,
+        action = clap::ArgAction::Set
+    )]
+    pub confirm_addresses: bool,
     /// Where buyers' browsers reach Stripe; the same as admission's
     #[arg(
         long = "pages-stripe-url",
@@ -73,7 +82,11 @@ pub async fn start(ctx: Context, config: Config) -> anyhow::Result<Routes> {
     }
     let wait = Duration::from_millis(config.password_wait_ms);
     let passwords = accounts::password::Passwords::start(wait).await?;
-    let office = Arc::new(Office::new(ctx.clone(), passwords));
+    let office = Arc::new(Office::new(
+        ctx.clone(),
+        passwords,
+        config.confirm_addresses,
+    ));
     let stop = ctx.shutdown.soft().clone();
     ctx.spawn(
         "box-office outbox",

@@ -23,10 +23,14 @@ pub(crate) struct Office {
     pub(crate) ctx: Context,
     /// The limit on changes by staff, of whatever kind.
     pub(crate) staff_limit: LimitLayer,
+    /// Whether addresses are confirmed with a code.
+    pub(crate) confirms_addresses: bool,
     /// Hashes and checks passwords.
     pub(crate) passwords: Passwords,
     /// Limits by network across nodes.
     pub(crate) networks: Networks,
+    /// `GET /api/events/{id}`; `None` for an unknown event.
+    pub(crate) events: SecondCache<EventId, Option<Answer>>,
     /// `GET /api/events/{id}/availability`; `None` for an unknown event.
     pub(crate) availability: SecondCache<EventId, Option<Answer>>,
     /// `GET /api/events/{id}/seats`; `None` for an unknown event.
@@ -37,14 +41,16 @@ pub(crate) struct Office {
 
 impl Office {
     /// A state with empty caches.
-    pub(crate) fn new(ctx: Context, passwords: Passwords) -> Self {
+    pub(crate) fn new(ctx: Context, passwords: Passwords, confirms_addresses: bool) -> Self {
         let clock = || ctx.clock.clone();
         Self {
+            events: SecondCache::new(clock()),
             availability: SecondCache::new(clock()),
             seats: SecondCache::new(clock()),
             live: SecondCache::new(clock()),
             staff_limit: ctx.limits.layer("staff", STAFF_WRITES, Key::Account),
             networks: Networks::new(&ctx),
+            confirms_addresses,
             passwords,
             ctx,
         }

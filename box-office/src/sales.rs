@@ -86,15 +86,23 @@ pub(crate) async fn open(
     Ok(())
 }
 
-/// Tells of a sale whose event has another limit per account.
+/// Tells of a sale whose event has another limit per account or another start.
 pub(crate) async fn follow_event(
     conn: &mut PgConnection,
-    id: EventId,
+    event: &Event,
+    actor: Actor,
     now: DateTime<Utc>,
 ) -> Result<(), WriteError> {
-    let settings = store::lock(conn, id).await?.ok_or_else(unknown_sale)?;
+    let settings = store::lock(conn, event.id)
+        .await?
+        .ok_or_else(unknown_sale)?;
     let settings = store::update(conn, &settings, now).await?;
-    outbox::put(conn, OWNER, &SaleChanged { sale: settings }).await?;
+    let detail = json!({
+        "event_version": event.version,
+        "max_tickets_per_account": event.max_tickets_per_account,
+        "date": event.date,
+    });
+    record(conn, &settings, "sale.change", &detail, actor, now).await?;
     Ok(())
 }
 

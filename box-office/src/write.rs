@@ -239,8 +239,16 @@ fn encode(error: serde_json::Error) -> WriteError {
     sqlx::Error::Encode(Box::new(error)).into()
 }
 
+/// An answer that another version of the program kept: the request was done, and must not be again.
 fn decode(error: serde_json::Error) -> WriteError {
-    sqlx::Error::Decode(Box::new(error)).into()
+    let error = &error as &dyn std::error::Error;
+    tracing::warn!(error, "a kept answer can't be read");
+    Problem::new(
+        Kind::Conflict,
+        "The first request with this key was done, and its answer is not known any more. Look at \
+         what it made.",
+    )
+    .into()
 }
 
 fn refused(kind: Kind) -> WriteError {

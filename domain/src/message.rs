@@ -340,7 +340,45 @@ pub struct AuditNoted {
 }
 message!(AuditNoted, "audit.noted.v1");
 
-/// An account was made, or its contact data changed.
+/// A code is to be sent to an address or a phone, so that its owner confirms it. The code itself is
+/// derived where it is sent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfirmationAsked {
+    /// Whose address it is to be.
+    pub account_id: AccountId,
+    /// How the code travels.
+    pub channel: ContactChannel,
+    /// The mail address, or the phone number.
+    pub address: String,
+    /// What the code is derived from.
+    pub nonce: Uuid,
+    /// Until when the code is good.
+    pub good_until: DateTime<Utc>,
+}
+message!(ConfirmationAsked, "account.confirmation-asked.v1");
+
+/// A way to reach somebody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ContactChannel {
+    /// Mail.
+    Email,
+    /// SMS.
+    Sms,
+}
+
+impl ContactChannel {
+    /// The word on the wire and in the database.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Email => "email",
+            Self::Sms => "sms",
+        }
+    }
+}
+
+/// An account was made, or its contact data changed or was confirmed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AccountChanged {
     /// The account.

@@ -6,6 +6,7 @@ pub(crate) mod smtp;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use domain::message::{ConfirmationAsked, ContactChannel};
 use platform::config::InvalidConfig;
 use url::Url;
 
@@ -100,12 +101,38 @@ impl Channels {
         }
     }
 
+    /// Sends a code to the address or phone that it confirms.
+    pub(crate) async fn send_code(
+        &self,
+        asked: &ConfirmationAsked,
+        code: &str,
+        now: DateTime<Utc>,
+    ) -> Outcome {
+        match (asked.channel, &self.sms_provider) {
+            (ContactChannel::Email, _) => {
+                match render::code_mail(asked, code, &self.letterhead, now) {
+                    Ok(message) => {
+                        let mail = message.formatted();
+                        let envelope = message.envelope();
+                        self.mail_server.send(envelope, &mail, None).await
+                    }
+                    Err(error) => Outcome::Refused(with_causes(&error)),
+                }
+            }
+            (ContactChannel::Sms, Some(provider)) => {
+                let text = render::code_sms(code);
+                provider.send(&asked.address, &text, None).await
+            }
+            (ContactChannel::Sms, None) => Outcome::Refused("no SMS provider is configured".into()),
+        }
+    }
+
     async fn mail(&self, due: &Due, handover: &Handover<'_>, now: DateTime<Utc>) -> Outcome {
         match render::mail(due, &self.letterhead, &self.links, now) {
             Ok(message) => {
                 let mail = message.formatted();
                 self.mail_server
-                    .send(message.envelope(), &mail, handover)
+                    .send(message.envelope(), &mail, Some(handover))
                     .await
             }
             Err(error) => Outcome::Refused(with_causes(&error)),
@@ -120,7 +147,7 @@ impl Channels {
             return Outcome::Refused("the account has no phone any more".into());
         };
         match render::sms(&due.event, &due.notice, &self.links) {
-            Some(body) => provider.send(phone, &body, handover).await,
+            Some(body) => provider.send(phone, &body, Some(handover)).await,
             None => Outcome::Refused("there is no text for an SMS of this kind".into()),
         }
     }

@@ -12,7 +12,7 @@ use sqlx::PgConnection;
 
 use crate::notice::Told;
 use crate::shared::{Shared, leave_to_newer};
-use crate::store::{announcements, directory};
+use crate::store::{announcements, directory, queue};
 
 /// Consumer of `notifier.directory`.
 pub(crate) struct Directory(pub(crate) Arc<Shared>);
@@ -21,7 +21,7 @@ impl Handler for Directory {
     async fn handle(&self, delivery: Delivery) -> Verdict {
         let followed = match delivery.name.as_str() {
             AccountChanged::NAME => match delivery.parse() {
-                Ok(account) => directory::put_account(&self.0.db, &account).await,
+                Ok(account) => self.follow_account(&account).await,
                 Err(error) => return leave_to_newer(&delivery, &error),
             },
             EventChanged::NAME => match delivery.parse() {
@@ -42,6 +42,13 @@ impl Handler for Directory {
 }
 
 impl Directory {
+    async fn follow_account(&self, account: &AccountChanged) -> Result<(), sqlx::Error> {
+        directory::put_account(&self.0.db, account).await?;
+        queue::hasten(&self.0.db, account.account_id, self.0.now()).await?;
+        self.0.wake_senders();
+        Ok(())
+    }
+
     async fn follow_event(&self, event: &Event) -> Result<(), sqlx::Error> {
         let (now, delay) = (self.0.now(), self.0.news_delay);
         let following = run_tx(&self.0.db, "notifier follow event", |tx| {

@@ -15,6 +15,7 @@ mod announcements;
 mod causes;
 mod channels;
 mod config;
+mod confirmations;
 mod directory;
 mod metrics;
 mod notice;
@@ -41,6 +42,7 @@ pub use staff::{StuckState, send_again, stuck};
 pub use store::mails::Stuck;
 
 use channels::Channels;
+use confirmations::Confirmations;
 use directory::Directory;
 use notice::Channel;
 use notices::Notices;
@@ -76,6 +78,16 @@ pub async fn start(ctx: Context, config: Config) -> anyhow::Result<Routes> {
         "notifier directory",
         topology::notifier_directory(),
         Directory(shared.clone()),
+    );
+    consume(
+        &ctx,
+        "notifier confirmations",
+        topology::notifier_confirmations(),
+        Confirmations {
+            shared: shared.clone(),
+            channels: channels.clone(),
+            keys: ctx.keys.clone(),
+        },
     );
     let (broker, soft) = (ctx.broker.clone(), stop.clone());
     let notices = Notices(shared.clone());

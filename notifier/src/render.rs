@@ -1,6 +1,7 @@
 //! What messages say.
 
 mod calendar;
+mod code;
 mod html;
 mod letter;
 mod line;
@@ -13,6 +14,7 @@ mod time;
 use domain::BookingId;
 use url::Url;
 
+pub(crate) use code::{code_mail, code_sms};
 pub(crate) use mail::{Letterhead, mail};
 pub(crate) use sms::sms;
 

@@ -53,6 +53,11 @@ const HANDOVER_LEASE: Duration = HANDOVER_LIMIT
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// How long a server may put a message off, or reject it for our sake, before it counts as refused.
 const GIVE_UP_AFTER: TimeDelta = TimeDelta::days(3);
+/// How often a message to an address that is not confirmed is looked at again, unless its account
+/// is heard of.
+const UNCONFIRMED_PAUSE: Duration = Duration::from_secs(3_600);
+/// How long a message waits for its reader to confirm the address.
+const UNCONFIRMED_AFTER: TimeDelta = TimeDelta::days(30);
 /// How long a message of a later version is left to it.
 const UNREADABLE_PAUSE: TimeDelta = TimeDelta::hours(1);
 
@@ -258,6 +263,15 @@ impl Work {
         if let Some(reason) = outdated.or_else(|| relevance::why_too_many(due)) {
             self.breaker.probe_again(Instant::now());
             return Verdict::Settled(Settled::Skipped, Some(reason.to_owned()));
+        }
+        if due.is_unconfirmed {
+            self.breaker.probe_again(Instant::now());
+            let reason = queue::UNCONFIRMED.to_owned();
+            return if self.shared.now() - due.since > UNCONFIRMED_AFTER {
+                Verdict::Settled(Settled::Skipped, Some(reason))
+            } else {
+                Verdict::Again(reason, UNCONFIRMED_PAUSE)
+            };
         }
         let handover = Handover {
             recorder: &self.recorder,

@@ -5,6 +5,7 @@
 //! The first secret signs, all of them verify: put a new secret in front, and drop the old one
 //! when the last token it signed has expired.
 
+mod confirmation;
 mod entry_names;
 mod hs256;
 mod keys;
@@ -24,6 +25,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
+pub use confirmation::Confirmation;
 use entry_names::EntryNames;
 use keys::{SecretKeys, SigningKey};
 pub use published::{JwksError, PublishedKeys};

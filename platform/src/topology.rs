@@ -4,8 +4,9 @@
 use domain::EventId;
 use domain::message::{
     AccountChanged, AuditNoted, BookingCancelled, BookingConfirmed, BookingExpired, BookingPaid,
-    EventChanged, HoldPlaced, Message, PassRevoked, PaymentAuthorised, PaymentCaptured,
-    PaymentFailed, PaymentVoided, RefundSucceeded, SaleChanged, TicketTransferred, VoidPayment,
+    ConfirmationAsked, EventChanged, HoldPlaced, Message, PassRevoked, PaymentAuthorised,
+    PaymentCaptured, PaymentFailed, PaymentVoided, RefundSucceeded, SaleChanged, TicketTransferred,
+    VoidPayment,
 };
 
 use crate::amqp::{Broker, BrokerError, Exchange, QueueSpec};
@@ -91,6 +92,12 @@ pub fn notifier_directory() -> QueueSpec {
     )
 }
 
+/// Codes that the notifier sends. Each is of no use after ten minutes.
+#[must_use]
+pub fn notifier_confirmations() -> QueueSpec {
+    listens("notifier.confirmations", &[ConfirmationAsked::NAME])
+}
+
 /// What other services tell the audit log.
 #[must_use]
 pub fn box_office_audit() -> QueueSpec {
@@ -134,6 +141,7 @@ pub fn all() -> Vec<QueueSpec> {
         payment_bookings(),
         notifier_notices(),
         notifier_directory(),
+        notifier_confirmations(),
         box_office_audit(),
         admission_sales(),
         admission_revocations(),

@@ -23,6 +23,7 @@ use crate::office::Office;
 use crate::write::{Posted, WriteError};
 
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Roles {
     roles: BTreeSet<Role>,
 }

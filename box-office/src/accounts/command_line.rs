@@ -61,6 +61,7 @@ pub async fn bootstrap_admin(
         name: "",
         phone: None,
         roles: &roles,
+        confirmed_at: Some(clock.now()),
     };
     pg::run_tx(db, "bootstrap admin", |tx| {
         Box::pin(insert(tx, clock, &account))

@@ -10,8 +10,10 @@ use platform::auth::Caller;
 use platform::http::{Json, Query};
 use platform::problem::Problem;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use super::store::{self, Account};
+use crate::audit::{self, Actor};
 use crate::fields;
 use crate::office::Office;
 
@@ -27,7 +29,7 @@ struct Answer {
     accounts: Vec<Account>,
 }
 
-/// Accounts whose address begins with the text, at most 50.
+/// Accounts whose address begins with the text, at most 50. The audit log says who looked for what.
 ///
 /// # Errors
 /// `forbidden` unless the caller is an admin.
@@ -38,7 +40,19 @@ pub(super) async fn search(
 ) -> Result<impl IntoResponse, Problem> {
     caller.require_any(&[Role::Admin])?;
     let prefix = fields::line("email", &query.email, MAX_EMAIL_CHARS)?;
-    let accounts = store::search(&office.ctx.db, &prefix).await?;
+    let mut conn = office.ctx.db.acquire().await?;
+    let (actor, now) = (Actor::Account(caller.account_id), office.ctx.clock.now());
+    let detail = json!({ "email": prefix });
+    audit::put(
+        &mut conn,
+        actor,
+        "accounts.search",
+        "accounts",
+        &detail,
+        now,
+    )
+    .await?;
+    let accounts = store::search(&mut conn, &prefix).await?;
     Ok((
         [(header::CACHE_CONTROL, "no-store")],
         Json(Answer { accounts }),

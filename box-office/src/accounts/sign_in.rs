@@ -6,6 +6,7 @@ use axum::Extension;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
+use chrono::{DateTime, Utc};
 use domain::AccountId;
 use domain::account::Role;
 use platform::http::ClientAddr;
@@ -13,12 +14,14 @@ use platform::limits::AddressGroup;
 use platform::problem::{Kind, Problem};
 use secrecy::SecretString;
 use serde::Deserialize;
+use serde_json::json;
 use sqlx::PgConnection;
 
 use super::attempts::{self, Place};
 use super::password::{self, Line};
 use super::session::{self, Grant, SessionAnswer};
 use super::store;
+use crate::audit::{self, Actor};
 use crate::fields;
 use crate::office::Office;
 use crate::write::{Posted, WriteError};
@@ -51,7 +54,7 @@ pub(super) async fn sign_in(
 
     let done = office
         .write("sign in", &email, &repeat, &|tx| {
-            Box::pin(begin(tx, &office, account_id, from.place))
+            Box::pin(begin(tx, &office, account_id, line, from.place))
         })
         .await?;
     let keys = &office.ctx.keys;
@@ -97,18 +100,25 @@ async fn authenticate(
         .map(|known| (known.account_id, known.password_hash))
         .unzip();
     let is_right = office.passwords.verify(line, password, stored).await?;
-    let Some(account_id) = account_id.filter(|_| is_right) else {
+    let Some(right) = account_id.filter(|_| is_right) else {
         office.networks.count_wrong(from.network, now).await;
+        if line == Line::Staff
+            && let Some(account_id) = account_id
+        {
+            let mut conn = db.acquire().await?;
+            record(&mut conn, "session.refused", account_id, now).await?;
+        }
         return Err(wrong());
     };
     attempts::forget(db, email, known_place).await?;
-    Ok(account_id)
+    Ok(right)
 }
 
 async fn begin(
     conn: &mut PgConnection,
     office: &Office,
     account_id: AccountId,
+    line: Line,
     place: Place,
 ) -> Result<(Grant, Vec<Role>), WriteError> {
     let account = store::get(conn, account_id).await?.ok_or_else(wrong)?;
@@ -116,7 +126,29 @@ async fn begin(
     let grant = Grant::first(account_id, now);
     store::insert_session(conn, &grant, &grant.refresh_token(&office.ctx.keys)).await?;
     store::know_place(conn, account_id, place.as_slice(), now).await?;
+    if line == Line::Staff {
+        record(conn, "session.begin", account_id, now).await?;
+    }
     Ok((grant, account.roles))
+}
+
+/// Records a sign-in on the internal listener.
+async fn record(
+    conn: &mut PgConnection,
+    action: &'static str,
+    account_id: AccountId,
+    now: DateTime<Utc>,
+) -> Result<(), sqlx::Error> {
+    let subject = format!("account:{account_id}");
+    audit::put(
+        conn,
+        Actor::Account(account_id),
+        action,
+        &subject,
+        &json!({}),
+        now,
+    )
+    .await
 }
 
 fn wrong() -> Problem {

@@ -13,6 +13,7 @@ use super::store;
 use crate::office::Office;
 
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct SignOut {
     refresh_token: String,
 }

@@ -7,6 +7,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use domain::account::Role;
+use domain::message::ContactChannel;
 use platform::http::ClientAddr;
 use platform::limits::{AddressGroup, Quota};
 use platform::problem::{Kind, Problem};
@@ -15,9 +16,9 @@ use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 
 use super::attempts::Place;
-use super::password;
 use super::session::{self, Grant, Session};
 use super::store::{self, Account, NewAccount};
+use super::{confirm, password};
 use crate::fields;
 use crate::office::Office;
 use crate::write::{Posted, WriteError};
@@ -52,7 +53,8 @@ struct Answer {
     session: Session,
 }
 
-/// Makes an account and signs it in.
+/// Makes an account and signs it in. A code goes to its address, unless the installation takes
+/// addresses as they are.
 ///
 /// # Errors
 /// `invalid`, `email-taken`, `rate-limited`, `overloaded`.
@@ -62,7 +64,7 @@ pub(super) async fn sign_up(
     Posted { body, repeat }: Posted<SignUp>,
 ) -> Result<Response, Problem> {
     let email = fields::email("email", &body.email)?;
-    let name = fields::line("name", &body.name, MAX_NAME_CHARS)?;
+    let name = fields::person("name", &body.name, MAX_NAME_CHARS)?;
     let phone = body
         .phone
         .as_deref()
@@ -82,6 +84,7 @@ pub(super) async fn sign_up(
         name: &name,
         phone: phone.as_deref(),
         roles: &[Role::Customer],
+        confirmed_at: (!office.confirms_addresses).then_some(now),
     };
     let caller = email.to_lowercase();
     let done = office
@@ -106,6 +109,9 @@ async fn insert(
 ) -> Result<(Grant, Account), WriteError> {
     let now = office.ctx.clock.now();
     let account = store::insert(conn, account, now).await?.ok_or_else(taken)?;
+    if !account.email_confirmed {
+        confirm::ask(conn, &account, ContactChannel::Email, now).await?;
+    }
     let grant = Grant::first(account.id, now);
     store::insert_session(conn, &grant, &grant.refresh_token(&office.ctx.keys)).await?;
     store::know_place(conn, account.id, place.as_slice(), now).await?;

@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use domain::AccountId;
 use domain::account::Role;
-use domain::message::AccountChanged;
+use domain::message::{AccountChanged, ConfirmationAsked, ContactChannel};
 use platform::outbox;
 use serde::{Deserialize, Serialize};
 use sqlx::{PgConnection, PgPool};
@@ -23,6 +23,12 @@ pub(crate) struct Account {
     pub(crate) name: String,
     pub(crate) phone: Option<String>,
     pub(crate) roles: Vec<Role>,
+    /// Whether a code that was mailed to the address came back.
+    #[serde(default)]
+    pub(crate) email_confirmed: bool,
+    /// The same of the phone.
+    #[serde(default)]
+    pub(crate) phone_confirmed: bool,
     #[serde(skip_serializing, default)]
     version: i64,
 }
@@ -35,6 +41,8 @@ pub(crate) struct NewAccount<'a> {
     pub(crate) name: &'a str,
     pub(crate) phone: Option<&'a str>,
     pub(crate) roles: &'a [Role],
+    /// When its address and phone count as confirmed without a code.
+    pub(crate) confirmed_at: Option<DateTime<Utc>>,
 }
 
 struct AccountRow {
@@ -44,6 +52,8 @@ struct AccountRow {
     phone: Option<String>,
     roles: Vec<String>,
     version: i64,
+    email_confirmed: bool,
+    phone_confirmed: bool,
 }
 
 impl TryFrom<AccountRow> for Account {
@@ -57,6 +67,8 @@ impl TryFrom<AccountRow> for Account {
             phone: row.phone,
             roles: roles_of(&row.roles)?,
             version: row.version,
+            email_confirmed: row.email_confirmed,
+            phone_confirmed: row.phone_confirmed,
         })
     }
 }
@@ -80,16 +92,22 @@ pub(crate) async fn insert(
 ) -> Result<Option<Account>, sqlx::Error> {
     let row = sqlx::query_as!(
         AccountRow,
-        "insert into box_office.accounts (email, password_hash, name, phone, roles, created_at, updated_at)
-         values ($1, $2, $3, $4, $5, $6, $6)
+        "insert into box_office.accounts
+             (email, password_hash, name, phone, roles, created_at, updated_at,
+              email_confirmed_at, phone_confirmed_at)
+         values ($1, $2, $3, $4, $5, $6, $6, $7::timestamptz,
+                 case when $4::text is not null then $7::timestamptz end)
          on conflict (lower(email)) do nothing
-         returning id, email, name, phone, roles, version",
+         returning id, email, name, phone, roles, version,
+                email_confirmed_at is not null as \"email_confirmed!\",
+                phone_confirmed_at is not null as \"phone_confirmed!\"",
         account.email,
         account.password_hash,
         account.name,
         account.phone,
         &words_of(account.roles),
         now,
+        account.confirmed_at,
     )
     .fetch_optional(&mut *conn)
     .await?;
@@ -107,7 +125,9 @@ pub(crate) async fn set_roles(
         AccountRow,
         "update box_office.accounts set roles = $2, version = version + 1, updated_at = $3
          where id = $1
-         returning id, email, name, phone, roles, version",
+         returning id, email, name, phone, roles, version,
+                email_confirmed_at is not null as \"email_confirmed!\",
+                phone_confirmed_at is not null as \"phone_confirmed!\"",
         id.0,
         &words_of(roles),
         now,
@@ -115,6 +135,110 @@ pub(crate) async fn set_roles(
     .fetch_optional(&mut *conn)
     .await?;
     tell(conn, row).await
+}
+
+/// Confirms an account's address or phone, and tells of it; `None` when there is no such account.
+pub(crate) async fn set_confirmed(
+    conn: &mut PgConnection,
+    id: AccountId,
+    channel: ContactChannel,
+    now: DateTime<Utc>,
+) -> Result<Option<Account>, sqlx::Error> {
+    let row = sqlx::query_as!(
+        AccountRow,
+        "update box_office.accounts
+         set email_confirmed_at = case when $2 = 'email' then $3 else email_confirmed_at end,
+             phone_confirmed_at = case when $2 = 'sms' then $3 else phone_confirmed_at end,
+             version = version + 1, updated_at = $3
+         where id = $1
+         returning id, email, name, phone, roles, version,
+                email_confirmed_at is not null as \"email_confirmed!\",
+                phone_confirmed_at is not null as \"phone_confirmed!\"",
+        id.0,
+        channel.as_str(),
+        now,
+    )
+    .fetch_optional(&mut *conn)
+    .await?;
+    sqlx::query!(
+        "delete from box_office.confirmations where account_id = $1 and channel = $2",
+        id.0,
+        channel.as_str(),
+    )
+    .execute(&mut *conn)
+    .await?;
+    tell(conn, row).await
+}
+
+/// The newest code that was sent.
+#[derive(Debug)]
+pub(crate) struct Sent {
+    pub(crate) nonce: Uuid,
+    /// Wrong codes since.
+    pub(crate) tries: i32,
+    pub(crate) asked_at: DateTime<Utc>,
+    /// Codes since `since`.
+    pub(crate) asked: i32,
+    pub(crate) since: DateTime<Utc>,
+}
+
+/// The newest code that was sent to an account's address or phone.
+pub(crate) async fn confirmation(
+    conn: &mut PgConnection,
+    account_id: AccountId,
+    channel: ContactChannel,
+) -> Result<Option<Sent>, sqlx::Error> {
+    sqlx::query_as!(
+        Sent,
+        "select nonce, tries, asked_at, asked, since from box_office.confirmations
+         where account_id = $1 and channel = $2",
+        account_id.0,
+        channel.as_str(),
+    )
+    .fetch_optional(conn)
+    .await
+}
+
+/// Replaces the code of an address or phone. Codes count from the first after `day_ago`.
+pub(crate) async fn put_confirmation(
+    conn: &mut PgConnection,
+    asked: &ConfirmationAsked,
+    now: DateTime<Utc>,
+    day_ago: DateTime<Utc>,
+) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "insert into box_office.confirmations as sent (account_id, channel, nonce, asked_at, since)
+         values ($1, $2, $3, $4, $4)
+         on conflict (account_id, channel) do update
+         set nonce = excluded.nonce, tries = 0, asked_at = excluded.asked_at,
+             asked = case when sent.since <= $5 then 1 else sent.asked + 1 end,
+             since = case when sent.since <= $5 then excluded.since else sent.since end",
+        asked.account_id.0,
+        asked.channel.as_str(),
+        asked.nonce,
+        now,
+        day_ago,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Counts a wrong code.
+pub(crate) async fn count_wrong_code(
+    conn: &mut PgConnection,
+    account_id: AccountId,
+    channel: ContactChannel,
+) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "update box_office.confirmations set tries = tries + 1
+         where account_id = $1 and channel = $2",
+        account_id.0,
+        channel.as_str(),
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
 }
 
 /// Sends what others need to know of a changed account.
@@ -142,7 +266,10 @@ pub(crate) async fn get(
 ) -> Result<Option<Account>, sqlx::Error> {
     let row = sqlx::query_as!(
         AccountRow,
-        "select id, email, name, phone, roles, version from box_office.accounts where id = $1",
+        "select id, email, name, phone, roles, version,
+                email_confirmed_at is not null as \"email_confirmed!\",
+                phone_confirmed_at is not null as \"phone_confirmed!\"
+         from box_office.accounts where id = $1",
         id.0,
     )
     .fetch_optional(conn)
@@ -157,7 +284,10 @@ pub(crate) async fn lock(
 ) -> Result<Option<Account>, sqlx::Error> {
     let row = sqlx::query_as!(
         AccountRow,
-        "select id, email, name, phone, roles, version from box_office.accounts
+        "select id, email, name, phone, roles, version,
+                email_confirmed_at is not null as \"email_confirmed!\",
+                phone_confirmed_at is not null as \"phone_confirmed!\"
+         from box_office.accounts
          where id = $1 for update",
         id.0,
     )
@@ -173,7 +303,10 @@ pub(crate) async fn lock_by_email(
 ) -> Result<Option<Account>, sqlx::Error> {
     let row = sqlx::query_as!(
         AccountRow,
-        "select id, email, name, phone, roles, version from box_office.accounts
+        "select id, email, name, phone, roles, version,
+                email_confirmed_at is not null as \"email_confirmed!\",
+                phone_confirmed_at is not null as \"phone_confirmed!\"
+         from box_office.accounts
          where lower(email) = lower($1) for update",
         email,
     )
@@ -183,17 +316,23 @@ pub(crate) async fn lock_by_email(
 }
 
 /// Accounts whose address begins with `prefix`, without regard to case, by address.
-pub(crate) async fn search(pool: &PgPool, prefix: &str) -> Result<Vec<Account>, sqlx::Error> {
+pub(crate) async fn search(
+    conn: &mut PgConnection,
+    prefix: &str,
+) -> Result<Vec<Account>, sqlx::Error> {
     let pattern = format!("{}%", escape_like(&prefix.to_lowercase()));
     let rows = sqlx::query_as!(
         AccountRow,
-        "select id, email, name, phone, roles, version from box_office.accounts
+        "select id, email, name, phone, roles, version,
+                email_confirmed_at is not null as \"email_confirmed!\",
+                phone_confirmed_at is not null as \"phone_confirmed!\"
+         from box_office.accounts
          where lower(email) like $1
          order by lower(email) limit $2",
         pattern,
         SEARCH_LIMIT,
     )
-    .fetch_all(pool)
+    .fetch_all(conn)
     .await?;
     rows.into_iter().map(Account::try_from).collect()
 }

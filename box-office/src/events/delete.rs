@@ -11,11 +11,11 @@ use platform::auth::Caller;
 use platform::http::{Json, Path, Query};
 use platform::problem::{Kind, Problem};
 use platform::{outbox, pg};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sqlx::PgConnection;
 
-use super::{require_organiser, stock, store, unknown_event};
+use super::{stock, store, unknown_event};
 use crate::OWNER;
 use crate::audit::{self, Actor};
 use crate::office::Office;
@@ -23,7 +23,7 @@ use crate::sales;
 use crate::write::WriteError;
 
 /// What happens to the bookings.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Bookings {
     /// There must be none.
@@ -53,7 +53,7 @@ pub(super) async fn delete(
     Path(id): Path<EventId>,
     Query(options): Query<Options>,
 ) -> Result<impl IntoResponse, Problem> {
-    require_organiser(&caller)?;
+    caller.require_event(&office.ctx.db, id, &[]).await?;
     let actor = Actor::Account(caller.account_id);
     pg::run_tx(&office.ctx.db, "delete event", |tx| {
         Box::pin(cancel(tx, &office, id, &options, actor))
@@ -85,7 +85,12 @@ async fn cancel(
     let now = office.ctx.clock.now();
     store::cancel(conn, id, now).await?;
     let event = store::get(conn, id).await?.ok_or_else(unknown_event)?;
-    let detail = json!({ "state": event.state });
+    let detail = json!({
+        "state": event.state,
+        "bookings": options.bookings,
+        "held": stock.held,
+        "sold": stock.sold,
+    });
     audit::put(
         conn,
         actor,

@@ -3,14 +3,16 @@
 use std::collections::HashSet;
 
 use chrono::{DateTime, Utc};
+use chrono_tz::Tz;
 use domain::event::{Section, Tier};
 use domain::limits::{MAX_SEATS_PER_EVENT, MAX_SECTIONS_PER_EVENT, MAX_TICKETS_PER_BOOKING};
 use domain::money::NotChargeable;
 use domain::{Currency, Money, SectionId};
-use platform::http;
 use platform::problem::Problem;
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};
 
+use super::when;
 use crate::fields::{self, invalid};
 use crate::sales::settings::SalePatch;
 
@@ -23,34 +25,35 @@ const MAX_SEATS_PER_ROW: u32 = 1_000;
 const REMINDER_SECONDS: std::ops::RangeInclusive<u32> = 60..=31_536_000;
 const DEFAULT_TICKETS_PER_ACCOUNT: i64 = 6;
 const DEFAULT_REMINDER_SECONDS: i64 = 86_400;
-const DEFAULT_TIME_ZONE: &str = "UTC";
+const DEFAULT_TIME_ZONE: Tz = Tz::UTC;
 const DEFAULT_SECTION: &str = "General";
 const DEFAULT_TIER: &str = "Standard";
 
-/// The body of `POST` and `PUT`. Numbers are wide, so that one out of bounds is told as such.
+/// The body of `POST` and `PUT`; an event as it is answered is one, too. Numbers are wide, so that
+/// one out of bounds is told as such.
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct EventBody {
+    /// Only said back.
+    pub(super) id: Option<i64>,
+    /// Only said back.
+    #[serde(rename = "state")]
+    _state: Option<IgnoredAny>,
     name: String,
-    date: DateTime<Utc>,
+    date: String,
     capacity: Option<i64>,
     price: Option<MoneyBody>,
     sections: Option<Vec<SectionBody>>,
-    #[serde(default)]
-    description: String,
-    #[serde(default)]
-    category: String,
-    #[serde(default)]
-    venue: String,
-    #[serde(default)]
-    city: String,
-    #[serde(default)]
-    country: String,
+    description: Option<String>,
+    category: Option<String>,
+    venue: Option<String>,
+    city: Option<String>,
+    country: Option<String>,
     time_zone: Option<String>,
     max_tickets_per_account: Option<i64>,
     #[serde(default, deserialize_with = "present")]
     reminder_before_seconds: Option<Option<i64>>,
-    #[serde(default)]
-    ticket_transfer: bool,
+    ticket_transfer: Option<bool>,
     /// Settings of the sale, for a new event.
     pub(super) sale: Option<SalePatch>,
     /// The version that is to be replaced.
@@ -58,7 +61,11 @@ pub(super) struct EventBody {
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct SectionBody {
+    /// Only said back: a section is known by its name.
+    #[serde(rename = "id")]
+    _id: Option<IgnoredAny>,
     name: String,
     #[serde(default)]
     numbered: bool,
@@ -69,12 +76,14 @@ struct SectionBody {
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct TierBody {
     name: Option<String>,
     price: MoneyBody,
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct MoneyBody {
     amount_minor: i64,
     currency: String,
@@ -119,25 +128,74 @@ impl EventBody {
             1..=MAX_TICKETS_PER_ACCOUNT,
         )?;
         let sections = self.sections(max_tickets_per_account.min(MAX_TICKETS_PER_BOOKING))?;
+        let zone = self.time_zone.as_deref().map(time_zone).transpose()?;
+        let text = |text: &Option<String>| text.clone().unwrap_or_default();
         Ok(Draft {
             name: fields::name("name", &self.name, MAX_NAME_CHARS)?,
-            date: http::date("date", self.date)?,
+            date: when::start(&self.date, zone)?,
             capacity: self.total(&sections)?,
-            description: fields::text("description", &self.description, MAX_TEXT_CHARS)?,
-            category: fields::line("category", &self.category, MAX_WORD_CHARS)?,
-            venue: fields::line("venue", &self.venue, MAX_NAME_CHARS)?,
-            city: fields::line("city", &self.city, MAX_WORD_CHARS)?,
-            country: fields::country("country", &self.country)?,
-            time_zone: time_zone(self.time_zone.as_deref().unwrap_or(DEFAULT_TIME_ZONE))?,
+            description: fields::text("description", &text(&self.description), MAX_TEXT_CHARS)?,
+            category: fields::line("category", &text(&self.category), MAX_WORD_CHARS)?,
+            venue: fields::line("venue", &text(&self.venue), MAX_NAME_CHARS)?,
+            city: fields::line("city", &text(&self.city), MAX_WORD_CHARS)?,
+            country: fields::country("country", &text(&self.country))?,
+            time_zone: zone.unwrap_or(DEFAULT_TIME_ZONE).name().to_owned(),
             max_tickets_per_account,
             reminder_before_seconds: self
                 .reminder_before_seconds
                 .unwrap_or(Some(DEFAULT_REMINDER_SECONDS))
                 .map(|value| fields::number("reminder_before_seconds", value, REMINDER_SECONDS))
                 .transpose()?,
-            ticket_transfer: self.ticket_transfer,
+            ticket_transfer: self.ticket_transfer.unwrap_or(false),
             sections,
         })
+    }
+
+    /// Refuses a body that leaves something out: for an event that exists a default is no value,
+    /// but the loss of one.
+    ///
+    /// # Errors
+    /// `invalid`, naming everything that is missing.
+    pub(super) fn check_whole(&self) -> Result<(), Problem> {
+        let own = [
+            ("time_zone", self.time_zone.is_none()),
+            (
+                "max_tickets_per_account",
+                self.max_tickets_per_account.is_none(),
+            ),
+            (
+                "reminder_before_seconds",
+                self.reminder_before_seconds.is_none(),
+            ),
+            ("ticket_transfer", self.ticket_transfer.is_none()),
+            ("description", self.description.is_none()),
+            ("category", self.category.is_none()),
+            ("venue", self.venue.is_none()),
+            ("city", self.city.is_none()),
+            ("country", self.country.is_none()),
+            ("price", self.sections.is_none() && self.price.is_none()),
+        ];
+        let own = own.into_iter().filter(|(_, is_missing)| *is_missing);
+        let mut missing: Vec<_> = own.map(|(field, _)| field.to_owned()).collect();
+        for (index, section) in self.sections.iter().flatten().enumerate() {
+            match &section.tier {
+                None if self.price.is_none() => missing.push(format!("sections[{index}].tier")),
+                Some(tier) if tier.name.is_none() => {
+                    missing.push(format!("sections[{index}].tier.name"));
+                }
+                _ => {}
+            }
+        }
+        match missing.first().cloned() {
+            None => Ok(()),
+            Some(first) => {
+                let detail = format!(
+                    "PUT replaces the whole event, and these are missing: {}.",
+                    missing.join(", ")
+                );
+                Err(invalid(first, detail).with("missing", missing))
+            }
+        }
     }
 
     fn price(&self, most: u32) -> Result<Money, Problem> {
@@ -315,9 +373,8 @@ impl MoneyBody {
     }
 }
 
-fn time_zone(name: &str) -> Result<String, Problem> {
-    name.parse::<chrono_tz::Tz>()
-        .map(|zone| zone.name().to_owned())
+fn time_zone(name: &str) -> Result<Tz, Problem> {
+    name.parse()
         .map_err(|_| invalid("time_zone", "An IANA time zone such as Europe/Amsterdam."))
 }
 

@@ -13,7 +13,7 @@ use super::{EventAnswer, store, unknown_event};
 use crate::office::Office;
 use crate::shared::Answer;
 
-/// One event; also one that was cancelled.
+/// One event as it is; also one that was cancelled.
 ///
 /// # Errors
 /// `not-found`.
@@ -22,7 +22,26 @@ pub(super) async fn get(
     Path(id): Path<EventId>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
+    let answer = load(office, id).await?;
+    Ok(answer.ok_or_else(unknown_event)?.respond(&headers))
+}
+
+/// The same, at most a second old however many ask.
+///
+/// # Errors
+/// `not-found`.
+pub(super) async fn shared(
+    State(office): State<Arc<Office>>,
+    Path(id): Path<EventId>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let loading = || load(Arc::clone(&office), id);
+    let answer = office.events.get(id, loading).await?;
+    Ok(answer.ok_or_else(unknown_event)?.respond(&headers))
+}
+
+async fn load(office: Arc<Office>, id: EventId) -> Result<Option<Answer>, Problem> {
     let mut conn = office.ctx.db.acquire().await?;
-    let event = store::get(&mut conn, id).await?.ok_or_else(unknown_event)?;
-    Ok(Answer::json(&EventAnswer { event }).respond(&headers))
+    let event = store::get(&mut conn, id).await?;
+    Ok(event.map(|event| Answer::json(&EventAnswer { event })))
 }

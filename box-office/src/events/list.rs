@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use sqlx::{PgPool, Postgres, QueryBuilder};
 
 use super::store::{self, EventRow};
+use super::when::{self, End};
 use crate::cursor::Cursor;
 use crate::fields::{self, invalid};
 use crate::office::Office;
@@ -28,8 +29,8 @@ pub(super) struct Filter {
     city: Option<String>,
     country: Option<String>,
     category: Option<String>,
-    from: Option<DateTime<Utc>>,
-    to: Option<DateTime<Utc>>,
+    from: Option<String>,
+    to: Option<String>,
     cursor: Option<String>,
     limit: Option<i64>,
 }
@@ -40,7 +41,8 @@ struct Page {
     next_cursor: Option<String>,
 }
 
-/// The announced events that match, by date. `q` finds words of the name, venue, city, category
+/// The announced events that match, by date, from now on unless `from` or an earlier `to` says
+/// otherwise. `q` finds words of the name, venue, city, category
 /// and description; the last word may be a beginning.
 ///
 /// # Errors
@@ -50,7 +52,7 @@ pub(super) async fn list(
     Query(filter): Query<Filter>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let wanted = Wanted::of(&filter)?;
+    let wanted = Wanted::of(&filter, office.ctx.clock.now())?;
     let page = wanted.page(&office.ctx.db).await?;
     Ok(Answer::json(&page).respond(&headers))
 }
@@ -69,7 +71,7 @@ struct Wanted {
 }
 
 impl Wanted {
-    fn of(filter: &Filter) -> Result<Self, Problem> {
+    fn of(filter: &Filter, now: DateTime<Utc>) -> Result<Self, Problem> {
         let limit = filter.limit.unwrap_or(DEFAULT_LIMIT);
         let limit = fields::number("limit", limit, 1..=MAX_LIMIT)?;
         let line = |field: &str, value: &Option<String>| {
@@ -78,9 +80,12 @@ impl Wanted {
                 .map(|text| fields::line(field, text, MAX_FILTER_CHARS))
                 .transpose()
         };
-        let date = |field: &str, value: Option<DateTime<Utc>>| {
-            value.map(|date| http::date(field, date)).transpose()
+        let bound = |field: &str, value: &Option<String>, end: End| {
+            let value = value.as_deref().filter(|text| !text.is_empty());
+            value.map(|text| when::bound(field, text, end)).transpose()
         };
+        let to = bound("to", &filter.to, End::Last)?;
+        let upcoming = to.is_none_or(|to| to >= now).then_some(now);
         let country = filter.country.as_deref();
         let filled = |text: Option<String>| text.filter(|text| !text.is_empty());
         Ok(Self {
@@ -92,8 +97,8 @@ impl Wanted {
                     .transpose()?,
             ),
             category: filled(line("category", &filter.category)?),
-            from: date("from", filter.from)?,
-            to: date("to", filter.to)?,
+            from: bound("from", &filter.from, End::First)?.or(upcoming),
+            to,
             after: filter.cursor.as_deref().map(position).transpose()?,
             limit: usize::try_from(limit).expect("100 fits everywhere"),
         })

@@ -18,9 +18,10 @@ use sqlx::PgConnection;
 
 use super::draft::{Draft, EventBody};
 use super::stock::{self, Taken};
-use super::{EventAnswer, require_organiser, store, unknown_event};
+use super::{EventAnswer, store, unknown_event};
 use crate::OWNER;
 use crate::audit::{self, Actor};
+use crate::fields::invalid;
 use crate::office::Office;
 use crate::sales;
 use crate::write::{Posted, WriteError};
@@ -28,7 +29,8 @@ use crate::write::{Posted, WriteError};
 /// Replaces an event. A section keeps its seats by its name, unless it gets or loses numbers.
 ///
 /// # Errors
-/// `forbidden` unless the caller is an organiser or admin, `not-found`, `invalid`, and `conflict`
+/// `forbidden` unless the caller is an organiser or admin, `not-found` (another organiser's, too),
+/// `invalid`, and `conflict`
 /// when seats that are held or sold would go, the event is cancelled, or it is not at the version
 /// the caller gives.
 pub(super) async fn replace(
@@ -37,7 +39,15 @@ pub(super) async fn replace(
     Path(id): Path<EventId>,
     Posted { body, repeat }: Posted<EventBody>,
 ) -> Result<Response, Problem> {
-    require_organiser(&caller)?;
+    caller.require_event(&office.ctx.db, id, &[]).await?;
+    body.check_whole()?;
+    if body.id.is_some_and(|given| given != id.0) {
+        return Err(invalid("id", "The id in the path, or none."));
+    }
+    if body.sale.is_some() {
+        let detail = format!("Change the sale with PUT /api/sales/{id}.");
+        return Err(invalid("sale", detail));
+    }
     let draft = body.draft()?;
     let change = Change {
         id,
@@ -98,7 +108,7 @@ impl Change {
         // What a sale has of its event.
         let of_sale = |event: &Event| (event.max_tickets_per_account, event.date);
         if of_sale(&event) != of_sale(&before) {
-            sales::follow_event(conn, id, now).await?;
+            sales::follow_event(conn, &event, actor, now).await?;
         }
         Ok(EventAnswer { event })
     }

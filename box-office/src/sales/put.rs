@@ -41,6 +41,7 @@ pub(super) async fn put(
     }: Posted<SalePatch>,
 ) -> Result<Response, Problem> {
     require_operator(&caller)?;
+    patch.check_wish()?;
     let (who, actor) = (
         caller.account_id.to_string(),
         Actor::Account(caller.account_id),

@@ -20,7 +20,8 @@ const MAX_ENTROPY_CHARS: usize = 200;
 
 /// Settings to change; what is missing stays. Numbers are wide, so that one out of bounds is told
 /// as such.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct SalePatch {
     #[serde(skip_serializing_if = "Option::is_none")]
     opens_at: Option<DateTime<Utc>>,
@@ -143,6 +144,24 @@ impl SalePatch {
         sale.closed = self.closed.unwrap_or(sale.closed);
         sale.queue = self.queue.unwrap_or(sale.queue);
         sale.challenge = self.challenge.unwrap_or(sale.challenge);
+        Ok(())
+    }
+
+    /// Refuses a patch that changes nothing.
+    ///
+    /// # Errors
+    /// `invalid`.
+    pub(crate) fn check_wish(&self) -> Result<(), Problem> {
+        let nothing = Self {
+            version: self.version,
+            ..Self::default()
+        };
+        if *self == nothing {
+            return Err(Problem::new(
+                Kind::Invalid,
+                "Give at least one setting to change.",
+            ));
+        }
         Ok(())
     }
 

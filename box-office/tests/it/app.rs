@@ -37,6 +37,11 @@ impl App {
         Self::start_with_limits(1_000.0).await
     }
 
+    /// With addresses that are to be confirmed.
+    pub(crate) async fn start_confirming() -> Self {
+        Self::start_with(1_000.0, |config| config.confirm_addresses = true).await
+    }
+
     /// With limits of `scale` times the usual, and callers who say where they come from.
     pub(crate) async fn start_with_limits(scale: f64) -> Self {
         Self::start_with(scale, |_| {}).await
@@ -163,6 +168,17 @@ impl App {
 /// An event's body with a name and a date.
 pub(crate) fn event_body(fields: Value) -> Value {
     let mut body = json!({"name": "Night of the Proms", "date": "2027-01-30T19:00:00Z"});
+    body.as_object_mut().unwrap().extend(fields_of(fields));
+    body
+}
+
+/// An event's body with everything that a replacement names.
+pub(crate) fn whole_body(fields: Value) -> Value {
+    let mut body = event_body(json!({
+        "time_zone": "UTC", "max_tickets_per_account": 6, "reminder_before_seconds": 86_400,
+        "ticket_transfer": false, "description": "", "category": "", "venue": "", "city": "",
+        "country": "", "price": {"amount_minor": 0, "currency": "eur"},
+    }));
     body.as_object_mut().unwrap().extend(fields_of(fields));
     body
 }

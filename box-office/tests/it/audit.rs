@@ -11,7 +11,7 @@ use platform::topology;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::app::{App, PASSWORD, event_body};
+use crate::app::{App, PASSWORD, whole_body};
 
 /// What is still to be sent, by name. Nothing is sent while no service has made a queue for it.
 async fn waiting(app: &App, name: &str) -> Vec<Value> {
@@ -105,7 +105,7 @@ async fn every_change_of_an_event_is_told_with_its_version() {
     let admin = app.admin().await;
     let path = format!("/api/events/{}", event["id"]);
     admin
-        .staff_put(&path, &event_body(json!({"capacity": 6})))
+        .staff_put(&path, &whole_body(json!({"capacity": 6})))
         .await
         .expect(200);
     admin.staff_delete(&path).await.expect(200);
@@ -211,5 +211,56 @@ async fn the_log_is_read_in_pages() {
         .staff_get(&format!("{log}&cursor=x"))
         .await
         .invalid("cursor");
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn sign_ins_of_staff_and_what_they_look_up_are_recorded() {
+    let app = App::start().await;
+    let credentials = |password: &str| json!({"email": "admin@example.org", "password": password});
+    let wrong = credentials("wrong horse battery");
+    app.nobody()
+        .staff_post("/api/sessions", &wrong)
+        .await
+        .problem("wrong-credentials");
+    let right = credentials(PASSWORD);
+    app.nobody()
+        .staff_post("/api/sessions", &right)
+        .await
+        .expect(201);
+    let admin = app.admin().await;
+    admin.staff_get("/api/accounts?email=a").await.expect(200);
+    let log = admin.staff_get("/api/audit-log").await.expect(200);
+    let actions: Vec<_> = (0..3)
+        .map(|n| log["entries"][n]["action"].clone())
+        .collect();
+    assert_eq!(
+        actions,
+        ["accounts.search", "session.begin", "session.refused"]
+    );
+    assert_eq!(log["entries"][0]["detail"], json!({"email": "a"}));
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn each_version_of_a_sale_has_an_entry() {
+    let app = App::start().await;
+    let event = app.event(json!({"capacity": 5})).await;
+    let admin = app.admin().await;
+    let path = format!("/api/events/{}", event["id"]);
+    let fewer = whole_body(json!({"capacity": 5, "max_tickets_per_account": 2}));
+    admin.staff_put(&path, &fewer).await.expect(200);
+    admin
+        .staff_delete(&format!("{path}?bookings=cancel"))
+        .await
+        .expect(200);
+    let log = format!("/api/audit-log?subject=sale:{}", event["id"]);
+    let log = admin.staff_get(&log).await.expect(200);
+    assert_eq!(log["entries"].as_array().unwrap().len(), 3);
+    assert_eq!(log["entries"][1]["detail"]["max_tickets_per_account"], 2);
+    let log = format!("/api/audit-log?subject=event:{}", event["id"]);
+    let log = admin.staff_get(&log).await.expect(200);
+    let deleted = json!({"state": "cancelled", "bookings": "cancel", "held": 0, "sold": 0});
+    assert_eq!(log["entries"][0]["detail"], deleted);
     app.finish().await;
 }

@@ -6,6 +6,7 @@ mod accounts;
 mod app;
 mod audit;
 mod availability;
+mod confirm;
 mod events;
 mod pages;
 mod repeats;

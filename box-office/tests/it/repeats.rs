@@ -111,6 +111,23 @@ async fn a_refresh_whose_answer_was_lost_can_be_repeated() {
 }
 
 #[tokio::test]
+async fn a_kept_answer_that_cannot_be_read_makes_nothing_twice() {
+    let app = App::start().await;
+    let admin = app.admin().await;
+    let url = (app.internal, "/api/events");
+    let body = event_body(json!({"capacity": 5}));
+    post_with_key(&admin, url, "k", &body).await.expect(201);
+    sqlx::query("update platform.idempotency_keys set body = '{\"of\": \"another version\"}'")
+        .execute(&app.test.ctx.db)
+        .await
+        .unwrap();
+    let again = post_with_key(&admin, url, "k", &body).await;
+    again.problem("conflict");
+    assert_eq!(app.count("select count(*) from box_office.events").await, 1);
+    app.finish().await;
+}
+
+#[tokio::test]
 async fn a_key_that_is_none_is_refused() {
     let app = App::start().await;
     let admin = app.admin().await;

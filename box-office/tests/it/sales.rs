@@ -313,7 +313,7 @@ async fn sales_are_for_operators_and_admins() {
         .await
         .problem("not-found");
     operator
-        .staff_put("/api/sales/999", &json!({}))
+        .staff_put("/api/sales/999", &json!({"closed": true}))
         .await
         .problem("not-found");
     operator

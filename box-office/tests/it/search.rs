@@ -144,3 +144,30 @@ async fn a_filter_out_of_bounds_is_refused_by_its_name() {
         .problem("malformed");
     app.finish().await;
 }
+
+#[tokio::test]
+async fn what_is_over_is_listed_only_when_asked_for() {
+    let app = with_events(&[
+        json!({"name": "Last month", "date": "2026-10-01T19:00:00Z"}),
+        json!({"name": "Tonight", "date": "2026-11-01T19:00:00Z"}),
+        json!({"name": "New year", "date": "2027-01-01T00:30:00Z"}),
+    ])
+    .await;
+    let cases: [(&str, &[&str]); 6] = [
+        ("", &["Tonight", "New year"]),
+        ("from=2026-01-01", &["Last month", "Tonight", "New year"]),
+        ("to=2026-10-31", &["Last month"]),
+        ("to=2026-12-31", &["Tonight"]),
+        ("from=2027-01-01&to=2027-01-01", &["New year"]),
+        ("from=2027-01-01T01:00:00+01:00", &["New year"]),
+    ];
+    for (query, expected) in cases {
+        assert_eq!(names(&app, query).await, expected, "{query}");
+    }
+    for wrong in ["from=tomorrow", "to=2026-13-01"] {
+        let field = wrong.split('=').next().unwrap();
+        let answer = app.nobody().get(&format!("/api/events?{wrong}")).await;
+        answer.invalid(field);
+    }
+    app.finish().await;
+}

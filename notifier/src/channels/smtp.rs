@@ -54,12 +54,13 @@ impl MailServer {
         }
     }
 
-    /// Hands a mail over. Dropping the future leaves its outcome unknown.
+    /// Hands a mail over, after `handover` has recorded it, if it is recorded at all. Dropping the
+    /// future leaves its outcome unknown.
     pub(super) async fn send(
         &self,
         envelope: &Envelope,
         mail: &[u8],
-        handover: &Handover<'_>,
+        handover: Option<&Handover<'_>>,
     ) -> Outcome {
         let announced = timeout(BEFORE_DATA_LIMIT, self.announce(envelope, mail.is_ascii())).await;
         let mut dialogue = match announced {
@@ -67,7 +68,9 @@ impl MailServer {
             Ok(Err(outcome)) => return outcome,
             Err(_) => return Outcome::Unreachable("the mail server was too slow".into()),
         };
-        if let Err(reason) = handover.begin().await {
+        if let Some(handover) = handover
+            && let Err(reason) = handover.begin().await
+        {
             // Closed before the lone dot: the server drops what it has.
             return Outcome::Withheld(reason);
         }

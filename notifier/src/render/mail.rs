@@ -106,7 +106,7 @@ pub(crate) fn mail(
 
 /// `Auto-Submitted: auto-generated` (RFC 3834): no absence notice answers it.
 #[derive(Debug, Clone, Copy)]
-struct AutoSubmitted;
+pub(super) struct AutoSubmitted;
 
 impl Header for AutoSubmitted {
     fn name() -> HeaderName {

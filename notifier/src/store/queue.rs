@@ -6,13 +6,16 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use domain::BookingId;
 use domain::event::Event;
+use domain::{AccountId, BookingId};
 use serde_json::Value;
 use sqlx::PgPool;
 use uuid::Uuid;
 
 use crate::notice::{Channel, Notice, UnreadableNotice, Urgency};
+
+/// Why a message waits for its reader, as it is recorded and indexed.
+pub(crate) const UNCONFIRMED: &str = "the address is not confirmed";
 
 /// One try: a later one of the same message has a higher number, which is the fencing token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +50,8 @@ pub(crate) struct Due {
     pub(crate) holds_tickets: bool,
     /// Whether the reader has a message that the event is cancelled, by the same channel.
     pub(crate) hears_event_cancelled: bool,
+    /// Whether the reader has still to confirm the address or phone that it goes to.
+    pub(crate) is_unconfirmed: bool,
     /// How many messages the reader was sent within the last hour by the same channel; of SMS, the
     /// phone, whoever's account it is in.
     pub(crate) sent_lately: i64,
@@ -119,6 +124,10 @@ pub(crate) async fn claim_due(
                              and other.account_id = n.account_id
                              and other.kind = 'event_cancelled' and other.channel = n.channel
                              and other.state <> 'skipped') as "hears_event_cancelled!",
+                   exists (select from box_office.public_unconfirmed unconfirmed
+                           where unconfirmed.account_id = n.account_id
+                             and case n.channel when 'sms' then unconfirmed.phone
+                                 else unconfirmed.email end) as "is_unconfirmed!",
                    (select count(*) from (
                        select from notifier.notifications lately
                        where lately.account_id = any(case n.channel
@@ -157,6 +166,7 @@ struct Row {
     is_received: bool,
     holds_tickets: bool,
     hears_event_cancelled: bool,
+    is_unconfirmed: bool,
     sent_lately: i64,
 }
 
@@ -195,6 +205,7 @@ impl Row {
             is_received: self.is_received,
             holds_tickets: self.holds_tickets,
             hears_event_cancelled: self.hears_event_cancelled,
+            is_unconfirmed: self.is_unconfirmed,
             sent_lately: self.sent_lately,
         })
     }
@@ -303,6 +314,24 @@ pub(crate) async fn record(
     .fetch_all(pool)
     .await?;
     Ok(recorded.into_iter().collect())
+}
+
+/// Makes what waits for an account due: it may have confirmed its address.
+pub(crate) async fn hasten(
+    pool: &PgPool,
+    account_id: AccountId,
+    now: DateTime<Utc>,
+) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "update notifier.notifications set next_try_at = $2
+         where account_id = $1 and state = 'waiting' and next_try_at > $2
+           and last_error = 'the address is not confirmed'",
+        account_id.0,
+        now,
+    )
+    .execute(pool)
+    .await?;
+    Ok(())
 }
 
 /// Calls messages uncertain whose sender died while it handed them over; returns how many.

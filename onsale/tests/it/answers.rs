@@ -36,6 +36,7 @@ struct Walk {
     public: Url,
     internal: Url,
     stripe_secret: String,
+    database: String,
 }
 
 /// Somebody who is signed in.
@@ -131,6 +132,7 @@ async fn every_answer_is_as_the_document_says() {
         public: system.public_url("all"),
         internal: system.internal_url(),
         stripe_secret: system.setting("STRIPE_SECRET_KEY"),
+        database: system.setting("ONSALE_DATABASE_URL"),
     };
     let credentials = json!({ "email": ADMIN, "password": PASSWORD });
     let with = |request: RequestBuilder| request.json(&credentials);

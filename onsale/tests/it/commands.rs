@@ -338,7 +338,7 @@ async fn a_command_that_can_not_work_says_why_and_fails() {
     ] {
         system.refuses(&command, &settings, FAILED, words);
     }
-    let rate = ["sale", "rate", id, "600001"];
+    let rate = ["sale", "rate", id, "600001", "--yes"];
     system.refuses(&rate, &[], FAILED, "600000");
 
     // A customer is nobody who steers.

@@ -264,6 +264,135 @@ fn filled(path: &str, ids: &[String]) -> String {
 mod tests {
     use super::*;
 
+    /// Every object in `value`, with the path to it.
+    fn objects<'a>(value: &'a Value, path: &str, found: &mut Vec<(String, &'a Value)>) {
+        match value {
+            Value::Object(fields) => {
+                found.push((path.to_owned(), value));
+                for (name, field) in fields {
+                    objects(field, &format!("{path}/{name}"), found);
+                }
+            }
+            Value::Array(items) => {
+                for (n, item) in items.iter().enumerate() {
+                    objects(item, &format!("{path}/{n}"), found);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn all_objects(document: &Value) -> Vec<(String, &Value)> {
+        let mut found = Vec::new();
+        objects(document, "", &mut found);
+        found
+    }
+
+    fn operations(document: &Value) -> Vec<(String, &Value)> {
+        let paths = document["paths"].as_object().expect("paths");
+        let operations = paths.iter().flat_map(|(path, operations)| {
+            let operations = operations.as_object().expect("operations");
+            let named = operations.iter();
+            named.map(move |(method, operation)| (format!("{method} {path}"), operation))
+        });
+        operations.collect()
+    }
+
+    fn words(value: &Value) -> &str {
+        value.as_str().unwrap_or_default()
+    }
+
+    #[test]
+    fn each_operation_is_named_described_and_filed_under_a_known_tag() {
+        let document = Description::read().document;
+        let tags = document["tags"].as_array().expect("tags");
+        let known: BTreeSet<_> = tags.iter().map(|tag| words(&tag["name"])).collect();
+        assert!(
+            tags.iter()
+                .all(|tag| !words(&tag["description"]).is_empty())
+        );
+        let mut ids = BTreeSet::new();
+        for (name, operation) in operations(&document) {
+            assert!(
+                ids.insert(words(&operation["operationId"])),
+                "{name}: its id"
+            );
+            for field in ["operationId", "summary", "description"] {
+                assert!(!words(&operation[field]).is_empty(), "{name}: no {field}");
+            }
+            let filed = operation["tags"].as_array().expect("tags");
+            assert_eq!(filed.len(), 1, "{name}");
+            assert!(known.contains(words(&filed[0])), "{name}: {}", filed[0]);
+            let responses = operation["responses"].as_object().expect("responses");
+            let is_refused = responses.keys().any(|status| status.starts_with('4'));
+            assert!(is_refused, "{name}: nothing is ever wrong");
+            if operation["requestBody"].is_object() {
+                for status in ["413", "415"] {
+                    let is_raw = name.ends_with("/webhooks/stripe");
+                    assert!(
+                        is_raw || responses.contains_key(status),
+                        "{name}: no {status}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn generators_find_a_named_type_and_a_parameter_for_everything() {
+        let document = Description::read().document;
+        for (path, object) in all_objects(&document) {
+            assert_ne!(
+                object["items"], false,
+                "{path}: tools want a schema or none"
+            );
+            for choice in ["oneOf", "anyOf"] {
+                let alternatives = object[choice].as_array().into_iter().flatten();
+                for alternative in alternatives {
+                    let is_typed =
+                        alternative["$ref"].is_string() || !alternative["type"].is_null();
+                    assert!(is_typed, "{path}: {choice} of {alternative}");
+                }
+            }
+        }
+        let queue_token = json!({ "$ref": "#/components/parameters/QueueToken" });
+        for (name, operation) in operations(&document) {
+            let body = &operation["requestBody"]["content"]["application/json"]["schema"];
+            assert!(body.is_null() || body["$ref"].is_string(), "{name}: {body}");
+            let security = operation["security"].as_array().expect("security");
+            if security
+                .iter()
+                .any(|scheme| !scheme["queueToken"].is_null())
+            {
+                let parameters = operation["parameters"].as_array().expect("parameters");
+                assert!(parameters.contains(&queue_token), "{name}: no queue token");
+            }
+        }
+    }
+
+    #[test]
+    fn every_reference_leads_somewhere_and_every_component_is_used() {
+        let description = Description::read();
+        let document = &description.document;
+        let mut used = BTreeSet::new();
+        for (path, object) in all_objects(document) {
+            let Some(reference) = object["$ref"].as_str() else {
+                continue;
+            };
+            assert!(
+                !description.resolved(object).is_null(),
+                "{path}: {reference}"
+            );
+            used.insert(reference.to_owned());
+        }
+        for kind in ["schemas", "responses", "parameters", "headers"] {
+            for name in document["components"][kind].as_object().expect(kind).keys() {
+                let reference = format!("#/components/{kind}/{name}");
+                assert!(used.contains(&reference), "nothing uses {reference}");
+            }
+        }
+    }
+
     fn problems(body: &Value) -> Vec<String> {
         let answer = Answer {
             status: StatusCode::OK,

@@ -120,9 +120,26 @@ fn malformed(what: &str, why: &str) -> Problem {
     Problem::new(Kind::Malformed, format!("{what} can't be read: {why}."))
 }
 
-/// serde's message names the field by its path, and the line.
+/// serde's message names the field by its path, and the line. A field that a body does not have is
+/// `invalid`: mostly a name that is misspelt.
 fn malformed_json(rejection: &JsonRejection) -> Problem {
-    malformed("The JSON", &innermost(rejection))
+    let why = innermost(rejection);
+    match unknown_field(&why) {
+        Some((field, known)) => {
+            let detail = format!("There is no field `{field}` here; {known}.");
+            Problem::new(Kind::Invalid, detail).with("field", field)
+        }
+        None => malformed("The JSON", &why),
+    }
+}
+
+/// The field that serde did not expect, and what it did, from its message.
+fn unknown_field(why: &str) -> Option<(&str, &str)> {
+    let (_, rest) = why.split_once("unknown field `")?;
+    let (field, rest) = rest.split_once('`')?;
+    let known = rest.trim_start_matches(", ");
+    let end = known.find(" at line ").unwrap_or(known.len());
+    Some((field, &known[..end]))
 }
 
 fn bad_query(rejection: &QueryRejection) -> Problem {
@@ -143,4 +160,27 @@ fn innermost(error: &(dyn Error + 'static)) -> String {
         error = source;
     }
     error.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_misspelt_field_is_named() {
+        #[derive(Debug, serde::Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Body {
+            #[expect(dead_code, reason = "only read")]
+            paused: bool,
+        }
+        let body = br#"{"paused": true, "pause": true}"#;
+        let rejection = extract::Json::<Body>::from_bytes(body).unwrap_err();
+        let problem = malformed_json(&rejection);
+        assert_eq!(problem.kind(), Kind::Invalid);
+        assert_eq!(
+            problem.detail(),
+            "There is no field `pause` here; expected `paused`."
+        );
+    }
 }

@@ -60,12 +60,13 @@ impl Walk {
 
         let shown = self.public(GET, "/api/events/{id}", &event, nobody).await;
         let shown = shown.expect(200)["event"].clone();
-        let mut body = json!({
-            "name": "Another evening", "date": shown["date"], "version": shown["version"],
-            "sections": [{ "name": "Stalls", "numbered": true, "rows": 2, "seats_per_row": 5 },
-                         { "name": "Standing", "capacity": 10 }],
-        });
         let path = "/api/events/{id}";
+        let part = json!({ "name": "Another evening", "date": shown["date"], "capacity": 20 });
+        let with = |request: RequestBuilder| request.bearer_auth(admin).json(&part);
+        let refused = self.internal(PUT, path, &event, with).await;
+        assert!(refused.expect(422)["missing"].is_array());
+        let mut body = shown.clone();
+        body["name"] = json!("Another evening");
         let with = |request: RequestBuilder| request.bearer_auth(admin).json(&body);
         self.internal(PUT, path, &event, with).await.expect(200);
         self.internal(PUT, path, &event, with).await.expect(409);
@@ -87,6 +88,10 @@ impl Walk {
         let wrong = json!({ "rate_per_minute": -1 });
         let with = |request: RequestBuilder| request.bearer_auth(admin).json(&wrong);
         self.internal(PUT, path, &sale, with).await.expect(422);
+        let misspelt = json!({ "pause": true });
+        let with = |request: RequestBuilder| request.bearer_auth(admin).json(&misspelt);
+        let refused = self.internal(PUT, path, &sale, with).await;
+        assert_eq!(refused.expect(422)["field"], "pause");
         let nobody = |request: RequestBuilder| request;
         self.internal(GET, path, &sale, nobody).await.expect(401);
         let path = "/api/sales/{event_id}/stream";

@@ -1,0 +1,216 @@
+//! Confirming an address or a phone with a code that is sent there: good for 10 minutes and 5 tries.
+//! `POST /api/accounts/confirmations` takes the code, `POST /api/accounts/confirmations/codes`
+//! sends another.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use chrono::{DateTime, TimeDelta, Utc};
+use domain::AccountId;
+use domain::message::{ConfirmationAsked, ContactChannel};
+use platform::auth::Caller;
+use platform::http::Json;
+use platform::problem::{Kind, Problem};
+use platform::tokens::Confirmation;
+use platform::{outbox, pg};
+use serde::Deserialize;
+use serde_json::json;
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use super::me::AccountAnswer;
+use super::store::{self, Account};
+use crate::OWNER;
+use crate::fields::invalid;
+use crate::office::Office;
+use crate::write::WriteError;
+
+/// How long a code is good.
+const CODE_LIFE: TimeDelta = TimeDelta::minutes(10);
+/// Wrong codes that one code bears.
+const MAX_TRIES: i32 = 5;
+/// Between two codes to one address.
+const PAUSE: TimeDelta = TimeDelta::seconds(60);
+/// Most codes in a [`DAY`]: whoever types an address in may not be who reads there.
+const MAX_CODES: i32 = 10;
+const DAY: TimeDelta = TimeDelta::days(1);
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Given {
+    #[serde(default = "email")]
+    channel: ContactChannel,
+    code: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Wanted {
+    #[serde(default = "email")]
+    channel: ContactChannel,
+}
+
+fn email() -> ContactChannel {
+    ContactChannel::Email
+}
+
+/// Confirms the caller's address or phone. A repeat is answered as the first.
+///
+/// # Errors
+/// `invalid` for a wrong code, with `tries_left`; `conflict` when no code is good.
+pub(super) async fn confirm(
+    State(office): State<Arc<Office>>,
+    caller: Caller,
+    Json(given): Json<Given>,
+) -> Result<Response, Problem> {
+    let outcome = pg::run_tx(&office.ctx.db, "confirm address", |tx| {
+        Box::pin(take(tx, &office, caller.account_id, &given))
+    })
+    .await?;
+    outbox::wake(OWNER);
+    // A wrong try is a change to keep.
+    let account = outcome?;
+    Ok((
+        [(header::CACHE_CONTROL, "no-store")],
+        Json(AccountAnswer { account }),
+    )
+        .into_response())
+}
+
+async fn take(
+    conn: &mut PgConnection,
+    office: &Office,
+    account_id: AccountId,
+    given: &Given,
+) -> Result<Result<Account, Problem>, WriteError> {
+    let now = office.ctx.clock.now();
+    let account = store::lock(conn, account_id).await?.ok_or_else(gone)?;
+    if is_confirmed(&account, given.channel) {
+        return Ok(Ok(account));
+    }
+    let address = address_of(&account, given.channel)?;
+    let sent = store::confirmation(conn, account_id, given.channel).await?;
+    let good = sent.filter(|sent| sent.tries < MAX_TRIES && now < sent.asked_at + CODE_LIFE);
+    let Some(sent) = good else {
+        return Err(no_code().into());
+    };
+    let confirmation = Confirmation {
+        nonce: sent.nonce,
+        account_id,
+        address: &address,
+    };
+    if !office
+        .ctx
+        .keys
+        .is_confirmed_by(&confirmation, given.code.trim())
+    {
+        store::count_wrong_code(conn, account_id, given.channel).await?;
+        let problem = invalid("code", "This is not the code that was sent.");
+        return Ok(Err(problem.with("tries_left", MAX_TRIES - sent.tries - 1)));
+    }
+    let confirmed = store::set_confirmed(conn, account_id, given.channel, now).await?;
+    Ok(Ok(confirmed.ok_or_else(gone)?))
+}
+
+/// Sends another code to the caller's address or phone.
+///
+/// # Errors
+/// `rate-limited` within a minute of the last, or after many; `conflict` when it is confirmed
+/// already, or there is no phone.
+pub(super) async fn send_code(
+    State(office): State<Arc<Office>>,
+    caller: Caller,
+    Json(wanted): Json<Wanted>,
+) -> Result<Response, Problem> {
+    pg::run_tx(&office.ctx.db, "send confirmation code", |tx| {
+        Box::pin(send_another(tx, &office, caller.account_id, wanted.channel))
+    })
+    .await?;
+    outbox::wake(OWNER);
+    Ok((StatusCode::ACCEPTED, Json(json!({ "message": "success" }))).into_response())
+}
+
+async fn send_another(
+    conn: &mut PgConnection,
+    office: &Office,
+    account_id: AccountId,
+    channel: ContactChannel,
+) -> Result<(), WriteError> {
+    let now = office.ctx.clock.now();
+    let account = store::lock(conn, account_id).await?.ok_or_else(gone)?;
+    if is_confirmed(&account, channel) {
+        return Err(Problem::new(Kind::Conflict, "It is confirmed already.").into());
+    }
+    if channel == ContactChannel::Sms && !account.email_confirmed {
+        let detail = "Confirm the mail address first; texts cost money.";
+        return Err(Problem::new(Kind::Conflict, detail).into());
+    }
+    if let Some(sent) = store::confirmation(conn, account_id, channel).await? {
+        let is_used_up = sent.asked >= MAX_CODES && now < sent.since + DAY;
+        let next_at = if is_used_up {
+            sent.since + DAY
+        } else {
+            sent.asked_at + PAUSE
+        };
+        if now < next_at {
+            let wait = (next_at - now).to_std().unwrap_or_default();
+            let detail = "A code was sent a moment ago; wait as long as Retry-After says.";
+            let problem = Problem::new(Kind::RateLimited, detail);
+            return Err(problem.retry_after(wait).into());
+        }
+    }
+    ask(conn, &account, channel, now).await?;
+    Ok(())
+}
+
+/// Makes a new code for an account's address or phone, and has it sent.
+///
+/// # Errors
+/// `conflict` without a phone.
+pub(super) async fn ask(
+    conn: &mut PgConnection,
+    account: &Account,
+    channel: ContactChannel,
+    now: DateTime<Utc>,
+) -> Result<(), WriteError> {
+    let asked = ConfirmationAsked {
+        account_id: account.id,
+        channel,
+        address: address_of(account, channel)?,
+        nonce: Uuid::new_v4(),
+        good_until: now + CODE_LIFE,
+    };
+    store::put_confirmation(conn, &asked, now, now - DAY).await?;
+    outbox::put(conn, OWNER, &asked).await?;
+    Ok(())
+}
+
+fn is_confirmed(account: &Account, channel: ContactChannel) -> bool {
+    match channel {
+        ContactChannel::Email => account.email_confirmed,
+        ContactChannel::Sms => account.phone_confirmed,
+    }
+}
+
+fn address_of(account: &Account, channel: ContactChannel) -> Result<String, Problem> {
+    match channel {
+        ContactChannel::Email => Ok(account.email.clone()),
+        ContactChannel::Sms => {
+            let none = || Problem::new(Kind::Conflict, "The account has no phone.");
+            account.phone.clone().ok_or_else(none)
+        }
+    }
+}
+
+fn no_code() -> Problem {
+    Problem::new(
+        Kind::Conflict,
+        "No code is good any more; ask for another one.",
+    )
+}
+
+fn gone() -> Problem {
+    Problem::new(Kind::SignedOut, "This account does not exist any more.")
+}
