@@ -562,11 +562,15 @@ async fn staff_book_for_accounts_that_exist_and_for_no_others() {
     .fetch_one(&shop.app.ctx.db)
     .await
     .unwrap();
+    let (_, node) = launch(&shop.app.another_node().await).await;
+    let internal = format!("http://{}", node.internal_addr);
     let book = async |account: i64| {
         let body = json!({"event_id": 5, "user_id": account, "tickets": 1});
-        shop.post_booking(&shop.base, STAFF, None, None, &body)
-            .await
+        shop.post_booking(&internal, STAFF, None, None, &body).await
     };
+    let on_the_public_one = json!({"event_id": 5, "user_id": account, "tickets": 1});
+    let refused = shop.post_booking(&shop.base, STAFF, None, None, &on_the_public_one);
+    assert_eq!(problem(refused.await).await, "forbidden");
     assert_eq!(book(account).await.status(), 201);
     for nobody in [0, -5, i64::MAX, i64::MIN, account + 1, 1_000_000_007] {
         let answer = book(nobody).await;
@@ -574,5 +578,6 @@ async fn staff_book_for_accounts_that_exist_and_for_no_others() {
         let body: Value = answer.json().await.unwrap();
         assert_eq!(body["field"], "user_id", "account {nobody}");
     }
+    node.stop().await.unwrap();
     shop.app.finish().await;
 }

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::app::{App, event_body};
+use crate::app::{App, event_body, whole_body};
 
 #[tokio::test]
 async fn text_that_the_database_can_not_store_is_refused_on_every_route() {
@@ -84,7 +84,7 @@ async fn dates_that_no_ticket_could_be_for_are_refused_on_every_route() {
     let event = app.event(json!({"capacity": 5})).await;
     let id = &event["id"];
     for date in ["-9999-01-01T00:00:00Z", "+262000-01-01T00:00:00Z"] {
-        let body = event_body(json!({"capacity": 5, "date": date}));
+        let body = whole_body(json!({"capacity": 5, "date": date}));
         admin.staff_post("/api/events", &body).await.invalid("date");
         let path = format!("/api/events/{id}");
         admin.staff_put(&path, &body).await.invalid("date");

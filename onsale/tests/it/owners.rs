@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::system::{PASSWORD, System};
 
 /// Operations of one event; another organiser's caller finds nothing.
-const OF_AN_EVENT: [(&str, &str); 9] = [
+const OF_AN_EVENT: [(&str, &str); 10] = [
     ("PUT", "/api/events/{id}"),
     ("PUT", "/api/events/{id}/refund-policy"),
     ("GET", "/api/events/{id}/refunds"),
@@ -20,6 +20,7 @@ const OF_AN_EVENT: [(&str, &str); 9] = [
     ("GET", "/api/bookings/user/{user_id}"),
     ("PUT", "/api/bookings/{id}/cancel"),
     ("POST", "/api/tickets/{code}/check-in"),
+    ("DELETE", "/api/tickets/{code}/check-in"),
     ("DELETE", "/api/events/{id}"),
 ];
 
