@@ -143,7 +143,7 @@ impl World {
             self.draw()?;
         }
         while let Some((_, act)) = self.plan.next_if(|(at, _)| at + LOBBY_TICKS <= tick) {
-            self.act(act, tick, now);
+            self.act(act, tick);
         }
         let (claimed, over) = self.claim(now)?;
         self.flush(tick, now);
@@ -225,7 +225,7 @@ impl World {
         Ok(())
     }
 
-    fn act(&mut self, act: Act, tick: u32, now: DateTime<Utc>) {
+    fn act(&mut self, act: Act, tick: u32) {
         apply(&mut self.sale, act, self.scale);
         match act {
             Act::NoShows(share) => self.no_shows = share,
