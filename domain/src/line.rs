@@ -2,7 +2,7 @@
 //! as [`Move`]s; every node folds them, in order, into its own [`Line`], and answers from it
 //! without asking anybody.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -45,6 +45,20 @@ pub struct Move {
 }
 
 impl Move {
+    /// A move in which nothing happened.
+    #[must_use]
+    pub fn nothing(seq: i64, at: DateTime<Utc>) -> Self {
+        Self {
+            seq,
+            at,
+            called: Vec::new(),
+            missed: Vec::new(),
+            claimed: Vec::new(),
+            over: Vec::new(),
+            left: Vec::new(),
+        }
+    }
+
     /// Whether nothing happened.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -78,6 +92,8 @@ const OVER: u8 = 4;
 #[derive(Debug, Clone, Default)]
 pub struct Line {
     seq: i64,
+    /// When the last move happened.
+    at: DateTime<Utc>,
     /// Standing of place n at index n.
     standings: Vec<u8>,
     /// When those were called that may still claim.
@@ -100,6 +116,7 @@ impl Line {
             return;
         }
         self.seq = moved.seq;
+        self.at = moved.at;
         for place in moved.called.iter().flat_map(|run| run.places()) {
             self.set(place, CALLED);
             self.called_at.insert(place, moved.at);
@@ -118,6 +135,44 @@ impl Line {
         for number in &moved.left {
             self.leave(*number);
         }
+    }
+
+    /// A checkpoint: a few moves that stand for all it holds. Whoever applies them after any
+    /// prefix of those it holds knows the same as whoever applied all.
+    ///
+    /// The last has the seq of the last move and every place that is done; those before it call
+    /// again, at their own times, the places that may still claim.
+    #[must_use]
+    pub fn checkpoint(&self) -> Vec<Move> {
+        let mut open: BTreeMap<DateTime<Utc>, Vec<Place>> = BTreeMap::new();
+        for (place, at) in self.called() {
+            open.entry(at).or_default().push(place);
+        }
+        let mut moves: Vec<Move> = (self.seq + 1 - i64::try_from(open.len()).unwrap_or(0)..)
+            .zip(open)
+            .map(|(seq, (at, places))| Move {
+                called: runs(places),
+                ..Move::nothing(seq, at)
+            })
+            .collect();
+        if moves.is_empty() {
+            moves.push(Move::nothing(self.seq, self.at));
+        }
+        let last = moves.last_mut().expect("there is one");
+        for (place, standing) in (0..).map(Place).zip(&self.standings) {
+            match *standing {
+                MISSED => last.missed.push(place),
+                CLAIMED => last.claimed.push(place),
+                OVER => last.over.push(place),
+                _ => (),
+            }
+        }
+        last.left = (0..)
+            .zip(&self.left)
+            .flat_map(|(at, word)| (0..64).map(move |bit| (at * 64 + bit, word >> bit & 1)))
+            .filter_map(|(number, has_left)| (has_left == 1).then_some(Number(number)))
+            .collect();
+        moves
     }
 
     /// Where `place` stands.
@@ -179,6 +234,21 @@ impl Line {
     }
 }
 
+fn runs(mut places: Vec<Place>) -> Vec<Run> {
+    places.sort_unstable();
+    let mut runs: Vec<Run> = Vec::new();
+    for place in places {
+        match runs.last_mut().filter(|run| run.last.0 + 1 == place.0) {
+            Some(run) => run.last = place,
+            None => runs.push(Run {
+                first: place,
+                last: place,
+            }),
+        }
+    }
+    runs
+}
+
 fn index(number: i64) -> Option<usize> {
     usize::try_from(number).ok().filter(|at| *at > 0)
 }
@@ -192,15 +262,7 @@ mod tests {
     }
 
     fn nothing(seq: i64) -> Move {
-        Move {
-            seq,
-            at: at(seq),
-            called: Vec::new(),
-            missed: Vec::new(),
-            claimed: Vec::new(),
-            over: Vec::new(),
-            left: Vec::new(),
-        }
+        Move::nothing(seq, at(seq))
     }
 
     fn run(first: i64, last: i64) -> Run {
@@ -248,6 +310,61 @@ mod tests {
         line.apply(&first);
         assert_eq!(line.standing(Place(1)), Standing::Claimed);
         assert_eq!((line.left_count(), line.has_left(Number(4))), (1, true));
+    }
+
+    /// Twenty places are called two by two; some claim, some are over, some miss, some leave.
+    fn history() -> Vec<Move> {
+        (1..=20)
+            .map(|seq| {
+                let done = seq - 8;
+                let is = |n: i64| done > 0 && done % 4 == n;
+                Move {
+                    called: vec![run(seq * 2 - 1, seq * 2)],
+                    claimed: is(1).then_some(Place(done)).into_iter().collect(),
+                    missed: is(2).then_some(Place(done)).into_iter().collect(),
+                    over: is(1).then_some(Place(done - 4)).into_iter().collect(),
+                    left: is(3).then_some(Number(done + 60)).into_iter().collect(),
+                    ..nothing(seq)
+                }
+            })
+            .collect()
+    }
+
+    fn known(line: &Line) -> (i64, Vec<Standing>, Vec<bool>, i64) {
+        let standings = (0..60).map(|n| line.standing(Place(n))).collect();
+        let left = (0..200).map(|n| line.has_left(Number(n))).collect();
+        (line.seq(), standings, left, line.left_count())
+    }
+
+    #[test]
+    fn a_checkpoint_after_any_prefix_is_the_whole_history() {
+        let history = history();
+        for until in 1..=history.len() {
+            let mut whole = Line::default();
+            history[..until].iter().for_each(|moved| whole.apply(moved));
+            let checkpoint = whole.checkpoint();
+            assert!(checkpoint.len() <= until && checkpoint[0].seq > 0);
+            for read in 0..=until {
+                let mut line = Line::default();
+                history[..read].iter().for_each(|moved| line.apply(moved));
+                checkpoint.iter().for_each(|moved| line.apply(moved));
+                assert_eq!(known(&line), known(&whole), "{read} of {until}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_checkpoint_of_a_checkpoint_and_later_moves_is_the_whole_history() {
+        let history = history();
+        let mut whole = Line::default();
+        history.iter().for_each(|moved| whole.apply(moved));
+        let mut line = Line::default();
+        history[..9].iter().for_each(|moved| line.apply(moved));
+        let mut again = Line::default();
+        for moved in line.checkpoint().iter().chain(&history[9..]) {
+            again.apply(moved);
+        }
+        assert_eq!(again.checkpoint(), whole.checkpoint());
     }
 
     #[test]

@@ -107,17 +107,12 @@ pub struct Release {
 }
 
 impl Release {
-    /// Remembers the line as it was written: `joined` numbers, of which `moves` says what happened
-    /// to them, and the snapshot told last. What was learned of presence and pace stays.
+    /// Begins to remember the line as it was written: `joined` numbers, and the snapshot told
+    /// last. What was learned of presence and pace stays. [`recall`](Self::recall) says what
+    /// happened.
     ///
     /// `order` is the lottery's, or that of joining while nothing was drawn.
-    pub fn remember<'a>(
-        &mut self,
-        order: Arc<Order>,
-        joined: i64,
-        told: Option<Snapshot>,
-        moves: impl Iterator<Item = &'a Move>,
-    ) {
+    pub fn remember(&mut self, order: Arc<Order>, joined: i64, told: Option<Snapshot>) {
         self.order = order;
         self.waiting = Bits::default();
         self.waiting.fill(1, joined);
@@ -132,12 +127,14 @@ impl Release {
             self.patience.tell(told.at, &steps, last, wait);
         }
         self.told = told;
-        for moved in moves {
-            self.recall(moved);
-        }
     }
 
-    fn recall(&mut self, moved: &Move) {
+    /// Remembers what happened to the numbers; in order, each move once. How many of the called
+    /// come, and when, is learned from it as it was by whoever called them.
+    pub fn recall(&mut self, moved: &Move) {
+        let done = || moved.missed.iter().chain(&moved.claimed).chain(&moved.over);
+        // Whose calls are not among the moves: only those who did not come are known of them.
+        let is_checkpoint = done().any(|place| self.waiting.has(place.0));
         for place in moved.called.iter().flat_map(|run| run.places()) {
             self.waiting.remove(place.0);
         }
@@ -152,6 +149,13 @@ impl Release {
         for place in &moved.missed {
             self.waiting.remove(place.0);
             self.calls.remove(*place);
+        }
+        if is_checkpoint {
+            self.shows.resume(moved.at);
+        } else if let Some(told) = &self.told {
+            let per_second = f64::from(told.rate_per_minute) / 60.0;
+            self.shows
+                .learn(moved.at, per_second.max(0.1), told.claim_window_seconds);
         }
     }
 

@@ -127,7 +127,7 @@ mod tests {
         assert_eq!((calls.ready(), calls.stand_ready(&ready).len()), (2, 0));
         calls.remove(Place(4));
         assert_eq!(calls.ready(), 1);
-        assert_eq!(calls.stand_ready(&[]), []);
+        assert!(calls.stand_ready(&[]).is_empty());
         assert_eq!(calls.ready(), 0);
     }
 

@@ -105,6 +105,16 @@ impl Shows {
         self.cohorts.clear();
     }
 
+    /// Goes on with cohorts of which only those are known who have not come: what they do from
+    /// `now` on is counted.
+    pub(super) fn resume(&mut self, now: DateTime<Utc>) {
+        let now = now.timestamp_millis();
+        for cohort in &mut self.cohorts {
+            cohort.stretch = EDGES.partition_point(|edge| now - cohort.at >= *edge);
+            cohort.began = cohort.open;
+        }
+    }
+
     /// Counts what the time until `now` has shown, at a rate of so many people a second.
     pub(super) fn learn(&mut self, now: DateTime<Utc>, per_second: f64, window_seconds: u32) {
         let now = now.timestamp_millis();

@@ -279,8 +279,8 @@ fn a_leader_that_takes_over_calls_nobody_twice_and_forgets_nobody() {
             let told = line.release.told().cloned();
             line.release = Release::default();
             let order = Arc::new(Order::of_joining());
-            line.release
-                .remember(order, line.joined, told, moves.iter());
+            line.release.remember(order, line.joined, told);
+            moves.iter().for_each(|moved| line.release.recall(moved));
             line.release.see_everybody(at(line.millis));
         }
         line.millis += 250;
@@ -399,7 +399,8 @@ fn presence_is_asked_for_where_somebody_waits_whatever_the_numbers() {
         left: Vec::new(),
     };
     let order = Arc::new(Order::of_joining());
-    release.remember(order, 3 * SEEN_PART + 9, None, [&moved].into_iter());
+    release.remember(order, 3 * SEEN_PART + 9, None);
+    release.recall(&moved);
     assert_eq!(parts(&release), 3..=3);
     release.see(7, 3, &[0, 0b0100_0000]);
     assert!(release.presence.has(Place(3 * SEEN_PART + 9), 1));
@@ -409,7 +410,7 @@ fn presence_is_asked_for_where_somebody_waits_whatever_the_numbers() {
         entropy: String::new(),
     };
     let order = Arc::new(lottery.order());
-    release.remember(order, 3 * SEEN_PART, None, std::iter::empty());
+    release.remember(order, 3 * SEEN_PART, None);
     assert_eq!(parts(&release), 0..=3);
 }
 

@@ -235,8 +235,10 @@ impl World {
                 let joined = told.as_ref().map_or(0, |told| told.joined.0);
                 self.release = Release::default();
                 let order = Arc::clone(&self.order);
-                self.release
-                    .remember(order, joined, told, self.moves.iter());
+                self.release.remember(order, joined, told);
+                for moved in &self.moves {
+                    self.release.recall(moved);
+                }
                 for (slot, bitmap) in &self.seen {
                     self.release.see(*slot, 0, bitmap);
                 }
