@@ -1,16 +1,17 @@
 //! The sales as operators set them, in memory: read again four times a second, so that a change
-//! acts everywhere at once.
+//! acts everywhere at once. A sale that is not known yet is looked up, many at a time and at a
+//! bounded pace, so that made-up ids cost PostgreSQL next to nothing.
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use chrono::{DateTime, TimeDelta, Utc};
 use domain::EventId;
 use domain::message::SaleChanged;
 use domain::sale::SaleSettings;
 use platform::amqp::{self, Delivery, Handler, Settings, Verdict};
 use platform::health::Heartbeat;
+use platform::lane::{Job, Lane, Limits, Work};
 use platform::pg::Patience;
 use platform::problem::{Kind, Problem};
 use platform::topology;
@@ -19,41 +20,59 @@ use tokio::time::MissedTickBehavior;
 
 use crate::Desk;
 use crate::store;
+use crate::store::reading::Reading;
 
 /// How often changes are read.
 const READ_PERIOD: Duration = Duration::from_millis(250);
 /// A read that takes longer may hang on a silent connection: a pause must not wait for that.
 const SHORTEST_DEADLINE: Duration = Duration::from_millis(600);
 const LONGEST_DEADLINE: Duration = Duration::from_secs(15);
-/// A row is seen only when its transaction commits, so each read begins this long before the last.
-const OVERLAP: TimeDelta = TimeDelta::seconds(5);
+/// How many unknown sales are looked up at once, and how often at most.
+const LOOKUPS: Limits = Limits {
+    batch: 4_096,
+    waiting: 100_000,
+    pace: Duration::from_millis(50),
+    time: Duration::from_secs(5),
+};
 
 /// Every sale.
 pub(crate) struct Sales {
+    known: Arc<Known>,
+    unknown: Lane<Lookup>,
+    loaded: Reading,
+}
+
+struct Known {
     db: PgPool,
-    known: RwLock<HashMap<EventId, Arc<SaleSettings>>>,
-    loaded_at: DateTime<Utc>,
+    sales: RwLock<HashMap<EventId, Arc<SaleSettings>>>,
 }
 
 impl Sales {
     /// Reads every sale.
     pub(crate) async fn load(db: PgPool) -> Result<Self, sqlx::Error> {
-        let loaded_at = store::sales::now(&db).await?;
-        let sales = Self {
-            known: RwLock::default(),
-            loaded_at,
+        let (loaded, sales) = store::sales::changed(&db, None).await?;
+        let known = Arc::new(Known {
             db,
-        };
-        for sale in store::sales::all(&sales.db).await? {
-            sales.put(sale);
-        }
-        Ok(sales)
+            sales: RwLock::default(),
+        });
+        sales.into_iter().for_each(|sale| known.put(sale));
+        Ok(Self {
+            unknown: Lane::new(Lookup(Arc::clone(&known)), LOOKUPS),
+            known,
+            loaded,
+        })
     }
 
-    /// One sale.
-    pub(crate) fn get(&self, event_id: EventId) -> Result<Arc<SaleSettings>, Problem> {
-        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
-        known.get(&event_id).map(Arc::clone).ok_or_else(|| {
+    /// One sale; of one that this node has not seen yet the database is asked.
+    ///
+    /// # Errors
+    /// `not-found` when there is none, or what the database says.
+    pub(crate) async fn get(&self, event_id: EventId) -> Result<Arc<SaleSettings>, Problem> {
+        let sale = match self.known.get(event_id) {
+            Some(sale) => Some(sale),
+            None => self.unknown.ask(event_id).await??,
+        };
+        sale.ok_or_else(|| {
             Problem::new(
                 Kind::NotFound,
                 format!("There is no sale of event {event_id}."),
@@ -63,7 +82,8 @@ impl Sales {
 
     /// Every sale.
     pub(crate) fn all(&self) -> Vec<Arc<SaleSettings>> {
-        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        let known = self.known.sales.read();
+        let known = known.unwrap_or_else(PoisonError::into_inner);
         known.values().map(Arc::clone).collect()
     }
 
@@ -71,33 +91,67 @@ impl Sales {
     pub(crate) async fn follow(&self, heartbeat: Heartbeat) {
         let mut ticks = tokio::time::interval(READ_PERIOD);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut since = self.loaded_at - OVERLAP;
+        let mut read = self.loaded.clone();
         let mut patience = Patience::between(SHORTEST_DEADLINE, LONGEST_DEADLINE);
         loop {
             ticks.tick().await;
-            match patience.bound(self.read_since(since)).await {
-                Ok(read_at) => since = read_at - OVERLAP,
+            let reading = store::sales::changed(&self.known.db, Some(&read));
+            match patience.bound(reading).await {
+                Ok((reading, sales)) => {
+                    if !read.is_of_the_history_of(&reading) {
+                        // The last versions may be lost, and their numbers used again.
+                        self.known.forget();
+                    }
+                    sales.into_iter().for_each(|sale| self.put(sale));
+                    read = reading;
+                }
                 Err(error) => tracing::warn!(%error, "changed sales were not read"),
             }
             heartbeat.turn();
         }
     }
 
-    async fn read_since(&self, since: DateTime<Utc>) -> Result<DateTime<Utc>, sqlx::Error> {
-        let read_at = store::sales::now(&self.db).await?;
-        for sale in store::sales::changed_since(&self.db, since).await? {
-            self.put(sale);
-        }
-        Ok(read_at)
+    fn put(&self, sale: SaleSettings) {
+        self.known.put(sale);
+    }
+}
+
+impl Known {
+    fn get(&self, event_id: EventId) -> Option<Arc<SaleSettings>> {
+        let sales = self.sales.read().unwrap_or_else(PoisonError::into_inner);
+        sales.get(&event_id).map(Arc::clone)
+    }
+
+    fn forget(&self) {
+        let mut sales = self.sales.write().unwrap_or_else(PoisonError::into_inner);
+        sales.clear();
     }
 
     fn put(&self, sale: SaleSettings) {
-        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-        if known
+        let mut sales = self.sales.write().unwrap_or_else(PoisonError::into_inner);
+        if sales
             .get(&sale.event_id)
             .is_none_or(|held| held.version < sale.version)
         {
-            known.insert(sale.event_id, Arc::new(sale));
+            sales.insert(sale.event_id, Arc::new(sale));
+        }
+    }
+}
+
+struct Lookup(Arc<Known>);
+
+impl Work for Lookup {
+    type Item = EventId;
+    type Answer = Result<Option<Arc<SaleSettings>>, Problem>;
+
+    async fn work(&self, jobs: Vec<Job<Self>>) {
+        let ids: Vec<EventId> = jobs.iter().map(|job| job.item).collect();
+        let read = store::sales::of(&self.0.db, &ids).await;
+        let read = read.map(|sales| sales.into_iter().for_each(|sale| self.0.put(sale)));
+        let read = read.map_err(Problem::from);
+        for Job { item, asker } in jobs {
+            let known = read.as_ref().map(|()| self.0.get(item));
+            asker.answer(known.map_err(Clone::clone));
         }
     }
 }

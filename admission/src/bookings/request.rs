@@ -80,7 +80,7 @@ pub(super) async fn request(
     let order = wanted.order()?;
     may_order(access, &desk, &caller, &order).await?;
     must_exist(&desk, &caller, order.account_id).await?;
-    let may_book = may_book(&desk, &caller, &order, &headers, desk.ctx.clock.now());
+    let may_book = may_book(&desk, &caller, &order, &headers, desk.ctx.clock.now()).await;
     // On its own, so that it is finished even when the caller hangs up.
     let finished = tokio::spawn(
         async move {
@@ -212,14 +212,14 @@ async fn must_exist(desk: &Desk, caller: &Caller, buyer: AccountId) -> Result<()
 }
 
 /// Whether the sale takes bookings and the caller has a pass for it.
-fn may_book(
+async fn may_book(
     desk: &Desk,
     caller: &Caller,
     order: &Order,
     headers: &HeaderMap,
     now: DateTime<Utc>,
 ) -> Result<(), Problem> {
-    let sale = desk.sales.get(order.event_id)?;
+    let sale = desk.sales.get(order.event_id).await?;
     if !sale.takes_bookings_at(now) {
         return Err(answer::rejected(RejectReason::SaleClosed));
     }

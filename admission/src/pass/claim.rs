@@ -34,7 +34,7 @@ pub(super) async fn claim(
 ) -> Result<Response, Problem> {
     let now = desk.ctx.clock.now();
     let number = number(&desk, event_id, joiner, &headers, now)?;
-    let sale = desk.sales.get(event_id)?;
+    let sale = desk.sales.get(event_id).await?;
     if !sale.state_at(now, None).is_bookable() {
         return Err(Problem::new(
             Kind::QueueClosed,

@@ -1,46 +1,45 @@
 //! Sales, as box-office told them.
 
-use chrono::{DateTime, Utc};
+use domain::EventId;
 use domain::sale::SaleSettings;
 use sqlx::PgPool;
 use sqlx::types::Json;
 
-/// The database's time, by which rows are stamped.
-pub(crate) async fn now(db: &PgPool) -> Result<DateTime<Utc>, sqlx::Error> {
-    sqlx::query_scalar!(r#"select clock_timestamp() as "now!""#)
-        .fetch_one(db)
-        .await
-}
+use super::reading::Reading;
 
-/// Every sale.
-pub(crate) async fn all(db: &PgPool) -> Result<Vec<SaleSettings>, sqlx::Error> {
-    let rows = sqlx::query_scalar!(
-        r#"select settings as "settings: Json<SaleSettings>" from admission.sales"#
-    );
-    Ok(rows
-        .fetch_all(db)
-        .await?
-        .into_iter()
-        .map(|row| row.0)
-        .collect())
-}
-
-/// Sales stored after `since`.
-pub(crate) async fn changed_since(
+/// The sales that changed after the reading `since`; all for `None`. And this reading.
+pub(crate) async fn changed(
     db: &PgPool,
-    since: DateTime<Utc>,
-) -> Result<Vec<SaleSettings>, sqlx::Error> {
-    let rows = sqlx::query_scalar!(
-        r#"select settings as "settings: Json<SaleSettings>" from admission.sales
-           where updated_at > $1"#,
-        since,
+    since: Option<&Reading>,
+) -> Result<(Reading, Vec<SaleSettings>), sqlx::Error> {
+    let reading = Reading::begin(db).await?;
+    let rows = sqlx::query!(
+        "select event_id, settings::text from admission.sales
+         where changed_in >= $1::text::xid8",
+        reading.first_unseen(since),
     );
-    Ok(rows
-        .fetch_all(db)
-        .await?
-        .into_iter()
-        .map(|row| row.0)
-        .collect())
+    let rows = rows.fetch_all(db).await?.into_iter();
+    let read = rows.filter_map(|row| readable(row.event_id, row.settings.as_deref()));
+    Ok((reading, read.collect()))
+}
+
+/// Those of `events` that there are.
+pub(crate) async fn of(db: &PgPool, events: &[EventId]) -> Result<Vec<SaleSettings>, sqlx::Error> {
+    let ids: Vec<i64> = events.iter().map(|event| event.0).collect();
+    let rows = sqlx::query!(
+        "select event_id, settings::text from admission.sales where event_id = any($1)",
+        &ids,
+    );
+    let rows = rows.fetch_all(db).await?.into_iter();
+    let read = rows.filter_map(|row| readable(row.event_id, row.settings.as_deref()));
+    Ok(read.collect())
+}
+
+/// Settings of a later version may not be readable: the other sales go on.
+fn readable(event_id: i64, settings: Option<&str>) -> Option<SaleSettings> {
+    serde_json::from_str(settings.unwrap_or_default())
+        .inspect_err(|error| tracing::error!(event_id, %error, "unreadable settings of a sale"))
+        .ok()
 }
 
 /// Stores a sale unless the same or a later version is there.
