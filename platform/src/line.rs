@@ -1,26 +1,38 @@
 //! What a node knows of the lines of its sales: the shared snapshot, where every place stands, and
 //! the order that the lottery drew.
 //!
-//! One task reads, four times a second and with two queries for all sales that somebody asks for,
+//! One loop reads, four times a second and with two queries for all sales that somebody asks for,
 //! what has changed. Everybody else reads memory, so a line costs PostgreSQL the same whether ten
 //! wait in it or a million. While PostgreSQL is away the last view stays.
+//!
+//! Another loop catches up with lines that are new here, or far behind: so many rows at a time,
+//! shared between them, so that a long history holds nobody up. Of ids that are not known it is
+//! asked together and at a bounded pace whether there are such sales: made-up ones cost neither
+//! memory nor, however many they are, more than a statement each 50 ms.
 
+mod catch_up;
+pub mod moves;
 mod store;
 mod view;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use domain::EventId;
+use domain::line::Line;
 use domain::lottery::Order;
-use domain::queue::Snapshot;
+use domain::queue::{Drawn, Snapshot};
 use sqlx::PgPool;
 use tokio::sync::{Notify, watch};
 use tokio::time::MissedTickBehavior;
+use uuid::Uuid;
 
+use crate::lane::{Job, Lane, Limits, Work};
 use crate::problem::{Kind, Problem};
+use moves::Stretch;
 
 pub use view::View;
 
@@ -32,6 +44,15 @@ const KEPT: Duration = Duration::from_secs(60);
 const FIRST_WAIT: Duration = Duration::from_secs(4);
 /// Longest time that one refresh may take.
 const REFRESH_LIMIT: Duration = Duration::from_secs(20);
+/// How many rows of moves one statement reads.
+const ROWS: usize = 4_000;
+/// How many unknown ids are asked for at once, and how often at most.
+const UNKNOWN: Limits = Limits {
+    batch: 4_096,
+    waiting: 100_000,
+    pace: Duration::from_millis(50),
+    time: Duration::from_secs(5),
+};
 
 /// Why there is no view of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -57,34 +78,43 @@ impl From<LineError> for Problem {
 }
 
 /// The lines of all sales that somebody asks for. Cheap to clone.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Lines(Arc<Inner>);
 
-#[derive(Debug)]
 struct Inner {
     db: PgPool,
     kept_refreshes: u32,
     followed: RwLock<HashMap<EventId, Arc<Followed>>>,
-    /// Told when somebody asks for a line that was not read yet.
-    first_asked: Notify,
+    unknown: Lane<Existing>,
+    /// The history of the database that the lines are of.
+    generation: Mutex<Option<Uuid>>,
+    /// Told when there is a line to catch up with.
+    behind: Notify,
 }
 
 /// One sale's line.
-#[derive(Debug)]
 struct Followed {
     known: watch::Sender<Known>,
     /// Whether somebody has asked since the last refresh.
     is_asked: AtomicBool,
     /// How many refreshes ago somebody did.
     unasked: AtomicU32,
-    order: OnceLock<Arc<Order>>,
+    /// Whether there is more to read than a refresh reads.
+    is_behind: AtomicBool,
+    /// Whether what is known may never have happened.
+    is_void: AtomicBool,
+    /// The last seq whose snapshot could not be read.
+    unreadable: AtomicI64,
+    order: Mutex<Option<(Drawn, Arc<Order>)>>,
     is_ordering: AtomicBool,
 }
+
+/// Before every seq.
+const NEVER_READ: i64 = -1;
 
 #[derive(Debug, Clone)]
 enum Known {
     Unread,
-    Absent,
     Here(Arc<View>),
 }
 
@@ -113,7 +143,7 @@ impl Known {
     fn view(&self) -> Option<Arc<View>> {
         match self {
             Self::Here(view) => Some(Arc::clone(view)),
-            Self::Unread | Self::Absent => None,
+            Self::Unread => None,
         }
     }
 
@@ -121,7 +151,7 @@ impl Known {
     fn seq(&self) -> i64 {
         match self {
             Self::Here(view) => view.snapshot.seq,
-            Self::Unread | Self::Absent => store::NEVER_READ,
+            Self::Unread => NEVER_READ,
         }
     }
 }
@@ -139,10 +169,12 @@ impl Lines {
     pub fn kept_for(db: PgPool, kept: Duration) -> Self {
         let refreshes = kept.as_millis() / REFRESH_PERIOD.as_millis();
         Self(Arc::new(Inner {
-            db,
             kept_refreshes: u32::try_from(refreshes).unwrap_or(u32::MAX),
             followed: RwLock::default(),
-            first_asked: Notify::new(),
+            unknown: Lane::new(Existing(db.clone()), UNKNOWN),
+            generation: Mutex::default(),
+            behind: Notify::new(),
+            db,
         }))
     }
 
@@ -152,11 +184,13 @@ impl Lines {
     /// # Errors
     /// When there is no such sale, or it can't be read for the first time.
     pub async fn view(&self, event_id: EventId) -> Result<Arc<View>, LineError> {
-        let followed = self.ask(event_id);
-        if let Known::Here(view) = &*followed.known.borrow() {
-            return Ok(Arc::clone(view));
+        let known = self
+            .ask(event_id)
+            .and_then(|followed| followed.known.borrow().view());
+        if let Some(view) = known {
+            return Ok(view);
         }
-        self.first(&followed).await.map(|(view, _)| view)
+        self.first(event_id).await.map(|(view, _)| view)
     }
 
     /// The views of `event_id`'s line from now on. While the follower is held, the line is not
@@ -165,8 +199,7 @@ impl Lines {
     /// # Errors
     /// As [`view`](Self::view).
     pub async fn follow(&self, event_id: EventId) -> Result<Follower, LineError> {
-        let followed = self.ask(event_id);
-        self.first(&followed)
+        self.first(event_id)
             .await
             .map(|(_, receiver)| Follower(receiver))
     }
@@ -174,23 +207,24 @@ impl Lines {
     /// How many lines are read.
     #[must_use]
     pub fn count(&self) -> usize {
-        self.read_lock().len()
+        self.0.read_lock().len()
     }
 
     /// Reads what has changed, again and again; runs until dropped.
     pub async fn refresh(&self) {
+        tokio::join!(self.keep_up(), catch_up::run(&self.0));
+    }
+
+    async fn keep_up(&self) {
         let mut ticks = tokio::time::interval(REFRESH_PERIOD);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let is_due = tokio::select! {
-                _ = ticks.tick() => true,
-                () = self.0.first_asked.notified() => false,
-            };
-            let lines = self.asked_for(is_due);
+            ticks.tick().await;
+            let lines = self.0.asked_for();
             if lines.is_empty() {
                 continue;
             }
-            let reading = tokio::time::timeout(REFRESH_LIMIT, self.read_again(&lines));
+            let reading = tokio::time::timeout(REFRESH_LIMIT, self.0.read_again(&lines));
             match reading.await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => tracing::warn!(%error, "the lines were not refreshed"),
@@ -199,52 +233,77 @@ impl Lines {
         }
     }
 
-    fn ask(&self, event_id: EventId) -> Arc<Followed> {
-        let known = self.read_lock().get(&event_id).map(Arc::clone);
-        let followed = known.unwrap_or_else(|| {
-            let mut all = self
-                .0
-                .followed
-                .write()
-                .unwrap_or_else(PoisonError::into_inner);
-            Arc::clone(all.entry(event_id).or_default())
-        });
+    /// A line that is followed.
+    fn ask(&self, event_id: EventId) -> Option<Arc<Followed>> {
+        let followed = self.0.read_lock().get(&event_id).map(Arc::clone)?;
         followed.is_asked.store(true, Ordering::Relaxed);
-        followed
+        Some(followed)
     }
 
     /// Waits for the first reading of a line.
     async fn first(
         &self,
-        followed: &Followed,
+        event_id: EventId,
     ) -> Result<(Arc<View>, watch::Receiver<Known>), LineError> {
-        let mut receiver = followed.known.subscribe();
-        if matches!(*receiver.borrow(), Known::Unread) {
-            self.0.first_asked.notify_one();
-        }
-        let is_read = |known: &Known| !matches!(known, Known::Unread);
-        let known = match tokio::time::timeout(FIRST_WAIT, receiver.wait_for(is_read)).await {
-            Ok(Ok(known)) => known.clone(),
-            Ok(Err(_)) | Err(_) => return Err(LineError::Unread),
+        let first = async {
+            let followed = match self.ask(event_id) {
+                Some(followed) => followed,
+                None => self.begin(event_id).await?,
+            };
+            let mut receiver = followed.known.subscribe();
+            let is_read = |known: &Known| known.view().is_some();
+            let view = receiver.wait_for(is_read).await;
+            let view = view.ok().and_then(|known| known.view());
+            receiver.mark_unchanged();
+            Ok::<_, LineError>((view.ok_or(LineError::Unread)?, receiver))
         };
-        let view = known.view().ok_or(LineError::NoSale)?;
-        receiver.mark_unchanged();
-        Ok((view, receiver))
+        let first = tokio::time::timeout(FIRST_WAIT, first).await;
+        first.unwrap_or(Err(LineError::Unread))
     }
 
-    /// The lines to read. When `is_due`, those that nobody asks for are forgotten.
-    fn asked_for(&self, is_due: bool) -> Vec<(EventId, Arc<Followed>)> {
-        let mut followed = self
-            .0
-            .followed
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
-        if is_due {
-            followed.retain(|_, line| line.is_asked_for(self.0.kept_refreshes));
+    /// Begins to follow a line, if there is one.
+    async fn begin(&self, event_id: EventId) -> Result<Arc<Followed>, LineError> {
+        match self.0.unknown.ask(event_id).await {
+            Ok(Ok(true)) => {}
+            Ok(Ok(false)) => return Err(LineError::NoSale),
+            Ok(Err(Unasked)) | Err(_) => return Err(LineError::Unread),
         }
-        followed
+        let followed = {
+            let mut all = self.0.write_lock();
+            Arc::clone(all.entry(event_id).or_default())
+        };
+        self.0.behind.notify_one();
+        Ok(followed)
+    }
+}
+
+impl fmt::Debug for Lines {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lines")
+            .field("count", &self.count())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Inner {
+    fn read_lock(&self) -> std::sync::RwLockReadGuard<'_, HashMap<EventId, Arc<Followed>>> {
+        self.followed.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write_lock(&self) -> std::sync::RwLockWriteGuard<'_, HashMap<EventId, Arc<Followed>>> {
+        self.followed
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The lines to keep up with. Those that nobody asks for are forgotten.
+    fn asked_for(&self) -> Vec<(EventId, Arc<Followed>)> {
+        let mut followed = self.write_lock();
+        followed.retain(|_, line| line.is_asked_for(self.kept_refreshes));
+        let near = followed
             .iter()
-            .map(|(event_id, line)| (*event_id, Arc::clone(line)))
+            .filter(|(_, line)| !line.is_behind.load(Ordering::Relaxed));
+        near.map(|(event_id, line)| (*event_id, Arc::clone(line)))
             .collect()
     }
 
@@ -253,21 +312,94 @@ impl Lines {
             .iter()
             .map(|(event_id, line)| (*event_id, line.known.borrow().seq()))
             .collect();
-        let mut changes = store::changes_since(&self.0.db, &known).await?;
-        for (event_id, line) in lines {
-            match changes.remove(event_id) {
-                Some(change) => line.take(change),
-                None => line.note_absent(),
+        let mut changes = store::changes(&self.db, &known).await?;
+        if self.is_of_another_history(changes.generation) {
+            return Ok(());
+        }
+        let mut changed = Vec::new();
+        let mut to_read = Vec::new();
+        for ((event_id, line), (_, after)) in lines.iter().zip(&known) {
+            match changes.told.remove(event_id) {
+                None => {}
+                Some(Err(unreadable)) => line.note_unreadable(*event_id, &unreadable),
+                Some(Ok(snapshot)) => {
+                    to_read.push(Stretch {
+                        event_id: *event_id,
+                        after: *after,
+                        until: snapshot.seq,
+                    });
+                    changed.push((line, snapshot));
+                }
+            }
+        }
+        if to_read.is_empty() {
+            return Ok(());
+        }
+        let mut pieces = moves::read(&self.db, &to_read, ROWS).await?;
+        for (line, snapshot) in changed {
+            let piece = pieces.remove(&snapshot.event_id).unwrap_or_default();
+            if piece.is_last {
+                let mut fold = line
+                    .known
+                    .borrow()
+                    .view()
+                    .map_or_else(Line::default, |view| Line::clone(&view.line));
+                piece.moves.iter().for_each(|moved| fold.apply(moved));
+                line.show(snapshot, fold);
+            } else {
+                line.is_behind.store(true, Ordering::Relaxed);
+                self.behind.notify_one();
             }
         }
         Ok(())
     }
 
-    fn read_lock(&self) -> std::sync::RwLockReadGuard<'_, HashMap<EventId, Arc<Followed>>> {
-        self.0
-            .followed
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
+    /// After a failover that may have lost commits, what is known of lines may never have
+    /// happened: they are read anew, and shown as they were until that is done.
+    fn is_of_another_history(&self, now: Option<Uuid>) -> bool {
+        let mut known = self
+            .generation
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let was = *known;
+        *known = now.or(was);
+        let is_other = was.is_some() && *known != was;
+        drop(known);
+        if is_other {
+            tracing::info!("the database has another history than before; reading all lines anew");
+            for line in self.write_lock().values() {
+                line.is_void.store(true, Ordering::Relaxed);
+                line.is_behind.store(true, Ordering::Relaxed);
+            }
+            self.behind.notify_one();
+        }
+        is_other
+    }
+}
+
+/// Asks which of many ids have a line.
+struct Existing(PgPool);
+
+/// The database was not asked.
+#[derive(Clone, Copy)]
+struct Unasked;
+
+impl Work for Existing {
+    type Item = EventId;
+    type Answer = Result<bool, Unasked>;
+
+    async fn work(&self, jobs: Vec<Job<Self>>) {
+        let ids: Vec<EventId> = jobs.iter().map(|job| job.item).collect();
+        let existing = store::existing(&self.0, &ids).await.map_err(|error| {
+            tracing::warn!(%error, "unknown sales were not looked up");
+            Unasked
+        });
+        for Job { item, asker } in jobs {
+            asker.answer(match &existing {
+                Ok(existing) => Ok(existing.contains(&item)),
+                Err(error) => Err(*error),
+            });
+        }
     }
 }
 
@@ -277,76 +409,78 @@ impl Default for Followed {
             known: watch::Sender::new(Known::Unread),
             is_asked: AtomicBool::new(true),
             unasked: AtomicU32::new(0),
-            order: OnceLock::new(),
+            is_behind: AtomicBool::new(true),
+            is_void: AtomicBool::new(false),
+            unreadable: AtomicI64::new(NEVER_READ),
+            order: Mutex::default(),
             is_ordering: AtomicBool::new(false),
         }
     }
 }
 
 impl Followed {
-    /// Whether to keep it; called once in each refresh. A sale that does not exist is kept only
-    /// until the next one, so that made-up ids take no memory.
+    /// Whether to keep it; called once in each refresh.
     fn is_asked_for(&self, kept_refreshes: u32) -> bool {
         if self.is_asked.swap(false, Ordering::Relaxed) || self.known.receiver_count() > 0 {
             self.unasked.store(0, Ordering::Relaxed);
             return true;
         }
-        let is_here = matches!(*self.known.borrow(), Known::Here(_));
-        is_here && self.unasked.fetch_add(1, Ordering::Relaxed) < kept_refreshes
+        self.unasked.fetch_add(1, Ordering::Relaxed) < kept_refreshes
     }
 
-    fn note_absent(&self) {
-        self.known.send_if_modified(|known| {
-            let is_first = matches!(known, Known::Unread);
-            if is_first {
-                *known = Known::Absent;
-            }
-            is_first
-        });
-    }
-
-    fn take(self: &Arc<Self>, change: store::Change) {
-        self.known.send_modify(|known| {
-            let mut line = known.view().map_or_else(Default::default, |view| {
-                domain::line::Line::clone(&view.line)
-            });
-            for moved in &change.moves {
-                line.apply(moved);
-            }
-            let order = self.order.get().cloned();
-            *known = Known::Here(Arc::new(View::new(change.snapshot, line, order)));
-        });
-        let view = self.known.borrow().view();
-        if let Some(view) = view {
-            self.order_in_the_background(&view.snapshot);
+    /// Only the first sight of one is an error in the log.
+    fn note_unreadable(&self, event_id: EventId, unreadable: &store::Unreadable) {
+        let store::Unreadable { seq, error } = unreadable;
+        if self.unreadable.swap(*seq, Ordering::Relaxed) != *seq {
+            tracing::error!(%event_id, seq, %error, "the snapshot can't be read");
         }
+    }
+
+    /// Shows a moment to everybody.
+    fn show(self: &Arc<Self>, snapshot: Snapshot, line: Line) {
+        let drawn = snapshot.lottery.drawn.clone();
+        let order = self.order_of(drawn.as_ref());
+        let event_id = snapshot.event_id;
+        let view = View::new(snapshot, line, order.clone());
+        self.known.send_replace(Known::Here(Arc::new(view)));
+        // A draw of nobody orders nobody, and may be made anew.
+        if let (Some(drawn), None) = (drawn.filter(|drawn| drawn.lobby > 0), order) {
+            self.order_in_the_background(event_id, drawn);
+        }
+    }
+
+    /// The order of what was drawn, if it was computed.
+    fn order_of(&self, drawn: Option<&Drawn>) -> Option<Arc<Order>> {
+        let order = self.order.lock().unwrap_or_else(PoisonError::into_inner);
+        let (of, order) = order.as_ref()?;
+        (Some(of) == drawn).then(|| Arc::clone(order))
     }
 
     /// Ordering a large lobby takes longer than a task may keep its thread.
-    fn order_in_the_background(self: &Arc<Self>, snapshot: &Snapshot) {
-        // A draw of nobody orders nobody, and may be made anew.
-        let drawn = snapshot.lottery.drawn.as_ref();
-        let Some(drawn) = drawn.filter(|drawn| drawn.lobby > 0) else {
-            return;
-        };
-        if self.order.get().is_some() || self.is_ordering.swap(true, Ordering::Relaxed) {
+    fn order_in_the_background(self: &Arc<Self>, event_id: EventId, drawn: Drawn) {
+        if self.is_ordering.swap(true, Ordering::Relaxed) {
             return;
         }
-        let Some(draw) = view::draw(drawn) else {
-            let event_id = snapshot.event_id;
+        let Some(draw) = view::draw(&drawn) else {
             tracing::error!(%event_id, "the seed of the lottery can't be read");
             return;
         };
         let line = Arc::clone(self);
         tokio::task::spawn_blocking(move || {
-            let order = line.order.get_or_init(|| Arc::new(draw.order()));
+            let order = Arc::new(draw.order());
+            let computed = Some((drawn.clone(), Arc::clone(&order)));
+            *line.order.lock().unwrap_or_else(PoisonError::into_inner) = computed;
             line.known.send_if_modified(|known| {
                 let Some(view) = known.view() else {
                     return false;
                 };
-                *known = Known::Here(Arc::new(view.ordered(Arc::clone(order))));
-                true
+                let is_same = view.snapshot.lottery.drawn.as_ref() == Some(&drawn);
+                if is_same {
+                    *known = Known::Here(Arc::new(view.ordered(Arc::clone(&order))));
+                }
+                is_same
             });
+            line.is_ordering.store(false, Ordering::Relaxed);
         });
     }
 }

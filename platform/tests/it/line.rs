@@ -135,6 +135,154 @@ async fn a_sale_that_does_not_exist_is_none_until_it_does() {
 }
 
 #[tokio::test]
+async fn thousands_of_made_up_ids_cost_a_few_statements() {
+    let app = TestApp::start().await;
+    let _told = Told::first(&app).await;
+    let reading = Reading::of(Lines::new(app.ctx.db.clone()));
+    let commits = async || -> i64 {
+        sqlx::query_scalar(
+            "select xact_commit from pg_stat_database where datname = current_database()",
+        )
+        .fetch_one(&app.ctx.db)
+        .await
+        .unwrap()
+    };
+    // Counts reach the view when their connection has been idle for a second.
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    let before = commits().await;
+    let asked = (10..5_010).map(|id| {
+        let lines = reading.lines.clone();
+        async move { lines.view(EventId(id)).await.unwrap_err() }
+    });
+    let answers = futures_util::future::join_all(asked).await;
+    assert!(answers.iter().all(|answer| *answer == LineError::NoSale));
+    assert_eq!(reading.lines.count(), 0, "and no memory");
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    let statements = commits().await - before;
+    assert!(statements < 40, "{statements} statements");
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn a_sale_that_was_told_of_just_now_is_there_although_it_was_not_a_moment_ago() {
+    let app = TestApp::start().await;
+    let reading = Reading::of(Lines::new(app.ctx.db.clone()));
+    let before = reading.lines.view(SALE).await;
+    assert_eq!(before.unwrap_err(), LineError::NoSale);
+    let _told = Told::first(&app).await;
+    assert!(reading.lines.view(SALE).await.is_ok());
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn the_long_history_of_one_sale_holds_no_other_up() {
+    let moves = match std::env::var("ONSALE_FULL_SIZE") {
+        Ok(_) => 6_000_000_i64,
+        Err(_) => 60_000,
+    };
+    let app = TestApp::start().await;
+    let at = app.ctx.clock.now();
+    let long = Snapshot {
+        seq: moves,
+        ..snapshot(EventId(2), at)
+    };
+    sqlx::query(
+        "insert into admission.moves (event_id, seq, at, called)
+         select 2, seq, $2, array[seq, seq] from generate_series(1, $1 - 1) as seq",
+    )
+    .bind(moves)
+    .bind(at)
+    .execute(&app.ctx.db)
+    .await
+    .unwrap();
+    tell(&app.ctx.db, &long, &no_move(moves, at)).await;
+    let _told = Told::first(&app).await;
+    let reading = Reading::of(Lines::new(app.ctx.db.clone()));
+    let lines = reading.lines.clone();
+    let asked = tokio::spawn(async move { lines.view(EventId(2)).await });
+    eventually(SOON, async || reading.lines.count() == 1).await;
+    let begun = std::time::Instant::now();
+    reading.lines.view(SALE).await.unwrap();
+    let took = begun.elapsed();
+    println!("{moves} moves of another sale: a first view after {took:?}");
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    let limit = Duration::from_secs(300);
+    eventually(limit, async || reading.lines.view(EventId(2)).await.is_ok()).await;
+    let view = reading.lines.view(EventId(2)).await.unwrap();
+    let called = (1..moves).filter(|n| view.line.standing(Place(*n)) != Standing::Waiting);
+    assert_eq!(called.count(), usize::try_from(moves - 1).unwrap());
+    drop(asked.await);
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn an_unreadable_snapshot_leaves_the_other_lines_alone() {
+    let app = TestApp::start().await;
+    let mut told = Told::first(&app).await;
+    let broken = "insert into admission.lines (event_id, seq, snapshot) values (2, 1, '{}')";
+    sqlx::query(broken).execute(&app.ctx.db).await.unwrap();
+    let reading = Reading::of(Lines::new(app.ctx.db.clone()));
+    let lines = reading.lines.clone();
+    let asked = tokio::spawn(async move { lines.view(EventId(2)).await });
+    assert_eq!(reading.lines.view(SALE).await.unwrap().snapshot.seq, 1);
+    told.next(|_, moved| moved.called = calls(1, 1)).await;
+    let seq = async || reading.lines.view(SALE).await.unwrap().snapshot.seq;
+    eventually(SOON, async || seq().await == 2).await;
+    assert_eq!(asked.await.unwrap().unwrap_err(), LineError::Unread);
+    let mended = Snapshot {
+        seq: 2,
+        ..snapshot(EventId(2), app.ctx.clock.now())
+    };
+    tell(&app.ctx.db, &mended, &no_move(2, mended.at)).await;
+    eventually(SOON, async || reading.lines.view(EventId(2)).await.is_ok()).await;
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn after_a_failover_that_lost_commits_every_line_is_folded_anew() {
+    let app = TestApp::start().await;
+    let db = &app.ctx.db;
+    let generation = async || {
+        sqlx::query(
+            "insert into admission.generation (id, timeline) values (gen_random_uuid(), '1')
+             on conflict (only_row) do update set id = excluded.id",
+        )
+        .execute(db)
+        .await
+        .unwrap();
+    };
+    generation().await;
+    let mut told = Told::first(&app).await;
+    for place in 1..=9 {
+        told.next(|_, moved| moved.called = calls(place, place))
+            .await;
+    }
+    let reading = Reading::of(Lines::new(db.clone()));
+    let view = async || reading.lines.view(SALE).await.unwrap();
+    eventually(SOON, async || view().await.snapshot.seq == 10).await;
+    // A refresh has seen the generation.
+    told.next(|_, moved| moved.called = calls(10, 10)).await;
+    eventually(SOON, async || view().await.snapshot.seq == 11).await;
+
+    // The new primary never had the last five steps, and went another way meanwhile.
+    sqlx::query("delete from admission.moves where seq > 6")
+        .execute(db)
+        .await
+        .unwrap();
+    told.snapshot.seq = 6;
+    for _ in 7..=12 {
+        told.next(|_, moved| moved.missed = vec![Place(1)]).await;
+    }
+    generation().await;
+    let standing = async |place| view().await.line.standing(Place(place));
+    eventually(SOON, async || standing(9).await == Standing::Waiting).await;
+    assert_eq!(standing(1).await, Standing::Missed);
+    assert!(matches!(standing(5).await, Standing::Called(_)));
+    assert_eq!(view().await.snapshot.seq, 12);
+    app.finish().await;
+}
+
+#[tokio::test]
 async fn a_line_that_nobody_asks_for_is_forgotten() {
     let app = TestApp::start().await;
     let _told = Told::first(&app).await;

@@ -1,0 +1,167 @@
+//! Catching up with lines that are new here, or far behind: piece by piece, all of them in each
+//! round.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use domain::EventId;
+use domain::line::Line;
+use domain::queue::Snapshot;
+
+use super::moves::{self, Stretch};
+use super::{Followed, Inner, NEVER_READ, REFRESH_LIMIT, REFRESH_PERIOD, ROWS, store};
+
+/// How many lines one round reads of.
+const LINES_AT_ONCE: usize = 256;
+/// A line that can't be read is tried again after this time.
+const TRIED_AGAIN: Duration = Duration::from_secs(1);
+
+/// A line that is being read.
+struct Begun {
+    of: Arc<Followed>,
+    snapshot: Snapshot,
+    line: Line,
+    /// The last seq that was read.
+    after: i64,
+}
+
+#[derive(Default)]
+struct Round {
+    begun: HashMap<EventId, Begun>,
+    unreadable: HashMap<EventId, Instant>,
+}
+
+/// Catches up with whatever is behind; runs until dropped.
+pub(super) async fn run(lines: &Inner) {
+    let mut round = Round::default();
+    loop {
+        let reading = tokio::time::timeout(REFRESH_LIMIT, round.read(lines)).await;
+        let has_more = match reading {
+            Ok(Ok(has_more)) => has_more,
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "lines were not read");
+                tokio::time::sleep(REFRESH_PERIOD).await;
+                continue;
+            }
+            Err(_) => {
+                tracing::warn!("lines were not read in time");
+                continue;
+            }
+        };
+        if !has_more {
+            let _either = tokio::time::timeout(REFRESH_PERIOD, lines.behind.notified()).await;
+        }
+    }
+}
+
+impl Round {
+    /// Reads on in every line that is behind. Whether there is more.
+    async fn read(&mut self, lines: &Inner) -> Result<bool, sqlx::Error> {
+        let behind = self.behind(lines);
+        if behind.is_empty() {
+            return Ok(false);
+        }
+        self.begin(lines, &behind).await?;
+        let stretches: Vec<Stretch> = self
+            .begun
+            .iter()
+            .map(|(event_id, begun)| Stretch {
+                event_id: *event_id,
+                after: begun.after,
+                until: begun.snapshot.seq,
+            })
+            .collect();
+        if stretches.is_empty() {
+            return Ok(false);
+        }
+        for (event_id, piece) in moves::read(&lines.db, &stretches, ROWS).await? {
+            let Some(begun) = self.begun.get_mut(&event_id) else {
+                continue;
+            };
+            for moved in &piece.moves {
+                begun.line.apply(moved);
+                begun.after = moved.seq;
+            }
+            if piece.is_last
+                && let Some(begun) = self.begun.remove(&event_id)
+            {
+                begun.of.show(begun.snapshot, begun.line);
+                begun.of.is_behind.store(false, Ordering::Release);
+                if begun.of.is_void.load(Ordering::Acquire) {
+                    begun.of.is_behind.store(true, Ordering::Relaxed);
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// The lines to read of; what was begun of others is forgotten.
+    fn behind(&mut self, lines: &Inner) -> Vec<(EventId, Arc<Followed>)> {
+        let now = Instant::now();
+        self.unreadable
+            .retain(|_, tried| now - *tried < TRIED_AGAIN);
+        let followed = lines.read_lock();
+        self.begun.retain(|event_id, begun| {
+            let is_same = followed
+                .get(event_id)
+                .is_some_and(|of| Arc::ptr_eq(of, &begun.of));
+            // What was begun may never have happened.
+            is_same && !begun.of.is_void.load(Ordering::Relaxed)
+        });
+        let behind = followed.iter().filter(|(event_id, line)| {
+            line.is_behind.load(Ordering::Relaxed) && !self.unreadable.contains_key(event_id)
+        });
+        behind
+            .take(LINES_AT_ONCE)
+            .map(|(event_id, line)| (*event_id, Arc::clone(line)))
+            .collect()
+    }
+
+    /// Reads the snapshots of lines that are not begun yet.
+    async fn begin(
+        &mut self,
+        lines: &Inner,
+        behind: &[(EventId, Arc<Followed>)],
+    ) -> Result<(), sqlx::Error> {
+        let new: Vec<&(EventId, Arc<Followed>)> = behind
+            .iter()
+            .filter(|(event_id, _)| !self.begun.contains_key(event_id))
+            .collect();
+        if new.is_empty() {
+            return Ok(());
+        }
+        let ids: Vec<_> = new.iter().map(|(id, _)| (*id, NEVER_READ)).collect();
+        let mut changes = store::changes(&lines.db, &ids).await?;
+        for (event_id, of) in new {
+            let told = match changes.told.remove(event_id) {
+                Some(Ok(snapshot)) => snapshot,
+                Some(Err(unreadable)) => {
+                    of.note_unreadable(*event_id, &unreadable);
+                    self.unreadable.insert(*event_id, Instant::now());
+                    continue;
+                }
+                // A line is never removed, but by a failover that lost it.
+                None => {
+                    self.unreadable.insert(*event_id, Instant::now());
+                    continue;
+                }
+            };
+            let is_void = of.is_void.swap(false, Ordering::Relaxed);
+            let known = of.known.borrow().view().filter(|_| !is_void);
+            let (line, after) = match known {
+                Some(view) => (Line::clone(&view.line), view.snapshot.seq),
+                None => (Line::default(), NEVER_READ),
+            };
+            let begun = Begun {
+                of: Arc::clone(of),
+                snapshot: told,
+                line,
+                after,
+            };
+            self.begun.insert(*event_id, begun);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,118 @@
+//! What happened in lines, read in pieces: no statement reads more than so many rows, however long
+//! the history of a line is.
+
+use std::collections::HashMap;
+
+use chrono::{DateTime, Utc};
+use domain::line::{Move, Run};
+use domain::{EventId, Number, Place};
+use sqlx::PgPool;
+
+/// The fewest rows that are read of a line at once.
+const FEWEST_ROWS: usize = 64;
+
+/// A part of a line's history: the moves after `after`, up to and with `until`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stretch {
+    /// The sale.
+    pub event_id: EventId,
+    /// The last seq that is known.
+    pub after: i64,
+    /// The last seq that is wanted.
+    pub until: i64,
+}
+
+/// What one statement read of a [`Stretch`].
+#[derive(Debug, Default)]
+pub struct Piece {
+    /// The first moves of the stretch, in order.
+    pub moves: Vec<Move>,
+    /// Whether the stretch has no more.
+    pub is_last: bool,
+}
+
+/// Reads the first moves of each of `stretches` in one statement of about `rows` rows at most,
+/// evenly shared. A checkpoint may take the place of moves between two readings: it says all that
+/// they did.
+///
+/// # Errors
+/// When PostgreSQL fails.
+pub async fn read(
+    db: &PgPool,
+    stretches: &[Stretch],
+    rows: usize,
+) -> Result<HashMap<EventId, Piece>, sqlx::Error> {
+    let each = (rows / stretches.len().max(1)).max(FEWEST_ROWS);
+    let ids: Vec<i64> = stretches.iter().map(|part| part.event_id.0).collect();
+    let after: Vec<i64> = stretches.iter().map(|part| part.after).collect();
+    let until: Vec<i64> = stretches.iter().map(|part| part.until).collect();
+    let rows = sqlx::query_as!(
+        Row,
+        r#"select k.event_id as "event_id!", m.seq as "seq!", m.at as "at!",
+                  m.called as "called!", m.missed as "missed!", m.claimed as "claimed!",
+                  m.over as "over!", m.left_numbers as "left!"
+           from unnest($1::bigint[], $2::bigint[], $3::bigint[]) as k (event_id, after, until)
+           cross join lateral (
+               select seq, at, called, missed, claimed, over, left_numbers
+               from admission.public_moves p
+               where p.event_id = k.event_id and p.seq > k.after and p.seq <= k.until
+               order by p.seq limit $4) m
+           order by k.event_id, m.seq"#,
+        &ids,
+        &after,
+        &until,
+        i64::try_from(each).unwrap_or(i64::MAX),
+    )
+    .fetch_all(db)
+    .await?;
+    let mut pieces: HashMap<EventId, Piece> = stretches
+        .iter()
+        .map(|part| (part.event_id, Piece::default()))
+        .collect();
+    for row in rows {
+        let piece = pieces.entry(EventId(row.event_id)).or_default();
+        piece.moves.push(row.into());
+    }
+    for piece in pieces.values_mut() {
+        piece.is_last = piece.moves.len() < each;
+    }
+    Ok(pieces)
+}
+
+struct Row {
+    event_id: i64,
+    seq: i64,
+    at: DateTime<Utc>,
+    called: Vec<i64>,
+    missed: Vec<i64>,
+    claimed: Vec<i64>,
+    over: Vec<i64>,
+    left: Vec<i64>,
+}
+
+impl From<Row> for Move {
+    fn from(row: Row) -> Self {
+        let places = |all: Vec<i64>| all.into_iter().map(Place).collect();
+        Self {
+            seq: row.seq,
+            at: row.at,
+            called: runs(&row.called),
+            missed: places(row.missed),
+            claimed: places(row.claimed),
+            over: places(row.over),
+            left: row.left.into_iter().map(Number).collect(),
+        }
+    }
+}
+
+/// Runs as they are stored: first, last, first, last, …
+#[must_use]
+pub fn runs(ends: &[i64]) -> Vec<Run> {
+    let (ends, _) = ends.as_chunks::<2>();
+    ends.iter()
+        .map(|[first, last]| Run {
+            first: Place(*first),
+            last: Place(*last),
+        })
+        .collect()
+}
