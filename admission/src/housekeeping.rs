@@ -3,12 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use platform::idempotency;
+use sqlx::PgPool;
 
 use crate::{Desk, store};
 
 /// How often.
 const PERIOD: Duration = Duration::from_secs(600);
+/// How many statements' worth of rows of ended sales are removed each time.
+const MAX_SWEEPS: usize = 200;
 
 /// Removes old requests and answers, and what is left of sales that ended long ago, until soft
 /// shutdown.
@@ -30,8 +34,19 @@ pub(crate) async fn run(desk: Arc<Desk>) -> anyhow::Result<()> {
         if let Err(error) = idempotency::sweep(db, now).await {
             tracing::warn!(%error, "old answers were not removed");
         }
-        if let Err(error) = store::ended::sweep(db, now).await {
+        if let Err(error) = sweep_ended(db, now).await {
             tracing::warn!(%error, "what is left of ended sales was not removed");
+        }
+    }
+    Ok(())
+}
+
+/// Removes what is left of ended sales, so many rows in a statement, until nothing is left or it
+/// has done enough for this time.
+async fn sweep_ended(db: &PgPool, now: DateTime<Utc>) -> Result<(), sqlx::Error> {
+    for _ in 0..MAX_SWEEPS {
+        if store::ended::sweep(db, now).await? == 0 {
+            break;
         }
     }
     Ok(())

@@ -9,12 +9,14 @@
 mod receipts;
 mod store;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::routing::get;
 use chrono::{DateTime, Utc};
+use domain::EventId;
 use domain::queue::Lottery;
 use domain::sale::SaleSettings;
 use platform::limits::{Key, Quota};
@@ -39,12 +41,35 @@ pub async fn commit(
     sale: &SaleSettings,
     now: DateTime<Utc>,
 ) -> Result<Lottery, sqlx::Error> {
-    if let Some(lottery) = store::get(db, sale).await? {
-        return Ok(lottery);
+    let mut lotteries = commit_all(db, keys, &[sale], now).await?;
+    Ok(lotteries
+        .remove(&sale.event_id)
+        .expect("a draw is never removed"))
+}
+
+/// The lotteries of `sales`, as [`commit`] does.
+pub(crate) async fn commit_all(
+    db: &PgPool,
+    keys: &KeyRing,
+    sales: &[&SaleSettings],
+    now: DateTime<Utc>,
+) -> Result<HashMap<EventId, Lottery>, sqlx::Error> {
+    let mut lotteries = store::get_all(db, sales).await?;
+    let missing: Vec<&SaleSettings> = sales
+        .iter()
+        .filter(|sale| !lotteries.contains_key(&sale.event_id))
+        .copied()
+        .collect();
+    if missing.is_empty() {
+        return Ok(lotteries);
     }
-    store::insert(db, sale.event_id, &new_seed(), keys.entries_key(), now).await?;
-    let lottery = store::get(db, sale).await?;
-    Ok(lottery.expect("a draw is never removed"))
+    let seeds: Vec<(EventId, [u8; 32])> = missing
+        .iter()
+        .map(|sale| (sale.event_id, new_seed()))
+        .collect();
+    store::insert_all(db, &seeds, keys.entries_key(), now).await?;
+    lotteries.extend(store::get_all(db, &missing).await?);
+    Ok(lotteries)
 }
 
 /// Commits to another seed, unless somebody takes part in the lottery as it is: a sale that opened

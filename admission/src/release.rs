@@ -1,35 +1,46 @@
-//! The release loop: four times a second the leader moves the sales in which something may happen,
-//! and tells everyone who waits.
+//! The release loop: four times a second each node moves those sales of its shards in which
+//! something may happen, and tells everyone who waits.
 //!
-//! What is decided is decided by [`domain::release`]. Here is what surrounds it: who leads, what is
-//! known, and that what was decided is written once. A leader reads all it needs from PostgreSQL
-//! when it becomes one, and from then on what changed. A line is written only as it was left by
-//! whoever wrote it last; otherwise the leader forgets it, and reads it again.
+//! What is decided is decided by [`domain::release`]. Here is what surrounds it: who leads which
+//! sales ([`Leases`]), what is known of them, and that what was decided is written once. A line is
+//! written only under the epoch of its shard and only as it was left by whoever wrote it last;
+//! otherwise the leader forgets it, and reads it again. A tick does nothing that takes long: lines
+//! are read, lobbies are drawn and checkpoints are made in tasks beside the loop, and a sale that
+//! fails stands still by itself.
 
+mod beside;
+mod checkpoint;
 mod lease;
 mod line;
-pub(crate) mod load;
+pub mod load;
 mod presence;
+mod quarantine;
+mod recall;
+mod run;
 mod store;
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::Arc;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use domain::EventId;
-use domain::queue::SEEN_PART;
 use domain::release::{Brake, Load};
 use domain::sale::{SaleSettings, SaleState, Stock};
 use platform::service::Context;
-use tokio::time::MissedTickBehavior;
+use tokio::sync::Notify;
+use uuid::Uuid;
 
-use crate::{Desk, store as desk_store};
+use crate::store::reading::Reading;
+use beside::{Beside, Done, Ticket};
 use line::Line;
 use presence::Presence;
+use quarantine::{Failure, Quarantine};
+use recall::Wanted;
 use store::{AtGate, Joined, ToWrite};
 
 pub use domain::release::TICK;
+pub use lease::{Held, Leases};
+pub(crate) use run::run;
 
 /// A sale with nobody in its line is looked at in one of so many ticks.
 const IDLE_TICKS: u64 = 32;
@@ -37,78 +48,106 @@ const IDLE_TICKS: u64 = 32;
 const CLOSED_TICKS: u64 = 240;
 /// It is read in one of so many ticks who is present.
 const PRESENCE_TICKS: u64 = 4;
-/// How often stock and load are read.
-const MEASURE_PERIOD: Duration = Duration::from_secs(1);
-/// A row is seen only when its transaction commits, so each read begins this long before the last.
-const OVERLAP: TimeDelta = TimeDelta::seconds(5);
+/// How many lines are read together.
+const LINES_AT_ONCE: usize = 128;
+/// Of how many ended sales it is asked together whether they are at rest.
+const ENDED_AT_ONCE: usize = 1_000;
+/// How many lines are written in one transaction.
+const WRITTEN_AT_ONCE: usize = 256;
+/// Connections of the loop and what runs beside it: the tick's own, and one for each task.
+const DB_CONNECTIONS: u32 = 6;
 
-/// A node that releases places while it has the lease.
+/// The release loop of a node.
 pub struct Leader {
-    ctx: Context,
-    node: String,
+    /// With the pool that everybody else uses.
+    source: Context,
+    beside: Beside,
     lines: HashMap<EventId, Line>,
+    /// Lines that are being read, or ordered, beside the loop.
+    awaited: HashMap<EventId, Ticket>,
+    tickets: Ticket,
+    /// Ended sales where nothing happens any more, and the version of their settings.
+    resting: HashMap<EventId, i64>,
+    /// Ended ones where something does.
+    restless: HashSet<EventId>,
+    quarantine: Quarantine,
     joined: HashMap<EventId, Joined>,
-    joined_read_at: Option<DateTime<Utc>>,
+    joined_read: Option<Reading>,
     presence: Presence,
     brake: Brake,
+    generation: Option<Uuid>,
     ticks: u64,
 }
 
 impl Leader {
-    /// A candidate named `node`, which must differ from all others.
+    /// A loop with a small pool of its own to the database of `ctx`, so that the public can't
+    /// starve it.
     #[must_use]
-    pub fn new(ctx: Context, node: &str) -> Self {
+    pub fn new(ctx: &Context) -> Self {
         Self {
-            ctx,
-            node: node.to_owned(),
+            beside: Beside::new(run::on_own_pool(ctx, DB_CONNECTIONS)),
+            source: ctx.clone(),
             lines: HashMap::new(),
+            awaited: HashMap::new(),
+            tickets: 0,
+            resting: HashMap::new(),
+            restless: HashSet::new(),
+            quarantine: Quarantine::default(),
             joined: HashMap::new(),
-            joined_read_at: None,
+            joined_read: None,
             presence: Presence::default(),
             brake: Brake::default(),
+            generation: None,
             ticks: 0,
         }
     }
 
-    /// Moves the sales on to `now` if this node is, or becomes, the leader; `None` when it is not.
-    /// Returns the sales it looked at, whose stock should be known next time.
+    /// Moves those of `sales` on to `now` whose shards are `held`. Returns the sales it looked at,
+    /// whose stock should be known next time.
     ///
     /// # Errors
     /// When PostgreSQL fails. What was written stays; what was not is decided again.
     pub async fn tick(
         &mut self,
+        held: &Held,
         now: DateTime<Utc>,
         sales: &[Arc<SaleSettings>],
         stock: &HashMap<EventId, Stock>,
-    ) -> Result<Option<Vec<EventId>>, sqlx::Error> {
-        let Some(epoch) = lease::hold(&self.ctx.db, &self.node).await? else {
+    ) -> Result<Vec<EventId>, sqlx::Error> {
+        if held.is_empty() {
             self.forget();
-            return Ok(None);
-        };
+            return Ok(Vec::new());
+        }
         self.ticks = self.ticks.wrapping_add(1);
+        self.keep_held(held);
+        self.take_outcomes(now);
         self.read_joined().await?;
-        self.load(now, sales).await?;
-        let due: Vec<Arc<SaleSettings>> = sales
+        let mine: Vec<&Arc<SaleSettings>> = sales
             .iter()
+            .filter(|sale| held.epoch_of(sale.event_id).is_some())
+            .collect();
+        self.read_unknown(held, now, &mine);
+        let due: Vec<&Arc<SaleSettings>> = mine
+            .into_iter()
             .filter(|sale| self.is_due(now, sale, stock.get(&sale.event_id)))
-            .cloned()
             .collect();
         let known: Vec<_> = due.iter().map(|sale| self.known(sale.event_id)).collect();
         let mut gates = if due.is_empty() {
             HashMap::new()
         } else {
-            store::at_gates(&self.ctx.db, &known).await?
+            store::at_gates(self.beside.db(), &known).await?
         };
         self.look(now, &due).await;
         let mut steps = Vec::new();
         for sale in &due {
             let gate = gates.remove(&sale.event_id).unwrap_or_default();
             let stock = stock.get(&sale.event_id).copied();
-            steps.extend(self.step(now, sale, stock, gate).await?);
+            steps.extend(self.step(now, sale, stock, &gate));
         }
-        self.write(epoch, &steps).await?;
+        self.write(now, &steps).await?;
+        self.lay_to_rest(&due);
         self.measure();
-        Ok(Some(due.iter().map(|sale| sale.event_id).collect()))
+        Ok(due.iter().map(|sale| sale.event_id).collect())
     }
 
     /// Takes in how strained is what stands behind the gate.
@@ -118,63 +157,200 @@ impl Leader {
         metrics::gauge!("admission_brake_percent").set(f64::from(state.percent));
     }
 
-    /// Gives the lease up, so that another node need not wait for its end.
-    ///
-    /// # Errors
-    /// When PostgreSQL fails; the lease then ends by itself within seconds.
-    pub async fn resign(&mut self) -> Result<(), sqlx::Error> {
+    /// Forgets everything and every connection: one that is muted would hold up tick after tick.
+    pub(crate) fn reconnect(&mut self) {
         self.forget();
-        lease::give_up(&self.ctx.db, &self.node).await
+        self.beside = Beside::new(run::on_own_pool(&self.source, DB_CONNECTIONS));
+    }
+
+    /// Told when lines were read that are to be moved.
+    pub(crate) fn arrived(&self) -> Arc<Notify> {
+        self.beside.arrived()
+    }
+
+    /// Waits until nothing runs beside the loop; whether anything did. The next tick sees the
+    /// outcome.
+    pub async fn settle(&mut self) -> bool {
+        self.beside.settle().await
     }
 
     fn forget(&mut self) {
+        if self.joined_read.is_some() {
+            self.beside.forget();
+        }
         self.lines.clear();
+        self.awaited.clear();
+        self.resting.clear();
+        self.restless.clear();
         self.joined.clear();
-        self.joined_read_at = None;
+        self.joined_read = None;
+        self.quarantine.retain(|_| false);
+    }
+
+    /// Forgets the lines of shards that are another's, or were meanwhile, and everything when the
+    /// database has another history than before.
+    fn keep_held(&mut self, held: &Held) {
+        if self.generation != held.generation() {
+            self.forget();
+            self.generation = held.generation();
+        }
+        let is_mine = |event_id: &EventId| held.epoch_of(*event_id).is_some();
+        self.lines
+            .retain(|event_id, line| held.epoch_of(*event_id) == Some(line.epoch));
+        self.awaited.retain(|event_id, _| is_mine(event_id));
+        self.resting.retain(|event_id, _| is_mine(event_id));
+        self.restless.retain(is_mine);
+        self.quarantine.retain(|event_id| is_mine(&event_id));
+    }
+
+    /// Takes in what the tasks beside the loop have done.
+    fn take_outcomes(&mut self, now: DateTime<Utc>) {
+        while let Some(done) = self.beside.next() {
+            match done {
+                Done::Recalled(event_id, ticket, line) => {
+                    if self.is_awaited(event_id, ticket) {
+                        self.lines.insert(event_id, *line);
+                    }
+                }
+                Done::Failed(ticket, failure) => {
+                    if self.is_awaited(failure.event_id, ticket) {
+                        self.quarantine.put(now, &failure);
+                    }
+                }
+                Done::Unread(tickets) => {
+                    for (event_id, ticket) in tickets {
+                        self.is_awaited(event_id, ticket);
+                    }
+                }
+                Done::AtRest(asked, resting) => {
+                    for (event_id, version) in asked {
+                        if resting.contains(&event_id) {
+                            self.resting.insert(event_id, version);
+                        } else {
+                            self.restless.insert(event_id);
+                        }
+                    }
+                }
+                Done::Lottery(event_id, epoch, outcome) => {
+                    self.take_lottery(now, event_id, epoch, outcome);
+                }
+                Done::Compacted(event_id, has_more) => {
+                    if let Some(line) = self.lines.get_mut(&event_id) {
+                        line.is_compacting = false;
+                        if has_more == Some(false) {
+                            line.unfolded = 0;
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether the line was awaited; it is no more.
+    fn is_awaited(&mut self, event_id: EventId, ticket: Ticket) -> bool {
+        let is_awaited = self.awaited.get(&event_id) == Some(&ticket);
+        if is_awaited {
+            self.awaited.remove(&event_id);
+        }
+        is_awaited
+    }
+
+    fn await_line(&mut self, event_id: EventId) -> Ticket {
+        self.tickets += 1;
+        self.awaited.insert(event_id, self.tickets);
+        self.tickets
+    }
+
+    fn take_lottery(
+        &mut self,
+        now: DateTime<Utc>,
+        event_id: EventId,
+        epoch: i64,
+        outcome: Result<beside::Advanced, String>,
+    ) {
+        let Some(line) = self.lines.get_mut(&event_id) else {
+            return;
+        };
+        if line.epoch != epoch {
+            return;
+        }
+        line.is_drawing = false;
+        match outcome {
+            Ok((lottery, order)) => {
+                line.lottery = lottery;
+                if let Some(order) = order
+                    && let Some(line) = self.lines.remove(&event_id)
+                {
+                    let ticket = self.await_line(event_id);
+                    self.beside.order(event_id, ticket, Box::new(line), order);
+                }
+            }
+            Err(error) => {
+                self.lines.remove(&event_id);
+                let failure = Failure {
+                    event_id,
+                    step: "lottery",
+                    error,
+                };
+                self.quarantine.put(now, &failure);
+            }
+        }
     }
 
     async fn read_joined(&mut self) -> Result<(), sqlx::Error> {
-        let since = self.joined_read_at.map(|at| at - OVERLAP);
-        let (read_at, joined) = store::joined(&self.ctx.db, since).await?;
-        self.joined_read_at = Some(read_at);
+        let since = self.joined_read.as_ref();
+        let (reading, joined) = store::joined(self.beside.db(), since).await?;
+        self.joined_read = Some(reading);
         self.joined.extend(joined);
         Ok(())
     }
 
-    /// Reads the lines that are not known: all of them after a change of leader.
-    async fn load(
-        &mut self,
-        now: DateTime<Utc>,
-        sales: &[Arc<SaleSettings>],
-    ) -> Result<(), sqlx::Error> {
-        let unknown: Vec<&Arc<SaleSettings>> = sales
-            .iter()
-            .filter(|sale| !self.lines.contains_key(&sale.event_id))
-            .collect();
-        if unknown.is_empty() {
-            return Ok(());
-        }
-        let ids: Vec<EventId> = unknown.iter().map(|sale| sale.event_id).collect();
-        let mut written = store::lines(&self.ctx.db, &ids).await?;
-        let moved: Vec<EventId> = written.keys().copied().collect();
-        let mut moves = store::moves(&self.ctx.db, &moved).await?;
-        let parts = |id: &EventId| {
-            let joined = self.joined.get(id).map_or(0, |known| known.joined);
-            (*id, 0..=joined / SEEN_PART)
-        };
-        let waited: Vec<_> = moved.iter().map(parts).collect();
-        let mut seen = self.presence.kept(&self.ctx, now, &waited).await;
-        for sale in unknown {
+    /// Begins to read lines that are not known: first those in which people wait, and of sales
+    /// that have ended, after all others, only those that are not at rest.
+    fn read_unknown(&mut self, held: &Held, now: DateTime<Utc>, sales: &[&Arc<SaleSettings>]) {
+        let (mut unknown, mut ended) = (Vec::new(), Vec::new());
+        for sale in sales.iter().copied() {
             let id = sale.event_id;
-            let written = written.remove(&id);
-            let moves = moves.remove(&id).unwrap_or_default();
-            let joined = self.joined.get(&id).copied().unwrap_or_default();
-            let kept = seen.remove(&id).unwrap_or_default();
-            let line = Line::recall(&self.ctx, now, sale, written, &moves, joined, &kept);
-            let line = line.await?;
-            self.lines.insert(id, line);
+            let is_here = self.lines.contains_key(&id) || self.awaited.contains_key(&id);
+            if is_here || self.quarantine.has(id, now) {
+                continue;
+            }
+            if sale.state_at(now, None) != SaleState::Closed || self.restless.contains(&id) {
+                unknown.push(sale);
+            } else if self.resting.get(&id) != Some(&sale.version) {
+                ended.push((id, sale.version));
+            }
         }
-        Ok(())
+        unknown.sort_by_key(|sale| {
+            let is_joined = self.joined_of(sale.event_id).joined > 0;
+            !(is_joined && sale.state_at(now, None).is_joinable())
+        });
+        for some in unknown.chunks(LINES_AT_ONCE) {
+            let Some(permit) = self.beside.reader() else {
+                return;
+            };
+            let wanted = some.iter().filter_map(|sale| {
+                Some(Wanted {
+                    sale: Arc::clone(sale),
+                    joined: self.joined_of(sale.event_id),
+                    epoch: held.epoch_of(sale.event_id)?,
+                    ticket: self.await_line(sale.event_id),
+                })
+            });
+            let wanted = wanted.collect();
+            self.beside
+                .recall(permit, self.presence.clone(), now, wanted);
+        }
+        ended.truncate(ENDED_AT_ONCE);
+        if !ended.is_empty()
+            && let Some(permit) = self.beside.reader()
+        {
+            self.beside.ask_rest(permit, ended);
+        }
+    }
+
+    fn joined_of(&self, event_id: EventId) -> Joined {
+        self.joined.get(&event_id).copied().unwrap_or_default()
     }
 
     fn known(&self, event_id: EventId) -> (EventId, i64, i64) {
@@ -183,8 +359,9 @@ impl Leader {
     }
 
     fn is_due(&self, now: DateTime<Utc>, sale: &SaleSettings, stock: Option<&Stock>) -> bool {
-        let line = &self.lines[&sale.event_id];
-        let joined = self.joined.get(&sale.event_id).copied().unwrap_or_default();
+        let Some(line) = self.lines.get(&sale.event_id) else {
+            return false;
+        };
         let told = line.release.told();
         let period = if told.is_some_and(|told| told.state == SaleState::Closed) {
             CLOSED_TICKS
@@ -195,10 +372,12 @@ impl Leader {
         let is_closed = period == CLOSED_TICKS;
         line.version != Some(sale.version)
             || (is_moving && !is_closed)
-            || line.joined != joined
+            || line.joined != self.joined_of(sale.event_id)
             || line.state_at(now, sale, stock.copied()) != told.map(|told| told.state)
             || (stock.is_some()
                 && stock.map(|stock| stock.available) != told.and_then(|told| told.available))
+            || line.need(now, sale).is_some()
+            || told.is_some_and(|told| told.lottery != line.lottery)
             || self.is_turn(sale.event_id, period)
     }
 
@@ -209,169 +388,169 @@ impl Leader {
 
     /// Sees who joined, and who is present where it is their turn. While Redis is away everybody is
     /// as they were seen last.
-    async fn look(&mut self, now: DateTime<Utc>, due: &[Arc<SaleSettings>]) {
+    async fn look(&mut self, now: DateTime<Utc>, due: &[&Arc<SaleSettings>]) {
         let mut waited_for = Vec::new();
         for id in due.iter().map(|sale| sale.event_id) {
             let is_turn = self.is_turn(id, PRESENCE_TICKS);
+            let joined = self.joined_of(id);
             if let Some(line) = self.lines.get_mut(&id) {
-                line.joined = self.joined.get(&id).copied().unwrap_or_default();
+                line.joined = joined;
                 if is_turn && line.is_waited_for() {
                     waited_for.push((id, line.release.seen_parts()));
                 }
             }
         }
-        for (id, slots) in self.presence.newest(&self.ctx, now, &waited_for).await {
+        let newest = self.presence.newest(self.beside.ctx(), now, &waited_for);
+        for (id, slots) in newest.await {
             if let Some(line) = self.lines.get_mut(&id) {
                 presence::take_in(&mut line.release, &slots);
             }
         }
     }
 
-    async fn step(
+    fn step(
         &mut self,
         now: DateTime<Utc>,
-        sale: &SaleSettings,
+        sale: &Arc<SaleSettings>,
         stock: Option<Stock>,
-        gate: AtGate,
-    ) -> Result<Option<ToWrite>, sqlx::Error> {
-        let line = self
-            .lines
-            .get_mut(&sale.event_id)
-            .expect("a line is known when it is due");
-        line.prepare_lottery(&self.ctx, now, sale).await?;
-        Ok(line.step(now, sale, stock, &gate, self.brake.state()))
+        gate: &AtGate,
+    ) -> Option<ToWrite> {
+        let line = self.lines.get_mut(&sale.event_id)?;
+        line.drop_lottery(now, sale);
+        if let Some(need) = line.need(now, sale) {
+            line.is_drawing = true;
+            let joined = line.joined.joined;
+            self.beside
+                .advance_lottery(now, sale, line.epoch, (need, joined));
+        }
+        if line.awaits_commitment(sale) {
+            return None;
+        }
+        match line.step(now, sale, stock, gate, self.brake.state()) {
+            Ok(step) => {
+                if step.is_none() && !line.is_drawing {
+                    self.quarantine.release(sale.event_id);
+                }
+                step
+            }
+            Err(_) => {
+                self.lines.remove(&sale.event_id);
+                let failure = Failure {
+                    event_id: sale.event_id,
+                    step: "step",
+                    error: "panicked".to_owned(),
+                };
+                self.quarantine.put(now, &failure);
+                None
+            }
+        }
     }
 
     /// Writes what was decided. What could not be written is forgotten, and read again.
-    async fn write(&mut self, epoch: i64, steps: &[ToWrite]) -> Result<(), sqlx::Error> {
-        if steps.is_empty() {
-            return Ok(());
-        }
-        let outcome = store::write(&self.ctx.db, epoch, steps).await;
-        let written: &[EventId] = outcome.as_deref().unwrap_or(&[]);
-        for line in steps {
-            let id = line.step.snapshot.event_id;
-            if !written.contains(&id) {
-                self.lines.remove(&id);
+    async fn write(&mut self, now: DateTime<Utc>, steps: &[ToWrite]) -> Result<(), sqlx::Error> {
+        let mut outcome = Ok(());
+        for some in steps.chunks(WRITTEN_AT_ONCE) {
+            match store::write(self.beside.db(), some).await {
+                Ok(written) => self.note_written(some, &written),
+                Err(error) if quarantine::is_of_one_sale(&error) => {
+                    outcome = outcome.and(self.write_one_by_one(now, some).await);
+                }
+                Err(error) => {
+                    self.note_written(some, &HashSet::new());
+                    outcome = Err(error);
+                }
             }
         }
-        outcome.map(|_| ())
+        outcome
+    }
+
+    /// One of them can't be written: the others are.
+    async fn write_one_by_one(
+        &mut self,
+        now: DateTime<Utc>,
+        steps: &[ToWrite],
+    ) -> Result<(), sqlx::Error> {
+        let mut outcome = Ok(());
+        for one in steps {
+            let written = store::write(self.beside.db(), std::slice::from_ref(one)).await;
+            let written = match written {
+                Ok(written) => written,
+                Err(error) => {
+                    if quarantine::is_of_one_sale(&error) {
+                        let failure = Failure {
+                            event_id: one.step.snapshot.event_id,
+                            step: "write",
+                            error: error.to_string(),
+                        };
+                        self.quarantine.put(now, &failure);
+                    } else {
+                        outcome = Err(error);
+                    }
+                    HashSet::new()
+                }
+            };
+            self.note_written(std::slice::from_ref(one), &written);
+        }
+        outcome
+    }
+
+    fn note_written(&mut self, steps: &[ToWrite], written: &HashSet<EventId>) {
+        for step in steps {
+            let id = step.step.snapshot.event_id;
+            if !written.contains(&id) {
+                self.lines.remove(&id);
+                continue;
+            }
+            let Some(line) = self.lines.get_mut(&id) else {
+                continue;
+            };
+            if !line.is_drawing {
+                self.quarantine.release(id);
+            }
+            if line.unfolded >= checkpoint::WORTH_WHILE && !line.is_compacting {
+                line.is_compacting = true;
+                self.beside.compact(id, step.step.snapshot.seq);
+            }
+        }
+    }
+
+    /// Ended sales in which nothing will happen any more cost nothing from here on.
+    fn lay_to_rest(&mut self, due: &[&Arc<SaleSettings>]) {
+        for sale in due {
+            let id = sale.event_id;
+            if let Some(line) = self.lines.get(&id).filter(|line| line.is_at_rest(sale)) {
+                if line.unfolded > 0
+                    && let Some(told) = line.release.told()
+                {
+                    self.beside.compact(id, told.seq);
+                }
+                self.lines.remove(&id);
+                self.restless.remove(&id);
+                self.resting.insert(id, sale.version);
+            }
+        }
     }
 
     fn measure(&mut self) {
         let (mut waiting, mut shopping) = (0, 0);
+        let mut within = [("p50", 0), ("p90", 0), ("later", 0)];
         for line in self.lines.values_mut() {
             if let Some(told) = line.release.told() {
                 waiting += told.waiting;
                 shopping += told.shopping;
             }
             let outcomes = line.release.take_outcomes();
-            for (within, count) in [
-                ("p50", outcomes.by_p50),
-                ("p90", outcomes.by_p90),
-                ("later", outcomes.later),
-            ] {
-                metrics::counter!("admission_eta_outcomes_total", "within" => within)
-                    .increment(count);
-            }
+            within[0].1 += outcomes.by_p50;
+            within[1].1 += outcomes.by_p90;
+            within[2].1 += outcomes.later;
+        }
+        for (within, count) in within {
+            metrics::counter!("admission_eta_outcomes_total", "within" => within).increment(count);
         }
         #[expect(clippy::cast_precision_loss, reason = "gauges")]
-        let (waiting, shopping) = (waiting as f64, shopping as f64);
+        let (waiting, shopping, lines) = (waiting as f64, shopping as f64, self.lines.len() as f64);
         metrics::gauge!("admission_waiting_places").set(waiting);
         metrics::gauge!("admission_shoppers").set(shopping);
-    }
-}
-
-/// What is measured beside the loop.
-#[derive(Default)]
-struct Measured {
-    /// The sales whose stock is wanted.
-    wanted: HashSet<EventId>,
-    stock: HashMap<EventId, Stock>,
-    load: Option<Load>,
-}
-
-/// Releases places until soft shutdown, whenever this node is the leader.
-pub(crate) async fn run(desk: Arc<Desk>) -> anyhow::Result<()> {
-    let measured = Mutex::new(Measured::default());
-    let mut leader = Leader::new(desk.ctx.clone(), &desk.ctx.node);
-    {
-        let work = Box::pin(async {
-            tokio::join!(
-                lead(&desk, &mut leader, &measured),
-                measure(&desk, &measured),
-                tell_answers(&desk),
-            )
-        });
-        desk.ctx.shutdown.soft().run_until_cancelled(work).await;
-    }
-    if let Err(error) = leader.resign().await {
-        tracing::warn!(%error, "the lease was not given up; it ends by itself");
-    }
-    Ok(())
-}
-
-async fn lead(desk: &Desk, leader: &mut Leader, measured: &Mutex<Measured>) {
-    let mut ticks = tokio::time::interval(TICK);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        ticks.tick().await;
-        let now = desk.ctx.clock.now();
-        let (stock, load) = {
-            let mut measured = measured.lock().unwrap_or_else(PoisonError::into_inner);
-            (measured.stock.clone(), measured.load.take())
-        };
-        if let Some(load) = load {
-            leader.feel(now, &load);
-        }
-        match leader.tick(now, &desk.sales.all(), &stock).await {
-            Ok(seen) => {
-                let mut measured = measured.lock().unwrap_or_else(PoisonError::into_inner);
-                measured.wanted.extend(seen.into_iter().flatten());
-            }
-            Err(error) => tracing::warn!(%error, "a tick failed"),
-        }
-    }
-}
-
-/// Reads the stock of the sales that the leader looked at, and the load, once a second.
-async fn measure(desk: &Desk, measured: &Mutex<Measured>) {
-    let mut ticks = tokio::time::interval(MEASURE_PERIOD);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        ticks.tick().await;
-        let wanted: Vec<EventId> = {
-            let mut measured = measured.lock().unwrap_or_else(PoisonError::into_inner);
-            measured.wanted.drain().collect()
-        };
-        if wanted.is_empty() {
-            continue;
-        }
-        match desk_store::stock::of(&desk.ctx.db, &wanted).await {
-            Ok(read) => {
-                let mut measured = measured.lock().unwrap_or_else(PoisonError::into_inner);
-                measured.stock.extend(read);
-            }
-            Err(error) => tracing::warn!(%error, "the stock was not read"),
-        }
-        match load::measure(&desk.ctx.db).await {
-            Ok(load) => {
-                let mut measured = measured.lock().unwrap_or_else(PoisonError::into_inner);
-                measured.load = Some(load);
-            }
-            Err(error) => tracing::warn!(%error, "the load was not measured"),
-        }
-    }
-}
-
-/// Tells the leader, whichever node that is, how this node answers.
-async fn tell_answers(desk: &Desk) {
-    let mut ticks = tokio::time::interval(load::PERIOD);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        ticks.tick().await;
-        if let Err(error) = desk.answers.tell(&desk.ctx.db, &desk.ctx.node).await {
-            tracing::warn!(%error, "it was not written down how bookings were answered");
-        }
+        metrics::gauge!("admission_led_sales").set(lines);
     }
 }

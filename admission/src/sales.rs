@@ -80,6 +80,11 @@ impl Sales {
         })
     }
 
+    /// One sale, if this node has seen it.
+    pub(crate) fn known(&self, event_id: EventId) -> Option<Arc<SaleSettings>> {
+        self.known.get(event_id)
+    }
+
     /// Every sale.
     pub(crate) fn all(&self) -> Vec<Arc<SaleSettings>> {
         let known = self.known.sales.read();

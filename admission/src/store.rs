@@ -4,6 +4,7 @@ pub(crate) mod accounts;
 pub(crate) mod bookings;
 pub(crate) mod ended;
 pub(crate) mod gate;
+pub(crate) mod reading;
 pub(crate) mod refused;
 pub(crate) mod requests;
 pub(crate) mod sales;

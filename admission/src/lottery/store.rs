@@ -1,5 +1,7 @@
 //! SQL of lotteries.
 
+use std::collections::HashMap;
+
 use chrono::{DateTime, Utc};
 use domain::lottery::{EntriesDigest, Entry, commitment};
 use domain::queue::{Drawn, Fixed, Lottery};
@@ -29,54 +31,74 @@ pub(super) struct Draw {
     pub(super) drawn_at: DateTime<Utc>,
 }
 
-/// What everyone may know of the lottery; `None` before its seed was drawn.
-pub(super) async fn get(db: &PgPool, sale: &SaleSettings) -> Result<Option<Lottery>, sqlx::Error> {
-    let row = sqlx::query!(
-        r#"select commitment as "commitment!", lobby, entries_digest, entropy_source,
-                  entropy, seed, entries_key
-           from admission.public_draws where event_id = $1"#,
-        sale.event_id.0,
+/// What everyone may know of the lotteries of `sales`; without those whose seed is still to be
+/// drawn.
+pub(super) async fn get_all(
+    db: &PgPool,
+    sales: &[&SaleSettings],
+) -> Result<HashMap<EventId, Lottery>, sqlx::Error> {
+    let announced: HashMap<i64, &SaleSettings> =
+        sales.iter().map(|sale| (sale.event_id.0, *sale)).collect();
+    let ids: Vec<i64> = announced.keys().copied().collect();
+    let rows = sqlx::query!(
+        r#"select event_id as "event_id!", commitment as "commitment!", lobby, entries_digest,
+                  entropy_source, entropy, seed, entries_key
+           from admission.public_draws where event_id = any($1)"#,
+        &ids,
     )
-    .fetch_optional(db)
+    .fetch_all(db)
     .await?;
-    let Some(row) = row else { return Ok(None) };
-    let fixed = row.lobby.zip(row.entries_digest.as_deref());
-    let fixed = fixed.map(|(lobby, digest)| Fixed {
-        lobby,
-        entries_digest: hex::encode(digest),
+    let lotteries = rows.into_iter().map(|row| {
+        let fixed = row.lobby.zip(row.entries_digest.as_deref());
+        let fixed = fixed.map(|(lobby, digest)| Fixed {
+            lobby,
+            entries_digest: hex::encode(digest),
+        });
+        let drawn = fixed.clone().zip(row.seed.zip(row.entropy));
+        let source = announced
+            .get(&row.event_id)
+            .map(|sale| &sale.entropy_source);
+        let lottery = Lottery {
+            commitment: hex::encode(&row.commitment),
+            entries_key: row.entries_key.unwrap_or_default(),
+            entropy_source: row
+                .entropy_source
+                .or_else(|| source.cloned())
+                .unwrap_or_default(),
+            drawn: drawn.map(|(fixed, (seed, entropy))| Drawn {
+                lobby: fixed.lobby,
+                seed: hex::encode(&seed),
+                entropy,
+                entries_digest: fixed.entries_digest,
+            }),
+            fixed,
+        };
+        (EventId(row.event_id), lottery)
     });
-    let drawn = fixed.clone().zip(row.seed.zip(row.entropy));
-    Ok(Some(Lottery {
-        commitment: hex::encode(&row.commitment),
-        entries_key: row.entries_key.unwrap_or_default(),
-        entropy_source: row
-            .entropy_source
-            .unwrap_or_else(|| sale.entropy_source.clone()),
-        drawn: drawn.map(|(fixed, (seed, entropy))| Drawn {
-            lobby: fixed.lobby,
-            seed: hex::encode(&seed),
-            entropy,
-            entries_digest: fixed.entries_digest,
-        }),
-        fixed,
-    }))
+    Ok(lotteries.collect())
 }
 
-/// Stores the seed, unless the sale has one.
-pub(super) async fn insert(
+/// Stores seeds, of those sales that have none.
+pub(super) async fn insert_all(
     db: &PgPool,
-    event_id: EventId,
-    seed: &[u8; 32],
+    seeds: &[(EventId, [u8; 32])],
     entries_key: &str,
     now: DateTime<Utc>,
 ) -> Result<(), sqlx::Error> {
+    let ids: Vec<i64> = seeds.iter().map(|(event_id, _)| event_id.0).collect();
+    let commitments: Vec<Vec<u8>> = seeds
+        .iter()
+        .map(|(_, seed)| commitment(seed).to_vec())
+        .collect();
+    let seeds: Vec<Vec<u8>> = seeds.iter().map(|(_, seed)| seed.to_vec()).collect();
     sqlx::query!(
         "insert into admission.draws (event_id, seed, commitment, entries_key, committed_at)
-         values ($1, $2, $3, $4, $5)
+         select event_id, seed, commitment, $4, $5
+         from unnest($1::bigint[], $2::bytea[], $3::bytea[]) as u (event_id, seed, commitment)
          on conflict (event_id) do nothing",
-        event_id.0,
-        &seed[..],
-        &commitment(seed)[..],
+        &ids,
+        &seeds,
+        &commitments,
         entries_key,
         now,
     )

@@ -74,7 +74,7 @@ impl BatchHandler for Shopped {
 impl Shopped {
     /// Whether the sale gives passes; of one that is not known there are none.
     fn has_queue(&self, event_id: EventId) -> bool {
-        self.0.sales.get(event_id).is_ok_and(|sale| sale.queue)
+        self.0.sales.known(event_id).is_some_and(|sale| sale.queue)
     }
 
     async fn end(&self, event_id: EventId, entries: &[Entry]) -> Result<(), sqlx::Error> {

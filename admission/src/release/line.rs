@@ -1,75 +1,50 @@
 //! What the leader knows of one sale.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use domain::hex;
-use domain::line::Move;
 use domain::lottery::{Draw, Order, Stage};
 use domain::queue::{Braking, Drawn, Lottery};
 use domain::release::{Facts, Release};
 use domain::sale::{SaleSettings, SaleState, Stock};
-use platform::service::Context;
 
-use super::presence::{self, Slot};
-use super::store::{AtGate, Joined, ToWrite, Written};
-use crate::lottery;
+use super::store::{AtGate, Joined, ToWrite};
 
 #[derive(Debug)]
 pub(super) struct Line {
     pub(super) release: Release,
     /// The version of the settings it acted on last.
     pub(super) version: Option<i64>,
+    /// The epoch of its shard when it was read: under another it is read again.
+    pub(super) epoch: i64,
     pub(super) joined: Joined,
     /// The last change of a claim that was told of.
     pub(super) claims: i64,
     /// The last change of a leaving that was told of.
     pub(super) leavings: i64,
-    lottery: Lottery,
+    pub(super) lottery: Lottery,
+    /// How many moves there are about, since the last checkpoint.
+    pub(super) unfolded: usize,
+    /// Whether a task beside the loop works at its lottery.
+    pub(super) is_drawing: bool,
+    /// Whether one makes a checkpoint.
+    pub(super) is_compacting: bool,
+}
+
+/// What a sale's lottery needs next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Need {
+    /// What was announced is read again, the settings having changed.
+    Announcement,
+    /// It is the opening: who takes part is fixed, and everybody gets a place.
+    Draw,
+    /// Nobody took part, and another lobby comes: another seed is committed to.
+    Renewal,
 }
 
 impl Line {
-    /// The line as it was written last, by whichever leader; `kept` is who was seen in it.
-    pub(super) async fn recall(
-        ctx: &Context,
-        now: DateTime<Utc>,
-        sale: &SaleSettings,
-        written: Option<Written>,
-        moves: &[Move],
-        joined: Joined,
-        kept: &[Slot],
-    ) -> Result<Self, sqlx::Error> {
-        let (claims, leavings) = written
-            .as_ref()
-            .map_or((0, 0), |written| (written.claims, written.leavings));
-        let told = written.map(|written| written.snapshot.0);
-        // Not from the snapshot: it may be older than the draw.
-        let lottery = match &told {
-            Some(told) if sale.lobby_seconds > 0 || told.lottery.fixed.is_some() => {
-                lottery::commit(&ctx.db, &ctx.keys, sale, now).await?
-            }
-            _ => Lottery::default(),
-        };
-        let mut release = Release::default();
-        let order = match &lottery.drawn {
-            Some(drawn) => order_of(drawn).await,
-            None => Arc::new(Order::of_joining()),
-        };
-        let was_joined = told.as_ref().map_or(0, |told| told.joined.0);
-        release.remember(order, was_joined, told, moves.iter());
-        if was_joined > 0 {
-            presence::recall(&mut release, now, kept);
-        }
-        Ok(Self {
-            release,
-            version: None,
-            joined,
-            claims,
-            leavings,
-            lottery,
-        })
-    }
-
     /// Where the sale stands; `None` before it was ever told of.
     pub(super) fn state_at(
         &self,
@@ -91,30 +66,72 @@ impl Line {
         self.joined.joined > 0 && self.release.is_waited_for()
     }
 
-    /// Publishes the commitment before the lobby opens, and draws at the opening.
-    pub(super) async fn prepare_lottery(
-        &mut self,
-        ctx: &Context,
-        now: DateTime<Utc>,
-        sale: &SaleSettings,
-    ) -> Result<(), sqlx::Error> {
-        let has_called = self.release.told().is_some_and(|told| told.cursor.0 > 0);
-        let (db, keys) = (&ctx.db, &ctx.keys);
-        let is_known = !self.lottery.commitment.is_empty() && self.version == Some(sale.version);
-        self.lottery = match Stage::of(sale, now, &self.lottery, has_called) {
-            Stage::None => Lottery::default(),
-            Stage::Due => lottery::draw(db, keys, sale, self.joined.joined, now).await?,
-            Stage::Renewed => lottery::renew(db, keys, sale, now).await?,
-            Stage::Committed if !is_known => lottery::commit(db, keys, sale, now).await?,
-            Stage::Committed | Stage::Drawn => return Ok(()),
-        };
-        if let Some(drawn) = &self.lottery.drawn {
-            self.release.draw(order_of(drawn).await);
-        }
-        Ok(())
+    /// Whether it was told that somebody had joined.
+    pub(super) fn has_people(&self) -> bool {
+        self.release.told().is_some_and(|told| told.joined.0 > 0)
     }
 
+    /// Whether everybody was told that the sale has ended, and nobody shops or may claim.
+    pub(super) fn is_at_rest(&self, sale: &SaleSettings) -> bool {
+        self.version == Some(sale.version)
+            && !self.is_drawing
+            && !self.is_compacting
+            && !self.release.is_busy()
+            && self
+                .release
+                .told()
+                .is_some_and(|told| told.state == SaleState::Closed && told.shopping == 0)
+    }
+
+    /// What the lottery needs at `now`.
+    pub(super) fn need(&self, now: DateTime<Utc>, sale: &SaleSettings) -> Option<Need> {
+        if self.is_drawing {
+            return None;
+        }
+        let is_news = self.version != Some(sale.version);
+        let is_known = !self.lottery.commitment.is_empty() && !is_news;
+        match self.stage(now, sale) {
+            Stage::Due if is_known && self.lottery.fixed.is_some() && sale.awaits_entropy() => None,
+            Stage::Due => Some(Need::Draw),
+            Stage::Renewed => Some(Need::Renewal),
+            Stage::Committed if !is_known => Some(Need::Announcement),
+            Stage::None | Stage::Committed | Stage::Drawn => None,
+        }
+    }
+
+    /// Forgets a lottery that there is no more.
+    pub(super) fn drop_lottery(&mut self, now: DateTime<Utc>, sale: &SaleSettings) {
+        if self.stage(now, sale) == Stage::None && !self.is_drawing {
+            self.lottery = Lottery::default();
+        }
+    }
+
+    fn stage(&self, now: DateTime<Utc>, sale: &SaleSettings) -> Stage {
+        let has_called = self.release.told().is_some_and(|told| told.cursor.0 > 0);
+        Stage::of(sale, now, &self.lottery, has_called)
+    }
+
+    /// Whether nobody may be told of the sale yet: what its lottery is bound to comes first.
+    pub(super) fn awaits_commitment(&self, sale: &SaleSettings) -> bool {
+        sale.lobby_seconds > 0 && self.lottery.commitment.is_empty()
+    }
+
+    /// # Errors
+    /// When the rules panicked. The line is then good for nothing.
     pub(super) fn step(
+        &mut self,
+        now: DateTime<Utc>,
+        sale: &SaleSettings,
+        stock: Option<Stock>,
+        gate: &AtGate,
+        brake: Braking,
+    ) -> std::thread::Result<Option<ToWrite>> {
+        catch_unwind(AssertUnwindSafe(|| {
+            self.try_step(now, sale, stock, gate, brake)
+        }))
+    }
+
+    fn try_step(
         &mut self,
         now: DateTime<Utc>,
         sale: &SaleSettings,
@@ -145,8 +162,10 @@ impl Line {
         let called = step.moved.called.iter();
         let called = called.map(|run| run.last.0 - run.first.0 + 1).sum::<i64>();
         metrics::counter!("admission_calls_total").increment(called.unsigned_abs());
+        self.unfolded += usize::from(!step.moved.is_empty());
         Some(ToWrite {
             step,
+            epoch: self.epoch,
             before,
             claims: self.claims,
             leavings: self.leavings,
@@ -154,13 +173,17 @@ impl Line {
     }
 }
 
-/// Computed off the async threads: a million places take a second.
-async fn order_of(drawn: &Drawn) -> Arc<Order> {
+/// The order of a lottery, computed off the async threads: a million places take a second.
+///
+/// # Errors
+/// When what was drawn can't be read.
+pub(super) async fn order_of(drawn: &Drawn) -> Result<Arc<Order>, String> {
+    let seed = hex::decode(&drawn.seed).ok_or("the seed of the lottery can't be read")?;
     let draw = Draw {
         lobby: drawn.lobby,
-        seed: hex::decode(&drawn.seed).expect("a drawn seed is 32 bytes in hexadecimal"),
+        seed,
         entropy: drawn.entropy.clone(),
     };
-    let order = tokio::task::spawn_blocking(move || draw.order());
-    Arc::new(order.await.expect("computing an order does not panic"))
+    let order = tokio::task::spawn_blocking(move || draw.order()).await;
+    order.map(Arc::new).map_err(|error| error.to_string())
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
+use chrono::{DateTime, TimeDelta, Utc};
 use domain::release::Load;
 use sqlx::PgPool;
 
@@ -15,6 +16,12 @@ use crate::Desk;
 pub(super) const PERIOD: Duration = Duration::from_secs(2);
 /// What is older says nothing any more, in seconds.
 const RECENT_SECONDS: f64 = 10.0;
+/// A request that is undecided for so long is no sign of load any more.
+const GIVEN_UP: TimeDelta = TimeDelta::minutes(10);
+/// A request is known to be published, or not, so long after it was accepted.
+const SETTLES: TimeDelta = TimeDelta::seconds(15);
+/// How many requests one statement looks at.
+const SLICE: i64 = 5_000;
 /// Fewer answers than this say nothing of failures.
 const FEWEST_ANSWERS: i64 = 5;
 
@@ -76,42 +83,92 @@ pub(crate) async fn count(
     response
 }
 
-/// Measures the load; how long this took shows how PostgreSQL does.
-pub(super) async fn measure(db: &PgPool) -> Result<Load, sqlx::Error> {
+/// From when on booking requests may be undecided; all before are decided.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Undecided {
+    from: Option<DateTime<Utc>>,
+}
+
+impl Undecided {
+    /// How long the oldest request that is published and not decided has waited, in seconds.
+    ///
+    /// It reads on from the oldest that was undecided last time, so many requests in a statement:
+    /// its cost goes by the requests of some seconds, not by those that were decided long ago.
+    ///
+    /// # Errors
+    /// When PostgreSQL fails.
+    pub async fn oldest_seconds(&mut self, db: &PgPool) -> Result<f64, sqlx::Error> {
+        loop {
+            let slice = sqlx::query!(
+                r#"select clock_timestamp() as "now!", count(*) as "requests!",
+                          max(s.accepted_at) as last,
+                          min(s.accepted_at) filter (where s.published and d.is_decided is null)
+                              as oldest
+                   from (select booking_id, published, accepted_at from admission.requests
+                         where accepted_at >= coalesce($1::timestamptz, '-infinity')
+                           and accepted_at > clock_timestamp() - make_interval(secs => $2)
+                         order by accepted_at limit $3) s
+                   left join lateral (select true as is_decided from booking.public_bookings b
+                                      where b.id = s.booking_id limit 1) d on s.published"#,
+                self.from,
+                GIVEN_UP.as_seconds_f64(),
+                SLICE,
+            )
+            .fetch_one(db)
+            .await?;
+            let settled = slice.now - SETTLES;
+            if let Some(oldest) = slice.oldest {
+                self.from = Some(oldest.min(settled));
+                return Ok((slice.now - oldest).as_seconds_f64().max(0.0));
+            }
+            let is_last = slice.requests < SLICE || slice.last == self.from;
+            if is_last {
+                self.from = Some(settled);
+                return Ok(0.0);
+            }
+            self.from = slice.last;
+        }
+    }
+}
+
+/// Measures the load. How PostgreSQL does is shown by the time that one small question takes,
+/// which depends on nothing but the number of nodes.
+///
+/// # Errors
+/// When PostgreSQL fails.
+pub async fn measure(db: &PgPool, undecided: &mut Undecided) -> Result<Load, sqlx::Error> {
     let mut conn = db.acquire().await?;
     let started = Instant::now();
-    let row = sqlx::query!(
-        r#"select
-               (select coalesce(extract(epoch from clock_timestamp() - min(r.accepted_at)), 0)
-                from admission.requests r
-                where r.published and r.accepted_at > clock_timestamp() - interval '10 minutes'
-                  and not exists (select from booking.public_bookings b where b.id = r.booking_id)
-               )::double precision as "oldest_booking!",
-               coalesce(a.answers, 0)::bigint as "answers!",
-               coalesce(a.failures, 0)::bigint as "failures!",
-               coalesce(a.seconds, 0) as "seconds!",
-               p.oldest_seconds as "oldest_payment!", p.breaker_open as "is_payment_down!"
-           from payment.public_backlog p,
-                (select sum(answers) as answers, sum(failures) as failures, sum(seconds) as seconds
-                 from admission.answers
-                 where at > clock_timestamp() - make_interval(secs => $1)) a"#,
+    let answered = sqlx::query!(
+        r#"select coalesce(sum(answers), 0)::bigint as "answers!",
+                  coalesce(sum(failures), 0)::bigint as "failures!",
+                  coalesce(sum(seconds), 0) as "seconds!"
+           from admission.answers where at > clock_timestamp() - make_interval(secs => $1)"#,
         RECENT_SECONDS,
     )
     .fetch_one(&mut *conn)
     .await?;
-    let is_telling = row.answers >= FEWEST_ANSWERS;
+    let database_seconds = started.elapsed().as_secs_f64();
+    let payments = sqlx::query!(
+        r#"select oldest_seconds as "oldest!", breaker_open as "is_down!"
+           from payment.public_backlog"#
+    )
+    .fetch_one(&mut *conn)
+    .await?;
+    drop(conn);
+    let is_telling = answered.answers >= FEWEST_ANSWERS;
     #[expect(clippy::cast_precision_loss, reason = "a share")]
-    let (answers, failures) = (row.answers.max(1) as f64, row.failures as f64);
+    let (answers, failures) = (answered.answers.max(1) as f64, answered.failures as f64);
     Ok(Load {
-        oldest_booking_seconds: row.oldest_booking,
+        oldest_booking_seconds: undecided.oldest_seconds(db).await?,
         failures: if is_telling { failures / answers } else { 0.0 },
         answer_seconds: if is_telling {
-            row.seconds / answers
+            answered.seconds / answers
         } else {
             0.0
         },
-        oldest_payment_seconds: row.oldest_payment,
-        is_payment_down: row.is_payment_down,
-        database_seconds: started.elapsed().as_secs_f64(),
+        oldest_payment_seconds: payments.oldest,
+        is_payment_down: payments.is_down,
+        database_seconds,
     })
 }

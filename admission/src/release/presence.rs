@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::ops::RangeInclusive;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::EventId;
@@ -22,16 +23,18 @@ pub(super) type Waited = (EventId, RangeInclusive<i64>);
 
 /// Asks Redis who was seen: in all sales at the same time, so that a Redis that hangs costs a tick
 /// one time limit, whatever the number of sales.
-#[derive(Debug, Default)]
+///
+/// Clones leave Redis alone together.
+#[derive(Debug, Clone, Default)]
 pub(super) struct Presence {
-    away_until: Option<DateTime<Utc>>,
+    away_until: Arc<Mutex<Option<DateTime<Utc>>>>,
 }
 
 impl Presence {
     /// The slot of now and the one before, in which nodes may still write; and one more on both
     /// sides, since nodes go by the clock of Redis.
     pub(super) async fn newest(
-        &mut self,
+        &self,
         ctx: &Context,
         now: DateTime<Utc>,
         sales: &[Waited],
@@ -42,7 +45,7 @@ impl Presence {
 
     /// Every slot that is kept.
     pub(super) async fn kept(
-        &mut self,
+        &self,
         ctx: &Context,
         now: DateTime<Utc>,
         sales: &[Waited],
@@ -52,15 +55,20 @@ impl Presence {
             .await
     }
 
+    fn lock(&self) -> MutexGuard<'_, Option<DateTime<Utc>>> {
+        let away_until = self.away_until.lock();
+        away_until.unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Without those for which Redis did not answer.
     async fn read(
-        &mut self,
+        &self,
         ctx: &Context,
         now: DateTime<Utc>,
         sales: &[Waited],
         slots: RangeInclusive<i64>,
     ) -> HashMap<EventId, Vec<Slot>> {
-        if self.away_until.is_some_and(|until| now < until) {
+        if self.lock().is_some_and(|until| now < until) {
             return HashMap::new();
         }
         let namespace = &ctx.config.namespace;
@@ -80,7 +88,7 @@ impl Presence {
                     seen.insert(sale, slots);
                 }
                 Err(error) => {
-                    self.away_until = Some(now + LEFT_ALONE);
+                    *self.lock() = Some(now + LEFT_ALONE);
                     tracing::warn!(event_id = %sale, %error, "it can't be read who is present");
                 }
             }

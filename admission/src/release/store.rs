@@ -1,21 +1,23 @@
 //! SQL of the release loop: for all sales of a tick at once, whatever their number.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use chrono::{DateTime, Utc};
-use domain::line::{Move, Run};
+use domain::line::Move;
 use domain::queue::Snapshot;
 use domain::release::Step;
 use domain::{EventId, Number, Place};
-use futures_util::TryStreamExt;
+use serde::Serialize;
 use sqlx::PgPool;
 use sqlx::types::Json;
+
+use crate::store::reading::Reading;
 
 /// A line as it was written.
 pub(super) struct Written {
     pub(super) claims: i64,
     pub(super) leavings: i64,
-    pub(super) snapshot: Json<Snapshot>,
+    pub(super) snapshot: Snapshot,
 }
 
 /// How far the numbers and leavings of a sale have gone.
@@ -43,6 +45,8 @@ pub(super) struct AtGate {
 /// A line to write, and the seq it had.
 pub(super) struct ToWrite {
     pub(super) step: Step,
+    /// The epoch of the shard, under which it is written.
+    pub(super) epoch: i64,
     pub(super) before: i64,
     pub(super) claims: i64,
     pub(super) leavings: i64,
@@ -52,13 +56,14 @@ fn ids(events: &[EventId]) -> Vec<i64> {
     events.iter().map(|event| event.0).collect()
 }
 
-/// The lines of those `events` that have one.
+/// The lines of those `events` that have one. A snapshot that can't be read is the trouble of its
+/// own line only.
 pub(super) async fn lines(
     db: &PgPool,
     events: &[EventId],
-) -> Result<HashMap<EventId, Written>, sqlx::Error> {
+) -> Result<HashMap<EventId, serde_json::Result<Written>>, sqlx::Error> {
     let rows = sqlx::query!(
-        r#"select event_id, claims, leavings, snapshot as "snapshot: Json<Snapshot>"
+        r#"select event_id, claims, leavings, snapshot::text as "snapshot!"
            from admission.lines where event_id = any($1)"#,
         &ids(events),
     )
@@ -67,61 +72,45 @@ pub(super) async fn lines(
     Ok(rows
         .into_iter()
         .map(|row| {
-            let written = Written {
+            let written = serde_json::from_str(&row.snapshot).map(|snapshot| Written {
                 claims: row.claims,
                 leavings: row.leavings,
-                snapshot: row.snapshot,
-            };
+                snapshot,
+            });
             (EventId(row.event_id), written)
         })
         .collect())
 }
 
-/// What happened in the lines of `events`, in order.
-pub(super) async fn moves(
+/// Those of the sales `events`, which have ended, of which everybody was told that they have, and
+/// where nobody shops any more.
+pub(super) async fn at_rest(
     db: &PgPool,
     events: &[EventId],
-) -> Result<HashMap<EventId, Vec<Move>>, sqlx::Error> {
-    let ids = ids(events);
-    let query = sqlx::query!(
-        "select event_id, seq, at, called, missed, claimed, over, left_numbers
-         from admission.moves where event_id = any($1) order by event_id, seq",
-        &ids,
+) -> Result<HashSet<EventId>, sqlx::Error> {
+    let rows = sqlx::query_scalar!(
+        "select l.event_id from admission.lines l
+         join admission.sales s on s.event_id = l.event_id
+         where l.event_id = any($1) and l.snapshot->>'state' = 'closed'
+           and l.snapshot->>'shopping' = '0'
+           and coalesce(l.snapshot->>'message', '') = coalesce(s.settings->>'message', '')",
+        &ids(events),
     );
-    let mut rows = query.fetch(db);
-    let mut moves: HashMap<EventId, Vec<Move>> = HashMap::new();
-    while let Some(row) = rows.try_next().await? {
-        let (called, _) = row.called.as_chunks::<2>();
-        moves.entry(EventId(row.event_id)).or_default().push(Move {
-            seq: row.seq,
-            at: row.at,
-            called: called
-                .iter()
-                .map(|[first, last]| Run {
-                    first: Place(*first),
-                    last: Place(*last),
-                })
-                .collect(),
-            missed: row.missed.into_iter().map(Place).collect(),
-            claimed: row.claimed.into_iter().map(Place).collect(),
-            over: row.over.into_iter().map(Place).collect(),
-            left: row.left_numbers.into_iter().map(Number).collect(),
-        });
-    }
-    Ok(moves)
+    Ok(rows.fetch_all(db).await?.into_iter().map(EventId).collect())
 }
 
-/// How far the numbers of sales have gone that changed after `since`; all for `None`. And the
-/// time of the answer.
+/// How far the numbers of sales have gone that changed after the reading `since`; all for `None`.
+/// And this reading.
 pub(super) async fn joined(
     db: &PgPool,
-    since: Option<DateTime<Utc>>,
-) -> Result<(DateTime<Utc>, HashMap<EventId, Joined>), sqlx::Error> {
-    let now = crate::store::sales::now(db).await?;
+    since: Option<&Reading>,
+) -> Result<(Reading, HashMap<EventId, Joined>), sqlx::Error> {
+    let reading = Reading::begin(db).await?;
     let rows = sqlx::query!(
         r#"select event_id as "event_id!", joined as "joined!", leavings as "leavings!"
-           from waiting_room.public_lines where $1::timestamptz is null or updated_at > $1"#,
-        since,
+           from waiting_room.public_lines
+           where changed_in >= $1::text::xid8"#,
+        reading.first_unseen(since),
     )
     .fetch_all(db)
     .await?;
@@ -132,7 +121,7 @@ pub(super) async fn joined(
         };
         (EventId(row.event_id), joined)
     });
-    Ok((now, changed.collect()))
+    Ok((reading, changed.collect()))
 }
 
 /// What happened at the gates of `known` sales after the changes of claims and leavings that are
@@ -213,39 +202,41 @@ async fn stand(
 
 /// Writes lines and what happened in them, in one transaction. Returns those that were written: a
 /// line that a later leader has moved, or that is not as it was left, stays as it is.
-pub(super) async fn write(
-    db: &PgPool,
-    epoch: i64,
-    steps: &[ToWrite],
-) -> Result<Vec<EventId>, sqlx::Error> {
+pub(super) async fn write(db: &PgPool, steps: &[ToWrite]) -> Result<HashSet<EventId>, sqlx::Error> {
     let snapshots = || steps.iter().map(|line| &line.step.snapshot);
     let events: Vec<i64> = snapshots().map(|told| told.event_id.0).collect();
     let seqs: Vec<i64> = snapshots().map(|told| told.seq).collect();
     let cursors: Vec<i64> = snapshots().map(|told| told.cursor.0).collect();
     let told: Vec<Json<&Snapshot>> = snapshots().map(Json).collect();
+    let epochs: Vec<i64> = steps.iter().map(|line| line.epoch).collect();
     let before: Vec<i64> = steps.iter().map(|line| line.before).collect();
     let claims: Vec<i64> = steps.iter().map(|line| line.claims).collect();
     let leavings: Vec<i64> = steps.iter().map(|line| line.leavings).collect();
     let mut tx = db.begin().await?;
-    sqlx::query!(
-        "insert into admission.lines (event_id, snapshot)
-         select event_id, snapshot from unnest($1::bigint[], $2::jsonb[]) as u (event_id, snapshot)
-         order by event_id on conflict do nothing",
-        &events,
-        &told as _,
-    )
-    .execute(&mut *tx)
-    .await?;
+    if before.contains(&0) {
+        sqlx::query!(
+            "insert into admission.lines (event_id, snapshot)
+             select event_id, snapshot
+             from unnest($1::bigint[], $2::jsonb[], $3::bigint[])
+                 as u (event_id, snapshot, before)
+             where before = 0 order by event_id on conflict do nothing",
+            &events,
+            &told as _,
+            &before,
+        )
+        .execute(&mut *tx)
+        .await?;
+    }
     let written = sqlx::query_scalar!(
         "update admission.lines l
-         set fence = $1, seq = u.seq, cursor = u.cursor, snapshot = u.snapshot,
+         set fence = u.epoch, seq = u.seq, cursor = u.cursor, snapshot = u.snapshot,
              claims = u.claims, leavings = u.leavings
-         from unnest($2::bigint[], $3::bigint[], $4::bigint[], $5::jsonb[], $6::bigint[],
-                     $7::bigint[], $8::bigint[])
-              as u (event_id, seq, cursor, snapshot, before, claims, leavings)
-         where l.event_id = u.event_id and l.fence <= $1 and l.seq = u.before
+         from unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::jsonb[],
+                     $6::bigint[], $7::bigint[], $8::bigint[])
+              as u (epoch, event_id, seq, cursor, snapshot, before, claims, leavings)
+         where l.event_id = u.event_id and l.fence <= u.epoch and l.seq = u.before
          returning l.event_id",
-        epoch,
+        &epochs,
         &events,
         &seqs,
         &cursors,
@@ -256,38 +247,60 @@ pub(super) async fn write(
     )
     .fetch_all(&mut *tx)
     .await?;
-    for line in steps {
-        let moved = &line.step.moved;
-        let event_id = line.step.snapshot.event_id;
-        if written.contains(&event_id.0) && !moved.is_empty() {
-            append(&mut tx, event_id, moved).await?;
-        }
-    }
+    let written: HashSet<EventId> = written.into_iter().map(EventId).collect();
+    let moves: Vec<(EventId, &Move)> = steps
+        .iter()
+        .map(|line| (line.step.snapshot.event_id, &line.step.moved))
+        .filter(|(event_id, moved)| written.contains(event_id) && !moved.is_empty())
+        .collect();
+    append(&mut tx, &moves).await?;
     tx.commit().await?;
-    Ok(written.into_iter().map(EventId).collect())
+    Ok(written)
 }
 
-async fn append(
-    tx: &mut sqlx::PgConnection,
+/// A move as PostgreSQL reads it from JSON, so that one statement writes those of many lines.
+#[derive(Serialize)]
+struct Row {
     event_id: EventId,
-    moved: &Move,
+    seq: i64,
+    at: DateTime<Utc>,
+    called: Vec<Place>,
+    missed: Vec<Place>,
+    claimed: Vec<Place>,
+    over: Vec<Place>,
+    left_numbers: Vec<Number>,
+}
+
+/// Writes moves, in one statement.
+pub(super) async fn append(
+    tx: &mut sqlx::PgConnection,
+    moves: &[(EventId, &Move)],
 ) -> Result<(), sqlx::Error> {
-    let places = |all: &[Place]| all.iter().map(|place| place.0).collect::<Vec<_>>();
-    let runs = moved.called.iter();
-    let called: Vec<i64> = runs.flat_map(|run| [run.first.0, run.last.0]).collect();
-    let left: Vec<i64> = moved.left.iter().map(|number| number.0).collect();
+    if moves.is_empty() {
+        return Ok(());
+    }
+    let rows = moves.iter().map(|(event_id, moved)| Row {
+        event_id: *event_id,
+        seq: moved.seq,
+        at: moved.at,
+        called: moved
+            .called
+            .iter()
+            .flat_map(|run| [run.first, run.last])
+            .collect(),
+        missed: moved.missed.clone(),
+        claimed: moved.claimed.clone(),
+        over: moved.over.clone(),
+        left_numbers: moved.left.clone(),
+    });
     sqlx::query!(
         "insert into admission.moves
              (event_id, seq, at, called, missed, claimed, over, left_numbers)
-         values ($1, $2, $3, $4, $5, $6, $7, $8)",
-        event_id.0,
-        moved.seq,
-        moved.at,
-        &called,
-        &places(&moved.missed),
-        &places(&moved.claimed),
-        &places(&moved.over),
-        &left,
+         select event_id, seq, at, called, missed, claimed, over, left_numbers
+         from jsonb_to_recordset($1)
+             as m (event_id bigint, seq bigint, at timestamptz, called bigint[], missed bigint[],
+                   claimed bigint[], over bigint[], left_numbers bigint[])",
+        Json(rows.collect::<Vec<_>>()) as _,
     )
     .execute(tx)
     .await?;

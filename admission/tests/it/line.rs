@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use admission::pass::{Claim, Claimant, Passes, Terms};
-use admission::release::{Leader, TICK};
+use admission::release::{Leader, Leases, TICK};
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::line::{Move, Run};
 use domain::queue::{Snapshot, seen_slot};
@@ -52,6 +52,7 @@ pub(crate) struct Line {
     pub(crate) now: DateTime<Utc>,
     /// What is left of the event; unknown at first.
     pub(crate) stock: HashMap<EventId, Stock>,
+    pub(crate) leases: Leases,
     pub(crate) leader: Leader,
     passes: Passes,
     joined: i64,
@@ -96,7 +97,8 @@ impl Line {
         let app = TestApp::start().await;
         Self {
             stock: HashMap::new(),
-            leader: Leader::new(app.ctx.clone(), "first"),
+            leases: Leases::new(&app.ctx, "first"),
+            leader: Leader::new(&app.ctx),
             passes: Passes::new(app.ctx.db.clone()),
             now: start(),
             joined: 0,
@@ -156,14 +158,14 @@ impl Line {
 
     pub(crate) async fn tick(&mut self) -> Snapshot {
         self.now += TimeDelta::from_std(TICK).unwrap();
-        let sales = [Arc::new(self.sale.clone())];
-        let seen = self
-            .leader
-            .tick(self.now, &sales, &self.stock)
-            .await
-            .unwrap();
-        assert!(seen.is_some(), "the test's leader has the lease");
+        self.tick_all(&[Arc::new(self.sale.clone())]).await;
         self.snapshot().await
+    }
+
+    /// A tick of other sales; those that were looked at.
+    pub(crate) async fn tick_all(&mut self, sales: &[Arc<SaleSettings>]) -> Vec<EventId> {
+        let (leader, leases) = (&mut self.leader, &mut self.leases);
+        tick(leader, leases, self.now, sales, &self.stock).await
     }
 
     pub(crate) async fn ticks(&mut self, count: usize) -> Snapshot {
@@ -186,11 +188,17 @@ impl Line {
 
     /// What happened, in order.
     pub(crate) async fn moves(&self) -> Vec<Move> {
+        self.moves_after(0).await
+    }
+
+    /// What happened after a seq, in order.
+    pub(crate) async fn moves_after(&self, seq: i64) -> Vec<Move> {
         let rows: Vec<Row> = sqlx::query_as(
             "select seq, at, called, missed, claimed, over, left_numbers
-             from admission.public_moves where event_id = $1 order by seq",
+             from admission.public_moves where event_id = $1 and seq > $2 order by seq",
         )
         .bind(EVENT.0)
+        .bind(seq)
         .fetch_all(&self.app.ctx.db)
         .await
         .unwrap();
@@ -239,6 +247,26 @@ impl Line {
             .unwrap();
             let given = self.passes.give_back(EVENT, jti, Some(self.now)).await;
             assert!(given.unwrap().is_some());
+        }
+    }
+}
+
+/// A tick under the lease, and again at the same time until nothing is under way beside the loop.
+/// Returns the sales that were looked at.
+pub(crate) async fn tick(
+    leader: &mut Leader,
+    leases: &mut Leases,
+    now: DateTime<Utc>,
+    sales: &[Arc<SaleSettings>],
+    stock: &HashMap<EventId, Stock>,
+) -> Vec<EventId> {
+    let mut seen = Vec::new();
+    loop {
+        let held = leases.turn().await.unwrap();
+        assert!(!held.is_empty(), "the test's leader has the lease");
+        seen.extend(leader.tick(&held, now, sales, stock).await.unwrap());
+        if !leader.settle().await {
+            return seen;
         }
     }
 }

@@ -7,9 +7,12 @@
 mod bookings;
 mod gate;
 mod housekeeping;
+mod leaders;
 mod line;
 mod lottery;
 mod passes;
 mod release;
+mod settings;
 mod shop;
+mod sick;
 mod silence;

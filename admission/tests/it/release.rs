@@ -5,17 +5,19 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use admission::release::{Leader, TICK};
+use admission::release::{Leader, Leases, TICK};
 use chrono::TimeDelta;
+use domain::line::Standing;
 use domain::queue::Strain;
 use domain::release::Load;
 use domain::sale::{SaleSettings, SaleState, Stock};
 use domain::{EventId, Place};
+use platform::line::Lines;
 use platform::testing::{Proxy, TestApp};
 use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
-use crate::line::{EVENT, Line, sale, start};
+use crate::line::{EVENT, Line, sale, start, tick};
 
 /// Sales whose numbers differ by so much are looked at in the same tick.
 const PRESENCE_TICKS: i64 = 4;
@@ -179,8 +181,9 @@ async fn a_new_leader_goes_on_where_the_old_one_stopped() {
     line.ticks(20).await;
     let before = line.called().await;
     line.claim([1, 2]).await;
-    line.leader.resign().await.unwrap();
-    line.leader = Leader::new(line.app.ctx.clone(), "second");
+    line.leases.resign().await.unwrap();
+    line.leases = Leases::new(&line.app.ctx, "second");
+    line.leader = Leader::new(&line.app.ctx);
     let told = line.ticks(20).await;
     let called = line.called().await;
     assert_eq!(called, (1..=told.cursor.0).collect::<Vec<_>>());
@@ -205,25 +208,60 @@ async fn of_two_leaders_only_the_later_one_is_obeyed() {
     line.join(1_000).await;
     line.ticks(4).await;
     // The first one's lease ends without its notice, and another takes over.
-    let end = "update admission.leader set leads_until = clock_timestamp()";
+    let stale = line.leases.turn().await.unwrap();
+    let end = "update admission.nodes set until = clock_timestamp()";
     sqlx::query(end).execute(&line.app.ctx.db).await.unwrap();
-    let mut second = Leader::new(line.app.ctx.clone(), "second");
+    let mut leases = Leases::new(&line.app.ctx, "second");
+    let held = leases.turn().await.unwrap();
+    assert!(held.epoch_of(EVENT) > stale.epoch_of(EVENT));
+    let mut second = Leader::new(&line.app.ctx);
     let sales = [Arc::new(line.sale.clone())];
     for _ in 0..8 {
         line.now += TimeDelta::milliseconds(250);
-        let led = second.tick(line.now, &sales, &line.stock).await.unwrap();
-        assert!(led.is_some());
-        let first = line
-            .leader
-            .tick(line.now, &sales, &line.stock)
-            .await
-            .unwrap();
-        assert!(first.is_none(), "the first is told that it leads no more");
+        tick(&mut second, &mut leases, line.now, &sales, &line.stock).await;
+        // It takes itself for the leader as long as its lease would have run.
+        let outcome = line.leader.tick(&stale, line.now, &sales, &line.stock);
+        outcome.await.unwrap();
     }
+    let first = line.leases.turn().await.unwrap();
+    assert!(first.is_empty(), "the first is told that it leads no more");
     let called = line.called().await;
     let cursor = line.snapshot().await.cursor.0;
     assert_eq!(called, (1..=cursor).collect::<Vec<_>>());
     line.app.finish().await;
+}
+
+#[tokio::test]
+async fn a_node_that_knows_no_shards_never_leads_beside_those_that_do() {
+    let app = TestApp::start().await;
+    let db = &app.ctx.db;
+    let mut leases = Leases::new(&app.ctx, "new");
+    let old = "insert into admission.leader values (true, 'old', 7, clock_timestamp() + '1 hour')";
+    sqlx::query(old).execute(db).await.unwrap();
+    assert!(leases.turn().await.unwrap().is_empty(), "the old one leads");
+    // As the version before leaves the lead, and as it takes it.
+    let leave = "update admission.leader set leads_until = clock_timestamp() where node = 'old'";
+    let take = "insert into admission.leader as l (node, epoch, leads_until)
+                values ('old', 1, clock_timestamp() + make_interval(secs => 2))
+                on conflict (only_row) do update
+                set node = excluded.node, leads_until = excluded.leads_until, epoch = l.epoch + 1
+                where l.node = excluded.node or l.leads_until <= clock_timestamp()
+                returning epoch";
+    sqlx::query(leave).execute(db).await.unwrap();
+    let held = leases.turn().await.unwrap();
+    assert!(
+        held.epoch_of(EVENT) > Some(7),
+        "its fences hold against the old one's"
+    );
+    let taken: Option<i64> = sqlx::query_scalar(take).fetch_optional(db).await.unwrap();
+    assert_eq!(taken, None);
+    // And back, when the last of the new ones is gone.
+    leases.resign().await.unwrap();
+    let end = "update admission.leader set leads_until = clock_timestamp()";
+    sqlx::query(end).execute(db).await.unwrap();
+    let taken: Option<i64> = sqlx::query_scalar(take).fetch_optional(db).await.unwrap();
+    assert!(taken > held.epoch_of(EVENT));
+    app.finish().await;
 }
 
 #[tokio::test]
@@ -341,8 +379,9 @@ async fn a_lottery_that_was_drawn_outlives_a_lobby_that_is_abolished_and_a_new_l
         sale.lobby_seconds = 0;
         sale.opens_at = start() + TimeDelta::seconds(60);
     });
-    line.leader.resign().await.unwrap();
-    line.leader = Leader::new(line.app.ctx.clone(), "second");
+    line.leases.resign().await.unwrap();
+    line.leases = Leases::new(&line.app.ctx, "second");
+    line.leader = Leader::new(&line.app.ctx);
     assert_eq!(line.ticks(4).await.lottery.drawn, drawn);
     line.app.finish().await;
 }
@@ -412,34 +451,19 @@ async fn quiet_sales_are_left_alone() {
             })
         })
         .collect();
-    line.leader
-        .tick(line.now, &sales, &line.stock)
-        .await
-        .unwrap();
+    line.tick_all(&sales).await;
     let mut looked_at = 0;
     for _ in 0..32 {
         line.now += TimeDelta::milliseconds(250);
-        let seen = line
-            .leader
-            .tick(line.now, &sales, &line.stock)
-            .await
-            .unwrap();
-        looked_at += seen.unwrap().len();
+        looked_at += line.tick_all(&sales).await.len();
     }
     assert!(
         (1_900..=2_100).contains(&looked_at),
         "each once in 32 ticks: {looked_at}"
     );
     line.join(1).await;
-    let seen = line
-        .leader
-        .tick(line.now, &sales, &line.stock)
-        .await
-        .unwrap();
-    assert!(
-        seen.unwrap().contains(&EVENT),
-        "whoever joins is noticed at once"
-    );
+    let seen = line.tick_all(&sales).await;
+    assert!(seen.contains(&EVENT), "whoever joins is noticed at once");
     line.app.finish().await;
 }
 
@@ -472,18 +496,154 @@ async fn a_redis_that_hangs_holds_a_tick_up_once_whatever_the_number_of_sales() 
             })
         })
         .collect();
-    let mut leader = Leader::new(ctx, "first");
+    let mut leases = Leases::new(&ctx, "first");
+    let mut leader = Leader::new(&ctx);
     let mut now = start();
+    tick(&mut leader, &mut leases, now, &sales, &HashMap::new()).await;
     proxy.mute();
     let mut longest = Duration::ZERO;
     for _ in 0..3 * PRESENCE_TICKS {
         now += TimeDelta::from_std(TICK).unwrap();
+        let held = leases.turn().await.unwrap();
         let begun = Instant::now();
-        let moved = leader.tick(now, &sales, &HashMap::new()).await.unwrap();
+        let moved = leader.tick(&held, now, &sales, &HashMap::new()).await;
         longest = longest.max(begun.elapsed());
-        assert!(moved.is_some());
+        assert!(!moved.unwrap().is_empty());
     }
     let one_by_one = Duration::from_millis(500) * u32::try_from(SALES).unwrap();
     assert!(longest < one_by_one / 2, "a tick took {longest:?}");
     app.finish().await;
+}
+
+#[tokio::test]
+async fn a_join_that_commits_late_is_seen() {
+    let mut line = Line::new(sale()).await;
+    line.tick().await;
+    // Another sale is seen meanwhile, so that the reading goes on.
+    let mut late = line.app.ctx.db.begin().await.unwrap();
+    sqlx::query(
+        "insert into waiting_room.lines (event_id, joined, updated_at)
+         values ($1, 1, clock_timestamp() - interval '10 seconds')",
+    )
+    .bind(EVENT.0)
+    .execute(&mut *late)
+    .await
+    .unwrap();
+    for other in 2..5_i64 {
+        let joined = "insert into waiting_room.lines (event_id, joined) values ($1, 1)";
+        let joined = sqlx::query(joined).bind(other);
+        joined.execute(&line.app.ctx.db).await.unwrap();
+        line.tick().await;
+    }
+    late.commit().await.unwrap();
+    line.tick().await;
+    assert_eq!(line.called().await, [1]);
+    line.app.finish().await;
+}
+
+/// Every place as a node that reads it all sees it.
+async fn standings(db: &sqlx::PgPool, places: i64) -> Vec<Standing> {
+    let lines = Lines::new(db.clone());
+    let reader = lines.clone();
+    let reading = tokio::spawn(async move { reader.refresh().await });
+    let view = lines.view(EVENT).await.unwrap();
+    reading.abort();
+    (1..=places)
+        .map(|place| view.line.standing(Place(place)))
+        .collect()
+}
+
+#[tokio::test]
+async fn checkpoints_keep_histories_short_and_nobody_notices() {
+    const TICKS: usize = 700;
+    let mut line = Line::new(SaleSettings {
+        claim_window_seconds: 20,
+        ..sale()
+    })
+    .await;
+    line.join(10_000).await;
+    let mut whole = domain::line::Line::default();
+    let mut claimed = 0;
+    for nth in 1..=TICKS {
+        let cursor = line.tick().await.cursor.0;
+        // A node that follows all along reads what is new only.
+        for moved in line.moves_after(whole.seq()).await {
+            whole.apply(&moved);
+        }
+        if nth % 7 == 0 && claimed < cursor - 20 {
+            line.claim(claimed + 1..claimed + 6).await;
+            claimed += 8;
+        }
+        if nth % 50 == 0 {
+            line.leave(i64::try_from(nth).unwrap() * 8).await;
+        }
+    }
+    let rows = line.moves().await.len();
+    assert!(rows < TICKS - 300, "{rows} rows of {TICKS} ticks");
+    let followed: Vec<_> = (1..=10_000).map(|n| whole.standing(Place(n))).collect();
+    assert_eq!(standings(&line.app.ctx.db, 10_000).await, followed);
+
+    // Nor does the next leader: it goes on behind all who were called, and calls nobody again.
+    let cursor = line.snapshot().await.cursor.0;
+    line.leases.resign().await.unwrap();
+    line.leases = Leases::new(&line.app.ctx, "second");
+    line.leader = Leader::new(&line.app.ctx);
+    let after = line.ticks(20).await;
+    assert!(after.cursor.0 > cursor);
+    let known = line.moves().await.len();
+    let called: Vec<i64> = line.called().await;
+    let mut once = called.clone();
+    once.sort_unstable();
+    once.dedup();
+    assert_eq!(called.len(), once.len(), "nobody is called twice");
+    assert!(known <= rows + 21);
+    let now = standings(&line.app.ctx.db, 10_000).await;
+    let is_waiting = |standing: &Standing| *standing == Standing::Waiting;
+    for (place, (before, now)) in (1..).zip(followed.iter().zip(&now)) {
+        assert!(
+            is_waiting(before) || !is_waiting(now),
+            "place {place} waits again"
+        );
+    }
+    line.app.finish().await;
+}
+
+#[tokio::test]
+async fn a_failover_that_lost_commits_is_noticed_and_everything_is_read_again() {
+    let mut line = Line::new(sale()).await;
+    let db = line.app.ctx.db.clone();
+    line.join(10_000).await;
+    line.ticks(20).await;
+    let before = line.snapshot().await;
+    let lost = before.seq - 10;
+    // What the new primary has: the line as it was ten steps ago.
+    let rewind = [
+        "update admission.lines set seq = $1, snapshot = jsonb_set(snapshot, '{seq}', to_jsonb($1))",
+        "delete from admission.moves where seq > $1",
+    ];
+    let cursor: Vec<i64> = {
+        for statement in rewind {
+            sqlx::query(statement)
+                .bind(lost)
+                .execute(&db)
+                .await
+                .unwrap();
+        }
+        line.called().await
+    };
+    sqlx::query(
+        "update admission.lines set snapshot = jsonb_set(snapshot, '{cursor}', to_jsonb($1))",
+    )
+    .bind(i64::try_from(cursor.len()).unwrap())
+    .execute(&db)
+    .await
+    .unwrap();
+    let timeline = "update admission.generation set timeline = 'of the old primary'";
+    sqlx::query(timeline).execute(&db).await.unwrap();
+    line.ticks(8).await;
+    let called = line.called().await;
+    let expected: Vec<i64> = (1..=i64::try_from(called.len()).unwrap()).collect();
+    assert_eq!(called, expected, "it goes on from what the database has");
+    assert!(called.len() > cursor.len());
+    line.app.finish().await;
 }

@@ -1,0 +1,71 @@
+//! Log compaction: the moves of a line up to some seq become a few that say the same, so that a
+//! reader who knows nothing reads some hundreds of rows, however long the line has been there.
+//!
+//! A checkpoint is made of moves like any other: whoever folds moves in order needs not know that
+//! there are checkpoints, nor whether one took the place of moves that it had begun to read.
+
+use domain::line::{Line, Move};
+use domain::{EventId, Number, Place};
+use platform::line::moves::runs;
+use sqlx::PgPool;
+
+/// So many moves make a checkpoint worth while.
+pub(super) const WORTH_WHILE: usize = 512;
+/// No transaction replaces more rows than this.
+const MAX_ROWS: usize = 50_000;
+
+/// Replaces moves up to and with `until` by their checkpoint; at most the oldest [`MAX_ROWS`].
+/// Whether there are more.
+pub(super) async fn compact(
+    db: &PgPool,
+    event_id: EventId,
+    until: i64,
+) -> Result<bool, sqlx::Error> {
+    let mut tx = db.begin().await?;
+    // Two at once would each fold a part.
+    sqlx::query!(
+        "select pg_advisory_xact_lock(hashtextextended('admission.moves', $1))",
+        event_id.0
+    )
+    .execute(&mut *tx)
+    .await?;
+    let mut removed: Vec<Move> = sqlx::query!(
+        "delete from admission.moves where event_id = $1 and seq <= coalesce(
+             (select seq from admission.moves where event_id = $1 and seq <= $2
+              order by seq offset $3 limit 1), $2)
+         returning seq, at, called, missed, claimed, over, left_numbers",
+        event_id.0,
+        until,
+        i64::try_from(MAX_ROWS - 1).expect("thousands"),
+    )
+    .fetch_all(&mut *tx)
+    .await?
+    .into_iter()
+    .map(|row| {
+        let places = |all: Vec<i64>| all.into_iter().map(Place).collect();
+        Move {
+            seq: row.seq,
+            at: row.at,
+            called: runs(&row.called),
+            missed: places(row.missed),
+            claimed: places(row.claimed),
+            over: places(row.over),
+            left: row.left_numbers.into_iter().map(Number).collect(),
+        }
+    })
+    .collect();
+    removed.sort_unstable_by_key(|moved| moved.seq);
+    let mut line = Line::default();
+    for moved in &removed {
+        line.apply(moved);
+    }
+    let checkpoint = if removed.is_empty() {
+        Vec::new()
+    } else {
+        line.checkpoint()
+    };
+    let moves: Vec<(EventId, &Move)> = checkpoint.iter().map(|moved| (event_id, moved)).collect();
+    super::store::append(&mut tx, &moves).await?;
+    tx.commit().await?;
+    Ok(removed.len() >= MAX_ROWS)
+}

@@ -1,0 +1,121 @@
+//! Sales that failed, each for itself: a sale that can't be read, drawn, moved or written is left
+//! alone with exponential backoff, and the others go on.
+
+use std::collections::HashMap;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use domain::EventId;
+
+/// The first pause; each further failure doubles it.
+const FIRST_PAUSE: TimeDelta = TimeDelta::seconds(1);
+/// The longest.
+const MAX_DOUBLINGS: u32 = 6;
+
+#[derive(Debug, Default)]
+pub(super) struct Quarantine(HashMap<EventId, Sick>);
+
+#[derive(Debug)]
+struct Sick {
+    until: DateTime<Utc>,
+    failures: u32,
+}
+
+/// What failed.
+#[derive(Debug, Clone)]
+pub(super) struct Failure {
+    pub(super) event_id: EventId,
+    /// What was tried: a closed set, for it labels the metric.
+    pub(super) step: &'static str,
+    pub(super) error: String,
+}
+
+/// Whether the error is of what one sale's rows hold, not of PostgreSQL or the way to it: data
+/// that can't be (class 22), a constraint (23), what a trigger refuses (P0), or what can't be read.
+pub(super) fn is_of_one_sale(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Database(error) => error.code().is_some_and(|code| {
+            ["22", "23", "P0"]
+                .iter()
+                .any(|class| code.starts_with(class))
+        }),
+        sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. } => true,
+        _ => false,
+    }
+}
+
+impl Quarantine {
+    /// Whether the sale is left alone at `now`.
+    pub(super) fn has(&self, event_id: EventId, now: DateTime<Utc>) -> bool {
+        self.0.get(&event_id).is_some_and(|sick| now < sick.until)
+    }
+
+    /// Leaves the sale alone for a while. Only its first failure is an error in the log.
+    pub(super) fn put(&mut self, now: DateTime<Utc>, failure: &Failure) {
+        let Failure {
+            event_id,
+            step,
+            error,
+        } = failure;
+        metrics::counter!("admission_sale_failures_total", "step" => *step).increment(1);
+        let sick = self.0.entry(*event_id).or_insert(Sick {
+            until: now,
+            failures: 0,
+        });
+        if sick.failures == 0 {
+            tracing::error!(%event_id, step, error, "a sale stands still and is tried again");
+        } else {
+            tracing::debug!(%event_id, step, error, "a sale failed again");
+        }
+        sick.until = now + FIRST_PAUSE * (1 << sick.failures.min(MAX_DOUBLINGS));
+        sick.failures += 1;
+        self.measure();
+    }
+
+    /// The sale was moved.
+    pub(super) fn release(&mut self, event_id: EventId) {
+        if self.0.remove(&event_id).is_some() {
+            tracing::info!(%event_id, "a sale that stood still goes on");
+            self.measure();
+        }
+    }
+
+    pub(super) fn retain(&mut self, mut is_mine: impl FnMut(EventId) -> bool) {
+        self.0.retain(|event_id, _| is_mine(*event_id));
+        self.measure();
+    }
+
+    fn measure(&self) {
+        #[expect(clippy::cast_precision_loss, reason = "a gauge")]
+        metrics::gauge!("admission_quarantined_sales").set(self.0.len() as f64);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sale_that_fails_again_and_again_is_tried_less_and_less() {
+        let mut quarantine = Quarantine::default();
+        let mut now = DateTime::UNIX_EPOCH;
+        let failure = Failure {
+            event_id: EventId(1),
+            step: "step",
+            error: String::new(),
+        };
+        let mut pauses = Vec::new();
+        for _ in 0..8 {
+            quarantine.put(now, &failure);
+            let failed_at = now;
+            while quarantine.has(EventId(1), now) {
+                now += TimeDelta::seconds(1);
+            }
+            pauses.push((now - failed_at).num_seconds());
+        }
+        assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 64, 64]);
+        assert!(!quarantine.has(EventId(2), DateTime::UNIX_EPOCH));
+        quarantine.put(now, &failure);
+        quarantine.release(EventId(1));
+        assert!(!quarantine.has(EventId(1), now));
+    }
+}

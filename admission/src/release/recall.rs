@@ -1,0 +1,277 @@
+//! Lines are read beside the loop, some dozens in a statement and so many rows at a time, so that
+//! neither many lines nor a long one holds up those that are known.
+
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use domain::EventId;
+use domain::lottery::Order;
+use domain::queue::{Lottery, SEEN_PART};
+use domain::release::Release;
+use domain::sale::SaleSettings;
+use futures_util::future::BoxFuture;
+use platform::line::moves::{self, Stretch};
+use platform::service::Context;
+use tokio::sync::Notify;
+use tokio::sync::mpsc::UnboundedSender;
+
+use super::line::{Line, order_of};
+use super::presence::{self, Presence, Slot, Waited};
+use super::quarantine::{Failure, is_of_one_sale};
+use super::store::{self, Joined, Written};
+use super::{Done, Ticket};
+use crate::lottery;
+
+/// How many rows one statement reads.
+const ROWS: usize = 20_000;
+/// Before every seq.
+const NOTHING_READ: i64 = -1;
+
+/// A line that is wanted.
+#[derive(Debug, Clone)]
+pub(super) struct Wanted {
+    pub(super) sale: Arc<SaleSettings>,
+    pub(super) joined: Joined,
+    pub(super) epoch: i64,
+    pub(super) ticket: Ticket,
+}
+
+/// Reads lines, and sends them as they are ready.
+pub(super) struct Recall {
+    pub(super) ctx: Context,
+    pub(super) presence: Presence,
+    pub(super) now: DateTime<Utc>,
+    pub(super) done: UnboundedSender<Done>,
+    /// Told of each batch.
+    pub(super) arrived: Arc<Notify>,
+}
+
+/// A line whose moves are still to be read.
+struct Begun {
+    wanted: Wanted,
+    written: Option<Written>,
+    lottery: Lottery,
+}
+
+impl Recall {
+    pub(super) async fn run(&self, wanted: Vec<Wanted>) {
+        let again = wanted.clone();
+        let Err(error) = self.read(wanted).await else {
+            return;
+        };
+        if !is_of_one_sale(&error) {
+            // PostgreSQL is away or too slow: nobody's fault.
+            tracing::warn!(%error, "lines were not read");
+            let tickets = again.iter().map(|one| (one.sale.event_id, one.ticket));
+            self.send(Done::Unread(tickets.collect()));
+            return;
+        }
+        // One of them is the cause, and those that were sent already are not sent again.
+        for one in again {
+            let (event_id, ticket) = (one.sale.event_id, one.ticket);
+            if let Err(error) = self.read(vec![one]).await {
+                let failure = Failure {
+                    event_id,
+                    step: "read",
+                    error: error.to_string(),
+                };
+                self.send(Done::Failed(ticket, failure));
+            }
+        }
+    }
+
+    fn send(&self, done: Done) {
+        // The leader that wanted it may be gone.
+        let _gone = self.done.send(done);
+    }
+
+    /// Boxed, for it is large.
+    fn read(&self, wanted: Vec<Wanted>) -> BoxFuture<'_, Result<(), sqlx::Error>> {
+        Box::pin(async move {
+            let db = &self.ctx.db;
+            let ids: Vec<EventId> = wanted.iter().map(|one| one.sale.event_id).collect();
+            let mut lines = store::lines(db, &ids).await?;
+            let with_lobby: Vec<&SaleSettings> = wanted
+                .iter()
+                .map(|one| &*one.sale)
+                .filter(|sale| {
+                    let written = lines.get(&sale.event_id);
+                    let told = written.and_then(|written| written.as_ref().ok());
+                    let is_fixed = told.is_some_and(|told| told.snapshot.lottery.fixed.is_some());
+                    sale.lobby_seconds > 0 || is_fixed
+                })
+                .collect();
+            let keys = &self.ctx.keys;
+            let mut lotteries = lottery::commit_all(db, keys, &with_lobby, self.now).await?;
+            let (mut plain, mut drawn) = (Vec::new(), Vec::new());
+            for wanted in wanted {
+                let event_id = wanted.sale.event_id;
+                let written = match lines.remove(&event_id).transpose() {
+                    Ok(written) => written,
+                    Err(error) => {
+                        let failure = Failure {
+                            event_id,
+                            step: "read",
+                            error: format!("unreadable snapshot: {error}"),
+                        };
+                        self.send(Done::Failed(wanted.ticket, failure));
+                        continue;
+                    }
+                };
+                let lottery = lotteries.remove(&event_id).unwrap_or_default();
+                let begun = Begun {
+                    wanted,
+                    written,
+                    lottery,
+                };
+                match begun.lottery.drawn {
+                    Some(_) => drawn.push(begun),
+                    None => plain.push(begun),
+                }
+            }
+            let order = Arc::new(Order::of_joining());
+            let plain = plain.into_iter().map(|begun| (begun, Arc::clone(&order)));
+            self.finish(plain.collect()).await?;
+            for begun in drawn {
+                let drawn = begun.lottery.drawn.clone();
+                let order = order_of(&drawn.expect("only those that have one")).await;
+                match order {
+                    Ok(order) => self.finish(vec![(begun, order)]).await?,
+                    Err(error) => {
+                        let failure = Failure {
+                            event_id: begun.wanted.sale.event_id,
+                            step: "order",
+                            error,
+                        };
+                        self.send(Done::Failed(begun.wanted.ticket, failure));
+                    }
+                }
+            }
+            Ok(())
+        })
+    }
+
+    async fn finish(&self, begun: Vec<(Begun, Arc<Order>)>) -> Result<(), sqlx::Error> {
+        if begun.is_empty() {
+            return Ok(());
+        }
+        let mut lines: HashMap<EventId, (Ticket, Line)> = HashMap::new();
+        let mut to_read = Vec::new();
+        for (begun, order) in begun {
+            let event_id = begun.wanted.sale.event_id;
+            if let Some(written) = &begun.written {
+                to_read.push(Stretch {
+                    event_id,
+                    after: NOTHING_READ,
+                    until: written.snapshot.seq,
+                });
+            }
+            let ticket = begun.wanted.ticket;
+            lines.insert(event_id, (ticket, begin(begun, order)));
+        }
+        self.read_moves(&mut lines, to_read).await?;
+        let present: Vec<Waited> = lines
+            .iter()
+            .filter(|(_, (_, line))| line.has_people())
+            .map(|(id, (_, line))| (*id, 0..=line.joined.joined / SEEN_PART))
+            .collect();
+        let mut seen = self.presence.kept(&self.ctx, self.now, &present).await;
+        for (event_id, (ticket, line)) in lines {
+            let kept = seen.remove(&event_id).unwrap_or_default();
+            self.send(resume(self.now, event_id, ticket, line, &kept));
+        }
+        self.arrived.notify_one();
+        Ok(())
+    }
+
+    /// Reads on, so many rows at a time, until everything is read.
+    async fn read_moves(
+        &self,
+        lines: &mut HashMap<EventId, (Ticket, Line)>,
+        mut to_read: Vec<Stretch>,
+    ) -> Result<(), sqlx::Error> {
+        while !to_read.is_empty() {
+            let mut pieces = moves::read(&self.ctx.db, &to_read, ROWS).await?;
+            to_read.retain_mut(|stretch| {
+                let piece = pieces.remove(&stretch.event_id).unwrap_or_default();
+                let Some((ticket, line)) = lines.get_mut(&stretch.event_id) else {
+                    return false;
+                };
+                line.unfolded += piece.moves.len();
+                let recalled = catch_unwind(AssertUnwindSafe(|| {
+                    for moved in &piece.moves {
+                        line.release.recall(moved);
+                    }
+                }));
+                if recalled.is_err() {
+                    let failure = Failure {
+                        event_id: stretch.event_id,
+                        step: "recall",
+                        error: "panicked".to_owned(),
+                    };
+                    self.send(Done::Failed(*ticket, failure));
+                    lines.remove(&stretch.event_id);
+                    return false;
+                }
+                stretch.after = piece.moves.last().map_or(stretch.after, |last| last.seq);
+                !piece.is_last
+            });
+        }
+        Ok(())
+    }
+}
+
+fn begin(begun: Begun, order: Arc<Order>) -> Line {
+    let Begun {
+        wanted,
+        written,
+        lottery,
+    } = begun;
+    let (claims, leavings) = written
+        .as_ref()
+        .map_or((0, 0), |written| (written.claims, written.leavings));
+    let told = written.map(|written| written.snapshot);
+    let joined = told.as_ref().map_or(0, |told| told.joined.0);
+    let mut release = Release::default();
+    release.remember(order, joined, told);
+    Line {
+        release,
+        version: None,
+        epoch: wanted.epoch,
+        joined: wanted.joined,
+        claims,
+        leavings,
+        lottery,
+        unfolded: 0,
+        is_drawing: false,
+        is_compacting: false,
+    }
+}
+
+fn resume(
+    now: DateTime<Utc>,
+    event_id: EventId,
+    ticket: Ticket,
+    mut line: Line,
+    kept: &[Slot],
+) -> Done {
+    let resumed = catch_unwind(AssertUnwindSafe(|| {
+        if line.has_people() {
+            presence::recall(&mut line.release, now, kept);
+        }
+        line
+    }));
+    match resumed {
+        Ok(line) => Done::Recalled(event_id, ticket, Box::new(line)),
+        Err(_) => Done::Failed(
+            ticket,
+            Failure {
+                event_id,
+                step: "recall",
+                error: "panicked".to_owned(),
+            },
+        ),
+    }
+}

@@ -1,0 +1,258 @@
+//! The tasks of a node: the lease, the loop, and what is measured beside it.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use domain::EventId;
+use domain::release::Load;
+use domain::sale::Stock;
+use platform::service::Context;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use tokio::sync::watch;
+use tokio::time::MissedTickBehavior;
+
+use super::load::{self, Undecided};
+use super::{Held, Leader, Leases, TICK};
+use crate::{Desk, store as desk_store};
+
+/// How often the lease is renewed, and a node that leads less than its share looks for more.
+const TURN_PERIOD: Duration = Duration::from_millis(250);
+/// A tick that takes longer is given up.
+const TICK_LIMIT: Duration = Duration::from_secs(3);
+/// A leader without a good tick for so long resigns, if there are others.
+const MAX_SILENCE: Duration = Duration::from_secs(3);
+/// For so long it then leaves the lead to others.
+const STAND_BACK: Duration = Duration::from_secs(10);
+/// Clocks that differ by more are worth a warning: tokens allow five seconds.
+const MAX_CLOCK_OFFSET: TimeDelta = TimeDelta::seconds(3);
+/// How often stock and load are read.
+const MEASURE_PERIOD: Duration = Duration::from_secs(1);
+/// How long the loop waits for a connection of its own pool.
+const ACQUIRE_LIMIT: Duration = Duration::from_secs(2);
+
+/// What bounds a session of the loop's: a tick has no time to wait.
+const LIMITS: &str = "set statement_timeout = '15s'; set lock_timeout = '2s'; \
+    set idle_in_transaction_session_timeout = '30s'; \
+    set tcp_keepalives_idle = 10; set tcp_keepalives_interval = 3; set tcp_keepalives_count = 3";
+
+/// The same with a small pool of its own to the same database, named for the node.
+pub(super) fn on_own_pool(ctx: &Context, connections: u32) -> Context {
+    let options = PgConnectOptions::clone(&ctx.db.connect_options());
+    let name = format!("admission-release {}", ctx.node);
+    let db = PgPoolOptions::new()
+        .max_connections(connections)
+        .acquire_timeout(ACQUIRE_LIMIT)
+        .test_before_acquire(false)
+        .after_connect(|conn, _| {
+            Box::pin(async move { sqlx::raw_sql(LIMITS).execute(conn).await.map(drop) })
+        })
+        .connect_lazy_with(options.application_name(&name));
+    let mut ctx = ctx.clone();
+    ctx.db = db;
+    ctx
+}
+
+/// What is measured beside the loop.
+#[derive(Default)]
+struct Measured {
+    /// The sales whose stock is wanted.
+    wanted: HashSet<EventId>,
+    stock: HashMap<EventId, Stock>,
+    load: Option<Load>,
+}
+
+/// When the loop last did its work.
+struct Pulse(Mutex<Instant>);
+
+impl Pulse {
+    fn beat(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    fn silence(&self) -> Duration {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .elapsed()
+    }
+}
+
+/// Releases places until soft shutdown, of the sales whose shards this node owns.
+pub(crate) async fn run(desk: Arc<Desk>) -> anyhow::Result<()> {
+    let measured = Mutex::new(Measured::default());
+    let pulse = Pulse(Mutex::new(Instant::now()));
+    let (sender, held) = watch::channel(Held::default());
+    let mut leases = Leases::new(&desk.ctx, &desk.ctx.node);
+    let mut leader = Leader::new(&desk.ctx);
+    {
+        let work = Box::pin(async {
+            tokio::join!(
+                lease(&mut leases, &pulse, &sender),
+                lead(&desk, &mut leader, held, &measured, &pulse),
+                measure(&desk, &measured),
+                tell_answers(&desk),
+            )
+        });
+        desk.ctx.shutdown.soft().run_until_cancelled(work).await;
+    }
+    if let Err(error) = leases.resign().await {
+        tracing::warn!(%error, "the lease was not given up; it ends by itself");
+    }
+    Ok(())
+}
+
+/// Renews the lease, and nothing else. A node whose loop does not do its work resigns.
+async fn lease(leases: &mut Leases, pulse: &Pulse, held: &watch::Sender<Held>) {
+    let mut ticks = tokio::time::interval(TURN_PERIOD);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut stands_back_until = Instant::now();
+    let mut is_off = false;
+    loop {
+        ticks.tick().await;
+        if Instant::now() < stands_back_until {
+            continue;
+        }
+        let led = held.borrow().shards();
+        if led == 0 {
+            pulse.beat();
+        } else if pulse.silence() > MAX_SILENCE && leases.candidates() > 1 {
+            tracing::error!(shards = led, "the release loop fails; resigning");
+            metrics::counter!("admission_leader_resignations_total").increment(1);
+            stands_back_until = Instant::now() + STAND_BACK;
+            let resigned = tokio::time::timeout(TURN_PERIOD, leases.resign()).await;
+            if !matches!(resigned, Ok(Ok(()))) {
+                tracing::warn!("the lease was not given up; it ends by itself");
+            }
+            note(held, Held::default());
+            continue;
+        }
+        match leases.turn().await {
+            Ok(now) => {
+                compare_clocks(&now, &mut is_off);
+                note(held, now);
+            }
+            Err(error) => tracing::warn!(%error, "the lease was not renewed"),
+        }
+    }
+}
+
+/// The loop goes by the database's clock, but tokens and requests of this node by its own.
+fn compare_clocks(held: &Held, was_off: &mut bool) {
+    let offset = held.clock_offset();
+    metrics::gauge!("admission_clock_offset_seconds").set(offset.as_seconds_f64());
+    let is_off = offset.abs() > MAX_CLOCK_OFFSET;
+    if is_off && !*was_off {
+        tracing::warn!(%offset, "this machine's clock and the database's differ");
+    }
+    *was_off = is_off;
+}
+
+fn note(held: &watch::Sender<Held>, now: Held) {
+    #[expect(clippy::cast_precision_loss, reason = "a gauge of a few")]
+    metrics::gauge!("admission_leader").set(now.shards() as f64);
+    held.send_if_modified(|held| {
+        let is_news = !held.has_the_shards_of(&now);
+        *held = now;
+        is_news
+    });
+}
+
+async fn lead(
+    desk: &Desk,
+    leader: &mut Leader,
+    mut changes: watch::Receiver<Held>,
+    measured: &Mutex<Measured>,
+    pulse: &Pulse,
+) {
+    let mut ticks = tokio::time::interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut now = DateTime::<Utc>::MIN_UTC;
+    loop {
+        // What was just taken over, or has just been read, is moved at once.
+        let arrived = leader.arrived();
+        tokio::select! {
+            _ = ticks.tick() => {}
+            Ok(()) = changes.changed() => {}
+            () = arrived.notified() => {}
+        }
+        let held = changes.borrow().clone();
+        // By the database's clock, and never back: a new leader goes on from the old one's times.
+        now = now.max(held.database_time(desk.ctx.clock.now()));
+        let (stock, load) = {
+            let mut measured = measured.lock().unwrap_or_else(PoisonError::into_inner);
+            (measured.stock.clone(), measured.load.take())
+        };
+        if let Some(load) = load {
+            leader.feel(now, &load);
+        }
+        let started = Instant::now();
+        let sales = desk.sales.all();
+        let tick = Box::pin(leader.tick(&held, now, &sales, &stock));
+        let outcome = tokio::time::timeout(TICK_LIMIT, tick).await;
+        match outcome {
+            Ok(Ok(seen)) => {
+                pulse.beat();
+                let mut measured = measured.lock().unwrap_or_else(PoisonError::into_inner);
+                measured.wanted.extend(seen);
+            }
+            Ok(Err(error)) => {
+                metrics::counter!("admission_tick_failures_total").increment(1);
+                tracing::warn!(%error, "a tick failed");
+            }
+            Err(_) => {
+                metrics::counter!("admission_tick_failures_total").increment(1);
+                tracing::warn!("a tick took too long and was given up");
+                leader.reconnect();
+            }
+        }
+        if !held.is_empty() {
+            metrics::histogram!("admission_tick_seconds").record(started.elapsed().as_secs_f64());
+        }
+    }
+}
+
+/// Reads the stock of the sales that the leader looked at, and the load, once a second.
+async fn measure(desk: &Desk, measured: &Mutex<Measured>) {
+    let db = on_own_pool(&desk.ctx, 1).db;
+    let mut undecided = Undecided::default();
+    let mut ticks = tokio::time::interval(MEASURE_PERIOD);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let wanted: Vec<EventId> = {
+            let mut measured = measured.lock().unwrap_or_else(PoisonError::into_inner);
+            measured.wanted.drain().collect()
+        };
+        if wanted.is_empty() {
+            continue;
+        }
+        match desk_store::stock::of(&db, &wanted).await {
+            Ok(read) => {
+                let mut measured = measured.lock().unwrap_or_else(PoisonError::into_inner);
+                measured.stock.extend(read);
+            }
+            Err(error) => tracing::warn!(%error, "the stock was not read"),
+        }
+        match load::measure(&db, &mut undecided).await {
+            Ok(load) => {
+                let mut measured = measured.lock().unwrap_or_else(PoisonError::into_inner);
+                measured.load = Some(load);
+            }
+            Err(error) => tracing::warn!(%error, "the load was not measured"),
+        }
+    }
+}
+
+/// Tells the leader, whichever node that is, how this node answers.
+async fn tell_answers(desk: &Desk) {
+    let mut ticks = tokio::time::interval(load::PERIOD);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        if let Err(error) = desk.answers.tell(&desk.ctx.db, &desk.ctx.node).await {
+            tracing::warn!(%error, "it was not written down how bookings were answered");
+        }
+    }
+}

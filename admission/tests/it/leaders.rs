@@ -1,0 +1,574 @@
+//! Several nodes lead many sales, by the machine's clock and at the size of a large installation.
+//!
+//! `ONSALE_FULL_SIZE=1` takes the sizes that the program is to hold; without it they are small
+//! enough for every run.
+
+use std::collections::{HashMap, HashSet};
+use std::time::{Duration, Instant};
+
+use admission::release::load::{Undecided, measure};
+use chrono::{DateTime, TimeDelta, Utc};
+use domain::clock::SystemClock;
+use domain::lottery::{Draw, commitment};
+use domain::queue::{Drawn, Snapshot};
+use domain::release::Brake;
+use domain::sale::{SaleSettings, SaleState};
+use domain::{EventId, Place, hex};
+use platform::service::Context;
+use platform::testing::line::{no_move, snapshot, tell};
+use platform::testing::{TestApp, eventually};
+use platform::topology;
+use sqlx::PgPool;
+use sqlx::types::Json;
+use tokio::task::JoinHandle;
+
+use crate::line::sale;
+
+/// How soon a killed leader's sales go on.
+const TAKE_OVER: Duration = Duration::from_secs(3);
+/// Nobody's call is late by more than this because of another sale.
+const MAX_GAP: Duration = Duration::from_secs(1);
+
+fn now() -> DateTime<Utc> {
+    SystemClock::shared().now()
+}
+
+fn sized(full: i64, reduced: i64) -> i64 {
+    match std::env::var("ONSALE_FULL_SIZE") {
+        Ok(_) => full,
+        Err(_) => reduced,
+    }
+}
+
+/// An installation of several admission nodes.
+struct Nodes {
+    app: TestApp,
+    nodes: Vec<Context>,
+    shoppers: Vec<JoinHandle<()>>,
+}
+
+impl Nodes {
+    async fn new() -> Self {
+        let app = TestApp::start().await;
+        for queue in [
+            topology::admission_sales(),
+            topology::admission_revocations(),
+        ] {
+            app.ctx.broker.declare(&queue).await.unwrap();
+        }
+        Self {
+            app,
+            nodes: Vec::new(),
+            shoppers: Vec::new(),
+        }
+    }
+
+    fn db(&self) -> &PgPool {
+        &self.app.ctx.db
+    }
+
+    /// Starts one more.
+    async fn start(&mut self) {
+        let ctx = self.app.another_node().await;
+        let routes = admission::start(ctx.clone(), admission::Config::default());
+        drop(routes.await.unwrap());
+        self.nodes.push(ctx);
+    }
+
+    /// All that was called come at once to claim, in the sales `events`.
+    fn shop(&mut self, events: Vec<i64>) {
+        let db = self.db().clone();
+        self.shoppers.push(tokio::spawn(async move {
+            loop {
+                let claims = sqlx::query(CLAIM_ALL).bind(&events).execute(&db).await;
+                if claims.is_err() {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(300)).await;
+            }
+        }));
+    }
+
+    async fn add(&self, sale: &SaleSettings, joined: i64) {
+        add(self.db(), &[sale.clone()], joined).await;
+    }
+
+    /// The node of each shard, and its epoch.
+    async fn shards(&self) -> HashMap<i16, (Option<String>, i64)> {
+        let rows: Vec<(i16, Option<String>, i64)> =
+            sqlx::query_as("select shard, owner, epoch from admission.shards")
+                .fetch_all(self.db())
+                .await
+                .unwrap();
+        rows.into_iter().map(|(s, o, e)| (s, (o, e))).collect()
+    }
+
+    /// Waits until every node owns its share.
+    async fn shared_out(&self) {
+        let nodes: HashSet<String> = self.nodes.iter().map(|ctx| ctx.node.clone()).collect();
+        let most = 32_usize.div_ceil(nodes.len());
+        eventually(Duration::from_secs(20), async || {
+            let shards = self.shards().await;
+            let owned = |node: &String| {
+                let is_its = |(owner, _): &&(Option<String>, i64)| owner.as_ref() == Some(node);
+                shards.values().filter(is_its).count()
+            };
+            let counts: Vec<usize> = nodes.iter().map(owned).collect();
+            counts.iter().sum::<usize>() == 32 && counts.iter().all(|count| *count <= most)
+        })
+        .await;
+    }
+
+    async fn finish(self) {
+        for task in &self.shoppers {
+            task.abort();
+        }
+        for ctx in &self.nodes {
+            ctx.shutdown.soft().cancel();
+        }
+        for ctx in &self.nodes {
+            ctx.shutdown.tasks_left().await;
+            ctx.db.close().await;
+        }
+        self.app.finish().await;
+    }
+}
+
+/// Whoever was called and has not claimed gets a pass.
+const CLAIM_ALL: &str = "
+    with new as (
+        select m.event_id, p.place
+        from admission.moves m
+        cross join lateral generate_series(1, cardinality(m.called), 2) as i
+        cross join lateral generate_series(m.called[i], m.called[i + 1]) as p (place)
+        where m.event_id = any($1) and m.at > clock_timestamp() - interval '10 seconds'
+          and not exists (select from admission.claims c
+                          where c.event_id = m.event_id and c.place = p.place)
+    ), gates as (
+        insert into admission.gates as g (event_id, changes, shopping)
+        select event_id, count(*), count(*) from new group by event_id
+        on conflict (event_id) do update set changes = g.changes + excluded.changes,
+            shopping = g.shopping + excluded.shopping
+        returning event_id, changes
+    )
+    insert into admission.claims
+        (event_id, place, account_id, jti, claimed_at, issued_at, ends_at, change)
+    select event_id, place, 1000 + place, gen_random_uuid(), now(), 0, 4000000000,
+           changes + 1 - row_number() over (partition by event_id order by place)
+    from new join gates using (event_id)";
+
+async fn add(db: &PgPool, sales: &[SaleSettings], joined: i64) {
+    let ids: Vec<i64> = sales.iter().map(|sale| sale.event_id.0).collect();
+    let settings: Vec<Json<&SaleSettings>> = sales.iter().map(Json).collect();
+    sqlx::query(
+        "insert into admission.sales (event_id, version, settings)
+         select id, 1, settings from unnest($1::bigint[], $2::jsonb[]) as u (id, settings)",
+    )
+    .bind(&ids)
+    .bind(settings)
+    .execute(db)
+    .await
+    .unwrap();
+    sqlx::query(
+        "insert into waiting_room.lines (event_id, joined)
+         select id, $2 from unnest($1::bigint[]) as u (id) where $2 > 0",
+    )
+    .bind(&ids)
+    .bind(joined)
+    .execute(db)
+    .await
+    .unwrap();
+}
+
+/// A sale that opened an hour ago.
+fn open(event: i64) -> SaleSettings {
+    SaleSettings {
+        event_id: EventId(event),
+        opens_at: now() - TimeDelta::hours(1),
+        ..sale()
+    }
+}
+
+/// When calls were made in a sale since `since`.
+async fn call_times(db: &PgPool, event: i64, since: DateTime<Utc>) -> Vec<DateTime<Utc>> {
+    sqlx::query_scalar(
+        "select at from admission.moves
+         where event_id = $1 and at > $2 and cardinality(called) > 0 order by at",
+    )
+    .bind(event)
+    .bind(since)
+    .fetch_all(db)
+    .await
+    .unwrap()
+}
+
+/// The longest time without a call in it.
+fn longest_gap(times: &[DateTime<Utc>]) -> Duration {
+    let gaps = times.windows(2).map(|pair| pair[1] - pair[0]);
+    gaps.max()
+        .map_or(Duration::MAX, |gap| gap.to_std().unwrap())
+}
+
+/// Sales that ended, of which everybody was told so, each with so many moves.
+async fn seed_ended(db: &PgPool, sales: i64, moves: i64) {
+    let first = 1_000;
+    let ended: Vec<SaleSettings> = (first..first + sales)
+        .map(|event| SaleSettings {
+            closed: true,
+            ..open(event)
+        })
+        .collect();
+    add(db, &ended, moves).await;
+    let told = Snapshot {
+        seq: moves,
+        state: SaleState::Closed,
+        ..snapshot(EventId(0), now())
+    };
+    sqlx::query(
+        "insert into admission.lines (event_id, seq, cursor, snapshot)
+         select id, $3, $3, jsonb_set($4, '{event_id}', to_jsonb(id))
+         from generate_series($1, $1 + $2 - 1) as id",
+    )
+    .bind(first)
+    .bind(sales)
+    .bind(moves)
+    .bind(Json(told))
+    .execute(db)
+    .await
+    .unwrap();
+    sqlx::query(
+        "insert into admission.moves (event_id, seq, at, called, claimed)
+         select id, seq, now() - interval '1 day', array[seq, seq], array[greatest(seq - 9, 1)]
+         from generate_series($1, $1 + $2 - 1) as id, generate_series(1, $3) as seq",
+    )
+    .bind(first)
+    .bind(sales)
+    .bind(moves)
+    .execute(db)
+    .await
+    .unwrap();
+}
+
+/// A sale whose lobby was drawn, and in which nobody was called yet.
+async fn seed_drawn(db: &PgPool, event: i64, lobby: i64) {
+    let sale = SaleSettings {
+        lobby_seconds: 600,
+        paused: true,
+        ..open(event)
+    };
+    add(db, &[sale], lobby).await;
+    let draw = Draw {
+        lobby,
+        seed: [u8::try_from(event % 100).unwrap(); 32],
+        entropy: String::new(),
+    };
+    sqlx::query(
+        "insert into admission.draws (event_id, seed, commitment, committed_at, lobby, entropy,
+                                      entries_digest, drawn_at, entropy_source, entries, fixed_at)
+         values ($1, $2, $3, now(), $4, '', $3, now(), '', $4, now())",
+    )
+    .bind(event)
+    .bind(&draw.seed[..])
+    .bind(&commitment(&draw.seed)[..])
+    .bind(lobby)
+    .execute(db)
+    .await
+    .unwrap();
+    let mut told = Snapshot {
+        state: SaleState::Paused,
+        joined: Place(lobby),
+        waiting: lobby,
+        ..snapshot(EventId(event), now())
+    };
+    told.lottery.commitment = hex::encode(&commitment(&draw.seed));
+    told.lottery.drawn = Some(Drawn {
+        lobby,
+        seed: hex::encode(&draw.seed),
+        entropy: String::new(),
+        entries_digest: hex::encode(&commitment(&draw.seed)),
+    });
+    tell(db, &told, &no_move(1, told.at)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_leaders_sales_go_on_within_seconds_whatever_the_history() {
+    let (ended, moves, lobby) = (sized(3_000, 300), sized(500, 50), sized(1_000_000, 10_000));
+    let mut nodes = Nodes::new().await;
+    let live: Vec<i64> = (1..=12).collect();
+    seed_ended(nodes.db(), ended, moves).await;
+    for event in 40..45 {
+        seed_drawn(nodes.db(), event, lobby).await;
+    }
+    for event in &live {
+        nodes.add(&open(*event), 5_000).await;
+    }
+    for _ in 0..3 {
+        nodes.start().await;
+    }
+    nodes.shop(live.clone());
+    nodes.shared_out().await;
+    let db = nodes.db().clone();
+    let is_called = async |event: i64, since| !call_times(&db, event, since).await.is_empty();
+    for event in &live {
+        let since = now();
+        eventually(Duration::from_secs(60), async || {
+            is_called(*event, since).await
+        })
+        .await;
+    }
+
+    let before = nodes.shards().await;
+    let killed = nodes.nodes.remove(0);
+    let (killed_at, started) = (now(), Instant::now());
+    killed.shutdown.hard().cancel();
+    killed.shutdown.soft().cancel();
+    killed.shutdown.tasks_left().await;
+    let shard = |event: i64| i16::try_from(event % 32).unwrap();
+    let orphans = live
+        .iter()
+        .filter(|event| before[&shard(**event)].0.as_ref() == Some(&killed.node));
+    let orphans: Vec<i64> = orphans.copied().collect();
+    assert!(!orphans.is_empty(), "it led some of the sales");
+    let mut slowest = Duration::ZERO;
+    for event in &orphans {
+        eventually(Duration::from_secs(60), async || {
+            is_called(*event, killed_at).await
+        })
+        .await;
+        let first = call_times(nodes.db(), *event, killed_at).await[0];
+        slowest = slowest.max((first - killed_at).to_std().unwrap());
+    }
+    println!(
+        "{} sales went on {slowest:?} after the kill, seen after {:?}",
+        orphans.len(),
+        started.elapsed()
+    );
+    assert!(slowest < TAKE_OVER, "first call after {slowest:?}");
+
+    // Nothing else changed hands, and that only once, though all of them are busy.
+    let mut seen: HashMap<i16, HashSet<i64>> = HashMap::new();
+    let until = Instant::now() + Duration::from_secs(u64::try_from(sized(20, 5)).unwrap());
+    while Instant::now() < until {
+        for (shard, (_, epoch)) in nodes.shards().await {
+            seen.entry(shard).or_default().insert(epoch);
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    for (shard, (owner, epoch)) in &before {
+        let mut epochs = seen[shard].clone();
+        epochs.insert(*epoch);
+        let takeovers = epochs.len() - 1;
+        let expected = usize::from(owner.as_ref() == Some(&killed.node));
+        assert_eq!(takeovers, expected, "shard {shard} changed hands");
+    }
+    for event in live.iter().filter(|event| !orphans.contains(event)) {
+        let gap = longest_gap(&call_times(nodes.db(), *event, killed_at).await);
+        assert!(gap < MAX_GAP, "sale {event} was held up for {gap:?}");
+    }
+    nodes.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_whose_ticks_fail_leaves_its_sales_to_another() {
+    let mut nodes = Nodes::new().await;
+    for event in 1..=32 {
+        nodes.add(&open(event), 5_000).await;
+    }
+    for _ in 0..2 {
+        nodes.start().await;
+    }
+    nodes.shared_out().await;
+    let failing = nodes.nodes[0].node.clone();
+    let db = nodes.db().clone();
+    let name = format!("admission-release {failing}");
+    nodes.shoppers.push(tokio::spawn(async move {
+        let end = "select pg_terminate_backend(pid) from pg_stat_activity
+                   where application_name = $1 and datname = current_database()";
+        while sqlx::query(end).bind(&name).execute(&db).await.is_ok() {}
+    }));
+    eventually(Duration::from_secs(20), async || {
+        let shards = nodes.shards().await;
+        shards
+            .values()
+            .all(|(owner, _)| owner.as_ref() == Some(&nodes.nodes[1].node))
+    })
+    .await;
+    let since = now();
+    eventually(Duration::from_secs(20), async || {
+        let called: i64 = sqlx::query_scalar(
+            "select count(distinct event_id) from admission.moves
+             where at > $1 and cardinality(called) > 0",
+        )
+        .bind(since)
+        .fetch_one(nodes.db())
+        .await
+        .unwrap();
+        called == 32
+    })
+    .await;
+    nodes.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lobbies_that_open_together_hold_no_other_sale_up() {
+    let lobbies = sized(200, 40);
+    let mut nodes = Nodes::new().await;
+    let opens_at = now() + TimeDelta::seconds(6);
+    let sales: Vec<SaleSettings> = (100..100 + lobbies)
+        .map(|event| SaleSettings {
+            opens_at,
+            lobby_seconds: 600,
+            ..open(event)
+        })
+        .collect();
+    add(nodes.db(), &sales, 8).await;
+    sqlx::query(
+        "insert into waiting_room.numbers (event_id, account_id, number, joined_at)
+         select id, 100 + n, n, now()
+         from generate_series(100, 99 + $1) as id, generate_series(1, 8) as n",
+    )
+    .bind(lobbies)
+    .execute(nodes.db())
+    .await
+    .unwrap();
+    nodes.add(&open(1), 100_000).await;
+    nodes.start().await;
+    nodes.shop((100..100 + lobbies).chain([1]).collect());
+    let began = now() + TimeDelta::seconds(2);
+    let limit = Duration::from_secs(60);
+    eventually(limit, async || now() > opens_at).await;
+    eventually(limit, async || {
+        let called: i64 = sqlx::query_scalar(
+            "select count(distinct event_id) from admission.moves
+             where event_id >= 100 and cardinality(called) > 0",
+        )
+        .fetch_one(nodes.db())
+        .await
+        .unwrap();
+        called == lobbies
+    })
+    .await;
+    let took = now() - opens_at;
+    let gap = longest_gap(&call_times(nodes.db(), 1, began).await);
+    println!(
+        "{lobbies} lobbies called {took} after the opening, longest gap of the other sale {gap:?}"
+    );
+    assert!(gap < MAX_GAP, "no call of the other sale for {gap:?}");
+    nodes.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_draw_holds_no_other_sale_up() {
+    let lobby = sized(1_000_000, 40_000);
+    let mut nodes = Nodes::new().await;
+    sqlx::query(
+        "insert into waiting_room.numbers (event_id, account_id, number, joined_at)
+         select 2, 100 + n, n, now() from generate_series(1, $1) as n",
+    )
+    .bind(lobby)
+    .execute(nodes.db())
+    .await
+    .unwrap();
+    let opens_at = now() + TimeDelta::seconds(5);
+    let drawn = SaleSettings {
+        opens_at,
+        lobby_seconds: 600,
+        ..open(2)
+    };
+    nodes.add(&drawn, lobby).await;
+    nodes.add(&open(1), 100_000).await;
+    nodes.start().await;
+    nodes.shop(vec![1, 2]);
+    let began = now() + TimeDelta::seconds(2);
+    eventually(Duration::from_secs(120), async || {
+        !call_times(nodes.db(), 2, began).await.is_empty()
+    })
+    .await;
+    let first = call_times(nodes.db(), 2, began).await[0];
+    let gap = longest_gap(&call_times(nodes.db(), 1, began).await);
+    println!(
+        "{lobby} were drawn, the first was called {} after the opening, longest gap of the other sale {gap:?}",
+        first - opens_at
+    );
+    assert!(gap < MAX_GAP, "no call of the other sale for {gap:?}");
+    nodes.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_busy_sales_are_each_called_at_their_rate() {
+    const SECONDS: i64 = 30;
+    const PER_MINUTE: i64 = 120;
+    let count = sized(500, 60);
+    let mut nodes = Nodes::new().await;
+    let sales: Vec<SaleSettings> = (1..=count)
+        .map(|event| SaleSettings {
+            rate_per_minute: u32::try_from(PER_MINUTE).unwrap(),
+            ..open(event)
+        })
+        .collect();
+    add(nodes.db(), &sales, 200).await;
+    nodes.shop((1..=count).collect());
+    nodes.start().await;
+    let called = async || -> i64 {
+        sqlx::query_scalar("select coalesce(sum(cursor), 0)::bigint from admission.lines")
+            .fetch_one(nodes.db())
+            .await
+            .unwrap()
+    };
+    let limit = Duration::from_secs(60);
+    eventually(limit, async || called().await >= count * 10).await;
+    let (before, began) = (called().await, Instant::now());
+    tokio::time::sleep(Duration::from_secs(SECONDS.unsigned_abs())).await;
+    let calls = called().await - before;
+    let millis = i64::try_from(began.elapsed().as_millis()).unwrap();
+    let due = count * PER_MINUTE * millis / 60_000;
+    let percent = calls * 100 / due;
+    println!("{count} sales: {calls} calls of {due} in {millis} ms, {percent} %");
+    assert!(percent >= 95, "{calls} calls of {due}");
+    nodes.finish().await;
+}
+
+#[tokio::test]
+async fn what_was_decided_long_ago_does_not_brake() {
+    let requests = sized(300_000, 60_000);
+    let app = TestApp::start().await;
+    let db = &app.ctx.db;
+    let mut conn = db.acquire().await.unwrap();
+    let seeds = sqlx::AssertSqlSafe(format!(
+        "create temporary table seeds as
+             select gen_random_uuid() as id,
+                    clock_timestamp() - make_interval(secs => n * 600.0 / {requests}) as at
+             from generate_series(1, {requests}) as n;
+         insert into admission.requests
+             (booking_id, event_id, account_id, wish, tickets, published, accepted_at)
+         select id, 1, 1, '{{}}', 1, true, at from seeds;
+         insert into booking.bookings
+             (id, event_id, account_id, tickets, state, reason, created_at, updated_at)
+         select id, 1, 1, 1, 'rejected', 'sold_out', at, at from seeds"
+    ));
+    sqlx::raw_sql(seeds).execute(&mut *conn).await.unwrap();
+    let (mut brake, mut undecided) = (Brake::default(), Undecided::default());
+    for _ in 0..5 {
+        let load = measure(db, &mut undecided).await.unwrap();
+        brake.feel(now(), &load);
+        assert_eq!(brake.state().percent, 100, "{load:?}");
+    }
+    let began = Instant::now();
+    measure(db, &mut undecided).await.unwrap();
+    println!("{requests} requests: measured in {:?}", began.elapsed());
+
+    // One that waits is seen at once.
+    let waits = "insert into admission.requests
+             (booking_id, event_id, account_id, wish, tickets, published, accepted_at)
+         values (gen_random_uuid(), 1, 1, '{}', 1, true, clock_timestamp() - interval '8 seconds')";
+    sqlx::query(waits).execute(db).await.unwrap();
+    let load = measure(db, &mut undecided).await.unwrap();
+    assert!(load.oldest_booking_seconds >= 8.0, "{load:?}");
+    let load = measure(db, &mut undecided).await.unwrap();
+    assert!(
+        load.oldest_booking_seconds >= 8.0,
+        "and seen again: {load:?}"
+    );
+    drop(conn);
+    app.finish().await;
+}
