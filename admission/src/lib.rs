@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use platform::health::Dependency;
 use platform::service::{Context, Routes};
+use platform::topology;
 use url::Url;
 
 use bookings::{Ledger, Lookups};
@@ -143,6 +144,10 @@ pub async fn start(ctx: Context, config: Config) -> anyhow::Result<Routes> {
     Ok(Routes {
         public: public.with_state(Arc::clone(&desk)),
         internal: internal.with_state(desk),
+        consumes: vec![
+            topology::admission_sales(),
+            topology::admission_revocations(),
+        ],
         ..Routes::default()
     })
 }

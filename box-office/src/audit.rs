@@ -10,6 +10,7 @@ use axum::Router;
 use axum::routing::get;
 use domain::AccountId;
 use platform::service::Routes;
+use platform::topology;
 
 use crate::office::Office;
 
@@ -39,6 +40,7 @@ impl Actor {
 pub(crate) fn routes(office: &Arc<Office>) -> Routes {
     let internal = Router::new().route("/api/audit-log", get(list::list));
     Routes {
+        consumes: vec![topology::box_office_audit()],
         internal: internal.with_state(Arc::clone(office)),
         ..Routes::default()
     }

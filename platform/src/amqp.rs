@@ -5,6 +5,7 @@
 //! as soon as it is found broken, and every wait has a limit.
 
 mod broker;
+mod consumed;
 mod consumer;
 mod declared;
 mod delivery;

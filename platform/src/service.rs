@@ -26,6 +26,7 @@ use std::time::Duration;
 use axum::Router;
 use domain::clock::{SharedClock, SystemClock};
 
+use crate::amqp::QueueSpec;
 use crate::config::{InvalidConfig, PlatformConfig};
 use crate::{pg, telemetry, topology};
 use signals::Signals;
@@ -50,6 +51,8 @@ pub struct Routes {
     pub quick: Router,
     /// For staff.
     pub internal: Router,
+    /// The queues that the service consumes, a moment after it has started.
+    pub consumes: Vec<QueueSpec>,
 }
 
 impl Routes {
@@ -63,6 +66,7 @@ impl Routes {
             public: self.public.merge(other.public),
             quick: self.quick.merge(other.quick),
             internal: self.internal.merge(other.internal),
+            consumes: [self.consumes, other.consumes].concat(),
         }
     }
 }

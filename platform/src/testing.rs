@@ -27,6 +27,8 @@ const SECRET: &str = "a secret that only tests have: 0123456789abcdef";
 const DB_CONNECTIONS: u32 = 8;
 /// The tests cut connections and make handlers fail; `RUST_LOG` shows what comes of it.
 const LOG_FILTER: &str = "error,lapin=off,platform::amqp=off";
+/// How long a service may take to consume its queues.
+const START_LIMIT: Duration = Duration::from_secs(20);
 /// How long the tasks of a test may take to leave.
 const LEAVE_LIMIT: Duration = Duration::from_secs(20);
 
@@ -104,12 +106,13 @@ impl TestApp {
             .expect("the servers are up")
     }
 
-    /// Serves routes on free ports of 127.0.0.1; the addresses are in what it returns.
+    /// Serves routes on free ports of 127.0.0.1, and waits until the service consumes its queues;
+    /// the addresses are in what it returns.
     ///
     /// # Panics
-    /// When no port can be bound.
+    /// When no port can be bound, or a queue is not consumed within 20 s.
     pub async fn serve(&self, routes: Routes) -> Running {
-        serve(&self.ctx, routes).await.expect("ports can be bound")
+        serve_consuming(&self.ctx, routes).await
     }
 
     /// Lets the tasks of the context leave, and removes database and queues.
@@ -135,6 +138,30 @@ impl Drop for TestApp {
         self.ctx.shutdown.hard().cancel();
         drop(DropGuard(self.cleanup.take()));
     }
+}
+
+/// As [`TestApp::serve`], for a node with a context of its own. A test that goes on before the
+/// queues are consumed may cut the connection in the midst of it, and wait for ever.
+///
+/// # Panics
+/// When no port can be bound, or a queue is not consumed within 20 s.
+pub async fn serve_consuming(ctx: &Context, routes: Routes) -> Running {
+    wait_until_consumed(ctx, &routes).await;
+    serve(ctx, routes).await.expect("ports can be bound")
+}
+
+/// Waits until a service that was started consumes its queues.
+///
+/// # Panics
+/// When a queue is not consumed within 20 s.
+pub async fn wait_until_consumed(ctx: &Context, routes: &Routes) {
+    let queues = &routes.consumes;
+    let consumed = ctx.broker.wait_until_consumed(queues);
+    let in_time = tokio::time::timeout(START_LIMIT, consumed).await;
+    assert!(
+        in_time.is_ok(),
+        "not consumed within {START_LIMIT:?}: {queues:?}"
+    );
 }
 
 /// What a test leaves on the servers.

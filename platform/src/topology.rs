@@ -5,8 +5,8 @@ use domain::EventId;
 use domain::message::{
     AccountChanged, AuditNoted, BookingCancelled, BookingConfirmed, BookingExpired, BookingPaid,
     ConfirmationAsked, EventChanged, HoldPlaced, Message, PassRevoked, PaymentAuthorised,
-    PaymentCaptured, PaymentFailed, PaymentVoided, RefundSucceeded, SaleChanged, TicketTransferred,
-    VoidPayment,
+    PaymentCaptured, PaymentFailed, PaymentVoided, RefundFailed, RefundSucceeded, SaleChanged,
+    TicketTransferred, VoidPayment,
 };
 
 use crate::amqp::{Broker, BrokerError, Exchange, QueueSpec};
@@ -78,6 +78,7 @@ pub fn notifier_notices() -> QueueSpec {
         BookingExpired::NAME,
         BookingCancelled::NAME,
         RefundSucceeded::NAME,
+        RefundFailed::NAME,
         TicketTransferred::NAME,
     ];
     listens("notifier.notices", &names)

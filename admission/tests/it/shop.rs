@@ -65,7 +65,7 @@ fn config() -> admission::Config {
 /// Starts admission; where it answers.
 pub(crate) async fn launch(ctx: &Context) -> (String, Running) {
     let routes = admission::start(ctx.clone(), config()).await.unwrap();
-    let running = platform::service::serve(ctx, routes).await.unwrap();
+    let running = platform::testing::serve_consuming(ctx, routes).await;
     (format!("http://{}", running.public_addr), running)
 }
 

@@ -17,7 +17,7 @@ use domain::message::{EventChanged, SaleChanged};
 use domain::{BookingId, EventId};
 use futures_util::future::join_all;
 use platform::service::Context;
-use platform::testing::{TestApp, eventually};
+use platform::testing::{TestApp, eventually, wait_until_consumed};
 use platform::topology;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -171,7 +171,8 @@ async fn unrest(shop: &Shop, accepted: &[BookingId]) -> Vec<String> {
 
 async fn start_worker(app: &TestApp) -> Context {
     let node = app.another_node().await;
-    booking_worker::start(node.clone(), config()).await.unwrap();
+    let routes = booking_worker::start(node.clone(), config()).await;
+    wait_until_consumed(&node, &routes.unwrap()).await;
     node
 }
 

@@ -4,7 +4,7 @@ use domain::SectionId;
 use domain::booking::{RejectReason, Wish};
 use domain::message::{Outcome, PlaceHold, VoidPayment};
 use domain::payment::VoidReason;
-use platform::testing::eventually;
+use platform::testing::{eventually, wait_until_consumed};
 use platform::topology::BOOKING_PARTITIONS;
 
 use crate::shop::{LIMIT, Shop, best, config, euros, floor, stand};
@@ -40,9 +40,8 @@ fn rejected(outcomes: &[Outcome], reason: RejectReason) -> usize {
 async fn the_last_seat_is_sold_once_by_workers_that_compete() {
     let shop = Shop::open(vec![floor(1, 1, euros(500))]).await;
     let other = shop.app.another_node().await;
-    booking_worker::start(other.clone(), config())
-        .await
-        .unwrap();
+    let routes = booking_worker::start(other.clone(), config()).await;
+    wait_until_consumed(&other, &routes.unwrap()).await;
     let requests: Vec<_> = (0..40)
         .map(|account| shop.request(account, best(1)))
         .collect();

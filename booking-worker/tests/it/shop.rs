@@ -15,7 +15,7 @@ use domain::message::{
 use domain::sale::SaleSettings;
 use domain::{AccountId, BookingId, Currency, EventId, Money, SectionId};
 use platform::amqp::{Exchange, dead_letters};
-use platform::testing::{TestApp, eventually};
+use platform::testing::{TestApp, eventually, wait_until_consumed};
 use platform::topology;
 use uuid::Uuid;
 
@@ -125,9 +125,8 @@ impl Shop {
     /// A worker with nothing on sale.
     pub(crate) async fn start() -> Self {
         let shop = Self::empty().await;
-        booking_worker::start(shop.app.ctx.clone(), config())
-            .await
-            .unwrap();
+        let routes = booking_worker::start(shop.app.ctx.clone(), config()).await;
+        wait_until_consumed(&shop.app.ctx, &routes.unwrap()).await;
         shop
     }
 

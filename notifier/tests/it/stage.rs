@@ -12,7 +12,7 @@ use domain::message::{AccountChanged, BookingCancelled, BookingPaid, EventChange
 use domain::{AccountId, BookingId, Currency, EventId, Money, SeatId};
 use platform::amqp::Exchange;
 use platform::service::{Context, Routes};
-use platform::testing::{TestApp, eventually};
+use platform::testing::{TestApp, eventually, wait_until_consumed};
 use platform::topology;
 use surge::mail::Mail;
 use surge::{mail, sms};
@@ -100,7 +100,9 @@ impl Stage {
         ];
         flags.extend(self.flags);
         let config = Command::parse_from(flags);
-        notifier::start(ctx, config.config).await.unwrap()
+        let routes = notifier::start(ctx.clone(), config.config).await.unwrap();
+        wait_until_consumed(&ctx, &routes).await;
+        routes
     }
 
     /// Tells of an event and of the account, which has a phone if so wished.

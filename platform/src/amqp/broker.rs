@@ -5,6 +5,7 @@ use domain::message::Message;
 use lapin::Channel;
 use uuid::Uuid;
 
+use super::consumed::{Consumed, Consuming};
 use super::declared::Declared;
 use super::error::{BrokerError, PublishError};
 use super::link::{self, Link};
@@ -23,6 +24,7 @@ struct Inner {
     publishing: Arc<Link>,
     consuming: Link,
     publisher: Publisher,
+    consumed: Consumed,
     declared: Arc<Declared>,
 }
 
@@ -49,6 +51,7 @@ impl Broker {
             publisher: Publisher::new(publishing.clone(), declared.clone()),
             publishing,
             consuming: Link::new(url, format!("{namespace} consumers"))?,
+            consumed: Consumed::default(),
             declared,
         })))
     }
@@ -128,6 +131,18 @@ impl Broker {
     #[must_use]
     pub fn mismatched(&self) -> Vec<String> {
         self.0.declared.mismatched().into_iter().collect()
+    }
+
+    /// Waits until this process consumes each of these queues. A service that has just started does
+    /// so a moment later.
+    pub async fn wait_until_consumed(&self, queues: &[QueueSpec]) {
+        let names: Vec<_> = queues.iter().map(|queue| queue.name.clone()).collect();
+        self.0.consumed.wait_for(&names).await;
+    }
+
+    /// Counts a consumer of `queue` until the answer is dropped.
+    pub(super) fn begin_consuming<'a>(&'a self, queue: &'a QueueSpec) -> Consuming<'a> {
+        self.0.consumed.begin(&queue.name)
     }
 
     /// Whether the connection for publishing stands, as far as known.

@@ -127,6 +127,7 @@ async fn supervise(
         match opened {
             Ok(session) => {
                 failures = 0;
+                let _consuming = broker.begin_consuming(queue);
                 mode.run(session, stop).await;
                 if !stop.is_cancelled() {
                     // It may have been deleted.
