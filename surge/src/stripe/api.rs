@@ -212,6 +212,7 @@ impl Api {
         let fault = self.faults.pick(&call.operation, |_| true);
         match fault {
             Some(ApiFault::ServerError) => return Refusal::server_error().into(),
+            Some(ApiFault::Refused { status }) => return Refusal::asked_for(status).into(),
             Some(ApiFault::RateLimit) => return Refusal::rate_limit().into(),
             Some(ApiFault::Locked) => return Refusal::locked().into(),
             Some(ApiFault::KeyInUse) => {

@@ -147,6 +147,15 @@ impl Refusal {
         Self::executed(500, ErrorType::Api, message)
     }
 
+    pub(crate) fn asked_for(status: u16) -> Self {
+        let message = "This refusal was asked for.";
+        let refusal = Self::new(status, ErrorType::InvalidRequest, message);
+        match status {
+            404 => refusal.code("resource_missing"),
+            _ => refusal,
+        }
+    }
+
     pub(crate) fn key_in_use(key: &str) -> Self {
         let message = format!(
             "There is currently another in-progress request using this Idempotent Key ({key})."

@@ -22,6 +22,12 @@ pub enum ApiFault {
     SavedServerError,
     /// 500, although it happened, and the 500 is saved under the key.
     SavedServerErrorAfterEffect,
+    /// A definite refusal, nothing happened: 400, 403 for a key that may not do it, or 404 for an
+    /// object that is not known.
+    Refused {
+        /// The HTTP status.
+        status: u16,
+    },
     /// 429, nothing happened.
     RateLimit,
     /// 429 because another request works on the object, nothing happened.
