@@ -1,7 +1,7 @@
 //! held → expired or cancelled, confirmed → cancelled: the seats are on sale again.
 
 use chrono::{DateTime, Utc};
-use domain::booking::BookingState;
+use domain::booking::{BookingState, EndReason};
 use domain::message::{BookingCancelled, BookingExpired, CancelAsked};
 use domain::{AccountId, BookingId};
 use platform::outbox::{Entry, Kept};
@@ -13,22 +13,20 @@ use crate::store::bookings::Ended;
 use crate::store::{accounts, bookings, seats, tickets};
 
 /// No payment can come for these bookings: a held one expires, or is cancelled if the buyer gave
-/// it up; a confirmed one is cancelled.
+/// it up; a confirmed one is cancelled. `reason` says why a hold ends before its time.
 pub(crate) async fn end_unpayable(
     conn: &mut PgConnection,
     ids: &[BookingId],
+    reason: Option<EndReason>,
     now: DateTime<Utc>,
     kept: &mut Kept,
 ) -> Result<Vec<News>, sqlx::Error> {
-    end(
-        conn,
-        ids,
-        &[BookingState::Held, BookingState::Confirmed],
-        None,
-        now,
-        kept,
-    )
-    .await?;
+    let ending = Ending {
+        from: &[BookingState::Held, BookingState::Confirmed],
+        asked: None,
+        reason,
+    };
+    end(conn, ids, &ending, now, kept).await?;
     let known = bookings::read(conn, ids).await?;
     let news = |id| {
         if known.contains_key(id) {
@@ -50,19 +48,33 @@ pub(crate) async fn cancel_confirmed(
     kept: &mut Kept,
 ) -> Result<Option<AccountId>, sqlx::Error> {
     let asked = asked_by.map(|by| CancelAsked { by, at: now });
-    let ended = end(conn, &[id], &[BookingState::Confirmed], asked, now, kept).await?;
+    let ending = Ending {
+        from: &[BookingState::Confirmed],
+        asked,
+        reason: None,
+    };
+    let ended = end(conn, &[id], &ending, now, kept).await?;
     Ok(ended.first().map(|ended| ended.facts.account_id))
+}
+
+/// How bookings end.
+struct Ending<'a> {
+    /// Those in one of these states do.
+    from: &'a [BookingState],
+    /// Who asked for it; none when its payment is impossible or its event is cancelled.
+    asked: Option<CancelAsked>,
+    /// Why a hold ends before its time.
+    reason: Option<EndReason>,
 }
 
 async fn end(
     conn: &mut PgConnection,
     ids: &[BookingId],
-    from: &[BookingState],
-    asked: Option<CancelAsked>,
+    ending: &Ending<'_>,
     now: DateTime<Utc>,
     kept: &mut Kept,
 ) -> Result<Vec<Ended>, sqlx::Error> {
-    let ended = bookings::end(conn, ids, from, now).await?;
+    let ended = bookings::end(conn, ids, ending.from, ending.reason, now).await?;
     if ended.is_empty() {
         return Ok(ended);
     }
@@ -82,24 +94,31 @@ async fn end(
             crate::count(facts.seats.len());
     }
     accounts::subtract(conn, &tally, &given_away).await?;
+    let cancelled: Vec<_> = ended
+        .iter()
+        .filter(|ended| ended.was == BookingState::Confirmed)
+        .map(|ended| ended.facts.booking_id)
+        .collect();
+    bookings::insert_cancellations(conn, &cancelled, ending.asked, now).await?;
     let entries = ended
         .iter()
-        .map(|ended| news_of(ended, asked))
+        .map(|ended| news_of(ended, ending))
         .collect::<Result<_, _>>()?;
     kept.put_all(conn, entries).await?;
     seats::free(conn, &ids).await?;
     Ok(ended)
 }
 
-fn news_of(ended: &Ended, asked: Option<CancelAsked>) -> Result<Entry, sqlx::Error> {
+fn news_of(ended: &Ended, ending: &Ending<'_>) -> Result<Entry, sqlx::Error> {
     let booking = ended.facts.clone();
     if ended.is == BookingState::Expired {
-        return Entry::new(&BookingExpired { booking });
+        let reason = ending.reason;
+        return Entry::new(&BookingExpired { booking, reason });
     }
     let was_confirmed = ended.was == BookingState::Confirmed;
     Entry::new(&BookingCancelled {
         booking,
         was_confirmed,
-        asked,
+        asked: ending.asked,
     })
 }

@@ -95,6 +95,10 @@ pub async fn start(ctx: Context, config: Config) -> anyhow::Result<Routes> {
     Ok(Routes {
         internal: door::routes(&ctx),
         public: transfer::routes(&ctx),
+        consumes: (0..topology::BOOKING_PARTITIONS)
+            .map(topology::booking_requests)
+            .chain([topology::booking_payments(), topology::booking_events()])
+            .collect(),
         ..Routes::default()
     })
 }

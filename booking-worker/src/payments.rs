@@ -1,6 +1,7 @@
 //! Consumer of `booking.payments`: what became of payments.
 
 use domain::BookingId;
+use domain::booking::EndReason;
 use domain::message::{Message, PaymentAuthorised, PaymentCaptured, PaymentFailed, PaymentVoided};
 use platform::amqp::{BatchHandler, Delivery, ParseError, Verdict};
 use platform::outbox::Kept;
@@ -31,6 +32,8 @@ enum Kind {
     Captured,
     /// Voided or failed: no money will come.
     Ended,
+    /// Stripe took no payment for it in the first place.
+    Refused,
 }
 
 /// News with the place of its message in the batch.
@@ -57,7 +60,7 @@ impl BatchHandler for Payments {
         }
         // Kind by kind, in the order in which they happen to one payment: so each is one
         // transaction, however they are mixed.
-        for kind in [Kind::Authorised, Kind::Captured, Kind::Ended] {
+        for kind in [Kind::Authorised, Kind::Captured, Kind::Ended, Kind::Refused] {
             let run: Vec<_> = entries.iter().filter(|entry| entry.kind == kind).collect();
             let ids: Vec<_> = run.iter().map(|entry| entry.booking_id).collect();
             if ids.is_empty() {
@@ -87,7 +90,15 @@ fn parse(delivery: &Delivery) -> Result<(Kind, BookingId), ParseError> {
             Kind::Captured,
             delivery.parse::<PaymentCaptured>()?.booking_id,
         ),
-        PaymentFailed::NAME => (Kind::Ended, delivery.parse::<PaymentFailed>()?.booking_id),
+        PaymentFailed::NAME => {
+            let failed: PaymentFailed = delivery.parse()?;
+            let kind = if failed.is_refused {
+                Kind::Refused
+            } else {
+                Kind::Ended
+            };
+            (kind, failed.booking_id)
+        }
         _ => (Kind::Ended, delivery.parse::<PaymentVoided>()?.booking_id),
     })
 }
@@ -107,6 +118,7 @@ impl Work for TakeNews<'_> {
             Kind::Authorised => "confirm",
             Kind::Captured => "mark_captured",
             Kind::Ended => "end_unpayable",
+            Kind::Refused => "end_refused",
         };
         let taking = run_tx(&ctx.db, name, |tx| {
             Box::pin(async move {
@@ -116,7 +128,11 @@ impl Work for TakeNews<'_> {
                         confirm_authorised(tx, ids, now, &ctx.keys, &mut kept).await?
                     }
                     Kind::Captured => mark_captured(tx, ids, now, &mut kept).await?,
-                    Kind::Ended => end_unpayable(tx, ids, now, &mut kept).await?,
+                    Kind::Ended => end_unpayable(tx, ids, None, now, &mut kept).await?,
+                    Kind::Refused => {
+                        let reason = Some(EndReason::PaymentRefused);
+                        end_unpayable(tx, ids, reason, now, &mut kept).await?
+                    }
                 };
                 Ok::<_, sqlx::Error>((news, kept))
             })

@@ -133,6 +133,32 @@ impl RejectReason {
     }
 }
 
+/// Why a hold ended before its time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EndReason {
+    /// The payment provider takes no payments for it, whoever pays.
+    PaymentRefused,
+}
+
+impl EndReason {
+    /// The word used on the wire and in the database.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::PaymentRefused => "payment_refused",
+        }
+    }
+
+    /// The reason with this word.
+    #[must_use]
+    pub fn parse(word: &str) -> Option<Self> {
+        [Self::PaymentRefused]
+            .into_iter()
+            .find(|reason| reason.as_str() == word)
+    }
+}
+
 /// What a buyer asks for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

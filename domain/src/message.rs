@@ -10,7 +10,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::booking::{BookingFacts, BookingState, CancelRefusal, RejectReason, TicketFacts, Wish};
+use crate::booking::{
+    BookingFacts, BookingState, CancelRefusal, EndReason, RejectReason, TicketFacts, Wish,
+};
 use crate::event::Event;
 use crate::payment::VoidReason;
 use crate::sale::SaleSettings;
@@ -163,6 +165,9 @@ message!(BookingPaid, "booking.paid.v1", |message| Some(
 pub struct BookingExpired {
     /// The booking.
     pub booking: BookingFacts,
+    /// Why it ended before its time; none when the time was over.
+    #[serde(default)]
+    pub reason: Option<EndReason>,
 }
 message!(BookingExpired, "booking.expired.v1", |message| Some(
     message.booking.booking_id
@@ -268,6 +273,9 @@ pub struct PaymentFailed {
     pub booking_id: BookingId,
     /// Stripe's word for it.
     pub reason: String,
+    /// Whether Stripe refused to take a payment in the first place, whoever pays.
+    #[serde(default)]
+    pub is_refused: bool,
 }
 message!(PaymentFailed, "payment.failed.v1", |message| Some(
     message.booking_id
@@ -289,6 +297,25 @@ pub struct RefundSucceeded {
     pub number: i64,
 }
 message!(RefundSucceeded, "refund.succeeded.v1", |message| Some(
+    message.booking_id
+));
+
+/// A refund was refused for good, or the bank sent the money back, perhaps after
+/// [`RefundSucceeded`]. Staff must look.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefundFailed {
+    /// The booking.
+    pub booking_id: BookingId,
+    /// The event.
+    pub event_id: EventId,
+    /// The buyer.
+    pub account_id: AccountId,
+    /// What does not reach the buyer.
+    pub amount: Money,
+    /// Which of the booking's refunds it is, from 0.
+    pub number: i64,
+}
+message!(RefundFailed, "refund.failed.v1", |message| Some(
     message.booking_id
 ));
 

@@ -5,7 +5,7 @@ pub mod machine;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use crate::Money;
+use crate::{Currency, Money};
 
 /// The types of Stripe's events that the payment worker asks for: those that can change anything
 /// here. A webhook endpoint at Stripe is subscribed to these.
@@ -143,7 +143,8 @@ impl VoidReason {
 /// What a buyer who cancels gets back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RefundPolicy {
-    /// After it nothing goes back; none: the event's start.
+    /// After it nothing goes back; none: the event's start. Must be written, also as null.
+    #[serde(deserialize_with = "Option::deserialize")]
     pub until: Option<DateTime<Utc>>,
     /// Kept of what was paid, in percent from 0 to 100, rounded down.
     #[serde(default)]
@@ -151,6 +152,10 @@ pub struct RefundPolicy {
     /// Kept on top, in minor units, from 0.
     #[serde(default)]
     pub fee_minor: i64,
+    /// What `fee_minor` is in: of payments in other currencies it is not kept. None: whatever was
+    /// paid in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fee_currency: Option<Currency>,
 }
 
 impl RefundPolicy {
@@ -159,10 +164,11 @@ impl RefundPolicy {
         until: None,
         fee_percent: 0,
         fee_minor: 0,
+        fee_currency: None,
     };
 
-    /// How much of what was paid is kept from a buyer who cancels at `at`, in minor units; from 0
-    /// to all of it. A fee is rounded down to the currency's step, so that the rest can go back.
+    /// How much of `paid` is kept from a buyer who cancels at `at`, in minor units; from 0 to all. A
+    /// fee is rounded down to the currency's step, so that the rest can go back.
     #[must_use]
     pub fn kept(&self, paid: Money, at: DateTime<Utc>) -> i64 {
         let paid_minor = paid.amount_minor;
@@ -171,7 +177,12 @@ impl RefundPolicy {
         }
         let percent = i128::from(paid_minor) * i128::from(self.fee_percent) / 100;
         let fee = i64::try_from(percent).unwrap_or(i64::MAX);
-        let fee = fee.saturating_add(self.fee_minor).clamp(0, paid_minor);
+        let is_its = |currency: &Currency| *currency == paid.currency;
+        let fixed = match self.fee_currency.as_ref().is_none_or(is_its) {
+            true => self.fee_minor,
+            false => 0,
+        };
+        let fee = fee.saturating_add(fixed).clamp(0, paid_minor);
         Money::new(fee, paid.currency).rounded_down().amount_minor
     }
 }
@@ -188,8 +199,9 @@ mod tests {
             until: Some(at(0)),
             fee_percent: 10,
             fee_minor: 250,
+            fee_currency: Some(Currency::EUR),
         };
-        let euros = |amount| Money::new(amount, Currency::EUR);
+        let euros = |minor| Money::new(minor, Currency::EUR);
         assert_eq!(policy.kept(euros(9_999), at(0)), 999 + 250);
         assert_eq!(policy.kept(euros(9_999), at(1)), 9_999);
         assert_eq!(
@@ -197,10 +209,16 @@ mod tests {
             200,
             "never more than was paid"
         );
+        let yen = Money::new(9_999, "jpy".try_into().unwrap());
+        assert_eq!(policy.kept(yen, at(0)), 999, "cents are no yen");
         assert_eq!(RefundPolicy::EVERYTHING.kept(euros(9_999), at(1)), 0);
+        let of_dinars = RefundPolicy {
+            fee_currency: None,
+            ..policy
+        };
         let dinars = Money::new(4_510, Currency::try_from("kwd").unwrap());
         assert_eq!(
-            policy.kept(dinars, at(0)),
+            of_dinars.kept(dinars, at(0)),
             700,
             "451 + 250, but for the last digit"
         );

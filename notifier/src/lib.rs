@@ -134,6 +134,7 @@ pub async fn start(ctx: Context, config: Config) -> anyhow::Result<Routes> {
     );
     Ok(Routes {
         internal: staff::routes(shared),
+        consumes: vec![topology::notifier_notices(), topology::notifier_directory()],
         ..Routes::default()
     })
 }

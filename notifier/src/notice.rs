@@ -4,7 +4,8 @@ use chrono::{DateTime, Utc};
 use domain::booking::{BookingFacts, TicketFacts};
 use domain::event::{Event, EventState};
 use domain::message::{
-    BookingCancelled, BookingExpired, BookingPaid, HoldPlaced, RefundSucceeded, TicketTransferred,
+    BookingCancelled, BookingExpired, BookingPaid, HoldPlaced, RefundFailed, RefundSucceeded,
+    TicketTransferred,
 };
 use domain::{AccountId, BookingId};
 use serde::de::DeserializeOwned;
@@ -60,7 +61,7 @@ impl Urgency {
 }
 
 /// Every kind that this version can send.
-pub(crate) const KINDS: [(&str, Urgency); 11] = [
+pub(crate) const KINDS: [(&str, Urgency); 12] = [
     ("confirmed", Urgency::Ticket),
     ("received", Urgency::Ticket),
     ("transferred", Urgency::Ticket),
@@ -68,6 +69,7 @@ pub(crate) const KINDS: [(&str, Urgency); 11] = [
     ("withdrawn", Urgency::Ticket),
     ("held", Urgency::Deadline),
     ("refunded", Urgency::News),
+    ("refund_failed", Urgency::News),
     ("expired", Urgency::News),
     ("reminder", Urgency::News),
     ("event_changed", Urgency::News),
@@ -144,6 +146,8 @@ pub(crate) enum Notice {
     Cancelled(BookingCancelled),
     /// Money is on its way back.
     Refunded(RefundSucceeded),
+    /// The bank did not take the money.
+    RefundFailed(RefundFailed),
     /// The event is near.
     Reminder(Holding),
     /// The event takes place otherwise than it was told.
@@ -178,6 +182,7 @@ impl Notice {
             "expired" => parse(facts).map(Self::Expired),
             "cancelled" => parse(facts).map(Self::Cancelled),
             "refunded" => parse(facts).map(Self::Refunded),
+            "refund_failed" => parse(facts).map(Self::RefundFailed),
             "reminder" => parse(facts).map(Self::Reminder),
             "event_changed" => parse(facts).map(Self::EventChanged),
             "event_cancelled" => parse(facts).map(Self::EventCancelled),
@@ -196,6 +201,7 @@ impl Notice {
     pub(crate) fn occasion(&self) -> i64 {
         match self {
             Self::Refunded(refund) => refund.number,
+            Self::RefundFailed(refund) => refund.number,
             Self::Transferred(facts) | Self::Received(facts) | Self::Withdrawn(facts) => {
                 facts.number
             }
@@ -211,6 +217,7 @@ impl Notice {
             Self::Expired(_) => "expired",
             Self::Cancelled(_) => "cancelled",
             Self::Refunded(_) => "refunded",
+            Self::RefundFailed(_) => "refund_failed",
             Self::Reminder(_) => News::Reminder.kind(),
             Self::EventChanged(_) => News::EventChanged.kind(),
             Self::EventCancelled(_) => News::EventCancelled.kind(),
@@ -237,6 +244,7 @@ impl Notice {
             Self::Expired(facts) => json(facts),
             Self::Cancelled(facts) => json(facts),
             Self::Refunded(facts) => json(facts),
+            Self::RefundFailed(facts) => json(facts),
             Self::Transferred(facts) | Self::Received(facts) | Self::Withdrawn(facts) => {
                 json(facts)
             }
@@ -254,6 +262,7 @@ impl Notice {
             Self::Held(_)
             | Self::Expired(_)
             | Self::Refunded(_)
+            | Self::RefundFailed(_)
             | Self::Transferred(_)
             | Self::Received(_)
             | Self::Withdrawn(_) => false,
@@ -284,7 +293,7 @@ impl Notice {
             Self::Transferred(facts) | Self::Received(facts) | Self::Withdrawn(facts) => {
                 Some(&facts.booking)
             }
-            Self::Refunded(_) => None,
+            Self::Refunded(_) | Self::RefundFailed(_) => None,
         }
     }
 
@@ -302,6 +311,7 @@ impl Notice {
     pub(crate) fn booking_id(&self) -> BookingId {
         match self {
             Self::Refunded(facts) => facts.booking_id,
+            Self::RefundFailed(facts) => facts.booking_id,
             _ => {
                 self.booking()
                     .expect("every other message carries the booking")

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use domain::booking::BookingFacts;
 use domain::message::{
-    BookingCancelled, BookingExpired, BookingPaid, HoldPlaced, Message, RefundSucceeded,
-    TicketTransferred,
+    BookingCancelled, BookingExpired, BookingPaid, HoldPlaced, Message, RefundFailed,
+    RefundSucceeded, TicketTransferred,
 };
 use domain::{AccountId, EventId};
 use platform::amqp::{BatchHandler, Delivery, ParseError, Verdict};
@@ -105,6 +105,7 @@ fn read(delivery: &Delivery) -> Result<Vec<Notice>, ParseError> {
         BookingExpired::NAME => Notice::Expired(delivery.parse()?),
         BookingCancelled::NAME => Notice::Cancelled(delivery.parse()?),
         RefundSucceeded::NAME => Notice::Refunded(delivery.parse()?),
+        RefundFailed::NAME => Notice::RefundFailed(delivery.parse()?),
         TicketTransferred::NAME => {
             let facts: TicketTransferred = delivery.parse()?;
             // Who asked for a new code has it by this mail, and gave nothing away.
@@ -206,6 +207,7 @@ async fn withdrawn_from(
 fn addressee(notice: &Notice) -> (AccountId, EventId) {
     match notice {
         Notice::Refunded(refund) => (refund.account_id, refund.event_id),
+        Notice::RefundFailed(refund) => (refund.account_id, refund.event_id),
         Notice::Transferred(facts) => (facts.from, facts.booking.event_id),
         Notice::Received(facts) | Notice::Withdrawn(facts) => (facts.to, facts.booking.event_id),
         _ => {

@@ -40,6 +40,12 @@ pub(crate) async fn run(args: &ReconcileArgs) -> anyhow::Result<ExitCode> {
             "{} PaymentIntents compared, {} payments and refunds repaired",
             reconciled.compared, reconciled.repaired
         ));
+        if reconciled.failed > 0 {
+            say(format_args!(
+                "{} could not be compared: run it again",
+                reconciled.failed
+            ));
+        }
         for finding in &reconciled.findings {
             let booking = finding.booking_id.map(|id| format!(", booking {id}"));
             say(format_args!(
@@ -52,9 +58,11 @@ pub(crate) async fn run(args: &ReconcileArgs) -> anyhow::Result<ExitCode> {
             ));
         }
     }
-    Ok(if reconciled.findings.is_empty() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(
+        if reconciled.findings.is_empty() && reconciled.failed == 0 {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        },
+    )
 }

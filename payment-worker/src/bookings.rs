@@ -1,8 +1,8 @@
 //! What the worker hears of bookings. Only the database changes here; Stripe is called by the
 //! [driver](crate::driver).
 
-mod cancelled;
-mod confirmed;
+pub(crate) mod cancelled;
+pub(crate) mod confirmed;
 mod hold_placed;
 mod void;
 
@@ -32,7 +32,7 @@ pub(crate) struct Bookings(pub Arc<Worker>);
 
 /// What became of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Done {
+pub(crate) enum Done {
     /// All of it, now or before.
     Yes,
     /// Something it builds on has not happened yet.
@@ -54,6 +54,7 @@ trait Effect: Message {
 struct Together {
     held: Vec<(usize, HoldPlaced)>,
     confirmed: Vec<(usize, BookingConfirmed)>,
+    voids: Vec<(usize, VoidPayment)>,
 }
 
 impl Together {
@@ -73,10 +74,18 @@ impl Together {
                         .confirmed
                         .extend(confirmed.map(|confirmed| (index, confirmed)));
                 }
+                VoidPayment::NAME => {
+                    let void = delivery.parse().ok();
+                    together.voids.extend(void.map(|void| (index, void)));
+                }
                 _ => {}
             }
         }
         together
+    }
+
+    fn is_empty(&self) -> bool {
+        self.held.is_empty() && self.confirmed.is_empty() && self.voids.is_empty()
     }
 
     /// Takes them in the caller's transaction; gives the places of those that are done.
@@ -93,6 +102,18 @@ impl Together {
             .map(|(_, confirmed)| confirmed.booking.booking_id)
             .collect();
         let asked = confirmed::capture_authorised(conn, &confirmed, now).await?;
+        let voids: Vec<_> = self
+            .voids
+            .iter()
+            .map(|(_, void)| (void.booking_id, void.reason))
+            .collect();
+        let released = void::release_unpaid(conn, &voids, now).await?;
+        let mut counted = HashSet::new();
+        let voids = self.voids.iter().filter_map(|(index, void)| {
+            // A second void of a booking may have another reason: it is taken alone.
+            let is_done = released.contains(&void.booking_id) && counted.insert(void.booking_id);
+            is_done.then_some(*index)
+        });
         let captures = self.confirmed.iter().filter_map(|(index, confirmed)| {
             asked
                 .contains(&confirmed.booking.booking_id)
@@ -103,6 +124,7 @@ impl Together {
             .iter()
             .map(|(index, _)| *index)
             .chain(captures)
+            .chain(voids)
             .collect())
     }
 }
@@ -122,7 +144,7 @@ impl BatchHandler for Bookings {
 
 impl Bookings {
     async fn take_together(&self, together: &Together) -> HashSet<usize> {
-        if together.held.is_empty() && together.confirmed.is_empty() {
+        if together.is_empty() {
             return HashSet::new();
         }
         let now = self.0.now();
@@ -133,6 +155,7 @@ impl Bookings {
             Ok(done) => {
                 self.0.wake(Kind::Create);
                 self.0.wake(Kind::Capture);
+                self.0.wake(Kind::Cancel);
                 done
             }
             Err(error) => {
@@ -207,6 +230,34 @@ mod tests {
         delivery(&HoldPlaced {
             booking: booking.clone(),
         })
+    }
+
+    /// Neither together with others nor alone: else the buyer is charged and refunded instead of
+    /// being released.
+    #[tokio::test]
+    async fn no_capture_is_asked_for_what_is_being_given_up() {
+        let app = TestApp::start().await;
+        let worker = testing::worker(&app);
+        let [given_up] = testing::hold(&worker).await;
+        set_intent(&worker, &given_up, "pi_1").await;
+        sqlx::query("update payment.payments set state = 'authorised', void_reason = 'cancelled'")
+            .execute(&worker.db)
+            .await
+            .unwrap();
+        let (id, now) = (given_up.booking_id, worker.now());
+        let confirmed = BookingConfirmed {
+            booking: given_up.clone(),
+            tickets: Vec::new(),
+        };
+        let mut conn = worker.db.acquire().await.unwrap();
+        let together = confirmed::capture_authorised(&mut conn, &[id], now).await;
+        assert!(together.unwrap().is_empty());
+        let alone = confirmed.apply(&mut conn, now).await.unwrap();
+        assert_eq!(alone, Done::Yes);
+        drop(conn);
+        let asked = operations_of(&worker, &given_up).await;
+        assert!(asked.iter().all(|(kind, _)| kind != "capture"), "{asked:?}");
+        app.finish().await;
     }
 
     #[tokio::test]

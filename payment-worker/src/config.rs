@@ -55,7 +55,7 @@ pub struct Config {
     #[arg(
         long,
         env = "ONSALE_RECONCILE_SECONDS",
-        default_value = "60",
+        default_value = "20",
         value_parser = seconds
     )]
     pub reconcile_interval: Duration,
@@ -87,6 +87,17 @@ impl Config {
             .as_ref()
             .filter(|key| !key.expose_secret().is_empty());
         key.ok_or_else(|| InvalidConfig::new("STRIPE_SECRET_KEY must be set to call Stripe"))
+    }
+
+    /// Whether the key moves real money; none when it does not tell.
+    pub(crate) fn is_live(&self) -> Option<bool> {
+        let key = self.stripe_secret_key.as_ref()?.expose_secret();
+        // `sk_live_…`, or `rk_test_…` for one that may not do everything.
+        match key.split('_').nth(1)? {
+            "live" => Some(true),
+            "test" => Some(false),
+            _ => None,
+        }
     }
 
     pub(crate) fn webhook_secrets(&self) -> Result<&[SecretString], InvalidConfig> {

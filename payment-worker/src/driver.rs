@@ -148,18 +148,25 @@ pub(crate) async fn carry_out(worker: &Worker, recorder: &Recorder, operation: O
     }
 }
 
+fn log(failure: &Failure) {
+    let error = failure as &dyn std::error::Error;
+    if failure.is_forbidden() {
+        let advice = "the key may not do this call; give it the permission at Stripe";
+        tracing::error!(error, advice, "Stripe forbade a call");
+    } else {
+        tracing::warn!(error, "Stripe gave no certain answer");
+    }
+}
+
 async fn put_off(
     worker: &Worker,
     operation: &Operation,
     failure: &Failure,
 ) -> Result<(), RecordError> {
-    tracing::warn!(
-        error = failure as &dyn std::error::Error,
-        "Stripe gave no certain answer"
-    );
+    log(failure);
     let now = worker.now();
     // What waits for others, and not for Stripe to recover, is tried again soon.
-    let longest = if failure.is_outage() {
+    let longest = if failure.is_outage() || failure.is_forbidden() {
         Duration::MAX
     } else {
         LONGEST_BUSY

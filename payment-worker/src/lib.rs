@@ -27,6 +27,8 @@ mod refusal;
 mod staff;
 mod store;
 mod stripe;
+mod sweep;
+mod terms;
 #[cfg(test)]
 mod testing;
 mod transitions;
@@ -118,8 +120,12 @@ pub async fn start(ctx: Context, config: Config) -> anyhow::Result<Routes> {
     let cards = cards::routes(&ctx, Arc::clone(&worker), recorder);
     let public = webhooks::routes(ctx, Arc::clone(&worker), secrets);
     Ok(Routes {
-        public: public.merge(cards).merge(staff::shown_to_buyers(worker)),
+        public: public
+            .merge(cards)
+            .merge(terms::routes(Arc::clone(&worker)))
+            .merge(staff::shown_to_buyers(worker)),
         internal: staff,
+        consumes: vec![topology::payment_bookings()],
         ..Routes::default()
     })
 }

@@ -81,6 +81,7 @@ mod tests {
             captured_minor: 0,
             refunded_minor: 0,
             kept_minor: 0,
+            kept_on_cancel_minor: None,
             last_error: None,
         }
     }
@@ -92,6 +93,7 @@ mod tests {
             received_minor: 9_000,
             client_secret: None,
             booking_id: None,
+            installation: None,
             last_error: None,
         }
     }

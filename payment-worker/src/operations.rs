@@ -9,13 +9,14 @@ mod create;
 mod refund;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use domain::payment::VoidReason;
+use domain::payment::{PaymentState, VoidReason};
 use domain::{BookingId, Currency, Money, Wire};
 use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
 use crate::moves::{self, Step};
+use crate::store::findings;
 use crate::store::payments::Payment;
 use crate::stripe::{
     Assignment, Failure, Intent, IntentStatus, NewIntent, NewRefund, Refund, Stripe,
@@ -25,6 +26,9 @@ use crate::stripe::{
 pub(crate) const KEY_LIFETIME: TimeDelta = TimeDelta::hours(23);
 /// How often a key that gives the same useless answer is repeated before the object is read.
 pub(crate) const SPOILT_REPEATS: i32 = 3;
+/// How long Stripe must have denied to know a PaymentIntent until that is believed. The key of
+/// another account has the same effect, and whoever set it notices within minutes.
+const MISSING_AFTER: TimeDelta = TimeDelta::minutes(10);
 /// How far Stripe's clock and ours may be apart.
 pub(crate) const CLOCK_DIFFERENCE: TimeDelta = TimeDelta::minutes(5);
 
@@ -123,6 +127,8 @@ pub(crate) struct Operation {
     pub key: String,
     /// What is asked of Stripe.
     pub request: Request,
+    /// Which key of its kind it has, from 1.
+    pub attempt: i32,
     /// How often it was leased, this time included; tells leases apart.
     pub tries: i32,
     /// When it was written. Its key is not older.
@@ -131,6 +137,8 @@ pub(crate) struct Operation {
     pub intent_id: Option<String>,
     /// Why the payment is to be given up, if it is.
     pub void_reason: Option<VoidReason>,
+    /// Where the payment stood when the operation was leased.
+    pub payment_state: PaymentState,
 }
 
 impl Operation {
@@ -140,6 +148,11 @@ impl Operation {
             code: "no_intent".to_owned(),
             message: "the payment has no PaymentIntent".to_owned(),
         })
+    }
+
+    /// Whether it was begun so long ago that what Stripe does not know does not exist.
+    fn is_old(&self, now: DateTime<Utc>) -> bool {
+        now - self.created_at > MISSING_AFTER
     }
 
     /// Whether Stripe may have forgotten a key that it has seen.
@@ -157,6 +170,8 @@ pub(crate) enum Finding {
     Refund(Refund),
     /// It was not done and can't be.
     Impossible(String),
+    /// Stripe has denied for a while to know the PaymentIntent.
+    Missing(String),
     /// It was not done, and its key is of no use any more: try with a new one.
     NotDone(String),
 }
@@ -186,7 +201,7 @@ pub(crate) async fn perform(
     let reason = if operation.key_may_be_forgotten(now) {
         "its key is too old to be repeated".to_owned()
     } else {
-        match call(stripe, operation).await {
+        match call(stripe, operation, now).await {
             Err(spoilt @ Failure::KeySpoilt { .. }) if operation.tries >= SPOILT_REPEATS => {
                 spoilt.to_string()
             }
@@ -197,15 +212,19 @@ pub(crate) async fn perform(
     Ok(found.unwrap_or(Finding::NotDone(reason)))
 }
 
-async fn call(stripe: &Stripe, operation: &Operation) -> Result<Finding, Failure> {
+async fn call(
+    stripe: &Stripe,
+    operation: &Operation,
+    now: DateTime<Utc>,
+) -> Result<Finding, Failure> {
     match &operation.request {
         Request::Create(new) => create::call(stripe, operation, new).await,
         Request::Capture {
             amount_minor,
             currency,
-        } => capture::call(stripe, operation, wire(*amount_minor, *currency)).await,
-        Request::Cancel => cancel::call(stripe, operation).await,
-        Request::Refund(new) => refund::call(stripe, operation, new).await,
+        } => capture::call(stripe, operation, wire(*amount_minor, *currency), now).await,
+        Request::Cancel => cancel::call(stripe, operation, now).await,
+        Request::Refund(new) => refund::call(stripe, operation, new, now).await,
         Request::Assign(assignment) => assign::call(stripe, operation, assignment).await,
     }
 }
@@ -223,12 +242,44 @@ async fn look_up(
     now: DateTime<Utc>,
 ) -> Result<Option<Finding>, Failure> {
     match &operation.request {
-        Request::Create(_) => create::look_up(stripe, operation, now).await,
-        Request::Capture { .. } => capture::look_up(stripe, operation).await,
-        Request::Cancel => cancel::look_up(stripe, operation).await,
-        Request::Refund(new) => refund::look_up(stripe, operation, new).await,
+        Request::Create(_) => Ok(create::look_up()),
+        Request::Capture { .. } => capture::look_up(stripe, operation, now).await,
+        Request::Cancel => cancel::look_up(stripe, operation, now).await,
+        Request::Refund(new) => refund::look_up(stripe, operation, new, now).await,
         Request::Assign(_) => Ok(assign::look_up()),
     }
+}
+
+/// What Stripe says of the PaymentIntent of an operation.
+enum Read {
+    /// It is so.
+    Intent(Intent),
+    /// Stripe has denied for [`MISSING_AFTER`] to know it.
+    Missing(String),
+}
+
+/// Reads the PaymentIntent of an operation.
+async fn read(stripe: &Stripe, operation: &Operation, now: DateTime<Utc>) -> Result<Read, Failure> {
+    match stripe.retrieve(operation.intent_id()?).await {
+        Ok(intent) => Ok(Read::Intent(intent)),
+        Err(missing) if missing.is_missing() && operation.is_old(now) => {
+            Ok(Read::Missing(missing.to_string()))
+        }
+        Err(failure) => Err(failure),
+    }
+}
+
+/// Notes for staff that Stripe does not know a PaymentIntent. Nobody can pay by it, then.
+async fn note_missing(
+    conn: &mut PgConnection,
+    payment: &Payment,
+    reason: &str,
+    now: DateTime<Utc>,
+) -> Result<(), sqlx::Error> {
+    let id = payment.intent_id.as_deref().unwrap_or("no PaymentIntent");
+    let detail = format!("Stripe does not know what we have from it: {reason}");
+    let (kind, booking_id) = (findings::Kind::Missing, Some(payment.booking_id));
+    findings::note(conn, kind, id, booking_id, &detail, now).await
 }
 
 /// Writes down what was found, and says how the operation goes on. `payment` is locked.
@@ -249,7 +300,7 @@ pub(crate) async fn record(
         Request::Create(_) => create::record(conn, payment, finding, now).await,
         Request::Capture { .. } => capture::record(conn, payment, finding, now).await,
         Request::Cancel => cancel::record(conn, payment, finding, now).await,
-        Request::Refund(new) => refund::record(conn, new, finding, now).await,
+        Request::Refund(new) => refund::record(conn, payment, new, finding, now).await,
         Request::Assign(_) => Ok(assign::record(finding)),
     }
 }

@@ -175,6 +175,8 @@ async fn record_in(
         return Err(RecordError::LeaseLost);
     }
     if matches!(next, Next::Retry(_)) {
+        // The new row has no tries yet: what is refused again and again is asked less and less.
+        let later = now + backoff(operation.id, operation.attempt.max(operation.tries));
         table::insert(conn, booking_id, request, later, now).await?;
     }
     Ok(())
@@ -203,6 +205,31 @@ mod tests {
         let due = due.unwrap().into_iter();
         due.map(|operation| (operation.booking_id, operation))
             .collect()
+    }
+
+    #[tokio::test]
+    async fn what_is_refused_again_and_again_is_asked_less_and_less() {
+        let app = TestApp::start().await;
+        let worker = testing::worker(&app);
+        let [_refused] = testing::hold(&worker).await;
+        let recorder = Recorder::new(app.ctx.clone(), Arc::clone(&worker));
+        for _ in 0..8 {
+            let much_later = worker.now() + chrono::TimeDelta::hours(1);
+            let lease = Duration::from_secs(60);
+            let due = table::claim_due(&worker.db, Kind::Create, 1, lease, much_later).await;
+            let operation = due.unwrap().pop().unwrap();
+            let refused = Finding::NotDone("processing".to_owned());
+            recorder.record(operation, refused).await.unwrap();
+        }
+        let pause: f64 = sqlx::query_scalar(
+            "select extract(epoch from next_try_at - created_at)::double precision
+             from payment.operations where state = 'pending'",
+        )
+        .fetch_one(&worker.db)
+        .await
+        .unwrap();
+        assert!((30.0..=60.0).contains(&pause), "{pause} s before the ninth");
+        app.finish().await;
     }
 
     #[tokio::test]

@@ -2,11 +2,15 @@
 //! that repeating or reordering them does no harm.
 
 pub(crate) mod breaker;
+pub(crate) mod cancellations;
+pub(crate) mod chores;
 pub(crate) mod customers;
+pub(crate) mod events;
 pub(crate) mod findings;
 pub(crate) mod inbox;
 pub(crate) mod operations;
 pub(crate) mod payments;
 pub(crate) mod policies;
 pub(crate) mod refunds;
+pub(crate) mod sweeps;
 pub(crate) mod timeline;

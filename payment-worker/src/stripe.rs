@@ -13,15 +13,13 @@ mod refund;
 use std::collections::HashMap;
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
 use domain::{BookingId, Currency, Money, Wire};
 use platform::config::InvalidConfig;
 use stripe_client_core::{IdempotencyKey, RequestStrategy, StripeRequest};
 use stripe_core::payment_intent::{
     CancelPaymentIntent, CancelPaymentIntentCancellationReason, CapturePaymentIntent,
     CreatePaymentIntent, CreatePaymentIntentAutomaticPaymentMethods,
-    CreatePaymentIntentAutomaticPaymentMethodsAllowRedirects, ListPaymentIntent,
-    RetrievePaymentIntent,
+    CreatePaymentIntentAutomaticPaymentMethodsAllowRedirects, RetrievePaymentIntent,
 };
 use stripe_core::refund::{CreateRefund, ListRefund, RetrieveRefund};
 use stripe_shared::PaymentIntentCaptureMethod;
@@ -32,6 +30,7 @@ pub(crate) use cards::{Assignment, SavedCard};
 pub(crate) use dispute::Dispute;
 pub(crate) use failure::Failure;
 pub(crate) use intent::{Intent, IntentStatus};
+pub(crate) use lists::{Cursor, Page};
 pub(crate) use pacing::Call;
 pub(crate) use refund::{Refund, RefundStatus};
 
@@ -59,6 +58,15 @@ pub(crate) struct NewIntent {
     pub event_id: i64,
     /// The buyer, for the same people.
     pub account_id: i64,
+    /// What is bought, in words.
+    #[serde(default)]
+    pub description: Option<String>,
+    /// What the buyer's bank statement shows behind the seller's name.
+    #[serde(default)]
+    pub statement_suffix: Option<String>,
+    /// Which installation asks.
+    #[serde(default)]
+    pub installation: Option<Uuid>,
 }
 
 /// What a refund is created with. The same for every repeat of a key.
@@ -105,14 +113,24 @@ impl Stripe {
         let mut methods = CreatePaymentIntentAutomaticPaymentMethods::new(true);
         methods.allow_redirects =
             Some(CreatePaymentIntentAutomaticPaymentMethodsAllowRedirects::Never);
-        let request = CreatePaymentIntent::new(Wire::from(new.amount).0, currency)
+        let mut metadata = HashMap::from([
+            (intent::BOOKING_ID.to_owned(), booking_id.to_string()),
+            ("event_id".to_owned(), new.event_id.to_string()),
+            ("account_id".to_owned(), new.account_id.to_string()),
+        ]);
+        if let Some(token) = new.installation {
+            metadata.insert(intent::INSTALLATION.to_owned(), token.to_string());
+        }
+        let mut request = CreatePaymentIntent::new(Wire::from(new.amount).0, currency)
             .capture_method(PaymentIntentCaptureMethod::Manual)
             .automatic_payment_methods(methods)
-            .metadata(HashMap::from([
-                (intent::BOOKING_ID.to_owned(), booking_id.to_string()),
-                ("event_id".to_owned(), new.event_id.to_string()),
-                ("account_id".to_owned(), new.account_id.to_string()),
-            ]));
+            .metadata(metadata);
+        if let Some(description) = &new.description {
+            request = request.description(description.as_str());
+        }
+        if let Some(suffix) = &new.statement_suffix {
+            request = request.statement_descriptor_suffix(suffix.as_str());
+        }
         let sending = request
             .customize()
             .request_strategy(with_key(key))
@@ -182,39 +200,6 @@ impl Stripe {
         self.call(Call::RetrieveRefund, request.send(&self.client))
             .await
             .map(Refund::from)
-    }
-
-    /// The booking's PaymentIntent among those created between two times; `None` when there is
-    /// none. Reads lists, which Stripe keeps up to date, unlike its search.
-    pub(crate) async fn find_intent(
-        &self,
-        booking_id: BookingId,
-        from: DateTime<Utc>,
-        to: DateTime<Utc>,
-    ) -> Result<Option<Intent>, Failure> {
-        let created = stripe_types::RangeQueryTs::Bounds(stripe_types::RangeBoundsTs {
-            gt: None,
-            gte: Some(from.timestamp()),
-            lt: None,
-            lte: Some(to.timestamp()),
-        });
-        let mut request = ListPaymentIntent::new().created(created).limit(PAGE);
-        for _ in 0..MAX_PAGES {
-            let page = self.call(Call::List, request.send(&self.client)).await?;
-            let last = page.data.last().map(|intent| intent.id.to_string());
-            let found = page
-                .data
-                .into_iter()
-                .map(Intent::from)
-                .find(|i| i.booking_id == Some(booking_id));
-            match (found, last) {
-                (None, Some(last)) if page.has_more => request = request.starting_after(last),
-                (found, _) => return Ok(found),
-            }
-        }
-        Err(Failure::Unknown(
-            "there were too many PaymentIntents to look through".to_owned(),
-        ))
     }
 
     /// The refund of this PaymentIntent that carries our id; `None` when there is none.

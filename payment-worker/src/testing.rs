@@ -61,6 +61,9 @@ pub(crate) async fn hold<const COUNT: usize>(worker: &Worker) -> [BookingFacts; 
                     amount: booking.total,
                     event_id: booking.event_id.0,
                     account_id: booking.account_id.0,
+                    description: None,
+                    statement_suffix: None,
+                    installation: None,
                 });
                 operations::insert(tx, booking.booking_id, &request, now, now).await?;
             }
@@ -93,6 +96,7 @@ pub(crate) fn intent(id: &str, status: IntentStatus) -> Intent {
         received_minor: 0,
         client_secret: None,
         booking_id: None,
+        installation: None,
         last_error: None,
     }
 }

@@ -3,7 +3,8 @@
 
 use chrono::{DateTime, Utc};
 use domain::message::{
-    Message, PaymentAuthorised, PaymentCaptured, PaymentFailed, PaymentVoided, RefundSucceeded,
+    Message, PaymentAuthorised, PaymentCaptured, PaymentFailed, PaymentVoided, RefundFailed,
+    RefundSucceeded,
 };
 use domain::payment::machine::{PaymentCommand, RefundCommand};
 use domain::payment::{PaymentState, VoidReason};
@@ -13,10 +14,11 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use crate::OWNER;
+use crate::bookings::cancelled;
 use crate::operations::Request;
 use crate::store::payments::Payment;
 use crate::store::refunds::RefundRow;
-use crate::store::{findings, operations, payments, refunds};
+use crate::store::{cancellations, findings, operations, payments, refunds};
 use crate::stripe::{Dispute, Intent, IntentStatus, NewRefund, Refund, RefundStatus};
 
 /// What a refund after a cancellation is called: there is one per booking.
@@ -149,7 +151,8 @@ pub(crate) async fn capture(
             captured_minor,
             ..payment.clone()
         };
-        refund_cancelled(conn, payment, 0, now).await?;
+        let asked = cancellations::asked(conn, payment.booking_id).await?;
+        cancelled::refund(conn, payment, asked, now).await?;
         tell_voided(conn, payment.booking_id).await?;
     }
     Ok(())
@@ -179,8 +182,12 @@ pub(crate) async fn fail(
         reason: reason.clone(),
     };
     if advance(conn, payment, command, now).await? {
-        let booking_id = payment.booking_id;
-        tell(conn, &PaymentFailed { booking_id, reason }).await?;
+        let failed = PaymentFailed {
+            booking_id: payment.booking_id,
+            reason,
+            is_refused: payment.intent_id.is_none(),
+        };
+        tell(conn, &failed).await?;
     }
     Ok(())
 }
@@ -373,6 +380,7 @@ pub(crate) async fn fail_refund(
         let subject = refund_id.to_string();
         let kind = findings::Kind::RefundFailed;
         findings::note(conn, kind, &subject, Some(row.booking_id), reason, now).await?;
+        tell_refund_failed(conn, &row).await?;
     }
     Ok(())
 }
@@ -403,6 +411,27 @@ async fn tell_refunded(
         return Ok(());
     };
     let message = RefundSucceeded {
+        booking_id: payment.booking_id,
+        event_id: EventId(event_id),
+        account_id: AccountId(account_id),
+        amount: refund.amount,
+        number: refunds::number_of(conn, refund).await?,
+    };
+    tell(conn, &message).await
+}
+
+/// Tells that a refund does not reach the buyer. The payment is locked.
+async fn tell_refund_failed(
+    conn: &mut PgConnection,
+    refund: &RefundRow,
+) -> Result<(), sqlx::Error> {
+    let Some(payment) = payments::lock(conn, refund.booking_id).await? else {
+        return Ok(());
+    };
+    let (Some(event_id), Some(account_id)) = (payment.event_id, payment.account_id) else {
+        return Ok(());
+    };
+    let message = RefundFailed {
         booking_id: payment.booking_id,
         event_id: EventId(event_id),
         account_id: AccountId(account_id),

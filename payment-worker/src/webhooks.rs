@@ -2,26 +2,31 @@
 
 mod apply;
 mod arrivals;
+mod event;
 mod inbox;
 mod signature;
 
 use std::sync::Arc;
 
 use axum::Router;
-use axum::body::Bytes;
-use axum::extract::State;
+use axum::extract::{DefaultBodyLimit, State};
 use axum::http::HeaderMap;
 use axum::routing::post;
-use platform::http::Json;
+use platform::http::{Json, RawBody};
 use platform::problem::{Kind, Problem};
 use platform::service::Context;
 use serde::Serialize;
 
 use crate::worker::Worker;
 use arrivals::{Arrivals, Arrived};
+use event::Body;
 
 pub(crate) use inbox::run;
 pub(crate) use signature::Secrets;
+
+/// The longest event that is read: Stripe's own are far shorter, but what it can't deliver makes it
+/// switch the endpoint off.
+const MAX_BYTES: usize = 2 * 1024 * 1024;
 
 struct Receiver {
     worker: Arc<Worker>,
@@ -38,6 +43,7 @@ pub(crate) fn routes(ctx: Context, worker: Arc<Worker>, secrets: Secrets) -> Rou
     };
     Router::new()
         .route("/api/webhooks/stripe", post(receive))
+        .layer(DefaultBodyLimit::max(MAX_BYTES))
         .with_state(Arc::new(receiver))
 }
 
@@ -49,7 +55,7 @@ struct Received {
 async fn receive(
     State(receiver): State<Arc<Receiver>>,
     headers: HeaderMap,
-    body: Bytes,
+    RawBody(body): RawBody,
 ) -> Result<Json<Received>, Problem> {
     let now = receiver.worker.now();
     let header = headers
@@ -65,10 +71,22 @@ async fn receive(
             "The Stripe-Signature header is missing, wrong, or older than 300 s.",
         ));
     }
-    let arrived =
-        Arrived::read(&body).map_err(|error| Problem::new(Kind::Malformed, error.to_string()))?;
-    let is_new = receiver.arrivals.store(arrived).await?;
-    let outcome = if is_new { "stored" } else { "repeated" };
+    let body =
+        Body::read(&body).map_err(|error| Problem::new(Kind::Malformed, error.to_string()))?;
+    let outcome = match body {
+        Body::Event(event) => {
+            let arrived = Arrived::new(event, receiver.worker.is_live);
+            match receiver.arrivals.store(arrived).await? {
+                true => "stored",
+                false => "repeated",
+            }
+        }
+        // Signed, so from Stripe, and nothing that a repeat would change.
+        Body::Other => {
+            tracing::error!("a signed webhook is no event with an id and a type; put aside");
+            "unreadable"
+        }
+    };
     metrics::counter!("payment_worker_webhooks_total", "outcome" => outcome).increment(1);
     Ok(Json(Received { received: true }))
 }

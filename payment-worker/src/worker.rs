@@ -7,11 +7,13 @@ use domain::clock::SharedClock;
 use platform::config::InvalidConfig;
 use platform::outbox;
 use sqlx::PgPool;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OnceCell};
+use uuid::Uuid;
 
 use crate::OWNER;
 use crate::config::Config;
 use crate::operations::Kind;
+use crate::store::events;
 use crate::stripe::Stripe;
 
 /// What the parts of the worker share.
@@ -26,6 +28,9 @@ pub(crate) struct Worker {
     pub(crate) stripe_timeout: Duration,
     /// Most operations of a kind at once.
     pub(crate) concurrency: usize,
+    /// Whether the key moves real money; none when it does not tell.
+    pub(crate) is_live: Option<bool>,
+    installation: OnceCell<Uuid>,
 }
 
 impl Worker {
@@ -43,7 +48,15 @@ impl Worker {
             stripe_timeout: config.stripe_timeout,
             concurrency: usize::try_from(config.stripe_concurrency.get())
                 .expect("a usize has 32 bits or more"),
+            is_live: config.is_live(),
+            installation: OnceCell::new(),
         })
+    }
+
+    /// The token of this installation: one Stripe account may serve several.
+    pub(crate) async fn installation(&self) -> Result<Uuid, sqlx::Error> {
+        let asking = || events::installation(&self.db);
+        self.installation.get_or_try_init(asking).await.copied()
     }
 
     pub(crate) fn now(&self) -> DateTime<Utc> {

@@ -1,7 +1,7 @@
 //! A booking as its owner and staff see it.
 
 use chrono::{DateTime, Utc};
-use domain::booking::{BookedSeat, BookingFacts, BookingState, RejectReason};
+use domain::booking::{BookedSeat, BookingFacts, BookingState};
 use domain::payment::PaymentState;
 use domain::{AccountId, BookingId, EventId, Money, SeatId};
 use platform::auth::Caller;
@@ -31,7 +31,7 @@ pub(super) struct BookingView {
     user_id: AccountId,
     tickets: i64,
     state: BookingState,
-    reason: Option<RejectReason>,
+    reason: Option<&'static str>,
     /// Known once seats were found.
     total: Option<Money>,
     hold_until: Option<DateTime<Utc>>,

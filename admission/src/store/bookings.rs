@@ -1,7 +1,7 @@
 //! Bookings and their payments, from the workers' views.
 
 use chrono::{DateTime, Utc};
-use domain::booking::{BookedSeat, BookingState, RejectReason};
+use domain::booking::{BookedSeat, BookingState, EndReason, RejectReason};
 use domain::payment::PaymentState;
 use domain::{AccountId, BookingId, Currency, EventId, Money, SeatId};
 use sqlx::PgPool;
@@ -17,7 +17,8 @@ pub(crate) struct Booking {
     pub(crate) account_id: AccountId,
     pub(crate) tickets: i32,
     pub(crate) state: BookingState,
-    pub(crate) reason: Option<RejectReason>,
+    /// Why no seats were given, or why a hold ended before its time.
+    pub(crate) reason: Option<&'static str>,
     pub(crate) seats: Vec<BookedSeat>,
     pub(crate) total: Money,
     pub(crate) hold_until: Option<DateTime<Utc>>,
@@ -76,10 +77,7 @@ impl TryFrom<Row> for Booking {
             account_id: AccountId(row.account_id),
             tickets: row.tickets,
             state: word(&row.state, BookingState::parse)?,
-            reason: row
-                .reason
-                .map(|text| word(&text, RejectReason::parse))
-                .transpose()?,
+            reason: row.reason.map(|text| word(&text, reason)).transpose()?,
             seats: row.seats.0,
             total: Money::new(row.total_minor, currency),
             hold_until: row.hold_until,
@@ -91,13 +89,21 @@ impl TryFrom<Row> for Booking {
     }
 }
 
+/// The reason with this word.
+fn reason(text: &str) -> Option<&'static str> {
+    let rejected = RejectReason::parse(text).map(RejectReason::as_str);
+    rejected.or_else(|| EndReason::parse(text).map(EndReason::as_str))
+}
+
 /// Those of the bookings that a worker has decided.
 pub(crate) async fn find(db: &PgPool, ids: &[BookingId]) -> Result<Vec<Booking>, sqlx::Error> {
     let ids: Vec<_> = ids.iter().map(|id| id.0).collect();
     let rows = sqlx::query_as!(
         Row,
         r#"select b.id as "id!", b.event_id as "event_id!", b.account_id as "account_id!",
-                  b.tickets as "tickets!", b.state as "state!", b.reason,
+                  b.tickets as "tickets!", b.state as "state!",
+                  coalesce(b.reason, (select e.end_reason from booking.public_end_reasons e
+                                      where e.booking_id = b.id)) as reason,
                   b.seats as "seats!: Json<Vec<BookedSeat>>", b.total_minor as "total_minor!",
                   b.currency as "currency!", b.hold_until as "hold_until?",
                   b.created_at as "created_at!",
@@ -124,7 +130,9 @@ pub(crate) async fn of_account(
     let rows = sqlx::query_as!(
         Row,
         r#"select b.id as "id!", b.event_id as "event_id!", b.account_id as "account_id!",
-                  b.tickets as "tickets!", b.state as "state!", b.reason,
+                  b.tickets as "tickets!", b.state as "state!",
+                  coalesce(b.reason, (select e.end_reason from booking.public_end_reasons e
+                                      where e.booking_id = b.id)) as reason,
                   b.seats as "seats!: Json<Vec<BookedSeat>>", b.total_minor as "total_minor!",
                   b.currency as "currency!", b.hold_until as "hold_until?",
                   b.created_at as "created_at!",

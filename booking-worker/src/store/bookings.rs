@@ -5,7 +5,8 @@
 use std::collections::HashMap;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use domain::booking::{BookedSeat, Booking, BookingFacts, BookingState, RejectReason};
+use domain::booking::{BookedSeat, Booking, BookingFacts, BookingState, EndReason, RejectReason};
+use domain::message::CancelAsked;
 use domain::payment::VoidReason;
 use domain::{AccountId, BookingId, Currency, EventId, Money};
 use sqlx::postgres::types::PgInterval;
@@ -269,6 +270,7 @@ pub(crate) async fn end(
     conn: &mut PgConnection,
     ids: &[BookingId],
     from: &[BookingState],
+    reason: Option<EndReason>,
     now: DateTime<Utc>,
 ) -> Result<Vec<Ended>, sqlx::Error> {
     let from: Vec<_> = from.iter().map(|state| state.as_str().to_owned()).collect();
@@ -283,13 +285,14 @@ pub(crate) async fn end(
            )
            update booking.bookings b
            set state = due.next, ending = null, ending_asked_at = null, ending_due_at = null,
-               updated_at = $3
+               updated_at = $3, end_reason = case when due.next = 'expired' then $4 end
            from due where b.id = due.id
            returning b.id, b.event_id, b.account_id, b.seats as "seats: Json<Vec<BookedSeat>>", b.total_minor,
                      b.currency, b.hold_until as "hold_until!", b.created_at, due.state as was, b.state"#,
         &uuids(ids),
         &from,
         now,
+        reason.map(EndReason::as_str),
     )
     .fetch_all(conn)
     .await?;
@@ -309,6 +312,27 @@ pub(crate) async fn end(
         .into(),
     });
     Ok(ended.collect())
+}
+
+/// Records by whom confirmed bookings were cancelled.
+pub(crate) async fn insert_cancellations(
+    conn: &mut PgConnection,
+    ids: &[BookingId],
+    asked: Option<CancelAsked>,
+    now: DateTime<Utc>,
+) -> Result<(), sqlx::Error> {
+    if ids.is_empty() {
+        return Ok(());
+    }
+    let done = sqlx::query!(
+        "insert into booking.cancellations (booking_id, cancelled_by, cancelled_at)
+         select id, $2::bigint, $3::timestamptz from unnest($1::uuid[]) as new (id)
+         on conflict (booking_id) do nothing",
+        &uuids(ids),
+        asked.map(|asked| asked.by.0),
+        asked.map_or(now, |asked| asked.at),
+    );
+    done.execute(conn).await.map(|_| ())
 }
 
 /// Notes that a held booking is given up, and returns its buyer; `None` when that was noted before,

@@ -128,7 +128,10 @@ async fn seats_of_an_unpaid_hold_are_on_sale_again_once_no_payment_can_come() {
     shop.close().await;
     assert_eq!(
         witness.heard::<BookingExpired>(),
-        [BookingExpired { booking }]
+        [BookingExpired {
+            booking,
+            reason: None
+        }]
     );
 }
 
@@ -205,6 +208,7 @@ async fn a_capture_that_is_impossible_cancels_the_booking() {
     shop.tell(&PaymentFailed {
         booking_id,
         reason: "expired".to_owned(),
+        is_refused: false,
     })
     .await;
     shop.eventually_state(booking_id, "cancelled").await;

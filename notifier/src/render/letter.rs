@@ -93,6 +93,17 @@ pub(super) fn letter<'a>(event: &Event, notice: &'a Notice) -> Letter<'a> {
             )],
             ..plain(format!("Your refund for {name}"))
         },
+        Notice::RefundFailed(refund) => Letter {
+            paragraphs: vec![
+                format!(
+                    "Your bank did not take the {} that was to go back to you for {name}.",
+                    refund.amount
+                ),
+                "The money is still yours: we have been told, and will pay it in another way."
+                    .to_owned(),
+            ],
+            ..plain(format!("Your refund for {name} did not arrive"))
+        },
         Notice::Reminder(holding) => Letter {
             paragraphs: vec![
                 format!("{name} begins on {}.", in_full(event, event.date)),

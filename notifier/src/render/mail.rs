@@ -135,6 +135,7 @@ fn calendar_step(due: &Due) -> Option<(bool, i64)> {
         | Notice::Expired(_)
         | Notice::Cancelled(_)
         | Notice::Refunded(_)
+        | Notice::RefundFailed(_)
         | Notice::Reminder(_)
         | Notice::Transferred(_) => None,
     }

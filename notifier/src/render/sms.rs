@@ -29,6 +29,7 @@ pub(crate) fn sms(event: &Event, notice: &Notice, links: &Links) -> Option<Strin
         Notice::Held(_)
         | Notice::Expired(_)
         | Notice::Refunded(_)
+        | Notice::RefundFailed(_)
         | Notice::Transferred(_)
         | Notice::Received(_)
         | Notice::Withdrawn(_) => return None,

@@ -70,6 +70,9 @@ pub(super) fn why_outdated(due: &Due, now: DateTime<Utc>) -> Option<&'static str
             TOLD_BY_EVENT,
         )]),
         Notice::Withdrawn(_) => first_of(&[(due.hears_event_cancelled, TOLD_BY_EVENT)]),
-        Notice::Expired(_) | Notice::Refunded(_) | Notice::Transferred(_) => None,
+        Notice::Expired(_)
+        | Notice::Refunded(_)
+        | Notice::RefundFailed(_)
+        | Notice::Transferred(_) => None,
     }
 }

@@ -19,6 +19,7 @@ async fn each_notice_delivered_twice_is_mailed_once() {
     stage
         .tell(&BookingExpired {
             booking: expired.booking.clone(),
+            reason: None,
         })
         .await;
     stage.tell(&paid).await;

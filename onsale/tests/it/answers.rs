@@ -151,7 +151,7 @@ async fn every_answer_is_as_the_document_says() {
     let booking = text(&paid["id"]);
     walk.tickets(&admin, &buyer, &paid).await;
     walk.mails(&admin).await;
-    walk.money(&admin, event, &paid).await;
+    walk.money(&admin, event, &paid, &buyer).await;
     walk.end(&admin, event, &buyer, &booking).await;
     walk.lottery(&admin).await;
 

@@ -40,6 +40,7 @@ const OWNERS: [(&str, &str, &str); 31] = [
     (PUBLIC, "/api/bookings/user/{user_id}", "admission"),
     (PUBLIC, "/api/bookings/{id}/cancel", "admission"),
     (PUBLIC, "/api/bookings/{id}/card", "payment-worker"),
+    (PUBLIC, "/api/bookings/{id}/refund", "payment-worker"),
     (PUBLIC, "/api/saved-cards", "payment-worker"),
     (PUBLIC, "/api/saved-cards/{id}", "payment-worker"),
     (PUBLIC, "/api/tickets", "booking-worker"),

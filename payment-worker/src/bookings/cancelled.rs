@@ -1,17 +1,18 @@
 //! A booking with tickets was given up: its money is not taken, or goes back.
 
 use chrono::{DateTime, Utc};
-use domain::message::BookingCancelled;
+use domain::message::{BookingCancelled, CancelAsked};
 use domain::payment::{PaymentState, VoidReason};
-use domain::{AccountId, Money};
+use domain::{EventId, Money};
 use serde_json::json;
 use sqlx::PgConnection;
 
+use super::confirmed::capture;
 use super::void::release;
 use super::{Done, Effect};
 use crate::audit;
 use crate::store::payments::{self, Payment};
-use crate::store::policies;
+use crate::store::{operations, policies};
 use crate::transitions;
 
 impl Effect for BookingCancelled {
@@ -27,55 +28,85 @@ impl Effect for BookingCancelled {
         let Some(payment) = payments::lock(conn, booking.booking_id).await? else {
             return Ok(Done::TooEarly);
         };
-        match payment.state {
-            PaymentState::Captured => {
-                let kept = kept(self, &payment, conn).await?;
-                let begun = transitions::refund_cancelled(conn, &payment, kept, now).await?;
-                if let (Some(amount), Some(asked)) = (begun, self.asked) {
-                    note(self, asked.by, amount, kept, conn, now).await?;
-                }
-            }
-            PaymentState::Pending | PaymentState::RequiresAction | PaymentState::Authorised => {
-                release(conn, &payment, VoidReason::Cancelled, now).await?;
-            }
-            PaymentState::Failed | PaymentState::Voided => {}
-        }
+        give_back(conn, &payment, self.asked, now).await?;
         Ok(Done::Yes)
     }
 }
 
-/// Tells the audit log of a refund by the event's policy, or by staff who cancelled the booking.
-async fn note(
-    cancelled: &BookingCancelled,
-    by: AccountId,
-    amount: Money,
-    kept_minor: i64,
+/// Releases or refunds the money of a cancelled booking, less what its event's policy keeps from a
+/// buyer who cancelled. The payment is locked.
+pub(crate) async fn give_back(
     conn: &mut PgConnection,
+    payment: &Payment,
+    asked: Option<CancelAsked>,
     now: DateTime<Utc>,
 ) -> Result<(), sqlx::Error> {
-    let action = if by == cancelled.booking.account_id {
+    match payment.state {
+        PaymentState::Captured => refund(conn, payment, asked, now).await,
+        PaymentState::Pending | PaymentState::RequiresAction => {
+            release(conn, payment, VoidReason::Cancelled, now).await
+        }
+        PaymentState::Authorised => {
+            let kept = decide(conn, payment, payment.amount, asked, now).await?;
+            if kept == 0 {
+                return release(conn, payment, VoidReason::Cancelled, now).await;
+            }
+            // The fee is due however late the capture is: all is taken, and the rest goes back
+            // when it is.
+            let (id, reason) = (payment.booking_id, VoidReason::Cancelled);
+            payments::set_void_reason(conn, id, reason, now).await?;
+            operations::insert(conn, id, &capture(payment), now, now).await
+        }
+        PaymentState::Failed | PaymentState::Voided => Ok(()),
+    }
+}
+
+/// Begins the refund of what was captured for a cancelled booking, less what is kept of it.
+pub(crate) async fn refund(
+    conn: &mut PgConnection,
+    payment: &Payment,
+    asked: Option<CancelAsked>,
+    now: DateTime<Utc>,
+) -> Result<(), sqlx::Error> {
+    let paid = Money::new(payment.captured_minor, payment.amount.currency);
+    let kept = decide(conn, payment, paid, asked, now).await?;
+    let begun = transitions::refund_cancelled(conn, payment, kept, now).await?;
+    let (Some(amount), Some(asked)) = (begun, asked) else {
+        return Ok(());
+    };
+    let action = if is_by_buyer(payment, asked) {
         "refund.policy"
     } else {
         "refund.cancel"
     };
-    let subject = format!("booking:{}", cancelled.booking.booking_id);
-    let detail = json!({ "amount": amount, "kept_minor": kept_minor });
-    audit::note(conn, by, action, subject, detail, now).await
+    let subject = format!("booking:{}", payment.booking_id);
+    let detail = json!({ "amount": amount, "kept_minor": kept });
+    audit::note(conn, asked.by, action, subject, detail, now).await
 }
 
-/// What is kept from a buyer who gave the booking up; nothing when staff did, or the event is
-/// cancelled.
-async fn kept(
-    cancelled: &BookingCancelled,
-    payment: &Payment,
+/// What is kept of `paid`: for a buyer who cancelled, by the policy in force at that time; nothing
+/// when staff did, or the event is cancelled. Decided once.
+async fn decide(
     conn: &mut PgConnection,
+    payment: &Payment,
+    paid: Money,
+    asked: Option<CancelAsked>,
+    now: DateTime<Utc>,
 ) -> Result<i64, sqlx::Error> {
-    let booking = &cancelled.booking;
-    let by_buyer = cancelled
-        .asked
-        .filter(|asked| asked.by == booking.account_id);
-    let Some(asked) = by_buyer else { return Ok(0) };
-    let policy = policies::get(conn, booking.event_id).await?;
-    let paid = Money::new(payment.captured_minor, payment.amount.currency);
-    Ok(policy.kept(paid, asked.at))
+    if let Some(kept) = payment.kept_on_cancel_minor {
+        return Ok(kept);
+    }
+    let by_buyer = asked.filter(|asked| is_by_buyer(payment, *asked));
+    let kept = match (by_buyer, payment.event_id) {
+        (Some(asked), Some(event_id)) => {
+            let policy = policies::get_at(&mut *conn, EventId(event_id), asked.at).await?;
+            policy.kept(paid, asked.at)
+        }
+        _ => 0,
+    };
+    payments::decide_kept(conn, payment.booking_id, kept, now).await
+}
+
+fn is_by_buyer(payment: &Payment, asked: CancelAsked) -> bool {
+    payment.account_id == Some(asked.by.0)
 }

@@ -27,24 +27,39 @@ impl Effect for BookingConfirmed {
         let Some(payment) = payments::lock(conn, booking_id).await? else {
             return Ok(Done::TooEarly);
         };
-        match payment.state {
-            PaymentState::Pending | PaymentState::RequiresAction => return Ok(Done::TooEarly),
-            // A cancellation overtook this message, and gives the money back.
-            PaymentState::Authorised if payment.void_reason == Some(VoidReason::Cancelled) => {}
-            PaymentState::Authorised => {
-                operations::insert(conn, booking_id, &capture(&payment), now, now).await?;
-            }
-            // Said again, because it may have been said before the booking was confirmed.
-            PaymentState::Captured => {
-                transitions::tell_captured(conn, &payment, payment.captured_minor).await?;
-            }
-            PaymentState::Failed | PaymentState::Voided => {
-                let reason = format!("the payment is {}", payment.state.as_str());
-                transitions::tell(conn, &PaymentFailed { booking_id, reason }).await?;
-            }
-        }
-        Ok(Done::Yes)
+        take_money(conn, &payment, now).await
     }
+}
+
+/// Asks for the capture of a confirmed booking, or publishes again what became of its payment. The
+/// payment is locked.
+pub(crate) async fn take_money(
+    conn: &mut PgConnection,
+    payment: &Payment,
+    now: DateTime<Utc>,
+) -> Result<Done, sqlx::Error> {
+    let booking_id = payment.booking_id;
+    match payment.state {
+        PaymentState::Pending | PaymentState::RequiresAction => return Ok(Done::TooEarly),
+        // A cancellation overtook this message, and releases the money.
+        PaymentState::Authorised if payment.void_reason == Some(VoidReason::Cancelled) => {}
+        PaymentState::Authorised => {
+            operations::insert(conn, booking_id, &capture(payment), now, now).await?;
+        }
+        // Said again, because it may have been said before the booking was confirmed.
+        PaymentState::Captured => {
+            transitions::tell_captured(conn, payment, payment.captured_minor).await?;
+        }
+        PaymentState::Failed | PaymentState::Voided => {
+            let failed = PaymentFailed {
+                booking_id,
+                reason: format!("the payment is {}", payment.state.as_str()),
+                is_refused: false,
+            };
+            transitions::tell(conn, &failed).await?;
+        }
+    }
+    Ok(Done::Yes)
 }
 
 /// Asks for the captures of those bookings whose payments are authorised and wanted. Gives them;
@@ -69,7 +84,8 @@ pub(super) async fn capture_authorised(
     Ok(requests.into_iter().map(|(id, _)| id).collect())
 }
 
-fn capture(payment: &Payment) -> Request {
+/// The operation that takes all that is due.
+pub(super) fn capture(payment: &Payment) -> Request {
     Request::Capture {
         amount_minor: payment.amount.amount_minor,
         currency: Some(payment.amount.currency),

@@ -4,10 +4,11 @@ use chrono::{DateTime, Utc};
 use domain::booking::BookingFacts;
 use domain::message::HoldPlaced;
 use sqlx::PgConnection;
+use uuid::Uuid;
 
 use super::{Done, Effect};
 use crate::operations::Request;
-use crate::store::{operations, payments};
+use crate::store::{events, operations, payments};
 use crate::stripe::NewIntent;
 
 impl Effect for HoldPlaced {
@@ -37,10 +38,20 @@ pub(super) async fn make_due(
         return Ok(());
     }
     let due = payments::insert_due(conn, &priced, now).await?;
+    if due.is_empty() {
+        return Ok(());
+    }
+    let installation = events::installation(&mut *conn).await?;
+    let events: Vec<_> = priced.iter().map(|booking| booking.event_id.0).collect();
+    let names = events::names(conn, &events).await?;
     let requests: Vec<_> = priced
         .iter()
         .filter(|booking| due.contains(&booking.booking_id))
-        .map(|booking| (booking.booking_id, Request::Create(new_intent(booking))))
+        .map(|booking| {
+            let name = names.get(&booking.event_id.0).map(String::as_str);
+            let new = new_intent(booking, name, installation);
+            (booking.booking_id, Request::Create(new))
+        })
         .collect();
     let requests: Vec<_> = requests
         .iter()
@@ -49,10 +60,75 @@ pub(super) async fn make_due(
     operations::insert_all(conn, &requests, now, now).await
 }
 
-fn new_intent(booking: &BookingFacts) -> NewIntent {
+fn new_intent(booking: &BookingFacts, event: Option<&str>, installation: Uuid) -> NewIntent {
     NewIntent {
+        description: event.map(|name| description(name, booking.seats.len())),
+        statement_suffix: event.and_then(statement_suffix),
+        installation: Some(installation),
         amount: booking.total,
         event_id: booking.event_id.0,
         account_id: booking.account_id.0,
+    }
+}
+
+/// What is bought, for Stripe's dashboard and receipts.
+fn description(event: &str, tickets: usize) -> String {
+    let tickets_in_words = if tickets == 1 { "ticket" } else { "tickets" };
+    format!("{tickets} {tickets_in_words}: {event}")
+}
+
+/// The most characters of a suffix that fit behind any seller's prefix: a statement shows 22, of
+/// which the prefix has up to 10 and what stands between them 2.
+const MAX_SUFFIX: usize = 10;
+
+/// What a bank statement can show of an event's name: letters and digits of ASCII, cut after a
+/// word if one fits; `None` when no letter is left.
+fn statement_suffix(event: &str) -> Option<String> {
+    let allowed: String = event
+        .chars()
+        .map(|c| {
+            if c.is_ascii_alphanumeric() {
+                c.to_ascii_uppercase()
+            } else {
+                ' '
+            }
+        })
+        .collect();
+    let mut suffix = String::new();
+    for word in allowed.split_whitespace() {
+        let gap = usize::from(!suffix.is_empty());
+        if suffix.len() + gap + word.len() > MAX_SUFFIX {
+            break;
+        }
+        suffix.extend((gap == 1).then_some(' '));
+        suffix.push_str(word);
+    }
+    if suffix.is_empty() {
+        let word = allowed.split_whitespace().next()?;
+        suffix = word.chars().take(MAX_SUFFIX).collect();
+    }
+    suffix
+        .contains(|c: char| c.is_ascii_alphabetic())
+        .then_some(suffix)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_statement_names_the_event_as_far_as_banks_can_write() {
+        for (event, suffix) in [
+            ("A night at the opera", Some("A NIGHT AT")),
+            ("Götterdämmerung", Some("G TTERD")),
+            ("Hyperactivity", Some("HYPERACTIV")),
+            ("O'Neil <live>*", Some("O NEIL")),
+            ("東京公演", None),
+            ("1984", None),
+            ("1984 live", Some("1984 LIVE")),
+        ] {
+            assert_eq!(statement_suffix(event).as_deref(), suffix, "{event}");
+        }
+        assert_eq!(description("Opera", 2), "2 tickets: Opera");
     }
 }

@@ -1,14 +1,17 @@
 //! The booking worker asks that no payment comes, and to be told how it ended.
 
+use std::collections::HashSet;
+
 use chrono::{DateTime, Utc};
-use domain::message::VoidPayment;
+use domain::BookingId;
+use domain::message::{PaymentFailed, VoidPayment};
 use domain::payment::{PaymentState, VoidReason};
 use sqlx::PgConnection;
 
-use super::{Done, Effect};
+use super::{Done, Effect, cancelled};
 use crate::operations::{Kind, Request};
 use crate::store::payments::Payment;
-use crate::store::{operations, payments};
+use crate::store::{cancellations, operations, payments};
 use crate::transitions;
 
 impl Effect for VoidPayment {
@@ -26,6 +29,16 @@ impl Effect for VoidPayment {
             return Ok(Done::TooEarly);
         };
         match (payment.state, reason) {
+            // Said again, because its first news may be lost.
+            (PaymentState::Failed, _) if payment.is_refused() => {
+                let reason = payment.last_error.unwrap_or_default();
+                let failed = PaymentFailed {
+                    booking_id,
+                    reason,
+                    is_refused: true,
+                };
+                transitions::tell(conn, &failed).await?;
+            }
             (PaymentState::Voided | PaymentState::Failed, _) => {
                 transitions::tell_voided(conn, booking_id).await?;
             }
@@ -33,11 +46,15 @@ impl Effect for VoidPayment {
                 transitions::tell_authorised(conn, &payment).await?;
             }
             (PaymentState::Captured, VoidReason::Cancelled) => {
-                transitions::refund_cancelled(conn, &payment, 0, now).await?;
+                let asked = cancellations::asked(conn, booking_id).await?;
+                cancelled::refund(conn, &payment, asked, now).await?;
                 transitions::tell_voided(conn, booking_id).await?;
             }
-            (PaymentState::Pending | PaymentState::RequiresAction, _)
-            | (PaymentState::Authorised, VoidReason::Cancelled) => {
+            (PaymentState::Authorised, VoidReason::Cancelled) => {
+                let asked = cancellations::asked(conn, booking_id).await?;
+                cancelled::give_back(conn, &payment, asked, now).await?;
+            }
+            (PaymentState::Pending | PaymentState::RequiresAction, _) => {
                 release(conn, &payment, reason, now).await?;
             }
         }
@@ -45,8 +62,38 @@ impl Effect for VoidPayment {
     }
 }
 
+/// Begins to cancel, together, the PaymentIntents that nobody has paid, and returns their bookings.
+/// The others need a look each. The same void may come many times while Stripe does not answer.
+pub(super) async fn release_unpaid(
+    conn: &mut PgConnection,
+    voids: &[(BookingId, VoidReason)],
+    now: DateTime<Utc>,
+) -> Result<HashSet<BookingId>, sqlx::Error> {
+    let ids: Vec<_> = voids.iter().map(|(id, _)| *id).collect();
+    let payments = payments::lock_all(conn, &ids).await?;
+    let mut seen = HashSet::new();
+    let unpaid: Vec<_> = voids
+        .iter()
+        .copied()
+        .filter(|(id, _)| {
+            let payment = payments.get(id);
+            payment.is_some_and(|p| p.state.is_due() && p.intent_id.is_some()) && seen.insert(*id)
+        })
+        .collect();
+    if unpaid.is_empty() {
+        return Ok(seen);
+    }
+    payments::set_void_reasons(conn, &unpaid, now).await?;
+    let cancels: Vec<_> = unpaid
+        .iter()
+        .map(|(id, _)| (*id, &Request::Cancel))
+        .collect();
+    operations::insert_all(conn, &cancels, now, now).await?;
+    Ok(seen)
+}
+
 /// Begins to give an open payment up. A capture that is under way goes on, and is refunded when it
-/// is done; an intent that is being created is cancelled when it exists.
+/// is done; an intent that is just being created is cancelled when it exists.
 pub(super) async fn release(
     conn: &mut PgConnection,
     payment: &Payment,
@@ -56,7 +103,7 @@ pub(super) async fn release(
     let booking_id = payment.booking_id;
     payments::set_void_reason(conn, booking_id, reason, now).await?;
     if payment.intent_id.is_none() {
-        if operations::drop_untried_create(conn, booking_id, now).await? {
+        if operations::drop_create(conn, booking_id, now).await? {
             transitions::void(conn, payment, now).await?;
         }
         return Ok(());

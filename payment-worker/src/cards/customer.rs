@@ -22,7 +22,7 @@ pub(super) async fn bring_about(worker: &Worker, account_id: AccountId) -> Resul
     if let Some(id) = asked.customer_id {
         return Ok(id);
     }
-    let answer = ask_stripe(worker, account_id, &asked).await;
+    let answer = ask_stripe(worker, &asked).await;
     count(worker, answer.as_ref().err()).await?;
     let (now, key) = (worker.now(), &asked.idempotency_key);
     let found = answer.map_err(|failure| unsettled(&failure))?;
@@ -37,24 +37,17 @@ pub(super) async fn bring_about(worker: &Worker, account_id: AccountId) -> Resul
 }
 
 /// The customer for this key; `None` when none was created and the key is of no use any more.
-async fn ask_stripe(
-    worker: &Worker,
-    account_id: AccountId,
-    asked: &Asked,
-) -> Result<Option<String>, Failure> {
-    let stripe = &worker.stripe;
+async fn ask_stripe(worker: &Worker, asked: &Asked) -> Result<Option<String>, Failure> {
+    let (stripe, key) = (&worker.stripe, &asked.idempotency_key);
     let may_be_forgotten = asked.tries > 1 && worker.now() - asked.asked_at > KEY_LIFETIME;
     if !may_be_forgotten {
-        match stripe
-            .create_customer(&asked.idempotency_key, account_id)
-            .await
-        {
+        match stripe.create_customer(key).await {
             Err(Failure::KeySpoilt { .. }) if asked.tries >= SPOILT_REPEATS => {}
             answer => return answer.map(Some),
         }
     }
     stripe
-        .find_customer(account_id, asked.asked_at - CLOCK_DIFFERENCE)
+        .find_customer(key, asked.asked_at - CLOCK_DIFFERENCE)
         .await
 }
 

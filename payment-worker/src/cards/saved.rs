@@ -8,6 +8,7 @@ use platform::auth::Caller;
 use platform::http::{Json, Path};
 use platform::problem::{Kind, Problem};
 use serde::Serialize;
+use uuid::Uuid;
 
 use super::{Desk, require_stripe, unsettled};
 use crate::store::customers;
@@ -35,7 +36,8 @@ pub(super) async fn list(
 }
 
 /// `DELETE /api/saved-cards/{id}`: the card pays for nothing any more. No row is kept of it: until
-/// it is done the list shows the card, and a repeat has the same key.
+/// it is done the list shows the card. Each request has a key of its own, for Stripe repeats a
+/// saved 500 for a day; done twice, it changes nothing.
 pub(super) async fn remove(
     State(desk): State<Arc<Desk>>,
     caller: Caller,
@@ -45,7 +47,7 @@ pub(super) async fn remove(
     let removed = all.iter().find(|card| card.id == id);
     let removed = removed.ok_or_else(unknown)?;
     for card in all.iter().filter(|card| card.is_same_as(removed)) {
-        let key = format!("onsale-detach-{}", card.id);
+        let key = format!("onsale-detach-{}-{}", card.id, Uuid::new_v4());
         match desk.worker.stripe.detach(&key, &card.id).await {
             // Refused, because another request was faster.
             Ok(()) | Err(Failure::Refused { .. }) => {}

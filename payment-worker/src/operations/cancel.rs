@@ -4,29 +4,40 @@ use chrono::{DateTime, Utc};
 use domain::payment::{PaymentState, VoidReason};
 use sqlx::PgConnection;
 
-use super::{Finding, Next, Operation, unexpected};
+use super::{Finding, Next, Operation, Read, note_missing, read, unexpected};
 use crate::store::payments::Payment;
 use crate::stripe::{Failure, IntentStatus, Stripe};
 use crate::transitions;
 
-pub(super) async fn call(stripe: &Stripe, operation: &Operation) -> Result<Finding, Failure> {
+/// Whether a buyer who has authorised keeps the seats: the hold ran out, and the capture was not
+/// found to be impossible since.
+fn may_be_authorised(operation: &Operation) -> bool {
+    operation.void_reason == Some(VoidReason::HoldExpired)
+        && operation.payment_state != PaymentState::Failed
+}
+
+pub(super) async fn call(
+    stripe: &Stripe,
+    operation: &Operation,
+    now: DateTime<Utc>,
+) -> Result<Finding, Failure> {
     let intent_id = operation.intent_id()?;
-    if operation.void_reason == Some(VoidReason::HoldExpired) {
-        let intent = stripe.retrieve(intent_id).await?;
+    if may_be_authorised(operation) {
+        let intent = match read(stripe, operation, now).await? {
+            Read::Intent(intent) => intent,
+            Read::Missing(reason) => return Ok(Finding::Missing(reason)),
+        };
         if intent.status == IntentStatus::RequiresCapture || intent.status.is_final() {
             return Ok(Finding::Intent(intent));
         }
     }
     match stripe.cancel(&operation.key, intent_id).await {
         Ok(intent) => Ok(Finding::Intent(intent)),
-        Err(refused @ Failure::Refused { .. }) => {
-            let intent = stripe.retrieve(intent_id).await?;
-            if intent.status.is_final() {
-                Ok(Finding::Intent(intent))
-            } else {
-                Ok(Finding::NotDone(refused.to_string()))
-            }
-        }
+        Err(refused @ Failure::Refused { .. }) => match read(stripe, operation, now).await? {
+            Read::Intent(intent) if intent.status.is_final() => Ok(Finding::Intent(intent)),
+            Read::Intent(_) => Ok(Finding::NotDone(refused.to_string())),
+            Read::Missing(reason) => Ok(Finding::Missing(reason)),
+        },
         Err(failure) => Err(failure),
     }
 }
@@ -34,11 +45,14 @@ pub(super) async fn call(stripe: &Stripe, operation: &Operation) -> Result<Findi
 pub(super) async fn look_up(
     stripe: &Stripe,
     operation: &Operation,
+    now: DateTime<Utc>,
 ) -> Result<Option<Finding>, Failure> {
-    let intent = stripe.retrieve(operation.intent_id()?).await?;
+    let intent = match read(stripe, operation, now).await? {
+        Read::Intent(intent) => intent,
+        Read::Missing(reason) => return Ok(Some(Finding::Missing(reason))),
+    };
     let is_settled = intent.status.is_final()
-        || (intent.status == IntentStatus::RequiresCapture
-            && operation.void_reason == Some(VoidReason::HoldExpired));
+        || (intent.status == IntentStatus::RequiresCapture && may_be_authorised(operation));
     Ok(is_settled.then_some(Finding::Intent(intent)))
 }
 
@@ -48,8 +62,14 @@ pub(super) async fn record(
     finding: &Finding,
     now: DateTime<Utc>,
 ) -> Result<Next, sqlx::Error> {
-    let Finding::Intent(intent) = finding else {
-        return Ok(unexpected(finding));
+    let intent = match finding {
+        Finding::Intent(intent) => intent,
+        Finding::Missing(reason) => {
+            note_missing(conn, payment, reason, now).await?;
+            transitions::void(conn, payment, now).await?;
+            return Ok(Next::Failed(reason.clone()));
+        }
+        other => return Ok(unexpected(other)),
     };
     match intent.status {
         IntentStatus::Canceled => {

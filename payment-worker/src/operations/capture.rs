@@ -5,7 +5,7 @@ use domain::Wire;
 use domain::payment::VoidReason;
 use sqlx::PgConnection;
 
-use super::{Finding, Next, Operation, Request, unexpected};
+use super::{Finding, Next, Operation, Read, Request, note_missing, read, unexpected};
 use crate::store::operations;
 use crate::store::payments::Payment;
 use crate::stripe::{Failure, IntentStatus, Stripe};
@@ -15,6 +15,7 @@ pub(super) async fn call(
     stripe: &Stripe,
     operation: &Operation,
     amount: Wire,
+    now: DateTime<Utc>,
 ) -> Result<Finding, Failure> {
     let intent_id = operation.intent_id()?;
     let refused = match stripe.capture(&operation.key, intent_id, amount).await {
@@ -23,7 +24,10 @@ pub(super) async fn call(
         Err(failure) => return Err(failure),
     };
     // Most often because it was captured or cancelled already.
-    let intent = stripe.retrieve(intent_id).await?;
+    let intent = match read(stripe, operation, now).await? {
+        Read::Intent(intent) => intent,
+        Read::Missing(reason) => return Ok(Finding::Missing(reason)),
+    };
     match intent.status {
         IntentStatus::Succeeded | IntentStatus::Canceled | IntentStatus::Processing => {
             Ok(Finding::Intent(intent))
@@ -35,9 +39,12 @@ pub(super) async fn call(
 pub(super) async fn look_up(
     stripe: &Stripe,
     operation: &Operation,
+    now: DateTime<Utc>,
 ) -> Result<Option<Finding>, Failure> {
-    let intent = stripe.retrieve(operation.intent_id()?).await?;
-    Ok(intent.status.is_final().then_some(Finding::Intent(intent)))
+    Ok(match read(stripe, operation, now).await? {
+        Read::Intent(intent) => intent.status.is_final().then_some(Finding::Intent(intent)),
+        Read::Missing(reason) => Some(Finding::Missing(reason)),
+    })
 }
 
 pub(super) async fn record(
@@ -67,6 +74,11 @@ pub(super) async fn record(
             transitions::fail(conn, payment, reason, now).await?;
             // What is authorised must not stay reserved on the buyer's card.
             operations::insert(conn, payment.booking_id, &Request::Cancel, now, now).await?;
+            Ok(Next::Failed(reason.clone()))
+        }
+        Finding::Missing(reason) => {
+            note_missing(conn, payment, reason, now).await?;
+            transitions::fail(conn, payment, reason, now).await?;
             Ok(Next::Failed(reason.clone()))
         }
         other => Ok(unexpected(other)),

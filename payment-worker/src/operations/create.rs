@@ -3,9 +3,9 @@
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 
-use super::{CLOCK_DIFFERENCE, Finding, Next, Operation, Request, unexpected};
+use super::{Finding, Next, Operation, Request, unexpected};
 use crate::store::payments::Payment;
-use crate::store::{operations, payments};
+use crate::store::{findings, operations, payments};
 use crate::stripe::{Failure, Intent, NewIntent, Stripe};
 use crate::transitions;
 
@@ -24,16 +24,9 @@ pub(super) async fn call(
     }
 }
 
-pub(super) async fn look_up(
-    stripe: &Stripe,
-    operation: &Operation,
-    now: DateTime<Utc>,
-) -> Result<Option<Finding>, Failure> {
-    let from = operation.created_at - CLOCK_DIFFERENCE;
-    let found = stripe
-        .find_intent(operation.booking_id, from, now + CLOCK_DIFFERENCE)
-        .await?;
-    Ok(found.map(Finding::Intent))
+/// It is created anew. Should there be one already, nobody has its secret, so nobody can pay it.
+pub(super) fn look_up() -> Option<Finding> {
+    None
 }
 
 /// Whether the payment still waits for just this PaymentIntent.
@@ -42,6 +35,25 @@ pub(super) fn is_simple(payment: &Payment, intent: &Intent) -> bool {
     payment.void_reason.is_none()
         && payment.state.is_due()
         && payment.intent_id.as_ref().is_none_or(is_its)
+}
+
+/// Notes for staff that nothing of an event can be sold; once a day, for each buyer meets it.
+async fn note_refused(
+    conn: &mut PgConnection,
+    payment: &Payment,
+    reason: &str,
+    now: DateTime<Utc>,
+) -> Result<(), sqlx::Error> {
+    let event = payment.event_id.unwrap_or_default();
+    let subject = format!("event:{event}:{}", now.date_naive());
+    let (booking_id, amount) = (payment.booking_id, payment.amount);
+    let detail = format!(
+        "A payment of {} {} could not begin: {reason}",
+        amount.amount_minor, amount.currency
+    );
+    tracing::warn!(%booking_id, reason, "Stripe refused to create a PaymentIntent");
+    let kind = findings::Kind::CreationRefused;
+    findings::note(conn, kind, &subject, Some(booking_id), &detail, now).await
 }
 
 pub(super) async fn record(
@@ -69,6 +81,7 @@ pub(super) async fn record(
             if payment.void_reason.is_some() {
                 transitions::void(conn, payment, now).await?;
             } else {
+                note_refused(conn, payment, reason, now).await?;
                 transitions::fail(conn, payment, reason, now).await?;
             }
             Ok(Next::Failed(reason.clone()))

@@ -3,7 +3,8 @@
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 
-use super::{Finding, Next, Operation, unexpected, wire};
+use super::{Finding, Next, Operation, note_missing, unexpected, wire};
+use crate::store::payments::Payment;
 use crate::stripe::{Failure, NewRefund, Stripe};
 use crate::transitions;
 
@@ -11,6 +12,7 @@ pub(super) async fn call(
     stripe: &Stripe,
     operation: &Operation,
     new: &NewRefund,
+    now: DateTime<Utc>,
 ) -> Result<Finding, Failure> {
     match stripe
         .refund(
@@ -24,7 +26,7 @@ pub(super) async fn call(
         Ok(refund) => Ok(Finding::Refund(refund)),
         // Refused, perhaps, because it was made under an older key.
         Err(refused @ Failure::Refused { .. }) => {
-            let found = look_up(stripe, operation, new).await?;
+            let found = look_up(stripe, operation, new, now).await?;
             Ok(found.unwrap_or_else(|| Finding::Impossible(refused.to_string())))
         }
         Err(failure) => Err(failure),
@@ -35,15 +37,21 @@ pub(super) async fn look_up(
     stripe: &Stripe,
     operation: &Operation,
     new: &NewRefund,
+    now: DateTime<Utc>,
 ) -> Result<Option<Finding>, Failure> {
-    let found = stripe
-        .find_refund(operation.intent_id()?, new.refund_id)
-        .await?;
-    Ok(found.map(Finding::Refund))
+    let intent_id = operation.intent_id()?;
+    match stripe.find_refund(intent_id, new.refund_id).await {
+        Ok(found) => Ok(found.map(Finding::Refund)),
+        Err(missing) if missing.is_missing() && operation.is_old(now) => {
+            Ok(Some(Finding::Missing(missing.to_string())))
+        }
+        Err(failure) => Err(failure),
+    }
 }
 
 pub(super) async fn record(
     conn: &mut PgConnection,
+    payment: &Payment,
     new: &NewRefund,
     finding: &Finding,
     now: DateTime<Utc>,
@@ -54,6 +62,11 @@ pub(super) async fn record(
             Ok(Next::Succeeded)
         }
         Finding::Impossible(reason) => {
+            transitions::fail_refund(conn, new.refund_id, reason, now).await?;
+            Ok(Next::Failed(reason.clone()))
+        }
+        Finding::Missing(reason) => {
+            note_missing(conn, payment, reason, now).await?;
             transitions::fail_refund(conn, new.refund_id, reason, now).await?;
             Ok(Next::Failed(reason.clone()))
         }

@@ -1,40 +1,150 @@
 //! All that Stripe has of the last days, against all that we have.
 
-use chrono::{DateTime, Utc};
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
 use domain::BookingId;
 use domain::payment::PaymentState;
+use futures_util::{StreamExt, stream};
 use platform::pg::run_tx;
 use sqlx::PgConnection;
 
-use super::{RoundError, follow_refund, readable};
+use super::{CONCURRENCY, RoundError, Tally, follow_refund, readable};
 use crate::operations::Kind as Operation;
 use crate::store::findings::{self, Kind};
 use crate::store::payments::{self, Payment};
 use crate::store::{operations, refunds};
-use crate::stripe::{Failure, Intent, IntentStatus, Refund, RefundStatus};
+use crate::stripe::{Cursor, Failure, Intent, IntentStatus, Page, Refund, RefundStatus};
 use crate::transitions;
 use crate::worker::Worker;
 
-/// Compares; how many PaymentIntents there were, and how many payments and refunds were moved.
-pub(super) async fn compare(
+/// How far Stripe's clock and ours may be apart.
+pub(super) const OVERLAP: TimeDelta = TimeDelta::minutes(5);
+/// How often a page is asked for before its list is given up.
+const TRIES: u32 = 4;
+/// The pause before a page is asked for again.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Compares all that Stripe has since `since`, page by page. A list that breaks off holds up no
+/// other; the first error is returned when all are done.
+pub(super) async fn compare(worker: &Worker, since: DateTime<Utc>) -> Result<Tally, RoundError> {
+    let intents = compare_intents(worker, since).await;
+    // Afterwards, since a refund needs its capture.
+    let refunds = compare_refunds(worker, since).await;
+    note_disputes(worker, since).await?;
+    let (intents, refunds) = (intents?, refunds?);
+    Ok(Tally {
+        compared: intents.compared,
+        repaired: intents.repaired + refunds.repaired,
+        failed: intents.failed + refunds.failed,
+    })
+}
+
+/// A page of a list, asked for again when there is no answer.
+async fn page<T, Fut>(ask: impl Fn() -> Fut) -> Result<Page<T>, Failure>
+where
+    Fut: Future<Output = Result<Page<T>, Failure>>,
+{
+    for _ in 1..TRIES {
+        match ask().await {
+            Err(failure) if !matches!(failure, Failure::Refused { .. }) => {
+                tracing::warn!(%failure, "a page of a list did not come; asking again");
+                tokio::time::sleep(PAUSE).await;
+            }
+            answer => return answer,
+        }
+    }
+    ask().await
+}
+
+/// Compares the PaymentIntents that were created since `since`.
+pub(super) async fn compare_intents(
     worker: &Worker,
     since: DateTime<Utc>,
-) -> Result<(usize, usize), RoundError> {
-    let intents = worker.stripe.intents_since(since).await?;
-    let mut repaired = 0;
-    for intent in &intents {
-        repaired += usize::from(compare_intent(worker, intent).await?);
+) -> Result<Tally, RoundError> {
+    let mut tally = Tally::default();
+    let mut next = Some(Cursor::since(since));
+    while let Some(cursor) = next {
+        let page = page(|| worker.stripe.intents(&cursor)).await?;
+        next = page.next;
+        tally.compared += page.objects.len();
+        let doubtful = doubtful(worker, page.objects).await?;
+        let compared = each(doubtful, |intent| compare_intent(worker, intent)).await;
+        tally.repaired += compared.repaired;
+        tally.failed += compared.failed;
     }
-    // Afterwards, since a refund needs its capture.
-    for refund in worker.stripe.refunds_since(since).await? {
-        repaired += usize::from(compare_refund(worker, &refund).await?);
+    Ok(tally)
+}
+
+/// Those of a page that don't agree with what is stored, read without locks.
+async fn doubtful(worker: &Worker, intents: Vec<Intent>) -> Result<Vec<Intent>, RoundError> {
+    let ids: Vec<_> = intents.iter().map(|intent| intent.id.clone()).collect();
+    let known = payments::standing_of(&worker.db, &ids).await?;
+    let installation = worker.installation().await?;
+    let is_ours = |intent: &Intent| {
+        intent
+            .installation
+            .is_none_or(|token| token == installation)
+    };
+    let is_settled = |intent: &Intent| match known.get(&intent.id) {
+        Some((PaymentState::Captured, captured)) => {
+            intent.status == IntentStatus::Succeeded && intent.received_minor == *captured
+        }
+        Some((state, _)) => agrees(*state, intent.status),
+        None => false,
+    };
+    Ok(intents
+        .into_iter()
+        .filter(|intent| is_ours(intent) && !is_settled(intent))
+        .collect())
+}
+
+async fn compare_refunds(worker: &Worker, since: DateTime<Utc>) -> Result<Tally, RoundError> {
+    let mut tally = Tally::default();
+    let mut next = Some(Cursor::since(since));
+    while let Some(cursor) = next {
+        let page = page(|| worker.stripe.refunds(&cursor)).await?;
+        next = page.next;
+        let compared = each(page.objects, |refund| compare_refund(worker, refund)).await;
+        tally.repaired += compared.repaired;
+        tally.failed += compared.failed;
     }
-    let now = worker.now();
-    for dispute in worker.stripe.disputes_since(since).await? {
-        let mut conn = worker.db.acquire().await?;
-        transitions::note_dispute(&mut conn, &dispute, now).await?;
+    Ok(tally)
+}
+
+async fn note_disputes(worker: &Worker, since: DateTime<Utc>) -> Result<(), RoundError> {
+    let mut next = Some(Cursor::since(since));
+    while let Some(cursor) = next {
+        let page = page(|| worker.stripe.disputes(&cursor)).await?;
+        next = page.next;
+        for dispute in page.objects {
+            let mut conn = worker.db.acquire().await?;
+            transitions::note_dispute(&mut conn, &dispute, worker.now()).await?;
+        }
     }
-    Ok((intents.len(), repaired))
+    Ok(())
+}
+
+/// Compares each by itself; one that fails holds up no other.
+async fn each<T, Fut>(objects: Vec<T>, compare: impl Fn(T) -> Fut) -> Tally
+where
+    Fut: Future<Output = Result<bool, RoundError>>,
+{
+    let comparing = stream::iter(objects.into_iter().map(compare));
+    comparing
+        .buffer_unordered(CONCURRENCY)
+        .fold(Tally::default(), async |mut tally, compared| {
+            match compared {
+                Ok(is_repaired) => tally.repaired += usize::from(is_repaired),
+                Err(error) => {
+                    tally.failed += 1;
+                    let error = &error as &dyn std::error::Error;
+                    tracing::warn!(error, "not compared with Stripe; trying again later");
+                }
+            }
+            tally
+        })
+        .await
 }
 
 /// What a comparison of one PaymentIntent came to.
@@ -50,7 +160,8 @@ enum Compared {
     Differs,
 }
 
-async fn compare_intent(worker: &Worker, intent: &Intent) -> Result<bool, RoundError> {
+async fn compare_intent(worker: &Worker, intent: Intent) -> Result<bool, RoundError> {
+    let intent = &intent;
     let Some(booking_id) = intent.booking_id else {
         return Ok(false);
     };
@@ -101,9 +212,11 @@ async fn look_again(
 }
 
 /// Gives up a PaymentIntent that no payment here knows, so that the buyer's money is free again. No
-/// row is kept of it: until it is done, each comparison finds it again, and repeats the same key.
+/// row is kept of it: until it is done, each comparison finds it again. The key is another each
+/// hour, for Stripe repeats a saved 500 for a day; done twice, it changes nothing.
 async fn release(worker: &Worker, intent: &Intent) -> Result<bool, RoundError> {
-    let key = format!("onsale-stray-{}", intent.id);
+    let hour = worker.now().timestamp() / 3_600;
+    let key = format!("onsale-stray-{}-{hour}", intent.id);
     match worker.stripe.cancel(&key, &intent.id).await {
         Ok(released) => {
             tracing::warn!(intent_id = intent.id, "a stray authorisation was released");
@@ -129,7 +242,7 @@ async fn compare_in(
     if payment.state == PaymentState::Captured && intent.received_minor != payment.captured_minor {
         return Ok(Compared::Differs);
     }
-    if agrees(&payment, intent.status) {
+    if agrees(payment.state, intent.status) {
         return Ok(Compared::Agrees);
     }
     transitions::follow_intent(conn, &payment, intent, false, now).await?;
@@ -184,18 +297,17 @@ async fn note_foreign_charge(
 }
 
 /// Whether the payment is where Stripe has it, or an operation will bring it there.
-fn agrees(payment: &Payment, status: IntentStatus) -> bool {
+fn agrees(state: PaymentState, status: IntentStatus) -> bool {
     match status {
-        IntentStatus::Succeeded => payment.state == PaymentState::Captured,
-        IntentStatus::Canceled => {
-            matches!(payment.state, PaymentState::Voided | PaymentState::Failed)
-        }
-        IntentStatus::RequiresCapture => !payment.state.is_due(),
+        IntentStatus::Succeeded => state == PaymentState::Captured,
+        IntentStatus::Canceled => matches!(state, PaymentState::Voided | PaymentState::Failed),
+        IntentStatus::RequiresCapture => !state.is_due(),
         IntentStatus::AwaitsBuyer | IntentStatus::RequiresAction | IntentStatus::Processing => true,
     }
 }
 
-async fn compare_refund(worker: &Worker, refund: &Refund) -> Result<bool, RoundError> {
+async fn compare_refund(worker: &Worker, refund: Refund) -> Result<bool, RoundError> {
+    let refund = &refund;
     let now = worker.now();
     let mut conn = worker.db.acquire().await?;
     let known = refunds::state_of(&mut conn, &refund.id).await?;
@@ -211,9 +323,11 @@ async fn compare_refund(worker: &Worker, refund: &Refund) -> Result<bool, RoundE
     let following = run_tx(&worker.db, "payment compare", |tx| {
         Box::pin(follow_refund(tx, refund, now))
     });
-    following.await?;
-    worker.wake_after_commit();
-    Ok(true)
+    let is_moved = following.await?;
+    if is_moved {
+        worker.wake_after_commit();
+    }
+    Ok(is_moved)
 }
 
 #[cfg(test)]

@@ -2,8 +2,8 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::http::StatusCode;
-use domain::EventId;
 use domain::payment::RefundPolicy;
+use domain::{Currency, EventId};
 use platform::auth::Caller;
 use platform::http::{self, Json, Path};
 use platform::pg::run_tx;
@@ -13,8 +13,9 @@ use serde_json::json;
 
 use super::{MONEY, require};
 use crate::audit;
-use crate::store::policies;
+use crate::refusal::Refusal;
 use crate::store::refunds::{self, Progress};
+use crate::store::{events, policies};
 use crate::transitions;
 use crate::worker::Worker;
 
@@ -28,8 +29,22 @@ pub(super) async fn policy(
     State(worker): State<Arc<Worker>>,
     Path(id): Path<EventId>,
 ) -> Result<Json<Policy>, Problem> {
+    require_known(&worker, id).await?;
     let refund_policy = policies::get(&worker.db, id).await?;
     Ok(Json(Policy { refund_policy }))
+}
+
+/// Refuses what is asked of an event that box-office does not have.
+async fn require_known(worker: &Worker, id: EventId) -> Result<(), Problem> {
+    if events::is_known(&worker.db, id).await? {
+        Ok(())
+    } else {
+        Err(unknown_event())
+    }
+}
+
+fn unknown_event() -> Problem {
+    Problem::new(Kind::NotFound, "There is no such event.")
 }
 
 /// `PUT /api/events/{id}/refund-policy`: for cancellations from now on; its organiser or an admin.
@@ -37,7 +52,7 @@ pub(super) async fn set_policy(
     State(worker): State<Arc<Worker>>,
     caller: Caller,
     Path(id): Path<EventId>,
-    Json(refund_policy): Json<RefundPolicy>,
+    Json(mut refund_policy): Json<RefundPolicy>,
 ) -> Result<Json<Policy>, Problem> {
     caller.require_event(&worker.db, id, &[]).await?;
     if refund_policy.fee_percent > 100 {
@@ -51,18 +66,37 @@ pub(super) async fn set_policy(
     if let Some(until) = refund_policy.until {
         http::date("until", until)?;
     }
+    if refund_policy.fee_minor > 0 && refund_policy.fee_currency.is_none() {
+        refund_policy.fee_currency = only_currency(&worker, id).await?;
+    }
     let (by, now) = (caller.account_id, worker.now());
     let setting = run_tx(&worker.db, "payment set policy", |tx| {
         let (policy, subject) = (&refund_policy, format!("event:{id}"));
         Box::pin(async move {
-            policies::put(&mut **tx, id, policy, by, now).await?;
+            if !policies::put(tx, id, policy, by, now).await? {
+                return Err(Refusal::from(unknown_event()));
+            }
             let detail = json!(policy);
-            audit::note(tx, by, "refund-policy.change", subject, detail, now).await
+            audit::note(tx, by, "refund-policy.change", subject, detail, now).await?;
+            Ok(())
         })
     });
     setting.await?;
     worker.wake_after_commit();
     Ok(Json(Policy { refund_policy }))
+}
+
+/// What the event is priced in; none when nothing is priced yet.
+async fn only_currency(worker: &Worker, id: EventId) -> Result<Option<Currency>, Problem> {
+    let currencies = events::currencies(&worker.db, id).await?;
+    match currencies.as_slice() {
+        [] => Ok(None),
+        [only] => Ok(Currency::try_from(only.as_str()).ok()),
+        several => {
+            let detail = format!("The event is priced in {}: say which.", several.join(", "));
+            Err(Problem::new(Kind::Invalid, detail).with("field", "fee_currency"))
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -77,6 +111,7 @@ pub(super) async fn progress(
     Path(id): Path<EventId>,
 ) -> Result<Json<Refunds>, Problem> {
     caller.require_event(&worker.db, id, &MONEY).await?;
+    require_known(&worker, id).await?;
     let refunds = refunds::progress(&worker.db, id.0).await?;
     Ok(Json(Refunds { refunds }))
 }
@@ -93,6 +128,7 @@ pub(super) async fn refund_again(
     Path(id): Path<EventId>,
 ) -> Result<(StatusCode, Json<Begun>), Problem> {
     require(&caller, &MONEY)?;
+    require_known(&worker, id).await?;
     let (by, now) = (caller.account_id, worker.now());
     let mut begun = 0;
     for booking_id in refunds::failed_of(&worker.db, id.0).await? {

@@ -36,6 +36,11 @@ pub(super) async fn settle(
     Path((kind, subject)): Path<(String, String)>,
 ) -> Result<StatusCode, Problem> {
     require(&caller, &MONEY)?;
+    let unknown = || Problem::new(Kind::NotFound, "There is no such finding.");
+    // PostgreSQL has no text with this character.
+    if [&kind, &subject].iter().any(|part| part.contains('\0')) {
+        return Err(unknown());
+    }
     let (by, now) = (caller.account_id, worker.now());
     let settling = run_tx(&worker.db, "payment settle finding", |tx| {
         let (kind, subject) = (kind.as_str(), subject.as_str());
@@ -52,7 +57,7 @@ pub(super) async fn settle(
         })
     });
     if settling.await?.is_none() {
-        return Err(Problem::new(Kind::NotFound, "There is no such finding."));
+        return Err(unknown());
     }
     worker.wake_after_commit();
     Ok(StatusCode::NO_CONTENT)

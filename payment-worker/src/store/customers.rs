@@ -3,6 +3,13 @@
 use chrono::{DateTime, Utc};
 use domain::AccountId;
 use sqlx::PgPool;
+use uuid::Uuid;
+
+/// A key that no other account, database or installation makes: Stripe answers a key that it has
+/// seen with what it made then, also to somebody else.
+fn new_key() -> String {
+    format!("onsale-customer-{}", Uuid::new_v4())
+}
 
 /// What is known of a customer that Stripe is to be asked for.
 #[derive(Debug, Clone)]
@@ -39,11 +46,12 @@ pub(crate) async fn ask(
         Asked,
         "insert into payment.customers as known
              (account_id, idempotency_key, tries, asked_at, updated_at)
-         values ($1, 'onsale-customer-' || $1::bigint || '-1', 1, $2, $2)
+         values ($1, $3, 1, $2, $2)
          on conflict (account_id) do update set tries = known.tries + 1, updated_at = $2
          returning customer_id, idempotency_key, tries, asked_at",
         account_id.0,
         now,
+        new_key(),
     )
     .fetch_one(pool)
     .await
@@ -80,11 +88,12 @@ pub(crate) async fn ask_anew(
     let done = sqlx::query!(
         "update payment.customers
          set attempt = attempt + 1, tries = 0, asked_at = $3, updated_at = $3,
-             idempotency_key = 'onsale-customer-' || account_id || '-' || (attempt + 1)
+             idempotency_key = $4
          where account_id = $1 and idempotency_key = $2 and customer_id is null",
         account_id.0,
         key,
         now,
+        new_key(),
     );
     done.execute(pool).await.map(|_| ())
 }
@@ -99,11 +108,12 @@ pub(crate) async fn forget(
     let done = sqlx::query!(
         "update payment.customers
          set customer_id = null, attempt = attempt + 1, tries = 0, asked_at = $3, updated_at = $3,
-             idempotency_key = 'onsale-customer-' || account_id || '-' || (attempt + 1)
+             idempotency_key = $4
          where account_id = $1 and customer_id = $2",
         account_id.0,
         customer_id,
         now,
+        new_key(),
     );
     done.execute(pool).await.map(|_| ())
 }

@@ -25,6 +25,8 @@ pub(crate) enum Kind {
     RefundElsewhere,
     /// A refund was refused, or the money came back.
     RefundFailed,
+    /// Stripe takes no payments for an event.
+    CreationRefused,
 }
 
 impl Kind {
@@ -38,6 +40,7 @@ impl Kind {
             Self::Dispute => "dispute",
             Self::RefundElsewhere => "refund_elsewhere",
             Self::RefundFailed => "refund_failed",
+            Self::CreationRefused => "creation_refused",
         }
     }
 }

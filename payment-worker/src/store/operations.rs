@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use domain::BookingId;
-use domain::payment::VoidReason;
+use domain::payment::{PaymentState, VoidReason};
 use sqlx::types::Json;
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
@@ -91,7 +91,8 @@ pub(crate) async fn claim_due(
          from due, payment.payments p
          where o.id = due.id and p.booking_id = o.booking_id
          returning o.id, o.booking_id, o.idempotency_key, o.params as "params: Json<Request>",
-                   o.tries, o.created_at, p.intent_id, p.void_reason"#,
+                   o.attempt, o.tries, o.created_at, p.intent_id, p.void_reason,
+                   p.state as payment_state"#,
         limit,
         now,
         now + lease,
@@ -122,7 +123,8 @@ pub(crate) async fn claim_probe(
          from due, payment.payments p
          where o.id = due.id and p.booking_id = o.booking_id
          returning o.id, o.booking_id, o.idempotency_key, o.params as "params: Json<Request>",
-                   o.tries, o.created_at, p.intent_id, p.void_reason"#,
+                   o.attempt, o.tries, o.created_at, p.intent_id, p.void_reason,
+                   p.state as payment_state"#,
         now,
         now + lease,
     )
@@ -149,7 +151,8 @@ pub(crate) async fn claim_of(
            and (o.leased_until is null or o.leased_until <= $3)
            and p.booking_id = o.booking_id
          returning o.id, o.booking_id, o.idempotency_key, o.params as "params: Json<Request>",
-                   o.tries, o.created_at, p.intent_id, p.void_reason"#,
+                   o.attempt, o.tries, o.created_at, p.intent_id, p.void_reason,
+                   p.state as payment_state"#,
         booking_id.0,
         kind.as_str(),
         now,
@@ -176,10 +179,12 @@ struct Row {
     booking_id: Uuid,
     idempotency_key: String,
     params: Json<Request>,
+    attempt: i32,
     tries: i32,
     created_at: DateTime<Utc>,
     intent_id: Option<String>,
     void_reason: Option<String>,
+    payment_state: String,
 }
 
 impl From<Row> for Operation {
@@ -189,12 +194,14 @@ impl From<Row> for Operation {
             booking_id: BookingId(row.booking_id),
             key: row.idempotency_key,
             request: row.params.0,
+            attempt: row.attempt,
             tries: row.tries,
             created_at: row.created_at,
             intent_id: row.intent_id,
             void_reason: row
                 .void_reason
                 .map(|word| VoidReason::parse(&word).expect("the table has a check")),
+            payment_state: PaymentState::parse(&row.payment_state).expect("the table has a check"),
         }
     }
 }
@@ -267,8 +274,9 @@ pub(crate) async fn put_off(
     Ok(done.execute(conn).await?.rows_affected() == 1)
 }
 
-/// Drops a creation that nobody has begun; `false` when Stripe may have heard of it.
-pub(crate) async fn drop_untried_create(
+/// Drops a creation; `false` while somebody has it. Stripe may have done it all the same: a
+/// PaymentIntent that nobody was told the secret of can't be paid.
+pub(crate) async fn drop_create(
     conn: &mut PgConnection,
     booking_id: BookingId,
     now: DateTime<Utc>,
@@ -276,7 +284,7 @@ pub(crate) async fn drop_untried_create(
     let done = sqlx::query!(
         "update payment.operations set state = 'failed', last_error = 'not needed', updated_at = $2
          where booking_id = $1 and kind = 'create' and state = 'pending'
-           and tries = 0 and attempt = 1",
+           and (leased_until is null or leased_until <= $2)",
         booking_id.0,
         now,
     );
@@ -306,4 +314,22 @@ pub(crate) async fn count_pending(pool: &PgPool) -> Result<i64, sqlx::Error> {
     )
     .fetch_one(pool)
     .await
+}
+
+/// Deletes up to `limit` settled operations that were written before `before`; how many. Their ids
+/// begin with the time they were written at, so the oldest are found by the primary key.
+pub(crate) async fn delete_settled(
+    pool: &PgPool,
+    before: DateTime<Utc>,
+    limit: i64,
+) -> Result<u64, sqlx::Error> {
+    let done = sqlx::query!(
+        "delete from payment.operations where id in (
+             select id from payment.operations
+             where id < $1 and state <> 'pending' order by id limit $2
+             for update skip locked)",
+        BookingId::new(before).0,
+        limit,
+    );
+    Ok(done.execute(pool).await?.rows_affected())
 }

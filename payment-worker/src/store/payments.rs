@@ -34,6 +34,8 @@ pub(crate) struct Payment {
     pub refunded_minor: i64,
     /// What the event's policy does not give back, in minor units.
     pub kept_minor: i64,
+    /// What it is to keep, decided when the booking was cancelled, in minor units.
+    pub kept_on_cancel_minor: Option<i64>,
     /// Stripe's last word on a declined attempt or an impossible capture.
     pub last_error: Option<String>,
 }
@@ -57,6 +59,12 @@ impl Payment {
         }
     }
 
+    /// Whether Stripe refused to create its PaymentIntent, whoever pays.
+    #[must_use]
+    pub(crate) fn is_refused(&self) -> bool {
+        self.state == PaymentState::Failed && self.intent_id.is_none()
+    }
+
     /// What could still go back, in minor units.
     #[must_use]
     pub(crate) fn left_minor(&self) -> i64 {
@@ -76,6 +84,7 @@ struct Row {
     captured_minor: i64,
     refunded_minor: i64,
     kept_minor: i64,
+    kept_on_cancel_minor: Option<i64>,
     last_error: Option<String>,
 }
 
@@ -95,6 +104,7 @@ impl From<Row> for Payment {
             captured_minor: row.captured_minor,
             refunded_minor: row.refunded_minor,
             kept_minor: row.kept_minor,
+            kept_on_cancel_minor: row.kept_on_cancel_minor,
             last_error: row.last_error,
         }
     }
@@ -108,7 +118,8 @@ pub(crate) async fn lock(
     let row = sqlx::query_as!(
         Row,
         "select booking_id, event_id, account_id, amount_minor, currency, state, intent_id,
-                void_reason, captured_minor, refunded_minor, kept_minor, last_error
+                void_reason, captured_minor, refunded_minor, kept_minor, kept_on_cancel_minor,
+                last_error
          from payment.payments where booking_id = $1 for update",
         booking_id.0,
     );
@@ -124,7 +135,8 @@ pub(crate) async fn lock_all(
     let rows = sqlx::query_as!(
         Row,
         "select booking_id, event_id, account_id, amount_minor, currency, state, intent_id,
-                void_reason, captured_minor, refunded_minor, kept_minor, last_error
+                void_reason, captured_minor, refunded_minor, kept_minor, kept_on_cancel_minor,
+                last_error
          from payment.payments where booking_id = any($1) order by booking_id for update",
         &ids,
     )
@@ -134,6 +146,41 @@ pub(crate) async fn lock_all(
     Ok(payments
         .map(|payment| (payment.booking_id, payment))
         .collect())
+}
+
+/// What is paid for a booking.
+#[derive(Debug, Clone)]
+pub(crate) struct Paid {
+    /// Its event.
+    pub event_id: i64,
+    /// Its owner.
+    pub account_id: i64,
+    /// Taken, or reserved for its tickets, in minor units; nothing for one that has none.
+    pub taken_minor: i64,
+    /// What went back or is going back of it.
+    pub refunded_minor: i64,
+    /// The currency of both.
+    pub currency: String,
+}
+
+/// What is paid for a booking; `None` when there is no such booking.
+pub(crate) async fn paid(
+    pool: &PgPool,
+    booking_id: BookingId,
+) -> Result<Option<Paid>, sqlx::Error> {
+    sqlx::query_as!(
+        Paid,
+        r#"select b.event_id as "event_id!", b.account_id as "account_id!", b.currency as "currency!",
+                  case when p.state = 'captured' then p.captured_minor - p.kept_minor
+                       when p.state = 'authorised' and b.state = 'confirmed' then p.amount_minor
+                       else 0 end as "taken_minor!",
+                  coalesce(p.refunded_minor, 0) as "refunded_minor!"
+           from booking.public_bookings b left join payment.payments p on p.booking_id = b.id
+           where b.id = $1"#,
+        booking_id.0,
+    )
+    .fetch_optional(pool)
+    .await
 }
 
 /// The bookings whose payments have these PaymentIntents; absent where nobody has one.
@@ -424,6 +471,50 @@ pub(crate) async fn set_kept(
     done.execute(conn).await.map(|_| ())
 }
 
+/// Records what is to be kept of a payment whose booking was cancelled; returns what was recorded
+/// first.
+pub(crate) async fn decide_kept(
+    conn: &mut PgConnection,
+    booking_id: BookingId,
+    kept_minor: i64,
+    now: DateTime<Utc>,
+) -> Result<i64, sqlx::Error> {
+    sqlx::query_scalar!(
+        r#"update payment.payments
+           set kept_on_cancel_minor = coalesce(kept_on_cancel_minor, $2), updated_at = $3
+           where booking_id = $1
+           returning kept_on_cancel_minor as "kept!""#,
+        booking_id.0,
+        kept_minor,
+        now,
+    )
+    .fetch_one(conn)
+    .await
+}
+
+/// Notes why these locked payments are to be given up, as [`set_void_reason`].
+pub(crate) async fn set_void_reasons(
+    conn: &mut PgConnection,
+    voids: &[(BookingId, VoidReason)],
+    now: DateTime<Utc>,
+) -> Result<(), sqlx::Error> {
+    let bookings: Vec<_> = voids.iter().map(|(booking, _)| booking.0).collect();
+    let reasons: Vec<_> = voids
+        .iter()
+        .map(|(_, reason)| reason.as_str().to_owned())
+        .collect();
+    let done = sqlx::query!(
+        "update payment.payments p set void_reason = new.reason, updated_at = $3
+         from unnest($1::uuid[], $2::text[]) as new (booking_id, reason)
+         where p.booking_id = new.booking_id and p.void_reason is distinct from 'cancelled'
+           and p.void_reason is distinct from new.reason",
+        &bookings,
+        &reasons,
+        now,
+    );
+    done.execute(conn).await.map(|_| ())
+}
+
 /// Takes back what was set aside for a refund that failed.
 pub(crate) async fn release_refund(
     conn: &mut PgConnection,
@@ -439,6 +530,35 @@ pub(crate) async fn release_refund(
         now,
     );
     done.execute(conn).await.map(|_| ())
+}
+
+/// Where payments stand, by their PaymentIntents, as they are read now; absent where nobody has one.
+pub(crate) async fn standing_of(
+    pool: &PgPool,
+    intent_ids: &[String],
+) -> Result<HashMap<String, (PaymentState, i64)>, sqlx::Error> {
+    let rows = sqlx::query!(
+        r#"select intent_id as "intent_id!", state, captured_minor from payment.payments
+           where intent_id = any($1)"#,
+        intent_ids,
+    )
+    .fetch_all(pool)
+    .await?;
+    let standing = rows.into_iter().map(|row| {
+        let state = PaymentState::parse(&row.state).expect("the table has a check");
+        (row.intent_id, (state, row.captured_minor))
+    });
+    Ok(standing.collect())
+}
+
+/// When the oldest payment was made that has a PaymentIntent and is not settled.
+pub(crate) async fn oldest_unsettled(pool: &PgPool) -> Result<Option<DateTime<Utc>>, sqlx::Error> {
+    sqlx::query_scalar!(
+        "select min(created_at) from payment.payments
+         where intent_id is not null and state in ('pending', 'requires_action', 'authorised')"
+    )
+    .fetch_one(pool)
+    .await
 }
 
 /// Up to `limit` unsettled PaymentIntents that were not compared with Stripe since `before`; they

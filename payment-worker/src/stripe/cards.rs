@@ -3,16 +3,16 @@
 use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
-use domain::AccountId;
 use serde::{Deserialize, Serialize};
 use stripe_client_core::{RequestBuilder, StripeMethod};
 use stripe_shared::{Customer, PaymentMethod};
 use stripe_types::List;
 
-use super::{Call, Failure, Intent, PAGE, Stripe, with_key};
+use super::{Call, Cursor, Failure, Intent, PAGE, Stripe, with_key};
 
-/// The name under which a customer carries its account.
-const ACCOUNT_ID: &str = "account_id";
+/// The name under which a customer carries the key it was created with. Never the number of its
+/// account: after a restore, and in another installation, that is another person's.
+const KEY: &str = "onsale_customer";
 
 /// What a PaymentIntent is given to a customer with. The same for every repeat of a key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,8 +63,8 @@ impl SavedCard {
 }
 
 #[derive(Serialize)]
-struct NewCustomer {
-    metadata: HashMap<&'static str, String>,
+struct NewCustomer<'a> {
+    metadata: HashMap<&'static str, &'a str>,
 }
 
 #[derive(Serialize)]
@@ -83,14 +83,10 @@ struct Change<'a> {
 }
 
 impl Stripe {
-    /// Creates the customer of an account.
-    pub(crate) async fn create_customer(
-        &self,
-        key: &str,
-        account_id: AccountId,
-    ) -> Result<String, Failure> {
+    /// Creates a customer, which carries its key.
+    pub(crate) async fn create_customer(&self, key: &str) -> Result<String, Failure> {
         let new = NewCustomer {
-            metadata: HashMap::from([(ACCOUNT_ID, account_id.to_string())]),
+            metadata: HashMap::from([(KEY, key)]),
         };
         let request = RequestBuilder::new(StripeMethod::Post, "/customers").form(&new);
         let request = request
@@ -100,21 +96,28 @@ impl Stripe {
         customer.await.map(|customer| customer.id.to_string())
     }
 
-    /// The customer of an account among those created since; `None` when there is none. Reads
-    /// lists, which Stripe keeps up to date, unlike its search.
+    /// The customer that carries this key, among those created since; `None` when there is none.
+    /// Reads lists, which Stripe updates at once, unlike its search.
     pub(crate) async fn find_customer(
         &self,
-        account_id: AccountId,
+        key: &str,
         since: DateTime<Utc>,
     ) -> Result<Option<String>, Failure> {
-        let customers = self.customers_since(since).await?;
-        let account_id = account_id.to_string();
-        let is_its = |customer: &Customer| {
+        let is_it = |customer: &Customer| {
             let metadata = customer.metadata.as_ref();
-            metadata.and_then(|metadata| metadata.get(ACCOUNT_ID)) == Some(&account_id)
+            metadata
+                .and_then(|metadata| metadata.get(KEY))
+                .is_some_and(|carried| carried == key)
         };
-        let found = customers.into_iter().find(is_its);
-        Ok(found.map(|customer| customer.id.to_string()))
+        let mut next = Some(Cursor::since(since));
+        while let Some(cursor) = next {
+            let page = self.customers(&cursor).await?;
+            if let Some(found) = page.objects.into_iter().find(is_it) {
+                return Ok(Some(found.id.to_string()));
+            }
+            next = page.next;
+        }
+        Ok(None)
     }
 
     /// The cards that a customer keeps, newest first.

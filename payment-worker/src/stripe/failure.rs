@@ -43,12 +43,24 @@ pub(crate) enum Failure {
 }
 
 impl Failure {
+    /// Whether Stripe does not know the object.
+    #[must_use]
+    pub(crate) fn is_missing(&self) -> bool {
+        matches!(self, Self::Refused { code, .. } if code == "resource_missing")
+    }
+
+    /// Whether our key may not do this kind of call. Other kinds are not concerned.
+    #[must_use]
+    pub(crate) fn is_forbidden(&self) -> bool {
+        matches!(self, Self::Busy { status: 403, .. })
+    }
+
     /// Whether it speaks of Stripe as a whole, or of our access to it, not of this call alone.
     #[must_use]
     pub(crate) fn is_outage(&self) -> bool {
         match self {
             Self::Refused { .. } => false,
-            Self::Busy { status, .. } => matches!(status, 401 | 403 | 424),
+            Self::Busy { status, .. } => matches!(status, 401 | 424),
             Self::KeySpoilt { status, .. } => *status >= 500,
             Self::Unknown(_) => true,
         }
@@ -120,6 +132,9 @@ mod tests {
         for status in [401, 403, 409, 429] {
             assert_eq!(answered(status, "invalid_request_error").label(), "busy");
         }
+        let forbidden = answered(403, "invalid_request_error");
+        assert!(forbidden.is_forbidden() && !forbidden.is_outage());
+        assert!(answered(401, "invalid_request_error").is_outage());
         assert_eq!(answered(500, "api_error").label(), "key_spoilt");
         assert_eq!(answered(400, "idempotency_error").label(), "key_spoilt");
         assert_eq!(answered(503, "api_error").label(), "unknown");

@@ -1,11 +1,14 @@
 use domain::BookingId;
 use serde::Deserialize;
 use stripe_shared::PaymentIntentStatus;
+use uuid::Uuid;
 
 use super::minor;
 
 /// The name under which an intent carries its booking.
 pub(super) const BOOKING_ID: &str = "booking_id";
+/// The name under which an intent carries the installation that created it.
+pub(super) const INSTALLATION: &str = "onsale_installation";
 
 /// What the worker needs to know of a PaymentIntent.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -21,6 +24,8 @@ pub(crate) struct Intent {
     pub client_secret: Option<String>,
     /// Our booking, if the intent is ours.
     pub booking_id: Option<BookingId>,
+    /// The installation that created it; none when it is older than that mark, or not ours.
+    pub installation: Option<Uuid>,
     /// Why the last attempt to pay failed.
     pub last_error: Option<String>,
 }
@@ -72,6 +77,10 @@ impl From<stripe_shared::PaymentIntent> for Intent {
                 .metadata
                 .get(BOOKING_ID)
                 .and_then(|id| id.parse().ok()),
+            installation: intent
+                .metadata
+                .get(INSTALLATION)
+                .and_then(|token| token.parse().ok()),
             last_error: intent.last_payment_error.and_then(|error| error.message),
         }
     }
@@ -114,6 +123,7 @@ impl From<Wire> for Intent {
             received_minor: minor(wire.amount_received, &wire.currency),
             client_secret: None,
             booking_id: wire.metadata.booking_id.and_then(|id| id.parse().ok()),
+            installation: None,
             last_error: wire.last_payment_error.and_then(|error| error.message),
         }
     }

@@ -12,71 +12,88 @@ struct Query<'a> {
     starting_after: Option<&'a str>,
 }
 
+/// Where a list goes on.
+#[derive(Debug, Clone)]
+pub(crate) struct Cursor {
+    since: DateTime<Utc>,
+    after: Option<String>,
+}
+
+impl Cursor {
+    /// At the newest of the objects created since.
+    pub(crate) fn since(since: DateTime<Utc>) -> Self {
+        Self { since, after: None }
+    }
+}
+
+/// Objects of a list, newest first.
+#[derive(Debug)]
+pub(crate) struct Page<T> {
+    pub objects: Vec<T>,
+    /// Where the next page begins, if there is one.
+    pub next: Option<Cursor>,
+}
+
 impl Stripe {
-    /// Every PaymentIntent created since, newest first.
-    pub(crate) async fn intents_since(&self, since: DateTime<Utc>) -> Result<Vec<Intent>, Failure> {
+    /// A page of the PaymentIntents.
+    pub(crate) async fn intents(&self, cursor: &Cursor) -> Result<Page<Intent>, Failure> {
         let id = |intent: &Intent| intent.id.clone();
-        self.all_since::<stripe_shared::PaymentIntent, _>("/payment_intents", since, id)
+        self.page::<stripe_shared::PaymentIntent, _>("/payment_intents", cursor, id)
             .await
     }
 
-    /// Every refund made since, newest first.
-    pub(crate) async fn refunds_since(&self, since: DateTime<Utc>) -> Result<Vec<Refund>, Failure> {
+    /// A page of the refunds.
+    pub(crate) async fn refunds(&self, cursor: &Cursor) -> Result<Page<Refund>, Failure> {
         let id = |refund: &Refund| refund.id.clone();
-        self.all_since::<stripe_shared::Refund, _>("/refunds", since, id)
+        self.page::<stripe_shared::Refund, _>("/refunds", cursor, id)
             .await
     }
 
-    /// Every dispute opened since, newest first.
-    pub(crate) async fn disputes_since(
-        &self,
-        since: DateTime<Utc>,
-    ) -> Result<Vec<Dispute>, Failure> {
+    /// A page of the disputes.
+    pub(crate) async fn disputes(&self, cursor: &Cursor) -> Result<Page<Dispute>, Failure> {
         let id = |dispute: &Dispute| dispute.id.clone();
-        self.all_since::<stripe_shared::Dispute, _>("/disputes", since, id)
+        self.page::<stripe_shared::Dispute, _>("/disputes", cursor, id)
             .await
     }
 
-    /// Every customer created since, newest first.
-    pub(super) async fn customers_since(
+    /// A page of the customers.
+    pub(super) async fn customers(
         &self,
-        since: DateTime<Utc>,
-    ) -> Result<Vec<stripe_shared::Customer>, Failure> {
+        cursor: &Cursor,
+    ) -> Result<Page<stripe_shared::Customer>, Failure> {
         let id = |customer: &stripe_shared::Customer| customer.id.to_string();
-        self.all_since::<stripe_shared::Customer, _>("/customers", since, id)
+        self.page::<stripe_shared::Customer, _>("/customers", cursor, id)
             .await
     }
 
-    async fn all_since<Object, Ours>(
+    async fn page<Object, Ours>(
         &self,
         path: &str,
-        since: DateTime<Utc>,
+        cursor: &Cursor,
         id: fn(&Ours) -> String,
-    ) -> Result<Vec<Ours>, Failure>
+    ) -> Result<Page<Ours>, Failure>
     where
         Object: miniserde::Deserialize + Send + 'static,
         Ours: From<Object>,
     {
-        let mut all: Vec<Ours> = Vec::new();
-        loop {
-            let last = all.last().map(id);
-            let query = Query {
-                created: RangeQueryTs::Bounds(RangeBoundsTs {
-                    gte: Some(since.timestamp()),
-                    ..Default::default()
-                }),
-                limit: PAGE,
-                starting_after: last.as_deref(),
-            };
-            let request = RequestBuilder::new(StripeMethod::Get, path)
-                .query(&query)
-                .customize::<List<Object>>();
-            let page = self.call(Call::List, request.send(&self.client)).await?;
-            let is_last = !page.has_more || page.data.is_empty();
-            all.extend(page.data.into_iter().map(Ours::from));
-            if is_last {
-                return Ok(all);
-            }
-        }
+        let query = Query {
+            created: RangeQueryTs::Bounds(RangeBoundsTs {
+                gte: Some(cursor.since.timestamp()),
+                ..Default::default()
+            }),
+            limit: PAGE,
+            starting_after: cursor.after.as_deref(),
+        };
+        let request = RequestBuilder::new(StripeMethod::Get, path)
+            .query(&query)
+            .customize::<List<Object>>();
+        let page = self.call(Call::List, request.send(&self.client)).await?;
+        let objects: Vec<Ours> = page.data.into_iter().map(Ours::from).collect();
+        let last = objects.last().map(id);
+        let next = last.filter(|_| page.has_more).map(|last| Cursor {
+            since: cursor.since,
+            after: Some(last),
+        });
+        Ok(Page { objects, next })
     }
 }

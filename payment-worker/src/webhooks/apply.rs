@@ -3,14 +3,15 @@
 //! Where the event alone does not say how things stand now, Stripe is asked.
 
 use chrono::{DateTime, Utc};
+use domain::payment::PaymentState;
 use platform::pg::run_tx;
 use serde::Deserialize;
 use serde_json::Value;
 use sqlx::PgConnection;
 
 use crate::store::inbox::{self, Stored};
-use crate::store::{payments, refunds};
-use crate::stripe::{Dispute, Failure, Intent, Refund};
+use crate::store::{breaker, payments, refunds};
+use crate::stripe::{Dispute, Failure, Intent, IntentStatus, Refund};
 use crate::transitions;
 use crate::worker::Worker;
 
@@ -27,6 +28,8 @@ pub(super) enum ApplyError {
     Database(#[from] sqlx::Error),
     #[error("Stripe could not be asked")]
     Stripe(#[from] Failure),
+    #[error("Stripe seems to be down")]
+    Down,
 }
 
 /// What an event is about.
@@ -34,7 +37,10 @@ enum About {
     /// The PaymentIntent as it was then.
     Intent(Intent),
     /// A PaymentIntent that must be read, because its state goes back and forth.
-    IntentNow(Intent),
+    IntentNow(String),
+    /// A PaymentIntent whose money is said to be taken. That is believed when Stripe is asked, for
+    /// it makes tickets: a webhook secret that leaked must not be worth any.
+    Taken(Intent),
     /// The refund as it was then.
     Refund(Refund),
     /// Some refund of this PaymentIntent.
@@ -55,20 +61,56 @@ pub(super) async fn apply(worker: &Worker, webhook: &Stored) -> Result<(), Apply
     measure_lag(webhook.payload["created"].as_i64(), worker.now());
     match about(webhook) {
         About::Intent(intent) => apply_intent(worker, webhook, intent, false).await,
-        About::IntentNow(intent) => {
-            let intent = worker.stripe.retrieve(&intent.id).await?;
-            apply_intent(worker, webhook, intent, true).await
+        About::IntentNow(id) => match read(worker, worker.stripe.retrieve(&id)).await? {
+            Some(intent) => apply_intent(worker, webhook, intent, true).await,
+            None => finish(worker, webhook, UNKNOWN).await,
+        },
+        About::Taken(intent) => {
+            let standing = payments::standing_of(&worker.db, std::slice::from_ref(&intent.id));
+            match standing.await?.get(&intent.id) {
+                Some((PaymentState::Captured, _)) => {
+                    apply_intent(worker, webhook, intent, false).await
+                }
+                _ => match read(worker, worker.stripe.retrieve(&intent.id)).await? {
+                    Some(intent) => apply_intent(worker, webhook, intent, true).await,
+                    None => finish(worker, webhook, UNKNOWN).await,
+                },
+            }
         }
         About::Refund(refund) => apply_refunds(worker, webhook, vec![refund]).await,
         About::Refunds { intent_id } => {
             let mut found = Vec::new();
             for id in refunds::under_way_of(&worker.db, &intent_id).await? {
-                found.push(worker.stripe.retrieve_refund(&id).await?);
+                found.extend(read(worker, worker.stripe.retrieve_refund(&id)).await?);
             }
             apply_refunds(worker, webhook, found).await
         }
         About::Dispute(dispute) => apply_dispute(worker, webhook, &dispute).await,
         About::Nothing(why) => finish(worker, webhook, why).await,
+    }
+}
+
+/// The note of an event about something that Stripe does not know when it is asked.
+const UNKNOWN: &str = "Stripe does not know what it is about";
+
+/// Reads an object, unless Stripe seems to be down; `None` when Stripe does not know it.
+async fn read<T>(
+    worker: &Worker,
+    reading: impl Future<Output = Result<T, Failure>>,
+) -> Result<Option<T>, ApplyError> {
+    if breaker::is_open(&worker.db).await? {
+        return Err(ApplyError::Down);
+    }
+    match reading.await {
+        Ok(object) => Ok(Some(object)),
+        Err(Failure::Refused { .. }) => Ok(None),
+        Err(failure) => {
+            if failure.is_outage() {
+                let mut conn = worker.db.acquire().await?;
+                breaker::count_failure(&mut conn, worker.now()).await?;
+            }
+            Err(failure.into())
+        }
     }
 }
 
@@ -106,8 +148,11 @@ pub(super) fn is_of_interest(kind: &str) -> bool {
 fn about(webhook: &Stored) -> About {
     let object = &webhook.payload["data"]["object"];
     let read = match Topic::of(&webhook.kind) {
-        Some(Topic::Intent) => parse(object).map(About::Intent),
-        Some(Topic::IntentNow) => parse(object).map(About::IntentNow),
+        Some(Topic::Intent) => parse(object).map(|intent: Intent| match intent.status {
+            IntentStatus::Succeeded => About::Taken(intent),
+            _ => About::Intent(intent),
+        }),
+        Some(Topic::IntentNow) => parse(object).map(|intent: Intent| About::IntentNow(intent.id)),
         Some(Topic::Refund) => parse(object).map(About::Refund),
         Some(Topic::Dispute) => parse(object).map(About::Dispute),
         Some(Topic::Refunds) => parse::<Charge>(object)

@@ -6,6 +6,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
+use domain::payment::PaymentState;
 use futures_util::future::join_all;
 use platform::lane::{Job, Lane, Limits, Work};
 use platform::outbox::Kept;
@@ -13,14 +14,16 @@ use platform::pg::run_tx;
 use platform::problem::Problem;
 use platform::service::Context;
 use serde::Deserialize;
+use serde_json::json;
 use sqlx::PgConnection;
 
 use super::apply::{is_of_interest, measure_lag};
+use super::event::Event;
 use crate::OWNER;
 use crate::moves;
 use crate::store::inbox::{self, New};
 use crate::store::payments;
-use crate::stripe::Intent;
+use crate::stripe::{Intent, IntentStatus};
 use crate::worker::Worker;
 
 /// A verified webhook.
@@ -33,50 +36,47 @@ pub(super) struct Arrived {
     intent: Option<Intent>,
 }
 
-#[derive(Deserialize)]
-struct Envelope {
-    id: String,
-    #[serde(rename = "type")]
-    kind: String,
-    created: Option<i64>,
-}
-
-#[derive(Deserialize)]
-struct Content {
-    data: Data,
-}
-
-#[derive(Deserialize)]
-struct Data {
-    object: Intent,
-}
-
 impl Arrived {
-    /// Reads what a signature was verified for.
-    ///
-    /// # Errors
-    /// When it is no event.
-    pub(super) fn read(body: &[u8]) -> serde_json::Result<Self> {
-        let body = std::str::from_utf8(body).map_err(serde::de::Error::custom)?;
-        let Envelope { id, kind, created } = serde_json::from_str(body)?;
-        let intent = match kind.as_str() {
-            "payment_intent.amount_capturable_updated" | "payment_intent.succeeded" => {
-                let content: Option<Content> = serde_json::from_str(body).ok();
-                content.map(|content| content.data.object)
+    /// An event that a signature was verified for. `is_live` says whether our key moves real
+    /// money; none when the key does not tell.
+    pub(super) fn new(event: Event, is_live: Option<bool>) -> Self {
+        let applied = without_effect(&event, is_live);
+        let intent = match event.kind.as_str() {
+            "payment_intent.amount_capturable_updated" | "payment_intent.succeeded"
+                if applied.is_none() =>
+            {
+                Intent::deserialize(&event.object).ok()
             }
             _ => None,
         };
-        let applied = (!is_of_interest(&kind)).then_some("a type that is of no interest");
-        Ok(Self {
+        let payload = json!({
+            "id": event.id, "type": event.kind, "created": event.created,
+            "data": { "object": event.object },
+        });
+        Self {
             new: New {
-                event_id: id,
-                kind,
-                payload: body.to_owned(),
+                event_id: event.id,
+                kind: event.kind,
+                payload: payload.to_string(),
                 applied,
             },
-            created,
+            created: event.created,
             intent,
-        })
+        }
+    }
+}
+
+/// Why an event changes nothing here; `None` when it may.
+fn without_effect(event: &Event, is_live: Option<bool>) -> Option<&'static str> {
+    let is_other_mode = |of_key| event.is_live.is_some_and(|of_event| of_event != of_key);
+    if event.is_of_another_account {
+        Some("an event of a connected account")
+    } else if is_live.is_some_and(is_other_mode) {
+        Some("an event of the other mode, test or live")
+    } else if is_of_interest(&event.kind) {
+        None
+    } else {
+        Some("a type that is of no interest")
     }
 }
 
@@ -188,7 +188,10 @@ async fn apply(
         let Some(payment) = payment.filter(|payment| seen.insert(payment.booking_id)) else {
             continue;
         };
-        if let Some(step) = moves::step(payment, intent) {
+        // That money was taken is believed when Stripe is asked: the inbox does.
+        let is_certain =
+            intent.status != IntentStatus::Succeeded || payment.state == PaymentState::Captured;
+        if is_certain && let Some(step) = moves::step(payment, intent) {
             applied.push(index);
             steps.push((payment, step));
         }
@@ -204,14 +207,25 @@ mod tests {
     use platform::testing::TestApp;
 
     use super::super::apply;
+    use super::super::event::Body;
     use super::*;
     use crate::testing::{self, payment, set_intent};
 
-    fn event(id: &str, kind: &str, note: &str) -> Arrived {
-        let object =
-            format!(r#"{{"id": "pi_1", "status": "requires_capture", "description": "{note}"}}"#);
+    fn event(id: &str, kind: &str) -> Arrived {
+        let object = r#"{"id": "pi_1", "status": "requires_capture"}"#;
         let body = format!(r#"{{"id": "{id}", "type": "{kind}", "data": {{"object": {object}}}}}"#);
-        Arrived::read(body.as_bytes()).unwrap()
+        match Body::read(body.as_bytes()).unwrap() {
+            Body::Event(event) => Arrived::new(event, None),
+            Body::Other => panic!("no event: {body}"),
+        }
+    }
+
+    /// The database refuses this event, whatever the reason.
+    async fn refuse(app: &TestApp, event_id: &str) {
+        let constraint =
+            format!("alter table payment.webhook_inbox add check (event_id <> '{event_id}')");
+        let altering = sqlx::raw_sql(sqlx::AssertSqlSafe(constraint));
+        altering.execute(&app.ctx.db).await.unwrap();
     }
 
     #[tokio::test]
@@ -220,14 +234,14 @@ mod tests {
         let worker = testing::worker(&app);
         let [booking] = testing::hold(&worker).await;
         set_intent(&worker, &booking, "pi_1").await;
+        refuse(&app, "evt_2").await;
         let arrivals = Arrivals::new(app.ctx.clone(), Arc::clone(&worker));
         let authorised = "payment_intent.amount_capturable_updated";
         let batch = || {
             [
-                event("evt_1", authorised, ""),
-                // PostgreSQL's JSON has no place for this character.
-                event("evt_2", "charge.succeeded", r"\u0000"),
-                event("evt_3", "charge.captured", ""),
+                event("evt_1", authorised),
+                event("evt_2", "charge.succeeded"),
+                event("evt_3", "charge.captured"),
             ]
         };
         // Asked for before the lane's task runs, so they are one batch.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::join_all;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 use uuid::Uuid;
@@ -14,8 +14,8 @@ use crate::store;
 use crate::store::inbox::Stored;
 use crate::worker::Worker;
 
-/// How many webhooks are taken, and applied, at once.
-const BATCH: i64 = 16;
+/// How many webhooks are applied at once. One that waits for Stripe takes one place.
+const PLACES: usize = 16;
 /// How long an idle loop waits when nobody wakes it.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
 /// The pause after the database failed.
@@ -29,16 +29,14 @@ const LEASE: Duration = Duration::from_secs(30);
 /// # Errors
 /// None at present: whatever fails is tried again.
 pub(crate) async fn run(worker: Arc<Worker>, stop: CancellationToken) -> anyhow::Result<()> {
+    let mut begun = JoinSet::new();
     while !stop.is_cancelled() {
         // Registered before looking, so that a wake in between is not missed.
         let woken = worker.webhook_stored.notified();
-        let claimed = store::inbox::claim_due(&worker.db, BATCH, LEASE, worker.now()).await;
-        let pause = match claimed {
-            Ok(batch) if batch.is_empty() => POLL_INTERVAL,
-            Ok(batch) => {
-                join_all(batch.into_iter().map(|webhook| settle(&worker, webhook))).await;
-                continue;
-            }
+        let pause = match begin_due(&worker, &mut begun).await {
+            Ok(0) => POLL_INTERVAL,
+            Ok(_) if begun.len() < PLACES => continue,
+            Ok(_) => POLL_INTERVAL,
             Err(error) => {
                 let error = &error as &dyn std::error::Error;
                 tracing::warn!(error, "webhooks can't be read; trying again");
@@ -48,10 +46,33 @@ pub(crate) async fn run(worker: Arc<Worker>, stop: CancellationToken) -> anyhow:
         tokio::select! {
             () = stop.cancelled() => {}
             () = tokio::time::sleep(pause) => {}
-            () = woken => {}
+            () = woken, if begun.len() < PLACES => {}
+            Some(settled) = begun.join_next() => settled.expect("settling does not panic"),
         }
     }
+    while let Some(settled) = begun.join_next().await {
+        settled.expect("settling does not panic");
+    }
     Ok(())
+}
+
+/// Begins as many due webhooks as there are free places; how many.
+async fn begin_due(worker: &Arc<Worker>, begun: &mut JoinSet<()>) -> Result<usize, sqlx::Error> {
+    while let Some(settled) = begun.try_join_next() {
+        settled.expect("settling does not panic");
+    }
+    let free = PLACES - begun.len();
+    if free == 0 {
+        return Ok(0);
+    }
+    let limit = i64::try_from(free).expect("places are few");
+    let due = store::inbox::claim_due(&worker.db, limit, LEASE, worker.now()).await?;
+    let count = due.len();
+    for webhook in due {
+        let worker = Arc::clone(worker);
+        begun.spawn(async move { settle(&worker, webhook).await });
+    }
+    Ok(count)
 }
 
 async fn settle(worker: &Worker, webhook: Stored) {
@@ -61,16 +82,14 @@ async fn settle(worker: &Worker, webhook: Stored) {
         worker.wake_after_commit();
         return;
     };
-    let _inside = span.enter();
     let text = error.to_string();
-    match &error {
+    span.in_scope(|| match &error {
         ApplyError::TooEarly => tracing::debug!("webhook came too early; trying again"),
         other => {
             let error = other as &dyn std::error::Error;
             tracing::warn!(error, "webhook not applied; trying again");
         }
-    }
-    drop(_inside);
+    });
     put_off(worker, &webhook, &text).instrument(span).await;
 }
 

@@ -127,6 +127,44 @@ async fn a_cancellation_that_overtakes_the_capture_prevents_it() {
 }
 
 #[tokio::test]
+async fn a_void_of_what_is_captured_already_refunds_it() {
+    let shop = Shop::open().await;
+    let booking = shop.sell().await;
+    shop.void(&booking, VoidReason::Cancelled).await;
+    shop.wait_until_told::<PaymentVoided>(&booking).await;
+    let refunded = "select count(*) from payment.refunds where state = 'succeeded'";
+    eventually(PATIENCE, async || shop.count(refunded).await == 1).await;
+    // Asked again, it is answered again, and nothing more goes back.
+    shop.void(&booking, VoidReason::Cancelled).await;
+    eventually(PATIENCE, async || shop.told::<PaymentVoided>(&booking) == 2).await;
+    shop.close(&[]).await;
+}
+
+#[tokio::test]
+async fn a_thousand_repeated_voids_cost_a_few_transactions_and_one_call() {
+    let shop = Shop::open().await;
+    let bookings = [shop.hold().await, shop.hold().await];
+    shop.stripe.faults().sometimes(
+        1.0,
+        Operation::CancelPaymentIntent,
+        ApiFault::CutBeforeEffect,
+    );
+    for _ in 0..500 {
+        for booking in &bookings {
+            shop.void(booking, VoidReason::HoldExpired).await;
+        }
+    }
+    let cancels = "select count(*) from payment.operations where kind = 'cancel'";
+    eventually(PATIENCE, async || shop.count(cancels).await == 2).await;
+    shop.stripe.faults().clear();
+    for booking in &bookings {
+        shop.wait_for_state(booking, "voided").await;
+    }
+    assert_eq!(shop.count(cancels).await, 2);
+    shop.close(&[]).await;
+}
+
+#[tokio::test]
 async fn a_cancellation_during_the_capture_is_refunded() {
     let shop = Shop::open().await;
     let slow = ApiFault::Delay { milliseconds: 500 };

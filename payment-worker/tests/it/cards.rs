@@ -7,7 +7,7 @@ use domain::account::Role;
 use platform::testing::eventually;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
-use surge::stripe::{Customer, FutureUsage, PaymentIntent};
+use surge::stripe::{ApiFault, Customer, FutureUsage, Operation, PaymentIntent};
 
 use crate::pipeline::{PATIENCE, Pipeline};
 
@@ -114,6 +114,38 @@ async fn a_card_saved_with_the_first_payment_pays_the_next_booking() {
     }
     assert_eq!(pipeline.saved_cards(ANNA).await, cards);
     assert_eq!(pipeline.customers().len(), 1);
+    pipeline.close().await;
+}
+
+/// After a restore, and in another installation on the same Stripe account, the number is another
+/// person's.
+#[tokio::test]
+async fn the_number_of_an_account_leads_to_nobody_elses_cards() {
+    let pipeline = Pipeline::open(3).await;
+    pipeline.sell_and_save(ANNA, "pm_card_visa").await;
+    let forgetting = sqlx::query("delete from payment.customers");
+    forgetting.execute(&pipeline.app.ctx.db).await.unwrap();
+    let id = pipeline.hold(ANNA).await;
+    // Neither the key nor a search among the customers leads to the first one.
+    let spoilt = ApiFault::SavedServerError;
+    let faults = pipeline.stripe.faults();
+    faults.next(1, Operation::CreateCustomer, spoilt);
+    eventually(PATIENCE, async || {
+        let saving = pipeline.choose(ANNA, id, json!({ "save": true }));
+        saving.await == StatusCode::OK
+    })
+    .await;
+    assert!(pipeline.saved_cards(ANNA).await.is_empty());
+    let customers = pipeline.customers();
+    assert_eq!(customers.len(), 2);
+    for customer in customers {
+        let metadata = customer.metadata.into_iter().collect::<Vec<_>>();
+        assert!(
+            metadata.iter().all(|(_, value)| *value != ANNA.to_string()),
+            "{metadata:?}"
+        );
+    }
+    pipeline.cancel(id, ANNA).await;
     pipeline.close().await;
 }
 

@@ -13,10 +13,13 @@ mod faulty;
 mod paying;
 mod pipeline;
 mod races;
+mod reconciling;
 mod refunds;
+mod refusals;
 mod schedules;
 mod shop;
 mod staff;
+mod sweeps;
 mod transfers;
 mod webhooks;
 

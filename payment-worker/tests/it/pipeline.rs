@@ -19,7 +19,9 @@ use domain::sale::SaleSettings;
 use domain::token::{ACCESS_AUDIENCE, AccessClaims, ISSUER};
 use domain::{AccountId, BookingId, Currency, EventId, Money, SectionId};
 use payment_worker::Config;
-use platform::amqp::{Exchange, dead_letters};
+use platform::amqp::{
+    Delivery, Exchange, Handler, QueueSpec, Settings, Verdict, consume, dead_letters,
+};
 use platform::config::PlatformConfig;
 use platform::testing::{TestApp, eventually};
 use platform::topology;
@@ -27,6 +29,7 @@ use serde_json::Value;
 use sqlx::postgres::types::PgInterval;
 use sqlx::types::Uuid;
 use surge::stripe::{self, StandIn, WebhookFault};
+use tokio_util::sync::CancellationToken;
 
 pub(crate) use clock::JumpingClock;
 use node::Node;
@@ -37,12 +40,28 @@ pub(crate) const EVENT: EventId = EventId(1);
 /// What one ticket costs, in cents.
 pub(crate) const PRICE: i64 = 4_500;
 pub(crate) const HOLD_SECONDS: u32 = 60;
+/// What the event is called.
+pub(crate) const NAME: &str = "A night at the opera";
+/// How far off the event is.
+const TO_EVENT: TimeDelta = TimeDelta::days(60);
 /// Somebody who is no buyer.
 pub(crate) const STAFF: i64 = 1_000_000;
 /// Nobody listens there.
 const REPLY_TO: &str = "nobody";
 /// How much the clock is put forward while something is not at rest.
 const STEP: TimeDelta = TimeDelta::seconds(5);
+
+/// Messages that a test took, by name and body.
+#[derive(Clone, Default)]
+struct Taken(Arc<Mutex<Vec<(String, Value)>>>);
+
+impl Handler for Taken {
+    async fn handle(&self, delivery: Delivery) -> Verdict {
+        let body = serde_json::from_slice(&delivery.body).unwrap();
+        self.0.lock().unwrap().push((delivery.name, body));
+        Verdict::Ack
+    }
+}
 
 pub(crate) struct Pipeline {
     pub(crate) app: TestApp,
@@ -174,6 +193,7 @@ impl Pipeline {
     }
 
     async fn put_on_sale(&self, seats: u32) {
+        self.write_event(EVENT).await;
         self.tell(&EventChanged {
             event: event(1, seats, EventState::Announced, self),
         })
@@ -181,6 +201,17 @@ impl Pipeline {
         self.tell(&SaleChanged { sale: sale(self) }).await;
         let ready = "select count(*) from booking.events join booking.sales using (event_id)";
         eventually(PATIENCE, async || self.count(ready).await == 1).await;
+    }
+
+    /// Writes an event down as box-office does.
+    pub(crate) async fn write_event(&self, id: EventId) {
+        let writing = sqlx::query(
+            "insert into box_office.events (id, name, date, capacity, created_at, updated_at)
+             overriding system value values ($1, $2, $3, 100, $4, $4)",
+        );
+        let now = self.clock.now();
+        let writing = writing.bind(id.0).bind(NAME).bind(now + TO_EVENT).bind(now);
+        writing.execute(&self.app.ctx.db).await.unwrap();
     }
 
     /// Says that the event is cancelled.
@@ -197,6 +228,34 @@ impl Pipeline {
             .publish(exchange, M::NAME, message, Uuid::new_v4())
             .await
             .unwrap();
+    }
+
+    /// Takes the next message from a queue that no worker consumes now, throws it away, and returns
+    /// its name.
+    pub(crate) async fn discard(&self, queue: &QueueSpec) -> String {
+        let taken = self.taken(queue, 1).await;
+        taken[0].0.clone()
+    }
+
+    /// Takes `count` messages from a queue that no worker consumes now; returns names and bodies.
+    pub(crate) async fn taken(&self, queue: &QueueSpec, count: usize) -> Vec<(String, Value)> {
+        let (messages, stop) = (Taken::default(), CancellationToken::new());
+        let in_order = Settings {
+            prefetch: 1,
+            concurrency: 1,
+            ..Settings::default()
+        };
+        let broker = &self.app.ctx.broker;
+        let taking = consume(broker, &stop, queue, in_order, messages.clone());
+        let until_enough_came = async {
+            eventually(PATIENCE, async || messages.0.lock().unwrap().len() >= count).await;
+            stop.cancel();
+        };
+        let (taken, ()) = tokio::join!(taking, until_enough_came);
+        taken.unwrap();
+        let messages = messages.0.lock().unwrap().clone();
+        assert_eq!(messages.len(), count, "{messages:?}");
+        messages
     }
 
     async fn command<M: Message>(&self, command: &M) {
@@ -370,6 +429,18 @@ impl Pipeline {
         .await;
     }
 
+    /// Waits for a condition while time goes by.
+    pub(crate) async fn in_time(&self, mut condition: impl AsyncFnMut() -> bool) {
+        eventually(PATIENCE, async || {
+            let holds = condition().await;
+            if !holds {
+                self.let_time_pass().await;
+            }
+            holds
+        })
+        .await;
+    }
+
     /// For the workers, and for what the outbox leases by the database's own clock.
     async fn let_time_pass(&self) {
         self.clock.jump(STEP);
@@ -461,8 +532,8 @@ fn event(version: i64, seats: u32, state: EventState, pipeline: &Pipeline) -> Ev
     Event {
         id: EVENT,
         version,
-        name: "A night at the opera".to_owned(),
-        date: pipeline.clock.now() + TimeDelta::days(60),
+        name: NAME.to_owned(),
+        date: pipeline.clock.now() + TO_EVENT,
         capacity: seats,
         description: String::new(),
         category: String::new(),

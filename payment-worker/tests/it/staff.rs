@@ -7,7 +7,7 @@ use chrono::{DateTime, TimeDelta};
 use domain::account::Role;
 use domain::clock::Clock;
 use domain::message::{AuditNoted, Message};
-use domain::{AccountId, BookingId};
+use domain::{AccountId, BookingId, EventId};
 use futures_util::future::join_all;
 use platform::amqp::{Delivery, Exchange, Handler, Settings, Verdict, consume};
 use platform::testing::eventually;
@@ -24,7 +24,7 @@ const STAFF: i64 = 900;
 
 impl Pipeline {
     /// Calls the internal listener as someone with this role.
-    async fn staff(
+    pub(crate) async fn staff(
         &self,
         role: Role,
         method: Method,
@@ -50,10 +50,8 @@ impl Pipeline {
                  insert into box_office.accounts (id, email, password_hash, created_at, updated_at)
                  overriding system value
                  values ($1, 'organiser@example.org', 'none', now(), now()) returning id)
-             insert into box_office.events
-                 (id, name, date, capacity, created_by, created_at, updated_at)
-             overriding system value
-             select $2, 'Gala', now(), 1, id, now(), now() from organiser",
+             update box_office.events set created_by = organiser.id from organiser
+             where events.id = $2",
         )
         .bind(organiser)
         .bind(EVENT.0)
@@ -87,7 +85,7 @@ impl Pipeline {
         );
     }
 
-    async fn reconcile(&self, days: i64) -> payment_worker::Reconciled {
+    pub(crate) async fn reconcile(&self, days: i64) -> payment_worker::Reconciled {
         let (db, clock) = (self.app.ctx.db.clone(), Arc::new(self.clock.clone()));
         let since = self.clock.now() - TimeDelta::days(days);
         payment_worker::reconcile(db, clock, self.config(), since)
@@ -106,6 +104,9 @@ impl Pipeline {
             detail: Value::Null,
         };
         let ctx = &self.app.ctx;
+        // What is still to be sent would come after the end.
+        let waiting = "select count(*) from platform.outbox";
+        eventually(PATIENCE, async || self.count(waiting).await == 0).await;
         let (notes, queue) = (Notes::default(), topology::box_office_audit());
         let sending = ctx
             .broker
@@ -249,8 +250,10 @@ async fn what_a_buyer_who_cancels_gets_back_is_the_events_policy() {
         let asking = pipeline.http.get(pipeline.public_url(&path)).send();
         asking.await.unwrap().json::<Value>().await.unwrap()
     };
-    let everything = json!({ "until": null, "fee_percent": 0, "fee_minor": 0 });
-    assert_eq!(shown().await["refund_policy"], everything);
+    // Without a policy everything goes back until the event begins.
+    let everything = shown().await;
+    assert_eq!(everything["refund_policy"]["fee_percent"], 0);
+    assert!(everything["refund_policy"]["until"].is_string());
     let (status, _) = pipeline
         .staff(Role::Customer, Method::PUT, &path, None, &policy)
         .await;
@@ -304,6 +307,184 @@ async fn what_a_buyer_who_cancels_gets_back_is_the_events_policy() {
             ("refund.cancel", STAFF, last.as_str(), &nothing_kept),
         ]
     );
+    pipeline.close().await;
+}
+
+#[tokio::test]
+async fn an_event_that_does_not_exist_has_no_terms_and_leaves_none_to_the_next() {
+    let pipeline = alone(1).await;
+    let (policy, refunds) = (
+        "/api/events/2/refund-policy".to_owned(),
+        "/api/events/2/refunds".to_owned(),
+    );
+    let shown = async |path: &str| {
+        let asking = pipeline.http.get(pipeline.public_url(path)).send();
+        let answer = asking.await.unwrap();
+        let status = answer.status();
+        (status, answer.json::<Value>().await.unwrap())
+    };
+    let nothing = json!({ "until": "2020-01-01T00:00:00Z" });
+    for (role, method, path, body) in [
+        (Role::Organiser, Method::PUT, &policy, &nothing),
+        (Role::Organiser, Method::GET, &policy, &Value::Null),
+        (Role::Operator, Method::GET, &refunds, &Value::Null),
+        (Role::Operator, Method::POST, &refunds, &Value::Null),
+    ] {
+        let asking = pipeline.staff(role, method.clone(), path, None, body);
+        assert_eq!(asking.await.0, StatusCode::NOT_FOUND, "{method} {path}");
+    }
+    assert_eq!(shown(&policy).await.0, StatusCode::NOT_FOUND);
+    assert!(pipeline.audit_notes().await.is_empty());
+
+    pipeline.write_event(EventId(2)).await;
+    let (status, answer) = shown(&policy).await;
+    assert_eq!(status, StatusCode::OK);
+    let everything = json!({ "until": null, "fee_percent": 0, "fee_minor": 0 });
+    assert_eq!(answer["refund_policy"], everything);
+    let (status, _) = pipeline
+        .staff(Role::Operator, Method::GET, &refunds, None, &Value::Null)
+        .await;
+    assert_eq!(status, StatusCode::OK);
+    pipeline.close().await;
+}
+
+#[tokio::test]
+async fn terms_that_say_nothing_or_lie_beyond_the_calendar_are_refused() {
+    let pipeline = alone(1).await;
+    let path = format!("/api/events/{EVENT}/refund-policy");
+    for (body, expected) in [
+        (json!({}), StatusCode::BAD_REQUEST),
+        (
+            json!({ "until": "-9999-01-01T00:00:00Z" }),
+            StatusCode::UNPROCESSABLE_ENTITY,
+        ),
+        (
+            json!({ "until": "+262000-01-01T00:00:00Z" }),
+            StatusCode::UNPROCESSABLE_ENTITY,
+        ),
+        (json!({ "until": null }), StatusCode::OK),
+    ] {
+        let setting = pipeline.staff(Role::Admin, Method::PUT, &path, None, &body);
+        assert_eq!(setting.await.0, expected, "{body}");
+    }
+    let path = "/api/payment-findings/dispute/du_%00";
+    let settling = pipeline.staff(Role::Operator, Method::DELETE, path, None, &Value::Null);
+    assert_eq!(settling.await.0, StatusCode::NOT_FOUND);
+    pipeline.close().await;
+}
+
+#[tokio::test]
+async fn a_buyer_can_read_what_a_cancellation_gives_back_before_it() {
+    let pipeline = alone(2).await;
+    let id = pipeline.sell(1).await;
+    let shown = async |account: i64, roles: Vec<Role>| {
+        let url = pipeline.public_url(&format!("/api/bookings/{id}/refund"));
+        let token = pipeline.access_token(account, roles);
+        let answer = pipeline.http.get(url).bearer_auth(token).send().await;
+        let answer = answer.unwrap();
+        (answer.status(), answer.json::<Value>().await.unwrap())
+    };
+    let euros = |minor: i64| json!({ "amount_minor": minor, "currency": "eur" });
+    let preview = |amount: i64, kept: i64| {
+        json!({ "refund": {
+            "paid": euros(amount + kept), "amount": euros(amount), "kept": euros(kept),
+        } })
+    };
+    assert_eq!(shown(1, vec![]).await, (StatusCode::OK, preview(PRICE, 0)));
+    let path = format!("/api/events/{EVENT}/refund-policy");
+    let policy = json!({ "until": null, "fee_percent": 30 });
+    pipeline
+        .staff(Role::Admin, Method::PUT, &path, None, &policy)
+        .await;
+    let fee = PRICE * 3 / 10;
+    assert_eq!(shown(1, vec![]).await.1, preview(PRICE - fee, fee));
+    assert_eq!(
+        shown(STAFF, vec![Role::Operator]).await.1,
+        preview(PRICE, 0)
+    );
+    assert_eq!(shown(2, vec![]).await.0, StatusCode::FORBIDDEN);
+    let over = json!({ "until": "2020-01-01T00:00:00Z" });
+    pipeline
+        .staff(Role::Admin, Method::PUT, &path, None, &over)
+        .await;
+    assert_eq!(shown(1, vec![]).await.1, preview(0, PRICE));
+    pipeline.cancel(id, 1).await;
+    pipeline.wait_for_booking(id, "cancelled").await;
+    pipeline.come_to_rest().await;
+    assert_eq!(shown(1, vec![]).await.1, preview(0, 0), "it is settled");
+    pipeline.close().await;
+}
+
+#[tokio::test]
+async fn the_policy_holds_however_long_the_capture_takes() {
+    let pipeline = alone(2).await;
+    let path = format!("/api/events/{EVENT}/refund-policy");
+    let policy = json!({ "until": null, "fee_percent": 100 });
+    let set = async |policy: &Value| {
+        let setting = pipeline.staff(Role::Admin, Method::PUT, &path, None, policy);
+        assert_eq!(setting.await.0, StatusCode::OK);
+    };
+    set(&policy).await;
+    let down = ApiFault::CutBeforeEffect;
+    let faults = pipeline.stripe.faults();
+    faults.sometimes(1.0, Operation::CapturePaymentIntent, down);
+    let ids = [pipeline.hold(1).await, pipeline.hold(2).await];
+    for id in ids {
+        assert!(pipeline.pay(id, "pm_card_visa").await);
+        pipeline.wait_for_booking(id, "confirmed").await;
+    }
+    pipeline.cancel(ids[0], 1).await;
+    pipeline.wait_for_booking(ids[0], "cancelled").await;
+    let third = json!({ "until": null, "fee_percent": 30 });
+    set(&third).await;
+    pipeline.cancel(ids[1], 2).await;
+    pipeline.wait_for_booking(ids[1], "cancelled").await;
+    // Told again by the database's own news of a late authorisation, it stays as it was decided.
+    faults.clear();
+    pipeline.come_to_rest().await;
+    assert_eq!(pipeline.refunded(ids[0]).await, 0);
+    assert_eq!(pipeline.refunded(ids[1]).await, PRICE - PRICE * 3 / 10);
+    for id in ids {
+        let intent = pipeline.intent(id).await.unwrap();
+        assert_eq!(pipeline.stripe.ledger().captured_total(&intent), PRICE);
+    }
+    pipeline.close().await;
+}
+
+#[tokio::test]
+async fn a_fixed_fee_is_in_the_currency_the_event_is_priced_in() {
+    let pipeline = alone(1).await;
+    let path = format!("/api/events/{EVENT}/refund-policy");
+    let price = async |section: &str, currency: &str| {
+        let pricing = sqlx::query(
+            "insert into box_office.sections
+                 (event_id, position, name, numbered, capacity, tier, price_minor, currency)
+             values (1, 0, $1, false, 50, 'Standard', 1000, $2)",
+        );
+        let pricing = pricing.bind(section).bind(currency);
+        pricing.execute(&pipeline.app.ctx.db).await.unwrap();
+    };
+    let set = async |policy: Value| {
+        pipeline
+            .staff(Role::Admin, Method::PUT, &path, None, &policy)
+            .await
+    };
+    price("Floor", "eur").await;
+    let (status, answer) = set(json!({ "until": null, "fee_minor": 100 })).await;
+    assert_eq!(status, StatusCode::OK);
+    assert_eq!(answer["refund_policy"]["fee_currency"], "eur");
+    price("Balcony", "usd").await;
+    let (status, answer) = set(json!({ "until": null, "fee_minor": 100 })).await;
+    assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert_eq!(answer["field"], "fee_currency");
+    let of_usd = json!({ "until": null, "fee_minor": 100, "fee_currency": "usd" });
+    assert_eq!(set(of_usd).await.0, StatusCode::OK);
+    // What is paid in euros owes no dollars.
+    let id = pipeline.sell(1).await;
+    pipeline.cancel(id, 1).await;
+    pipeline.wait_for_booking(id, "cancelled").await;
+    pipeline.come_to_rest().await;
+    assert_eq!(pipeline.refunded(id).await, PRICE);
     pipeline.close().await;
 }
 

@@ -163,6 +163,149 @@ async fn webhooks_that_mean_nothing_here_are_put_aside() {
 }
 
 #[tokio::test]
+async fn whatever_stripe_signs_is_taken() {
+    let shop = Shop::open().await;
+    let long = format!(
+        r#"{{"id":"evt_long","type":"invoice.paid","data":{{"object":{{"lines":"{}"}}}}}}"#,
+        "x".repeat(1_000_000)
+    );
+    let deep = format!(
+        r#"{{"id":"evt_deep","type":"charge.refunded","data":{{"object":{{"a":{}{}}}}}}}"#,
+        "[".repeat(20_000),
+        "]".repeat(20_000)
+    );
+    let bodies = [
+        (long.as_str(), 200),
+        (deep.as_str(), 200),
+        (
+            r#"{"id":"evt_nul","type":"charge.refunded","data":{"object":{"n":"\u0000"}}}"#,
+            200,
+        ),
+        (
+            r#"{"id":"evt_half","type":"charge.refunded","data":{"object":{"n":"\ud800"}}}"#,
+            200,
+        ),
+        (
+            r#"{"id":"evt_thin","object":"v2.core.event","type":"v2.core.account.updated",
+                "created":"2026-11-27T00:00:00.000Z","related_object":{"id":"acct_1"}}"#,
+            200,
+        ),
+        ("[]", 200),
+        ("7", 200),
+        (r#"{"what":"ever"}"#, 200),
+        ("no json", 400),
+    ];
+    for (body, expected) in bodies {
+        let secret = shop.stripe.webhook_secret();
+        let now = shop.app.ctx.clock.now().timestamp();
+        let signature = Webhook::generate_test_header(body, secret, Some(now));
+        let (status, answer) = shop.deliver(body, &signature).await;
+        let begin = &body[..body.len().min(60)];
+        assert_eq!(status.as_u16(), expected, "{begin}: {answer}");
+        if expected != 200 {
+            assert!(answer.contains("/problems/"), "{answer}");
+        }
+    }
+    let (status, answer) = shop
+        .deliver(&"x".repeat(2 * 1_024 * 1_024 + 100), "t=1,v1=00")
+        .await;
+    assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE);
+    assert!(answer.contains("/problems/"), "{answer}");
+    let open = "select count(*) from payment.webhook_inbox where processed_at is null";
+    eventually(PATIENCE, async || shop.count(open).await == 0).await;
+    assert_eq!(shop.count(INBOX).await, 5);
+    shop.close(&[]).await;
+}
+
+/// Signed with the right secret, and not true: the secret leaked, or it is about something else.
+#[tokio::test]
+async fn a_signed_lie_is_worth_no_ticket() {
+    let shop = Shop::open().await;
+    let webhooks = shop.stripe.webhooks().faults();
+    webhooks.sometimes(1.0, None::<String>, WebhookFault::Lost);
+    let booking = shop.hold().await;
+    let intent = shop.intent_id(&booking).await.unwrap();
+    let send = async |id: &str, kind: &str, more: &str, object: &str| {
+        let body = format!(
+            r#"{{"id":"{id}","type":"{kind}",{more}"data":{{"object":
+                {{"object":"payment_intent","id":"{intent}",{object}}}}}}}"#
+        );
+        let secret = shop.stripe.webhook_secret();
+        let now = shop.app.ctx.clock.now().timestamp();
+        let signature = Webhook::generate_test_header(&body, secret, Some(now));
+        assert_eq!(shop.deliver(&body, &signature).await.0, StatusCode::OK);
+        shop.come_to_rest().await;
+    };
+    let taken = r#""status":"succeeded","amount_received":9000"#;
+    let reserved = r#""status":"requires_capture""#;
+    let authorised = "payment_intent.amount_capturable_updated";
+    send("evt_1", "payment_intent.succeeded", "", taken).await;
+    send("evt_2", authorised, "", taken).await;
+    send("evt_3", authorised, r#""livemode":true,"#, reserved).await;
+    send("evt_4", authorised, r#""account":"acct_other","#, reserved).await;
+    assert_eq!(shop.state(&booking).await, "pending");
+    assert_eq!(shop.told::<PaymentAuthorised>(&booking), 0);
+
+    assert!(shop.pay(&booking, "pm_card_visa").await);
+    let mode = r#""livemode":false,"account":null,"#;
+    send("evt_5", authorised, mode, reserved).await;
+    assert_eq!(shop.state(&booking).await, "authorised");
+    // That is true, and what follows is not: the money is still only reserved.
+    send("evt_6", "payment_intent.succeeded", "", taken).await;
+    assert_eq!(shop.state(&booking).await, "authorised");
+    shop.confirm(&booking).await;
+    shop.wait_for_state(&booking, "captured").await;
+    shop.close(&[&booking]).await;
+}
+
+#[tokio::test]
+async fn names_and_addresses_of_payers_are_not_stored() {
+    let shop = Shop::open().await;
+    let booking = shop.sell().await;
+    shop.come_to_rest().await;
+    let stored: Vec<serde_json::Value> =
+        sqlx::query_scalar("select payload from payment.webhook_inbox")
+            .fetch_all(&shop.app.ctx.db)
+            .await
+            .unwrap();
+    assert!(!stored.is_empty());
+    for payload in stored {
+        let object = payload["data"]["object"].as_object().unwrap();
+        for field in [
+            "billing_details",
+            "client_secret",
+            "receipt_email",
+            "shipping",
+        ] {
+            assert!(!object.contains_key(field), "{payload}");
+        }
+    }
+    shop.close(&[&booking]).await;
+}
+
+#[tokio::test]
+async fn webhooks_that_need_a_look_at_stripe_wait_while_it_is_down() {
+    let shop = Shop::open().await;
+    let booking = shop.hold().await;
+    let set = async |query: &'static str| {
+        let setting = sqlx::query(query).execute(&shop.app.ctx.db);
+        setting.await.unwrap();
+    };
+    set("update payment.breaker set failures = 5, open_until = 'infinity'").await;
+    let taken = shop.stripe.requests().taken;
+    assert!(!shop.pay(&booking, "pm_card_visa_chargeDeclined").await);
+    let waits = "select count(*) from payment.webhook_inbox
+        where processed_at is null and note = 'Stripe seems to be down'";
+    eventually(PATIENCE, async || shop.count(waits).await == 1).await;
+    // The buyer's own call.
+    assert_eq!(shop.stripe.requests().taken, taken + 1);
+    set("update payment.breaker set failures = 0, open_until = '-infinity'").await;
+    let declined = "select count(*) from payment.payments where last_error is not null";
+    eventually(PATIENCE, async || shop.count(declined).await == 1).await;
+    shop.close(&[]).await;
+}
+
+#[tokio::test]
 async fn when_every_webhook_is_lost_the_reconciler_finds_out() {
     let shop = Shop::open_with(|c| c.reconcile_interval = Duration::from_millis(200)).await;
     shop.stripe
@@ -184,9 +327,13 @@ async fn a_webhook_that_can_not_be_applied_holds_up_no_other_and_waits() {
     let shop = Shop::open().await;
     let secret = shop.stripe.webhook_secret().to_owned();
     let now = shop.app.ctx.clock.now().timestamp();
-    // How things stand now is asked of Stripe, which does not know it.
-    let poison = r#"{"id": "evt_poison", "type": "payment_intent.payment_failed", "created": 1,
-        "data": {"object": {"object": "payment_intent", "id": "pi_unknown", "status": "canceled"}}}"#;
+    // The database refuses what it does, whatever the reason.
+    sqlx::query("alter table payment.findings add check (subject <> 'du_poison')")
+        .execute(&shop.app.ctx.db)
+        .await
+        .unwrap();
+    let poison = r#"{"id": "evt_poison", "type": "charge.dispute.created", "created": 1,
+        "data": {"object": {"object": "dispute", "id": "du_poison", "amount": 1, "reason": "fraud"}}}"#;
     let signature = Webhook::generate_test_header(poison, &secret, Some(now));
     assert_eq!(shop.deliver(poison, &signature).await.0, StatusCode::OK);
     let tried = "select count(*) from payment.webhook_inbox

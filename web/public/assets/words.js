@@ -14,6 +14,7 @@ export const REASONS = {
   not_adjacent: 'There are not so many seats next to each other.',
   limit_reached: 'You would have more tickets than one person may have.',
   sale_closed: 'The sale is closed.',
+  payment_refused: 'The payment could not begin. Nothing was charged; the seller has been told.',
   seat_taken: 'Somebody else has one of these seats.',
   timed_out: 'It took too long. Please try again.',
   unknown_event: 'There is no such event.',

@@ -170,7 +170,13 @@ impl Cashier {
             News::Voided => self.send(&PaymentVoided { booking_id }).await,
             News::Failed => {
                 let reason = "voided".to_owned();
-                self.send(&PaymentFailed { booking_id, reason }).await;
+                let is_refused = false;
+                self.send(&PaymentFailed {
+                    booking_id,
+                    reason,
+                    is_refused,
+                })
+                .await;
             }
         }
     }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::{DELETE, GET, POST, PUT, Person, SOON, Walk, ids, text};
 
 impl Walk {
-    pub(super) async fn money(&self, admin: &str, event: i64, paid: &Value) {
+    pub(super) async fn money(&self, admin: &str, event: i64, paid: &Value, buyer: &Person) {
         let staff = |request: RequestBuilder| request.bearer_auth(admin);
         let booking = ids(&[text(&paid["id"])]);
         let path = "/api/bookings/{id}/refunds";
@@ -38,6 +38,15 @@ impl Walk {
         self.internal(GET, path, &event, staff).await.expect(200);
         let nobody = |request: RequestBuilder| request;
         self.public(GET, path, &event, nobody).await.expect(200);
+        let (unknown, mine) = (ids(&[999_999]), |request: RequestBuilder| {
+            request.bearer_auth(&buyer.token)
+        });
+        self.public(GET, path, &unknown, nobody).await.expect(404);
+        let path = "/api/bookings/{id}/refund";
+        self.public(GET, path, &booking, mine).await.expect(200);
+        self.public(GET, path, &booking, nobody).await.expect(401);
+        let nowhere = ids(&["00000000-0000-7000-8000-000000000000"]);
+        self.public(GET, path, &nowhere, mine).await.expect(404);
         let path = "/api/events/{id}/refunds";
         self.internal(GET, path, &event, staff).await.expect(200);
         self.internal(POST, path, &event, staff).await.expect(202);

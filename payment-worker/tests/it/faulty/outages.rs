@@ -28,7 +28,10 @@ async fn trade_with(fault: ApiFault) {
     trade.assert_done(&pipeline).await;
     let left = pipeline.stripe.faults().rules();
     assert!(left.is_empty(), "every fault happened but {left:?}");
-    assert_eq!(pipeline.stripe.ledger().payment_intents().len(), 4);
+    let intents = pipeline.stripe.ledger().payment_intents();
+    // A creation that Stripe answers with a saved 500 is made anew; nobody can pay the first.
+    let orphans = usize::from(fault == ApiFault::SavedServerErrorAfterEffect);
+    assert_eq!(intents.len(), 4 + orphans);
     pipeline.close().await;
 }
 

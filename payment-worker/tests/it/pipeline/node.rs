@@ -3,7 +3,8 @@ use std::time::Duration;
 
 use domain::clock::SharedClock;
 use platform::config::PlatformConfig;
-use platform::service::{Context, Routes, serve};
+use platform::service::{Context, Routes};
+use platform::testing::serve_consuming;
 use tokio::runtime::{Builder, Runtime};
 
 /// How long the tasks of a crashed node may take to be dropped, and those of others to leave.
@@ -32,7 +33,7 @@ impl Node {
         let starting = runtime.spawn(async move {
             let ctx = Context::connect("test", config, clock).await.unwrap();
             let routes = start(ctx.clone()).await.unwrap();
-            let running = serve(&ctx, routes).await.unwrap();
+            let running = serve_consuming(&ctx, routes).await;
             (ctx, running.public_addr, running.internal_addr)
         });
         let (ctx, public, internal) = starting.await.unwrap();

@@ -1,0 +1,141 @@
+//! Sweeps behind every message: whatever is captured, refunded or confirmed because of a message is
+//! also found here when that message is lost. Each reads what should have followed, and has it done,
+//! or publishes it again.
+
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use domain::BookingId;
+use platform::pg::run_tx;
+use sqlx::PgConnection;
+
+use crate::bookings::{cancelled, confirmed};
+use crate::store::{cancellations, operations, payments, sweeps};
+use crate::transitions;
+use crate::worker::Worker;
+
+/// How long a message may take before it counts as lost.
+const LOST_AFTER: TimeDelta = TimeDelta::seconds(60);
+/// The pause before the same news are published once more.
+const TOLD_AGAIN_AFTER: TimeDelta = TimeDelta::minutes(10);
+/// How many bookings one sweep takes of each kind.
+const BATCH: i64 = 500;
+/// How far back a sweep of every minute looks for cancellations; the window's looks further.
+pub(crate) const RECENT: TimeDelta = TimeDelta::hours(2);
+/// How long webhooks that were applied are of use: Stripe repeats them for three days.
+const WEBHOOKS_KEPT: TimeDelta = TimeDelta::days(30);
+/// How long settled calls to Stripe are shown in the timeline of a booking.
+const OPERATIONS_KEPT: TimeDelta = TimeDelta::days(90);
+/// How many rows one statement deletes.
+const PRUNED_AT_ONCE: i64 = 5_000;
+/// How often old rows are deleted.
+pub(crate) const PRUNE_INTERVAL: Duration = Duration::from_secs(3_600);
+
+/// Finds what lost messages left, and has it done.
+///
+/// # Errors
+/// When the database can't be asked. A booking that can't be helped is logged and holds up no
+/// other.
+pub(crate) async fn sweep(
+    worker: &Worker,
+    cancelled_since: DateTime<Utc>,
+) -> Result<(), sqlx::Error> {
+    let now = worker.now();
+    let (lost, told) = (now - LOST_AFTER, now - TOLD_AGAIN_AFTER);
+    let unpaid = sweeps::unpaid(&worker.db, lost, told, BATCH).await?;
+    let unheard = sweeps::authorised_and_held(&worker.db, lost, told, BATCH).await?;
+    let unsettled = cancellations::unsettled(&worker.db, cancelled_since, lost, BATCH).await?;
+    for id in &unpaid {
+        mend(worker, *id, Lost::Confirmation).await;
+    }
+    for id in &unheard {
+        mend(worker, *id, Lost::Authorisation).await;
+    }
+    for id in &unsettled {
+        mend(worker, *id, Lost::Cancellation).await;
+    }
+    if !(unpaid.is_empty() && unheard.is_empty() && unsettled.is_empty()) {
+        worker.wake_after_commit();
+    }
+    Ok(())
+}
+
+/// What did not arrive, or had no effect.
+#[derive(Debug, Clone, Copy)]
+enum Lost {
+    /// That the booking is confirmed; or that it is paid.
+    Confirmation,
+    /// That the buyer has authorised.
+    Authorisation,
+    /// That the booking is cancelled.
+    Cancellation,
+}
+
+impl Lost {
+    fn label(self) -> &'static str {
+        match self {
+            Self::Confirmation => "confirmation",
+            Self::Authorisation => "authorisation",
+            Self::Cancellation => "cancellation",
+        }
+    }
+}
+
+async fn mend(worker: &Worker, id: BookingId, lost: Lost) {
+    let now = worker.now();
+    let mending = run_tx(&worker.db, "payment sweep", |tx| {
+        Box::pin(mend_in(tx, id, lost, now))
+    });
+    let lost = lost.label();
+    match mending.await {
+        Ok(()) => {
+            tracing::warn!(booking_id = %id, lost, "made up for a message that had no effect");
+            metrics::counter!("payment_worker_swept_total", "lost" => lost).increment(1);
+        }
+        Err(error) => {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(booking_id = %id, lost, error, "not swept; trying again");
+        }
+    }
+}
+
+async fn mend_in(
+    conn: &mut PgConnection,
+    id: BookingId,
+    lost: Lost,
+    now: DateTime<Utc>,
+) -> Result<(), sqlx::Error> {
+    let Some(payment) = payments::lock(conn, id).await? else {
+        return Ok(());
+    };
+    match lost {
+        Lost::Confirmation => {
+            sweeps::set_told(conn, id, now).await?;
+            confirmed::take_money(conn, &payment, now).await.map(|_| ())
+        }
+        Lost::Authorisation => {
+            sweeps::set_told(conn, id, now).await?;
+            if payment.state == domain::payment::PaymentState::Authorised {
+                transitions::tell_authorised(conn, &payment).await?;
+            }
+            Ok(())
+        }
+        Lost::Cancellation => {
+            let asked = cancellations::asked(conn, id).await?;
+            cancelled::give_back(conn, &payment, asked, now).await
+        }
+    }
+}
+
+/// Deletes what is too old to matter, a few thousand rows at a time.
+///
+/// # Errors
+/// What the database says; the rest goes in the next turn.
+pub(crate) async fn prune(worker: &Worker) -> Result<(), sqlx::Error> {
+    let now = worker.now();
+    let full = u64::try_from(PRUNED_AT_ONCE).expect("a batch is positive");
+    while sweeps::delete_webhooks(&worker.db, now - WEBHOOKS_KEPT, PRUNED_AT_ONCE).await? == full {}
+    let before = now - OPERATIONS_KEPT;
+    while operations::delete_settled(&worker.db, before, PRUNED_AT_ONCE).await? == full {}
+    Ok(())
+}

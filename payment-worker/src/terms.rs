@@ -1,0 +1,78 @@
+//! What a cancellation would give back, before anybody cancels, on the public listener.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::header::{CACHE_CONTROL, HeaderName};
+use axum::routing::get;
+use domain::{AccountId, BookingId, Currency, EventId, Money};
+use platform::auth::Caller;
+use platform::http::{Json, Path};
+use platform::problem::{Kind, Problem};
+use serde::Serialize;
+
+use crate::store::payments::{self, Paid};
+use crate::store::policies;
+use crate::worker::Worker;
+
+/// The routes for buyers.
+pub(crate) fn routes(worker: Arc<Worker>) -> Router {
+    Router::new()
+        .route("/api/bookings/{id}/refund", get(preview))
+        .with_state(worker)
+}
+
+#[derive(Serialize)]
+struct Answer {
+    refund: Preview,
+}
+
+/// What a cancellation by the caller would do now.
+#[derive(Debug, Serialize)]
+struct Preview {
+    /// What is paid, or reserved, and did not go back.
+    paid: Money,
+    /// What would go back.
+    amount: Money,
+    /// What would be kept.
+    kept: Money,
+}
+
+/// `GET /api/bookings/{id}/refund`: by the event's policy for the owner; staff who cancel give all
+/// back.
+async fn preview(
+    State(worker): State<Arc<Worker>>,
+    caller: Caller,
+    Path(id): Path<BookingId>,
+) -> Result<([(HeaderName, &'static str); 1], Json<Answer>), Problem> {
+    let unknown = || Problem::new(Kind::NotFound, "There is no such booking.");
+    let booking = payments::paid(&worker.db, id).await?.ok_or_else(unknown)?;
+    if !caller.may_see(AccountId(booking.account_id)) {
+        let detail = "This booking is another account's.";
+        return Err(Problem::new(Kind::Forbidden, detail));
+    }
+    let refund = of(&worker, &caller, &booking).await?;
+    Ok(([(CACHE_CONTROL, "no-store")], Json(Answer { refund })))
+}
+
+async fn of(worker: &Worker, caller: &Caller, booking: &Paid) -> Result<Preview, Problem> {
+    let currency = Currency::try_from(booking.currency.as_str()).expect("the table has a check");
+    let money = |minor| Money::new(minor, currency);
+    // The fee is of all that was paid, also when a part went back before.
+    let (taken, left) = (
+        booking.taken_minor,
+        booking.taken_minor - booking.refunded_minor,
+    );
+    let kept = if caller.account_id == AccountId(booking.account_id) {
+        let policy = policies::get(&worker.db, EventId(booking.event_id)).await?;
+        policy.kept(money(taken), worker.now()).min(left)
+    } else {
+        0
+    };
+    Ok(Preview {
+        paid: money(left),
+        amount: money(left - kept),
+        kept: money(kept),
+    })
+}

@@ -1,0 +1,202 @@
+//! Reads Stripe's events. Whatever Stripe signs is taken: new shapes, fields of any type, text that
+//! PostgreSQL can't store and any depth do no harm, since only known fields are looked at, each by
+//! itself, and only those are kept. So neither names nor addresses are stored.
+
+use std::collections::HashMap;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
+
+/// The longest id or type that is taken for one.
+const MAX_WORD_BYTES: usize = 255;
+/// The scalars of an object that mean anything here.
+const FIELDS: [&str; 9] = [
+    "object",
+    "id",
+    "status",
+    "amount",
+    "amount_received",
+    "currency",
+    "payment_intent",
+    "failure_reason",
+    "reason",
+];
+/// The metadata that mean anything here.
+const METADATA: [&str; 2] = ["booking_id", "refund_id"];
+
+/// An event, as far as it matters.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Event {
+    /// Stripe's id of it, `evt_…`.
+    pub id: String,
+    /// Its type.
+    pub kind: String,
+    /// When Stripe made it, in Unix seconds.
+    pub created: Option<i64>,
+    /// Whether it is about real money.
+    pub is_live: Option<bool>,
+    /// Whether it is about another account, connected to ours.
+    pub is_of_another_account: bool,
+    /// What it is about, in Stripe's shape, as far as it is used; null when it has none.
+    pub object: Value,
+}
+
+/// What a signed body is.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Body {
+    /// An event.
+    Event(Event),
+    /// JSON that is no event with an id and a type.
+    Other,
+}
+
+type Fields<'a> = HashMap<String, &'a RawValue>;
+
+#[derive(Deserialize)]
+struct Raw<'a>(#[serde(borrow)] Fields<'a>);
+
+impl Body {
+    /// Reads a body.
+    ///
+    /// # Errors
+    /// When it is no JSON.
+    pub(super) fn read(body: &[u8]) -> serde_json::Result<Self> {
+        let whole: &RawValue = serde_json::from_slice(body)?;
+        Ok(event(whole).map_or(Self::Other, Self::Event))
+    }
+}
+
+fn event(whole: &RawValue) -> Option<Event> {
+    let event = fields(whole)?;
+    let word = |name: &str| {
+        let word = text(event.get(name)?)?;
+        (1..=MAX_WORD_BYTES).contains(&word.len()).then_some(word)
+    };
+    let object = event
+        .get("data")
+        .and_then(|data| fields(data))
+        .and_then(|data| fields(data.get("object")?))
+        .map_or(Value::Null, |object| kept(&object));
+    Some(Event {
+        id: word("id")?,
+        kind: word("type")?,
+        created: event.get("created").and_then(|raw| scalar(raw)?.as_i64()),
+        is_live: event.get("livemode").and_then(|raw| scalar(raw)?.as_bool()),
+        is_of_another_account: event.get("account").is_some_and(|raw| raw.get() != "null"),
+        object,
+    })
+}
+
+/// Those fields of an object that are used.
+fn kept(object: &Fields<'_>) -> Value {
+    let mut kept = Map::new();
+    for name in FIELDS {
+        let value = object.get(name).and_then(|raw| scalar(raw));
+        kept.extend(value.map(|value| (name.to_owned(), value)));
+    }
+    if let Some(metadata) = object.get("metadata").and_then(|raw| fields(raw)) {
+        let ours = METADATA.iter().filter_map(|name| {
+            let value = text(metadata.get(*name)?)?;
+            Some(((*name).to_owned(), Value::String(value)))
+        });
+        kept.insert("metadata".to_owned(), Value::Object(ours.collect()));
+    }
+    let error = object.get("last_payment_error").and_then(|raw| fields(raw));
+    if let Some(message) = error.and_then(|error| text(error.get("message")?)) {
+        let error = Map::from_iter([("message".to_owned(), Value::String(message))]);
+        kept.insert("last_payment_error".to_owned(), Value::Object(error));
+    }
+    Value::Object(kept)
+}
+
+/// The fields of an object, unread; `None` when it is none.
+fn fields(raw: &RawValue) -> Option<Fields<'_>> {
+    let Raw(fields) = serde_json::from_str(raw.get()).ok()?;
+    Some(fields)
+}
+
+/// A scalar; texts without the characters that are none.
+fn scalar(raw: &RawValue) -> Option<Value> {
+    match raw.get().bytes().next()? {
+        b'{' | b'[' => None,
+        b'"' => text(raw).map(Value::String),
+        _ => serde_json::from_str(raw.get()).ok(),
+    }
+}
+
+fn text(raw: &RawValue) -> Option<String> {
+    let text: String = serde_json::from_str(raw.get()).ok()?;
+    Some(text.replace(char::is_control, ""))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn read(body: &str) -> Event {
+        match Body::read(body.as_bytes()).unwrap() {
+            Body::Event(event) => event,
+            Body::Other => panic!("no event: {body}"),
+        }
+    }
+
+    #[test]
+    fn only_what_is_used_is_kept() {
+        let event = read(
+            r#"{"id": "evt_1", "type": "charge.refunded", "created": 5, "livemode": false,
+                "data": {"object": {"object": "charge", "id": "ch_1", "payment_intent": "pi_1",
+                    "amount": 7, "billing_details": {"name": "Ada"}, "receipt_email": "a@b.example",
+                    "metadata": {"booking_id": "b", "name": "Ada"},
+                    "last_payment_error": {"message": "no", "code": "c"}}}}"#,
+        );
+        assert_eq!((event.created, event.is_live), (Some(5), Some(false)));
+        let kept = json!({
+            "object": "charge", "id": "ch_1", "payment_intent": "pi_1", "amount": 7,
+            "metadata": { "booking_id": "b" }, "last_payment_error": { "message": "no" },
+        });
+        assert_eq!(event.object, kept);
+    }
+
+    #[test]
+    fn shapes_and_texts_of_any_kind_do_no_harm() {
+        let deep = format!("{}{}", "[".repeat(20_000), "]".repeat(20_000));
+        for field in [
+            r#""description": "\u0000""#.to_owned(),
+            r#""description": "\ud800""#.to_owned(),
+            format!(r#""lines": {deep}"#),
+            r#""amount": {"is": "an object"}, "metadata": 7, "last_payment_error": []"#.to_owned(),
+        ] {
+            let body = format!(
+                r#"{{"id": "evt_1", "type": "t", "created": "2026-11-27T00:00:00Z",
+                     "data": {{"object": {{"id": "pi_1", {field}}}}}}}"#
+            );
+            let event = read(&body);
+            assert_eq!(event.object["id"], "pi_1", "{field}");
+            assert_eq!(event.created, None);
+        }
+        let event =
+            read(r#"{"id": "evt\u0000_1", "type": "t", "data": {"object": {"id": "\ud800"}}}"#);
+        assert_eq!((event.id.as_str(), &event.object), ("evt_1", &json!({})));
+    }
+
+    #[test]
+    fn json_that_is_no_event_is_told_from_what_is_no_json() {
+        let long = format!(r#"{{"id": "{}", "type": "t"}}"#, "e".repeat(256));
+        for body in [
+            "7",
+            "[]",
+            "{}",
+            r#"{"id": "evt_1"}"#,
+            r#"{"id": 1, "type": "t"}"#,
+            &long,
+        ] {
+            assert_eq!(Body::read(body.as_bytes()).unwrap(), Body::Other, "{body}");
+        }
+        for body in [&b"{"[..], b"", b"\xff"] {
+            assert!(Body::read(body).is_err());
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! Each message between the workers is lost for good, and time goes by.
+
+use domain::message::{
+    BookingCancelled, BookingConfirmed, Message, PaymentAuthorised, PaymentCaptured,
+};
+use platform::topology;
+use surge::stripe::{ApiFault, Operation};
+
+use crate::pipeline::{PRICE, Pipeline};
+
+const PAID: &str = "select count(*) from booking.bookings where captured_at is not null";
+
+impl Pipeline {
+    async fn wait_for_queued(&self, count: i64) {
+        let query = "select count(*) from platform.outbox";
+        self.in_time(async || self.count(query).await == count)
+            .await;
+    }
+}
+
+#[tokio::test]
+async fn a_confirmation_that_is_lost_is_captured_all_the_same() {
+    let pipeline = Pipeline::open(1).await;
+    let id = pipeline.hold(1).await;
+    pipeline.crash_bookings().await;
+    assert!(pipeline.pay(id, "pm_card_visa").await);
+    pipeline.wait_for_payment(id, "authorised").await;
+    pipeline.wait_for_queued(0).await;
+    pipeline.crash_payments().await;
+    pipeline.start_bookings(None).await;
+    pipeline.wait_for_booking(id, "confirmed").await;
+    let lost = pipeline.discard(&topology::payment_bookings()).await;
+    assert_eq!(lost, BookingConfirmed::NAME);
+
+    pipeline.start_payments(None).await;
+    pipeline
+        .in_time(async || pipeline.payment(id).await == "captured")
+        .await;
+    pipeline
+        .in_time(async || pipeline.count(PAID).await == 1)
+        .await;
+    pipeline.close().await;
+}
+
+#[tokio::test]
+async fn a_cancellation_that_is_lost_is_refunded_by_the_policy_of_its_day() {
+    let pipeline = Pipeline::open(1).await;
+    let policy = |fee: i32| {
+        sqlx::query(
+            "insert into payment.refund_policies (event_id, fee_percent, updated_at, updated_by)
+             values (1, $1, $2, 1)
+             on conflict (event_id) do update
+             set fee_percent = excluded.fee_percent, updated_at = excluded.updated_at",
+        )
+        .bind(fee)
+        .bind(domain::clock::Clock::now(&pipeline.clock))
+    };
+    policy(10).execute(&pipeline.app.ctx.db).await.unwrap();
+    let id = pipeline.sell(1).await;
+    pipeline
+        .in_time(async || pipeline.count(PAID).await == 1)
+        .await;
+    pipeline.crash_payments().await;
+    pipeline.cancel(id, 1).await;
+    pipeline.wait_for_booking(id, "cancelled").await;
+    let lost = pipeline.discard(&topology::payment_bookings()).await;
+    assert_eq!(lost, BookingCancelled::NAME);
+    // What is decided afterwards is for those who cancel afterwards.
+    policy(100).execute(&pipeline.app.ctx.db).await.unwrap();
+
+    pipeline.start_payments(None).await;
+    let refunds = || pipeline.stripe.ledger().refunds();
+    pipeline.in_time(async || refunds().len() == 1).await;
+    assert_eq!(refunds()[0].amount, PRICE - PRICE / 10);
+    pipeline.close().await;
+}
+
+#[tokio::test]
+async fn a_capture_whose_news_is_lost_becomes_a_paid_booking() {
+    let pipeline = Pipeline::open(1).await;
+    let slow = ApiFault::Delay {
+        milliseconds: 1_700,
+    };
+    let faults = pipeline.stripe.faults();
+    faults.next(1, Operation::CapturePaymentIntent, slow);
+    let id = pipeline.hold(1).await;
+    assert!(pipeline.pay(id, "pm_card_visa").await);
+    pipeline.wait_for_booking(id, "confirmed").await;
+    pipeline.crash_bookings().await;
+    pipeline.wait_for_payment(id, "captured").await;
+    let lost = pipeline.discard(&topology::booking_payments()).await;
+    assert_eq!(lost, PaymentCaptured::NAME);
+
+    pipeline.start_bookings(None).await;
+    pipeline
+        .in_time(async || pipeline.count(PAID).await == 1)
+        .await;
+    pipeline.close().await;
+}
+
+#[tokio::test]
+async fn an_authorisation_whose_news_is_lost_keeps_the_seats() {
+    let pipeline = Pipeline::open(1).await;
+    let id = pipeline.hold(1).await;
+    pipeline.crash_bookings().await;
+    assert!(pipeline.pay(id, "pm_card_visa").await);
+    let lost = pipeline.discard(&topology::booking_payments()).await;
+    assert_eq!(lost, PaymentAuthorised::NAME);
+
+    pipeline.start_bookings(None).await;
+    pipeline
+        .in_time(async || pipeline.booking(id).await == "confirmed")
+        .await;
+    pipeline.close().await;
+}
+
+#[tokio::test]
+async fn what_nobody_needs_any_more_is_deleted_and_what_is_open_stays() {
+    let pipeline = Pipeline::open(2).await;
+    pipeline.sell(1).await;
+    pipeline.come_to_rest().await;
+    let kept = "select (select count(*) from payment.webhook_inbox)
+        + (select count(*) from payment.operations)";
+    assert!(pipeline.count(kept).await > 0);
+    // The first turn comes an hour after the first start, the second finds what is old.
+    for days in [1, 91] {
+        pipeline.clock.jump(chrono::TimeDelta::days(days));
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    pipeline
+        .in_time(async || pipeline.count(kept).await == 0)
+        .await;
+    let payments = "select count(*) from payment.payments where state = 'captured'";
+    assert_eq!(pipeline.count(payments).await, 1);
+    pipeline.close().await;
+}
