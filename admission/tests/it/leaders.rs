@@ -240,17 +240,21 @@ async fn seed_ended(db: &PgPool, sales: i64, moves: i64) {
     .execute(db)
     .await
     .unwrap();
-    sqlx::query(
-        "insert into admission.moves (event_id, seq, at, called, claimed)
-         select id, seq, now() - interval '1 day', array[seq, seq], array[greatest(seq - 9, 1)]
-         from generate_series($1, $1 + $2 - 1) as id, generate_series(1, $3) as seq",
-    )
-    .bind(first)
-    .bind(sales)
-    .bind(moves)
-    .execute(db)
-    .await
-    .unwrap();
+    // Many at a time: no statement may take long.
+    for some in (first..first + sales).step_by(100) {
+        sqlx::query(
+            "insert into admission.moves (event_id, seq, at, called, claimed)
+             select id, seq, now() - interval '1 day', array[seq, seq],
+                    array[greatest(seq - 9, 1)]
+             from generate_series($1, $2) as id, generate_series(1, $3) as seq",
+        )
+        .bind(some)
+        .bind((some + 99).min(first + sales - 1))
+        .bind(moves)
+        .execute(db)
+        .await
+        .unwrap();
+    }
 }
 
 /// A sale whose lobby was drawn, and in which nobody was called yet.
