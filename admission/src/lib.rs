@@ -133,7 +133,7 @@ pub async fn start(ctx: Context, config: Config) -> anyhow::Result<Routes> {
             .ctx
             .shutdown
             .soft()
-            .run_until_cancelled(follow)
+            .run_until_cancelled(Box::pin(follow))
             .await;
         Ok(())
     });

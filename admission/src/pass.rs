@@ -72,7 +72,7 @@ pub(crate) async fn end_due(passes: &Passes) {
     let mut patience = Patience::between(SHORTEST_DEADLINE, LONGEST_DEADLINE);
     loop {
         ticks.tick().await;
-        if let Err(error) = patience.bound(passes.end_due()).await {
+        if let Err(error) = patience.bound(Box::pin(passes.end_due())).await {
             tracing::warn!(%error, "passes that ran out were not ended");
         }
     }

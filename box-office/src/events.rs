@@ -43,6 +43,7 @@ pub(crate) fn routes(office: &Arc<Office>) -> Routes {
             .merge(crowd_reads())
             .merge(writes)
             .with_state(Arc::clone(office)),
+        ..Routes::default()
     }
 }
 

@@ -200,7 +200,8 @@ impl Office {
                         })
                     }
                     Begin::Replay { body, .. } => {
-                        let value = serde_json::from_slice(&body).map_err(decode)?;
+                        let value =
+                            serde_json::from_slice(&body).map_err(|error| decode(&error))?;
                         Ok(Done {
                             value,
                             is_replay: true,
@@ -240,8 +241,8 @@ fn encode(error: serde_json::Error) -> WriteError {
 }
 
 /// An answer that another version of the program kept: the request was done, and must not be again.
-fn decode(error: serde_json::Error) -> WriteError {
-    let error = &error as &dyn std::error::Error;
+fn decode(error: &serde_json::Error) -> WriteError {
+    let error: &(dyn std::error::Error + 'static) = error;
     tracing::warn!(error, "a kept answer can't be read");
     Problem::new(
         Kind::Conflict,

@@ -93,7 +93,8 @@ pub async fn start(ctx: Context, config: Config) -> anyhow::Result<Routes> {
     let notices = Notices(shared.clone());
     ctx.spawn("notifier notices", async move {
         let queue = topology::notifier_notices();
-        amqp::consume_batches(&broker, &soft, &queue, BATCHES, notices).await
+        let consuming = amqp::consume_batches(&broker, &soft, &queue, BATCHES, notices);
+        Box::pin(consuming).await
     });
     ctx.spawn(
         "notifier announcements",

@@ -55,7 +55,6 @@ pub(crate) async fn watch_backlog(
     Ok(())
 }
 
-/// Kinds of later versions are counted as `other`.
 #[expect(clippy::cast_precision_loss, reason = "gauges")]
 fn show(backlog: &[Backlog], now: DateTime<Utc>) {
     let of = |state: &str| {
@@ -65,19 +64,53 @@ fn show(backlog: &[Backlog], now: DateTime<Utc>) {
     for state in ["waiting", "sending", "uncertain", "failed"] {
         gauge!("notifier_backlog_notices", "state" => state).set(of(state) as f64);
     }
-    let known = KINDS.map(|(kind, _)| kind);
-    let age_of = |is_it: &dyn Fn(&str) -> bool| {
-        let waiting = backlog.iter().filter(|row| row.state == "waiting");
-        let oldest = waiting.filter(|row| is_it(&row.kind)).map(|row| row.oldest);
-        let age = oldest
-            .min()
-            .map_or(0, |oldest| (now - oldest).num_milliseconds());
-        age.max(0) as f64 / 1_000.0
-    };
-    for kind in known {
-        let age = age_of(&|of| of == kind);
-        gauge!("notifier_oldest_waiting_seconds", "kind" => kind).set(age);
+    for (kind, oldest) in oldest_waiting(backlog) {
+        let age = oldest.map_or(0, |oldest| (now - oldest).num_milliseconds());
+        let seconds = age.max(0) as f64 / 1_000.0;
+        gauge!("notifier_oldest_waiting_seconds", "kind" => kind).set(seconds);
     }
-    let age = age_of(&|of| !known.contains(&of));
-    gauge!("notifier_oldest_waiting_seconds", "kind" => "other").set(age);
+}
+
+/// Since when the oldest message of each kind waits; kinds of later versions are one, `other`.
+fn oldest_waiting(backlog: &[Backlog]) -> Vec<(&'static str, Option<DateTime<Utc>>)> {
+    let known = KINDS.map(|(kind, _)| kind);
+    let oldest = |is_it: &dyn Fn(&str) -> bool| {
+        let waiting = backlog.iter().filter(|row| row.state == "waiting");
+        let of_kind = waiting.filter(|row| is_it(&row.kind));
+        of_kind.map(|row| row.oldest).min()
+    };
+    let mut all: Vec<_> = known
+        .iter()
+        .map(|kind| (*kind, oldest(&|of| of == *kind)))
+        .collect();
+    all.push(("other", oldest(&|of| !known.contains(&of))));
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_that_waits_is_shown_by_kind_and_what_failed_is_not_waiting() {
+        let at = |minute: i64| DateTime::from_timestamp(minute * 60, 0).unwrap();
+        let row = |kind: &str, state: &str, minute| Backlog {
+            kind: kind.to_owned(),
+            state: state.to_owned(),
+            notices: 1,
+            oldest: at(minute),
+        };
+        let backlog = [
+            row("confirmed", "failed", 1),
+            row("confirmed", "waiting", 3),
+            row("tomorrow", "waiting", 5),
+            row("next_week", "waiting", 4),
+        ];
+        let waiting: Vec<_> = oldest_waiting(&backlog)
+            .into_iter()
+            .filter(|(_, oldest)| oldest.is_some())
+            .collect();
+        let expected = [("confirmed", Some(at(3))), ("other", Some(at(4)))];
+        assert_eq!(waiting, expected);
+    }
 }

@@ -64,7 +64,7 @@ pub(crate) async fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
     say("Onsale demo: setting the stage");
     let interrupted = interruption()?;
     tokio::pin!(interrupted);
-    let stage = Stage::set(&args).await?;
+    let stage = Box::pin(Stage::set(&args)).await?;
     let outcome = tokio::select! {
         outcome = perform(&args, &stage) => outcome,
         // What the demo made on servers that stay must go with it.

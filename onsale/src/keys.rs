@@ -2,7 +2,7 @@
 
 use clap::{Args, Subcommand};
 use platform::tokens::{KeyRing, MIN_SECRET_CHARS};
-use secrecy::{ExposeSecret as _, SecretString};
+use secrecy::{ExposeSecret, SecretString};
 
 use crate::say;
 
@@ -54,7 +54,7 @@ const ROLL_OUT: &str = "
 
 /// The new secret in front of those of now, which go on verifying what they signed.
 fn rotated(new: &str, secrets: &[SecretString]) -> String {
-    let old = secrets.iter().map(|secret| secret.expose_secret());
+    let old = secrets.iter().map(ExposeSecret::expose_secret);
     std::iter::once(new)
         .chain(old)
         .collect::<Vec<_>>()

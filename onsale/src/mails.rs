@@ -123,3 +123,36 @@ async fn again(db: &PgPool, ids: impl Iterator<Item = Uuid>) -> anyhow::Result<(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(clap::Parser)]
+    struct Command {
+        #[command(flatten)]
+        mails: MailsArgs,
+    }
+
+    fn parse(words: &[&str]) -> Result<MailsArgs, clap::Error> {
+        let before = ["mails", "--database-url", "postgres://x"];
+        Command::try_parse_from([&before, words].concat()).map(|command| command.mails)
+    }
+
+    #[test]
+    fn what_is_sent_again_is_named_one_by_one_or_is_all_that_is_listed() {
+        let one = "018f0000-0000-7000-8000-000000000000";
+        assert!(parse(&["again", one]).is_ok());
+        assert!(parse(&["again", "--all", "--state", "failed", "--kind", "confirmed"]).is_ok());
+        assert!(parse(&["again"]).is_err());
+        assert!(parse(&["again", "--all", one]).is_err());
+        assert!(parse(&["list", "--state", "sent"]).is_err());
+        let listed = parse(&["list", "--state", "uncertain", "--json"]).unwrap();
+        assert!(matches!(
+            listed.command,
+            MailsCommand::List { filter, json: true } if filter.state == Some(StuckState::Uncertain)
+        ));
+    }
+}

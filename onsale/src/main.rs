@@ -120,7 +120,7 @@ async fn main() -> ExitCode {
         Command::PaymentWorker(args) => args.run().await,
         Command::Notifier(args) => args.run().await,
         Command::Migrate(args) => migrate(&args).await,
-        Command::Demo(args) => return finish(demo::run(*args).await),
+        Command::Demo(args) => return finish(Box::pin(demo::run(*args)).await),
         Command::Audit(args) => return finish(audit_command::run(&args).await),
         Command::Reconcile(args) => return finish(reconcile::run(&args).await),
         Command::Booking(args) => booking::run(args).await,

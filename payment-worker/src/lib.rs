@@ -113,7 +113,8 @@ pub async fn start(ctx: Context, config: Config) -> anyhow::Result<Routes> {
     );
     ctx.spawn("payment bookings", async move {
         let queue = topology::payment_bookings();
-        amqp::consume_batches(&broker, &soft, &queue, BATCHES, consumer).await
+        let consuming = amqp::consume_batches(&broker, &soft, &queue, BATCHES, consumer);
+        Box::pin(consuming).await
     });
 
     let staff = staff::routes(Arc::clone(&worker));

@@ -63,7 +63,7 @@ pub(crate) async fn run(
         .is_some()
     {
         if stop
-            .run_until_cancelled(round(&worker, &schedule))
+            .run_until_cancelled(Box::pin(round(&worker, &schedule)))
             .await
             .is_none()
         {

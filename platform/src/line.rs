@@ -45,7 +45,7 @@ const FIRST_WAIT: Duration = Duration::from_secs(4);
 /// Longest time that one refresh may take.
 const REFRESH_LIMIT: Duration = Duration::from_secs(20);
 /// How many rows of moves one statement reads.
-const ROWS: usize = 1_000;
+const ROWS: usize = 4_000;
 /// How many unknown ids are asked for at once, and how often at most.
 const UNKNOWN: Limits = Limits {
     batch: 4_096,

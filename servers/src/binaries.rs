@@ -103,8 +103,8 @@ pub(crate) fn in_path(name: &str) -> Option<PathBuf> {
     });
     let path = env::var_os("PATH").unwrap_or_default();
     let folders = env::split_paths(&path).chain(USUAL.map(PathBuf::from));
-    let mut folders = folders.chain(kegs);
     folders
+        .chain(kegs)
         .map(|folder| folder.join(name))
         .find(|program| is_program(program))
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use domain::clock::SharedClock;
 use domain::{AccountId, EventId, Number};
-use platform::lane::{GroupCommit, Job, Lane, Limits, Work, commit_each};
+use platform::lane::{Job, Lane, Limits, Work};
 use platform::problem::Problem;
 use platform::service::Context;
 use sqlx::PgPool;
@@ -53,19 +53,11 @@ impl Work for Leave {
     type Answer = Result<(), Problem>;
 
     async fn work(&self, jobs: Vec<Job<Self>>) {
-        let (leavers, askers): (Vec<_>, Vec<_>) = jobs.into_iter().map(Job::split).unzip();
-        for (asker, left) in askers.into_iter().zip(commit_each(self, &leavers).await) {
-            asker.answer(left);
+        let leavers: Vec<_> = jobs.iter().map(|job| job.item).collect();
+        let outcome = store::leave(&self.db, self.event_id, &leavers, self.clock.now()).await;
+        let answer = outcome.map_err(Problem::from);
+        for job in jobs {
+            job.asker.answer(answer.clone());
         }
-    }
-}
-
-impl GroupCommit for Leave {
-    type Item = (AccountId, Number);
-    type Answer = ();
-
-    async fn commit(&self, leavers: &[(AccountId, Number)]) -> Result<Vec<()>, sqlx::Error> {
-        store::leave(&self.db, self.event_id, leavers, self.clock.now()).await?;
-        Ok(vec![(); leavers.len()])
     }
 }

@@ -90,7 +90,7 @@ impl Inner {
             let claimants: Vec<Claimant> = batch.iter().map(|one| one.claimant).collect();
             metrics::histogram!("admission_claim_batch_size").record(as_float(claimants.len()));
             let claiming = self.passes.claim(event_id, &claimants, terms, None);
-            match pg::within(BATCH_LIMIT, claiming).await {
+            match pg::within(BATCH_LIMIT, Box::pin(claiming)).await {
                 Ok(claims) => {
                     for (waiting, claim) in batch.into_iter().zip(claims) {
                         // Gone if its caller hung up; a repeat finds the pass.

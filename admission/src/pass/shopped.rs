@@ -27,7 +27,8 @@ pub(crate) async fn consume(desk: Arc<Desk>) -> anyhow::Result<()> {
         max_batch: MAX_BATCH.into(),
         ..Settings::default()
     };
-    amqp::consume_batches(&broker, &stop, &queue, settings, Shopped(desk)).await
+    let consuming = amqp::consume_batches(&broker, &stop, &queue, settings, Shopped(desk));
+    Box::pin(consuming).await
 }
 
 struct Shopped(Arc<Desk>);

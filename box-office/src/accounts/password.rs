@@ -335,10 +335,13 @@ mod tests {
         let mut waiting = Vec::new();
         for n in 0..5 {
             let (ran, pool_of_job) = (ran.clone(), Arc::clone(&pool));
-            let job =
-                tokio::spawn(
-                    async move { pool_of_job.run(move || Ok(ran.send(n).unwrap())).await },
-                );
+            let job = tokio::spawn(async move {
+                let run = move || {
+                    ran.send(n).unwrap();
+                    Ok(())
+                };
+                pool_of_job.run(run).await
+            });
             let is_queued = async || pool.load.jobs.load(Ordering::Relaxed) == n + 2;
             platform::testing::eventually(LONG, is_queued).await;
             waiting.push(job);

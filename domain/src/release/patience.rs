@@ -16,6 +16,7 @@ use crate::ahead::Steps;
 use crate::queue::{PlaceState, SEEN_SLOTS, Wait, poll_after_ms, silence};
 
 /// Presence is kept for so many slots: who may be silent for longer always counts as present.
+#[expect(clippy::cast_possible_truncation, reason = "some dozens")]
 const DEPTHS: usize = SEEN_SLOTS.unsigned_abs() as usize;
 /// How often what is told is noted.
 const NOTED: TimeDelta = TimeDelta::seconds(1);

@@ -1,6 +1,6 @@
 //! The wording of mails. What a letter says is decided here, once for its text and its HTML.
 
-use domain::booking::{BookedSeat, BookingFacts, TicketFacts};
+use domain::booking::{BookedSeat, BookingFacts, EndReason, TicketFacts};
 use domain::event::{Event, EventState};
 use domain::message::{BookingCancelled, BookingPaid, TicketTransferred};
 
@@ -66,10 +66,17 @@ pub(super) fn letter<'a>(event: &Event, notice: &'a Notice) -> Letter<'a> {
         Notice::Held(facts) => held(event, &name, &facts.booking),
         Notice::Confirmed(paid) => confirmed(event, &name, paid),
         Notice::Expired(facts) => Letter {
-            paragraphs: vec![format!(
-                "Your seats for {name} are on sale again, because their payment was not made. \
-                 Nothing was charged."
-            )],
+            paragraphs: vec![match facts.reason {
+                Some(EndReason::PaymentRefused) => format!(
+                    "Your seats for {name} are on sale again: the payment provider refused to \
+                     take this payment, which is no fault of yours. Nothing was charged, and we \
+                     are looking into it."
+                ),
+                None => format!(
+                    "Your seats for {name} are on sale again, because their payment was not made. \
+                     Nothing was charged."
+                ),
+            }],
             details: seats(facts.booking.seats.iter()),
             ..plain(format!("Your seats for {name} were released"))
         },
@@ -459,6 +466,7 @@ pub(super) mod tests {
     fn a_hold_that_ended_blames_no_delay_on_the_buyer() {
         let notice = Notice::Expired(BookingExpired {
             booking: paid().booking,
+            reason: None,
         });
         let told = letter(&event(), &notice).paragraphs.join(" ");
         assert!(

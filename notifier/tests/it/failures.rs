@@ -175,6 +175,33 @@ async fn a_mail_whose_sender_died_before_the_data_arrives_once() {
     stage.app.finish().await;
 }
 
+#[tokio::test]
+async fn a_shutdown_hands_nothing_more_over_and_leaves_it_to_the_next() {
+    let stage = Stage::start().await;
+    let event = event(&stage.app.ctx.clock);
+    stage.introduce(&event, None).await;
+    let a_moment = MailFault::DelayRecipient {
+        milliseconds: 2_000,
+    };
+    stage.mail.faults().next(1, EMAIL.to_owned(), a_moment);
+    let id = stage.pay(&event).await.booking.booking_id;
+    let is_claimed = |rows: Vec<crate::stage::Row>| rows.iter().any(|row| row.tries == 1);
+    eventually(SOON, async || is_claimed(stage.rows(id).await)).await;
+    stage.app.ctx.shutdown.soft().cancel();
+    stage.app.ctx.shutdown.tasks_left().await;
+    let row = &stage.rows(id).await[0];
+    assert_eq!((row.state.as_str(), row.tries), ("waiting", 1));
+    assert!(stage.mail.inbox().is_empty());
+
+    let node = stage.app.another_node().await;
+    let _routes = stage.start_notifier(node.clone()).await;
+    stage.mail_is(id, "confirmed", "sent").await;
+    assert_eq!(stage.mail.inbox().len(), 1);
+    node.shutdown.soft().cancel();
+    node.shutdown.tasks_left().await;
+    stage.app.finish().await;
+}
+
 /// The pipeline up to the answer breaks; what the server did with the mail is `kept`.
 async fn an_answer_is_lost(fault: MailFault, kept: usize) {
     let stage = Stage::start().await;

@@ -44,7 +44,12 @@ async fn what_was_said_of_events_long_over_is_removed_and_the_rest_is_kept() {
     stage.mail_is(old, "confirmed", "sent").await;
     let unpaid = stage.paid(&over, 1).booking;
     let old_unpaid = unpaid.booking_id;
-    stage.tell(&BookingExpired { booking: unpaid }).await;
+    stage
+        .tell(&BookingExpired {
+            booking: unpaid,
+            reason: None,
+        })
+        .await;
     stage.mail_is(old_unpaid, "expired", "sent").await;
 
     clock.advance(TimeDelta::days(180));

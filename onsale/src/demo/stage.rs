@@ -60,7 +60,7 @@ impl Stage {
         pg::migrate(&db).await.context("making the schema")?;
         let stand_ins = StandIns::start(None).await?;
         let config = platform_config(args, url, run);
-        let running = launch(config, &stand_ins).await?;
+        let running = Box::pin(launch(config, &stand_ins)).await?;
         let public = running.public_addr;
         stand_ins
             .stripe

@@ -1,5 +1,7 @@
 //! A RabbitMQ that is short of memory takes no messages, and what waits for it waits.
 
+#![expect(clippy::unwrap_used, reason = "a test's own steps")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;

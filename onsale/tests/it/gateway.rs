@@ -27,7 +27,7 @@ const PUBLIC: &str = "public";
 const INTERNAL: &str = "internal";
 
 /// Paths of the document, and who serves them; box-office serves all others.
-const OWNERS: [(&str, &str, &str); 31] = [
+const OWNERS: [(&str, &str, &str); 32] = [
     (PUBLIC, "/api/events/{id}/queue", "waiting-room"),
     (PUBLIC, "/api/events/{id}/queue/me", "waiting-room"),
     (PUBLIC, "/api/events/{id}/queue/stream", "waiting-room"),

@@ -1,7 +1,5 @@
 //! The pages in a real browser: `web/tests` drives the system's Chromium.
 
-#![expect(clippy::unwrap_used, reason = "a test that can't go on fails")]
-
 use std::process::{Command, Stdio};
 
 use crate::system::System;

@@ -3,6 +3,8 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use sqlx::error::DatabaseError;
+
 use super::deadline;
 
 /// SQLSTATE classes and codes of a server that can't serve: connection exceptions, read-only
@@ -74,7 +76,7 @@ pub(crate) fn observe(error: &sqlx::Error) {
 }
 
 fn has_code(error: &sqlx::Error, codes: &[&str]) -> bool {
-    let code = error.as_database_error().and_then(|error| error.code());
+    let code = error.as_database_error().and_then(DatabaseError::code);
     code.is_some_and(|code| codes.iter().any(|prefix| code.starts_with(prefix)))
 }
 
@@ -85,7 +87,7 @@ mod tests {
     use std::fmt;
     use std::io;
 
-    use sqlx::error::{DatabaseError, ErrorKind};
+    use sqlx::error::ErrorKind;
 
     use super::*;
 

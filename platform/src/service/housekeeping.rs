@@ -27,6 +27,7 @@ pub(super) fn spawn(ctx: &Context, checks: Checks) {
                 checks.run(),
             )
         };
+        let work = Box::pin(work);
         task.shutdown.soft().run_until_cancelled(work).await;
         Ok(())
     });

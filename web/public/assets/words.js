@@ -5,7 +5,7 @@ export const STATES = {
   held: 'Your seats are held for you. Pay to keep them.',
   confirmed: 'Your booking is confirmed.',
   rejected: 'No seats could be given.',
-  expired: 'The time to pay ran out, so the seats went back on sale. Nothing was charged.',
+  expired: 'The seats went back on sale, because they were not paid. Nothing was charged.',
   cancelled: 'This booking is cancelled.',
 };
 
@@ -15,6 +15,7 @@ export const REASONS = {
   limit_reached: 'You would have more tickets than one person may have.',
   sale_closed: 'The sale is closed.',
   payment_refused: 'The payment could not begin. Nothing was charged; the seller has been told.',
+  payment_refused: 'The payment provider refused to take this payment; that is no fault of yours, and we are looking into it.',
   seat_taken: 'Somebody else has one of these seats.',
   timed_out: 'It took too long. Please try again.',
   unknown_event: 'There is no such event.',
