@@ -38,6 +38,7 @@ async fn a_claim_outlasts_silent_connections() {
         status.is_success()
     })
     .await;
+    proxy.cut();
     node.stop().await;
     shop.app.finish().await;
 }
@@ -67,6 +68,7 @@ async fn a_revoked_pass_is_refused_within_two_seconds_although_connections_are_s
         })
         .await;
     }
+    proxy.cut();
     node.stop().await;
     shop.app.finish().await;
 }

@@ -58,8 +58,8 @@ impl Run {
 impl Pipeline {
     async fn befriend(&self) -> i64 {
         let insert =
-            "insert into box_office.accounts (email, password_hash, created_at, updated_at)
-                      values ($1, '-', now(), now()) returning id";
+            "insert into box_office.accounts (email, password_hash, created_at, updated_at, email_confirmed_at)
+                      values ($1, '-', now(), now(), now()) returning id";
         let signing_up = sqlx::query_scalar(insert).bind(FRIEND);
         signing_up.fetch_one(&self.app.ctx.db).await.unwrap()
     }
