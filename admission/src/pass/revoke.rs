@@ -2,12 +2,17 @@
 //! until it is done.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use domain::message::PassRevoked;
 use platform::amqp::{self, Delivery, Handler, Settings, Verdict};
-use platform::topology;
+use platform::{pg, topology};
 
 use crate::Desk;
+
+/// Longer, and the connection may be silent: the pass must not stay good until that shows by itself.
+const FIRST_DEADLINE: Duration = Duration::from_millis(600);
+const LONGEST_DEADLINE: Duration = Duration::from_secs(15);
 
 /// Revokes passes until soft shutdown.
 pub(crate) async fn consume(desk: Arc<Desk>) -> anyhow::Result<()> {
@@ -26,7 +31,8 @@ impl Handler for Revocations {
             Ok(message) => message,
             Err(error) => return error.into(),
         };
-        match revoke(&self.0, &revoked).await {
+        let work = revoke(&self.0, &revoked);
+        match pg::within(deadline(delivery.attempt), work).await {
             Ok(()) => Verdict::Ack,
             Err(error) => {
                 tracing::warn!(event_id = %revoked.event_id, %error, "a pass was not revoked");
@@ -34,6 +40,12 @@ impl Handler for Revocations {
             }
         }
     }
+}
+
+/// Doubled with each attempt, so that a slow database is waited for in the end.
+fn deadline(attempt: u32) -> Duration {
+    let factor = 2_u32.saturating_pow(attempt.saturating_sub(1));
+    FIRST_DEADLINE.saturating_mul(factor).min(LONGEST_DEADLINE)
 }
 
 /// Ends the account's passes, which gives their slots back; other nodes read it within a moment. A

@@ -78,7 +78,8 @@ async fn a_price_that_stripe_refuses_makes_no_event_and_changes_none() {
         (4_500, "iqd", "currency"),
     ] {
         let price = json!({"amount_minor": amount, "currency": currency});
-        let section = json!({"name": "A", "capacity": 10, "tier": {"price": price}});
+        let section =
+            json!({"name": "A", "capacity": 10, "tier": {"name": "Seated", "price": price}});
         for (fields, field) in [
             (
                 json!({"capacity": 10, "price": price}),

@@ -20,8 +20,8 @@ async fn an_account_whose_message_was_lost_gets_its_tickets() {
         })
         .await;
     sqlx::query(
-        "insert into box_office.accounts (id, email, password_hash, name, created_at, updated_at)
-         overriding system value values ($1, $2, '', 'Ada', now(), now())",
+        "insert into box_office.accounts (id, email, password_hash, name, email_confirmed_at, created_at, updated_at)
+         overriding system value values ($1, $2, '', 'Ada', now(), now(), now())",
     )
     .bind(ACCOUNT.0)
     .bind(EMAIL)

@@ -12,11 +12,14 @@ use sqlx::{AssertSqlSafe, PgPool};
 const IN_FLIGHT: &str = "
     set session_replication_role = replica;
     insert into admission.requests (booking_id, event_id, account_id, wish, tickets, published, accepted_at)
-    values ('0199aaaa-0000-7000-8000-000000000001', 1, 1, '{}', 1, true, now() - interval '{age}');
+    values ('0199aaaa-0000-7000-8000-000000000001', 1, 1, '{}', 1, true, now() - interval '{age}'),
+           ('0199aaaa-0000-7000-8000-000000000002', 1, 1, '{}', 1, true, now() - interval '{age}');
     insert into booking.bookings (id, event_id, account_id, tickets, state, seats, total_minor, currency,
         hold_until, created_at, updated_at)
     values ('0199aaaa-0000-7000-8000-000000000002', 1, 1, 1, 'held', '[]', 2500, 'eur',
         now() - interval '{age}', now() - interval '{age}', now() - interval '{age}');
+    insert into booking.seats (section_id, rank, state, booking_id)
+    values (1, 0, 'held', '0199aaaa-0000-7000-8000-000000000002');
     insert into payment.operations (id, booking_id, kind, attempt, idempotency_key, params, state, tries,
         next_try_at, created_at, updated_at)
     values (gen_random_uuid(), '0199aaaa-0000-7000-8000-000000000002', 'cancel', 1, 'key-1', '{}', 'pending', 40,
@@ -24,7 +27,7 @@ const IN_FLIGHT: &str = "
     insert into payment.webhook_inbox (event_id, type, payload, received_at, tries, next_try_at)
     values ('evt_1', 'payment_intent.succeeded', '{}', now() - interval '{age}', 3, now());
     insert into platform.outbox (id, owner, exchange, routing_key, message_name, body, created_at, available_at)
-    values (gen_random_uuid(), 'booking-worker', '', 'a', 'booking.confirmed.v1', '{}', now() - interval '{age}', now());
+    values (gen_random_uuid(), 'booking-worker', 'events', 'a', 'booking.confirmed.v1', '{}', now() - interval '{age}', now());
 ";
 
 /// What the audit of this database prints without a wait, and its exit status.

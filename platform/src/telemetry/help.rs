@@ -4,6 +4,26 @@ use metrics::{describe_counter, describe_gauge, describe_histogram};
 
 const COUNTERS: &[(&str, &str)] = &[
     (
+        "payment_worker_swept_total",
+        "Messages that were made up for because they had no effect.",
+    ),
+    (
+        "admission_tick_failures_total",
+        "Ticks of the release loop that failed or took too long.",
+    ),
+    (
+        "admission_shopped_total",
+        "Passes that ended because their booking was made.",
+    ),
+    (
+        "admission_sale_failures_total",
+        "Steps of one sale that failed, by step.",
+    ),
+    (
+        "admission_leader_resignations_total",
+        "Times a node gave up its shards because its release loop failed.",
+    ),
+    (
         "admission_booking_requests_total",
         "Booking requests by how they were answered.",
     ),
@@ -97,6 +117,23 @@ const COUNTERS: &[(&str, &str)] = &[
 
 const GAUGES: &[(&str, &str)] = &[
     (
+        "onsale_stand_in_active",
+        "1 while a stand-in takes the place of a real server.",
+    ),
+    (
+        "admission_quarantined_sales",
+        "Sales that are left out of ticks for a while because their steps failed.",
+    ),
+    ("admission_led_sales", "Sales whose line this node leads."),
+    (
+        "admission_leader",
+        "Shards of the release loop that this node leads.",
+    ),
+    (
+        "admission_clock_offset_seconds",
+        "By how much the database's clock is ahead of this node's.",
+    ),
+    (
         "admission_brake_percent",
         "How much of the rate the brake lets through; 100 is all.",
     ),
@@ -164,6 +201,10 @@ const GAUGES: &[(&str, &str)] = &[
 ];
 
 const HISTOGRAMS: &[(&str, &str)] = &[
+    (
+        "admission_tick_seconds",
+        "How long a tick of the release loop took.",
+    ),
     (
         "admission_claim_batch_size",
         "Claims that shared a transaction.",
