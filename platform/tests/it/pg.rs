@@ -126,6 +126,7 @@ async fn silent_connections_are_replaced_within_seconds_and_give_their_places_ba
     let answers = join_all((0..8).map(|_| ask(&pool))).await;
     assert!(answers.iter().all(Result::is_ok), "{answers:?}");
     assert!(begun.elapsed() < SOON, "took {:?}", begun.elapsed());
+    proxy.cut();
     pool.close().await;
     app.finish().await;
 }
