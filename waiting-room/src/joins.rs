@@ -90,7 +90,7 @@ fn refusal(unanswered: Unanswered) -> Problem {
             Kind::Overloaded,
             "Too many people join at this moment; try again in a moment.",
         ),
-        Unanswered::Failed => Problem::defect(),
+        Unanswered::Failed => Problem::overloaded(&unanswered),
     }
 }
 

@@ -117,7 +117,7 @@ async fn only_challenges_that_were_solved_make_a_large_sale() {
         max_number(attempts.unwrap())
     };
     let base = price("198.51.100.1", 1).await;
-    for asker in 0..6_000 {
+    for asker in 10..6_010 {
         price("203.0.113.1", asker).await;
     }
     price("198.51.100.1", 2).await;
