@@ -31,7 +31,7 @@ impl Handler for Revocations {
             Ok(message) => message,
             Err(error) => return error.into(),
         };
-        let work = revoke(&self.0, &revoked);
+        let work = Box::pin(revoke(&self.0, &revoked));
         match pg::within(deadline(delivery.attempt), work).await {
             Ok(()) => Verdict::Ack,
             Err(error) => {
