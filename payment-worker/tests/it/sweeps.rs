@@ -3,10 +3,11 @@
 use domain::message::{
     BookingCancelled, BookingConfirmed, Message, PaymentAuthorised, PaymentCaptured,
 };
+use platform::testing::eventually;
 use platform::topology;
 use surge::stripe::{ApiFault, Operation};
 
-use crate::pipeline::{PRICE, Pipeline};
+use crate::pipeline::{PATIENCE, PRICE, Pipeline};
 
 const PAID: &str = "select count(*) from booking.bookings where captured_at is not null";
 
@@ -78,16 +79,20 @@ async fn a_cancellation_that_is_lost_is_refunded_by_the_policy_of_its_day() {
 #[tokio::test]
 async fn a_capture_whose_news_is_lost_becomes_a_paid_booking() {
     let pipeline = Pipeline::open(1).await;
-    let slow = ApiFault::Delay {
-        milliseconds: 1_700,
-    };
+    // No capture succeeds until the booking worker is gone, so that it can't consume the message.
     let faults = pipeline.stripe.faults();
-    faults.next(1, Operation::CapturePaymentIntent, slow);
+    let capture = Operation::CapturePaymentIntent;
+    faults.sometimes(1.0, capture, ApiFault::ServerError);
     let id = pipeline.hold(1).await;
     assert!(pipeline.pay(id, "pm_card_visa").await);
-    pipeline.wait_for_booking(id, "confirmed").await;
+    let captures = "select count(*) from payment.operations where kind = 'capture'";
+    eventually(PATIENCE, async || pipeline.count(captures).await == 1).await;
+    pipeline.wait_for_queued(0).await;
     pipeline.crash_bookings().await;
-    pipeline.wait_for_payment(id, "captured").await;
+    faults.clear();
+    pipeline
+        .in_time(async || pipeline.payment(id).await == "captured")
+        .await;
     let lost = pipeline.discard(&topology::booking_payments()).await;
     assert_eq!(lost, PaymentCaptured::NAME);
 
