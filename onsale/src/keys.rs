@@ -1,6 +1,7 @@
 //! `onsale keys`: the secret that every key is derived from.
 
 use clap::{Args, Subcommand};
+use platform::config::listed_secret;
 use platform::tokens::{KeyRing, MIN_SECRET_CHARS};
 use secrecy::{ExposeSecret, SecretString};
 
@@ -22,6 +23,7 @@ enum KeysCommand {
             env = "ONSALE_SECRET",
             hide_env_values = true,
             value_delimiter = ',',
+            value_parser = listed_secret,
             value_name = "SECRET"
         )]
         secrets: Vec<SecretString>,

@@ -3,7 +3,7 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use platform::config::InvalidConfig;
+use platform::config::{InvalidConfig, listed_secret};
 use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
@@ -23,7 +23,8 @@ pub struct Config {
         long = "stripe-webhook-secret",
         env = "STRIPE_WEBHOOK_SECRET",
         hide_env_values = true,
-        value_delimiter = ','
+        value_delimiter = ',',
+        value_parser = listed_secret
     )]
     pub stripe_webhook_secrets: Vec<SecretString>,
     /// Where Stripe's API is.

@@ -1,5 +1,6 @@
 //! What every process is told when it starts. Each key is a flag and an environment variable.
 
+use std::convert::Infallible;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -67,6 +68,7 @@ pub struct PlatformConfig {
         env = "ONSALE_SECRET",
         hide_env_values = true,
         value_delimiter = ',',
+        value_parser = listed_secret,
         value_name = "NEW,OLD"
     )]
     pub secrets: Vec<SecretString>,
@@ -96,6 +98,7 @@ pub struct PlatformConfig {
         long,
         env = "ONSALE_TRUSTED_PROXIES",
         value_delimiter = ',',
+        value_parser = listed_network,
         value_name = "NETWORK,…"
     )]
     pub trusted_proxies: Vec<IpNet>,
@@ -309,6 +312,19 @@ impl PlatformConfig {
     }
 }
 
+/// Parses one secret of a list. Blanks around it belong to the list: `NEW, OLD` would otherwise
+/// derive keys from ` OLD` and refuse, without a word, all that `OLD` signed.
+///
+/// # Errors
+/// None.
+pub fn listed_secret(text: &str) -> Result<SecretString, Infallible> {
+    Ok(text.trim().into())
+}
+
+fn listed_network(text: &str) -> Result<IpNet, ipnet::AddrParseError> {
+    text.trim().parse()
+}
+
 /// The value of a URL key; the message never repeats it, for it may hold a password.
 fn url_of(key: &str, value: &SecretString, schemes: &[&str]) -> Result<Url, InvalidConfig> {
     Url::parse(value.expose_secret())
@@ -396,6 +412,26 @@ mod tests {
     #[test]
     fn the_defaults_are_valid() {
         assert!(config().validate().is_ok());
+    }
+
+    #[test]
+    fn blanks_after_the_commas_of_a_list_belong_to_no_secret_and_no_network() {
+        let Program { config } = Program::try_parse_from([
+            "onsale",
+            "--database-url=postgres://db/onsale",
+            "--redis-url=redis://redis",
+            "--amqp-url=amqp://mq",
+            &format!("--secret={SECRET}, old-{SECRET} "),
+            "--trusted-proxies=10.0.0.0/8, fd00::/8",
+        ])
+        .unwrap();
+        let secrets: Vec<_> = config
+            .secrets
+            .iter()
+            .map(ExposeSecret::expose_secret)
+            .collect();
+        assert_eq!(secrets, [SECRET, &format!("old-{SECRET}")]);
+        assert_eq!(config.trusted_proxies.len(), 2);
     }
 
     #[test]
