@@ -33,8 +33,10 @@ pub(crate) struct Bookings(pub Arc<Worker>);
 /// What became of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Done {
-    /// All of it, now or before.
+    /// It had its effect.
     Yes,
+    /// It has no effect: it had it before, or another message overtook it.
+    Before,
     /// Something it builds on has not happened yet.
     TooEarly,
 }
@@ -192,6 +194,7 @@ impl Bookings {
                 self.0.wake_after_commit();
                 Verdict::Ack
             }
+            Ok(Done::Before) => Verdict::Ack,
             Ok(Done::TooEarly) => Verdict::RetryAfter(WAIT_FOR_OTHERS),
             Err(error) => {
                 let error = &error as &dyn std::error::Error;
@@ -253,7 +256,7 @@ mod tests {
         let together = confirmed::capture_authorised(&mut conn, &[id], now).await;
         assert!(together.unwrap().is_empty());
         let alone = confirmed.apply(&mut conn, now).await.unwrap();
-        assert_eq!(alone, Done::Yes);
+        assert_eq!(alone, Done::Before);
         drop(conn);
         let asked = operations_of(&worker, &given_up).await;
         assert!(asked.iter().all(|(kind, _)| kind != "capture"), "{asked:?}");

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::BookingId;
+use domain::payment::PaymentState;
 use platform::pg::run_tx;
 use sqlx::PgConnection;
 
-use crate::bookings::{cancelled, confirmed};
+use crate::bookings::{Done, cancelled, confirmed};
 use crate::store::{cancellations, operations, payments, sweeps};
 use crate::transitions;
 use crate::worker::Worker;
@@ -45,16 +46,17 @@ pub(crate) async fn sweep(
     let unpaid = sweeps::unpaid(&worker.db, lost, told, BATCH).await?;
     let unheard = sweeps::authorised_and_held(&worker.db, lost, told, BATCH).await?;
     let unsettled = cancellations::unsettled(&worker.db, cancelled_since, lost, BATCH).await?;
-    for id in &unpaid {
-        mend(worker, *id, Lost::Confirmation).await;
+    let mut is_repaired = false;
+    for id in unpaid {
+        is_repaired |= mend(worker, id, Lost::Confirmation).await;
     }
-    for id in &unheard {
-        mend(worker, *id, Lost::Authorisation).await;
+    for id in unheard {
+        is_repaired |= mend(worker, id, Lost::Authorisation).await;
     }
-    for id in &unsettled {
-        mend(worker, *id, Lost::Cancellation).await;
+    for id in unsettled {
+        is_repaired |= mend(worker, id, Lost::Cancellation).await;
     }
-    if !(unpaid.is_empty() && unheard.is_empty() && unsettled.is_empty()) {
+    if is_repaired {
         worker.wake_after_commit();
     }
     Ok(())
@@ -81,44 +83,51 @@ impl Lost {
     }
 }
 
-async fn mend(worker: &Worker, id: BookingId, lost: Lost) {
+/// Repairs one booking; `false` when nothing was to be repaired, or that failed.
+async fn mend(worker: &Worker, id: BookingId, lost: Lost) -> bool {
     let now = worker.now();
     let mending = run_tx(&worker.db, "payment sweep", |tx| {
         Box::pin(mend_in(tx, id, lost, now))
     });
     let lost = lost.label();
     match mending.await {
-        Ok(()) => {
+        Ok(true) => {
             tracing::warn!(booking_id = %id, lost, "made up for a message that had no effect");
             metrics::counter!("payment_worker_swept_total", "lost" => lost).increment(1);
+            true
         }
+        Ok(false) => false,
         Err(error) => {
             let error = &error as &dyn std::error::Error;
             tracing::warn!(booking_id = %id, lost, error, "not swept; trying again");
+            false
         }
     }
 }
+
+/// Does what the lost message would have done; `false` when there is nothing to do.
 
 async fn mend_in(
     conn: &mut PgConnection,
     id: BookingId,
     lost: Lost,
     now: DateTime<Utc>,
-) -> Result<(), sqlx::Error> {
+) -> Result<bool, sqlx::Error> {
     let Some(payment) = payments::lock(conn, id).await? else {
-        return Ok(());
+        return Ok(false);
     };
     match lost {
         Lost::Confirmation => {
             sweeps::set_told(conn, id, now).await?;
-            confirmed::take_money(conn, &payment, now).await.map(|_| ())
+            Ok(confirmed::take_money(conn, &payment, now).await? == Done::Yes)
         }
         Lost::Authorisation => {
             sweeps::set_told(conn, id, now).await?;
-            if payment.state == domain::payment::PaymentState::Authorised {
-                transitions::tell_authorised(conn, &payment).await?;
+            if payment.state != PaymentState::Authorised {
+                return Ok(false);
             }
-            Ok(())
+            transitions::tell_authorised(conn, &payment).await?;
+            Ok(true)
         }
         Lost::Cancellation => {
             let asked = cancellations::asked(conn, id).await?;
@@ -138,4 +147,45 @@ pub(crate) async fn prune(worker: &Worker) -> Result<(), sqlx::Error> {
     let before = now - OPERATIONS_KEPT;
     while operations::delete_settled(&worker.db, before, PRUNED_AT_ONCE).await? == full {}
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use platform::testing::TestApp;
+
+    use super::*;
+    use crate::testing::{self, operations_of, set_intent};
+
+    /// Sets the state of every payment.
+    async fn set_state(worker: &Worker, state: &str) {
+        let update = "update payment.payments
+            set state = $1, captured_minor = case when $1 = 'captured' then amount_minor else 0 end";
+        let updating = sqlx::query(update).bind(state).execute(&worker.db);
+        updating.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn only_what_a_sweep_changes_counts_as_repaired() {
+        let app = TestApp::start().await;
+        let worker = testing::worker(&app);
+        let [booking] = testing::hold(&worker).await;
+        let (id, now) = (booking.booking_id, worker.now());
+        set_intent(&worker, &booking, "pi_1").await;
+        let mut conn = worker.db.acquire().await.unwrap();
+        let mut mended = async |lost| mend_in(&mut conn, id, lost, now).await.unwrap();
+
+        assert!(!mended(Lost::Confirmation).await, "not authorised yet");
+        assert!(!mended(Lost::Authorisation).await, "not authorised yet");
+        set_state(&worker, "authorised").await;
+        assert!(mended(Lost::Authorisation).await);
+        assert!(mended(Lost::Confirmation).await);
+        assert!(!mended(Lost::Confirmation).await, "its capture is pending");
+        let asked = operations_of(&worker, &booking).await;
+        let captures = asked.iter().filter(|(kind, _)| kind == "capture");
+        assert_eq!(captures.count(), 1, "{asked:?}");
+        set_state(&worker, "captured").await;
+        assert!(mended(Lost::Cancellation).await);
+        assert!(!mended(Lost::Cancellation).await, "its refund is pending");
+        app.finish().await;
+    }
 }

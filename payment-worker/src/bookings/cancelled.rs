@@ -34,13 +34,13 @@ impl Effect for BookingCancelled {
 }
 
 /// Releases or refunds the money of a cancelled booking, less what its event's policy keeps from a
-/// buyer who cancelled. The payment is locked.
+/// buyer who cancelled; `false` when that was done before. The payment is locked.
 pub(crate) async fn give_back(
     conn: &mut PgConnection,
     payment: &Payment,
     asked: Option<CancelAsked>,
     now: DateTime<Utc>,
-) -> Result<(), sqlx::Error> {
+) -> Result<bool, sqlx::Error> {
     match payment.state {
         PaymentState::Captured => refund(conn, payment, asked, now).await,
         PaymentState::Pending | PaymentState::RequiresAction => {
@@ -54,25 +54,27 @@ pub(crate) async fn give_back(
             // The fee is due however late the capture is: all is taken, and the rest goes back
             // when it is.
             let (id, reason) = (payment.booking_id, VoidReason::Cancelled);
-            payments::set_void_reason(conn, id, reason, now).await?;
-            operations::insert(conn, id, &capture(payment), now, now).await
+            let is_new = payments::set_void_reason(conn, id, reason, now).await?;
+            Ok(operations::insert(conn, id, &capture(payment), now, now).await? || is_new)
         }
-        PaymentState::Failed | PaymentState::Voided => Ok(()),
+        PaymentState::Failed | PaymentState::Voided => Ok(false),
     }
 }
 
-/// Begins the refund of what was captured for a cancelled booking, less what is kept of it.
+/// Begins the refund of what was captured for a cancelled booking, less what is kept of it; `false`
+/// when that was decided before and nothing begins now.
 pub(crate) async fn refund(
     conn: &mut PgConnection,
     payment: &Payment,
     asked: Option<CancelAsked>,
     now: DateTime<Utc>,
-) -> Result<(), sqlx::Error> {
+) -> Result<bool, sqlx::Error> {
     let paid = Money::new(payment.captured_minor, payment.amount.currency);
     let kept = decide(conn, payment, paid, asked, now).await?;
     let begun = transitions::refund_cancelled(conn, payment, kept, now).await?;
+    let is_new = begun.is_some() || payment.kept_on_cancel_minor.is_none();
     let (Some(amount), Some(asked)) = (begun, asked) else {
-        return Ok(());
+        return Ok(is_new);
     };
     let action = if is_by_buyer(payment, asked) {
         "refund.policy"
@@ -81,7 +83,8 @@ pub(crate) async fn refund(
     };
     let subject = format!("booking:{}", payment.booking_id);
     let detail = json!({ "amount": amount, "kept_minor": kept });
-    audit::note(conn, asked.by, action, subject, detail, now).await
+    audit::note(conn, asked.by, action, subject, detail, now).await?;
+    Ok(true)
 }
 
 /// What is kept of `paid`: for a buyer who cancelled, by the policy in force at that time; nothing

@@ -31,7 +31,7 @@ impl Effect for BookingConfirmed {
     }
 }
 
-/// Asks for the capture of a confirmed booking, or publishes again what became of its payment. The
+/// Requests the capture of a confirmed booking, or publishes the outcome of its payment again. The
 /// payment is locked.
 pub(crate) async fn take_money(
     conn: &mut PgConnection,
@@ -42,9 +42,13 @@ pub(crate) async fn take_money(
     match payment.state {
         PaymentState::Pending | PaymentState::RequiresAction => return Ok(Done::TooEarly),
         // A cancellation overtook this message, and releases the money.
-        PaymentState::Authorised if payment.void_reason == Some(VoidReason::Cancelled) => {}
+        PaymentState::Authorised if payment.void_reason == Some(VoidReason::Cancelled) => {
+            return Ok(Done::Before);
+        }
         PaymentState::Authorised => {
-            operations::insert(conn, booking_id, &capture(payment), now, now).await?;
+            if !operations::insert(conn, booking_id, &capture(payment), now, now).await? {
+                return Ok(Done::Before);
+            }
         }
         // Said again, because it may have been said before the booking was confirmed.
         PaymentState::Captured => {

@@ -57,7 +57,8 @@ pub(super) async fn make_due(
         .iter()
         .map(|(id, request)| (*id, request))
         .collect();
-    operations::insert_all(conn, &requests, now, now).await
+    operations::insert_all(conn, &requests, now, now).await?;
+    Ok(())
 }
 
 fn new_intent(booking: &BookingFacts, event: Option<&str>, installation: Uuid) -> NewIntent {

@@ -92,24 +92,25 @@ pub(super) async fn release_unpaid(
     Ok(seen)
 }
 
-/// Begins to give an open payment up. A capture that is under way goes on, and is refunded when it
-/// is done; an intent that is just being created is cancelled when it exists.
+/// Begins to release an open payment; `false` when that was begun before. A capture in flight goes
+/// on, and is refunded when it is done; an intent that is being created is cancelled when it exists.
 pub(super) async fn release(
     conn: &mut PgConnection,
     payment: &Payment,
     reason: VoidReason,
     now: DateTime<Utc>,
-) -> Result<(), sqlx::Error> {
+) -> Result<bool, sqlx::Error> {
     let booking_id = payment.booking_id;
-    payments::set_void_reason(conn, booking_id, reason, now).await?;
+    let mut is_new = payments::set_void_reason(conn, booking_id, reason, now).await?;
     if payment.intent_id.is_none() {
         if operations::drop_create(conn, booking_id, now).await? {
             transitions::void(conn, payment, now).await?;
+            is_new = true;
         }
-        return Ok(());
+        return Ok(is_new);
     }
     if !operations::is_pending(conn, booking_id, Kind::Capture).await? {
-        operations::insert(conn, booking_id, &Request::Cancel, now, now).await?;
+        is_new |= operations::insert(conn, booking_id, &Request::Cancel, now, now).await?;
     }
-    Ok(())
+    Ok(is_new)
 }

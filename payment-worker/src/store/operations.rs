@@ -13,27 +13,28 @@ use uuid::Uuid;
 use super::breaker::THRESHOLD;
 use crate::operations::{Kind, Operation, Request};
 
-/// Adds an operation that is due at `due`, unless one like it is pending. The caller holds the
-/// payment's lock.
+/// Adds an operation that is due at `due`; `false` when one of its kind is pending. The caller holds
+/// the payment's lock.
 pub(crate) async fn insert(
     conn: &mut PgConnection,
     booking_id: BookingId,
     request: &Request,
     due: DateTime<Utc>,
     now: DateTime<Utc>,
-) -> Result<(), sqlx::Error> {
-    insert_all(conn, &[(booking_id, request)], due, now).await
+) -> Result<bool, sqlx::Error> {
+    let added = insert_all(conn, &[(booking_id, request)], due, now).await?;
+    Ok(added == 1)
 }
 
-/// As [`insert`], for many payments.
+/// [`insert`] for many payments; returns how many were added.
 pub(crate) async fn insert_all(
     conn: &mut PgConnection,
     new: &[(BookingId, &Request)],
     due: DateTime<Utc>,
     now: DateTime<Utc>,
-) -> Result<(), sqlx::Error> {
+) -> Result<u64, sqlx::Error> {
     if new.is_empty() {
-        return Ok(());
+        return Ok(0);
     }
     let ids: Vec<_> = new.iter().map(|_| BookingId::new(now).0).collect();
     let bookings: Vec<_> = new.iter().map(|(booking, _)| booking.0).collect();
@@ -65,7 +66,7 @@ pub(crate) async fn insert_all(
         due,
         now,
     );
-    done.execute(conn).await.map(|_| ())
+    Ok(done.execute(conn).await?.rows_affected())
 }
 
 /// Takes up to `limit` due operations of a kind for the length of `lease`, unless the breaker is

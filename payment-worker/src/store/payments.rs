@@ -416,14 +416,14 @@ pub(crate) async fn set_progress(
     done.execute(conn).await.map(|_| ())
 }
 
-/// Notes why the payment is to be given up. A cancellation is never taken back by the end of the
-/// hold.
+/// Records why the payment is to be released; `false` when that was recorded before. A cancellation
+/// is never replaced by the end of the hold.
 pub(crate) async fn set_void_reason(
     conn: &mut PgConnection,
     booking_id: BookingId,
     reason: VoidReason,
     now: DateTime<Utc>,
-) -> Result<(), sqlx::Error> {
+) -> Result<bool, sqlx::Error> {
     let done = sqlx::query!(
         "update payment.payments set void_reason = $2, updated_at = $3
          where booking_id = $1 and void_reason is distinct from 'cancelled'
@@ -432,7 +432,7 @@ pub(crate) async fn set_void_reason(
         reason.as_str(),
         now,
     );
-    done.execute(conn).await.map(|_| ())
+    Ok(done.execute(conn).await?.rows_affected() == 1)
 }
 
 /// Sets an amount aside for a refund; `false` when more would go back than was captured (I11).
