@@ -183,8 +183,8 @@ async fn compare_intent(worker: &Worker, intent: Intent) -> Result<bool, RoundEr
     }
 }
 
-/// Notes that Stripe took another amount than a captured payment has, if Stripe still says so:
-/// the money may have been taken, and that noted here, after the list was read.
+/// Reads the PaymentIntent once more, and notes a difference that is still there: the money may have
+/// been captured, and that recorded, after the list was read.
 async fn look_again(
     worker: &Worker,
     booking_id: BookingId,
@@ -194,21 +194,37 @@ async fn look_again(
     let Some(intent) = readable(worker, answer, intent_id).await? else {
         return Ok(());
     };
-    let mut conn = worker.db.acquire().await?;
-    let payment = payments::lock(&mut conn, booking_id).await?;
-    let Some(captured_minor) = payment.map(|payment| payment.captured_minor) else {
+    let now = worker.now();
+    let noting = run_tx(&worker.db, "payment note difference", |tx| {
+        Box::pin(note_difference(tx, booking_id, &intent, now))
+    });
+    noting.await.map_err(RoundError::from)
+}
+
+/// Notes that Stripe took another amount than a captured payment has. Compared under the payment's
+/// lock: one that is not captured here yet differs from nothing.
+async fn note_difference(
+    conn: &mut PgConnection,
+    booking_id: BookingId,
+    intent: &Intent,
+    now: DateTime<Utc>,
+) -> Result<(), sqlx::Error> {
+    let Some(payment) = payments::lock(conn, booking_id).await? else {
         return Ok(());
     };
-    if intent.received_minor == captured_minor {
+    let captured_minor = payment.captured_minor;
+    if payment.intent_id.as_ref() != Some(&intent.id)
+        || payment.state != PaymentState::Captured
+        || intent.received_minor == captured_minor
+    {
         return Ok(());
     }
     let detail = format!(
         "Stripe took {}, we have {captured_minor}",
         intent.received_minor
     );
-    let (kind, id, now) = (Kind::AmountDiffers, Some(booking_id), worker.now());
-    findings::note(&mut conn, kind, intent_id, id, &detail, now).await?;
-    Ok(())
+    let kind = Kind::AmountDiffers;
+    findings::note(conn, kind, &intent.id, Some(booking_id), &detail, now).await
 }
 
 /// Gives up a PaymentIntent that no payment here knows, so that the buyer's money is free again. No
@@ -352,6 +368,34 @@ mod tests {
         assert_eq!(compared.unwrap(), Compared::Agrees);
         drop(conn);
         assert!(findings::open(&app.ctx.db).await.unwrap().is_empty());
+        app.finish().await;
+    }
+
+    #[tokio::test]
+    async fn only_a_captured_payment_differs_from_what_stripe_took() {
+        let app = TestApp::start().await;
+        let now = app.ctx.clock.now();
+        let booking_id = testing::captured(&app).await;
+        let mut conn = app.ctx.db.acquire().await.unwrap();
+        let mut intent = testing::intent("pi_1", IntentStatus::Succeeded);
+        let mut noted = async |intent: &Intent| {
+            let noting = note_difference(&mut conn, booking_id, intent, now);
+            noting.await.unwrap();
+            findings::open(&app.ctx.db).await.unwrap().len()
+        };
+        intent.received_minor = 1_000;
+        assert_eq!(noted(&intent).await, 0, "the same amount");
+        intent.received_minor = 900;
+        let set = async |state: &'static str| {
+            let setting = sqlx::query("update payment.payments set state = $1");
+            setting.bind(state).execute(&app.ctx.db).await.unwrap();
+        };
+        set("authorised").await;
+        assert_eq!(noted(&intent).await, 0, "its capture is not recorded yet");
+        set("captured").await;
+        let other = testing::intent("pi_2", IntentStatus::Succeeded);
+        assert_eq!(noted(&other).await, 0, "another PaymentIntent");
+        assert_eq!(noted(&intent).await, 1);
         app.finish().await;
     }
 }
