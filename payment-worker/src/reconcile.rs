@@ -281,7 +281,8 @@ async fn compare_refund(worker: &Worker, refund_id: String) -> Result<(), RoundE
     Ok(())
 }
 
-/// What Stripe knows of an object; `None` when it refuses to say, which a repeat won't change.
+/// The object as Stripe has it; `None` when Stripe does not know it, which is noted for staff. Any
+/// other refusal is an error: the key or the request is at fault, not the object.
 async fn readable<T>(
     worker: &Worker,
     answer: Result<T, Failure>,
@@ -289,9 +290,9 @@ async fn readable<T>(
 ) -> Result<Option<T>, RoundError> {
     match answer {
         Ok(object) => Ok(Some(object)),
-        Err(refused @ Failure::Refused { .. }) => {
+        Err(missing) if missing.is_missing() => {
             let mut conn = worker.db.acquire().await?;
-            let detail = format!("Stripe does not know what we have from it: {refused}");
+            let detail = format!("Stripe does not know what we have from it: {missing}");
             findings::note(&mut conn, Kind::Missing, id, None, &detail, worker.now()).await?;
             Ok(None)
         }

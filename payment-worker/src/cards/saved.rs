@@ -68,7 +68,7 @@ pub(super) async fn of_account(
     require_stripe(worker).await?;
     match worker.stripe.saved_cards(&customer).await {
         Ok(cards) => Ok((Some(customer), cards)),
-        Err(Failure::Refused { code, .. }) if code == "resource_missing" => {
+        Err(missing) if missing.is_missing() => {
             tracing::warn!(customer, "a customer was deleted at Stripe");
             customers::forget(&worker.db, account_id, &customer, worker.now()).await?;
             Ok((None, Vec::new()))

@@ -103,7 +103,7 @@ async fn read<T>(
     }
     match reading.await {
         Ok(object) => Ok(Some(object)),
-        Err(Failure::Refused { .. }) => Ok(None),
+        Err(missing) if missing.is_missing() => Ok(None),
         Err(failure) => {
             if failure.is_outage() {
                 let mut conn = worker.db.acquire().await?;

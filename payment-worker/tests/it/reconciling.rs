@@ -47,6 +47,26 @@ async fn one_payment_that_can_not_be_compared_holds_up_no_other() {
 }
 
 #[tokio::test]
+async fn only_what_stripe_does_not_know_is_missing() {
+    let pipeline = Pipeline::open_with(2, |config| {
+        config.reconcile_interval = Duration::from_secs(3_600);
+    })
+    .await;
+    pipeline.pay_unheard(1).await;
+    for (status, failed, missing) in [(400, 1, 0), (404, 0, 1)] {
+        let faults = pipeline.stripe.faults();
+        let refused = ApiFault::Refused { status };
+        faults.next(1, Operation::RetrievePaymentIntent, refused);
+        pipeline.clock.jump(AFTER);
+        let reconciled = pipeline.reconcile(0).await;
+        assert_eq!(reconciled.failed, failed, "{status}: {reconciled:?}");
+        let findings = reconciled.findings.len();
+        assert_eq!(findings, missing, "{status}: {reconciled:?}");
+    }
+    pipeline.close().await;
+}
+
+#[tokio::test]
 async fn a_page_that_does_not_come_is_asked_for_again() {
     let pipeline = Pipeline::open_with(2, |config| {
         config.reconcile_interval = Duration::from_secs(3_600);

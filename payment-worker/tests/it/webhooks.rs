@@ -5,7 +5,7 @@ use futures_util::future::join_all;
 use platform::testing::eventually;
 use reqwest::StatusCode;
 use stripe_webhook::Webhook;
-use surge::stripe::WebhookFault;
+use surge::stripe::{ApiFault, Operation, WebhookFault};
 
 use crate::shop::{PATIENCE, Shop};
 
@@ -301,6 +301,22 @@ async fn webhooks_that_need_a_look_at_stripe_wait_while_it_is_down() {
     set("update payment.breaker set failures = 0, open_until = '-infinity'").await;
     let declined = "select count(*) from payment.payments where last_error is not null";
     eventually(PATIENCE, async || shop.count(declined).await == 1).await;
+    shop.close(&[]).await;
+}
+
+/// Stripe knows the PaymentIntent, and refuses to show it.
+#[tokio::test]
+async fn a_webhook_whose_look_at_stripe_is_refused_is_applied_later() {
+    let shop = Shop::open().await;
+    let booking = shop.hold().await;
+    let refused = ApiFault::Refused { status: 400 };
+    let faults = shop.stripe.faults();
+    faults.next(2, Operation::RetrievePaymentIntent, refused);
+    assert!(!shop.pay(&booking, "pm_card_visa_chargeDeclined").await);
+    let declined = "select count(*) from payment.payments where last_error is not null";
+    eventually(PATIENCE, async || shop.count(declined).await == 1).await;
+    let tried = "select count(*) from payment.webhook_inbox where tries = 3 and note = 'applied'";
+    assert_eq!(shop.count(tried).await, 1);
     shop.close(&[]).await;
 }
 
