@@ -385,21 +385,26 @@ pub(crate) async fn fail_refund(
     Ok(())
 }
 
-/// The buyer asks the bank for the money: staff must answer at Stripe.
+/// Records a dispute, which staff must answer at Stripe; `false` when its payment is none of ours.
+/// One Stripe account may serve several installations, and other programs.
 pub(crate) async fn note_dispute(
     conn: &mut PgConnection,
     dispute: &Dispute,
     now: DateTime<Utc>,
-) -> Result<(), sqlx::Error> {
+) -> Result<bool, sqlx::Error> {
     let booking_id = match &dispute.intent_id {
         Some(intent_id) => payments::booking_of(conn, intent_id).await?,
         None => None,
     };
+    if booking_id.is_none() {
+        return Ok(false);
+    }
     let Dispute {
         id, amount, reason, ..
     } = dispute;
     let detail = format!("{amount} is disputed: {reason}");
-    findings::note(conn, findings::Kind::Dispute, id, booking_id, &detail, now).await
+    findings::note(conn, findings::Kind::Dispute, id, booking_id, &detail, now).await?;
+    Ok(true)
 }
 
 async fn tell_refunded(

@@ -214,8 +214,13 @@ async fn apply_dispute(
     let now = worker.now();
     let applying = run_tx(&worker.db, "payment apply webhook", |tx| {
         Box::pin(async move {
-            transitions::note_dispute(tx, dispute, now).await?;
-            inbox::finish(tx, &webhook.event_id, "applied", now).await?;
+            let is_ours = transitions::note_dispute(tx, dispute, now).await?;
+            let note = if is_ours {
+                "applied"
+            } else {
+                "a dispute of no payment here"
+            };
+            inbox::finish(tx, &webhook.event_id, note, now).await?;
             Ok(())
         })
     });

@@ -146,6 +146,31 @@ async fn what_another_installation_charges_is_no_finding_here() {
 }
 
 #[tokio::test]
+async fn a_dispute_of_somebody_else_is_no_finding_here() {
+    let pipeline = Pipeline::open_with(1, |config| {
+        config.reconcile_interval = Duration::from_secs(3_600);
+    })
+    .await;
+    let form = [
+        ("amount", "500"),
+        ("currency", "eur"),
+        ("payment_method", "pm_card_visa"),
+        ("confirm", "true"),
+        ("payment_method_types[]", "card"),
+    ];
+    pipeline.in_dashboard("/v1/payment_intents", &form).await;
+    let intents = pipeline.stripe.ledger().payment_intents();
+    let path = format!("/test/payment_intents/{}/dispute", intents[0].id);
+    pipeline.in_dashboard(&path, &[]).await;
+    let put_aside = "select count(*) from payment.webhook_inbox
+        where type = 'charge.dispute.created' and note = 'a dispute of no payment here'";
+    eventually(PATIENCE, async || pipeline.count(put_aside).await == 1).await;
+    let reconciled = pipeline.reconcile(1).await;
+    assert!(reconciled.findings.is_empty(), "{reconciled:?}");
+    pipeline.leave().await;
+}
+
+#[tokio::test]
 async fn a_refund_of_somebody_else_is_not_repaired_again_and_again() {
     let pipeline = Pipeline::open_with(1, |config| {
         config.reconcile_interval = Duration::from_secs(3_600);

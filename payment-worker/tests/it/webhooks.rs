@@ -347,15 +347,19 @@ async fn a_webhook_that_can_not_be_applied_holds_up_no_other_and_waits() {
         .execute(&shop.app.ctx.db)
         .await
         .unwrap();
-    let poison = r#"{"id": "evt_poison", "type": "charge.dispute.created", "created": 1,
-        "data": {"object": {"object": "dispute", "id": "du_poison", "amount": 1, "reason": "fraud"}}}"#;
-    let signature = Webhook::generate_test_header(poison, &secret, Some(now));
-    assert_eq!(shop.deliver(poison, &signature).await.0, StatusCode::OK);
+    let booking = shop.hold().await;
+    let intent = shop.intent_id(&booking).await.unwrap();
+    let poison = format!(
+        r#"{{"id": "evt_poison", "type": "charge.dispute.created", "created": 1,
+            "data": {{"object": {{"object": "dispute", "id": "du_poison", "amount": 1,
+                "reason": "fraud", "payment_intent": "{intent}"}}}}}}"#
+    );
+    let signature = Webhook::generate_test_header(&poison, &secret, Some(now));
+    assert_eq!(shop.deliver(&poison, &signature).await.0, StatusCode::OK);
     let tried = "select count(*) from payment.webhook_inbox
         where event_id = 'evt_poison' and processed_at is null and note is not null";
     eventually(PATIENCE, async || shop.count(tried).await == 1).await;
 
-    let booking = shop.hold().await;
     assert!(!shop.pay(&booking, "pm_card_visa_chargeDeclined").await);
     let declined = "select count(*) from payment.payments where last_error is not null";
     eventually(PATIENCE, async || shop.count(declined).await == 1).await;
