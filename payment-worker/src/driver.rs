@@ -174,9 +174,7 @@ async fn put_off(
     let due = now + backoff(operation.id, operation.tries).min(longest);
     let mut conn = worker.db.acquire().await?;
     let error = failure.to_string();
-    if failure.is_outage() {
-        breaker::count_failure(&mut conn, now).await?;
-    }
+    breaker::record(&mut conn, Some(failure), now).await?;
     if table::put_off(&mut conn, operation, due, Some(&error), now).await? {
         Ok(())
     } else {

@@ -131,7 +131,7 @@ async fn record_simple(
     }
     payments::set_intents(conn, &created, now).await?;
     moves::take(conn, steps, now, &mut kept).await?;
-    breaker::close(conn).await?;
+    breaker::record(conn, None, now).await?;
     Ok((recorded, kept))
 }
 
@@ -169,7 +169,7 @@ async fn record_in(
         }
         Next::Wait(error) => table::put_off(conn, operation, later, Some(error), now).await?,
     };
-    breaker::close(conn).await?;
+    breaker::record(conn, None, now).await?;
     if !is_ours {
         // Undoes what was recorded above.
         return Err(RecordError::LeaseLost);

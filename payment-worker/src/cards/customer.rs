@@ -23,7 +23,9 @@ pub(super) async fn bring_about(worker: &Worker, account_id: AccountId) -> Resul
         return Ok(id);
     }
     let answer = ask_stripe(worker, &asked).await;
-    count(worker, answer.as_ref().err()).await?;
+    let mut conn = worker.db.acquire().await?;
+    breaker::record(&mut conn, answer.as_ref().err(), worker.now()).await?;
+    drop(conn);
     let (now, key) = (worker.now(), &asked.idempotency_key);
     let found = answer.map_err(|failure| unsettled(&failure))?;
     let set = match found {
@@ -49,16 +51,4 @@ async fn ask_stripe(worker: &Worker, asked: &Asked) -> Result<Option<String>, Fa
     stripe
         .find_customer(key, asked.asked_at - CLOCK_DIFFERENCE)
         .await
-}
-
-/// Lets all workers know whether Stripe answers.
-async fn count(worker: &Worker, failure: Option<&Failure>) -> Result<(), sqlx::Error> {
-    let mut conn = worker.db.acquire().await?;
-    match failure {
-        Some(failure) if failure.is_outage() => {
-            breaker::count_failure(&mut conn, worker.now()).await
-        }
-        Some(_) => Ok(()),
-        None => breaker::close(&mut conn).await,
-    }
 }

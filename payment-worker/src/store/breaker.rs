@@ -1,11 +1,13 @@
-//! Whether Stripe seems to be down: one row that all workers share.
+//! Circuit breaker for Stripe: one row that all workers share.
 
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, PgPool};
 
-/// So many calls in a row without a certain answer open the breaker.
+use crate::stripe::Failure;
+
+/// Calls in a row without a certain answer that open the breaker.
 pub(crate) const THRESHOLD: i32 = 5;
 
 /// While the breaker is open: whether the caller may try one operation now. The next one may try
@@ -34,20 +36,29 @@ pub(crate) async fn is_open(pool: &PgPool) -> Result<bool, sqlx::Error> {
     .await
 }
 
-/// Stripe gave a certain answer.
-pub(crate) async fn close(conn: &mut PgConnection) -> Result<(), sqlx::Error> {
+/// Accounts for one call: an outage counts, and from the [`THRESHOLD`] on opens the breaker; a
+/// certain answer, a refusal too, closes it. What says nothing about Stripe as a whole does neither.
+pub(crate) async fn record(
+    conn: &mut PgConnection,
+    failure: Option<&Failure>,
+    now: DateTime<Utc>,
+) -> Result<(), sqlx::Error> {
+    match failure {
+        None | Some(Failure::Refused { .. }) => close(conn).await,
+        Some(failure) if failure.is_outage() => count_failure(conn, now).await,
+        Some(_) => Ok(()),
+    }
+}
+
+async fn close(conn: &mut PgConnection) -> Result<(), sqlx::Error> {
     let done = sqlx::query!(
         "update payment.breaker set failures = 0, open_until = '-infinity' where failures > 0"
     );
     done.execute(conn).await.map(|_| ())
 }
 
-/// Stripe gave none. From the [`THRESHOLD`] on, operations are held back: for 1 s, then twice as
-/// long after each failure, half a minute at most.
-pub(crate) async fn count_failure(
-    conn: &mut PgConnection,
-    now: DateTime<Utc>,
-) -> Result<(), sqlx::Error> {
+/// Exponential backoff once the breaker is open: 1 s, doubled by each further failure, 30 s at most.
+async fn count_failure(conn: &mut PgConnection, now: DateTime<Utc>) -> Result<(), sqlx::Error> {
     let done = sqlx::query!(
         "update payment.breaker
          set failures = failures + 1,
@@ -58,4 +69,43 @@ pub(crate) async fn count_failure(
         now,
     );
     done.execute(conn).await.map(|_| ())
+}
+
+#[cfg(test)]
+mod tests {
+    use platform::testing::TestApp;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn outages_in_a_row_open_the_breaker_and_a_certain_answer_closes_it() {
+        let app = TestApp::start().await;
+        let (db, now) = (&app.ctx.db, app.ctx.clock.now());
+        let mut conn = db.acquire().await.unwrap();
+        let outage = Failure::Unknown("no answer".to_owned());
+        let refused = Failure::Refused {
+            code: "card_declined".to_owned(),
+            message: String::new(),
+        };
+        let locked = Failure::Busy {
+            status: 429,
+            is_lock: true,
+            retry_after: None,
+            message: String::new(),
+        };
+        let mut is_open_after = async |failures: &[Option<&Failure>]| {
+            for failure in failures {
+                record(&mut conn, *failure, now).await.unwrap();
+            }
+            is_open(db).await.unwrap()
+        };
+        for certain in [None, Some(&refused)] {
+            assert!(!is_open_after(&[Some(&outage); 4]).await);
+            assert!(!is_open_after(&[certain, Some(&outage)]).await, "in a row");
+            assert!(!is_open_after(&[Some(&locked); 5]).await);
+            assert!(is_open_after(&[Some(&outage); 4]).await);
+            assert!(!is_open_after(&[certain]).await);
+        }
+        app.finish().await;
+    }
 }

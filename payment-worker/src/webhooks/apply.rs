@@ -101,16 +101,13 @@ async fn read<T>(
     if breaker::is_open(&worker.db).await? {
         return Err(ApplyError::Down);
     }
-    match reading.await {
+    let answer = reading.await;
+    let mut conn = worker.db.acquire().await?;
+    breaker::record(&mut conn, answer.as_ref().err(), worker.now()).await?;
+    match answer {
         Ok(object) => Ok(Some(object)),
         Err(missing) if missing.is_missing() => Ok(None),
-        Err(failure) => {
-            if failure.is_outage() {
-                let mut conn = worker.db.acquire().await?;
-                breaker::count_failure(&mut conn, worker.now()).await?;
-            }
-            Err(failure.into())
-        }
+        Err(failure) => Err(failure.into()),
     }
 }
 
