@@ -8,6 +8,7 @@
 
 mod window;
 
+use std::ops::{Add, AddAssign};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -19,6 +20,7 @@ use serde::Serialize;
 use sqlx::PgConnection;
 use tokio_util::sync::CancellationToken;
 
+use crate::operations::CLOCK_DIFFERENCE;
 use crate::store::findings::{self, Finding, Kind};
 use crate::store::{self, breaker, chores, payments, refunds};
 use crate::stripe::{Failure, Intent, Refund};
@@ -136,9 +138,37 @@ pub struct Reconciled {
 /// Counts of a comparison.
 #[derive(Debug, Clone, Copy, Default)]
 struct Tally {
+    /// PaymentIntents that were listed.
     compared: usize,
     repaired: usize,
     failed: usize,
+}
+
+impl Tally {
+    /// One object that could not be compared.
+    const FAILED: Self = Self {
+        compared: 0,
+        repaired: 0,
+        failed: 1,
+    };
+}
+
+impl Add for Tally {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            compared: self.compared + other.compared,
+            repaired: self.repaired + other.repaired,
+            failed: self.failed + other.failed,
+        }
+    }
+}
+
+impl AddAssign for Tally {
+    fn add_assign(&mut self, other: Self) {
+        *self = *self + other;
+    }
 }
 
 /// Compares everything that is unsettled, and all that Stripe has since `since`.
@@ -147,20 +177,20 @@ pub(crate) async fn everything(
     since: DateTime<Utc>,
 ) -> Result<Reconciled, RoundError> {
     sweep::sweep(worker, since).await?;
-    let mut failed = 0;
+    let mut tally = Tally::default();
     let begun = worker.now();
     loop {
-        let round = compare_before(worker, begun).await?;
-        failed += round.failed;
-        if !round.has_more {
+        let (round, has_more) = compare_before(worker, begun).await?;
+        tally += round;
+        if !has_more {
             break;
         }
     }
-    let tally = window::compare(worker, since).await?;
+    tally += window::compare(worker, since).await?;
     Ok(Reconciled {
         compared: tally.compared,
         repaired: tally.repaired,
-        failed: failed + tally.failed,
+        failed: tally.failed,
         findings: store::findings::open(&worker.db).await?,
     })
 }
@@ -177,7 +207,7 @@ pub(crate) enum RoundError {
 impl RoundError {
     fn is_outage(&self) -> bool {
         match self {
-            Self::Database(_) => true,
+            Self::Database(error) => platform::pg::is_busy(error),
             Self::Stripe(failure) => failure.is_outage(),
         }
     }
@@ -194,91 +224,96 @@ async fn compare(worker: &Worker, after: Duration) -> Result<(), RoundError> {
     Ok(())
 }
 
-/// What became of one turn of [`compare_before`].
-struct Round {
-    /// Whether there may be more refunds.
-    has_more: bool,
-    /// Objects that could not be compared.
-    failed: usize,
-}
-
 /// Compares what was not compared since `before`: PaymentIntents each by itself, or all by Stripe's
-/// list when they are many; refunds each by itself, a number a turn.
-async fn compare_before(worker: &Worker, before: DateTime<Utc>) -> Result<Round, RoundError> {
+/// list when they are many; refunds each by itself. Returns whether there may be more refunds.
+async fn compare_before(
+    worker: &Worker,
+    before: DateTime<Utc>,
+) -> Result<(Tally, bool), RoundError> {
     let now = worker.now();
     let full = usize::try_from(PER_ROUND).expect("a round is small");
     let intents = payments::claim_unsettled(&worker.db, before, PER_ROUND, now).await?;
-    let failed = if intents.len() < full {
-        each(intents, |id| compare_intent(worker, id)).await
+    let mut tally = if intents.len() < full {
+        each(intents, String::as_str, |id| compare_intent(worker, id)).await
     } else {
         let oldest = payments::oldest_unsettled(&worker.db).await?;
-        let since = oldest.unwrap_or(now) - window::OVERLAP;
-        window::compare_intents(worker, since).await?.failed
+        let since = oldest.unwrap_or(now) - CLOCK_DIFFERENCE;
+        window::compare_intents(worker, since).await?
     };
     let sent = refunds::claim_unsettled(&worker.db, before, PER_ROUND, now).await?;
     let has_more = sent.len() == full;
-    let failed = failed + each(sent, |id| compare_refund(worker, id)).await;
-    Ok(Round { has_more, failed })
+    tally += each(sent, String::as_str, |id| compare_refund(worker, id)).await;
+    Ok((tally, has_more))
 }
 
-/// Compares each by itself, and returns how many failed. Those left out because Stripe seems to be
-/// down are due again later.
-async fn each<Fut>(ids: Vec<String>, compare: impl Fn(String) -> Fut) -> usize
+/// Compares each by itself, a few at a time. One that fails stops no other, until
+/// [`MOST_OUTAGES`] in a row were outages: the rest counts as failed, and is compared again later.
+async fn each<T, Fut>(
+    objects: Vec<T>,
+    id: fn(&T) -> &str,
+    compare: impl Fn(T) -> Fut,
+) -> Tally
 where
-    Fut: Future<Output = Result<(), RoundError>>,
+    Fut: Future<Output = Result<bool, RoundError>>,
 {
-    let (failed, outages) = (AtomicUsize::new(0), AtomicUsize::new(0));
-    let comparing = ids.into_iter().map(|id| {
-        let (compare, failed, outages) = (&compare, &failed, &outages);
+    let outages = AtomicUsize::new(0);
+    let comparing = objects.into_iter().map(|object| {
+        let (compare, outages, id) = (&compare, &outages, id(&object).to_owned());
         async move {
             if outages.load(Ordering::Relaxed) >= MOST_OUTAGES {
-                failed.fetch_add(1, Ordering::Relaxed);
-                return;
+                return Tally::FAILED;
             }
-            let Err(error) = compare(id.clone()).await else {
-                outages.store(0, Ordering::Relaxed);
-                return;
-            };
-            failed.fetch_add(1, Ordering::Relaxed);
-            if error.is_outage() {
-                outages.fetch_add(1, Ordering::Relaxed);
+            match compare(object).await {
+                Ok(is_repaired) => {
+                    outages.store(0, Ordering::Relaxed);
+                    Tally {
+                        repaired: usize::from(is_repaired),
+                        ..Tally::default()
+                    }
+                }
+                Err(error) => {
+                    if error.is_outage() {
+                        outages.fetch_add(1, Ordering::Relaxed);
+                    }
+                    let error = &error as &dyn std::error::Error;
+                    tracing::warn!(id, error, "not compared with Stripe; trying again later");
+                    Tally::FAILED
+                }
             }
-            let error = &error as &dyn std::error::Error;
-            tracing::warn!(id, error, "not compared with Stripe; trying again later");
         }
     });
     stream::iter(comparing)
-        .for_each_concurrent(CONCURRENCY, |comparing| comparing)
-        .await;
-    failed.into_inner()
+        .buffer_unordered(CONCURRENCY)
+        .fold(Tally::default(), async |tally, one| tally + one)
+        .await
 }
 
-async fn compare_intent(worker: &Worker, intent_id: String) -> Result<(), RoundError> {
+async fn compare_intent(worker: &Worker, intent_id: String) -> Result<bool, RoundError> {
     let answer = worker.stripe.retrieve(&intent_id).await;
     let Some(intent) = readable(worker, answer, &intent_id).await? else {
-        return Ok(());
+        return Ok(false);
     };
     let now = worker.now();
     let following = run_tx(&worker.db, "payment reconcile", |tx| {
         Box::pin(follow_intent(tx, &intent, now))
     });
-    following.await?;
+    let is_moved = following.await?;
     worker.wake_after_commit();
-    Ok(())
+    Ok(is_moved)
 }
 
-async fn compare_refund(worker: &Worker, refund_id: String) -> Result<(), RoundError> {
+async fn compare_refund(worker: &Worker, refund_id: String) -> Result<bool, RoundError> {
     let answer = worker.stripe.retrieve_refund(&refund_id).await;
     let Some(refund) = readable(worker, answer, &refund_id).await? else {
-        return Ok(());
+        return Ok(false);
     };
     let now = worker.now();
     let following = run_tx(&worker.db, "payment reconcile", |tx| {
         Box::pin(follow_refund(tx, &refund, now))
     });
-    following.await?;
+    let is_moved = following.await?;
     worker.wake_after_commit();
-    Ok(())
+    Ok(is_moved)
 }
 
 /// The object as Stripe has it; `None` when Stripe does not know it, which is noted for staff. Any
@@ -300,31 +335,31 @@ async fn readable<T>(
     }
 }
 
-/// Moves a refund of ours, or one that was made in Stripe's dashboard; `false` when it belongs to
-/// no payment here.
+/// Moves a refund of ours, or one that was made in Stripe's dashboard; `false` when nothing moves.
 async fn follow_refund(
     conn: &mut PgConnection,
     refund: &Refund,
     now: DateTime<Utc>,
 ) -> Result<bool, sqlx::Error> {
     if let Some(id) = refund.refund_id
-        && transitions::follow_refund(conn, id, refund, now).await?
+        && let Some(is_moved) = transitions::follow_refund(conn, id, refund, now).await?
     {
-        return Ok(true);
+        return Ok(is_moved);
     }
-    transitions::follow_foreign_refund(conn, refund, now).await
+    let followed = transitions::follow_foreign_refund(conn, refund, now).await?;
+    Ok(followed.unwrap_or(false))
 }
 
 async fn follow_intent(
     conn: &mut PgConnection,
     intent: &Intent,
     now: DateTime<Utc>,
-) -> Result<(), sqlx::Error> {
+) -> Result<bool, sqlx::Error> {
     let Some(booking_id) = payments::booking_of(conn, &intent.id).await? else {
-        return Ok(());
+        return Ok(false);
     };
     let Some(payment) = payments::lock(conn, booking_id).await? else {
-        return Ok(());
+        return Ok(false);
     };
     transitions::follow_intent(conn, &payment, intent, true, now).await
 }

@@ -73,15 +73,16 @@ pub(crate) async fn tell_captured(
     tell(conn, &captured(payment, captured_minor)).await
 }
 
-/// Moves the payment to where its PaymentIntent is. What a delayed webhook says was true once, so
-/// only moves forward are made of it; `is_fresh` says that Stripe was asked just now.
+/// Moves the payment to where its PaymentIntent is; `false` when it does not move. What a delayed
+/// webhook says was true once, so only moves forward are made of it, unless `is_fresh` says that the
+/// object was read just now.
 pub(crate) async fn follow_intent(
     conn: &mut PgConnection,
     payment: &Payment,
     intent: &Intent,
     is_fresh: bool,
     now: DateTime<Utc>,
-) -> Result<(), sqlx::Error> {
+) -> Result<bool, sqlx::Error> {
     let booking_id = payment.booking_id;
     let error = intent.last_error.as_deref();
     match intent.status {
@@ -95,7 +96,7 @@ pub(crate) async fn follow_intent(
             payments::set_progress(conn, booking_id, PaymentState::RequiresAction, error, now).await
         }
         IntentStatus::AwaitsBuyer | IntentStatus::RequiresAction | IntentStatus::Processing => {
-            Ok(())
+            Ok(false)
         }
     }
 }
@@ -116,29 +117,30 @@ async fn advance(
     }
 }
 
-/// The buyer authorised.
+/// Records that the buyer has authorised; `false` when nothing moves.
 pub(crate) async fn authorise(
     conn: &mut PgConnection,
     payment: &Payment,
     now: DateTime<Utc>,
-) -> Result<(), sqlx::Error> {
-    if advance(conn, payment, PaymentCommand::Authorise, now).await? {
-        tell_authorised(conn, payment).await?;
+) -> Result<bool, sqlx::Error> {
+    if !advance(conn, payment, PaymentCommand::Authorise, now).await? {
+        return Ok(false);
     }
-    Ok(())
+    tell_authorised(conn, payment).await?;
+    Ok(true)
 }
 
-/// The money is taken. That is true whatever was thought before; when nobody wants it any more it
-/// is given back.
+/// Records that the money is captured, whatever the payment was before; `false` when nothing moves.
+/// What nobody wants any more is refunded.
 pub(crate) async fn capture(
     conn: &mut PgConnection,
     payment: &Payment,
     captured_minor: i64,
     now: DateTime<Utc>,
-) -> Result<(), sqlx::Error> {
+) -> Result<bool, sqlx::Error> {
     let taken = captured_minor;
     if !advance(conn, payment, PaymentCommand::Capture { taken }, now).await? {
-        return Ok(());
+        return Ok(false);
     }
     if payment.state.is_due() {
         tell_authorised(conn, payment).await?;
@@ -155,19 +157,20 @@ pub(crate) async fn capture(
         cancelled::refund(conn, payment, asked, now).await?;
         tell_voided(conn, payment.booking_id).await?;
     }
-    Ok(())
+    Ok(true)
 }
 
-/// Nothing was taken, and nothing can be.
+/// Records that nothing was taken and nothing can be; `false` when nothing moves.
 pub(crate) async fn void(
     conn: &mut PgConnection,
     payment: &Payment,
     now: DateTime<Utc>,
-) -> Result<(), sqlx::Error> {
-    if advance(conn, payment, PaymentCommand::Void, now).await? {
-        tell_voided(conn, payment.booking_id).await?;
+) -> Result<bool, sqlx::Error> {
+    if !advance(conn, payment, PaymentCommand::Void, now).await? {
+        return Ok(false);
     }
-    Ok(())
+    tell_voided(conn, payment.booking_id).await?;
+    Ok(true)
 }
 
 /// The money can't be taken.
@@ -237,26 +240,27 @@ pub(crate) async fn refund_again(
     begin_refund(conn, booking_id, amount, &occasion, now).await
 }
 
-/// Notes a refund that was made in Stripe's dashboard, or moves it on; `false` when it belongs to
-/// no payment here, or its capture is not known yet.
+/// Records a refund that was made in Stripe's dashboard, or moves it on; returns whether anything
+/// changed. `None` when it belongs to no payment here, or its capture is not recorded yet.
 pub(crate) async fn follow_foreign_refund(
     conn: &mut PgConnection,
     refund: &Refund,
     now: DateTime<Utc>,
-) -> Result<bool, sqlx::Error> {
+) -> Result<Option<bool>, sqlx::Error> {
     let Some(intent_id) = &refund.intent_id else {
-        return Ok(false);
+        return Ok(None);
     };
     let Some(booking_id) = payments::booking_of(conn, intent_id).await? else {
-        return Ok(false);
+        return Ok(None);
     };
     let Some(payment) = payments::lock(conn, booking_id).await? else {
-        return Ok(false);
+        return Ok(None);
     };
-    if refunds::id_of(conn, &refund.id).await?.is_none() {
+    let is_new = refunds::id_of(conn, &refund.id).await?.is_none();
+    if is_new {
         let amount = Money::new(refund.amount_minor, payment.amount.currency);
         if !payments::reserve_refund(conn, booking_id, refund.amount_minor, now).await? {
-            return Ok(false);
+            return Ok(None);
         }
         let row = RefundRow {
             id: BookingId::new(now).0,
@@ -268,10 +272,11 @@ pub(crate) async fn follow_foreign_refund(
         let kind = findings::Kind::RefundElsewhere;
         findings::note(conn, kind, &refund.id, Some(booking_id), &detail, now).await?;
     }
-    match refunds::id_of(conn, &refund.id).await? {
-        Some(id) => follow_refund(conn, id, refund, now).await,
-        None => Ok(false),
-    }
+    let Some(id) = refunds::id_of(conn, &refund.id).await? else {
+        return Ok(None);
+    };
+    let followed = follow_refund(conn, id, refund, now).await?;
+    Ok(followed.map(|is_moved| is_moved || is_new))
 }
 
 /// Begins a refund; `false` when this occasion has one, or more would go back than was captured.
@@ -311,37 +316,39 @@ pub(crate) async fn begin_refund(
     Ok(true)
 }
 
-/// Moves a refund to where Stripe has it; `false` when it is none of ours. The caller need not
-/// hold a lock.
+/// Moves a refund to where Stripe has it; returns whether it moved. `None` when it is none of ours.
+/// The caller need not hold a lock.
 pub(crate) async fn follow_refund(
     conn: &mut PgConnection,
     refund_id: Uuid,
     refund: &Refund,
     now: DateTime<Utc>,
-) -> Result<bool, sqlx::Error> {
+) -> Result<Option<bool>, sqlx::Error> {
     let Some(row) = refunds::find(conn, refund_id).await? else {
-        return Ok(false);
+        return Ok(None);
     };
     let Some(payment) = payments::lock(conn, row.booking_id).await? else {
-        return Ok(false);
+        return Ok(None);
     };
     refunds::set_stripe_id(conn, row.id, &refund.id, now).await?;
-    match refund.status {
-        RefundStatus::Pending => {}
+    let is_moved = match refund.status {
+        RefundStatus::Pending => false,
         RefundStatus::Succeeded => {
-            if advance_refund(conn, row.id, RefundCommand::Succeed, now).await? {
+            let is_moved = advance_refund(conn, row.id, RefundCommand::Succeed, now).await?;
+            if is_moved {
                 tell_refunded(conn, &payment, &row).await?;
             }
+            is_moved
         }
         RefundStatus::Failed => {
             let reason = refund
                 .failure_reason
                 .as_deref()
                 .unwrap_or("the bank sent it back");
-            fail_refund(conn, row.id, reason, now).await?;
+            fail_refund(conn, row.id, reason, now).await?
         }
-    }
-    Ok(true)
+    };
+    Ok(Some(is_moved))
 }
 
 /// Moves a refund on; `false` when it was moved before. The payment is locked, so nobody else
@@ -362,27 +369,29 @@ async fn advance_refund(
     }
 }
 
-/// The refund is refused for good, or came back: staff must look.
+/// Records that a refund is refused for good, or came back: staff must look. `false` when that is
+/// recorded already.
 pub(crate) async fn fail_refund(
     conn: &mut PgConnection,
     refund_id: Uuid,
     reason: &str,
     now: DateTime<Utc>,
-) -> Result<(), sqlx::Error> {
+) -> Result<bool, sqlx::Error> {
     let Some(row) = refunds::find(conn, refund_id).await? else {
-        return Ok(());
+        return Ok(false);
     };
     let command = RefundCommand::Fail {
         reason: reason.to_owned(),
     };
-    if advance_refund(conn, row.id, command, now).await? {
-        payments::release_refund(conn, row.booking_id, row.amount.amount_minor, now).await?;
-        let subject = refund_id.to_string();
-        let kind = findings::Kind::RefundFailed;
-        findings::note(conn, kind, &subject, Some(row.booking_id), reason, now).await?;
-        tell_refund_failed(conn, &row).await?;
+    if !advance_refund(conn, row.id, command, now).await? {
+        return Ok(false);
     }
-    Ok(())
+    payments::release_refund(conn, row.booking_id, row.amount.amount_minor, now).await?;
+    let subject = refund_id.to_string();
+    let kind = findings::Kind::RefundFailed;
+    findings::note(conn, kind, &subject, Some(row.booking_id), reason, now).await?;
+    tell_refund_failed(conn, &row).await?;
+    Ok(true)
 }
 
 /// Records a dispute, which staff must answer at Stripe; `false` when its payment is none of ours.

@@ -2,14 +2,13 @@
 
 use std::time::Duration;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use domain::BookingId;
 use domain::payment::PaymentState;
-use futures_util::{StreamExt, stream};
 use platform::pg::run_tx;
 use sqlx::PgConnection;
 
-use super::{CONCURRENCY, RoundError, Tally, follow_refund, readable};
+use super::{RoundError, Tally, each, follow_refund, readable};
 use crate::operations::Kind as Operation;
 use crate::store::findings::{self, Kind};
 use crate::store::payments::{self, Payment};
@@ -18,8 +17,6 @@ use crate::stripe::{Cursor, Failure, Intent, IntentStatus, Page, Refund, RefundS
 use crate::transitions;
 use crate::worker::Worker;
 
-/// How far Stripe's clock and ours may be apart.
-pub(super) const OVERLAP: TimeDelta = TimeDelta::minutes(5);
 /// How often a page is asked for before its list is given up.
 const TRIES: u32 = 4;
 /// The pause before a page is asked for again.
@@ -32,12 +29,7 @@ pub(super) async fn compare(worker: &Worker, since: DateTime<Utc>) -> Result<Tal
     // Afterwards, since a refund needs its capture.
     let refunds = compare_refunds(worker, since).await;
     note_disputes(worker, since).await?;
-    let (intents, refunds) = (intents?, refunds?);
-    Ok(Tally {
-        compared: intents.compared,
-        repaired: intents.repaired + refunds.repaired,
-        failed: intents.failed + refunds.failed,
-    })
+    Ok(intents? + refunds?)
 }
 
 /// A page of a list, asked for again when there is no answer.
@@ -69,9 +61,12 @@ pub(super) async fn compare_intents(
         next = page.next;
         tally.compared += page.objects.len();
         let doubtful = doubtful(worker, page.objects).await?;
-        let compared = each(doubtful, |intent| compare_intent(worker, intent)).await;
-        tally.repaired += compared.repaired;
-        tally.failed += compared.failed;
+        tally += each(
+            doubtful,
+            |intent| &intent.id,
+            |intent| compare_intent(worker, intent),
+        )
+        .await;
     }
     Ok(tally)
 }
@@ -105,9 +100,12 @@ async fn compare_refunds(worker: &Worker, since: DateTime<Utc>) -> Result<Tally,
     while let Some(cursor) = next {
         let page = page(|| worker.stripe.refunds(&cursor)).await?;
         next = page.next;
-        let compared = each(page.objects, |refund| compare_refund(worker, refund)).await;
-        tally.repaired += compared.repaired;
-        tally.failed += compared.failed;
+        tally += each(
+            page.objects,
+            |refund| &refund.id,
+            |refund| compare_refund(worker, refund),
+        )
+        .await;
     }
     Ok(tally)
 }
@@ -123,28 +121,6 @@ async fn note_disputes(worker: &Worker, since: DateTime<Utc>) -> Result<(), Roun
         }
     }
     Ok(())
-}
-
-/// Compares each by itself; one that fails holds up no other.
-async fn each<T, Fut>(objects: Vec<T>, compare: impl Fn(T) -> Fut) -> Tally
-where
-    Fut: Future<Output = Result<bool, RoundError>>,
-{
-    let comparing = stream::iter(objects.into_iter().map(compare));
-    comparing
-        .buffer_unordered(CONCURRENCY)
-        .fold(Tally::default(), async |mut tally, compared| {
-            match compared {
-                Ok(is_repaired) => tally.repaired += usize::from(is_repaired),
-                Err(error) => {
-                    tally.failed += 1;
-                    let error = &error as &dyn std::error::Error;
-                    tracing::warn!(error, "not compared with Stripe; trying again later");
-                }
-            }
-            tally
-        })
-        .await
 }
 
 /// What a comparison of one PaymentIntent came to.
@@ -261,8 +237,12 @@ async fn compare_in(
     if agrees(payment.state, intent.status) {
         return Ok(Compared::Agrees);
     }
-    transitions::follow_intent(conn, &payment, intent, false, now).await?;
-    Ok(Compared::Repaired)
+    let is_moved = transitions::follow_intent(conn, &payment, intent, false, now).await?;
+    Ok(if is_moved {
+        Compared::Repaired
+    } else {
+        Compared::Agrees
+    })
 }
 
 /// A PaymentIntent that names a booking, and is not the one of its payment. That the booking has a

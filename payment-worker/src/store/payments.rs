@@ -396,14 +396,14 @@ pub(crate) async fn advance(
     Ok(done.execute(conn).await?.rows_affected() == 1)
 }
 
-/// Notes how far the buyer is; only while the payment is due.
+/// Records how far the buyer is, only while the payment is due; `false` when nothing changed.
 pub(crate) async fn set_progress(
     conn: &mut PgConnection,
     booking_id: BookingId,
     state: PaymentState,
     error: Option<&str>,
     now: DateTime<Utc>,
-) -> Result<(), sqlx::Error> {
+) -> Result<bool, sqlx::Error> {
     let done = sqlx::query!(
         "update payment.payments set state = $2, last_error = $3, updated_at = $4
          where booking_id = $1 and state in ('pending', 'requires_action')
@@ -413,7 +413,7 @@ pub(crate) async fn set_progress(
         error,
         now,
     );
-    done.execute(conn).await.map(|_| ())
+    Ok(done.execute(conn).await?.rows_affected() == 1)
 }
 
 /// Records why the payment is to be released; `false` when that was recorded before. A cancellation

@@ -268,11 +268,14 @@ async fn follow_refund(
     now: DateTime<Utc>,
 ) -> Result<(), ApplyError> {
     if let Some(id) = refund.refund_id
-        && transitions::follow_refund(conn, id, refund, now).await?
+        && transitions::follow_refund(conn, id, refund, now)
+            .await?
+            .is_some()
     {
         return Ok(());
     }
-    if transitions::follow_foreign_refund(conn, refund, now).await? {
+    let followed = transitions::follow_foreign_refund(conn, refund, now).await?;
+    if followed.is_some() {
         return Ok(());
     }
     if webhook.tries < EARLY_TRIES {
