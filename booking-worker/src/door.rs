@@ -18,6 +18,7 @@ use platform::idempotency::{self, Begin};
 use platform::outbox;
 use platform::pg::run_tx;
 use platform::problem::{Kind, Problem};
+use platform::refusal::Refusal;
 use platform::service::Context;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -56,30 +57,6 @@ struct View {
     checked_in_at: Option<DateTime<Utc>>,
 }
 
-/// Why nobody is let in.
-#[derive(Debug, thiserror::Error)]
-enum Refused {
-    #[error("the database failed")]
-    Database(#[from] sqlx::Error),
-    #[error("it is not allowed: {0}")]
-    Problem(Problem),
-}
-
-impl From<Problem> for Refused {
-    fn from(problem: Problem) -> Self {
-        Self::Problem(problem)
-    }
-}
-
-impl From<Refused> for Problem {
-    fn from(refused: Refused) -> Self {
-        match refused {
-            Refused::Database(error) => error.into(),
-            Refused::Problem(problem) => problem,
-        }
-    }
-}
-
 /// One scan of a code at the door of an event.
 struct Scan {
     code: String,
@@ -115,7 +92,7 @@ async fn check_in(
         at: ctx.clock.now(),
     };
     let checking = run_tx(&ctx.db, "check_in", |tx| Box::pin(let_in(tx, &scan)));
-    let (body, is_replay) = checking.await.map_err(Problem::from)?;
+    let (body, is_replay) = checking.await?;
     outbox::wake(OWNER);
     let headers = [
         (CACHE_CONTROL, "no-store"),
@@ -132,7 +109,7 @@ async fn check_in(
 }
 
 /// The answer, and whether it is that of an earlier scan.
-async fn let_in(conn: &mut PgConnection, scan: &Scan) -> Result<(Vec<u8>, bool), Refused> {
+async fn let_in(conn: &mut PgConnection, scan: &Scan) -> Result<(Vec<u8>, bool), Refusal> {
     let token = match &scan.key {
         None => None,
         Some(key) => match begin(conn, scan, key).await? {
@@ -227,7 +204,7 @@ async fn undo(
     let undoing = run_tx(&ctx.db, "undo_check_in", |tx| {
         Box::pin(take_back(tx, &code, by, now))
     });
-    let ticket = undoing.await.map_err(Problem::from)?;
+    let ticket = undoing.await?;
     outbox::wake(OWNER);
     Ok(([(CACHE_CONTROL, "no-store")], Json(Answer { ticket })))
 }
@@ -251,7 +228,7 @@ async fn take_back(
     code: &str,
     by: AccountId,
     now: DateTime<Utc>,
-) -> Result<View, Refused> {
+) -> Result<View, Refusal> {
     if let Some(undone) = tickets::undo_check_in(conn, code).await? {
         let ticket = undone.ticket;
         let detail = json!({

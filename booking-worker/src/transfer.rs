@@ -20,6 +20,7 @@ use platform::limits::{Key, Quota};
 use platform::outbox;
 use platform::pg::run_tx;
 use platform::problem::{Kind, Problem};
+use platform::refusal::Refusal;
 use platform::service::Context;
 use platform::tokens::KeyRing;
 use serde::{Deserialize, Serialize};
@@ -78,21 +79,6 @@ struct Given {
     transferred_to: AccountId,
 }
 
-/// Why a ticket was not transferred.
-#[derive(Debug, thiserror::Error)]
-enum NotTransferred {
-    #[error("the database failed")]
-    Database(#[from] sqlx::Error),
-    #[error("it is not allowed: {0}")]
-    Refused(Problem),
-}
-
-impl From<Problem> for NotTransferred {
-    fn from(problem: Problem) -> Self {
-        Self::Refused(problem)
-    }
-}
-
 /// Gives a ticket to another account. A repeat gives the same answer.
 ///
 /// # Errors
@@ -116,10 +102,7 @@ async fn transfer(
     let transferring = run_tx(&ctx.db, "transfer_ticket", |tx| {
         Box::pin(give(tx, &ctx.keys, &code, caller.account_id, to, now))
     });
-    let given = transferring.await.map_err(|error| match error {
-        NotTransferred::Database(error) => error.into(),
-        NotTransferred::Refused(problem) => problem,
-    })?;
+    let given = transferring.await?;
     outbox::wake(OWNER);
     Ok(Json(Answer { ticket: given }))
 }
@@ -131,7 +114,7 @@ async fn give(
     by: AccountId,
     to: &str,
     now: DateTime<Utc>,
-) -> Result<Given, NotTransferred> {
+) -> Result<Given, Refusal> {
     let (booking_id, ticket) = lock(conn, code, by).await?;
     let recipient = transfers::account_at(conn, to).await?;
     if let Some(before) = before(&ticket) {
@@ -155,7 +138,7 @@ async fn lock(
     conn: &mut PgConnection,
     code: &str,
     by: AccountId,
-) -> Result<(BookingId, Ticket), NotTransferred> {
+) -> Result<(BookingId, Ticket), Refusal> {
     let locked = transfers::lock_booking(conn, code).await?;
     // A statement of its own, which sees what was committed while it waited for the lock.
     let found = transfers::find(conn, code).await?;
@@ -209,7 +192,7 @@ async fn check(
     conn: &mut PgConnection,
     booking_id: BookingId,
     ticket: &Ticket,
-) -> Result<(), NotTransferred> {
+) -> Result<(), Refusal> {
     let terms = transfers::terms(conn, booking_id).await?;
     if let Some(at) = ticket.checked_in_at {
         let problem = conflict("Somebody was let in with this ticket.");
@@ -236,7 +219,7 @@ async fn count(
     ticket: &Ticket,
     from: AccountId,
     to: AccountId,
-) -> Result<(), NotTransferred> {
+) -> Result<(), Refusal> {
     let (event_id, buyer) = (EventId(ticket.event_id), AccountId(ticket.buyer));
     accounts::lock(conn, event_id, &[from, to]).await?;
     accounts::subtract(conn, &Tally::from([((event_id, from), 1)]), &Tally::new()).await?;
@@ -280,10 +263,7 @@ async fn replace(
     let replacing = run_tx(&ctx.db, "replace_code", |tx| {
         Box::pin(renew(tx, &ctx.keys, &code, caller.account_id, now))
     });
-    let ticket = replacing.await.map_err(|error| match error {
-        NotTransferred::Database(error) => error.into(),
-        NotTransferred::Refused(problem) => problem,
-    })?;
+    let ticket = replacing.await?;
     outbox::wake(OWNER);
     Ok(([(CACHE_CONTROL, "no-store")], Json(Renewed { ticket })))
 }
@@ -294,7 +274,7 @@ async fn renew(
     code: &str,
     by: AccountId,
     now: DateTime<Utc>,
-) -> Result<Renewal, NotTransferred> {
+) -> Result<Renewal, Refusal> {
     // Of a repeat, the code that the ticket has by now.
     let replaced = transfers::replaced(conn, code).await?;
     let current = replaced.as_ref().map_or(code, |replaced| &replaced.code);

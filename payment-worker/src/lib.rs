@@ -23,7 +23,6 @@ mod moves;
 mod operations;
 mod reconcile;
 mod recorder;
-mod refusal;
 mod staff;
 mod store;
 mod stripe;

@@ -14,6 +14,7 @@ pub mod outbox;
 pub mod pg;
 pub mod problem;
 pub mod redis;
+pub mod refusal;
 pub mod service;
 pub mod shutdown;
 pub mod telemetry;

@@ -6,6 +6,7 @@ use platform::auth::Caller;
 use platform::http::{Json, Path};
 use platform::pg::run_tx;
 use platform::problem::{Kind, Problem};
+use platform::refusal::Refusal;
 use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 
@@ -14,7 +15,6 @@ use super::saved::{of_account, unknown};
 use super::{Desk, require_stripe, unreachable};
 use crate::driver;
 use crate::operations::{Kind as OperationKind, Operation, Request};
-use crate::refusal::Refusal;
 use crate::store::payments::Payment;
 use crate::store::{customers, operations, payments};
 use crate::stripe::Assignment;

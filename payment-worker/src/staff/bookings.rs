@@ -7,13 +7,13 @@ use platform::auth::Caller;
 use platform::http::{Json, Path};
 use platform::pg::run_tx;
 use platform::problem::{Kind, Problem};
+use platform::refusal::Refusal;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sqlx::PgConnection;
 
 use super::{MONEY, require};
 use crate::audit;
-use crate::refusal::Refusal;
 use crate::store::payments;
 use crate::store::refunds::{self, Standing};
 use crate::store::timeline::{self, Entry};

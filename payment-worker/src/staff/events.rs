@@ -8,12 +8,12 @@ use platform::auth::Caller;
 use platform::http::{self, Json, Path};
 use platform::pg::run_tx;
 use platform::problem::{Kind, Problem};
+use platform::refusal::Refusal;
 use serde::Serialize;
 use serde_json::json;
 
 use super::{MONEY, require};
 use crate::audit;
-use crate::refusal::Refusal;
 use crate::store::refunds::{self, Progress};
 use crate::store::{events, policies};
 use crate::transitions;
