@@ -91,6 +91,7 @@ mod tests {
             id: "pi_1".to_owned(),
             status,
             received_minor: 9_000,
+            currency: Some(Currency::EUR),
             client_secret: None,
             booking_id: None,
             installation: None,

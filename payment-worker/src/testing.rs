@@ -94,6 +94,7 @@ pub(crate) fn intent(id: &str, status: IntentStatus) -> Intent {
         id: id.to_owned(),
         status,
         received_minor: 0,
+        currency: Some(Currency::EUR),
         client_secret: None,
         booking_id: None,
         installation: None,

@@ -47,10 +47,7 @@ async fn note_refused(
     let event = payment.event_id.unwrap_or_default();
     let subject = format!("event:{event}:{}", now.date_naive());
     let (booking_id, amount) = (payment.booking_id, payment.amount);
-    let detail = format!(
-        "A payment of {} {} could not begin: {reason}",
-        amount.amount_minor, amount.currency
-    );
+    let detail = format!("A payment of {amount} could not begin: {reason}");
     tracing::warn!(%booking_id, reason, "Stripe refused to create a PaymentIntent");
     let kind = findings::Kind::CreationRefused;
     findings::note(conn, kind, &subject, Some(booking_id), &detail, now).await

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use domain::BookingId;
 use domain::payment::PaymentState;
+use domain::{BookingId, Money};
 use platform::pg::run_tx;
 use sqlx::PgConnection;
 
@@ -188,16 +188,16 @@ async fn note_difference(
     let Some(payment) = payments::lock(conn, booking_id).await? else {
         return Ok(());
     };
-    let captured_minor = payment.captured_minor;
+    let captured = Money::new(payment.captured_minor, payment.amount.currency);
     if payment.intent_id.as_ref() != Some(&intent.id)
         || payment.state != PaymentState::Captured
-        || intent.received_minor == captured_minor
+        || intent.received_minor == captured.amount_minor
     {
         return Ok(());
     }
     let detail = format!(
-        "Stripe took {}, we have {captured_minor}",
-        intent.received_minor
+        "Stripe captured {}, our records say {captured}",
+        intent.received()
     );
     let kind = Kind::AmountDiffers;
     findings::note(conn, kind, &intent.id, Some(booking_id), &detail, now).await
@@ -288,7 +288,7 @@ async fn note_foreign_charge(
     } else {
         Kind::UnknownCharge
     };
-    let detail = format!("Stripe took {} that we have not", intent.received_minor);
+    let detail = format!("Stripe captured {}, our records nothing", intent.received());
     findings::note(conn, kind, &intent.id, Some(booking_id), &detail, now).await
 }
 
@@ -376,6 +376,9 @@ mod tests {
         let other = testing::intent("pi_2", IntentStatus::Succeeded);
         assert_eq!(noted(&other).await, 0, "another PaymentIntent");
         assert_eq!(noted(&intent).await, 1);
+        let found = findings::open(&app.ctx.db).await.unwrap();
+        let detail = "Stripe captured 9.00 EUR, our records say 10.00 EUR";
+        assert_eq!(found[0].detail, detail);
         app.finish().await;
     }
 }

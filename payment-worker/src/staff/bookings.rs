@@ -132,7 +132,8 @@ async fn begin(
         return Err(problem.with("field", "amount_minor").into());
     }
     if amount_minor > left || !transitions::begin_refund(conn, id, amount, occasion, now).await? {
-        let detail = format!("Of this payment {left} minor units are left to give back.");
+        let left = Money::new(left, payment.amount.currency);
+        let detail = format!("Only {left} of this payment can still be refunded.");
         return Err(Problem::new(Kind::Conflict, detail).into());
     }
     let (subject, detail) = (format!("booking:{id}"), json!({ "amount": amount }));

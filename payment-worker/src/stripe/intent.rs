@@ -1,4 +1,4 @@
-use domain::BookingId;
+use domain::{BookingId, Currency, Money};
 use serde::Deserialize;
 use stripe_shared::PaymentIntentStatus;
 use uuid::Uuid;
@@ -20,6 +20,8 @@ pub(crate) struct Intent {
     pub status: IntentStatus,
     /// What was captured, in minor units.
     pub received_minor: i64,
+    /// The currency, if it is one that we know.
+    pub currency: Option<Currency>,
     /// With it the buyer pays. Webhooks may not carry it.
     pub client_secret: Option<String>,
     /// Our booking, if the intent is ours.
@@ -28,6 +30,17 @@ pub(crate) struct Intent {
     pub installation: Option<Uuid>,
     /// Why the last attempt to pay failed.
     pub last_error: Option<String>,
+}
+
+impl Intent {
+    /// What was captured, for people.
+    #[must_use]
+    pub(crate) fn received(&self) -> String {
+        match self.currency {
+            Some(currency) => Money::new(self.received_minor, currency).to_string(),
+            None => self.received_minor.to_string(),
+        }
+    }
 }
 
 /// Where a PaymentIntent stands.
@@ -68,10 +81,12 @@ impl IntentStatus {
 
 impl From<stripe_shared::PaymentIntent> for Intent {
     fn from(intent: stripe_shared::PaymentIntent) -> Self {
+        let currency = intent.currency.to_string();
         Self {
             id: intent.id.to_string(),
             status: status(&intent.status),
-            received_minor: minor(intent.amount_received, &intent.currency.to_string()),
+            received_minor: minor(intent.amount_received, &currency),
+            currency: Currency::try_from(currency.as_str()).ok(),
             client_secret: intent.client_secret,
             booking_id: intent
                 .metadata
@@ -121,6 +136,7 @@ impl From<Wire> for Intent {
             id: wire.id,
             status: IntentStatus::parse(&wire.status),
             received_minor: minor(wire.amount_received, &wire.currency),
+            currency: Currency::try_from(wire.currency).ok(),
             client_secret: None,
             booking_id: wire.metadata.booking_id.and_then(|id| id.parse().ok()),
             installation: None,

@@ -7,7 +7,7 @@ use chrono::{DateTime, TimeDelta};
 use domain::account::Role;
 use domain::clock::Clock;
 use domain::message::{AuditNoted, Message};
-use domain::{AccountId, BookingId, EventId};
+use domain::{AccountId, BookingId, Currency, EventId, Money};
 use futures_util::future::join_all;
 use platform::amqp::{Delivery, Exchange, Handler, Settings, Verdict, consume};
 use platform::testing::eventually;
@@ -676,7 +676,9 @@ async fn another_amount_at_stripe_is_shown_and_changed_by_nobody() {
             .iter()
             .map(|f| (f.kind.as_str(), f.detail.as_str(), f.booking_id))
             .collect();
-        let detail = format!("Stripe took {PRICE}, we have {}", PRICE - 1);
+        let [taken, recorded] =
+            [PRICE, PRICE - 1].map(|minor| Money::new(minor, Currency::EUR));
+        let detail = format!("Stripe captured {taken}, our records say {recorded}");
         assert_eq!(details, [("amount_differs", detail.as_str(), Some(id.0))]);
         assert_eq!(reconciled.repaired, 0);
     }
