@@ -87,7 +87,7 @@ async fn follow_event(conn: &mut PgConnection, event: &Event) -> Result<(), sqlx
         return Ok(());
     }
     inventory::put_sections(conn, event).await?;
-    inventory::withdraw_sections(conn, event).await?;
+    let withdrawn = inventory::withdraw_sections(conn, event).await?;
     let (mut grids, mut unnumbered) = (Vec::new(), Vec::new());
     for section in &event.sections {
         match grid(section).filter(|_| section.numbered) {
@@ -102,7 +102,7 @@ async fn follow_event(conn: &mut PgConnection, event: &Event) -> Result<(), sqlx
         }
     }
     inventory::fill_grids(conn, &grids).await?;
-    let too_large = inventory::too_large(conn, event.id).await?;
-    seats::trim(conn, &too_large).await?;
+    let sections = event.sections.iter().map(|section| section.id.0);
+    seats::trim(conn, &sections.chain(withdrawn).collect::<Vec<_>>()).await?;
     inventory::add_missing(conn, &unnumbered).await
 }

@@ -2,7 +2,7 @@
 
 use domain::event::{Event, EventState, Section, row_label};
 use domain::sale::{SaleSettings, Stock};
-use domain::{EventId, SectionId};
+use domain::SectionId;
 use sqlx::types::Json;
 use sqlx::{PgConnection, PgPool};
 
@@ -136,35 +136,23 @@ impl Columns {
     }
 }
 
-/// Takes sections the event no longer has off the sale: they are to have no seats.
+/// Withdraws sections that the event no longer has: off the sale, with a layout of no seats. Returns
+/// all that are withdrawn, now or before.
 pub(crate) async fn withdraw_sections(
     conn: &mut PgConnection,
     event: &Event,
-) -> Result<(), sqlx::Error> {
+) -> Result<Vec<i64>, sqlx::Error> {
     let kept: Vec<_> = event.sections.iter().map(|section| section.id.0).collect();
-    sqlx::query!(
+    sqlx::query_scalar!(
         "update booking.sections
          set offered = false, layout_version = $3, layout_capacity = 0,
              layout_rows = case when numbered then 0 end,
              layout_seats_per_row = case when numbered then 0 end
-         where event_id = $1 and section_id <> all($2)",
+         where event_id = $1 and section_id <> all($2)
+         returning section_id",
         event.id.0,
         &kept,
         event.version,
-    )
-    .execute(conn)
-    .await?;
-    Ok(())
-}
-
-/// The sections of an event that have more seats than they are to have.
-pub(crate) async fn too_large(
-    conn: &mut PgConnection,
-    event_id: EventId,
-) -> Result<Vec<i64>, sqlx::Error> {
-    sqlx::query_scalar!(
-        r#"select section_id as "id!" from booking.layouts where event_id = $1 and capacity > wanted"#,
-        event_id.0,
     )
     .fetch_all(conn)
     .await

@@ -59,23 +59,23 @@ pub(crate) async fn free(
     )
     .fetch_all(&mut *conn)
     .await?;
+    trim(conn, &sections).await
+}
+
+/// Removes free seats from those of these sections that have more than their layout: seats outside
+/// its rows, and of general admission the last ones. Seats that are locked stay.
+pub(crate) async fn trim(conn: &mut PgConnection, sections: &[i64]) -> Result<(), sqlx::Error> {
     // A statement of its own, which sees what the counters are now.
     let too_large = sqlx::query_scalar!(
         r#"select section_id as "id!" from booking.layouts
            where section_id = any($1) and capacity > wanted"#,
-        &sections,
+        sections,
     )
     .fetch_all(&mut *conn)
     .await?;
     if too_large.is_empty() {
         return Ok(());
     }
-    trim(conn, &too_large).await
-}
-
-/// Removes free seats from sections that have more than they are to have: those outside their rows,
-/// and of general admission the last ones.
-pub(crate) async fn trim(conn: &mut PgConnection, sections: &[i64]) -> Result<(), sqlx::Error> {
     sqlx::query!(
         "delete from booking.seats where id in (
              select s.id
@@ -90,7 +90,7 @@ pub(crate) async fn trim(conn: &mut PgConnection, sections: &[i64]) -> Result<()
              ) s
              where l.section_id = any($1)
          )",
-        sections,
+        &too_large,
     )
     .execute(conn)
     .await?;
