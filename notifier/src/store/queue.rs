@@ -324,10 +324,10 @@ pub(crate) async fn hasten(
 ) -> Result<(), sqlx::Error> {
     sqlx::query!(
         "update notifier.notifications set next_try_at = $2
-         where account_id = $1 and state = 'waiting' and next_try_at > $2
-           and last_error = 'the address is not confirmed'",
+         where account_id = $1 and state = 'waiting' and next_try_at > $2 and last_error = $3",
         account_id.0,
         now,
+        UNCONFIRMED,
     )
     .execute(pool)
     .await?;
