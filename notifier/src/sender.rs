@@ -62,7 +62,7 @@ const UNCONFIRMED_AFTER: TimeDelta = TimeDelta::days(30);
 const UNREADABLE_PAUSE: TimeDelta = TimeDelta::hours(1);
 
 /// What is to be recorded of a try.
-enum Verdict {
+enum Disposition {
     Settled(Settled, Option<String>),
     Again(String, Duration),
 }
@@ -225,16 +225,18 @@ impl Work {
     /// Sends one message and records the result. If this process dies before the message is handed
     /// over, the lease runs out and it is due again; after that it becomes uncertain.
     async fn carry_out(&self, due: &Due) {
-        let verdict = self.decide(due).await;
-        let outcome = match &verdict {
-            Verdict::Settled(settled, _) => settled.as_str(),
-            Verdict::Again(..) => "put_off",
+        let disposition = self.decide(due).await;
+        let outcome = match &disposition {
+            Disposition::Settled(settled, _) => settled.as_str(),
+            Disposition::Again(..) => "put_off",
         };
         metrics::try_ended(due.notice.kind(), self.channel, outcome);
-        log(&verdict);
-        let (end, error) = match verdict {
-            Verdict::Settled(settled, error) => (End::Settled(settled), error),
-            Verdict::Again(error, after) => (End::PutOff(self.shared.now() + after), Some(error)),
+        log(&disposition);
+        let (end, error) = match disposition {
+            Disposition::Settled(settled, error) => (End::Settled(settled), error),
+            Disposition::Again(error, after) => {
+                (End::PutOff(self.shared.now() + after), Some(error))
+            }
         };
         self.record(Ended {
             attempt: due.attempt,
@@ -258,19 +260,19 @@ impl Work {
         .await;
     }
 
-    async fn decide(&self, due: &Due) -> Verdict {
+    async fn decide(&self, due: &Due) -> Disposition {
         let outdated = relevance::why_outdated(due, self.shared.now());
         if let Some(reason) = outdated.or_else(|| relevance::why_too_many(due)) {
             self.breaker.probe_again(Instant::now());
-            return Verdict::Settled(Settled::Skipped, Some(reason.to_owned()));
+            return Disposition::Settled(Settled::Skipped, Some(reason.to_owned()));
         }
         if due.is_unconfirmed {
             self.breaker.probe_again(Instant::now());
             let reason = queue::UNCONFIRMED.to_owned();
             return if self.shared.now() - due.since > UNCONFIRMED_AFTER {
-                Verdict::Settled(Settled::Skipped, Some(reason))
+                Disposition::Settled(Settled::Skipped, Some(reason))
             } else {
-                Verdict::Again(reason, UNCONFIRMED_PAUSE)
+                Disposition::Again(reason, UNCONFIRMED_PAUSE)
             };
         }
         let handover = Handover {
@@ -288,17 +290,17 @@ impl Work {
         let has_waited_long = self.shared.now() - due.since > GIVE_UP_AFTER;
         let tries = due.attempt.number;
         match outcome {
-            Outcome::Accepted => Verdict::Settled(Settled::Sent, None),
-            Outcome::Unknown(error) => Verdict::Settled(Settled::Uncertain, Some(error)),
-            Outcome::Refused(error) => Verdict::Settled(Settled::Failed, Some(error)),
+            Outcome::Accepted => Disposition::Settled(Settled::Sent, None),
+            Outcome::Unknown(error) => Disposition::Settled(Settled::Uncertain, Some(error)),
+            Outcome::Refused(error) => Disposition::Settled(Settled::Failed, Some(error)),
             Outcome::Deferred(error) | Outcome::Rejected(error) if has_waited_long => {
-                Verdict::Settled(Settled::Failed, Some(error))
+                Disposition::Settled(Settled::Failed, Some(error))
             }
             Outcome::Deferred(error) | Outcome::Rejected(error) => {
-                Verdict::Again(error, pause(tries, Duration::MAX))
+                Disposition::Again(error, pause(tries, Duration::MAX))
             }
-            Outcome::Unreachable(error) => Verdict::Again(error, pause(tries, LONGEST_PAUSE)),
-            Outcome::Withheld(error) => Verdict::Again(error, Duration::ZERO),
+            Outcome::Unreachable(error) => Disposition::Again(error, pause(tries, LONGEST_PAUSE)),
+            Outcome::Withheld(error) => Disposition::Again(error, Duration::ZERO),
         }
     }
 
@@ -367,15 +369,15 @@ pub(crate) async fn watch_leases(
 }
 
 /// What the breaker says once for all is not said again for each message.
-fn log(verdict: &Verdict) {
-    match verdict {
-        Verdict::Settled(Settled::Sent, _) => tracing::debug!("sent"),
-        Verdict::Settled(Settled::Skipped, reason) => tracing::info!(reason, "skipped"),
-        Verdict::Settled(Settled::Failed, error) => tracing::warn!(error, "refused"),
-        Verdict::Settled(Settled::Uncertain, error) => {
+fn log(disposition: &Disposition) {
+    match disposition {
+        Disposition::Settled(Settled::Sent, _) => tracing::debug!("sent"),
+        Disposition::Settled(Settled::Skipped, reason) => tracing::info!(reason, "skipped"),
+        Disposition::Settled(Settled::Failed, error) => tracing::warn!(error, "refused"),
+        Disposition::Settled(Settled::Uncertain, error) => {
             tracing::warn!(error, "may or may not have been sent");
         }
-        Verdict::Again(error, _) => tracing::debug!(error, "not sent; trying again later"),
+        Disposition::Again(error, _) => tracing::debug!(error, "not sent; trying again later"),
     }
 }
 

@@ -49,7 +49,7 @@ pub(super) async fn sign_in(
         .map_err(|_| wrong())?
         .to_lowercase();
     password::check_length(&body.password).map_err(|_| wrong())?;
-    let from = From::network(&office, address.into());
+    let from = Origin::network(&office, address.into());
     let account_id = authenticate(&office, line, &email, body.password, &from).await?;
 
     let done = office
@@ -67,12 +67,12 @@ pub(super) async fn sign_in(
 }
 
 /// Where a sign-in comes from.
-struct From {
+struct Origin {
     network: AddressGroup,
     place: Place,
 }
 
-impl From {
+impl Origin {
     fn network(office: &Office, network: AddressGroup) -> Self {
         let place = Place::of(&office.ctx, network);
         Self { network, place }
@@ -85,7 +85,7 @@ async fn authenticate(
     line: Line,
     email: &str,
     password: SecretString,
-    from: &From,
+    from: &Origin,
 ) -> Result<AccountId, Problem> {
     let (db, now) = (&office.ctx.db, office.ctx.clock.now());
     let known = store::credentials(db, email, from.place.as_slice()).await?;
