@@ -136,7 +136,7 @@ async fn place(permits: &Arc<Semaphore>) -> OwnedSemaphorePermit {
 pub(crate) async fn carry_out(worker: &Worker, recorder: &Recorder, operation: Operation) {
     let outcome = operations::perform(&worker.stripe, &operation, worker.now()).await;
     let recorded = match outcome {
-        Ok(finding) => recorder.record(operation, finding).await,
+        Ok(outcome) => recorder.record(operation, outcome).await,
         Err(failure) => put_off(worker, &operation, &failure).await,
     };
     if let Err(error) = recorded {

@@ -163,7 +163,7 @@ impl Operation {
 
 /// What Stripe was found to have done.
 #[derive(Debug)]
-pub(crate) enum Finding {
+pub(crate) enum Outcome {
     /// The PaymentIntent as it is.
     Intent(Intent),
     /// The refund as it is.
@@ -176,7 +176,7 @@ pub(crate) enum Finding {
     NotDone(String),
 }
 
-/// How an operation goes on after its finding is recorded.
+/// How an operation goes on after its outcome is recorded.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Next {
     /// It reached its end.
@@ -197,7 +197,7 @@ pub(crate) async fn perform(
     stripe: &Stripe,
     operation: &Operation,
     now: DateTime<Utc>,
-) -> Result<Finding, Failure> {
+) -> Result<Outcome, Failure> {
     let reason = if operation.key_may_be_forgotten(now) {
         "its key is too old to be repeated".to_owned()
     } else {
@@ -209,14 +209,14 @@ pub(crate) async fn perform(
         }
     };
     let found = look_up(stripe, operation, now).await?;
-    Ok(found.unwrap_or(Finding::NotDone(reason)))
+    Ok(found.unwrap_or(Outcome::NotDone(reason)))
 }
 
 async fn call(
     stripe: &Stripe,
     operation: &Operation,
     now: DateTime<Utc>,
-) -> Result<Finding, Failure> {
+) -> Result<Outcome, Failure> {
     match &operation.request {
         Request::Create(new) => create::call(stripe, operation, new).await,
         Request::Capture {
@@ -240,7 +240,7 @@ async fn look_up(
     stripe: &Stripe,
     operation: &Operation,
     now: DateTime<Utc>,
-) -> Result<Option<Finding>, Failure> {
+) -> Result<Option<Outcome>, Failure> {
     match &operation.request {
         Request::Create(_) => Ok(create::look_up()),
         Request::Capture { .. } => capture::look_up(stripe, operation, now).await,
@@ -290,22 +290,22 @@ pub(crate) async fn record(
     conn: &mut PgConnection,
     payment: &Payment,
     request: &Request,
-    finding: &Finding,
+    outcome: &Outcome,
     now: DateTime<Utc>,
 ) -> Result<Next, sqlx::Error> {
-    if let Finding::NotDone(reason) = finding {
+    if let Outcome::NotDone(reason) = outcome {
         return Ok(Next::Retry(reason.clone()));
     }
     match request {
-        Request::Create(_) => create::record(conn, payment, finding, now).await,
-        Request::Capture { .. } => capture::record(conn, payment, finding, now).await,
-        Request::Cancel => cancel::record(conn, payment, finding, now).await,
-        Request::Refund(new) => refund::record(conn, payment, new, finding, now).await,
-        Request::Assign(_) => Ok(assign::record(finding)),
+        Request::Create(_) => create::record(conn, payment, outcome, now).await,
+        Request::Capture { .. } => capture::record(conn, payment, outcome, now).await,
+        Request::Cancel => cancel::record(conn, payment, outcome, now).await,
+        Request::Refund(new) => refund::record(conn, payment, new, outcome, now).await,
+        Request::Assign(_) => Ok(assign::record(outcome)),
     }
 }
 
-/// What the finding of an operation comes to, when that is as simple as it mostly is, and can be
+/// What the outcome of an operation comes to, when that is as simple as it mostly is, and can be
 /// written down for many operations together.
 #[derive(Debug)]
 pub(crate) enum Simple<'a> {
@@ -319,9 +319,9 @@ pub(crate) enum Simple<'a> {
 pub(crate) fn simple<'a>(
     payment: &Payment,
     request: &Request,
-    finding: &'a Finding,
+    outcome: &'a Outcome,
 ) -> Option<Simple<'a>> {
-    let Finding::Intent(intent) = finding else {
+    let Outcome::Intent(intent) = outcome else {
         return None;
     };
     match request {
@@ -333,7 +333,7 @@ pub(crate) fn simple<'a>(
     }
 }
 
-/// Why an operation that got this finding waits.
-fn unexpected(finding: &Finding) -> Next {
-    Next::Wait(format!("Stripe gave an unexpected answer: {finding:?}"))
+/// Why an operation that got this outcome waits.
+fn unexpected(outcome: &Outcome) -> Next {
+    Next::Wait(format!("Stripe gave an unexpected answer: {outcome:?}"))
 }

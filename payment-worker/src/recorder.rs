@@ -16,7 +16,7 @@ use uuid::Uuid;
 use crate::OWNER;
 use crate::backoff::backoff;
 use crate::moves;
-use crate::operations::{self, Finding, Next, Operation, Simple};
+use crate::operations::{self, Outcome, Next, Operation, Simple};
 use crate::store::{breaker, operations as table, payments};
 use crate::worker::Worker;
 
@@ -43,9 +43,9 @@ impl Recorder {
     pub(crate) async fn record(
         &self,
         operation: Operation,
-        finding: Finding,
+        outcome: Outcome,
     ) -> Result<(), RecordError> {
-        self.0.ask((operation, finding)).await?
+        self.0.ask((operation, outcome)).await?
     }
 }
 
@@ -55,17 +55,17 @@ struct Records {
 }
 
 impl Work for Records {
-    type Item = (Operation, Finding);
+    type Item = (Operation, Outcome);
     type Answer = Result<(), RecordError>;
 
     async fn work(&self, jobs: Vec<Job<Self>>) {
         let recorded = &self.record_together(&jobs).await;
         let recording = jobs.into_iter().map(async |job| {
-            let (operation, finding) = &job.item;
+            let (operation, outcome) = &job.item;
             let result = if recorded.contains(&operation.id) {
                 Ok(())
             } else {
-                record_alone(&self.worker, operation, finding).await
+                record_alone(&self.worker, operation, outcome).await
             };
             job.asker.answer(result);
         });
@@ -105,13 +105,13 @@ async fn record_simple(
 
     let (mut simple, mut seen) = (Vec::with_capacity(jobs.len()), HashSet::new());
     for job in jobs {
-        let (operation, finding) = &job.item;
+        let (operation, outcome) = &job.item;
         // A second operation of a payment waits for what the first does.
         let payment = payments.get(&operation.booking_id);
         let Some(payment) = payment.filter(|payment| seen.insert(payment.booking_id)) else {
             continue;
         };
-        let result = operations::simple(payment, &operation.request, finding);
+        let result = operations::simple(payment, &operation.request, outcome);
         simple.extend(result.map(|result| (operation, payment, result)));
     }
     if simple.is_empty() {
@@ -138,11 +138,11 @@ async fn record_simple(
 async fn record_alone(
     worker: &Worker,
     operation: &Operation,
-    finding: &Finding,
+    outcome: &Outcome,
 ) -> Result<(), RecordError> {
     let now = worker.now();
     let recording = run_tx(&worker.db, "payment record operation", |tx| {
-        Box::pin(record_in(tx, operation, finding, now))
+        Box::pin(record_in(tx, operation, outcome, now))
     });
     recording.await?;
     worker.wake_after_commit();
@@ -152,7 +152,7 @@ async fn record_alone(
 async fn record_in(
     conn: &mut PgConnection,
     operation: &Operation,
-    finding: &Finding,
+    outcome: &Outcome,
     now: DateTime<Utc>,
 ) -> Result<(), RecordError> {
     let booking_id = operation.booking_id;
@@ -160,7 +160,7 @@ async fn record_in(
     let payment = payments::lock(conn, booking_id)
         .await?
         .expect("a foreign key keeps the payment of an operation");
-    let next = operations::record(conn, &payment, request, finding, now).await?;
+    let next = operations::record(conn, &payment, request, outcome, now).await?;
     let later = now + backoff(operation.id, operation.tries);
     let is_ours = match &next {
         Next::Succeeded => table::finish(conn, operation, true, None, now).await?,
@@ -195,8 +195,8 @@ mod tests {
     use crate::stripe::IntentStatus;
     use crate::testing::{self, intent, operations_of, payment, set_intent};
 
-    fn found(intent_id: &str) -> Finding {
-        Finding::Intent(intent(intent_id, IntentStatus::AwaitsBuyer))
+    fn found(intent_id: &str) -> Outcome {
+        Outcome::Intent(intent(intent_id, IntentStatus::AwaitsBuyer))
     }
 
     async fn leased(worker: &Worker) -> HashMap<BookingId, Operation> {
@@ -218,7 +218,7 @@ mod tests {
             let lease = Duration::from_secs(60);
             let due = table::claim_due(&worker.db, Kind::Create, 1, lease, much_later).await;
             let operation = due.unwrap().pop().unwrap();
-            let refused = Finding::NotDone("processing".to_owned());
+            let refused = Outcome::NotDone("processing".to_owned());
             recorder.record(operation, refused).await.unwrap();
         }
         let pause: f64 = sqlx::query_scalar(

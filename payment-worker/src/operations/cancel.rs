@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use domain::payment::{PaymentState, VoidReason};
 use sqlx::PgConnection;
 
-use super::{Finding, Next, Operation, Read, note_missing, read, unexpected};
+use super::{Outcome, Next, Operation, Read, note_missing, read, unexpected};
 use crate::store::payments::Payment;
 use crate::stripe::{Failure, IntentStatus, Stripe};
 use crate::transitions;
@@ -20,23 +20,23 @@ pub(super) async fn call(
     stripe: &Stripe,
     operation: &Operation,
     now: DateTime<Utc>,
-) -> Result<Finding, Failure> {
+) -> Result<Outcome, Failure> {
     let intent_id = operation.intent_id()?;
     if may_be_authorised(operation) {
         let intent = match read(stripe, operation, now).await? {
             Read::Intent(intent) => intent,
-            Read::Missing(reason) => return Ok(Finding::Missing(reason)),
+            Read::Missing(reason) => return Ok(Outcome::Missing(reason)),
         };
         if intent.status == IntentStatus::RequiresCapture || intent.status.is_final() {
-            return Ok(Finding::Intent(intent));
+            return Ok(Outcome::Intent(intent));
         }
     }
     match stripe.cancel(&operation.key, intent_id).await {
-        Ok(intent) => Ok(Finding::Intent(intent)),
+        Ok(intent) => Ok(Outcome::Intent(intent)),
         Err(refused @ Failure::Refused { .. }) => match read(stripe, operation, now).await? {
-            Read::Intent(intent) if intent.status.is_final() => Ok(Finding::Intent(intent)),
-            Read::Intent(_) => Ok(Finding::NotDone(refused.to_string())),
-            Read::Missing(reason) => Ok(Finding::Missing(reason)),
+            Read::Intent(intent) if intent.status.is_final() => Ok(Outcome::Intent(intent)),
+            Read::Intent(_) => Ok(Outcome::NotDone(refused.to_string())),
+            Read::Missing(reason) => Ok(Outcome::Missing(reason)),
         },
         Err(failure) => Err(failure),
     }
@@ -46,25 +46,25 @@ pub(super) async fn look_up(
     stripe: &Stripe,
     operation: &Operation,
     now: DateTime<Utc>,
-) -> Result<Option<Finding>, Failure> {
+) -> Result<Option<Outcome>, Failure> {
     let intent = match read(stripe, operation, now).await? {
         Read::Intent(intent) => intent,
-        Read::Missing(reason) => return Ok(Some(Finding::Missing(reason))),
+        Read::Missing(reason) => return Ok(Some(Outcome::Missing(reason))),
     };
     let is_settled = intent.status.is_final()
         || (intent.status == IntentStatus::RequiresCapture && may_be_authorised(operation));
-    Ok(is_settled.then_some(Finding::Intent(intent)))
+    Ok(is_settled.then_some(Outcome::Intent(intent)))
 }
 
 pub(super) async fn record(
     conn: &mut PgConnection,
     payment: &Payment,
-    finding: &Finding,
+    outcome: &Outcome,
     now: DateTime<Utc>,
 ) -> Result<Next, sqlx::Error> {
-    let intent = match finding {
-        Finding::Intent(intent) => intent,
-        Finding::Missing(reason) => {
+    let intent = match outcome {
+        Outcome::Intent(intent) => intent,
+        Outcome::Missing(reason) => {
             note_missing(conn, payment, reason, now).await?;
             transitions::void(conn, payment, now).await?;
             return Ok(Next::Failed(reason.clone()));

@@ -5,7 +5,7 @@ use domain::Wire;
 use domain::payment::VoidReason;
 use sqlx::PgConnection;
 
-use super::{Finding, Next, Operation, Read, Request, note_missing, read, unexpected};
+use super::{Outcome, Next, Operation, Read, Request, note_missing, read, unexpected};
 use crate::store::operations;
 use crate::store::payments::Payment;
 use crate::stripe::{Failure, IntentStatus, Stripe};
@@ -16,23 +16,23 @@ pub(super) async fn call(
     operation: &Operation,
     amount: Wire,
     now: DateTime<Utc>,
-) -> Result<Finding, Failure> {
+) -> Result<Outcome, Failure> {
     let intent_id = operation.intent_id()?;
     let refused = match stripe.capture(&operation.key, intent_id, amount).await {
-        Ok(intent) => return Ok(Finding::Intent(intent)),
+        Ok(intent) => return Ok(Outcome::Intent(intent)),
         Err(refused @ Failure::Refused { .. }) => refused,
         Err(failure) => return Err(failure),
     };
     // Most often because it was captured or cancelled already.
     let intent = match read(stripe, operation, now).await? {
         Read::Intent(intent) => intent,
-        Read::Missing(reason) => return Ok(Finding::Missing(reason)),
+        Read::Missing(reason) => return Ok(Outcome::Missing(reason)),
     };
     match intent.status {
         IntentStatus::Succeeded | IntentStatus::Canceled | IntentStatus::Processing => {
-            Ok(Finding::Intent(intent))
+            Ok(Outcome::Intent(intent))
         }
-        _ => Ok(Finding::Impossible(refused.to_string())),
+        _ => Ok(Outcome::Impossible(refused.to_string())),
     }
 }
 
@@ -40,21 +40,21 @@ pub(super) async fn look_up(
     stripe: &Stripe,
     operation: &Operation,
     now: DateTime<Utc>,
-) -> Result<Option<Finding>, Failure> {
+) -> Result<Option<Outcome>, Failure> {
     Ok(match read(stripe, operation, now).await? {
-        Read::Intent(intent) => intent.status.is_final().then_some(Finding::Intent(intent)),
-        Read::Missing(reason) => Some(Finding::Missing(reason)),
+        Read::Intent(intent) => intent.status.is_final().then_some(Outcome::Intent(intent)),
+        Read::Missing(reason) => Some(Outcome::Missing(reason)),
     })
 }
 
 pub(super) async fn record(
     conn: &mut PgConnection,
     payment: &Payment,
-    finding: &Finding,
+    outcome: &Outcome,
     now: DateTime<Utc>,
 ) -> Result<Next, sqlx::Error> {
-    match finding {
-        Finding::Intent(intent) => match intent.status {
+    match outcome {
+        Outcome::Intent(intent) => match intent.status {
             IntentStatus::Succeeded => {
                 transitions::capture(conn, payment, intent.received_minor, now).await?;
                 Ok(Next::Succeeded)
@@ -70,13 +70,13 @@ pub(super) async fn record(
             }
             _ => Ok(Next::Wait("Stripe is not done with the capture".to_owned())),
         },
-        Finding::Impossible(reason) => {
+        Outcome::Impossible(reason) => {
             transitions::fail(conn, payment, reason, now).await?;
             // What is authorised must not stay reserved on the buyer's card.
             operations::insert(conn, payment.booking_id, &Request::Cancel, now, now).await?;
             Ok(Next::Failed(reason.clone()))
         }
-        Finding::Missing(reason) => {
+        Outcome::Missing(reason) => {
             note_missing(conn, payment, reason, now).await?;
             transitions::fail(conn, payment, reason, now).await?;
             Ok(Next::Failed(reason.clone()))

@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 
-use super::{Finding, Next, Operation, Request, unexpected};
+use super::{Outcome, Next, Operation, Request, unexpected};
 use crate::store::payments::Payment;
 use crate::store::{findings, operations, payments};
 use crate::stripe::{Failure, Intent, NewIntent, Stripe};
@@ -13,19 +13,19 @@ pub(super) async fn call(
     stripe: &Stripe,
     operation: &Operation,
     new: &NewIntent,
-) -> Result<Finding, Failure> {
+) -> Result<Outcome, Failure> {
     match stripe
         .create(&operation.key, operation.booking_id, new)
         .await
     {
-        Ok(intent) => Ok(Finding::Intent(intent)),
-        Err(refused @ Failure::Refused { .. }) => Ok(Finding::Impossible(refused.to_string())),
+        Ok(intent) => Ok(Outcome::Intent(intent)),
+        Err(refused @ Failure::Refused { .. }) => Ok(Outcome::Impossible(refused.to_string())),
         Err(failure) => Err(failure),
     }
 }
 
 /// It is created anew. Should there be one already, nobody has its secret, so nobody can pay it.
-pub(super) fn look_up() -> Option<Finding> {
+pub(super) fn look_up() -> Option<Outcome> {
     None
 }
 
@@ -56,12 +56,12 @@ async fn note_refused(
 pub(super) async fn record(
     conn: &mut PgConnection,
     payment: &Payment,
-    finding: &Finding,
+    outcome: &Outcome,
     now: DateTime<Utc>,
 ) -> Result<Next, sqlx::Error> {
-    match finding {
+    match outcome {
         // The answer may be a replay from before: only that the intent exists is certain.
-        Finding::Intent(intent) => {
+        Outcome::Intent(intent) => {
             if !payments::set_intent(conn, payment.booking_id, intent, now).await? {
                 return Ok(Next::Failed(format!(
                     "the payment has another intent than {}",
@@ -74,7 +74,7 @@ pub(super) async fn record(
             }
             Ok(Next::Succeeded)
         }
-        Finding::Impossible(reason) => {
+        Outcome::Impossible(reason) => {
             if payment.void_reason.is_some() {
                 transitions::void(conn, payment, now).await?;
             } else {

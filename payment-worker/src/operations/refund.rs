@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 
-use super::{Finding, Next, Operation, note_missing, unexpected, wire};
+use super::{Outcome, Next, Operation, note_missing, unexpected, wire};
 use crate::store::payments::Payment;
 use crate::stripe::{Failure, NewRefund, Stripe};
 use crate::transitions;
@@ -13,7 +13,7 @@ pub(super) async fn call(
     operation: &Operation,
     new: &NewRefund,
     now: DateTime<Utc>,
-) -> Result<Finding, Failure> {
+) -> Result<Outcome, Failure> {
     match stripe
         .refund(
             &operation.key,
@@ -23,11 +23,11 @@ pub(super) async fn call(
         )
         .await
     {
-        Ok(refund) => Ok(Finding::Refund(refund)),
+        Ok(refund) => Ok(Outcome::Refund(refund)),
         // Refused, perhaps, because it was made under an older key.
         Err(refused @ Failure::Refused { .. }) => {
             let found = look_up(stripe, operation, new, now).await?;
-            Ok(found.unwrap_or_else(|| Finding::Impossible(refused.to_string())))
+            Ok(found.unwrap_or_else(|| Outcome::Impossible(refused.to_string())))
         }
         Err(failure) => Err(failure),
     }
@@ -38,12 +38,12 @@ pub(super) async fn look_up(
     operation: &Operation,
     new: &NewRefund,
     now: DateTime<Utc>,
-) -> Result<Option<Finding>, Failure> {
+) -> Result<Option<Outcome>, Failure> {
     let intent_id = operation.intent_id()?;
     match stripe.find_refund(intent_id, new.refund_id).await {
-        Ok(found) => Ok(found.map(Finding::Refund)),
+        Ok(found) => Ok(found.map(Outcome::Refund)),
         Err(missing) if missing.is_missing() && operation.is_old(now) => {
-            Ok(Some(Finding::Missing(missing.to_string())))
+            Ok(Some(Outcome::Missing(missing.to_string())))
         }
         Err(failure) => Err(failure),
     }
@@ -53,19 +53,19 @@ pub(super) async fn record(
     conn: &mut PgConnection,
     payment: &Payment,
     new: &NewRefund,
-    finding: &Finding,
+    outcome: &Outcome,
     now: DateTime<Utc>,
 ) -> Result<Next, sqlx::Error> {
-    match finding {
-        Finding::Refund(refund) => {
+    match outcome {
+        Outcome::Refund(refund) => {
             transitions::follow_refund(conn, new.refund_id, refund, now).await?;
             Ok(Next::Succeeded)
         }
-        Finding::Impossible(reason) => {
+        Outcome::Impossible(reason) => {
             transitions::fail_refund(conn, new.refund_id, reason, now).await?;
             Ok(Next::Failed(reason.clone()))
         }
-        Finding::Missing(reason) => {
+        Outcome::Missing(reason) => {
             note_missing(conn, payment, reason, now).await?;
             transitions::fail_refund(conn, new.refund_id, reason, now).await?;
             Ok(Next::Failed(reason.clone()))
