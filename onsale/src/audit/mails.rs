@@ -6,7 +6,8 @@ use sqlx::PgPool;
 use super::Check;
 
 /// Per booking, reader, kind and channel at most one notice was sent, and every paid booking has its
-/// confirmation. One whose outcome is unknown is shown to staff, and counts as neither.
+/// confirmation. One whose outcome is unknown, or that staff had sent again, is listed by
+/// `onsale mails` and counts as neither.
 pub(super) async fn each_notice_once(
     db: &PgPool,
     settled_before: DateTime<Utc>,
@@ -30,7 +31,7 @@ pub(super) async fn each_notice_once(
               where e.event_id = b.event_id and e.starts_at < $1 - interval '30 days')
           and not exists (select from notifier.notifications n
               where n.booking_id = b.id and n.kind = 'confirmed' and n.channel = 'email'
-                and n.state in ('sent', 'uncertain'))
+                and (n.state in ('sent', 'uncertain') or n.again_at is not null))
         "#,
         settled_before
     )

@@ -8,32 +8,114 @@ use platform::testing::TestApp;
 use secrecy::ExposeSecret as _;
 use sqlx::{AssertSqlSafe, PgPool};
 
-/// One booking on its way, and what belongs to it; `{age}` is how long ago it moved last.
-const IN_FLIGHT: &str = "
-    set session_replication_role = replica;
+/// What may be in flight: the statements that plant it, where `{age}` is how long ago it moved
+/// last, and what the audit says of it once it is stuck.
+const IN_FLIGHT: [(&str, &str); 8] = [
+    (
+        "insert into admission.requests
+             (booking_id, event_id, account_id, wish, tickets, published, accepted_at)
+         values ('0199aaaa-0000-7000-8000-000000000001', 1, 1, '{}', 1, true, now() - interval '{age}');",
+        "request 0199aaaa-0000-7000-8000-000000000001 has been undecided",
+    ),
+    (
+        "insert into admission.requests
+             (booking_id, event_id, account_id, wish, tickets, published, accepted_at)
+         values ('0199aaaa-0000-7000-8000-000000000002', 1, 1, '{}', 1, true, now() - interval '{age}');
+         insert into booking.bookings (id, event_id, account_id, tickets, state, total_minor, hold_until,
+             created_at, updated_at)
+         values ('0199aaaa-0000-7000-8000-000000000002', 1, 1, 1, 'held', 2500,
+             now() - interval '{age}', now() - interval '{age}', now() - interval '{age}');
+         insert into booking.seats (section_id, rank, state, booking_id)
+         values (1, 0, 'held', '0199aaaa-0000-7000-8000-000000000002');",
+        "booking 0199aaaa-0000-7000-8000-000000000002 is held, though its hold ended",
+    ),
+    (
+        "insert into admission.requests
+             (booking_id, event_id, account_id, wish, tickets, published, accepted_at)
+         values ('0199aaaa-0000-7000-8000-000000000003', 1, 1, '{}', 1, true, now() - interval '{age}');
+         insert into booking.bookings (id, event_id, account_id, tickets, state, total_minor, hold_until,
+             created_at, updated_at)
+         values ('0199aaaa-0000-7000-8000-000000000003', 1, 1, 1, 'confirmed', 2500,
+             now() - interval '{age}', now() - interval '{age}', now() - interval '{age}');
+         insert into booking.seats (section_id, rank, state, booking_id)
+         values (1, 1, 'sold', '0199aaaa-0000-7000-8000-000000000003');
+         insert into booking.tickets (id, code, booking_id, event_id, account_id, seat_id, live_seat_id,
+             state, created_at)
+         select gen_random_uuid(), 'code-of-twenty-letters-3', booking_id, 1, 1, id, id, 'valid', now() - interval '{age}'
+         from booking.seats where state = 'sold';",
+        "booking 0199aaaa-0000-7000-8000-000000000003 has tickets, but its payment is not captured",
+    ),
+    (
+        "insert into payment.operations (id, booking_id, kind, attempt, idempotency_key, params, state,
+             tries, next_try_at, created_at, updated_at)
+         values (gen_random_uuid(), '0199aaaa-0000-7000-8000-000000000004', 'cancel', 1, 'key-4', '{}',
+             'pending', 40, now(), now() - interval '{age}', now());",
+        "cancel of booking 0199aaaa-0000-7000-8000-000000000004 is pending",
+    ),
+    (
+        "insert into admission.requests
+             (booking_id, event_id, account_id, wish, tickets, published, accepted_at)
+         values ('0199aaaa-0000-7000-8000-000000000005', 1, 1, '{}', 1, true, now() - interval '{age}');
+         insert into booking.bookings (id, event_id, account_id, tickets, state, total_minor, hold_until,
+             created_at, updated_at)
+         values ('0199aaaa-0000-7000-8000-000000000005', 1, 1, 1, 'expired', 2500,
+             now() - interval '{age}', now() - interval '{age}', now() - interval '{age}');
+         insert into payment.payments (booking_id, event_id, account_id, amount_minor, state, created_at,
+             updated_at, checked_at)
+         values ('0199aaaa-0000-7000-8000-000000000005', 1, 1, 2500, 'pending', now(), now(), now());",
+        "payment of booking 0199aaaa-0000-7000-8000-000000000005 is pending for a booking that is expired",
+    ),
+    (
+        "insert into payment.webhook_inbox (event_id, type, payload, received_at, tries, next_try_at)
+         values ('evt_1', 'payment_intent.succeeded', '{}', now() - interval '{age}', 3, now());",
+        "webhook evt_1 (payment_intent.succeeded) waits",
+    ),
+    (
+        "insert into platform.outbox (id, owner, exchange, routing_key, message_name, body, created_at,
+             available_at)
+         values (gen_random_uuid(), 'booking-worker', 'events', 'a', 'booking.confirmed.v1', '{}',
+             now() - interval '{age}', now());",
+        "message booking.confirmed.v1 of booking-worker is unpublished",
+    ),
+    (
+        "insert into notifier.notifications (booking_id, event_id, account_id, kind, channel, facts, state,
+             next_try_at, created_at)
+         values ('0199aaaa-0000-7000-8000-000000000006', 1, 1, 'confirmed', 'email', '{}', 'waiting',
+             now(), now() - interval '{age}');",
+        "email confirmed of booking 0199aaaa-0000-7000-8000-000000000006 is waiting",
+    ),
+];
+
+/// A free booking with its ticket, whose mail the server refused.
+const REFUSED_MAIL: &str = "
     insert into admission.requests (booking_id, event_id, account_id, wish, tickets, published, accepted_at)
-    values ('0199aaaa-0000-7000-8000-000000000001', 1, 1, '{}', 1, true, now() - interval '{age}'),
-           ('0199aaaa-0000-7000-8000-000000000002', 1, 1, '{}', 1, true, now() - interval '{age}');
-    insert into booking.bookings (id, event_id, account_id, tickets, state, seats, total_minor, currency,
-        hold_until, created_at, updated_at)
-    values ('0199aaaa-0000-7000-8000-000000000002', 1, 1, 1, 'held', '[]', 2500, 'eur',
+    values ('0199aaaa-0000-7000-8000-000000000007', 1, 1, '{}', 1, true, now() - interval '{age}');
+    insert into booking.bookings (id, event_id, account_id, tickets, state, hold_until, captured_at,
+        created_at, updated_at)
+    values ('0199aaaa-0000-7000-8000-000000000007', 1, 1, 1, 'confirmed', now() - interval '{age}',
         now() - interval '{age}', now() - interval '{age}', now() - interval '{age}');
     insert into booking.seats (section_id, rank, state, booking_id)
-    values (1, 0, 'held', '0199aaaa-0000-7000-8000-000000000002');
-    insert into payment.operations (id, booking_id, kind, attempt, idempotency_key, params, state, tries,
-        next_try_at, created_at, updated_at)
-    values (gen_random_uuid(), '0199aaaa-0000-7000-8000-000000000002', 'cancel', 1, 'key-1', '{}', 'pending', 40,
-        now(), now() - interval '{age}', now());
-    insert into payment.webhook_inbox (event_id, type, payload, received_at, tries, next_try_at)
-    values ('evt_1', 'payment_intent.succeeded', '{}', now() - interval '{age}', 3, now());
-    insert into platform.outbox (id, owner, exchange, routing_key, message_name, body, created_at, available_at)
-    values (gen_random_uuid(), 'booking-worker', 'events', 'a', 'booking.confirmed.v1', '{}', now() - interval '{age}', now());
+    values (1, 2, 'sold', '0199aaaa-0000-7000-8000-000000000007');
+    insert into booking.tickets (id, code, booking_id, event_id, account_id, seat_id, live_seat_id, state,
+        created_at)
+    select gen_random_uuid(), 'code-of-twenty-letters-7', booking_id, 1, 1, id, id, 'valid', now() - interval '{age}'
+    from booking.seats where state = 'sold';
+    insert into notifier.notifications (id, booking_id, event_id, account_id, kind, channel, facts, state,
+        tries, last_error, next_try_at, created_at)
+    values ('0199bbbb-0000-7000-8000-000000000007', '0199aaaa-0000-7000-8000-000000000007', 1, 1,
+        'confirmed', 'email', '{}', 'failed', 1, 'no such mailbox', now(), now() - interval '{age}');
 ";
 
-/// What the audit of this database prints without a wait, and its exit status.
-fn audit(app: &TestApp) -> (Option<i32>, String) {
+const DEAD_LETTER: &str = "
+    insert into platform.dead_letters (id, queue, message_id, message_name, body, reason, attempts)
+    values (gen_random_uuid(), 'payment.bookings', gen_random_uuid(), 'booking.confirmed.v1', '', 'too early',
+        100);
+";
+
+/// Runs a command of `onsale` on this database; its exit status and what it prints.
+fn onsale(app: &TestApp, arguments: &[&str]) -> (Option<i32>, String) {
     let Output { status, stdout, .. } = Command::new(env!("CARGO_BIN_EXE_onsale"))
-        .args(["audit", "--wait", "0"])
+        .args(arguments)
         .env(
             "ONSALE_DATABASE_URL",
             app.ctx.config.database_url.expose_secret(),
@@ -44,12 +126,21 @@ fn audit(app: &TestApp) -> (Option<i32>, String) {
     (status.code(), String::from_utf8(stdout).unwrap())
 }
 
-async fn plant(db: &PgPool, age: &str) {
-    let statements = IN_FLIGHT.replace("{age}", age);
-    sqlx::raw_sql(AssertSqlSafe(statements))
-        .execute(db)
-        .await
-        .unwrap();
+/// What the audit prints without a wait, and its exit status.
+fn audit(app: &TestApp) -> (Option<i32>, String) {
+    onsale(app, &["audit", "--wait", "0"])
+}
+
+async fn run(db: &PgPool, statements: String) {
+    let running = sqlx::raw_sql(AssertSqlSafe(statements));
+    running.execute(db).await.unwrap();
+}
+
+/// Runs the statements without foreign keys and triggers, in a transaction of their own.
+async fn plant(db: &PgPool, statements: &str, age: &str) {
+    let statements = statements.replace("{age}", age);
+    let alone = "begin; set local session_replication_role = replica;";
+    run(db, format!("{alone} {statements} commit;")).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -69,7 +160,9 @@ async fn an_audit_at_rest_exits_0_and_names_what_it_could_not_check() {
 #[tokio::test(flavor = "multi_thread")]
 async fn work_that_still_moves_is_no_violation_but_not_at_rest() {
     let app = TestApp::start().await;
-    plant(&app.ctx.db, "10 seconds").await;
+    for (statements, _) in IN_FLIGHT {
+        plant(&app.ctx.db, statements, "10 seconds").await;
+    }
     let (status, text) = audit(&app);
     assert_eq!(status, Some(3), "{text}");
     assert!(!text.contains("FAIL"), "{text}");
@@ -79,17 +172,55 @@ async fn work_that_still_moves_is_no_violation_but_not_at_rest() {
 #[tokio::test(flavor = "multi_thread")]
 async fn each_kind_of_work_that_is_stuck_is_a_violation() {
     let app = TestApp::start().await;
-    plant(&app.ctx.db, "1 hour").await;
+    for (statements, stuck) in IN_FLIGHT {
+        plant(&app.ctx.db, statements, "1 hour").await;
+        let (status, text) = audit(&app);
+        assert_eq!(status, Some(1), "{text}");
+        assert!(text.contains(stuck), "no {stuck:?} in:\n{text}");
+        let clean = "truncate admission.requests, booking.bookings, booking.seats, booking.tickets,
+            payment.payments, payment.operations, payment.webhook_inbox, platform.outbox,
+            notifier.notifications cascade";
+        plant(&app.ctx.db, clean, "").await;
+        assert_eq!(audit(&app).0, Some(0));
+    }
+    app.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_letter_is_stuck_until_it_is_sent_back() {
+    let app = TestApp::start().await;
+    plant(&app.ctx.db, DEAD_LETTER, "").await;
     let (status, text) = audit(&app);
     assert_eq!(status, Some(1), "{text}");
-    for stuck in [
-        "request 0199aaaa-0000-7000-8000-000000000001 has been undecided",
-        "booking 0199aaaa-0000-7000-8000-000000000002 is held, though",
-        "cancel of booking 0199aaaa-0000-7000-8000-000000000002 is pending",
-        "webhook evt_1 (payment_intent.succeeded) waits",
-        "message booking.confirmed.v1 of booking-worker is unpublished",
+    let stuck = "dead letter booking.confirmed.v1 of payment.bookings since";
+    assert!(text.contains(stuck), "{text}");
+    run(&app.ctx.db, "delete from platform.dead_letters".to_owned()).await;
+    assert_eq!(audit(&app).0, Some(0));
+    app.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ticket_mail_that_failed_is_a_violation_until_staff_have_it_sent_again() {
+    let app = TestApp::start().await;
+    plant(&app.ctx.db, REFUSED_MAIL, "1 hour").await;
+    let (status, text) = audit(&app);
+    assert_eq!(status, Some(1), "{text}");
+    let booking = "booking 0199aaaa-0000-7000-8000-000000000007";
+    for broken in [
+        format!("email confirmed of {booking} is failed"),
+        format!("{booking} is paid, but no confirmation was mailed"),
     ] {
-        assert!(text.contains(stuck), "no {stuck:?} in:\n{text}");
+        assert!(text.contains(&broken), "no {broken:?} in:\n{text}");
     }
+
+    let again = ["mails", "again", "0199bbbb-0000-7000-8000-000000000007"];
+    assert_eq!(onsale(&app, &again).0, Some(0));
+    let (status, text) = audit(&app);
+    assert_eq!(status, Some(3), "it waits to be sent: {text}");
+    // The server refuses it once more, and staff have seen to that.
+    let refuse = "update notifier.notifications set state = 'failed'; delete from platform.outbox";
+    run(&app.ctx.db, refuse.to_owned()).await;
+    let (status, text) = audit(&app);
+    assert_eq!(status, Some(0), "{text}");
     app.finish().await;
 }
