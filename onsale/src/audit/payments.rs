@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
+use domain::{Currency, Money as Amount};
 use sqlx::PgPool;
 use uuid::Uuid;
 
@@ -16,6 +17,7 @@ struct Booking {
     total_minor: i64,
     kept_minor: i64,
     is_settled: bool,
+    currency: String,
 }
 
 /// What the audit needs of a payment.
@@ -23,6 +25,15 @@ pub(super) struct Payment {
     booking_id: Uuid,
     captured_minor: i64,
     refunded_minor: i64,
+    currency: String,
+}
+
+/// An amount for people; of a currency that nobody knows, in minor units.
+fn shown(minor: i64, currency: &str) -> String {
+    match Currency::try_from(currency) {
+        Ok(currency) => Amount::new(minor, currency).to_string(),
+        Err(_) => format!("{minor} {currency}"),
+    }
 }
 
 /// I2, I3 and I4.
@@ -39,7 +50,8 @@ pub(super) async fn checks(
                coalesce((select p.kept_minor from payment.payments p where p.booking_id = b.id), 0) as "kept_minor!",
                (b.updated_at <= $1
                 and not exists (select from payment.operations o
-                    where o.booking_id = b.id and (o.state = 'pending' or o.updated_at > $1))) as "is_settled!"
+                    where o.booking_id = b.id and (o.state = 'pending' or o.updated_at > $1))) as "is_settled!",
+               b.currency
         from booking.bookings b
         "#,
         settled_before
@@ -67,9 +79,12 @@ fn charge_has_ticket(bookings: &HashMap<Uuid, Booking>, money: &Money) -> Check 
             let kept = booking.map_or(0, |b| b.kept_minor);
             if !has_ticket && !in_flight && intent.refunded + kept < intent.captured {
                 let state = booking.map_or("unknown", |b| b.state.as_str());
+                let amount = |minor| shown(minor, &intent.currency);
                 broken.push(format!(
-                    "{}: {} taken and {} refunded for booking {id}, which is {state}",
-                    intent.id, intent.captured, intent.refunded
+                    "{}: {} captured and {} refunded for booking {id}, which is {state}",
+                    intent.id,
+                    amount(intent.captured),
+                    amount(intent.refunded)
                 ));
             }
         }
@@ -90,10 +105,12 @@ fn ticket_has_charge(bookings: &HashMap<Uuid, Booking>, money: &Money) -> Check 
         checked += 1;
         let captured = money.captured(booking.id);
         if captured != booking.total_minor {
-            let total = booking.total_minor;
+            let amount = |minor| shown(minor, &booking.currency);
             broken.push(format!(
-                "booking {}: {captured} taken of {total} due",
-                booking.id
+                "booking {}: {} captured of {} due",
+                booking.id,
+                amount(captured),
+                amount(booking.total_minor)
             ));
         }
     }
@@ -111,9 +128,12 @@ fn charged_once(money: &Money, payments: &[Payment]) -> Check {
     for payment in payments {
         let captured = money.captured(payment.booking_id);
         if payment.captured_minor > captured {
+            let amount = |minor| shown(minor, &payment.currency);
             broken.push(format!(
-                "booking {}: we have {} as taken, the provider {captured}",
-                payment.booking_id, payment.captured_minor
+                "booking {}: our records say {} captured, the provider's {}",
+                payment.booking_id,
+                amount(payment.captured_minor),
+                amount(captured)
             ));
         }
     }
@@ -130,16 +150,19 @@ pub(super) fn refunds_within_captured(money: &Money, payments: &[Payment]) -> Ch
     let mut broken = Vec::new();
     for intent in money.by_booking.values().flatten() {
         if intent.refunded > intent.captured {
+            let amount = |minor| shown(minor, &intent.currency);
             broken.push(format!(
-                "{}: {} refunded of {} taken",
-                intent.id, intent.refunded, intent.captured
+                "{}: {} refunded of {} captured",
+                intent.id,
+                amount(intent.refunded),
+                amount(intent.captured)
             ));
         }
     }
     for payment in payments {
         if payment.refunded_minor > payment.captured_minor {
             broken.push(format!(
-                "booking {}: more refunded than taken",
+                "booking {}: more refunded than captured",
                 payment.booking_id
             ));
         }
@@ -162,7 +185,8 @@ pub(super) fn refunds_within_captured(money: &Money, payments: &[Payment]) -> Ch
 pub(super) async fn ours(db: &PgPool) -> Result<Vec<Payment>, sqlx::Error> {
     sqlx::query_as!(
         Payment,
-        "select booking_id, captured_minor, refunded_minor from payment.payments where captured_minor > 0"
+        "select booking_id, captured_minor, refunded_minor, currency from payment.payments
+         where captured_minor > 0"
     )
     .fetch_all(db)
     .await

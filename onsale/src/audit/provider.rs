@@ -35,8 +35,10 @@ pub(super) struct Intent {
     pub(super) id: String,
     /// What was taken, in minor units.
     pub(super) captured: i64,
-    /// What was given back, in minor units.
+    /// What was refunded, in minor units.
     pub(super) refunded: i64,
+    /// Its currency, as the provider writes it.
+    pub(super) currency: String,
 }
 
 /// The provider's records.
@@ -80,7 +82,7 @@ impl Provider {
 
 async fn own_records(db: &PgPool) -> Result<Money, sqlx::Error> {
     let rows = sqlx::query!(
-        r#"select booking_id, intent_id as "intent_id!", captured_minor, refunded_minor
+        r#"select booking_id, intent_id as "intent_id!", captured_minor, refunded_minor, currency
            from payment.payments where intent_id is not null"#
     )
     .fetch_all(db)
@@ -91,6 +93,7 @@ async fn own_records(db: &PgPool) -> Result<Money, sqlx::Error> {
             id: row.intent_id,
             captured: row.captured_minor,
             refunded: row.refunded_minor,
+            currency: row.currency,
         };
         money
             .by_booking
@@ -149,6 +152,7 @@ async fn read_since(client: &Client, since: i64) -> Result<Money, StripeError> {
             id,
             captured,
             refunded,
+            currency: intent.currency.to_string(),
         });
     }
     Ok(money)
