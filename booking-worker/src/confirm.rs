@@ -142,13 +142,19 @@ async fn mark_paid(
     kept: &mut Kept,
 ) -> Result<(), sqlx::Error> {
     let paid = bookings::mark_captured(conn, ids, now).await?;
-    let mut tickets: HashMap<_, _> = tickets::of(conn, &paid).await?;
-    let entries = paid
-        .into_iter()
-        .map(|booking| {
-            let tickets = tickets.remove(&booking.booking_id).unwrap_or_default();
-            Entry::new(&BookingPaid { booking, tickets })
-        })
-        .collect::<Result<_, _>>()?;
+    let entries = paid_entries(conn, paid).await?;
     kept.put_all(conn, entries).await
+}
+
+/// The `booking.paid.v1` of these bookings, each with the tickets that its buyer holds.
+pub(crate) async fn paid_entries(
+    conn: &mut PgConnection,
+    paid: Vec<BookingFacts>,
+) -> Result<Vec<Entry>, sqlx::Error> {
+    let mut tickets: HashMap<_, _> = tickets::of(conn, &paid).await?;
+    let entries = paid.into_iter().map(|booking| {
+        let tickets = tickets.remove(&booking.booking_id).unwrap_or_default();
+        Entry::new(&BookingPaid { booking, tickets })
+    });
+    entries.collect()
 }

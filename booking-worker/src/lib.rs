@@ -19,6 +19,7 @@ mod inventory;
 mod metrics;
 mod outcome;
 mod payments;
+mod republish;
 mod requests;
 mod run;
 mod store;
@@ -85,6 +86,10 @@ pub async fn start(ctx: Context, config: Config) -> anyhow::Result<Routes> {
     ctx.spawn(
         "booking.cancelled-events",
         cancel_events::cancel_bookings(ctx.clone()),
+    );
+    ctx.spawn(
+        "booking.republishing",
+        republish::republish_paid(ctx.clone()),
     );
     ctx.spawn("booking.stock", metrics::watch_stock(ctx.clone()));
     let stop = ctx.shutdown.soft().clone();

@@ -9,6 +9,7 @@ use domain::BookingId;
 use domain::payment::PaymentState;
 use platform::pg::run_tx;
 use sqlx::PgConnection;
+use uuid::Uuid;
 
 use crate::bookings::{Done, cancelled, confirmed};
 use crate::store::{cancellations, operations, payments, sweeps};
@@ -19,9 +20,16 @@ use crate::worker::Worker;
 const LOST_AFTER: TimeDelta = TimeDelta::seconds(60);
 /// The pause before the same news are published once more.
 const TOLD_AGAIN_AFTER: TimeDelta = TimeDelta::minutes(10);
+/// How long the mail about a refund may take before its message counts as lost.
+const MAIL_LOST_AFTER: TimeDelta = TimeDelta::minutes(10);
+/// The pause before the outcome of a refund is published once more.
+const MAILED_AGAIN_AFTER: TimeDelta = TimeDelta::hours(1);
+/// How long after the start of an event its notices are all there.
+const NOTICES_KEPT: TimeDelta = TimeDelta::days(30);
 /// How many bookings one sweep takes of each kind.
 const BATCH: i64 = 500;
-/// How far back a sweep of every minute looks for cancellations; the window's looks further.
+/// How far back a sweep of every round looks for cancellations and refunds; the window's looks
+/// further.
 pub(crate) const RECENT: TimeDelta = TimeDelta::hours(2);
 /// How long webhooks that were applied are of use: Stripe repeats them for three days.
 const WEBHOOKS_KEPT: TimeDelta = TimeDelta::days(30);
@@ -32,20 +40,20 @@ const PRUNED_AT_ONCE: i64 = 5_000;
 /// How often old rows are deleted.
 pub(crate) const PRUNE_INTERVAL: Duration = Duration::from_secs(3_600);
 
-/// Finds what lost messages left, and has it done.
+/// Repairs what lost messages left: of cancellations and refunds since `since`, of the others
+/// whenever it was.
 ///
 /// # Errors
-/// When the database can't be asked. A booking that can't be helped is logged and holds up no
-/// other.
-pub(crate) async fn sweep(
-    worker: &Worker,
-    cancelled_since: DateTime<Utc>,
-) -> Result<(), sqlx::Error> {
+/// When the database can't be read. A booking that can't be repaired is logged and stops no other.
+pub(crate) async fn sweep(worker: &Worker, since: DateTime<Utc>) -> Result<(), sqlx::Error> {
     let now = worker.now();
     let (lost, told) = (now - LOST_AFTER, now - TOLD_AGAIN_AFTER);
     let unpaid = sweeps::unpaid(&worker.db, lost, told, BATCH).await?;
     let unheard = sweeps::authorised_and_held(&worker.db, lost, told, BATCH).await?;
-    let unsettled = cancellations::unsettled(&worker.db, cancelled_since, lost, BATCH).await?;
+    let unsettled = cancellations::unsettled(&worker.db, since, lost, BATCH).await?;
+    let ended = (since, now - MAIL_LOST_AFTER);
+    let (begun, published) = (now - NOTICES_KEPT, now - MAILED_AGAIN_AFTER);
+    let unmailed = sweeps::unmailed_refunds(&worker.db, ended, begun, published, BATCH).await?;
     let mut is_repaired = false;
     for id in unpaid {
         is_repaired |= mend(worker, id, Lost::Confirmation).await;
@@ -55,6 +63,9 @@ pub(crate) async fn sweep(
     }
     for id in unsettled {
         is_repaired |= mend(worker, id, Lost::Cancellation).await;
+    }
+    for (id, refund_id) in unmailed {
+        is_repaired |= mend(worker, id, Lost::Refund(refund_id)).await;
     }
     if is_repaired {
         worker.wake_after_commit();
@@ -71,6 +82,8 @@ enum Lost {
     Authorisation,
     /// That the booking is cancelled.
     Cancellation,
+    /// That this refund succeeded, or failed.
+    Refund(Uuid),
 }
 
 impl Lost {
@@ -79,6 +92,7 @@ impl Lost {
             Self::Confirmation => "confirmation",
             Self::Authorisation => "authorisation",
             Self::Cancellation => "cancellation",
+            Self::Refund(_) => "refund",
         }
     }
 }
@@ -132,6 +146,10 @@ async fn mend_in(
         Lost::Cancellation => {
             let asked = cancellations::asked(conn, id).await?;
             cancelled::give_back(conn, &payment, asked, now).await
+        }
+        Lost::Refund(refund_id) => {
+            sweeps::set_republished(conn, refund_id, now).await?;
+            transitions::republish_refund(conn, &payment, refund_id).await
         }
     }
 }

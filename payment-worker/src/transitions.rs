@@ -6,7 +6,7 @@ use domain::message::{
     Message, PaymentAuthorised, PaymentCaptured, PaymentFailed, PaymentVoided, RefundFailed,
     RefundSucceeded,
 };
-use domain::payment::machine::{PaymentCommand, RefundCommand};
+use domain::payment::machine::{self, PaymentCommand, RefundCommand};
 use domain::payment::{PaymentState, VoidReason};
 use domain::{AccountId, BookingId, EventId, Money};
 use platform::outbox;
@@ -413,6 +413,24 @@ pub(crate) async fn note_dispute(
     } = dispute;
     let detail = format!("{amount} is disputed: {reason}");
     findings::note(conn, findings::Kind::Dispute, id, booking_id, &detail, now).await?;
+    Ok(true)
+}
+
+/// Publishes the outcome of a refund again; `false` while it has none, or there is no such refund. The
+/// payment is locked.
+pub(crate) async fn republish_refund(
+    conn: &mut PgConnection,
+    payment: &Payment,
+    refund_id: Uuid,
+) -> Result<bool, sqlx::Error> {
+    let Some(row) = refunds::find(conn, refund_id).await? else {
+        return Ok(false);
+    };
+    match refunds::standing(conn, refund_id).await? {
+        Some(machine::Refund::Succeeded) => tell_refunded(conn, payment, &row).await?,
+        Some(machine::Refund::Failed { .. }) => tell_refund_failed(conn, &row).await?,
+        Some(machine::Refund::Pending) | None => return Ok(false),
+    }
     Ok(true)
 }
 

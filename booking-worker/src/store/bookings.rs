@@ -20,6 +20,10 @@ use crate::hold::Decision;
 /// and at most.
 const ANSWER_WITHIN: TimeDelta = TimeDelta::seconds(60);
 const LONGEST_ANSWER: TimeDelta = TimeDelta::seconds(600);
+/// From one repeat of lost news to the next.
+const REPUBLISH_AFTER: TimeDelta = TimeDelta::hours(1);
+/// How long after the start of an event its notices are all there.
+const NOTICES_KEPT: TimeDelta = TimeDelta::days(30);
 
 /// A request that was decided, to be written down.
 #[derive(Debug)]
@@ -258,6 +262,48 @@ pub(crate) async fn mark_captured(
                      b.total_minor, b.currency, b.hold_until as "hold_until!", b.created_at"#,
         &uuids(ids),
         now,
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(rows.into_iter().map(BookingFacts::from).collect())
+}
+
+/// Claims up to `limit` bookings that were paid after `from` and until `to`, and for which no ticket
+/// mail was written, nor looked for in the last [`REPUBLISH_AFTER`]; of two workers one gets each.
+/// Not of events whose notices may be pruned.
+pub(crate) async fn claim_unmailed(
+    conn: &mut PgConnection,
+    from: DateTime<Utc>,
+    to: DateTime<Utc>,
+    now: DateTime<Utc>,
+    limit: i64,
+) -> Result<Vec<BookingFacts>, sqlx::Error> {
+    let rows = sqlx::query_as!(
+        Row,
+        r#"with lost as materialized (
+               select b.id from booking.bookings b join booking.events e using (event_id)
+               where b.state = 'confirmed' and b.captured_at > $1 and b.captured_at <= $2 and e.date > $3
+                 and not exists (select from notifier.public_notices n
+                                 where n.booking_id = b.id and n.kind = 'confirmed')
+                 and not exists (select from booking.republished r
+                                 where r.booking_id = b.id and r.republished_at > $4)
+               order by b.captured_at limit $6
+           ), claimed as (
+               insert into booking.republished as r (booking_id, republished_at)
+               select id, $5 from lost order by id
+               on conflict (booking_id) do update set republished_at = excluded.republished_at
+               where r.republished_at <= $4
+               returning booking_id
+           )
+           select b.id, b.event_id, b.account_id, b.seats as "seats: Json<Vec<BookedSeat>>",
+                  b.total_minor, b.currency, b.hold_until as "hold_until!", b.created_at
+           from booking.bookings b join claimed c on c.booking_id = b.id"#,
+        from,
+        to,
+        now - NOTICES_KEPT,
+        now - REPUBLISH_AFTER,
+        now,
+        limit,
     )
     .fetch_all(conn)
     .await?;

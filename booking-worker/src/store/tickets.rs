@@ -62,20 +62,27 @@ pub(super) fn new_id(now: DateTime<Utc>) -> Uuid {
     ))
 }
 
-/// The good tickets of these bookings, in the order of their seats. Looked up booking by booking,
-/// since a plan that was made while the table was small reads all of it for every batch.
+/// The live tickets of these bookings that their buyers hold, in the order of their seats: the code
+/// of one that was transferred is its new holder's alone. Looked up booking by booking, since a plan
+/// that was made while the table was small reads all of it for every batch.
 pub(crate) async fn of(
     conn: &mut PgConnection,
     bookings: &[BookingFacts],
 ) -> Result<HashMap<BookingId, Vec<TicketFacts>>, sqlx::Error> {
     let ids: Vec<_> = bookings.iter().map(|booking| booking.booking_id).collect();
+    let buyers: Vec<_> = bookings
+        .iter()
+        .map(|booking| booking.account_id.0)
+        .collect();
     let rows = sqlx::query!(
         "select t.booking_id, t.seat_id, t.code
-         from unnest($1::uuid[]) as wanted (id)
+         from unnest($1::uuid[], $2::bigint[]) as wanted (id, account_id)
          cross join lateral (
              select * from booking.tickets
-             where booking_id = wanted.id and state <> 'cancelled' offset 0) t",
+             where booking_id = wanted.id and state <> 'cancelled'
+               and account_id = wanted.account_id offset 0) t",
         &uuids(&ids),
+        &buyers,
     )
     .fetch_all(conn)
     .await?;

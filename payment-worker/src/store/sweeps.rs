@@ -3,6 +3,7 @@
 use chrono::{DateTime, Utc};
 use domain::BookingId;
 use sqlx::{PgConnection, PgPool};
+use uuid::Uuid;
 
 /// Up to `limit` bookings that have had tickets since `before` and count as unpaid, though no
 /// capture is under way; not those that were told again after `told`.
@@ -51,6 +52,57 @@ pub(crate) async fn authorised_and_held(
     .fetch_all(pool)
     .await?;
     Ok(ids.into_iter().map(BookingId).collect())
+}
+
+/// Up to `limit` refunds that ended after `from` and until `to` without a mail about it, and were
+/// not published again after `published`. Not of events that began before `begun`, whose notices may
+/// be pruned.
+pub(crate) async fn unmailed_refunds(
+    pool: &PgPool,
+    (from, to): (DateTime<Utc>, DateTime<Utc>),
+    begun: DateTime<Utc>,
+    published: DateTime<Utc>,
+    limit: i64,
+) -> Result<Vec<(BookingId, Uuid)>, sqlx::Error> {
+    let rows = sqlx::query!(
+        r#"select r.booking_id, r.id
+           from payment.refunds r join payment.payments p using (booking_id)
+           left join booking.public_starts e on e.event_id = p.event_id
+           where r.state in ('succeeded', 'failed') and r.updated_at > $1 and r.updated_at <= $2
+             and p.event_id is not null and p.account_id is not null
+             and (e.starts_at is null or e.starts_at > $3)
+             and (r.republished_at is null or r.republished_at <= $4)
+             and not exists (
+                 select from notifier.public_notices n
+                 where n.booking_id = r.booking_id and n.account_id = p.account_id
+                   and n.kind = case r.state when 'succeeded' then 'refunded' else 'refund_failed' end
+                   and n.occasion = (select count(*) from payment.refunds earlier
+                                     where earlier.booking_id = r.booking_id and earlier.id < r.id))
+           order by r.updated_at limit $5"#,
+        from,
+        to,
+        begun,
+        published,
+        limit,
+    )
+    .fetch_all(pool)
+    .await?;
+    let refunds = rows.into_iter().map(|row| (BookingId(row.booking_id), row.id));
+    Ok(refunds.collect())
+}
+
+/// Records that the outcome of a refund is published again.
+pub(crate) async fn set_republished(
+    conn: &mut PgConnection,
+    refund_id: Uuid,
+    now: DateTime<Utc>,
+) -> Result<(), sqlx::Error> {
+    let done = sqlx::query!(
+        "update payment.refunds set republished_at = $2 where id = $1",
+        refund_id,
+        now,
+    );
+    done.execute(conn).await.map(|_| ())
 }
 
 /// Notes that the others are told again what the payment is.

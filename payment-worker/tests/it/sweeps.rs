@@ -2,15 +2,22 @@
 
 use chrono::TimeDelta;
 use domain::message::{
-    BookingCancelled, BookingConfirmed, Message, PaymentAuthorised, PaymentCaptured,
+    BookingCancelled, BookingConfirmed, BookingPaid, HoldPlaced, Message, PaymentAuthorised,
+    PaymentCaptured, RefundSucceeded,
 };
 use platform::testing::eventually;
 use platform::topology;
+use serde_json::Value;
 use surge::stripe::{ApiFault, Operation};
 
 use crate::pipeline::{PATIENCE, PRICE, Pipeline};
 
 const PAID: &str = "select count(*) from booking.bookings where captured_at is not null";
+
+/// The names of messages.
+fn names(messages: &[(String, Value)]) -> Vec<&str> {
+    messages.iter().map(|(name, _)| name.as_str()).collect()
+}
 
 impl Pipeline {
     async fn wait_for_queued(&self, count: i64) {
@@ -117,6 +124,43 @@ async fn an_authorisation_whose_news_is_lost_keeps_the_seats() {
     pipeline
         .in_time(async || pipeline.booking(id).await == "confirmed")
         .await;
+    pipeline.close().await;
+}
+
+#[tokio::test]
+async fn a_paid_booking_whose_news_is_lost_is_mailed_all_the_same() {
+    let pipeline = Pipeline::open(1).await;
+    pipeline.sell(1).await;
+    // Nobody writes mails here, and the queue of the notifier is read by the test.
+    let notices = topology::notifier_notices();
+    let lost = pipeline.taken(&notices, 2).await;
+    assert_eq!(names(&lost), [HoldPlaced::NAME, BookingPaid::NAME]);
+    let republished = "select count(*) from booking.republished";
+    pipeline
+        .in_time(async || pipeline.count(republished).await == 1)
+        .await;
+    let again = pipeline.taken(&notices, 1).await;
+    assert_eq!(again[0], lost[1]);
+    pipeline.close().await;
+}
+
+#[tokio::test]
+async fn a_refund_whose_news_is_lost_is_mailed_all_the_same() {
+    let pipeline = Pipeline::open(1).await;
+    let id = pipeline.sell(1).await;
+    pipeline
+        .in_time(async || pipeline.count(PAID).await == 1)
+        .await;
+    pipeline.cancel(id, 1).await;
+    let notices = topology::notifier_notices();
+    let lost = pipeline.taken(&notices, 4).await;
+    let refunded = lost.iter().find(|(name, _)| name == RefundSucceeded::NAME);
+    let republished = "select count(*) from payment.refunds where republished_at is not null";
+    pipeline
+        .in_time(async || pipeline.count(republished).await == 1)
+        .await;
+    let again = pipeline.taken(&notices, 1).await;
+    assert_eq!(Some(&again[0]), refunded);
     pipeline.close().await;
 }
 

@@ -52,6 +52,10 @@ const COUNTERS: &[(&str, &str)] = &[
         "Booking requests without seats, by reason.",
     ),
     (
+        "booking_swept_total",
+        "Messages that were published again because they had no effect.",
+    ),
+    (
         "http_connections_refused_total",
         "Connections refused because the address or the process had too many.",
     ),
