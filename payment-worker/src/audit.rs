@@ -1,4 +1,4 @@
-//! What the audit log, which box-office keeps, is told of money that people moved.
+//! Entries for the audit log, which box-office keeps, about money that people moved.
 
 use chrono::{DateTime, Utc};
 use domain::AccountId;
@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::transitions::tell;
 
-/// Notes what `actor` did, in the transaction that does it. `subject` is such as `booking:ID`.
+/// Publishes what `actor` did, in the transaction that does it. `subject` is such as `booking:ID`.
 pub(crate) async fn note(
     conn: &mut PgConnection,
     actor: AccountId,

@@ -1,4 +1,4 @@
-//! How long to wait before something is tried again.
+//! Exponential backoff with jitter.
 
 use std::time::Duration;
 
@@ -7,9 +7,9 @@ use uuid::Uuid;
 const FIRST: Duration = Duration::from_millis(500);
 const LONGEST: Duration = Duration::from_secs(60);
 
-/// Half a second after the first try, doubled after each, a minute at most; with up to half taken
-/// off, by an amount that differs from `id` to `id` and from try to try, so that what failed
-/// together is not repeated together.
+/// Half a second after the first try, doubled by each further one, 60 s at most. Up to half is
+/// taken off as jitter, derived from `id` and the try, so that what failed together is not retried
+/// together.
 #[must_use]
 pub(crate) fn backoff(id: Uuid, tries: i32) -> Duration {
     let doublings = u32::try_from(tries.saturating_sub(1)).unwrap_or(0);

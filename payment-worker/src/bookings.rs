@@ -1,5 +1,5 @@
-//! What the worker hears of bookings. Only the database changes here; Stripe is called by the
-//! [driver](crate::driver).
+//! Consumer of messages about bookings. Only the database changes here; the [driver](crate::driver)
+//! calls Stripe.
 
 pub(crate) mod cancelled;
 pub(crate) mod confirmed;
@@ -20,30 +20,30 @@ use sqlx::PgConnection;
 use crate::operations::Kind;
 use crate::worker::Worker;
 
-/// How long a message waits for another that must come first.
+/// Delay of a message whose predecessor has not been applied.
 const WAIT_FOR_OTHERS: Duration = Duration::from_secs(1);
 
-/// How many messages that can't be taken together are taken at once.
+/// Most messages that are applied one by one at a time.
 const CONCURRENCY: usize = 16;
 
-/// Consumer of `payment.bookings`. What every sale brings by the thousand is done for all messages
-/// of a batch in one transaction; the rest, and what did not work out so, message by message.
+/// Consumer of `payment.bookings`. The kinds that a sale brings by the thousand are applied in one
+/// transaction for a batch; other kinds, and what failed in the batch, message by message.
 pub(crate) struct Bookings(pub Arc<Worker>);
 
-/// What became of a message.
+/// Effect of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Done {
-    /// It had its effect.
+    /// It was applied.
     Yes,
-    /// It has no effect: it had it before, or another message overtook it.
+    /// It changes nothing: applied before, or overtaken by another message.
     Before,
-    /// Something it builds on has not happened yet.
+    /// Its predecessor has not been applied yet.
     TooEarly,
 }
 
-/// What a message does to the worker's tables.
+/// A message with an effect on the worker's tables.
 trait Effect: Message {
-    /// Does it, in the caller's transaction. Doing it again changes nothing.
+    /// Applies it in the caller's transaction. Idempotent.
     fn apply(
         &self,
         conn: &mut PgConnection,
@@ -51,7 +51,7 @@ trait Effect: Message {
     ) -> impl Future<Output = Result<Done, sqlx::Error>> + Send;
 }
 
-/// The messages of a batch that may be taken together, with their places in it.
+/// The messages of a batch that are applied in one transaction, with their indices.
 #[derive(Default)]
 struct Together {
     held: Vec<(usize, HoldPlaced)>,
@@ -60,7 +60,7 @@ struct Together {
 }
 
 impl Together {
-    /// Those of `batch` that can be read; the others show what is wrong when taken alone.
+    /// Parses the batch; what can't be parsed is left to be reported alone.
     fn of(batch: &[Delivery]) -> Self {
         let mut together = Self::default();
         for (index, delivery) in batch.iter().enumerate() {
@@ -90,7 +90,7 @@ impl Together {
         self.held.is_empty() && self.confirmed.is_empty() && self.voids.is_empty()
     }
 
-    /// Takes them in the caller's transaction; gives the places of those that are done.
+    /// Applies them in the caller's transaction; returns the indices of those that are done.
     async fn apply(
         &self,
         conn: &mut PgConnection,
@@ -112,7 +112,7 @@ impl Together {
         let released = void::release_unpaid(conn, &voids, now).await?;
         let mut counted = HashSet::new();
         let voids = self.voids.iter().filter_map(|(index, void)| {
-            // A second void of a booking may have another reason: it is taken alone.
+            // A second void of a booking may have another reason, and is applied alone.
             let is_done = released.contains(&void.booking_id) && counted.insert(void.booking_id);
             is_done.then_some(*index)
         });
@@ -162,7 +162,10 @@ impl Bookings {
             }
             Err(error) => {
                 let error = &error as &dyn std::error::Error;
-                tracing::warn!(error, "messages not applied together; trying each alone");
+                tracing::warn!(
+                    error,
+                    "applying a batch of messages failed; applying each alone"
+                );
                 HashSet::new()
             }
         }
@@ -201,7 +204,7 @@ impl Bookings {
                 tracing::warn!(
                     message = M::NAME,
                     error,
-                    "message not applied; trying again"
+                    "applying a message failed; retrying"
                 );
                 Verdict::retry(delivery)
             }
@@ -235,8 +238,7 @@ mod tests {
         })
     }
 
-    /// Neither together with others nor alone: else the buyer is charged and refunded instead of
-    /// being released.
+    /// Neither in a batch nor alone: else the buyer is charged and refunded instead of released.
     #[tokio::test]
     async fn no_capture_is_asked_for_what_is_being_given_up() {
         let app = TestApp::start().await;
@@ -278,7 +280,6 @@ mod tests {
             testing::booking(&worker),
             testing::booking(&worker),
         );
-        // No table takes an amount below zero.
         poisoned.total.amount_minor = -1;
         let confirmed = delivery(&BookingConfirmed {
             booking: paid.clone(),

@@ -1,8 +1,8 @@
-//! The cards that buyers keep, on the public listener. A card is known by Stripe alone: it is
-//! listed, chosen and removed only among those of the caller's own customer.
+//! Saved cards, on the public listener. Cards are stored by Stripe alone; only those of the
+//! caller's own customer are listed, chosen and removed.
 //!
-//! Whoever keeps no card costs nothing here: a customer is created when an account first asks to
-//! keep one.
+//! A customer is created when an account first saves a card, so a buyer who saves none costs no
+//! call.
 
 mod choose;
 mod customer;
@@ -22,19 +22,18 @@ use crate::store::breaker;
 use crate::stripe::Failure;
 use crate::worker::Worker;
 
-/// Each request is one or more calls to Stripe, which are few a second.
+/// Each request makes one or more calls to Stripe, which are rate-limited.
 const PER_ACCOUNT: Quota = Quota {
     burst: 30,
     per: Duration::from_secs(60),
 };
 
-/// What the routes have at hand.
+/// State of the routes.
 struct Desk {
     worker: Arc<Worker>,
     recorder: Arc<Recorder>,
 }
 
-/// The routes for buyers.
 pub(crate) fn routes(ctx: &Context, worker: Arc<Worker>, recorder: Arc<Recorder>) -> Router {
     let limit = ctx.limits.layer("saved-cards", PER_ACCOUNT, Key::Account);
     Router::new()
@@ -45,7 +44,7 @@ pub(crate) fn routes(ctx: &Context, worker: Arc<Worker>, recorder: Arc<Recorder>
         .with_state(Arc::new(Desk { worker, recorder }))
 }
 
-/// Refuses at once while Stripe seems to be down, instead of letting a buyer wait for it.
+/// Fails fast while the circuit breaker is open.
 async fn require_stripe(worker: &Worker) -> Result<(), Problem> {
     if breaker::is_open(&worker.db).await? {
         return Err(unreachable());
@@ -53,16 +52,19 @@ async fn require_stripe(worker: &Worker) -> Result<(), Problem> {
     Ok(())
 }
 
-/// What a buyer is told when Stripe gave no certain answer. Everything here may be repeated.
+/// The problem for a call without a certain answer. Every request here may be repeated.
 fn unsettled(failure: &Failure) -> Problem {
     let error = failure as &dyn std::error::Error;
-    tracing::warn!(error, "Stripe gave no certain answer about a card");
+    tracing::warn!(
+        error,
+        "a call to Stripe about a card has no certain outcome"
+    );
     unreachable()
 }
 
 fn unreachable() -> Problem {
     Problem::new(
         Kind::Overloaded,
-        "Stripe does not answer at the moment. Try again, or pay with a card that is not saved.",
+        "Stripe is not answering. Try again, or pay with a card that is not saved.",
     )
 }

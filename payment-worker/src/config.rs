@@ -1,4 +1,4 @@
-//! What the operator sets.
+//! Settings of the payment worker.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -18,7 +18,7 @@ pub struct Config {
         hide_env_values = true
     )]
     pub stripe_secret_key: Option<SecretString>,
-    /// What Stripe signs webhooks with, `whsec_…`; two, separated by a comma, while rotating.
+    /// Signing secrets of webhooks, `whsec_…`; two, separated by a comma, while rotating.
     #[arg(
         long = "stripe-webhook-secret",
         env = "STRIPE_WEBHOOK_SECRET",
@@ -27,14 +27,14 @@ pub struct Config {
         value_parser = listed_secret
     )]
     pub stripe_webhook_secrets: Vec<SecretString>,
-    /// Where Stripe's API is.
+    /// Base URL of Stripe's API.
     #[arg(
         long = "stripe-url",
         env = "ONSALE_STRIPE_URL",
         default_value = "https://api.stripe.com"
     )]
     pub stripe_url: Url,
-    /// How many seconds one call to Stripe may take.
+    /// Timeout of a call to Stripe, in seconds.
     #[arg(
         long,
         env = "ONSALE_STRIPE_TIMEOUT_SECONDS",
@@ -42,17 +42,17 @@ pub struct Config {
         value_parser = seconds
     )]
     pub stripe_timeout: Duration,
-    /// Most calls to Stripe per second, of this process: the account's limit, shared out among
-    /// the payment workers that run.
+    /// Most calls to Stripe per second, of this process: the account's limit, divided among the
+    /// payment workers that run.
     #[arg(long, env = "ONSALE_STRIPE_RATE", default_value = "100")]
     pub stripe_rate: NonZeroU32,
-    /// Most calls to Stripe per second of one kind, such as capture.
+    /// Most calls to Stripe per second and kind, such as capture.
     #[arg(long, env = "ONSALE_STRIPE_ENDPOINT_RATE", default_value = "25")]
     pub stripe_endpoint_rate: NonZeroU32,
-    /// Most operations of one kind at Stripe at once.
+    /// Most operations of a kind in flight at Stripe.
     #[arg(long, env = "ONSALE_STRIPE_CONCURRENCY", default_value = "16")]
     pub stripe_concurrency: NonZeroU32,
-    /// How often unsettled payments are compared with Stripe, in seconds.
+    /// Time between two rounds that compare unsettled payments with Stripe, in seconds.
     #[arg(
         long,
         env = "ONSALE_RECONCILE_SECONDS",
@@ -60,7 +60,7 @@ pub struct Config {
         value_parser = seconds
     )]
     pub reconcile_interval: Duration,
-    /// How long a payment is left alone before it is compared with Stripe, in seconds.
+    /// Age from which an unsettled payment is compared with Stripe, in seconds.
     #[arg(
         long,
         env = "ONSALE_RECONCILE_AFTER_SECONDS",
@@ -68,7 +68,7 @@ pub struct Config {
         value_parser = seconds
     )]
     pub reconcile_after: Duration,
-    /// How often all that Stripe has of the last days is compared, in seconds.
+    /// Time between two comparisons of all that Stripe has of the last days, in seconds.
     #[arg(
         long,
         env = "ONSALE_RECONCILE_WINDOW_SECONDS",
@@ -76,7 +76,7 @@ pub struct Config {
         value_parser = seconds
     )]
     pub reconcile_window_interval: Duration,
-    /// How many days back that reaches.
+    /// Lookback of that comparison in days.
     #[arg(long, env = "ONSALE_RECONCILE_WINDOW_DAYS", default_value = "7")]
     pub reconcile_window_days: NonZeroU32,
 }
@@ -90,10 +90,10 @@ impl Config {
         key.ok_or_else(|| InvalidConfig::new("STRIPE_SECRET_KEY must be set to call Stripe"))
     }
 
-    /// Whether the key moves real money; none when it does not tell.
+    /// `true` if the key moves real money; `None` when its prefix is no known one.
     pub(crate) fn is_live(&self) -> Option<bool> {
         let key = self.stripe_secret_key.as_ref()?.expose_secret();
-        // `sk_live_…`, or `rk_test_…` for one that may not do everything.
+        // `sk_live_…`, or `rk_test_…` for a restricted one.
         match key.split('_').nth(1)? {
             "live" => Some(true),
             "test" => Some(false),
@@ -103,7 +103,7 @@ impl Config {
 
     pub(crate) fn webhook_secrets(&self) -> Result<&[SecretString], InvalidConfig> {
         let secrets = &self.stripe_webhook_secrets;
-        // Everyone can sign with an empty secret.
+        // Anybody can sign with an empty secret.
         if secrets.is_empty()
             || secrets
                 .iter()

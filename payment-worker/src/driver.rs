@@ -1,9 +1,9 @@
-//! Carries the operations out: leases due ones, calls Stripe with no transaction and no connection
-//! held (I13), and has what became of them [recorded](crate::recorder).
+//! Leased work: claims due operations, calls Stripe with no transaction and no connection held
+//! (I13), and has the outcomes [recorded](crate::recorder).
 //!
-//! Each kind has a driver of its own, as it has a limit of its own at Stripe: captures don't wait
-//! behind a thousand creations. While Stripe seems to be down ([`breaker`]) one operation at a
-//! time is tried.
+//! Each kind has its own driver, since Stripe limits each endpoint by itself: captures don't queue
+//! behind a thousand creations (no head-of-line blocking). While the [circuit breaker](breaker) is
+//! open, one operation at a time probes Stripe.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,22 +21,21 @@ use crate::store::{breaker, operations as table};
 use crate::stripe::Failure;
 use crate::worker::Worker;
 
-/// How long an idle driver waits when nobody wakes it.
+/// Longest time between two polls of an idle driver.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
-/// The shortest time from one look for due operations to the next, so that a busy driver takes
-/// several at once.
+/// Shortest time between two polls, so that a busy driver claims several operations at once.
 const PACE: Duration = Duration::from_millis(30);
-/// The pause after the database failed.
+/// Pause after a failure of the database.
 const FAILURE_PAUSE: Duration = Duration::from_secs(1);
-/// Calls one operation makes at most: the write, and one read to settle it. Lists come on top, so
-/// there is room in the lease.
+/// Calls that the lease of an operation has room for: the write, a read that settles it, and pages
+/// of a list.
 const CALLS: u32 = 4;
-/// The longest pause after Stripe was busy.
+/// Longest backoff after an answer that only asks to wait.
 const LONGEST_BUSY: Duration = Duration::from_secs(5);
-/// What a lease has beyond the calls, for pacing and the database.
+/// Time in a lease beyond the calls, for pacing and the database.
 const LEASE_MARGIN: Duration = Duration::from_secs(10);
 
-/// Runs until `stop`, then finishes what it has begun.
+/// Runs until `stop`, then drains what is in flight.
 ///
 /// # Errors
 /// None at present: whatever fails is tried again.
@@ -50,14 +49,14 @@ pub(crate) async fn run(
     let tracker = TaskTracker::new();
     while !stop.is_cancelled() {
         let next = Instant::now() + PACE;
-        // Registered before looking, so that a wake in between is not missed.
+        // Registered before the poll, so that a wake in between is not lost.
         let woken = worker.operations_due[kind as usize].notified();
         let pause = match begin_due(&worker, &recorder, kind, &permits, &tracker).await {
             Ok(true) => continue,
             Ok(false) => POLL_INTERVAL,
             Err(error) => {
                 let error = &error as &dyn std::error::Error;
-                tracing::warn!(error, "operations can't be read; trying again");
+                tracing::warn!(error, "claiming operations failed; retrying");
                 FAILURE_PAUSE
             }
         };
@@ -73,7 +72,7 @@ pub(crate) async fn run(
     Ok(())
 }
 
-/// Begins as many due operations as there are free places; `true` when there may be more.
+/// Starts as many due operations as there are permits; `true` when more may be due.
 async fn begin_due(
     worker: &Arc<Worker>,
     recorder: &Arc<Recorder>,
@@ -81,7 +80,7 @@ async fn begin_due(
     permits: &Arc<Semaphore>,
     tracker: &TaskTracker,
 ) -> Result<bool, sqlx::Error> {
-    // Waits for one place, then takes what else is free, so that nothing is leased to wait.
+    // Waits for one permit, then takes all that are free: nothing is leased to wait for a permit.
     let mut places = vec![place(permits).await];
     while let Ok(more) = Arc::clone(permits).try_acquire_owned() {
         places.push(more);
@@ -106,7 +105,7 @@ async fn begin_due(
     Ok(is_full)
 }
 
-/// Leases up to `limit` due operations; one, now and then, while the breaker is open.
+/// Claims up to `limit` due operations; with an open breaker one probe, when it is due.
 async fn claim_due(worker: &Worker, kind: Kind, limit: i64) -> Result<Vec<Operation>, sqlx::Error> {
     let (lease, now) = (lease(worker), worker.now());
     let due = table::claim_due(&worker.db, kind, limit, lease, now).await?;
@@ -119,7 +118,7 @@ async fn claim_due(worker: &Worker, kind: Kind, limit: i64) -> Result<Vec<Operat
     Ok(due)
 }
 
-/// How long whoever carries an operation out has for it.
+/// Length of a lease: enough for all calls of an operation.
 pub(crate) fn lease(worker: &Worker) -> Duration {
     worker.stripe_timeout * CALLS + LEASE_MARGIN
 }
@@ -131,8 +130,8 @@ async fn place(permits: &Arc<Semaphore>) -> OwnedSemaphorePermit {
         .expect("the semaphore is never closed")
 }
 
-/// Does one operation and records the result. If this process dies in between, or the recording
-/// fails, the lease runs out and the operation is repeated with the same key.
+/// Performs one operation and records its outcome. After a crash or a failed record the lease
+/// expires and the operation is repeated with the same key.
 pub(crate) async fn carry_out(worker: &Worker, recorder: &Recorder, operation: Operation) {
     let outcome = operations::perform(&worker.stripe, &operation, worker.now()).await;
     let recorded = match outcome {
@@ -143,7 +142,7 @@ pub(crate) async fn carry_out(worker: &Worker, recorder: &Recorder, operation: O
         let error = &error as &dyn std::error::Error;
         tracing::warn!(
             error,
-            "no result recorded; the operation is repeated after its lease"
+            "recording an outcome failed; the operation is repeated after its lease"
         );
     }
 }
@@ -151,10 +150,10 @@ pub(crate) async fn carry_out(worker: &Worker, recorder: &Recorder, operation: O
 fn log(failure: &Failure) {
     let error = failure as &dyn std::error::Error;
     if failure.is_forbidden() {
-        let advice = "the key may not do this call; give it the permission at Stripe";
+        let advice = "give the API key the permission for this call at Stripe";
         tracing::error!(error, advice, "Stripe forbade a call");
     } else {
-        tracing::warn!(error, "Stripe gave no certain answer");
+        tracing::warn!(error, "a call to Stripe has no certain outcome");
     }
 }
 
@@ -165,7 +164,7 @@ async fn put_off(
 ) -> Result<(), RecordError> {
     log(failure);
     let now = worker.now();
-    // What waits for others, and not for Stripe to recover, is tried again soon.
+    // Another request holds the object: retry soon, as Stripe itself is up.
     let longest = if failure.is_outage() || failure.is_forbidden() {
         Duration::MAX
     } else {

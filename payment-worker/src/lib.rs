@@ -5,13 +5,12 @@
 //! payment.bookings ──► bookings ─┐                                       ┌─► outbox ──► RabbitMQ
 //! Stripe's webhooks ─► webhooks ─┼─► payments, refunds, operations (SQL) ┤
 //! every minute ──────► reconcile ┘                 ▲                     └─► driver ──► Stripe
-//!                                                  └── what became of it ─────┘
+//!                                                  └─────── outcome ───────┘
 //! ```
 //!
-//! Whatever happens is a change of rows in one transaction; only the driver, and reads that change
-//! nothing, call Stripe, and they hold no connection meanwhile. Each call is a row with its
-//! idempotency key before it is made. When its outcome is unknown it is repeated with the same
-//! key, or settled by reading the object; never guessed.
+//! Each transition is one transaction; only the driver, and reads without effect, call Stripe, and
+//! they hold no connection meanwhile. Each call is a row with its idempotency key before it is made.
+//! An unknown outcome is settled by repeating the key or reading the object, never by guessing.
 
 mod audit;
 mod backoff;
@@ -57,23 +56,23 @@ use recorder::Recorder;
 use webhooks::Secrets;
 use worker::Worker;
 
-/// Whose messages these are in the outbox.
+/// Owner of this worker's messages in the outbox.
 const OWNER: &str = "payment-worker";
 
-/// How messages about bookings are taken.
+/// Batch sizes of the consumer of `payment.bookings`.
 const BATCHES: Settings = Settings {
     prefetch: 512,
     max_batch: 256,
     ..Settings::DEFAULT
 };
 
-/// Starts the consumer, the loops and the outbox relay, and returns the route for Stripe.
+/// Spawns the consumer, the loops and the outbox relay, and returns the routes.
 ///
 /// # Errors
-/// When a key is missing, or can't be used ([`InvalidConfig`](platform::config::InvalidConfig)).
+/// [`InvalidConfig`](platform::config::InvalidConfig) when a key is missing or can't be used.
 #[expect(clippy::unused_async, reason = "every service starts the same way")]
 pub async fn start(ctx: Context, config: Config) -> anyhow::Result<Routes> {
-    // Webhooks are taken without RabbitMQ.
+    // Webhooks are accepted without RabbitMQ.
     ctx.health.needs(&[Dependency::Postgres]);
     let secrets = Secrets::new(config.webhook_secrets()?);
     let worker = Arc::new(Worker::new(ctx.db.clone(), ctx.clock.clone(), &config)?);
@@ -130,12 +129,12 @@ pub async fn start(ctx: Context, config: Config) -> anyhow::Result<Routes> {
     })
 }
 
-/// Compares every unsettled payment, and all that Stripe has since `since`, once. Repairs what has
-/// one right answer; the messages this causes are sent by the workers that run.
+/// Reconciles once: every unsettled payment, and all that Stripe has since `since`. Repairs what
+/// has one right answer; the messages that follow are published by the running workers.
 ///
 /// # Errors
-/// When a key is missing, or the database or Stripe does not answer. What was repaired until then
-/// stays so; run it again.
+/// When a key is missing, or the database or Stripe does not answer. Repairs made until then stay;
+/// run it again.
 pub async fn reconcile(
     db: PgPool,
     clock: SharedClock,

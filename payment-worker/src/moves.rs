@@ -1,6 +1,6 @@
-//! Payments that move on together. What takes nothing but one step forward and one message is
-//! written for many payments at once; whatever needs more thought goes through
-//! [`transitions`](crate::transitions), one payment at a time.
+//! Batched transitions: a step forward with one message is written for many payments by one
+//! statement. Everything else goes through [`transitions`](crate::transitions), one payment at a
+//! time.
 
 use chrono::{DateTime, Utc};
 use domain::payment::machine::{self, PaymentCommand};
@@ -12,16 +12,16 @@ use crate::store::payments::{self, Payment};
 use crate::stripe::{Intent, IntentStatus};
 use crate::transitions::{authorised, captured};
 
-/// What a PaymentIntent makes of a payment, when that is simple.
+/// The step that follows from a PaymentIntent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Step {
-    /// It is there already.
+    /// It is in that state already.
     Stay,
-    /// It goes to this state, and the others are told.
+    /// It goes to this state, which is published.
     To(machine::Payment),
 }
 
-/// The step that follows from where the PaymentIntent is; `None` when it is not simple.
+/// The step that follows from the state of the PaymentIntent; `None` when it is not a plain one.
 pub(crate) fn step(payment: &Payment, intent: &Intent) -> Option<Step> {
     let is_cancelled = payment.void_reason == Some(VoidReason::Cancelled);
     let command = match (intent.status, payment.state) {
@@ -38,7 +38,7 @@ pub(crate) fn step(payment: &Payment, intent: &Intent) -> Option<Step> {
     payment.standing().after(command).ok().map(Step::To)
 }
 
-/// Takes these steps. The payments are locked, and none is there twice.
+/// Applies these steps. The payments are locked and distinct.
 pub(crate) async fn take(
     conn: &mut PgConnection,
     steps: Vec<(&Payment, Step)>,

@@ -1,6 +1,6 @@
-//! The five things the worker does at Stripe. Each has a `call`, which talks to Stripe and to
-//! nothing else; a `look_up`, which finds out from Stripe's objects whether it was done; and a
-//! `record`, which only changes the database.
+//! The five kinds of calls that change something at Stripe. Each has a `call`, which only talks to
+//! Stripe; a `look_up`, which reads the outcome from Stripe's objects; and a `record`, which only
+//! writes to the database.
 
 mod assign;
 mod cancel;
@@ -22,33 +22,27 @@ use crate::stripe::{
     Assignment, Failure, Intent, IntentStatus, NewIntent, NewRefund, Refund, Stripe,
 };
 
-/// Stripe may forget a key after 24 h; an hour before, it is not trusted any more.
+/// Lifetime of an idempotency key. Stripe may forget it after 24 h.
 pub(crate) const KEY_LIFETIME: TimeDelta = TimeDelta::hours(23);
-/// How often a key that gives the same useless answer is repeated before the object is read.
+/// Repeats of a key whose saved answer is inconclusive before the object itself is read.
 pub(crate) const SPOILT_REPEATS: i32 = 3;
-/// How long Stripe must have denied to know a PaymentIntent until that is believed. The key of
-/// another account has the same effect, and whoever set it notices within minutes.
+/// Age from which "no such PaymentIntent" is believed: the key of another account has the same
+/// effect, and is noticed within minutes.
 const MISSING_AFTER: TimeDelta = TimeDelta::minutes(10);
-/// How far Stripe's clock and ours may be apart.
+/// Largest tolerated difference between Stripe's clock and ours.
 pub(crate) const CLOCK_DIFFERENCE: TimeDelta = TimeDelta::minutes(5);
 
-/// The kinds of operations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// Create the PaymentIntent.
     Create,
-    /// Take the money.
     Capture,
-    /// Give the PaymentIntent up.
     Cancel,
-    /// Give money back.
     Refund,
-    /// Give the PaymentIntent to the buyer's customer.
+    /// Attach the PaymentIntent to the buyer's customer.
     Assign,
 }
 
 impl Kind {
-    /// Every kind.
     pub(crate) const ALL: [Self; 5] = [
         Self::Create,
         Self::Capture,
@@ -57,7 +51,7 @@ impl Kind {
         Self::Assign,
     ];
 
-    /// The word used in the database.
+    /// The word in the database.
     #[must_use]
     pub(crate) fn as_str(self) -> &'static str {
         match self {
@@ -70,31 +64,25 @@ impl Kind {
     }
 }
 
-/// What is asked of Stripe. Stored, so that every repeat of a key is the same request.
+/// Parameters of a call. Stored, so that every repeat of a key sends the same request.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "do", rename_all = "snake_case")]
 pub(crate) enum Request {
-    /// Create the PaymentIntent.
     Create(NewIntent),
-    /// Take the money.
+    /// Capture the authorised amount.
     Capture {
-        /// How much, in minor units.
         amount_minor: i64,
-        /// Of which currency; absent in requests written before amounts had a unit of their own at
-        /// Stripe.
+        /// Its currency; absent in requests stored before amounts had their own unit at Stripe.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         currency: Option<Currency>,
     },
-    /// Give the PaymentIntent up.
     Cancel,
-    /// Give money back.
     Refund(NewRefund),
-    /// Give the PaymentIntent to the buyer's customer.
+    /// Attach the PaymentIntent to the buyer's customer.
     Assign(Assignment),
 }
 
 impl Request {
-    /// Its kind.
     #[must_use]
     pub(crate) fn kind(&self) -> Kind {
         match self {
@@ -106,7 +94,7 @@ impl Request {
         }
     }
 
-    /// The refund it makes.
+    /// Our id of the refund that it makes.
     #[must_use]
     pub(crate) fn refund_id(&self) -> Option<Uuid> {
         match self {
@@ -116,33 +104,28 @@ impl Request {
     }
 }
 
-/// A leased operation, with what is known of its payment.
+/// A leased operation, with its payment as it was then.
 #[derive(Debug, Clone)]
 pub(crate) struct Operation {
-    /// Its id.
     pub id: Uuid,
-    /// The booking whose payment it moves.
     pub booking_id: BookingId,
     /// Its idempotency key.
     pub key: String,
-    /// What is asked of Stripe.
     pub request: Request,
-    /// Which key of its kind it has, from 1.
+    /// Counts the keys of its kind, from 1.
     pub attempt: i32,
-    /// How often it was leased, this time included; tells leases apart.
+    /// Counts the leases, this one included: the fencing token.
     pub tries: i32,
-    /// When it was written. Its key is not older.
+    /// When it was written; its key is not older.
     pub created_at: DateTime<Utc>,
-    /// The PaymentIntent, once it exists.
     pub intent_id: Option<String>,
-    /// Why the payment is to be given up, if it is.
+    /// Why the payment is to be released, if it is.
     pub void_reason: Option<VoidReason>,
-    /// Where the payment stood when the operation was leased.
     pub payment_state: PaymentState,
 }
 
 impl Operation {
-    /// The PaymentIntent of an operation that needs one.
+    /// The PaymentIntent, for an operation that can't go without.
     fn intent_id(&self) -> Result<&str, Failure> {
         self.intent_id.as_deref().ok_or_else(|| Failure::Refused {
             code: "no_intent".to_owned(),
@@ -150,49 +133,49 @@ impl Operation {
         })
     }
 
-    /// Whether it was begun so long ago that what Stripe does not know does not exist.
+    /// Returns `true` if it is old enough that a missing PaymentIntent does not exist.
     fn is_old(&self, now: DateTime<Utc>) -> bool {
         now - self.created_at > MISSING_AFTER
     }
 
-    /// Whether Stripe may have forgotten a key that it has seen.
+    /// Returns `true` if Stripe may have forgotten the key of an earlier try.
     fn key_may_be_forgotten(&self, now: DateTime<Utc>) -> bool {
         self.tries > 1 && now - self.created_at > KEY_LIFETIME
     }
 }
 
-/// What Stripe was found to have done.
+/// Effect of an operation at Stripe.
 #[derive(Debug)]
 pub(crate) enum Outcome {
     /// The PaymentIntent as it is.
     Intent(Intent),
     /// The refund as it is.
     Refund(Refund),
-    /// It was not done and can't be.
+    /// It was not done, and can't be.
     Impossible(String),
-    /// Stripe has denied for a while to know the PaymentIntent.
+    /// Stripe has not known the PaymentIntent for [`MISSING_AFTER`].
     Missing(String),
-    /// It was not done, and its key is of no use any more: try with a new one.
+    /// It was not done, and its key is spent: retry with a new one.
     NotDone(String),
 }
 
-/// How an operation goes on after its outcome is recorded.
+/// State of an operation after its outcome is recorded.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Next {
-    /// It reached its end.
+    /// It ended with its effect.
     Succeeded,
     /// It ended without effect.
     Failed(String),
-    /// Look again later, with the same key.
+    /// Retry later, with the same key.
     Wait(String),
-    /// Try again with a new key.
+    /// Retry with a new key.
     Retry(String),
 }
 
-/// Does it at Stripe, or finds out what became of it. Touches no database.
+/// Performs it at Stripe, or reads its outcome. Does not touch the database.
 ///
 /// # Errors
-/// While nothing certain is known: repeat it later.
+/// While the outcome is unknown: repeat it later.
 pub(crate) async fn perform(
     stripe: &Stripe,
     operation: &Operation,
@@ -229,7 +212,7 @@ async fn call(
     }
 }
 
-/// The amount in Stripe's unit.
+/// Converts an amount to Stripe's unit.
 fn wire(amount_minor: i64, currency: Option<Currency>) -> Wire {
     currency.map_or(Wire(amount_minor), |currency| {
         Money::new(amount_minor, currency).into()
@@ -250,15 +233,13 @@ async fn look_up(
     }
 }
 
-/// What Stripe says of the PaymentIntent of an operation.
+/// A PaymentIntent that was read for an operation.
 enum Read {
-    /// It is so.
     Intent(Intent),
-    /// Stripe has denied for [`MISSING_AFTER`] to know it.
+    /// Stripe has not known it for [`MISSING_AFTER`].
     Missing(String),
 }
 
-/// Reads the PaymentIntent of an operation.
 async fn read(stripe: &Stripe, operation: &Operation, now: DateTime<Utc>) -> Result<Read, Failure> {
     match stripe.retrieve(operation.intent_id()?).await {
         Ok(intent) => Ok(Read::Intent(intent)),
@@ -269,7 +250,7 @@ async fn read(stripe: &Stripe, operation: &Operation, now: DateTime<Utc>) -> Res
     }
 }
 
-/// Notes for staff that Stripe does not know a PaymentIntent. Nobody can pay by it, then.
+/// Records a finding: Stripe does not know the PaymentIntent, so nobody can pay by it.
 async fn note_missing(
     conn: &mut PgConnection,
     payment: &Payment,
@@ -282,10 +263,10 @@ async fn note_missing(
     findings::note(conn, kind, id, booking_id, &detail, now).await
 }
 
-/// Writes down what was found, and says how the operation goes on. `payment` is locked.
+/// Records an outcome and returns what becomes of the operation. `payment` is locked.
 ///
 /// # Errors
-/// What the database says.
+/// When the database fails.
 pub(crate) async fn record(
     conn: &mut PgConnection,
     payment: &Payment,
@@ -305,17 +286,16 @@ pub(crate) async fn record(
     }
 }
 
-/// What the outcome of an operation comes to, when that is as simple as it mostly is, and can be
-/// written down for many operations together.
+/// A plain success, which is recorded for many operations by one statement.
 #[derive(Debug)]
 pub(crate) enum Simple<'a> {
-    /// The payment has its PaymentIntent.
+    /// The payment has got its PaymentIntent.
     Created(&'a Intent),
     /// The payment takes a step.
     Moved(Step),
 }
 
-/// The simple success of an operation; `None` when [`record`] must look closer.
+/// The plain success that an outcome is; `None` when it needs [`record`].
 pub(crate) fn simple<'a>(
     payment: &Payment,
     request: &Request,
@@ -333,7 +313,7 @@ pub(crate) fn simple<'a>(
     }
 }
 
-/// Why an operation that got this outcome waits.
+/// Retries an operation whose outcome does not fit it.
 fn unexpected(outcome: &Outcome) -> Next {
     Next::Wait(format!("Stripe gave an unexpected answer: {outcome:?}"))
 }

@@ -1,10 +1,11 @@
-//! Compares payments and refunds with Stripe, so that a webhook that never comes does no harm:
-//! unsettled ones often, each by itself while they are few and by Stripe's lists when they are
-//! many; and now and then all that Stripe has of the last days, also what we settled, and what we
-//! never heard of. What has one right answer is repaired, the rest is noted as a finding for staff.
+//! Reconciler: compares payments and refunds with Stripe, so that lost webhooks do no harm.
+//! Unsettled ones are compared every round, one by one while they are few and by Stripe's lists
+//! when they are many; all that Stripe has of the last days is compared now and then, settled and
+//! unknown objects included. What has one right answer is repaired, the rest is a finding for
+//! staff.
 //!
-//! One object that can't be compared holds up no other. What one worker does for all is claimed as
-//! a [chore](crate::store::chores).
+//! An object that can't be compared stops no other. What one worker does for all is claimed as a
+//! [chore](crate::store::chores).
 
 mod window;
 
@@ -28,25 +29,24 @@ use crate::sweep;
 use crate::transitions;
 use crate::worker::Worker;
 
-/// How many payments, and how many refunds, a round compares one by one at most: the calls of a
-/// round must leave room for those that buyers wait for. More payments are compared by Stripe's
-/// lists, a hundred a call.
+/// Most payments, and most refunds, that a round compares one by one: its calls must leave room for
+/// those that buyers wait for. More payments are compared by Stripe's lists, a hundred per call.
 const PER_ROUND: i64 = 100;
-/// How many are compared at once.
+/// Objects compared at once.
 const CONCURRENCY: usize = 4;
-/// So many in a row without a certain answer end a round: Stripe seems to be down.
+/// Outages in a row that end a round.
 const MOST_OUTAGES: usize = 5;
 
-/// How often, and what.
+/// Intervals of the reconciler.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Schedule {
-    /// The time between two rounds.
+    /// Time between two rounds.
     pub interval: Duration,
-    /// How long a payment is left alone.
+    /// Age from which an unsettled payment is compared.
     pub after: Duration,
-    /// The time between two comparisons of the window.
+    /// Time between two comparisons of the window.
     pub window_interval: Duration,
-    /// How far back the window reaches.
+    /// Lookback of the window.
     pub window: TimeDelta,
 }
 
@@ -75,24 +75,28 @@ pub(crate) async fn run(
     Ok(())
 }
 
-/// One round. Each part is done whatever became of the one before.
+/// Runs one round. A part that fails does not stop the next.
 async fn round(worker: &Worker, schedule: &Schedule) {
+    log("comparing payments", compare(worker, schedule.after).await);
     log(
-        "payments not compared",
-        compare(worker, schedule.after).await,
-    );
-    log(
-        "lost messages not swept",
+        "sweeping lost messages",
         sweep_if_due(worker, schedule).await,
     );
-    log("window not compared", window_if_due(worker, schedule).await);
-    log("old rows not deleted", prune_if_due(worker).await);
+    log(
+        "comparing the window",
+        window_if_due(worker, schedule).await,
+    );
+    log("pruning", prune_if_due(worker).await);
 }
 
 fn log<T>(what: &'static str, outcome: Result<T, RoundError>) {
     if let Err(error) = outcome {
         let error = &error as &dyn std::error::Error;
-        tracing::warn!(error, what, "trying again in the next round");
+        tracing::warn!(
+            error,
+            what,
+            "a part of the round failed; retrying in the next"
+        );
     }
 }
 
@@ -122,20 +126,19 @@ async fn prune_if_due(worker: &Worker) -> Result<(), RoundError> {
     Ok(())
 }
 
-/// What a comparison came to.
+/// Result of a reconciliation.
 #[derive(Debug, Clone, Serialize)]
 pub struct Reconciled {
-    /// PaymentIntents at Stripe that were looked at.
+    /// PaymentIntents at Stripe that were compared.
     pub compared: usize,
-    /// Payments and refunds that were moved to where Stripe has them.
+    /// Payments and refunds that were moved to Stripe's state.
     pub repaired: usize,
     /// Objects that could not be compared; run it again.
     pub failed: usize,
-    /// What staff must look at, oldest first.
+    /// Open findings, oldest first.
     pub findings: Vec<Finding>,
 }
 
-/// Counts of a comparison.
 #[derive(Debug, Clone, Copy, Default)]
 struct Tally {
     /// PaymentIntents that were listed.
@@ -171,7 +174,7 @@ impl AddAssign for Tally {
     }
 }
 
-/// Compares everything that is unsettled, and all that Stripe has since `since`.
+/// Compares every unsettled payment and refund, and all that Stripe has since `since`.
 pub(crate) async fn everything(
     worker: &Worker,
     since: DateTime<Utc>,
@@ -195,7 +198,7 @@ pub(crate) async fn everything(
     })
 }
 
-/// Why a part of a round ended early. What it did not come to is looked at in later ones.
+/// Why a part of a round ended early. A later round compares the rest.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RoundError {
     #[error("the database failed")]
@@ -224,8 +227,8 @@ async fn compare(worker: &Worker, after: Duration) -> Result<(), RoundError> {
     Ok(())
 }
 
-/// Compares what was not compared since `before`: PaymentIntents each by itself, or all by Stripe's
-/// list when they are many; refunds each by itself. Returns whether there may be more refunds.
+/// Compares what was not compared since `before`: PaymentIntents one by one, or all by Stripe's
+/// list when they are many; refunds one by one. Returns whether more refunds may be left.
 async fn compare_before(
     worker: &Worker,
     before: DateTime<Utc>,
@@ -246,13 +249,9 @@ async fn compare_before(
     Ok((tally, has_more))
 }
 
-/// Compares each by itself, a few at a time. One that fails stops no other, until
+/// Compares objects one by one, a few at a time. One that fails stops no other, until
 /// [`MOST_OUTAGES`] in a row were outages: the rest counts as failed, and is compared again later.
-async fn each<T, Fut>(
-    objects: Vec<T>,
-    id: fn(&T) -> &str,
-    compare: impl Fn(T) -> Fut,
-) -> Tally
+async fn each<T, Fut>(objects: Vec<T>, id: fn(&T) -> &str, compare: impl Fn(T) -> Fut) -> Tally
 where
     Fut: Future<Output = Result<bool, RoundError>>,
 {
@@ -276,7 +275,7 @@ where
                         outages.fetch_add(1, Ordering::Relaxed);
                     }
                     let error = &error as &dyn std::error::Error;
-                    tracing::warn!(id, error, "not compared with Stripe; trying again later");
+                    tracing::warn!(id, error, "comparing with Stripe failed; retrying later");
                     Tally::FAILED
                 }
             }
@@ -316,7 +315,7 @@ async fn compare_refund(worker: &Worker, refund_id: String) -> Result<bool, Roun
     Ok(is_moved)
 }
 
-/// The object as Stripe has it; `None` when Stripe does not know it, which is noted for staff. Any
+/// The object as Stripe has it; `None` when Stripe does not know it, which becomes a finding. Any
 /// other refusal is an error: the key or the request is at fault, not the object.
 async fn readable<T>(
     worker: &Worker,

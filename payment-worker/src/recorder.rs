@@ -1,5 +1,5 @@
-//! Writes down what became of operations: the simple successes of many in one transaction, anything
-//! else each in its own.
+//! Group commit of outcomes: plain successes of many operations share a transaction, any other
+//! outcome has its own.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -16,14 +16,14 @@ use uuid::Uuid;
 use crate::OWNER;
 use crate::backoff::backoff;
 use crate::moves;
-use crate::operations::{self, Outcome, Next, Operation, Simple};
+use crate::operations::{self, Next, Operation, Outcome, Simple};
 use crate::store::{breaker, operations as table, payments};
 use crate::worker::Worker;
 
-/// Why a result was not recorded. Nothing of it was.
+/// Why an outcome was not recorded. Nothing of it is committed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RecordError {
-    #[error("the lease ran out, and another worker has the operation")]
+    #[error("the lease expired, and another worker has the operation")]
     LeaseLost,
     #[error("the recorder did not answer")]
     Unanswered(#[from] Unanswered),
@@ -31,7 +31,7 @@ pub(crate) enum RecordError {
     Database(#[from] sqlx::Error),
 }
 
-/// Records on behalf of all operations of this process.
+/// Records the outcomes of this process's operations.
 pub(crate) struct Recorder(Lane<Records>);
 
 impl Recorder {
@@ -39,7 +39,7 @@ impl Recorder {
         Self(Lane::new(Records { ctx, worker }, Limits::USUAL))
     }
 
-    /// Writes down what was found, and ends the operation or puts it off.
+    /// Records an outcome, and ends the operation or reschedules it.
     pub(crate) async fn record(
         &self,
         operation: Operation,
@@ -74,7 +74,7 @@ impl Work for Records {
 }
 
 impl Records {
-    /// Records the simple successes; gives the operations that are recorded.
+    /// Records the plain successes; returns the operations that are recorded.
     async fn record_together(&self, jobs: &[Job<Self>]) -> HashSet<Uuid> {
         let now = self.worker.now();
         let recording = run_tx(&self.ctx.db, "payment record operations", |tx| {
@@ -87,7 +87,10 @@ impl Records {
             }
             Err(error) => {
                 let error = &error as &dyn std::error::Error;
-                tracing::warn!(error, "results not recorded together; trying each alone");
+                tracing::warn!(
+                    error,
+                    "recording a batch of outcomes failed; recording each alone"
+                );
                 HashSet::new()
             }
         }
@@ -106,7 +109,7 @@ async fn record_simple(
     let (mut simple, mut seen) = (Vec::with_capacity(jobs.len()), HashSet::new());
     for job in jobs {
         let (operation, outcome) = &job.item;
-        // A second operation of a payment waits for what the first does.
+        // A second operation of the same payment is recorded alone, after the first.
         let payment = payments.get(&operation.booking_id);
         let Some(payment) = payment.filter(|payment| seen.insert(payment.booking_id)) else {
             continue;
@@ -123,7 +126,7 @@ async fn record_simple(
     let (mut created, mut steps) = (Vec::new(), Vec::new());
     for (operation, payment, result) in simple {
         match result {
-            // Its lease is lost: the result is not ours to record.
+            // Its lease expired: the outcome is another worker's to record.
             _ if !recorded.contains(&operation.id) => {}
             Simple::Created(intent) => created.push((payment.booking_id, intent)),
             Simple::Moved(step) => steps.push((payment, step)),
@@ -171,11 +174,11 @@ async fn record_in(
     };
     breaker::record(conn, None, now).await?;
     if !is_ours {
-        // Undoes what was recorded above.
+        // Rolls back what was recorded above.
         return Err(RecordError::LeaseLost);
     }
     if matches!(next, Next::Retry(_)) {
-        // The new row has no tries yet: what is refused again and again is asked less and less.
+        // The new row has no tries yet: backoff by its attempt, too.
         let later = now + backoff(operation.id, operation.attempt.max(operation.tries));
         table::insert(conn, booking_id, request, later, now).await?;
     }
@@ -238,11 +241,10 @@ mod tests {
         let worker = testing::worker(&app);
         let [other, first, poisoned, last] = testing::hold(&worker).await;
         let mut operations = leased(&worker).await;
-        // A PaymentIntent belongs to one payment.
         set_intent(&worker, &other, "pi_taken").await;
         let recorder = Recorder::new(app.ctx.clone(), Arc::clone(&worker));
         let of = |id: BookingId| operations.get(&id).unwrap().clone();
-        // Asked for before the lane's task runs, so they are one batch.
+        // Submitted before the lane's task runs, so they form one batch.
         let recorded = join_all([
             recorder.record(of(first.booking_id), found("pi_first")),
             recorder.record(of(poisoned.booking_id), found("pi_taken")),
@@ -265,7 +267,7 @@ mod tests {
         assert_eq!(payment(&worker, &poisoned).await.unwrap().1, None);
         assert_eq!(operations_of(&worker, &poisoned).await[0].1, "pending");
 
-        // It is not lost: repeated with a result that can be recorded, it is.
+        // Repeated with an outcome that can be recorded, it is.
         let operation = operations.remove(&poisoned.booking_id).unwrap();
         recorder.record(operation, found("pi_own")).await.unwrap();
         assert_eq!(operations_of(&worker, &poisoned).await[0].1, "succeeded");

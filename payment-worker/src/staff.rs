@@ -1,4 +1,4 @@
-//! What staff ask and decide about money, on the internal listener.
+//! Staff API for money, on the internal listener.
 
 mod bookings;
 mod events;
@@ -14,10 +14,9 @@ use platform::problem::Problem;
 
 use crate::worker::Worker;
 
-/// Who may see and move money.
+/// Roles that see and move money.
 const MONEY: [Role; 2] = [Role::Operator, Role::Admin];
 
-/// The routes of the internal listener.
 pub(crate) fn routes(worker: Arc<Worker>) -> Router {
     Router::new()
         .route("/api/bookings/{id}/timeline", get(bookings::timeline))
@@ -38,7 +37,7 @@ pub(crate) fn routes(worker: Arc<Worker>) -> Router {
         .with_state(worker)
 }
 
-/// The routes of the public listener.
+/// The routes that the public listener shares.
 pub(crate) fn shown_to_buyers(worker: Arc<Worker>) -> Router {
     Router::new()
         .route("/api/events/{id}/refund-policy", get(events::policy))

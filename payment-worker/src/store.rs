@@ -1,5 +1,5 @@
-//! The worker's tables. Every function is one statement; those that change a state are guarded, so
-//! that repeating or reordering them does no harm.
+//! Statements on schema `payment`, one per function. Those that change a state are guarded, so that
+//! a repeat or another order does no harm.
 
 pub(crate) mod breaker;
 pub(crate) mod cancellations;

@@ -1,5 +1,5 @@
-//! The one place that talks to Stripe: paced, timed, with an idempotency key on every write, and
-//! with an outcome that says whether it is certain.
+//! Client for Stripe: rate-limited, with a timeout on every call and an idempotency key on every
+//! write. Each failure says whether the outcome is certain.
 
 mod cards;
 mod client;
@@ -38,55 +38,51 @@ use crate::config::Config;
 use client::{Client, ClientError};
 use pacing::Pacing;
 
-/// Objects per page of a list, Stripe's maximum.
+/// Objects per page of a list: Stripe's maximum.
 const PAGE: i64 = 100;
-/// Pages read at most in search of one object.
+/// Most pages that are read in search of one object.
 const MAX_PAGES: usize = 100;
 
-/// Stripe, as the worker uses it.
 pub(crate) struct Stripe {
     client: Client,
     pacing: Pacing,
 }
 
-/// What a PaymentIntent is created with. The same for every repeat of a key.
+/// Parameters of a PaymentIntent; the same for every repeat of a key.
 #[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
 pub(crate) struct NewIntent {
-    /// What is due.
     pub amount: Money,
-    /// The event, for people who look at Stripe's dashboard.
+    /// The event, shown in Stripe's dashboard.
     pub event_id: i64,
-    /// The buyer, for the same people.
+    /// The buyer, shown in Stripe's dashboard.
     pub account_id: i64,
-    /// What is bought, in words.
+    /// Description of the purchase, shown in the dashboard and on receipts.
     #[serde(default)]
     pub description: Option<String>,
-    /// What the buyer's bank statement shows behind the seller's name.
+    /// Suffix of the statement descriptor.
     #[serde(default)]
     pub statement_suffix: Option<String>,
-    /// Which installation asks.
+    /// The installation that creates it.
     #[serde(default)]
     pub installation: Option<Uuid>,
 }
 
-/// What a refund is created with. The same for every repeat of a key.
+/// Parameters of a refund; the same for every repeat of a key.
 #[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
 pub(crate) struct NewRefund {
-    /// How much goes back, in minor units.
+    /// The amount, in minor units.
     pub amount_minor: i64,
-    /// Of which currency; absent in requests written before amounts had a unit of their own at
-    /// Stripe.
+    /// Its currency; absent in requests stored before amounts had their own unit at Stripe.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub currency: Option<Currency>,
-    /// Our id of it.
     pub refund_id: Uuid,
 }
 
 impl Stripe {
-    /// A client for the account of the configured key.
+    /// Connects to the account of the configured key.
     ///
     /// # Errors
-    /// When the key is missing, or can't be sent.
+    /// When the key is missing, or is no valid header value.
     pub(crate) fn new(config: &Config) -> Result<Self, InvalidConfig> {
         let client = Client::new(
             config.secret_key()?,
@@ -99,7 +95,7 @@ impl Stripe {
         })
     }
 
-    /// Creates the PaymentIntent of a booking; the money is taken by [`capture`](Self::capture).
+    /// Creates the PaymentIntent of a booking, to be authorised now and captured later.
     pub(crate) async fn create(
         &self,
         key: &str,
@@ -138,7 +134,7 @@ impl Stripe {
         self.call(Call::Create, sending).await.map(Intent::from)
     }
 
-    /// The PaymentIntent as it is now.
+    /// Reads a PaymentIntent.
     pub(crate) async fn retrieve(&self, intent_id: &str) -> Result<Intent, Failure> {
         let request = RetrievePaymentIntent::new(intent_id);
         self.call(Call::Retrieve, request.send(&self.client))
@@ -146,7 +142,7 @@ impl Stripe {
             .map(Intent::from)
     }
 
-    /// Takes the money that was authorised.
+    /// Captures what was authorised.
     pub(crate) async fn capture(
         &self,
         key: &str,
@@ -161,7 +157,7 @@ impl Stripe {
         self.call(Call::Capture, sending).await.map(Intent::from)
     }
 
-    /// Gives the PaymentIntent up, and what was authorised with it.
+    /// Cancels a PaymentIntent, and releases what was authorised.
     pub(crate) async fn cancel(&self, key: &str, intent_id: &str) -> Result<Intent, Failure> {
         let request = CancelPaymentIntent::new(intent_id)
             .cancellation_reason(CancelPaymentIntentCancellationReason::Abandoned);
@@ -172,7 +168,7 @@ impl Stripe {
         self.call(Call::Cancel, sending).await.map(Intent::from)
     }
 
-    /// Gives money back.
+    /// Refunds a part of a PaymentIntent, or all.
     pub(crate) async fn refund(
         &self,
         key: &str,
@@ -194,7 +190,7 @@ impl Stripe {
         self.call(Call::Refund, sending).await.map(Refund::from)
     }
 
-    /// The refund as it is now.
+    /// Reads a refund.
     pub(crate) async fn retrieve_refund(&self, stripe_refund_id: &str) -> Result<Refund, Failure> {
         let request = RetrieveRefund::new(stripe_refund_id);
         self.call(Call::RetrieveRefund, request.send(&self.client))
@@ -202,7 +198,7 @@ impl Stripe {
             .map(Refund::from)
     }
 
-    /// The refund of this PaymentIntent that carries our id; `None` when there is none.
+    /// Finds the refund of this PaymentIntent that carries our id.
     pub(crate) async fn find_refund(
         &self,
         intent_id: &str,
@@ -227,7 +223,7 @@ impl Stripe {
         ))
     }
 
-    /// Waits for the call's turn, then sends it, once.
+    /// Waits for the rate limiter, then sends the request once.
     async fn call<T>(
         &self,
         call: Call,
@@ -235,7 +231,7 @@ impl Stripe {
     ) -> Result<T, Failure> {
         self.pacing.wait_for_turn(call).await;
         let started = Instant::now();
-        // On the heap: a PaymentIntent and its parser are several kilobytes.
+        // Boxed: a PaymentIntent and its parser are several kilobytes.
         let answer = Box::pin(request).await.map_err(Failure::from);
         count(call, started.elapsed(), answer.as_ref().err());
         if let Err(Failure::Busy {
@@ -251,7 +247,7 @@ impl Stripe {
     }
 }
 
-/// What Stripe's `amount` in `currency` is in minor units.
+/// Converts Stripe's `amount` in `currency` to minor units.
 fn minor(amount: i64, currency: &str) -> i64 {
     Currency::try_from(currency).map_or(amount, |currency| Wire(amount).minor(currency))
 }

@@ -1,6 +1,6 @@
-//! Sweeps behind every message: whatever is captured, refunded or confirmed because of a message is
-//! also found here when that message is lost. Each reads what should have followed, and has it done,
-//! or publishes it again.
+//! Sweeps behind every message: what is captured, refunded, confirmed or mailed because of a
+//! message is found here when that message was lost. Each sweep reads what should have followed,
+//! and has it done or publishes it again.
 
 use std::time::Duration;
 
@@ -16,28 +16,27 @@ use crate::store::{cancellations, operations, payments, sweeps};
 use crate::transitions;
 use crate::worker::Worker;
 
-/// How long a message may take before it counts as lost.
+/// Age from which a message counts as lost.
 const LOST_AFTER: TimeDelta = TimeDelta::seconds(60);
-/// The pause before the same news are published once more.
+/// Pause before the state of a payment is published again.
 const TOLD_AGAIN_AFTER: TimeDelta = TimeDelta::minutes(10);
-/// How long the mail about a refund may take before its message counts as lost.
+/// Age from which the message behind the mail about a refund counts as lost.
 const MAIL_LOST_AFTER: TimeDelta = TimeDelta::minutes(10);
-/// The pause before the outcome of a refund is published once more.
+/// Pause before the outcome of a refund is published again.
 const MAILED_AGAIN_AFTER: TimeDelta = TimeDelta::hours(1);
-/// How long after the start of an event its notices are all there.
+/// Time from the start of an event for which none of its notices is pruned.
 const NOTICES_KEPT: TimeDelta = TimeDelta::days(30);
-/// How many bookings one sweep takes of each kind.
+/// Most bookings per sweep and kind of loss.
 const BATCH: i64 = 500;
-/// How far back a sweep of every round looks for cancellations and refunds; the window's looks
-/// further.
+/// Lookback of each round for cancellations and refunds; that of the window reaches further.
 pub(crate) const RECENT: TimeDelta = TimeDelta::hours(2);
-/// How long webhooks that were applied are of use: Stripe repeats them for three days.
+/// Retention of applied webhooks. Stripe repeats them for three days.
 const WEBHOOKS_KEPT: TimeDelta = TimeDelta::days(30);
-/// How long settled calls to Stripe are shown in the timeline of a booking.
+/// Retention of settled operations, which the timeline of a booking shows.
 const OPERATIONS_KEPT: TimeDelta = TimeDelta::days(90);
-/// How many rows one statement deletes.
+/// Most rows that one statement deletes.
 const PRUNED_AT_ONCE: i64 = 5_000;
-/// How often old rows are deleted.
+/// Time between two prunings.
 pub(crate) const PRUNE_INTERVAL: Duration = Duration::from_secs(3_600);
 
 /// Repairs what lost messages left: of cancellations and refunds since `since`, of the others
@@ -73,16 +72,16 @@ pub(crate) async fn sweep(worker: &Worker, since: DateTime<Utc>) -> Result<(), s
     Ok(())
 }
 
-/// What did not arrive, or had no effect.
+/// The kinds of messages that may be lost.
 #[derive(Debug, Clone, Copy)]
 enum Lost {
-    /// That the booking is confirmed; or that it is paid.
+    /// `booking.confirmed`; or `payment.captured`, as the booking counts as unpaid.
     Confirmation,
-    /// That the buyer has authorised.
+    /// `payment.authorised`.
     Authorisation,
-    /// That the booking is cancelled.
+    /// `booking.cancelled`.
     Cancellation,
-    /// That this refund succeeded, or failed.
+    /// `refund.succeeded` or `refund.failed` of this refund.
     Refund(Uuid),
 }
 
@@ -97,7 +96,7 @@ impl Lost {
     }
 }
 
-/// Repairs one booking; `false` when nothing was to be repaired, or that failed.
+/// Repairs one booking; `false` when nothing had to be repaired, or the repair failed.
 async fn mend(worker: &Worker, id: BookingId, lost: Lost) -> bool {
     let now = worker.now();
     let mending = run_tx(&worker.db, "payment sweep", |tx| {
@@ -106,21 +105,20 @@ async fn mend(worker: &Worker, id: BookingId, lost: Lost) -> bool {
     let lost = lost.label();
     match mending.await {
         Ok(true) => {
-            tracing::warn!(booking_id = %id, lost, "made up for a message that had no effect");
+            tracing::warn!(booking_id = %id, lost, "repaired the effect of a lost message");
             metrics::counter!("payment_worker_swept_total", "lost" => lost).increment(1);
             true
         }
         Ok(false) => false,
         Err(error) => {
             let error = &error as &dyn std::error::Error;
-            tracing::warn!(booking_id = %id, lost, error, "not swept; trying again");
+            tracing::warn!(booking_id = %id, lost, error, "repair failed; retrying");
             false
         }
     }
 }
 
-/// Does what the lost message would have done; `false` when there is nothing to do.
-
+/// Repeats the effect of the lost message; `false` when nothing is left to do.
 async fn mend_in(
     conn: &mut PgConnection,
     id: BookingId,
@@ -154,10 +152,10 @@ async fn mend_in(
     }
 }
 
-/// Deletes what is too old to matter, a few thousand rows at a time.
+/// Deletes rows past their retention, in batches.
 ///
 /// # Errors
-/// What the database says; the rest goes in the next turn.
+/// When the database fails; the rest is deleted in the next turn.
 pub(crate) async fn prune(worker: &Worker) -> Result<(), sqlx::Error> {
     let now = worker.now();
     let full = u64::try_from(PRUNED_AT_ONCE).expect("a batch is positive");
@@ -174,7 +172,6 @@ mod tests {
     use super::*;
     use crate::testing::{self, operations_of, set_intent};
 
-    /// Sets the state of every payment.
     async fn set_state(worker: &Worker, state: &str) {
         let update = "update payment.payments
             set state = $1, captured_minor = case when $1 = 'captured' then amount_minor else 0 end";

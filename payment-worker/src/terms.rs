@@ -1,4 +1,4 @@
-//! What a cancellation would give back, before anybody cancels, on the public listener.
+//! Preview of what a cancellation refunds, on the public listener.
 
 use std::sync::Arc;
 
@@ -17,7 +17,6 @@ use crate::store::payments::{self, Paid};
 use crate::store::policies;
 use crate::worker::Worker;
 
-/// The routes for buyers.
 pub(crate) fn routes(worker: Arc<Worker>) -> Router {
     Router::new()
         .route("/api/bookings/{id}/refund", get(preview))
@@ -29,19 +28,19 @@ struct Answer {
     refund: Preview,
 }
 
-/// What a cancellation by the caller would do now.
+/// Effect of a cancellation by the caller at this time.
 #[derive(Debug, Serialize)]
 struct Preview {
-    /// What is paid, or reserved, and did not go back.
+    /// Paid or reserved, less what was refunded.
     paid: Money,
-    /// What would go back.
+    /// Amount that would be refunded.
     amount: Money,
-    /// What would be kept.
+    /// Amount that would be retained.
     kept: Money,
 }
 
-/// `GET /api/bookings/{id}/refund`: by the event's policy for the owner; staff who cancel give all
-/// back.
+/// `GET /api/bookings/{id}/refund`: for the owner by the event's policy; for staff everything, as
+/// their cancellations refund all.
 async fn preview(
     State(worker): State<Arc<Worker>>,
     caller: Caller,
@@ -63,7 +62,7 @@ async fn preview(
 async fn of(worker: &Worker, caller: &Caller, booking: &Paid) -> Result<Preview, Problem> {
     let currency = Currency::try_from(booking.currency.as_str()).expect("the table has a check");
     let money = |minor| Money::new(minor, currency);
-    // The fee is of all that was paid, also when a part went back before.
+    // The fee is a share of all that was paid, also after a partial refund.
     let (taken, left) = (
         booking.taken_minor,
         booking.taken_minor - booking.refunded_minor,

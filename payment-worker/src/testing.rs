@@ -1,4 +1,4 @@
-//! What the tests inside this crate share.
+//! Fixtures for the unit tests of this crate.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ struct Command {
     config: Config,
 }
 
-/// A worker without its loops; nobody answers in Stripe's place.
+/// A worker without its loops; no server answers as Stripe.
 pub(crate) fn worker(app: &TestApp) -> Arc<Worker> {
     let arguments = [
         "worker",
@@ -34,7 +34,7 @@ pub(crate) fn worker(app: &TestApp) -> Arc<Worker> {
     Arc::new(worker.unwrap())
 }
 
-/// A booking that nobody has heard of.
+/// A booking that no table has yet.
 pub(crate) fn booking(worker: &Worker) -> BookingFacts {
     let now = worker.now();
     BookingFacts {
@@ -48,7 +48,7 @@ pub(crate) fn booking(worker: &Worker) -> BookingFacts {
     }
 }
 
-/// Bookings whose payments are due, and whose PaymentIntents are to be created.
+/// Inserts payments that are due, with their pending creations.
 pub(crate) async fn hold<const COUNT: usize>(worker: &Worker) -> [BookingFacts; COUNT] {
     let now = worker.now();
     let bookings = std::array::from_fn(|_| booking(worker));
@@ -74,7 +74,7 @@ pub(crate) async fn hold<const COUNT: usize>(worker: &Worker) -> [BookingFacts; 
     bookings
 }
 
-/// A booking whose payment of 10.00 is captured by the PaymentIntent `pi_1`.
+/// Inserts a booking's payment of 10.00, captured by the PaymentIntent `pi_1`.
 pub(crate) async fn captured(app: &TestApp) -> BookingId {
     let now = app.ctx.clock.now();
     let booking_id = BookingId::new(now);
@@ -88,7 +88,6 @@ pub(crate) async fn captured(app: &TestApp) -> BookingId {
     booking_id
 }
 
-/// A PaymentIntent as Stripe has it.
 pub(crate) fn intent(id: &str, status: IntentStatus) -> Intent {
     Intent {
         id: id.to_owned(),
@@ -102,7 +101,7 @@ pub(crate) fn intent(id: &str, status: IntentStatus) -> Intent {
     }
 }
 
-/// Gives the payment of a booking this PaymentIntent.
+/// Assigns a PaymentIntent to the payment of a booking.
 pub(crate) async fn set_intent(worker: &Worker, booking: &BookingFacts, id: &str) {
     let mut conn = worker.db.acquire().await.unwrap();
     let intent = intent(id, IntentStatus::AwaitsBuyer);

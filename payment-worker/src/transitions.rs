@@ -1,5 +1,6 @@
-//! How payments and refunds move, and what is told to the others when they do. Each runs in the
-//! caller's transaction with the payment locked, and does nothing when the move was made before.
+//! State transitions of payments and refunds, with the messages that announce them. Each runs in
+//! the caller's transaction with the payment locked, and is a no-op when the transition was made
+//! before.
 
 use chrono::{DateTime, Utc};
 use domain::message::{
@@ -21,10 +22,10 @@ use crate::store::refunds::RefundRow;
 use crate::store::{cancellations, findings, operations, payments, refunds};
 use crate::stripe::{Dispute, Intent, IntentStatus, NewRefund, Refund, RefundStatus};
 
-/// What a refund after a cancellation is called: there is one per booking.
+/// Occasion of the refund that follows a cancellation: one per booking.
 const CANCELLED: &str = "cancelled";
 
-/// Stores a message for the others.
+/// Stores a message in the outbox.
 pub(crate) async fn tell<M: Message>(
     conn: &mut PgConnection,
     message: &M,
@@ -32,7 +33,7 @@ pub(crate) async fn tell<M: Message>(
     outbox::put(conn, OWNER, message).await
 }
 
-/// Tells that no payment of this booking can come.
+/// Publishes that no payment of this booking can come.
 pub(crate) async fn tell_voided(
     conn: &mut PgConnection,
     booking_id: BookingId,
@@ -40,7 +41,7 @@ pub(crate) async fn tell_voided(
     tell(conn, &PaymentVoided { booking_id }).await
 }
 
-/// That the money is reserved.
+/// The message that the money is reserved.
 pub(crate) fn authorised(payment: &Payment) -> PaymentAuthorised {
     PaymentAuthorised {
         booking_id: payment.booking_id,
@@ -48,7 +49,7 @@ pub(crate) fn authorised(payment: &Payment) -> PaymentAuthorised {
     }
 }
 
-/// That the money is taken.
+/// The message that the money is captured.
 pub(crate) fn captured(payment: &Payment, captured_minor: i64) -> PaymentCaptured {
     PaymentCaptured {
         booking_id: payment.booking_id,
@@ -56,7 +57,7 @@ pub(crate) fn captured(payment: &Payment, captured_minor: i64) -> PaymentCapture
     }
 }
 
-/// Tells that the money is reserved.
+/// Publishes that the money is reserved.
 pub(crate) async fn tell_authorised(
     conn: &mut PgConnection,
     payment: &Payment,
@@ -64,7 +65,7 @@ pub(crate) async fn tell_authorised(
     tell(conn, &authorised(payment)).await
 }
 
-/// Tells that the money is taken.
+/// Publishes that the money is captured.
 pub(crate) async fn tell_captured(
     conn: &mut PgConnection,
     payment: &Payment,
@@ -73,9 +74,9 @@ pub(crate) async fn tell_captured(
     tell(conn, &captured(payment, captured_minor)).await
 }
 
-/// Moves the payment to where its PaymentIntent is; `false` when it does not move. What a delayed
-/// webhook says was true once, so only moves forward are made of it, unless `is_fresh` says that the
-/// object was read just now.
+/// Moves the payment to the state of its PaymentIntent; `false` when it does not move. A webhook
+/// may be days old, so only moves forward follow from it, unless `is_fresh`: the object was read
+/// just now.
 pub(crate) async fn follow_intent(
     conn: &mut PgConnection,
     payment: &Payment,
@@ -101,7 +102,8 @@ pub(crate) async fn follow_intent(
     }
 }
 
-/// Moves a payment on; `false` when it was moved before, or is where this can't happen any more.
+/// Applies a command; `false` when it was applied before, or the payment's state no longer allows
+/// it.
 async fn advance(
     conn: &mut PgConnection,
     payment: &Payment,
@@ -111,7 +113,7 @@ async fn advance(
     match payment.standing().after(command) {
         Ok(next) => payments::advance(conn, payment, &next, now).await,
         Err(refused) => {
-            tracing::debug!(booking_id = %payment.booking_id, %refused, "nothing to move");
+            tracing::debug!(booking_id = %payment.booking_id, %refused, "transition refused");
             Ok(false)
         }
     }
@@ -131,7 +133,7 @@ pub(crate) async fn authorise(
 }
 
 /// Records that the money is captured, whatever the payment was before; `false` when nothing moves.
-/// What nobody wants any more is refunded.
+/// Requests a refund of money that pays for nothing any more.
 pub(crate) async fn capture(
     conn: &mut PgConnection,
     payment: &Payment,
@@ -173,7 +175,7 @@ pub(crate) async fn void(
     Ok(true)
 }
 
-/// The money can't be taken.
+/// Records that the money can't be captured.
 pub(crate) async fn fail(
     conn: &mut PgConnection,
     payment: &Payment,
@@ -195,8 +197,8 @@ pub(crate) async fn fail(
     Ok(())
 }
 
-/// Begins to give back what is left of a captured payment whose booking was cancelled, but for
-/// `kept_minor`, once. Gives how much, when it was begun now.
+/// Begins the refund of a captured payment whose booking was cancelled, less `kept_minor`, once.
+/// Returns the amount, or `None` when nothing begins now.
 pub(crate) async fn refund_cancelled(
     conn: &mut PgConnection,
     payment: &Payment,
@@ -221,8 +223,8 @@ pub(crate) async fn refund_cancelled(
     Ok(is_begun.then_some(amount))
 }
 
-/// Begins again to give back what a failed refund of a cancelled booking left here; `false` when
-/// nothing is left, or it is on its way.
+/// Begins another refund of what a failed one of a cancelled booking left here; `false` when
+/// nothing is left, or a refund is pending.
 pub(crate) async fn refund_again(
     conn: &mut PgConnection,
     booking_id: BookingId,
@@ -279,7 +281,7 @@ pub(crate) async fn follow_foreign_refund(
     Ok(followed.map(|is_moved| is_moved || is_new))
 }
 
-/// Begins a refund; `false` when this occasion has one, or more would go back than was captured.
+/// Begins a refund; `false` when this occasion has one, or the sum would exceed what was captured.
 pub(crate) async fn begin_refund(
     conn: &mut PgConnection,
     booking_id: BookingId,
@@ -351,8 +353,8 @@ pub(crate) async fn follow_refund(
     Ok(Some(is_moved))
 }
 
-/// Moves a refund on; `false` when it was moved before. The payment is locked, so nobody else
-/// moves it.
+/// Applies a command to a refund; `false` when it was applied before. The lock of the payment
+/// excludes others.
 async fn advance_refund(
     conn: &mut PgConnection,
     refund_id: Uuid,
@@ -416,8 +418,8 @@ pub(crate) async fn note_dispute(
     Ok(true)
 }
 
-/// Publishes the outcome of a refund again; `false` while it has none, or there is no such refund. The
-/// payment is locked.
+/// Publishes the outcome of a refund again; `false` while it is pending, or there is no such
+/// refund. The payment is locked.
 pub(crate) async fn republish_refund(
     conn: &mut PgConnection,
     payment: &Payment,
@@ -452,7 +454,7 @@ async fn tell_refunded(
     tell(conn, &message).await
 }
 
-/// Tells that a refund does not reach the buyer. The payment is locked.
+/// Publishes that a refund did not reach the buyer. The payment is locked.
 async fn tell_refund_failed(
     conn: &mut PgConnection,
     refund: &RefundRow,

@@ -1,4 +1,4 @@
-//! Stripe's webhooks: verified, stored, and only then acknowledged.
+//! Stripe's webhooks: verified, stored in the inbox, and only then acknowledged.
 
 mod apply;
 mod arrivals;
@@ -24,8 +24,7 @@ use event::Body;
 pub(crate) use inbox::run;
 pub(crate) use signature::Secrets;
 
-/// The longest event that is read: Stripe's own are far shorter, but what it can't deliver makes it
-/// switch the endpoint off.
+/// Longest body. Stripe's events are far shorter, but it disables an endpoint that refuses them.
 const MAX_BYTES: usize = 2 * 1024 * 1024;
 
 struct Receiver {
@@ -34,7 +33,7 @@ struct Receiver {
     arrivals: Arrivals,
 }
 
-/// The route for Stripe, which signs with `secrets`.
+/// The endpoint for Stripe, which signs with `secrets`.
 pub(crate) fn routes(ctx: Context, worker: Arc<Worker>, secrets: Secrets) -> Router {
     let receiver = Receiver {
         arrivals: Arrivals::new(ctx, Arc::clone(&worker)),
@@ -81,9 +80,9 @@ async fn receive(
                 false => "repeated",
             }
         }
-        // Signed, so from Stripe, and nothing that a repeat would change.
+        // Signed, so from Stripe, and a repeat would be no different.
         Body::Other => {
-            tracing::error!("a signed webhook is no event with an id and a type; put aside");
+            tracing::error!("ignored a signed webhook without an id or a type");
             "unreadable"
         }
     };

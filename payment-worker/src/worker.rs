@@ -1,4 +1,4 @@
-//! What the parts of the worker share.
+//! State shared by the loops, the consumer and the routes.
 
 use std::time::Duration;
 
@@ -16,19 +16,18 @@ use crate::operations::Kind;
 use crate::store::events;
 use crate::stripe::Stripe;
 
-/// What the parts of the worker share.
 pub(crate) struct Worker {
     pub(crate) db: PgPool,
     pub(crate) clock: SharedClock,
     pub(crate) stripe: Stripe,
-    /// Told, for each kind, when operations may have become due.
+    /// Notified, per kind, when operations may be due.
     pub(crate) operations_due: [Notify; Kind::ALL.len()],
-    /// Told when a webhook was stored.
+    /// Notified when a webhook was stored.
     pub(crate) webhook_stored: Notify,
     pub(crate) stripe_timeout: Duration,
-    /// Most operations of a kind at once.
+    /// Most operations of a kind in flight.
     pub(crate) concurrency: usize,
-    /// Whether the key moves real money; none when it does not tell.
+    /// `true` if the key moves real money; `None` when its prefix is no known one.
     pub(crate) is_live: Option<bool>,
     installation: OnceCell<Uuid>,
 }
@@ -53,7 +52,7 @@ impl Worker {
         })
     }
 
-    /// The token of this installation: one Stripe account may serve several.
+    /// Token of this installation, for Stripe accounts that serve several.
     pub(crate) async fn installation(&self) -> Result<Uuid, sqlx::Error> {
         let asking = || events::installation(&self.db);
         self.installation.get_or_try_init(asking).await.copied()
@@ -63,12 +62,13 @@ impl Worker {
         self.clock.now()
     }
 
-    /// After a commit that may have stored operations of this kind: they begin at once.
+    /// Wakes the driver of this kind, after a commit that may have stored operations.
     pub(crate) fn wake(&self, kind: Kind) {
         self.operations_due[kind as usize].notify_one();
     }
 
-    /// After a commit that may have stored operations or messages: they go out at once.
+    /// Wakes the drivers and the outbox relay, after a commit that may have stored operations or
+    /// messages.
     pub(crate) fn wake_after_commit(&self) {
         Kind::ALL.into_iter().for_each(|kind| self.wake(kind));
         outbox::wake(OWNER);

@@ -1,4 +1,4 @@
-//! A booking with tickets was given up: its money is not taken, or goes back.
+//! Handles `booking.cancelled`: the money of a booking with tickets is released or refunded.
 
 use chrono::{DateTime, Utc};
 use domain::message::{BookingCancelled, CancelAsked};
@@ -51,8 +51,8 @@ pub(crate) async fn give_back(
             if kept == 0 {
                 return release(conn, payment, VoidReason::Cancelled, now).await;
             }
-            // The fee is due however late the capture is: all is taken, and the rest goes back
-            // when it is.
+            // The fee is due however late the capture is: all is captured, and the rest refunded
+            // then.
             let (id, reason) = (payment.booking_id, VoidReason::Cancelled);
             let is_new = payments::set_void_reason(conn, id, reason, now).await?;
             Ok(operations::insert(conn, id, &capture(payment), now, now).await? || is_new)
@@ -61,8 +61,8 @@ pub(crate) async fn give_back(
     }
 }
 
-/// Begins the refund of what was captured for a cancelled booking, less what is kept of it; `false`
-/// when that was decided before and nothing begins now.
+/// Requests the refund of a cancelled booking's captured amount, less the part that the policy
+/// retains; `false` when that was decided before and nothing is requested now.
 pub(crate) async fn refund(
     conn: &mut PgConnection,
     payment: &Payment,
@@ -87,8 +87,8 @@ pub(crate) async fn refund(
     Ok(true)
 }
 
-/// What is kept of `paid`: for a buyer who cancelled, by the policy in force at that time; nothing
-/// when staff did, or the event is cancelled. Decided once.
+/// Returns the part of `paid` that is not refunded: from a buyer who cancelled, by the policy in
+/// force at that time; nothing when staff cancelled, or the event is. Decided once.
 async fn decide(
     conn: &mut PgConnection,
     payment: &Payment,

@@ -1,4 +1,4 @@
-//! Tickets exist: take the money.
+//! Handles `booking.confirmed`: tickets exist, so the money is captured.
 
 use std::collections::HashSet;
 
@@ -50,7 +50,7 @@ pub(crate) async fn take_money(
                 return Ok(Done::Before);
             }
         }
-        // Said again, because it may have been said before the booking was confirmed.
+        // Published again, because the first message may have come before the confirmation.
         PaymentState::Captured => {
             transitions::tell_captured(conn, payment, payment.captured_minor).await?;
         }
@@ -66,8 +66,8 @@ pub(crate) async fn take_money(
     Ok(Done::Yes)
 }
 
-/// Asks for the captures of those bookings whose payments are authorised and wanted. Gives them;
-/// the others need a look each.
+/// Requests the captures of those bookings whose payments are authorised and not being released;
+/// returns them. The others are handled one by one.
 pub(super) async fn capture_authorised(
     conn: &mut PgConnection,
     bookings: &[BookingId],
@@ -88,7 +88,7 @@ pub(super) async fn capture_authorised(
     Ok(requests.into_iter().map(|(id, _)| id).collect())
 }
 
-/// The operation that takes all that is due.
+/// The request that captures all that is due.
 pub(super) fn capture(payment: &Payment) -> Request {
     Request::Capture {
         amount_minor: payment.amount.amount_minor,

@@ -1,4 +1,4 @@
-//! Seats are held: a payment is due.
+//! Handles `hold.placed`: a payment is due.
 
 use chrono::{DateTime, Utc};
 use domain::booking::BookingFacts;
@@ -23,7 +23,7 @@ impl Effect for HoldPlaced {
     }
 }
 
-/// Makes payments due for bookings that cost something, and asks for their PaymentIntents.
+/// Records the payments due for bookings with a price, and requests their PaymentIntents.
 pub(super) async fn make_due(
     conn: &mut PgConnection,
     bookings: &[&BookingFacts],
@@ -72,17 +72,17 @@ fn new_intent(booking: &BookingFacts, event: Option<&str>, installation: Uuid) -
     }
 }
 
-/// What is bought, for Stripe's dashboard and receipts.
+/// The description shown in Stripe's dashboard and on receipts.
 fn description(event: &str, tickets: usize) -> String {
     let tickets_in_words = if tickets == 1 { "ticket" } else { "tickets" };
     format!("{tickets} {tickets_in_words}: {event}")
 }
 
-/// The most characters of a suffix that fit behind any seller's prefix: a statement shows 22, of
-/// which the prefix has up to 10 and what stands between them 2.
+/// Most characters of a suffix that fit behind any prefix: a statement descriptor has 22, the
+/// prefix up to 10, the separator 2.
 const MAX_SUFFIX: usize = 10;
 
-/// What a bank statement can show of an event's name: letters and digits of ASCII, cut after a
+/// The statement descriptor suffix of an event: ASCII letters and digits of its name, cut after a
 /// word if one fits; `None` when no letter is left.
 fn statement_suffix(event: &str) -> Option<String> {
     let allowed: String = event

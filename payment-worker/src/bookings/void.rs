@@ -1,4 +1,5 @@
-//! The booking worker asks that no payment comes, and to be told how it ended.
+//! Handles `payment.void`: the booking worker asks that no payment comes, and waits for the
+//! outcome.
 
 use std::collections::HashSet;
 
@@ -29,7 +30,7 @@ impl Effect for VoidPayment {
             return Ok(Done::TooEarly);
         };
         match (payment.state, reason) {
-            // Said again, because its first news may be lost.
+            // Published again, because the first message may be lost.
             (PaymentState::Failed, _) if payment.is_refused() => {
                 let reason = payment.last_error.unwrap_or_default();
                 let failed = PaymentFailed {
@@ -62,8 +63,9 @@ impl Effect for VoidPayment {
     }
 }
 
-/// Begins to cancel, together, the PaymentIntents that nobody has paid, and returns their bookings.
-/// The others need a look each. The same void may come many times while Stripe does not answer.
+/// Requests the cancellation of PaymentIntents that nobody has paid, in one statement, and returns
+/// their bookings. The others are handled one by one. Idempotent: a void is repeated while Stripe
+/// does not answer.
 pub(super) async fn release_unpaid(
     conn: &mut PgConnection,
     voids: &[(BookingId, VoidReason)],

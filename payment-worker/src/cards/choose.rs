@@ -21,10 +21,10 @@ use crate::stripe::Assignment;
 
 #[derive(Debug, Deserialize)]
 pub(super) struct Choice {
-    /// Whether the card that is paid with is to be kept.
+    /// `true` to save the card that is paid with.
     #[serde(default)]
     save: bool,
-    /// The kept card that is to pay.
+    /// The saved card to pay with.
     saved_card: Option<String>,
 }
 
@@ -35,9 +35,9 @@ pub(super) struct Done {
 
 const DONE: Json<Done> = Json(Done { message: "success" });
 
-/// `PUT /api/bookings/{id}/card`: says, before the buyer pays, that the card is to be kept, or
-/// which kept card pays. The buyer's browser confirms afterwards, as ever. May be repeated and
-/// changed until the payment is made.
+/// `PUT /api/bookings/{id}/card`: before the buyer pays, chooses to save the card, or which saved
+/// card pays; the browser confirms the PaymentIntent as ever. May be repeated and changed until the
+/// payment is made.
 pub(super) async fn choose(
     State(desk): State<Arc<Desk>>,
     caller: Caller,
@@ -46,7 +46,7 @@ pub(super) async fn choose(
 ) -> Result<Json<Done>, Problem> {
     let account_id = caller.account_id;
     if choice.save && choice.saved_card.is_some() {
-        let problem = Problem::new(Kind::Invalid, "A saved card is saved already.");
+        let problem = Problem::new(Kind::Invalid, "A saved card can't be saved again.");
         return Err(problem.with("field", "save"));
     }
     require_due(&desk, id, account_id).await?;
@@ -56,7 +56,7 @@ pub(super) async fn choose(
             _ => return Err(unknown()),
         },
         None if choice.save => bring_about(&desk.worker, account_id).await?,
-        // Who never asked to keep a card has nothing to take back.
+        // Nothing to take back without a customer.
         None => match customers::find(&desk.worker.db, account_id).await? {
             Some(customer) => customer,
             None => return Ok(DONE),
@@ -71,8 +71,8 @@ pub(super) async fn choose(
     Ok(DONE)
 }
 
-/// Has the PaymentIntent given to the customer, and waits for it. If this process dies meanwhile,
-/// a driver finishes it.
+/// Attaches the PaymentIntent to the customer and waits for it. If this process dies meanwhile, a
+/// driver finishes the operation.
 async fn assign(
     desk: &Desk,
     id: BookingId,
@@ -80,7 +80,7 @@ async fn assign(
     assignment: &Assignment,
 ) -> Result<(), Problem> {
     require_stripe(&desk.worker).await?;
-    // The first one found may be another, whose outcome nobody knows: that is settled before.
+    // The claimed operation may be an earlier one with an unknown outcome, which is settled first.
     for _ in 0..2 {
         let operation = begin(desk, id, account_id, assignment).await?;
         let is_this = matches!(&operation.request, Request::Assign(begun) if begun == assignment);
@@ -97,8 +97,8 @@ async fn assign(
     Err(unreachable())
 }
 
-/// Stripe refused. The customer may have been deleted there: listing its cards finds that out, so
-/// that a repeat works.
+/// The problem when Stripe refused. The customer may have been deleted there: listing its cards
+/// notices that, so that a repeat works.
 async fn refused(
     desk: &Desk,
     account_id: AccountId,
@@ -110,7 +110,7 @@ async fn refused(
     Ok(Problem::new(Kind::Conflict, detail))
 }
 
-/// Writes the operation, and leases it to the caller.
+/// Stores the operation and claims it.
 async fn begin(
     desk: &Desk,
     id: BookingId,
@@ -133,13 +133,13 @@ async fn begin(
     let busy = || {
         Problem::new(
             Kind::Overloaded,
-            "The card is just being chosen; try again.",
+            "Another request is choosing the card. Try again.",
         )
     };
     beginning.await?.ok_or_else(busy)
 }
 
-/// Refuses before anything is asked of Stripe.
+/// Checks, before any call to Stripe, that the payment can still be made.
 async fn require_due(desk: &Desk, id: BookingId, account_id: AccountId) -> Result<(), Problem> {
     let checking = run_tx(&desk.worker.db, "payment check", |tx| {
         Box::pin(due(tx, id, account_id))
@@ -148,7 +148,7 @@ async fn require_due(desk: &Desk, id: BookingId, account_id: AccountId) -> Resul
     Ok(())
 }
 
-/// The account's payment, locked, while it can still be paid.
+/// Locks the account's payment while it can still be paid.
 async fn due(
     conn: &mut PgConnection,
     id: BookingId,
@@ -158,12 +158,12 @@ async fn due(
     let payment = payment
         .ok_or_else(|| Problem::new(Kind::NotFound, "No payment is due for this booking."))?;
     if payment.account_id != Some(account_id.0) {
-        let detail = "This booking is another account's.";
+        let detail = "This booking belongs to another account.";
         return Err(Problem::new(Kind::Forbidden, detail).into());
     }
     let is_due = payment.state.is_due() && payment.void_reason.is_none();
     if !is_due || payment.intent_id.is_none() {
-        let detail = "The booking can't be paid now: it is paid, ended, or not ready yet.";
+        let detail = "This booking can't be paid now: it is paid, has ended, or is not ready yet.";
         return Err(Problem::new(Kind::Conflict, detail).into());
     }
     Ok(payment)

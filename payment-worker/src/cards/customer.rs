@@ -1,6 +1,6 @@
-//! Bringing an account's customer about. Its row is written before Stripe is asked, and no
-//! connection is held meanwhile; whoever finds a row without a customer repeats its key, so that
-//! a crash or a lost answer does not make a second one.
+//! Creates the customer of an account. Its row with the idempotency key is written before the call,
+//! and no connection is held meanwhile; a row without a customer has its key repeated, so neither a
+//! crash nor a lost answer makes a second one.
 
 use domain::AccountId;
 use platform::problem::Problem;
@@ -12,7 +12,7 @@ use crate::store::{breaker, customers};
 use crate::stripe::Failure;
 use crate::worker::Worker;
 
-/// The account's customer at Stripe, created if there is none.
+/// Returns the account's customer at Stripe; creates it if there is none.
 pub(super) async fn bring_about(worker: &Worker, account_id: AccountId) -> Result<String, Problem> {
     if let Some(id) = customers::find(&worker.db, account_id).await? {
         return Ok(id);
@@ -38,7 +38,7 @@ pub(super) async fn bring_about(worker: &Worker, account_id: AccountId) -> Resul
     set.ok_or_else(super::unreachable)
 }
 
-/// The customer for this key; `None` when none was created and the key is of no use any more.
+/// Creates or finds the customer of this key; `None` when there is none and the key is spent.
 async fn ask_stripe(worker: &Worker, asked: &Asked) -> Result<Option<String>, Failure> {
     let (stripe, key) = (&worker.stripe, &asked.idempotency_key);
     let may_be_forgotten = asked.tries > 1 && worker.now() - asked.asked_at > KEY_LIFETIME;

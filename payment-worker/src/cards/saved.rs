@@ -20,7 +20,7 @@ pub(super) struct Saved {
     saved_cards: Vec<SavedCard>,
 }
 
-/// `GET /api/saved-cards`: the caller's, newest first; a card that was saved twice is shown once.
+/// `GET /api/saved-cards`: the caller's, newest first; a card that was saved twice is listed once.
 pub(super) async fn list(
     State(desk): State<Arc<Desk>>,
     caller: Caller,
@@ -35,9 +35,9 @@ pub(super) async fn list(
     Ok(([(CACHE_CONTROL, "no-store")], Json(Saved { saved_cards })))
 }
 
-/// `DELETE /api/saved-cards/{id}`: the card pays for nothing any more. No row is kept of it: until
-/// it is done the list shows the card. Each request has a key of its own, for Stripe repeats a
-/// saved 500 for a day; done twice, it changes nothing.
+/// `DELETE /api/saved-cards/{id}`: detaches the card. No row records it: until it is done the list
+/// shows the card. Each request has its own idempotency key, for Stripe repeats a saved 500 for a
+/// day; a second detachment changes nothing.
 pub(super) async fn remove(
     State(desk): State<Arc<Desk>>,
     caller: Caller,
@@ -57,7 +57,7 @@ pub(super) async fn remove(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// The account's customer, if it has one, and the cards it keeps, newest first.
+/// The account's customer, if it has one, and its saved cards, newest first.
 pub(super) async fn of_account(
     worker: &Worker,
     account_id: AccountId,
@@ -69,7 +69,7 @@ pub(super) async fn of_account(
     match worker.stripe.saved_cards(&customer).await {
         Ok(cards) => Ok((Some(customer), cards)),
         Err(missing) if missing.is_missing() => {
-            tracing::warn!(customer, "a customer was deleted at Stripe");
+            tracing::warn!(customer, "customer was deleted at Stripe");
             customers::forget(&worker.db, account_id, &customer, worker.now()).await?;
             Ok((None, Vec::new()))
         }

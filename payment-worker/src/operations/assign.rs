@@ -1,6 +1,6 @@
-//! Giving the PaymentIntent to the buyer's customer, so that the card is kept or a kept one pays.
+//! Attaches the PaymentIntent to the buyer's customer, to save the card or pay with a saved one.
 
-use super::{Outcome, Next, Operation, unexpected};
+use super::{Next, Operation, Outcome, unexpected};
 use crate::stripe::{Assignment, Failure, Stripe};
 
 pub(super) async fn call(
@@ -16,13 +16,12 @@ pub(super) async fn call(
     }
 }
 
-/// It says how things are to be, not what is to be added: done again, it changes nothing. So what
-/// became of it is not looked for.
+/// Not needed: the call sets values and adds nothing, so a repeat is harmless.
 pub(super) fn look_up() -> Option<Outcome> {
     None
 }
 
-/// The payment itself does not move.
+/// The payment itself does not change.
 pub(super) fn record(outcome: &Outcome) -> Next {
     match outcome {
         Outcome::Intent(_) => Next::Succeeded,

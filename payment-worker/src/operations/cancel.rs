@@ -1,16 +1,16 @@
-//! Making sure that no money comes, unless the buyer was faster than the end of the hold.
+//! Cancels the PaymentIntent, unless the buyer authorised before the hold expired.
 
 use chrono::{DateTime, Utc};
 use domain::payment::{PaymentState, VoidReason};
 use sqlx::PgConnection;
 
-use super::{Outcome, Next, Operation, Read, note_missing, read, unexpected};
+use super::{Next, Operation, Outcome, Read, note_missing, read, unexpected};
 use crate::store::payments::Payment;
 use crate::stripe::{Failure, IntentStatus, Stripe};
 use crate::transitions;
 
-/// Whether a buyer who has authorised keeps the seats: the hold ran out, and the capture was not
-/// found to be impossible since.
+/// Returns `true` if a buyer who has authorised keeps the seats: the hold expired, and no capture
+/// has failed since.
 fn may_be_authorised(operation: &Operation) -> bool {
     operation.void_reason == Some(VoidReason::HoldExpired)
         && operation.payment_state != PaymentState::Failed
@@ -82,7 +82,7 @@ pub(super) async fn record(
         }
         IntentStatus::RequiresCapture => {
             transitions::authorise(conn, payment, now).await?;
-            // A cancellation that came while Stripe was asked must still be carried out.
+            // A cancellation that came during the call must still be carried out.
             let is_wanted = payment.void_reason == Some(VoidReason::HoldExpired)
                 && payment.state != PaymentState::Failed;
             if is_wanted {

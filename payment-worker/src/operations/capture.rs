@@ -1,11 +1,11 @@
-//! Taking the money of a confirmed booking.
+//! Captures the payment of a confirmed booking.
 
 use chrono::{DateTime, Utc};
 use domain::Wire;
 use domain::payment::VoidReason;
 use sqlx::PgConnection;
 
-use super::{Outcome, Next, Operation, Read, Request, note_missing, read, unexpected};
+use super::{Next, Operation, Outcome, Read, Request, note_missing, read, unexpected};
 use crate::store::operations;
 use crate::store::payments::Payment;
 use crate::stripe::{Failure, IntentStatus, Stripe};
@@ -23,7 +23,7 @@ pub(super) async fn call(
         Err(refused @ Failure::Refused { .. }) => refused,
         Err(failure) => return Err(failure),
     };
-    // Most often because it was captured or cancelled already.
+    // Most often because it is captured or canceled already.
     let intent = match read(stripe, operation, now).await? {
         Read::Intent(intent) => intent,
         Read::Missing(reason) => return Ok(Outcome::Missing(reason)),
@@ -72,7 +72,7 @@ pub(super) async fn record(
         },
         Outcome::Impossible(reason) => {
             transitions::fail(conn, payment, reason, now).await?;
-            // What is authorised must not stay reserved on the buyer's card.
+            // Releases what is authorised on the buyer's card.
             operations::insert(conn, payment.booking_id, &Request::Cancel, now, now).await?;
             Ok(Next::Failed(reason.clone()))
         }

@@ -1,9 +1,9 @@
-//! Creating the PaymentIntent that the buyer pays.
+//! Creates the PaymentIntent that the buyer pays.
 
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 
-use super::{Outcome, Next, Operation, Request, unexpected};
+use super::{Next, Operation, Outcome, Request, unexpected};
 use crate::store::payments::Payment;
 use crate::store::{findings, operations, payments};
 use crate::stripe::{Failure, Intent, NewIntent, Stripe};
@@ -24,12 +24,12 @@ pub(super) async fn call(
     }
 }
 
-/// It is created anew. Should there be one already, nobody has its secret, so nobody can pay it.
+/// Not needed: another one is created. Nobody has the secret of the first, so nobody can pay it.
 pub(super) fn look_up() -> Option<Outcome> {
     None
 }
 
-/// Whether the payment still waits for just this PaymentIntent.
+/// Returns `true` if the payment still waits for this PaymentIntent and no other.
 pub(super) fn is_simple(payment: &Payment, intent: &Intent) -> bool {
     let is_its = |id: &String| *id == intent.id;
     payment.void_reason.is_none()
@@ -37,7 +37,7 @@ pub(super) fn is_simple(payment: &Payment, intent: &Intent) -> bool {
         && payment.intent_id.as_ref().is_none_or(is_its)
 }
 
-/// Notes for staff that nothing of an event can be sold; once a day, for each buyer meets it.
+/// Records a finding that nothing of an event can be sold, once a day: every buyer meets it.
 async fn note_refused(
     conn: &mut PgConnection,
     payment: &Payment,
@@ -60,7 +60,7 @@ pub(super) async fn record(
     now: DateTime<Utc>,
 ) -> Result<Next, sqlx::Error> {
     match outcome {
-        // The answer may be a replay from before: only that the intent exists is certain.
+        // The answer may be a replay: only that the PaymentIntent exists is certain.
         Outcome::Intent(intent) => {
             if !payments::set_intent(conn, payment.booking_id, intent, now).await? {
                 return Ok(Next::Failed(format!(

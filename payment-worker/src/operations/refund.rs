@@ -1,9 +1,9 @@
-//! Giving money back.
+//! Refunds a captured payment.
 
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 
-use super::{Outcome, Next, Operation, note_missing, unexpected, wire};
+use super::{Next, Operation, Outcome, note_missing, unexpected, wire};
 use crate::store::payments::Payment;
 use crate::stripe::{Failure, NewRefund, Stripe};
 use crate::transitions;
@@ -24,7 +24,7 @@ pub(super) async fn call(
         .await
     {
         Ok(refund) => Ok(Outcome::Refund(refund)),
-        // Refused, perhaps, because it was made under an older key.
+        // Perhaps because it was made under an earlier key.
         Err(refused @ Failure::Refused { .. }) => {
             let found = look_up(stripe, operation, new, now).await?;
             Ok(found.unwrap_or_else(|| Outcome::Impossible(refused.to_string())))

@@ -1,4 +1,4 @@
-//! All that Stripe has of the last days, against all that we have.
+//! Compares all that Stripe has of the last days with all that we have.
 
 use std::time::Duration;
 
@@ -17,22 +17,22 @@ use crate::stripe::{Cursor, Failure, Intent, IntentStatus, Page, Refund, RefundS
 use crate::transitions;
 use crate::worker::Worker;
 
-/// How often a page is asked for before its list is given up.
+/// Tries of a page before its list is abandoned.
 const TRIES: u32 = 4;
-/// The pause before a page is asked for again.
+/// Pause before a page is requested again.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Compares all that Stripe has since `since`, page by page. A list that breaks off holds up no
-/// other; the first error is returned when all are done.
+/// Compares all that Stripe has since `since`, page by page. A list that fails stops no other; the
+/// first error is returned at the end.
 pub(super) async fn compare(worker: &Worker, since: DateTime<Utc>) -> Result<Tally, RoundError> {
     let intents = compare_intents(worker, since).await;
-    // Afterwards, since a refund needs its capture.
+    // Last, since a refund needs its capture.
     let refunds = compare_refunds(worker, since).await;
     note_disputes(worker, since).await?;
     Ok(intents? + refunds?)
 }
 
-/// A page of a list, asked for again when there is no answer.
+/// Requests a page, again when there is no answer.
 async fn page<T, Fut>(ask: impl Fn() -> Fut) -> Result<Page<T>, Failure>
 where
     Fut: Future<Output = Result<Page<T>, Failure>>,
@@ -40,7 +40,7 @@ where
     for _ in 1..TRIES {
         match ask().await {
             Err(failure) if !matches!(failure, Failure::Refused { .. }) => {
-                tracing::warn!(%failure, "a page of a list did not come; asking again");
+                tracing::warn!(%failure, "requesting a page failed; retrying");
                 tokio::time::sleep(PAUSE).await;
             }
             answer => return answer,
@@ -71,7 +71,8 @@ pub(super) async fn compare_intents(
     Ok(tally)
 }
 
-/// Those of a page that don't agree with what is stored, read without locks.
+/// Filters the PaymentIntents of this installation that differ from our records, read without
+/// locks.
 async fn doubtful(worker: &Worker, intents: Vec<Intent>) -> Result<Vec<Intent>, RoundError> {
     let ids: Vec<_> = intents.iter().map(|intent| intent.id.clone()).collect();
     let known = payments::standing_of(&worker.db, &ids).await?;
@@ -123,16 +124,16 @@ async fn note_disputes(worker: &Worker, since: DateTime<Utc>) -> Result<(), Roun
     Ok(())
 }
 
-/// What a comparison of one PaymentIntent came to.
+/// Result of comparing one PaymentIntent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Compared {
-    /// Nothing is to be done here.
+    /// Nothing is to be done.
     Agrees,
-    /// The payment was moved to where Stripe has it.
+    /// The payment was moved to Stripe's state.
     Repaired,
-    /// It reserves a buyer's money for a booking of ours that is paid by another.
+    /// An authorisation for a booking of ours that is paid by another PaymentIntent.
     Stray,
-    /// Another amount was taken than we have; or what we have is newer than what was listed.
+    /// Stripe captured another amount, or our record is newer than the list.
     Differs,
 }
 
@@ -159,8 +160,8 @@ async fn compare_intent(worker: &Worker, intent: Intent) -> Result<bool, RoundEr
     }
 }
 
-/// Reads the PaymentIntent once more, and notes a difference that is still there: the money may have
-/// been captured, and that recorded, after the list was read.
+/// Reads the PaymentIntent once more, and records a difference that remains: it may have been
+/// captured, and that recorded, after the list was read.
 async fn look_again(
     worker: &Worker,
     booking_id: BookingId,
@@ -177,8 +178,8 @@ async fn look_again(
     noting.await.map_err(RoundError::from)
 }
 
-/// Notes that Stripe took another amount than a captured payment has. Compared under the payment's
-/// lock: one that is not captured here yet differs from nothing.
+/// Records a finding when Stripe captured another amount than a captured payment has. Compares
+/// under the payment's lock; a payment whose capture is not recorded yet differs from nothing.
 async fn note_difference(
     conn: &mut PgConnection,
     booking_id: BookingId,
@@ -203,18 +204,18 @@ async fn note_difference(
     findings::note(conn, kind, &intent.id, Some(booking_id), &detail, now).await
 }
 
-/// Gives up a PaymentIntent that no payment here knows, so that the buyer's money is free again. No
-/// row is kept of it: until it is done, each comparison finds it again. The key is another each
-/// hour, for Stripe repeats a saved 500 for a day; done twice, it changes nothing.
+/// Cancels a PaymentIntent that no payment here has, which releases the buyer's money. No row
+/// records it: each comparison finds it again until it is done. The key changes every hour, for
+/// Stripe repeats a saved 500 for a day; a second cancellation changes nothing.
 async fn release(worker: &Worker, intent: &Intent) -> Result<bool, RoundError> {
     let hour = worker.now().timestamp() / 3_600;
     let key = format!("onsale-stray-{}-{hour}", intent.id);
     match worker.stripe.cancel(&key, &intent.id).await {
         Ok(released) => {
-            tracing::warn!(intent_id = intent.id, "a stray authorisation was released");
+            tracing::warn!(intent_id = intent.id, "released a stray authorisation");
             Ok(released.status == IntentStatus::Canceled)
         }
-        // It was captured or cancelled meanwhile: the next comparison sees which.
+        // Captured or canceled meanwhile: the next comparison sees which.
         Err(Failure::Refused { .. }) => Ok(false),
         Err(failure) => Err(failure.into()),
     }
@@ -245,8 +246,8 @@ async fn compare_in(
     })
 }
 
-/// A PaymentIntent that names a booking, and is not the one of its payment. That the booking has a
-/// payment here shows that it is of this installation, since booking ids are made once.
+/// Handles a PaymentIntent that names a booking and is not the one of its payment. A payment of
+/// that booking proves that it is of this installation, since booking ids are unique.
 async fn compare_unknown(
     conn: &mut PgConnection,
     booking_id: BookingId,
@@ -254,7 +255,7 @@ async fn compare_unknown(
     intent: &Intent,
     now: DateTime<Utc>,
 ) -> Result<Compared, sqlx::Error> {
-    // One that is just being created becomes the payment's own.
+    // One that is being created becomes the payment's own.
     if operations::is_pending(conn, booking_id, Operation::Create).await? {
         return Ok(Compared::Agrees);
     }
@@ -292,7 +293,7 @@ async fn note_foreign_charge(
     findings::note(conn, kind, &intent.id, Some(booking_id), &detail, now).await
 }
 
-/// Whether the payment is where Stripe has it, or an operation will bring it there.
+/// Returns `true` if the payment is in Stripe's state, or an operation will bring it there.
 fn agrees(state: PaymentState, status: IntentStatus) -> bool {
     match status {
         IntentStatus::Succeeded => state == PaymentState::Captured,

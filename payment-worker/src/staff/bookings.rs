@@ -20,7 +20,7 @@ use crate::store::timeline::{self, Entry};
 use crate::transitions;
 use crate::worker::Worker;
 
-/// The longest Idempotency-Key.
+/// Longest `Idempotency-Key`.
 const MAX_KEY_BYTES: usize = 255;
 
 #[derive(Serialize)]
@@ -28,7 +28,7 @@ pub(super) struct Timeline {
     timeline: Vec<Entry>,
 }
 
-/// `GET /api/bookings/{id}/timeline`: everything that is known of a booking.
+/// `GET /api/bookings/{id}/timeline`: every recorded event of a booking.
 pub(super) async fn timeline(
     State(worker): State<Arc<Worker>>,
     caller: Caller,
@@ -37,17 +37,14 @@ pub(super) async fn timeline(
     require(&caller, &MONEY)?;
     let timeline = timeline::timeline(&worker.db, id).await?;
     if timeline.is_empty() {
-        return Err(Problem::new(
-            Kind::NotFound,
-            "Nobody has heard of this booking.",
-        ));
+        return Err(Problem::new(Kind::NotFound, "There is no such booking."));
     }
     Ok(Json(Timeline { timeline }))
 }
 
 #[derive(Deserialize)]
 pub(super) struct Wanted {
-    /// All that is left when absent.
+    /// Everything that is left, when absent.
     amount_minor: Option<i64>,
 }
 
@@ -74,8 +71,8 @@ impl From<Standing> for Shown {
     }
 }
 
-/// `POST /api/bookings/{id}/refunds`: gives a part of the money back, or all that is left. The
-/// booking keeps its tickets. One key makes one refund, however often it is sent.
+/// `POST /api/bookings/{id}/refunds`: refunds a part of the payment, or all that is left; the
+/// booking keeps its tickets. One refund per idempotency key.
 pub(super) async fn refund(
     State(worker): State<Arc<Worker>>,
     caller: Caller,
@@ -110,7 +107,7 @@ async fn begin(
         .ok_or_else(|| Problem::new(Kind::NotFound, "There is no payment for this booking."))?;
     if let Some(before) = refunds::of_occasion(conn, id, occasion).await? {
         if amount_minor.is_some_and(|amount| amount != before.amount_minor) {
-            let detail = "The Idempotency-Key was used for another amount.";
+            let detail = "This Idempotency-Key was used for another amount.";
             return Err(Problem::new(Kind::IdempotencyKeyReused, detail).into());
         }
         return Ok(before);
@@ -157,7 +154,7 @@ fn key_of(headers: &HeaderMap) -> Result<&str, Problem> {
         )),
         None => Err(Problem::new(
             Kind::Malformed,
-            "Send an Idempotency-Key, so that a repeat does not give the money back twice.",
+            "Send an Idempotency-Key, so that a repeat does not refund twice.",
         )),
     }
 }

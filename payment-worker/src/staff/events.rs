@@ -24,7 +24,7 @@ pub(super) struct Policy {
     refund_policy: RefundPolicy,
 }
 
-/// `GET /api/events/{id}/refund-policy`: what a buyer who cancels gets back.
+/// `GET /api/events/{id}/refund-policy`: what a buyer who cancels is refunded.
 pub(super) async fn policy(
     State(worker): State<Arc<Worker>>,
     Path(id): Path<EventId>,
@@ -34,7 +34,7 @@ pub(super) async fn policy(
     Ok(Json(Policy { refund_policy }))
 }
 
-/// Refuses what is asked of an event that box-office does not have.
+/// Checks that box-office has the event.
 async fn require_known(worker: &Worker, id: EventId) -> Result<(), Problem> {
     if events::is_known(&worker.db, id).await? {
         Ok(())
@@ -47,7 +47,8 @@ fn unknown_event() -> Problem {
     Problem::new(Kind::NotFound, "There is no such event.")
 }
 
-/// `PUT /api/events/{id}/refund-policy`: for cancellations from now on; its organiser or an admin.
+/// `PUT /api/events/{id}/refund-policy`: for cancellations from now on; by its organiser or an
+/// admin.
 pub(super) async fn set_policy(
     State(worker): State<Arc<Worker>>,
     caller: Caller,
@@ -86,14 +87,17 @@ pub(super) async fn set_policy(
     Ok(Json(Policy { refund_policy }))
 }
 
-/// What the event is priced in; none when nothing is priced yet.
+/// The only currency of the event's prices; `None` when it has no prices yet.
 async fn only_currency(worker: &Worker, id: EventId) -> Result<Option<Currency>, Problem> {
     let currencies = events::currencies(&worker.db, id).await?;
     match currencies.as_slice() {
         [] => Ok(None),
         [only] => Ok(Currency::try_from(only.as_str()).ok()),
         several => {
-            let detail = format!("The event is priced in {}: say which.", several.join(", "));
+            let detail = format!(
+                "The event has prices in {}. Name one of these.",
+                several.join(", ")
+            );
             Err(Problem::new(Kind::Invalid, detail).with("field", "fee_currency"))
         }
     }
@@ -104,7 +108,7 @@ pub(super) struct Refunds {
     refunds: Progress,
 }
 
-/// `GET /api/events/{id}/refunds`: how far the refunds of a cancelled event are.
+/// `GET /api/events/{id}/refunds`: progress of a cancelled event's refunds.
 pub(super) async fn progress(
     State(worker): State<Arc<Worker>>,
     caller: Caller,
@@ -121,7 +125,7 @@ pub(super) struct Begun {
     begun: usize,
 }
 
-/// `POST /api/events/{id}/refunds`: begins again what failed.
+/// `POST /api/events/{id}/refunds`: begins failed refunds again.
 pub(super) async fn refund_again(
     State(worker): State<Arc<Worker>>,
     caller: Caller,

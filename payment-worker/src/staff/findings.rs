@@ -19,7 +19,7 @@ pub(super) struct Findings {
     findings: Vec<Finding>,
 }
 
-/// `GET /api/payment-findings`: what staff must look at, oldest first.
+/// `GET /api/payment-findings`: open findings, oldest first.
 pub(super) async fn list(
     State(worker): State<Arc<Worker>>,
     caller: Caller,
@@ -29,7 +29,7 @@ pub(super) async fn list(
     Ok(Json(Findings { findings }))
 }
 
-/// `DELETE /api/payment-findings/{kind}/{subject}`: it is settled.
+/// `DELETE /api/payment-findings/{kind}/{subject}`: settles a finding.
 pub(super) async fn settle(
     State(worker): State<Arc<Worker>>,
     caller: Caller,
@@ -37,7 +37,7 @@ pub(super) async fn settle(
 ) -> Result<StatusCode, Problem> {
     require(&caller, &MONEY)?;
     let unknown = || Problem::new(Kind::NotFound, "There is no such finding.");
-    // PostgreSQL has no text with this character.
+    // PostgreSQL stores no text with this character.
     if [&kind, &subject].iter().any(|part| part.contains('\0')) {
         return Err(unknown());
     }

@@ -7,11 +7,11 @@ use sqlx::{PgConnection, PgPool};
 
 use crate::stripe::Failure;
 
-/// Calls in a row without a certain answer that open the breaker.
+/// Outages in a row that open the breaker.
 pub(crate) const THRESHOLD: i32 = 5;
 
-/// While the breaker is open: whether the caller may try one operation now. The next one may try
-/// `lease` later.
+/// Claims the probe of an open breaker; `false` when it is not due. The next one is due after
+/// `lease`.
 pub(crate) async fn may_probe(
     pool: &PgPool,
     lease: Duration,
@@ -26,7 +26,7 @@ pub(crate) async fn may_probe(
     Ok(done.execute(pool).await?.rows_affected() == 1)
 }
 
-/// Whether operations are held back.
+/// Returns `true` if calls are held back.
 pub(crate) async fn is_open(pool: &PgPool) -> Result<bool, sqlx::Error> {
     sqlx::query_scalar!(
         r#"select failures >= $1 as "open!" from payment.breaker"#,
@@ -37,7 +37,7 @@ pub(crate) async fn is_open(pool: &PgPool) -> Result<bool, sqlx::Error> {
 }
 
 /// Accounts for one call: an outage counts, and from the [`THRESHOLD`] on opens the breaker; a
-/// certain answer, a refusal too, closes it. What says nothing about Stripe as a whole does neither.
+/// certain answer, a refusal included, closes it. Failures of a single call do neither.
 pub(crate) async fn record(
     conn: &mut PgConnection,
     failure: Option<&Failure>,
@@ -57,7 +57,8 @@ async fn close(conn: &mut PgConnection) -> Result<(), sqlx::Error> {
     done.execute(conn).await.map(|_| ())
 }
 
-/// Exponential backoff once the breaker is open: 1 s, doubled by each further failure, 30 s at most.
+/// Exponential backoff once the breaker is open: 1 s, doubled by each further failure, 30 s at
+/// most.
 async fn count_failure(conn: &mut PgConnection, now: DateTime<Utc>) -> Result<(), sqlx::Error> {
     let done = sqlx::query!(
         "update payment.breaker

@@ -1,12 +1,12 @@
-//! What the booking worker knows of confirmed bookings that were cancelled.
+//! Cancellations of confirmed bookings, from the booking worker's view.
 
 use chrono::{DateTime, Utc};
 use domain::message::CancelAsked;
 use domain::{AccountId, BookingId};
 use sqlx::{PgConnection, PgPool};
 
-/// Who cancelled a confirmed booking, and when; `None` when it was not cancelled, or nobody asked
-/// for it.
+/// By whom a confirmed booking was cancelled, and when; `None` when it was not, or by nobody: its
+/// event is cancelled, or its payment impossible.
 pub(crate) async fn asked(
     conn: &mut PgConnection,
     booking_id: BookingId,
@@ -25,8 +25,8 @@ pub(crate) async fn asked(
     }))
 }
 
-/// Up to `limit` bookings that were cancelled between two times, whose money nobody has given
-/// back, released, or begun to.
+/// Up to `limit` bookings, cancelled in this period, whose money is neither refunded nor released,
+/// nor is that in flight.
 pub(crate) async fn unsettled(
     pool: &PgPool,
     from: DateTime<Utc>,

@@ -1,13 +1,13 @@
-//! What one worker does for all: a lease by due date.
+//! Periodic work that one worker does for all: a lease by due date.
 
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use sqlx::PgPool;
 
-/// Takes a chore that is due and puts it off by `every`; `false` when another worker has, or it is
-/// not due. A chore that nobody has done before is due after `every`. A worker that dies with it
-/// leaves it to the next turn.
+/// Claims a due chore and moves its due date by `every`; `false` when it is not due, or another
+/// worker has claimed it. A new chore is due after `every`. A worker that dies leaves it to the
+/// next turn.
 pub(crate) async fn claim(
     pool: &PgPool,
     name: &str,

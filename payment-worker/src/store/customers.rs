@@ -1,24 +1,24 @@
-//! Stripe's customers of accounts, with the key of the call that creates each.
+//! Stripe's customers of accounts, each with the idempotency key that creates it.
 
 use chrono::{DateTime, Utc};
 use domain::AccountId;
 use sqlx::PgPool;
 use uuid::Uuid;
 
-/// A key that no other account, database or installation makes: Stripe answers a key that it has
-/// seen with what it made then, also to somebody else.
+/// A random key, not derived from the account: Stripe answers a known key with the object it made
+/// then, also to another installation or after a restore.
 fn new_key() -> String {
     format!("onsale-customer-{}", Uuid::new_v4())
 }
 
-/// What is known of a customer that Stripe is to be asked for.
+/// A customer that is about to be created.
 #[derive(Debug, Clone)]
 pub(crate) struct Asked {
-    /// Stripe's id of it, if that became known meanwhile.
+    /// Stripe's id, if another request was faster.
     pub customer_id: Option<String>,
-    /// The key of the call.
+    /// The idempotency key of the call.
     pub idempotency_key: String,
-    /// How often the key was sent, or was about to be, this time included.
+    /// Tries with this key, this one included.
     pub tries: i32,
     /// When the key was written.
     pub asked_at: DateTime<Utc>,
@@ -36,7 +36,7 @@ pub(crate) async fn find(
     Ok(id.fetch_optional(pool).await?.flatten())
 }
 
-/// Notes that Stripe is about to be asked. The key stays the same until the outcome is known.
+/// Records a try, with the same key until the outcome is known.
 pub(crate) async fn ask(
     pool: &PgPool,
     account_id: AccountId,
@@ -57,7 +57,7 @@ pub(crate) async fn ask(
     .await
 }
 
-/// Notes what Stripe gave for a key; gives the customer that counts, if the key still does.
+/// Records the customer of a key; returns the one that counts, `None` when the key was replaced.
 pub(crate) async fn set(
     pool: &PgPool,
     account_id: AccountId,
@@ -78,7 +78,7 @@ pub(crate) async fn set(
     Ok(id.fetch_optional(pool).await?.flatten())
 }
 
-/// This key is of no use any more: the next call has a new one.
+/// Replaces a spent key.
 pub(crate) async fn ask_anew(
     pool: &PgPool,
     account_id: AccountId,
@@ -98,7 +98,7 @@ pub(crate) async fn ask_anew(
     done.execute(pool).await.map(|_| ())
 }
 
-/// The customer was deleted at Stripe: the next call creates another.
+/// Removes a customer that was deleted at Stripe; the next call creates another.
 pub(crate) async fn forget(
     pool: &PgPool,
     account_id: AccountId,

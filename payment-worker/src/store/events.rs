@@ -1,4 +1,4 @@
-//! What box-office knows of events.
+//! Events, from box-office's view.
 
 use std::collections::HashMap;
 
@@ -6,7 +6,7 @@ use domain::EventId;
 use sqlx::{PgConnection, PgExecutor};
 use uuid::Uuid;
 
-/// Whether there is such an event, cancelled or not.
+/// Returns `true` if the event exists, cancelled or not.
 pub(crate) async fn is_known(
     db: impl PgExecutor<'_>,
     event_id: EventId,
@@ -19,14 +19,14 @@ pub(crate) async fn is_known(
     .await
 }
 
-/// The token of this installation: one Stripe account may serve several.
+/// Token of this installation, for Stripe accounts that serve several.
 pub(crate) async fn installation(db: impl PgExecutor<'_>) -> Result<Uuid, sqlx::Error> {
     sqlx::query_scalar!("select token from payment.installation")
         .fetch_one(db)
         .await
 }
 
-/// The currencies that the event is priced in.
+/// The currencies of the event's prices.
 pub(crate) async fn currencies(
     db: impl PgExecutor<'_>,
     event_id: EventId,
@@ -38,7 +38,7 @@ pub(crate) async fn currencies(
     Ok(found.fetch_optional(db).await?.unwrap_or_default())
 }
 
-/// The names of these events; absent where box-office has none.
+/// The names of these events; unknown ones are absent.
 pub(crate) async fn names(
     conn: &mut PgConnection,
     event_ids: &[i64],

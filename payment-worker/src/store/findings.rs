@@ -1,4 +1,4 @@
-//! What has no one right answer, so that staff must look.
+//! Findings: differences without one right answer, for staff.
 
 use chrono::{DateTime, Utc};
 use domain::BookingId;
@@ -6,26 +6,25 @@ use serde::Serialize;
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
-/// The kinds of findings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// A booking was charged by two PaymentIntents.
     SecondCharge,
-    /// Charged for a booking that has no payment here.
+    /// A charge for a booking that has no payment here.
     UnknownCharge,
-    /// Money is reserved for a booking that has no payment here.
+    /// An authorisation for a booking that has no payment here.
     UnknownAuthorisation,
-    /// Stripe has another amount.
+    /// Stripe captured another amount.
     AmountDiffers,
-    /// Stripe does not know what we have from it.
+    /// Stripe does not know the object.
     Missing,
-    /// The buyer asked the bank for the money.
+    /// The cardholder disputes the charge.
     Dispute,
     /// Refunded in Stripe's dashboard.
     RefundElsewhere,
-    /// A refund was refused, or the money came back.
+    /// A refund was refused, or the bank sent it back.
     RefundFailed,
-    /// Stripe takes no payments for an event.
+    /// Stripe refuses payments for an event.
     CreationRefused,
 }
 
@@ -45,22 +44,22 @@ impl Kind {
     }
 }
 
-/// Something for staff to look at.
+/// A finding as staff see it.
 #[derive(Debug, Clone, Serialize)]
 pub struct Finding {
-    /// What kind, such as `dispute`.
+    /// Such as `dispute`.
     pub kind: String,
-    /// Stripe's id of what it is about.
+    /// Stripe's id of the object.
     pub subject: String,
-    /// The booking, if one is known.
+    /// The booking, if it is known.
     pub booking_id: Option<Uuid>,
-    /// In words.
+    /// Description of the finding, for people.
     pub detail: String,
     /// When it was first found.
     pub found_at: DateTime<Utc>,
 }
 
-/// Notes a finding, once per kind and subject.
+/// Records a finding, once per kind and subject.
 pub(crate) async fn note(
     conn: &mut PgConnection,
     kind: Kind,
@@ -81,13 +80,13 @@ pub(crate) async fn note(
         now,
     );
     if done.execute(conn).await?.rows_affected() == 1 {
-        tracing::error!(kind = kind.as_str(), subject, detail, "staff must look");
+        tracing::error!(kind = kind.as_str(), subject, detail, "recorded a finding");
         metrics::counter!("payment_worker_findings_total", "kind" => kind.as_str()).increment(1);
     }
     Ok(())
 }
 
-/// What nobody has settled, oldest first.
+/// Findings that nobody has settled, oldest first.
 pub(crate) async fn open(pool: &PgPool) -> Result<Vec<Finding>, sqlx::Error> {
     sqlx::query_as!(
         Finding,
@@ -98,19 +97,19 @@ pub(crate) async fn open(pool: &PgPool) -> Result<Vec<Finding>, sqlx::Error> {
     .await
 }
 
-/// What became of a finding that staff have settled.
+/// Result of settling a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Settled {
     /// It was open.
     Now {
-        /// The booking, if one is known.
+        /// The booking, if it is known.
         booking_id: Option<Uuid>,
     },
     /// It was settled before.
     Before,
 }
 
-/// Staff have settled a finding; `None` when there is no such one.
+/// Settles a finding; `None` when there is no such one.
 pub(crate) async fn settle(
     conn: &mut PgConnection,
     kind: &str,

@@ -1,4 +1,4 @@
-//! Verified webhooks, stored before Stripe gets its 2xx.
+//! The inbox: verified webhooks, stored before they are acknowledged.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -7,16 +7,16 @@ use chrono::{DateTime, Utc};
 use serde_json::Value;
 use sqlx::{PgConnection, PgPool};
 
-/// A webhook that waits to be applied.
+/// A webhook to be applied.
 #[derive(Debug, Clone)]
 pub(crate) struct Stored {
     /// Stripe's id of the event, `evt_…`.
     pub event_id: String,
     /// Stripe's type of the event.
     pub kind: String,
-    /// The whole event.
+    /// The stored fields of the event.
     pub payload: Value,
-    /// How often it was begun, this time included.
+    /// Tries, this one included.
     pub tries: i32,
 }
 
@@ -27,13 +27,13 @@ pub(crate) struct New {
     pub event_id: String,
     /// Stripe's type of the event.
     pub kind: String,
-    /// The whole event, as JSON.
+    /// The stored fields of the event, as JSON.
     pub payload: String,
-    /// What came of it, if it had its effect in this transaction.
+    /// The note, if this transaction applies it.
     pub applied: Option<&'static str>,
 }
 
-/// Stores webhooks. Gives those that were not delivered before.
+/// Stores webhooks; returns those that are new.
 pub(crate) async fn insert(
     conn: &mut PgConnection,
     webhooks: &[New],
@@ -67,7 +67,7 @@ pub(crate) async fn insert(
     Ok(stored.into_iter().collect())
 }
 
-/// Takes up to `limit` webhooks for the length of `lease`.
+/// Claims up to `limit` due webhooks for `lease`.
 pub(crate) async fn claim_due(
     pool: &PgPool,
     limit: i64,
@@ -91,7 +91,7 @@ pub(crate) async fn claim_due(
     .await
 }
 
-/// Marks a webhook as applied; `false` when it was already.
+/// Marks a webhook as applied; `false` when it was marked before.
 pub(crate) async fn finish(
     conn: &mut PgConnection,
     event_id: &str,
@@ -108,7 +108,7 @@ pub(crate) async fn finish(
     Ok(done.execute(conn).await?.rows_affected() == 1)
 }
 
-/// Puts a webhook off until `due`.
+/// Reschedules a webhook.
 pub(crate) async fn put_off(
     pool: &PgPool,
     event_id: &str,

@@ -1,4 +1,4 @@
-//! Calls to Stripe: written with their idempotency key before they are made.
+//! Operations: calls to Stripe, written with their idempotency key before they are made.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -69,8 +69,8 @@ pub(crate) async fn insert_all(
     Ok(done.execute(conn).await?.rows_affected())
 }
 
-/// Takes up to `limit` due operations of a kind for the length of `lease`, unless the breaker is
-/// open. One whose lease ran out is due again: whoever had it may have died after Stripe did it.
+/// Claims up to `limit` due operations of a kind for `lease`, unless the breaker is open. One with
+/// an expired lease is due again: its worker may have died after Stripe did it.
 pub(crate) async fn claim_due(
     pool: &PgPool,
     kind: Kind,
@@ -105,8 +105,8 @@ pub(crate) async fn claim_due(
     Ok(rows.into_iter().map(Operation::from).collect())
 }
 
-/// Takes the operation that has waited longest, of any kind, due or not: it shows whether Stripe
-/// is back.
+/// Claims the operation that has waited longest, of any kind, due or not: the probe of an open
+/// breaker.
 pub(crate) async fn claim_probe(
     pool: &PgPool,
     lease: Duration,
@@ -134,8 +134,8 @@ pub(crate) async fn claim_probe(
     Ok(rows.into_iter().map(Operation::from).collect())
 }
 
-/// Takes the pending operation of a booking of this kind, due or not, for the length of `lease`;
-/// `None` while somebody has it.
+/// Claims the pending operation of this kind of a booking, due or not, for `lease`; `None` while it
+/// is leased.
 pub(crate) async fn claim_of(
     conn: &mut PgConnection,
     booking_id: BookingId,
@@ -162,7 +162,7 @@ pub(crate) async fn claim_of(
     Ok(row.fetch_optional(conn).await?.map(Operation::from))
 }
 
-/// Where an operation stands, and what was last said about it.
+/// State and last error of an operation.
 pub(crate) async fn outcome(
     pool: &PgPool,
     id: Uuid,
@@ -207,8 +207,7 @@ impl From<Row> for Operation {
     }
 }
 
-/// Ends an operation; `false` when the lease was lost meanwhile, so that the result is not ours to
-/// record.
+/// Ends an operation; `false` when its lease was lost, so that another worker records the outcome.
 pub(crate) async fn finish(
     conn: &mut PgConnection,
     operation: &Operation,
@@ -230,7 +229,7 @@ pub(crate) async fn finish(
     Ok(done.execute(conn).await?.rows_affected() == 1)
 }
 
-/// Ends operations that succeeded. Gives those whose lease was not lost meanwhile.
+/// Ends operations with success; returns those whose lease was not lost.
 pub(crate) async fn succeed_all(
     conn: &mut PgConnection,
     operations: &[&Operation],
@@ -253,7 +252,7 @@ pub(crate) async fn succeed_all(
     Ok(ended.into_iter().collect())
 }
 
-/// Puts an operation off until `due`; `false` when the lease was lost meanwhile.
+/// Reschedules an operation; `false` when its lease was lost.
 pub(crate) async fn put_off(
     conn: &mut PgConnection,
     operation: &Operation,
@@ -275,8 +274,8 @@ pub(crate) async fn put_off(
     Ok(done.execute(conn).await?.rows_affected() == 1)
 }
 
-/// Drops a creation; `false` while somebody has it. Stripe may have done it all the same: a
-/// PaymentIntent that nobody was told the secret of can't be paid.
+/// Drops a pending creation; `false` while it is leased. Stripe may have created the PaymentIntent
+/// all the same, but nobody has its secret, so nobody can pay it.
 pub(crate) async fn drop_create(
     conn: &mut PgConnection,
     booking_id: BookingId,
@@ -292,7 +291,7 @@ pub(crate) async fn drop_create(
     Ok(done.execute(conn).await?.rows_affected() == 1)
 }
 
-/// Whether an operation of this kind is pending.
+/// Returns `true` if an operation of this kind is pending.
 pub(crate) async fn is_pending(
     conn: &mut PgConnection,
     booking_id: BookingId,
@@ -308,7 +307,6 @@ pub(crate) async fn is_pending(
     .await
 }
 
-/// How many operations are pending.
 pub(crate) async fn count_pending(pool: &PgPool) -> Result<i64, sqlx::Error> {
     sqlx::query_scalar!(
         r#"select count(*) as "count!" from payment.operations where state = 'pending'"#
@@ -317,8 +315,8 @@ pub(crate) async fn count_pending(pool: &PgPool) -> Result<i64, sqlx::Error> {
     .await
 }
 
-/// Deletes up to `limit` settled operations that were written before `before`; how many. Their ids
-/// begin with the time they were written at, so the oldest are found by the primary key.
+/// Deletes up to `limit` settled operations written before `before`; returns how many. Ids begin
+/// with the time, so the primary key finds the oldest.
 pub(crate) async fn delete_settled(
     pool: &PgPool,
     before: DateTime<Utc>,

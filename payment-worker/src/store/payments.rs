@@ -1,4 +1,4 @@
-//! One payment per booking.
+//! Payments, one per booking.
 
 use std::collections::{HashMap, HashSet};
 
@@ -11,37 +11,34 @@ use uuid::Uuid;
 
 use crate::stripe::Intent;
 
-/// A payment as it was read.
 #[derive(Debug, Clone)]
 pub(crate) struct Payment {
-    /// The booking it is for.
     pub booking_id: BookingId,
-    /// The event; absent when a void came before its hold.
+    /// The event; `None` when a void came before its hold.
     pub event_id: Option<i64>,
-    /// The buyer; absent like the event.
+    /// The buyer; `None` like the event.
     pub account_id: Option<i64>,
-    /// What is due.
+    /// Amount due.
     pub amount: Money,
-    /// Where it stands.
     pub state: PaymentState,
     /// Stripe's PaymentIntent, once it exists.
     pub intent_id: Option<String>,
-    /// Why it is to be given up, once that was asked.
+    /// Why it is to be released, once that was requested.
     pub void_reason: Option<VoidReason>,
-    /// What was captured, in minor units.
+    /// In minor units.
     pub captured_minor: i64,
-    /// What went back or is going back, in minor units.
+    /// Sum of the refunds that are pending or succeeded, in minor units.
     pub refunded_minor: i64,
-    /// What the event's policy does not give back, in minor units.
+    /// Amount retained by the event's policy, in minor units.
     pub kept_minor: i64,
-    /// What it is to keep, decided when the booking was cancelled, in minor units.
+    /// Amount the policy is to retain, decided at the cancellation, in minor units.
     pub kept_on_cancel_minor: Option<i64>,
-    /// Stripe's last word on a declined attempt or an impossible capture.
+    /// The error of a declined attempt or a failed capture.
     pub last_error: Option<String>,
 }
 
 impl Payment {
-    /// Where it stands, with what is known there.
+    /// The state with its data.
     #[must_use]
     pub(crate) fn standing(&self) -> machine::Payment {
         match self.state {
@@ -59,13 +56,13 @@ impl Payment {
         }
     }
 
-    /// Whether Stripe refused to create its PaymentIntent, whoever pays.
+    /// `true` if Stripe refused to create its PaymentIntent, whoever pays.
     #[must_use]
     pub(crate) fn is_refused(&self) -> bool {
         self.state == PaymentState::Failed && self.intent_id.is_none()
     }
 
-    /// What could still go back, in minor units.
+    /// Refundable rest, in minor units.
     #[must_use]
     pub(crate) fn left_minor(&self) -> i64 {
         self.captured_minor - self.refunded_minor
@@ -110,7 +107,7 @@ impl From<Row> for Payment {
     }
 }
 
-/// The booking's payment, locked until the transaction ends.
+/// Locks a booking's payment until the end of the transaction.
 pub(crate) async fn lock(
     conn: &mut PgConnection,
     booking_id: BookingId,
@@ -126,7 +123,8 @@ pub(crate) async fn lock(
     Ok(row.fetch_optional(conn).await?.map(Payment::from))
 }
 
-/// The payments of these bookings, locked until the transaction ends, in an order that all keep.
+/// Locks the payments of these bookings until the end of the transaction, in the order of their
+/// ids.
 pub(crate) async fn lock_all(
     conn: &mut PgConnection,
     booking_ids: &[BookingId],
@@ -148,22 +146,20 @@ pub(crate) async fn lock_all(
         .collect())
 }
 
-/// What is paid for a booking.
+/// Payment of a booking, for previews of its refund.
 #[derive(Debug, Clone)]
 pub(crate) struct Paid {
-    /// Its event.
     pub event_id: i64,
-    /// Its owner.
     pub account_id: i64,
-    /// Taken, or reserved for its tickets, in minor units; nothing for one that has none.
+    /// Captured, or authorised for its tickets, in minor units; 0 without tickets.
     pub taken_minor: i64,
-    /// What went back or is going back of it.
+    /// Sum of the refunds that are pending or succeeded, in minor units.
     pub refunded_minor: i64,
     /// The currency of both.
     pub currency: String,
 }
 
-/// What is paid for a booking; `None` when there is no such booking.
+/// Returns the payment of a booking; `None` when there is no such booking.
 pub(crate) async fn paid(
     pool: &PgPool,
     booking_id: BookingId,
@@ -183,7 +179,7 @@ pub(crate) async fn paid(
     .await
 }
 
-/// The bookings whose payments have these PaymentIntents; absent where nobody has one.
+/// The bookings of these PaymentIntents; unknown ones are absent.
 pub(crate) async fn bookings_of(
     conn: &mut PgConnection,
     intent_ids: &[String],
@@ -201,7 +197,7 @@ pub(crate) async fn bookings_of(
     Ok(pairs.collect())
 }
 
-/// The booking whose payment has this PaymentIntent.
+/// The booking of this PaymentIntent.
 pub(crate) async fn booking_of(
     conn: &mut PgConnection,
     intent_id: &str,
@@ -213,8 +209,8 @@ pub(crate) async fn booking_of(
     Ok(id.fetch_optional(conn).await?.map(BookingId))
 }
 
-/// Adds payments that are due. Gives those that were added: not those of bookings that have one,
-/// or whose void came first.
+/// Inserts payments that are due; returns those inserted, without bookings that have one or were
+/// voided first.
 pub(crate) async fn insert_due(
     conn: &mut PgConnection,
     bookings: &[&BookingFacts],
@@ -250,7 +246,7 @@ pub(crate) async fn insert_due(
     Ok(added.into_iter().map(BookingId).collect())
 }
 
-/// Leaves a mark for a booking that was given up before its hold was heard of; `false` when the
+/// Inserts the tombstone of a booking that was voided before its hold arrived; `false` when the
 /// booking has a payment.
 pub(crate) async fn insert_voided(
     conn: &mut PgConnection,
@@ -270,7 +266,7 @@ pub(crate) async fn insert_voided(
     Ok(done.execute(conn).await?.rows_affected() == 1)
 }
 
-/// Notes the PaymentIntent; `false` when the payment has another one.
+/// Records the PaymentIntent; `false` when the payment has another one.
 pub(crate) async fn set_intent(
     conn: &mut PgConnection,
     booking_id: BookingId,
@@ -289,7 +285,7 @@ pub(crate) async fn set_intent(
     Ok(done.execute(conn).await?.rows_affected() == 1)
 }
 
-/// Notes the PaymentIntents of locked payments that have none, or the same.
+/// [`set_intent`] for locked payments that have none, or the same.
 pub(crate) async fn set_intents(
     conn: &mut PgConnection,
     intents: &[(BookingId, &Intent)],
@@ -319,7 +315,7 @@ pub(crate) async fn set_intents(
     all(done.execute(conn).await?.rows_affected(), intents.len())
 }
 
-/// Moves locked payments on from where they were read.
+/// Moves locked payments from the state they were read in.
 pub(crate) async fn advance_all(
     conn: &mut PgConnection,
     moves: &[(&Payment, machine::Payment)],
@@ -360,7 +356,7 @@ pub(crate) async fn advance_all(
     all(done.execute(conn).await?.rows_affected(), moves.len())
 }
 
-/// Rows that are locked are where they were read: all change, or nothing may be committed.
+/// Locked rows can't have changed: all are updated, or the transaction must fail.
 fn all(changed: u64, expected: usize) -> Result<(), sqlx::Error> {
     if usize::try_from(changed) == Ok(expected) {
         Ok(())
@@ -369,7 +365,7 @@ fn all(changed: u64, expected: usize) -> Result<(), sqlx::Error> {
     }
 }
 
-/// Moves a payment on from where it was read; `false` when it is not there any more.
+/// Moves a payment from the state it was read in; `false` when it left that state.
 pub(crate) async fn advance(
     conn: &mut PgConnection,
     payment: &Payment,
@@ -435,7 +431,7 @@ pub(crate) async fn set_void_reason(
     Ok(done.execute(conn).await?.rows_affected() == 1)
 }
 
-/// Sets an amount aside for a refund; `false` when more would go back than was captured (I11).
+/// Reserves an amount for a refund; `false` when the sum would exceed what was captured (I11).
 pub(crate) async fn reserve_refund(
     conn: &mut PgConnection,
     booking_id: BookingId,
@@ -454,7 +450,7 @@ pub(crate) async fn reserve_refund(
     Ok(done.execute(conn).await?.rows_affected() == 1)
 }
 
-/// Notes what a cancelled booking's policy does not give back.
+/// Records what a cancelled booking's policy keeps.
 pub(crate) async fn set_kept(
     conn: &mut PgConnection,
     booking_id: BookingId,
@@ -471,7 +467,7 @@ pub(crate) async fn set_kept(
     done.execute(conn).await.map(|_| ())
 }
 
-/// Records what is to be kept of a payment whose booking was cancelled; returns what was recorded
+/// Records the retained part of a cancelled booking's payment, once; returns the one recorded
 /// first.
 pub(crate) async fn decide_kept(
     conn: &mut PgConnection,
@@ -492,7 +488,7 @@ pub(crate) async fn decide_kept(
     .await
 }
 
-/// Notes why these locked payments are to be given up, as [`set_void_reason`].
+/// [`set_void_reason`] for locked payments.
 pub(crate) async fn set_void_reasons(
     conn: &mut PgConnection,
     voids: &[(BookingId, VoidReason)],
@@ -515,7 +511,7 @@ pub(crate) async fn set_void_reasons(
     done.execute(conn).await.map(|_| ())
 }
 
-/// Takes back what was set aside for a refund that failed.
+/// Releases what was reserved for a refund that failed.
 pub(crate) async fn release_refund(
     conn: &mut PgConnection,
     booking_id: BookingId,
@@ -532,7 +528,7 @@ pub(crate) async fn release_refund(
     done.execute(conn).await.map(|_| ())
 }
 
-/// Where payments stand, by their PaymentIntents, as they are read now; absent where nobody has one.
+/// State and captured amount by PaymentIntent, read without locks; unknown ones are absent.
 pub(crate) async fn standing_of(
     pool: &PgPool,
     intent_ids: &[String],
@@ -551,7 +547,7 @@ pub(crate) async fn standing_of(
     Ok(standing.collect())
 }
 
-/// When the oldest payment was made that has a PaymentIntent and is not settled.
+/// When the oldest unsettled payment with a PaymentIntent was created.
 pub(crate) async fn oldest_unsettled(pool: &PgPool) -> Result<Option<DateTime<Utc>>, sqlx::Error> {
     sqlx::query_scalar!(
         "select min(created_at) from payment.payments
@@ -561,8 +557,8 @@ pub(crate) async fn oldest_unsettled(pool: &PgPool) -> Result<Option<DateTime<Ut
     .await
 }
 
-/// Up to `limit` unsettled PaymentIntents that were not compared with Stripe since `before`; they
-/// count as compared at `now`, so that two workers don't take the same.
+/// Claims up to `limit` unsettled PaymentIntents that were not compared with Stripe since `before`;
+/// they count as compared at `now`, so that no other worker takes them.
 pub(crate) async fn claim_unsettled(
     pool: &PgPool,
     before: DateTime<Utc>,

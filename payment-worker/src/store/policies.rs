@@ -1,12 +1,12 @@
-//! What buyers who cancel get back, per event.
+//! Refund policies of events.
 
 use chrono::{DateTime, Utc};
 use domain::payment::RefundPolicy;
 use domain::{AccountId, Currency, EventId};
 use sqlx::{PgConnection, PgExecutor};
 
-/// The event's policy. Where it names no end, that is the start of the event; without a policy,
-/// everything goes back until then.
+/// The event's policy. Without an end of its own it ends with the start of the event; without a
+/// policy everything is refunded until then.
 pub(crate) async fn get(
     db: impl PgExecutor<'_>,
     event_id: EventId,
@@ -23,7 +23,7 @@ pub(crate) async fn get(
     row.fetch_one(db).await.map(RefundPolicy::from)
 }
 
-/// The policy that was in force at `at`, as [`get`].
+/// [`get`] for the policy that was in force at `at`.
 pub(crate) async fn get_at(
     db: impl PgExecutor<'_>,
     event_id: EventId,

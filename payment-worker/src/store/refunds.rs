@@ -1,4 +1,4 @@
-//! Money that goes back.
+//! Refunds.
 
 use chrono::{DateTime, Utc};
 use domain::payment::{RefundState, machine};
@@ -6,18 +6,15 @@ use domain::{BookingId, Currency, Money};
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
-/// A refund as it was read.
 #[derive(Debug, Clone)]
 pub(crate) struct RefundRow {
-    /// Our id of it.
+    /// Our id.
     pub id: Uuid,
-    /// The booking whose payment goes back.
     pub booking_id: BookingId,
-    /// How much.
     pub amount: Money,
 }
 
-/// Adds a refund; `false` when this occasion has one.
+/// Inserts a refund; `false` when this occasion has one.
 pub(crate) async fn insert(
     conn: &mut PgConnection,
     refund: &RefundRow,
@@ -59,7 +56,7 @@ pub(crate) async fn find(
     }))
 }
 
-/// Which of its booking's refunds this is, from 0, in the order they were begun.
+/// Counts the booking's refunds that began before this one.
 pub(crate) async fn number_of(
     conn: &mut PgConnection,
     refund: &RefundRow,
@@ -74,7 +71,7 @@ pub(crate) async fn number_of(
     .await
 }
 
-/// Notes Stripe's id of a refund.
+/// Records Stripe's id.
 pub(crate) async fn set_stripe_id(
     conn: &mut PgConnection,
     id: Uuid,
@@ -91,7 +88,7 @@ pub(crate) async fn set_stripe_id(
     done.execute(conn).await.map(|_| ())
 }
 
-/// Where a refund stands.
+/// The state with its data.
 pub(crate) async fn standing(
     conn: &mut PgConnection,
     id: Uuid,
@@ -112,7 +109,7 @@ pub(crate) async fn standing(
     ))
 }
 
-/// Moves a refund on from where it was read; `false` when it is not there any more.
+/// Moves a refund from the state it was read in; `false` when it left that state.
 pub(crate) async fn advance(
     conn: &mut PgConnection,
     id: Uuid,
@@ -137,7 +134,7 @@ pub(crate) async fn advance(
     Ok(done.execute(conn).await?.rows_affected() == 1)
 }
 
-/// Stripe's ids of the refunds of this PaymentIntent that are under way.
+/// Stripe's ids of the pending refunds of this PaymentIntent.
 pub(crate) async fn under_way_of(
     pool: &PgPool,
     intent_id: &str,
@@ -152,7 +149,7 @@ pub(crate) async fn under_way_of(
     .await
 }
 
-/// As [`claim_unsettled`](super::payments::claim_unsettled), for refunds that Stripe knows.
+/// [`claim_unsettled`](super::payments::claim_unsettled) for refunds that Stripe knows.
 pub(crate) async fn claim_unsettled(
     pool: &PgPool,
     before: DateTime<Utc>,
@@ -175,7 +172,7 @@ pub(crate) async fn claim_unsettled(
     .await
 }
 
-/// Adds a refund that was made in Stripe's dashboard, under Stripe's id as its occasion; `false`
+/// Inserts a refund that was made in Stripe's dashboard, with Stripe's id as its occasion; `false`
 /// when it is known.
 pub(crate) async fn insert_foreign(
     conn: &mut PgConnection,
@@ -199,7 +196,7 @@ pub(crate) async fn insert_foreign(
     Ok(done.execute(conn).await?.rows_affected() == 1)
 }
 
-/// Our id of the refund that Stripe has under this one.
+/// Our id of Stripe's refund.
 pub(crate) async fn id_of(
     conn: &mut PgConnection,
     stripe_refund_id: &str,
@@ -212,7 +209,7 @@ pub(crate) async fn id_of(
     .await
 }
 
-/// Where we have the refund that Stripe has under this id.
+/// Our state of Stripe's refund.
 pub(crate) async fn state_of(
     conn: &mut PgConnection,
     stripe_refund_id: &str,
@@ -228,17 +225,16 @@ pub(crate) async fn state_of(
 /// A refund as staff see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Standing {
-    /// Our id of it.
+    /// Our id.
     pub id: Uuid,
-    /// How much, in minor units.
+    /// In minor units.
     pub amount_minor: i64,
-    /// Its currency.
     pub currency: String,
     /// `pending`, `succeeded` or `failed`.
     pub state: String,
 }
 
-/// The booking's refund for this occasion.
+/// The booking's refund of this occasion.
 pub(crate) async fn of_occasion(
     conn: &mut PgConnection,
     booking_id: BookingId,
@@ -255,24 +251,23 @@ pub(crate) async fn of_occasion(
     .await
 }
 
-/// How far the refunds of an event are.
+/// Progress of an event's refunds.
 #[derive(Debug, Clone, serde::Serialize)]
 pub(crate) struct Progress {
     /// Bookings that still have seats.
     pub bookings_left: i64,
-    /// Refunds on their way.
+    /// Refunds in flight.
     pub pending: i64,
-    /// Refunds that reached the buyers' banks.
+    /// Refunds that Stripe has made.
     pub succeeded: i64,
-    /// Refunds that failed.
     pub failed: i64,
-    /// What went back or is going back, in minor units.
+    /// Sum of the refunds that are pending or succeeded, in minor units.
     pub refunded_minor: i64,
-    /// What is still here, in minor units, policies' fees and sold tickets included.
+    /// Captured and not refunded, in minor units, fees and sold tickets included.
     pub left_minor: i64,
 }
 
-/// How far the refunds of an event are.
+/// Counts the refunds of an event.
 pub(crate) async fn progress(pool: &PgPool, event_id: i64) -> Result<Progress, sqlx::Error> {
     sqlx::query_as!(
         Progress,
@@ -294,7 +289,7 @@ pub(crate) async fn progress(pool: &PgPool, event_id: i64) -> Result<Progress, s
     .await
 }
 
-/// The cancelled bookings of an event whose refund failed and whose money is still here.
+/// Cancelled bookings of an event with a failed refund and money left to refund.
 pub(crate) async fn failed_of(pool: &PgPool, event_id: i64) -> Result<Vec<BookingId>, sqlx::Error> {
     let ids = sqlx::query_scalar!(
         r#"select p.booking_id from payment.payments p

@@ -1,12 +1,12 @@
-//! What should have followed, and did not.
+//! Reads what should have followed from a message and did not.
 
 use chrono::{DateTime, Utc};
 use domain::BookingId;
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
-/// Up to `limit` bookings that have had tickets since `before` and count as unpaid, though no
-/// capture is under way; not those that were told again after `told`.
+/// Up to `limit` bookings that have had tickets since `before` and count as unpaid, with no capture
+/// in flight; none whose payment was published again after `told`.
 pub(crate) async fn unpaid(
     pool: &PgPool,
     before: DateTime<Utc>,
@@ -31,7 +31,7 @@ pub(crate) async fn unpaid(
 }
 
 /// Up to `limit` bookings that are held though their payment has been authorised since `before`;
-/// not those that were told again after `told`.
+/// none whose payment was published again after `told`.
 pub(crate) async fn authorised_and_held(
     pool: &PgPool,
     before: DateTime<Utc>,
@@ -55,8 +55,8 @@ pub(crate) async fn authorised_and_held(
 }
 
 /// Up to `limit` refunds that ended after `from` and until `to` without a mail about it, and were
-/// not published again after `published`. Not of events that began before `begun`, whose notices may
-/// be pruned.
+/// not published again after `published`. Excludes events that began before `begun`, whose notices
+/// may be pruned.
 pub(crate) async fn unmailed_refunds(
     pool: &PgPool,
     (from, to): (DateTime<Utc>, DateTime<Utc>),
@@ -87,11 +87,12 @@ pub(crate) async fn unmailed_refunds(
     )
     .fetch_all(pool)
     .await?;
-    let refunds = rows.into_iter().map(|row| (BookingId(row.booking_id), row.id));
+    let refunds = rows
+        .into_iter()
+        .map(|row| (BookingId(row.booking_id), row.id));
     Ok(refunds.collect())
 }
 
-/// Records that the outcome of a refund is published again.
 pub(crate) async fn set_republished(
     conn: &mut PgConnection,
     refund_id: Uuid,
@@ -105,7 +106,7 @@ pub(crate) async fn set_republished(
     done.execute(conn).await.map(|_| ())
 }
 
-/// Notes that the others are told again what the payment is.
+/// Records that the state of the payment is published again.
 pub(crate) async fn set_told(
     conn: &mut PgConnection,
     booking_id: BookingId,
@@ -119,7 +120,7 @@ pub(crate) async fn set_told(
     done.execute(conn).await.map(|_| ())
 }
 
-/// Deletes up to `limit` webhooks that were applied before `before`; how many.
+/// Deletes up to `limit` webhooks applied before `before`; returns how many.
 pub(crate) async fn delete_webhooks(
     pool: &PgPool,
     before: DateTime<Utc>,

@@ -1,4 +1,4 @@
-//! Everything that is known of a booking, for support.
+//! Timeline of a booking, for support.
 
 use chrono::{DateTime, Utc};
 use domain::BookingId;
@@ -6,24 +6,24 @@ use serde::Serialize;
 use serde_json::Value;
 use sqlx::PgPool;
 
-/// One thing that happened.
+/// An event of the timeline.
 #[derive(Debug, Clone, Serialize)]
 pub struct Entry {
-    /// When.
+    /// When it happened.
     pub at: DateTime<Utc>,
-    /// Which part it happened to: `request`, `booking`, `payment`, `stripe call`, `refund`,
-    /// `webhook`, `finding`, `email` or `sms`.
+    /// Its subject: `request`, `booking`, `payment`, `stripe call`, `refund`, `webhook`, `finding`,
+    /// `email` or `sms`.
     pub part: String,
-    /// What happened.
+    /// The event, or the state it reached.
     pub what: String,
-    /// What else is known of it.
+    /// Its data.
     pub detail: Value,
 }
 
-/// The booking's timeline, oldest first; empty when nobody has heard of it.
+/// Reads a booking's timeline, oldest first; empty when no table has the booking.
 ///
 /// # Errors
-/// What the database says.
+/// When the database fails.
 pub async fn timeline(pool: &PgPool, booking_id: BookingId) -> Result<Vec<Entry>, sqlx::Error> {
     sqlx::query_as!(
         Entry,

@@ -1,4 +1,4 @@
-//! Customers and the cards they keep.
+//! Customers and their saved cards.
 
 use std::collections::HashMap;
 
@@ -10,41 +10,37 @@ use stripe_types::List;
 
 use super::{Call, Cursor, Failure, Intent, PAGE, Stripe, with_key};
 
-/// The name under which a customer carries the key it was created with. Never the number of its
-/// account: after a restore, and in another installation, that is another person's.
+/// Metadata key under which a customer carries the idempotency key it was created with. Never the
+/// account's id: after a restore, and in another installation, that is another person's.
 const KEY: &str = "onsale_customer";
 
-/// What a PaymentIntent is given to a customer with. The same for every repeat of a key.
+/// Parameters that attach a PaymentIntent to a customer; the same for every repeat of a key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Assignment {
     /// The customer, `cus_…`.
     pub customer_id: String,
-    /// Whether the customer keeps the card that is paid with.
+    /// `true` to save the card that is paid with.
     pub keep_card: bool,
-    /// The kept card that is to pay, `pm_…`.
+    /// The saved card to pay with, `pm_…`.
     pub card: Option<String>,
 }
 
-/// A card that a customer keeps.
+/// A saved card of a customer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct SavedCard {
     /// `pm_…`.
     pub id: String,
     /// Such as `visa`.
     pub brand: String,
-    /// The last four digits.
     pub last4: String,
-    /// The month it ends with.
     pub exp_month: i64,
-    /// The year of that.
     pub exp_year: i64,
-    /// Alike for the same card, kept twice.
+    /// The same for one card that was saved twice.
     #[serde(skip)]
     pub fingerprint: Option<String>,
 }
 
 impl SavedCard {
-    /// Whether both are the same card.
     pub(crate) fn is_same_as(&self, other: &Self) -> bool {
         self.id == other.id || self.fingerprint.is_some() && self.fingerprint == other.fingerprint
     }
@@ -83,7 +79,7 @@ struct Change<'a> {
 }
 
 impl Stripe {
-    /// Creates a customer, which carries its key.
+    /// Creates a customer that carries its idempotency key.
     pub(crate) async fn create_customer(&self, key: &str) -> Result<String, Failure> {
         let new = NewCustomer {
             metadata: HashMap::from([(KEY, key)]),
@@ -96,8 +92,8 @@ impl Stripe {
         customer.await.map(|customer| customer.id.to_string())
     }
 
-    /// The customer that carries this key, among those created since; `None` when there is none.
-    /// Reads lists, which Stripe updates at once, unlike its search.
+    /// Finds the customer that carries this key, among those created since. Reads lists, which
+    /// Stripe updates at once, unlike its search.
     pub(crate) async fn find_customer(
         &self,
         key: &str,
@@ -120,7 +116,7 @@ impl Stripe {
         Ok(None)
     }
 
-    /// The cards that a customer keeps, newest first.
+    /// Lists the saved cards of a customer, newest first.
     pub(crate) async fn saved_cards(&self, customer_id: &str) -> Result<Vec<SavedCard>, Failure> {
         let path = format!("/customers/{customer_id}/payment_methods");
         let query = Cards {
@@ -138,7 +134,7 @@ impl Stripe {
             .collect())
     }
 
-    /// Takes a card from its customer; it can't pay any more.
+    /// Detaches a card from its customer, after which it can't pay.
     pub(crate) async fn detach(&self, key: &str, card: &str) -> Result<(), Failure> {
         let path = format!("/payment_methods/{card}/detach");
         let request = RequestBuilder::new(StripeMethod::Post, path)
@@ -148,7 +144,7 @@ impl Stripe {
         detached.await.map(|_| ())
     }
 
-    /// Gives a PaymentIntent that is not paid yet to a customer.
+    /// Attaches an unpaid PaymentIntent to a customer.
     pub(crate) async fn assign(
         &self,
         key: &str,
@@ -157,7 +153,7 @@ impl Stripe {
     ) -> Result<Intent, Failure> {
         let change = Change {
             customer: &assignment.customer_id,
-            // An empty one takes back what was asked for before.
+            // An empty value withdraws an earlier choice.
             setup_future_usage: if assignment.keep_card {
                 "on_session"
             } else {

@@ -1,5 +1,5 @@
-//! Stripe's HTTP API over connections that are kept: a call is one round trip, and not a TCP and a
-//! TLS handshake before it. (The client that comes with async-stripe opens a connection a call.)
+//! HTTP client with connection reuse: a call is one round trip, without TCP and TLS handshakes
+//! before it. (The client of async-stripe opens a connection for each call.)
 
 use std::fmt::Display;
 use std::time::Duration;
@@ -23,17 +23,17 @@ use stripe_client_core::{
 use stripe_shared::ApiErrors;
 use url::Url;
 
-/// How long a connection may take to be made.
+/// Timeout of connecting.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
-/// How long an unused connection is kept; well below what servers allow, so that a request seldom
-/// meets a connection that is just being closed.
+/// Idle time after which a connection is closed: well below what servers allow, so that a request
+/// seldom meets one that is being closed.
 const IDLE_LIMIT: Duration = Duration::from_secs(30);
-/// Who we are, in Stripe's logs.
+/// `User-Agent`, shown in Stripe's logs.
 const USER_AGENT: &str = concat!("Onsale/", env!("CARGO_PKG_VERSION"));
-/// The version of the API that the library's types are made for.
+/// The API version that the library's types are made for.
 const VERSION: stripe_shared::ApiVersion = stripe_shared::version::VERSION;
 
-/// Sends each request once.
+/// Sends each request once, without retries.
 pub(super) struct Client {
     http: legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
     base: String,
@@ -41,26 +41,23 @@ pub(super) struct Client {
     timeout: Duration,
 }
 
-/// Why a request gave no object.
+/// Why a request returned no object.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ClientError {
-    /// Stripe answered, with an error.
+    /// Stripe answered with an error.
     #[error("Stripe answered {status}")]
     Answer {
-        /// The HTTP status.
         status: u16,
-        /// How long Stripe asks to wait.
+        /// `Retry-After`.
         retry_after: Option<Duration>,
-        /// What Stripe says about it.
         error: Box<ApiErrors>,
     },
-    /// Stripe's answer is not what it should be.
+    /// The answer is not what it should be.
     #[error("the answer can't be read: {0}")]
     Unreadable(String),
     /// The connection failed, before the request or after it.
     #[error("no answer: {0}")]
     Connection(String),
-    /// There was no answer in time.
     #[error("no answer in time")]
     Timeout,
 }
@@ -72,10 +69,10 @@ impl StripeClientErr for ClientError {
 }
 
 impl Client {
-    /// For the account of this key, at `url`. A call may take `timeout`.
+    /// Connects to the account of this key at `url`, with `timeout` for each call.
     ///
     /// # Errors
-    /// When the key can't be sent.
+    /// When the key is no valid header value.
     pub(super) fn new(
         secret_key: &SecretString,
         url: &Url,
@@ -186,7 +183,7 @@ async fn read(answer: Response<Incoming>) -> Result<Bytes, ClientError> {
         .map_err(|error| ClientError::Connection(with_causes(&error)))
 }
 
-/// `Retry-After` in seconds; Stripe sends no dates.
+/// Parses `Retry-After` in seconds; Stripe sends no dates.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let seconds = headers.get(header::RETRY_AFTER)?.to_str().ok()?;
     seconds.trim().parse().ok().map(Duration::from_secs)

@@ -1,17 +1,17 @@
 use domain::{Currency, Money};
 use serde::Deserialize;
 
-/// What the worker needs to know of a dispute: a buyer asked the bank for the money.
+/// A dispute, as far as it is used: the cardholder asked the bank for the money.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(from = "Wire")]
 pub(crate) struct Dispute {
     /// `du_…`.
     pub id: String,
-    /// How much, for people.
+    /// The amount, for people.
     pub amount: String,
     /// Stripe's word for the reason.
     pub reason: String,
-    /// The PaymentIntent whose money it is.
+    /// The disputed PaymentIntent.
     pub intent_id: Option<String>,
 }
 

@@ -4,58 +4,51 @@ use stripe_shared::{ApiErrorsCode, ApiErrorsType};
 
 use super::client::ClientError;
 
-/// Why a call to Stripe gave no object, and what is certain about it.
+/// Why a call to Stripe returned no object, and what is certain about its effect.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Failure {
-    /// Stripe's final word: it was not done, and repeating it can't help.
+    /// Certain: it was not done, and a repeat can't help.
     #[error("Stripe refused ({code}): {message}")]
     Refused {
         /// Stripe's error code, such as `card_declined`; its error type when there is none.
         code: String,
-        /// For people.
         message: String,
     },
-    /// It was not done now: too many requests, another request on the same object, or a key that
-    /// Stripe does not accept. Repeating it later is safe.
+    /// Certain: it was not done now, because of a rate limit, another request on the same object,
+    /// or a key that Stripe does not accept. A repeat is safe.
     #[error("Stripe can't do it now ({status}): {message}")]
     Busy {
-        /// The HTTP status.
         status: u16,
-        /// Whether it is only this object that another request works on.
+        /// `true` if only this object is locked by another request.
         is_lock: bool,
-        /// How long Stripe asks to wait.
+        /// `Retry-After`.
         retry_after: Option<Duration>,
-        /// Stripe's words.
         message: String,
     },
-    /// Stripe will give this answer to every repeat of the key, so only the object can tell
-    /// whether it was done.
+    /// Unknown, and every repeat of the idempotency key gets this saved answer: only the object
+    /// says whether it was done.
     #[error("Stripe's answer to this key says nothing ({status}): {message}")]
-    KeySpoilt {
-        /// The HTTP status.
-        status: u16,
-        /// Stripe's words.
-        message: String,
-    },
-    /// It may have been done: no answer, or none that can be understood.
+    KeySpoilt { status: u16, message: String },
+    /// Unknown: no answer, or none that can be parsed.
     #[error("it is unknown what became of a call to Stripe: {0}")]
     Unknown(String),
 }
 
 impl Failure {
-    /// Whether Stripe does not know the object.
+    /// Returns `true` if Stripe does not know the object.
     #[must_use]
     pub(crate) fn is_missing(&self) -> bool {
         matches!(self, Self::Refused { code, .. } if code == "resource_missing")
     }
 
-    /// Whether our key may not do this kind of call. Other kinds are not concerned.
+    /// Returns `true` if our API key may not make this kind of call. Other kinds are not concerned.
     #[must_use]
     pub(crate) fn is_forbidden(&self) -> bool {
         matches!(self, Self::Busy { status: 403, .. })
     }
 
-    /// Whether it speaks of Stripe as a whole, or of our access to it, not of this call alone.
+    /// Returns `true` if it concerns Stripe as a whole, or our access to it, and not this call
+    /// alone.
     #[must_use]
     pub(crate) fn is_outage(&self) -> bool {
         match self {

@@ -5,35 +5,34 @@ use uuid::Uuid;
 
 use super::minor;
 
-/// The name under which an intent carries its booking.
+/// Metadata key of the booking.
 pub(super) const BOOKING_ID: &str = "booking_id";
-/// The name under which an intent carries the installation that created it.
+/// Metadata key of the installation that created it.
 pub(super) const INSTALLATION: &str = "onsale_installation";
 
-/// What the worker needs to know of a PaymentIntent.
+/// A PaymentIntent, as far as it is used.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(from = "Wire")]
 pub(crate) struct Intent {
     /// `pi_…`.
     pub id: String,
-    /// Where it stands.
     pub status: IntentStatus,
-    /// What was captured, in minor units.
+    /// Captured amount in minor units.
     pub received_minor: i64,
-    /// The currency, if it is one that we know.
+    /// The currency, unless it is an unknown one.
     pub currency: Option<Currency>,
-    /// With it the buyer pays. Webhooks may not carry it.
+    /// The secret that the buyer's browser pays with. Webhooks don't carry it.
     pub client_secret: Option<String>,
-    /// Our booking, if the intent is ours.
+    /// Our booking, if the PaymentIntent is ours.
     pub booking_id: Option<BookingId>,
-    /// The installation that created it; none when it is older than that mark, or not ours.
+    /// The installation that created it; `None` when it predates that mark, or is not ours.
     pub installation: Option<Uuid>,
-    /// Why the last attempt to pay failed.
+    /// The error of the last attempt to pay.
     pub last_error: Option<String>,
 }
 
 impl Intent {
-    /// What was captured, for people.
+    /// Returns the captured amount, for people.
     #[must_use]
     pub(crate) fn received(&self) -> String {
         match self.currency {
@@ -43,20 +42,17 @@ impl Intent {
     }
 }
 
-/// Where a PaymentIntent stands.
+/// The states of a PaymentIntent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum IntentStatus {
-    /// The buyer has not paid, or tries again after a declined card.
+    /// Not paid yet, or a card was declined.
     AwaitsBuyer,
-    /// The buyer's bank asks for another step.
+    /// Waits for authentication, such as 3-D Secure.
     RequiresAction,
-    /// Stripe waits for the bank; also any status this program does not know.
+    /// Stripe waits for the bank; also any status that this program does not know.
     Processing,
-    /// Authorised.
     RequiresCapture,
-    /// Captured.
     Succeeded,
-    /// Given up, for good.
     Canceled,
 }
 
@@ -72,7 +68,7 @@ impl IntentStatus {
         }
     }
 
-    /// Whether nothing can change it any more.
+    /// Returns `true` if the state can't change any more.
     #[must_use]
     pub(crate) fn is_final(self) -> bool {
         matches!(self, Self::Succeeded | Self::Canceled)
@@ -105,7 +101,7 @@ fn status(status: &PaymentIntentStatus) -> IntentStatus {
     IntentStatus::parse(status.as_str())
 }
 
-/// The part of a webhook's object that is used; the rest may have any shape, so that another API
+/// The fields of a webhook's object that are used; the rest may have any shape, so that another API
 /// version does no harm.
 #[derive(Deserialize)]
 struct Wire {

@@ -12,7 +12,7 @@ struct Query<'a> {
     starting_after: Option<&'a str>,
 }
 
-/// Where a list goes on.
+/// Position in a list.
 #[derive(Debug, Clone)]
 pub(crate) struct Cursor {
     since: DateTime<Utc>,
@@ -20,43 +20,43 @@ pub(crate) struct Cursor {
 }
 
 impl Cursor {
-    /// At the newest of the objects created since.
+    /// The first page of the objects created since.
     pub(crate) fn since(since: DateTime<Utc>) -> Self {
         Self { since, after: None }
     }
 }
 
-/// Objects of a list, newest first.
+/// A page of a list, newest first.
 #[derive(Debug)]
 pub(crate) struct Page<T> {
     pub objects: Vec<T>,
-    /// Where the next page begins, if there is one.
+    /// The next page, if there is one.
     pub next: Option<Cursor>,
 }
 
 impl Stripe {
-    /// A page of the PaymentIntents.
+    /// Lists PaymentIntents.
     pub(crate) async fn intents(&self, cursor: &Cursor) -> Result<Page<Intent>, Failure> {
         let id = |intent: &Intent| intent.id.clone();
         self.page::<stripe_shared::PaymentIntent, _>("/payment_intents", cursor, id)
             .await
     }
 
-    /// A page of the refunds.
+    /// Lists refunds.
     pub(crate) async fn refunds(&self, cursor: &Cursor) -> Result<Page<Refund>, Failure> {
         let id = |refund: &Refund| refund.id.clone();
         self.page::<stripe_shared::Refund, _>("/refunds", cursor, id)
             .await
     }
 
-    /// A page of the disputes.
+    /// Lists disputes.
     pub(crate) async fn disputes(&self, cursor: &Cursor) -> Result<Page<Dispute>, Failure> {
         let id = |dispute: &Dispute| dispute.id.clone();
         self.page::<stripe_shared::Dispute, _>("/disputes", cursor, id)
             .await
     }
 
-    /// A page of the customers.
+    /// Lists customers.
     pub(super) async fn customers(
         &self,
         cursor: &Cursor,

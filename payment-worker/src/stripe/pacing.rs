@@ -4,44 +4,36 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// The kinds of calls, each with its own limit at Stripe.
+/// The kinds of calls; Stripe limits each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Call {
-    /// Create a PaymentIntent.
     Create,
-    /// Read a PaymentIntent.
     Retrieve,
-    /// Capture a PaymentIntent.
     Capture,
-    /// Cancel a PaymentIntent.
     Cancel,
-    /// Create a refund.
     Refund,
-    /// Read a refund.
     RetrieveRefund,
     /// Read a page of a list.
     List,
-    /// Create a customer.
     CreateCustomer,
-    /// Read the cards of a customer.
+    /// Read the saved cards of a customer.
     ListCards,
-    /// Take a card from its customer.
+    /// Detach a card from its customer.
     Detach,
-    /// Give a PaymentIntent to a customer.
+    /// Attach a PaymentIntent to a customer.
     Assign,
 }
 
-/// How many kinds there are.
 const CALLS: usize = 11;
-/// What an idle moment left unused is made up for, up to so long.
+/// Longest idle time whose unused budget may be spent at once.
 const CATCH_UP: Duration = Duration::from_millis(200);
-/// After Stripe said 429, nothing is sent for so long, or for as long as it asks.
+/// Pause after a 429 without `Retry-After`.
 const PAUSE: Duration = Duration::from_secs(1);
-/// As long as it asks, but not for ever.
+/// Longest pause that `Retry-After` may ask for.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-/// The share of the limits that is left at least, however often Stripe says 429.
+/// Smallest share of the limits that is left by repeated 429s.
 const LEAST_SHARE: f64 = 1.0 / 16.0;
-/// How much of the limits comes back each second.
+/// Share of the limits that comes back each second.
 const RECOVERY_PER_SECOND: f64 = 0.1;
 
 impl Call {
@@ -62,9 +54,9 @@ impl Call {
     }
 }
 
-/// Keeps this process within the account's limits. Calls are spread evenly, with small bursts at
-/// most, since how long Stripe counts is not known. When Stripe says 429 all the same (others use the account
-/// too) everything stops for a second or as long as Stripe asks, and goes on at half the speed, which grows back.
+/// Rate limiter with AIMD: calls are spread evenly over each second, with small bursts at most,
+/// since Stripe's window is not known. After a 429 (others use the account too) all calls pause for
+/// a second, or as long as Stripe asks, and go on at half the rate, which recovers linearly.
 pub(super) struct Pacing {
     per_second: NonZeroU32,
     per_second_and_call: NonZeroU32,
@@ -76,7 +68,7 @@ struct State {
     next: Instant,
     /// When the next call of each kind may be sent.
     next_of: [Instant; CALLS],
-    /// The share of the limits that was used after the last 429, and when that was.
+    /// The share of the limits after the last 429, and when that was.
     share: f64,
     since: Instant,
 }
@@ -103,8 +95,8 @@ impl Pacing {
         }
     }
 
-    /// Waits until the call may be sent: first among its kind, so that calls of other kinds don't
-    /// wait behind it, then among all.
+    /// Waits until the call may be sent: first in the line of its kind, so that it blocks no other
+    /// kind, then in the line of all.
     pub(super) async fn wait_for_turn(&self, call: Call) {
         let rate = self.per_second_and_call;
         self.take_turn(rate, |state| &mut state.next_of[call as usize])
@@ -126,7 +118,7 @@ impl Pacing {
         tokio::time::sleep_until(turn).await;
     }
 
-    /// Stripe said 429. Many at once count as one.
+    /// Backs off after a 429. Several at once count as one.
     pub(super) fn slow_down(&self, retry_after: Option<Duration>) {
         let pause = retry_after.unwrap_or(PAUSE).clamp(PAUSE, LONGEST_PAUSE);
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -151,7 +143,7 @@ mod tests {
         Pacing::new(rate(per_second), rate(per_second_and_call))
     }
 
-    /// Milliseconds; on a busy machine it may be more than it must be, never less.
+    /// In milliseconds. A busy machine makes it longer, never shorter.
     async fn time_of(calls: impl Future) -> u128 {
         let begun = Instant::now();
         calls.await;
@@ -184,7 +176,7 @@ mod tests {
         }
         let took = time_of(pacing.wait_for_turn(Call::List)).await;
         assert!(took >= 1_000, "{took} ms");
-        // Six tenths of 200 a second, and growing.
+        // Six tenths of 200 a second, and recovering.
         let took = time_of(join_all((0..49).map(|_| pacing.wait_for_turn(Call::List)))).await;
         assert!(took >= 300, "{took} ms");
     }

@@ -5,35 +5,31 @@ use uuid::Uuid;
 
 use super::minor;
 
-/// The name under which a refund at Stripe carries our id of it.
+/// Metadata key of our id of a refund.
 pub(super) const REFUND_ID: &str = "refund_id";
 
-/// What the worker needs to know of a refund at Stripe.
+/// A refund at Stripe, as far as it is used.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(from = "Wire")]
 pub(crate) struct Refund {
     /// `re_…`.
     pub id: String,
-    /// Where it stands.
     pub status: RefundStatus,
-    /// How much, in minor units.
+    /// In minor units.
     pub amount_minor: i64,
-    /// The PaymentIntent whose money goes back.
+    /// The refunded PaymentIntent.
     pub intent_id: Option<String>,
-    /// Our id of it; none when it was made elsewhere, such as in Stripe's dashboard.
+    /// Our id; `None` when it was made elsewhere, such as in Stripe's dashboard.
     pub refund_id: Option<Uuid>,
-    /// Why it failed.
     pub failure_reason: Option<String>,
 }
 
-/// Where a refund at Stripe stands.
+/// The states of a refund at Stripe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RefundStatus {
-    /// On its way.
     Pending,
-    /// Given back.
     Succeeded,
-    /// The money came back to us.
+    /// The bank sent the money back.
     Failed,
 }
 

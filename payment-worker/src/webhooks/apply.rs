@@ -1,6 +1,6 @@
-//! What each type of webhook does. Stripe sends them twice, in any order and days late, so what an
-//! event says is taken as something that was true once: it moves a payment forward or not at all.
-//! Where the event alone does not say how things stand now, Stripe is asked.
+//! Applies webhooks. Stripe repeats, reorders and delays them by days, so an event says what was
+//! true once: it moves a payment forward or not at all. Where the event alone does not say what is
+//! true now, the object is read.
 
 use chrono::{DateTime, Utc};
 use domain::payment::PaymentState;
@@ -15,11 +15,10 @@ use crate::stripe::{Dispute, Failure, Intent, IntentStatus, Refund};
 use crate::transitions;
 use crate::worker::Worker;
 
-/// How often an event about an intent that is not known yet is looked at: the answer that makes it
-/// known may be on its way.
+/// Tries of an event about an unknown PaymentIntent: the answer that makes it known may be in
+/// flight.
 const EARLY_TRIES: i32 = 8;
 
-/// Why a webhook could not be applied now.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ApplyError {
     #[error("the payment does not have this PaymentIntent yet")]
@@ -32,22 +31,22 @@ pub(super) enum ApplyError {
     Down,
 }
 
-/// What an event is about.
+/// Content of an event.
 enum About {
     /// The PaymentIntent as it was then.
     Intent(Intent),
     /// A PaymentIntent that must be read, because its state goes back and forth.
     IntentNow(String),
-    /// A PaymentIntent whose money is said to be taken. That is believed when Stripe is asked, for
-    /// it makes tickets: a webhook secret that leaked must not be worth any.
+    /// A PaymentIntent that is said to be captured. It is read before it is believed, for it makes
+    /// tickets: a leaked webhook secret must not be worth any.
     Taken(Intent),
     /// The refund as it was then.
     Refund(Refund),
     /// Some refund of this PaymentIntent.
     Refunds { intent_id: String },
-    /// The buyer asks the bank for the money.
+    /// A dispute.
     Dispute(Dispute),
-    /// Nothing that matters, and why.
+    /// Nothing of interest, and why.
     Nothing(&'static str),
 }
 
@@ -56,7 +55,7 @@ struct Charge {
     payment_intent: Option<String>,
 }
 
-/// Applies a webhook and marks it so in one transaction.
+/// Applies a webhook and marks it as applied in one transaction.
 pub(super) async fn apply(worker: &Worker, webhook: &Stored) -> Result<(), ApplyError> {
     measure_lag(webhook.payload["created"].as_i64(), worker.now());
     match about(webhook) {
@@ -90,10 +89,10 @@ pub(super) async fn apply(worker: &Worker, webhook: &Stored) -> Result<(), Apply
     }
 }
 
-/// The note of an event about something that Stripe does not know when it is asked.
+/// Note of an event whose object Stripe does not know.
 const UNKNOWN: &str = "Stripe does not know what it is about";
 
-/// Reads an object, unless Stripe seems to be down; `None` when Stripe does not know it.
+/// Reads an object, unless the breaker is open; `None` when Stripe does not know it.
 async fn read<T>(
     worker: &Worker,
     reading: impl Future<Output = Result<T, Failure>>,
@@ -111,7 +110,7 @@ async fn read<T>(
     }
 }
 
-/// The types of events that change anything.
+/// Types of events that have an effect.
 enum Topic {
     Intent,
     IntentNow,
@@ -137,7 +136,7 @@ impl Topic {
     }
 }
 
-/// Whether events of this type change anything.
+/// Returns `true` if events of this type have an effect.
 pub(super) fn is_of_interest(kind: &str) -> bool {
     Topic::of(kind).is_some()
 }
@@ -162,7 +161,7 @@ fn about(webhook: &Stored) -> About {
 
 fn parse<'payload, T: Deserialize<'payload>>(object: &'payload Value) -> Option<T> {
     T::deserialize(object)
-        .inspect_err(|error| tracing::error!(%error, "a webhook's object can't be read"))
+        .inspect_err(|error| tracing::error!(%error, "parsing the object of a webhook failed"))
         .ok()
 }
 
@@ -224,7 +223,7 @@ async fn apply_dispute(
     applying.await
 }
 
-/// Whether the intent names a booking whose own intent is not known yet.
+/// Returns `true` if it names a booking whose own PaymentIntent is not recorded yet.
 async fn is_awaited(conn: &mut PgConnection, intent: &Intent) -> Result<bool, sqlx::Error> {
     let Some(booking_id) = intent.booking_id else {
         return Ok(false);
@@ -282,7 +281,7 @@ async fn follow_refund(
         return Err(ApplyError::TooEarly);
     }
     let subject = refund.id.as_str();
-    tracing::warn!(subject, "a refund of no payment here");
+    tracing::warn!(subject, "ignored a refund of no payment here");
     Ok(())
 }
 
@@ -292,7 +291,7 @@ async fn finish(worker: &Worker, webhook: &Stored, note: &str) -> Result<(), App
     Ok(())
 }
 
-/// How long after Stripe made it a webhook is applied.
+/// Measures the time from Stripe's event to its effect.
 pub(super) fn measure_lag(created: Option<i64>, now: DateTime<Utc>) {
     if let Some(created) = created.and_then(|seconds| DateTime::from_timestamp(seconds, 0)) {
         let lag = (now - created).to_std().unwrap_or_default();

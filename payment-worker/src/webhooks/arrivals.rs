@@ -1,6 +1,6 @@
-//! Webhooks are stored many at a time: those that came while the last commit ran share the next.
-//! One that moves a payment a simple step has its effect in the same transaction, and is stored as
-//! applied; the [`inbox`](super::inbox) takes care of the others.
+//! Group commit of webhooks: those that arrive during a commit share the next. One that moves a
+//! payment a plain step is applied in the same transaction; the [`inbox`](super::inbox) applies the
+//! others.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -30,15 +30,15 @@ use crate::worker::Worker;
 #[derive(Debug, Clone)]
 pub(super) struct Arrived {
     new: New,
-    /// When Stripe made it, in Unix seconds.
+    /// Stripe's time of it, in Unix seconds.
     created: Option<i64>,
-    /// The PaymentIntent as it was then, if the event may have its effect at once.
+    /// The PaymentIntent as it was then, if the event may be applied at once.
     intent: Option<Intent>,
 }
 
 impl Arrived {
-    /// An event that a signature was verified for. `is_live` says whether our key moves real
-    /// money; none when the key does not tell.
+    /// From a verified event. `is_live` says whether our key moves real money, `None` that it does
+    /// not say.
     pub(super) fn new(event: Event, is_live: Option<bool>) -> Self {
         let applied = without_effect(&event, is_live);
         let intent = match event.kind.as_str() {
@@ -66,7 +66,7 @@ impl Arrived {
     }
 }
 
-/// Why an event changes nothing here; `None` when it may.
+/// Why an event has no effect here; `None` when it may have one.
 fn without_effect(event: &Event, is_live: Option<bool>) -> Option<&'static str> {
     let is_other_mode = |of_key| event.is_live.is_some_and(|of_event| of_event != of_key);
     if event.is_of_another_account {
@@ -80,7 +80,7 @@ fn without_effect(event: &Event, is_live: Option<bool>) -> Option<&'static str> 
     }
 }
 
-/// Stores on behalf of all requests of this node.
+/// Stores webhooks on behalf of this node's requests.
 pub(super) struct Arrivals(Lane<Store>);
 
 impl Arrivals {
@@ -91,7 +91,7 @@ impl Arrivals {
     /// Stores a webhook; `false` when it was delivered before.
     ///
     /// # Errors
-    /// When the database does not.
+    /// When the database fails.
     pub(super) async fn store(&self, arrived: Arrived) -> Result<bool, Problem> {
         self.0.ask(arrived).await?
     }
@@ -143,10 +143,13 @@ impl Store {
 
 fn log(error: &sqlx::Error) {
     let error = error as &dyn std::error::Error;
-    tracing::warn!(error, "webhooks not stored together; storing each alone");
+    tracing::warn!(
+        error,
+        "storing a batch of webhooks failed; storing each alone"
+    );
 }
 
-/// Stores all; gives the new ones, and the messages about payments that moved.
+/// Stores all; returns the new ones, and the messages of payments that moved.
 async fn store_and_apply(
     conn: &mut PgConnection,
     arrived: &[Arrived],
@@ -161,8 +164,8 @@ async fn store_and_apply(
     Ok((inbox::insert(conn, &new, now).await?, kept))
 }
 
-/// Moves the payments that take a simple step. Gives the places of the webhooks that had their
-/// effect. What an event says was true once, so a move is right also when it was told before.
+/// Moves payments that take a plain step; returns the indices of the webhooks applied. What an
+/// event says was true once, so its move is right also when the webhook is a repeat.
 async fn apply(
     conn: &mut PgConnection,
     arrived: &[Arrived],
@@ -184,11 +187,11 @@ async fn apply(
             continue;
         };
         let payment = bookings.get(&intent.id).and_then(|id| payments.get(id));
-        // A second event of a payment waits for what the first does.
+        // A second event of the same payment is left to the inbox.
         let Some(payment) = payment.filter(|payment| seen.insert(payment.booking_id)) else {
             continue;
         };
-        // That money was taken is believed when Stripe is asked: the inbox does.
+        // A capture is believed only after a read, which the inbox does.
         let is_certain =
             intent.status != IntentStatus::Succeeded || payment.state == PaymentState::Captured;
         if is_certain && let Some(step) = moves::step(payment, intent) {
@@ -220,7 +223,7 @@ mod tests {
         }
     }
 
-    /// The database refuses this event, whatever the reason.
+    /// A trigger by which the database refuses this event.
     async fn refuse(app: &TestApp, event_id: &str) {
         let constraint =
             format!("alter table payment.webhook_inbox add check (event_id <> '{event_id}')");
@@ -244,7 +247,7 @@ mod tests {
                 event("evt_3", "charge.captured"),
             ]
         };
-        // Asked for before the lane's task runs, so they are one batch.
+        // Submitted before the lane's task runs, so they form one batch.
         let store = async || join_all(batch().map(|event| arrivals.store(event))).await;
         let stored = store().await;
         assert!(
@@ -257,7 +260,7 @@ mod tests {
             "{again:?}"
         );
 
-        // What is stored alone has its effect a little later.
+        // A webhook that is stored alone is applied by the inbox.
         assert_eq!(payment(&worker, &booking).await.unwrap().0, "pending");
         let lease = Duration::from_secs(60);
         let waiting = inbox::claim_due(&worker.db, 10, lease, worker.now()).await;

@@ -1,6 +1,6 @@
-//! Reads Stripe's events. Whatever Stripe signs is taken: new shapes, fields of any type, text that
-//! PostgreSQL can't store and any depth do no harm, since only known fields are looked at, each by
-//! itself, and only those are kept. So neither names nor addresses are stored.
+//! Parses Stripe's events. Any signed body is accepted: only known fields are read, each by itself,
+//! and only those are stored, so new shapes, fields of any type, text that PostgreSQL can't store
+//! and deep nesting do no harm, and neither names nor addresses are stored.
 
 use std::collections::HashMap;
 
@@ -8,9 +8,9 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-/// The longest id or type that is taken for one.
+/// Longest id or type.
 const MAX_WORD_BYTES: usize = 255;
-/// The scalars of an object that mean anything here.
+/// The scalar fields of an object that are stored.
 const FIELDS: [&str; 9] = [
     "object",
     "id",
@@ -22,30 +22,29 @@ const FIELDS: [&str; 9] = [
     "failure_reason",
     "reason",
 ];
-/// The metadata that mean anything here.
+/// The metadata that is stored.
 const METADATA: [&str; 2] = ["booking_id", "refund_id"];
 
-/// An event, as far as it matters.
+/// An event, as far as it is used.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Event {
-    /// Stripe's id of it, `evt_…`.
+    /// Stripe's id, `evt_…`.
     pub id: String,
     /// Its type.
     pub kind: String,
-    /// When Stripe made it, in Unix seconds.
+    /// Stripe's time of it, in Unix seconds.
     pub created: Option<i64>,
-    /// Whether it is about real money.
+    /// `true` if it is about real money.
     pub is_live: Option<bool>,
-    /// Whether it is about another account, connected to ours.
+    /// `true` if it is about an account connected to ours.
     pub is_of_another_account: bool,
-    /// What it is about, in Stripe's shape, as far as it is used; null when it has none.
+    /// The stored fields of its object, in Stripe's shape; null when it has none.
     pub object: Value,
 }
 
-/// What a signed body is.
+/// A signed body.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Body {
-    /// An event.
     Event(Event),
     /// JSON that is no event with an id and a type.
     Other,
@@ -57,10 +56,10 @@ type Fields<'a> = HashMap<String, &'a RawValue>;
 struct Raw<'a>(#[serde(borrow)] Fields<'a>);
 
 impl Body {
-    /// Reads a body.
+    /// Parses a body.
     ///
     /// # Errors
-    /// When it is no JSON.
+    /// When it is not JSON.
     pub(super) fn read(body: &[u8]) -> serde_json::Result<Self> {
         let whole: &RawValue = serde_json::from_slice(body)?;
         Ok(event(whole).map_or(Self::Other, Self::Event))
@@ -88,7 +87,7 @@ fn event(whole: &RawValue) -> Option<Event> {
     })
 }
 
-/// Those fields of an object that are used.
+/// Selects the fields of an object that are stored.
 fn kept(object: &Fields<'_>) -> Value {
     let mut kept = Map::new();
     for name in FIELDS {
@@ -110,13 +109,13 @@ fn kept(object: &Fields<'_>) -> Value {
     Value::Object(kept)
 }
 
-/// The fields of an object, unread; `None` when it is none.
+/// The fields of an object, unparsed; `None` when it is no object.
 fn fields(raw: &RawValue) -> Option<Fields<'_>> {
     let Raw(fields) = serde_json::from_str(raw.get()).ok()?;
     Some(fields)
 }
 
-/// A scalar; texts without the characters that are none.
+/// Parses a scalar; control characters of texts are removed.
 fn scalar(raw: &RawValue) -> Option<Value> {
     match raw.get().bytes().next()? {
         b'{' | b'[' => None,

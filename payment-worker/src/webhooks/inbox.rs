@@ -1,4 +1,4 @@
-//! Applies stored webhooks, until each had its effect or is known to have none.
+//! Applies stored webhooks, each until it had its effect or is known to have none.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,24 +14,24 @@ use crate::store;
 use crate::store::inbox::Stored;
 use crate::worker::Worker;
 
-/// How many webhooks are applied at once. One that waits for Stripe takes one place.
+/// Most webhooks applied at once, those that wait for Stripe included.
 const PLACES: usize = 16;
-/// How long an idle loop waits when nobody wakes it.
+/// Longest time between two polls of an idle loop.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
-/// The pause after the database failed.
+/// Pause after a failure of the database.
 const FAILURE_PAUSE: Duration = Duration::from_secs(1);
-/// After this a webhook whose worker died is applied by another. One that takes longer is applied
-/// twice, which changes nothing.
+/// After it the webhook of a worker that died is applied by another. One that takes longer is
+/// applied twice, which is harmless.
 const LEASE: Duration = Duration::from_secs(30);
 
-/// Runs until `stop`, then finishes what it has begun.
+/// Runs until `stop`, then drains what is in flight.
 ///
 /// # Errors
 /// None at present: whatever fails is tried again.
 pub(crate) async fn run(worker: Arc<Worker>, stop: CancellationToken) -> anyhow::Result<()> {
     let mut begun = JoinSet::new();
     while !stop.is_cancelled() {
-        // Registered before looking, so that a wake in between is not missed.
+        // Registered before the poll, so that a wake in between is not lost.
         let woken = worker.webhook_stored.notified();
         let pause = match begin_due(&worker, &mut begun).await {
             Ok(0) => POLL_INTERVAL,
@@ -39,7 +39,7 @@ pub(crate) async fn run(worker: Arc<Worker>, stop: CancellationToken) -> anyhow:
             Ok(_) => POLL_INTERVAL,
             Err(error) => {
                 let error = &error as &dyn std::error::Error;
-                tracing::warn!(error, "webhooks can't be read; trying again");
+                tracing::warn!(error, "claiming webhooks failed; retrying");
                 FAILURE_PAUSE
             }
         };
@@ -56,7 +56,7 @@ pub(crate) async fn run(worker: Arc<Worker>, stop: CancellationToken) -> anyhow:
     Ok(())
 }
 
-/// Begins as many due webhooks as there are free places; how many.
+/// Starts as many due webhooks as there is room for; returns how many.
 async fn begin_due(worker: &Arc<Worker>, begun: &mut JoinSet<()>) -> Result<usize, sqlx::Error> {
     while let Some(settled) = begun.try_join_next() {
         settled.expect("settling does not panic");
@@ -84,10 +84,10 @@ async fn settle(worker: &Worker, webhook: Stored) {
     };
     let text = error.to_string();
     span.in_scope(|| match &error {
-        ApplyError::TooEarly => tracing::debug!("webhook came too early; trying again"),
+        ApplyError::TooEarly => tracing::debug!("webhook came too early; retrying"),
         other => {
             let error = other as &dyn std::error::Error;
-            tracing::warn!(error, "webhook not applied; trying again");
+            tracing::warn!(error, "applying a webhook failed; retrying");
         }
     });
     put_off(worker, &webhook, &text).instrument(span).await;
@@ -98,6 +98,9 @@ async fn put_off(worker: &Worker, webhook: &Stored, note: &str) {
     let due = worker.now() + backoff(id, webhook.tries);
     if let Err(error) = store::inbox::put_off(&worker.db, &webhook.event_id, note, due).await {
         let error = &error as &dyn std::error::Error;
-        tracing::warn!(error, "webhook not put off; it is applied after its lease");
+        tracing::warn!(
+            error,
+            "rescheduling a webhook failed; it is applied after its lease"
+        );
     }
 }

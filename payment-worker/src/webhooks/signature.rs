@@ -3,21 +3,21 @@ use hmac::{Hmac, Mac};
 use secrecy::{ExposeSecret, SecretString};
 use sha2::Sha256;
 
-/// How far the time of a signature may be from ours.
+/// Largest difference between the time of a signature and ours.
 const TOLERANCE_SECONDS: u64 = 300;
 
-/// What Stripe signs webhooks with: one secret, or two while rotating.
+/// Webhook signing secrets: one, or two while rotating.
 pub(crate) struct Secrets(Vec<SecretString>);
 
 impl Secrets {
-    /// Any of these is good.
+    /// Accepts signatures by any of these.
     #[must_use]
     pub(crate) fn new(secrets: &[SecretString]) -> Self {
         Self(secrets.to_vec())
     }
 
-    /// Whether `header` signs exactly these bytes with one of the secrets, at most 300 s away from
-    /// `now`. Compares in constant time.
+    /// Returns `true` if `header` signs exactly these bytes with one of the secrets, at most 300 s
+    /// away from `now`. Compares in constant time.
     pub(super) fn verify(&self, body: &[u8], header: &str, now: DateTime<Utc>) -> bool {
         let Some(signed) = Signed::read(header) else {
             return false;
@@ -34,10 +34,10 @@ impl Secrets {
     }
 }
 
-/// What a `Stripe-Signature` header says: `t=SECONDS,v1=HEX`, with a signature for each secret
-/// that is good at the time. Other schemes than `v1` are of no interest.
+/// A parsed `Stripe-Signature` header, `t=SECONDS,v1=HEX`, with a signature for each active secret.
+/// Schemes other than `v1` are ignored.
 struct Signed<'a> {
-    /// When, as it was signed.
+    /// The time, as it was signed.
     at: &'a str,
     signatures: Vec<[u8; 32]>,
 }

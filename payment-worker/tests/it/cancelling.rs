@@ -15,7 +15,7 @@ async fn a_void_that_comes_before_its_hold_leaves_no_intent() {
         booking: booking.clone(),
     })
     .await;
-    // Another one comes after it through the same queue.
+    // Sent after it through the same queue.
     shop.hold().await;
     assert_eq!(shop.state(&booking).await, "voided");
     assert_eq!(shop.stripe.ledger().payment_intents().len(), 1);
@@ -134,7 +134,7 @@ async fn a_void_of_what_is_captured_already_refunds_it() {
     shop.wait_until_told::<PaymentVoided>(&booking).await;
     let refunded = "select count(*) from payment.refunds where state = 'succeeded'";
     eventually(PATIENCE, async || shop.count(refunded).await == 1).await;
-    // Asked again, it is answered again, and nothing more goes back.
+    // A repeat is answered again and refunds nothing more.
     shop.void(&booking, VoidReason::Cancelled).await;
     eventually(PATIENCE, async || shop.told::<PaymentVoided>(&booking) == 2).await;
     shop.close(&[]).await;

@@ -1,4 +1,4 @@
-//! Buyers who keep the card they pay with, and pay with it again.
+//! Saved cards: saving one with a payment, paying with it, removing it.
 
 mod crashes;
 
@@ -11,7 +11,7 @@ use surge::stripe::{ApiFault, Customer, FutureUsage, Operation, PaymentIntent};
 
 use crate::pipeline::{PATIENCE, Pipeline};
 
-/// The buyer, and somebody else.
+/// The buyer, and another account.
 const ANNA: i64 = 1;
 const BERT: i64 = 2;
 
@@ -31,7 +31,7 @@ impl Pipeline {
         (status, answer.json().await.unwrap_or_default())
     }
 
-    /// Says which card is to pay, or that it is to be kept.
+    /// Chooses the card to pay with, or to save the card that pays.
     async fn choose(&self, account: i64, id: BookingId, choice: Value) -> StatusCode {
         let path = format!("/api/bookings/{id}/card");
         self.buyer(account, Method::PUT, &path, &choice).await.0
@@ -56,7 +56,7 @@ impl Pipeline {
         removing.await.0
     }
 
-    /// A booking that is paid with this card, which is kept.
+    /// Sells a booking and saves its card.
     async fn sell_and_save(&self, account: i64, card: &str) -> BookingId {
         let id = self.hold(account).await;
         let saving = self.choose(account, id, json!({ "save": true }));
@@ -99,7 +99,7 @@ async fn a_card_saved_with_the_first_payment_pays_the_next_booking() {
     for _ in 0..2 {
         let next = pipeline.hold(ANNA).await;
         let choice = json!({ "saved_card": card["id"] });
-        // Chosen again, it is chosen still.
+        // Idempotent.
         assert_eq!(
             pipeline.choose(ANNA, next, choice.clone()).await,
             StatusCode::OK
@@ -117,8 +117,8 @@ async fn a_card_saved_with_the_first_payment_pays_the_next_booking() {
     pipeline.close().await;
 }
 
-/// After a restore, and in another installation on the same Stripe account, the number is another
-/// person's.
+/// After a restore, and in another installation on the same Stripe account, the id of an account is
+/// another person's.
 #[tokio::test]
 async fn the_number_of_an_account_leads_to_nobody_elses_cards() {
     let pipeline = Pipeline::open(3).await;
@@ -126,7 +126,7 @@ async fn the_number_of_an_account_leads_to_nobody_elses_cards() {
     let forgetting = sqlx::query("delete from payment.customers");
     forgetting.execute(&pipeline.app.ctx.db).await.unwrap();
     let id = pipeline.hold(ANNA).await;
-    // Neither the key nor a search among the customers leads to the first one.
+    // Neither the idempotency key nor a search finds the first one.
     let spoilt = ApiFault::SavedServerError;
     let faults = pipeline.stripe.faults();
     faults.next(1, Operation::CreateCustomer, spoilt);
@@ -200,7 +200,7 @@ async fn nobody_pays_with_removes_or_chooses_for_what_is_anothers() {
         StatusCode::FORBIDDEN
     );
     assert_eq!(pipeline.remove(BERT, &annas).await, StatusCode::NOT_FOUND);
-    // Stripe refuses it too, also when the booking is his and names his own customer.
+    // Stripe refuses it as well, also with his booking and his own customer.
     assert!(!pipeline.pay(bert, &annas).await);
     let with_his = json!({ "saved_card": berts });
     assert_eq!(pipeline.choose(BERT, bert, with_his).await, StatusCode::OK);
@@ -352,7 +352,7 @@ async fn a_customer_that_was_deleted_at_stripe_is_replaced() {
     assert_eq!(pipeline.saved_cards(ANNA).await.len(), 1);
     assert_eq!(pipeline.customers().len(), 2);
 
-    // Found out only when it is to be used: refused once, and good again at the next try.
+    // Noticed only when it is used: refused once, and accepted at the next try.
     delete().await;
     let id = pipeline.hold(ANNA).await;
     let save = json!({ "save": true });

@@ -1,5 +1,5 @@
-//! What the worker relies on at Stripe. Against the stand-in always; against Stripe itself when
-//! `STRIPE_TEST_SECRET_KEY` is a test key, so that the two cannot drift apart.
+//! Contract tests: what the worker relies on at Stripe. They run against the stand-in, and against
+//! Stripe itself when `STRIPE_TEST_SECRET_KEY` is a test key, so that the two can't drift apart.
 
 mod cards;
 
@@ -37,7 +37,7 @@ impl Stripe {
         }
     }
 
-    /// Stripe itself, if the environment has a key that moves no money.
+    /// Stripe itself, if the environment has a test key.
     fn real() -> Option<Self> {
         let key = std::env::var("STRIPE_TEST_SECRET_KEY").ok()?;
         assert!(
@@ -209,7 +209,7 @@ async fn stripe_behaves_as_the_worker_relies_on() {
     }
 }
 
-/// Says why a test did nothing, past the capture of its output.
+/// Reports a skipped test, past the capture of its output.
 fn skip(reason: &str) {
     use std::io::Write as _;
     let told = writeln!(std::io::stderr().lock(), "SKIPPED: {reason}");

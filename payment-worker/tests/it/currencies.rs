@@ -72,7 +72,7 @@ async fn a_fee_leaves_what_can_go_back() {
     shop.wait_for_state(&booking, "captured").await;
     shop.cancel_by_buyer(&booking).await;
     shop.wait_until_told::<RefundSucceeded>(&booking).await;
-    // 30 % are 1.353 dinars, and Stripe moves hundredths.
+    // 30 % are 1.353 dinars, and the smallest step is a hundredth.
     assert_eq!(shop.stripe.ledger().refunded_total(&intent), 3_160);
     shop.come_to_rest().await;
     shop.app.finish().await;

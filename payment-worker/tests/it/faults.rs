@@ -1,4 +1,4 @@
-//! Everything that can go wrong between the worker and Stripe.
+//! Faults of single calls to Stripe.
 
 use std::time::Duration;
 
@@ -17,9 +17,9 @@ const WRITES: [Operation; 4] = [
     Operation::CreateRefund,
 ];
 
-/// One booking that is sold, one that is sold and refunded, one that is given up, while each kind
-/// of call goes wrong once in this way. Webhooks are lost, so that only the calls' own answers
-/// count. Returns the booking that is sold.
+/// Sells one booking, sells and refunds another, and voids a third, with this fault once in each
+/// kind of call. Webhooks of settled objects are lost, so that only the calls' own answers count.
+/// Returns the booking that is sold.
 async fn trade_with(shop: &Shop, fault: ApiFault) -> BookingFacts {
     let webhooks = shop.stripe.webhooks().faults();
     for settled in [
@@ -92,8 +92,7 @@ async fn a_call_that_had_no_effect_is_repeated() {
 async fn a_saved_500_is_settled_by_reading_the_object() {
     let shop = Shop::open().await;
     let sold = trade_with(&shop, ApiFault::SavedServerErrorAfterEffect).await;
-    // Only a creation is not looked for: nobody was told the secret of the first, so that one
-    // can't be paid.
+    // Only a creation is not looked up: nobody has the secret of the first, so nobody can pay it.
     let intents = shop.stripe.ledger().payment_intents();
     assert_eq!(intents.len(), 4);
     let orphans = intents
@@ -130,7 +129,7 @@ async fn an_operation_whose_lease_ran_out_is_repeated_with_its_key() {
         ApiFault::HangAfterEffect,
     );
     shop.confirm(&booking).await;
-    // Stripe has captured, and whoever called does not live to hear it.
+    // Stripe has captured, and the caller dies before the answer.
     let intent = shop.intent_id(&booking).await.unwrap();
     eventually(PATIENCE, async || {
         shop.stripe.ledger().captured_total(&intent) > 0
@@ -162,7 +161,7 @@ async fn a_key_that_stripe_may_have_forgotten_is_not_repeated() {
     .await;
     let tried = "select count(*) from payment.operations where tries = 1";
     eventually(PATIENCE, async || shop.count(tried).await == 1).await;
-    // A day goes by, and Stripe has forgotten the key.
+    // A day passes, and Stripe has forgotten the key.
     sqlx::query(
         "update payment.operations
          set idempotency_key = 'forgotten', created_at = created_at - interval '23 hours 1 second',

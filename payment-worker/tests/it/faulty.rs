@@ -1,5 +1,5 @@
-//! The table of faults, each against the whole pipeline, with the stand-in's ledger as the
-//! independent witness: whatever goes wrong, money and tickets agree in the end.
+//! Faults against the whole pipeline, with the stand-in's ledger as an independent witness: money
+//! and tickets agree in the end.
 
 mod crashes;
 mod outages;
@@ -10,7 +10,7 @@ use platform::testing::eventually;
 
 use crate::pipeline::{PATIENCE, Pipeline};
 
-/// One booking of each way to end.
+/// One booking for each way to end.
 struct Trade {
     sold: BookingId,
     refunded: BookingId,
@@ -19,7 +19,7 @@ struct Trade {
 }
 
 impl Trade {
-    /// Begins them all; what goes wrong may go wrong at any step.
+    /// Requests the bookings; a fault may hit any step.
     async fn begin(pipeline: &Pipeline) -> Self {
         let trade = Self {
             sold: pipeline.request(1, 1).await,
@@ -35,7 +35,7 @@ impl Trade {
         trade
     }
 
-    /// Brings each to its end.
+    /// Brings each booking to its end.
     async fn end(&self, pipeline: &Pipeline) {
         pipeline.cancel(self.given_up, 4).await;
         for id in [self.sold, self.refunded] {
@@ -51,7 +51,7 @@ impl Trade {
         pipeline.wait_patiently(async || refunds() == 1).await;
     }
 
-    /// Each had its end, once.
+    /// Asserts that each booking has its end, once.
     async fn assert_done(&self, pipeline: &Pipeline) {
         pipeline.assert_kept().await;
         for (id, booking, payment) in [
@@ -68,8 +68,8 @@ impl Trade {
 }
 
 impl Pipeline {
-    /// Waits for a condition while time goes by, so that pauses and leases end, but no hold does
-    /// that is paid for.
+    /// Waits for a condition while the clock advances in small steps: backoffs and leases expire,
+    /// paid holds don't.
     async fn wait_patiently(&self, mut condition: impl AsyncFnMut() -> bool) {
         eventually(PATIENCE, async || {
             let holds = condition().await;

@@ -1,5 +1,5 @@
 //! The payment worker on real PostgreSQL and RabbitMQ, against the Stripe stand-in over HTTP. The
-//! stand-in's ledger is the independent witness of what was charged.
+//! stand-in's ledger is an independent witness of what was charged.
 
 #![expect(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 
@@ -23,7 +23,7 @@ mod sweeps;
 mod transfers;
 mod webhooks;
 
-/// A number from the environment; `default` when it is not set.
+/// Parses a number from the environment; `default` when it is not set.
 fn setting<T: std::str::FromStr>(key: &str, default: T) -> T {
     let value = std::env::var(key).ok();
     value.map_or(default, |value| {

@@ -85,7 +85,7 @@ async fn a_free_booking_never_reaches_stripe() {
         tickets: vec![],
     })
     .await;
-    // One that costs something comes after it through the same queue.
+    // Sent after it through the same queue.
     shop.hold().await;
     assert_eq!(shop.stripe.ledger().payment_intents().len(), 1);
     assert_eq!(shop.state(&free).await, "");
@@ -127,7 +127,7 @@ async fn a_capture_that_is_impossible_is_told() {
     let booking = shop.hold().await;
     assert!(shop.pay(&booking, "pm_card_visa").await);
     shop.wait_until_told::<PaymentAuthorised>(&booking).await;
-    // Somebody cancels it in Stripe's dashboard, and the webhook does not come.
+    // Canceled in Stripe's dashboard, and the webhook is lost.
     let webhooks = shop.stripe.webhooks().faults();
     webhooks.next(1, "payment_intent.canceled".to_owned(), WebhookFault::Lost);
     let intent = shop.intent_id(&booking).await.unwrap();
@@ -146,7 +146,7 @@ async fn a_capture_that_is_impossible_is_told() {
     shop.confirm(&booking).await;
     shop.wait_until_told::<PaymentFailed>(&booking).await;
     assert_eq!(shop.state(&booking).await, "failed");
-    // Repeated, the confirmation is answered again.
+    // A repeated confirmation is answered again.
     shop.confirm(&booking).await;
     eventually(PATIENCE, async || shop.told::<PaymentFailed>(&booking) == 2).await;
     shop.close(&[]).await;

@@ -1,5 +1,5 @@
-//! The pipeline whole: booking worker and payment worker, each in a runtime of its own that can
-//! crash, real servers, the stand-in for Stripe, and a clock that can be put forward.
+//! The whole pipeline: booking worker and payment worker, each in a runtime that can crash, real
+//! servers, the stand-in for Stripe, and a clock that can be advanced.
 
 mod clock;
 mod invariants;
@@ -34,24 +34,24 @@ use tokio_util::sync::CancellationToken;
 pub(crate) use clock::JumpingClock;
 use node::Node;
 
-/// How long anything may take.
+/// Longest wait for a condition.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) const EVENT: EventId = EventId(1);
-/// What one ticket costs, in cents.
+/// Price of a ticket, in cents.
 pub(crate) const PRICE: i64 = 4_500;
 pub(crate) const HOLD_SECONDS: u32 = 60;
-/// What the event is called.
+/// The name of the event.
 pub(crate) const NAME: &str = "A night at the opera";
-/// How far off the event is.
+/// Time until the event.
 const TO_EVENT: TimeDelta = TimeDelta::days(60);
-/// Somebody who is no buyer.
+/// An account that buys nothing.
 pub(crate) const STAFF: i64 = 1_000_000;
-/// Nobody listens there.
+/// A queue that nobody reads.
 const REPLY_TO: &str = "nobody";
-/// How much the clock is put forward while something is not at rest.
+/// Step of the clock while something is in flight.
 const STEP: TimeDelta = TimeDelta::seconds(5);
 
-/// Messages that a test took, by name and body.
+/// Messages that a test consumed, by name and body.
 #[derive(Clone, Default)]
 struct Taken(Arc<Mutex<Vec<(String, Value)>>>);
 
@@ -75,7 +75,7 @@ pub(crate) struct Pipeline {
 }
 
 impl Pipeline {
-    /// With one event of `seats` seats on sale.
+    /// Opens the sale of one event with `seats` seats.
     pub(crate) async fn open(seats: u32) -> Self {
         Self::open_with(seats, |_| ()).await
     }
@@ -109,7 +109,7 @@ impl Pipeline {
             app,
             clock,
             stripe,
-            // A buyer's browser does not wait for ever, either.
+            // Browsers have a timeout, too.
             http: reqwest::Client::builder()
                 .timeout(config.stripe_timeout * 2)
                 .build()
@@ -133,7 +133,7 @@ impl Pipeline {
         config
     }
 
-    /// Starts a booking worker, which reaches RabbitMQ by `amqp_url` if given.
+    /// Starts a booking worker, which connects to RabbitMQ by `amqp_url` if given.
     pub(crate) async fn start_bookings(&self, amqp_url: Option<&str>) {
         let config = booking_worker::Config { max_batch: 32 };
         let clock = Arc::new(self.clock.clone());
@@ -142,7 +142,7 @@ impl Pipeline {
         *self.bookings.lock().unwrap() = Some(node);
     }
 
-    /// As [`start_bookings`](Self::start_bookings), for a payment worker.
+    /// [`start_bookings`](Self::start_bookings) for a payment worker.
     pub(crate) async fn start_payments(&self, amqp_url: Option<&str>) {
         let config = self.config.clone();
         let clock = Arc::new(self.clock.clone());
@@ -153,19 +153,19 @@ impl Pipeline {
         *self.payments.lock().unwrap() = Some(node);
     }
 
-    /// From now on no webhook arrives.
+    /// Loses every webhook from now on.
     pub(crate) fn lose_webhooks(&self) {
         let faults = self.stripe.webhooks().faults();
         faults.sometimes(1.0, None::<String>, WebhookFault::Lost);
     }
 
-    /// Ends the payment worker as by a power cut.
+    /// Crashes the payment worker, as by a power cut.
     pub(crate) async fn crash_payments(&self) {
         let node = self.payments.lock().unwrap().take();
         node.unwrap().crash().await;
     }
 
-    /// Ends the booking worker as by a power cut.
+    /// Crashes the booking worker, as by a power cut.
     pub(crate) async fn crash_bookings(&self) {
         let node = self.bookings.lock().unwrap().take();
         node.unwrap().crash().await;
@@ -187,7 +187,7 @@ impl Pipeline {
         format!("http://{}{path}", payments.as_ref().unwrap().internal)
     }
 
-    /// How the payment worker is set up.
+    /// Settings of the payment worker.
     pub(crate) fn config(&self) -> &Config {
         &self.config
     }
@@ -203,7 +203,7 @@ impl Pipeline {
         eventually(PATIENCE, async || self.count(ready).await == 1).await;
     }
 
-    /// Writes an event down as box-office does.
+    /// Inserts an event as box-office does.
     pub(crate) async fn write_event(&self, id: EventId) {
         let writing = sqlx::query(
             "insert into box_office.events (id, name, date, capacity, created_at, updated_at)
@@ -214,7 +214,7 @@ impl Pipeline {
         writing.execute(&self.app.ctx.db).await.unwrap();
     }
 
-    /// Says that the event is cancelled.
+    /// Publishes that the event is cancelled.
     pub(crate) async fn cancel_event(&self, seats: u32) {
         self.tell(&EventChanged {
             event: event(2, seats, EventState::Cancelled, self),
@@ -230,14 +230,13 @@ impl Pipeline {
             .unwrap();
     }
 
-    /// Takes the next message from a queue that no worker consumes now, throws it away, and returns
-    /// its name.
+    /// Consumes the next message of a queue that no worker reads now, and returns its name.
     pub(crate) async fn discard(&self, queue: &QueueSpec) -> String {
         let taken = self.taken(queue, 1).await;
         taken[0].0.clone()
     }
 
-    /// Takes `count` messages from a queue that no worker consumes now; returns names and bodies.
+    /// Consumes `count` messages of a queue that no worker reads now; returns names and bodies.
     pub(crate) async fn taken(&self, queue: &QueueSpec, count: usize) -> Vec<(String, Value)> {
         let (messages, stop) = (Taken::default(), CancellationToken::new());
         let in_order = Settings {
@@ -269,7 +268,7 @@ impl Pipeline {
 
     // The buyer.
 
-    /// Asks for tickets, without waiting.
+    /// Requests tickets, without waiting for the outcome.
     pub(crate) async fn request(&self, account: i64, tickets: u32) -> BookingId {
         let now = self.clock.now();
         let booking_id = BookingId::new(now);
@@ -282,7 +281,7 @@ impl Pipeline {
             wish,
             accepted_at: now,
             reply_to: REPLY_TO.to_owned(),
-            // The clock leaps while services are down, and no buyer has left.
+            // The clock jumps while services are down, and no buyer has left.
             asked_at: Some(now + TimeDelta::days(1)),
             asked_by: None,
         })
@@ -290,14 +289,14 @@ impl Pipeline {
         booking_id
     }
 
-    /// Asks for a ticket, and waits until it can be paid.
+    /// Requests a ticket, and waits until it can be paid.
     pub(crate) async fn hold(&self, account: i64) -> BookingId {
         let id = self.request(account, 1).await;
         self.wait_for_intent(id).await;
         id
     }
 
-    /// A booking that is confirmed and paid.
+    /// Sells a ticket: confirmed and captured.
     pub(crate) async fn sell(&self, account: i64) -> BookingId {
         let id = self.hold(account).await;
         assert!(self.pay(id, "pm_card_visa").await);
@@ -305,7 +304,7 @@ impl Pipeline {
         id
     }
 
-    /// The account gives the booking up.
+    /// Cancels a booking on behalf of the account.
     pub(crate) async fn cancel(&self, booking_id: BookingId, account: i64) {
         self.command(&CancelBooking {
             booking_id,
@@ -316,7 +315,7 @@ impl Pipeline {
         .await;
     }
 
-    /// An account's access token.
+    /// Signs an access token of an account.
     pub(crate) fn access_token(&self, account: i64, roles: Vec<Role>) -> String {
         let now = self.clock.now();
         self.app.ctx.keys.sign_access(&AccessClaims {
@@ -330,14 +329,14 @@ impl Pipeline {
         })
     }
 
-    /// Confirms the PaymentIntent as the buyer's browser does; whether Stripe took the card.
+    /// Confirms the PaymentIntent as a browser does; returns whether Stripe accepted the card.
     pub(crate) async fn pay(&self, id: BookingId, card: &str) -> bool {
         self.confirm(id, &[("payment_method", card)])
             .await
             .is_some()
     }
 
-    /// As [`pay`](Self::pay), with the card that was chosen before; what Stripe answered.
+    /// [`pay`](Self::pay) with the card that was chosen before; returns Stripe's answer.
     pub(crate) async fn confirm(&self, id: BookingId, card: &[(&str, &str)]) -> Option<Value> {
         let query = "select intent_id, client_secret from payment.payments where booking_id = $1";
         let (intent, secret): (Option<String>, Option<String>) = sqlx::query_as(query)
@@ -369,7 +368,7 @@ impl Pipeline {
             .is_ok_and(|answer| answer.status().is_success())
     }
 
-    // What can be seen.
+    // Observations.
 
     pub(crate) async fn count(&self, query: &'static str) -> i64 {
         let counting = sqlx::query_scalar(query).fetch_one(&self.app.ctx.db);
@@ -415,8 +414,8 @@ impl Pipeline {
 
     // The end.
 
-    /// Waits until nothing is under way: no hold, no message, no call to Stripe, no webhook. Time
-    /// is put forward meanwhile, so holds run out and pauses end.
+    /// Waits until nothing is in flight: no hold, message, call to Stripe or webhook. The clock
+    /// advances meanwhile, so holds and backoffs expire.
     pub(crate) async fn come_to_rest(&self) {
         let mut quiet = 0;
         eventually(PATIENCE, async || {
@@ -429,7 +428,7 @@ impl Pipeline {
         .await;
     }
 
-    /// Waits for a condition while time goes by.
+    /// Waits for a condition while the clock advances.
     pub(crate) async fn in_time(&self, mut condition: impl AsyncFnMut() -> bool) {
         eventually(PATIENCE, async || {
             let holds = condition().await;
@@ -441,7 +440,7 @@ impl Pipeline {
         .await;
     }
 
-    /// For the workers, and for what the outbox leases by the database's own clock.
+    /// Advances the clock, and the leases of the outbox, which run by the database's own clock.
     async fn let_time_pass(&self) {
         self.clock.jump(STEP);
         sqlx::query("update platform.outbox set available_at = available_at - $1")
@@ -474,7 +473,7 @@ impl Pipeline {
             && self.count(UNDER_WAY).await == 0
     }
 
-    /// At rest, every promise about money and tickets holds.
+    /// Asserts, at rest, every promise about money and tickets.
     pub(crate) async fn assert_kept(&self) {
         self.come_to_rest().await;
         let requested = self.requested.lock().unwrap().clone();
@@ -483,7 +482,7 @@ impl Pipeline {
         assert!(broken.is_empty(), "{broken:#?}");
     }
 
-    /// Staff cancel what is left, so that all seats are free again.
+    /// Cancels what is left as staff, so that all seats are free again.
     pub(crate) async fn free_all(&self) {
         let query = "select id from booking.bookings where state = 'confirmed'";
         let confirmed = sqlx::query_scalar(query).fetch_all(&self.app.ctx.db);
@@ -494,13 +493,13 @@ impl Pipeline {
         eventually(PATIENCE, async || self.count(taken).await == 0).await;
     }
 
-    /// As [`assert_kept`](Self::assert_kept), then ends everything.
+    /// [`assert_kept`](Self::assert_kept), then stops everything.
     pub(crate) async fn close(self) {
         self.assert_kept().await;
         self.leave().await;
     }
 
-    /// Ends everything.
+    /// Stops everything.
     pub(crate) async fn leave(self) {
         for queue in [topology::payment_bookings(), topology::booking_payments()] {
             let broker = &self.app.ctx.broker;

@@ -1,5 +1,5 @@
-//! Two things at once: the end of the hold and the buyer's authorisation, a cancellation and the
-//! capture. `ONSALE_RACES` says how often each is run in each order (20).
+//! Races: the end of the hold against the authorisation, a cancellation against the capture.
+//! `ONSALE_RACES` sets how often each is run in each order (20).
 
 use std::time::Duration;
 
@@ -13,15 +13,14 @@ use tokio::time::sleep;
 use crate::pipeline::{HOLD_SECONDS, PATIENCE, Pipeline};
 use crate::setting;
 
-/// How many races are run at once.
+/// Races run at once.
 const AT_ONCE: usize = 20;
 
 const PAST_THE_HOLD: TimeDelta = TimeDelta::seconds(HOLD_SECONDS as i64 + 1);
 
 #[derive(Clone, Copy, PartialEq)]
 enum Order {
-    /// The hold ends, and then the buyer authorises; or the money is taken, and then the booking
-    /// is cancelled.
+    /// The hold expires before the buyer authorises; the booking is cancelled before the capture.
     EndFirst,
     /// The other way round.
     MoneyFirst,
@@ -42,7 +41,7 @@ async fn hold_many(pipeline: &Pipeline, count: usize) -> Vec<BookingId> {
 async fn one_second_late_is_in_time_while_the_seat_is_pinned() {
     for seats in [2, 1] {
         let pipeline = Pipeline::open(seats).await;
-        // The question whether it is paid takes a while to reach Stripe.
+        // The read that decides takes a while to reach Stripe.
         let slow = ApiFault::Delay {
             milliseconds: 1_000,
         };
@@ -82,7 +81,7 @@ async fn too_late_is_refused_by_stripe_and_costs_nothing() {
     }
 }
 
-/// Races one batch; how many buyers got their tickets.
+/// Runs one batch; returns how many buyers got tickets.
 async fn expire_against_authorise(pipeline: &Pipeline, count: usize, order: Order) -> usize {
     let ids = hold_many(pipeline, count).await;
     let paying = ids.iter().zip(0_u64..).map(|(id, number)| async move {
@@ -109,7 +108,7 @@ async fn expire_against_authorise(pipeline: &Pipeline, count: usize, order: Orde
         won += usize::from(state == "confirmed");
         assert!(state == "expired" || *paid, "{id} is {state} unpaid");
         if state == "expired" {
-            // Who authorises between the last look and the cancellation is released by it.
+            // An authorisation between the last read and the cancellation is released by it.
             let intent = pipeline.intent(*id).await.unwrap();
             let intent = pipeline.stripe.ledger().payment_intent(&intent).unwrap();
             assert_eq!(intent.status, Status::Canceled, "{id}");
@@ -136,7 +135,7 @@ async fn the_end_of_the_hold_against_the_authorisation() {
     pipeline.close().await;
 }
 
-/// Races one batch; how many captures were in time to be refunded.
+/// Runs one batch; returns how many captures came first and were refunded.
 async fn cancel_against_capture(pipeline: &Pipeline, count: usize, order: Order) -> usize {
     let ids = hold_many(pipeline, count).await;
     let racing = ids.iter().zip(0..).map(|(id, account)| async move {

@@ -1,4 +1,4 @@
-//! The reconciler while some of what it asks is not answered, and while all webhooks are lost.
+//! The reconciler while calls fail and all webhooks are lost.
 
 use std::time::Duration;
 
@@ -9,12 +9,12 @@ use surge::stripe::{ApiFault, Operation, WebhookFault};
 
 use crate::pipeline::{PATIENCE, Pipeline};
 
-/// How long a payment is left alone before it is compared.
+/// Age from which a payment is compared.
 const AFTER: TimeDelta = TimeDelta::seconds(31);
 const CAPTURED: &str = "select count(*) from payment.payments where state = 'captured'";
 
 impl Pipeline {
-    /// So many buyers have paid, and no webhook says so.
+    /// Authorises this many payments, all webhooks lost.
     async fn pay_unheard(&self, buyers: i64) {
         self.lose_webhooks();
         let buying = (0..buyers).map(async |account| {
@@ -34,7 +34,7 @@ async fn one_payment_that_can_not_be_compared_holds_up_no_other() {
     .await;
     pipeline.pay_unheard(8).await;
     pipeline.clock.jump(AFTER);
-    // Each round meets two that are not answered; a round that ended there would take four rounds.
+    // Two reads of a round hang; a round that ended there would take four rounds.
     let faults = pipeline.stripe.faults();
     faults.next(2, Operation::RetrievePaymentIntent, ApiFault::Hang);
     let reconciled = pipeline.reconcile(0).await;
@@ -83,7 +83,7 @@ async fn a_page_that_does_not_come_is_asked_for_again() {
     pipeline.close().await;
 }
 
-/// Stripe repeats a webhook that met an outage only after minutes to hours: nobody waits for that.
+/// Stripe repeats a lost webhook only after minutes to hours: nobody waits for that.
 #[tokio::test]
 async fn after_an_outage_every_buyer_has_tickets_in_time_without_a_second_webhook() {
     const BUYERS: i64 = 110;
@@ -97,7 +97,7 @@ async fn after_an_outage_every_buyer_has_tickets_in_time_without_a_second_webhoo
     let reconciled = pipeline.reconcile(0).await;
     assert_eq!(reconciled.failed, 0);
     eventually(PATIENCE, async || pipeline.count(CAPTURED).await == BUYERS).await;
-    // Many are compared by lists: far fewer calls than one for each, beside the captures.
+    // Compared by lists: far fewer calls than one for each.
     let calls = pipeline.stripe.requests().taken - requests;
     let most = u64::try_from(BUYERS + 20).unwrap();
     assert!(calls <= most, "{calls} calls");

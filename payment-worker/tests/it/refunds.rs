@@ -44,10 +44,10 @@ async fn a_refund_that_the_bank_sends_back_counts_as_not_refunded() {
     let failed = "select count(*) from payment.refunds r join payment.payments p using (booking_id)
         where r.state = 'failed' and r.last_error is not null and p.refunded_minor = 0";
     eventually(PATIENCE, async || shop.count(failed).await == 1).await;
-    // The buyer hears that it did not arrive, perhaps after hearing that it was sent.
+    // A mail announces the failure, perhaps after one that announced the refund.
     shop.wait_until_told::<RefundFailed>(&booking).await;
     shop.come_to_rest().await;
     assert_eq!(shop.told::<RefundFailed>(&booking), 1);
-    // The money is still here: staff must look, so the tables must say so.
+    // The money is still here, and the tables must say so to staff.
     shop.close(&[&booking]).await;
 }

@@ -1,4 +1,4 @@
-//! What Stripe refuses for good, and what comes of it.
+//! Definite refusals by Stripe.
 
 use domain::account::Role;
 use domain::message::{BookingExpired, Message, PaymentAuthorised, PaymentFailed};
@@ -46,7 +46,7 @@ async fn a_payment_that_can_not_begin_ends_the_hold_and_says_so() {
     let said =
         "select count(*) from booking.public_end_reasons where end_reason = 'payment_refused'";
     assert_eq!(pipeline.count(said).await, 2);
-    // Staff hear of it once, however many buyers meet it.
+    // One finding, however many buyers meet it.
     let (status, answer) = pipeline
         .staff(
             Role::Operator,
@@ -62,7 +62,7 @@ async fn a_payment_that_can_not_begin_ends_the_hold_and_says_so() {
     assert_eq!(findings[0]["kind"], "creation_refused");
     let subject = findings[0]["subject"].as_str().unwrap();
     assert!(subject.starts_with(&format!("event:{EVENT}:")), "{subject}");
-    // And so do the buyers.
+    // The buyers get a notice as well.
     let told = pipeline.taken(&topology::notifier_notices(), 4).await;
     let expired = told.iter().filter(|(name, _)| name == BookingExpired::NAME);
     let reasons: Vec<_> = expired.map(|(_, body)| body["reason"].clone()).collect();

@@ -1,7 +1,6 @@
-//! Random schedules of buyers, faults and crashes. `ONSALE_SCHEDULES` says how many (3), and
-//! `ONSALE_SEED` which is the first: `ONSALE_SCHEDULES=1 ONSALE_SEED=17` runs the one that the
-//! seed 17 stands for. Each has little to do and much to wait for, so `ONSALE_AT_ONCE` of them (4)
-//! run side by side, each in a pipeline of its own.
+//! Random schedules of buyers, faults and crashes. `ONSALE_SCHEDULES` sets how many (3),
+//! `ONSALE_SEED` the first: `ONSALE_SCHEDULES=1 ONSALE_SEED=17` runs the one of seed 17. Schedules
+//! mostly wait, so `ONSALE_AT_ONCE` of them (4) run side by side, each in its own pipeline.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -18,16 +17,16 @@ use crate::pipeline::Pipeline;
 use crate::setting;
 
 const BUYERS: usize = 8;
-/// Fewer than there are buyers.
+/// Fewer than buyers.
 const SEATS: u32 = 6;
-/// How long a worker waits for Stripe.
+/// Timeout of the worker's calls to Stripe.
 const STRIPE_TIMEOUT: Duration = Duration::from_millis(500);
-/// At rest after this, or something is lost.
+/// Longest time until everything is at rest.
 const LIMIT: Duration = Duration::from_secs(180);
-/// How long a buyer waits for the form to pay with.
+/// Polls of a buyer for the payment form.
 const BUYERS_PATIENCE: u32 = 30;
 
-/// What a buyer does.
+/// One move of a buyer.
 #[derive(Debug, Clone, Copy)]
 enum Plan {
     Buy,
@@ -55,7 +54,7 @@ enum Crash {
     Payments,
 }
 
-/// All that is random, drawn from one seed.
+/// Everything random, drawn from one seed.
 #[derive(Debug)]
 struct Schedule {
     buyers: Vec<(Duration, Plan, Duration)>,
@@ -189,7 +188,7 @@ impl Pipeline {
         }
     }
 
-    /// Waits for the form to pay with; not for ever, as a buyer does.
+    /// Waits for the payment form, for a limited time as a buyer does.
     async fn can_pay(&self, id: BookingId) -> bool {
         for _ in 0..BUYERS_PATIENCE {
             if self.intent(id).await.is_some() {
@@ -220,7 +219,7 @@ impl Pipeline {
     }
 }
 
-/// Runs one schedule after the other, until as many were begun as are wanted.
+/// Runs schedules one after another, until `count` were begun.
 async fn run_until_enough(begun: &AtomicU64, first: u64, count: u64) {
     let mut pipeline = None;
     loop {

@@ -1,5 +1,5 @@
-//! Everything around one payment worker: its servers, Stripe, and a test that plays the booking
-//! worker and the buyer.
+//! One payment worker with its servers and the stand-in; the test plays the booking worker and the
+//! buyer.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -22,9 +22,9 @@ use platform::topology;
 use sqlx::types::Uuid;
 use surge::stripe::{self, StandIn};
 
-/// How long anything may take.
+/// Longest wait for a condition.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
-/// What every booking costs, in cents.
+/// Price of every booking, in cents.
 pub(crate) const PRICE: i64 = 9_000;
 
 pub(crate) struct Shop {
@@ -35,7 +35,7 @@ pub(crate) struct Shop {
     told: Told,
 }
 
-/// What the worker told the others: message name and booking, in order of arrival.
+/// Messages that the worker published: name and booking, in order of arrival.
 #[derive(Clone, Default)]
 struct Told(Arc<Mutex<Vec<(String, Uuid)>>>);
 
@@ -70,7 +70,7 @@ fn config(stripe: &StandIn) -> Config {
 }
 
 impl Shop {
-    /// With a reconciler that never gets its turn.
+    /// Without rounds of the reconciler.
     pub(crate) async fn open() -> Self {
         Self::open_with(|_| ()).await
     }
@@ -128,7 +128,7 @@ impl Shop {
         booking
     }
 
-    /// A booking that nobody has heard of.
+    /// A booking that no table has yet.
     pub(crate) fn booking(&self) -> BookingFacts {
         let now = self.app.ctx.clock.now();
         let seat = BookedSeat {
@@ -170,7 +170,7 @@ impl Shop {
         .await;
     }
 
-    /// As [`cancel`](Self::cancel), because the buyer gave it up.
+    /// [`cancel`](Self::cancel) on behalf of the buyer.
     pub(crate) async fn cancel_by_buyer(&self, booking: &BookingFacts) {
         self.send(&BookingCancelled {
             booking: booking.clone(),
@@ -191,7 +191,7 @@ impl Shop {
         .await;
     }
 
-    /// A booking that is confirmed and paid.
+    /// Sells a booking: confirmed and captured.
     pub(crate) async fn sell(&self) -> BookingFacts {
         let booking = self.hold().await;
         self.pay(&booking, "pm_card_visa").await;
@@ -201,7 +201,7 @@ impl Shop {
         booking
     }
 
-    /// Compares all that Stripe has with the tables, as `onsale reconcile` does.
+    /// Reconciles, as `onsale reconcile` does.
     pub(crate) async fn reconcile(&self, days: i64) -> payment_worker::Reconciled {
         let ctx = &self.app.ctx;
         let since = ctx.clock.now() - TimeDelta::days(days);
@@ -213,7 +213,7 @@ impl Shop {
 
     // The buyer.
 
-    /// Confirms the PaymentIntent as the buyer's browser does; tells whether Stripe took the card.
+    /// Confirms the PaymentIntent as a browser does; returns whether Stripe accepted the card.
     pub(crate) async fn pay(&self, booking: &BookingFacts, card: &str) -> bool {
         let (intent, secret): (String, String) = sqlx::query_as(
             "select intent_id, client_secret from payment.payments where booking_id = $1",
@@ -253,7 +253,7 @@ impl Shop {
         );
     }
 
-    // What can be seen.
+    // Observations.
 
     pub(crate) async fn intent_id(&self, booking: &BookingFacts) -> Option<String> {
         let query = "select intent_id from payment.payments where booking_id = $1";
@@ -284,7 +284,7 @@ impl Shop {
         eventually(PATIENCE, async || self.state(booking).await == state).await;
     }
 
-    /// How often the worker sent this message about this booking.
+    /// Number of times the worker published this message about this booking.
     pub(crate) fn told<M: Message>(&self, booking: &BookingFacts) -> usize {
         let told = self.told.0.lock().unwrap();
         told.iter()
@@ -296,7 +296,6 @@ impl Shop {
         eventually(PATIENCE, async || self.told::<M>(booking) > 0).await;
     }
 
-    /// A count from the database.
     pub(crate) async fn count(&self, query: &'static str) -> i64 {
         sqlx::query_scalar(query)
             .fetch_one(&self.app.ctx.db)
@@ -304,7 +303,7 @@ impl Shop {
             .unwrap()
     }
 
-    /// Waits until nothing is under way: no message, no call to Stripe, no webhook.
+    /// Waits until nothing is in flight: no message, call to Stripe or webhook.
     pub(crate) async fn come_to_rest(&self) {
         self.stripe.wait_until_delivered(PATIENCE).await.unwrap();
         let under_way = "select
@@ -314,8 +313,8 @@ impl Shop {
         eventually(PATIENCE, async || self.count(under_way).await == 0).await;
     }
 
-    /// At rest, what the tables say is what Stripe did: nothing is charged twice (I4), refunds
-    /// are covered (I11), and each charge has its ticket or was given back (I2).
+    /// At rest the tables agree with Stripe's ledger: nothing is charged twice (I4), refunds are
+    /// covered (I11), and each charge has its ticket or was refunded (I2).
     pub(crate) async fn close(self, with_tickets: &[&BookingFacts]) {
         self.come_to_rest().await;
         let rows: Vec<(Uuid, String, Option<String>, i64, i64)> = sqlx::query_as(

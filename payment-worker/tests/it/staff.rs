@@ -1,4 +1,4 @@
-//! What staff do about money, and what happens to it in Stripe's own dashboard.
+//! Staff routes for money, and changes made in Stripe's dashboard.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -23,7 +23,7 @@ use crate::pipeline::{EVENT, PATIENCE, PRICE, Pipeline};
 const STAFF: i64 = 900;
 
 impl Pipeline {
-    /// Calls the internal listener as someone with this role.
+    /// Calls the internal listener with this role.
     pub(crate) async fn staff(
         &self,
         role: Role,
@@ -43,7 +43,7 @@ impl Pipeline {
         (status, answer.json().await.unwrap_or_default())
     }
 
-    /// Stores the event as box-office has it, as the organiser's.
+    /// Inserts an organiser as the owner of the event.
     async fn organised_by(&self, organiser: i64) {
         sqlx::query(
             "with organiser as (
@@ -72,7 +72,7 @@ impl Pipeline {
             .await
     }
 
-    /// Does something in Stripe's dashboard.
+    /// Changes something in Stripe's dashboard.
     pub(crate) async fn in_dashboard(&self, path: &str, form: &[(&str, &str)]) {
         let url = format!("{}{path}", self.stripe.url());
         let key = self.stripe.secret_key();
@@ -93,7 +93,7 @@ impl Pipeline {
             .unwrap()
     }
 
-    /// What the audit log was told so far.
+    /// The entries of the audit log so far.
     async fn audit_notes(&self) -> Vec<AuditNoted> {
         let last = AuditNoted {
             id: Uuid::new_v4(),
@@ -104,7 +104,7 @@ impl Pipeline {
             detail: Value::Null,
         };
         let ctx = &self.app.ctx;
-        // What is still to be sent would come after the end.
+        // A message still in the outbox would arrive after the end.
         let waiting = "select count(*) from platform.outbox";
         eventually(PATIENCE, async || self.count(waiting).await == 0).await;
         let (notes, queue) = (Notes::default(), topology::box_office_audit());
@@ -143,7 +143,7 @@ impl Pipeline {
     }
 }
 
-/// In the place of the audit log.
+/// Consumer in place of the audit log.
 #[derive(Clone, Default)]
 struct Notes(Arc<Mutex<Vec<AuditNoted>>>);
 
@@ -154,7 +154,7 @@ impl Handler for Notes {
     }
 }
 
-/// What was done, by whom, to what.
+/// Action, actor, subject and detail of each entry.
 fn told(notes: &[AuditNoted]) -> Vec<(&str, i64, &str, &Value)> {
     notes
         .iter()
@@ -162,7 +162,7 @@ fn told(notes: &[AuditNoted]) -> Vec<(&str, i64, &str, &Value)> {
         .collect()
 }
 
-/// With a reconciler that leaves it to the test.
+/// Without rounds of the reconciler.
 async fn alone(seats: u32) -> Pipeline {
     Pipeline::open_with(seats, |config| {
         config.reconcile_interval = Duration::from_secs(3_600);
@@ -186,7 +186,7 @@ async fn of_fifty_parallel_refunds_of_sixty_percent_exactly_one_succeeds() {
     pipeline.come_to_rest().await;
     assert_eq!(pipeline.stripe.ledger().refunds().len(), 1);
     assert_eq!(pipeline.refunded(id).await, PRICE * 6 / 10);
-    // Cancelled afterwards, the rest goes back.
+    // A cancellation refunds the rest.
     pipeline.cancel(id, 1).await;
     pipeline.wait_for_booking(id, "cancelled").await;
     pipeline.come_to_rest().await;
@@ -245,12 +245,12 @@ async fn what_a_buyer_who_cancels_gets_back_is_the_events_policy() {
     let until = DateTime::from_timestamp(tomorrow, 0).unwrap();
     let path = format!("/api/events/{EVENT}/refund-policy");
     let policy = json!({ "until": until, "fee_percent": 10, "fee_minor": 50 });
-    // What the page of the event reads, whoever looks at it.
+    // The policy that the event's page shows.
     let shown = async || {
         let asking = pipeline.http.get(pipeline.public_url(&path)).send();
         asking.await.unwrap().json::<Value>().await.unwrap()
     };
-    // Without a policy everything goes back until the event begins.
+    // Without a policy everything is refunded until the event starts.
     let everything = shown().await;
     assert_eq!(everything["refund_policy"]["fee_percent"], 0);
     assert!(everything["refund_policy"]["until"].is_string());
@@ -258,7 +258,7 @@ async fn what_a_buyer_who_cancels_gets_back_is_the_events_policy() {
         .staff(Role::Customer, Method::PUT, &path, None, &policy)
         .await;
     assert_eq!(status, StatusCode::FORBIDDEN);
-    // Not this organiser's event, yet.
+    // The event has another owner.
     let (status, _) = pipeline
         .staff(Role::Organiser, Method::PUT, &path, None, &policy)
         .await;
@@ -441,7 +441,7 @@ async fn the_policy_holds_however_long_the_capture_takes() {
     set(&third).await;
     pipeline.cancel(ids[1], 2).await;
     pipeline.wait_for_booking(ids[1], "cancelled").await;
-    // Told again by the database's own news of a late authorisation, it stays as it was decided.
+    // Repeated by the message about the late authorisation, the decision stays.
     faults.clear();
     pipeline.come_to_rest().await;
     assert_eq!(pipeline.refunded(ids[0]).await, 0);
@@ -481,7 +481,7 @@ async fn a_fixed_fee_is_in_the_currency_the_event_is_priced_in() {
     assert_eq!(answer["field"], "fee_currency");
     let of_usd = json!({ "until": null, "fee_minor": 100, "fee_currency": "usd" });
     assert_eq!(set(of_usd).await.0, StatusCode::OK);
-    // What is paid in euros owes no dollars.
+    // A payment in euros owes no fee in dollars.
     let id = pipeline.sell(1).await;
     pipeline.cancel(id, 1).await;
     pipeline.wait_for_booking(id, "cancelled").await;
@@ -513,7 +513,7 @@ async fn a_cancelled_event_is_refunded_in_bulk_and_goes_on_after_a_crash() {
         pipeline.cancel_event(SEATS),
         pipeline.pay(paying, "pm_card_visa")
     );
-    // Booked while it is cancelled: before or after, it has no ticket in the end.
+    // Booked during the cancellation: in either order it has no ticket in the end.
     let late = pipeline.request(22, 1).await;
     let begun = "select count(*) from payment.refunds";
     eventually(PATIENCE, async || pipeline.count(begun).await > 0).await;
@@ -566,7 +566,7 @@ async fn a_refund_that_failed_is_found_and_begun_again() {
     );
     let begun = "select count(*) from payment.refunds";
     assert_eq!(pipeline.count(begun).await, 2);
-    // This card's refunds always fail; the bank pays back by other means, and staff say so.
+    // Refunds to this card always fail; staff settle the findings.
     eventually(PATIENCE, async || pipeline.count(failed).await == 2).await;
     let (_, answer) = pipeline
         .staff(
@@ -587,7 +587,7 @@ async fn a_refund_that_failed_is_found_and_begun_again() {
     }
     let open = "select count(*) from payment.findings where settled_at is null";
     assert_eq!(pipeline.count(open).await, 0);
-    // Said again, it is settled still; what there is not, nobody settles.
+    // Settling is idempotent; an unknown finding can't be settled.
     let settle = async |subject: &str| {
         let path = format!("/api/payment-findings/refund_failed/{subject}");
         let settling = pipeline.staff(Role::Admin, Method::DELETE, &path, None, &Value::Null);
@@ -656,7 +656,7 @@ async fn a_stray_authorisation_of_ours_is_released_and_a_strangers_is_shown() {
     assert_eq!(kinds, ["unknown_authorisation"]);
     assert_eq!(pipeline.reconcile(7).await.repaired, 0, "once");
     assert_eq!(pipeline.booking(id).await, "confirmed");
-    // A stranger's money stays reserved, so what holds at rest for ours does not hold.
+    // The stranger's authorisation stays, so the pipeline's invariants don't hold.
     pipeline.leave().await;
 }
 
@@ -676,13 +676,12 @@ async fn another_amount_at_stripe_is_shown_and_changed_by_nobody() {
             .iter()
             .map(|f| (f.kind.as_str(), f.detail.as_str(), f.booking_id))
             .collect();
-        let [taken, recorded] =
-            [PRICE, PRICE - 1].map(|minor| Money::new(minor, Currency::EUR));
+        let [taken, recorded] = [PRICE, PRICE - 1].map(|minor| Money::new(minor, Currency::EUR));
         let detail = format!("Stripe captured {taken}, our records say {recorded}");
         assert_eq!(details, [("amount_differs", detail.as_str(), Some(id.0))]);
         assert_eq!(reconciled.repaired, 0);
     }
-    // The books are wrong by intent.
+    // The records are wrong on purpose.
     pipeline.leave().await;
 }
 
@@ -716,7 +715,7 @@ async fn refunds_and_disputes_in_the_dashboard_are_noticed_with_and_without_webh
         eventually(PATIENCE, async || pipeline.count(found).await == 2).await;
         let known = "select count(*) from payment.refunds where state = 'succeeded' and amount_minor = 1000";
         eventually(PATIENCE, async || pipeline.count(known).await == 1).await;
-        // Cancelled now, only the rest goes back.
+        // A cancellation refunds the rest alone.
         pipeline.cancel(refunded, 1).await;
         pipeline.wait_for_booking(refunded, "cancelled").await;
         pipeline.come_to_rest().await;

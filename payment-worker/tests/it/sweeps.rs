@@ -1,4 +1,4 @@
-//! Each message between the workers is lost for good, and time goes by.
+//! Each message between the services is lost for good, and its sweep makes up for it.
 
 use chrono::TimeDelta;
 use domain::message::{
@@ -14,7 +14,6 @@ use crate::pipeline::{PATIENCE, PRICE, Pipeline};
 
 const PAID: &str = "select count(*) from booking.bookings where captured_at is not null";
 
-/// The names of messages.
 fn names(messages: &[(String, Value)]) -> Vec<&str> {
     messages.iter().map(|(name, _)| name.as_str()).collect()
 }
@@ -74,7 +73,7 @@ async fn a_cancellation_that_is_lost_is_refunded_by_the_policy_of_its_day() {
     pipeline.wait_for_booking(id, "cancelled").await;
     let lost = pipeline.discard(&topology::payment_bookings()).await;
     assert_eq!(lost, BookingCancelled::NAME);
-    // What is decided afterwards is for those who cancel afterwards.
+    // A later policy applies to later cancellations.
     policy(100).execute(&pipeline.app.ctx.db).await.unwrap();
 
     pipeline.start_payments(None).await;
@@ -131,7 +130,7 @@ async fn an_authorisation_whose_news_is_lost_keeps_the_seats() {
 async fn a_paid_booking_whose_news_is_lost_is_mailed_all_the_same() {
     let pipeline = Pipeline::open(1).await;
     pipeline.sell(1).await;
-    // Nobody writes mails here, and the queue of the notifier is read by the test.
+    // No notifier runs: the test reads its queue.
     let notices = topology::notifier_notices();
     let lost = pipeline.taken(&notices, 2).await;
     assert_eq!(names(&lost), [HoldPlaced::NAME, BookingPaid::NAME]);
@@ -172,7 +171,7 @@ async fn what_nobody_needs_any_more_is_deleted_and_what_is_open_stays() {
     let kept = "select (select count(*) from payment.webhook_inbox)
         + (select count(*) from payment.operations)";
     assert!(pipeline.count(kept).await > 0);
-    // Past what is kept, and then from turn to turn: the first comes an hour after the first start.
+    // Past the retention, and then from turn to turn: the first comes an hour after the start.
     let mut step = TimeDelta::days(91);
     eventually(PATIENCE, async || {
         pipeline

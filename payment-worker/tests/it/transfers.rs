@@ -1,5 +1,5 @@
-//! A ticket that changes hands while its booking is cancelled, or refunded. `ONSALE_RACES` says how
-//! often each is run in each order (20).
+//! Races of a transfer against a cancellation, and against a refund. `ONSALE_RACES` sets how often
+//! each is run in each order (20).
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -19,13 +19,13 @@ use tokio::time::sleep;
 use crate::pipeline::{PATIENCE, PRICE, Pipeline, STAFF};
 use crate::setting;
 
-/// How many races are run at once.
+/// Races run at once.
 const AT_ONCE: usize = 10;
-/// The tickets of each booking, of which the first is to change hands.
+/// Tickets per booking; the first one is transferred.
 const TICKETS: u32 = 2;
 const FRIEND: &str = "friend@example.org";
-/// Buyers are new for each booking, above the ids of accounts that are signed up here: how often
-/// one transfers is limited.
+/// Buyers are new for each booking, since transfers per account are limited; above the ids of
+/// accounts that are signed up here.
 static NEXT_BUYER: AtomicI64 = AtomicI64::new(1_000);
 
 /// Which is begun first. Of two races one waits until the first is certainly over.
@@ -42,7 +42,7 @@ struct Sold {
     codes: Vec<String>,
 }
 
-/// A race and what the transfer was answered.
+/// A race, with the answer to its transfer.
 struct Run {
     sold: Sold,
     status: StatusCode,
@@ -64,7 +64,7 @@ impl Pipeline {
         signing_up.fetch_one(&self.app.ctx.db).await.unwrap()
     }
 
-    /// Sells as many bookings as there are races at once.
+    /// Sells this many bookings.
     async fn sell_many(&self, count: usize) -> Vec<Sold> {
         let next = || NEXT_BUYER.fetch_add(1, Ordering::Relaxed);
         let buyers: Vec<_> = (0..count).map(|_| next()).collect();
@@ -114,8 +114,8 @@ impl Pipeline {
         (answer.status(), answer.json().await.unwrap())
     }
 
-    /// Runs the races: each transfers the first ticket of a booking while `money` happens to it,
-    /// which is over when `under_way` counts nothing.
+    /// Runs the races: each transfers the first ticket of a booking against `money`, which is over
+    /// when `under_way` counts nothing.
     async fn race(
         &self,
         count: usize,
@@ -169,7 +169,7 @@ impl Pipeline {
         runs.collect()
     }
 
-    /// Who holds good tickets of a booking.
+    /// The holders of a booking's valid tickets.
     async fn holders(&self, id: BookingId) -> Vec<i64> {
         let query = "select account_id from booking.tickets
                      where booking_id = $1 and state = 'valid' order by seat_id";
@@ -177,7 +177,7 @@ impl Pipeline {
         asking.fetch_all(&self.app.ctx.db).await.unwrap()
     }
 
-    /// What was taken for a booking, and what went back, by Stripe's word.
+    /// Returns the sums that Stripe captured and refunded for a booking.
     async fn money(&self, id: BookingId) -> (i64, i64) {
         let intent = self.intent(id).await.unwrap();
         let ledger = self.stripe.ledger();
@@ -187,7 +187,7 @@ impl Pipeline {
         )
     }
 
-    /// The loser was told why.
+    /// Asserts the reason of a refused transfer.
     fn assert_refused(run: &Run, words: &str) {
         assert_eq!(run.status, StatusCode::CONFLICT, "{}", run.answer);
         let detail = run.answer["detail"].as_str().unwrap();
@@ -195,7 +195,7 @@ impl Pipeline {
     }
 }
 
-/// How many transfers won, in how many races, for each order.
+/// Won transfers and races, for each order.
 async fn in_both_orders(
     pipeline: &Pipeline,
     race: impl AsyncFn(Order, usize) -> usize,
@@ -233,7 +233,7 @@ async fn a_cancellation_by_the_buyer_against_a_transfer() {
             let (id, buyer) = (run.sold.id, run.sold.buyer);
             let (state, holders) = (pipeline.booking(id).await, pipeline.holders(id).await);
             if run.is_transferred() {
-                // What the friend holds is good, and stays paid.
+                // The friend's ticket is valid and stays paid.
                 assert_eq!((&*state, holders), ("confirmed", vec![friend, buyer]));
                 assert_eq!(pipeline.money(id).await, (paid, 0));
             } else {
@@ -258,7 +258,7 @@ async fn a_cancellation_by_staff_against_a_transfer() {
         let cancel = async |sold: &Sold| pipeline.cancel(sold.id, STAFF).await;
         let runs = pipeline.race(count, order, cancel, NOT_CANCELLED).await;
         for run in &runs {
-            // Whoever holds them, the tickets end, and the money goes to who paid.
+            // The tickets end, whoever holds them, and the buyer is refunded.
             let id = run.sold.id;
             assert_eq!(pipeline.booking(id).await, "cancelled", "{id}");
             assert_eq!(pipeline.holders(id).await, Vec::<i64>::new());
@@ -291,15 +291,15 @@ async fn a_refund_by_staff_against_a_transfer() {
         };
         let runs = pipeline.race(count, order, refund, not_refunded).await;
         for run in &runs {
-            // The tickets stay with who has them, and the money goes to who paid, once.
+            // The tickets stay with their holders, and the buyer is refunded once.
             let (id, buyer) = (run.sold.id, run.sold.buyer);
             assert_eq!(pipeline.money(id).await, (paid, PRICE));
             let first = if run.is_transferred() { friend } else { buyer };
             assert_eq!(pipeline.holders(id).await, [first, buyer]);
             if !run.is_transferred() {
-                Pipeline::assert_refused(run, "Money went back");
+                Pipeline::assert_refused(run, "refunded");
             }
-            // Once money went back, nothing changes hands any more.
+            // After a refund no ticket can be transferred.
             let (status, answer) = pipeline.transfer(&run.sold.codes[1], buyer).await;
             assert_eq!(status, StatusCode::CONFLICT, "{answer}");
         }
@@ -310,7 +310,7 @@ async fn a_refund_by_staff_against_a_transfer() {
     pipeline.close().await;
 }
 
-/// Whoever begins first mostly wins, so both orders were really raced. Of each: won transfers, runs.
+/// The first to begin mostly wins, so both orders were really raced. Of each: won transfers, races.
 fn assert_order_tells([(first, runs), (last, _)]: [(usize, usize); 2]) {
     assert!(first >= runs / 2, "{first} of {runs} early transfers won");
     assert!(last <= runs / 2, "{last} of {runs} late transfers won");

@@ -87,7 +87,7 @@ async fn ten_copies_at_once_move_a_payment_once() {
     assert!(shop.pay(&booking, "pm_card_visa").await);
     let body = shop.event("payment_intent.amount_capturable_updated");
     let now = shop.app.ctx.clock.now().timestamp();
-    // As while rotating: signed with the other secret.
+    // Signed with the other secret, as while rotating.
     let signature = Webhook::generate_test_header(&body, "whsec_next", Some(now));
     let answers = join_all((0..10).map(|_| shop.deliver(&body, &signature))).await;
     assert!(answers.iter().all(|(status, _)| *status == StatusCode::OK));
@@ -95,7 +95,7 @@ async fn ten_copies_at_once_move_a_payment_once() {
     shop.come_to_rest().await;
     assert_eq!(shop.count(INBOX).await, 1);
 
-    // The same news as another event.
+    // The same content as another event.
     let again = body.replace("\"evt_", "\"evt_again");
     let signature = Webhook::generate_test_header(&again, "whsec_next", Some(now));
     assert_eq!(shop.deliver(&again, &signature).await.0, StatusCode::OK);
@@ -121,7 +121,7 @@ async fn all_orders_of_a_payments_webhooks_end_the_same() {
         shop.cancel(&booking).await;
         shop.wait_until_told::<RefundSucceeded>(&booking).await;
         shop.come_to_rest().await;
-        // Days later they come again, as new events, in another order.
+        // Days later they are repeated, as new events, in another order.
         let kinds = [
             "payment_intent.amount_capturable_updated",
             "payment_intent.succeeded",
@@ -217,7 +217,8 @@ async fn whatever_stripe_signs_is_taken() {
     shop.close(&[]).await;
 }
 
-/// Signed with the right secret, and not true: the secret leaked, or it is about something else.
+/// Signed with the right secret, and not true: the secret leaked, or the event is about something
+/// else.
 #[tokio::test]
 async fn a_signed_lie_is_worth_no_ticket() {
     let shop = Shop::open().await;
@@ -250,7 +251,7 @@ async fn a_signed_lie_is_worth_no_ticket() {
     let mode = r#""livemode":false,"account":null,"#;
     send("evt_5", authorised, mode, reserved).await;
     assert_eq!(shop.state(&booking).await, "authorised");
-    // That is true, and what follows is not: the money is still only reserved.
+    // This is true, and what follows is not: the money is still only reserved.
     send("evt_6", "payment_intent.succeeded", "", taken).await;
     assert_eq!(shop.state(&booking).await, "authorised");
     shop.confirm(&booking).await;
@@ -342,7 +343,7 @@ async fn a_webhook_that_can_not_be_applied_holds_up_no_other_and_waits() {
     let shop = Shop::open().await;
     let secret = shop.stripe.webhook_secret().to_owned();
     let now = shop.app.ctx.clock.now().timestamp();
-    // The database refuses what it does, whatever the reason.
+    // A trigger by which the database refuses its effect.
     sqlx::query("alter table payment.findings add check (subject <> 'du_poison')")
         .execute(&shop.app.ctx.db)
         .await

@@ -1,4 +1,4 @@
-//! Saving a card while things go wrong between the worker and Stripe.
+//! Saving a card while calls to Stripe fail.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use crate::pipeline::{PATIENCE, Pipeline};
 /// Longer than any lease.
 const LEASE: TimeDelta = TimeDelta::seconds(30);
 
-/// The worker dies while Stripe does what it was asked for, and starts again.
+/// Crashes the worker while Stripe performs the call, and starts it again.
 async fn crash_while_saving(pipeline: &Arc<Pipeline>, id: BookingId, operation: Operation) {
     let faults = pipeline.stripe.faults();
     faults.next(1, operation, ApiFault::HangAfterEffect);
@@ -34,7 +34,7 @@ async fn save(pipeline: &Pipeline, id: BookingId) -> StatusCode {
     pipeline.choose(ANNA, id, json!({ "save": true })).await
 }
 
-/// The booking is paid, and the card is kept.
+/// Pays the booking; the card is saved.
 async fn finish(pipeline: Arc<Pipeline>, id: BookingId) {
     assert!(pipeline.pay(id, "pm_card_visa").await);
     pipeline.wait_for_payment(id, "captured").await;
@@ -104,7 +104,8 @@ async fn answers_that_are_lost_or_say_nothing_make_no_second_customer() {
             status == StatusCode::OK
         })
         .await;
-        // A saved 500 is given three times; with nothing behind it the key is then given up.
+        // A saved 500 is answered three times; without an effect behind it the key is then
+        // replaced.
         let expected = match fault {
             ApiFault::SavedServerErrorAfterEffect => 2,
             ApiFault::SavedServerError => 3,

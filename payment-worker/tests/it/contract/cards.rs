@@ -1,4 +1,4 @@
-//! What saving cards relies on.
+//! The API's behaviour that saved cards rely on.
 
 use serde_json::Value;
 use sqlx::types::Uuid;
@@ -24,7 +24,7 @@ impl Stripe {
         self.get(&path).await["data"].as_array().unwrap().clone()
     }
 
-    /// A new PaymentIntent after these changes.
+    /// Creates a PaymentIntent and changes it.
     async fn changed(&self, changes: Form<'_>) -> (u16, Value) {
         let (_, intent) = self.post("/payment_intents", ORDER, None).await;
         let path = format!("/payment_intents/{}", text(&intent["id"]));

@@ -11,7 +11,7 @@ use crate::pipeline::{PATIENCE, Pipeline};
 /// Longer than any lease.
 const LEASE: TimeDelta = TimeDelta::seconds(30);
 
-/// Which booking the call is about, and how to bring it there.
+/// Brings a booking to this call.
 async fn lead_to(pipeline: &Pipeline, operation: Operation) -> BookingId {
     match operation {
         Operation::CreatePaymentIntent => pipeline.request(1, 1).await,
@@ -33,7 +33,7 @@ async fn lead_to(pipeline: &Pipeline, operation: Operation) -> BookingId {
     }
 }
 
-/// The payment worker dies while this call hangs: before Stripe did it, or after.
+/// Crashes the payment worker while this call hangs, before or after its effect.
 async fn crash_during(pipeline: &Pipeline, operation: Operation, fault: ApiFault) {
     pipeline.stripe.faults().next(1, operation, fault);
     let id = lead_to(pipeline, operation).await;
@@ -51,7 +51,7 @@ async fn crash_during(pipeline: &Pipeline, operation: Operation, fault: ApiFault
     pipeline.assert_kept().await;
 }
 
-/// The calls that change something.
+/// Calls with an effect.
 const WRITES: [Operation; 4] = [
     Operation::CreatePaymentIntent,
     Operation::CapturePaymentIntent,
@@ -61,7 +61,7 @@ const WRITES: [Operation; 4] = [
 
 async fn crash_during_each(fault: ApiFault) {
     let pipeline = Pipeline::open(10).await;
-    // The call's own answer is lost with the worker; nor does a webhook tell of it.
+    // The answer is lost with the worker, and so are the webhooks about it.
     for settled in [
         "payment_intent.succeeded",
         "payment_intent.canceled",
@@ -89,7 +89,7 @@ async fn a_crash_after_stripe_accepted_does_nothing_twice() {
     crash_during_each(ApiFault::HangAfterEffect).await;
 }
 
-/// The way to RabbitMQ, through a proxy.
+/// A proxy in front of RabbitMQ.
 async fn through_a_proxy(pipeline: &Pipeline) -> (Proxy, String) {
     let mut url = Url::parse(pipeline.app.ctx.config.amqp_url.expose_secret()).unwrap();
     let target = format!("{}:{}", url.host_str().unwrap(), url.port().unwrap_or(5672));
@@ -108,7 +108,7 @@ async fn a_payment_worker_that_crashes_before_its_ack_does_nothing_twice() {
     let paid = pipeline.sell(1).await;
     let held = pipeline.hold(2).await;
 
-    // What is done from now on is done and committed, but no acknowledgement and no message leaves.
+    // From now on everything is committed, but no acknowledgement and no message leaves.
     proxy.mute();
     let late = pipeline.hold(3).await;
     pipeline.cancel(paid, 1).await;

@@ -14,7 +14,7 @@ const WRITES: [Operation; 4] = [
     Operation::CreateRefund,
 ];
 
-/// One trade in which each kind of call goes wrong once in this way.
+/// Trades with this fault once in each kind of call.
 async fn trade_with(fault: ApiFault) {
     let pipeline = Pipeline::open_with(10, |config| {
         config.stripe_timeout = Duration::from_millis(500);
@@ -29,7 +29,7 @@ async fn trade_with(fault: ApiFault) {
     let left = pipeline.stripe.faults().rules();
     assert!(left.is_empty(), "every fault happened but {left:?}");
     let intents = pipeline.stripe.ledger().payment_intents();
-    // A creation that Stripe answers with a saved 500 is made anew; nobody can pay the first.
+    // A creation with a saved 500 is made anew; nobody can pay the first.
     let orphans = usize::from(fault == ApiFault::SavedServerErrorAfterEffect);
     assert_eq!(intents.len(), 4 + orphans);
     pipeline.close().await;
@@ -65,7 +65,7 @@ async fn a_locked_object_and_a_key_in_use() {
 
 #[tokio::test]
 async fn a_storm_of_429_ends_by_itself() {
-    // The account allows far less than the worker believes.
+    // The account allows far less than the worker assumes.
     let pipeline = Pipeline::open(40).await;
     let limits = RateLimits { all: 8, each: 4 };
     pipeline.stripe.set_rate_limits(Some(limits));
@@ -107,11 +107,11 @@ async fn an_hour_without_stripe_loses_nothing_and_resells_nothing() {
     for _minute in 0..60 {
         pipeline.clock.jump(TimeDelta::minutes(1));
         let before = pipeline.count(asked).await;
-        // It goes on trying, now and then.
+        // It goes on probing.
         eventually(PATIENCE, async || pipeline.count(asked).await > before).await;
         opened |= pipeline.count(breaker).await == 1;
-        // The holds ran out long ago, but nobody knows whether this one is paid. (The one that
-        // has no PaymentIntent is free again.)
+        // The holds expired long ago, but nobody knows whether this one is paid. (The one without a
+        // PaymentIntent is free again.)
         assert_eq!(pipeline.booking(unpaid).await, "held");
         assert!(
             pipeline

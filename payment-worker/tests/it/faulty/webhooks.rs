@@ -11,7 +11,7 @@ use super::Trade;
 use crate::pipeline::{PATIENCE, Pipeline};
 
 impl Pipeline {
-    /// Posts a webhook signed at `age` before now; the status of the answer.
+    /// Posts a webhook signed at `age` before now; returns the status.
     async fn post(&self, body: String, secret: &str, age: TimeDelta) -> u16 {
         let signed_at = (self.clock.now() - age).timestamp();
         let signature = Webhook::generate_test_header(&body, secret, Some(signed_at));
@@ -34,7 +34,7 @@ impl Pipeline {
         events.filter(is_about).collect()
     }
 
-    /// Delivers an event, as itself or as another with the same news.
+    /// Delivers an event, or a copy of it under another id.
     async fn deliver(&self, event: &Value, copy: Option<&str>) {
         let mut event = event.clone();
         if let Some(copy) = copy {
@@ -49,7 +49,7 @@ impl Pipeline {
     }
 }
 
-/// Every order of `0..count`.
+/// Every permutation of `0..count`.
 fn orders(count: usize) -> Vec<Vec<usize>> {
     if count == 0 {
         return vec![Vec::new()];
@@ -110,16 +110,16 @@ async fn all_webhooks_lost() {
     pipeline.close().await;
 }
 
-/// Those events that are more than another word for one of them: each attempt to pay is told as a
-/// charge too.
+/// The events without those that only repeat another: each attempt to pay is also reported as a
+/// charge.
 fn without_charges(events: &[Value]) -> Vec<&Value> {
     const OTHER_WORDS: [&str; 3] = ["charge.failed", "charge.succeeded", "charge.captured"];
     let says_more = |event: &&Value| !OTHER_WORDS.contains(&event["type"].as_str().unwrap());
     events.iter().filter(says_more).collect()
 }
 
-/// A buyer whose first card is declined and whose second asks for 3-D Secure causes four events
-/// before any is delivered; they come in every order, and so do the three of capture and refund.
+/// A declined card and one with 3-D Secure cause four events before any is delivered; they arrive
+/// in every order, and so do the three of capture and refund.
 #[tokio::test]
 async fn all_orders_of_the_webhooks_of_one_payment_end_the_same() {
     let pipeline = Pipeline::open_with(40, |config| {
@@ -160,7 +160,7 @@ async fn all_orders_of_the_webhooks_of_one_payment_end_the_same() {
         for at in &settling[number % settling.len()] {
             pipeline.deliver(events[4 + at], None).await;
         }
-        // Days later all come again as new events, the last one first.
+        // Days later all are repeated as new events, the last one first.
         for event in all.iter().rev() {
             pipeline.deliver(event, Some("again")).await;
         }
@@ -195,7 +195,7 @@ async fn forged_stale_and_re_encoded_webhooks_give_no_ticket() {
         pipeline.post(authorised.clone(), &secret, TimeDelta::seconds(-330)),
     ];
     assert_eq!(join_all(sends).await, [400; 4]);
-    // The signature of one body on another; and on the same JSON written otherwise.
+    // One body with the signature of another; and the same JSON in another form.
     let read: Value = serde_json::from_str(&authorised).unwrap();
     for body in [forged, serde_json::to_string_pretty(&read).unwrap()] {
         let request = pipeline

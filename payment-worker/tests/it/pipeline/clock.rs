@@ -3,7 +3,7 @@ use std::sync::{Arc, Mutex};
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::clock::{Clock, SystemClock};
 
-/// Runs as the machine's clock does, and can be put forward: an hour goes by in an instant.
+/// The system's clock, which can be advanced.
 #[derive(Clone)]
 pub(crate) struct JumpingClock(Arc<Mutex<TimeDelta>>);
 

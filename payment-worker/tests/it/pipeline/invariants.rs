@@ -1,4 +1,4 @@
-//! What must hold at rest, by the ledger of the stand-in and by the tables, each asked by itself.
+//! Invariants at rest, by the stand-in's ledger and by the tables, each asked by itself.
 
 use std::collections::HashMap;
 
@@ -28,7 +28,7 @@ const BOOKINGS: &str = "
            coalesce(p.kept_minor, 0) as kept_minor
     from booking.bookings b left join payment.payments p on p.booking_id = b.id";
 
-/// Every promise about money and tickets that is broken, in words.
+/// Every broken promise about money and tickets.
 pub(crate) async fn broken(db: &PgPool, ledger: &Ledger, requested: &[Uuid]) -> Vec<String> {
     let mut broken = oversold(db).await;
     let bookings: Vec<Booking> = sqlx::query_as(BOOKINGS).fetch_all(db).await.unwrap();
@@ -54,7 +54,7 @@ pub(crate) async fn broken(db: &PgPool, ledger: &Ledger, requested: &[Uuid]) -> 
     broken
 }
 
-/// I1: no seat has two, and each booking has what it says.
+/// I1: a seat has one ticket at most, and each booking has its seats.
 async fn oversold(db: &PgPool) -> Vec<String> {
     sqlx::query_scalar(
         "select 'I1: seat ' || seat_id || ' has ' || count(*) || ' tickets'
@@ -103,7 +103,7 @@ fn wrong_money(
     broken
 }
 
-/// I1 and I3, and that the tables say what Stripe says.
+/// I1 and I3, and that the tables agree with Stripe.
 fn wrong_booking(booking: &Booking, intents: &[PaymentIntent], ledger: &Ledger) -> Vec<String> {
     let Booking { id, state, .. } = booking;
     let mut broken = Vec::new();
@@ -132,7 +132,7 @@ fn wrong_booking(booking: &Booking, intents: &[PaymentIntent], ledger: &Ledger) 
     broken
 }
 
-/// Whether a refund is still on its way at Stripe.
+/// Returns `true` if a refund is pending at Stripe.
 pub(crate) fn has_pending_refund(ledger: &Ledger) -> bool {
     let refunds = ledger.refunds();
     refunds.iter().any(|r| r.status == RefundStatus::Pending)

@@ -7,10 +7,10 @@ use platform::service::{Context, Routes};
 use platform::testing::serve_consuming;
 use tokio::runtime::{Builder, Runtime};
 
-/// How long the tasks of a crashed node may take to be dropped, and those of others to leave.
+/// Longest time until the tasks of a crashed node are dropped, and those of others leave.
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// One process of the pipeline: what it runs is dropped where it stands when it crashes, and its
+/// One process of the pipeline. When it crashes, its tasks are dropped where they are and its
 /// connections break.
 pub(crate) struct Node {
     runtime: Runtime,
@@ -49,7 +49,7 @@ impl Node {
         format!("http://{}{path}", self.public)
     }
 
-    /// Ends as by a power cut.
+    /// Crashes, as by a power cut.
     pub(crate) async fn crash(self) {
         let Self { runtime, ctx, .. } = self;
         drop(ctx);
@@ -57,7 +57,7 @@ impl Node {
         dropping.await.unwrap();
     }
 
-    /// Ends as told to.
+    /// Shuts down as on SIGTERM.
     pub(crate) async fn stop(self) {
         let shutdown = self.ctx.shutdown.clone();
         shutdown.soft().cancel();
