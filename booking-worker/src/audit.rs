@@ -1,4 +1,5 @@
-//! What the audit log, which box-office keeps, is told of bookings and tickets that staff changed.
+//! Entries for the audit log, which box-office keeps, about bookings and tickets that staff
+//! changed.
 
 use chrono::{DateTime, Utc};
 use domain::AccountId;
@@ -6,7 +7,7 @@ use domain::message::AuditNoted;
 use serde_json::Value;
 use uuid::Uuid;
 
-/// A note of what `actor` did to `subject`, such as `booking:ID`. It goes into the outbox in the
+/// An entry about what `actor` did to `subject`, such as `booking:ID`. Stored in the outbox by the
 /// transaction that does it.
 pub(crate) fn note(
     actor: AccountId,

@@ -1,4 +1,4 @@
-//! The buyer, or staff, gives a booking up.
+//! Cancellation of a booking by its buyer or by staff.
 
 use chrono::{DateTime, Utc};
 use domain::booking::{Booking, BookingState, CancelRefusal};
@@ -13,23 +13,23 @@ use crate::audit;
 use crate::end::cancel_confirmed;
 use crate::store::{bookings, tickets};
 
-/// What a cancellation came to.
+/// Outcome of a cancellation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Cancellation {
-    /// It is done, or certain to be.
+    /// The booking is cancelled, or certain to be.
     Done,
     /// The booking's state does not allow it.
     Refused(BookingState),
     /// The booking is confirmed, and stays so for this reason.
     Kept(CancelRefusal),
-    /// No worker has decided the booking: its request may still be on its way, in a retry queue.
+    /// The booking is undecided: its request may still be in a retry queue.
     Undecided,
 }
 
-/// Cancels a confirmed booking; begins to cancel a held one, whose seats stay held until no payment
-/// can come. A confirmed one is kept when somebody was let in with one of its tickets, and from its
-/// buyer also when one was transferred, or the event has begun; unless it is the event that is
-/// cancelled. A repeat has the same outcome.
+/// Cancels a confirmed booking; begins the cancellation of a held one, whose seats stay held until
+/// no payment can come. A confirmed booking stays when one of its tickets is checked in, and for
+/// its buyer also when one was transferred or the event has begun; for the cancellation of its
+/// event it never does. Idempotent.
 pub(crate) async fn cancel(
     conn: &mut PgConnection,
     id: BookingId,
@@ -46,7 +46,7 @@ pub(crate) async fn cancel(
         note(conn, id, asked_by, buyer, now, kept).await?;
         return Ok(Cancellation::Done);
     }
-    // When the event is off, whoever was let in gets the money back, too.
+    // A cancelled event refunds those who were let in, too.
     if let Some(by) = asked_by
         && let Some(refusal) = tickets::bind(conn, id, by, now).await?
     {
@@ -63,7 +63,7 @@ pub(crate) async fn cancel(
     })
 }
 
-/// Notes in the audit log that somebody else than the buyer gave the booking up.
+/// Adds an entry to the audit log when somebody else than the buyer cancelled.
 async fn note(
     conn: &mut PgConnection,
     id: BookingId,

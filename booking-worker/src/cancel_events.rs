@@ -1,5 +1,5 @@
-//! An event is cancelled: so are its bookings, those too that were made while it was. What was
-//! paid goes back. Each booking is a transaction of its own, so this goes on where it stopped.
+//! Sweep that cancels the bookings of cancelled events, those made during the cancellation
+//! included. Each booking is a transaction of its own, so the sweep resumes where it stopped.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -13,11 +13,11 @@ use crate::OWNER;
 use crate::cancel::{Cancellation, cancel};
 use crate::store::bookings;
 
-/// How many bookings are looked up at once.
+/// Bookings read at once.
 const BATCH: i64 = 100;
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Cancels the bookings of cancelled events until shutdown.
+/// Runs the sweep until shutdown.
 pub(crate) async fn cancel_bookings(ctx: Context) -> anyhow::Result<()> {
     let stop = ctx.shutdown.soft().clone();
     let mut passed_over = HashSet::new();
@@ -27,7 +27,10 @@ pub(crate) async fn cancel_bookings(ctx: Context) -> anyhow::Result<()> {
             Ok(_) => continue,
             Err(error) => {
                 let error: &dyn std::error::Error = &error;
-                tracing::warn!(error, "bookings of a cancelled event stay; trying again");
+                tracing::warn!(
+                    error,
+                    "reading bookings of cancelled events failed; retrying"
+                );
             }
         }
         stop.run_until_cancelled(tokio::time::sleep(INTERVAL)).await;
@@ -35,8 +38,8 @@ pub(crate) async fn cancel_bookings(ctx: Context) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Cancels one batch; returns how many of them are. One that can't be cancelled is logged and
-/// passed over: it comes again in a later round, behind the others.
+/// Cancels one batch; returns how many were cancelled. A booking that can't be cancelled is logged
+/// and skipped until the others are done.
 async fn sweep(ctx: &Context, passed_over: &mut HashSet<BookingId>) -> Result<usize, sqlx::Error> {
     let skip: Vec<_> = passed_over.iter().map(|id| id.0).collect();
     let due = bookings::of_cancelled_events(&ctx.db, &skip, BATCH).await?;
@@ -52,7 +55,7 @@ async fn sweep(ctx: &Context, passed_over: &mut HashSet<BookingId>) -> Result<us
             }
             Err(error) => {
                 let error: &dyn std::error::Error = &error;
-                tracing::warn!(error, booking_id = %id, "a booking of a cancelled event stays");
+                tracing::warn!(error, booking_id = %id, "cancelling for a cancelled event failed");
                 passed_over.insert(id);
             }
         }

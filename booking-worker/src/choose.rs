@@ -1,15 +1,13 @@
-//! Which of the free seats a buyer gets.
+//! Best-available search: which of the free seats a buyer gets.
 
 use std::ops::Range;
 
 use domain::SeatId;
 
-/// A seat that nobody has.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct FreeSeat {
-    /// Its id.
     pub(crate) id: SeatId,
-    /// Its order of preference in the section.
+    /// Order of preference in the section.
     pub(crate) rank: i32,
     /// Its row; `None` in general admission.
     pub(crate) row: Option<String>,
@@ -20,25 +18,24 @@ pub(crate) struct FreeSeat {
 /// Seats chosen from a list of free ones.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Choice {
-    /// Which of the list.
+    /// Their indices in the list.
     pub(crate) range: Range<usize>,
-    /// How good they are.
     pub(crate) quality: Quality,
 }
 
-/// How good seats are, the worst first.
+/// Quality of a choice, the worst first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Quality {
-    /// Not next to each other.
+    /// Not adjacent.
     Apart,
-    /// Next to each other, and they leave a single free seat beside them.
+    /// Adjacent, leaving a single free seat beside them.
     LeavesOrphan,
-    /// Next to each other. General admission always counts as such.
+    /// Adjacent. General admission always counts as such.
     Good,
 }
 
-/// Chooses the best `wanted` of `free`, which is in order of rank: neighbours that leave no seat
-/// alone, else neighbours, else the foremost seats. `None` when there are too few.
+/// Chooses `wanted` of `free`, which is in order of rank: adjacent seats that leave no orphan, else
+/// adjacent seats, else the foremost. `None` when there are too few.
 pub(crate) fn choose(free: &[FreeSeat], wanted: usize) -> Option<Choice> {
     if wanted == 0 || free.len() < wanted {
         return None;
@@ -52,7 +49,7 @@ pub(crate) fn choose(free: &[FreeSeat], wanted: usize) -> Option<Choice> {
         let is_numbered = free[run.start].row.is_some();
         let quality = match run.len().checked_sub(wanted) {
             None => continue,
-            // In general admission nobody sits beside an empty place.
+            // General admission has no orphans.
             Some(1) if is_numbered => Quality::LeavesOrphan,
             Some(_) => Quality::Good,
         };
@@ -66,7 +63,7 @@ pub(crate) fn choose(free: &[FreeSeat], wanted: usize) -> Option<Choice> {
     Some(best)
 }
 
-/// The longest stretches of seats next to each other.
+/// Maximal runs of adjacent seats.
 fn runs(free: &[FreeSeat]) -> impl Iterator<Item = Range<usize>> {
     let mut start = 0;
     free.chunk_by(are_neighbours).map(move |run| {

@@ -5,8 +5,8 @@ use platform::tokens::{KeyRing, TicketFace};
 use rand::TryRngCore;
 use rand::rngs::OsRng;
 
-/// A code that a scanner verifies offline. 128 bits of it are from the operating system: it can't be
-/// guessed, and another ticket for the same seat has another.
+/// Signs a new code, which a scanner verifies offline. 128 bits of it are from the operating
+/// system's generator, so it can't be guessed and no two tickets of a seat share one.
 pub(crate) fn new_code(keys: &KeyRing, event_id: EventId, seat_id: SeatId) -> String {
     let mut nonce = [0; 16];
     OsRng

@@ -1,4 +1,4 @@
-//! held → confirmed, and confirmed → paid.
+//! Transitions held → confirmed, and confirmed → paid.
 
 use std::collections::HashMap;
 
@@ -14,17 +14,17 @@ use sqlx::PgConnection;
 use crate::code::new_code;
 use crate::store::{bookings, seats, tickets};
 
-/// What news of a payment came to.
+/// Effect of a message about a payment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum News {
-    /// It has had its effect, or needs none.
+    /// Applied, or nothing to do.
     Taken,
-    /// It came before what it follows from.
+    /// Its predecessor has not been applied yet.
     TooEarly,
 }
 
-/// The payments of these bookings are authorised: held ones get their tickets. One that has ended
-/// meanwhile has its payment released.
+/// Applies authorisations: held bookings get their tickets. A booking that has ended has its
+/// payment voided.
 pub(crate) async fn confirm_authorised(
     conn: &mut PgConnection,
     ids: &[BookingId],
@@ -38,7 +38,7 @@ pub(crate) async fn confirm_authorised(
     let mut news = Vec::with_capacity(ids.len());
     for id in ids {
         news.push(match bookings.get(id) {
-            // Given up: the payment worker releases it.
+            // Being cancelled: the payment worker releases it.
             Some(Booking::Held {
                 ending: Some(VoidReason::Cancelled),
                 ..
@@ -58,7 +58,7 @@ pub(crate) async fn confirm_authorised(
     Ok(news)
 }
 
-/// Nothing is due for these held bookings: they get their tickets, and count as paid.
+/// Confirms held bookings with nothing to pay; they count as paid.
 pub(crate) async fn confirm_free(
     conn: &mut PgConnection,
     ids: &[BookingId],
@@ -73,7 +73,7 @@ pub(crate) async fn confirm_free(
     mark_paid(conn, ids, now, kept).await
 }
 
-/// The payments of these bookings are captured: confirmed ones are paid.
+/// Applies captures: confirmed bookings are paid.
 pub(crate) async fn mark_captured(
     conn: &mut PgConnection,
     ids: &[BookingId],
@@ -84,7 +84,7 @@ pub(crate) async fn mark_captured(
     let bookings = bookings::read(conn, ids).await?;
     let news = ids.iter().map(|id| match bookings.get(id) {
         None | Some(Booking::Requested | Booking::Held { .. }) => News::TooEarly,
-        // Of a booking that has ended the payment worker refunds what it captured.
+        // Money captured for an ended booking is refunded by the payment worker.
         Some(_) => News::Taken,
     });
     Ok(news.collect())
@@ -122,7 +122,7 @@ async fn confirm(
     seats::sell(conn, &confirmed).await
 }
 
-/// A ticket for each seat.
+/// Issues a ticket for each seat.
 fn issue(keys: &KeyRing, booking: BookingFacts) -> (BookingFacts, Vec<TicketFacts>) {
     let tickets = booking
         .seats

@@ -1,4 +1,4 @@
-//! `POST /api/tickets/{code}/check-in`, for staff at the door of an event; `DELETE` takes it back.
+//! `POST /api/tickets/{code}/check-in`, for staff at the door of an event; `DELETE` undoes it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,7 +28,6 @@ use crate::OWNER;
 use crate::audit;
 use crate::store::tickets::{self, AtTheDoor};
 
-/// For the internal listener.
 pub(crate) fn routes(ctx: &Context) -> Router {
     Router::new()
         .route("/api/tickets/{code}/check-in", post(check_in).delete(undo))
@@ -39,7 +38,7 @@ const STAFF: [Role; 3] = [Role::Operator, Role::Organiser, Role::Admin];
 
 #[derive(Deserialize)]
 struct Wanted {
-    /// The event that people are let into.
+    /// The event at whose door the code is scanned.
     event_id: EventId,
 }
 
@@ -57,7 +56,7 @@ struct View {
     checked_in_at: Option<DateTime<Utc>>,
 }
 
-/// One scan of a code at the door of an event.
+/// A scan of a code at the door of an event.
 struct Scan {
     code: String,
     event_id: EventId,
@@ -66,13 +65,12 @@ struct Scan {
     at: DateTime<Utc>,
 }
 
-/// Lets the holder of a ticket of this event in, once. A repeat with the same `Idempotency-Key` is
-/// answered as the first was: the door that got no answer asks again. Without the key it is another
-/// person with the same code.
+/// Checks a ticket of this event in, once. A repeat with the same `Idempotency-Key` gets the first
+/// answer, for a door that lost it; without the key a repeat is another person with the same code.
 ///
 /// # Errors
 /// `forbidden` unless the caller belongs to staff; `not-found`; `conflict` when the ticket is for
-/// another event, was used before, with the time, transferred, replaced, or cancelled.
+/// another event, checked in (with the time), transferred, replaced, or cancelled.
 async fn check_in(
     State(ctx): State<Arc<Context>>,
     caller: Caller,
@@ -108,7 +106,7 @@ async fn check_in(
     Ok(response)
 }
 
-/// The answer, and whether it is that of an earlier scan.
+/// Returns the answer, and whether it is replayed.
 async fn let_in(conn: &mut PgConnection, scan: &Scan) -> Result<(Vec<u8>, bool), Refusal> {
     let token = match &scan.key {
         None => None,
@@ -155,7 +153,7 @@ async fn begin(conn: &mut PgConnection, scan: &Scan, key: &str) -> Result<Begin,
     idempotency::begin(conn, &scope, key, &hash, scan.at).await
 }
 
-/// Why a code lets nobody in.
+/// Why a code is refused.
 async fn refusal(conn: &mut PgConnection, scan: &Scan) -> Result<Problem, sqlx::Error> {
     let conflict = |detail: &'static str| Problem::new(Kind::Conflict, detail);
     let Some(ticket) = tickets::find(conn, &scan.code).await? else {
@@ -170,10 +168,12 @@ async fn refusal(conn: &mut PgConnection, scan: &Scan) -> Result<Problem, sqlx::
     }
     Ok(match (ticket.checked_in_at, ticket.transferred_at) {
         (Some(at), _) if ticket.state == "checked_in" => {
-            conflict("Somebody was let in with this ticket before.").with("checked_in_at", at)
+            conflict("This ticket is checked in already.").with("checked_in_at", at)
         }
-        (_, Some(at)) => conflict("This ticket was transferred; its new holder has another code.")
-            .with("transferred_at", at),
+        (_, Some(at)) => {
+            conflict("This ticket was transferred, and its new holder has another code.")
+                .with("transferred_at", at)
+        }
         (_, None) => conflict("This ticket was cancelled."),
     })
 }
@@ -182,17 +182,17 @@ fn unknown() -> Problem {
     Problem::new(Kind::NotFound, "There is no such ticket.")
 }
 
-/// The refusal of a code whose ticket has another by now.
+/// The problem for a code that was replaced.
 pub(crate) fn replaced(at: DateTime<Utc>) -> Problem {
-    let detail = "The holder of this ticket asked for a new code; this one is not good any more.";
+    let detail = "This code was replaced: the holder of the ticket has a new one.";
     Problem::new(Kind::Conflict, detail).with("replaced_at", at)
 }
 
-/// Takes a check-in back, for a ticket that was let in by mistake. A repeat has the same answer.
+/// Undoes a check-in that was made by mistake. Idempotent.
 ///
 /// # Errors
 /// `forbidden` unless the caller belongs to staff; `not-found`; `conflict` when the ticket is not
-/// good.
+/// valid.
 async fn undo(
     State(ctx): State<Arc<Context>>,
     caller: Caller,
@@ -209,7 +209,7 @@ async fn undo(
     Ok(([(CACHE_CONTROL, "no-store")], Json(Answer { ticket })))
 }
 
-/// Refuses staff who have nothing to do with the event of a ticket.
+/// Checks that the caller may act for the event of a ticket.
 async fn reaches(ctx: &Context, caller: &Caller, code: &str) -> Result<(), Problem> {
     let found = {
         let mut conn = ctx.db.acquire().await?;
@@ -245,7 +245,7 @@ async fn take_back(
     match tickets::find(conn, code).await? {
         Some(ticket) if ticket.state == "valid" => Ok(ticket.into()),
         Some(_) => {
-            let detail = "This ticket is not good any more, and nobody is inside with it.";
+            let detail = "This ticket is not valid, and it is not checked in.";
             Err(Problem::new(Kind::Conflict, detail).into())
         }
         None => Err(unknown().into()),

@@ -1,4 +1,4 @@
-//! held → expired or cancelled, confirmed → cancelled: the seats are on sale again.
+//! Transitions held → expired or cancelled, and confirmed → cancelled: the seats are on sale again.
 
 use chrono::{DateTime, Utc};
 use domain::booking::{BookingState, EndReason};
@@ -12,8 +12,8 @@ use crate::store::accounts::Tally;
 use crate::store::bookings::Ended;
 use crate::store::{accounts, bookings, seats, tickets};
 
-/// No payment can come for these bookings: a held one expires, or is cancelled if the buyer gave
-/// it up; a confirmed one is cancelled. `reason` says why a hold ends before its time.
+/// Ends bookings that no payment can come for: a held one expires, or is cancelled if its buyer
+/// gave it up; a confirmed one is cancelled. `reason` says why a hold ends early.
 pub(crate) async fn end_unpayable(
     conn: &mut PgConnection,
     ids: &[BookingId],
@@ -38,8 +38,8 @@ pub(crate) async fn end_unpayable(
     Ok(ids.iter().map(news).collect())
 }
 
-/// Cancels a confirmed booking at once, for the one who asked, or for its event, and returns its
-/// buyer. `None` when it is not confirmed.
+/// Cancels a confirmed booking, for the account that asked or for its event, and returns its buyer.
+/// `None` when it is not confirmed.
 pub(crate) async fn cancel_confirmed(
     conn: &mut PgConnection,
     id: BookingId,
@@ -57,13 +57,13 @@ pub(crate) async fn cancel_confirmed(
     Ok(ended.first().map(|ended| ended.facts.account_id))
 }
 
-/// How bookings end.
+/// Ends of bookings.
 struct Ending<'a> {
-    /// Those in one of these states do.
+    /// Only bookings in these states end.
     from: &'a [BookingState],
-    /// Who asked for it; none when its payment is impossible or its event is cancelled.
+    /// The canceller; `None` when its payment is impossible or its event is cancelled.
     asked: Option<CancelAsked>,
-    /// Why a hold ends before its time.
+    /// Why a hold ends early.
     reason: Option<EndReason>,
 }
 

@@ -1,16 +1,16 @@
 /// Why commands were not carried out.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum WorkError {
-    /// The database refused, or could not be asked.
-    #[error("the database did not do it")]
+    /// The database refused, or is away.
+    #[error("the database failed")]
     Database(#[from] sqlx::Error),
-    /// Others kept taking what was chosen.
-    #[error("others took what was chosen, again and again")]
+    /// Concurrent writers kept taking the chosen seats.
+    #[error("concurrent writers took the chosen seats, again and again")]
     Moved,
 }
 
 impl WorkError {
-    /// Whether the same may succeed soon, because the fault is not in the commands.
+    /// Returns `true` if a repeat may succeed soon, because the database is away or busy.
     pub(crate) fn is_outage(&self) -> bool {
         let Self::Database(error) = self else {
             return false;

@@ -1,5 +1,5 @@
-//! Holds that run out. Their seats stay held until the payment worker says that no payment can
-//! come; it is asked again, ever more rarely, when it does not answer.
+//! Expiry of holds. The seats stay held until the payment worker says that no payment can come;
+//! without an answer it is asked again, with exponential backoff.
 
 use std::time::Duration;
 
@@ -15,14 +15,14 @@ use crate::OWNER;
 use crate::metrics;
 use crate::store::bookings;
 
-/// How many holds one transaction takes.
+/// Most holds per transaction.
 const BATCH: i64 = 500;
 const INTERVAL: Duration = Duration::from_secs(1);
-/// How much longer a hold lasts whose buyer is at the bank's page when it runs out: long enough for
-/// a code from the phone, short enough for those who wait for the seats.
+/// Extension of a hold whose buyer is authenticating at the bank when it expires: long enough for a
+/// code sent to the phone, short enough for those who wait for the seats.
 const EXTENSION: TimeDelta = TimeDelta::seconds(120);
 
-/// Ends holds on time until shutdown.
+/// Expires holds until shutdown.
 pub(crate) async fn expire_holds(ctx: Context) -> anyhow::Result<()> {
     let stop = ctx.shutdown.soft().clone();
     while !stop.is_cancelled() {
@@ -31,7 +31,7 @@ pub(crate) async fn expire_holds(ctx: Context) -> anyhow::Result<()> {
             Ok(_) => {}
             Err(error) => {
                 let error: &dyn std::error::Error = &error;
-                tracing::warn!(error, "holds could not be ended; trying again");
+                tracing::warn!(error, "expiring holds failed; retrying");
             }
         }
         stop.run_until_cancelled(tokio::time::sleep(INTERVAL)).await;
@@ -43,7 +43,7 @@ fn full_batch() -> usize {
     usize::try_from(BATCH).expect("a batch is small")
 }
 
-/// Asks for the end of one batch of holds. Gives how many, of the larger kind.
+/// Begins to expire one batch, and repeats unanswered voids; returns the larger of both counts.
 pub(crate) async fn sweep(pool: &PgPool, now: DateTime<Utc>) -> Result<usize, sqlx::Error> {
     let begun = run_tx(pool, "begin_expiry", |tx| Box::pin(begin(tx, now))).await?;
     let repeated = run_tx(pool, "ask_again", |tx| Box::pin(ask_again(tx, now))).await?;

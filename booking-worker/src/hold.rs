@@ -1,9 +1,9 @@
-//! requested → held, or rejected: a batch of requests in one transaction.
+//! Transition requested → held or rejected: a batch of requests in one transaction.
 //!
-//! Everything is read without locks, decided in memory, and written with guards: a seat must still
-//! be free, an account within its limit, a booking undecided. A guard that misses means that
-//! somebody else moved: then nothing is written, and the batch is decided anew. In normal running
-//! nobody else does, because each partition has one worker.
+//! Optimistic concurrency: everything is read without locks, decided in memory, and written with
+//! guards: a seat must still be free, an account within its limit, a booking undecided. When a
+//! guard fails, somebody else wrote first: the transaction is rolled back and the batch decided
+//! anew. Normally nobody else writes, for each partition has one worker.
 
 mod decide;
 
@@ -33,39 +33,37 @@ use crate::store::{accounts, bookings, market, seats};
 pub(crate) use decide::{Decision, Market, NamedSeat, Section, Terms};
 use decide::{ReadMore, forecast};
 
-/// How often a batch is decided anew because somebody else moved.
+/// Most attempts of a batch that loses to concurrent writers.
 const MAX_ROUNDS: u32 = 5;
 
-/// A request to hold seats.
 #[derive(Debug, Clone)]
 pub(crate) struct Request {
-    /// What is asked for.
     pub(crate) command: PlaceHold,
-    /// Whether news of its event may still be on its way, so that it is not rejected for naming an
-    /// unknown one.
+    /// `true` if its event may still become known, so that an unknown one does not reject it yet.
     pub(crate) may_wait: bool,
 }
 
-/// What a request came to.
+/// Outcome of a request or a cancellation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Answer {
     /// It is decided.
     Decided(Outcome),
-    /// A confirmed booking that was to be cancelled, and stays.
+    /// A confirmed booking that was to be cancelled stays, for this reason.
     Kept(CancelRefusal),
-    /// What it names is not known yet: the event, the sale, or the booking that is to be cancelled.
+    /// It names something that is not known yet: the event, the sale, or the booking to be
+    /// cancelled.
     Wait,
 }
 
 struct Placed {
     answers: Vec<Answer>,
-    /// What was not decided before.
+    /// Outcomes decided by this batch.
     decided: Vec<Outcome>,
-    /// What the other services are told.
+    /// Messages to be published after the commit.
     kept: Kept,
 }
 
-/// Decides requests, and commits. A request decided earlier gets its outcome again.
+/// Decides requests and commits. Idempotent: a decided booking gets its outcome again.
 pub(crate) async fn place_holds(
     ctx: &Context,
     requests: &[Request],
@@ -130,7 +128,7 @@ async fn place(
     })
 }
 
-/// What a request for a booking that is decided is told.
+/// The outcome of a booking that was decided before.
 fn outcome_of(booking: Booking) -> Outcome {
     match booking {
         Booking::Held { facts, .. } => Outcome::Held(facts),
@@ -167,7 +165,7 @@ async fn decide_and_write(
     write(conn, &decided, now, keys, kept).await
 }
 
-/// Decides `requests` in order, reading as many free seats as that takes.
+/// Decides `requests` in order, reading as many free seats as needed.
 async fn decide(
     conn: &mut PgConnection,
     market: &Market,
@@ -176,7 +174,7 @@ async fn decide(
 ) -> Result<Vec<Decision>, WorkError> {
     const FIRST_WINDOW: u32 = 512;
     let mut demand = forecast(market, requests);
-    // Doubled each time: where only scattered seats are left, a house is read in a few rounds.
+    // Doubled each round: where only scattered seats are left, a house is read in a few rounds.
     let mut sections_widened = 1;
     loop {
         let mut market = market.clone();
@@ -190,7 +188,7 @@ async fn decide(
             Err(ReadMore(unread)) => {
                 for section in unread.into_iter().take(sections_widened) {
                     let window = demand.entry(section).or_default();
-                    // One more than there can be: when fewer come, these are all.
+                    // One more than there can be: fewer rows than that are all.
                     *window = window
                         .saturating_mul(8)
                         .clamp(FIRST_WINDOW, MAX_SEATS_PER_EVENT + 1);
@@ -201,7 +199,7 @@ async fn decide(
     }
 }
 
-/// The note that staff booked for somebody, when they did and seats were given.
+/// The audit entry of a hold that staff placed for somebody else.
 fn noted(
     Decided { request, decision }: &Decided<'_>,
     now: DateTime<Utc>,
@@ -220,7 +218,7 @@ fn noted(
     Some(outbox::Entry::new(&note))
 }
 
-/// Writes decisions down. [`WorkError::Moved`] when somebody else got in between.
+/// Writes decisions. [`WorkError::Moved`] when a guard fails.
 async fn write(
     conn: &mut PgConnection,
     decided: &[Decided<'_>],

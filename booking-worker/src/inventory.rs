@@ -1,4 +1,4 @@
-//! Events, sections, seats and sales follow what box-office tells.
+//! Follows box-office: events, sections, seats and sales.
 
 use domain::event::{Event, Section};
 use domain::message::{EventChanged, SaleChanged};
@@ -10,7 +10,7 @@ use sqlx::{PgConnection, PgPool};
 use crate::store::inventory::{self, Grid};
 use crate::store::seats;
 
-/// Most rows of a section, and seats of a row: a row's ranks take a thousand.
+/// Most rows of a section, and seats of a row: a row has a thousand ranks.
 const MAX_SIDE: u32 = 1000;
 
 /// Consumer of `booking.events`.
@@ -58,14 +58,18 @@ impl Handler for Inventory {
             Ok(()) => Verdict::Ack,
             Err(error) => {
                 let error: &dyn std::error::Error = &error;
-                tracing::warn!(error, message = delivery.name, "inventory could not follow");
+                tracing::warn!(
+                    error,
+                    message = delivery.name,
+                    "applying a change of the inventory failed; retrying"
+                );
                 Verdict::retry(&delivery)
             }
         }
     }
 }
 
-/// Why seats can't be laid out as the event says.
+/// Why an event's seats can't be laid out.
 fn fault(event: &Event) -> Option<String> {
     let bad = event.sections.iter().find(|section| {
         section.numbered && grid(section).is_none_or(|(rows, per_row)| rows.max(per_row) > MAX_SIDE)
@@ -80,8 +84,8 @@ fn grid(section: &Section) -> Option<(u32, u32)> {
     Some((section.rows?, section.seats_per_row?))
 }
 
-/// Brings sections and seats to what `event` says, unless a later version was seen. Only free
-/// seats are removed, those of the highest rank first; a taken one goes when it comes back.
+/// Changes sections and seats to what `event` says, unless a later version was applied. Only free
+/// seats are removed, the highest ranks first; a taken one is removed when it becomes free.
 async fn follow_event(conn: &mut PgConnection, event: &Event) -> Result<(), sqlx::Error> {
     if !inventory::put_event(conn, event).await? {
         return Ok(());

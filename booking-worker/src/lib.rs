@@ -1,8 +1,8 @@
 //! The booking worker: seats, holds and tickets.
 //!
-//! It takes booking requests in micro-batches, one transaction each, follows what the payment
-//! worker tells of payments, ends holds that run out, and keeps the stock of seats in step with
-//! box-office. Nothing of it is in memory: any number of workers may run.
+//! Decides booking requests in micro-batches, one transaction each, applies the payment worker's
+//! messages, expires holds, and follows box-office's events. It keeps no state in memory, so any
+//! number of workers may run.
 
 mod audit;
 mod cancel;
@@ -33,12 +33,12 @@ use platform::outbox;
 use platform::service::{Context, Routes};
 use platform::topology;
 
-/// Whose messages the outbox keeps.
+/// Owner of this worker's messages in the outbox.
 const OWNER: &str = "booking-worker";
 
-/// News of bookings this worker has not seen yet is tried for about a day.
+/// Attempts of a message about an unknown booking: about a day.
 const MAX_ATTEMPTS: u32 = 300;
-/// How long one batch may take, an outage of the database included.
+/// Time limit of a batch, an outage of the database included.
 const BATCH_LIMIT: Duration = Duration::from_secs(60);
 
 /// Settings of the booking worker.
@@ -56,7 +56,7 @@ pub struct Config {
     pub max_batch: u16,
 }
 
-/// Starts consumers and loops, and gives the routes of tickets: the door, for staff, and transfers.
+/// Spawns consumers and loops, and returns the routes of tickets.
 ///
 /// # Errors
 /// None at present: whatever fails is tried again.
@@ -129,7 +129,7 @@ fn spawn_batches(
 }
 
 fn spawn_inventory(ctx: &Context) {
-    // One at a time: changes of one event would wait for each other anyway.
+    // One at a time: changes of one event would wait for each other's locks.
     let settings = Settings {
         concurrency: 1,
         max_attempts: MAX_ATTEMPTS,
@@ -149,7 +149,7 @@ fn spawn_inventory(ctx: &Context) {
     });
 }
 
-/// A number of rows or seats, as the database counts them.
+/// Converts a number of rows or seats for the database.
 fn count(number: usize) -> i32 {
     i32::try_from(number).expect("batches and bookings are bounded far below")
 }

@@ -1,4 +1,4 @@
-//! What the booking worker counts.
+//! Metrics of the booking worker.
 
 use std::time::Duration;
 
@@ -11,12 +11,12 @@ use crate::store::inventory;
 
 const STOCK_INTERVAL: Duration = Duration::from_secs(10);
 
-/// A batch of `requests` arrived.
+/// Records the size of a batch.
 pub(crate) fn batch_arrived(requests: usize) {
     histogram!("booking_batch_requests").record(f64::from(crate::count(requests)));
 }
 
-/// A request was decided.
+/// Records a decided request.
 pub(crate) fn request_decided(outcome: &Outcome) {
     match outcome {
         Outcome::Held(facts) | Outcome::Confirmed(facts) => {
@@ -31,12 +31,12 @@ pub(crate) fn request_decided(outcome: &Outcome) {
     }
 }
 
-/// How late the latest of the holds just ended was; `None` when none was due.
+/// Records how late the latest of the holds just expired is; `None` when none was due.
 pub(crate) fn expiry_lag(lag: Option<TimeDelta>) {
     gauge!("booking_expiry_lag_seconds").set(lag.unwrap_or_default().as_seconds_f64());
 }
 
-/// Shows how many seats there are in each state, until shutdown.
+/// Reports the seats in each state, until shutdown.
 pub(crate) async fn watch_stock(ctx: Context) -> anyhow::Result<()> {
     let stop = ctx.shutdown.soft().clone();
     while !stop.is_cancelled() {
@@ -54,7 +54,7 @@ pub(crate) async fn watch_stock(ctx: Context) -> anyhow::Result<()> {
             }
             Err(error) => {
                 let error: &dyn std::error::Error = &error;
-                tracing::warn!(error, "the stock could not be read");
+                tracing::warn!(error, "reading the stock failed");
             }
         }
         stop.run_until_cancelled(tokio::time::sleep(STOCK_INTERVAL))

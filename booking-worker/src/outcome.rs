@@ -1,4 +1,4 @@
-//! Telling the admission nodes that wait what became of their commands.
+//! Replies to the admission nodes that wait for the outcome of a command.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,20 +8,19 @@ use domain::message::{BookingOutcome, BookingOutcomes, Message};
 use platform::amqp::{Broker, Exchange, Outgoing};
 use uuid::Uuid;
 
-/// Nobody waits long for an outcome.
+/// Time limit of publishing: nobody waits long for an outcome.
 const LIMIT: Duration = Duration::from_millis(250);
 
-/// An outcome with the node that waits for it.
+/// An outcome for the node that waits for it.
 #[derive(Debug)]
 pub(crate) struct Reply {
-    /// The node; empty when nobody waits.
+    /// The node; empty when none waits.
     pub(crate) reply_to: String,
-    /// What it is told.
     pub(crate) outcome: BookingOutcome,
 }
 
-/// Sends outcomes as well as it can, one message to each node: a node that misses it finds the
-/// bookings in the database. The next batch does not wait for this.
+/// Publishes outcomes, best effort, one message per node: a node that misses it reads the bookings
+/// from the database. Does not delay the next batch.
 pub(crate) fn tell(broker: &Broker, replies: Vec<Reply>) {
     let mut by_node: BTreeMap<String, Vec<BookingOutcome>> = BTreeMap::new();
     for Reply { reply_to, outcome } in replies {

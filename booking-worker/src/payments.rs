@@ -1,4 +1,4 @@
-//! Consumer of `booking.payments`: what became of payments.
+//! Consumer of `booking.payments`: transitions of payments.
 
 use domain::BookingId;
 use domain::booking::EndReason;
@@ -14,7 +14,6 @@ use crate::end::end_unpayable;
 use crate::error::WorkError;
 use crate::run::{Runner, Work};
 
-/// Handles news of payments.
 pub(crate) struct Payments {
     ctx: Context,
 }
@@ -25,18 +24,18 @@ impl Payments {
     }
 }
 
-/// What happened to a payment, as far as the booking is concerned.
+/// A transition of a payment, as far as it concerns the booking.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Authorised,
     Captured,
     /// Voided or failed: no money will come.
     Ended,
-    /// Stripe took no payment for it in the first place.
+    /// Stripe refused to create the PaymentIntent.
     Refused,
 }
 
-/// News with the place of its message in the batch.
+/// A transition with the index of its message in the batch.
 struct Entry {
     index: usize,
     kind: Kind,
@@ -58,8 +57,7 @@ impl BatchHandler for Payments {
                 Err(error) => verdicts[index] = error.into(),
             }
         }
-        // Kind by kind, in the order in which they happen to one payment: so each is one
-        // transaction, however they are mixed.
+        // One transaction per kind, in the order in which they happen to a payment.
         for kind in [Kind::Authorised, Kind::Captured, Kind::Ended, Kind::Refused] {
             let run: Vec<_> = entries.iter().filter(|entry| entry.kind == kind).collect();
             let ids: Vec<_> = run.iter().map(|entry| entry.booking_id).collect();

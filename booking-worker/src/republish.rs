@@ -1,8 +1,8 @@
 //! Sweep behind `booking.paid.v1`: a paid booking for which the notifier has written no ticket mail
 //! is published again, so that a lost message costs minutes and not the tickets.
 //!
-//! Each round looks at the last [`WINDOW`] and at one older window, in turn, over [`WINDOWS`] of
-//! them: a loss is found late after a long outage, too, and a round costs the same at any time.
+//! Each round reads the last [`WINDOW`] and one of [`WINDOWS`] older ones in turn: a loss is also
+//! found after a long outage, at a constant cost per round.
 
 use std::time::Duration;
 
@@ -17,20 +17,20 @@ use crate::OWNER;
 use crate::confirm::paid_entries;
 use crate::store::bookings;
 
-/// How often the clock is read.
+/// Time between two reads of the clock.
 const TICK: Duration = Duration::from_secs(1);
-/// From one round to the next.
+/// Time between two rounds.
 const ROUND: TimeDelta = TimeDelta::seconds(60);
-/// How long a message may be on its way before it counts as lost.
+/// Age from which a message counts as lost.
 const LOST_AFTER: TimeDelta = TimeDelta::minutes(10);
-/// How much of the past one statement looks at.
+/// The period that one statement reads.
 const WINDOW: TimeDelta = TimeDelta::hours(2);
-/// The windows that are looked at in turn: a week.
+/// Older windows that take turns: a week.
 const WINDOWS: i32 = 84;
-/// Most bookings that one statement publishes again.
+/// Most bookings per statement.
 const BATCH: i64 = 500;
 
-/// Publishes lost news of paid bookings again until shutdown.
+/// Runs the sweep until shutdown.
 pub(crate) async fn republish_paid(ctx: Context) -> anyhow::Result<()> {
     let stop = ctx.shutdown.soft().clone();
     let (mut due, mut round) = (ctx.clock.now(), 0);
@@ -40,7 +40,7 @@ pub(crate) async fn republish_paid(ctx: Context) -> anyhow::Result<()> {
             due = now + ROUND;
             if let Err(error) = sweep(&ctx.db, round, now).await {
                 let error: &dyn std::error::Error = &error;
-                tracing::warn!(error, "paid bookings not swept; trying again");
+                tracing::warn!(error, "sweeping paid bookings failed; retrying");
             }
             round = (round + 1) % WINDOWS;
         }
@@ -49,7 +49,7 @@ pub(crate) async fn republish_paid(ctx: Context) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Publishes again what seems lost; returns how many bookings.
+/// Publishes lost messages again; returns how many.
 async fn sweep(pool: &PgPool, round: i32, now: DateTime<Utc>) -> Result<usize, sqlx::Error> {
     let older = now - WINDOW * (1 + round);
     let mut published = 0;
@@ -87,7 +87,7 @@ mod tests {
 
     use super::*;
 
-    /// A booking with two tickets that was paid at `at`; the second ticket is somebody else's now.
+    /// Sells a booking with two tickets at `at`; the second is another account's now.
     async fn sell(db: &PgPool, at: DateTime<Utc>) {
         let seats = r#"[{"id": 1, "section": "Floor"}, {"id": 2, "section": "Floor"}]"#;
         let selling = sqlx::query(
@@ -141,7 +141,7 @@ mod tests {
             assert!(body.contains("a-code-of-twenty-letters-1"), "{body}");
             assert!(!body.contains("a-code-of-twenty-letters-2"), "{body}");
         }
-        // However old it is by then, one round of a turn finds it.
+        // Much later one round of a turn finds it.
         let days_later = paid_at + TimeDelta::days(5);
         let mut found = 0;
         for round in 0..WINDOWS {
@@ -156,7 +156,11 @@ mod tests {
         sqlx::query(write).execute(db).await.unwrap();
         for round in 0..WINDOWS {
             let much_later = days_later + TimeDelta::hours(2);
-            assert_eq!(sweep(db, round, much_later).await.unwrap(), 0, "it is mailed");
+            assert_eq!(
+                sweep(db, round, much_later).await.unwrap(),
+                0,
+                "it is mailed"
+            );
         }
         app.finish().await;
     }

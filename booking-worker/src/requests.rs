@@ -17,7 +17,7 @@ use crate::outcome::{Reply, tell};
 use crate::run::{Runner, Work};
 use crate::{MAX_ATTEMPTS, OWNER};
 
-/// How long, and how often, news of an unknown event is waited for.
+/// Delay of a request for an unknown event.
 const NEWS_DELAY: Duration = Duration::from_secs(1);
 const MAX_ATTEMPTS_FOR_NEWS: u32 = 3;
 
@@ -26,16 +26,16 @@ pub(crate) struct Requests {
     ctx: Context,
 }
 
-/// What a cancellation comes to whose booking never came.
+/// Outcome of a cancellation whose booking never arrived.
 const UNDECIDED: Outcome = Outcome::Refused(BookingState::Requested);
 
-/// What buyers ask for.
+/// A command of a buyer.
 enum Command {
     Place(Request),
     Cancel(CancelBooking),
 }
 
-/// A command with the place of its message in the batch.
+/// A command with the index of its message in the batch.
 struct Entry {
     index: usize,
     command: Command,
@@ -46,7 +46,7 @@ impl Requests {
         Self { ctx }
     }
 
-    /// Carries out commands of one kind. `None` for one that failed.
+    /// Carries out commands of one kind; `None` for one that failed.
     async fn carry_out(&self, run: &[Entry], runner: &Runner<'_>) -> Vec<Option<Answer>> {
         let requests: Vec<_> = run.iter().filter_map(Entry::request).collect();
         if !requests.is_empty() {
@@ -125,8 +125,8 @@ impl Entry {
         }
     }
 
-    /// When to look again for what the command names; `None` when it has waited long enough. The
-    /// request that a cancellation follows may lie in a retry queue, for as long as it is tried.
+    /// When to retry a command whose event or booking is unknown; `None` after its last attempt. A
+    /// cancellation waits as long as its request may be in a retry queue.
     fn wait(&self, delivery: &Delivery) -> Option<Verdict> {
         match self.command {
             Command::Place(_) => Some(Verdict::RetryAfter(NEWS_DELAY)),

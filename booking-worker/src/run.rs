@@ -1,4 +1,4 @@
-//! Carrying commands out together, so that one bad command or a short outage does no harm.
+//! Runs commands in batches that survive a bad command and a short outage of the database.
 
 use std::time::Duration;
 
@@ -7,34 +7,32 @@ use tokio::time::Instant;
 
 use crate::error::WorkError;
 
-/// What is done with commands of one kind, in one transaction.
+/// One transaction on commands of one kind.
 pub(crate) trait Work {
-    /// What is asked.
     type Command: Sync;
-    /// What it came to.
     type Answer: Send;
 
-    /// Carries all commands out, or none. Gives an answer for each.
+    /// Carries out all commands, or none; returns an answer for each.
     fn attempt(
         &self,
         commands: &[Self::Command],
     ) -> impl Future<Output = Result<Vec<Self::Answer>, WorkError>> + Send;
 }
 
-/// How long an outage of the database is waited for. Longer, and the messages go to the retry
-/// queue, where they lose their order. Well below the time a handler has.
+/// Longest wait for the database in an outage; then the messages go to a retry queue, where they
+/// lose their order. Well below the time limit of a batch.
 const PATIENCE: Duration = Duration::from_secs(20);
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// Carries out the commands of one batch, waiting for the database while it is out.
+/// Runs the commands of one batch.
 pub(crate) struct Runner<'a> {
     shutdown: &'a Shutdown,
     patient_until: Instant,
 }
 
 impl<'a> Runner<'a> {
-    /// For a batch that has just arrived.
+    /// Starts the time limit of a batch that has just arrived.
     pub(crate) fn new(shutdown: &'a Shutdown) -> Self {
         Self {
             shutdown,
@@ -42,8 +40,8 @@ impl<'a> Runner<'a> {
         }
     }
 
-    /// Carries `commands` out together; when that fails for a reason that may lie in one of them,
-    /// each by itself. `None` for a command that failed, which is logged.
+    /// Carries out `commands` together, or each alone when one of them may be at fault. `None` for
+    /// a command that failed, which is logged.
     pub(crate) async fn settle<W: Work + Sync>(
         &self,
         work: &W,
@@ -73,7 +71,7 @@ impl<'a> Runner<'a> {
         answers
     }
 
-    /// Tries again while the database is out.
+    /// Retries with backoff while the database is away.
     async fn ride_out<W: Work>(
         &self,
         work: &W,
@@ -98,5 +96,5 @@ impl<'a> Runner<'a> {
 
 fn log(error: &WorkError, commands: usize) {
     let error: &dyn std::error::Error = error;
-    tracing::warn!(error, commands, "commands failed; they are tried again");
+    tracing::warn!(error, commands, "commands failed; retrying");
 }

@@ -1,7 +1,7 @@
-//! The statements on schema `booking`. Each works on many rows at once.
+//! Statements on schema `booking`, each on many rows at once.
 //!
-//! Locks are taken in one order by all: bookings, account limits, seats, sections (the last by the
-//! trigger that counts seats), and within a table by id.
+//! Lock order: bookings, account limits, seats, sections (the last by the trigger that counts
+//! seats), and within a table by id.
 
 pub(crate) mod accounts;
 pub(crate) mod bookings;

@@ -1,6 +1,6 @@
-//! `POST /api/tickets/{code}/transfer`: a ticket goes to another account, and its code dies;
-//! `POST /api/tickets/{code}/replace`: its holder gets another code. And `GET /api/tickets`: tickets
-//! that changed hands.
+//! `POST /api/tickets/{code}/transfer`: transfers a ticket to another account and invalidates its
+//! code; `POST /api/tickets/{code}/replace`: gives its holder a new code; `GET /api/tickets`:
+//! tickets that changed hands.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,15 +33,14 @@ use crate::store::accounts::{self, Tally};
 use crate::store::bookings;
 use crate::store::transfers::{self, Changed, Replaced, Ticket};
 
-/// The longest mail address, in characters.
+/// Longest mail address, in characters.
 const MAX_ADDRESS_CHARS: usize = 254;
-/// Few, because each try tells whether it went through.
+/// Few, because each try reveals whether it succeeded.
 const TRANSFERS: Quota = Quota {
     burst: 20,
     per: Duration::from_secs(600),
 };
 
-/// For the public listener.
 pub(crate) fn routes(ctx: &Context) -> Router {
     let limit = |name| ctx.limits.layer(name, TRANSFERS, Key::Account);
     Router::new()
@@ -59,7 +58,7 @@ pub(crate) fn routes(ctx: &Context) -> Router {
 
 #[derive(Deserialize)]
 struct Wanted {
-    /// The mail address the recipient signs in with.
+    /// The mail address that the recipient signs in with.
     to: String,
 }
 
@@ -68,7 +67,7 @@ struct Answer {
     ticket: Given,
 }
 
-/// The ticket as who gave it away sees it: the new code is not theirs.
+/// The ticket as its former holder sees it, without the new code.
 #[derive(Debug, Serialize)]
 struct Given {
     event_id: EventId,
@@ -79,7 +78,7 @@ struct Given {
     transferred_to: AccountId,
 }
 
-/// Gives a ticket to another account. A repeat gives the same answer.
+/// Transfers a ticket. Idempotent.
 ///
 /// # Errors
 /// `not-found`; `forbidden` unless the caller holds it; `invalid` without an address; `conflict`
@@ -94,7 +93,7 @@ async fn transfer(
     if !to.contains('@') || to.chars().count() > MAX_ADDRESS_CHARS {
         let problem = Problem::new(
             Kind::Invalid,
-            "The mail address that the recipient signs in with.",
+            "Name the mail address that the recipient signs in with.",
         );
         return Err(problem.with("field", "to"));
     }
@@ -121,26 +120,26 @@ async fn give(
         if recipient == Some(before.transferred_to) {
             return Ok(before);
         }
-        return Err(conflict("This ticket was transferred to somebody else before.").into());
+        return Err(conflict("This ticket was already transferred to another account.").into());
     }
     check(conn, booking_id, &ticket).await?;
     let recipient = recipient.filter(|to| *to != by).ok_or_else(unavailable)?;
     count(conn, &ticket, by, recipient).await?;
     if !transfers::give_up(conn, &ticket, now).await? {
-        return Err(conflict("This ticket is not valid any more.").into());
+        return Err(conflict("This ticket is no longer valid.").into());
     }
     announce(conn, keys, &ticket, recipient, now).await?;
     Ok(Given::new(&ticket, now, recipient))
 }
 
-/// The ticket of `by` with this code, locked together with its booking.
+/// Locks the ticket of `by` with this code, and its booking.
 async fn lock(
     conn: &mut PgConnection,
     code: &str,
     by: AccountId,
 ) -> Result<(BookingId, Ticket), Refusal> {
     let locked = transfers::lock_booking(conn, code).await?;
-    // A statement of its own, which sees what was committed while it waited for the lock.
+    // A separate statement, which sees what was committed while it waited for the lock.
     let found = transfers::find(conn, code).await?;
     let Some((booking_id, ticket)) = locked.zip(found) else {
         return Err(match transfers::replaced(conn, code).await? {
@@ -168,7 +167,7 @@ impl Given {
     }
 }
 
-/// The transfer that was made before, if there was one.
+/// The earlier transfer of this ticket.
 fn before(ticket: &Ticket) -> Option<Given> {
     let to = AccountId(ticket.transferred_to?);
     Some(Given::new(ticket, ticket.transferred_at?, to))
@@ -178,8 +177,8 @@ fn conflict(detail: &'static str) -> Problem {
     Problem::new(Kind::Conflict, detail)
 }
 
-/// The same words whatever is in the way, so that they tell little about who has an account, and
-/// nothing about what tickets somebody has.
+/// One problem for every obstacle, so that it reveals little about who has an account, and nothing
+/// about anybody's tickets.
 fn unavailable() -> Problem {
     conflict(
         "The ticket can't go to this address. Its owner needs an account with exactly this address, \
@@ -187,7 +186,7 @@ fn unavailable() -> Problem {
     )
 }
 
-/// Whether ticket and event allow it.
+/// Checks that the ticket and its event allow a transfer.
 async fn check(
     conn: &mut PgConnection,
     booking_id: BookingId,
@@ -195,7 +194,7 @@ async fn check(
 ) -> Result<(), Refusal> {
     let terms = transfers::terms(conn, booking_id).await?;
     if let Some(at) = ticket.checked_in_at {
-        let problem = conflict("Somebody was let in with this ticket.");
+        let problem = conflict("This ticket is checked in.");
         return Err(problem.with("checked_in_at", at).into());
     }
     let refusal = if ticket.state == "cancelled" {
@@ -203,17 +202,17 @@ async fn check(
     } else if !terms.is_allowed {
         "Tickets of this event can't be transferred."
     } else if !terms.is_paid {
-        "The payment is not finished yet; try again in a moment."
+        "The payment is not finished yet. Try again in a moment."
     } else if terms.is_refunded {
-        "Money went back for this booking, so its tickets stay with who has them."
+        "This booking was refunded, so its tickets can't be transferred."
     } else {
         return Ok(());
     };
     Err(conflict(refusal).into())
 }
 
-/// Counts the ticket for its new holder, within the limit of the event, and no longer for the old
-/// one, unless that is who bought it: what an account has bought counts, whoever holds it.
+/// Counts the ticket against the new holder's limit, and no longer against the old one's, unless
+/// that is the buyer: what an account has bought counts, whoever holds it.
 async fn count(
     conn: &mut PgConnection,
     ticket: &Ticket,
@@ -249,11 +248,10 @@ struct Renewal {
     code: String,
 }
 
-/// Gives the holder of a ticket another code for the same seat; the old one is not good any more. A
-/// repeat gives the same answer.
+/// Replaces the code of a ticket; the old one becomes invalid. Idempotent.
 ///
 /// # Errors
-/// `not-found`; `forbidden` unless the caller holds it; `conflict` when it is not good any more.
+/// `not-found`; `forbidden` unless the caller holds it; `conflict` when it is not valid.
 async fn replace(
     State(ctx): State<Arc<Context>>,
     caller: Caller,
@@ -275,7 +273,7 @@ async fn renew(
     by: AccountId,
     now: DateTime<Utc>,
 ) -> Result<Renewal, Refusal> {
-    // Of a repeat, the code that the ticket has by now.
+    // The current code, when this is a repeat.
     let replaced = transfers::replaced(conn, code).await?;
     let current = replaced.as_ref().map_or(code, |replaced| &replaced.code);
     let (booking_id, ticket) = lock(conn, current, by).await?;
@@ -287,19 +285,19 @@ async fn renew(
         code,
     };
     if ticket.state != "valid" {
-        return Err(conflict("This ticket is not valid any more.").into());
+        return Err(conflict("This ticket is no longer valid.").into());
     }
     if replaced.is_some() {
         return Ok(renewal(current.to_owned()));
     }
     let new = new_code(keys, EventId(ticket.event_id), SeatId(ticket.seat_id));
     let number = transfers::replace_code(conn, &ticket, code, &new, now).await?;
-    let number = number.ok_or_else(|| conflict("This ticket is not valid any more."))?;
+    let number = number.ok_or_else(|| conflict("This ticket is no longer valid."))?;
     tell(conn, &ticket, &new, by, number).await?;
     Ok(renewal(new))
 }
 
-/// Makes the new ticket, and tells of it.
+/// Inserts the new ticket and publishes it.
 async fn announce(
     conn: &mut PgConnection,
     keys: &KeyRing,
@@ -312,7 +310,7 @@ async fn announce(
     tell(conn, ticket, &code, to, number).await
 }
 
-/// Tells of the code that a ticket has from now on, and who has it.
+/// Publishes the ticket's new code and its holder.
 async fn tell(
     conn: &mut PgConnection,
     ticket: &Ticket,
@@ -343,8 +341,8 @@ struct Tickets {
     tickets: Vec<Changed>,
 }
 
-/// Tickets that the caller received or gave away, newest first. Those that were bought are with
-/// their bookings.
+/// `GET /api/tickets`: tickets that the caller received or gave away, newest first. Those that were
+/// bought are listed with their bookings.
 async fn changed_hands(
     State(ctx): State<Arc<Context>>,
     caller: Caller,

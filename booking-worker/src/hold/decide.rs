@@ -1,5 +1,5 @@
-//! What a batch of requests comes to, decided in memory and in order from what was read of the
-//! stock. Writing it down checks that nothing has moved since.
+//! Decides a batch of requests in memory and in order, from a snapshot of the stock. The guards of
+//! the write detect what has changed since.
 
 use std::collections::HashMap;
 
@@ -11,99 +11,89 @@ use domain::{AccountId, EventId, Money, SeatId, SectionId};
 
 use crate::choose::{Choice, FreeSeat, Quality, choose};
 
-/// How old a request may be. After an outage that lasted longer its buyer has left, and those who
-/// are there come first.
+/// Oldest request that gets seats. After a longer outage its buyer has left, and others come first.
 const MAX_AGE: TimeDelta = TimeDelta::minutes(10);
 
-/// What one batch may draw on.
+/// Snapshot of what one batch may draw on.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Market {
-    /// The events that are known.
+    /// The known events.
     pub(crate) terms: HashMap<EventId, Terms>,
-    /// The sections on offer in each event, in the order they are tried.
+    /// The sections on sale of each event, in the order they are tried.
     pub(crate) sections: HashMap<EventId, Vec<Section>>,
-    /// How many live tickets an account has.
+    /// Tickets that count against an account's limit.
     pub(crate) owned: HashMap<(EventId, AccountId), u32>,
-    /// The seats that are asked for by their id, and exist.
+    /// The seats that are requested by id and exist.
     pub(crate) named: HashMap<SeatId, NamedSeat>,
 }
 
-/// On what terms an event is sold.
+/// Terms of an event's sale.
 #[derive(Debug, Clone)]
 pub(crate) struct Terms {
-    /// Whether bookings are taken now.
+    /// `true` if bookings are accepted now.
     pub(crate) is_bookable: bool,
-    /// How many live tickets an account may have.
+    /// Most live tickets of an account.
     pub(crate) limit: u32,
-    /// How long seats are held.
+    /// Lifetime of a hold.
     pub(crate) hold: TimeDelta,
 }
 
-/// A section as far as it was read.
+/// A section, as far as it was read.
 #[derive(Debug, Clone)]
 pub(crate) struct Section {
-    /// Its id.
     pub(crate) id: SectionId,
-    /// Its name.
     pub(crate) name: String,
-    /// The name of its price tier.
     pub(crate) tier: String,
-    /// Whether seats have rows and numbers.
+    /// `true` if seats have rows and numbers.
     pub(crate) numbered: bool,
-    /// What a seat costs.
+    /// Price of a seat.
     pub(crate) price: Money,
-    /// How many seats are free.
+    /// Number of free seats.
     pub(crate) available: u32,
     /// The foremost free seats, in order of rank.
     pub(crate) free: Vec<FreeSeat>,
-    /// Whether `free` has them all.
+    /// `true` if `free` has all of them.
     pub(crate) is_complete: bool,
 }
 
-/// A seat asked for by its id.
+/// A seat that is requested by id.
 #[derive(Debug, Clone)]
 pub(crate) struct NamedSeat {
-    /// Where it is.
     pub(crate) section_id: SectionId,
-    /// The seat.
     pub(crate) seat: FreeSeat,
-    /// Whether it was free when read.
+    /// `true` if it was free when it was read.
     pub(crate) is_free: bool,
 }
 
-/// What a request comes to.
+/// Decision about a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Decision {
-    /// These seats are set aside.
+    /// Holds these seats.
     Hold {
-        /// The seats.
         seats: Vec<BookedSeat>,
-        /// What is due.
         total: Money,
-        /// Until when.
         hold_until: DateTime<Utc>,
     },
-    /// No seats are given.
     Reject(RejectReason),
 }
 
-/// More of the free seats of the first of these sections must be read to decide, and perhaps of the
-/// next ones.
+/// Reads more free seats of the first of these sections, and perhaps of the next ones, before a
+/// decision.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ReadMore(pub(crate) Vec<SectionId>);
 
-/// Why a request is given no seats, yet or at all.
+/// Why a request gets no seats, yet or at all.
 enum Refusal {
     Reject(RejectReason),
     ReadMore(Vec<SectionId>),
 }
 
-/// What a section has for a request.
+/// A section's supply for a request.
 enum Take {
     Taken(Vec<BookedSeat>),
-    /// Too few seats are free, or not next to each other.
+    /// Too few seats are free, or they are not adjacent.
     Nothing,
-    /// More of its free seats must be read to tell.
+    /// More of its free seats must be read first.
     ReadMore,
 }
 
@@ -114,7 +104,7 @@ impl From<RejectReason> for Refusal {
 }
 
 impl Market {
-    /// Decides one request, and takes what it is given off the market.
+    /// Decides one request, and takes its seats off the market.
     ///
     /// # Errors
     /// [`ReadMore`] leaves the market as it was.
@@ -172,8 +162,8 @@ impl Market {
         })
     }
 
-    /// The best seats of the first section that has enough of them next to each other; when none
-    /// has, those of the first that has enough.
+    /// Claims the best seats of the first section with enough adjacent ones; if there is none, of
+    /// the first section with enough.
     fn take_best(
         &mut self,
         event_id: EventId,
@@ -219,7 +209,7 @@ impl Market {
         .into())
     }
 
-    /// The best seats for every part, or none.
+    /// Claims the best seats for every part, or none.
     fn take_all(
         &mut self,
         event_id: EventId,
@@ -244,7 +234,7 @@ impl Market {
         Ok((taken, total))
     }
 
-    /// Exactly these seats, or none.
+    /// Claims exactly these seats, or none.
     fn take_named(
         &mut self,
         event_id: EventId,
@@ -284,13 +274,12 @@ impl Market {
 }
 
 impl Section {
-    /// Whether its seats are what is asked for.
+    /// Returns `true` if its seats match the part.
     fn is_meant(&self, part: &Part) -> bool {
         part.section_id.is_none_or(|id| self.id == id)
             && part.tier.as_ref().is_none_or(|tier| self.tier == *tier)
     }
 
-    /// Takes the best seats.
     fn take_best(&mut self, tickets: u32, is_apart_allowed: bool) -> Take {
         if self.available < tickets {
             return Take::Nothing;
@@ -302,7 +291,7 @@ impl Section {
             return Take::ReadMore;
         }
         let Some(choice) = choice else {
-            // The counter was read before somebody else took seats.
+            // The counter is older than the seats.
             self.available = u32::try_from(self.free.len()).unwrap_or(u32::MAX);
             return Take::Nothing;
         };
@@ -330,7 +319,7 @@ impl Section {
     }
 }
 
-/// The sum of prices; `None` when they are of several currencies, or there are none.
+/// Adds up prices; `None` when their currencies differ, or there are none.
 fn sum(prices: &[Money]) -> Option<Money> {
     let (first, rest) = prices.split_first()?;
     rest.iter().try_fold(*first, |total, price| {
@@ -342,8 +331,8 @@ fn sum(prices: &[Money]) -> Option<Money> {
     })
 }
 
-/// How many free seats of each section to read for `requests`: what they would take if every seat
-/// named were free, and for numbered sections more, so that there are neighbours to choose from.
+/// Number of free seats of each section to read: what the requests would claim if every named seat
+/// were free, and more in numbered sections, for adjacent seats to choose from.
 pub(crate) fn forecast(market: &Market, requests: &[&PlaceHold]) -> HashMap<SectionId, u32> {
     let mut demand: HashMap<SectionId, u32> = HashMap::new();
     for request in requests {

@@ -1,16 +1,16 @@
-//! How many tickets count for each account, so that the limit is one guarded update: the live ones
-//! it holds, and those it bought and gave away.
+//! Counts of tickets per account, so that the limit is one guarded update: live tickets it holds,
+//! and tickets it bought and gave away.
 
 use std::collections::BTreeMap;
 
 use domain::{AccountId, EventId};
 use sqlx::PgConnection;
 
-/// Tickets by event and account, in the order rows are locked.
+/// Tickets by event and account, in lock order.
 pub(crate) type Tally = BTreeMap<(EventId, AccountId), i32>;
 
-/// Counts new tickets. `false` when that would exceed the limit of an event: then nothing may be
-/// committed.
+/// Counts new tickets; `false` when a limit would be exceeded, and the transaction must be rolled
+/// back.
 pub(crate) async fn add(conn: &mut PgConnection, tally: &Tally) -> Result<bool, sqlx::Error> {
     let (events, accounts, tickets) = columns(tally);
     let counted = sqlx::query!(
@@ -31,8 +31,8 @@ pub(crate) async fn add(conn: &mut PgConnection, tally: &Tally) -> Result<bool, 
     Ok(usize::try_from(counted) == Ok(tally.len()))
 }
 
-/// Takes off what is no longer live: `held` of those who held it, `given_away` of those who bought
-/// it.
+/// Subtracts tickets that are no longer live: `held` from their holders, `given_away` from their
+/// buyers.
 pub(crate) async fn subtract(
     conn: &mut PgConnection,
     held: &Tally,
@@ -71,7 +71,7 @@ pub(crate) async fn subtract(
     Ok(())
 }
 
-/// Counts tickets that buyers gave away: they go on counting for them.
+/// Counts tickets that a buyer gave away, which go on counting.
 pub(crate) async fn give_away(
     conn: &mut PgConnection,
     event_id: EventId,
@@ -90,8 +90,7 @@ pub(crate) async fn give_away(
     Ok(())
 }
 
-/// Locks the rows of these accounts, in the order in which all are locked, for counts that go from
-/// one to another.
+/// Locks the rows of these accounts, in lock order, before counts move from one to another.
 pub(crate) async fn lock(
     conn: &mut PgConnection,
     event_id: EventId,

@@ -1,6 +1,6 @@
 //! Bookings and their guarded transitions: those of
-//! [`Booking::after`](domain::booking::Booking::after), with the state checked by the
-//! statement that changes it.
+//! [`Booking::after`](domain::booking::Booking::after), with the state checked by the updating
+//! statement.
 
 use std::collections::HashMap;
 
@@ -16,36 +16,32 @@ use uuid::Uuid;
 
 use crate::hold::Decision;
 
-/// How long an answer of the payment worker is waited for before it is asked again, the first time
-/// and at most.
+/// First and longest pause before an unanswered void is repeated.
 const ANSWER_WITHIN: TimeDelta = TimeDelta::seconds(60);
 const LONGEST_ANSWER: TimeDelta = TimeDelta::seconds(600);
-/// From one repeat of lost news to the next.
+/// Pause before a lost message is published again.
 const REPUBLISH_AFTER: TimeDelta = TimeDelta::hours(1);
-/// How long after the start of an event its notices are all there.
+/// Time from the start of an event for which none of its notices is pruned.
 const NOTICES_KEPT: TimeDelta = TimeDelta::days(30);
 
-/// A request that was decided, to be written down.
+/// A decided request.
 #[derive(Debug)]
 pub(crate) struct Decided<'a> {
-    /// The request.
     pub(crate) request: &'a domain::message::PlaceHold,
-    /// What it came to.
     pub(crate) decision: &'a Decision,
 }
 
-/// A booking that gave its seats back.
+/// A booking that ended.
 #[derive(Debug)]
 pub(crate) struct Ended {
-    /// The booking.
     pub(crate) facts: BookingFacts,
-    /// What it was.
+    /// Its state before.
     pub(crate) was: BookingState,
-    /// What it is: expired or cancelled.
+    /// Its state now: expired or cancelled.
     pub(crate) is: BookingState,
 }
 
-/// The columns of [`BookingFacts`].
+/// Columns of [`BookingFacts`].
 struct Row {
     id: Uuid,
     event_id: i64,
@@ -83,7 +79,7 @@ pub(crate) fn uuids(ids: &[BookingId]) -> Vec<Uuid> {
     ids.iter().map(|id| id.0).collect()
 }
 
-/// How the bookings of `ids` are; those nobody has decided are absent.
+/// Reads bookings; undecided ones are absent.
 pub(crate) async fn read(
     conn: &mut PgConnection,
     ids: &[BookingId],
@@ -132,8 +128,8 @@ pub(crate) async fn read(
     Ok(bookings.collect())
 }
 
-/// Writes decided requests down, as held or rejected. `false` when one of them had been decided
-/// already: then nothing may be committed.
+/// Inserts decided requests, as held or rejected; `false` when one was decided before, and the
+/// transaction must be rolled back.
 pub(crate) async fn insert(
     conn: &mut PgConnection,
     decided: &[Decided<'_>],
@@ -216,7 +212,7 @@ impl<'a> Columns<'a> {
     }
 }
 
-/// held → confirmed, unless the buyer gave the booking up. Gives those that changed.
+/// held → confirmed, unless the booking is being cancelled. Returns those that changed.
 pub(crate) async fn confirm(
     conn: &mut PgConnection,
     ids: &[BookingId],
@@ -243,7 +239,7 @@ pub(crate) async fn confirm(
     Ok(rows.into_iter().map(BookingFacts::from).collect())
 }
 
-/// Notes that confirmed bookings are paid. Gives those that were not noted before.
+/// Marks confirmed bookings as paid; returns those that were not marked before.
 pub(crate) async fn mark_captured(
     conn: &mut PgConnection,
     ids: &[BookingId],
@@ -268,9 +264,9 @@ pub(crate) async fn mark_captured(
     Ok(rows.into_iter().map(BookingFacts::from).collect())
 }
 
-/// Claims up to `limit` bookings that were paid after `from` and until `to`, and for which no ticket
-/// mail was written, nor looked for in the last [`REPUBLISH_AFTER`]; of two workers one gets each.
-/// Not of events whose notices may be pruned.
+/// Claims up to `limit` bookings that were paid after `from` and until `to`, without a ticket mail
+/// and not claimed within [`REPUBLISH_AFTER`]; of two workers one gets each. Excludes events whose
+/// notices may be pruned.
 pub(crate) async fn claim_unmailed(
     conn: &mut PgConnection,
     from: DateTime<Utc>,
@@ -310,8 +306,8 @@ pub(crate) async fn claim_unmailed(
     Ok(rows.into_iter().map(BookingFacts::from).collect())
 }
 
-/// held → expired, or cancelled when the buyer gave it up; confirmed → cancelled. Only bookings in
-/// a state of `from` change; gives those that did.
+/// held → expired, or cancelled when its buyer gave it up; confirmed → cancelled. Only bookings in
+/// a state of `from` change; returns those that did.
 pub(crate) async fn end(
     conn: &mut PgConnection,
     ids: &[BookingId],
@@ -381,8 +377,8 @@ pub(crate) async fn insert_cancellations(
     done.execute(conn).await.map(|_| ())
 }
 
-/// Notes that a held booking is given up, and returns its buyer; `None` when that was noted before,
-/// or it is not held.
+/// Begins to cancel a held booking, and returns its buyer; `None` when that was begun before, or it
+/// is not held.
 pub(crate) async fn begin_cancel(
     conn: &mut PgConnection,
     id: BookingId,
@@ -402,8 +398,8 @@ pub(crate) async fn begin_cancel(
     Ok(buyer.map(AccountId))
 }
 
-/// Gives up to `limit` holds that have run out until `until`, when their buyers are at this moment
-/// at their bank's page; each once. Gives how many.
+/// Extends up to `limit` expired holds to `until` whose buyers are authenticating at their bank,
+/// each once; returns how many.
 pub(crate) async fn extend_while_paying(
     conn: &mut PgConnection,
     now: DateTime<Utc>,
@@ -429,7 +425,7 @@ pub(crate) async fn extend_while_paying(
     Ok(extended.rows_affected())
 }
 
-/// Notes that up to `limit` holds have run out, oldest first. Gives them with the time they did.
+/// Begins to expire up to `limit` holds, oldest first; returns them with the time they expired at.
 pub(crate) async fn begin_expiry(
     conn: &mut PgConnection,
     now: DateTime<Utc>,
@@ -457,9 +453,8 @@ pub(crate) async fn begin_expiry(
         .collect())
 }
 
-/// Takes up to `limit` endings that nobody answered in time, notes that they are asked for again,
-/// and returns them. Exponential backoff: each time the answer has twice as long to come, up to
-/// [`LONGEST_ANSWER`].
+/// Claims up to `limit` voids that nobody answered in time, to be repeated. Exponential backoff:
+/// the next answer has twice as long, up to [`LONGEST_ANSWER`].
 pub(crate) async fn ask_again(
     conn: &mut PgConnection,
     now: DateTime<Utc>,
@@ -496,8 +491,8 @@ pub(crate) async fn ask_again(
         .collect())
 }
 
-/// Up to `limit` bookings, other than those to `skip`, that have seats of an event that is
-/// cancelled, and are not being given up.
+/// Up to `limit` bookings with seats of cancelled events, without those to `skip` and those being
+/// cancelled.
 pub(crate) async fn of_cancelled_events(
     pool: &PgPool,
     skip: &[Uuid],

@@ -1,23 +1,20 @@
-//! Events, sales, sections and which seats there are.
+//! Events, sales, sections and their seats.
 
+use domain::SectionId;
 use domain::event::{Event, EventState, Section, row_label};
 use domain::sale::{SaleSettings, Stock};
-use domain::SectionId;
 use sqlx::types::Json;
 use sqlx::{PgConnection, PgPool};
 
-/// The rows of a numbered section.
+/// The grid of a numbered section.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Grid {
-    /// The section.
     pub(crate) section_id: SectionId,
-    /// How many rows.
     pub(crate) rows: u32,
-    /// How many seats in each.
     pub(crate) per_row: u32,
 }
 
-/// Keeps an event. `false` when this version or a later one was kept before.
+/// Inserts or updates an event; `false` when this version or a later one is stored.
 pub(crate) async fn put_event(conn: &mut PgConnection, event: &Event) -> Result<bool, sqlx::Error> {
     let written = sqlx::query!(
         "insert into booking.events as e (event_id, version, name, date, cancelled, max_tickets_per_account,
@@ -41,7 +38,7 @@ pub(crate) async fn put_event(conn: &mut PgConnection, event: &Event) -> Result<
     Ok(written.rows_affected() == 1)
 }
 
-/// Keeps a sale, unless this version or a later one was kept before.
+/// Inserts or updates a sale, unless this version or a later one is stored.
 pub(crate) async fn put_sale(
     conn: &mut PgConnection,
     sale: &SaleSettings,
@@ -59,7 +56,8 @@ pub(crate) async fn put_sale(
     Ok(())
 }
 
-/// Records the sections of an event with their layouts. Whether one is numbered never changes.
+/// Inserts or updates an event's sections with their layouts. Whether one is numbered never
+/// changes.
 pub(crate) async fn put_sections(
     conn: &mut PgConnection,
     event: &Event,
@@ -136,8 +134,8 @@ impl Columns {
     }
 }
 
-/// Withdraws sections that the event no longer has: off the sale, with a layout of no seats. Returns
-/// all that are withdrawn, now or before.
+/// Withdraws sections that the event no longer has: off the sale, with a layout of no seats.
+/// Returns all that are withdrawn, now or before.
 pub(crate) async fn withdraw_sections(
     conn: &mut PgConnection,
     event: &Event,
@@ -158,7 +156,7 @@ pub(crate) async fn withdraw_sections(
     .await
 }
 
-/// Adds the seats that grids lack.
+/// Inserts the seats that grids lack.
 pub(crate) async fn fill_grids(conn: &mut PgConnection, grids: &[Grid]) -> Result<(), sqlx::Error> {
     let labels: Vec<_> = (0..grids.iter().map(|grid| grid.rows).max().unwrap_or(0))
         .map(row_label)
@@ -181,7 +179,7 @@ pub(crate) async fn fill_grids(conn: &mut PgConnection, grids: &[Grid]) -> Resul
     Ok(())
 }
 
-/// Adds places to general-admission sections below their capacity.
+/// Inserts the places that general-admission sections lack.
 pub(crate) async fn add_missing(
     conn: &mut PgConnection,
     capacities: &[(SectionId, u32)],
@@ -204,7 +202,7 @@ pub(crate) async fn add_missing(
     Ok(())
 }
 
-/// How many seats of all events are in which state.
+/// Counts the seats of all events by state.
 pub(crate) async fn stock(pool: &PgPool) -> Result<Stock, sqlx::Error> {
     let row = sqlx::query!(
         r#"select coalesce(sum(available), 0) as "available!", coalesce(sum(held), 0) as "held!",

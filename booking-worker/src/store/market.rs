@@ -1,5 +1,5 @@
-//! What a batch of requests is decided on. Nothing is locked: writing the decisions down checks
-//! that nothing has moved.
+//! Snapshot of the stock that a batch is decided on. Nothing is locked: the guards of the write
+//! detect what has changed.
 
 use std::collections::HashMap;
 
@@ -15,7 +15,7 @@ use super::bookings::currency;
 use crate::choose::FreeSeat;
 use crate::hold::{Market, NamedSeat, Section, Terms};
 
-/// Reads terms, sections, limits and named seats for `requests`, but no free seats.
+/// Reads terms, sections, counts and named seats for `requests`, but no free seats.
 pub(crate) async fn read(
     conn: &mut PgConnection,
     requests: &[&PlaceHold],
@@ -32,7 +32,7 @@ pub(crate) async fn read(
     })
 }
 
-/// The terms of the events that are known together with their sale.
+/// Terms of the events that are known together with their sale.
 async fn terms(
     conn: &mut PgConnection,
     events: &[i64],
@@ -67,7 +67,7 @@ async fn sections(
     events: &[i64],
 ) -> Result<HashMap<EventId, Vec<Section>>, sqlx::Error> {
     let rows = sqlx::query!(
-        // No more than the section is to have: seats beyond that were taken when it shrank.
+        // No more than its layout has: the seats beyond it were taken when it shrank.
         r#"select event_id as "event_id!", section_id as "section_id!", name as "name!",
                   tier_name as "tier_name!", numbered as "numbered!",
                   price_minor as "price_minor!", currency as "currency!",
@@ -165,7 +165,7 @@ async fn named(
     Ok(named.collect())
 }
 
-/// Reads the foremost free seats of each section in `demand`, as many as it says, into `market`.
+/// Reads into `market` the foremost free seats of each section in `demand`, as many as it says.
 pub(crate) async fn read_free_seats(
     conn: &mut PgConnection,
     market: &mut Market,

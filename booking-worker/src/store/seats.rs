@@ -1,12 +1,12 @@
-//! Seats. The counters of their sections follow by trigger.
+//! Seats. A trigger maintains the counters of their sections.
 
 use domain::{BookingId, SeatId};
 use sqlx::PgConnection;
 
 use super::bookings::uuids;
 
-/// Sets free seats aside for bookings. `false` when one is not free any more: then nothing may be
-/// committed.
+/// Holds free seats for bookings; `false` when one is not free any more, and the transaction must
+/// be rolled back.
 pub(crate) async fn hold(
     conn: &mut PgConnection,
     seats: &[(SeatId, BookingId)],
@@ -32,7 +32,7 @@ pub(crate) async fn hold(
     Ok(usize::try_from(held) == Ok(seats.len()))
 }
 
-/// held → sold for all seats of these bookings.
+/// held → sold, for all seats of these bookings.
 pub(crate) async fn sell(
     conn: &mut PgConnection,
     bookings: &[BookingId],
@@ -46,8 +46,7 @@ pub(crate) async fn sell(
     Ok(())
 }
 
-/// Puts all seats of these bookings on sale again; those that their sections are not to have any
-/// more are removed.
+/// Frees all seats of these bookings; those outside the layout of their section are removed.
 pub(crate) async fn free(
     conn: &mut PgConnection,
     bookings: &[BookingId],
@@ -63,9 +62,9 @@ pub(crate) async fn free(
 }
 
 /// Removes free seats from those of these sections that have more than their layout: seats outside
-/// its rows, and of general admission the last ones. Seats that are locked stay.
+/// its rows, and of general admission the last ones. Locked seats stay.
 pub(crate) async fn trim(conn: &mut PgConnection, sections: &[i64]) -> Result<(), sqlx::Error> {
-    // A statement of its own, which sees what the counters are now.
+    // A separate statement, which sees the counters as they are now.
     let too_large = sqlx::query_scalar!(
         r#"select section_id as "id!" from booking.layouts
            where section_id = any($1) and capacity > wanted"#,

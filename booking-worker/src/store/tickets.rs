@@ -10,7 +10,7 @@ use uuid::{NoContext, Timestamp, Uuid};
 
 use super::bookings::uuids;
 
-/// Writes the tickets of confirmed bookings.
+/// Inserts the tickets of confirmed bookings.
 pub(crate) async fn insert(
     conn: &mut PgConnection,
     tickets: &[(&BookingFacts, &TicketFacts)],
@@ -63,8 +63,8 @@ pub(super) fn new_id(now: DateTime<Utc>) -> Uuid {
 }
 
 /// The live tickets of these bookings that their buyers hold, in the order of their seats: the code
-/// of one that was transferred is its new holder's alone. Looked up booking by booking, since a plan
-/// that was made while the table was small reads all of it for every batch.
+/// of a transferred ticket is its new holder's alone. Looked up booking by booking, since a plan
+/// made while the table was small would scan it for every batch.
 pub(crate) async fn of(
     conn: &mut PgConnection,
     bookings: &[BookingFacts],
@@ -106,17 +106,15 @@ pub(crate) async fn of(
         .collect())
 }
 
-/// A ticket that is worthless now.
+/// A ticket that was cancelled.
 #[derive(Debug)]
 pub(crate) struct Gone {
     pub(crate) event_id: EventId,
-    /// Who held it.
     pub(crate) holder: AccountId,
-    /// Who bought it.
     pub(crate) buyer: AccountId,
 }
 
-/// Makes all tickets of these bookings worthless, and returns those that were good.
+/// Cancels all live tickets of these bookings, and returns them.
 pub(crate) async fn cancel(
     conn: &mut PgConnection,
     bookings: &[BookingId],
@@ -138,10 +136,9 @@ pub(crate) async fn cancel(
     Ok(gone.collect())
 }
 
-/// Why `asked_by` must not cancel this confirmed booking: somebody was let in with one of its
-/// tickets; or it is the buyer who asks, and has transferred one, which its new holder is not to
-/// lose by the buyer's word, or the event has begun. That does not change until the caller's
-/// transaction ends.
+/// Why `asked_by` must not cancel this confirmed booking: one of its tickets is checked in; or its
+/// buyer asks and has transferred a ticket, which the new holder is not to lose, or the event has
+/// begun. Locks the booking, so the answer holds until the transaction ends.
 pub(crate) async fn bind(
     conn: &mut PgConnection,
     id: BookingId,
@@ -155,7 +152,7 @@ pub(crate) async fn bind(
     if locked.fetch_optional(&mut *conn).await?.is_none() {
         return Ok(None);
     }
-    // A statement of its own, which sees what was committed while it waited for the lock.
+    // A separate statement, which sees what was committed while it waited for the lock.
     let ties = sqlx::query!(
         r#"select b.account_id = $2 as "is_buyer!", e.date <= $3 as "has_begun!",
                   exists (select from booking.tickets t
@@ -192,8 +189,7 @@ pub(crate) struct AtTheDoor {
     pub(crate) transferred_at: Option<DateTime<Utc>>,
 }
 
-/// Lets the holder of a good ticket into its event. `None` when it is not good, not any more, or
-/// for another event.
+/// Checks in a valid ticket of this event; `None` when it is not valid, or for another event.
 pub(crate) async fn check_in(
     conn: &mut PgConnection,
     code: &str,
@@ -201,7 +197,7 @@ pub(crate) async fn check_in(
     by: AccountId,
     now: DateTime<Utc>,
 ) -> Result<Option<AtTheDoor>, sqlx::Error> {
-    // The booking is locked first, so that it is either cancelled or let in, never both.
+    // The booking is locked first, so that it is either cancelled or checked in.
     sqlx::query_as!(
         AtTheDoor,
         "with booking as materialized (
@@ -222,16 +218,16 @@ pub(crate) async fn check_in(
     .await
 }
 
-/// A check-in that was taken back.
+/// A check-in that was undone.
 #[derive(Debug)]
 pub(crate) struct Undone {
-    /// The ticket, which is good again.
+    /// The ticket, which is valid again.
     pub(crate) ticket: AtTheDoor,
     pub(crate) checked_in_by: AccountId,
     pub(crate) checked_in_at: DateTime<Utc>,
 }
 
-/// Takes a check-in back; `None` when nobody was let in with the code.
+/// Undoes a check-in; `None` when the code is not checked in.
 pub(crate) async fn undo_check_in(
     conn: &mut PgConnection,
     code: &str,
@@ -263,7 +259,7 @@ pub(crate) async fn undo_check_in(
     }))
 }
 
-/// The ticket with this code, good or not.
+/// The ticket with this code, valid or not.
 pub(crate) async fn find(
     conn: &mut PgConnection,
     code: &str,
@@ -278,7 +274,7 @@ pub(crate) async fn find(
     .await
 }
 
-/// When the ticket that had this code got another; `None` when none had it.
+/// When the ticket with this code got another one; `None` when none had it.
 pub(crate) async fn replaced_at(
     conn: &mut PgConnection,
     code: &str,

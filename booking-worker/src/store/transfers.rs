@@ -1,4 +1,4 @@
-//! Tickets that go from one account to another.
+//! Transfers of tickets, and replaced codes.
 
 use chrono::{DateTime, Utc};
 use domain::booking::BookedSeat;
@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::tickets::new_id;
 
-/// The most tickets that one answer lists.
+/// Most tickets in one answer.
 const MOST_LISTED: i64 = 100;
 
 /// A ticket that is to be transferred, or was.
@@ -19,20 +19,19 @@ pub(crate) struct Ticket {
     pub(crate) id: Uuid,
     pub(crate) booking_id: Uuid,
     pub(crate) event_id: i64,
-    /// Who holds it, or held it last.
+    /// The holder, or the last one.
     pub(crate) account_id: i64,
-    /// Who bought it.
     pub(crate) buyer: i64,
     pub(crate) seat_id: i64,
     pub(crate) state: String,
     pub(crate) checked_in_at: Option<DateTime<Utc>>,
     pub(crate) transferred_at: Option<DateTime<Utc>>,
-    /// To whom it was transferred.
+    /// The account that it was transferred to.
     pub(crate) transferred_to: Option<i64>,
 }
 
-/// Locks the booking of the ticket with this code, so that it is transferred, cancelled or used, one
-/// after the other; `None` when there is no such ticket.
+/// Locks the booking of the ticket with this code: a transfer, a cancellation and a check-in
+/// exclude each other. `None` when there is no such ticket.
 pub(crate) async fn lock_booking(
     conn: &mut PgConnection,
     code: &str,
@@ -46,7 +45,6 @@ pub(crate) async fn lock_booking(
     Ok(id.fetch_optional(conn).await?.map(BookingId))
 }
 
-/// The ticket with this code.
 pub(crate) async fn find(
     conn: &mut PgConnection,
     code: &str,
@@ -64,14 +62,14 @@ pub(crate) async fn find(
     .await
 }
 
-/// What else decides whether a ticket may be transferred.
+/// Terms of a transfer.
 #[derive(Debug)]
 pub(crate) struct Terms {
-    /// Whether the organiser allows it.
+    /// `true` if the organiser allows it.
     pub(crate) is_allowed: bool,
-    /// Whether the booking is paid, or free.
+    /// `true` if the booking is paid, or free.
     pub(crate) is_paid: bool,
-    /// Whether money went back for the booking.
+    /// `true` if the booking was refunded, in part or all.
     pub(crate) is_refunded: bool,
 }
 
@@ -90,7 +88,7 @@ pub(crate) async fn terms(conn: &mut PgConnection, id: BookingId) -> Result<Term
     .await
 }
 
-/// Whose account an address is.
+/// The account with this address.
 pub(crate) async fn account_at(
     conn: &mut PgConnection,
     address: &str,
@@ -102,7 +100,7 @@ pub(crate) async fn account_at(
     Ok(id.fetch_optional(conn).await?.map(AccountId))
 }
 
-/// Makes a good ticket worthless, because it goes to somebody else. `false` when it is not good.
+/// Cancels a valid ticket because it is transferred; `false` when it is not valid.
 pub(crate) async fn give_up(
     conn: &mut PgConnection,
     ticket: &Ticket,
@@ -118,7 +116,8 @@ pub(crate) async fn give_up(
     Ok(done.execute(conn).await?.rows_affected() == 1)
 }
 
-/// Writes the ticket that replaces it. Returns which of the booking's changes of codes it is.
+/// Inserts the ticket that replaces it; returns the number of this change among the booking's
+/// changes of codes.
 pub(crate) async fn replace(
     conn: &mut PgConnection,
     ticket: &Ticket,
@@ -145,7 +144,7 @@ pub(crate) async fn replace(
     changes(conn, ticket.booking_id).await
 }
 
-/// How many codes of a booking's tickets were changed so far, by transfers or for their holders.
+/// Counts the booking's changes of codes, by transfers or for their holders.
 async fn changes(conn: &mut PgConnection, booking_id: Uuid) -> Result<i64, sqlx::Error> {
     sqlx::query_scalar!(
         r#"select (select count(*) from booking.tickets where booking_id = $1 and replaces is not null)
@@ -157,8 +156,8 @@ async fn changes(conn: &mut PgConnection, booking_id: Uuid) -> Result<i64, sqlx:
     .await
 }
 
-/// Gives a good ticket another code. Returns which of the booking's changes of codes it is; `None`
-/// when it is not good.
+/// Replaces the code of a valid ticket; returns the number of this change among the booking's
+/// changes of codes, `None` when it is not valid.
 pub(crate) async fn replace_code(
     conn: &mut PgConnection,
     ticket: &Ticket,
@@ -188,11 +187,11 @@ pub(crate) async fn replace_code(
 #[derive(Debug)]
 pub(crate) struct Replaced {
     pub(crate) replaced_at: DateTime<Utc>,
-    /// The code that its ticket has now.
+    /// The current code of its ticket.
     pub(crate) code: String,
 }
 
-/// What became of a code that was replaced; `None` when it never was one.
+/// The replacement of a code; `None` when it never was replaced.
 pub(crate) async fn replaced(
     conn: &mut PgConnection,
     code: &str,
@@ -207,7 +206,7 @@ pub(crate) async fn replaced(
     .await
 }
 
-/// A ticket that changed hands, as one of the two sees it.
+/// A ticket that changed hands, as one of the two accounts sees it.
 #[derive(Debug, Serialize)]
 pub(crate) struct Changed {
     pub(crate) event_id: EventId,
@@ -222,7 +221,7 @@ pub(crate) struct Changed {
     pub(crate) transferred_to: Option<AccountId>,
 }
 
-/// The latest tickets that this account received, or gave away.
+/// The latest tickets that this account received or gave away.
 pub(crate) async fn of_account(
     pool: &PgPool,
     account: AccountId,

@@ -114,7 +114,7 @@ async fn seats_of_an_unpaid_hold_are_on_sale_again_once_no_payment_can_come() {
     let (_, outcome) = shop.place(8, best(1)).await;
     assert_eq!(outcome, Outcome::Rejected(RejectReason::SoldOut));
 
-    // Without an answer the payment worker is asked again.
+    // An unanswered void is repeated.
     shop.let_holds_run_out();
     eventually(LIMIT, async || {
         shop.witness.heard::<VoidPayment>().len() == 2
@@ -277,7 +277,7 @@ async fn people_sit_together_where_they_can() {
 #[tokio::test(flavor = "multi_thread")]
 async fn neighbours_are_found_behind_a_thousand_seats_that_stand_alone() {
     let shop = Shop::open(vec![stand(1, 100, 20)]).await;
-    // In all rows but the last every other seat is gone.
+    // In every row but the last every other seat is gone.
     let booking = Uuid::now_v7();
     let mut tx = shop.app.ctx.db.begin().await.unwrap();
     sqlx::query(
@@ -381,7 +381,7 @@ async fn a_cancellation_that_overtakes_its_request_is_done_when_that_comes() {
     let shop = Shop::open(vec![floor(1, 1, euros(500))]).await;
     let request = shop.request(7, best(1));
     shop.send_cancel(request.booking_id).await;
-    // In order behind it: the cancellation has been looked at by then.
+    // Handled in order, after the cancellation.
     let (_, outcome) = shop.place(8, best(2)).await;
     assert_eq!(outcome, Outcome::Rejected(RejectReason::SoldOut));
     assert!(shop.witness.outcomes(request.booking_id).is_empty());
@@ -404,14 +404,14 @@ async fn from_the_start_of_an_event_nothing_is_sold_and_no_buyer_cancels() {
     shop.clock.advance(TimeDelta::seconds(1));
     let closed = Outcome::Rejected(RejectReason::SaleClosed);
     assert_eq!(shop.place(7, best(1)).await.1, closed);
-    // Account 1 asks: as a buyer for its own booking, as staff for the others.
+    // Account 1 asks: as the buyer of its own booking, and as staff for the others.
     let kept = Outcome::Refused(BookingState::Confirmed);
     assert_eq!(shop.cancel(first.booking_id).await, kept);
     let why = shop.witness.refusals(first.booking_id);
     assert_eq!(why, [CancelRefusal::EventBegun; 2]);
     assert_eq!(shop.cancel(second.booking_id).await, Outcome::Cancelled);
     assert_eq!(shop.cancel(third.booking_id).await, Outcome::Cancelled);
-    // A sale that says otherwise goes on.
+    // A sale may go on longer than that.
     let mut longer = sale(2);
     longer.closes_at = Some(opening() + TimeDelta::days(61));
     shop.tell(&SaleChanged { sale: longer }).await;
@@ -466,7 +466,7 @@ async fn news_of_a_payment_that_comes_before_its_booking_is_tried_again() {
     let amount = euros(500);
     shop.tell(&PaymentAuthorised { booking_id, amount }).await;
     shop.tell(&PaymentCaptured { booking_id, amount }).await;
-    // A sale is worked through behind both: they have been looked at by then.
+    // Handled in order, after both.
     shop.buy(8, 1).await;
     shop.send(&request).await;
     shop.eventually_state(booking_id, "confirmed").await;
@@ -484,7 +484,7 @@ async fn one_booking_that_can_not_be_cancelled_holds_up_no_other_of_a_cancelled_
     for account in 1..=3 {
         bookings.push(shop.buy(account, 1).await);
     }
-    // Whatever makes the database refuse the first.
+    // A trigger by which the database refuses the first one.
     sqlx::query("alter table booking.bookings add constraint stuck check (account_id <> 1 or state <> 'cancelled')")
         .execute(&shop.app.ctx.db)
         .await

@@ -1,11 +1,11 @@
-//! Raw SQL can't sell a seat twice or make counters lie.
+//! The database alone refuses to sell a seat twice, and counters that disagree with the seats.
 
 use domain::booking::BookingFacts;
 use sqlx::{AssertSqlSafe, PgPool};
 
 use crate::shop::{Shop, best, euros, floor};
 
-/// Runs statements in one transaction, and tells whether the database took them.
+/// Runs statements in one transaction; returns whether the database accepted them.
 async fn is_taken(db: &PgPool, statements: &str) -> bool {
     let mut tx = db.begin().await.unwrap();
     let run = sqlx::raw_sql(AssertSqlSafe(statements))
@@ -14,7 +14,7 @@ async fn is_taken(db: &PgPool, statements: &str) -> bool {
     run.is_ok() && tx.commit().await.is_ok()
 }
 
-/// Writes the ids of two sold seats, a free one and their bookings into a statement.
+/// Fills the ids of two sold seats, a free one and their bookings into a statement.
 fn fill(statement: &str, sold: &BookingFacts, other: &BookingFacts, free: i64) -> String {
     statement
         .replace("$sold", &sold.seats[0].id.to_string())
@@ -39,22 +39,22 @@ async fn raw_sql_cannot_sell_a_seat_twice_or_break_the_counters() {
         // The same for another booking.
         "insert into booking.tickets select gen_random_uuid(), code || 'x', $other, event_id, account_id,
              seat_id, live_seat_id, state, created_at from booking.tickets where seat_id = $sold",
-        // A ticket for a seat the booking does not have.
+        // A ticket for a seat of another booking.
         "insert into booking.tickets select gen_random_uuid(), code || 'x', booking_id, event_id, account_id,
              $free, $free, state, created_at from booking.tickets where seat_id = $sold",
-        // A good ticket that claims no seat, and a cancelled one that keeps it.
+        // A live ticket without a seat, and a cancelled one that keeps it.
         "update booking.tickets set live_seat_id = null",
         "update booking.tickets set state = 'cancelled'",
-        // Let in without a time or by nobody, or a time without being let in.
+        // Checked in without a time or an account, or a time without a check-in.
         "update booking.tickets set state = 'checked_in'",
         "update booking.tickets set checked_in_at = now(), checked_in_by = 1",
         "update booking.tickets set state = 'checked_in', checked_in_at = now()",
-        // Good and transferred at once, or its own replacement.
+        // Live and transferred at once, or its own replacement.
         "update booking.tickets set transferred_at = now()",
         "update booking.tickets set replaces = id",
         // Another ticket's seat.
         "update booking.tickets set seat_id = $sold, live_seat_id = $sold where booking_id = $other",
-        // A sold seat given to another booking, freed, held again, or removed.
+        // A sold seat that is given to another booking, freed, held again, or deleted.
         "update booking.seats set booking_id = $other where id = $sold",
         "update booking.seats set state = 'available', booking_id = null where id = $sold",
         "update booking.seats set state = 'available' where id = $sold",
@@ -62,13 +62,13 @@ async fn raw_sql_cannot_sell_a_seat_twice_or_break_the_counters() {
         "delete from booking.seats where id = $sold",
         "delete from booking.seats where state = 'held'",
         "truncate booking.seats cascade",
-        // A free seat that is taken by nobody, by a booking there is not, or by one that has ended.
+        // A free seat that is taken by nobody, by an unknown booking, or by one that has ended.
         "update booking.seats set state = 'sold' where id = $free",
         "update booking.seats set state = 'held', booking_id = gen_random_uuid() where id = $free",
         "update booking.bookings set state = 'expired' where id = $mine",
         "update booking.bookings set state = 'cancelled' where state = 'held'",
         "delete from booking.bookings where id = $mine",
-        // Counters that say something else than the seats.
+        // Counters that disagree with the seats.
         "update booking.sections set available = available + 1",
         "update booking.sections set available = available + 1, capacity = capacity + 1",
         "update booking.sections set available = available + 1, sold = sold - 1 where section_id = 1",
@@ -84,7 +84,7 @@ async fn raw_sql_cannot_sell_a_seat_twice_or_break_the_counters() {
             "taken: {statement}"
         );
     }
-    // The list would prove nothing if no statement were taken.
+    // Counter-check: an honest statement is accepted.
     let honest = fill(
         "update booking.seats set section_id = 2, rank = 1000 where id = $free",
         &sold,

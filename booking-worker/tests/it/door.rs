@@ -1,4 +1,4 @@
-//! Tickets at the door: genuine without asking anybody, and good once.
+//! Tickets at the door: verified offline, and accepted once.
 
 use domain::EventId;
 use domain::account::Role;
@@ -50,7 +50,6 @@ impl Door {
         self.scan(code, access, EVENT, None).await
     }
 
-    /// Scans a code at the door of an event.
     async fn scan(
         &self,
         code: &str,
@@ -124,7 +123,7 @@ async fn a_ticket_is_genuine_offline_and_lets_one_person_in_once() {
     let (_, again) = door.check_in(&codes[0], &staff).await;
     assert!(again["checked_in_at"].is_string(), "{again}");
 
-    // Whose holder is inside can't be given back.
+    // A booking can't be cancelled once its holder is inside.
     let outcome = shop.cancel(booking.booking_id).await;
     assert!(matches!(outcome, Outcome::Refused(_)), "{outcome:?}");
     shop.close().await;
@@ -187,7 +186,7 @@ async fn a_ticket_lets_nobody_into_another_event() {
     let staff = access(&shop, Role::Operator);
     let (status, refusal) = door.scan(&codes[0], &staff, EventId(2), None).await;
     assert_eq!((status, &refusal["event_id"]), (409, &json!(EVENT)));
-    // It is not used up by that.
+    // The refusal did not use it up.
     assert_eq!(door.check_in(&codes[0], &staff).await.0, 200);
     shop.close().await;
 }
@@ -235,7 +234,7 @@ async fn a_check_in_is_taken_back_and_the_audit_log_has_both() {
         ("ticket.check-in.undo".to_owned(), 1),
     ];
     eventually(LIMIT, async || actions() == expected).await;
-    // The ticket is as good as before, for the door and for its buyer.
+    // The ticket is valid again, for the door and for its buyer.
     assert_eq!(door.check_in(&codes[0], &staff).await.0, 200);
     assert_eq!(door.undo(&codes[0], &staff).await.0, 200);
     assert_eq!(shop.cancel(booking.booking_id).await, Outcome::Cancelled);

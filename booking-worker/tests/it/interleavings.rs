@@ -1,6 +1,6 @@
-//! Random interleavings against the real servers: buyers who book, pay, cancel and walk away,
-//! messages that come twice, late and out of order, holds that run out, and workers that die at any
-//! step. Afterwards, at rest, money, tickets and seats must agree (I1 to I5, I10).
+//! Random interleavings on real servers: buyers who book, pay, cancel and walk away, messages that
+//! are repeated, late and out of order, holds that expire, and workers that die at any step. At
+//! rest, money, tickets and seats must agree (I1 to I5, I10).
 //!
 //! Each interleaving is the story of one small event; a round runs many at once on one database and
 //! one set of queues, and several rounds run side by side. `ONSALE_INTERLEAVINGS` sets how many
@@ -27,15 +27,15 @@ use crate::shop::{HOLD_SECONDS, LIMIT, Shop, config, event, sale};
 use cashier::Cashier;
 use story::Story;
 
-/// How many interleavings the ordinary test run tries.
+/// Interleavings of an ordinary test run.
 const FEW: u64 = 100;
-/// How many are tried at once.
+/// Interleavings per round.
 const ROUND: u64 = 50;
-/// How many rounds run side by side: most of a round is waiting.
+/// Rounds that run side by side: most of a round is waiting.
 const ROUNDS_AT_ONCE: usize = 4;
-/// How often a worker dies in a round.
+/// Workers that die in a round.
 const DEATHS: u32 = 3;
-/// At rest after this, or something is lost.
+/// Longest time until everything is at rest.
 const REST: Duration = Duration::from_secs(60);
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
@@ -66,7 +66,8 @@ async fn whatever_happens_in_whatever_order_money_tickets_and_seats_agree() {
     println!("took {:?}", begin.elapsed());
 }
 
-/// One database, one set of queues, many stories. Gives how many bookings ended in which state.
+/// Runs many stories on one database and one set of queues; returns how many bookings ended in
+/// which state.
 async fn round(seed: u64, count: u64) -> Vec<(String, i64)> {
     let shop = Shop::empty().await;
     let cashier = Cashier::hire(&shop.app, seed).await;
@@ -80,9 +81,9 @@ async fn round(seed: u64, count: u64) -> Vec<(String, i64)> {
     let (told, ()) = tokio::join!(told, deaths.come());
     let accepted: Vec<_> = told.into_iter().flatten().collect();
 
-    // The last holds run out, and everything comes to rest with a worker that stays.
+    // The last holds expire, and the system reaches rest with a worker that stays.
     let survivor = start_worker(&shop.app).await;
-    // What the dead had begun to send is sent by others when their time is over.
+    // Outbox rows leased by dead workers are published by others.
     sqlx::query("update platform.outbox set available_at = now()")
         .execute(&shop.app.ctx.db)
         .await
@@ -134,8 +135,8 @@ async fn open(shop: &Shop, stories: &[Story]) {
     end(first).await;
 }
 
-/// What is not at rest: holds, messages to be sent, tickets nobody has paid, and requests that no
-/// worker has decided (I5).
+/// Everything not at rest: holds, messages in the outbox, unpaid tickets, and undecided requests
+/// (I5).
 async fn unrest(shop: &Shop, accepted: &[BookingId]) -> Vec<String> {
     let mut wrong = Vec::new();
     for (what, query) in [
@@ -176,7 +177,7 @@ async fn start_worker(app: &TestApp) -> Context {
     node
 }
 
-/// Lets a worker leave.
+/// Shuts a worker down.
 async fn end(node: Context) {
     node.shutdown.soft().cancel();
     node.shutdown.tasks_left().await;
@@ -184,7 +185,7 @@ async fn end(node: Context) {
     node.db.close().await;
 }
 
-/// Workers that are killed in the middle of what they do.
+/// Workers that are killed in the middle of their work.
 struct Deaths<'a> {
     app: &'a TestApp,
     rng: std::sync::Mutex<StdRng>,
@@ -200,15 +201,15 @@ impl<'a> Deaths<'a> {
         for _ in 0..DEATHS {
             let node = start_worker(self.app).await;
             let lives = self.rng.lock().unwrap().random_range(50..600);
-            // The time of death is part of the plan, not something that is waited for.
+            // The time of death is part of the schedule, not a wait for a condition.
             tokio::time::sleep(Duration::from_millis(lives)).await;
             kill(node).await;
         }
     }
 }
 
-/// Drops every task where it stands, in the middle of a transaction or between a commit and its
-/// acknowledgement, and cuts the connections.
+/// Drops every task where it is, in a transaction or between a commit and its acknowledgement, and
+/// cuts the connections.
 async fn kill(node: Context) {
     node.shutdown.soft().cancel();
     node.shutdown.hard().cancel();

@@ -1,8 +1,8 @@
-//! What must hold after everything.
+//! Invariants that hold after every test.
 
 use sqlx::PgPool;
 
-/// Each counts what must not be.
+/// Each query counts violations.
 const RULES: [(&str, &str); 9] = [
     (
         "I1: a seat has at most one good ticket",
@@ -67,7 +67,7 @@ const RULES: [(&str, &str); 9] = [
     ),
 ];
 
-/// Checks I1, I10, and that seats, counters, bookings, tickets and limits agree.
+/// Asserts I1 and I10, and that seats, counters, bookings, tickets and limits agree.
 pub(crate) async fn assert_invariants(db: &PgPool) {
     for (rule, violations) in RULES {
         let count: i64 = sqlx::query_scalar(violations).fetch_one(db).await.unwrap();

@@ -1,4 +1,4 @@
-//! Seats follow what box-office says of the event.
+//! Seats follow box-office's events.
 
 use domain::booking::RejectReason;
 use domain::message::{EventChanged, Outcome};
@@ -108,7 +108,7 @@ async fn seats_that_come_back_to_a_house_that_shrank_are_not_sold_again() {
     let sold_out = Outcome::Rejected(RejectReason::SoldOut);
     assert_eq!(shop.place(5, floor_of(1)).await.1, sold_out);
     assert_eq!(shop.place(5, all).await.1, sold_out);
-    // Back to a larger house: all that is free is on sale.
+    // The house grows again: all free seats are on sale.
     shop.void(kept.booking_id).await;
     shop.eventually_state(kept.booking_id, "expired").await;
     change(&shop, 3, vec![floor(1, 7, euros(500)), stand(2, 1, 4)]).await;
@@ -119,7 +119,7 @@ async fn seats_that_come_back_to_a_house_that_shrank_are_not_sold_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_section_sells_no_more_than_it_is_to_have_even_with_seats_left_over() {
     let shop = Shop::open(vec![floor(1, 5, euros(500))]).await;
-    // As if a hold that was rolled back had kept the change from removing them.
+    // The state after a rolled-back hold prevented the change from deleting them.
     sqlx::query("insert into booking.seats (section_id, rank) values (1, 100), (1, 101)")
         .execute(&shop.app.ctx.db)
         .await

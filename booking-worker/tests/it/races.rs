@@ -1,4 +1,4 @@
-//! What competes: workers for seats and limits, payments with cancellations and expiry.
+//! Races: workers for seats and limits, payments against cancellations and expiry.
 
 use domain::SectionId;
 use domain::booking::{RejectReason, Wish};
@@ -9,8 +9,8 @@ use platform::topology::BOOKING_PARTITIONS;
 
 use crate::shop::{LIMIT, Shop, best, config, euros, floor, stand};
 
-/// Sends requests for one event to all partitions, so that several workers have it at once, and
-/// gives the outcomes.
+/// Sends requests for one event to all partitions, so that several workers compete for it; returns
+/// the outcomes.
 async fn place_everywhere(shop: &Shop, requests: &[PlaceHold]) -> Vec<Outcome> {
     let sending = requests.iter().zip((0..BOOKING_PARTITIONS).cycle());
     let sending = sending.map(|(request, partition)| shop.send_to(partition, request));
@@ -71,7 +71,7 @@ async fn everything_is_sold_by_workers_that_compete() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_limit_of_an_account_holds_over_partitions_and_batches() {
-    // A section for each partition, so that workers compete for the limit and for no seat.
+    // A section for each partition, so that workers compete for the limit and not for seats.
     let sections = (1..=4).map(|id| floor(id, 100, euros(500))).collect();
     let shop = Shop::open(sections).await;
     let requests: Vec<_> = (0..40)
@@ -116,7 +116,7 @@ async fn a_booking_that_workers_decide_at_once_is_decided_once_though_no_seat_is
     let sections = (1..=4).map(|id| floor(id, 100, euros(500))).collect();
     let shop = Shop::open(sections).await;
     for account in 0..8 {
-        // The same booking asks each worker for seats of another section.
+        // Requests the same booking from each worker, in another section.
         let request = shop.request(account, best(1));
         let copies: Vec<_> = (1..=4)
             .map(|section| PlaceHold {
@@ -205,7 +205,7 @@ async fn authorised_cancelled_and_voided_at_once_ends_in_one_state() {
     });
     futures_util::future::join_all(racing).await;
     for booking in &bookings {
-        // The payment worker's last word.
+        // The outcome from the payment worker.
         shop.void(booking.booking_id).await;
     }
     for booking in &bookings {
@@ -244,12 +244,12 @@ async fn seats_that_are_given_back_are_on_sale_with_the_end_of_their_booking() {
     let shop = Shop::open(vec![floor(1, 2, euros(500))]).await;
     for round in 0..3 {
         let booking = shop.buy(round, 2).await;
-        // Whoever asks next gets them: the cancellation and the request share one queue.
+        // The next request gets them: the cancellation is ahead of it in the same queue.
         assert_eq!(shop.cancel(booking.booking_id).await, Outcome::Cancelled);
         let unpaid = shop.hold(100 + round, best(2)).await;
         shop.void(unpaid.booking_id).await;
         shop.eventually_state(unpaid.booking_id, "expired").await;
-        // In the transaction that ended it.
+        // Freed by the transaction that ended it.
         let available = "select available::bigint from booking.public_stock";
         assert_eq!(shop.count(available).await, 2);
     }

@@ -122,7 +122,7 @@ pub(crate) fn best(tickets: u32) -> Wish {
 }
 
 impl Shop {
-    /// A worker with nothing on sale.
+    /// Starts a worker with nothing on sale.
     pub(crate) async fn start() -> Self {
         let shop = Self::empty().await;
         let routes = booking_worker::start(shop.app.ctx.clone(), config()).await;
@@ -130,7 +130,7 @@ impl Shop {
         shop
     }
 
-    /// No worker yet.
+    /// Without a worker.
     pub(crate) async fn empty() -> Self {
         let clock = ManualClock::at(opening());
         let app = TestApp::start_with(Arc::new(clock.clone()), |_| ()).await;
@@ -143,7 +143,7 @@ impl Shop {
         }
     }
 
-    /// A worker with these sections on sale.
+    /// Starts a worker with these sections on sale.
     pub(crate) async fn open(sections: Vec<Section>) -> Self {
         let shop = Self::start().await;
         shop.put_on_sale(sections).await;
@@ -160,7 +160,7 @@ impl Shop {
         self.eventually_row("select from booking.sales").await;
     }
 
-    /// Waits until a query gives a row.
+    /// Waits until a query returns a row.
     pub(crate) async fn eventually_row(&self, query: &'static str) {
         eventually(LIMIT, async || {
             sqlx::query(query)
@@ -179,7 +179,7 @@ impl Shop {
             .unwrap()
     }
 
-    /// Sends a message to whoever wants it, twice.
+    /// Publishes a message, twice.
     pub(crate) async fn tell<M: Message>(&self, message: &M) {
         let id = Uuid::new_v4();
         for _ in 0..2 {
@@ -226,7 +226,7 @@ impl Shop {
             .await;
     }
 
-    /// Sends a request twice, and gives its outcome.
+    /// Sends a request twice, and returns its outcome.
     pub(crate) async fn place(&self, account: i64, wish: Wish) -> (BookingId, Outcome) {
         let request = self.request(account, wish);
         self.send(&request).await;
@@ -236,7 +236,7 @@ impl Shop {
         (request.booking_id, outcomes[0].clone())
     }
 
-    /// Places a hold that must be given.
+    /// Places a hold that must succeed.
     pub(crate) async fn hold(&self, account: i64, wish: Wish) -> BookingFacts {
         match self.place(account, wish).await {
             (_, Outcome::Held(facts)) => facts,
@@ -244,7 +244,7 @@ impl Shop {
         }
     }
 
-    /// Holds seats and pays for them, up to the tickets.
+    /// Holds seats and authorises the payment, up to the tickets.
     pub(crate) async fn buy(&self, account: i64, tickets: u32) -> BookingFacts {
         let booking = self.hold(account, best(tickets)).await;
         self.authorise(&booking).await;
@@ -261,7 +261,7 @@ impl Shop {
         self.tell(&PaymentVoided { booking_id }).await;
     }
 
-    /// Asks for a cancellation, without waiting for the outcome.
+    /// Sends a cancellation, without waiting for its outcome.
     pub(crate) async fn send_cancel(&self, booking_id: BookingId) {
         let asked_by = AccountId(1);
         let reply_to = NODE.to_owned();
@@ -280,7 +280,7 @@ impl Shop {
         self.command(&queue, command).await;
     }
 
-    /// Asks for a cancellation twice, and gives its outcome.
+    /// Sends a cancellation twice, and returns its outcome.
     pub(crate) async fn cancel(&self, booking_id: BookingId) -> Outcome {
         let before = self.witness.outcomes(booking_id).len();
         self.send_cancel(booking_id).await;
@@ -290,7 +290,7 @@ impl Shop {
         outcomes[before].clone()
     }
 
-    /// The outcomes of a booking, once there are `count`.
+    /// Returns the outcomes of a booking, once there are `count`.
     pub(crate) async fn outcomes(&self, id: BookingId, count: usize) -> Vec<Outcome> {
         eventually(LIMIT, async || self.witness.outcomes(id).len() >= count).await;
         self.witness.outcomes(id)
@@ -311,13 +311,13 @@ impl Shop {
         .await;
     }
 
-    /// Lets all holds run out.
+    /// Advances the clock past all holds.
     pub(crate) fn let_holds_run_out(&self) {
         self.clock.advance(TimeDelta::seconds(HOLD_SECONDS));
     }
 
-    /// Waits until everything sent so far has had its effect: each queue is in order, so a message
-    /// nobody can read reaches the dead queue after all before it.
+    /// Waits until everything sent so far is handled: each queue is in order, so an unreadable
+    /// message reaches the dead queue after all before it.
     async fn settle(&self) {
         let broker = &self.app.ctx.broker;
         let mut queues: Vec<_> = (0..topology::BOOKING_PARTITIONS)
@@ -357,7 +357,7 @@ impl Shop {
         .await;
     }
 
-    /// Lets everything have its effect, checks the invariants, and ends.
+    /// Settles everything, asserts the invariants, and stops.
     pub(crate) async fn close(self) {
         self.settle().await;
         assert_invariants(&self.app.ctx.db).await;

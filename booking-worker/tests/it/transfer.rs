@@ -1,4 +1,4 @@
-//! Tickets that go to another account: one holder, one code, whatever happens at the same time.
+//! Transfers of tickets: one holder and one code, whatever else happens at the same time.
 
 use domain::AccountId;
 use domain::account::Role;
@@ -20,7 +20,7 @@ struct Exchange {
 }
 
 impl Exchange {
-    /// Nobody has too many tickets.
+    /// Raises the limit of tickets per account.
     async fn lift_limits(&self) {
         sqlx::query("update booking.events set max_tickets_per_account = 100")
             .execute(&self.shop.app.ctx.db)
@@ -48,7 +48,7 @@ impl Exchange {
         }
     }
 
-    /// A new account with this address.
+    /// Signs up an account with this address.
     async fn sign_up(&self, email: &str) -> i64 {
         sqlx::query_scalar(
             "insert into box_office.accounts (email, password_hash, created_at, updated_at, email_confirmed_at)
@@ -60,7 +60,7 @@ impl Exchange {
         .unwrap()
     }
 
-    /// A paid booking, and the codes of its tickets.
+    /// Sells a booking; returns it with the codes of its tickets.
     async fn buy(&self, account: i64, tickets: u32) -> (BookingFacts, Vec<String>) {
         let booking = self.shop.buy(account, tickets).await;
         let (booking_id, amount) = (booking.booking_id, booking.total);
@@ -111,7 +111,7 @@ impl Exchange {
         (answer.status().as_u16(), answer.json().await.unwrap())
     }
 
-    /// Asks for another code.
+    /// Requests a new code.
     async fn replace(&self, code: &str, by: i64) -> (u16, Value) {
         let url = format!(
             "http://{}/api/tickets/{code}/replace",
@@ -122,7 +122,7 @@ impl Exchange {
         (answer.status().as_u16(), answer.json().await.unwrap())
     }
 
-    /// What changed hands, as the account sees it.
+    /// Lists what changed hands, as the account sees it.
     async fn seen_by(&self, account: i64) -> Vec<Value> {
         let url = format!("http://{}/api/tickets", self.running.public_addr);
         let token = access_of(&self.shop, account, Role::Customer);
@@ -131,7 +131,7 @@ impl Exchange {
         serde_json::from_value(answer["tickets"].take()).unwrap()
     }
 
-    /// Cancels by the word of an account; the outcome.
+    /// Cancels on behalf of an account; returns the outcome.
     async fn cancel(&self, booking: &BookingFacts, asked_by: i64) -> Outcome {
         let id = booking.booking_id;
         let before = self.shop.witness.outcomes(id).len();
@@ -162,14 +162,14 @@ async fn a_ticket_has_one_holder_and_its_old_code_is_dead() {
     assert_eq!(given["ticket"]["transferred_to"], bob);
     assert!(given["ticket"].get("code").is_none(), "{given}");
 
-    // A repeat gives the same answer; another wish does not.
+    // A repeat gets the same answer; another recipient does not.
     let again = exchange.transfer(&codes[0], ada, "BOB@example.org ").await;
     assert_eq!(again, (200, given));
     exchange.sign_up("eve@example.org").await;
     let (status, _) = exchange.transfer(&codes[0], ada, "eve@example.org").await;
     assert_eq!(status, 409);
 
-    // Both see who holds it, and only its holder has the code, which is genuine.
+    // Both see who holds it; only the holder sees the code, which is genuine.
     let (mine, theirs) = (exchange.seen_by(ada).await, exchange.seen_by(bob).await);
     assert_eq!(mine.len(), 1);
     assert_eq!(mine[0]["state"], "transferred");
@@ -198,7 +198,7 @@ async fn a_ticket_has_one_holder_and_its_old_code_is_dead() {
     let (status, refusal) = exchange.check_in(&codes[0]).await;
     assert_eq!(status, 409);
     assert!(refusal["transferred_at"].is_string(), "{refusal}");
-    // Only its holder transfers it.
+    // Only its holder can transfer it.
     assert_eq!(
         exchange.transfer(&code, ada, "eve@example.org").await.0,
         403
@@ -235,7 +235,7 @@ async fn who_may_not_have_it_is_not_told_apart_from_who_is_not_there() {
             .0,
         404
     );
-    // Nothing of it had an effect.
+    // None of it had an effect.
     assert_eq!(exchange.check_in(&codes[0]).await.0, 200);
     exchange.shop.close().await;
 }
@@ -323,7 +323,7 @@ async fn a_buyer_can_not_cancel_what_somebody_else_holds_but_staff_can() {
             "select count(*) from booking.tickets where booking_id = $1 and state <> 'cancelled'";
         assert_eq!(exchange.number(live, &booking).await, 0);
     }
-    // What bob held is gone, and counts no more.
+    // Bob's ticket is cancelled and no longer counts.
     let held: i64 = sqlx::query_scalar(
         "select coalesce(sum(tickets), 0) from booking.account_tickets where account_id = $1",
     )
@@ -346,14 +346,14 @@ async fn what_was_bought_and_given_away_counts_for_the_limit() {
     }
     let full = Outcome::Rejected(RejectReason::LimitReached);
     assert_eq!(exchange.shop.place(ada, best(1)).await.1, full);
-    // What was received counts as well, and what comes back counts once.
+    // A received ticket counts as well, and one that returns counts once.
     assert_eq!(exchange.shop.place(bob, best(3)).await.1, full);
     let theirs = exchange.seen_by(bob).await;
     let code = theirs[0]["code"].as_str().unwrap();
     assert_eq!(exchange.transfer(code, bob, "ada@example.org").await.0, 200);
     assert_eq!(exchange.shop.place(ada, best(1)).await.1, full);
     exchange.shop.hold(bob, best(3)).await;
-    // Once the booking is gone, nothing of it counts.
+    // Tickets of a cancelled booking don't count.
     assert_eq!(exchange.cancel(&booking, -1).await, Outcome::Cancelled);
     exchange.shop.hold(ada, best(4)).await;
     exchange.shop.close().await;
@@ -376,7 +376,7 @@ async fn a_holder_gets_another_code_and_the_old_one_is_refused_with_a_reason() {
         seat.into_iter()
             .any(|seat| seat == replaced["ticket"]["seat_id"])
     );
-    // A repeat has the same answer, and only for the holder.
+    // A repeat gets the same answer, for the holder only.
     assert_eq!(exchange.replace(&codes[0], ada).await, (200, replaced));
     assert_eq!(exchange.replace(&codes[0], bob).await.0, 403);
 
@@ -386,13 +386,13 @@ async fn a_holder_gets_another_code_and_the_old_one_is_refused_with_a_reason() {
     let (status, refusal) = exchange.transfer(&codes[0], ada, "bob@example.org").await;
     assert_eq!(status, 409);
     assert!(refusal["replaced_at"].is_string(), "{refusal}");
-    // Its holder has it by mail, too; nothing changed hands.
+    // The holder gets it by mail, too; nothing changed hands.
     let told = || exchange.shop.witness.heard::<TicketTransferred>();
     eventually(LIMIT, async || !told().is_empty()).await;
     assert_eq!((told()[0].from.0, told()[0].to.0), (ada, ada));
     assert_eq!(told()[0].ticket.code, new);
     assert!(exchange.seen_by(ada).await.is_empty());
-    // The new code does what the old one did, once.
+    // The new code works as the old one did, once.
     assert_eq!(exchange.transfer(&new, ada, "bob@example.org").await.0, 200);
     assert_eq!(exchange.replace(&new, ada).await.0, 409);
     let theirs = exchange.seen_by(bob).await[0]["code"].clone();

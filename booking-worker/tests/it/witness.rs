@@ -1,4 +1,4 @@
-//! Hears everything the booking worker says.
+//! Records everything the booking worker publishes.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -11,7 +11,7 @@ use platform::service::Context;
 use platform::testing::eventually;
 use uuid::Uuid;
 
-/// Where outcomes are sent.
+/// The node that outcomes are addressed to.
 pub(crate) const NODE: &str = "witness";
 
 #[derive(Clone, Default)]
@@ -28,7 +28,7 @@ impl Handler for Witness {
 }
 
 impl Witness {
-    /// Listens from now on.
+    /// Records from now on.
     pub(crate) async fn listen(ctx: &Context) -> Self {
         let witness = Self::default();
         let queue = QueueSpec::transient("witness")
@@ -54,14 +54,14 @@ impl Witness {
         witness
     }
 
-    /// Everything of one kind, in the order it came.
+    /// All messages of one kind, in order of arrival.
     pub(crate) fn heard<M: Message>(&self) -> Vec<M> {
         let heard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let of_kind = heard.iter().filter(|delivery| delivery.name == M::NAME);
         of_kind.map(|delivery| delivery.parse().unwrap()).collect()
     }
 
-    /// Why one booking was not cancelled, each time.
+    /// The reasons for which a cancellation of this booking was refused, in order.
     pub(crate) fn refusals(&self, id: BookingId) -> Vec<CancelRefusal> {
         let heard = self.heard::<BookingOutcomes>().into_iter();
         heard
@@ -71,7 +71,7 @@ impl Witness {
             .collect()
     }
 
-    /// The outcomes of one booking, in the order they came.
+    /// The outcomes of this booking, in order of arrival.
     pub(crate) fn outcomes(&self, id: BookingId) -> Vec<Outcome> {
         let heard = self.heard::<BookingOutcomes>().into_iter();
         heard

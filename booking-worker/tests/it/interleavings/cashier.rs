@@ -1,5 +1,5 @@
-//! The payment worker's part, as a table in memory: it hears what the booking worker says on the
-//! payment worker's own queue, and answers as that does, now and then late or twice.
+//! A payment worker in memory: it consumes the payment worker's queue and answers as that does,
+//! sometimes late or twice.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,21 +20,21 @@ use sqlx::PgPool;
 use uuid::Uuid;
 
 const RETRY: Duration = Duration::from_millis(250);
-/// How late an answer may be, in milliseconds.
+/// Longest delay of an answer, in milliseconds.
 const LATEST_MS: u64 = 200;
 
-/// Where the money of a booking is.
+/// State of the money of a booking.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Payment {
     Due(Money),
     Authorised(Money),
     Captured(Money),
-    /// Captured, and given back.
+    /// Captured and refunded.
     Refunded(Money),
     Voided,
 }
 
-/// What the booking worker is told.
+/// A message to the booking worker.
 #[derive(Debug, Clone, Copy)]
 enum News {
     Authorised(Money),
@@ -76,7 +76,7 @@ impl Cashier {
         cashier
     }
 
-    /// A buyer authorises, if a payment is due.
+    /// Authorises a payment, if one is due.
     pub(super) async fn authorise(&self, id: BookingId) {
         let due = {
             let mut state = self.state();
@@ -96,7 +96,7 @@ impl Cashier {
         }
     }
 
-    /// Whether nothing more will be said or captured.
+    /// Returns `true` if nothing more will be published or captured.
     pub(super) fn is_at_rest(&self) -> bool {
         let state = self.state();
         let is_final =
@@ -104,7 +104,7 @@ impl Cashier {
         state.on_their_way == 0 && state.payments.values().all(is_final)
     }
 
-    /// I2 and I3: which bookings and payments do not agree.
+    /// I2 and I3: bookings and payments that disagree.
     pub(super) async fn disagreements(&self, db: &PgPool) -> Vec<String> {
         let rows: Vec<(Uuid, String, i64)> =
             sqlx::query_as("select id, state, total_minor from booking.bookings")
@@ -136,7 +136,7 @@ impl Cashier {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Says something once or twice, at once or later.
+    /// Publishes a message once or twice, now or later.
     fn tell(&self, id: BookingId, news: News) {
         let delays: Vec<_> = {
             let mut state = self.state();
@@ -189,7 +189,7 @@ impl Cashier {
             .unwrap();
     }
 
-    /// What is said of a message; `None` when it came before what it follows from.
+    /// The answer to a message; `None` when its predecessor has not been handled.
     fn hear(&self, delivery: &Delivery) -> Result<Option<Vec<(BookingId, News)>>, ParseError> {
         let payments = &mut self.state().payments;
         Ok(match delivery.name.as_str() {

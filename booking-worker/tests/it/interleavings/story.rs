@@ -1,4 +1,4 @@
-//! What happens to one small event: drawn from a seed.
+//! The story of one small event, drawn from a seed.
 
 use std::time::Duration;
 
@@ -16,28 +16,28 @@ use super::cashier::Cashier;
 use crate::shop::{Shop, euros, floor, stand};
 use crate::witness::NODE;
 
-/// How many things happen.
+/// Steps of a story.
 const STEPS: usize = 14;
-/// So many more than there are seats want one.
+/// Buyers beyond the number of seats.
 const BUYERS: i64 = 5;
 
 #[derive(Debug, Clone)]
 enum Step {
-    /// Somebody asks for seats.
+    /// An account requests seats.
     Book { account: i64, wish: Wish },
-    /// A message of before comes again.
+    /// An earlier message is repeated.
     Redeliver(usize),
     /// A buyer authorises.
     Pay(usize),
-    /// A buyer, or staff, gives a booking up.
+    /// A buyer, or staff, cancels a booking.
     Cancel(usize),
-    /// Time passes: some holds run out.
+    /// Time passes, and some holds expire.
     Pass(TimeDelta),
-    /// Nothing, for a moment.
+    /// A pause.
     Rest(Duration),
 }
 
-/// One event and what happens to it.
+/// One event and its steps.
 pub(super) struct Story {
     pub(super) event_id: EventId,
     is_free: bool,
@@ -55,7 +55,7 @@ impl Story {
         }
     }
 
-    /// A row of three and a floor of two.
+    /// A row of three seats and a floor of two places.
     pub(super) fn sections(&self) -> Vec<Section> {
         let price = euros(if self.is_free { 0 } else { 700 });
         let row = stand(self.event_id.0 * 10, 1, 3);
@@ -66,7 +66,7 @@ impl Story {
         sections
     }
 
-    /// Lets it happen, and gives the bookings that were asked for.
+    /// Runs the steps; returns the bookings that were requested.
     pub(super) async fn tell(&self, shop: &Shop, cashier: &Cashier) -> Vec<BookingId> {
         let mut sent: Vec<PlaceHold> = Vec::new();
         for step in &self.steps {
@@ -74,7 +74,7 @@ impl Story {
                 Step::Book { account, wish } => {
                     let mut request = shop.request(*account, wish.clone());
                     request.event_id = self.event_id;
-                    // The clock of all stories runs minutes in a moment, and no buyer has left.
+                    // The clock of all stories jumps by minutes, and no buyer has left.
                     request.asked_at = Some(shop.clock.now() + TimeDelta::days(1));
                     shop.send(&request).await;
                     sent.push(request);
