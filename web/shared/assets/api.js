@@ -20,9 +20,12 @@ export class Refused extends Error {
     this.retryAfter = retryAfter;
   }
 
-  /** Whether the same request may succeed later: no answer came, or the server was busy. */
+  /**
+   * Whether the same request may succeed later: no answer came, the server was busy, or it is still
+   * at work on an earlier try of this request.
+   */
   get isPassing() {
-    return [0, 429, 500, 502, 503, 504].includes(this.status);
+    return [0, 429, 500, 502, 503, 504].includes(this.status) || this.kind === 'idempotency-key-in-progress';
   }
 }
 
