@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
-import { PUBLIC, STAFF, ADMIN, PASSWORD, account, api, atTheDoor, closeBrowser, endToken, event, joined, openBrowser, shopping, signIn, staff, text, until, visitor } from './shop.mjs';
+import { PUBLIC, STAFF, ADMIN, PASSWORD, accepted, account, api, atTheDoor, closeBrowser, dismissed, endToken, event, joined, openBrowser, shopping, signIn, staff, text, until, visitor } from './shop.mjs';
 
 before(openBrowser);
 after(closeBrowser);
@@ -213,11 +213,7 @@ test('leaving the queue asks before the place is lost', async () => {
   const context = await visitor();
   const page = await joined(context, id, await account());
   await page.waitForSelector('#waiting:visible');
-  page.once('dialog', (dialog) => {
-    assert.match(dialog.message(), /Your place is lost/);
-    dialog.dismiss();
-  });
-  await page.click('#leave');
+  assert.match(await dismissed(page, () => page.click('#leave')), /Your place is lost/);
   assert.ok(await page.isVisible('#waiting'));
   await context.close();
 });
@@ -242,8 +238,7 @@ test('whoever leaves without buying returns the slot', async () => {
   const id = await event({ shopper_cap: 1 });
   const context = await visitor();
   const page = await shopping(context, id, await account());
-  page.once('dialog', (dialog) => dialog.accept());
-  await page.click('#done');
+  await accepted(page, () => page.click('#done'));
   await page.waitForSelector('#door:visible');
   const next = await visitor();
   await shopping(next, id, await account());
@@ -301,11 +296,8 @@ test('a jump of the rate is asked about', async () => {
   const context = await visitor({ viewport: { width: 1440, height: 900 } });
   const page = await console_(context, id);
   await page.fill('#rate', '600000');
-  page.once('dialog', (dialog) => {
-    assert.match(dialog.message(), /from 60 to 600,000/);
-    dialog.dismiss();
-  });
-  await page.click('#settings button:not([type=button])');
+  const asked = await dismissed(page, () => page.click('#settings button:not([type=button])'));
+  assert.match(asked, /from 60 to 600,000/);
   assert.equal((await staff('GET', `/api/sales/${id}`)).sale.rate_per_minute, 60);
   await context.close();
 });

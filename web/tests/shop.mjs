@@ -117,4 +117,18 @@ export const endToken = (page) =>
     localStorage.setItem('onsale.session', JSON.stringify({ ...session, access_token: 'ended' }));
   });
 
+/** Does something that must ask; answers the dialog, and returns its text. Fails when none is shown. */
+async function answered(page, action, answer) {
+  const shown = page.waitForEvent('dialog').then(async (dialog) => {
+    await answer(dialog);
+    return dialog.message();
+  });
+  const [message] = await Promise.all([shown, action()]);
+  return message;
+}
+
+export const dismissed = (page, action) => answered(page, action, (dialog) => dialog.dismiss());
+
+export const accepted = (page, action) => answered(page, action, (dialog) => dialog.accept());
+
 export const text = (page, selector) => page.textContent(selector);
