@@ -218,6 +218,21 @@ test('leaving the queue asks before the place is lost', async () => {
   await context.close();
 });
 
+test('a new place counts the people ahead anew', async () => {
+  const id = await event(WAIT);
+  const context = await visitor();
+  const page = await joined(context, id, await account());
+  await until(async () => (await text(page, '#ahead')) === '0', 'nobody is ahead of the first');
+  await accepted(page, () => page.click('#leave'));
+  await page.waitForSelector('#join:visible');
+  const other = await account();
+  await api(PUBLIC, 'POST', `/api/events/${id}/queue`, { token: other.token, body: {} });
+  await page.click('#join');
+  await until(async () => (await text(page, '#place')) === '3', 'the new place is shown');
+  await until(async () => (await text(page, '#ahead')) === '1', 'the other is ahead');
+  await context.close();
+});
+
 test('the time to choose does not run out in silence', async () => {
   const id = await event();
   const context = await visitor();

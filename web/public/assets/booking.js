@@ -18,9 +18,10 @@ let holdUntil = null;
 let stopCountdown = () => {};
 
 function words({ state, reason, payment }) {
-  const parts = [STATES[state], REASONS[reason], REFUNDS[payment?.refund]];
   if (state === 'held' && PAYMENTS[payment?.state]) return PAYMENTS[payment.state];
-  return parts.filter(Boolean).join(' ');
+  // Such a hold did not end because nobody paid.
+  if (reason === 'payment_refused') return REASONS[reason];
+  return [STATES[state], REASONS[reason], REFUNDS[payment?.refund]].filter(Boolean).join(' ');
 }
 
 function ticket(code, seat) {

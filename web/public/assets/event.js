@@ -15,8 +15,9 @@ const LONGEST_WATCH = 30000;
 const STOCK_EVERY = 5000;
 
 let event = null;
-let joinedAhead = null;
 let stopCountdown = () => {};
+/** The place whose progress is shown: its token, and the people ahead at first and at least. */
+let progress = null;
 
 async function describe() {
   ({ event } = await patiently(() => call('GET', `/api/events/${eventId}`), (failure) => problem(failure.message)));
@@ -125,7 +126,6 @@ async function join() {
   const joined = await askToJoin();
   store(TOKEN, joined.queue_token);
   store(STANDING, null);
-  joinedAhead = null;
   // Not awaited: the person's action ends here, and the waiting goes on.
   attempt(wait);
 }
@@ -245,19 +245,22 @@ function draw(me) {
   if (me?.state === 'waiting') stand(me);
 }
 
-/** Fewest people that were shown ahead: the figure never rises while one waits. */
-let fewestAhead = Infinity;
+/** The people ahead, shown as never rising while one keeps a place; a new place counts anew. */
+function countAhead(counted) {
+  const token = stored(TOKEN);
+  if (progress?.token !== token) progress = { token, first: counted, least: counted };
+  progress.least = Math.min(progress.least, counted);
+  return progress;
+}
 
 function stand({ ahead: counted, place, eta_seconds: eta, sale, likely_until: likely, message }) {
   tell(message);
   if (place === null) return standInLobby();
-  fewestAhead = Math.min(fewestAhead, counted);
-  const ahead = fewestAhead;
-  joinedAhead ??= ahead;
+  const { first, least: ahead } = countAhead(counted);
   write('place', place.toLocaleString());
   write('ahead', ahead.toLocaleString());
   write('eta', eta ? span(eta) : 'not known yet');
-  at('progress').value = joinedAhead > 0 ? 1 - ahead / joinedAhead : 1;
+  at('progress').value = first > 0 ? 1 - ahead / first : 1;
   const isLate = likely !== null && place > likely;
   const text = {
     open: isLate ? 'So many are before you that everything will probably be sold by your turn.' : ahead ? '' : 'You are next.',
