@@ -15,6 +15,8 @@ const LONGEST_WATCH = 30000;
 const STOCK_EVERY = 5000;
 
 let event = null;
+/** The number of the loop that runs: door, wait, claim or shop. Another one that begins ends it. */
+let latestLoop = 0;
 let stopCountdown = () => {};
 /** The place whose progress is shown: its token, and the people ahead at first and at least. */
 let progress = null;
@@ -90,17 +92,20 @@ function opening({ state, opens_at: opens, lobby_opens_at: lobby }) {
 
 /** Shows how the queue stands, signed in or not, until the person joins or the sale ends. */
 async function door() {
+  const loop = ++latestLoop;
   stopCountdown();
   show('door', SECTIONS);
-  for (let failures = 0; !at('door').hidden; ) {
+  for (let failures = 0; loop === latestLoop; ) {
     try {
       const queue = await call('GET', `/api/events/${eventId}/queue`);
+      if (loop !== latestLoop) return;
       if (failures) problem('');
       failures = 0;
       standAtTheDoor(queue);
       if (queue.state === 'closed') return;
       await pauseOrOnline(Math.min(queue.poll_after_ms, LONGEST_WATCH, untilChange(queue)));
     } catch (failure) {
+      if (loop !== latestLoop) return;
       if (!failure.isPassing) throw failure;
       problem(failure.message);
       await pauseBefore(++failures, failure);
@@ -179,12 +184,14 @@ async function lottery() {
 }
 
 async function wait() {
+  const loop = ++latestLoop;
   show('waiting', SECTIONS);
   lottery().catch(() => {});
   draw(stored(STANDING)?.me);
   let wasDrawn = null;
   for (;;) {
-    const me = await nextStanding();
+    const me = await nextStanding(loop);
+    if (loop !== latestLoop) return;
     if (!me) return door();
     if (me.state === 'ready' || me.state === 'claimed') return claim();
     if (['missed', 'left', 'unknown'].includes(me.state)) {
@@ -209,8 +216,8 @@ function doorSaying(text) {
  * The next answer about the place, when it is due; null when there is no place any more. Tabs of
  * one browser share the answers: the one that finds an answer due asks, and the others draw it.
  */
-async function nextStanding() {
-  for (let failures = 0; ; ) {
+async function nextStanding(loop) {
+  for (let failures = 0; loop === latestLoop; ) {
     const token = stored(TOKEN);
     if (!token) return null;
     const last = stored(STANDING);
@@ -221,12 +228,15 @@ async function nextStanding() {
       continue;
     }
     const { me, failure } = await look(token);
+    // The answer is about a place that was given up meanwhile.
+    if (stored(TOKEN) !== token) continue;
     if (me) {
       store(STANDING, { me, due: Date.now() + me.poll_after_ms });
       return me;
     }
     await pauseBefore(++failures, failure);
   }
+  return null;
 }
 
 /** Asks where the person stands. No answer, or none in time, is not the end of the place. */
@@ -288,13 +298,21 @@ function span({ p50, p90 }) {
   return soon === late ? late : `${soon} to ${late}`;
 }
 
+/** Claims the pass of a place that was called; a repeat returns the same pass. */
+async function takePass(token) {
+  const { pass, expires_at: until } = await call('POST', `/api/events/${eventId}/pass`, { body: {}, headers: { 'onsale-queue-token': token } });
+  store(PASS, { pass, until });
+}
+
 async function claim() {
-  for (let failures = 0; ; ) {
+  const loop = ++latestLoop;
+  for (let failures = 0; loop === latestLoop; ) {
     try {
-      const { pass, expires_at: until } = await call('POST', `/api/events/${eventId}/pass`, { body: {}, headers: { 'onsale-queue-token': stored(TOKEN) } });
-      store(PASS, { pass, until });
-      return shop();
+      await takePass(stored(TOKEN));
+      if (loop === latestLoop) shop();
+      return;
     } catch (failure) {
+      if (loop !== latestLoop) return;
       if (!failure.isPassing && failure.kind !== 'not-called') {
         dropPlace();
         return doorSaying(failure.message);
@@ -328,9 +346,10 @@ function shop() {
   watchStock();
 }
 
-/** Keeps the number of free seats fresh while the person chooses. */
+/** Refreshes the number of free seats while the person chooses. */
 async function watchStock() {
-  while (!at('shop').hidden) {
+  const loop = ++latestLoop;
+  while (loop === latestLoop) {
     await stock().catch(() => {});
     await pause(STOCK_EVERY);
   }
