@@ -33,6 +33,54 @@ test('a new tab of the browser finds the place without signing in', async () => 
   await context.close();
 });
 
+test('another device finds the place after the sign-in', async () => {
+  const id = await event(WAIT);
+  const person = await account();
+  const context = await visitor();
+  await joined(context, id, person);
+  const phone = await visitor();
+  const page = await phone.newPage();
+  await page.goto(`${PUBLIC}/events/${id}`);
+  await signIn(page, person);
+  await page.waitForSelector('#waiting:visible');
+  await until(async () => (await text(page, '#place')) === '1', 'the place is shown');
+  // Signed in, but without what the browser stored of the place.
+  await page.evaluate(() => Object.keys(localStorage).filter((key) => /queue|standing/.test(key)).forEach((key) => localStorage.removeItem(key)));
+  await page.reload();
+  await page.waitForSelector('#waiting:visible');
+  await phone.close();
+  await context.close();
+});
+
+test('a place is found when everything is sold', async () => {
+  const id = await event({}, { capacity: 2, price: { amount_minor: 0, currency: 'eur' } });
+  const context = await visitor();
+  const buyer = await shopping(context, id, await account());
+  const queue = async () => (await fetch(`${PUBLIC}/api/events/${id}/queue`)).json();
+  await staff('PUT', `/api/sales/${id}`, WAIT);
+  await until(async () => (await queue()).rate_per_minute === 0, 'nobody is called any more');
+  const person = await account();
+  await api(PUBLIC, 'POST', `/api/events/${id}/queue`, { token: person.token, body: {} });
+  await buyer.click('#book button:not([type=button])');
+  await until(async () => (await queue()).state === 'sold_out', 'everything is sold');
+  const phone = await visitor();
+  const page = await phone.newPage();
+  await page.goto(`${PUBLIC}/events/${id}`);
+  await signIn(page, person);
+  await page.waitForSelector('#waiting:visible');
+  await until(async () => /You are called if seats come back/.test(await text(page, '#waiting-text')), 'the place is still good');
+  await phone.close();
+  const stranger = await visitor();
+  const late = await stranger.newPage();
+  await late.goto(`${PUBLIC}/events/${id}`);
+  await signIn(late, await account());
+  await until(async () => /Everything is sold/.test(await text(late, '#door-text')), 'the door says so');
+  await until(() => late.isHidden('#sign-in'), 'the stranger is signed in');
+  assert.equal(await late.isVisible('#join'), false);
+  await stranger.close();
+  await context.close();
+});
+
 for (const [name, answer] of [
   ['lost', (route) => route.abort()],
   ['answered 503', (route) => route.fulfill({ status: 503, headers: { 'retry-after': '1' }, contentType: 'application/problem+json', body: '{"type":"/problems/overloaded"}' })],

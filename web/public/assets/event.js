@@ -5,6 +5,8 @@ import { askToSignIn } from './sign-in.js';
 
 const eventId = location.pathname.split('/')[2];
 const SECTIONS = ['door', 'waiting', 'shop'];
+/** States of a sale in which the queue takes newcomers. */
+const JOINABLE = ['lobby', 'open', 'paused'];
 const TOKEN = `onsale.queue.${eventId}`;
 const PASS = `onsale.pass.${eventId}`;
 /** The last answer about the place, and when the next is due. */
@@ -79,7 +81,7 @@ function atTheDoor({ state, waiting, rate_per_minute: rate }) {
     open: rate ? `${waiters} Up to ${rate.toLocaleString()} are let in each minute.` : waiters,
     paused: 'The sale is paused. You can join, and will be called when it goes on.',
     closed: 'The sale is closed.',
-    sold_out: 'Everything is sold.',
+    sold_out: 'Everything is sold. Whoever has a place in the queue is called if seats come back.',
   }[state];
 }
 
@@ -116,9 +118,37 @@ async function door() {
 function standAtTheDoor(queue) {
   tell(queue.message);
   write('door-text', [atTheDoor(queue), opening(queue)].filter(Boolean).join(' '));
-  const mayJoin = ['lobby', 'open', 'paused', 'sold_out'].includes(queue.state);
+  const mayJoin = JOINABLE.includes(queue.state);
   at('join').hidden = !mayJoin || !session();
-  askToSignIn(mayJoin || queue.state === 'scheduled', () => standAtTheDoor(queue));
+  write('sign-in-title', mayJoin || queue.state === 'scheduled' ? 'Sign in to join the queue' : 'Sign in to see your place');
+  askToSignIn(queue.state !== 'closed', () => {
+    standAtTheDoor(queue);
+    return findPlace();
+  });
+}
+
+/** Goes on with the place that this account has, whichever device joined. */
+async function findPlace() {
+  const me = await patiently(lookUpPlace);
+  if (!me || stored(TOKEN)) return;
+  if (me.state === 'claimed') {
+    // Its pass may have ended, by a purchase for instance: then there is nothing to go on with.
+    const shops = await patiently(() => takePass(me.queue_token)).then(() => true, () => false);
+    if (shops) shop();
+  } else if (['waiting', 'ready'].includes(me.state)) {
+    store(TOKEN, me.queue_token);
+    attempt(wait);
+  }
+}
+
+/** The standing of the account that is signed in, with its queue token; null without a place. */
+async function lookUpPlace() {
+  try {
+    return await call('GET', `/api/events/${eventId}/queue/me`);
+  } catch (failure) {
+    if (failure.status === 401 || failure.status === 404) return null;
+    throw failure;
+  }
 }
 
 /** Milliseconds until the lobby or the sale opens, so that the button is there when it does. */
@@ -421,5 +451,7 @@ attempt(async () => {
   stock().catch(() => {});
   if (session() && heldPass()) return shop();
   if (session() && stored(TOKEN)) return wait();
+  // Its trouble would be the door's, too, which shows it.
+  if (session()) findPlace().catch(() => {});
   await door();
 });
