@@ -221,6 +221,25 @@ test('the answer of a hold that was lost makes no second hold', async () => {
   await context.close();
 });
 
+test('a cancellation names what goes back before it is confirmed', async () => {
+  const id = await event();
+  const context = await visitor();
+  const page = await shopping(context, id, await account());
+  await page.click('#book button:not([type=button])');
+  await page.waitForURL('**/bookings/*');
+  await page.waitForSelector('#pay-form:visible');
+  assert.match(await dismissed(page, () => page.click('#cancel')), /nothing is charged/);
+  await page.click('#pay-button');
+  await page.waitForSelector('#tickets:visible');
+  assert.match(await dismissed(page, () => page.click('#cancel')), /All of the €50\.00 you paid go back/);
+  await staff('PUT', `/api/events/${id}/refund-policy`, { until: null, fee_percent: 30 });
+  assert.match(await dismissed(page, () => page.click('#cancel')), /€35\.00 of the €50\.00 you paid go back.*€15\.00 are kept/);
+  await staff('PUT', `/api/events/${id}/refund-policy`, { until: new Date(Date.now() - 60_000).toISOString() });
+  assert.match(await accepted(page, () => page.click('#cancel')), /Nothing is refunded/);
+  await until(async () => /This booking is cancelled/.test(await text(page, '#state')), 'the booking is cancelled');
+  await context.close();
+});
+
 test('seats are held over plain http at a name', async () => {
   const id = await event();
   const base = PUBLIC.replace('127.0.0.1', 'onsale.test');

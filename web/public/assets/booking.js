@@ -151,12 +151,30 @@ function nothingHere(failure) {
   at('elsewhere').hidden = false;
 }
 
-at('cancel').addEventListener('click', ({ currentTarget: button }) => {
-  if (!confirm('Give these seats back? They go on sale again at once.')) return;
-  attempt(async () => {
-    await call('PUT', `/api/bookings/${bookingId}/cancel`);
-    await look();
-  }, button);
-});
+/** The question before a cancellation: what is lost, and how much goes back, how and when. */
+async function priceOfCancelling() {
+  const { booking } = await call('GET', `/api/bookings/${bookingId}`);
+  if (booking.state !== 'confirmed') return 'Give these seats back? They go on sale again at once, and nothing is charged.';
+  const question = 'Cancel this booking? Its tickets stop working, and the seats go on sale again at once.';
+  if (booking.total.amount_minor === 0) return question;
+  const { refund } = await call('GET', `/api/bookings/${bookingId}/refund`);
+  return `${question} ${moneyBack(refund)}`;
+}
+
+function moneyBack({ paid, amount, kept }) {
+  if (paid.amount_minor === 0) return 'No money is left to refund.';
+  if (amount.amount_minor === 0) return 'Nothing is refunded: the terms of this event keep all of it.';
+  const back = kept.amount_minor ? `${money(amount)} of the ${money(paid)}` : `All of the ${money(paid)}`;
+  const rest = kept.amount_minor ? ` ${money(kept)} are kept under the terms of this event.` : '';
+  return `${back} you paid go back to where they came from; your bank may take a few days to show it.${rest}`;
+}
+
+async function cancel() {
+  if (!confirm(await priceOfCancelling())) return;
+  await call('PUT', `/api/bookings/${bookingId}/cancel`);
+  await look();
+}
+
+at('cancel').addEventListener('click', ({ currentTarget: button }) => attempt(cancel, button));
 at('kept').addEventListener('toggle', () => at('kept').open && attempt(listCards));
 follow();
