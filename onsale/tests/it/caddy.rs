@@ -11,7 +11,9 @@ use platform::testing::eventually;
 use reqwest::redirect::Policy;
 use reqwest::{Client, StatusCode};
 
-use crate::guard::{NEW, Publisher, SALE, Verifier, example, pass, ring};
+use crate::guard::{
+    NEW, Publisher, SALE, Verifier, example, others_go_to_the_waiting_room, pass, ring,
+};
 use crate::nginx::{free_address, shop};
 
 /// A running Caddy; dropping it ends it and removes its files.
@@ -96,15 +98,5 @@ async fn caddy_hands_on_the_account_of_a_good_pass_and_no_other() {
         "{shown}"
     );
 
-    let claims_to_be_somebody = client.get(&url).header("onsale-account", "7");
-    let late = client
-        .get(&url)
-        .header("onsale-pass", pass(&keys, SALE, -6));
-    for request in [claims_to_be_somebody, late] {
-        let answer = request.send().await.unwrap();
-        assert_eq!(answer.status(), StatusCode::FOUND);
-        let waiting_room = format!("{}/events/1", publisher.url);
-        assert_eq!(answer.headers()["location"], waiting_room);
-        assert_eq!(answer.headers()["cache-control"], "no-store");
-    }
+    others_go_to_the_waiting_room(&client, &url, &keys, &publisher).await;
 }

@@ -203,6 +203,27 @@ async fn whoever_has_no_good_pass_is_sent_to_the_waiting_room() {
     assert!(verifier.is_let_in(&good).await);
 }
 
+/// Asserts that a proxy redirects requests without a good pass to the waiting room, for now only,
+/// whatever account they claim.
+pub(crate) async fn others_go_to_the_waiting_room(
+    client: &Client,
+    url: &str,
+    keys: &KeyRing,
+    publisher: &Publisher,
+) {
+    let claims_to_be_somebody = client.get(url).header("onsale-account", "7");
+    let late = client
+        .get(url)
+        .header("onsale-pass", pass(keys, SALE, -6));
+    for request in [claims_to_be_somebody, late] {
+        let answer = request.send().await.unwrap();
+        assert_eq!(answer.status(), StatusCode::FOUND);
+        let waiting_room = format!("{}/events/1", publisher.url);
+        assert_eq!(answer.headers()["location"], waiting_room);
+        assert_eq!(answer.headers()["cache-control"], "no-store");
+    }
+}
+
 pub(crate) fn example(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
         .join("../docs/examples/guard")

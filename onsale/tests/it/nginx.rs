@@ -15,7 +15,9 @@ use platform::testing::eventually;
 use reqwest::redirect::Policy;
 use reqwest::{Client, StatusCode};
 
-use crate::guard::{NEW, Publisher, SALE, Verifier, example, pass, ring};
+use crate::guard::{
+    NEW, Publisher, SALE, Verifier, example, others_go_to_the_waiting_room, pass, ring,
+};
 
 /// A running nginx; dropping it ends it and removes its files.
 pub(crate) struct Nginx {
@@ -153,17 +155,7 @@ async fn nginx_lets_in_good_passes_and_sends_others_to_the_waiting_room() {
         assert_eq!(answer.text().await.unwrap(), "7 shop.example an order");
     }
 
-    let claims_to_be_somebody = client.get(&url).header("onsale-account", "7");
-    let late = client
-        .get(&url)
-        .header("onsale-pass", pass(&keys, SALE, -6));
-    for request in [claims_to_be_somebody, late] {
-        let answer = request.send().await.unwrap();
-        assert_eq!(answer.status(), StatusCode::FOUND);
-        let waiting_room = format!("{}/events/1", publisher.url);
-        assert_eq!(answer.headers()["location"], waiting_room);
-        assert_eq!(answer.headers()["cache-control"], "no-store");
-    }
+    others_go_to_the_waiting_room(&client, &url, &keys, &publisher).await;
     let verifier_itself = format!("{url}_pass");
     let hidden = client.get(verifier_itself).header("onsale-pass", &good);
     assert_eq!(hidden.send().await.unwrap().status(), StatusCode::NOT_FOUND);
