@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -16,6 +17,7 @@ use axum::http::Uri;
 use axum::routing::any;
 use axum::serve::ListenerExt as _;
 use platform::testing::eventually;
+use reqwest::redirect::Policy;
 use reqwest::{Client, Response, StatusCode};
 use serde_json::Value;
 use tokio::net::TcpListener;
@@ -127,6 +129,17 @@ impl Origin {
     }
 }
 
+/// A client that follows no redirect and trusts the certificates of these tests.
+fn client() -> Client {
+    surge::tls::install();
+    Client::builder()
+        .no_proxy()
+        .redirect(Policy::none())
+        .danger_accept_invalid_certs(true)
+        .build()
+        .unwrap()
+}
+
 /// The gateway in a real nginx, in front of origins of this test.
 struct Gateway {
     origins: BTreeMap<&'static str, Origin>,
@@ -139,11 +152,17 @@ struct Gateway {
 
 impl Gateway {
     async fn start(replacements: &[(&str, &str)]) -> Self {
+        Self::start_with(replacements, |_| {}).await
+    }
+
+    /// With what `prepare` puts into the folder of further settings.
+    async fn start_with(replacements: &[(&str, &str)], prepare: impl FnOnce(&Path)) -> Self {
         let program = program().expect("`./dev test` installs nginx");
         let (public, internal) = (free_address(), free_address());
         let name = format!("onsale-gateway-{:016x}", rand::random::<u64>());
         let files = std::env::temp_dir().join(name);
         fs::create_dir_all(&files).unwrap();
+        prepare(&files);
         let mut origins = BTreeMap::new();
         let mut config = repository("deploy/gateway.conf")
             // Of a later nginx than distributions have, and there is no Docker here.
@@ -173,7 +192,7 @@ impl Gateway {
             origins,
             public,
             internal,
-            client: Client::builder().no_proxy().build().unwrap(),
+            client: client(),
             _nginx: nginx,
             files,
         };
@@ -296,6 +315,46 @@ async fn the_snapshot_stays_while_the_waiting_room_is_away_and_nothing_personal_
         cache == "STALE" || cache == "UPDATING"
     })
     .await;
+}
+
+/// Puts the example for TLS, listening on `address`, and a certificate into `files`.
+fn add_tls(files: &Path, address: SocketAddr) {
+    let certificates = files.display().to_string();
+    let mut config = repository("deploy/tls.conf");
+    for (from, to) in [
+        ("listen 443 ", format!("listen {address} ")),
+        ("/etc/nginx/certs", certificates),
+    ] {
+        assert!(config.contains(from), "the example has no {from}");
+        config = config.replace(from, &to);
+    }
+    fs::write(files.join("tls.conf"), config).unwrap();
+    let made = Command::new("openssl")
+        .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"])
+        .args(["-subj", "/CN=shop", "-keyout", "privkey.pem"])
+        .args(["-out", "fullchain.pem"])
+        .current_dir(files)
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{made:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_tls_http_is_redirected_and_the_cache_is_shown_as_without() {
+    let tls = free_address();
+    let gateway = Gateway::start_with(&[], |files| add_tls(files, tls)).await;
+    let path = "/api/events/1/queue";
+    let plain = gateway.get(gateway.public, &format!("{path}?a=b")).await;
+    let plain = plain.unwrap();
+    assert_eq!(plain.status(), StatusCode::PERMANENT_REDIRECT);
+    let target = format!("https://{}{path}?a=b", tls.ip());
+    assert_eq!(plain.headers()["location"], target);
+    let url = format!("https://{tls}{path}");
+    let answer = gateway.client.get(url).send().await.unwrap();
+    assert_eq!(answer.headers()["x-cache-status"], "MISS");
+    let hsts = &answer.headers()["strict-transport-security"];
+    assert_eq!(hsts, "max-age=31536000");
+    assert_eq!(answer.text().await.unwrap(), "waiting-room");
 }
 
 #[tokio::test(flavor = "multi_thread")]
