@@ -75,13 +75,13 @@ async fn list(
             .collect(),
     };
     for queue in queues {
-        dead_letters::collect(broker, db, &queue)
+        let letters = dead_letters::list(broker, db, &queue, limit)
             .await
             .with_context(|| format!("queue {queue}"))?;
         let stored = dead_letters::count_stored(db).await?;
         let count = stored.get(&queue).copied().unwrap_or_default();
         say(format_args!("{queue}: {count}"));
-        for letter in dead_letters::list(broker, db, &queue, limit).await? {
+        for letter in letters {
             let shown = &letter.body[..letter.body.len().min(SHOWN_BYTES)];
             say(format_args!(
                 "  {}  {}  tried {} times: {}\n    {}",
