@@ -229,28 +229,33 @@ mod tests {
         assert_eq!(readiness.servers["rabbitmq"], "not checked yet");
     }
 
-    /// Spins: the health goes by the machine's own clock.
-    fn pass(time: Duration) {
-        let begun = Instant::now();
-        while begun.elapsed() < time {
-            std::hint::spin_loop();
-        }
+    /// A loop with a limit of half an hour that has not turned since it began an hour ago.
+    fn stuck_loop(health: &Health, name: &'static str) -> Heartbeat {
+        let hour = Duration::from_secs(3_600);
+        let turning = Arc::new(Loop {
+            limit: hour / 2,
+            begun: Instant::now().checked_sub(hour).unwrap(),
+            turned: AtomicU64::new(0),
+            has_ended: AtomicBool::new(false),
+        });
+        lock(&health.0.loops).insert(name, Arc::clone(&turning));
+        Heartbeat(turning)
     }
 
     #[test]
     fn a_loop_that_stops_turning_makes_the_process_unready_and_one_that_ended_does_not() {
         let health = all_well();
-        let heartbeat = health.heartbeat("release", Duration::from_millis(20));
-        heartbeat.turn();
+        let turning = health.heartbeat("read", Duration::from_secs(1_800));
         assert!(health.readiness(false).ready);
-        pass(Duration::from_millis(30));
+        turning.turn();
+        let stuck = stuck_loop(&health, "release");
         let readiness = health.readiness(false);
         assert!(!readiness.ready);
+        assert_eq!(readiness.loops["read"], "ok");
         assert!(readiness.loops["release"].contains("has not turned"));
-        heartbeat.turn();
+        stuck.turn();
         assert!(health.readiness(false).ready);
-        drop(heartbeat);
-        pass(Duration::from_millis(30));
+        drop(stuck_loop(&health, "ended"));
         assert!(health.readiness(false).ready);
     }
 }

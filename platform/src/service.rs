@@ -33,6 +33,7 @@ use signals::Signals;
 
 pub use crate::shutdown::Shutdown;
 pub use context::Context;
+pub(crate) use files::max_open as max_open_files;
 pub use files::raise_open_files;
 pub use running::{Running, serve};
 

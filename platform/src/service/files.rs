@@ -18,6 +18,6 @@ pub fn raise_open_files() -> io::Result<u64> {
 }
 
 /// How many files the process may have open now; many when the system does not tell.
-pub(super) fn max_open() -> u64 {
+pub(crate) fn max_open() -> u64 {
     getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(soft, _)| soft)
 }

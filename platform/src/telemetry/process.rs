@@ -4,6 +4,8 @@ use std::fs;
 
 use metrics::{counter, gauge};
 
+use crate::service::max_open_files;
+
 /// Clock ticks a second in `/proc`, which Linux fixes for programs.
 const TICKS: u32 = 100;
 
@@ -24,9 +26,8 @@ pub(super) fn measure() {
         let count = u32::try_from(files.count()).unwrap_or(u32::MAX);
         gauge!("process_open_fds").set(f64::from(count));
     }
-    if let Some(limit) = max_files() {
-        gauge!("process_max_fds").set(limit);
-    }
+    let limit = u32::try_from(max_open_files()).map_or(f64::INFINITY, f64::from);
+    gauge!("process_max_fds").set(limit);
 }
 
 struct Stat {
@@ -57,13 +58,5 @@ fn boot_time() -> Option<f64> {
 fn status(key: &str) -> Option<f64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix(key))?;
-    line.split_whitespace().next()?.parse().ok()
-}
-
-fn max_files() -> Option<f64> {
-    let limits = fs::read_to_string("/proc/self/limits").ok()?;
-    let line = limits
-        .lines()
-        .find_map(|line| line.strip_prefix("Max open files"))?;
     line.split_whitespace().next()?.parse().ok()
 }
