@@ -19,6 +19,7 @@ mod write;
 use std::sync::Arc;
 use std::time::Duration;
 
+use platform::config::is_stripe;
 use platform::health::Dependency;
 use platform::outbox;
 use platform::service::{Context, Routes};
@@ -63,8 +64,7 @@ pub struct Config {
 impl Config {
     /// Whether cards are charged by a stand-in: browsers reach something else than Stripe.
     fn payments_to_stand_in(&self) -> bool {
-        let host = self.pages_stripe_url.host_str().unwrap_or_default();
-        host != "stripe.com" && !host.ends_with(".stripe.com")
+        !is_stripe(&self.pages_stripe_url)
     }
 }
 
@@ -73,13 +73,9 @@ impl Config {
 /// # Errors
 /// When a password can't be hashed on this machine.
 pub async fn start(ctx: Context, config: Config) -> anyhow::Result<Routes> {
-    for (is_played, server) in [
-        (config.payments_to_stand_in(), "stripe"),
-        (config.mails_to_stand_in, "mail"),
-    ] {
-        metrics::gauge!("onsale_stand_in_active", "server" => server)
-            .set(f64::from(u8::from(is_played)));
-    }
+    let health = &ctx.health;
+    health.show_stand_in("stripe", config.payments_to_stand_in());
+    health.show_stand_in("mail", config.mails_to_stand_in);
     let wait = Duration::from_millis(config.password_wait_ms);
     let passwords = accounts::password::Passwords::start(wait).await?;
     let office = Arc::new(Office::new(

@@ -39,6 +39,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use domain::clock::SharedClock;
 
 use platform::amqp::{self, Settings};
+use platform::config::is_stripe;
 use platform::health::Dependency;
 use platform::service::{Context, Routes};
 use platform::{outbox, topology};
@@ -74,6 +75,8 @@ const BATCHES: Settings = Settings {
 pub async fn start(ctx: Context, config: Config) -> anyhow::Result<Routes> {
     // Webhooks are accepted without RabbitMQ.
     ctx.health.needs(&[Dependency::Postgres]);
+    ctx.health
+        .show_stand_in("stripe", !is_stripe(&config.stripe_url));
     let secrets = Secrets::new(config.webhook_secrets()?);
     let worker = Arc::new(Worker::new(ctx.db.clone(), ctx.clock.clone(), &config)?);
     let stop = ctx.shutdown.soft();

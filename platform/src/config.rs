@@ -359,6 +359,13 @@ impl fmt::Debug for PlatformConfig {
     }
 }
 
+/// Whether `url` is an address of Stripe's own; payments at any other go to a stand-in.
+#[must_use]
+pub fn is_stripe(url: &Url) -> bool {
+    let host = url.host_str().unwrap_or_default();
+    host == "stripe.com" || host.ends_with(".stripe.com")
+}
+
 /// A server's URL as far as it may be shown: scheme, host, port and path.
 struct WithoutPassword<'a>(&'a SecretString);
 

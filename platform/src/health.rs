@@ -115,6 +115,18 @@ impl Health {
         lock(&self.0.warnings).insert(sentence.to_owned())
     }
 
+    /// Shows in `/readyz` and as `onsale_stand_in_active` whether a stand-in answers in place of
+    /// `server`. What one service of the process has shown, another does not withdraw.
+    pub fn show_stand_in(&self, server: &'static str, is_active: bool) {
+        let gauge = metrics::gauge!("onsale_stand_in_active", "server" => server);
+        if is_active {
+            gauge.set(1.0);
+            self.warn(&format!("{server}: a stand-in answers, nothing is real"));
+        } else {
+            gauge.increment(0.0);
+        }
+    }
+
     /// Whether the process can serve, and what it lacks.
     #[must_use]
     pub fn readiness(&self, stopping: bool) -> Readiness {
@@ -218,6 +230,18 @@ mod tests {
         let readiness = health.readiness(false);
         assert!(!readiness.ready);
         assert_eq!(readiness.servers["postgres"], "read-only");
+    }
+
+    #[test]
+    fn a_stand_in_makes_the_process_degraded_and_not_unready() {
+        let health = all_well();
+        health.show_stand_in("stripe", true);
+        health.show_stand_in("stripe", false);
+        health.show_stand_in("mail", false);
+        let readiness = health.readiness(false);
+        assert!(readiness.ready);
+        let expected = ["stripe: a stand-in answers, nothing is real"];
+        assert_eq!(readiness.degraded, expected);
     }
 
     #[test]

@@ -482,6 +482,12 @@ async fn a_shop_without_stripe_or_a_mail_server_starts_only_with_stand_ins_asked
     let page = reqwest::get(system.public_url("all")).await.unwrap();
     let page = page.text().await.unwrap();
     assert!(page.contains("no money moves, no mail leaves"), "{page}");
+    let ready = reqwest::get(system.ops_url("all").join("readyz").unwrap());
+    let ready = ready.await.unwrap().text().await.unwrap();
+    for server in ["stripe", "mail"] {
+        let shown = format!("\"{server}: a stand-in answers");
+        assert!(ready.contains(&shown), "{ready}");
+    }
 
     let by_name = ("ONSALE_STAND_INS", "false");
     let both = "STRIPE_SECRET_KEY and ONSALE_SMTP_URL must be set";

@@ -245,6 +245,11 @@ impl System {
         address_url(self.processes[self.index(name)].public)
     }
 
+    /// The operations listener of a process.
+    pub(crate) fn ops_url(&self, name: &str) -> Url {
+        address_url(self.processes[self.index(name)].ops)
+    }
+
     /// The internal listener of box-office.
     pub(crate) fn internal_url(&self) -> Url {
         address_url(self.processes[self.index("box-office")].internal)
