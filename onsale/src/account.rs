@@ -1,4 +1,4 @@
-//! `onsale account`: staff accounts, made on the server itself.
+//! `onsale account`: creates staff accounts and grants roles, on the server itself.
 
 use std::io::{IsTerminal as _, Read as _};
 
@@ -11,7 +11,7 @@ use secrecy::SecretString;
 
 use crate::{DatabaseArgs, say};
 
-/// Where a password comes from when nobody types it.
+/// The environment variable with the password of a new account.
 const PASSWORD: &str = "ONSALE_ADMIN_PASSWORD";
 
 #[derive(Args)]
@@ -26,13 +26,13 @@ pub(crate) struct AccountArgs {
 enum AccountCommand {
     /// Make an administrator, or make an existing account one, which keeps its password
     ///
-    /// The password of a new account, 10 to 200 characters, is asked for, read from standard input
-    /// when that is no terminal, or taken from ONSALE_ADMIN_PASSWORD.
+    /// The password of a new account, 10 to 200 characters, is taken from ONSALE_ADMIN_PASSWORD,
+    /// else prompted for, or read from standard input when that is no terminal.
     CreateAdmin {
         /// The address to sign in with
         email: String,
     },
-    /// Give an account a role: customer, organiser, operator or admin
+    /// Grant an account a role: customer, organiser, operator or admin
     Grant {
         /// The address of the account
         email: String,
@@ -40,7 +40,7 @@ enum AccountCommand {
         #[arg(value_parser = role)]
         role: Role,
     },
-    /// Take a role from an account; it stays a customer
+    /// Revoke a role of an account; it stays a customer
     Revoke {
         /// The address of the account
         email: String,
@@ -54,7 +54,6 @@ fn role(word: &str) -> Result<Role, &'static str> {
     Role::parse(word).ok_or("take customer, organiser, operator or admin")
 }
 
-/// Runs one command.
 pub(crate) async fn run(args: AccountArgs) -> anyhow::Result<()> {
     let db = args.database.connect().await?;
     let clock = SystemClock::shared();
@@ -85,7 +84,7 @@ pub(crate) async fn run(args: AccountArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The password of a new account. It is no argument, which every user of the machine could read.
+/// The password of a new account: not an argument, which every user of the machine could read.
 fn password() -> anyhow::Result<SecretString> {
     if let Ok(password) = std::env::var(PASSWORD) {
         return Ok(password.into());

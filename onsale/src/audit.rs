@@ -1,5 +1,5 @@
-//! `onsale audit`: are the promises kept? Asks PostgreSQL and the payment provider, each by
-//! itself, and compares.
+//! `onsale audit`: checks the promises, by invariants over PostgreSQL and by comparison with the
+//! payment provider's own records.
 
 mod bookings;
 mod mails;
@@ -20,46 +20,41 @@ use sqlx::PgPool;
 pub(crate) use provider::Provider;
 pub(crate) use rest::InFlight;
 
-/// While things are in flight, what changed less than this ago is left out of the checks that
+/// While something is in flight, rows that changed within this time are left out of the checks that
 /// only hold at rest.
 const SETTLING: TimeDelta = TimeDelta::seconds(60);
 
-/// How many examples of a violation are printed.
+/// Most examples of a violation that are reported.
 const EXAMPLES: usize = 5;
 
-/// One promise and how it fared.
+/// The result of checking one promise.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Check {
     /// Its number in the documentation.
     pub(crate) id: &'static str,
-    /// What it promises.
     pub(crate) promise: &'static str,
-    /// How many things were looked at.
+    /// Number of things that were checked.
     pub(crate) checked: u64,
-    /// How many break it.
+    /// Number of things that break it.
     pub(crate) violations: u64,
-    /// Some of them.
+    /// The first [`EXAMPLES`] violations, in words.
     pub(crate) examples: Vec<String>,
-    /// Why it says nothing, when there was nothing to compare with.
+    /// Why the check could not fail, if there was nothing to compare with.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) unchecked: Option<&'static str>,
 }
 
-/// The whole audit.
+/// The results of an audit.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Report {
-    /// Whether nothing was in flight.
     pub(crate) at_rest: bool,
-    /// What was.
     pub(crate) in_flight: InFlight,
-    /// The promises.
     pub(crate) checks: Vec<Check>,
-    /// Figures that say what the checks looked at.
     pub(crate) totals: bookings::Totals,
 }
 
 impl Check {
-    /// A check of `checked` things; `broken` says each violation in words.
+    /// A check of `checked` things with the violations in `broken`.
     fn new(id: &'static str, promise: &'static str, checked: u64, broken: Vec<String>) -> Self {
         let violations = broken.len() as u64;
         let examples = broken.into_iter().take(EXAMPLES).collect();
@@ -73,7 +68,7 @@ impl Check {
         }
     }
 
-    /// A check that can't fail here, and must not look as if it had passed.
+    /// Marks a check that could not fail, so that it does not look passed.
     fn unchecked(self, why: &'static str) -> Self {
         Self {
             unchecked: Some(why),
@@ -83,12 +78,12 @@ impl Check {
 }
 
 impl Report {
-    /// How many violations there are in all.
+    /// Number of violations of all checks.
     pub(crate) fn violations(&self) -> u64 {
         self.checks.iter().map(|check| check.violations).sum()
     }
 
-    /// The report for people.
+    /// Renders the report for a terminal.
     pub(crate) fn to_text(&self) -> String {
         let mut text = String::new();
         for check in &self.checks {
@@ -142,7 +137,7 @@ impl Report {
     }
 }
 
-/// I4 and I11 compare our records with the provider's: with themselves they can't fail.
+/// Marks I4 and I11 as unchecked: our records can't differ from themselves.
 fn only_with_provider(check: Check) -> Check {
     if ["I4", "I11"].contains(&check.id) {
         check.unchecked("without STRIPE_SECRET_KEY there are only our own records")
@@ -151,7 +146,7 @@ fn only_with_provider(check: Check) -> Check {
     }
 }
 
-/// Waits up to `patience` for rest, then checks.
+/// Waits up to `patience` until nothing is in flight, then checks.
 ///
 /// # Errors
 /// When the database or the payment provider can't be read.
@@ -165,7 +160,8 @@ pub(crate) async fn run(
     let at_rest = in_flight.is_empty();
     let now = clock.now();
     let settled_before = if at_rest { now } else { now - SETTLING };
-    // Ours first: what is captured while the provider is read is then more there, and never less.
+    // Ours first: a capture in between is then missing in ours, and never in the provider's
+    // records.
     let payments = payments::ours(db).await.context("reading our payments")?;
     let money = provider
         .read(db)

@@ -12,7 +12,6 @@ use crate::audit::{self, Provider};
 use crate::audit_lottery::{self, AuditLotteryArgs};
 use crate::{DatabaseArgs, say};
 
-/// What to check, and how to tell.
 #[derive(Args)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(crate) struct AuditArgs {
@@ -23,10 +22,10 @@ pub(crate) struct AuditArgs {
     /// Print JSON
     #[arg(long)]
     json: bool,
-    /// How long to wait for everything to come to rest; 0 looks once, as a monitor does
+    /// How long to wait until nothing is in flight; 0 looks once, as a monitor does
     #[arg(long, default_value_t = 30, value_name = "SECONDS")]
     wait: u64,
-    /// Stripe's secret key; without one, our own records of the money are taken at their word
+    /// Stripe's secret key; without one there is nothing to compare our own records with
     #[arg(
         long,
         env = "STRIPE_SECRET_KEY",
@@ -49,11 +48,11 @@ enum AuditPart {
     Lottery(AuditLotteryArgs),
 }
 
-/// The exit status when no promise is broken, but something is still in flight.
+/// Exit status when no promise is broken but something is in flight.
 const NOT_AT_REST: u8 = 3;
 
-/// Audits. The exit status is 0 at rest with every promise kept, 1 when a promise is broken, and 3
-/// when none is, but something was in flight.
+/// Runs the audit. The exit status is 0 at rest with every promise kept, 1 when a promise is
+/// broken, and 3 when none is but something was in flight.
 pub(crate) async fn run(args: &AuditArgs) -> anyhow::Result<ExitCode> {
     if let Some(AuditPart::Lottery(args)) = &args.part {
         return audit_lottery::run(args);

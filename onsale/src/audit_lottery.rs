@@ -1,5 +1,5 @@
-//! `onsale audit lottery`: was the order of a lobby drawn as promised? Needs nothing but the file
-//! of `GET /api/events/ID/queue/lottery`, and the published keys.
+//! `onsale audit lottery`: checks offline that the order of a lobby was drawn as promised, from the
+//! receipts of `GET /api/events/ID/queue/lottery` and the published keys alone.
 
 mod check;
 #[cfg(test)]
@@ -15,7 +15,7 @@ use platform::tokens::PublishedKeys;
 use crate::say;
 use check::{Checked, Receipt};
 
-/// What to check, and with which keys.
+/// The receipts, keys and tokens to check.
 #[derive(Args)]
 pub(crate) struct AuditLotteryArgs {
     /// The answer of /api/events/ID/queue/lottery
@@ -24,17 +24,17 @@ pub(crate) struct AuditLotteryArgs {
     /// The answer of /.well-known/jwks.json; without it anybody may have written the receipts
     #[arg(long, value_name = "FILE")]
     jwks: Option<PathBuf>,
-    /// A queue token, whose place is told and whose entry must be in the receipts
+    /// A queue token, whose place is printed and whose entry must be in the receipts
     #[arg(long = "token", value_name = "TOKEN")]
     tokens: Vec<String>,
 }
 
-/// Checks; the exit status is 1 when anything is not as promised.
+/// Checks the receipts. The exit status is 1 when anything is not as promised.
 pub(crate) fn run(args: &AuditLotteryArgs) -> anyhow::Result<ExitCode> {
     let keys = match &args.jwks {
         Some(path) => Some(
             PublishedKeys::parse(&read(path)?)
-                .with_context(|| format!("{} is of no use", path.display()))?,
+                .with_context(|| format!("reading the keys in {}", path.display()))?,
         ),
         None => None,
     };
@@ -67,7 +67,7 @@ fn facts(checked: &Checked, is_verified: bool) -> [String; 6] {
     let signature = if is_verified {
         "signature: made with one of the published keys"
     } else {
-        "signature: NOT CHECKED, for want of --jwks FILE"
+        "signature: NOT CHECKED, give --jwks FILE"
     };
     let entropy = if claims.entropy_source.is_empty() {
         "entropy: none was announced".to_owned()
@@ -80,7 +80,7 @@ fn facts(checked: &Checked, is_verified: bool) -> [String; 6] {
     [
         signature.to_owned(),
         format!(
-            "seed: that of the commitment {}, which everyone was shown from {} on",
+            "seed: matches the commitment {}, published since {}",
             claims.commitment, claims.committed_at
         ),
         format!(

@@ -1,4 +1,4 @@
-//! `onsale booking`: everything that is known of a booking, for support.
+//! `onsale booking`: prints a booking's timeline, for support.
 
 use anyhow::ensure;
 use clap::Args;
@@ -6,7 +6,6 @@ use domain::BookingId;
 
 use crate::{DatabaseArgs, say};
 
-/// Which booking, and how to show it.
 #[derive(Args)]
 pub(crate) struct BookingArgs {
     #[command(flatten)]
@@ -22,11 +21,7 @@ pub(crate) struct BookingArgs {
 pub(crate) async fn run(args: BookingArgs) -> anyhow::Result<()> {
     let db = args.database.connect().await?;
     let timeline = payment_worker::timeline(&db, args.id).await?;
-    ensure!(
-        !timeline.is_empty(),
-        "nobody has heard of booking {}",
-        args.id
-    );
+    ensure!(!timeline.is_empty(), "there is no booking {}", args.id);
     if args.json {
         say(serde_json::to_string_pretty(&timeline)?);
         return Ok(());

@@ -1,4 +1,4 @@
-//! `onsale dead-letters`: messages that could not be handled.
+//! `onsale dead-letters`: lists and redrives messages that could not be handled.
 
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
@@ -9,7 +9,7 @@ use sqlx::PgPool;
 
 use crate::{DatabaseArgs, say};
 
-/// How much of a body is shown.
+/// Bytes of a body that are shown.
 const SHOWN_BYTES: usize = 300;
 
 #[derive(Args)]
@@ -28,15 +28,15 @@ pub(crate) struct DeadLettersArgs {
 
 #[derive(Subcommand)]
 enum DeadLettersCommand {
-    /// Show them, with the reason each was put aside for
+    /// Show them, each with the reason it was dead-lettered
     List {
-        /// One queue, such as payment.bookings; all when left out
+        /// One queue, such as payment.bookings; all by default
         queue: Option<String>,
         /// Most messages shown per queue
         #[arg(long, default_value_t = 20)]
         limit: usize,
     },
-    /// Send them back to the queue they came from, after the cause is mended
+    /// Send them back to the queue they came from, once the cause is mended
     Redrive {
         /// The queue, such as payment.bookings
         queue: String,
@@ -46,9 +46,8 @@ enum DeadLettersCommand {
     },
 }
 
-/// Runs one command.
 pub(crate) async fn run(args: DeadLettersArgs) -> anyhow::Result<()> {
-    // Nothing is declared, so that a mistyped namespace makes no queues.
+    // Declares nothing, so that a mistyped namespace creates no queues.
     let broker = Broker::lazy(args.amqp_url.expose_secret(), &args.namespace)?;
     let db = args.database.connect().await?;
     match args.command {

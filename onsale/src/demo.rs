@@ -1,4 +1,4 @@
-//! `onsale demo`: a whole flash sale, on real servers, through real HTTP.
+//! `onsale demo`: a whole flash sale with simulated buyers, on real servers, through real HTTP.
 
 mod crowd;
 mod mailbox;
@@ -22,9 +22,9 @@ use progress::Progress;
 use report::DemoReport;
 use stage::Stage;
 
-/// What a shell reports for a command that was interrupted.
+/// Exit status of an interrupted command, as a shell reports it.
 const INTERRUPTED: u8 = 130;
-/// How long the pipeline may take to come to rest after the last buyer has left.
+/// Longest wait for the pipeline to be at rest after the last buyer has left.
 const REST: Duration = Duration::from_secs(120);
 
 /// The size of the sale.
@@ -36,19 +36,19 @@ pub(crate) struct DemoArgs {
     /// Simulated buyers
     #[arg(long, default_value_t = 3_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     buyers: u32,
-    /// How many are called per minute
+    /// People called per minute
     #[arg(long, default_value_t = 1_200, value_parser = clap::value_parser!(u32).range(1..=600_000))]
     rate: u32,
-    /// Leave when the sale is over, instead of staying up for a visit
+    /// Exit when the sale is over, instead of staying up for a visit
     #[arg(long)]
     exit: bool,
     /// Write the funnel, the latencies and the audit to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Draws the buyers' plans; the same seed gives the same crowd
+    /// Seed of the buyers' plans; the same seed is the same crowd
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// PostgreSQL; the demo makes a database of its own there
+    /// PostgreSQL; the demo creates a database of its own there
     #[arg(long, env = "ONSALE_DATABASE_URL", hide_env_values = true)]
     database_url: SecretString,
     /// Redis
@@ -59,17 +59,17 @@ pub(crate) struct DemoArgs {
     amqp_url: SecretString,
 }
 
-/// Runs the sale; the exit status is 1 when a promise was broken.
+/// Runs the sale. The exit status is 1 when a promise was broken.
 pub(crate) async fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
-    say("Onsale demo: setting the stage");
+    say("Onsale demo: starting");
     let interrupted = interruption()?;
     tokio::pin!(interrupted);
     let stage = Box::pin(Stage::set(&args)).await?;
     let outcome = tokio::select! {
         outcome = perform(&args, &stage) => outcome,
-        // What the demo made on servers that stay must go with it.
+        // The servers may outlive the demo; its database and queues must not.
         () = &mut interrupted => {
-            say("interrupted; taking everything away");
+            say("interrupted; cleaning up");
             stage.strike().await;
             return Ok(ExitCode::from(INTERRUPTED));
         }
@@ -95,7 +95,7 @@ pub(crate) async fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
 
 /// Resolves when the demo is asked to end, by Ctrl-C or SIGTERM.
 fn interruption() -> anyhow::Result<impl Future<Output = ()>> {
-    let context = "signals can't be received here";
+    let context = "listening for signals";
     let mut interrupt = signal(SignalKind::interrupt()).context(context)?;
     let mut terminate = signal(SignalKind::terminate()).context(context)?;
     Ok(async move {
@@ -115,7 +115,7 @@ async fn perform(args: &DemoArgs, stage: &Stage) -> anyhow::Result<DemoReport> {
     let outcome = crowd::run(stage, event_id, args.buyers, args.seed, &progress).await;
     progress.finish();
     let crowd = outcome?;
-    say("every buyer is done; waiting for the pipeline to come to rest");
+    say("every buyer is done; waiting for the pipeline to be at rest");
     let audit = audit::run(stage.db(), stage.clock(), stage.provider(), REST).await?;
     let mailbox = mailbox::check(stage.mail().inbox(), &crowd.confirmed);
     let report = DemoReport::new(args, crowd, audit, mailbox);

@@ -1,4 +1,4 @@
-//! `onsale keys`: the secret that every key is derived from.
+//! `onsale keys`: rotates the secret that every key is derived from.
 
 use clap::{Args, Subcommand};
 use platform::config::listed_secret;
@@ -15,9 +15,9 @@ pub(crate) struct KeysArgs {
 
 #[derive(Subcommand)]
 enum KeysCommand {
-    /// Make a new secret, and say how to roll it out
+    /// Make a new secret, and print how to roll it out
     Rotate {
-        /// The secrets of now; the first signs
+        /// The current secrets; the first signs
         #[arg(
             long = "secret",
             env = "ONSALE_SECRET",
@@ -30,11 +30,10 @@ enum KeysCommand {
     },
 }
 
-/// Runs one command.
 pub(crate) fn run(args: KeysArgs) -> anyhow::Result<()> {
     let KeysCommand::Rotate { secrets } = args.command;
     if !secrets.is_empty() {
-        // What does not work now would not verify later.
+        // A secret that is refused now would verify nothing later.
         KeyRing::new(&secrets)?;
     }
     let value = rotated(&new_secret(&rand::random()), &secrets);
@@ -44,17 +43,17 @@ pub(crate) fn run(args: KeysArgs) -> anyhow::Result<()> {
 }
 
 const ROLL_OUT: &str = "
-# 1. Give every process this value, as it gets the one of now, and restart them one by one.
+# 1. Give every process this value in place of the current one, and restart them one by one.
 #    The new secret signs, all verify: nobody has to sign in, join or claim again.
-#    While some are not restarted they refuse what the new secret signed. During a sale, first
-#    restart all with the secrets of now and the new one behind them, then with this value.
-# 2. /.well-known/jwks.json shows a key for each. Sites that verify passes find the new one.
+#    Processes that are not restarted yet refuse what the new secret signed. During a sale, first
+#    restart all with the current secrets and the new one after them, then with this value.
+# 2. /.well-known/jwks.json has a key for each. Sites that verify passes find the new one.
 # 3. An old secret still verifies the tickets that were sold under it. Drop it when the last event
-#    sold under it is over: scanners without a network would take those tickets for forged ones.
+#    sold under it is over: before, scanners without a network would refuse those tickets.
 #    Queue tokens last a day longer than their sale, and names in a lobby's lottery until its draw.
-#    A secret that has leaked is dropped at once, and those tickets are checked in online.";
+#    Drop a secret that has leaked at once, and check those tickets in online.";
 
-/// The new secret in front of those of now, which go on verifying what they signed.
+/// The new secret before the current ones, which still verify.
 fn rotated(new: &str, secrets: &[SecretString]) -> String {
     let old = secrets.iter().map(ExposeSecret::expose_secret);
     std::iter::once(new)

@@ -1,4 +1,4 @@
-//! `onsale mails`: the messages that did not arrive, and sending them again.
+//! `onsale mails`: lists mails and SMS that did not arrive, and sends them again.
 
 use anyhow::bail;
 use clap::{Args, Subcommand};
@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::{DatabaseArgs, say};
 
-/// Who acts when nobody signed in: the command line of the server itself.
+/// The actor in the audit log of commands on the server itself.
 const COMMAND_LINE: AccountId = AccountId(0);
 
 #[derive(Args)]
@@ -23,7 +23,7 @@ pub(crate) struct MailsArgs {
 
 #[derive(Subcommand)]
 enum MailsCommand {
-    /// Show mails and SMS that were refused for good, or may not have arrived, newest first
+    /// List mails and SMS that were refused for good, or may not have arrived, newest first
     List {
         #[command(flatten)]
         filter: Filter,
@@ -31,9 +31,9 @@ enum MailsCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Send some of them once more; a running notifier does it
+    /// Send some of them again; a running notifier does it
     Again {
-        /// Which, as `list` names them
+        /// Their ids, as `list` shows them
         #[arg(required_unless_present = "all", conflicts_with = "all")]
         ids: Vec<Uuid>,
         /// All that `list` shows with the same filter
@@ -68,7 +68,6 @@ impl Filter {
     }
 }
 
-/// Runs one command.
 pub(crate) async fn run(args: MailsArgs) -> anyhow::Result<()> {
     let db = args.database.connect().await?;
     match args.command {
@@ -114,10 +113,10 @@ async fn again(db: &PgPool, ids: impl Iterator<Item = Uuid>) -> anyhow::Result<(
             refused.push(id.to_string());
         }
     }
-    say(format_args!("{sent} are sent again"));
+    say(format_args!("{sent} will be sent again"));
     if !refused.is_empty() {
         bail!(
-            "neither failed nor uncertain, so not sent again: {}",
+            "not sent again, as they are neither failed nor uncertain: {}",
             refused.join(", ")
         );
     }

@@ -24,8 +24,8 @@ use platform::config::PlatformConfig;
 use platform::{pg, service};
 use secrecy::{ExposeSecret as _, SecretString};
 
-/// A request makes dozens of small allocations, which took a fifth of its time with the system's
-/// allocator.
+/// A request makes dozens of small allocations; with the system's allocator they took a fifth of
+/// its time.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
@@ -53,7 +53,7 @@ enum Command {
     PaymentWorker(Box<services::PaymentWorker>),
     /// Run the notifier: mail and SMS
     Notifier(Box<services::Notifier>),
-    /// Bring the database to this version's schema
+    /// Migrate the database to this version's schema
     Migrate(MigrateArgs),
     /// Run a whole flash sale with simulated buyers, then stay up
     Demo(Box<demo::DemoArgs>),
@@ -61,25 +61,24 @@ enum Command {
     Audit(audit_command::AuditArgs),
     /// Compare our records of the money with Stripe's, and repair ours
     Reconcile(Box<reconcile::ReconcileArgs>),
-    /// Show everything that is known of a booking
+    /// Show the timeline of a booking
     Booking(booking::BookingArgs),
-    /// Watch and steer a sale
+    /// Watch and control a sale
     Sale(sale::SaleArgs),
-    /// Make staff accounts
+    /// Create staff accounts and grant roles
     Account(account::AccountArgs),
     /// Rotate the secret that every key is derived from
     Keys(keys::KeysArgs),
-    /// List messages that could not be handled, and send them again
+    /// List and redrive messages that could not be handled
     DeadLetters(dead_letters::DeadLettersArgs),
     /// List mails and SMS that did not arrive, and send them again
     Mails(mails::MailsArgs),
-    /// Guard another site: tell its reverse proxy whose pass is good
+    /// Guard another site: verify passes for its reverse proxy
     VerifyPass(verify_pass::VerifyPassArgs),
     /// Run stand-ins for Stripe, the mail server and the SMS provider
     StandIns(stand_ins::StandInsArgs),
 }
 
-/// Which database a command works on.
 #[derive(clap::Args)]
 struct DatabaseArgs {
     /// PostgreSQL, such as postgres://user:password@host:5432/onsale
@@ -92,7 +91,7 @@ impl DatabaseArgs {
         Ok(pg::connect(self.database_url.expose_secret(), 4, "onsale").await?)
     }
 
-    /// For commands whose statements may take hours.
+    /// Connects without a statement timeout, for commands whose statements may take hours.
     async fn connect_unlimited(&self) -> anyhow::Result<sqlx::PgPool> {
         Ok(pg::connect_unlimited(self.database_url.expose_secret(), 4, "onsale").await?)
     }
@@ -135,9 +134,9 @@ async fn main() -> ExitCode {
     finish(outcome.map(|()| ExitCode::SUCCESS))
 }
 
-/// Help and version are no failure; anything else is a usage that can't work.
+/// Prints help, version or a usage error; only the last is a failure.
 fn refuse(error: &clap::Error) -> ExitCode {
-    // Nobody is left to tell if the terminal is gone.
+    // The terminal may be gone.
     let _gone = error.print();
     ExitCode::from(if error.use_stderr() {
         service::EXIT_USAGE
@@ -146,7 +145,7 @@ fn refuse(error: &clap::Error) -> ExitCode {
     })
 }
 
-/// The exit status of a command that may end in a failure of its own.
+/// The exit status of a command: its own, or that of its error.
 fn finish(outcome: anyhow::Result<ExitCode>) -> ExitCode {
     outcome.unwrap_or_else(|error| service::exit_code(Err(error)))
 }
@@ -158,17 +157,17 @@ async fn migrate(args: &MigrateArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Tells the person who ran the command. A reader that has gone, as in `| head`, wants no more.
+/// Prints to standard output, ignoring a reader that is gone, as in `| head`.
 fn say(text: impl std::fmt::Display) {
     let _gone = writeln!(std::io::stdout().lock(), "{text}");
 }
 
-/// Warns the person who ran the command.
+/// Prints a warning to standard error.
 fn warn(text: impl std::fmt::Display) {
     let _gone = writeln!(std::io::stderr().lock(), "onsale: {text}");
 }
 
-/// Runs one service or several as a process of its own.
+/// Runs one service or several in this process until a signal.
 async fn serve<F, Fut>(name: &'static str, config: PlatformConfig, start: F) -> anyhow::Result<()>
 where
     F: FnOnce(service::Context) -> Fut,

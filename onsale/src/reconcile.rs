@@ -1,4 +1,4 @@
-//! `onsale reconcile`: compares our records of the money with Stripe's, now.
+//! `onsale reconcile`: compares our records of payments with Stripe's, now.
 
 use std::process::ExitCode;
 
@@ -9,14 +9,13 @@ use domain::clock::{Clock as _, SystemClock};
 
 use crate::{DatabaseArgs, say};
 
-/// What to compare.
 #[derive(Args)]
 pub(crate) struct ReconcileArgs {
     #[command(flatten)]
     database: DatabaseArgs,
     #[command(flatten)]
     config: payment_worker::Config,
-    /// How many days back payments that we take for settled are compared too
+    /// Days back that settled payments are compared, too
     #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u16).range(0..=365))]
     days: u16,
     /// Print JSON
@@ -24,8 +23,8 @@ pub(crate) struct ReconcileArgs {
     json: bool,
 }
 
-/// Compares, repairs what has one right answer, and lists the rest; the exit status is 1 when
-/// there is something that staff must look at.
+/// Compares, repairs what has one right answer, and lists the rest. The exit status is 1 when there
+/// are findings, or when something could not be compared.
 pub(crate) async fn run(args: &ReconcileArgs) -> anyhow::Result<ExitCode> {
     let db = args.database.connect().await?;
     let since = SystemClock.now() - TimeDelta::days(args.days.into());

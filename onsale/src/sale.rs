@@ -1,5 +1,5 @@
-//! `onsale sale`: the operator's commands. They go through the staff API, like the console, so
-//! that every change is checked and logged there.
+//! `onsale sale`: the operator's commands, through the staff API like the console's, so that every
+//! change is checked and audited there.
 
 use std::fmt::Display;
 use std::io::{self, Write as _};
@@ -14,10 +14,9 @@ use serde_json::{Value, json};
 use crate::staff::{Staff, StaffArgs};
 use crate::{say, warn};
 
-/// A rate this many times the one before is asked about.
+/// A rate above this multiple of the current one needs `--yes`.
 const JUMP: u64 = 3;
 
-/// What to do, where and as whom.
 #[derive(Args)]
 pub(crate) struct SaleArgs {
     #[command(flatten)]
@@ -42,7 +41,7 @@ enum SaleCommand {
         event: i64,
         /// Places per minute
         per_minute: u32,
-        /// Set it even when it is 0, or more than 3 times the rate before
+        /// Set it even when it is 0, or more than 3 times the current rate
         #[arg(long)]
         yes: bool,
     },
@@ -53,12 +52,12 @@ enum SaleCommand {
         /// People
         shoppers: u32,
     },
-    /// Call nobody until resumed
+    /// Pause: call nobody until resumed
     Pause {
         /// The event
         event: i64,
     },
-    /// Call again
+    /// Resume calling
     Resume {
         /// The event
         event: i64,
@@ -68,7 +67,7 @@ enum SaleCommand {
         /// The event
         event: i64,
     },
-    /// Take back the end of the sale
+    /// Reopen a closed sale
     Reopen {
         /// The event
         event: i64,
@@ -77,42 +76,42 @@ enum SaleCommand {
     Challenge {
         /// The event
         event: i64,
-        /// Whether it is asked for
+        /// Whether to ask for it
         switch: Switch,
     },
-    /// Let visitors without an account join, for a queue that guards another site
+    /// Admit visitors without an account, for a queue that guards another site
     Anonymous {
         /// The event, which sells nothing here
         event: i64,
-        /// Whether they may
+        /// Whether to admit them
         switch: Switch,
     },
     /// Announce where public entropy for the lobby's lottery will come from, before the lobby opens
     EntropySource {
         /// The event
         event: i64,
-        /// Where from, exactly enough that everyone reads the same; empty for none
+        /// The source, exactly enough that everyone reads the same; empty for none
         source: String,
     },
-    /// Tell what the announced source of entropy showed, once the opening time has come
+    /// Set what the announced source of entropy showed, once the opening time has come
     Entropy {
         /// The event
         event: i64,
         /// What it showed; it can't be changed
         value: String,
     },
-    /// Take back the pass of an account; it is refused everywhere within a second
+    /// Revoke the pass of an account; it is refused everywhere within a second
     Revoke {
         /// The event
         event: i64,
         /// The account
         account: i64,
     },
-    /// Tell everyone who waits
+    /// Show a message to everyone who waits
     Message {
         /// The event
         event: i64,
-        /// What to tell; empty takes the message down
+        /// The message; empty removes it
         text: String,
     },
 }
@@ -123,7 +122,6 @@ enum Switch {
     Off,
 }
 
-/// Runs one command.
 pub(crate) async fn run(args: SaleArgs) -> anyhow::Result<ExitCode> {
     let mut staff = Staff::new(args.staff)?;
     let (event, change) = match args.command {
@@ -166,7 +164,7 @@ pub(crate) async fn run(args: SaleArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Why a rate is probably not what was meant.
+/// Returns why a rate is probably a mistake, if it is.
 async fn doubt(staff: &mut Staff, event: i64, per_minute: u32) -> anyhow::Result<Option<String>> {
     if per_minute == 0 {
         let doubt = "0 calls nobody while the sale says it is open: \
@@ -179,14 +177,14 @@ async fn doubt(staff: &mut Staff, event: i64, per_minute: u32) -> anyhow::Result
     let is_jump = before > 0 && u64::from(per_minute) > before.saturating_mul(JUMP);
     Ok(is_jump.then(|| {
         format!(
-            "{per_minute} a minute is more than {JUMP} times the {before} of now: \
+            "{per_minute} a minute is more than {JUMP} times the current {before}: \
              repeat with --yes if that is meant"
         )
     }))
 }
 
-/// Shows the sale; with `watch` each second, through pauses of the server, until whoever reads has
-/// gone.
+/// Prints the sale; with `watch` every second, through outages of the server, until the reader of
+/// standard output is gone.
 async fn show(staff: &mut Staff, event: i64, watch: bool) -> anyhow::Result<ExitCode> {
     let path = format!("/api/sales/{event}");
     let mut is_away = false;
@@ -219,7 +217,7 @@ fn lines(answer: &Value) -> Vec<String> {
     lines.into_iter().chain(lottery).collect()
 }
 
-/// Whether anybody still reads what is written.
+/// Prints the lines; `false` when the reader is gone.
 fn told(lines: &[impl Display]) -> bool {
     let mut out = io::stdout().lock();
     lines.iter().all(|line| writeln!(out, "{line}").is_ok())
@@ -229,7 +227,7 @@ async fn revoke(staff: &mut Staff, event: i64, account: i64) -> anyhow::Result<E
     let path = format!("/api/sales/{event}/passes/{account}");
     staff.call(Method::DELETE, &path, None).await?;
     say(format_args!(
-        "sale {event}: the pass of account {account} is taken back"
+        "sale {event}: the pass of account {account} is revoked"
     ));
     Ok(ExitCode::SUCCESS)
 }
@@ -262,7 +260,7 @@ fn live_line(live: &Value) -> String {
     )
 }
 
-/// How far the lottery of the lobby has come; `None` when there is none yet.
+/// The progress of the lobby's lottery; `None` when there is none yet.
 fn lottery_line(sale: &Value, lottery: &Value) -> Option<String> {
     let commitment = lottery["commitment"]
         .as_str()
@@ -273,7 +271,7 @@ fn lottery_line(sale: &Value, lottery: &Value) -> Option<String> {
         format!("lottery of {} drawn", lottery["drawn"]["lobby"])
     } else if !lottery["fixed"].is_null() && awaits_entropy {
         format!(
-            "lottery of {}: opens when you tell the entropy from: {source}",
+            "lottery of {}: opens when the entropy is set, from: {source}",
             lottery["fixed"]["lobby"]
         )
     } else {

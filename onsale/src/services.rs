@@ -20,7 +20,7 @@ macro_rules! service {
         }
 
         impl $type {
-            /// Runs the service until it is told to stop.
+            /// Runs the service until a signal.
             pub(crate) async fn run(self) -> anyhow::Result<()> {
                 serve($name, self.platform, |ctx| $service::start(ctx, self.config)).await
             }
@@ -56,8 +56,8 @@ service!(
 /// Every service in one process.
 #[derive(Args)]
 pub(crate) struct All {
-    /// Try Onsale without Stripe or a mail server: a stand-in inside this process plays each of
-    /// them that is not configured. No money moves, no mail leaves, and the pages say so
+    /// Try Onsale without Stripe or a mail server: stand-ins inside this process take the place of
+    /// those that are not configured. No money moves, no mail leaves, and the pages say so
     #[arg(long, env = "ONSALE_STAND_INS")]
     stand_ins: bool,
     #[command(flatten)]
@@ -84,14 +84,14 @@ pub(crate) struct Services {
 }
 
 impl All {
-    /// Runs every service until told to stop. What is not configured is an error, or a stand-in
-    /// where they were asked for by name.
+    /// Runs every service until a signal. A missing server is an error, unless stand-ins were asked
+    /// for by name.
     pub(crate) async fn run(mut self) -> anyhow::Result<()> {
         let missing = Missing::of(&self.services);
         if !self.stand_ins {
             missing.refuse()?;
         }
-        // Holds the listeners of the stand-ins until the services have ended.
+        // Keeps the stand-ins listening until the services have ended.
         let _stand_ins = self.start_stand_ins(missing).await?;
         serve("onsale", self.platform, |ctx| start_all(ctx, self.services)).await
     }
@@ -102,7 +102,7 @@ impl All {
         }
         let stand_ins = StandIns::start(None).await?;
         if missing.payments {
-            warn("payments go to a stand-in: no money moves, and tickets cost nothing");
+            warn("payments go to a stand-in: no money moves");
             stand_ins.route_payments(&mut self.services);
             let public = self.platform.public_addr;
             stand_ins
@@ -120,7 +120,7 @@ impl All {
     }
 }
 
-/// What a whole installation needs and this one has no settings for.
+/// Servers that an installation needs and that are not configured.
 #[derive(Clone, Copy)]
 struct Missing {
     payments: bool,
@@ -140,8 +140,8 @@ impl Missing {
         }
     }
 
-    /// An error that names every setting that is missing. A misspelt name must not turn a shop
-    /// into one that charges nothing.
+    /// Returns an error that names every missing setting: a misspelt one must not silently turn a
+    /// shop into one that charges nothing.
     fn refuse(self) -> Result<(), InvalidConfig> {
         let names = [
             (self.payments, "STRIPE_SECRET_KEY"),

@@ -1,5 +1,5 @@
-//! The staff API as commands call it: a session that outlives the command, renewed before it ends,
-//! and calls repeated as `Retry-After` says.
+//! A client of the staff API for commands: its session outlives the command and is renewed before
+//! it expires, and calls are retried after `Retry-After`.
 
 mod session_file;
 
@@ -21,12 +21,11 @@ use crate::warn;
 use session_file::{Session, SessionFile};
 
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a call is repeated when the server is busy or limits us.
+/// Longest time that a call is retried while the server is busy or limits it.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// A token that ends sooner is renewed first.
+/// A token that expires sooner is renewed first.
 const RENEW_BEFORE: TimeDelta = TimeDelta::seconds(30);
 
-/// Which staff API, and as whom.
 #[derive(Args)]
 pub(crate) struct StaffArgs {
     /// The internal listener of box-office
@@ -40,7 +39,7 @@ pub(crate) struct StaffArgs {
     /// The address a member of staff signs in with
     #[arg(long, env = "ONSALE_STAFF_EMAIL", default_value = "", global = true)]
     email: String,
-    /// The password; needed when no session was kept in $XDG_STATE_HOME/onsale
+    /// The password; needed when no session is stored in $XDG_STATE_HOME/onsale
     #[arg(
         long,
         env = "ONSALE_STAFF_PASSWORD",
@@ -51,33 +50,32 @@ pub(crate) struct StaffArgs {
     password: SecretString,
 }
 
-/// Why a call came to nothing.
+/// Why a call failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CallError {
-    /// Nobody answers, or not in time.
+    /// There was no answer, or none in time.
     #[error("can't reach {url}")]
     Unreachable {
-        /// What was asked.
+        /// The URL of the call.
         url: Url,
-        /// Why.
+        /// The transport's error.
         #[source]
         source: reqwest::Error,
     },
-    /// The server said no.
+    /// The server refused it.
     #[error("{text}")]
     Refused {
-        /// Its status.
         status: StatusCode,
-        /// What it said.
+        /// Title and detail of the problem.
         text: String,
     },
-    /// The command itself can't go on.
+    /// The command itself failed.
     #[error(transparent)]
     Other(#[from] anyhow::Error),
 }
 
 impl CallError {
-    /// Whether the same call may work in a moment.
+    /// Whether the same call may succeed later.
     pub(crate) fn is_passing(&self) -> bool {
         match self {
             Self::Unreachable { .. } => true,
@@ -89,7 +87,7 @@ impl CallError {
     }
 }
 
-/// A member of staff.
+/// The staff API as one member of staff.
 pub(crate) struct Staff {
     client: reqwest::Client,
     url: Url,
@@ -100,7 +98,7 @@ pub(crate) struct Staff {
 }
 
 impl Staff {
-    /// Takes up the session that an earlier command left; the first call renews or begins one.
+    /// Resumes the session that an earlier command stored; the first call renews it or signs in.
     pub(crate) fn new(args: StaffArgs) -> anyhow::Result<Self> {
         if args.email.is_empty() {
             bail!(
@@ -124,8 +122,8 @@ impl Staff {
         })
     }
 
-    /// The answer to a call, which is repeated while the server is busy and after a renewal of the
-    /// session. All tries carry one `Idempotency-Key`.
+    /// Calls the API, retrying while the server is busy and after a renewal of the session. All
+    /// tries have one `Idempotency-Key`.
     pub(crate) async fn call(
         &mut self,
         method: Method,
@@ -138,7 +136,7 @@ impl Staff {
         }
         let outcome = self.call_as_signed_in(&method, path, body, key).await;
         match outcome {
-            // Its time, or that of the secret that signed it, may be over by the server's clock.
+            // Expired by the server's clock, or its secret was dropped.
             Err(CallError::Refused {
                 status: StatusCode::UNAUTHORIZED,
                 ..
@@ -168,7 +166,7 @@ impl Staff {
         session.is_some_and(|session| session.expires_at > limit)
     }
 
-    /// Renews the session, or begins one when there is none or it has ended.
+    /// Renews the session, or signs in when there is none or it has ended.
     async fn renew(&mut self) -> Result<(), CallError> {
         let begun = match &self.session {
             Some(session) => {
@@ -191,7 +189,7 @@ impl Staff {
         if let Some(file) = &self.file
             && let Err(error) = file.write(&session)
         {
-            warn(format_args!("the session is not kept: {error:#}"));
+            warn(format_args!("the session was not stored: {error:#}"));
         }
         self.session = Some(session);
         Ok(())
@@ -200,7 +198,7 @@ impl Staff {
     async fn sign_in(&self) -> Result<Value, CallError> {
         let password = self.password.expose_secret();
         if password.is_empty() {
-            let missing = "no session is kept here: set ONSALE_STAFF_PASSWORD, or --password";
+            let missing = "no session is stored here: set ONSALE_STAFF_PASSWORD, or --password";
             return Err(CallError::Other(anyhow::anyhow!(missing)));
         }
         let body = json!({ "email": self.email, "password": password });
@@ -209,7 +207,7 @@ impl Staff {
             .await
     }
 
-    /// Sends a request until it is answered with anything but "later", for at most [`PATIENCE`].
+    /// Sends a request, retrying on 429 and 503 for at most [`PATIENCE`].
     async fn send(
         &self,
         method: &Method,
@@ -248,7 +246,7 @@ impl Staff {
     }
 }
 
-/// Whether it is on this machine, where no proxy is asked.
+/// Whether `url` is on this machine, which is reached without a proxy.
 fn is_loopback(url: &Url) -> bool {
     match url.host() {
         Some(Host::Domain(name)) => name == "localhost",
@@ -262,7 +260,7 @@ fn now() -> DateTime<Utc> {
     SystemClock.now()
 }
 
-/// How long a busy server asks to wait; `None` for any other answer.
+/// The `Retry-After` of a 429 or 503; `None` for any other answer.
 fn wait_of(response: &Response) -> Option<Duration> {
     let is_later = matches!(
         response.status(),

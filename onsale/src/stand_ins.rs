@@ -12,10 +12,9 @@ use url::Url;
 use crate::say;
 use crate::services::Services;
 
-/// Whom the stand-in's SMS come from.
+/// The sender of the stand-in's SMS.
 const SMS_FROM: &str = "+15005550006";
 
-/// Where they listen.
 #[derive(Args)]
 pub(crate) struct StandInsArgs {
     /// Where the stand-in for Stripe listens
@@ -27,7 +26,7 @@ pub(crate) struct StandInsArgs {
     /// Where the mail server listens
     #[arg(long, default_value = "127.0.0.1:8025")]
     smtp: SocketAddr,
-    /// Where the mails can be read
+    /// Where the page of mails listens
     #[arg(long, default_value = "127.0.0.1:8026")]
     mails: SocketAddr,
     /// Where the SMS provider listens
@@ -44,7 +43,7 @@ pub(crate) struct StandInsArgs {
     webhook_secret: Option<String>,
 }
 
-/// The three stand-ins, running.
+/// The running stand-ins; dropping them stops them.
 pub(crate) struct StandIns {
     pub(crate) stripe: stripe::StandIn,
     pub(crate) mail: mail::StandIn,
@@ -81,7 +80,7 @@ impl StandIns {
         })
     }
 
-    /// Points the services at these stand-ins, whatever their settings say.
+    /// Points the services at these stand-ins, overriding their settings.
     pub(crate) fn route_all(&self, services: &mut Services) {
         self.route_payments(services);
         self.route_notices(services);
@@ -133,7 +132,7 @@ impl StandIns {
     }
 }
 
-/// The events that the payment worker asks for.
+/// The event types that the payment worker needs.
 fn asked_for() -> Vec<String> {
     STRIPE_EVENTS.map(str::to_owned).into()
 }

@@ -1,5 +1,6 @@
-//! `onsale verify-pass`: guards somebody else's site. A reverse proxy asks it about each request
-//! (`auth_request` of nginx, `forward_auth` of Caddy); it needs nothing but the published keys.
+//! `onsale verify-pass`: guards another site. A reverse proxy sends it a subrequest for each
+//! request (`auth_request` of nginx, `forward_auth` of Caddy), which it answers with the published
+//! keys alone.
 
 mod answer;
 mod keys;
@@ -19,7 +20,6 @@ use crate::say;
 use answer::Guard;
 use keys::{Keys, Source};
 
-/// What is guarded, and with which keys.
 #[derive(Args)]
 pub(crate) struct VerifyPassArgs {
     /// The keys of the passes: the URL of /.well-known/jwks.json, or a file with its content
@@ -28,7 +28,7 @@ pub(crate) struct VerifyPassArgs {
     /// The sale whose passes are accepted
     #[arg(long, value_name = "ID")]
     sale: i64,
-    /// Where the reverse proxy asks; keep it on a private network
+    /// Where the reverse proxy connects; keep it on a private network
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9200")]
     listen: SocketAddr,
     /// Where people without a pass are sent; by default the sale's page beside the keys
@@ -36,7 +36,7 @@ pub(crate) struct VerifyPassArgs {
     waiting_room: Option<Url>,
 }
 
-/// Reads the keys, and answers until told to stop.
+/// Loads the keys and serves until a signal.
 pub(crate) async fn run(args: VerifyPassArgs) -> anyhow::Result<()> {
     let source = Source::parse(&args.jwks)?;
     let waiting_room = args
@@ -66,7 +66,7 @@ pub(crate) async fn run(args: VerifyPassArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Ends when the process is told to.
+/// Resolves at Ctrl-C or SIGTERM.
 fn stopped() -> anyhow::Result<impl Future<Output = ()>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;

@@ -1,4 +1,4 @@
-//! I1, I5 and I10: seats, bookings and counters, from the database alone.
+//! I1, I5 and I10: checks seats, bookings and counters, from the database alone.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
@@ -6,28 +6,21 @@ use sqlx::PgPool;
 
 use super::Check;
 
-/// Seats and bookings by state.
+/// Numbers of seats and bookings by state.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub(crate) struct Totals {
-    /// Seats in all.
     pub(crate) capacity: i64,
-    /// Seats neither held nor sold.
     pub(crate) available: i64,
-    /// Seats held.
     pub(crate) held: i64,
-    /// Seats sold.
     pub(crate) sold: i64,
-    /// Bookings with tickets.
     pub(crate) confirmed: i64,
-    /// Bookings that ran out.
     pub(crate) expired: i64,
-    /// Bookings given up.
     pub(crate) cancelled: i64,
-    /// Requests that got no seats.
     pub(crate) rejected: i64,
 }
 
-/// A seat has at most one live hold or ticket, and everybody agrees which.
+/// Checks that a seat has at most one live hold or ticket, and that seats, bookings and tickets
+/// agree which.
 pub(super) async fn no_oversell(db: &PgPool) -> Result<Check, sqlx::Error> {
     let checked = sqlx::query_scalar!(r#"select count(*) as "n!" from booking.seats"#)
         .fetch_one(db)
@@ -75,11 +68,12 @@ pub(super) async fn no_oversell(db: &PgPool) -> Result<Check, sqlx::Error> {
     ))
 }
 
-/// How long admission keeps requests, less what its clock and ours may differ.
+/// How long admission keeps requests, less an hour for the difference of the clocks.
 const REQUESTS_KEPT: TimeDelta = TimeDelta::hours(23);
 
-/// Every booking request that was answered 2xx was decided, and every booking was asked for. A
-/// request answered 201 has its booking by then; one answered 202 is marked as published.
+/// Checks that every booking request that was answered 2xx has an outcome, and that every booking
+/// has a request. A request answered 201 has its booking by then; one answered 202 is marked as
+/// published.
 pub(super) async fn nothing_accepted_is_lost(
     db: &PgPool,
     settled_before: DateTime<Utc>,
@@ -125,7 +119,8 @@ pub(super) async fn nothing_accepted_is_lost(
     ))
 }
 
-/// The counters say what the seats say, and add up.
+/// Checks that the counters of each section equal the states of its seats and add up to its
+/// capacity.
 pub(super) async fn stock_is_conserved(db: &PgPool) -> Result<Check, sqlx::Error> {
     let checked = sqlx::query_scalar!(r#"select count(*) as "n!" from booking.sections"#)
         .fetch_one(db)
@@ -154,7 +149,7 @@ pub(super) async fn stock_is_conserved(db: &PgPool) -> Result<Check, sqlx::Error
     ))
 }
 
-/// Seats and bookings by state.
+/// Counts seats and bookings by state.
 pub(super) async fn totals(db: &PgPool) -> Result<Totals, sqlx::Error> {
     sqlx::query_as!(
         Totals,

@@ -1,13 +1,13 @@
-//! I6: notices, from the database alone. The demo also reads the mailbox.
+//! I6: checks notices, from the database alone. The demo also reads the mailbox.
 
 use chrono::{DateTime, Utc};
 use sqlx::PgPool;
 
 use super::Check;
 
-/// Per booking, reader, kind and channel at most one notice was sent, and every paid booking has its
-/// confirmation. One whose outcome is unknown, or that staff had sent again, is listed by
-/// `onsale mails` and counts as neither.
+/// Checks that at most one notice was sent per booking, reader, kind and channel, and that every
+/// paid booking has its confirmation. A notice whose outcome is unknown, or that staff had sent
+/// again, is listed by `onsale mails` and counts as neither.
 pub(super) async fn each_notice_once(
     db: &PgPool,
     settled_before: DateTime<Utc>,

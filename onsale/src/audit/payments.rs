@@ -1,4 +1,4 @@
-//! I2, I3, I4 and I11: the provider's records against ours.
+//! I2, I3, I4 and I11: compares the provider's records with ours.
 
 use std::collections::HashMap;
 
@@ -10,7 +10,6 @@ use uuid::Uuid;
 use super::Check;
 use super::provider::Money;
 
-/// What the audit needs of a booking.
 struct Booking {
     id: Uuid,
     state: String,
@@ -20,7 +19,6 @@ struct Booking {
     currency: String,
 }
 
-/// What the audit needs of a payment.
 pub(super) struct Payment {
     booking_id: Uuid,
     captured_minor: i64,
@@ -36,7 +34,7 @@ fn shown(minor: i64, currency: &str) -> String {
     }
 }
 
-/// I2, I3 and I4.
+/// Checks I2, I3 and I4.
 pub(super) async fn checks(
     db: &PgPool,
     money: &Money,
@@ -75,7 +73,7 @@ fn charge_has_ticket(bookings: &HashMap<Uuid, Booking>, money: &Money) -> Check 
             let booking = bookings.get(id);
             let has_ticket = booking.is_some_and(|b| b.state == "confirmed");
             let in_flight = booking.is_some_and(|b| !b.is_settled);
-            // What the event's policy keeps from a buyer who cancelled.
+            // The cancellation fee of the event's refund policy.
             let kept = booking.map_or(0, |b| b.kept_minor);
             if !has_ticket && !in_flight && intent.refunded + kept < intent.captured {
                 let state = booking.map_or("unknown", |b| b.state.as_str());
@@ -145,7 +143,7 @@ fn charged_once(money: &Money, payments: &[Payment]) -> Check {
     )
 }
 
-/// I11.
+/// Checks I11.
 pub(super) fn refunds_within_captured(money: &Money, payments: &[Payment]) -> Check {
     let mut broken = Vec::new();
     for intent in money.by_booking.values().flatten() {
@@ -181,7 +179,7 @@ pub(super) fn refunds_within_captured(money: &Money, payments: &[Payment]) -> Ch
     )
 }
 
-/// Payments of which we have something as captured.
+/// Our payments with a captured amount.
 pub(super) async fn ours(db: &PgPool) -> Result<Vec<Payment>, sqlx::Error> {
     sqlx::query_as!(
         Payment,

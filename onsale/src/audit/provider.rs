@@ -1,5 +1,5 @@
-//! What the payment provider says about the money: read through Stripe's API, never from our own
-//! tables.
+//! The payment provider's records of captures and refunds, read through Stripe's API and never from
+//! our own tables.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -17,25 +17,24 @@ use uuid::Uuid;
 
 /// Stripe's largest page.
 const PAGE: i64 = 100;
-/// Longest time one reading may take.
+/// Longest time that reading them may take.
 const TIMEOUT: Duration = Duration::from_secs(300);
 
-/// Where the audit learns about the money.
+/// The source of captures and refunds.
 pub(crate) enum Provider {
     /// The provider itself.
     Stripe(Box<Client>),
-    /// Nobody independent: our own tables are taken at their word.
+    /// Our own tables: nothing independent to compare with.
     OwnRecords,
 }
 
-/// One PaymentIntent of ours.
+/// A PaymentIntent of one of our bookings.
 #[derive(Debug, Clone)]
 pub(super) struct Intent {
-    /// Its id.
     pub(super) id: String,
-    /// What was taken, in minor units.
+    /// The captured amount in minor units.
     pub(super) captured: i64,
-    /// What was refunded, in minor units.
+    /// The refunded amount in minor units, failed refunds excluded.
     pub(super) refunded: i64,
     /// Its currency, as the provider writes it.
     pub(super) currency: String,
@@ -44,12 +43,11 @@ pub(super) struct Intent {
 /// The provider's records.
 #[derive(Debug, Default)]
 pub(super) struct Money {
-    /// The intents of each booking.
     pub(super) by_booking: HashMap<Uuid, Vec<Intent>>,
 }
 
 impl Provider {
-    /// The provider at `url`, read with the secret key `key`.
+    /// Stripe at `url`, with the secret key `key`.
     pub(crate) fn stripe(url: &str, key: &str) -> anyhow::Result<Self> {
         let client = ClientBuilder::new(key)
             .url(url)
@@ -58,7 +56,7 @@ impl Provider {
         Ok(Self::Stripe(Box::new(client)))
     }
 
-    /// Reads what was captured and refunded since the first payment in `db`.
+    /// Reads captures and refunds since the first payment in `db`.
     pub(super) async fn read(&self, db: &PgPool) -> anyhow::Result<Money> {
         match self {
             Self::OwnRecords => Ok(own_records(db).await?),
@@ -69,7 +67,7 @@ impl Provider {
                 let Some(first) = first else {
                     return Ok(Money::default());
                 };
-                // A day's slack: the provider's clock is not ours.
+                // A day's slack for the difference of the clocks.
                 let since = first.timestamp() - 86_400;
                 tokio::time::timeout(TIMEOUT, read_since(client, since))
                     .await
@@ -158,7 +156,7 @@ async fn read_since(client: &Client, since: i64) -> Result<Money, StripeError> {
     Ok(money)
 }
 
-/// What the provider's `amount` is in minor units.
+/// Stripe's `amount` in minor units.
 fn minor(amount: i64, currency: &stripe_types::Currency) -> i64 {
     let currency = Currency::try_from(currency.to_string());
     currency.map_or(amount, |currency| Wire(amount).minor(currency))
@@ -169,7 +167,7 @@ fn intent_id(intent: &Expandable<PaymentIntent>) -> String {
 }
 
 impl Money {
-    /// What was taken for a booking, in minor units, over all its intents.
+    /// The amount captured for a booking, in minor units, over all its intents.
     pub(super) fn captured(&self, booking: Uuid) -> i64 {
         self.by_booking
             .get(&booking)

@@ -1,4 +1,4 @@
-//! Is anything still in flight?
+//! Counts what is in flight, and waits until nothing is.
 
 use std::fmt;
 use std::time::Duration;
@@ -7,35 +7,33 @@ use serde::Serialize;
 use sqlx::PgPool;
 use tokio::time::Instant;
 
-/// How often to look again.
+/// Pause between two looks.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
-/// What has not come to rest.
+/// Counts of unfinished work by kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub(crate) struct InFlight {
-    /// Booking requests that no worker has decided.
+    /// Published booking requests without a booking.
     pub(crate) requests: i64,
-    /// Holds that run.
+    /// Bookings in state `held`.
     pub(crate) holds: i64,
-    /// Payments that wait to be captured or voided, or calls to Stripe that are due.
+    /// Payments not yet captured or voided, and pending calls to Stripe.
     pub(crate) payments: i64,
     /// Confirmed bookings whose payment is not captured.
     pub(crate) captures: i64,
-    /// Webhooks not acted on.
+    /// Webhooks not processed.
     pub(crate) webhooks: i64,
-    /// Messages not yet published.
+    /// Messages not published.
     pub(crate) outbox: i64,
-    /// Mails and SMS to be sent.
+    /// Mails and SMS not sent; reminders and mails about holds don't count.
     pub(crate) notices: i64,
 }
 
 impl InFlight {
-    /// Whether everything is at rest.
     pub(crate) fn is_empty(&self) -> bool {
         self.total() == 0
     }
 
-    /// How many things there are in all.
     pub(crate) fn total(&self) -> u64 {
         let Self {
             requests,
@@ -70,14 +68,14 @@ impl fmt::Display for InFlight {
     }
 }
 
-/// Waits until nothing is in flight, at most `patience`, and returns what is left then. Without
-/// patience it looks once.
+/// Waits until nothing is in flight, at most `patience`, and returns what is left then. With zero
+/// `patience` it looks once.
 pub(super) async fn wait(db: &PgPool, patience: Duration) -> Result<InFlight, sqlx::Error> {
     let deadline = Instant::now() + patience;
     if patience.is_zero() {
         return look(db).await;
     }
-    // Twice in a row: a message on its way between two services is in nobody's table.
+    // Two looks in a row: a message between two services is in no table.
     let mut quiet_before = false;
     loop {
         let in_flight = look(db).await?;

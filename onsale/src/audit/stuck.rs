@@ -1,5 +1,5 @@
-//! What has been on its way for longer than anything takes that still moves. At rest nothing is in
-//! flight; in a running sale something always is, so age is what tells work from work that is stuck.
+//! Finds stuck work by its age. At rest nothing is in flight; in a running sale something always
+//! is, so only an age limit for each kind of work tells what is stuck from what moves.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::PgPool;
@@ -9,20 +9,20 @@ use super::rest::InFlight;
 
 /// A request is decided within seconds; PostgreSQL may be away for a while.
 const REQUEST: TimeDelta = TimeDelta::minutes(2);
-/// A hold that ran out waits for Stripe's word.
+/// An expired hold waits until Stripe has voided its payment.
 const HOLD: TimeDelta = TimeDelta::minutes(15);
 /// An operation at Stripe is retried with backoff through an outage.
 const OPERATION: TimeDelta = TimeDelta::minutes(15);
 /// Tickets are captured, and captured payments mailed, within seconds and a sweep.
 const CAPTURE: TimeDelta = TimeDelta::minutes(15);
-/// Webhooks and messages are taken up by another worker when one dies.
+/// Webhooks and messages are taken over by another worker when one dies.
 const MESSAGE: TimeDelta = TimeDelta::minutes(5);
-/// A mail waits for its server, and a ticket must not.
+/// Tickets must be mailed within minutes, whatever else waits for the mail server.
 const NOTICE: TimeDelta = TimeDelta::minutes(15);
 
-/// Nothing has been in flight for longer than its kind may be, no ticket mail failed without staff
-/// having it sent again, and no dead letter is kept. (Dead letters that nobody has listed yet are in
-/// RabbitMQ alone, which the audit does not read.)
+/// Checks that nothing has been in flight for longer than its kind may be, that no ticket mail
+/// failed without staff having it sent again, and that there is no dead letter. (Dead letters that
+/// nobody has listed yet are in RabbitMQ alone, which the audit does not read.)
 pub(super) async fn nothing_is_stuck(
     db: &PgPool,
     now: DateTime<Utc>,

@@ -1,4 +1,4 @@
-//! The check itself: everything is computed again from the receipts alone.
+//! Recomputes commitment, digest and places from the receipts alone.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -12,16 +12,16 @@ use platform::tokens::{PublishedKeys, TokenError};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-/// What is not as promised.
+/// A broken promise of a lottery.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Fault {
     #[error("the file holds no receipts of a lottery: {0}")]
     Unreadable(String),
-    #[error("what was drawn is not signed with one of the keys: {0}")]
+    #[error("the draw is not signed with one of the keys: {0}")]
     Signature(#[from] TokenError),
-    #[error("the seed is not the one that was promised: its SHA-256 is {actual}, not {promised}")]
+    #[error("the seed does not match its commitment: its SHA-256 is {actual}, not {promised}")]
     Commitment { actual: String, promised: String },
-    #[error("it was fixed who takes part, or drawn, before the seed was committed to")]
+    #[error("the participants were fixed, or the draw was made, before the commitment to the seed")]
     TooEarly,
     #[error(
         "{listed} numbers are listed, but {lobby} took part: entries were {}",
@@ -56,7 +56,7 @@ pub(super) enum Fault {
     },
 }
 
-/// What makes `found` things out of those that `were`.
+/// How `were` entries became `found`.
 fn verb(found: &i64, were: &i64) -> &'static str {
     if found > were { "inserted" } else { "dropped" }
 }
@@ -71,15 +71,15 @@ struct File {
     entries: Vec<Option<Entry>>,
 }
 
-/// The receipts of one lottery, as they were read.
+/// The receipts of one lottery, unchecked.
 pub(super) struct Receipt {
     event_id: EventId,
     claims: LotteryClaims,
-    /// Of number n + 1.
+    /// The entry of number n + 1 at index n.
     entries: Vec<Option<Entry>>,
 }
 
-/// Receipts that are as promised.
+/// Receipts that were checked.
 pub(super) struct Checked {
     pub(super) claims: LotteryClaims,
     event_id: EventId,
@@ -87,7 +87,7 @@ pub(super) struct Checked {
     order: Order,
 }
 
-/// Where the holder of a token stands.
+/// The place of a token's holder.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Standing {
     account: String,
@@ -107,7 +107,7 @@ impl fmt::Display for Standing {
 }
 
 impl Receipt {
-    /// Reads a file. Without keys, what was drawn is believed to be what the servers signed.
+    /// Parses a file. Without keys the signature is not verified.
     pub(super) fn read(json: &[u8], keys: Option<&PublishedKeys>) -> Result<Self, Fault> {
         let file: File =
             serde_json::from_slice(json).map_err(|error| Fault::Unreadable(error.to_string()))?;
@@ -126,7 +126,7 @@ impl Receipt {
         })
     }
 
-    /// Computes everything again.
+    /// Recomputes everything.
     pub(super) fn check(self) -> Result<Checked, Fault> {
         let seed = self.check_seed()?;
         self.check_entries()?;
@@ -196,8 +196,8 @@ impl Receipt {
     }
 }
 
-/// What a queue token tells its holder. Its signature is for the servers alone, and not needed
-/// here: what counts is whether the entry is in the list.
+/// The claims of a queue token. Its MAC can be verified by the servers only, and need not be: the
+/// entry must be in the list.
 #[derive(Deserialize)]
 struct QueueToken {
     aud: String,
@@ -207,13 +207,13 @@ struct QueueToken {
 }
 
 impl Checked {
-    /// The place of a token's holder, whose entry must be in the list.
+    /// Returns the place of a token's holder, whose entry must be in the list.
     pub(super) fn place_of(&self, token: &str) -> Result<Standing, Fault> {
         let token: QueueToken = claims(token).map_err(Fault::Token)?;
         if token.aud != sale_audience(self.event_id) {
             return Err(Fault::OtherSale(token.aud));
         }
-        // Whoever came after the lobby is not in the list, and has the number as place.
+        // Later numbers are not in the list, and are their own places.
         if token.number.0 <= self.claims.lobby {
             let at = usize::try_from(token.number.0 - 1).ok();
             let listed = at.and_then(|at| self.entries.get(at)).copied().flatten();
@@ -233,7 +233,7 @@ impl Checked {
     }
 }
 
-/// The claims of a token, its signature not looked at.
+/// The claims of a token, without verifying its signature.
 fn claims<T: DeserializeOwned>(token: &str) -> Result<T, String> {
     let payload = token.trim().split('.').nth(1).ok_or("it has no claims")?;
     let json = URL_SAFE_NO_PAD

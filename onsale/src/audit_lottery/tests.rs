@@ -1,4 +1,4 @@
-//! Every way to tamper with receipts is found.
+//! Tampering with receipts in any way is detected.
 
 use chrono::DateTime;
 use domain::lottery::{EntriesDigest, Entry, commitment};
@@ -11,7 +11,7 @@ use super::check::{Checked, Fault, Receipt};
 
 const SALE: EventId = EventId(7);
 const LOBBY: i64 = 40;
-/// Nobody holds it.
+/// A number that nobody holds.
 const GAP: i64 = 5;
 const SEED: [u8; 32] = [9; 32];
 
@@ -19,7 +19,7 @@ fn ring(secret: &str) -> KeyRing {
     KeyRing::new(&[secret.repeat(40).into()]).unwrap()
 }
 
-/// Account n has number n.
+/// The entry of account `number`, which has that number.
 fn entry(number: i64) -> Entry {
     ring("a")
         .lottery_entry("", SALE, AccountId(number))
@@ -48,7 +48,7 @@ fn honest_claims() -> LotteryClaims {
     }
 }
 
-/// Receipts, both parts changed before the first is signed with `secret`.
+/// Receipts whose claims and entries are changed before the claims are signed with `secret`.
 fn receipts(
     secret: &str,
     change_claims: impl FnOnce(&mut LotteryClaims),
@@ -69,7 +69,7 @@ fn audit(receipts: &Value) -> Result<Checked, Fault> {
     Receipt::read(receipts.to_string().as_bytes(), Some(&keys)).and_then(Receipt::check)
 }
 
-/// What is found when the entries are changed, and told.
+/// The fault reported for changed entries.
 fn found(change: impl FnOnce(&mut Vec<Option<Entry>>)) -> String {
     audit(&receipts("a", |_| (), change))
         .err()
@@ -168,7 +168,7 @@ fn what_somebody_else_signed_is_refused() {
         audit(&forged).err(),
         Some(Fault::Signature(TokenError::UnknownKey))
     );
-    // The claims of one, under the signature of another.
+    // The claims of one JWS under the signature of another.
     let mut spliced = receipts("a", |_| (), |_| ());
     let other = receipts("a", |claims| claims.entropy = "16".to_owned(), |_| ());
     let part = |receipts: &Value, at: usize| {
@@ -199,7 +199,7 @@ fn rubbish_is_told_as_such() {
     }
 }
 
-/// A queue token as its holder reads it.
+/// A queue token, without a valid signature.
 fn token(sale: EventId, number: i64, entry: Entry) -> String {
     use base64::Engine;
     use base64::engine::general_purpose::URL_SAFE_NO_PAD;

@@ -18,25 +18,25 @@ use super::progress::Progress;
 use super::seed;
 use super::stage::Stage;
 
-/// How many sign up at once: each costs a password hash.
+/// Most sign-ups at once, since each costs a password hash.
 const SIGNING_UP: usize = 16;
-/// Within what time everybody arrives once the sale opens.
+/// Everybody arrives within this time of the opening.
 const ARRIVAL: Duration = Duration::from_secs(1);
 
-/// What became of the buyers.
+/// Funnel, latencies and fates of the buyers.
 #[derive(Debug, Serialize)]
 pub(super) struct Crowd {
     pub(super) funnel: FunnelCounts,
     pub(super) latencies: Latencies,
     pub(super) fates: Fates,
-    /// From the opening to the last buyer's end.
+    /// Seconds from the opening until the last buyer was done.
     pub(super) seconds: f64,
-    /// Bookings whose buyer saw them confirmed and kept them.
+    /// Bookings that their buyers saw confirmed and did not cancel.
     #[serde(skip)]
     pub(super) confirmed: Vec<Uuid>,
 }
 
-/// How many ended how.
+/// Number of buyers by fate.
 #[derive(Debug, Default, Serialize)]
 pub(super) struct Fates {
     pub(super) confirmed: u32,
@@ -46,7 +46,7 @@ pub(super) struct Fates {
     pub(super) rejected: u32,
     pub(super) missed: u32,
     pub(super) left: u32,
-    /// The API did not do what it promises; the first few errors follow.
+    /// Buyers for whom the API broke its contract; `errors` has the first five reasons.
     pub(super) failed: u32,
     pub(super) errors: Vec<String>,
 }
@@ -99,7 +99,7 @@ fn gather(
     progress: &Progress,
 ) -> anyhow::Result<Vec<Buyer>> {
     let client = reqwest::Client::builder()
-        // All of it is on this machine.
+        // Everything is on this machine.
         .no_proxy()
         .build()
         .context("making an HTTP client")?;
@@ -122,7 +122,7 @@ fn gather(
     Ok(crowd.collect())
 }
 
-/// Buyer `n` comes from an address of its own in 10.0.0.0/8.
+/// The address of buyer `n`, in 10.0.0.0/8.
 fn address_of(n: u32) -> IpAddr {
     IpAddr::V4(Ipv4Addr::from_bits(0x0A00_0001 + n))
 }

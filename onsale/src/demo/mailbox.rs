@@ -1,4 +1,4 @@
-//! I6 seen from the buyers' side: the mailbox holds each confirmation once.
+//! I6 from the buyers' side: checks that the mailbox has each confirmation exactly once.
 
 use std::collections::HashMap;
 
@@ -7,21 +7,21 @@ use surge::Inbox;
 use surge::mail::Mail;
 use uuid::Uuid;
 
-/// What the mailbox shows.
+/// The result of the check.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Mailbox {
-    /// Mails of every kind.
+    /// Number of mails of every kind.
     pub(super) mails: usize,
-    /// Bookings whose buyer saw them confirmed.
+    /// Number of bookings whose buyers saw them confirmed.
     pub(super) confirmed: usize,
-    /// Those without a confirmation mail.
+    /// Confirmed bookings without a confirmation mail.
     pub(super) without_confirmation: Vec<Uuid>,
-    /// Bookings with more than one.
+    /// Bookings with more than one confirmation mail.
     pub(super) confirmed_twice: Vec<Uuid>,
 }
 
 impl Mailbox {
-    /// How many bookings have not exactly one confirmation.
+    /// Number of bookings with none or several confirmations.
     pub(super) fn violations(&self) -> usize {
         self.without_confirmation.len() + self.confirmed_twice.len()
     }
@@ -49,7 +49,7 @@ pub(super) fn check(inbox: &Inbox<Mail>, confirmed: &[Uuid]) -> Mailbox {
     }
 }
 
-/// The booking of a confirmation, whose `Message-ID` is `confirmed.0.BOOKING@host`.
+/// The booking of a confirmation mail, whose `Message-ID` is `confirmed.0.BOOKING@host`.
 fn confirmed_booking(message_id: &str) -> Option<Uuid> {
     let rest = message_id
         .trim_matches(['<', '>'])

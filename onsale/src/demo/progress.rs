@@ -1,4 +1,4 @@
-//! The live view of the funnel: bars on a terminal, a line every few seconds elsewhere.
+//! The live view of the funnel: bars on a terminal, a line every two seconds elsewhere.
 
 use std::io::IsTerminal as _;
 use std::sync::Arc;
@@ -17,14 +17,14 @@ use crate::say;
 const FRAME: Duration = Duration::from_millis(150);
 const LINE_EVERY: Duration = Duration::from_secs(2);
 
-/// The view, and the funnel it shows.
+/// The view and its funnel; dropping it stops the drawing.
 pub(super) struct Progress {
     funnel: Arc<Funnel>,
     stop: CancellationToken,
     _drawing: AbortOnDropHandle<()>,
 }
 
-/// What is shown, in order: a label, and how to read it.
+/// A row of the view: its label, and its value of the counts and the number of mails.
 type Row = (&'static str, fn(&FunnelCounts, u64) -> u64);
 
 const ROWS: [Row; 7] = [
@@ -38,7 +38,7 @@ const ROWS: [Row; 7] = [
 ];
 
 impl Progress {
-    /// Begins to show a crowd of `buyers`.
+    /// Starts drawing, for a crowd of `buyers`.
     pub(super) fn start(buyers: u64, inbox: Inbox<Mail>) -> Self {
         let funnel = Arc::new(Funnel::default());
         let stop = CancellationToken::new();
@@ -60,12 +60,12 @@ impl Progress {
         }
     }
 
-    /// Where the buyers count.
+    /// The counters that buyers increment.
     pub(super) fn funnel(&self) -> &Arc<Funnel> {
         &self.funnel
     }
 
-    /// Stops drawing.
+    /// Draws once more and stops.
     pub(super) fn finish(&self) {
         self.stop.cancel();
     }

@@ -1,4 +1,4 @@
-//! What the demo says at the end.
+//! The demo's report.
 
 use std::fmt::Write as _;
 
@@ -10,7 +10,6 @@ use super::crowd::Crowd;
 use super::mailbox::Mailbox;
 use crate::audit::Report;
 
-/// Everything the demo found out.
 #[derive(Debug, Serialize)]
 pub(super) struct DemoReport {
     seats: u32,
@@ -43,7 +42,7 @@ impl DemoReport {
         }
     }
 
-    /// Whether every promise held and every buyer was served as promised.
+    /// Whether no promise was broken, by the audit, the mailbox and the buyers.
     pub(super) fn is_clean(&self) -> bool {
         self.audit.violations() == 0
             && self.audit.at_rest
@@ -51,7 +50,7 @@ impl DemoReport {
             && self.crowd.fates.failed == 0
     }
 
-    /// The report for people; the audit comes last.
+    /// Renders the report for a terminal, the audit last.
     pub(super) fn to_text(&self) -> String {
         let mut text = String::new();
         let fates = &self.crowd.fates;

@@ -1,4 +1,4 @@
-//! The event of the demo, made through the staff API like any other.
+//! Creates the demo's event through the staff API, like any other.
 
 use std::time::Duration;
 
@@ -10,13 +10,13 @@ use tokio::time::Instant;
 
 use super::stage::Stage;
 
-/// Unpaid holds end soon, so that a short demo shows seats coming back.
+/// Short, so that the demo shows seats of unpaid holds coming back.
 const HOLD_SECONDS: u32 = 30;
 const CLAIM_WINDOW_SECONDS: u32 = 20;
-/// How long the other services may take to hear of the event.
+/// Longest wait until the other services know the event.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Makes an event with `seats` seats whose sale calls `rate` people a minute once it is opened.
+/// Creates an event with `seats` seats whose sale calls `rate` people a minute once it is open.
 pub(super) async fn event(stage: &Stage, seats: u32, rate: u32) -> anyhow::Result<i64> {
     let now = stage.clock().now();
     let event = json!({

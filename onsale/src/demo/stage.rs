@@ -1,5 +1,5 @@
-//! What the demo needs around the sale: a database of its own, the stand-ins, every service, and a
-//! member of staff.
+//! The surroundings of the demo's sale: a database of its own, the stand-ins, every service, and an
+//! admin.
 
 use std::net::SocketAddr;
 
@@ -27,10 +27,10 @@ use crate::stand_ins::StandIns;
 const ADMIN: &str = "admin@demo.example";
 const DB_CONNECTIONS: u32 = 40;
 
-/// Everything around the sale.
+/// Database, stand-ins, services and admin of a demo; [`Stage::strike`] removes them.
 pub(super) struct Stage {
     clock: SharedClock,
-    /// The server's own database URL, to drop ours with.
+    /// The URL of the server's own database, used to drop the demo's.
     server_url: SecretString,
     database: String,
     db: PgPool,
@@ -42,7 +42,7 @@ pub(super) struct Stage {
     access_token: Mutex<String>,
 }
 
-/// The services' own configuration: what the environment says, and the stand-ins.
+/// The services' settings from the environment.
 #[derive(Parser)]
 struct ServiceFlags {
     #[command(flatten)]
@@ -50,7 +50,7 @@ struct ServiceFlags {
 }
 
 impl Stage {
-    /// Makes the database, starts the stand-ins and the services, and signs the admin in.
+    /// Creates the database, starts the stand-ins and the services, and signs the admin in.
     pub(super) async fn set(args: &DemoArgs) -> anyhow::Result<Self> {
         let clock = SystemClock::shared();
         let run = clock.now().timestamp_millis();
@@ -96,7 +96,7 @@ impl Stage {
         Ok(())
     }
 
-    /// Calls the staff API, after a new sign-in when the last one has run out.
+    /// Calls the staff API, signing in again when the access token has expired.
     pub(super) async fn staff(
         &self,
         method: Method,
@@ -152,12 +152,11 @@ impl Stage {
         &self.stand_ins.mail
     }
 
-    /// The public listener.
     pub(super) fn public_url(&self) -> Url {
         address_url(self.running.public_addr)
     }
 
-    /// Tells the visitor where to look.
+    /// Prints where the visitor finds pages, mails and metrics.
     pub(super) fn print_addresses(&self, event_id: i64) {
         let password = self.admin_password.expose_secret();
         say(format_args!(
@@ -186,7 +185,7 @@ impl Stage {
         ));
     }
 
-    /// Stops everything and takes the database away.
+    /// Stops everything and drops queues and database.
     pub(super) async fn strike(self) {
         let Self {
             running,
@@ -225,7 +224,7 @@ fn platform_config(args: &DemoArgs, database_url: SecretString, run: i64) -> Pla
     );
     config.namespace = format!("demo{run}");
     config.db_connections = DB_CONNECTIONS;
-    // The simulated buyers say which address they come from, as a load balancer would.
+    // The simulated buyers send their addresses in X-Forwarded-For, as a load balancer would.
     config.trusted_proxies = vec!["127.0.0.0/8".parse().expect("a network")];
     config.public_addr = preferred(8080);
     config.internal_addr = preferred(8081);
@@ -234,7 +233,7 @@ fn platform_config(args: &DemoArgs, database_url: SecretString, run: i64) -> Pla
     config
 }
 
-/// The well-known port when it is free, so that addresses are easy to remember; else any.
+/// The well-known port if it is free, else any.
 fn preferred(port: u16) -> SocketAddr {
     let address = SocketAddr::from(([127, 0, 0, 1], port));
     let probe = std::net::TcpListener::bind(address)

@@ -1,5 +1,5 @@
-//! Where a command leaves its session for the next: a file that its user alone can read, one for
-//! each staff API and person.
+//! Stores a command's session for the next one, in a file that only its user can read; one per
+//! staff API and address.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
@@ -13,17 +13,16 @@ use serde_json::Value;
 use url::Url;
 use uuid::Uuid;
 
-/// The tokens of a session.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Session {
     pub(super) access_token: String,
     pub(super) refresh_token: String,
-    /// When the access token ends.
+    /// Expiry of the access token.
     pub(super) expires_at: DateTime<Utc>,
 }
 
 impl Session {
-    /// The session that the API answered at `now`.
+    /// The session in an answer that arrived at `now`.
     pub(super) fn of(answer: &Value, now: DateTime<Utc>) -> anyhow::Result<Self> {
         let text = |field: &str| {
             let value = answer[field].as_str().map(str::to_owned);
@@ -41,7 +40,7 @@ impl Session {
 pub(super) struct SessionFile(PathBuf);
 
 impl SessionFile {
-    /// The file of `email` at the staff API `url`, below `$XDG_STATE_HOME` or `~/.local/state`;
+    /// The file for `email` at the staff API `url`, in `$XDG_STATE_HOME` or `~/.local/state`;
     /// `None` without a home.
     pub(super) fn of(url: &Url, email: &str) -> Option<Self> {
         let set = |key| std::env::var_os(key).map(PathBuf::from);
@@ -53,12 +52,12 @@ impl SessionFile {
         Some(Self(state.join("onsale").join(format!("session-{name}"))))
     }
 
-    /// What an earlier command left. A file that can't be read is as good as none.
+    /// Reads the session of an earlier command; `None` when there is none or it can't be read.
     pub(super) fn read(&self) -> Option<Session> {
         serde_json::from_slice(&fs::read(&self.0).ok()?).ok()
     }
 
-    /// Replaces the file as a whole: another command may read it at this moment.
+    /// Replaces the file atomically, since another command may be reading it.
     pub(super) fn write(&self, session: &Session) -> anyhow::Result<()> {
         let folder = self.0.parent().context("it is in a folder")?;
         private_folder(folder).with_context(|| folder.display().to_string())?;

@@ -1,4 +1,4 @@
-//! What the reverse proxy is told about a request.
+//! Answers the reverse proxy's subrequests: 204 with the account, or 401 with the waiting room.
 
 use std::sync::Arc;
 
@@ -14,25 +14,24 @@ use url::Url;
 
 use super::keys::Keys;
 
-/// Where an app sends the pass.
+/// The header in which apps send the pass.
 const PASS_HEADER: &str = "onsale-pass";
-/// Where a browser does.
+/// The cookie in which browsers do.
 const PASS_COOKIE: &str = "onsale_pass";
-/// Whose pass it is, for the site behind the proxy.
+/// The header with the pass's account, for the site behind the proxy.
 const ACCOUNT: &str = "onsale-account";
-/// Until when it is good, Unix seconds.
+/// The header with the pass's expiry, in Unix seconds.
 const UNTIL: &str = "onsale-pass-until";
-/// Where to get a pass.
+/// The header with the URL of the waiting room.
 const WAITING_ROOM: &str = "onsale-waiting-room";
 
-/// What the answers need.
 pub(super) struct Guard {
     pub(super) keys: Arc<Keys>,
     pub(super) sale: EventId,
     pub(super) waiting_room: Url,
 }
 
-/// Every path and method is answered alike: a proxy forwards what its client asked for.
+/// Answers every path and method alike, since proxies forward those of their client.
 pub(super) fn routes(guard: Guard) -> Router {
     Router::new().fallback(judge).with_state(Arc::new(guard))
 }
@@ -62,7 +61,7 @@ struct Refusal<'a> {
 }
 
 impl Guard {
-    /// 401, because that is what `auth_request` hands on.
+    /// 401, since `auth_request` passes on only 401 and 403.
     fn refuse(&self, detail: &str) -> Response {
         let headers = [
             (CACHE_CONTROL.as_str(), "no-store"),
@@ -77,7 +76,7 @@ impl Guard {
     }
 }
 
-/// The pass in the header, or else in the cookie.
+/// The pass from the header, or else from the cookie.
 fn pass(headers: &HeaderMap) -> Option<&str> {
     if let Some(value) = headers.get(PASS_HEADER) {
         return value.to_str().ok();

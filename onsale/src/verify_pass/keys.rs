@@ -1,5 +1,5 @@
-//! The published keys, kept in memory: read at the start, now and then, and when a pass names one
-//! that is not known.
+//! An in-memory cache of the published keys: loaded at the start, refreshed periodically, and when
+//! a pass names an unknown key (rate-limited, single-flight).
 
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -17,14 +17,13 @@ use url::Url;
 
 use crate::warn;
 
-/// How often the keys are read. A new one is found sooner, through the first pass it signed.
+/// Refresh period. A new key is found sooner, by the first pass it signed.
 const REFRESH: Duration = Duration::from_secs(300);
-/// Unknown keys make the keys be read at most this often: anybody can name one.
+/// Least time between two refreshes for unknown keys, since anybody can name one.
 const UNKNOWN_KEY_PAUSE: Duration = Duration::from_secs(5);
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_JWKS_BYTES: usize = 64 * 1024;
 
-/// Where the keys are.
 #[derive(Debug)]
 pub(super) enum Source {
     Url(Url),
@@ -32,7 +31,7 @@ pub(super) enum Source {
 }
 
 impl Source {
-    /// A URL of http or https, or else the path of a file.
+    /// Parses an http or https URL, or else the path of a file.
     pub(super) fn parse(text: &str) -> anyhow::Result<Self> {
         match Url::parse(text) {
             Ok(url) if matches!(url.scheme(), "http" | "https") => Ok(Self::Url(url)),
@@ -41,7 +40,7 @@ impl Source {
         }
     }
 
-    /// `path` on the host that publishes the keys.
+    /// The URL of `path` on the host that publishes the keys; `None` for a file.
     pub(super) fn beside(&self, path: &str) -> Option<Url> {
         match self {
             Self::Url(url) => url.join(path).ok(),
@@ -75,22 +74,22 @@ async fn fetch(client: &reqwest::Client, url: &Url) -> anyhow::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The keys, and where to read them again. What could not be read again stays as it was.
+/// The keys and their source. A failed refresh keeps the previous keys (stale-if-error).
 pub(super) struct Keys {
     source: Source,
     client: reqwest::Client,
     clock: SharedClock,
     known: RwLock<Arc<PublishedKeys>>,
-    /// When they were last asked for; held while they are read, so that many wait for one reading.
+    /// Time of the last refresh; locked during one, which makes refreshes single-flight.
     asked: Mutex<Option<Instant>>,
 }
 
 impl Keys {
-    /// Reads the keys for the first time.
+    /// Loads the keys.
     pub(super) async fn load(source: Source, clock: SharedClock) -> anyhow::Result<Self> {
         let client = reqwest::Client::builder()
             .timeout(READ_TIMEOUT)
-            // Keys are taken from where the operator said, and from nowhere else.
+            // Keys come from the configured source only.
             .redirect(reqwest::redirect::Policy::none())
             .build()?;
         let known = source.read(&client).await?;
@@ -103,7 +102,7 @@ impl Keys {
         })
     }
 
-    /// Reads the keys again and again.
+    /// Refreshes the keys periodically, until dropped.
     pub(super) async fn follow(&self) {
         loop {
             tokio::time::sleep(REFRESH).await;
@@ -112,7 +111,7 @@ impl Keys {
         }
     }
 
-    /// The claims of a pass that is good now.
+    /// Returns the claims of a valid pass.
     pub(super) async fn verify(&self, pass: &str, sale: EventId) -> Result<PassClaims, TokenError> {
         let now = self.clock.now();
         match self.try_verify(pass, sale, now) {
@@ -147,7 +146,7 @@ impl Keys {
             Ok(keys) => {
                 *self.known.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keys);
             }
-            Err(error) => warn(format_args!("the keys stay as they are: {error:#}")),
+            Err(error) => warn(format_args!("the keys were not refreshed: {error:#}")),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! A RabbitMQ that is short of memory takes no messages, and what waits for it waits.
+//! A memory alarm of RabbitMQ blocks publishers: messages wait, and are published afterwards.
 
 #![expect(clippy::unwrap_used, reason = "a test's own steps")]
 
@@ -24,7 +24,7 @@ use uuid::Uuid;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A RabbitMQ of the test's own; its files go with it.
+/// A private RabbitMQ; dropping it removes its files.
 struct OwnRabbitMq {
     server: RabbitMq,
     dir: PathBuf,
@@ -42,7 +42,7 @@ impl OwnRabbitMq {
         Self { server, dir }
     }
 
-    /// Sets the part of the machine's memory beyond which it takes no messages.
+    /// Sets the fraction of the machine's memory beyond which it blocks publishers.
     async fn set_watermark(&self, watermark: &str) {
         let pid = self.server.pid().unwrap();
         let environment = fs::read(format!("/proc/{pid}/environ")).unwrap();
@@ -80,7 +80,7 @@ impl Drop for OwnRabbitMq {
     }
 }
 
-/// The tool beside the server, and not the system's wrapper, which becomes another user.
+/// `rabbitmqctl` beside the server; the system's wrapper switches to another user.
 fn control() -> PathBuf {
     let packaged = Path::new("/usr/lib/rabbitmq/bin/rabbitmqctl");
     if packaged.exists() {
@@ -90,7 +90,7 @@ fn control() -> PathBuf {
     }
 }
 
-/// Asks for a retry the first time.
+/// A handler that retries the first delivery.
 struct Early(Arc<AtomicU32>);
 
 impl Handler for Early {
@@ -123,7 +123,7 @@ async fn a_message_that_is_early_waits_for_the_end_of_an_alarm_without_going_bac
     };
     publish().await.unwrap();
     rabbitmq.set_watermark("absolute 1").await;
-    // RabbitMQ tells a connection when it next publishes.
+    // RabbitMQ notifies a connection of an alarm when it next publishes.
     eventually(PATIENCE, async || {
         let _ = publish().await;
         broker.blocked().is_some()
@@ -143,7 +143,7 @@ async fn a_message_that_is_early_waits_for_the_end_of_an_alarm_without_going_bac
     });
     eventually(PATIENCE, async || handled.load(Ordering::SeqCst) > 0).await;
     let before = handled.load(Ordering::SeqCst);
-    // Longer than a publish and the pause of a message that goes back take together.
+    // Longer than a publish and a retry's delay together.
     tokio::time::sleep(Duration::from_secs(8)).await;
     assert_eq!(handled.load(Ordering::SeqCst), before, "it went back");
 

@@ -1,4 +1,4 @@
-//! What the API answers is what docs/openapi.json says, over a walk through all of it.
+//! A walk through the whole API, whose answers are validated against docs/openapi.json.
 
 mod accounts;
 mod bookings;
@@ -26,10 +26,10 @@ const POST: Method = Method::POST;
 const PUT: Method = Method::PUT;
 const DELETE: Method = Method::DELETE;
 
-/// What the walk does not bring about: Stripe calls this itself.
+/// Operations that the walk does not call: Stripe does.
 const NOT_WALKED: (&str, &str) = ("POST", "/api/webhooks/stripe");
 
-/// The system, called by people who compare each answer with the document.
+/// The system under test and its document.
 struct Walk {
     description: Description,
     client: reqwest::Client,
@@ -39,14 +39,14 @@ struct Walk {
     database: String,
 }
 
-/// Somebody who is signed in.
+/// A signed-in account.
 struct Person {
     account: i64,
     email: String,
     token: String,
 }
 
-/// A place that was called.
+/// A called place.
 struct Admitted {
     queue_token: String,
     pass: String,
@@ -83,7 +83,7 @@ impl Walk {
         self.description.call(at, &method, path, ids, with).await
     }
 
-    /// Asks again until the answer is as wanted.
+    /// Repeats a request until its answer is as wanted.
     async fn until(
         &self,
         path: &str,

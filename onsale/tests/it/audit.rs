@@ -1,4 +1,4 @@
-//! The audit sees what is stuck, and says what it could not check.
+//! The audit finds what is stuck, and shows what it could not check.
 
 #![expect(clippy::unwrap_used, reason = "a test's own steps")]
 
@@ -8,8 +8,8 @@ use platform::testing::TestApp;
 use secrecy::ExposeSecret as _;
 use sqlx::{AssertSqlSafe, PgPool};
 
-/// What may be in flight: the statements that plant it, where `{age}` is how long ago it moved
-/// last, and what the audit says of it once it is stuck.
+/// Work in flight: the statements that insert it, where `{age}` is the time since its last change,
+/// and the audit's words once it is stuck.
 const IN_FLIGHT: [(&str, &str); 8] = [
     (
         "insert into admission.requests
@@ -112,7 +112,7 @@ const DEAD_LETTER: &str = "
         100);
 ";
 
-/// Runs a command of `onsale` on this database; its exit status and what it prints.
+/// Runs a command of `onsale` on this database; returns its exit status and output.
 fn onsale(app: &TestApp, arguments: &[&str]) -> (Option<i32>, String) {
     let Output { status, stdout, .. } = Command::new(env!("CARGO_BIN_EXE_onsale"))
         .args(arguments)

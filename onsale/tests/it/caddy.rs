@@ -1,4 +1,4 @@
-//! The example configuration of Caddy, in a real Caddy.
+//! The example configuration for Caddy, in a real Caddy.
 
 #![expect(clippy::unwrap_used, reason = "a test's own steps")]
 
@@ -16,7 +16,7 @@ use crate::guard::{
 };
 use crate::nginx::{free_address, shop};
 
-/// A running Caddy; dropping it ends it and removes its files.
+/// A running Caddy; dropping it stops it and removes its files.
 struct Caddy {
     process: Child,
     files: PathBuf,

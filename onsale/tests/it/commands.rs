@@ -1,4 +1,4 @@
-//! The operator's commands, run as a person runs them: what they say, and what they end with.
+//! The operator's commands as a person runs them: their output and exit status.
 
 #![expect(clippy::unwrap_used, reason = "a test that can't go on fails")]
 
@@ -19,13 +19,13 @@ use surge::buyer::{Fate, Funnel, PlanMix};
 
 use crate::system::{System, free_address};
 
-/// The exit status for a usage that can't work.
+/// Exit status of a usage error.
 const USAGE: i32 = 64;
-/// The exit status for what failed.
+/// Exit status of a failure.
 const FAILED: i32 = 1;
 const SOON: Duration = Duration::from_secs(30);
 
-/// Where nobody listens.
+/// An address without a listener.
 fn nowhere() -> String {
     free_address().unwrap().to_string()
 }
@@ -34,7 +34,7 @@ fn said(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).unwrap()
 }
 
-/// The status and what was complained about.
+/// The exit status and standard error.
 fn complaint(output: &Output) -> (Option<i32>, String) {
     let complaint = String::from_utf8(output.stderr.clone()).unwrap();
     assert_eq!(said(output), "", "{complaint}");
@@ -42,7 +42,7 @@ fn complaint(output: &Output) -> (Option<i32>, String) {
 }
 
 impl System {
-    /// Runs a command that must succeed; what it says.
+    /// Runs a command that must succeed, and returns its output.
     fn says(&self, arguments: &[&str]) -> String {
         let output = self.try_onsale(arguments, &[]).unwrap();
         let complaint = String::from_utf8_lossy(&output.stderr);
@@ -50,7 +50,7 @@ impl System {
         said(&output)
     }
 
-    /// Runs a command that must fail so, with these words among its complaint.
+    /// Runs a command that must fail with this status and these words on standard error.
     fn refuses(&self, arguments: &[&str], settings: &[(&str, &str)], code: i32, words: &str) {
         let output = self.try_onsale(arguments, settings).unwrap();
         let (status, complaint) = complaint(&output);
@@ -125,7 +125,7 @@ async fn a_sale_is_steered_by_commands() {
     system.finish().await.unwrap();
 }
 
-/// The lines of a command as it goes on, each within [`SOON`].
+/// The lines of a running command, each within [`SOON`].
 struct Watching {
     child: Child,
     lines: mpsc::Receiver<String>,
@@ -161,7 +161,7 @@ impl Watching {
     }
 }
 
-/// A watch sees what changes, and outlives a restart of the server.
+/// Asserts that a watch shows changes and outlives a restart of the server.
 async fn watched(system: &mut System, event: &str) {
     let mut command = system.staff_command();
     command.args(["sale", "show", event, "--watch"]);
@@ -221,7 +221,7 @@ async fn a_kept_session_serves_many_commands_and_a_sale_is_paused_at_once_in_a_c
     is_crowd_there.store(false, Ordering::Relaxed);
     assert!(took < Duration::from_secs(3), "{took:?}");
 
-    // The session is the user's alone, and is all that the next commands need.
+    // Only its user can read the session, which is all that further commands need.
     let folder = Path::new(&system.setting("XDG_STATE_HOME")).join("onsale");
     let kept: Vec<_> = std::fs::read_dir(&folder).unwrap().collect();
     assert_eq!(kept.len(), 1, "{kept:?}");
@@ -234,7 +234,7 @@ async fn a_kept_session_serves_many_commands_and_a_sale_is_paused_at_once_in_a_c
             .unwrap();
         assert!(output.status.success(), "{output:?}");
     }
-    // An access token that ended is renewed.
+    // An expired access token is renewed.
     let mut session: Value = serde_json::from_slice(&std::fs::read(file.path()).unwrap()).unwrap();
     let before = session["refresh_token"].clone();
     session["expires_at"] = json!("2026-01-01T00:00:00Z");
@@ -341,7 +341,7 @@ async fn a_command_that_can_not_work_says_why_and_fails() {
     let rate = ["sale", "rate", id, "600001", "--yes"];
     system.refuses(&rate, &[], FAILED, "600000");
 
-    // A customer is nobody who steers.
+    // A customer may not control a sale.
     let funnel = Arc::new(Funnel::default());
     let customer = system.buyers(1, 1, PlanMix::all_buy(), &funnel).remove(0);
     customer.sign_up().await.unwrap();
@@ -382,7 +382,7 @@ async fn the_money_is_compared_by_a_command() {
         "1 PaymentIntents compared, 0 payments and refunds repaired\n"
     );
 
-    // Somebody else's money at our Stripe account: staff must look.
+    // A charge of nobody we know at our Stripe account is a finding.
     let stripe = system.setting("ONSALE_STRIPE_URL");
     let stripe = stripe.trim_end_matches('/');
     let form = [
@@ -422,7 +422,7 @@ async fn the_money_is_compared_by_a_command() {
     system.finish().await.unwrap();
 }
 
-/// What a command with this status said, by line.
+/// The output of a command that exited with this status, by line.
 fn said_lines(output: &Output, code: i32) -> Vec<String> {
     let complaint = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(code), "{complaint}");

@@ -1,4 +1,4 @@
-//! Each service dies in the middle of a sale.
+//! Each service is killed and restarted during a sale.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,12 +13,12 @@ use crate::system::System;
 const SEATS: u32 = 120;
 const BUYERS: u32 = 160;
 
-/// How long the rest of the sale may take after the last death.
+/// Longest time for the rest of the sale after the last crash.
 const PATIENCE: Duration = Duration::from_secs(180);
-/// How many sign up at once: each costs a password hash.
+/// Most sign-ups at once, since each costs a password hash.
 const SIGNING_UP: usize = 8;
 
-/// Everybody goes shopping as soon as they have an account.
+/// Has everybody shop as soon as they have an account.
 async fn everybody_shops(buyers: Vec<Buyer>) -> Vec<Result<Fate, ApiError>> {
     let at_once = Semaphore::new(SIGNING_UP);
     let shop = async |buyer: Buyer| {

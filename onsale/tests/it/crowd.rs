@@ -1,4 +1,4 @@
-//! People who join one sale, poll as they are told, and claim as soon as they are called.
+//! Simulated people who join one sale, poll after `poll_after_ms`, and claim as soon as called.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,43 +18,43 @@ use url::Url;
 
 use crate::system::System;
 
-/// How long anybody waits before trying again what the server could not do.
+/// Pause before a request that failed is retried.
 const AGAIN: Duration = Duration::from_millis(200);
 
-/// What is known of everybody together.
+/// Counters of the whole crowd.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
     pub(crate) joined: AtomicU64,
     pub(crate) polled: AtomicU64,
-    /// Polls that were answered by neither a place nor a request to wait.
+    /// Polls answered neither with a place nor with 429.
     pub(crate) polls_failed: AtomicU64,
     pub(crate) claimed: AtomicU64,
 }
 
-/// One sale, and where to reach it.
+/// A sale and its addresses.
 pub(crate) struct Crowd {
     http: Client,
     waiting_room: Url,
-    /// Where claims go, in turn.
+    /// Admission nodes, which take claims in turn.
     nodes: Vec<Url>,
     event: i64,
     keys: KeyRing,
     pub(crate) tally: Tally,
 }
 
-/// One person, at the end.
+/// The outcome of one person.
 #[derive(Debug)]
 pub(crate) struct Person {
     pub(crate) account: i64,
     access: String,
     token: String,
     pub(crate) place: i64,
-    /// What the claim was answered.
+    /// The pass.
     pub(crate) pass: Option<String>,
 }
 
 impl Crowd {
-    /// People who claim at `nodes`.
+    /// A crowd that claims at `nodes`.
     pub(crate) fn new(system: &System, event: i64, nodes: Vec<Url>) -> anyhow::Result<Self> {
         let secret = system
             .environment()
@@ -70,7 +70,7 @@ impl Crowd {
         })
     }
 
-    /// `accounts` come one after the other and go on until `stop`.
+    /// Runs `accounts`, arriving one after the other, until `stop`.
     pub(crate) fn come(
         self: &Arc<Self>,
         accounts: std::ops::Range<i64>,
@@ -90,7 +90,7 @@ impl Crowd {
         people
     }
 
-    /// Joins, until it is done.
+    /// Joins, retrying until it succeeds.
     async fn join(&self, account: i64) -> anyhow::Result<Person> {
         let access = self.access(account);
         let url = self.url(&self.waiting_room, "queue")?;
@@ -114,7 +114,7 @@ impl Crowd {
         }
     }
 
-    /// The place that a person is told who joins again.
+    /// Returns the place in the answer to joining again.
     pub(crate) async fn place_again(&self, person: &Person) -> anyhow::Result<i64> {
         Ok(self.join(person.account).await?.place)
     }
@@ -151,7 +151,7 @@ impl Crowd {
         Ok(())
     }
 
-    /// Claims until there is a pass; at another node when one does not answer.
+    /// Claims until there is a pass, failing over to another node.
     pub(crate) async fn claim(&self, person: &Person) -> anyhow::Result<String> {
         let first = usize::try_from(person.account)?;
         for node in self.nodes.iter().cycle().skip(first) {
@@ -167,7 +167,7 @@ impl Crowd {
         anyhow::bail!("there is no node")
     }
 
-    /// The pass is given back.
+    /// Returns the pass.
     pub(crate) async fn give_back(&self, person: &Person) -> anyhow::Result<()> {
         let url = self.url(&self.nodes[0], "pass")?;
         let asked = self.http.delete(url).bearer_auth(&person.access);
@@ -176,7 +176,7 @@ impl Crowd {
         Ok(())
     }
 
-    /// What a booking with the pass is answered.
+    /// Returns the status of a booking with the pass.
     pub(crate) async fn book(&self, person: &Person) -> anyhow::Result<(StatusCode, Value)> {
         let order = json!({ "event_id": self.event, "user_id": person.account, "tickets": 1 });
         let asked = self
@@ -223,7 +223,7 @@ impl Crowd {
     }
 }
 
-/// The pass in the answer to a claim.
+/// Parses the answer to a claim.
 fn pass(person: &Person) -> anyhow::Result<String> {
     let answer = person.pass.as_ref().context("no pass")?;
     let answer: Value = serde_json::from_str(answer)?;

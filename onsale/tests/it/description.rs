@@ -1,5 +1,5 @@
-//! docs/openapi.json held against what the services answer: each answer has a status, a type and a
-//! schema in the document, has the fields that it names and no others.
+//! Validates answers against docs/openapi.json: each has a documented status, type and schema, and
+//! no undocumented fields.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
@@ -10,7 +10,7 @@ use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 use url::Url;
 
-/// What a listener is called in the document.
+/// A value of `x-onsale-listeners`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Listener {
     Public,
@@ -20,14 +20,14 @@ pub(crate) enum Listener {
 /// A method and a path of the document.
 pub(crate) type Operation = (String, String);
 
-/// The document, and what was found that it does not say.
+/// The document, and the differences found.
 pub(crate) struct Description {
     document: Value,
     broken: Mutex<Vec<String>>,
     succeeded: Mutex<BTreeSet<Operation>>,
 }
 
-/// One answer.
+/// An answer.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
@@ -36,7 +36,7 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    /// The body of an answer with this status.
+    /// Returns the body, asserting the status.
     #[track_caller]
     pub(crate) fn expect(self, status: u16) -> Value {
         assert_eq!(self.status.as_u16(), status, "{}", self.body);
@@ -45,7 +45,7 @@ impl Answer {
 }
 
 impl Description {
-    /// The document of the repository.
+    /// Loads the repository's document.
     pub(crate) fn read() -> Self {
         let document = include_str!("../../../docs/openapi.json");
         Self {
@@ -55,7 +55,7 @@ impl Description {
         }
     }
 
-    /// Everything that was found.
+    /// The differences found.
     pub(crate) fn broken(&self) -> Vec<String> {
         let broken = self.broken.lock().unwrap_or_else(PoisonError::into_inner);
         broken.clone()
@@ -76,8 +76,8 @@ impl Description {
             .collect()
     }
 
-    /// Sends a request to `path`, whose places in braces are filled with `ids`, in order, and holds
-    /// its answer against the document.
+    /// Sends a request to `path`, whose parameters are filled with `ids` in order, and validates
+    /// its answer.
     pub(crate) async fn call(
         &self,
         at: (&reqwest::Client, Listener, &Url),
@@ -120,7 +120,7 @@ impl Description {
         answer
     }
 
-    /// What the document says otherwise, or not at all.
+    /// The differences between an answer and the document.
     fn disagreements(
         &self,
         listener: Listener,
@@ -179,7 +179,7 @@ impl Description {
         }
     }
 
-    /// Headers that are there and not as described; one that is missing may be for other answers.
+    /// Headers that are not as documented; a missing one may belong to other answers.
     fn wrong_headers(&self, described: &Value, headers: &HeaderMap) -> Vec<String> {
         let described = described.as_object().into_iter().flatten();
         let wrong = described.filter_map(|(name, header)| {
@@ -196,7 +196,7 @@ impl Description {
         wrong.collect()
     }
 
-    /// The part of the document that a `$ref` names, or the value itself.
+    /// Resolves a `$ref`; any other value is returned as it is.
     fn resolved<'a>(&'a self, value: &'a Value) -> &'a Value {
         let Some(reference) = value["$ref"].as_str() else {
             return value;
@@ -224,7 +224,7 @@ impl Description {
     }
 }
 
-/// Fields may be added to answers, but not without a word in the document.
+/// Closes all object schemas, so that undocumented fields are differences.
 fn close(schema: &mut Value) {
     match schema {
         Value::Object(fields) => {
@@ -239,7 +239,7 @@ fn close(schema: &mut Value) {
     }
 }
 
-/// The type of a body, without parameters.
+/// The media type of a body, without parameters.
 fn kind_of(headers: &HeaderMap) -> &str {
     let kind = headers
         .get(CONTENT_TYPE)
@@ -264,7 +264,7 @@ fn filled(path: &str, ids: &[String]) -> String {
 mod tests {
     use super::*;
 
-    /// Every object in `value`, with the path to it.
+    /// Every object in `value` with its path.
     fn objects<'a>(value: &'a Value, path: &str, found: &mut Vec<(String, &'a Value)>) {
         match value {
             Value::Object(fields) => {

@@ -1,5 +1,5 @@
-//! The gateway of compose.yaml, in a real nginx: each path of the API reaches the service that owns
-//! it, on both listeners.
+//! The gateway of compose.yaml in a real nginx: routing by path, connection reuse, caching, limits,
+//! TLS.
 
 #![expect(clippy::unwrap_used, reason = "a test's own steps")]
 
@@ -28,7 +28,7 @@ use crate::nginx::{Nginx, free_address, program};
 const PUBLIC: &str = "public";
 const INTERNAL: &str = "internal";
 
-/// Paths of the document, and who serves them; box-office serves all others.
+/// Listener, path and owner of the operations that box-office does not own.
 const OWNERS: [(&str, &str, &str); 32] = [
     (PUBLIC, "/api/events/{id}/queue", "waiting-room"),
     (PUBLIC, "/api/events/{id}/queue/me", "waiting-room"),
@@ -69,7 +69,7 @@ fn repository(path: &str) -> String {
     fs::read_to_string(root.join(path)).unwrap()
 }
 
-/// Every listener and path of the API.
+/// Every documented listener and path.
 fn documented() -> BTreeSet<(String, String)> {
     let document: Value = serde_json::from_str(&repository("docs/openapi.json")).unwrap();
     let paths = document["paths"].as_object().unwrap();
@@ -88,7 +88,7 @@ fn documented() -> BTreeSet<(String, String)> {
     all
 }
 
-/// A service behind the gateway: answers with its name, and counts connections and requests.
+/// An upstream that answers with its name and counts connections and requests.
 struct Origin {
     address: SocketAddr,
     connections: Arc<AtomicUsize>,
@@ -140,7 +140,7 @@ fn client() -> Client {
         .unwrap()
 }
 
-/// The gateway in a real nginx, in front of origins of this test.
+/// The gateway in front of the test's upstreams.
 struct Gateway {
     origins: BTreeMap<&'static str, Origin>,
     public: SocketAddr,
@@ -155,7 +155,7 @@ impl Gateway {
         Self::start_with(replacements, |_| {}).await
     }
 
-    /// With what `prepare` puts into the folder of further settings.
+    /// Starts it after `prepare` has filled the folder of included settings.
     async fn start_with(replacements: &[(&str, &str)], prepare: impl FnOnce(&Path)) -> Self {
         let program = program().expect("`./dev test` installs nginx");
         let (public, internal) = (free_address(), free_address());
@@ -165,7 +165,7 @@ impl Gateway {
         prepare(&files);
         let mut origins = BTreeMap::new();
         let mut config = repository("deploy/gateway.conf")
-            // Of a later nginx than distributions have, and there is no Docker here.
+            // `resolve` is of a later nginx than distributions have; there is no Docker here.
             .replace(" resolve max_fails=0", " max_fails=0")
             .replace("resolver 127.0.0.11 valid=5s;", "")
             .replace(
@@ -224,7 +224,7 @@ impl Drop for Gateway {
     }
 }
 
-/// The groups of servers, and what they are called in compose.yaml.
+/// The upstreams and their addresses in compose.yaml.
 const SERVERS: [(&str, &str); 10] = [
     ("waiting-room", "waiting-room:8080"),
     ("admission", "admission:8080"),
@@ -291,7 +291,7 @@ async fn a_crowd_that_asks_for_the_snapshot_is_answered_from_the_cache() {
     let asked = gateway.origins["waiting-room"]
         .requests
         .load(Ordering::SeqCst);
-    // One a second, and one that refreshes in the background.
+    // One a second, and one refresh in the background.
     let most = 2 + 2 * usize::try_from(start.elapsed().as_secs()).unwrap();
     assert!(asked <= most, "300 asks reached the origin {asked} times");
 }
@@ -317,7 +317,7 @@ async fn the_snapshot_stays_while_the_waiting_room_is_away_and_nothing_personal_
     .await;
 }
 
-/// Puts the example for TLS, listening on `address`, and a certificate into `files`.
+/// Puts the example for TLS, listening on `address`, and a self-signed certificate into `files`.
 fn add_tls(files: &Path, address: SocketAddr) {
     let certificates = files.display().to_string();
     let mut config = repository("deploy/tls.conf");
@@ -330,7 +330,9 @@ fn add_tls(files: &Path, address: SocketAddr) {
     }
     fs::write(files.join("tls.conf"), config).unwrap();
     let made = Command::new("openssl")
-        .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"])
+        .args([
+            "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2",
+        ])
         .args(["-subj", "/CN=shop", "-keyout", "privkey.pem"])
         .args(["-out", "fullchain.pem"])
         .current_dir(files)
@@ -360,7 +362,7 @@ async fn with_tls_http_is_redirected_and_the_cache_is_shown_as_without() {
 #[tokio::test(flavor = "multi_thread")]
 async fn one_address_cannot_take_all_connections() {
     let gateway = Gateway::start(&[("limit_conn address 1000;", "limit_conn address 1;")]).await;
-    // A body that never comes keeps its connection, until the gateway gives it up.
+    // A body that is never sent keeps its connection open until the gateway times it out.
     let mut open = tokio::net::TcpStream::connect(gateway.public)
         .await
         .unwrap();

@@ -1,4 +1,5 @@
-//! Somebody else's site lets in who holds a pass, with nothing but the published keys.
+//! Guarding another site: `verify-pass` and the sample code accept valid passes, by the published
+//! keys alone.
 
 #![expect(
     clippy::unwrap_used,
@@ -45,7 +46,7 @@ pub(crate) fn pass(ring: &KeyRing, sale: EventId, lasts: i64) -> String {
     })
 }
 
-/// Where the keys are published.
+/// A server of the published keys.
 pub(crate) struct Publisher {
     pub(crate) url: String,
     jwks: Arc<Mutex<Value>>,
@@ -69,7 +70,7 @@ impl Publisher {
     }
 }
 
-/// The verifier as a process; dropping it ends it.
+/// A running `onsale verify-pass`; dropping it stops it.
 pub(crate) struct Verifier {
     process: Child,
     pub(crate) url: String,
@@ -96,7 +97,7 @@ impl Verifier {
         })
     }
 
-    /// Asks as nginx does in an `auth_request`: the headers of the client, and no body.
+    /// Sends a subrequest as nginx's `auth_request` does: the client's headers, no body.
     async fn ask(&self, header: &str, value: &str) -> Response {
         self.client
             .get(format!("{}/_pass", self.url))
@@ -203,7 +204,7 @@ async fn whoever_has_no_good_pass_is_sent_to_the_waiting_room() {
     assert!(verifier.is_let_in(&good).await);
 }
 
-/// Asserts that a proxy redirects requests without a good pass to the waiting room, for now only,
+/// Asserts that a proxy redirects requests without a valid pass to the waiting room, uncached, and
 /// whatever account they claim.
 pub(crate) async fn others_go_to_the_waiting_room(
     client: &Client,
@@ -212,9 +213,7 @@ pub(crate) async fn others_go_to_the_waiting_room(
     publisher: &Publisher,
 ) {
     let claims_to_be_somebody = client.get(url).header("onsale-account", "7");
-    let late = client
-        .get(url)
-        .header("onsale-pass", pass(keys, SALE, -6));
+    let late = client.get(url).header("onsale-pass", pass(keys, SALE, -6));
     for request in [claims_to_be_somebody, late] {
         let answer = request.send().await.unwrap();
         assert_eq!(answer.status(), StatusCode::FOUND);
@@ -230,7 +229,8 @@ pub(crate) fn example(name: &str) -> PathBuf {
         .join(name)
 }
 
-/// Runs a program that lets in the good pass and none of the bad ones, or says that it can't.
+/// Runs a program that must accept the valid passes and refuse the others; prints SKIPPED when it
+/// is not installed.
 fn try_example(program: &str, probe: &[&str], arguments: &[&str], input: &Value) {
     let has = Command::new(program).args(probe).output();
     if !has.is_ok_and(|output| output.status.success()) {

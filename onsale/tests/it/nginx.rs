@@ -1,4 +1,4 @@
-//! The example configuration of nginx, in a real nginx.
+//! The example configuration for nginx, in a real nginx.
 
 #![expect(clippy::unwrap_used, reason = "a test's own steps")]
 
@@ -19,7 +19,7 @@ use crate::guard::{
     NEW, Publisher, SALE, Verifier, example, others_go_to_the_waiting_room, pass, ring,
 };
 
-/// A running nginx; dropping it ends it and removes its files.
+/// A running nginx; dropping it stops it and removes its files.
 pub(crate) struct Nginx {
     process: Child,
     dir: PathBuf,
@@ -27,7 +27,7 @@ pub(crate) struct Nginx {
 }
 
 impl Nginx {
-    /// The example with other addresses, and with its files in a folder of its own.
+    /// Starts the example with other addresses and a folder of its own.
     fn guard(program: &Path, shop: SocketAddr, verifier: &str) -> Self {
         let address = free_address();
         let replaced = [
@@ -43,7 +43,7 @@ impl Nginx {
         Self::start(program, address, &config)
     }
 
-    /// With this configuration, which listens on `address`.
+    /// Starts with this configuration, which listens on `address`.
     pub(crate) fn start(program: &Path, address: SocketAddr, config: &str) -> Self {
         let dir = std::env::temp_dir().join(format!("onsale-nginx-{:016x}", rand::random::<u64>()));
         fs::create_dir_all(&dir).unwrap();
@@ -78,7 +78,7 @@ impl Nginx {
 
 impl Drop for Nginx {
     fn drop(&mut self) {
-        // Asked politely, it takes its workers with it.
+        // SIGTERM also ends its workers, which SIGKILL would not.
         let pid = self.process.id().to_string();
         let _ = Command::new("kill").args(["-TERM", &pid]).status();
         let _ = self.process.wait();
@@ -86,7 +86,7 @@ impl Drop for Nginx {
     }
 }
 
-/// An address that nobody listens on.
+/// An address without a listener.
 pub(crate) fn free_address() -> SocketAddr {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
         .and_then(|listener| listener.local_addr())
@@ -105,7 +105,7 @@ pub(crate) fn program() -> Option<PathBuf> {
         })
 }
 
-/// A site that says whom it serves, under which name, and what was sent.
+/// Starts a site that echoes the account, the host and the body of a request.
 pub(crate) async fn shop() -> SocketAddr {
     let answer = async |headers: HeaderMap, body: String| {
         let shown = |name| {

@@ -1,4 +1,4 @@
-//! What an operator does is felt at once.
+//! Changes by an operator take effect within seconds.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -71,7 +71,7 @@ async fn a_paused_sale_admits_nobody_until_it_is_resumed() {
         buyer.shop(&session).await
     });
     eventually(SOON, async || live().await["waiting"] == 1).await;
-    // The same loop moves another sale meanwhile: its buyer shops from the queue to the ticket.
+    // The loop goes on with other sales: a buyer of another one gets from the queue to the ticket.
     let other = system.event(20, 6_000, json!({})).await.unwrap();
     let served = Arc::new(Funnel::default());
     let quick = system

@@ -1,5 +1,5 @@
-//! What may not be lost is not lost: Redis forgets and dies, and an admission node is killed, in
-//! the middle of a sale.
+//! Durability: during a sale Redis is flushed and killed, and an admission node is killed; nothing
+//! that was acknowledged is lost.
 
 #![expect(clippy::unwrap_used, reason = "a test's own steps")]
 
@@ -22,13 +22,13 @@ use tokio_util::sync::CancellationToken;
 use crate::crowd::{Crowd, Person};
 use crate::system::System;
 
-/// Per minute.
+/// People called per minute.
 const RATE: u32 = 600;
 const PER_SECOND: u64 = 10;
-/// Longer than any step should take.
+/// Longest time a step may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A Redis of the test's own; its files go with it.
+/// A private Redis; dropping it removes its files.
 struct OwnRedis {
     server: Option<servers::Redis>,
     dir: PathBuf,
@@ -64,7 +64,7 @@ impl OwnRedis {
         self.change(servers::Redis::kill).await;
     }
 
-    /// Starts it again, without anything that it knew.
+    /// Restarts it empty.
     async fn return_empty(&mut self) {
         let files = self.dir.join("appendonlydir");
         self.change(move |server| {
@@ -97,7 +97,7 @@ async fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(work).await?
 }
 
-/// Waits until so many more are counted, at most `limit`.
+/// Waits, at most `limit`, until so many more are counted.
 async fn grows(counter: &AtomicU64, by: u64, limit: Duration) {
     let enough = counter.load(Ordering::Relaxed) + by;
     eventually(limit, async || counter.load(Ordering::Relaxed) >= enough).await;
@@ -117,7 +117,7 @@ async fn database(system: &System) -> anyhow::Result<PgPool> {
     Ok(PgPool::connect(&url.context("a database")?.1).await?)
 }
 
-/// I7: places were called in order, for everybody was there all the time.
+/// Asserts I7: places were called in order, since everybody was present all the time.
 async fn assert_called_in_order(db: &PgPool) {
     let calls: Vec<Vec<i64>> =
         sqlx::query_scalar("select called from admission.moves order by seq")
@@ -128,7 +128,7 @@ async fn assert_called_in_order(db: &PgPool) {
     assert!(!called.is_empty() && called.is_sorted(), "{called:?}");
 }
 
-/// I9: no minute has more claims than the rate.
+/// Asserts I9: no 60 s have more claims than the rate.
 async fn assert_rate_held(db: &PgPool) {
     let claims: Vec<DateTime<Utc>> =
         sqlx::query_scalar("select claimed_at from admission.claims order by claimed_at")
@@ -143,7 +143,7 @@ async fn assert_rate_held(db: &PgPool) {
     }
 }
 
-/// I12: a place and an account claimed once, and the pass is the one that was told.
+/// Asserts I12: each place and each account claimed once, and has the pass that was returned.
 async fn assert_one_pass_each(db: &PgPool, crowd: &Crowd, people: &[Person]) {
     let doubles: i64 =
         sqlx::query_scalar("select count(*) - count(distinct account_id) from admission.claims")
@@ -184,7 +184,7 @@ async fn a_sale_goes_on_while_redis_forgets_dies_and_returns_empty() {
     redis.kill().await;
     let polled = tally.polled.load(Ordering::Relaxed);
     let mut later = crowd.come(281..301, &stop);
-    // Twelve seconds' worth of claims, at 95 % of the rate.
+    // Twelve seconds of claims at 95 % of the rate.
     let limit = Duration::from_millis(12_632);
     grows(&tally.claimed, 12 * PER_SECOND, limit).await;
     assert!(
@@ -212,7 +212,7 @@ async fn a_sale_goes_on_while_redis_forgets_dies_and_returns_empty() {
         "a pass that was given back is good again: {answer}"
     );
 
-    // I8: nobody has another's place, and whoever asks again is told the same.
+    // I8: no two have one place, and joining again returns the same.
     let places: HashSet<i64> = all.iter().map(|person| person.place).collect();
     assert_eq!(places.len(), all.len());
     for person in &all {

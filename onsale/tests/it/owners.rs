@@ -1,4 +1,4 @@
-//! Staff reach what is theirs: each internal operation with each kind of caller, on both listeners.
+//! Authorisation: each internal operation with each kind of caller, on both listeners.
 
 #![expect(clippy::unwrap_used, reason = "a test's own steps")]
 
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::system::{PASSWORD, System};
 
-/// Operations of one event; another organiser's caller finds nothing.
+/// Operations on one event; another organiser gets 404.
 const OF_AN_EVENT: [(&str, &str); 10] = [
     ("PUT", "/api/events/{id}"),
     ("PUT", "/api/events/{id}/refund-policy"),
@@ -24,7 +24,7 @@ const OF_AN_EVENT: [(&str, &str); 10] = [
     ("DELETE", "/api/events/{id}"),
 ];
 
-/// Operations of the installation: no organiser has them.
+/// Operations on the installation, which organisers may not call.
 const OF_THE_INSTALLATION: [(&str, &str); 15] = [
     ("GET", "/api/accounts"),
     ("PUT", "/api/accounts/{id}/roles"),
@@ -43,10 +43,10 @@ const OF_THE_INSTALLATION: [(&str, &str); 15] = [
     ("POST", "/api/events"),
 ];
 
-/// Operations whose caller acts for nobody else.
+/// Operations on the caller's own account.
 const OF_THE_CALLER: [(&str, &str); 1] = [("GET", "/api/accounts/me")];
 
-/// What the operations are about.
+/// The event, bookings and ticket that the operations name.
 struct Scene {
     event: i64,
     buyer: i64,
@@ -108,7 +108,7 @@ fn new_event(name: &str) -> Value {
     })
 }
 
-/// Somebody who calls.
+/// A caller.
 struct Caller<'a> {
     system: &'a System,
     client: reqwest::Client,
@@ -170,7 +170,7 @@ impl<'a> Caller<'a> {
             .await
     }
 
-    /// Books one free place, and waits for its ticket; the booking and the code.
+    /// Books one free place, waits for its ticket, and returns booking and code.
     async fn book(&self, order: &Value) -> (String, String) {
         let mut booked = Value::Null;
         eventually(std::time::Duration::from_secs(30), async || {
@@ -194,7 +194,7 @@ impl<'a> Caller<'a> {
     }
 }
 
-/// The operations of the internal listener that want an access token.
+/// The internal operations that need an access token.
 fn internal_operations() -> BTreeSet<(String, String)> {
     let document: Value = serde_json::from_str(include_str!("../../../docs/openapi.json")).unwrap();
     let mut found = BTreeSet::new();
@@ -249,7 +249,7 @@ async fn an_organiser_reaches_their_own_events_and_nothing_of_anothers() {
     let buyer = Caller::sign_up(&system, "buyer", "customer").await;
     let scene = scene(&owner, &buyer).await;
 
-    // On the public listener a role opens nothing.
+    // On the public listener a role grants nothing.
     for (method, path, body) in [
         ("GET", format!("/api/bookings/{}", scene.kept), json!({})),
         (
@@ -285,7 +285,7 @@ async fn an_organiser_reaches_their_own_events_and_nothing_of_anothers() {
         for (method, path) in OF_THE_INSTALLATION {
             let (at, body) = (scene.path(method, path), scene.body(path));
             let (status, answer) = caller.internal(method, &at, &body).await;
-            // Making events is each organiser's; this one has no name.
+            // Any organiser may create events; this one is refused for lack of a name.
             let expected = if path == "/api/events" { 422 } else { 403 };
             assert_eq!(status, expected, "{method} {path}: {answer}");
         }
@@ -305,7 +305,7 @@ async fn an_organiser_reaches_their_own_events_and_nothing_of_anothers() {
     system.finish().await.unwrap();
 }
 
-/// The audit log has what the organiser read and deleted.
+/// Asserts that the audit log has what the organiser read and deleted.
 async fn noted(system: &System, scene: &Scene) {
     for (subject, action) in [
         (format!("booking:{}", scene.kept), "booking.read"),

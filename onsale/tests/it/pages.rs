@@ -8,7 +8,7 @@ const TESTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../web/tests");
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_pages_keep_their_promises_in_a_browser() {
-    // The people of all these tests come from one address.
+    // All visitors of these tests have one address.
     let crowded = [("ONSALE_LIMITS_SCALE", "1000".to_owned())];
     let system = System::start_with(&["all"], crowded).await.unwrap();
     let (public, staff) = (system.public_url("all"), system.internal_url());

@@ -4,7 +4,7 @@ use std::process::{Command, Stdio};
 
 use crate::system::System;
 
-/// The block of the README that begins with this line.
+/// The first line of the block.
 const FIRST_LINE: &str = "# A walk through the API";
 
 fn walk() -> String {

@@ -1,4 +1,4 @@
-//! Every service as a process of its own, on a database and a namespace of its own.
+//! The system under test: services as processes, with a database and a namespace of their own.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::process::{Child, Command, Output, Stdio};
@@ -18,10 +18,10 @@ use url::Url;
 
 pub(crate) const ADMIN: &str = "admin@test.example";
 pub(crate) const PASSWORD: &str = "a long enough password";
-/// How long a process may take to be ready, on a busy machine.
+/// Longest time until a process is ready, on a busy machine.
 const START: Duration = Duration::from_secs(60);
 
-/// One process of the system.
+/// A process of the system.
 pub(crate) struct Process {
     name: &'static str,
     child: Option<Child>,
@@ -30,7 +30,7 @@ pub(crate) struct Process {
     ops: SocketAddr,
 }
 
-/// The running system. Dropping it ends every process.
+/// The running system. Dropping it kills every process.
 pub(crate) struct System {
     processes: Vec<Process>,
     environment: Vec<(&'static str, String)>,
@@ -48,7 +48,7 @@ impl System {
         Self::start_with(names, []).await
     }
 
-    /// The same, with other settings than the usual ones.
+    /// [`System::start`] with some settings replaced.
     pub(crate) async fn start_with(
         names: &[&'static str],
         settings: impl IntoIterator<Item = (&'static str, String)>,
@@ -67,7 +67,7 @@ impl System {
         database_url.set_path(&database);
         let state = std::env::temp_dir().join(&database);
         let mut environment = vec![
-            // Where commands keep their sessions.
+            // Where commands store their sessions.
             ("XDG_STATE_HOME", state.display().to_string()),
             ("ONSALE_DATABASE_URL", database_url.to_string()),
             ("ONSALE_REDIS_URL", server("ONSALE_REDIS_URL")?),
@@ -86,7 +86,7 @@ impl System {
             ("ONSALE_STRIPE_URL", stripe.url()),
             ("ONSALE_STRIPE_PUBLIC_URL", stripe.url()),
             ("ONSALE_SMTP_URL", mail.smtp_url()),
-            // What a killed worker had in hand is taken up sooner.
+            // So that another worker takes over sooner from a killed one.
             ("ONSALE_STRIPE_TIMEOUT_SECONDS", "5".to_owned()),
         ];
         for (key, value) in settings {
@@ -131,7 +131,7 @@ impl System {
         Ok(system)
     }
 
-    /// Runs a command of the binary to its end.
+    /// Runs a command of the binary, which must succeed.
     pub(crate) fn onsale(&self, arguments: &[&str]) -> anyhow::Result<Output> {
         let output = self.command().args(arguments).output()?;
         ensure!(
@@ -144,8 +144,7 @@ impl System {
         Ok(output)
     }
 
-    /// Runs a command of the binary to its end, as staff, with other settings than the system's;
-    /// it may fail.
+    /// Runs a command of the binary as staff, with some settings replaced; it may fail.
     pub(crate) fn try_onsale(
         &self,
         arguments: &[&str],
@@ -209,7 +208,7 @@ impl System {
         .await;
     }
 
-    /// Ends a process as a power cut would.
+    /// Kills a process with SIGKILL.
     pub(crate) fn kill(&mut self, name: &str) -> anyhow::Result<()> {
         let index = self.index(name);
         let mut child = self.processes[index].child.take().context("it runs")?;
@@ -218,7 +217,7 @@ impl System {
         Ok(())
     }
 
-    /// Starts a killed process again and waits until it is ready.
+    /// Restarts a killed process and waits until it is ready.
     pub(crate) async fn restart(&mut self, name: &str) -> anyhow::Result<()> {
         let index = self.index(name);
         self.spawn(index)?;
@@ -284,7 +283,7 @@ impl System {
         Ok(serde_json::from_str(&text)?)
     }
 
-    /// Makes an event that is on sale, and waits until admission and the stock know it.
+    /// Creates an event on sale, and waits until queue and stock know it.
     pub(crate) async fn event(&self, seats: u32, rate: u32, sale: Value) -> anyhow::Result<i64> {
         let mut settings = json!({
             "lobby_seconds": 0, "rate_per_minute": rate, "shopper_cap": 1_000,
@@ -315,7 +314,7 @@ impl System {
         Ok(id)
     }
 
-    /// Waits until what `url` answers `holds`.
+    /// Waits until the answer of `url` satisfies `holds`.
     async fn until(&self, url: &Url, holds: impl Fn(&Value) -> bool) {
         eventually(START, async || {
             let Ok(answer) = self.http.get(url.clone()).send().await else {
@@ -357,7 +356,7 @@ impl System {
         (0..count).map(buyer).collect()
     }
 
-    /// Audits, after waiting for rest; the report.
+    /// Runs the audit, waiting for rest, and returns its report.
     pub(crate) fn audit(&self) -> anyhow::Result<Value> {
         let output = self
             .command()
@@ -371,7 +370,7 @@ impl System {
         Ok(report)
     }
 
-    /// Ends everything, and takes the database away.
+    /// Stops everything and drops the database.
     pub(crate) async fn finish(mut self) -> anyhow::Result<()> {
         self.end_processes();
         execute(

@@ -1,4 +1,4 @@
-//! Accounts, sessions and roles.
+//! The walk: accounts, sessions and roles.
 
 use reqwest::RequestBuilder;
 use serde_json::{Value, json};
@@ -8,7 +8,7 @@ use super::{DELETE, GET, POST, PUT, Walk, ids};
 use crate::system::PASSWORD;
 
 impl Walk {
-    /// Confirming an address; the walk's installation takes all but this one as they are.
+    /// Confirms an address, which is set to unconfirmed here, since the setting is off.
     async fn confirmations(&self) {
         let eve = self.sign_up("eve").await;
         let send = |body: Value| {

@@ -1,4 +1,4 @@
-//! Bookings and tickets.
+//! The walk: bookings and tickets.
 
 use platform::testing::eventually;
 use reqwest::RequestBuilder;
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::{Admitted, DELETE, GET, POST, PUT, Person, SOON, Walk, ids, text};
 
 impl Walk {
-    /// Bookings of every kind; the paid one, of two tickets.
+    /// Makes bookings of every kind, and returns the paid one, of two tickets.
     pub(super) async fn bookings(&self, event: i64, buyer: &Person) -> Value {
         let admitted = self.enter(event, buyer).await;
         let book = |body: Value| {
@@ -51,7 +51,7 @@ impl Walk {
         paid
     }
 
-    /// Reads bookings, gives the second up, and is done shopping.
+    /// Reads bookings, cancels the second, and returns the pass.
     async fn look_and_leave(
         &self,
         event: i64,
@@ -96,7 +96,7 @@ impl Walk {
         .await;
     }
 
-    /// Pays as the browser does, and waits for the tickets; the booking.
+    /// Pays as the browser does, waits for the tickets, and returns the booking.
     pub(super) async fn pay(&self, booking: &str, person: &Person) -> Value {
         let path = "/api/bookings/{id}";
         let ids = ids(&[booking]);

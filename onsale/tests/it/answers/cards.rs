@@ -1,4 +1,4 @@
-//! Cards that are saved.
+//! The walk: saved cards.
 
 use reqwest::RequestBuilder;
 use serde_json::{Value, json};
@@ -8,7 +8,7 @@ use super::{DELETE, GET, PUT, Person, Walk, ids, text};
 const CARD: &str = "/api/bookings/{id}/card";
 
 impl Walk {
-    /// Says that the card this booking is paid with is to be saved.
+    /// Has the card that pays this booking saved.
     pub(super) async fn save_card(&self, booking: &str, buyer: &Person) {
         let ids = ids(&[booking]);
         self.until("/api/bookings/{id}", &ids, &buyer.token, |answer| {
@@ -30,7 +30,7 @@ impl Walk {
         self.public(PUT, CARD, &ids, save).await.expect(200);
     }
 
-    /// The booking is paid: its card is saved, and removed.
+    /// Lists and removes the card saved with the paid booking.
     pub(super) async fn saved_cards(&self, paid: &Value, buyer: &Person) {
         let mine = |request: RequestBuilder| request.bearer_auth(&buyer.token);
         let path = "/api/saved-cards";

@@ -1,4 +1,4 @@
-//! Events and their sales.
+//! The walk: events and their sales.
 
 use reqwest::RequestBuilder;
 use serde_json::{Value, json};
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::{DELETE, GET, POST, PUT, Walk, ids};
 
 impl Walk {
-    /// A new event; its id.
+    /// Creates an event and returns its id.
     pub(super) async fn event(&self, admin: &str, sale: Value) -> i64 {
         let body = json!({
             "name": "An evening of answers", "date": "2030-01-01T19:00:00Z", "city": "Gent",

@@ -1,4 +1,4 @@
-//! A mail that did not arrive, and is sent again.
+//! The walk: a mail that did not arrive is sent again.
 
 use platform::testing::eventually;
 use reqwest::RequestBuilder;
@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::{GET, POST, SOON, Walk, ids, text};
 
 impl Walk {
-    /// One mail was refused for good.
+    /// Fails one mail for good.
     pub(super) async fn mails(&self, admin: &str) {
         let staff = |request: RequestBuilder| request.bearer_auth(admin);
         let failed = |request: RequestBuilder| {

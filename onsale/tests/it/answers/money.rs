@@ -1,4 +1,4 @@
-//! Refunds, findings, and the end of an event.
+//! The walk: refunds, findings, and the end of an event.
 
 use platform::testing::eventually;
 use reqwest::RequestBuilder;
@@ -59,7 +59,7 @@ impl Walk {
         self.public(POST, path, &[], forged).await.expect(400);
     }
 
-    /// Somebody refunds in Stripe's dashboard, which staff must look at.
+    /// Refunds as in Stripe's dashboard, which is a finding.
     async fn findings(&self, admin: &str, paid: &Value) {
         let payment = &paid["payment"];
         let url = format!(
@@ -88,7 +88,7 @@ impl Walk {
         refused.expect(404);
     }
 
-    /// Everything is cancelled and refunded.
+    /// Cancels the event, which refunds everything.
     pub(super) async fn end(&self, admin: &str, event: i64, buyer: &Person, booking: &str) {
         let staff = |request: RequestBuilder| request.bearer_auth(admin);
         let path = "/api/sales/{event_id}/passes/{account_id}";

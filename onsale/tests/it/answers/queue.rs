@@ -1,4 +1,4 @@
-//! The queue, from joining to the pass, and the lottery of a lobby.
+//! The walk: the queue, from joining to the pass, and the lottery of a lobby.
 
 use chrono::TimeDelta;
 use domain::clock::{Clock as _, SystemClock};
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::{Admitted, DELETE, GET, POST, Person, SOON, Walk, ids, text};
 
 impl Walk {
-    /// Joins and waits for the turn.
+    /// Joins and waits until it is called.
     pub(super) async fn enter(&self, event: i64, person: &Person) -> Admitted {
         let sale = ids(&[event]);
         let join = |request: RequestBuilder| request.bearer_auth(&person.token).json(&json!({}));
@@ -69,7 +69,7 @@ impl Walk {
         let early = async || self.public(GET, path, &sale, holder).await.status == 429;
         eventually(SOON, early).await;
         self.public(DELETE, path, &sale, holder).await.expect(204);
-        // Until the line is moved, the place is still called and could be claimed.
+        // Until the next tick the place is still called and could be claimed.
         eventually(SOON, async || {
             self.public(GET, path, &sale, holder).await.body["state"] == "left"
         })
@@ -87,7 +87,7 @@ impl Walk {
         self.public(GET, path, &[], nobody).await.expect(200);
     }
 
-    /// A sale with a lobby, up to the drawn lottery.
+    /// Runs a sale with a lobby up to the drawn lottery.
     pub(super) async fn lottery(&self, admin: &str) {
         let opens_at = SystemClock.now() + TimeDelta::seconds(5);
         let sale = json!({ "opens_at": opens_at, "lobby_seconds": 60 });
