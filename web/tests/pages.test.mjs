@@ -1,4 +1,4 @@
-// What a buyer and an operator see, in a real browser.
+// The pages of buyers and operators in a real browser.
 
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
@@ -7,7 +7,7 @@ import { PUBLIC, STAFF, ADMIN, PASSWORD, accepted, account, api, atTheDoor, clos
 before(openBrowser);
 after(closeBrowser);
 
-/** Nobody is called: whoever joins waits. */
+/** Settings of a sale that calls nobody. */
 const WAIT = { rate_per_minute: 0 };
 
 test('a reload shows the place at once', async () => {
@@ -44,7 +44,7 @@ test('another device finds the place after the sign-in', async () => {
   await signIn(page, person);
   await page.waitForSelector('#waiting:visible');
   await until(async () => (await text(page, '#place')) === '1', 'the place is shown');
-  // Signed in, but without what the browser stored of the place.
+  // Signed in, but without the stored place.
   await page.evaluate(() => Object.keys(localStorage).filter((key) => /queue|standing/.test(key)).forEach((key) => localStorage.removeItem(key)));
   await page.reload();
   await page.waitForSelector('#waiting:visible');

@@ -1,12 +1,12 @@
-// A running Onsale and the browser that looks at it. The addresses come from the environment:
-// PUBLIC, STAFF, ADMIN and PASSWORD, as in the README, and CHROMIUM for a browser elsewhere.
+// A running Onsale and a browser. The environment has PUBLIC, STAFF, ADMIN and PASSWORD, as in the
+// README, and CHROMIUM for a browser in another place.
 
 import assert from 'node:assert/strict';
 import { chromium } from 'playwright-core';
 
 export const { PUBLIC, STAFF, ADMIN, PASSWORD } = process.env;
 const PHONE = { width: 390, height: 844 };
-/** Longest wait for anything that must happen, in milliseconds. */
+/** Longest wait for a condition, in milliseconds. */
 const LIMIT = 15000;
 const BUYER_PASSWORD = 'correct horse battery';
 
@@ -21,7 +21,7 @@ export async function openBrowser() {
 
 export const closeBrowser = () => browser.close();
 
-/** A visitor's browser, with nothing stored. */
+/** A browser context with empty storage. */
 export async function visitor(options = {}) {
   const context = await browser.newContext({ viewport: PHONE, ...options });
   context.setDefaultTimeout(LIMIT);
@@ -46,7 +46,7 @@ export async function staff(method, path, body) {
   return api(STAFF, method, path, { body, token: staffToken });
 }
 
-/** Repeats a question until its answer is true. */
+/** Waits for a condition. */
 export async function until(question, what) {
   const end = Date.now() + LIMIT;
   for (;;) {
@@ -56,7 +56,7 @@ export async function until(question, what) {
   }
 }
 
-/** An event that is on sale with these settings of its sale; its id. */
+/** Creates an event on sale with these settings, and returns its id. */
 export async function event(sale = {}, more = {}) {
   const body = { name: 'Garden party', date: '2031-06-01T18:00:00Z', time_zone: 'Europe/Brussels', capacity: 50, price: { amount_minor: 2500, currency: 'eur' }, ...more };
   const { event: made } = await staff('POST', '/api/events', body);
@@ -75,7 +75,7 @@ export async function event(sale = {}, more = {}) {
 
 let people = 0;
 
-/** A new account; its address and password. */
+/** Creates an account. */
 export async function account() {
   const email = `person${Date.now()}${people++}@example.org`;
   const { session } = await api(PUBLIC, 'POST', '/api/accounts', { body: { email, password: BUYER_PASSWORD } });
@@ -88,7 +88,7 @@ export async function signIn(page, person) {
   await page.click('#sign-in-form button[value=known]');
 }
 
-/** A page on which this person has just signed in at the door of an event. */
+/** The page of a person who has just signed in at the door of an event. */
 export async function atTheDoor(context, eventId, person, base = PUBLIC) {
   const page = await context.newPage();
   await page.goto(`${base}/events/${eventId}`);
@@ -110,14 +110,14 @@ export async function shopping(context, eventId, person, base = PUBLIC) {
   return page;
 }
 
-/** Makes the access token in the browser one that has run out. */
+/** Replaces the stored access token by an invalid one. */
 export const endToken = (page) =>
   page.evaluate(() => {
     const session = JSON.parse(localStorage.getItem('onsale.session'));
     localStorage.setItem('onsale.session', JSON.stringify({ ...session, access_token: 'ended' }));
   });
 
-/** Does something that must ask; answers the dialog, and returns its text. Fails when none is shown. */
+/** Runs an action that must show a dialog, answers it, and returns its text; fails without a dialog. */
 async function answered(page, action, answer) {
   const shown = page.waitForEvent('dialog').then(async (dialog) => {
     await answer(dialog);

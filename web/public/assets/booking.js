@@ -1,4 +1,4 @@
-// One booking: its seats, paying for it, its tickets, and giving it back.
+// One booking: its seats, payment, tickets and cancellation.
 
 import { at, attempt, call, clock, count, countDown, list, money, pause, pauseBefore, problem, session, show, whenAndWhere, write } from './api.js';
 import { listCards } from './cards.js';
@@ -19,7 +19,7 @@ let stopCountdown = () => {};
 
 function words({ state, reason, payment }) {
   if (state === 'held' && PAYMENTS[payment?.state]) return PAYMENTS[payment.state];
-  // Such a hold did not end because nobody paid.
+  // The hold did not end for lack of a payment.
   if (reason === 'payment_refused') return REASONS[reason];
   return [STATES[state], REASONS[reason], REFUNDS[payment?.refund]].filter(Boolean).join(' ');
 }
@@ -40,7 +40,7 @@ function ticket(code, seat) {
   return all;
 }
 
-/** The tickets, drawn anew only when they changed: somebody may be writing an address. */
+/** Renders the tickets only when they changed: somebody may be typing an address. */
 function renderTickets({ ticket_codes: codes, transferred_seats: gone, seats }) {
   const key = JSON.stringify([codes, event?.ticket_transfer]);
   if (codesShown === key) return;
@@ -68,7 +68,7 @@ function render(booking) {
   show(state === 'confirmed' ? 'tickets' : due ? 'pay' : null, SECTIONS);
 }
 
-/** The event is told of once; a booking stays usable without it. */
+/** Shows the event, read once; a booking is usable without it. */
 async function tellEvent(id) {
   at('again').firstElementChild.href = `/events/${id}`;
   if (event) return;
@@ -89,7 +89,7 @@ function offer({ hold_until: until, payment, total }) {
   });
 }
 
-/** Counts down to the end of the hold, which may be extended once; at its end nothing can be paid. */
+/** Counts down to the end of the hold, which may be extended once; then disables the payment. */
 function watchHold(until) {
   if (holdUntil === until) return;
   holdUntil = until;
@@ -106,7 +106,7 @@ function watchHold(until) {
   });
 }
 
-/** Whether there is still something to wait for. */
+/** Whether the booking will not change any more. */
 function isOver({ state, payment }) {
   return ENDED.includes(state) && payment?.refund !== 'pending';
 }
@@ -135,7 +135,7 @@ async function follow() {
   }
 }
 
-/** A link in a mail may be opened anywhere: the person signs in here, and goes on here. */
+/** Asks for a sign-in in place, since a link in a mail may be opened in any browser. */
 function signInFirst() {
   write('state', session() ? '' : 'Sign in with the address your mails go to.');
   askToSignIn(true, () => {
@@ -151,7 +151,7 @@ function nothingHere(failure) {
   at('elsewhere').hidden = false;
 }
 
-/** The question before a cancellation: what is lost, and how much goes back, how and when. */
+/** The question before a cancellation: what is lost, and how much is refunded, how and when. */
 async function priceOfCancelling() {
   const { booking } = await call('GET', `/api/bookings/${bookingId}`);
   if (booking.state !== 'confirmed') return 'Give these seats back? They go on sale again at once, and nothing is charged.';

@@ -1,4 +1,4 @@
-// The cards a buyer has saved: choosing one to pay with, and removing them.
+// Saved cards: choosing one to pay with, and removing them.
 
 import { at, attempt, call, list } from './api.js';
 
@@ -13,7 +13,7 @@ async function savedCards() {
   return (await call('GET', '/api/saved-cards')).saved_cards;
 }
 
-/** A card, as `shown`, with a button that removes it; then `done` is called. */
+/** A card, shown as `shown`, with a button that removes it and then calls `done`. */
 function removable(card, shown, done) {
   const row = document.createElement('div');
   const remove = document.createElement('button');
@@ -33,7 +33,7 @@ function removable(card, shown, done) {
   return row;
 }
 
-/** The id of the saved card that is to pay, or null for another card. */
+/** The id of the chosen saved card, or null for another card. */
 export function chosenCard() {
   return at('pay-form').elements.with.value || null;
 }
@@ -55,12 +55,12 @@ function choice(card, isFirst) {
     await offerCards();
     at('another').checked = true;
     showNewCard();
-    // What had the focus is gone.
+    // The focused element is gone.
     (at('cards').hidden ? at('pay-button') : at('another')).focus();
   });
 }
 
-/** Offers the saved cards, the newest chosen; none when there are none, or they can't be read. */
+/** Offers the saved cards, the newest preselected; none if they can't be read. */
 export async function offerCards() {
   const cards = await savedCards().catch(() => []);
   at('saved-cards').replaceChildren(...cards.map((card, n) => choice(card, n === 0)));
@@ -70,7 +70,7 @@ export async function offerCards() {
   showNewCard();
 }
 
-/** Lists the saved cards where nothing is to be paid. */
+/** Lists the saved cards where no payment is due. */
 export async function listCards() {
   const cards = await savedCards();
   at('none-kept').hidden = cards.length > 0;

@@ -1,6 +1,6 @@
-// Finds the number of a challenge (ALTCHA's protocol) in a worker, so that the page stays alive.
-// SHA-256 is written out, because crypto.subtle takes longer to call than to hash one block.
-// Arrays of signed words are what browsers are quick with.
+// Solves a proof-of-work challenge (ALTCHA's protocol) in a worker, so that the page stays responsive.
+// SHA-256 is implemented here, because a call of crypto.subtle takes longer than hashing one block.
+// Browsers are fastest with typed arrays of signed words.
 
 const K = new Int32Array(64);
 const START = new Int32Array(8);
@@ -14,7 +14,7 @@ for (let prime = 2, at = 0; at < 64; prime++) {
 
 const W = new Int32Array(64);
 
-/** One block of the hash: 16 words of `message` from `from` go into `state`. */
+/** The compression function: hashes 16 words of `message` from index `from` into `state`. */
 function compress(state, message, from) {
   for (let i = 0; i < 16; i++) W[i] = message[from + i];
   for (let i = 16; i < 64; i++) {
@@ -56,18 +56,18 @@ function compress(state, message, from) {
   state[7] += h;
 }
 
-/** The number from 0 to `highest` whose hash after `salt` is `wanted` (hexadecimal), or null. */
+/** The number from 0 to `highest` for which SHA-256(salt + number) is `wanted` (hex), or null. */
 export function search(salt, wanted, highest) {
   const prefix = new TextEncoder().encode(salt);
   const goal = Int32Array.from({ length: 8 }, (_, i) => parseInt(wanted.slice(8 * i, 8 * i + 8), 16));
-  // Whole blocks of the salt are hashed once; what is left goes before each number.
+  // Whole blocks of the salt are hashed once; the rest precedes each number.
   const whole = prefix.length - (prefix.length % 64);
   const base = START.slice();
   const head = words(prefix.subarray(0, whole));
   for (let from = 0; from < head.length; from += 16) compress(base, head, from);
   const rest = prefix.subarray(whole);
   const state = new Int32Array(8);
-  // Numbers of equally many digits differ in those digits alone.
+  // Messages of numbers with as many digits differ in those digits only.
   for (let digits = 1, first = 0; first <= highest; digits++, first = 10 ** (digits - 1)) {
     const message = padded(rest, digits, whole);
     const last = Math.min(highest, 10 ** digits - 1);
@@ -81,7 +81,7 @@ export function search(salt, wanted, highest) {
   return null;
 }
 
-/** The last words to hash: `rest`, room for so many digits, and the padding of the hash. */
+/** The last blocks: `rest`, room for `digits` digits, and the padding of SHA-256. */
 function padded(rest, digits, before) {
   const length = rest.length + digits;
   const bytes = new Uint8Array(length + 9 <= 64 ? 64 : 128);
@@ -92,7 +92,7 @@ function padded(rest, digits, before) {
   return message;
 }
 
-/** Puts the digits of `number` into the bytes of `message` that end at `end`. */
+/** Writes the digits of `number` into the bytes of `message` that end at `end`. */
 function write(message, end, number, digits) {
   for (let at = end, left = number; at > end - digits; at--) {
     const rest = (left / 10) | 0;

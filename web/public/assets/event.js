@@ -1,26 +1,26 @@
-// One event: join its queue, wait, and choose seats when it is your turn.
+// One event: its queue, and choosing seats at one's turn.
 
 import { at, attempt, call, clock, count, countDown, duration, list, moment, money, now, patiently, pause, pauseBefore, pauseOrOnline, problem, randomKey, session, show, store, stored, whenAndWhere, write } from './api.js';
 import { askToSignIn } from './sign-in.js';
 
 const eventId = location.pathname.split('/')[2];
 const SECTIONS = ['door', 'waiting', 'shop'];
-/** States of a sale in which the queue takes newcomers. */
+/** States of a sale in which its queue can be joined. */
 const JOINABLE = ['lobby', 'open', 'paused'];
 const TOKEN = `onsale.queue.${eventId}`;
 const PASS = `onsale.pass.${eventId}`;
-/** The last answer about the place, and when the next is due. */
+/** The last standing, and when the next poll is due. */
 const STANDING = `onsale.standing.${eventId}`;
-/** A wish for seats that has no answer yet, under its idempotency key. */
+/** A booking request without an answer, with its idempotency key. */
 const ORDER = `onsale.order.${eventId}`;
 const LONGEST_WATCH = 30000;
 const STOCK_EVERY = 5000;
 
 let event = null;
-/** The number of the loop that runs: door, wait, claim or shop. Another one that begins ends it. */
+/** Number of the running loop (door, wait, claim or shop); starting another one ends it. */
 let latestLoop = 0;
 let stopCountdown = () => {};
-/** The place whose progress is shown: its token, and the people ahead at first and at least. */
+/** The place whose progress is shown: its token, the first and the lowest count of people ahead. */
 let progress = null;
 
 async function describe() {
@@ -39,7 +39,7 @@ async function describe() {
   write('most', `At most ${most} for each person.`);
 }
 
-/** What comes back to who cancels, said before anything is bought. */
+/** Shows the refund policy before anything is bought. */
 async function refunds() {
   const { refund_policy: policy } = await call('GET', `/api/events/${eventId}/refund-policy`);
   const paid = event.sections.find(({ tier }) => tier.price.amount_minor > 0);
@@ -49,8 +49,8 @@ async function refunds() {
   const kept = [percent && `${percent} %`, fee].filter(Boolean).join(' and ');
   const end = until ? ` until ${moment(until, event.time_zone)}` : '';
   const after = until ? ' After that nothing is refunded.' : '';
-  const back = kept ? `you get your money back except ${kept} of each booking` : 'you get all your money back';
-  write('refunds', `If you cancel${end}, ${back}.${after} If the event is cancelled, you get everything back.`);
+  const back = kept ? `you get a refund less ${kept} of each booking` : 'you get a full refund';
+  write('refunds', `If you cancel${end}, ${back}.${after} If the event is cancelled, you get a full refund.`);
 }
 
 function price({ name, tier }) {
@@ -76,23 +76,23 @@ function tell(message) {
 function atTheDoor({ state, waiting, rate_per_minute: rate }) {
   const waiters = waiting ? `${count(waiting, 'person waits', 'people wait')}.` : 'Nobody waits right now.';
   return {
-    scheduled: 'The sale has not opened yet. This page shows when you can join.',
-    lobby: 'The sale opens soon. You can join now: the order of all who come before the opening is drawn, so there is no hurry.',
+    scheduled: 'The sale has not opened yet. This page will show when you can join.',
+    lobby: 'The sale opens soon. You can join now. The order of everybody who joins before the opening is drawn by lottery, so there is no hurry.',
     open: rate ? `${waiters} Up to ${rate.toLocaleString()} are let in each minute.` : waiters,
-    paused: 'The sale is paused. You can join, and will be called when it goes on.',
+    paused: 'The sale is paused. You can join, and will be called when it resumes.',
     closed: 'The sale is closed.',
-    sold_out: 'Everything is sold. Whoever has a place in the queue is called if seats come back.',
+    sold_out: 'Everything is sold. If seats come back, those in the queue are called.',
   }[state];
 }
 
-/** When the sale opens and when people may begin to join, in the time zone of the event. */
+/** When the sale and its lobby open, in the time zone of the event. */
 function opening({ state, opens_at: opens, lobby_opens_at: lobby }) {
   if (!opens || !['scheduled', 'lobby'].includes(state)) return '';
   const sale = `The sale opens ${moment(opens, event.time_zone)}.`;
   return state === 'scheduled' && lobby ? `${sale} You can join from ${moment(lobby, event.time_zone)} on.` : sale;
 }
 
-/** Shows how the queue stands, signed in or not, until the person joins or the sale ends. */
+/** Shows the state of the queue, signed in or not, until the person joins or the sale ends. */
 async function door() {
   const loop = ++latestLoop;
   stopCountdown();
@@ -127,12 +127,12 @@ function standAtTheDoor(queue) {
   });
 }
 
-/** Goes on with the place that this account has, whichever device joined. */
+/** Resumes the place of this account, whichever device joined. */
 async function findPlace() {
   const me = await patiently(lookUpPlace);
   if (!me || stored(TOKEN)) return;
   if (me.state === 'claimed') {
-    // Its pass may have ended, by a purchase for instance: then there is nothing to go on with.
+    // Its pass may have ended, by a purchase for instance: then there is nothing to resume.
     const shops = await patiently(() => takePass(me.queue_token)).then(() => true, () => false);
     if (shops) shop();
   } else if (['waiting', 'ready'].includes(me.state)) {
@@ -141,7 +141,7 @@ async function findPlace() {
   }
 }
 
-/** The standing of the account that is signed in, with its queue token; null without a place. */
+/** The standing of the signed-in account, with its queue token; null without a place. */
 async function lookUpPlace() {
   try {
     return await call('GET', `/api/events/${eventId}/queue/me`);
@@ -151,7 +151,7 @@ async function lookUpPlace() {
   }
 }
 
-/** Milliseconds until the lobby or the sale opens, so that the button is there when it does. */
+/** Milliseconds until the lobby or the sale opens, with jitter; the door polls then. */
 function untilChange({ opens_at: opens, lobby_opens_at: lobby }) {
   const coming = [opens, lobby].map((time) => new Date(time ?? 0) - now()).filter((left) => left > 0);
   return Math.min(...coming.map((left) => left + Math.random() * 1000));
@@ -161,11 +161,11 @@ async function join() {
   const joined = await askToJoin();
   store(TOKEN, joined.queue_token);
   store(STANDING, null);
-  // Not awaited: the person's action ends here, and the waiting goes on.
+  // Not awaited, since it runs until the turn.
   attempt(wait);
 }
 
-/** Joins, with the solution of a challenge when the sale asks for one. */
+/** Joins, solving a challenge if the sale asks for proof of work. */
 async function askToJoin() {
   const body = {};
   for (let tries = 0; ; tries++) {
@@ -179,7 +179,7 @@ async function askToJoin() {
   }
 }
 
-/** The solution of a challenge, found in a worker. */
+/** Solves a challenge in a worker. */
 function solve({ algorithm, challenge, maxnumber, salt, signature }) {
   return new Promise((done, fail) => {
     const worker = new Worker('/assets/challenge.js', { type: 'module' });
@@ -194,13 +194,13 @@ function solve({ algorithm, challenge, maxnumber, salt, signature }) {
   });
 }
 
-/** Forgets the place in this line. */
+/** Removes the stored place. */
 function dropPlace() {
   store(TOKEN, null);
   store(STANDING, null);
 }
 
-/** What the draw of the order is bound to beforehand, and afterwards how to check it. */
+/** Shows the commitment of the lottery, and after the draw the link to its receipts. */
 async function lottery() {
   const { lottery: known } = await call('GET', `/api/events/${eventId}/queue`);
   const { commitment, entropy_source: source, fixed, drawn } = known ?? {};
@@ -208,9 +208,9 @@ async function lottery() {
   write('commitment', commitment ?? '');
   at('lottery-check').href = `/api/events/${eventId}/queue/lottery`;
   at('lottery-check').hidden = !drawn;
-  const from = source ? `, also by what is to be seen here: ${source}` : '';
+  const from = source ? `, with public entropy from: ${source}` : '';
   const people = drawn && count(drawn.lobby, 'person', 'people');
-  write('lottery-text', drawn ? `The order of the first ${people} was drawn when the sale opened.` : fixed ? `The order is drawn in a moment${from}.` : `When the sale opens, the order of all who joined before is drawn${from}. This fixes the draw beforehand:`);
+  write('lottery-text', drawn ? `The order of the first ${people} was drawn when the sale opened.` : fixed ? `The order is being drawn${from}.` : `When the sale opens, the order of everybody who joined before is drawn by lottery${from}. This commitment fixes the draw beforehand:`);
 }
 
 async function wait() {
@@ -226,7 +226,7 @@ async function wait() {
     if (me.state === 'ready' || me.state === 'claimed') return claim();
     if (['missed', 'left', 'unknown'].includes(me.state)) {
       dropPlace();
-      if (me.state === 'missed') return doorSaying('Your turn went by unused. You can join again.');
+      if (me.state === 'missed') return doorSaying('Your turn has passed. You can join again.');
       return door();
     }
     draw(me);
@@ -243,8 +243,8 @@ function doorSaying(text) {
 }
 
 /**
- * The next answer about the place, when it is due; null when there is no place any more. Tabs of
- * one browser share the answers: the one that finds an answer due asks, and the others draw it.
+ * Returns the next standing when it is due; null without a place. Tabs share standings: the tab that
+ * finds one due polls, and the others draw it.
  */
 async function nextStanding(loop) {
   for (let failures = 0; loop === latestLoop; ) {
@@ -258,7 +258,7 @@ async function nextStanding(loop) {
       continue;
     }
     const { me, failure } = await look(token);
-    // The answer is about a place that was given up meanwhile.
+    // The place was given up meanwhile.
     if (stored(TOKEN) !== token) continue;
     if (me) {
       store(STANDING, { me, due: Date.now() + me.poll_after_ms });
@@ -269,7 +269,7 @@ async function nextStanding(loop) {
   return null;
 }
 
-/** Asks where the person stands. No answer, or none in time, is not the end of the place. */
+/** Polls the standing. A failure is not the end of the place. */
 async function look(token) {
   try {
     return { me: await call('GET', `/api/events/${eventId}/queue/me`, { headers: { 'onsale-queue-token': token } }) };
@@ -280,12 +280,12 @@ async function look(token) {
   }
 }
 
-/** Draws the last answer about the place; one of no place draws nothing. */
+/** Draws a standing that waits; any other draws nothing. */
 function draw(me) {
   if (me?.state === 'waiting') stand(me);
 }
 
-/** The people ahead, shown as never rising while one keeps a place; a new place counts anew. */
+/** People ahead, never rising for one place; reset for a new place. */
 function countAhead(counted) {
   const token = stored(TOKEN);
   if (progress?.token !== token) progress = { token, first: counted, least: counted };
@@ -303,7 +303,7 @@ function stand({ ahead: counted, place, eta_seconds: eta, sale, likely_until: li
   at('progress').value = first > 0 ? 1 - ahead / first : 1;
   const isLate = likely !== null && place > likely;
   const text = {
-    open: isLate ? 'So many are before you that everything will probably be sold by your turn.' : ahead ? '' : 'You are next.',
+    open: isLate ? 'So many people are ahead of you that everything will probably be sold by your turn.' : ahead ? '' : 'You are next.',
     paused: 'The sale is paused. Your place is kept.',
     lobby: 'The sale has not opened yet.',
     sold_out: 'Everything is sold or held. You are called if seats come back.',
@@ -313,7 +313,7 @@ function stand({ ahead: counted, place, eta_seconds: eta, sale, likely_until: li
   document.title = `${ahead.toLocaleString()} ahead · ${event.name}`;
 }
 
-/** Before the lottery nobody has a place. */
+/** Draws a standing before the lottery, when nobody has a place. */
 function standInLobby() {
   write('place', 'drawn at the opening');
   write('ahead', '–');
@@ -347,13 +347,13 @@ async function claim() {
         dropPlace();
         return doorSaying(failure.message);
       }
-      write('waiting-text', 'It is your turn. You are let in in a moment…');
+      write('waiting-text', 'It is your turn. You will be let in in a moment…');
       await pauseBefore(++failures, failure);
     }
   }
 }
 
-/** The pass of this browser, or null: good until `until`, by the server's clock. */
+/** The unexpired pass of this browser, or null; `until` is by the server's clock. */
 function heldPass() {
   const held = stored(PASS);
   return held && new Date(held.until) > now() ? held : null;
@@ -392,7 +392,7 @@ function forgetPass() {
   dropPlace();
 }
 
-/** The wish for seats with its idempotency key: the same until an answer came, whatever was lost. */
+/** A booking request with its idempotency key, which is reused until there is an answer. */
 function order(body) {
   const open = stored(ORDER);
   if (open && JSON.stringify(open.body) === JSON.stringify(body)) return open;
@@ -409,7 +409,7 @@ async function book() {
   const { key } = order(body);
   const headers = { 'onsale-pass': held.pass, 'idempotency-key': key };
   try {
-    const { booking } = await patiently(() => call('POST', '/api/bookings', { body, headers }), () => problem('The answer got lost. We ask again, for the same seats.'));
+    const { booking } = await patiently(() => call('POST', '/api/bookings', { body, headers }), () => problem('The answer was lost. We are asking again for the same seats.'));
     store(ORDER, null);
     location.assign(`/bookings/${booking.id}`);
   } catch (failure) {
@@ -418,7 +418,7 @@ async function book() {
   }
 }
 
-/** Returns the pass, so that the next in line gets the slot at once. */
+/** Returns the pass, so that its slot goes to the next in line at once. */
 async function leaveShop() {
   const held = heldPass();
   if (held) await call('DELETE', `/api/events/${eventId}/pass`, { headers: { 'onsale-pass': held.pass } });
@@ -446,12 +446,12 @@ at('book').addEventListener('submit', (submit) => {
 
 attempt(async () => {
   await describe();
-  // The sale goes on without it.
+  // Optional: the page works without them.
   refunds().catch(() => {});
   stock().catch(() => {});
   if (session() && heldPass()) return shop();
   if (session() && stored(TOKEN)) return wait();
-  // Its trouble would be the door's, too, which shows it.
+  // The door shows an outage.
   if (session()) findPlace().catch(() => {});
   await door();
 });

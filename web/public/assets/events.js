@@ -1,4 +1,4 @@
-// The list of events, and the bookings of who is signed in.
+// The list of events, and the bookings of the signed-in account.
 
 import { at, call, count, list, session, signOut, whenAndWhere, write } from './api.js';
 import { STATES } from './words.js';
@@ -63,5 +63,5 @@ at('sign-out').addEventListener('click', async () => {
   location.reload();
 });
 load(true);
-// The events are worth showing even when the bookings can't be had.
+// Optional: the events are shown without the bookings.
 mine().catch(() => {});

@@ -1,21 +1,21 @@
-// Paying. Card data goes from the browser to Stripe, never to us.
+// Payment. Card data goes from the browser to Stripe, never to us.
 
 import { at, attempt, call, pauseOrOnline, problem } from './api.js';
 import { chosenCard, offerCards } from './cards.js';
 
 const SCRIPT_TRIES = 3;
 
-/** Where the buyer's bank and Stripe send the buyer back to: this page, without what they added before. */
+/** The return URL for the bank and Stripe: this page, without query. */
 const here = () => location.origin + location.pathname;
 
-/** What the bank said when it sent the buyer back: `succeeded`, `failed`, or null. Said once, as a reload is no answer. */
+/** The bank's result, `succeeded`, `failed` or null, removed from the URL so that a reload has none. */
 function wordOfTheBank() {
   const word = new URLSearchParams(location.search).get('redirect_status');
   if (word) history.replaceState(null, '', here());
   return word;
 }
 
-/** Loads Stripe's script; a network that lost it once may bring it the next time. */
+/** Loads Stripe's script, with retries. */
 async function stripeScript() {
   for (let tries = 1; !window.Stripe; tries++) {
     try {
@@ -40,7 +40,7 @@ function loadOnce() {
   });
 }
 
-/** Stripe's own form, with 3-D Secure where the bank asks for it. Gives what pays. */
+/** Mounts Stripe's form, with 3-D Secure where the bank asks for it. Returns a function that pays. */
 async function stripeTill(payment) {
   await stripeScript();
   const stripe = window.Stripe(payment.publishable_key);
@@ -48,7 +48,7 @@ async function stripeTill(payment) {
   elements.create('payment').mount('#stripe-element');
   return async (isSaved) => {
     if (isSaved) return stripe.confirmCardPayment(payment.client_secret);
-    // Whether the card is to be saved may have changed since the form was made.
+    // Saving the card may have been chosen after the form was mounted.
     await elements.fetchUpdates();
     return stripe.confirmPayment({ elements, confirmParams: { return_url: here() }, redirect: 'if_required' });
   };
@@ -67,7 +67,7 @@ async function post(payment, path, form) {
   }
 }
 
-/** A choice of test cards, for the stand-in. Gives what pays. */
+/** Shows test cards, for the stand-in. Returns a function that pays. */
 function testTill(payment) {
   at('test-card').hidden = false;
   return async (isSaved) => {
@@ -82,7 +82,7 @@ function testTill(payment) {
 
 let mayBeSaved = false;
 
-/** Tells the server which saved card pays, or whether the new one is to be saved. */
+/** Records which saved card pays, or whether to save the new one. */
 async function tellCard(bookingId, savedCard) {
   const save = !savedCard && at('save').checked;
   const matters = savedCard || save || mayBeSaved;
@@ -91,12 +91,12 @@ async function tellCard(bookingId, savedCard) {
     await call('PUT', `/api/bookings/${bookingId}/card`, { body: savedCard ? { saved_card: savedCard } : { save } });
     mayBeSaved = save;
   } catch (refused) {
-    // To pay with a card that nobody asked to save takes Stripe alone.
+    // Paying with a card that is not to be saved needs Stripe only.
     if (matters) throw refused;
   }
 }
 
-/** The form, and a button to try again while it can't be had: the hold runs on. */
+/** Mounts the form, with a button to retry while it fails to load, since the hold is running. */
 async function till(payment) {
   if (payment.api_url !== 'https://api.stripe.com') return testTill(payment);
   for (;;) {
@@ -111,13 +111,13 @@ async function till(payment) {
   }
 }
 
-/** Shows the form with which this payment is made, and why the bank did not take it before. */
+/** Shows the form for a payment, and why the bank refused an earlier try. */
 export async function openTill(bookingId, payment) {
   const word = wordOfTheBank();
   await offerCards();
   const pay = await till(payment);
   const form = at('pay-form');
-  // Stripe's word to us comes within a second; meanwhile nobody is to pay again.
+  // Stripe's webhook arrives within a second; meanwhile nobody should pay again.
   form.hidden = word === 'succeeded';
   if (form.hidden) setTimeout(() => { form.hidden = false; }, 10000);
   if (word === 'failed') problem('Your bank did not confirm the payment, so nothing was charged. Try again, or pay with another card.');

@@ -1,12 +1,12 @@
-// Signing in where the person stands, without leaving the page.
+// The sign-in form of a page.
 
 import { at, attempt, session, signIn } from './api.js';
 
 let whenSignedIn = () => {};
 
 /**
- * Shows the form while nobody is signed in and `isWanted`; `done` runs after a sign-in. Enter signs
- * in: making an account takes the other button.
+ * Shows the form while nobody is signed in and `isWanted`; `done` runs after a sign-in. Enter submits
+ * the first button, which signs in.
  */
 export function askToSignIn(isWanted, done) {
   whenSignedIn = done;

@@ -1,4 +1,4 @@
-// Tickets that somebody else bought and transferred to who is signed in.
+// The tickets that others have transferred to this account.
 
 import { call, count, list, patiently, session, whenAndWhere, write } from './api.js';
 import { askToSignIn } from './sign-in.js';
@@ -7,7 +7,7 @@ import { TICKETS, seatName } from './words.js';
 
 const events = new Map();
 
-/** An event is told of once, however many tickets there are for it. */
+/** Reads an event once, however many tickets there are for it. */
 async function eventOf({ event_id: id }) {
   if (!events.has(id)) events.set(id, (await call('GET', `/api/events/${id}`)).event);
   return events.get(id);

@@ -1,10 +1,10 @@
-// Giving a ticket to somebody else.
+// Transferring a ticket.
 
 import { attempt, call } from './api.js';
 
 /**
- * A form that transfers the ticket with this code, closed until it is asked for. `name` tells the
- * tickets of a page apart, `done` is called once it is transferred.
+ * A collapsed form that transfers the ticket with this code. `name` is unique among the tickets of a
+ * page, `done` is called after the transfer.
  */
 export function transferForm(code, name, done) {
   const details = document.createElement('details');
@@ -22,11 +22,11 @@ export function transferForm(code, name, done) {
   input.id = `to-${name}`;
   hint.id = `hint-${name}`;
   label.htmlFor = input.id;
-  label.textContent = 'Email with which they sign in here';
+  label.textContent = 'The email address they sign in with';
   hint.className = 'quiet';
-  hint.textContent = 'Your code stops working at once, and they get a new one. Only they can give the ticket back.';
+  hint.textContent = 'Your code stops working at once, and they get a new one. Only they can transfer the ticket back.';
   input.setAttribute('aria-describedby', hint.id);
-  button.textContent = 'Give it away';
+  button.textContent = 'Transfer';
   form.append(label, input, hint, button);
   form.addEventListener('submit', (submit) => {
     submit.preventDefault();

@@ -1,18 +1,18 @@
-// What the states of a booking are called, and why one was refused.
+// Texts for states and reasons of bookings, refunds and tickets.
 
 export const STATES = {
   requested: 'We are looking for your seats…',
   held: 'Your seats are held for you. Pay to keep them.',
   confirmed: 'Your booking is confirmed.',
-  rejected: 'No seats could be given.',
+  rejected: 'No seats could be held for you.',
   expired: 'The seats went back on sale, because they were not paid. Nothing was charged.',
   cancelled: 'This booking is cancelled.',
 };
 
 export const REASONS = {
   sold_out: 'Everything is sold or held by others.',
-  not_adjacent: 'There are not so many seats next to each other.',
-  limit_reached: 'You would have more tickets than one person may have.',
+  not_adjacent: 'Not enough adjacent seats are free.',
+  limit_reached: 'You would have more tickets than are allowed for one person.',
   sale_closed: 'The sale is closed.',
   payment_refused: 'The payment provider refused to take this payment, which is no fault of yours. Nothing was charged; the seats went back on sale, and we are looking into it.',
   seat_taken: 'Somebody else has one of these seats.',
@@ -21,19 +21,19 @@ export const REASONS = {
 };
 
 export const REFUNDS = {
-  pending: 'Your money is on its way back.',
-  succeeded: 'Your money was sent back to your card.',
-  failed: 'Your bank did not take the money back; we will write to you.',
+  pending: 'Your refund is on its way.',
+  succeeded: 'Your money was refunded to your card.',
+  failed: 'Your bank did not accept the refund; we will write to you.',
 };
 
 export const TICKETS = {
   valid: 'Valid: show this code at the entrance.',
   checked_in: 'Used.',
   cancelled: 'Cancelled: no longer valid.',
-  transferred: 'You gave it to somebody else.',
+  transferred: 'Transferred to somebody else.',
 };
 
-/** A seat for people. */
+/** The name of a seat. */
 export const seatName = ({ section, row, number }) => (row ? `${section}, row ${row}, seat ${number}` : section);
 
 export const PAYMENTS = {

@@ -1,5 +1,5 @@
-// Calls to the API, the session, and words for people. A session belongs to the browser: every tab
-// has it, and it survives a restart.
+// Calls to the API, the session, formatting, and helpers for the DOM. A session belongs to the
+// browser: all tabs share it, and it survives a restart.
 
 import { CURRENCIES } from './currencies.js';
 
@@ -9,20 +9,20 @@ const PLACES = /^onsale\.(queue|standing|pass|order)\./;
 const RENEWAL_TRIES = 5;
 const LONGEST_BACKOFF = 15000;
 
-/** A refusal of the server, in words for the person. */
+/** A request that failed; the message is for the person. */
 export class Refused extends Error {
   constructor(status, problem, retryAfter = null) {
     super(problem.detail || problem.title || `The server answered ${status}.`);
     this.status = status;
     this.kind = (problem.type || '').split('/').pop();
     this.problem = problem;
-    /** How long the server asked to wait, in milliseconds, or null. */
+    /** `Retry-After` in milliseconds, or null. */
     this.retryAfter = retryAfter;
   }
 
   /**
-   * Whether the same request may succeed later: no answer came, the server was busy, or it is still
-   * at work on an earlier try of this request.
+   * Whether the same request may succeed later: there was no answer, the server was busy, or an
+   * earlier try of this request is still running.
    */
   get isPassing() {
     return [0, 429, 500, 502, 503, 504].includes(this.status) || this.kind === 'idempotency-key-in-progress';
@@ -34,7 +34,7 @@ export function session() {
   return JSON.parse(localStorage.getItem(SESSION) || 'null');
 }
 
-/** With the key under which the next renewal is asked for, by whichever tab and however often. */
+/** Stores a session, with the idempotency key of its next renewal, shared by all tabs and tries. */
 function keep(answer) {
   localStorage.setItem(SESSION, JSON.stringify({ ...answer.session, renewal: randomKey() }));
 }
@@ -46,10 +46,10 @@ export function randomKey() {
 
 let clockOffset = 0;
 
-/** The server's time in milliseconds: the clock of a phone may be minutes off. */
+/** The server's time in milliseconds; the device's clock may be minutes off. */
 export const now = () => Date.now() + clockOffset;
 
-/** Learns the server's time from an answer that no cache has held. */
+/** Measures the clock's offset by the `Date` of an answer that no cache has held. */
 function readClock(answer) {
   const date = Date.parse(answer.headers.get('date'));
   const isCached = answer.headers.has('age') || (answer.headers.get('cache-control') || '').includes('public');
@@ -84,7 +84,7 @@ async function attemptOnce(method, path, body, headers) {
   }
 }
 
-/** Sends a request and answers the response, renewing the session when its token ran out. */
+/** Sends a request and returns the response, renewing the session when its token has expired. */
 export async function send(method, path, { body, headers = {} } = {}) {
   const signed = session();
   let answer = await attemptOnce(method, path, body, headers);
@@ -97,7 +97,7 @@ export async function send(method, path, { body, headers = {} } = {}) {
   throw await refused(answer);
 }
 
-/** Calls the API; `headers` may carry a queue token or a pass. */
+/** Calls the API and returns the parsed body. */
 export async function call(method, path, options) {
   const answer = await send(method, path, options);
   return answer.status === 204 ? {} : answer.json();
@@ -105,7 +105,7 @@ export async function call(method, path, options) {
 
 let renewal = null;
 
-/** Single-flight within the tab, and where the browser has locks, among its tabs. */
+/** Renews, single-flight within the tab and, where the browser has locks, across its tabs. */
 function renewed(stale) {
   const renew = () => renewUnlessDone(stale);
   renewal ??= (navigator.locks ? navigator.locks.request('onsale.renewal', renew) : renew()).finally(() => {
@@ -115,8 +115,8 @@ function renewed(stale) {
 }
 
 /**
- * Renews the session. Only the server's own word that it is over ends it: a lost answer, an
- * outage or a limit leaves it as it is. All tries and all tabs ask under one idempotency key.
+ * Renews the session. Only a 401 ends it: a lost answer, an outage or a limit leaves it as it is. All
+ * tries and all tabs use one idempotency key.
  */
 async function renewUnlessDone(stale) {
   for (let tries = 1; ; tries++) {
@@ -146,13 +146,13 @@ async function askToRenew(signed) {
   }
 }
 
-/** Waits as long as the server asked, else by exponential backoff with jitter; less once online. */
+/** Waits for `Retry-After`, else by exponential backoff with jitter; ends early once online. */
 export function pauseBefore(tries, failure) {
   const backoff = Math.min(LONGEST_BACKOFF, 500 * 2 ** tries) * (0.5 + Math.random() / 2);
   return pauseOrOnline(failure.retryAfter ?? backoff);
 }
 
-/** Waits, and ends early when the network is back. */
+/** Waits; ends early when the network is back. */
 export function pauseOrOnline(milliseconds) {
   return new Promise((done) => {
     const end = () => {
@@ -165,7 +165,7 @@ export function pauseOrOnline(milliseconds) {
   });
 }
 
-/** Repeats an action until it succeeds or is refused for good; `trouble` hears of each failure. */
+/** Retries an action until it succeeds or fails for good; `trouble` gets each passing failure. */
 export async function patiently(action, trouble = () => {}) {
   for (let tries = 1; ; tries++) {
     try {
@@ -178,7 +178,7 @@ export async function patiently(action, trouble = () => {}) {
   }
 }
 
-/** Signs in, making the account first when it is new. */
+/** Signs in, or up with `isNew`. */
 export async function signIn(email, password, isNew) {
   keep(await call('POST', isNew ? '/api/accounts' : '/api/sessions', { body: { email, password } }));
   const { account_id: account } = session();
@@ -186,12 +186,12 @@ export async function signIn(email, password, isNew) {
   store(LAST_ACCOUNT, account);
 }
 
-/** Places and passes belong to the account that got them. */
+/** Removes stored places and passes, which belong to an account. */
 function forgetPlaces() {
   for (const key of Object.keys(localStorage)) if (PLACES.test(key)) localStorage.removeItem(key);
 }
 
-/** Ends the session here and on the server, and forgets the places and passes it held. */
+/** Ends the session here and on the server, and removes stored places and passes. */
 export async function signOut() {
   const signed = session();
   localStorage.removeItem(SESSION);
@@ -199,31 +199,29 @@ export async function signOut() {
   if (signed) await call('DELETE', '/api/sessions', { body: { refresh_token: signed.refresh_token } }).catch(() => {});
 }
 
-/** What is stored under a key, or null. */
+/** The stored value of a key, or null. */
 export const stored = (key) => JSON.parse(localStorage.getItem(key) || 'null');
 
-/** Stores a value for every tab, or with null forgets it. */
+/** Stores a value for all tabs; null removes it. */
 export function store(key, value) {
   if (value === null) localStorage.removeItem(key);
   else localStorage.setItem(key, JSON.stringify(value));
 }
 
-/** Waits. */
 export const pause = (milliseconds) => new Promise((done) => setTimeout(done, milliseconds));
 
-/** Minutes and seconds left until a moment of the server's clock, `4:09`; `0:00` when it is over. */
+/** The time left until a moment of the server's clock: seconds, and text such as `4:09`. */
 export function timeLeft(until) {
   const seconds = Math.max(0, Math.floor((new Date(until) - now()) / 1000));
   return { seconds, text: `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, '0')}` };
 }
 
-/** Moments in a countdown at which it is read out, in seconds. */
+/** Seconds left at which a countdown is announced to screen readers. */
 const ANNOUNCED = [120, 30];
 
 /**
- * A countdown to a moment of the server's clock. `draw` shows the time left each second; a screen
- * reader hears it at two minutes and at thirty seconds, through `say`; `over` runs once at its end.
- * Returns what stops it.
+ * Counts down to a moment of the server's clock: calls `draw` every second, `say` at the announced
+ * marks, and `over` once at the end. Returns a function that stops it.
  */
 export function countDown(until, { draw, say, over }) {
   let last = Infinity;
@@ -241,7 +239,7 @@ export function countDown(until, { draw, say, over }) {
   return () => clearInterval(timer);
 }
 
-/** Money for people, in the unit that the server counts; browsers know other decimals for some currencies. */
+/** Formats money by the server's decimals; browsers have others for some currencies. */
 export function money({ amount_minor: minor, currency }) {
   if (minor === 0) return 'free';
   const [digits, ofWhole] = CURRENCIES[currency] ?? [2, 2];
@@ -251,46 +249,45 @@ export function money({ amount_minor: minor, currency }) {
   return new Intl.NumberFormat(undefined, { style: 'currency', currency: currency.toUpperCase(), ...decimals }).format(minor / unit);
 }
 
-/** A moment in the time zone of the event. */
+/** Formats a moment in a time zone. */
 export function moment(text, timeZone) {
   return new Intl.DateTimeFormat(undefined, { dateStyle: 'full', timeStyle: 'short', timeZone }).format(new Date(text));
 }
 
-/** When and where an event is, in one line. */
+/** Date and place of an event in one line. */
 export function whenAndWhere(event) {
   return [moment(event.date, event.time_zone), event.venue, event.city].filter(Boolean).join(' · ');
 }
 
-/** The hour and minute of a moment, here. */
+/** Hour and minute of a moment in the visitor's time zone. */
 export function clock(text) {
   return new Date(text).toLocaleTimeString(undefined, { hour: 'numeric', minute: '2-digit' });
 }
 
-/** One or many of a thing. */
+/** A number with its noun, singular or plural. */
 export const count = (number, one, many) => `${number.toLocaleString()} ${number === 1 ? one : many}`;
 
-/** A stretch of time for people. */
+/** Formats a duration in seconds, rounded. */
 export function duration(seconds) {
   if (seconds < 60) return 'less than a minute';
   if (seconds < 5400) return count(Math.round(seconds / 60), 'minute', 'minutes');
   return `${(seconds / 3600).toLocaleString(undefined, { maximumFractionDigits: 1 })} hours`;
 }
 
-/** The element with this id. */
 export const at = (id) => document.getElementById(id);
 
-/** Writes a text; one that is already there is left alone, so that it is not read out again. */
+/** Sets a text if it differs, so that a live region does not announce it again. */
 export function write(id, text) {
   if (at(id).textContent !== text) at(id).textContent = text;
 }
 
-/** Says what went wrong, or that nothing does. */
+/** Shows an error, or hides it when there is no text. */
 export function problem(text) {
   write('problem', text || '');
   at('problem').hidden = !text;
 }
 
-/** Runs an action of the person with its button resting, and says what went wrong. */
+/** Runs an action with its button disabled, and shows its error. */
 export async function attempt(action, button) {
   problem('');
   if (button) button.disabled = true;
@@ -303,7 +300,7 @@ export async function attempt(action, button) {
   }
 }
 
-/** Fills a list with one element for each thing. */
+/** Fills a list with an item per thing. */
 export function list(id, things, element) {
   at(id).replaceChildren(
     ...things.map((thing) => {
@@ -317,9 +314,8 @@ export function list(id, things, element) {
 let shown;
 
 /**
- * Shows one of several sections and hides the others. The focus follows to its heading, so that the
- * keyboard and a screen reader go on from there; at the first showing it stays where the reader is.
- * `null` hides all.
+ * Shows one of several sections and hides the others; null hides all. Focus moves to its heading,
+ * for keyboards and screen readers, except at the first call.
  */
 export function show(id, all) {
   for (const other of all) at(other).hidden = other !== id;

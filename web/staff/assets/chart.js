@@ -5,12 +5,12 @@ const HEIGHT = 100;
 
 let values = [];
 
-/** Begins anew, for another sale. */
+/** Clears the line, for another sale. */
 export function forget() {
   values = [];
 }
 
-/** Adds the latest value and draws it against the limit, the newest at the right. */
+/** Adds the latest value at the right, and draws line and limit. */
 export function draw(svg, value, limit) {
   values = [...values, value].slice(-POINTS);
   const top = Math.max(1, limit, ...values) * 1.15;

@@ -1,5 +1,5 @@
-// The staff page: the sales to choose from; of one, its live figures and controls for operators, and
-// its terms for organisers.
+// The staff page: the list of sales; for one, live figures and controls for operators, and its terms
+// for organisers.
 
 import { at, attempt, call, count, list, pause, send, session, show, signIn, signOut, whenAndWhere, write } from './api.js';
 import { draw, forget } from './chart.js';
@@ -7,16 +7,16 @@ import { terms } from './terms.js';
 
 const SECTIONS = ['sign-in', 'choose', 'sale'];
 const RETRY = 2000;
-/** The stream has an event each second: without one for so long, the figures are old. */
+/** The stream has an event every second; without one for this long the figures are stale. */
 const STALE = 3000;
-/** A change of the rate beyond this factor asks first. */
+/** A change of the rate beyond this factor is confirmed first. */
 const LARGE_STEP = 3;
-/** The form's fields by the setting they change. */
+/** Form fields by setting. */
 const FIELDS = { rate_per_minute: 'rate', shopper_cap: 'cap', message: 'message' };
 
 let sale = null;
 let cursor = null;
-/** Ends the reading of a sale that is no longer looked at. */
+/** Aborts the stream of a sale that is no longer shown. */
 let watching = new AbortController();
 
 function figures({ sale: settings, live }) {
@@ -47,7 +47,7 @@ function state(settings) {
   write('close', sale.closed ? 'Reopen the sale' : 'Close the sale');
 }
 
-/** How far the lottery has come, and what the operator may still say about it. */
+/** Shows the progress of the lottery, and the forms that are allowed at this stage. */
 function lottery(known) {
   at('lottery').hidden = !known?.commitment;
   if (!known?.commitment) return;
@@ -61,9 +61,9 @@ function lottery(known) {
 function lotteryText({ fixed, drawn }, source, entropy) {
   if (drawn) return `Drawn: ${count(drawn.lobby, 'person', 'people')} took part.${entropy ? ` Entropy: ${entropy}.` : ''}`;
   const from = source ? ` Entropy will come from: ${source}.` : '';
-  if (!fixed) return `At the opening, the order of all who came before is drawn.${from}`;
+  if (!fixed) return `At the opening, the order of everybody who joined before is drawn.${from}`;
   const people = count(fixed.lobby, 'person takes', 'people take');
-  return source && !entropy ? `It is fixed that ${people} part. The sale opens when you tell what was to be seen here: ${source}` : `${people} part.`;
+  return source && !entropy ? `${people} part. The sale opens when you enter what this source showed: ${source}` : `${people} part.`;
 }
 
 function fill() {
@@ -71,31 +71,31 @@ function fill() {
   for (const [setting, id] of Object.entries(FIELDS)) at(id).value = sale[setting];
 }
 
-/** What the form changes of the sale as it was read: what nobody touched here is nobody's wish. */
+/** The settings that were changed in the form; untouched ones are not sent. */
 function touched(before) {
   const entries = Object.entries(FIELDS).filter(([setting, id]) => at(id).value !== String(before[setting]));
   return Object.fromEntries(entries.map(([setting, id]) => [setting, setting === 'message' ? at(id).value : Number(at(id).value)]));
 }
 
-/** Shows what somebody else changed in the fields that were not touched here. */
+/** Updates untouched fields with changes by others. */
 function refill(before) {
   if (!before) return;
   const mine = touched(before);
   for (const [setting, id] of Object.entries(FIELDS)) if (!(setting in mine)) at(id).value = sale[setting];
 }
 
-/** Whether the operator means a step that nobody makes by accident twice. */
+/** Confirms an unusual change of the rate. */
 function isMeant({ rate_per_minute: rate }) {
   if (rate === undefined) return true;
   const was = sale.rate_per_minute;
-  if (rate === 0) return confirm('Let in nobody? People wait and are not told why; Pause tells them.');
+  if (rate === 0) return confirm('Let in nobody? People wait without knowing why; Pause shows them.');
   if (was > 0 && (rate > was * LARGE_STEP || rate * LARGE_STEP < was)) {
     return confirm(`Change the rate from ${was.toLocaleString()} to ${rate.toLocaleString()} a minute?`);
   }
   return true;
 }
 
-/** Server-Sent Events need the access token in a header, so they are read with fetch. */
+/** Reads Server-Sent Events with fetch, since EventSource sends no access token. */
 async function watch(id, { signal }) {
   while (!signal.aborted) {
     try {
@@ -121,7 +121,7 @@ function markAsFresh() {
   at('steering').classList.remove('stale');
 }
 
-/** The next part of the stream; a silence ends the reading, so that it begins anew. */
+/** The next chunk of the stream; fails after a silence, so that it reconnects. */
 async function nextPart(reader) {
   let timer;
   const silence = new Promise((_, fail) => {
@@ -165,7 +165,7 @@ async function change(settings, done) {
   write('done', done);
 }
 
-/** Applies what was changed here, unless somebody else changed the sale since it was shown. */
+/** Applies the changed settings, unless the sale has another version by now. */
 async function applyTouched() {
   const settings = touched(sale);
   if (Object.keys(settings).length === 0) return write('done', 'Nothing was changed.');
@@ -205,7 +205,7 @@ async function look(fresh) {
   write('found', found.length ? count(found.length, 'event', 'events') : 'No event matches.');
 }
 
-/** Shows what the address asks for: `#12` is the sale of event 12, anything else the list. */
+/** Shows the sale or list that the URL's fragment names: `#12` is the sale of event 12. */
 async function choose() {
   watching.abort();
   write('done', '');
@@ -221,7 +221,7 @@ async function choose() {
 async function open(id) {
   const mine = new AbortController();
   watching = mine;
-  // Never another sale's figures and controls under this address.
+  // Never show another sale's figures and controls under this URL.
   sale = null;
   show(null, SECTIONS);
   const [{ event }, { account }] = await Promise.all([call('GET', `/api/events/${id}`), call('GET', '/api/accounts/me')]);
@@ -272,9 +272,9 @@ at('source-form').addEventListener('submit', (submit) => {
 at('entropy-form').addEventListener('submit', (submit) => {
   submit.preventDefault();
   const entropy = at('entropy').value.trim();
-  if (!confirm(`Tell everyone that it showed “${entropy}”? It can't be changed.`)) return;
+  if (!confirm(`Publish that it showed “${entropy}”? This can’t be changed.`)) return;
   write('done', '');
-  attempt(() => change({ entropy }, 'Told. The order is drawn now.'), submit.submitter);
+  attempt(() => change({ entropy }, 'Published. The order is being drawn.'), submit.submitter);
 });
 at('pause').addEventListener('click', ({ currentTarget }) =>
   attempt(() => change({ paused: !sale.paused }, sale.paused ? 'Resumed.' : 'Paused.'), currentTarget),

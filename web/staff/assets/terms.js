@@ -1,4 +1,4 @@
-// What the organiser says about the tickets of an event.
+// The ticket terms of an event, for its organiser.
 
 import { at, attempt, call, write } from './api.js';
 
@@ -16,7 +16,7 @@ at('terms-form').addEventListener('submit', (submit) => {
   submit.preventDefault();
   write('terms-done', '');
   attempt(async () => {
-    // All of the event as it was read, with its version: what somebody else changed meanwhile is not overwritten.
+    // The whole event as it was read, with its version (optimistic concurrency).
     const body = { ...event, ticket_transfer: at('transfer').checked };
     const answer = await call('PUT', `/api/events/${event.id}`, { body });
     event = answer.event;
