@@ -1,4 +1,4 @@
--- Fills a fresh database with many seats and says how large and how quick it is.
+-- Fills a fresh database with many seats, and prints sizes and plans.
 --
 --   createdb onsale_many
 --   ONSALE_DATABASE_URL=postgres://…/onsale_many onsale migrate

@@ -1,11 +1,11 @@
 # pip install "pyjwt[crypto]"
 import jwt
 
-keys = jwt.PyJWKClient("https://tickets.example/.well-known/jwks.json")  # cached; read again for a new key
+keys = jwt.PyJWKClient("https://tickets.example/.well-known/jwks.json")  # cached; refreshed for an unknown key
 
 
 def account_of(token, sale, keys=keys):
-    """The account that a pass admits to `sale`; jwt.InvalidTokenError when it is not good."""
+    """Returns the account of a valid pass for `sale`; raises jwt.InvalidTokenError otherwise."""
     if jwt.get_unverified_header(token).get("typ") != "pass+jwt":
         raise jwt.InvalidTokenError("not a pass")
     claims = jwt.decode(
