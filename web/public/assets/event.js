@@ -20,7 +20,7 @@ let event = null;
 /** Number of the running loop (door, wait, claim or shop); starting another one ends it. */
 let latestLoop = 0;
 let stopCountdown = () => {};
-/** The place whose progress is shown: its token, the first and the lowest count of people ahead. */
+/** The number whose progress is shown, with the first and the lowest count of people ahead. */
 let progress = null;
 
 async function describe() {
@@ -285,18 +285,17 @@ function draw(me) {
   if (me?.state === 'waiting') stand(me);
 }
 
-/** People ahead, never rising for one place; reset for a new place. */
-function countAhead(counted) {
-  const token = stored(TOKEN);
-  if (progress?.token !== token) progress = { token, first: counted, least: counted };
+/** People ahead, never rising for one number; reset for a new one. */
+function countAhead(number, counted) {
+  if (progress?.number !== number) progress = { number, first: counted, least: counted };
   progress.least = Math.min(progress.least, counted);
   return progress;
 }
 
-function stand({ ahead: counted, place, eta_seconds: eta, sale, likely_until: likely, message }) {
+function stand({ number, ahead: counted, place, eta_seconds: eta, sale, likely_until: likely, message }) {
   tell(message);
   if (place === null) return standInLobby();
-  const { first, least: ahead } = countAhead(counted);
+  const { first, least: ahead } = countAhead(number, counted);
   write('place', place.toLocaleString());
   write('ahead', ahead.toLocaleString());
   write('eta', eta ? span(eta) : 'not known yet');
