@@ -47,7 +47,7 @@ async function refunds() {
   const { until, fee_percent: percent, fee_minor: minor } = policy;
   const fee = minor && money({ amount_minor: minor, currency: paid.tier.price.currency });
   const kept = [percent && `${percent} %`, fee].filter(Boolean).join(' and ');
-  const end = until ? ` until ${moment(until, event.time_zone)}` : '';
+  const end = until ? ` by ${moment(until, event.time_zone)}` : '';
   const after = until ? ' After that nothing is refunded.' : '';
   const back = kept ? `you get a refund less ${kept} of each booking` : 'you get a full refund';
   write('refunds', `If you cancel${end}, ${back}.${after} If the event is cancelled, you get a full refund.`);
