@@ -27,31 +27,31 @@ use password::Line;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// Most sign-ups from one address a minute.
+/// Sign-ups per address and minute.
 const SIGN_UPS: Quota = Quota {
     burst: 60,
     per: MINUTE,
 };
-/// Most sign-ins from one address a minute: a campus or a carrier may be behind it. Guesses are
-/// limited by account and by network, see [`attempts`].
+/// Sign-ins per address and minute. High, because a campus or a carrier's NAT may be behind one
+/// address; guesses are limited per account and per network, see [`attempts`].
 const SIGN_INS: Quota = Quota {
     burst: 3_000,
     per: MINUTE,
 };
-/// Most refreshes and sign-outs from one address a minute: those who signed in together refresh
+/// Refreshes and sign-outs per address and minute: sessions that began together are refreshed
 /// together.
 const REFRESHES: Quota = Quota {
     burst: 6_000,
     per: MINUTE,
 };
 
-/// Most codes by one account a minute, given or asked for.
+/// Confirmation codes submitted or requested per account and minute.
 const CONFIRMATIONS: Quota = Quota {
     burst: 20,
     per: MINUTE,
 };
 
-/// The routes of this part.
+/// Account, role and session routes, with their rate limits.
 pub(crate) fn routes(office: &Arc<Office>) -> Routes {
     let limits = &office.ctx.limits;
     let sign_up = Router::new()
@@ -81,7 +81,7 @@ pub(crate) fn routes(office: &Arc<Office>) -> Routes {
     }
 }
 
-/// What both listeners have: staff sign in on the internal one.
+/// Session routes of one listener; staff sign in on the internal one.
 fn sessions(office: &Office, line: Line) -> Router<Arc<Office>> {
     let limits = &office.ctx.limits;
     let sign_in = Router::new()

@@ -1,4 +1,4 @@
-//! The log of everything staff changed.
+//! Audit log of all changes made by staff.
 
 mod list;
 mod notes;
@@ -17,17 +17,17 @@ use crate::office::Office;
 pub(crate) use notes::consume;
 pub(crate) use store::put;
 
-/// Who changed something.
+/// The author of a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Actor {
-    /// Somebody who signed in.
+    /// A signed-in account.
     Account(AccountId),
-    /// Somebody on the server's command line.
+    /// The server's command line, recorded as account 0.
     CommandLine,
 }
 
 impl Actor {
-    /// How the log names the actor.
+    /// The id stored in the log.
     fn id(self) -> i64 {
         match self {
             Self::Account(id) => id.0,
@@ -36,7 +36,7 @@ impl Actor {
     }
 }
 
-/// The routes of this part.
+/// Audit log routes, on the internal listener only.
 pub(crate) fn routes(office: &Arc<Office>) -> Routes {
     let internal = Router::new().route("/api/audit-log", get(list::list));
     Routes {

@@ -1,5 +1,5 @@
-//! Where a listing goes on: the sort key of the last row seen, opaque to callers. It stays right
-//! while rows are added before or after it.
+//! Keyset pagination: an opaque cursor encodes the sort key of the last row returned, so pages stay
+//! consistent while rows are inserted.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -7,26 +7,26 @@ use platform::problem::Problem;
 
 use crate::fields::invalid;
 
-/// The sort key as `N` integers.
+/// A sort key of `N` integers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Cursor<const N: usize>(pub(crate) [i64; N]);
 
 impl<const N: usize> Cursor<N> {
-    /// What the caller hands back to read on.
+    /// Encodes the key as URL-safe base64.
     pub(crate) fn encode(self) -> String {
         let bytes: Vec<u8> = self.0.iter().flat_map(|part| part.to_be_bytes()).collect();
         URL_SAFE_NO_PAD.encode(bytes)
     }
 
-    /// Reads a cursor that [`Cursor::encode`] wrote.
+    /// Decodes the output of [`Cursor::encode`].
     ///
     /// # Errors
-    /// `invalid` when it is anything else.
+    /// `invalid` for any other text.
     pub(crate) fn decode(text: &str) -> Result<Self, Problem> {
         Self::parts(text).ok_or_else(|| {
             invalid(
                 "cursor",
-                "Pass a next_cursor of this listing on unchanged, or leave it out.",
+                "Must be a next_cursor of this listing, or absent.",
             )
         })
     }

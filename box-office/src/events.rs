@@ -1,4 +1,4 @@
-//! Events, search, and how much is left of them.
+//! Events: search, seat maps, availability, and the staff API that changes them.
 
 mod availability;
 mod create;
@@ -27,7 +27,7 @@ use crate::office::Office;
 
 pub(crate) use draft::present;
 
-/// The routes of this part.
+/// Event routes: reads on both listeners, writes on the internal one.
 pub(crate) fn routes(office: &Arc<Office>) -> Routes {
     let writes = Router::new()
         .route("/api/events", post(create::create))
@@ -53,7 +53,8 @@ fn reads(event: MethodRouter<Arc<Office>>) -> Router<Arc<Office>> {
         .route("/api/events/{id}", event)
 }
 
-/// What everybody asks while a sale runs; these answers are compressed when they are made.
+/// Routes polled by all buyers during a sale. Their responses are cached and compressed once per
+/// load, not per request.
 fn crowd_reads() -> Router<Arc<Office>> {
     Router::new()
         .route(
@@ -69,7 +70,7 @@ struct EventAnswer {
     event: Event,
 }
 
-/// Refuses callers who may not change events.
+/// Checks that the caller may create events.
 fn require_organiser(caller: &Caller) -> Result<(), Problem> {
     caller.require_any(&[Role::Organiser, Role::Admin])
 }

@@ -1,4 +1,4 @@
-//! Bounds on what callers write. Each refusal names the field and says what is expected.
+//! Validation of input fields. Each refusal names the field and the expected form.
 
 mod email;
 
@@ -9,12 +9,12 @@ use platform::problem::{Kind, Problem};
 
 pub(crate) use email::email;
 
-/// A value that is out of its bounds.
+/// The `invalid` problem for a field.
 pub(crate) fn invalid(field: impl Display, detail: impl Into<String>) -> Problem {
     Problem::new(Kind::Invalid, detail).with("field", field.to_string())
 }
 
-/// One line of text, trimmed, at most `max` characters; may be empty.
+/// Validates and trims one line of text of at most `max` characters; may be empty.
 pub(crate) fn line(field: impl Display, text: &str, max: usize) -> Result<String, Problem> {
     let text = text.trim();
     if text.chars().count() > max {
@@ -26,13 +26,12 @@ pub(crate) fn line(field: impl Display, text: &str, max: usize) -> Result<String
     Ok(text.to_owned())
 }
 
-/// Whether a character breaks the line, or changes the direction of what stands beside it, on
-/// pages and in mails alike.
+/// Returns true for line separators and bidirectional controls, which affect the text around them.
 fn turns_text(c: char) -> bool {
     matches!(c, '\u{200E}' | '\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2066}'..='\u{2069}' | '\u{FEFF}')
 }
 
-/// A person's name, which others read in mails: one line of text without a link.
+/// Validates a person's name: one line without links, since it is shown in mails to others.
 pub(crate) fn person(field: impl Display, text: &str, max: usize) -> Result<String, Problem> {
     let name = line(&field, text, max)?;
     let lower = name.to_lowercase();
@@ -45,7 +44,7 @@ pub(crate) fn person(field: impl Display, text: &str, max: usize) -> Result<Stri
     Ok(name)
 }
 
-/// One line of text that is not empty.
+/// Validates and trims one non-empty line of text.
 pub(crate) fn name(field: impl Display, text: &str, max: usize) -> Result<String, Problem> {
     let text = line(&field, text, max)?;
     if text.is_empty() {
@@ -55,7 +54,7 @@ pub(crate) fn name(field: impl Display, text: &str, max: usize) -> Result<String
     }
 }
 
-/// Text of several lines, at most `max` characters; may be empty.
+/// Validates and trims multi-line text of at most `max` characters; may be empty.
 pub(crate) fn text(field: impl Display, text: &str, max: usize) -> Result<String, Problem> {
     let text = text.trim();
     if text.chars().count() > max {
@@ -70,7 +69,7 @@ pub(crate) fn text(field: impl Display, text: &str, max: usize) -> Result<String
     Ok(text.to_owned())
 }
 
-/// A whole number within `bounds`.
+/// Validates a whole number within `bounds`.
 pub(crate) fn number(
     field: impl Display,
     value: i64,
@@ -91,7 +90,8 @@ pub(crate) fn number(
         })
 }
 
-/// An ISO 3166 country of two letters, in upper case; may be empty.
+/// Validates an ISO 3166 alpha-2 code and returns it in upper case; may be empty. Unassigned codes
+/// are not refused.
 pub(crate) fn country(field: impl Display, text: &str) -> Result<String, Problem> {
     let text = text.trim();
     if text.is_empty() || (text.len() == 2 && text.bytes().all(|b| b.is_ascii_alphabetic())) {
@@ -101,7 +101,7 @@ pub(crate) fn country(field: impl Display, text: &str) -> Result<String, Problem
     }
 }
 
-/// A phone number in E.164.
+/// Validates a phone number in E.164.
 pub(crate) fn phone(field: impl Display, text: &str) -> Result<String, Problem> {
     let digits = text.strip_prefix('+').unwrap_or_default();
     let is_number = (7..=15).contains(&digits.len())

@@ -1,8 +1,8 @@
 //! Events, search, availability, seat maps and accounts on the public listener; the staff API and
 //! both sets of pages beside it.
 //!
-//! Box-office owns the schema `box_office`. It reads how much is left from the views of the
-//! booking worker, and the figures of a queue from Redis; it changes neither.
+//! Box-office owns the schema `box_office`. It reads stock from the views of the booking worker and
+//! queue snapshots from those of admission, and writes to neither.
 
 mod accounts;
 mod audit;
@@ -28,19 +28,19 @@ use platform::topology;
 pub use accounts::command_line::{CommandLineError, bootstrap_admin, grant_role, revoke_role};
 use office::Office;
 
-/// What this service calls itself in the outbox.
+/// This service's owner name in the outbox.
 const OWNER: &str = "box-office";
 
 /// Settings of box-office.
 #[derive(Debug, Clone, clap::Args)]
 #[group(skip)]
 pub struct Config {
-    /// Longest time that a sign-up or sign-in may wait for its turn at hashing the password, in
-    /// milliseconds. One that would wait longer is told when to come back.
+    /// Longest queueing time for password hashing at sign-up and sign-in, in milliseconds. Requests
+    /// that would wait longer get 503 with Retry-After.
     #[arg(long, env = "ONSALE_PASSWORD_WAIT_MS", default_value_t = 7_000)]
     pub password_wait_ms: u64,
-    /// Whether a new account's address is confirmed with a code before anything else is sent there,
-    /// or a ticket transferred to it
+    /// Require a new account's address to be confirmed by a code before other mail is sent to it or
+    /// a ticket is transferred to it
     #[arg(
         long,
         env = "ONSALE_CONFIRM_ADDRESSES",
@@ -48,7 +48,7 @@ pub struct Config {
         action = clap::ArgAction::Set
     )]
     pub confirm_addresses: bool,
-    /// Where buyers' browsers reach Stripe; the same as admission's
+    /// Stripe API URL used by buyers' browsers; must match admission's
     #[arg(
         long = "pages-stripe-url",
         id = "pages-stripe-url",
@@ -56,22 +56,22 @@ pub struct Config {
         default_value = "https://api.stripe.com"
     )]
     pub pages_stripe_url: url::Url,
-    /// Whether mails reach a stand-in instead of people; set by what runs the stand-in.
+    /// Set by the process that runs the mail stand-in: no mail leaves the machine.
     #[arg(skip)]
     pub mails_to_stand_in: bool,
 }
 
 impl Config {
-    /// Whether cards are charged by a stand-in: browsers reach something else than Stripe.
+    /// Returns true if browsers are sent to a host other than Stripe's.
     fn payments_to_stand_in(&self) -> bool {
         !is_stripe(&self.pages_stripe_url)
     }
 }
 
-/// Starts the service's loops and returns its routes.
+/// Spawns the service's background tasks and returns its routes.
 ///
 /// # Errors
-/// When a password can't be hashed on this machine.
+/// When the hashing threads can't be started.
 pub async fn start(ctx: Context, config: Config) -> anyhow::Result<Routes> {
     let health = &ctx.health;
     health.show_stand_in("stripe", config.payments_to_stand_in());
@@ -89,10 +89,10 @@ pub async fn start(ctx: Context, config: Config) -> anyhow::Result<Routes> {
         outbox::relay(ctx.db.clone(), ctx.broker.clone(), stop, OWNER),
     );
     ctx.health.needs(&[Dependency::Postgres]);
-    // At once, so that a process that ends as soon as it has begun does not declare it meanwhile;
-    // without RabbitMQ the consumer declares it later.
+    // Declared before the routes are served, so that a process that shuts down right after start-up
+    // isn't still declaring it. If RabbitMQ is down, the consumer declares it later.
     if let Err(error) = ctx.broker.declare(&topology::box_office_audit()).await {
-        tracing::warn!(%error, "the audit queue is not declared yet");
+        tracing::warn!(%error, "failed to declare audit queue");
     }
     ctx.spawn("box-office audit", audit::consume(ctx.clone()));
     ctx.spawn("box-office sessions", accounts::session::sweep(ctx.clone()));

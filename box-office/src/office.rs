@@ -1,4 +1,4 @@
-//! What every handler of this service has at hand.
+//! State shared by the service's handlers.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::accounts::password::Passwords;
 use crate::sales::live::Live;
 use crate::shared::{Answer, SecondCache};
 
-/// Most changes by one member of staff a minute.
+/// Changes per staff account and minute.
 const STAFF_WRITES: Quota = Quota {
     burst: 120,
     per: Duration::from_secs(60),
@@ -19,15 +19,15 @@ const STAFF_WRITES: Quota = Quota {
 
 /// The service's state, shared by its routes.
 pub(crate) struct Office {
-    /// Servers, keys, clock, limits.
+    /// Connections, keys, clock and limits.
     pub(crate) ctx: Context,
-    /// The limit on changes by staff, of whatever kind.
+    /// One rate limit for all staff writes.
     pub(crate) staff_limit: LimitLayer,
-    /// Whether addresses are confirmed with a code.
+    /// True if new addresses must be confirmed by a code.
     pub(crate) confirms_addresses: bool,
-    /// Hashes and checks passwords.
+    /// Password hashing threads.
     pub(crate) passwords: Passwords,
-    /// Limits by network across nodes.
+    /// Cluster-wide quotas per network.
     pub(crate) networks: Networks,
     /// `GET /api/events/{id}`; `None` for an unknown event.
     pub(crate) events: SecondCache<EventId, Option<Answer>>,
@@ -35,12 +35,12 @@ pub(crate) struct Office {
     pub(crate) availability: SecondCache<EventId, Option<Answer>>,
     /// `GET /api/events/{id}/seats`; `None` for an unknown event.
     pub(crate) seats: SecondCache<EventId, Option<Answer>>,
-    /// A sale's live figures, shared by its streams.
+    /// Live figures of a sale, shared by its streams.
     pub(crate) live: SecondCache<EventId, Live>,
 }
 
 impl Office {
-    /// A state with empty caches.
+    /// Creates the state with empty caches.
     pub(crate) fn new(ctx: Context, passwords: Passwords, confirms_addresses: bool) -> Self {
         let clock = || ctx.clock.clone();
         Self {

@@ -1,6 +1,5 @@
-//! `GET /openapi.json`: the description of the API for programs. `docs/API.md` is the one for
-//! people. Tests hold its paths against what the gateway routes, and its schemas against what is
-//! answered.
+//! `GET /openapi.json`: the OpenAPI document, kept as a golden file. Tests compare its paths with
+//! the gateway's routes, and its schemas with actual responses. The prose is in `docs/API.md`.
 
 use axum::Router;
 use axum::http::HeaderMap;
@@ -12,7 +11,7 @@ use crate::shared::Answer;
 
 const DOCUMENT: &[u8] = include_bytes!("../../docs/openapi.json");
 
-/// The route of this part.
+/// Serves the embedded document on the public listener.
 pub(crate) fn routes() -> Routes {
     let answer = Answer::ready(Bytes::from_static(DOCUMENT));
     let document = async move |headers: HeaderMap| answer.respond(&headers);

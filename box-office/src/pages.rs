@@ -1,4 +1,4 @@
-//! The pages for buyers and for operators, built into the program.
+//! Static pages for buyers and operators, embedded into the binary.
 
 use std::borrow::Cow;
 use std::path::Path as FilePath;
@@ -19,7 +19,7 @@ use crate::Config;
 use crate::shared::is_known;
 
 const REFERRER_POLICY: HeaderName = HeaderName::from_static("referrer-policy");
-/// A page is asked for again each time, so that it fits the program that answers it.
+/// Pages are revalidated on each visit, so that they match the running version.
 const PAGE_CACHING: HeaderValue = HeaderValue::from_static("no-cache");
 const ASSET_CACHING: HeaderValue = HeaderValue::from_static("public, max-age=60");
 
@@ -31,12 +31,12 @@ struct PublicFiles;
 #[folder = "../web/staff"]
 struct StaffFiles;
 
-/// What both sets of pages use.
+/// Assets used by both sets of pages.
 #[derive(RustEmbed)]
 #[folder = "../web/shared"]
 struct SharedFiles;
 
-/// The routes of both sets of pages.
+/// Page routes: buyers' on the public listener, the console on the internal one.
 pub(crate) fn routes(config: &Config) -> Routes {
     let banner = banner(config);
     let public = Site {
@@ -60,8 +60,8 @@ pub(crate) fn routes(config: &Config) -> Routes {
     }
 }
 
-/// What every page says first while stand-ins play Stripe or the mail server: nobody may take such
-/// a shop for a real one.
+/// The warning shown on top of every page while stand-ins replace Stripe or the mail server, so
+/// that a test shop can't be mistaken for a real one.
 fn banner(config: &Config) -> Option<&'static str> {
     match (config.payments_to_stand_in(), config.mails_to_stand_in) {
         (true, true) => Some("Test shop: no money moves, no mail leaves, and no ticket is real."),
@@ -75,8 +75,8 @@ const STAFF_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'se
      img-src 'self' data:; font-src 'self'; connect-src 'self'; base-uri 'none'; \
      form-action 'self'; frame-ancestors 'none'";
 
-/// What buyer pages may load: our own files, and what Stripe's documentation asks for so that card
-/// data goes from the browser to Stripe alone.
+/// Content security policy of buyers' pages: own files, and the origins that Stripe.js needs to
+/// send card data directly to Stripe.
 fn public_policy(config: &Config) -> HeaderValue {
     let stripe = config.pages_stripe_url.origin().ascii_serialization();
     let policy = format!(
@@ -89,7 +89,7 @@ fn public_policy(config: &Config) -> HeaderValue {
     HeaderValue::try_from(policy).expect("an origin is visible ASCII")
 }
 
-/// One set of files with its content security policy.
+/// A set of embedded files with its content security policy.
 #[derive(Clone)]
 struct Site {
     file: fn(&str) -> Option<EmbeddedFile>,
@@ -98,7 +98,7 @@ struct Site {
 }
 
 impl Site {
-    /// The start page and the assets.
+    /// Routes of the start page and the assets.
     fn router(&self) -> Router {
         let site = self.clone();
         let asset = async move |Path(name): Path<String>, headers: HeaderMap| {
@@ -109,7 +109,7 @@ impl Site {
             .route("/assets/{*name}", get(asset))
     }
 
-    /// Answers with one page, whatever the path's parameters are: the page reads them itself.
+    /// Serves one page for any path parameters; its script reads them from the URL.
     fn page(&self, name: &'static str) -> axum::routing::MethodRouter {
         let site = self.clone();
         get(async move |headers: HeaderMap| site.respond(name, PAGE_CACHING, &headers))
@@ -120,7 +120,7 @@ impl Site {
             return Problem::new(Kind::NotFound, "There is no such file.").into_response();
         };
         let hash = file.metadata.sha256_hash();
-        // With the banner another page, which a cache must not take for the one without.
+        // The banner changes the page, so the ETag must differ.
         let variant = if self.banner.is_some() { "b" } else { "" };
         let etag = format!("W/\"{}{variant}\"", URL_SAFE_NO_PAD.encode(&hash[..12]));
         let etag = HeaderValue::try_from(etag).expect("base64 is visible ASCII");

@@ -1,4 +1,4 @@
-//! Sales: what operators set, and the live figures they watch.
+//! Sales: settings, and live figures for operators.
 
 mod get;
 pub(crate) mod live;
@@ -33,7 +33,7 @@ use crate::office::Office;
 use crate::write::WriteError;
 use settings::SalePatch;
 
-/// The routes of this part.
+/// Sale routes, on the internal listener only.
 pub(crate) fn routes(office: &Arc<Office>) -> Routes {
     let writes = Router::new()
         .route("/api/sales/{event_id}", on_put(put::put))
@@ -52,7 +52,7 @@ pub(crate) fn routes(office: &Arc<Office>) -> Routes {
     }
 }
 
-/// A sale as staff see it.
+/// A sale as returned to staff.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Sale {
     #[serde(flatten)]
@@ -67,10 +67,11 @@ impl Sale {
     }
 }
 
-/// Makes the sale of a new event: open at once unless `patch` says otherwise.
+/// Creates the sale of a new event, open at once unless `patch` sets another time.
 ///
 /// # Errors
-/// `invalid` when `patch` is out of its bounds, `conflict` when it tells of a lottery that can't be.
+/// `invalid` for a value of `patch` out of bounds, `conflict` for a lottery setting that is not
+/// possible.
 pub(crate) async fn open(
     conn: &mut PgConnection,
     event: &Event,
@@ -86,7 +87,7 @@ pub(crate) async fn open(
     Ok(())
 }
 
-/// Tells of a sale whose event has another limit per account or another start.
+/// Publishes a new version of a sale whose event has changed its limit per account or its start.
 pub(crate) async fn follow_event(
     conn: &mut PgConnection,
     event: &Event,
@@ -106,7 +107,7 @@ pub(crate) async fn follow_event(
     Ok(())
 }
 
-/// Closes the sale of an event that is taken off the list.
+/// Closes the sale of an event that is being cancelled.
 pub(crate) async fn close(
     conn: &mut PgConnection,
     id: EventId,
@@ -128,7 +129,7 @@ pub(crate) async fn close(
     Ok(())
 }
 
-/// Writes down who changed a sale, and tells the services that follow it.
+/// Adds a change to the audit log, and publishes `sale.changed`.
 async fn record(
     conn: &mut PgConnection,
     settings: &SaleSettings,
@@ -149,7 +150,7 @@ async fn record(
     .await
 }
 
-/// Refuses callers who may neither see nor change sales.
+/// Checks that the caller may see and change sales.
 fn require_operator(caller: &Caller) -> Result<(), Problem> {
     caller.require_any(&[Role::Operator, Role::Admin])
 }

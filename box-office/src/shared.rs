@@ -1,5 +1,5 @@
-//! Answers that are the same for everyone: made at most once a second however many ask, with an
-//! `ETag` so that a reader who has the newest gets 304.
+//! Responses shared by all callers: a single-flight, stale-while-revalidate cache with a maximum
+//! age of one second, and conditional requests by `ETag`.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -21,30 +21,30 @@ use platform::problem::Problem;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
-/// From this age on an answer is made anew, while the old one is still handed out: or everybody
-/// would wait each second for as long as that takes.
+/// Age from which a value is revalidated in the background while the old one is still served, so
+/// that callers don't wait for a load each second.
 const RENEW_AGE: TimeDelta = TimeDelta::milliseconds(500);
-/// How long an answer is handed out again.
+/// Age up to which a value is served.
 const MAX_AGE: TimeDelta = TimeDelta::seconds(1);
-/// What browsers and proxies are told.
+/// Caching by browsers and proxies.
 const CACHE_CONTROL: HeaderValue = HeaderValue::from_static("public, max-age=1");
-/// With more keys than this, those that nobody asks for any more are dropped.
+/// Number of keys from which idle ones are evicted on insert.
 const MAX_IDLE_KEYS: usize = 1_024;
 
-/// Shorter answers are not worth compressing.
+/// Smallest body that is compressed.
 const PACK_ABOVE_BYTES: usize = 1_024;
 
-/// A JSON answer, serialized once.
+/// A JSON response, serialized once.
 #[derive(Debug, Clone)]
 pub(crate) struct Answer {
     body: Bytes,
-    /// The same, compressed with gzip.
+    /// The body compressed with gzip.
     packed: Option<Bytes>,
     etag: HeaderValue,
 }
 
 impl Answer {
-    /// `value` as JSON.
+    /// Serializes `value`.
     pub(crate) fn json(value: &impl Serialize) -> Self {
         Self::ready(
             serde_json::to_vec(value)
@@ -53,9 +53,9 @@ impl Answer {
         )
     }
 
-    /// JSON that is written already.
+    /// A response of already serialized JSON.
     pub(crate) fn ready(body: Bytes) -> Self {
-        // Weak, because the answer may be compressed on its way out.
+        // Weak, because a proxy may compress the body on its way out.
         let etag = format!(
             "W/\"{}\"",
             URL_SAFE_NO_PAD.encode(&Sha256::digest(&body)[..12])
@@ -68,7 +68,7 @@ impl Answer {
         }
     }
 
-    /// Compresses it once for all who will get it.
+    /// Adds a gzip variant, so that the body is compressed once and not per request.
     pub(crate) fn packed(mut self) -> Self {
         if self.body.len() > PACK_ABOVE_BYTES {
             let mut packer = GzEncoder::new(Vec::new(), Compression::default());
@@ -78,7 +78,7 @@ impl Answer {
         self
     }
 
-    /// The answer to a request with these headers: 304 when the caller has it already.
+    /// Builds the response to a request: 304 if `If-None-Match` matches.
     pub(crate) fn respond(&self, request: &HeaderMap) -> Response {
         let mut response = if is_known(request, &self.etag) {
             StatusCode::NOT_MODIFIED.into_response()
@@ -113,7 +113,7 @@ impl Answer {
     }
 }
 
-/// Whether `Accept-Encoding` names gzip with a quality that is not zero.
+/// Returns true if `Accept-Encoding` lists gzip with a non-zero quality.
 fn takes_gzip(request: &HeaderMap) -> bool {
     request
         .get_all(header::ACCEPT_ENCODING)
@@ -128,7 +128,7 @@ fn takes_gzip(request: &HeaderMap) -> bool {
         })
 }
 
-/// Whether `If-None-Match` names `etag` (weak comparison, RFC 9110 §13.1.2).
+/// Returns true if `If-None-Match` matches `etag` by weak comparison (RFC 9110 §13.1.2).
 pub(crate) fn is_known(request: &HeaderMap, etag: &HeaderValue) -> bool {
     let etag = etag.to_str().unwrap_or_default();
     let opaque = |tag: &str| tag.trim().trim_start_matches("W/").to_owned();
@@ -140,8 +140,9 @@ pub(crate) fn is_known(request: &HeaderMap, etag: &HeaderValue) -> bool {
         .any(|tag| tag.trim() == "*" || opaque(tag) == opaque(etag))
 }
 
-/// Values that are at most a second old and loaded at most twice a second per key. Those who ask when
-/// there is none, or one too old, wait for the load and get what it brings, be it a failure.
+/// Single-flight cache of values at most a second old, loaded at most twice a second per key.
+/// Callers that find no value, or an expired one, wait for the load in flight and share its
+/// outcome, including a failure.
 pub(crate) struct SecondCache<K, V> {
     clock: SharedClock,
     slots: Mutex<HashMap<K, Arc<Slot<V>>>>,
@@ -158,13 +159,13 @@ struct Slot<V> {
     is_renewing: AtomicBool,
 }
 
-/// What a slot has.
+/// Freshness of a slot's value.
 enum Latest<V> {
-    /// New enough.
+    /// Younger than [`RENEW_AGE`].
     Fresh(Result<V, Problem>),
-    /// Good, and soon too old.
+    /// Servable, but to be revalidated.
     Ageing(Result<V, Problem>),
-    /// Nothing that may be handed out.
+    /// Absent, or older than [`MAX_AGE`].
     None,
 }
 
@@ -177,7 +178,8 @@ impl<V: Clone> Slot<V> {
         }
     }
 
-    /// What was loaded, unless it is too old. A clock that was set back makes it so, too.
+    /// Returns the value with its freshness. A value from the future (a clock that was set back) is
+    /// treated as expired.
     fn latest(&self, now: DateTime<Utc>) -> Latest<V> {
         let latest = self.latest.read().unwrap_or_else(PoisonError::into_inner);
         let Some(loaded) = latest.as_ref() else {
@@ -193,7 +195,7 @@ impl<V: Clone> Slot<V> {
         }
     }
 
-    /// Whether anything may be handed out.
+    /// Returns true if there is a servable value.
     fn is_good(&self, now: DateTime<Utc>) -> bool {
         !matches!(self.latest(now), Latest::None)
     }
@@ -213,7 +215,8 @@ impl<K: Eq + Hash + Clone, V: Clone + Send + Sync + 'static> SecondCache<K, V> {
         }
     }
 
-    /// The value of `key`, at most a second old; `load` brings a newer one.
+    /// Returns the value of `key`, at most a second old. Calls `load` if there is none, and in the
+    /// background if it is due for revalidation.
     pub(crate) async fn get<F>(&self, key: K, load: impl FnOnce() -> F) -> Result<V, Problem>
     where
         F: Future<Output = Result<V, Problem>> + Send + 'static,
@@ -238,7 +241,8 @@ impl<K: Eq + Hash + Clone, V: Clone + Send + Sync + 'static> SecondCache<K, V> {
         value
     }
 
-    /// The slot of `key`. Nobody asks for a slot that only the map holds and that is not fresh.
+    /// Returns the slot of `key`, and evicts idle slots when there are too many. A slot is idle if
+    /// only the map references it and its value has expired.
     fn slot(&self, key: K) -> Arc<Slot<V>> {
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         if slots.len() >= MAX_IDLE_KEYS && !slots.contains_key(&key) {
@@ -249,7 +253,7 @@ impl<K: Eq + Hash + Clone, V: Clone + Send + Sync + 'static> SecondCache<K, V> {
     }
 }
 
-/// Brings a newer value while the one before is handed out.
+/// Loads a new value in the background while the previous one is served.
 async fn renew<V: Clone>(
     slot: Arc<Slot<V>>,
     clock: SharedClock,
@@ -262,7 +266,7 @@ async fn renew<V: Clone>(
     drop(renewing);
 }
 
-/// Lets others renew the slot when this is over, however it ends.
+/// Guard that allows the next revalidation when it is dropped, also on panic or cancellation.
 struct Renewing<'a, V>(&'a Slot<V>);
 
 impl<V> Drop for Renewing<'_, V> {
@@ -322,11 +326,11 @@ mod tests {
             Ok(2)
         };
         assert_eq!(cache.get("a", || slow).await.unwrap(), 1);
-        // Lets it begin.
+        // Lets the spawned revalidation start.
         tokio::task::yield_now().await;
         assert_eq!(cache.get("a", || async { Ok(3) }).await.unwrap(), 1);
         clock.advance(RENEW_AGE);
-        // Too old by now: whoever asks waits for the load that runs.
+        // Expired by now: callers wait for the load in flight.
         release.send(()).unwrap();
         assert_eq!(cache.get("a", || async { Ok(4) }).await.unwrap(), 2);
     }

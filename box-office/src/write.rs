@@ -1,5 +1,5 @@
-//! A change: one transaction with the change itself, its record in the audit log, the messages
-//! that tell of it, and the answer for a request that is repeated.
+//! Transactional writes with idempotency keys: one transaction holds the change, its audit entry,
+//! its outbox messages and the outcome that is replayed for a repeated request.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,14 +26,14 @@ const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 const MAX_KEY_BYTES: usize = 255;
 
-/// Why a change was not made.
+/// Error of a write.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum WriteError {
-    /// The database failed; a conflict with another transaction is tried again.
-    #[error("the database refused the change")]
+    /// The database failed; serialization failures and deadlocks are retried.
+    #[error("the database transaction failed")]
     Database(#[from] sqlx::Error),
-    /// It is not allowed, for the reason told to the caller.
-    #[error("the change is not allowed: {0}")]
+    /// The write is refused, with the problem returned to the caller.
+    #[error("the change is refused: {0}")]
     Refused(Problem),
 }
 
@@ -52,21 +52,20 @@ impl From<WriteError> for Problem {
     }
 }
 
-/// A JSON body, and what tells a repeat of its request from another request.
+/// Extractor of a JSON body together with the request's identity for idempotency.
 #[derive(Debug)]
 pub(crate) struct Posted<T> {
-    /// The body.
     pub(crate) body: T,
-    /// How to recognise a repeat.
+    /// Identity of the request.
     pub(crate) repeat: Repeat,
 }
 
-/// How a repeat of a request is recognised.
+/// Identity of a request: its idempotency key, route, and keyed hashes of its body.
 #[derive(Debug)]
 pub(crate) struct Repeat {
     key: Option<String>,
     route: String,
-    /// By the key of each secret, the current one first.
+    /// One hash per service secret, the current one first.
     hashes: Vec<[u8; 32]>,
 }
 
@@ -77,7 +76,7 @@ impl<T: DeserializeOwned> FromRequest<Arc<Office>> for Posted<T> {
         let (parts, body) = request.into_parts();
         let raw = Request::from_parts(parts.clone(), body);
         let RawBody(bytes) = RawBody::from_request(raw, office).await?;
-        // The body may hold a password, so what is stored of it must not help to guess one.
+        // The body may hold a password, so the stored hash is keyed.
         let secrets = office.ctx.keys.derive_each("idempotency");
         let hash = |secret: &[u8; 32]| idempotency::request_hash(&[secret, &bytes]);
         let repeat = Repeat {
@@ -105,21 +104,21 @@ fn key_of(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     ))
 }
 
-/// What a change came to.
+/// The outcome of a write.
 #[derive(Debug)]
 pub(crate) struct Done<T> {
-    /// The outcome; of a repeated request, that of the first.
+    /// The value; for a repeated request, that of the first.
     pub(crate) value: T,
     is_replay: bool,
 }
 
 impl<T> Done<T> {
-    /// Whether a repeated request got the outcome of the first.
+    /// Returns true if the value was replayed for a repeated request.
     pub(crate) fn is_replay(&self) -> bool {
         self.is_replay
     }
 
-    /// The outcome in another form.
+    /// Maps the value.
     pub(crate) fn map<U>(self, change: impl FnOnce(T) -> U) -> Done<U> {
         Done {
             value: change(self.value),
@@ -127,7 +126,7 @@ impl<T> Done<T> {
         }
     }
 
-    /// The outcome in another form, or a refusal.
+    /// Maps the value, or fails with a problem.
     pub(crate) fn try_map<U>(
         self,
         change: impl FnOnce(T) -> Result<U, Problem>,
@@ -140,7 +139,7 @@ impl<T> Done<T> {
 }
 
 impl<T, U> Done<(T, U)> {
-    /// Both parts of the outcome.
+    /// Splits a pair; the first part keeps the replay flag.
     pub(crate) fn split(self) -> (Done<T>, U) {
         let (value, rest) = self.value;
         let is_replay = self.is_replay;
@@ -149,7 +148,7 @@ impl<T, U> Done<(T, U)> {
 }
 
 impl<T: Serialize> Done<T> {
-    /// The answer to the caller alone.
+    /// Builds the response, not to be stored by caches. Replays carry `Idempotent-Replayed: true`.
     pub(crate) fn respond(self, status: StatusCode) -> Response {
         let mut response = (status, Json(self.value)).into_response();
         let headers = response.headers_mut();
@@ -161,17 +160,17 @@ impl<T: Serialize> Done<T> {
     }
 }
 
-/// The work of one transaction: a future that borrows the transaction, and what the caller has.
+/// Future of the work done in one transaction, which borrows the transaction.
 pub(crate) type Work<'c, T> = BoxFuture<'c, Result<T, WriteError>>;
 
 impl Office {
-    /// Runs `work` in a transaction, and wakes the outbox when it is committed. With an
-    /// `Idempotency-Key`, a repeat by the same `caller` gets the first outcome. `work` may run
-    /// more than once; only one run is committed.
+    /// Runs `work` in a transaction, and wakes the outbox relay on commit. With an
+    /// `Idempotency-Key`, a repeat by the same `caller` gets the stored outcome of the first
+    /// request. `work` may run more than once; at most one run is committed.
     ///
     /// # Errors
-    /// What `work` refuses, a key that was used for another request or whose first request still
-    /// runs, and what the database says.
+    /// The refusal of `work`, `idempotency-key-reused`, `idempotency-key-in-progress`, or a failure
+    /// of the database.
     pub(crate) async fn write<'env, T: Serialize + DeserializeOwned + Send>(
         &'env self,
         name: &'static str,
@@ -218,7 +217,8 @@ impl Office {
     }
 }
 
-/// Looks the key up. A request that was begun under an older secret is recognised by that one.
+/// Begins a request under its key. A request whose hash was stored under an older secret is matched
+/// by that secret's hash.
 async fn begin(
     tx: &mut PgConnection,
     scope: &str,
@@ -240,14 +240,17 @@ fn encode(error: serde_json::Error) -> WriteError {
     sqlx::Error::Encode(Box::new(error)).into()
 }
 
-/// An answer that another version of the program kept: the request was done, and must not be again.
+/// Refuses a repeat whose stored outcome was written by another version and can't be decoded: the
+/// request has been executed and must not be executed again.
 fn decode(error: &serde_json::Error) -> WriteError {
     let error: &(dyn std::error::Error + 'static) = error;
-    tracing::warn!(error, "a kept answer can't be read");
+    tracing::warn!(
+        error,
+        "failed to decode stored outcome of idempotent request"
+    );
     Problem::new(
         Kind::Conflict,
-        "The first request with this key was done, and its answer is not known any more. Look at \
-         what it made.",
+        "The first request with this key was executed, but its response is no longer available.",
     )
     .into()
 }

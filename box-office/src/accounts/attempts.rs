@@ -1,5 +1,5 @@
-//! Limits on guesses at passwords: exponential backoff for each account, whose known places have a
-//! count of their own, and a quota of wrong guesses for each network across nodes.
+//! Brute-force protection: exponential backoff per account, counted separately for each network the
+//! account has signed in from, and a cluster-wide quota of wrong guesses per network.
 
 use std::time::Duration;
 
@@ -11,27 +11,27 @@ use platform::service::Context;
 use sha2::Sha256;
 use sqlx::PgPool;
 
-/// Attempts at one account before each further one must wait.
+/// Attempts at one account before backoff begins.
 const FREE: i32 = 10;
-/// The wait after the last free attempt; each further attempt doubles it.
+/// Backoff after the last free attempt; each further attempt doubles it.
 const FIRST_WAIT: TimeDelta = TimeDelta::seconds(30);
 const MAX_WAIT: TimeDelta = TimeDelta::minutes(15);
-/// An account that nobody tried for so long starts anew.
+/// Attempts at an account expire after this time without a further one.
 const FORGOTTEN_AFTER: TimeDelta = TimeDelta::hours(1);
-/// How long a place stays known after the last sign-in from it.
+/// Time since the last sign-in after which a network no longer counts as known to the account.
 const KNOWN_FOR: TimeDelta = TimeDelta::days(90);
-/// Wrong guesses of one network: many people may share it, and some mistype.
+/// Wrong guesses per network. Generous, because many people may share one and some mistype.
 const WRONG_GUESSES: Quota = Quota {
     burst: 300,
     per: Duration::from_secs(600),
 };
 
-/// Where a sign-in comes from: the caller's network, in a form that shows nothing of it.
+/// The caller's network as a keyed hash, so that stored rows do not reveal addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Place([u8; 16]);
 
 impl Place {
-    /// The place of `network`.
+    /// Hashes `network` with the service's key.
     pub(super) fn of(ctx: &Context, network: AddressGroup) -> Self {
         let mut mac = Hmac::<Sha256>::new_from_slice(&ctx.keys.derive("sign-in-place"))
             .expect("HMAC takes keys of any length");
@@ -46,12 +46,12 @@ impl Place {
     }
 }
 
-/// Counts an attempt at the account of `address` (lower case), before its password is checked:
-/// attempts at once count as one after the other. `known_place` is the caller's when the account
-/// signed in from it before.
+/// Records an attempt at the account of `address` (lower case) before its password is checked, so
+/// that concurrent attempts are counted like sequential ones. `known_place` is the caller's network
+/// if the account has signed in from it before.
 ///
 /// # Errors
-/// `rate-limited` until the wait is over, whether or not there is such an account.
+/// `rate-limited` until the backoff is over, whether or not the account exists.
 pub(super) async fn begin(
     pool: &PgPool,
     address: &str,
@@ -96,12 +96,12 @@ pub(super) async fn begin(
     let wait = next_at.map_or(TimeDelta::zero(), |next_at| next_at - now);
     Err(Problem::new(
         Kind::RateLimited,
-        "Too many wrong passwords for this account; wait as long as Retry-After says.",
+        "Too many sign-in attempts for this account. Try again after the time in Retry-After.",
     )
     .retry_after(wait.to_std().unwrap_or_default()))
 }
 
-/// Forgets the attempts that [`begin`] counted, after the right password.
+/// Resets the attempts recorded by [`begin`] once the right password was given.
 pub(super) async fn forget(
     pool: &PgPool,
     address: &str,
@@ -118,8 +118,7 @@ pub(super) async fn forget(
     Ok(())
 }
 
-/// Deletes what no limit needs any more: counts that would start anew, and places that nobody has
-/// signed in from for long.
+/// Deletes expired attempts and networks not seen for [`KNOWN_FOR`].
 pub(super) async fn sweep(pool: &PgPool, now: DateTime<Utc>) -> Result<(), sqlx::Error> {
     sqlx::query!(
         "delete from box_office.sign_in_attempts where (address, place) in (
@@ -138,13 +137,14 @@ pub(super) async fn sweep(pool: &PgPool, now: DateTime<Utc>) -> Result<(), sqlx:
     Ok(())
 }
 
-/// Quotas of networks across nodes. Without Redis only the limits of each node hold.
+/// Cluster-wide quotas per network. Fails open: without Redis only the limits of each node apply.
 pub(crate) struct Networks {
     limits: SharedLimits,
     namespace: String,
 }
 
 impl Networks {
+    /// Quotas shared through the context's Redis.
     pub(crate) fn new(ctx: &Context) -> Self {
         Self {
             limits: ctx.limits.shared(ctx.redis.clone()),
@@ -152,10 +152,10 @@ impl Networks {
         }
     }
 
-    /// Refuses a network whose wrong guesses are used up.
+    /// Checks, without consuming anything, that `network` has wrong guesses left.
     ///
     /// # Errors
-    /// `rate-limited`.
+    /// `rate-limited` when the quota is exhausted.
     pub(super) async fn may_guess(
         &self,
         network: AddressGroup,
@@ -164,9 +164,9 @@ impl Networks {
         self.take(&[self.wrong_guesses(network, 0)], now).await
     }
 
-    /// Counts a wrong guess.
+    /// Consumes one wrong guess from the quota of `network`.
     pub(super) async fn count_wrong(&self, network: AddressGroup, now: DateTime<Utc>) {
-        // A refusal is the next caller's.
+        // An exhausted quota refuses the next caller, not this one.
         let _used_up = self.take(&[self.wrong_guesses(network, 1)], now).await;
     }
 
@@ -178,10 +178,10 @@ impl Networks {
         }
     }
 
-    /// Counts one request of `network` in a cell for each of `quotas`.
+    /// Consumes one request of `network` from each of `quotas`.
     ///
     /// # Errors
-    /// `rate-limited` when one of them is used up.
+    /// `rate-limited` when one of them is exhausted, with the longest wait.
     pub(super) async fn count(
         &self,
         name: &str,
@@ -190,7 +190,7 @@ impl Networks {
         now: DateTime<Utc>,
     ) -> Result<(), Problem> {
         let cell = |quota: &Quota| Take {
-            // One hash tag, so that one script may take all.
+            // A shared hash tag keeps all cells in one Redis Cluster slot, as the script needs.
             key: format!(
                 "{}:{{limit:{name}:{network}}}:{}",
                 self.namespace,
@@ -212,7 +212,7 @@ impl Networks {
             }
         };
         let refused = taken.iter().zip(takes).filter(|(taken, take)| {
-            // Asking for none looks whether one would go through.
+            // A take of zero only checks whether one more would be admitted.
             taken.count < take.count || (take.count == 0 && !taken.wait.is_zero())
         });
         match refused.map(|(taken, _)| taken.wait).max() {

@@ -28,12 +28,12 @@ pub(super) struct Roles {
     roles: BTreeSet<Role>,
 }
 
-/// Replaces an account's roles. They take effect with its next access token, 15 minutes later at
-/// most.
+/// Replaces an account's roles. The change takes effect with the account's next access token, at
+/// most 15 minutes later.
 ///
 /// # Errors
-/// `forbidden` unless the caller is an admin, `not-found`, `invalid`, and `conflict` for admins
-/// who would shut themselves out.
+/// `forbidden` unless the caller is an admin, `not-found`, `invalid` for an empty set, and
+/// `conflict` if admins would remove their own admin role.
 pub(super) async fn change_roles(
     State(office): State<Arc<Office>>,
     caller: Caller,
@@ -45,11 +45,11 @@ pub(super) async fn change_roles(
     if roles.is_empty() {
         return Err(invalid(
             "roles",
-            "At least one role; customer is the least.",
+            "Give at least one role, such as customer.",
         ));
     }
     if id == caller.account_id && !roles.contains(&Role::Admin) {
-        let detail = "Let another admin take the role admin away from you.";
+        let detail = "You cannot remove your own admin role. Ask another admin.";
         return Err(Problem::new(Kind::Conflict, detail));
     }
     let (who, actor) = (

@@ -1,4 +1,4 @@
-//! What an administrator of the server does to accounts without signing in.
+//! Account changes from the server's command line, without a session.
 
 use domain::AccountId;
 use domain::account::Role;
@@ -14,23 +14,23 @@ use super::store::{self, NewAccount};
 use crate::audit::{self, Actor};
 use crate::fields;
 
-/// Why an account could not be made or changed.
+/// Error of a command that creates or changes an account.
 #[derive(Debug, thiserror::Error)]
 pub enum CommandLineError {
-    /// The address or the password is out of its bounds.
+    /// The address or the password is not valid.
     #[error("{0}")]
     Invalid(String),
-    /// An account with the address exists.
-    #[error("an account with the address {0} exists already")]
+    /// The address belongs to an existing account.
+    #[error("an account with the address {0} already exists")]
     EmailTaken(String),
     /// No account has the address.
     #[error("no account has the address {0}")]
     Unknown(String),
     /// The password could not be hashed.
-    #[error("the password could not be hashed")]
+    #[error("failed to hash the password")]
     Password(#[from] PasswordError),
     /// The database failed.
-    #[error("the database refused the change")]
+    #[error("the database transaction failed")]
     Database(#[from] sqlx::Error),
 }
 
@@ -40,11 +40,11 @@ impl From<Problem> for CommandLineError {
     }
 }
 
-/// Makes the account of an administrator. Its message to the other services waits in the outbox
-/// until a box-office runs.
+/// Creates an account with the admin role and a confirmed address. Its `account.changed` message
+/// stays in the outbox until a box-office process relays it.
 ///
 /// # Errors
-/// When the address is taken, or a value is out of its bounds.
+/// When the address is taken, or the address or password is not valid.
 pub async fn bootstrap_admin(
     db: &PgPool,
     clock: &SharedClock,
@@ -81,7 +81,8 @@ async fn insert(
     Ok(inserted.id)
 }
 
-/// Adds a role to an account. It takes effect with the account's next access token.
+/// Adds a role to an account; a role it already has is left alone. Takes effect with the account's
+/// next access token.
 ///
 /// # Errors
 /// When no account has the address.
@@ -117,8 +118,8 @@ async fn add_role(
     Ok(account.id)
 }
 
-/// Takes a role from an account, which stays a customer. Access tokens that were issued before
-/// end within 15 minutes.
+/// Removes a role from an account, which keeps at least `customer`. Access tokens issued before
+/// expire within 15 minutes.
 ///
 /// # Errors
 /// When no account has the address.

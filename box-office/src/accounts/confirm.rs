@@ -1,6 +1,6 @@
-//! Confirming an address or a phone with a code that is sent there: good for 10 minutes and 5 tries.
-//! `POST /api/accounts/confirmations` takes the code, `POST /api/accounts/confirmations/codes`
-//! sends another.
+//! Confirmation of an address or phone by a one-time code, valid for 10 minutes and 5 tries.
+//! `POST /api/accounts/confirmations` submits a code, `POST /api/accounts/confirmations/codes`
+//! requests another.
 
 use std::sync::Arc;
 
@@ -27,13 +27,13 @@ use crate::fields::invalid;
 use crate::office::Office;
 use crate::write::WriteError;
 
-/// How long a code is good.
+/// Validity of a code.
 const CODE_LIFE: TimeDelta = TimeDelta::minutes(10);
-/// Wrong codes that one code bears.
+/// Wrong submissions after which a code is void.
 const MAX_TRIES: i32 = 5;
-/// Between two codes to one address.
+/// Shortest time between two codes to one address.
 const PAUSE: TimeDelta = TimeDelta::seconds(60);
-/// Most codes in a [`DAY`]: whoever types an address in may not be who reads there.
+/// Codes per address and [`DAY`]: the address may belong to somebody who never asked for one.
 const MAX_CODES: i32 = 10;
 const DAY: TimeDelta = TimeDelta::days(1);
 
@@ -56,10 +56,10 @@ fn email() -> ContactChannel {
     ContactChannel::Email
 }
 
-/// Confirms the caller's address or phone. A repeat is answered as the first.
+/// Confirms the caller's address or phone. Idempotent: a confirmed one is returned as it is.
 ///
 /// # Errors
-/// `invalid` for a wrong code, with `tries_left`; `conflict` when no code is good.
+/// `invalid` for a wrong code, with `tries_left`; `conflict` when no code is valid any more.
 pub(super) async fn confirm(
     State(office): State<Arc<Office>>,
     caller: Caller,
@@ -70,7 +70,7 @@ pub(super) async fn confirm(
     })
     .await?;
     outbox::wake(OWNER);
-    // A wrong try is a change to keep.
+    // A wrong code is an Ok outcome of the transaction, so that its count is committed.
     let account = outcome?;
     Ok((
         [(header::CACHE_CONTROL, "no-store")],
@@ -107,18 +107,18 @@ async fn take(
         .is_confirmed_by(&confirmation, given.code.trim())
     {
         store::count_wrong_code(conn, account_id, given.channel).await?;
-        let problem = invalid("code", "This is not the code that was sent.");
+        let problem = invalid("code", "The code is wrong.");
         return Ok(Err(problem.with("tries_left", MAX_TRIES - sent.tries - 1)));
     }
     let confirmed = store::set_confirmed(conn, account_id, given.channel, now).await?;
     Ok(Ok(confirmed.ok_or_else(gone)?))
 }
 
-/// Sends another code to the caller's address or phone.
+/// Requests another code for the caller's address or phone; the previous one becomes void.
 ///
 /// # Errors
-/// `rate-limited` within a minute of the last, or after many; `conflict` when it is confirmed
-/// already, or there is no phone.
+/// `rate-limited` within a minute of the last code, or after ten in a day; `conflict` when the
+/// contact is already confirmed, there is no phone, or the address must be confirmed first.
 pub(super) async fn send_code(
     State(office): State<Arc<Office>>,
     caller: Caller,
@@ -141,10 +141,10 @@ async fn send_another(
     let now = office.ctx.clock.now();
     let account = store::lock(conn, account_id).await?.ok_or_else(gone)?;
     if is_confirmed(&account, channel) {
-        return Err(Problem::new(Kind::Conflict, "It is confirmed already.").into());
+        return Err(Problem::new(Kind::Conflict, "Already confirmed.").into());
     }
     if channel == ContactChannel::Sms && !account.email_confirmed {
-        let detail = "Confirm the mail address first; texts cost money.";
+        let detail = "Confirm the mail address first.";
         return Err(Problem::new(Kind::Conflict, detail).into());
     }
     if let Some(sent) = store::confirmation(conn, account_id, channel).await? {
@@ -156,7 +156,7 @@ async fn send_another(
         };
         if now < next_at {
             let wait = (next_at - now).to_std().unwrap_or_default();
-            let detail = "A code was sent a moment ago; wait as long as Retry-After says.";
+            let detail = "Too many codes were requested. Try again after the time in Retry-After.";
             let problem = Problem::new(Kind::RateLimited, detail);
             return Err(problem.retry_after(wait).into());
         }
@@ -165,10 +165,10 @@ async fn send_another(
     Ok(())
 }
 
-/// Makes a new code for an account's address or phone, and has it sent.
+/// Replaces the code of an account's address or phone, and publishes the request to send it.
 ///
 /// # Errors
-/// `conflict` without a phone.
+/// `conflict` for SMS to an account without a phone.
 pub(super) async fn ask(
     conn: &mut PgConnection,
     account: &Account,
@@ -198,7 +198,7 @@ fn address_of(account: &Account, channel: ContactChannel) -> Result<String, Prob
     match channel {
         ContactChannel::Email => Ok(account.email.clone()),
         ContactChannel::Sms => {
-            let none = || Problem::new(Kind::Conflict, "The account has no phone.");
+            let none = || Problem::new(Kind::Conflict, "The account has no phone number.");
             account.phone.clone().ok_or_else(none)
         }
     }
@@ -207,10 +207,10 @@ fn address_of(account: &Account, channel: ContactChannel) -> Result<String, Prob
 fn no_code() -> Problem {
     Problem::new(
         Kind::Conflict,
-        "No code is good any more; ask for another one.",
+        "The code has expired or was used up. Request another one.",
     )
 }
 
 fn gone() -> Problem {
-    Problem::new(Kind::SignedOut, "This account does not exist any more.")
+    Problem::new(Kind::SignedOut, "This account no longer exists.")
 }

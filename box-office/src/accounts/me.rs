@@ -19,10 +19,10 @@ pub(super) struct AccountAnswer {
     pub(super) account: Account,
 }
 
-/// The caller's account.
+/// Returns the caller's account.
 ///
 /// # Errors
-/// `signed-out`.
+/// `signed-out` without a valid access token, or when the account was deleted since.
 pub(super) async fn me(
     State(office): State<Arc<Office>>,
     caller: Caller,
@@ -30,7 +30,7 @@ pub(super) async fn me(
     let mut conn = office.ctx.db.acquire().await?;
     let account = store::get(&mut conn, caller.account_id)
         .await?
-        .ok_or_else(|| Problem::new(Kind::SignedOut, "This account does not exist any more."))?;
+        .ok_or_else(|| Problem::new(Kind::SignedOut, "This account no longer exists."))?;
     Ok((
         [(header::CACHE_CONTROL, "no-store")],
         Json(AccountAnswer { account }),

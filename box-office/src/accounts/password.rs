@@ -1,5 +1,5 @@
-//! Passwords as Argon2id hashes (OWASP: 19 MiB, 2 passes, 1 lane), hashed by a thread pool of their
-//! own behind a bounded first-in-first-out queue.
+//! Argon2id password hashing (OWASP parameters: 19 MiB, 2 passes, 1 lane) on dedicated threads
+//! behind a bounded FIFO queue, with load shedding by expected wait.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
@@ -14,27 +14,27 @@ use tokio::sync::oneshot;
 
 use crate::fields::invalid;
 
-/// Fewest and most characters of a password.
+/// Allowed length of a password, in characters.
 const LENGTH: std::ops::RangeInclusive<usize> = 10..=200;
-/// Most callers in one queue; the expected wait mostly refuses earlier.
+/// Capacity of one queue, a backstop: the limit on the expected wait is usually hit first.
 const MAX_QUEUED: usize = 4_096;
-/// One in so many: the weight of the latest hash in the moving average of what one takes.
+/// Inverse of the weight of the latest sample in the EWMA of hashing time.
 const COST_WEIGHT: u64 = 8;
 
-/// Why a password could not be hashed or checked.
+/// Error of hashing or verifying a password.
 #[derive(Debug, thiserror::Error)]
 pub enum PasswordError {
-    /// Too many others are being hashed; when it is worth trying again.
-    #[error("too many passwords are being hashed")]
+    /// The queue is too long; carries the expected wait, to be sent as `Retry-After`.
+    #[error("the password hashing queue is full")]
     Busy(Duration),
-    /// The hash could not be computed, or a stored one not be read.
-    #[error("the password could not be hashed: {0}")]
+    /// The hash could not be computed, or a stored one could not be parsed.
+    #[error("failed to hash the password: {0}")]
     Hash(argon2::password_hash::Error),
-    /// The thread that hashed it ended early.
+    /// The hashing thread dropped the job without an answer.
     #[error("the hashing thread failed")]
     Thread,
     /// No thread could be started.
-    #[error("no thread can be started to hash passwords")]
+    #[error("failed to spawn a hashing thread")]
     Spawn(#[source] std::io::Error),
 }
 
@@ -42,7 +42,7 @@ impl From<PasswordError> for Problem {
     fn from(error: PasswordError) -> Self {
         match error {
             PasswordError::Busy(wait) => {
-                let detail = "Too many people sign in this moment; try again in a moment.";
+                let detail = "Too many people are signing in. Try again in a moment.";
                 Self::new(Kind::Overloaded, detail).retry_after(wait)
             }
             other => Self::internal(&other),
@@ -50,7 +50,7 @@ impl From<PasswordError> for Problem {
     }
 }
 
-/// A password of an allowed length.
+/// Checks the length of a password, in characters.
 ///
 /// # Errors
 /// `invalid`, naming `password`.
@@ -62,7 +62,7 @@ pub(crate) fn check_length(password: &SecretString) -> Result<(), Problem> {
     Err(invalid("password", detail))
 }
 
-/// Which queue a caller waits in: staff never wait behind the public.
+/// The queue a caller waits in. Staff have their own and never wait behind the public.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Line {
     /// The public listener.
@@ -71,8 +71,8 @@ pub(crate) enum Line {
     Staff,
 }
 
-/// Hashes and checks passwords: for the public on all cores but one, so that whatever else the
-/// process does goes on meanwhile, and for staff on a thread of its own.
+/// The hashing pools: for the public on all cores but one, so that the async runtime keeps a core,
+/// and for staff on one thread.
 pub(crate) struct Passwords {
     public: Pool,
     staff: Pool,
@@ -80,10 +80,10 @@ pub(crate) struct Passwords {
 }
 
 impl Passwords {
-    /// Ready to hash; `wait` is the longest time that a caller may wait for a thread.
+    /// Spawns the threads; `wait` is the longest expected wait at which a caller is admitted.
     ///
     /// # Errors
-    /// When hashing does not work on this machine.
+    /// When a thread can't be spawned, or the decoy hash can't be computed.
     pub(crate) async fn start(wait: Duration) -> Result<Self, PasswordError> {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let public = Pool::start("password", (cores - 1).max(1), wait)?;
@@ -96,20 +96,21 @@ impl Passwords {
         })
     }
 
-    /// The hash to store, in PHC string format.
+    /// Returns the hash to store, in PHC string format.
     ///
     /// # Errors
-    /// When no thread gets free in time.
+    /// [`PasswordError::Busy`] when the queue is too long.
     pub(crate) async fn hash(&self, password: SecretString) -> Result<String, PasswordError> {
         let work = move || hash(password.expose_secret());
         self.public.run(work).await
     }
 
-    /// Whether `password` is the one that was hashed to `stored`. Without a hash the answer is no,
-    /// after the same work, so that the time does not show which addresses have an account.
+    /// Returns true if `password` matches `stored`. Without a stored hash it returns false after
+    /// the same work, so that timing does not reveal which addresses have an account.
     ///
     /// # Errors
-    /// When no thread gets free in time, or `stored` is not a hash.
+    /// [`PasswordError::Busy`] when the queue is too long, [`PasswordError::Hash`] if `stored` is
+    /// not a hash.
     pub(crate) async fn verify(
         &self,
         line: Line,
@@ -129,7 +130,7 @@ impl Passwords {
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// Threads that take jobs from one queue.
+/// A fixed set of threads consuming one bounded queue.
 struct Pool {
     jobs: SyncSender<Job>,
     threads: u64,
@@ -137,12 +138,12 @@ struct Pool {
     max_wait: Duration,
 }
 
-/// What the expected wait is computed from.
+/// Inputs of the expected wait: queue length and service time (Little's law).
 #[derive(Debug, Default)]
 struct Load {
-    /// Jobs that wait or run.
+    /// Jobs queued or running.
     jobs: AtomicU64,
-    /// EWMA of what one takes, in microseconds.
+    /// EWMA of the service time of one job, in microseconds.
     cost_micros: AtomicU64,
 }
 
@@ -165,8 +166,8 @@ impl Pool {
         })
     }
 
-    /// Runs `work` when its turn has come. A caller who would wait too long is refused at once,
-    /// and one who has gone when the turn comes costs nothing.
+    /// Runs `work` on a thread of the pool. Refuses at once if the expected wait is too long; the
+    /// job of a caller that was dropped while queued is skipped.
     async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> Result<T, PasswordError> + Send + 'static,
@@ -182,7 +183,7 @@ impl Pool {
                 let begun = Instant::now();
                 let worked = work();
                 queued.load.record(begun.elapsed());
-                // The caller may have gone meanwhile.
+                // The caller may have been dropped meanwhile.
                 let _gone = done.send(worked);
             }
             drop(queued);
@@ -224,7 +225,7 @@ impl Load {
     }
 }
 
-/// Counts a job until it is done or dropped.
+/// Guard that counts a job as queued or running until it is dropped.
 struct Queued {
     load: Arc<Load>,
 }
@@ -242,8 +243,8 @@ impl Drop for Queued {
     }
 }
 
-/// The hash of `password` with a random salt. `Argon2::default()` is Argon2id with the parameters
-/// above.
+/// Hashes `password` with a random salt. `Argon2::default()` is Argon2id with the module's
+/// parameters.
 pub(crate) fn hash(password: &str) -> Result<String, PasswordError> {
     let hash = Argon2::default()
         .hash_password(password.as_bytes())
@@ -294,7 +295,7 @@ mod tests {
         assert!(!verify("nobody's password", None).await.unwrap());
     }
 
-    /// Occupies the thread of `pool`; it is free again when the sender is dropped.
+    /// Blocks the one thread of `pool` until the returned sender is dropped.
     fn occupy(pool: &Arc<Pool>) -> mpsc::Sender<()> {
         let (release, released) = mpsc::channel::<()>();
         let (running, runs) = mpsc::channel();

@@ -24,7 +24,8 @@ pub(super) struct Refresh {
     refresh_token: String,
 }
 
-/// What became of the token. Ending the session is a change to keep, so it is no error here.
+/// Outcome of presenting a refresh token. Ending the session on reuse must be committed, so it is
+/// not an error of the transaction.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Outcome {
@@ -33,12 +34,12 @@ enum Outcome {
     Reused,
 }
 
-/// Replaces a refresh token by a new one, with a new access token. One that was replaced within
-/// [`session::REPEAT_LIFE`] returns the newest tokens again; one that was replaced earlier was
-/// copied by somebody, and ends the session for all who hold its tokens.
+/// Rotates a refresh token and issues a new access token. A token that was rotated within
+/// [`session::REPEAT_LIFE`] returns the newest tokens again (another tab, a lost response); one
+/// rotated earlier is treated as stolen and ends the session.
 ///
 /// # Errors
-/// `signed-out`.
+/// `signed-out` when the token is unknown, expired or reused.
 pub(super) async fn refresh(
     State(office): State<Arc<Office>>,
     Posted { body, repeat }: Posted<Refresh>,
@@ -54,7 +55,7 @@ pub(super) async fn refresh(
         Outcome::Renewed(grant, roles) => Ok((grant, roles)),
         Outcome::Unknown => Err(signed_out()),
         Outcome::Reused => {
-            tracing::warn!(session.id = %session_id, "an old refresh token was used; session ended");
+            tracing::warn!(session.id = %session_id, "refresh token reused, session ended");
             Err(signed_out())
         }
     })?;
@@ -98,8 +99,8 @@ async fn renew(
 }
 
 impl LiveSession {
-    /// Whether the token with this hash is the one before the newest, and was replaced a moment
-    /// ago.
+    /// Returns true if `hash` is that of the previous token and it was rotated within
+    /// [`session::REPEAT_LIFE`].
     fn was_just_replaced(&self, hash: &[u8; 32], now: DateTime<Utc>) -> bool {
         let is_previous = self.previous_hash.as_deref() == Some(hash.as_slice());
         is_previous
@@ -108,8 +109,8 @@ impl LiveSession {
                 .is_some_and(|at| now - at <= session::REPEAT_LIFE)
     }
 
-    /// The grant that replaced the previous token; `None` when its token was derived from another
-    /// secret than ours, and can't be made again.
+    /// Reconstructs the grant that replaced the previous token; `None` if its token was derived
+    /// from a secret this node does not have.
     fn newest(&self, session_id: Uuid, keys: &KeyRing) -> Option<Grant> {
         let grant = Grant {
             session_id,
@@ -124,6 +125,6 @@ impl LiveSession {
 fn signed_out() -> Problem {
     Problem::new(
         Kind::SignedOut,
-        "The refresh token is not known, has expired, or was replaced some time ago. Sign in again.",
+        "The refresh token is unknown, expired or was already used. Sign in again.",
     )
 }

@@ -29,7 +29,8 @@ struct Answer {
     accounts: Vec<Account>,
 }
 
-/// Accounts whose address begins with the text, at most 50. The audit log says who looked for what.
+/// Returns up to 50 accounts whose address begins with the given text. Each search is recorded in
+/// the audit log.
 ///
 /// # Errors
 /// `forbidden` unless the caller is an admin.

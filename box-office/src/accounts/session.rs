@@ -1,6 +1,6 @@
-//! A session: who stays signed in. It has an access token of 15 minutes and a refresh token that
-//! each refresh replaces. A token that was just replaced returns the newest again, for another tab
-//! or a lost answer; one that was replaced longer ago was copied, and ends the session.
+//! Sessions with refresh token rotation and reuse detection: an access token valid for 15 minutes
+//! and a refresh token that each refresh replaces. A token replaced within the last minute returns
+//! the newest again, for another tab or a lost response; an older one ends the session.
 
 use std::time::Duration;
 
@@ -22,31 +22,30 @@ use super::{attempts, store};
 use crate::office::Office;
 use crate::write::Done;
 
-/// How long an access token is good.
+/// Validity of an access token.
 const ACCESS_LIFE: TimeDelta = TimeDelta::minutes(15);
-/// How long a session lasts without a refresh.
+/// Validity of a session after its last refresh.
 pub(crate) const REFRESH_LIFE: TimeDelta = TimeDelta::days(30);
-/// How long a refresh token returns the one that replaced it.
+/// Time during which a replaced refresh token returns its replacement.
 pub(super) const REPEAT_LIFE: TimeDelta = TimeDelta::seconds(60);
-/// How often ended sessions are deleted.
+/// Interval of the sweep.
 const SWEEP_EVERY: Duration = Duration::from_secs(600);
 
-/// One hand-out of tokens. It holds no secret, but with the service's key the tokens can be made
-/// again from it: this is what is kept to answer a repeated request.
+/// The facts a pair of tokens is derived from with the service's key. It holds no secret, so it can
+/// be stored to replay the response of a repeated request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Grant {
-    /// Random.
+    /// Random (v4), as it is part of a credential.
     pub(crate) session_id: Uuid,
-    /// Which refresh token of the session, from 1.
+    /// Number of the refresh token within the session, from 1.
     pub(crate) generation: i32,
-    /// Who signed in.
     pub(crate) account_id: AccountId,
-    /// When.
+    /// Time of issue.
     pub(crate) at: DateTime<Utc>,
 }
 
 impl Grant {
-    /// The first of a new session.
+    /// The first grant of a new session.
     pub(crate) fn first(account_id: AccountId, at: DateTime<Utc>) -> Self {
         Self {
             session_id: Uuid::new_v4(),
@@ -56,7 +55,7 @@ impl Grant {
         }
     }
 
-    /// The refresh token. Nobody without the service's key can tell it from random.
+    /// Derives the refresh token: the session id and an HMAC of id and generation.
     pub(crate) fn refresh_token(&self, keys: &KeyRing) -> String {
         let mut mac = Hmac::<Sha256>::new_from_slice(&keys.derive("refresh-token"))
             .expect("HMAC takes keys of any length");
@@ -66,7 +65,7 @@ impl Grant {
         format!("{}.{secret}", self.session_id.simple())
     }
 
-    /// What the caller gets at `now`.
+    /// Derives the tokens as they are returned at `now`; a replay has a shorter `expires_in`.
     pub(crate) fn session(&self, keys: &KeyRing, roles: &[Role], now: DateTime<Utc>) -> Session {
         let expires_at = self.at + ACCESS_LIFE;
         let claims = AccessClaims {
@@ -87,24 +86,24 @@ impl Grant {
     }
 }
 
-/// What is stored of a refresh token.
+/// SHA-256 of a refresh token, the form in which it is stored.
 pub(crate) fn hash_of(token: &str) -> [u8; 32] {
     Sha256::digest(token).into()
 }
 
-/// The session that a refresh token belongs to. The id is seen nowhere else, so whoever shows it
-/// has held one of the session's tokens.
+/// Parses the session id out of a refresh token. The id appears nowhere else, so its bearer has
+/// held one of the session's tokens.
 pub(crate) fn session_of(token: &str) -> Option<Uuid> {
     let (id, _) = token.split_once('.')?;
     Uuid::try_parse(id).ok()
 }
 
-/// The tokens as they are answered.
+/// Tokens as they are returned to the caller.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Session {
     access_token: String,
     refresh_token: String,
-    /// Seconds until the access token ends.
+    /// Seconds until the access token expires.
     expires_in: i64,
     account_id: AccountId,
 }
@@ -115,11 +114,11 @@ pub(crate) struct SessionAnswer {
     pub(crate) session: Session,
 }
 
-/// The outcome of a request that began or renewed a session. A repeat returns the first outcome
-/// only while its refresh token is the newest: using an older one would end the session.
+/// Passes the outcome of a sign-in, sign-up or refresh on, unless it is a replay whose refresh
+/// token has been rotated since: using that one would end the session.
 ///
 /// # Errors
-/// `signed-out`.
+/// `signed-out` for such a replay.
 pub(crate) async fn unless_moved_on<T>(
     office: &Office,
     done: Done<(Grant, T)>,
@@ -130,26 +129,26 @@ pub(crate) async fn unless_moved_on<T>(
         let token = grant.refresh_token(&office.ctx.keys);
         let now = office.ctx.clock.now();
         if !store::is_newest(&office.ctx.db, grant.session_id, &hash_of(&token), now).await? {
-            let detail = "The session that this request began has gone on or ended. Sign in again.";
+            let detail = "The session of this request was refreshed or ended since. Sign in again.";
             return Err(Problem::new(Kind::SignedOut, detail));
         }
     }
     Ok((done, rest))
 }
 
-/// Deletes sessions that ended, until soft shutdown.
+/// Sweeps ended sessions and expired sign-in attempts every ten minutes until soft shutdown.
 ///
 /// # Errors
-/// Never: a failure is logged, and repeated at the next turn.
+/// Never: a failure is logged, and retried at the next interval.
 pub(crate) async fn sweep(ctx: Context) -> anyhow::Result<()> {
     loop {
         match store::delete_ended_sessions(&ctx.db, ctx.clock.now()).await {
             Ok(0) => {}
-            Ok(sessions) => tracing::info!(sessions, "deleted sessions that ended"),
-            Err(error) => tracing::warn!(%error, "could not delete sessions that ended"),
+            Ok(sessions) => tracing::info!(sessions, "deleted ended sessions"),
+            Err(error) => tracing::warn!(%error, "failed to delete ended sessions"),
         }
         if let Err(error) = attempts::sweep(&ctx.db, ctx.clock.now()).await {
-            tracing::warn!(%error, "could not delete old sign-in attempts");
+            tracing::warn!(%error, "failed to delete expired sign-in attempts");
         }
         let pause = tokio::time::sleep(SWEEP_EVERY);
         if ctx

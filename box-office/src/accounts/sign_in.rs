@@ -33,18 +33,18 @@ pub(super) struct SignIn {
     password: SecretString,
 }
 
-/// Begins a session.
+/// Creates a session for an address and password.
 ///
 /// # Errors
-/// `wrong-credentials`; `rate-limited` after several wrong passwords for one account, or many from
-/// one network; and `overloaded` when too many sign in at once.
+/// `wrong-credentials`; `rate-limited` after several wrong passwords for one account or many from
+/// one network; `overloaded` when the hashing queue is too long.
 pub(super) async fn sign_in(
     State(office): State<Arc<Office>>,
     Extension(line): Extension<Line>,
     ClientAddr(address): ClientAddr,
     Posted { body, repeat }: Posted<SignIn>,
 ) -> Result<Response, Problem> {
-    // What can't be an address or a password needs no look-up, and is no less wrong.
+    // Malformed credentials match no account; they get the same answer without a look-up.
     let email = fields::email("email", &body.email)
         .map_err(|_| wrong())?
         .to_lowercase();
@@ -66,7 +66,7 @@ pub(super) async fn sign_in(
     Ok(answer.respond(StatusCode::CREATED))
 }
 
-/// Where a sign-in comes from.
+/// Network and visitor a sign-in comes from.
 struct Origin {
     network: AddressGroup,
     place: Place,
@@ -79,7 +79,7 @@ impl Origin {
     }
 }
 
-/// The account with this address and password.
+/// Verifies the credentials and returns the account.
 async fn authenticate(
     office: &Office,
     line: Line,
@@ -90,7 +90,7 @@ async fn authenticate(
     let (db, now) = (&office.ctx.db, office.ctx.clock.now());
     let known = store::credentials(db, email, from.place.as_slice()).await?;
     let is_known_place = known.as_ref().is_some_and(|known| known.is_known_place);
-    // A neighbour who guesses does not keep those out who signed in here before.
+    // A guessing neighbour must not lock out accounts that have signed in from here before.
     if !is_known_place {
         office.networks.may_guess(from.network, now).await?;
     }
@@ -132,7 +132,7 @@ async fn begin(
     Ok((grant, account.roles))
 }
 
-/// Records a sign-in on the internal listener.
+/// Adds a sign-in on the internal listener to the audit log.
 async fn record(
     conn: &mut PgConnection,
     action: &'static str,

@@ -18,10 +18,11 @@ pub(super) struct SignOut {
     refresh_token: String,
 }
 
-/// Ends the session of a refresh token, if there is one. Its access token runs out by itself.
+/// Ends the session of a refresh token. Idempotent; an access token issued before stays valid until
+/// it expires.
 ///
 /// # Errors
-/// What the database says.
+/// When the database fails.
 pub(super) async fn sign_out(
     State(office): State<Arc<Office>>,
     Json(body): Json<SignOut>,

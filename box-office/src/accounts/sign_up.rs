@@ -24,8 +24,8 @@ use crate::office::Office;
 use crate::write::{Posted, WriteError};
 
 const MAX_NAME_CHARS: usize = 200;
-/// Most sign-ups from one network, across nodes: bursts for many people behind one address, and a
-/// sustained rate at which a store of accounts takes long to fill.
+/// Cluster-wide sign-ups per network: a burst for many people behind one address, and a sustained
+/// rate that makes mass registration slow.
 const PER_NETWORK: [Quota; 2] = [
     Quota {
         burst: 300,
@@ -53,11 +53,11 @@ struct Answer {
     session: Session,
 }
 
-/// Makes an account and signs it in. A code goes to its address, unless the installation takes
-/// addresses as they are.
+/// Creates an account and signs it in. Requests a confirmation code for its address, unless the
+/// installation does not confirm addresses.
 ///
 /// # Errors
-/// `invalid`, `email-taken`, `rate-limited`, `overloaded`.
+/// `invalid`, `email-taken`, `rate-limited`, and `overloaded` when the hashing queue is too long.
 pub(super) async fn sign_up(
     State(office): State<Arc<Office>>,
     ClientAddr(address): ClientAddr,

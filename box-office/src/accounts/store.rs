@@ -12,10 +12,10 @@ use uuid::Uuid;
 use super::session::{Grant, REFRESH_LIFE, hash_of};
 use crate::OWNER;
 
-/// Most accounts a search finds.
+/// Most accounts returned by a search.
 const SEARCH_LIMIT: i64 = 50;
 
-/// An account as its owner and staff see it.
+/// An account as returned to its owner and to staff.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Account {
     pub(crate) id: AccountId,
@@ -23,17 +23,16 @@ pub(crate) struct Account {
     pub(crate) name: String,
     pub(crate) phone: Option<String>,
     pub(crate) roles: Vec<Role>,
-    /// Whether a code that was mailed to the address came back.
+    /// True once a code sent to the address was submitted.
     #[serde(default)]
     pub(crate) email_confirmed: bool,
-    /// The same of the phone.
     #[serde(default)]
     pub(crate) phone_confirmed: bool,
     #[serde(skip_serializing, default)]
     version: i64,
 }
 
-/// What a new account starts with; already within bounds.
+/// Validated values of a new account.
 #[derive(Debug)]
 pub(crate) struct NewAccount<'a> {
     pub(crate) email: &'a str,
@@ -41,7 +40,7 @@ pub(crate) struct NewAccount<'a> {
     pub(crate) name: &'a str,
     pub(crate) phone: Option<&'a str>,
     pub(crate) roles: &'a [Role],
-    /// When its address and phone count as confirmed without a code.
+    /// Set when its address and phone count as confirmed without a code.
     pub(crate) confirmed_at: Option<DateTime<Utc>>,
 }
 
@@ -84,7 +83,7 @@ fn words_of(roles: &[Role]) -> Vec<String> {
     roles.iter().map(|role| role.as_str().to_owned()).collect()
 }
 
-/// Adds an account, and tells of it; `None` when its address is taken.
+/// Inserts an account and publishes it; `None` if its address is taken.
 pub(crate) async fn insert(
     conn: &mut PgConnection,
     account: &NewAccount<'_>,
@@ -114,7 +113,7 @@ pub(crate) async fn insert(
     tell(conn, row).await
 }
 
-/// Gives an account these roles, and tells of it; `None` when there is no such account.
+/// Replaces an account's roles and publishes it; `None` if the account does not exist.
 pub(crate) async fn set_roles(
     conn: &mut PgConnection,
     id: AccountId,
@@ -137,7 +136,8 @@ pub(crate) async fn set_roles(
     tell(conn, row).await
 }
 
-/// Confirms an account's address or phone, and tells of it; `None` when there is no such account.
+/// Marks an account's address or phone as confirmed, deletes its code and publishes the account;
+/// `None` if the account does not exist.
 pub(crate) async fn set_confirmed(
     conn: &mut PgConnection,
     id: AccountId,
@@ -170,19 +170,19 @@ pub(crate) async fn set_confirmed(
     tell(conn, row).await
 }
 
-/// The newest code that was sent.
+/// The current code of an address or phone.
 #[derive(Debug)]
 pub(crate) struct Sent {
     pub(crate) nonce: Uuid,
-    /// Wrong codes since.
+    /// Wrong submissions of this code.
     pub(crate) tries: i32,
     pub(crate) asked_at: DateTime<Utc>,
-    /// Codes since `since`.
+    /// Codes requested since `since`.
     pub(crate) asked: i32,
     pub(crate) since: DateTime<Utc>,
 }
 
-/// The newest code that was sent to an account's address or phone.
+/// Returns the current code of an account's address or phone.
 pub(crate) async fn confirmation(
     conn: &mut PgConnection,
     account_id: AccountId,
@@ -199,7 +199,8 @@ pub(crate) async fn confirmation(
     .await
 }
 
-/// Replaces the code of an address or phone. Codes count from the first after `day_ago`.
+/// Replaces the code of an address or phone. The count of codes restarts with the first one
+/// requested after `day_ago`.
 pub(crate) async fn put_confirmation(
     conn: &mut PgConnection,
     asked: &ConfirmationAsked,
@@ -224,7 +225,7 @@ pub(crate) async fn put_confirmation(
     Ok(())
 }
 
-/// Counts a wrong code.
+/// Increments the wrong submissions of the current code.
 pub(crate) async fn count_wrong_code(
     conn: &mut PgConnection,
     account_id: AccountId,
@@ -241,7 +242,7 @@ pub(crate) async fn count_wrong_code(
     Ok(())
 }
 
-/// Sends what others need to know of a changed account.
+/// Puts `account.changed` into the outbox.
 async fn tell(
     conn: &mut PgConnection,
     row: Option<AccountRow>,
@@ -259,7 +260,7 @@ async fn tell(
     Ok(Some(account))
 }
 
-/// The account with this id.
+/// Returns the account with this id.
 pub(crate) async fn get(
     conn: &mut PgConnection,
     id: AccountId,
@@ -277,7 +278,7 @@ pub(crate) async fn get(
     row.map(Account::try_from).transpose()
 }
 
-/// The account with this id, which nobody else changes until the transaction ends.
+/// Returns the account with this id, locked for update.
 pub(crate) async fn lock(
     conn: &mut PgConnection,
     id: AccountId,
@@ -296,7 +297,7 @@ pub(crate) async fn lock(
     row.map(Account::try_from).transpose()
 }
 
-/// The account with this address, which nobody else changes until the transaction ends.
+/// Returns the account with this address, without regard to case, locked for update.
 pub(crate) async fn lock_by_email(
     conn: &mut PgConnection,
     email: &str,
@@ -315,7 +316,7 @@ pub(crate) async fn lock_by_email(
     row.map(Account::try_from).transpose()
 }
 
-/// Accounts whose address begins with `prefix`, without regard to case, by address.
+/// Returns accounts whose address begins with `prefix`, without regard to case, ordered by address.
 pub(crate) async fn search(
     conn: &mut PgConnection,
     prefix: &str,
@@ -343,16 +344,16 @@ fn escape_like(text: &str) -> String {
         .replace('_', r"\_")
 }
 
-/// What a sign-in is checked against.
+/// Stored credentials of an account.
 #[derive(Debug)]
 pub(crate) struct Credentials {
     pub(crate) account_id: AccountId,
     pub(crate) password_hash: String,
-    /// Whether the account signed in from the caller's place before.
+    /// True if the account has signed in from the caller's network before.
     pub(crate) is_known_place: bool,
 }
 
-/// The credentials of the account with this address, for a caller at `place`.
+/// Returns the credentials of the account with this address, for a caller at `place`.
 pub(crate) async fn credentials(
     pool: &PgPool,
     email: &str,
@@ -375,7 +376,7 @@ pub(crate) async fn credentials(
     }))
 }
 
-/// Remembers that an account signed in from `place`.
+/// Records a sign-in of an account from `place`.
 pub(crate) async fn know_place(
     conn: &mut PgConnection,
     account_id: AccountId,
@@ -394,7 +395,7 @@ pub(crate) async fn know_place(
     Ok(())
 }
 
-/// Begins a session with its first refresh token.
+/// Inserts a session with its first refresh token.
 pub(crate) async fn insert_session(
     conn: &mut PgConnection,
     grant: &Grant,
@@ -417,7 +418,7 @@ pub(crate) async fn insert_session(
     Ok(())
 }
 
-/// A session that has not ended.
+/// A session that has not expired.
 #[derive(Debug)]
 pub(crate) struct LiveSession {
     pub(crate) account_id: AccountId,
@@ -427,7 +428,7 @@ pub(crate) struct LiveSession {
     pub(crate) rotated_at: Option<DateTime<Utc>>,
 }
 
-/// The session with this id, which nobody else changes until the transaction ends.
+/// Returns the session with this id, locked for update; `None` if it has expired.
 pub(crate) async fn lock_session(
     conn: &mut PgConnection,
     id: Uuid,
@@ -452,7 +453,7 @@ pub(crate) async fn lock_session(
     }))
 }
 
-/// Whether the token with this hash is the newest of a session that has not ended.
+/// Returns true if `hash` is that of the current refresh token of an unexpired session.
 pub(crate) async fn is_newest(
     pool: &PgPool,
     id: Uuid,
@@ -470,7 +471,7 @@ pub(crate) async fn is_newest(
     .await
 }
 
-/// Replaces a session's refresh token by that of `grant`.
+/// Replaces a session's refresh token by that of `grant`, and keeps the previous one's hash.
 pub(crate) async fn rotate_session(
     conn: &mut PgConnection,
     grant: &Grant,
@@ -493,7 +494,7 @@ pub(crate) async fn rotate_session(
     Ok(())
 }
 
-/// Ends a session.
+/// Deletes a session; a no-op if it does not exist.
 pub(crate) async fn delete_session(conn: &mut PgConnection, id: Uuid) -> Result<(), sqlx::Error> {
     sqlx::query!("delete from box_office.sessions where id = $1", id)
         .execute(conn)
@@ -501,7 +502,7 @@ pub(crate) async fn delete_session(conn: &mut PgConnection, id: Uuid) -> Result<
     Ok(())
 }
 
-/// Deletes sessions whose refresh token is too old, and tells how many.
+/// Deletes expired sessions, and returns how many.
 pub(crate) async fn delete_ended_sessions(
     pool: &PgPool,
     now: DateTime<Utc>,

@@ -31,7 +31,7 @@ struct Answer {
     next_cursor: Option<String>,
 }
 
-/// The newest changes first, 50 at a time.
+/// Returns entries of the audit log, newest first, in pages of 50.
 ///
 /// # Errors
 /// `forbidden` unless the caller is an operator or admin.

@@ -1,4 +1,5 @@
-//! Consumer of `box-office.audit`: what was done in other services.
+//! Consumer of `box-office.audit`: records staff actions in other services. Deliveries are
+//! deduplicated by the note's id.
 
 use domain::message::{AuditNoted, Message};
 use platform::amqp::{self, Delivery, Handler, Settings, Verdict};
@@ -10,10 +11,10 @@ use super::store;
 
 struct Notes(PgPool);
 
-/// Writes notes down until shutdown.
+/// Consumes notes until soft shutdown.
 ///
 /// # Errors
-/// None at present: whatever fails is tried again.
+/// None at present: failures are retried.
 pub(crate) async fn consume(ctx: Context) -> anyhow::Result<()> {
     let (queue, notes) = (topology::box_office_audit(), Notes(ctx.db.clone()));
     let stop = ctx.shutdown.soft();
@@ -24,7 +25,7 @@ impl Handler for Notes {
     async fn handle(&self, delivery: Delivery) -> Verdict {
         if delivery.name != AuditNoted::NAME {
             let name = &delivery.name;
-            return Verdict::DeadLetter(format!("the audit log knows no message {name:?}"));
+            return Verdict::DeadLetter(format!("unknown message {name:?} in the audit queue"));
         }
         let note: AuditNoted = match delivery.parse() {
             Ok(note) => note,
@@ -34,7 +35,7 @@ impl Handler for Notes {
             Ok(()) => Verdict::Ack,
             Err(error) => {
                 let error = &error as &dyn std::error::Error;
-                tracing::warn!(error, "a note was not written down; trying again");
+                tracing::warn!(error, "failed to record audit note, retrying");
                 Verdict::retry(&delivery)
             }
         }

@@ -8,7 +8,7 @@ use sqlx::{PgConnection, PgPool};
 
 use super::Actor;
 
-/// One change.
+/// One entry of the log.
 #[derive(Debug, Serialize)]
 pub(super) struct Entry {
     pub(super) id: i64,
@@ -19,8 +19,8 @@ pub(super) struct Entry {
     detail: Value,
 }
 
-/// Records a change in the transaction that makes it. `subject` is such as `sale:1`, `detail` the
-/// new values.
+/// Inserts an entry, in the transaction of the change itself. `subject` has the form `sale:1`;
+/// `detail` holds the new values.
 pub(crate) async fn put(
     conn: &mut PgConnection,
     actor: Actor,
@@ -43,7 +43,7 @@ pub(crate) async fn put(
     Ok(())
 }
 
-/// Records what another service told, once.
+/// Inserts a note from another service; a no-op if its id is already recorded.
 pub(super) async fn put_note(pool: &PgPool, note: &AuditNoted) -> Result<(), sqlx::Error> {
     sqlx::query!(
         "insert into box_office.audit_log (at, actor, action, subject, detail, note)
@@ -61,7 +61,7 @@ pub(super) async fn put_note(pool: &PgPool, note: &AuditNoted) -> Result<(), sql
     Ok(())
 }
 
-/// The newest changes of `subject`, or of everything, with ids below `before`.
+/// Returns the newest entries with ids below `before`, of `subject` or of all subjects.
 pub(super) async fn list(
     pool: &PgPool,
     subject: Option<&str>,

@@ -21,10 +21,10 @@ struct Availability {
     sections: Vec<SectionStock>,
 }
 
-/// How much is left, at most a second old however many ask.
+/// Returns the available stock, at most a second old.
 ///
 /// # Errors
-/// `not-found`.
+/// `not-found` for an unknown event.
 pub(super) async fn availability(
     State(office): State<Arc<Office>>,
     Path(id): Path<EventId>,

@@ -22,10 +22,11 @@ use crate::sales;
 use crate::sales::settings::SalePatch;
 use crate::write::{Posted, WriteError};
 
-/// Makes an event and its sale.
+/// Creates an event and its sale in one transaction.
 ///
 /// # Errors
-/// `forbidden` unless the caller is an organiser or admin, and `invalid`.
+/// `forbidden` unless the caller is an organiser or admin; `invalid`; `conflict` for a lottery
+/// setting that is not possible.
 pub(super) async fn create(
     State(office): State<Arc<Office>>,
     caller: Caller,

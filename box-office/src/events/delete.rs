@@ -22,31 +22,31 @@ use crate::office::Office;
 use crate::sales;
 use crate::write::WriteError;
 
-/// What happens to the bookings.
+/// Treatment of existing bookings.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Bookings {
-    /// There must be none.
+    /// The event may not have any.
     #[default]
     None,
-    /// They are cancelled, and what was paid goes back.
+    /// They are cancelled and refunded.
     Cancel,
 }
 
-/// The query of the request.
+/// Query parameters.
 #[derive(Debug, Deserialize)]
 pub(super) struct Options {
     #[serde(default)]
     bookings: Bookings,
 }
 
-/// Takes an event off the list and closes its sale. Its id stays known, as cancelled; deleting it
-/// again changes nothing. With `bookings=cancel` the booking worker cancels what is booked, also
-/// what is being booked at this moment.
+/// Cancels an event and closes its sale. The row stays, in state `cancelled`; repeating the request
+/// is a no-op. With `bookings=cancel` the booking worker also cancels existing bookings and those
+/// in flight.
 ///
 /// # Errors
-/// `forbidden` unless the caller is an organiser or admin, `not-found`, and `conflict` while
-/// seats are held or sold, unless they are to be cancelled.
+/// `forbidden` unless the caller is an organiser or admin; `not-found`, also for another
+/// organiser's event; `conflict` while seats are held or sold, unless they are to be cancelled.
 pub(super) async fn delete(
     State(office): State<Arc<Office>>,
     caller: Caller,

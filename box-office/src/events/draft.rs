@@ -1,4 +1,5 @@
-//! An event as organisers write it: read leniently, then checked value by value.
+//! Parsing and validation of an event as organisers submit it: a lenient body first, then a
+//! [`Draft`] of validated values, so that each refusal names its field.
 
 use std::collections::HashSet;
 
@@ -29,14 +30,14 @@ const DEFAULT_TIME_ZONE: Tz = Tz::UTC;
 const DEFAULT_SECTION: &str = "General";
 const DEFAULT_TIER: &str = "Standard";
 
-/// The body of `POST` and `PUT`; an event as it is answered is one, too. Numbers are wide, so that
-/// one out of bounds is told as such.
+/// Body of `POST` and `PUT`; an event as returned by `GET` is valid, too. Numbers are wide, so that
+/// out-of-range values are refused by field name instead of as malformed JSON.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct EventBody {
-    /// Only said back.
+    /// Read-only; `PUT` refuses one that differs from the path.
     pub(super) id: Option<i64>,
-    /// Only said back.
+    /// Read-only; ignored.
     #[serde(rename = "state")]
     _state: Option<IgnoredAny>,
     name: String,
@@ -54,16 +55,16 @@ pub(super) struct EventBody {
     #[serde(default, deserialize_with = "present")]
     reminder_before_seconds: Option<Option<i64>>,
     ticket_transfer: Option<bool>,
-    /// Settings of the sale, for a new event.
+    /// Sale settings, for a new event only.
     pub(super) sale: Option<SalePatch>,
-    /// The version that is to be replaced.
+    /// Expected version, for optimistic concurrency control.
     pub(super) version: Option<i64>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct SectionBody {
-    /// Only said back: a section is known by its name.
+    /// Read-only; ignored, as sections are identified by name.
     #[serde(rename = "id")]
     _id: Option<IgnoredAny>,
     name: String,
@@ -89,14 +90,14 @@ struct MoneyBody {
     currency: String,
 }
 
-/// Tells `null` from a field that is missing.
+/// Deserializes a present `null` as `Some(None)`, to distinguish it from a missing field.
 pub(crate) fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<T>, D::Error> {
     T::deserialize(deserializer).map(Some)
 }
 
-/// An event whose every value is within its bounds, without an id.
+/// A validated event without an id.
 #[derive(Debug)]
 pub(super) struct Draft {
     pub(super) name: String,
@@ -111,15 +112,15 @@ pub(super) struct Draft {
     pub(super) max_tickets_per_account: u32,
     pub(super) reminder_before_seconds: Option<u32>,
     pub(super) ticket_transfer: bool,
-    /// Their ids are not known yet.
+    /// With id 0: ids are assigned on insert.
     pub(super) sections: Vec<Section>,
 }
 
 impl EventBody {
-    /// Checks every value.
+    /// Validates every field.
     ///
     /// # Errors
-    /// `invalid`, naming the first field that is out of its bounds.
+    /// `invalid`, naming the first invalid field.
     pub(super) fn draft(&self) -> Result<Draft, Problem> {
         let max_tickets_per_account = fields::number(
             "max_tickets_per_account",
@@ -151,11 +152,11 @@ impl EventBody {
         })
     }
 
-    /// Refuses a body that leaves something out: for an event that exists a default is no value,
-    /// but the loss of one.
+    /// Checks that a replacement names every field: applying the defaults of a new event to an
+    /// existing one would silently lose values.
     ///
     /// # Errors
-    /// `invalid`, naming everything that is missing.
+    /// `invalid`, listing all missing fields in `missing`.
     pub(super) fn check_whole(&self) -> Result<(), Problem> {
         let own = [
             ("time_zone", self.time_zone.is_none()),
@@ -205,7 +206,7 @@ impl EventBody {
             .map_or(Ok(free), |price| price.money("price", most))
     }
 
-    /// The sections; `most` is how many tickets one booking may have.
+    /// Validates the sections; `most` is the largest number of tickets in one booking.
     fn sections(&self, most: u32) -> Result<Vec<Section>, Problem> {
         let default_price = self.price(most)?;
         let Some(bodies) = &self.sections else {
@@ -228,7 +229,7 @@ impl EventBody {
         Ok(sections)
     }
 
-    /// The one section of an event that only says how many may come.
+    /// The only section of an event given by its capacity.
     fn general_admission(&self, price: Money) -> Result<Section, Problem> {
         let capacity = self.capacity.ok_or_else(|| {
             invalid(
@@ -293,7 +294,7 @@ impl SectionBody {
         })
     }
 
-    /// Rows and seats per row of a numbered section.
+    /// Validates rows and seats per row of a numbered section.
     fn layout(&self, field: &str) -> Result<(u32, u32), Problem> {
         let rows_field = format!("{field}.rows");
         let rows = fields::number(rows_field, self.rows.unwrap_or(0), 1..=MAX_ROWS)?;
@@ -315,10 +316,10 @@ impl SectionBody {
         Ok((rows, seats_per_row))
     }
 
-    /// How many places a section without numbers has.
+    /// Validates the capacity of an unnumbered section.
     fn places(&self, field: &str) -> Result<u32, Problem> {
         if self.rows.is_some() || self.seats_per_row.is_some() {
-            let detail = "Only a section with `numbered` true has rows; give a capacity instead.";
+            let detail = "Only a numbered section has rows. Give a capacity instead.";
             return Err(invalid(format!("{field}.rows"), detail));
         }
         let capacity = self.capacity.unwrap_or(0);
@@ -340,7 +341,7 @@ impl TierBody {
 }
 
 impl MoneyBody {
-    /// The price, if one ticket and also a booking of `most` tickets can be charged.
+    /// Validates that Stripe can charge both one ticket and a booking of `most` tickets.
     fn money(&self, field: &str, most: u32) -> Result<Money, Problem> {
         let unknown = || {
             let detail = "An ISO 4217 code of a currency that Stripe charges, such as eur.";
@@ -463,7 +464,7 @@ mod tests {
             let draft = draft(json!({"capacity": 10, "price": price})).unwrap();
             assert_eq!(draft.sections[0].tier.price.amount_minor, amount);
         }
-        // Fewer tickets a booking leave more for each.
+        // With fewer tickets per booking, the maximum price of one is higher.
         let price = json!({"amount_minor": 99_999_999, "currency": "eur"});
         draft(json!({"capacity": 10, "price": price, "max_tickets_per_account": 1})).unwrap();
     }

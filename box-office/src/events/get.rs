@@ -13,10 +13,10 @@ use super::{EventAnswer, store, unknown_event};
 use crate::office::Office;
 use crate::shared::Answer;
 
-/// One event as it is; also one that was cancelled.
+/// Returns one event, uncached; cancelled ones, too.
 ///
 /// # Errors
-/// `not-found`.
+/// `not-found` for an unknown event.
 pub(super) async fn get(
     State(office): State<Arc<Office>>,
     Path(id): Path<EventId>,
@@ -26,10 +26,10 @@ pub(super) async fn get(
     Ok(answer.ok_or_else(unknown_event)?.respond(&headers))
 }
 
-/// The same, at most a second old however many ask.
+/// Returns one event, at most a second old.
 ///
 /// # Errors
-/// `not-found`.
+/// `not-found` for an unknown event.
 pub(super) async fn shared(
     State(office): State<Arc<Office>>,
     Path(id): Path<EventId>,

@@ -41,12 +41,12 @@ struct Page {
     next_cursor: Option<String>,
 }
 
-/// The announced events that match, by date, from now on unless `from` or an earlier `to` says
-/// otherwise. `q` finds words of the name, venue, city, category
-/// and description; the last word may be a beginning.
+/// Returns matching announced events by date. Past ones are left out unless `from` or a past `to`
+/// is given. `q` is a web search over name, venue, city, category and description; its last word
+/// also matches as a prefix.
 ///
 /// # Errors
-/// `invalid`.
+/// `invalid`, naming the query parameter.
 pub(super) async fn list(
     State(office): State<Arc<Office>>,
     Query(filter): Query<Filter>,
@@ -57,7 +57,7 @@ pub(super) async fn list(
     Ok(Answer::json(&page).respond(&headers))
 }
 
-/// A filter whose values are within their bounds.
+/// A validated filter.
 #[derive(Debug)]
 struct Wanted {
     text: Option<SearchText>,
@@ -120,8 +120,8 @@ impl Wanted {
         })
     }
 
-    /// Only the conditions that are asked for, so that each can use its index; one row more than
-    /// the page has, to know whether there is another.
+    /// Builds a statement with only the requested conditions, so that each can use its index. It
+    /// fetches one row more than the page holds, to detect a next page.
     fn query(&self) -> QueryBuilder<Postgres> {
         let mut sql = QueryBuilder::new(
             "select id, version, name, date, capacity, description, category, venue, city,
@@ -172,15 +172,19 @@ impl Wanted {
     }
 }
 
-/// Where the page before ended.
+/// Decodes the sort key of the previous page's last row.
 fn position(cursor: &str) -> Result<(DateTime<Utc>, i64), Problem> {
     let Cursor([micros, id]) = Cursor::decode(cursor)?;
-    let date = DateTime::from_timestamp_micros(micros)
-        .ok_or_else(|| invalid("cursor", "Pass a next_cursor of this listing on unchanged."))?;
+    let date = DateTime::from_timestamp_micros(micros).ok_or_else(|| {
+        invalid(
+            "cursor",
+            "Must be a next_cursor of this listing, or absent.",
+        )
+    })?;
     Ok((http::date("cursor", date)?, id))
 }
 
-/// What to look for: a web search, and a word that may go on.
+/// A web search query and an optional prefix match.
 #[derive(Debug, PartialEq, Eq)]
 struct SearchText {
     whole: String,
@@ -188,8 +192,8 @@ struct SearchText {
 }
 
 impl SearchText {
-    /// The last word is a beginning if it is only letters and digits, and not part of a quoted
-    /// phrase or an operator.
+    /// The last word becomes a prefix match if it is alphanumeric and not part of a quoted phrase
+    /// or an operator.
     fn of(text: &str) -> Self {
         let (rest, last) = text.rsplit_once(char::is_whitespace).unwrap_or(("", text));
         let is_word = last.chars().all(char::is_alphanumeric) && !last.eq_ignore_ascii_case("or");

@@ -26,13 +26,12 @@ use crate::office::Office;
 use crate::sales;
 use crate::write::{Posted, WriteError};
 
-/// Replaces an event. A section keeps its seats by its name, unless it gets or loses numbers.
+/// Replaces an event. Sections are matched by name and keep their seats, unless `numbered` changes.
 ///
 /// # Errors
-/// `forbidden` unless the caller is an organiser or admin, `not-found` (another organiser's, too),
-/// `invalid`, and `conflict`
-/// when seats that are held or sold would go, the event is cancelled, or it is not at the version
-/// the caller gives.
+/// `forbidden` unless the caller is an organiser or admin; `not-found`, also for another
+/// organiser's event; `invalid`; `conflict` when held or sold seats would be removed, the event is
+/// cancelled, or its version is not the expected one.
 pub(super) async fn replace(
     State(office): State<Arc<Office>>,
     caller: Caller,
@@ -42,7 +41,10 @@ pub(super) async fn replace(
     caller.require_event(&office.ctx.db, id, &[]).await?;
     body.check_whole()?;
     if body.id.is_some_and(|given| given != id.0) {
-        return Err(invalid("id", "The id in the path, or none."));
+        return Err(invalid(
+            "id",
+            "Must equal the id in the path, or be absent.",
+        ));
     }
     if body.sale.is_some() {
         let detail = format!("Change the sale with PUT /api/sales/{id}.");
@@ -64,11 +66,11 @@ pub(super) async fn replace(
     Ok(done.respond(StatusCode::OK))
 }
 
-/// What the caller wants.
+/// A validated replacement.
 struct Change {
     id: EventId,
     draft: Draft,
-    /// The version that the caller has seen, if told.
+    /// Expected version, for optimistic concurrency control.
     version: Option<i64>,
     actor: Actor,
 }
@@ -105,7 +107,7 @@ impl Change {
             },
         )
         .await?;
-        // What a sale has of its event.
+        // The fields that a sale copies from its event.
         let of_sale = |event: &Event| (event.max_tickets_per_account, event.date);
         if of_sale(&event) != of_sale(&before) {
             sales::follow_event(conn, &event, actor, now).await?;
@@ -122,15 +124,15 @@ fn check_version(event: &Event, expected: Option<i64>) -> Result<(), Problem> {
         Some(version) if version != event.version => {
             let now = event.version;
             Err(conflict(format!(
-                "The event is at version {now}, not {version}; read it again."
+                "The event is at version {now}, not {version}. Reload it and try again."
             )))
         }
         _ => Ok(()),
     }
 }
 
-/// Refuses a draft in which a seat of `section` that is held or sold has no place. The booking
-/// worker keeps such a seat in any case; this tells the organiser.
+/// Checks that every held or sold seat of `section` exists in the draft. The booking worker never
+/// deletes such seats; this check only gives the organiser an early refusal.
 fn check_section(section: &Section, draft: &Draft, taken: &[Taken]) -> Result<(), Problem> {
     let Some(taken) = taken.iter().find(|taken| taken.section_id == section.id) else {
         return Ok(());
@@ -140,10 +142,10 @@ fn check_section(section: &Section, draft: &Draft, taken: &[Taken]) -> Result<()
     match draft.sections.iter().find(same) {
         Some(new) if has_room(new, taken) => Ok(()),
         Some(_) => Err(conflict(format!(
-            "{seats} seats of the section {name} are held or sold, and it would be too small."
+            "{seats} seats of the section {name} are held or sold; it cannot become smaller."
         ))),
         None => Err(conflict(format!(
-            "{seats} seats of the section {name} are held or sold, and it would be gone."
+            "{seats} seats of the section {name} are held or sold; it cannot be removed."
         ))),
     }
 }

@@ -34,18 +34,18 @@ struct SectionSeats {
 struct Row {
     /// `None` in a section without numbers.
     row: Option<String>,
-    /// The number of the first seat.
+    /// Number of the first seat.
     first: i32,
-    /// A letter per seat: `a`vailable, `h`eld, `s`old.
+    /// One letter per seat: `a`vailable, `h`eld, `s`old.
     states: String,
-    /// The seats' ids in the same order, as runs of consecutive ones: first id, how many.
+    /// Seat ids in the same order, run-length encoded: (first id, count).
     ids: Vec<(i64, u32)>,
 }
 
-/// The seat map and each seat's state, at most a second old however many ask.
+/// Returns the seat map with each seat's state, at most a second old.
 ///
 /// # Errors
-/// `not-found`.
+/// `not-found` for an unknown event.
 pub(super) async fn seats(
     State(office): State<Arc<Office>>,
     Path(id): Path<EventId>,
@@ -91,7 +91,7 @@ impl From<RowOfSeats> for Row {
     }
 }
 
-/// Consecutive ids as (first, how many).
+/// Run-length encodes consecutive ids as (first, count).
 fn runs(ids: &[i64]) -> Vec<(i64, u32)> {
     let mut runs: Vec<(i64, u32)> = Vec::new();
     for &id in ids {

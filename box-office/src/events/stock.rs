@@ -1,12 +1,12 @@
-//! SQL of what the booking worker tells about seats, through its views. An event it has not heard
-//! of yet has everything left.
+//! SQL over the booking worker's views of seats. An event it has not consumed yet is reported as
+//! fully available.
 
 use domain::sale::Stock;
 use domain::{EventId, SectionId};
 use serde::Serialize;
 use sqlx::{PgConnection, PgPool};
 
-/// How much is left of a section.
+/// Stock of one section.
 #[derive(Debug, Serialize)]
 pub(super) struct SectionStock {
     section_id: SectionId,
@@ -17,7 +17,7 @@ pub(super) struct SectionStock {
     sold: i32,
 }
 
-/// How much is left of each section, in their order.
+/// Returns the stock of each section, in display order; empty for an unknown event.
 pub(super) async fn by_section(
     pool: &PgPool,
     event_id: EventId,
@@ -47,7 +47,7 @@ pub(super) async fn by_section(
     Ok(rows.collect())
 }
 
-/// How much is left in all; `None` until the booking worker knows the event.
+/// Returns the stock of a whole event; `None` until the booking worker knows it.
 pub(crate) async fn total(
     conn: &mut PgConnection,
     event_id: EventId,
@@ -69,19 +69,18 @@ pub(crate) async fn total(
     })
 }
 
-/// The seats of a section that are held or sold.
+/// Held and sold seats of a section.
 #[derive(Debug)]
 pub(super) struct Taken {
     pub(super) section_id: SectionId,
-    /// How many.
     pub(super) seats: u32,
-    /// The rows they are in; none in a section without numbers.
+    /// Labels of their rows; empty in an unnumbered section.
     pub(super) rows: Vec<String>,
-    /// The highest number among them; 0 in a section without numbers.
+    /// Highest seat number among them; 0 in an unnumbered section.
     pub(super) last_number: u32,
 }
 
-/// What is taken in each section; sections where nothing is are left out.
+/// Returns held and sold seats by section; sections without any are left out.
 pub(super) async fn taken(
     conn: &mut PgConnection,
     event_id: EventId,
@@ -105,7 +104,7 @@ pub(super) async fn taken(
     Ok(rows.collect())
 }
 
-/// A row of a numbered section, or all places of another one.
+/// A row of a numbered section, or all seats of an unnumbered one.
 #[derive(Debug)]
 pub(super) struct RowOfSeats {
     pub(super) section_id: i64,
@@ -115,7 +114,7 @@ pub(super) struct RowOfSeats {
     pub(super) ids: Vec<i64>,
 }
 
-/// Every seat's id and state as one letter, row by row.
+/// Returns every seat's id and the first letter of its state, row by row.
 pub(super) async fn rows_of_seats(
     conn: &mut PgConnection,
     event_id: EventId,

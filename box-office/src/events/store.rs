@@ -41,7 +41,7 @@ struct SectionRow {
     currency: String,
 }
 
-/// A stored value that its constraint rules out.
+/// Error for a stored value that violates its column's constraint.
 fn corrupt(what: &'static str) -> sqlx::Error {
     sqlx::Error::Decode(format!("box_office: {what} is out of its bounds").into())
 }
@@ -50,7 +50,7 @@ fn unsigned(value: i32, what: &'static str) -> Result<u32, sqlx::Error> {
     u32::try_from(value).map_err(|_| corrupt(what))
 }
 
-/// Values of a draft are bounded far below.
+/// Converts a number of a draft, whose bounds are far below 2^31.
 fn signed(value: u32) -> i32 {
     i32::try_from(value).expect("the bounds of a draft fit in 31 bits")
 }
@@ -108,7 +108,7 @@ impl TryFrom<SectionRow> for Section {
     }
 }
 
-/// The event with this id.
+/// Returns the event with this id.
 pub(crate) async fn get(
     conn: &mut PgConnection,
     id: EventId,
@@ -128,7 +128,7 @@ pub(crate) async fn get(
     }
 }
 
-/// The event with this id, which nobody else changes until the transaction ends.
+/// Returns the event with this id, locked for update.
 pub(super) async fn lock(
     conn: &mut PgConnection,
     id: EventId,
@@ -146,7 +146,7 @@ pub(super) async fn lock(
     }
 }
 
-/// The events of these rows, in their order.
+/// Loads the sections of these rows, and returns the events in the same order.
 pub(super) async fn with_sections(
     conn: &mut PgConnection,
     rows: Vec<EventRow>,
@@ -176,7 +176,7 @@ pub(super) async fn with_sections(
         .collect()
 }
 
-/// Adds an event with its sections.
+/// Inserts an event with its sections.
 pub(super) async fn insert(
     conn: &mut PgConnection,
     draft: &Draft,
@@ -212,8 +212,8 @@ pub(super) async fn insert(
     Ok(EventId(id))
 }
 
-/// Replaces what an event says and has. A section keeps its id by its name, unless it gets or
-/// loses numbers.
+/// Updates an event and its sections. Sections are matched by name and keep their ids, unless
+/// `numbered` changes.
 pub(super) async fn replace(
     conn: &mut PgConnection,
     id: EventId,
@@ -267,7 +267,7 @@ pub(super) async fn replace(
     put_sections(conn, id, &draft.sections).await
 }
 
-/// Adds sections, or changes those that have the same name.
+/// Upserts sections by name.
 async fn put_sections(
     conn: &mut PgConnection,
     event_id: EventId,
@@ -305,7 +305,7 @@ async fn put_sections(
     Ok(())
 }
 
-/// Takes an event off the list.
+/// Marks an event as cancelled; a no-op if it already is.
 pub(super) async fn cancel(
     conn: &mut PgConnection,
     id: EventId,

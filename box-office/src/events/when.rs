@@ -1,4 +1,4 @@
-//! Times as people write them: an instant, a local time in the event's zone, or a day.
+//! Parsing of times: an instant, a local time in the event's zone, or a day.
 
 use chrono::{
     DateTime, Days, LocalResult, NaiveDate, NaiveDateTime, NaiveTime, Offset as _, TimeDelta,
@@ -10,14 +10,14 @@ use platform::problem::Problem;
 
 use crate::fields::invalid;
 
-/// The local times that are read beside RFC 3339.
+/// Formats of local times accepted beside RFC 3339.
 const LOCAL: [&str; 2] = ["%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%dT%H:%M"];
 
-/// When an event starts: an instant whose offset, if it is not `Z`, is that of `zone`, or a local
-/// time in `zone`.
+/// Parses an event's start: an instant, or a local time in `zone`. An offset other than `Z` must be
+/// that of `zone` at the time, since a wrong one usually means an event an hour off.
 ///
 /// # Errors
-/// `invalid`: a wrong offset is an event an hour off.
+/// `invalid`, naming `date` or `time_zone`.
 pub(super) fn start(text: &str, zone: Option<Tz>) -> Result<DateTime<Utc>, Problem> {
     let text = text.trim();
     let start = match DateTime::parse_from_rfc3339(text) {
@@ -58,13 +58,12 @@ fn local(text: &str, zone: Option<Tz>) -> Result<DateTime<Utc>, Problem> {
     match zone.from_local_datetime(&local) {
         LocalResult::Single(instant) => Ok(instant.to_utc()),
         LocalResult::None => {
-            let detail =
-                format!("The clocks of {zone} go forward then, so this time does not exist.");
+            let detail = format!("This time does not exist in {zone}: the clocks go forward.");
             Err(invalid("date", detail))
         }
         LocalResult::Ambiguous(first, second) => {
             let detail = format!(
-                "The clocks of {zone} go back then, so this time comes twice: say {} or {}.",
+                "This time occurs twice in {zone}, as the clocks go back. Use {} or {}.",
                 first.to_rfc3339(),
                 second.to_rfc3339()
             );
@@ -73,19 +72,19 @@ fn local(text: &str, zone: Option<Tz>) -> Result<DateTime<Utc>, Problem> {
     }
 }
 
-/// Which end of a range a bound is: a day as the last one is in the range to its end.
+/// The end of a range that a bound is for. A day as `Last` is included to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum End {
     First,
     Last,
 }
 
-/// A bound of a range: an instant, or a day in UTC.
+/// Parses a bound of a range: an instant, or a day in UTC.
 ///
 /// # Errors
-/// `invalid`.
+/// `invalid`, naming `field`.
 pub(super) fn bound(field: &str, text: &str, end: End) -> Result<DateTime<Utc>, Problem> {
-    // A plus sign in a query that is not encoded arrives as a space.
+    // An unencoded plus sign in a query arrives as a space.
     let text = text.trim().replace(' ', "+");
     let day = || {
         let day = NaiveDate::parse_from_str(&text, "%Y-%m-%d").ok()?;

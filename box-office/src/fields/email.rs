@@ -1,4 +1,4 @@
-//! Mail addresses: `local@domain` in ASCII, a domain in other letters as its A-labels.
+//! Validation of mail addresses: an ASCII local part, and a domain that is converted to A-labels.
 
 use std::fmt::Display;
 
@@ -7,15 +7,15 @@ use url::Host;
 
 use super::invalid;
 
-/// Most addresses mail can go to are far shorter (RFC 5321).
+/// Longest address that fits into a path of RFC 5321.
 const MAX_CHARS: usize = 254;
 const MAX_LOCAL_PART_CHARS: usize = 64;
 const MAX_LABEL_CHARS: usize = 63;
 
-/// An address that a mail server would take.
+/// Validates an address by the syntax of RFC 5321, without quoted local parts and address literals.
 ///
 /// # Errors
-/// `invalid`, saying what is wrong with it.
+/// `invalid`, with the reason.
 pub(crate) fn email(field: impl Display, text: &str) -> Result<String, Problem> {
     read(text.trim()).map_err(|why| invalid(field, why))
 }
@@ -30,7 +30,7 @@ fn read(text: &str) -> Result<String, &'static str> {
     }
     check_local(local)?;
     let address = format!("{local}@{}", ascii(domain)?);
-    // The A-labels may be longer than what was written.
+    // A-labels may be longer than the input.
     Some(address)
         .filter(|address| address.len() <= MAX_CHARS)
         .ok_or(too_long)
@@ -38,22 +38,22 @@ fn read(text: &str) -> Result<String, &'static str> {
 
 fn check_local(local: &str) -> Result<(), &'static str> {
     if local.is_empty() {
-        return Err("Something is missing before the @.");
+        return Err("The part before the @ is missing.");
     }
     if local.starts_with('"') {
-        return Err("Addresses in quotes are not taken; use one without.");
+        return Err("Quoted addresses are not supported.");
     }
     if !local.is_ascii() {
-        return Err("Before the @ only letters without accents can be reached.");
+        return Err("Only ASCII characters are supported before the @.");
     }
     if local.len() > MAX_LOCAL_PART_CHARS {
         return Err("At most 64 characters before the @.");
     }
     if local.split('.').any(str::is_empty) {
-        return Err("Before the @ no dot at the ends, and no two in a row.");
+        return Err("The part before the @ has a leading, trailing or double dot.");
     }
     if !local.bytes().all(|byte| byte == b'.' || is_atom_byte(byte)) {
-        return Err("Before the @ is a character that addresses don't have.");
+        return Err("The part before the @ has an invalid character.");
     }
     Ok(())
 }
@@ -63,10 +63,10 @@ fn is_atom_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-/=?^_`{|}~".contains(&byte)
 }
 
-/// The domain as written, or its A-labels.
+/// Returns an ASCII domain as given, and any other as its A-labels.
 fn ascii(domain: &str) -> Result<String, &'static str> {
-    let unknown = "After the @ belongs a domain such as example.org.";
-    let number = "After the @ belongs a domain, not the number of a server.";
+    let unknown = "A domain such as example.org must follow the @.";
+    let number = "A domain must follow the @, not an IP address.";
     if domain.starts_with('[') {
         return Err(number);
     }

@@ -13,7 +13,7 @@ use platform::problem::Problem;
 use super::{live, require_operator};
 use crate::office::Office;
 
-/// The sale's settings and live figures, a change of this moment included.
+/// Returns a sale's settings and live figures, uncached.
 ///
 /// # Errors
 /// `forbidden` unless the caller is an operator or admin, and `not-found`.

@@ -1,4 +1,4 @@
-//! What operators watch while a sale runs.
+//! Live figures of a sale, for operators.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use super::{Sale, store, unknown_sale};
 use crate::events::stock;
 use crate::office::Office;
 
-/// A sale and its figures.
+/// A sale and its live figures.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Live {
     sale: Sale,
@@ -22,17 +22,17 @@ pub(crate) struct Live {
 
 #[derive(Debug, Clone, Serialize)]
 struct Figures {
-    /// Missing until the release loop has made one.
+    /// Absent until the release loop has published one.
     #[serde(flatten)]
     queue: Option<Snapshot>,
     /// `None` until the booking worker knows the event.
     stock: Option<Stock>,
 }
 
-/// The sale with its figures, at most a second old: all who watch it share one look a second.
+/// Returns a sale with its figures, at most a second old: all streams share one query per second.
 ///
 /// # Errors
-/// `not-found`.
+/// `not-found` for an unknown sale.
 pub(super) async fn watch(office: &Arc<Office>, id: EventId) -> Result<Live, Problem> {
     let reading = || {
         let office = Arc::clone(office);
@@ -41,10 +41,10 @@ pub(super) async fn watch(office: &Arc<Office>, id: EventId) -> Result<Live, Pro
     office.live.get(id, reading).await
 }
 
-/// The sale with its figures as they are now.
+/// Reads a sale with its current figures.
 ///
 /// # Errors
-/// `not-found`.
+/// `not-found` for an unknown sale.
 pub(super) async fn read(office: &Office, id: EventId) -> Result<Live, Problem> {
     let mut conn = office.ctx.db.acquire().await?;
     let settings = store::get(&mut conn, id).await?.ok_or_else(unknown_sale)?;
@@ -57,12 +57,12 @@ pub(super) async fn read(office: &Office, id: EventId) -> Result<Live, Problem> 
     })
 }
 
-/// The queue's snapshot. An operator needs the settings all the more when something is wrong, so
-/// one that can't be read only leaves the figures out.
+/// Parses the queue's snapshot. An unreadable one is left out instead of failing the request:
+/// operators need the settings most when something is wrong.
 fn parse(id: EventId, snapshot: Option<Value>) -> Option<Snapshot> {
     serde_json::from_value(snapshot?)
         .inspect_err(
-            |error| tracing::error!(event.id = %id, %error, "the queue's snapshot is broken"),
+            |error| tracing::error!(event.id = %id, %error, "failed to parse queue snapshot"),
         )
         .ok()
 }

@@ -1,6 +1,6 @@
-//! What may still be set of the lobby's lottery. The order is to be nobody's choice: whether it is
-//! drawn stays once somebody has joined, the source of entropy is announced before anybody can
-//! join, and what it showed is told once, when it is fixed who takes part.
+//! Commitment rules of the verifiable lottery, so that nobody can choose the order: whether there
+//! is a draw is fixed once somebody has joined; the entropy source is announced before the lobby
+//! opens; its value is published once, after the set of entries is fixed.
 
 use chrono::{DateTime, Utc};
 use domain::sale::SaleSettings;
@@ -11,11 +11,11 @@ use super::store::{self, LineStart};
 use crate::events::stock;
 use crate::write::WriteError;
 
-/// Refuses to make `after` of the locked sale `before` (none: of a new one) at `now` when that
-/// would open the lottery to choice, or let visitors without an account into a line that sells.
+/// Checks the change of a locked sale from `before` (`None`: a new sale) to `after`: it must not
+/// make the lottery manipulable, nor admit visitors without an account to a line that sells seats.
 ///
 /// # Errors
-/// `conflict`.
+/// `conflict`, with the rule that forbids it.
 pub(super) async fn check(
     conn: &mut PgConnection,
     before: Option<&SaleSettings>,
@@ -33,7 +33,7 @@ pub(super) async fn check(
         let has_opened = |sale: &SaleSettings| sale.lobby_opens_at() <= now;
         if has_opened(after) || before.is_some_and(has_opened) || line.is_joined {
             return Err(conflict(
-                "The source of entropy is announced before the lobby opens, and stays.",
+                "The entropy source can only be set before the lobby opens.",
             ));
         }
     }
@@ -47,7 +47,7 @@ pub(super) async fn check(
     Ok(())
 }
 
-/// Whoever waits was told how the order comes about, and perhaps their place: neither changes.
+/// Checks that a change does not invalidate the order, or places, already announced to visitors.
 fn check_order(
     before: &SaleSettings,
     after: &SaleSettings,
@@ -57,20 +57,19 @@ fn check_order(
     let is_bound = line.is_joined || line.takes_part;
     if (before.lobby_seconds == 0) != (after.lobby_seconds == 0) && is_bound {
         return Err(conflict(
-            "Somebody has joined: whether there is a lobby, whose order is drawn, stays as it is.",
+            "Somebody has joined. A lobby can no longer be added or removed.",
         ));
     }
     let is_put_off = before.opens_at <= now && after.opens_at > now;
     if before.lobby_seconds > 0 && is_put_off {
         if is_bound {
             return Err(conflict(
-                "The sale has opened and somebody has joined, so the order is drawn. Pause the \
-                 sale instead.",
+                "The order has been drawn, so the opening cannot be moved. Pause the sale instead.",
             ));
         }
         if !before.entropy.is_empty() {
             return Err(conflict(
-                "The entropy of the lottery was told, so the opening stays. Pause the sale \
+                "The entropy is published, so the opening cannot be moved. Pause the sale \
                  instead.",
             ));
         }
@@ -80,14 +79,14 @@ fn check_order(
 
 fn check_entropy(after: &SaleSettings, was: &str, is_fixed: bool) -> Result<(), WriteError> {
     if !was.is_empty() {
-        return Err(conflict("The entropy was told, and stays."));
+        return Err(conflict("The entropy is published and cannot be changed."));
     }
     if after.entropy_source.is_empty() {
-        return Err(conflict("No source of entropy was announced."));
+        return Err(conflict("No entropy source was announced."));
     }
     if !is_fixed {
         return Err(conflict(
-            "It is not fixed yet who takes part in the lottery: tell the entropy after opens_at.",
+            "The entries of the lottery are not fixed yet. Publish the entropy after opens_at.",
         ));
     }
     Ok(())
@@ -100,8 +99,8 @@ async fn check_nothing_sold(
     let stock = stock::total(conn, sale.event_id).await?;
     if stock.is_some_and(|stock| stock.held + stock.sold > 0) {
         return Err(conflict(
-            "Seats of the event are held or sold here. Visitors without an account may only join \
-             a queue that guards another site.",
+            "Seats of this event are held or sold. Visitors without an account may only join a \
+             queue that guards another site.",
         ));
     }
     Ok(())

@@ -25,12 +25,12 @@ struct Answer {
     sale: Sale,
 }
 
-/// Changes the settings that are given. A change that changes nothing makes no version.
+/// Changes the given settings and keeps the others. A no-op does not increment the version.
 ///
 /// # Errors
 /// `forbidden` unless the caller is an operator or admin, `not-found`, `invalid`, and `conflict`
-/// when the event is cancelled, the sale is not at the version the caller gives, or the lottery or
-/// sold seats forbid it.
+/// when the event is cancelled, the version is not the expected one, or the lottery or sold seats
+/// forbid the change.
 pub(super) async fn put(
     State(office): State<Arc<Office>>,
     caller: Caller,
@@ -83,6 +83,6 @@ async fn change(
 fn cancelled() -> Problem {
     Problem::new(
         Kind::Conflict,
-        "The event is cancelled, so its sale stays closed.",
+        "The event is cancelled; its sale cannot be changed.",
     )
 }

@@ -20,8 +20,8 @@ use crate::audit::{self, Actor};
 use crate::office::Office;
 use crate::write::WriteError;
 
-/// Takes back the pass that an account has in a sale: writes down who did, and tells admission,
-/// in one transaction. The answer comes before admission has acted, hence 202.
+/// Revokes an account's pass in a sale: adds an audit entry and publishes `pass.revoked` in one
+/// transaction. Answers 202, since admission acts on the message later.
 ///
 /// # Errors
 /// `forbidden` unless the caller is an operator or admin, and `not-found`.

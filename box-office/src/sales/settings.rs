@@ -1,4 +1,4 @@
-//! A sale's settings as operators write them.
+//! Parsing and validation of sale settings.
 
 use chrono::{DateTime, Utc};
 use domain::event::Event;
@@ -18,8 +18,8 @@ const HOLD_SECONDS: std::ops::RangeInclusive<u32> = 5..=7_200;
 const MAX_MESSAGE_CHARS: usize = 500;
 const MAX_ENTROPY_CHARS: usize = 200;
 
-/// Settings to change; what is missing stays. Numbers are wide, so that one out of bounds is told
-/// as such.
+/// Settings to change; absent ones are kept. Numbers are wide, so that out-of-range values are
+/// refused by field name instead of as malformed JSON.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct SalePatch {
@@ -59,16 +59,16 @@ pub(crate) struct SalePatch {
     entropy: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     message: Option<String>,
-    /// The version that is to be changed.
+    /// Expected version, for optimistic concurrency control.
     #[serde(skip_serializing)]
     version: Option<i64>,
 }
 
 impl SalePatch {
-    /// Changes `sale` to what the patch says. `prefix` goes before the fields' names in refusals.
+    /// Applies the patch to `sale`. Refusals name fields with `prefix` in front.
     ///
     /// # Errors
-    /// `invalid`, naming the first field that is out of its bounds.
+    /// `invalid`, naming the first field that is out of bounds.
     pub(crate) fn apply(&self, sale: &mut SaleSettings, prefix: &str) -> Result<(), Problem> {
         let named = |field: &str| format!("{prefix}{field}");
         if let Some(opens_at) = self.opens_at {
@@ -147,10 +147,10 @@ impl SalePatch {
         Ok(())
     }
 
-    /// Refuses a patch that changes nothing.
+    /// Checks that the patch has at least one setting.
     ///
     /// # Errors
-    /// `invalid`.
+    /// `invalid` for an empty patch.
     pub(crate) fn check_wish(&self) -> Result<(), Problem> {
         let nothing = Self {
             version: self.version,
@@ -165,15 +165,17 @@ impl SalePatch {
         Ok(())
     }
 
-    /// Refuses a patch that was meant for another version than that of `sale`.
+    /// Checks the expected version, if given, against that of `sale`.
     ///
     /// # Errors
-    /// `conflict`.
+    /// `conflict` if they differ.
     pub(crate) fn check_version(&self, sale: &SaleSettings) -> Result<(), Problem> {
         match self.version {
             Some(version) if version != sale.version => {
                 let now = sale.version;
-                let detail = format!("The sale is at version {now}, not {version}; read it again.");
+                let detail = format!(
+                    "The sale is at version {now}, not {version}. Reload it and try again."
+                );
                 Err(Problem::new(Kind::Conflict, detail))
             }
             _ => Ok(()),
@@ -181,7 +183,7 @@ impl SalePatch {
     }
 }
 
-/// The sale that a new event gets.
+/// Default settings of a new event's sale.
 pub(crate) fn of_new_event(event: &Event, now: DateTime<Utc>) -> SaleSettings {
     SaleSettings {
         event_id: event.id,

@@ -62,12 +62,12 @@ impl TryFrom<SaleRow> for SaleSettings {
     }
 }
 
-/// Settings are bounded far below.
+/// Converts a setting, whose bounds are far below 2^31.
 fn signed(value: u32) -> i32 {
     i32::try_from(value).expect("the bounds of a sale's settings fit in 31 bits")
 }
 
-/// The sale with this id.
+/// Returns the sale with this id.
 pub(super) async fn get(
     conn: &mut PgConnection,
     id: EventId,
@@ -87,12 +87,12 @@ pub(super) async fn get(
     row.map(SaleSettings::try_from).transpose()
 }
 
-/// The sale with this id, which nobody else changes until the transaction ends.
+/// Returns the sale with this id, locked for update, with its event locked for share.
 pub(super) async fn lock(
     conn: &mut PgConnection,
     id: EventId,
 ) -> Result<Option<SaleSettings>, sqlx::Error> {
-    // In the order in which a change of the event takes them.
+    // The same lock order as a change of the event, which locks event, then sale.
     sqlx::query!(
         "select id from box_office.events where id = $1 for share",
         id.0
@@ -108,7 +108,7 @@ pub(super) async fn lock(
     get(conn, id).await
 }
 
-/// Whether the event of a locked sale was taken off the list.
+/// Returns true if the event of a locked sale is cancelled.
 pub(super) async fn is_event_cancelled(
     conn: &mut PgConnection,
     id: EventId,
@@ -121,18 +121,18 @@ pub(super) async fn is_event_cancelled(
     .await
 }
 
-/// How far a sale's line has come, as far as that binds the operator.
+/// Progress of a sale's line, as far as it restricts changes of the lottery.
 #[derive(Debug)]
 pub(super) struct LineStart {
-    /// Whether somebody has joined.
+    /// True once somebody has joined.
     pub(super) is_joined: bool,
-    /// Whether it is fixed who takes part in the lottery.
+    /// True once the set of lottery entries is fixed.
     pub(super) is_fixed: bool,
-    /// Whether anybody does.
+    /// True if the draw has at least one entry.
     pub(super) takes_part: bool,
 }
 
-/// How far the line of a sale has come.
+/// Returns the progress of a sale's line.
 pub(super) async fn line(conn: &mut PgConnection, id: EventId) -> Result<LineStart, sqlx::Error> {
     sqlx::query_as!(
         LineStart,
@@ -148,7 +148,7 @@ pub(super) async fn line(conn: &mut PgConnection, id: EventId) -> Result<LineSta
     .await
 }
 
-/// Adds the sale of a new event.
+/// Inserts the sale of a new event.
 pub(super) async fn insert(
     conn: &mut PgConnection,
     sale: &SaleSettings,
@@ -186,7 +186,7 @@ pub(super) async fn insert(
     Ok(())
 }
 
-/// Stores the settings as the next version, and gives them back with it.
+/// Stores the settings as the next version, and returns them with it.
 pub(super) async fn update(
     conn: &mut PgConnection,
     sale: &SaleSettings,
@@ -227,7 +227,8 @@ pub(super) async fn update(
     })
 }
 
-/// What admission's release leader told everyone who waits, as JSON; `None` until it has.
+/// Returns the snapshot last published by admission's release leader, as JSON; `None` before the
+/// first.
 pub(crate) async fn snapshot(
     conn: &mut PgConnection,
     id: EventId,

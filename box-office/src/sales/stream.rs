@@ -19,13 +19,14 @@ use super::{live, require_operator};
 use crate::office::Office;
 
 const PERIOD: Duration = Duration::from_secs(1);
-/// When a browser that lost the stream comes back.
+/// Reconnection delay sent to browsers.
 const RETRY: Duration = Duration::from_secs(1);
-/// Longer than the access token lasts nobody watches without signing in again.
+/// One event per second for as long as an access token is valid, so that a stream ends with the
+/// token that opened it.
 const MAX_EVENTS: u64 = 900;
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
-/// The sale and its live figures each second, until shutdown begins or 15 minutes are over.
+/// Streams a sale and its live figures each second, until soft shutdown or for 15 minutes.
 ///
 /// # Errors
 /// `forbidden` unless the caller is an operator or admin, and `not-found`.
@@ -59,7 +60,7 @@ fn figures(office: Arc<Office>, id: EventId) -> impl Stream<Item = Result<Event,
     )
 }
 
-/// The next event: the figures, or a comment when they can't be had this second.
+/// Returns the next event: the figures, or a comment if reading them failed.
 async fn next(
     office: &Arc<Office>,
     id: EventId,
@@ -81,8 +82,8 @@ async fn next(
             Some(Event::default().id(at.to_string()).retry(RETRY).data(json))
         }
         Err(problem) => {
-            tracing::warn!(event.id = %id, %problem, "the live figures can't be had");
-            Some(Event::default().comment("no figures this second"))
+            tracing::warn!(event.id = %id, %problem, "live figures unavailable");
+            Some(Event::default().comment("live figures unavailable"))
         }
     }
 }

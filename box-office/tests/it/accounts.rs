@@ -161,7 +161,7 @@ async fn two_tabs_may_refresh_with_one_token_and_both_stay_signed_in() {
     let (one, other) = tokio::join!(refresh(&first_token), refresh(&first_token));
     assert_eq!(refresh_token(&one), refresh_token(&other));
 
-    // A lost answer is asked for again later; the access token is as old as it was.
+    // A retry after a lost response returns the same tokens; the access token's expiry is kept.
     app.clock.advance(TimeDelta::seconds(59));
     let again = refresh(&first_token).await;
     assert_eq!(refresh_token(&again), refresh_token(&one));

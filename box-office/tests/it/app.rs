@@ -1,4 +1,4 @@
-//! A box-office that runs on free ports, and callers of it.
+//! Test harness: a box-office on free ports with a manual clock, and HTTP clients of it.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,7 +16,8 @@ use serde_json::{Map, Value, json};
 pub(crate) const PASSWORD: &str = "correct horse battery";
 const ADMIN: &str = "admin@example.org";
 
-/// A box-office with one admin. The clock stands until it is moved.
+/// A running box-office with one admin account. Its clock only moves by [`App::next_second`] or
+/// `clock.advance`.
 pub(crate) struct App {
     pub(crate) test: TestApp,
     pub(crate) clock: ManualClock,
@@ -32,22 +33,22 @@ struct Settings {
 }
 
 impl App {
-    /// With limits that no test reaches.
+    /// Starts with rate limits too high for any test to reach.
     pub(crate) async fn start() -> Self {
         Self::start_with_limits(1_000.0).await
     }
 
-    /// With addresses that are to be confirmed.
+    /// Starts with address confirmation required.
     pub(crate) async fn start_confirming() -> Self {
         Self::start_with(1_000.0, |config| config.confirm_addresses = true).await
     }
 
-    /// With limits of `scale` times the usual, and callers who say where they come from.
+    /// Starts with rate limits scaled by `scale`, trusting `X-Forwarded-For` from loopback.
     pub(crate) async fn start_with_limits(scale: f64) -> Self {
         Self::start_with(scale, |_| {}).await
     }
 
-    /// With settings of its own.
+    /// Starts with scaled rate limits and a modified configuration.
     pub(crate) async fn start_with(
         scale: f64,
         configure: impl FnOnce(&mut box_office::Config),
@@ -77,7 +78,7 @@ impl App {
         }
     }
 
-    /// Another node with settings of its own.
+    /// Starts another node on the same servers, with a modified platform configuration.
     pub(crate) async fn node_with(&self, configure: impl FnOnce(&mut PlatformConfig)) -> Running {
         let ctx = self.test.another_node_with(configure).await;
         let config = Settings::parse_from(["test"]).config;
@@ -93,12 +94,12 @@ impl App {
         self.test.ctx.clock.now()
     }
 
-    /// Moves the clock past everything that is kept for a second.
+    /// Advances the clock by a second, which expires all cached responses.
     pub(crate) fn next_second(&self) {
         self.clock.advance(TimeDelta::seconds(1));
     }
 
-    /// Somebody who has not signed in.
+    /// An anonymous client.
     pub(crate) fn nobody(&self) -> Client<'_> {
         Client {
             app: self,
@@ -107,7 +108,7 @@ impl App {
         }
     }
 
-    /// Somebody who has not signed in, at this address.
+    /// An anonymous client at this IP address.
     pub(crate) fn nobody_at(&self, address: &str) -> Client<'_> {
         Client {
             address: Some(address.to_owned()),
@@ -115,12 +116,12 @@ impl App {
         }
     }
 
-    /// The admin, signed in.
+    /// A client signed in as the admin.
     pub(crate) async fn admin(&self) -> Client<'_> {
         self.sign_in(ADMIN).await
     }
 
-    /// A new account with this role.
+    /// A client signed in with a new account that has this role.
     pub(crate) async fn with_role(&self, role: Role) -> Client<'_> {
         let email = format!(
             "{}-{}@example.org",
@@ -146,7 +147,7 @@ impl App {
         Client::with_token(self, &token)
     }
 
-    /// A new event, given the fields besides name and date.
+    /// Creates an event as the admin; `fields` are added to a name and a date.
     pub(crate) async fn event(&self, fields: Value) -> Value {
         let admin = self.admin().await;
         admin
@@ -156,7 +157,7 @@ impl App {
             .clone()
     }
 
-    /// The one number that a query gives.
+    /// Runs a query that returns one number.
     pub(crate) async fn count(&self, sql: &'static str) -> i64 {
         sqlx::query_scalar(sql)
             .fetch_one(&self.test.ctx.db)
@@ -165,14 +166,14 @@ impl App {
     }
 }
 
-/// An event's body with a name and a date.
+/// A body for `POST /api/events`: a name, a date and `fields`.
 pub(crate) fn event_body(fields: Value) -> Value {
     let mut body = json!({"name": "Night of the Proms", "date": "2027-01-30T19:00:00Z"});
     body.as_object_mut().unwrap().extend(fields_of(fields));
     body
 }
 
-/// An event's body with everything that a replacement names.
+/// A body for `PUT /api/events/{id}`: every required field, overridden by `fields`.
 pub(crate) fn whole_body(fields: Value) -> Value {
     let mut body = event_body(json!({
         "time_zone": "UTC", "max_tickets_per_account": 6, "reminder_before_seconds": 86_400,
@@ -191,7 +192,7 @@ pub(crate) fn fields_of(object: Value) -> Map<String, Value> {
     fields
 }
 
-/// Who calls.
+/// An HTTP client with an optional access token and a source address.
 pub(crate) struct Client<'a> {
     app: &'a App,
     pub(crate) token: Option<String>,
@@ -199,7 +200,7 @@ pub(crate) struct Client<'a> {
 }
 
 impl<'a> Client<'a> {
-    /// The same with another token.
+    /// A client with this access token.
     pub(crate) fn with_token(app: &'a App, token: &str) -> Self {
         Self {
             app,
@@ -277,7 +278,7 @@ impl<'a> Client<'a> {
     }
 }
 
-/// What came back.
+/// A response whose body was read as JSON; `Null` if it was not JSON.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
@@ -296,14 +297,14 @@ impl Answer {
         }
     }
 
-    /// The body of an answer with this status.
+    /// Asserts the status, and returns the body.
     #[track_caller]
     pub(crate) fn expect(self, status: u16) -> Value {
         assert_eq!(self.status, status, "{}", self.body);
         self.body
     }
 
-    /// Asserts that the answer is the problem `name`, and gives it.
+    /// Asserts that the response is the problem `name`, and returns it.
     #[track_caller]
     pub(crate) fn problem(self, name: &str) -> Value {
         let expected = format!("https://onsale.dev/problems/{name}");
@@ -313,7 +314,7 @@ impl Answer {
         self.body
     }
 
-    /// Asserts that `field` was refused as out of its bounds.
+    /// Asserts that the response is the problem `invalid` for `field`.
     #[track_caller]
     pub(crate) fn invalid(self, field: &str) {
         let problem = self.problem("invalid");

@@ -1,4 +1,4 @@
-//! Every change is recorded, and told to the other services.
+//! Every change has an audit entry and an outbox message.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use crate::app::{App, PASSWORD, whole_body};
 
-/// What is still to be sent, by name. Nothing is sent while no service has made a queue for it.
+/// Returns outbox messages by name. None are relayed, since no consumer has declared a queue.
 async fn waiting(app: &App, name: &str) -> Vec<Value> {
     sqlx::query_scalar(
         "select body from platform.outbox where owner = 'box-office' and message_name = $1

@@ -117,7 +117,7 @@ async fn the_map_of_fifty_thousand_seats_is_under_30_kb_compressed() {
         .collect();
     let event = app.event(json!({ "sections": blocks })).await;
     worker::follow(&app.test.ctx.db, &event).await;
-    // In the middle of a sale: seats taken here and there are harder to compress than a full house.
+    // Scattered holds, as in the middle of a sale, compress worse than a full house.
     let db = &app.test.ctx.db;
     worker::hold_some(db, &event).await;
     let path = format!("/api/events/{}/seats", event["id"]);

@@ -1,4 +1,4 @@
-//! Confirming addresses and phones with a code.
+//! Confirmation of addresses and phones by a code.
 
 use chrono::TimeDelta;
 use domain::message::ConfirmationAsked;
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::app::{App, Client, PASSWORD};
 
-/// Signs somebody up who has still to confirm.
+/// Signs up an account whose address is unconfirmed.
 async fn newcomer(app: &App) -> Client<'_> {
     let body = json!({"email": "ada@example.org", "password": PASSWORD, "phone": "+31201234567"});
     let made = app.nobody().post("/api/accounts", &body).await.expect(201);
@@ -15,7 +15,7 @@ async fn newcomer(app: &App) -> Client<'_> {
     Client::with_token(app, made["session"]["access_token"].as_str().unwrap())
 }
 
-/// The codes that are to be sent, oldest first, as the notifier derives them.
+/// Returns the codes requested so far, oldest first, derived as by the notifier.
 async fn codes(app: &App) -> Vec<String> {
     let asked: Vec<Value> = sqlx::query_scalar(
         "select body from platform.outbox
@@ -66,7 +66,7 @@ async fn a_code_that_comes_back_confirms_the_address_and_tickets_can_go_there() 
         "the code is stored"
     );
 
-    // The phone has a code of its own, once somebody reads the mail.
+    // The phone has its own code, available once the address is confirmed.
     ada.post(CODES, &json!({"channel": "sms"}))
         .await
         .expect(202);

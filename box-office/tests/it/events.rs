@@ -328,7 +328,7 @@ async fn a_replacement_that_leaves_something_out_is_refused_and_loses_nothing() 
     );
     assert_eq!(admin.staff_get(&path).await.expect(200)["event"], event);
 
-    // An event as it was read is whole.
+    // An event as returned by GET is a complete body.
     let same = admin.staff_put(&path, &event).await.expect(200)["event"].clone();
     let mut expected = event.clone();
     expected["version"] = json!(2);
@@ -466,7 +466,7 @@ async fn tickets_can_be_transferred_once_the_organiser_says_so() {
     let path = format!("/api/events/{}", event["id"]);
     let organiser = app.admin().await;
 
-    // As the page does it: the event as it was read, with the one change.
+    // As the console does: the event as it was read, with one field changed.
     let mut wanted = organiser.staff_get(&path).await.expect(200)["event"].clone();
     wanted["ticket_transfer"] = json!(true);
     let changed = organiser.staff_put(&path, &wanted).await.expect(200)["event"].clone();
@@ -478,7 +478,7 @@ async fn tickets_can_be_transferred_once_the_organiser_says_so() {
                 and body #>> '{event,version}' = '2' and body #>> '{event,ticket_transfer}' = 'true'";
     assert_eq!(app.count(told).await, 1);
 
-    // Whoever read it before that overwrites nothing.
+    // A stale version is refused.
     let stale = json!({"version": 1, "ticket_transfer": false});
     let mut old = event.clone();
     old.as_object_mut().unwrap().extend(fields_of(stale));

@@ -1,4 +1,4 @@
-//! Box-office against real servers.
+//! Integration tests of box-office against PostgreSQL, Redis and RabbitMQ.
 
 #![expect(clippy::unwrap_used, reason = "a test that can't go on fails")]
 

@@ -84,7 +84,7 @@ async fn assets_are_served_with_their_type_and_nothing_else_is() {
     app.finish().await;
 }
 
-/// The files that a page or a script names, as paths.
+/// Returns the paths of assets referenced by a page or a script.
 fn loaded_by(text: &str) -> BTreeSet<String> {
     let quoted = text.split(['"', '\'']);
     let names = quoted.filter_map(|part| {

@@ -100,7 +100,7 @@ async fn a_refresh_whose_answer_was_lost_can_be_repeated() {
     let newer = json!({"refresh_token": first["session"]["refresh_token"]});
     let newest = app.nobody().post("/api/sessions/refresh", &newer).await;
     let newest = json!({"refresh_token": newest.expect(201)["session"]["refresh_token"]});
-    // What the first requests returned is not the newest any more; to use it would end the session.
+    // Replays would return a rotated refresh token, whose use would end the session.
     post(refresh, &token).await.problem("signed-out");
     post(up, &body).await.problem("signed-out");
     app.nobody()

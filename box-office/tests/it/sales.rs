@@ -95,7 +95,7 @@ async fn a_setting_out_of_bounds_is_refused_by_its_name_and_changes_nothing() {
     app.finish().await;
 }
 
-/// The sale of an event whose lobby opens at 12:10.
+/// Creates an event whose lobby opens at 12:10 and sale at 12:12.
 async fn before_its_lobby(app: &App) -> (Value, String) {
     let sale = json!({"opens_at": "2026-11-01T12:12:00Z", "lobby_seconds": 120});
     let event = app.event(json!({"capacity": 5, "sale": sale})).await;
@@ -103,7 +103,7 @@ async fn before_its_lobby(app: &App) -> (Value, String) {
     (event, path)
 }
 
-/// What admission writes at the opening.
+/// Inserts the row with which admission fixes the lottery's entries at the opening.
 async fn fix_entries(app: &App, event: &Value) {
     sqlx::query(
         "insert into admission.draws (event_id, seed, commitment, committed_at, lobby, entries,
@@ -134,13 +134,13 @@ async fn a_source_of_entropy_is_announced_before_the_lobby_opens_and_stays() {
         );
     }
     let other = json!({"entropy_source": "the weather"});
-    // Neither in the lobby, nor by putting the lobby off in the same breath.
+    // Neither in the lobby, nor together with postponing the lobby.
     app.clock.advance(TimeDelta::minutes(10));
     let later = json!({"entropy_source": "the weather", "opens_at": "2026-11-02T12:00:00Z"});
     for change in [&other, &later] {
         operator.staff_put(&path, change).await.problem("conflict");
     }
-    // Nor, with the lobby put off, once somebody has joined.
+    // Nor after postponing the lobby, once somebody has joined.
     let later = json!({"opens_at": "2026-11-02T12:00:00Z"});
     operator.staff_put(&path, &later).await.expect(200);
     sqlx::query("insert into waiting_room.lines (event_id, joined) select event_id, 1 from box_office.sales")
@@ -185,7 +185,7 @@ async fn entropy_is_told_once_and_not_before_it_is_fixed_who_takes_part() {
     app.finish().await;
 }
 
-/// Somebody joins.
+/// Inserts a line with one visitor.
 async fn join(app: &App, event: &Value) {
     let joined = "insert into waiting_room.lines (event_id, joined) values ($1, 1)";
     sqlx::query(joined)
@@ -199,7 +199,7 @@ async fn join(app: &App, event: &Value) {
 async fn whether_there_is_a_lottery_stays_once_somebody_has_joined() {
     let app = App::start().await;
     let lobby = |seconds: i64| json!({"lobby_seconds": seconds});
-    // From none to one, in an open sale, and from one to none, in the lobby.
+    // Adding a lobby to an open sale, and removing one from a sale in the lobby.
     for (before, after) in [(3_600, 0), (0, 60)] {
         let operator = app.with_role(Role::Operator).await;
         let sale = json!({"opens_at": "2026-11-01T12:12:00Z", "lobby_seconds": before});
@@ -230,7 +230,7 @@ async fn a_drawn_sale_is_not_put_off_any_more() {
     let operator = app.with_role(Role::Operator).await;
     let (event, path) = before_its_lobby(&app).await;
     let put_off = |until: &str| json!({"opens_at": until});
-    // In the lobby, and after an opening that nobody saw.
+    // Postponing is allowed in the lobby, and after an opening that nobody had joined.
     app.clock.advance(TimeDelta::minutes(11));
     let soon = put_off("2026-11-01T12:15:00Z");
     operator.staff_put(&path, &soon).await.expect(200);
@@ -373,7 +373,7 @@ fn snapshot(app: &App, event: &Value) -> Snapshot {
     .unwrap()
 }
 
-/// Admission's release leader tells everyone who waits.
+/// Publishes a snapshot as admission's release leader does.
 async fn put_snapshot(app: &App, event: &Value) {
     let snapshot = snapshot(app, event);
     sqlx::query("insert into admission.lines (event_id, seq, snapshot) values ($1, $2, $3)")

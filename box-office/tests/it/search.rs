@@ -92,7 +92,7 @@ async fn pages_hold_every_event_once_while_others_are_added() {
         let body = event_body(json!({"capacity": 1, "name": name, "date": date}));
         admin.staff_post("/api/events", &body).await.expect(201);
     };
-    // Some share a date, so that the id decides.
+    // Some share a date, so that the order depends on the id.
     for number in 0..7_u32 {
         add(format!("old {number}"), 10 + number / 3).await;
     }

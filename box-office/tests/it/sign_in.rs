@@ -1,4 +1,4 @@
-//! Sign-ins: who is delayed when passwords are guessed, and who is not.
+//! Sign-ins under guessing and load: backoff, quotas per network, load shedding.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,7 +16,7 @@ fn ada(password: &str) -> Value {
     json!({"email": "ada@example.org", "password": password})
 }
 
-/// An address of the `n`th network.
+/// An address in the `n`th network.
 fn network(n: u32) -> String {
     format!("203.0.{n}.1")
 }
@@ -26,7 +26,8 @@ async fn sign_in(app: &App, address: &str, password: &str) -> Answer {
     client.post("/api/sessions", &ada(password)).await
 }
 
-/// Wrong guesses, each from another network, until one must wait; how many were tried.
+/// Guesses wrongly, each time from another network, until refused; returns the number of guesses
+/// that were checked.
 async fn guess_until_refused(app: &App) -> u32 {
     for n in 0..20 {
         let answer = sign_in(app, &network(n), "wrong horse battery").await;
@@ -46,14 +47,14 @@ async fn guesses_from_many_networks_are_delayed_and_the_owner_is_not() {
     let home = app.nobody_at(HOME);
     home.post("/api/accounts", &ada(PASSWORD)).await.expect(201);
     assert_eq!(guess_until_refused(&app).await, 10);
-    // The network of the sign-up is known; from elsewhere the owner waits as everybody does.
+    // The network of the sign-up is known to the account; elsewhere the backoff applies.
     sign_in(&app, "192.0.2.99", PASSWORD).await.expect(201);
     sign_in(&app, ELSEWHERE, PASSWORD)
         .await
         .problem("rate-limited");
     app.clock.advance(TimeDelta::seconds(30));
     sign_in(&app, ELSEWHERE, PASSWORD).await.expect(201);
-    // The right password starts the count anew.
+    // The right password resets the count.
     assert_eq!(guess_until_refused(&app).await, 10);
     app.finish().await;
 }
@@ -61,7 +62,7 @@ async fn guesses_from_many_networks_are_delayed_and_the_owner_is_not() {
 #[tokio::test]
 async fn each_further_guess_waits_twice_as_long_up_to_a_quarter_of_an_hour() {
     let app = App::start().await;
-    // An address without an account is treated the same, so that nobody learns which have one.
+    // No account has this address: the backoff must not reveal which addresses have one.
     guess_until_refused(&app).await;
     for seconds in [30, 60, 120, 240, 480, 900, 900] {
         app.clock.advance(TimeDelta::seconds(seconds - 1));
@@ -91,7 +92,7 @@ async fn guesses_at_once_are_not_more_than_guesses_one_after_the_other() {
 
 #[tokio::test]
 async fn one_guess_at_each_of_many_accounts_is_limited_by_network_on_every_node() {
-    // A tenth of the usual: 30 wrong guesses.
+    // A tenth of the limit: 30 wrong guesses.
     let app = App::start_with_limits(0.1).await;
     let home = app.nobody_at(HOME);
     home.post("/api/accounts", &ada(PASSWORD)).await.expect(201);
@@ -103,7 +104,7 @@ async fn one_guess_at_each_of_many_accounts_is_limited_by_network_on_every_node(
         refused += u32::from(answer.status == 429);
     }
     assert_eq!(refused, 5);
-    // Who signed in there before goes on; so does everybody elsewhere.
+    // Accounts known to that network, and those elsewhere, can still sign in.
     sign_in(&app, HOME, PASSWORD).await.expect(201);
     sign_in(&app, ELSEWHERE, PASSWORD).await.expect(201);
     app.finish().await;
@@ -111,7 +112,7 @@ async fn one_guess_at_each_of_many_accounts_is_limited_by_network_on_every_node(
 
 #[tokio::test]
 async fn sign_ups_of_one_network_are_limited_whichever_address_they_use() {
-    // A hundredth: 3 a minute.
+    // A hundredth of the limit: 3 a minute.
     let app = App::start_with_limits(0.01).await;
     let mut statuses = Vec::new();
     for n in 1..=4 {
@@ -124,7 +125,7 @@ async fn sign_ups_of_one_network_are_limited_whichever_address_they_use() {
     app.finish().await;
 }
 
-/// Stores `count` accounts, all with the password [`PASSWORD`].
+/// Inserts `count` accounts with the password [`PASSWORD`].
 async fn crowd(app: &App, count: i32) {
     app.nobody()
         .post("/api/accounts", &ada(PASSWORD))
@@ -142,7 +143,7 @@ async fn crowd(app: &App, count: i32) {
     .unwrap();
 }
 
-/// Signs in, coming back when told to; how long it took.
+/// Signs in, honouring `Retry-After`, and returns the time taken.
 async fn arrive(app: &App, n: usize) -> Duration {
     let begun = Instant::now();
     let body = json!({"email": format!("crowd{n}@example.org"), "password": PASSWORD});

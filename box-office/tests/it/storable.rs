@@ -1,4 +1,4 @@
-//! What PostgreSQL can't store is refused before it is asked to.
+//! Values that PostgreSQL cannot store are refused before a statement is run.
 
 use serde_json::json;
 

@@ -1,10 +1,10 @@
-//! What the booking worker would write, so that its views have something to show.
+//! Fixtures for the booking worker's tables, which are read through its views.
 
 use serde_json::Value;
 use sqlx::PgPool;
 use uuid::Uuid;
 
-/// Makes every section and seat of an event, as it does when it hears of it.
+/// Inserts every section and seat of an event, as the worker does on `event.changed`.
 pub(crate) async fn follow(db: &PgPool, event: &Value) {
     let id = event["id"].as_i64().unwrap();
     sqlx::query(
@@ -39,7 +39,7 @@ pub(crate) async fn follow(db: &PgPool, event: &Value) {
     .unwrap();
 }
 
-/// Holds the seats with these ranks in the first section of an event.
+/// Holds the seats with these ranks in the event's first section, by one booking.
 pub(crate) async fn hold(db: &PgPool, event: &Value, ranks: &[i32]) {
     let (id, section) = (
         event["id"].as_i64().unwrap(),
@@ -72,7 +72,7 @@ pub(crate) async fn hold(db: &PgPool, event: &Value, ranks: &[i32]) {
     tx.commit().await.unwrap();
 }
 
-/// Holds seats here and there, about two in five, in all sections of an event.
+/// Holds about two in five seats, scattered over all sections of an event.
 pub(crate) async fn hold_some(db: &PgPool, event: &Value) {
     let id = event["id"].as_i64().unwrap();
     let booking = Uuid::now_v7();
