@@ -1,5 +1,6 @@
-//! Writes news of events for all who hold tickets of them, some bookings at a time: no transaction
-//! grows with an event, and one that fails stops no other.
+//! Fan-out of event news: leases one announcement at a time and writes its notifications in chunks
+//! of bookings, so that no transaction grows with an event and a failing announcement does not
+//! block others.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,15 +11,15 @@ use tokio_util::sync::CancellationToken;
 use crate::shared::Shared;
 use crate::store::announcements::{self, Claimed, Written};
 
-/// How long an idle writer waits when nobody wakes it.
+/// Polling interval of an idle writer that is not woken.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// How long a process has for one chunk, and how long one that failed waits.
+/// Lease for one chunk, and the delay before a failed one is retried.
 const LEASE: Duration = Duration::from_secs(60);
 
 /// Runs until `stop`.
 ///
 /// # Errors
-/// None at present: whatever fails is tried again.
+/// None at present: failures are retried.
 pub(crate) async fn run(shared: Arc<Shared>, stop: CancellationToken) -> anyhow::Result<()> {
     while !stop.is_cancelled() {
         match work(&shared).await {
@@ -26,7 +27,7 @@ pub(crate) async fn run(shared: Arc<Shared>, stop: CancellationToken) -> anyhow:
             Ok(false) => {}
             Err(error) => {
                 let error = &error as &dyn std::error::Error;
-                tracing::warn!(error, "announcements can't be read; trying again");
+                tracing::warn!(error, "failed to read announcements, retrying");
             }
         }
         tokio::select! {
@@ -38,8 +39,8 @@ pub(crate) async fn run(shared: Arc<Shared>, stop: CancellationToken) -> anyhow:
     Ok(())
 }
 
-/// Announces the reminders that are due and writes a chunk of one announcement; `false` when
-/// nothing was due.
+/// Inserts announcements for due reminders, then writes one chunk of one announcement. Returns
+/// `false` if nothing was due.
 async fn work(shared: &Shared) -> Result<bool, sqlx::Error> {
     let now = shared.now();
     let events = announcements::put_reminders(&shared.db, now).await?;
@@ -62,7 +63,7 @@ async fn work(shared: &Shared) -> Result<bool, sqlx::Error> {
                 event_id,
                 kind,
                 error,
-                "news not written; trying again in a minute"
+                "failed to write news, retrying in a minute"
             );
         }
     }

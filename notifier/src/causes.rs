@@ -1,6 +1,6 @@
 use std::error::Error;
 
-/// An error with its causes, in one line, to be stored.
+/// Formats an error with its chain of sources as one line, for storage.
 pub(crate) fn with_causes(error: &(dyn Error + 'static)) -> String {
     let causes = std::iter::successors(Some(error), |&error| error.source());
     causes

@@ -1,4 +1,4 @@
-//! The ways messages travel.
+//! Delivery channels: SMTP and SMS.
 
 mod sms;
 pub(crate) mod smtp;
@@ -19,33 +19,34 @@ use crate::store::queue::Due;
 use sms::SmsProvider;
 use smtp::MailServer;
 
-/// Longer than it takes until a message is about to be handed over.
+/// Upper bound on the time before the handover of a message begins.
 pub(crate) const BEFORE_HANDOVER_LIMIT: Duration = smtp::BEFORE_DATA_LIMIT;
-/// Longer than any message is being handed over.
+/// Upper bound on the duration of a handover, on any channel.
 pub(crate) const HANDOVER_LIMIT: Duration = smtp::AFTER_DATA_LIMIT;
 
-/// What a server did with a message.
+/// Outcome of one delivery attempt. All but `Accepted` and `Unknown` guarantee that the server does
+/// not have the message.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// It has it.
+    /// The server took responsibility for the message.
     Accepted,
-    /// It was not reached, or serves nobody: it certainly has not taken the message.
+    /// The server could not be reached or serves nobody; counts against the circuit breaker.
     Unreachable(String),
-    /// It does not take this message for a reason that lies with the sender, such as a quota or a
-    /// policy: it may later.
+    /// Refused for a reason on the sender's side, such as a quota or policy; counts against the
+    /// circuit breaker, and is retried.
     Rejected(String),
-    /// It does not take this message now.
+    /// Refused temporarily for this recipient or message; retried.
     Deferred(String),
-    /// It will never take this message.
+    /// Refused permanently for this recipient or message.
     Refused(String),
-    /// It may have it.
+    /// No answer after the handover: the message may have been delivered. Never retried.
     Unknown(String),
-    /// This process did not hand it over.
+    /// Not handed over by this process: the lease was lost or it is shutting down.
     Withheld(String),
 }
 
 impl Outcome {
-    /// Why it was not accepted, for metrics.
+    /// Metric label of a failure; `None` if accepted.
     pub(crate) fn reason(&self) -> Option<&'static str> {
         match self {
             Self::Accepted => None,
@@ -59,7 +60,7 @@ impl Outcome {
     }
 }
 
-/// Every way there is.
+/// All configured channels, with what rendering needs.
 #[derive(Debug)]
 pub(crate) struct Channels {
     mail_server: MailServer,
@@ -69,8 +70,10 @@ pub(crate) struct Channels {
 }
 
 impl Channels {
+    /// Builds the channels from the configuration, without connecting.
+    ///
     /// # Errors
-    /// When a setting is missing or can't be used.
+    /// When a setting is missing or not valid.
     pub(crate) fn new(config: &Config, public_url: &Url) -> Result<Self, InvalidConfig> {
         let address = config.mail_server()?;
         let from = config.sender(&address)?;
@@ -88,7 +91,7 @@ impl Channels {
         })
     }
 
-    /// Writes the message and hands it over.
+    /// Renders a notification and hands it over.
     pub(crate) async fn send(
         &self,
         due: &Due,
@@ -101,7 +104,7 @@ impl Channels {
         }
     }
 
-    /// Sends a code to the address or phone that it confirms.
+    /// Sends a confirmation code to the address or phone it confirms, without recording a handover.
     pub(crate) async fn send_code(
         &self,
         asked: &ConfirmationAsked,

@@ -1,4 +1,4 @@
-//! What the operator sets.
+//! Configuration of the notifier.
 
 use std::num::{NonZeroU16, NonZeroU32};
 
@@ -11,57 +11,57 @@ use url::Url;
 
 use crate::channels::smtp::address::ServerAddress;
 
-/// Whom mails come from that reach nobody but this machine.
+/// Default sender for a mail server on this machine.
 const LOCAL_SENDER: &str = "Onsale <tickets@localhost>";
 
 /// Settings of the notifier.
 #[derive(Debug, Clone, clap::Args)]
 #[group(skip)]
 pub struct Config {
-    /// The mail server: smtp:// or smtps://USER:PASSWORD@HOST:PORT. smtp switches to TLS when the
-    /// server offers it; ?tls=required insists, ?tls=none sends even a password in clear.
+    /// Mail server: smtp:// or smtps://USER:PASSWORD@HOST:PORT. smtp uses STARTTLS if offered;
+    /// ?tls=required insists on it, ?tls=none sends even a password in clear.
     #[arg(long, env = "ONSALE_SMTP_URL", hide_env_values = true)]
     pub smtp_url: Option<SecretString>,
-    /// Whom mails come from, such as Onsale <tickets@example.org>; needed unless the mail server is
-    /// on this machine.
+    /// Sender of mails, such as Onsale <tickets@example.org>; required unless the mail server is on
+    /// this machine.
     #[arg(long, env = "ONSALE_MAIL_FROM")]
     pub mail_from: Option<Mailbox>,
-    /// Where replies to mails go, when not to their sender.
+    /// Reply-To address of mails, if not the sender.
     #[arg(long, env = "ONSALE_MAIL_REPLY_TO")]
     pub mail_reply_to: Option<Mailbox>,
-    /// The address that mail servers report undeliverable mails to, when not the sender's.
+    /// Envelope sender, which receives bounces, if not the sender.
     #[arg(long, env = "ONSALE_MAIL_BOUNCES_TO")]
     pub mail_bounces_to: Option<Address>,
-    /// The name to greet the mail server with, fully qualified. By default the host of
-    /// ONSALE_PUBLIC_URL, or else the domain mails come from.
+    /// Fully qualified name for HELO/EHLO. Defaults to the host of ONSALE_PUBLIC_URL, or else the
+    /// sender's domain.
     #[arg(long, env = "ONSALE_SMTP_HELO")]
     pub smtp_helo: Option<String>,
-    /// Where the SMS provider's Twilio-compatible API is; without it no SMS are sent.
+    /// Base URL of the SMS provider's Twilio-compatible API; without it no SMS are sent.
     #[arg(long, env = "ONSALE_SMS_URL")]
     pub sms_url: Option<Url>,
-    /// The account at the SMS provider, AC….
+    /// Account SID at the SMS provider, AC….
     #[arg(long, env = "ONSALE_SMS_ACCOUNT")]
     pub sms_account: Option<String>,
-    /// The account's token.
+    /// Auth token of the SMS account.
     #[arg(long, env = "ONSALE_SMS_TOKEN", hide_env_values = true)]
     pub sms_token: Option<SecretString>,
-    /// The number SMS come from, in E.164.
+    /// Sender number of SMS, in E.164.
     #[arg(long, env = "ONSALE_SMS_FROM")]
     pub sms_from: Option<String>,
-    /// Most mails, and most SMS, being sent at once. A mail takes two round trips to the server.
+    /// Most mails, and most SMS, in flight at once. A mail takes two round trips to the server.
     #[arg(long, env = "ONSALE_NOTIFIER_CONCURRENCY", default_value = "16")]
     pub notifier_concurrency: NonZeroU16,
-    /// Most mails a second that one process sends; by default as many as the server takes.
+    /// Most mails sent per second by one process; unlimited by default.
     #[arg(long, env = "ONSALE_MAILS_PER_SECOND")]
     pub mails_per_second: Option<NonZeroU32>,
-    /// How long the mail about held seats waits, so that a buyer who pays at once gets only the
-    /// tickets; never more than a quarter of the hold.
+    /// Delay of the mail about held seats, so that a buyer who pays at once gets only the tickets;
+    /// at most a quarter of the hold.
     #[arg(long, env = "ONSALE_HELD_MAIL_DELAY_SECONDS", default_value_t = 60)]
     pub held_mail_delay_seconds: u32,
-    /// How long news of a changed event wait for further changes, so that several are told at once.
+    /// Delay of news about a changed event, so that several changes are sent as one.
     #[arg(long, env = "ONSALE_NEWS_DELAY_SECONDS", default_value_t = 60)]
     pub news_delay_seconds: u32,
-    /// Days after an event until what was said of it, and to whom, is removed.
+    /// Days after an event until its notifications are deleted.
     #[arg(
         long,
         env = "ONSALE_NOTICES_KEPT_DAYS",
@@ -71,7 +71,7 @@ pub struct Config {
     pub notices_kept_days: u16,
 }
 
-/// What is needed to send SMS.
+/// Settings of the SMS provider; complete if present.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct SmsSettings<'a> {
     pub(crate) url: &'a Url,
@@ -81,7 +81,10 @@ pub(crate) struct SmsSettings<'a> {
 }
 
 impl Config {
-    /// Where mails are handed over.
+    /// Parses the mail server's URL.
+    ///
+    /// # Errors
+    /// When it is missing or not valid.
     pub(crate) fn mail_server(&self) -> Result<ServerAddress, InvalidConfig> {
         let url = self
             .smtp_url
@@ -92,7 +95,10 @@ impl Config {
         ServerAddress::parse(url)
     }
 
-    /// Whom mails come from. Only a server on this machine may take those of nobody.
+    /// Returns the sender of mails. Only a server on this machine has a default.
+    ///
+    /// # Errors
+    /// When it is missing for a remote server.
     pub(crate) fn sender(&self, server: &ServerAddress) -> Result<Mailbox, InvalidConfig> {
         match &self.mail_from {
             Some(from) => Ok(from.clone()),
@@ -104,7 +110,10 @@ impl Config {
         }
     }
 
-    /// The name to greet the mail server with. Many refuse one that is not fully qualified.
+    /// Returns the name for EHLO. Many servers refuse one that is not fully qualified.
+    ///
+    /// # Errors
+    /// When the configured name is not a host name.
     pub(crate) fn hello(
         &self,
         from: &Mailbox,
@@ -130,7 +139,10 @@ impl Config {
         Ok(ClientId::Domain(name.to_owned()))
     }
 
-    /// `None` when no SMS are to be sent.
+    /// Returns the SMS settings; `None` if no provider is configured.
+    ///
+    /// # Errors
+    /// When only some of them are set.
     pub(crate) fn sms(&self) -> Result<Option<SmsSettings<'_>>, InvalidConfig> {
         let Some(url) = &self.sms_url else {
             return Ok(None);

@@ -1,5 +1,5 @@
-//! Consumer of `notifier.confirmations`: sends the codes that confirm an address or a phone. They are
-//! no rows: one that arrives twice does no harm, and after its time nobody wants it.
+//! Consumer of `notifier.confirmations`: sends the codes that confirm an address or a phone. No row
+//! is stored for a code: a duplicate is harmless, and an expired one is dropped.
 
 use std::sync::Arc;
 
@@ -20,14 +20,14 @@ pub(crate) struct Confirmations {
 impl Handler for Confirmations {
     async fn handle(&self, delivery: Delivery) -> Verdict {
         if delivery.name != ConfirmationAsked::NAME {
-            return leave_to_newer(&delivery, &"no such message is known here");
+            return leave_to_newer(&delivery, &"unknown message");
         }
         let asked: ConfirmationAsked = match delivery.parse() {
             Ok(asked) => asked,
             Err(error) => return leave_to_newer(&delivery, &error),
         };
         if asked.good_until <= self.shared.now() {
-            tracing::info!("a code was not sent in time; dropped");
+            tracing::info!("confirmation code expired before it was sent, dropped");
             return Verdict::Ack;
         }
         let code = self.keys.confirmation_code(&Confirmation {
@@ -39,14 +39,14 @@ impl Handler for Confirmations {
         match sent.await {
             Outcome::Accepted | Outcome::Unknown(_) => Verdict::Ack,
             Outcome::Refused(error) => {
-                tracing::warn!(error, "a code was refused; its account stays unconfirmed");
+                tracing::warn!(error, "confirmation code refused");
                 Verdict::Ack
             }
             Outcome::Unreachable(error)
             | Outcome::Rejected(error)
             | Outcome::Deferred(error)
             | Outcome::Withheld(error) => {
-                tracing::debug!(error, "a code was not sent; trying again");
+                tracing::debug!(error, "failed to send confirmation code, retrying");
                 Verdict::retry(&delivery)
             }
         }

@@ -1,4 +1,5 @@
-//! Consumer of `notifier.directory`: where messages go, and what they say about events.
+//! Consumer of `notifier.directory`: replicates accounts and events, and announces changes of
+//! events to ticket holders.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,13 +29,13 @@ impl Handler for Directory {
                 Ok(EventChanged { event }) => self.follow_event(&event).await,
                 Err(error) => return leave_to_newer(&delivery, &error),
             },
-            _ => return leave_to_newer(&delivery, &"the directory knows no such message"),
+            _ => return leave_to_newer(&delivery, &"unknown message"),
         };
         match followed {
             Ok(()) => Verdict::Ack,
             Err(error) => {
                 let error = &error as &dyn std::error::Error;
-                tracing::warn!(message = delivery.name, error, "directory could not follow");
+                tracing::warn!(message = delivery.name, error, "failed to update directory");
                 Verdict::retry(&delivery)
             }
         }
@@ -60,8 +61,8 @@ impl Directory {
     }
 }
 
-/// Keeps the event, unless a later version was seen, and announces what matters to everyone who has
-/// tickets for it.
+/// Upserts the event, unless a later version is stored, and announces a change of name, time, place
+/// or state to ticket holders.
 async fn follow_event(
     conn: &mut PgConnection,
     event: &Event,
@@ -80,7 +81,7 @@ async fn follow_event(
     }
     match (known.cancelled, told.cancelled) {
         (false, true) => announcements::put_cancelled(conn, event.id, event.version, now).await,
-        // Nobody cares where a cancelled event does not take place.
+        // Changes of a cancelled event are not announced.
         (true, true) => Ok(()),
         (_, false) => {
             let due_at = now + news_delay;

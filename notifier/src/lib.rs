@@ -1,4 +1,4 @@
-//! The notifier: tells buyers what became of their bookings, by mail and SMS.
+//! The notifier: sends buyers mails and SMS about their bookings.
 //!
 //! ```text
 //! notifier.directory ─► directory ─► announcements ─┐
@@ -6,10 +6,10 @@
 //!                                                             store, render ─────┘    SMTP, SMS
 //! ```
 //!
-//! Every message is a row before it is sent, one per booking, reader, kind, occasion and channel, so
-//! that a repeated event adds nothing. SMTP can't say whether it has a message already: a row is marked
-//! `sending` right before its data goes to the server, and goes back to `waiting` only when the server
-//! has certainly not taken it. Otherwise it becomes `uncertain`, and is never sent again by itself.
+//! Every notification is a row before it is sent, unique per booking, reader, kind, occasion and
+//! channel, so that redelivered events add nothing. SMTP has no idempotency: a row is marked
+//! `sending` right before its data goes to the server, and returns to `waiting` only if the server
+//! certainly has not accepted it. Otherwise it becomes `uncertain` and is not resent automatically.
 
 mod announcements;
 mod causes;
@@ -49,25 +49,24 @@ use notices::Notices;
 use sender::{Bounds, Sender};
 use shared::Shared;
 
-/// Whose messages these are in the outbox.
+/// This service's owner name in the outbox.
 const OWNER: &str = "notifier";
 
-/// How news of bookings is taken.
+/// Batch sizes of the notices consumer.
 const BATCHES: Settings = Settings {
     prefetch: 512,
     max_batch: 256,
     ..Settings::DEFAULT
 };
 
-/// Starts the consumers, the announcements and the senders, and returns the routes for
-/// staff.
+/// Spawns the consumers, the announcement writer and the senders, and returns the staff routes.
 ///
 /// # Errors
-/// [`InvalidConfig`](platform::config::InvalidConfig) when a mail or SMS setting is missing or
-/// can't be used.
+/// [`InvalidConfig`](platform::config::InvalidConfig) when a mail or SMS setting is missing or not
+/// valid.
 #[expect(clippy::unused_async, reason = "every service starts the same way")]
 pub async fn start(ctx: Context, config: Config) -> anyhow::Result<Routes> {
-    // What is due is sent without RabbitMQ.
+    // RabbitMQ is not listed: due notifications are sent without it.
     ctx.health.needs(&[Dependency::Postgres]);
     let channels = Arc::new(Channels::new(&config, &ctx.config.public_url)?);
     let shared = Arc::new(Shared::new(&ctx, &config));

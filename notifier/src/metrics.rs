@@ -1,4 +1,4 @@
-//! What the notifier counts.
+//! Metrics of the notifier.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,30 +13,30 @@ use crate::store::queue::{self, Backlog};
 
 const BACKLOG_INTERVAL: Duration = Duration::from_secs(10);
 
-/// A try to send ended; `outcome` is what the row became.
+/// Counts an ended attempt; `outcome` is the row's new state, or `put_off`.
 pub(crate) fn try_ended(kind: &'static str, channel: Channel, outcome: &'static str) {
     let channel = channel.as_str();
     counter!("notifier_notices_total", "kind" => kind, "channel" => channel, "outcome" => outcome)
         .increment(1);
 }
 
-/// A try failed for this reason.
+/// Counts a failed attempt by reason.
 pub(crate) fn failed(channel: Channel, reason: &'static str) {
     counter!("notifier_failures_total", "channel" => channel.as_str(), "reason" => reason)
         .increment(1);
 }
 
-/// A server was asked to take a message, and it took so long.
+/// Records the duration of a delivery attempt, successful or not.
 pub(crate) fn sending_took(channel: Channel, duration: Duration) {
     histogram!("notifier_send_seconds", "channel" => channel.as_str())
         .record(duration.as_secs_f64());
 }
 
-/// Shows how many notifications of each kind are not settled, or wait for a person, and how old the
-/// oldest is that waits, until `stop`.
+/// Updates the backlog gauges every ten seconds until `stop`: unsettled notifications by state, and
+/// the age of the oldest waiting one by kind.
 ///
 /// # Errors
-/// None at present: whatever fails is tried again.
+/// None at present: failures are retried.
 pub(crate) async fn watch_backlog(
     shared: Arc<Shared>,
     stop: CancellationToken,
@@ -46,7 +46,7 @@ pub(crate) async fn watch_backlog(
             Ok(backlog) => show(&backlog, shared.now()),
             Err(error) => {
                 let error = &error as &dyn std::error::Error;
-                tracing::warn!(error, "the backlog can't be read");
+                tracing::warn!(error, "failed to read backlog");
             }
         }
         stop.run_until_cancelled(tokio::time::sleep(BACKLOG_INTERVAL))
@@ -71,7 +71,8 @@ fn show(backlog: &[Backlog], now: DateTime<Utc>) {
     }
 }
 
-/// Since when the oldest message of each kind waits; kinds of later versions are one, `other`.
+/// Returns the time of the oldest waiting notification of each kind; kinds unknown to this version
+/// are grouped as `other`.
 fn oldest_waiting(backlog: &[Backlog]) -> Vec<(&'static str, Option<DateTime<Utc>>)> {
     let known = KINDS.map(|(kind, _)| kind);
     let oldest = |is_it: &dyn Fn(&str) -> bool| {

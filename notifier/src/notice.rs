@@ -1,4 +1,4 @@
-//! What buyers are told.
+//! The kinds of notices, their priority classes and their stored facts.
 
 use chrono::{DateTime, Utc};
 use domain::booking::{BookingFacts, TicketFacts};
@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// How a message travels.
+/// Delivery channel of a notification.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Channel {
     Email,
@@ -20,7 +20,7 @@ pub(crate) enum Channel {
 }
 
 impl Channel {
-    /// The word in the database and in metrics.
+    /// Name in the database and in metrics.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Email => "email",
@@ -28,7 +28,7 @@ impl Channel {
         }
     }
 
-    /// The channel with this word.
+    /// Parses the name in the database.
     pub(crate) fn parse(word: &str) -> Option<Self> {
         [Self::Email, Self::Sms]
             .into_iter()
@@ -36,31 +36,31 @@ impl Channel {
     }
 }
 
-/// The order in which notices that wait are sent. Each class has a share of the places, so that
-/// none waits behind another ([`Places`](crate::sender::places::Places)).
+/// Priority class of a notice. Each class has a reserved share of the concurrency
+/// ([`Places`](crate::sender::places::Places)), which avoids head-of-line blocking between classes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Urgency {
-    /// What a reader waits for: tickets, and what became of them or of the money.
+    /// Tickets, and the end of a booking or ticket: somebody is waiting for them.
     Ticket,
-    /// What is of use only for some minutes.
+    /// Useful for some minutes only.
     Deadline,
-    /// What is as good an hour later, and comes to thousands at once.
+    /// Bulk mail for thousands of readers, and notices that are as useful an hour later.
     News,
 }
 
 impl Urgency {
-    /// Most urgent first.
+    /// In descending priority.
     pub(crate) const ALL: [Self; 3] = [Self::Ticket, Self::Deadline, Self::News];
 
-    /// The kinds of this class, as they stand in the database. A kind that is in none is of a later
-    /// version, and left to it.
+    /// Kinds of this class, by their names in the database. Rows of kinds in no class belong to a
+    /// later version, and are left to it.
     pub(crate) fn kinds(self) -> Vec<String> {
         let of_class = KINDS.iter().filter(|(_, urgency)| *urgency == self);
         of_class.map(|(kind, _)| (*kind).to_owned()).collect()
     }
 }
 
-/// Every kind that this version can send.
+/// All kinds that this version can send, with their priority classes.
 pub(crate) const KINDS: [(&str, Urgency); 12] = [
     ("confirmed", Urgency::Ticket),
     ("received", Urgency::Ticket),
@@ -76,7 +76,7 @@ pub(crate) const KINDS: [(&str, Urgency); 12] = [
     ("event_cancelled", Urgency::News),
 ];
 
-/// The kind of a message about an event, for everybody who holds tickets of it.
+/// Kinds of notices about an event, sent to everyone who holds tickets for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum News {
     Reminder,
@@ -94,21 +94,21 @@ impl News {
     }
 }
 
-/// What an account holds of a paid booking.
+/// The part of a paid booking that one account holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Holding {
     pub(crate) booking: BookingFacts,
-    /// None for a buyer who has transferred all.
+    /// Empty for a buyer who has transferred all.
     pub(crate) tickets: Vec<TicketFacts>,
-    /// The account, when it is not the buyer.
+    /// The account, if it is not the buyer.
     #[serde(default)]
     pub(crate) received_by: Option<AccountId>,
-    /// The event as the reader knows it, when this is about a change.
+    /// For a change: the event as last announced to the reader.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) before: Option<Told>,
 }
 
-/// What readers are told of an event: a change of anything else is no news.
+/// The fields of an event that readers are informed about; changes of others are not announced.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Told {
     pub(crate) name: String,
@@ -120,7 +120,7 @@ pub(crate) struct Told {
 }
 
 impl Told {
-    /// What is told of the event as it is.
+    /// Extracts the fields from an event.
     pub(crate) fn of(event: &Event) -> Self {
         Self {
             name: event.name.clone(),
@@ -133,48 +133,48 @@ impl Told {
     }
 }
 
-/// A message with what it says, beside the event.
+/// A notice with its facts; the event is stored separately.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Notice {
-    /// Seats are held; pay in time.
+    /// Seats are held until a payment deadline.
     Held(HoldPlaced),
-    /// Here are the tickets.
+    /// The booking is paid; carries the tickets.
     Confirmed(BookingPaid),
-    /// The hold ended unpaid.
+    /// The hold expired unpaid.
     Expired(BookingExpired),
-    /// The booking was given up.
+    /// The booking was cancelled.
     Cancelled(BookingCancelled),
-    /// Money is on its way back.
+    /// A refund succeeded.
     Refunded(RefundSucceeded),
-    /// The bank did not take the money.
+    /// The bank refused a refund.
     RefundFailed(RefundFailed),
-    /// The event is near.
+    /// The event begins soon.
     Reminder(Holding),
-    /// The event takes place otherwise than it was told.
+    /// Name, time or place of the event changed, or it was reinstated.
     EventChanged(Holding),
-    /// The event does not take place.
+    /// The event was cancelled.
     EventCancelled(Holding),
-    /// A ticket was given to somebody else.
+    /// To the former holder of a transferred ticket.
     Transferred(TicketTransferred),
-    /// Somebody gave a ticket to this account.
+    /// To the new holder of a transferred ticket.
     Received(TicketTransferred),
-    /// The booking of a received ticket is cancelled.
+    /// To the holder of a transferred ticket whose booking was cancelled.
     Withdrawn(TicketTransferred),
 }
 
-/// A row that can't be read.
+/// Error for a row whose facts don't parse as its kind.
 #[derive(Debug, thiserror::Error)]
-#[error("the facts of a notification of kind {kind} can't be read")]
+#[error("failed to parse the facts of a notification of kind {kind}")]
 pub(crate) struct UnreadableNotice {
     kind: String,
     source: serde_json::Error,
 }
 
 impl Notice {
-    /// What is stored as `kind` and `facts`.
+    /// Parses the columns `kind` and `facts`.
     ///
     /// # Errors
-    /// [`UnreadableNotice`] when they don't fit.
+    /// [`UnreadableNotice`] for an unknown kind, or facts of another form.
     pub(crate) fn read(kind: &str, facts: Value) -> Result<Self, UnreadableNotice> {
         let read = match kind {
             "held" => parse(facts).map(Self::Held),
@@ -189,7 +189,7 @@ impl Notice {
             "transferred" => parse(facts).map(Self::Transferred),
             "received" => parse(facts).map(Self::Received),
             "withdrawn" => parse(facts).map(Self::Withdrawn),
-            _ => Err(serde::de::Error::custom("there is no such kind")),
+            _ => Err(serde::de::Error::custom("unknown kind")),
         };
         read.map_err(|source| UnreadableNotice {
             kind: kind.to_owned(),
@@ -197,7 +197,7 @@ impl Notice {
         })
     }
 
-    /// Tells apart notices of a kind that a booking may have more than one of.
+    /// Distinguishes several notices of one kind and booking; part of the unique key.
     pub(crate) fn occasion(&self) -> i64 {
         match self {
             Self::Refunded(refund) => refund.number,
@@ -209,7 +209,7 @@ impl Notice {
         }
     }
 
-    /// The word in the database, in metrics and in the `Message-ID`.
+    /// Name in the database, in metrics and in the `Message-ID`.
     pub(crate) fn kind(&self) -> &'static str {
         match self {
             Self::Held(_) => "held",
@@ -227,10 +227,10 @@ impl Notice {
         }
     }
 
-    /// The facts as JSON, to be stored.
+    /// Serializes the facts for storage.
     ///
     /// # Errors
-    /// When they can't be written as JSON.
+    /// When serialization fails.
     pub(crate) fn facts(&self) -> serde_json::Result<String> {
         fn json(facts: &impl Serialize) -> serde_json::Result<String> {
             serde_json::to_string(facts)
@@ -251,7 +251,7 @@ impl Notice {
         }
     }
 
-    /// Whether it also goes out as an SMS.
+    /// Returns true if it is also sent by SMS.
     pub(crate) fn is_worth_an_sms(&self) -> bool {
         match self {
             Self::Confirmed(_)
@@ -269,8 +269,8 @@ impl Notice {
         }
     }
 
-    /// Whether anybody can cause any number of them without paying: a hold that is given up, a free
-    /// booking that is cancelled.
+    /// Returns true if it can be triggered any number of times without paying, such as by abandoned
+    /// holds or cancelled free bookings. Such notices are rate-limited per reader.
     pub(crate) fn is_free_to_cause(&self) -> bool {
         match self {
             Self::Held(_) | Self::Expired(_) => true,
@@ -280,7 +280,7 @@ impl Notice {
         }
     }
 
-    /// The booking, as far as the message carries it.
+    /// The booking; `None` for refunds, which carry only its id.
     pub(crate) fn booking(&self) -> Option<&BookingFacts> {
         match self {
             Self::Held(facts) => Some(&facts.booking),
@@ -297,7 +297,7 @@ impl Notice {
         }
     }
 
-    /// Who reads it, when it is news of an event for somebody who did not buy the tickets.
+    /// The reader of event news who is not the buyer.
     pub(crate) fn received_by(&self) -> Option<AccountId> {
         match self {
             Self::Reminder(facts) | Self::EventChanged(facts) | Self::EventCancelled(facts) => {
@@ -307,7 +307,7 @@ impl Notice {
         }
     }
 
-    /// The booking's id.
+    /// The id of the booking it is about.
     pub(crate) fn booking_id(&self) -> BookingId {
         match self {
             Self::Refunded(facts) => facts.booking_id,
@@ -334,9 +334,9 @@ mod tests {
         for (kind, _) in KINDS {
             let error = Notice::read(kind, Value::Null).unwrap_err();
             let source = error.source.to_string();
-            assert!(!source.contains("no such kind"), "{kind}: {source}");
+            assert!(!source.contains("unknown kind"), "{kind}: {source}");
         }
         let error = Notice::read("tomorrow", Value::Null).unwrap_err();
-        assert!(error.source.to_string().contains("no such kind"));
+        assert!(error.source.to_string().contains("unknown kind"));
     }
 }

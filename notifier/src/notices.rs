@@ -1,4 +1,5 @@
-//! Consumer of `notifier.notices`: one notification for each thing a buyer should hear.
+//! Consumer of `notifier.notices`: turns booking, refund and transfer events into notifications, in
+//! batches.
 
 use std::sync::Arc;
 
@@ -18,16 +19,16 @@ use crate::shared::{Shared, leave_to_newer};
 use crate::store::notifications::{self, Addressed};
 use crate::store::{bookings, directory, holders};
 
-/// Consumer of `notifier.notices`. All notices of a batch are written in one transaction; if that
-/// fails, each is written in its own.
+/// Consumer of `notifier.notices`. A batch is written in one transaction; if that fails, each
+/// notice is retried in its own, so that a poison message does not block the others.
 pub(crate) struct Notices(pub(crate) Arc<Shared>);
 
-/// What became of a message.
+/// Outcome of writing a notice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Written {
-    /// Its notification is there, now or from before.
+    /// The notification exists, new or from before.
     Yes,
-    /// The account or the event is not known yet.
+    /// The account, the event or the booking is not known yet; to be retried.
     TooEarly,
 }
 
@@ -38,7 +39,7 @@ impl BatchHandler for Notices {
         for (index, delivery) in batch.iter().enumerate() {
             match read(delivery) {
                 Ok(read) if read.is_empty() => {
-                    let why = "the notifier knows no such message";
+                    let why = "unknown message";
                     verdicts[index] = leave_to_newer(delivery, &why);
                 }
                 Ok(read) => {
@@ -60,7 +61,7 @@ impl BatchHandler for Notices {
 }
 
 impl Notices {
-    /// Writes notices together, or each alone when that fails. `None` for one that failed.
+    /// Writes notices together, or one by one if that fails. `None` for each that failed.
     async fn write_all(&self, notices: &[Notice]) -> Vec<Option<Written>> {
         if notices.is_empty() {
             return Vec::new();
@@ -94,10 +95,10 @@ impl Notices {
 
 fn log(error: &sqlx::Error, notices: usize) {
     let error = error as &dyn std::error::Error;
-    tracing::warn!(notices, error, "notices not written; trying again");
+    tracing::warn!(notices, error, "failed to write notices, retrying");
 }
 
-/// What a message makes known, to one or to two; nothing when it is none of these.
+/// Parses a message into its notices: one or two, or none for an unknown message.
 fn read(delivery: &Delivery) -> Result<Vec<Notice>, ParseError> {
     Ok(vec![match delivery.name.as_str() {
         HoldPlaced::NAME => Notice::Held(delivery.parse()?),
@@ -108,7 +109,7 @@ fn read(delivery: &Delivery) -> Result<Vec<Notice>, ParseError> {
         RefundFailed::NAME => Notice::RefundFailed(delivery.parse()?),
         TicketTransferred::NAME => {
             let facts: TicketTransferred = delivery.parse()?;
-            // Who asked for a new code has it by this mail, and gave nothing away.
+            // A holder who only requested a new code gets `received`, but not `transferred`.
             let is_given_away = facts.from != facts.to;
             let mut notices = vec![Notice::Received(facts.clone())];
             notices.extend(is_given_away.then_some(Notice::Transferred(facts)));
@@ -118,7 +119,7 @@ fn read(delivery: &Delivery) -> Result<Vec<Notice>, ParseError> {
     }])
 }
 
-/// There is nothing to pay by any time.
+/// Returns true for a hold without a price: it has no payment deadline to announce.
 fn is_free_hold(notice: &Notice) -> bool {
     matches!(notice, Notice::Held(facts) if facts.booking.total.is_zero())
 }
@@ -139,7 +140,7 @@ async fn write(
         phones = directory::find_phones(conn, &addressees).await?;
     }
     let known = || notices.iter().zip(&addressees);
-    // First, for what the same batch says of these bookings.
+    // First, since other notices of the same batch may refer to these bookings.
     let paid = known().filter_map(|(notice, addressee)| match notice {
         Notice::Confirmed(facts) if phones.contains_key(addressee) => Some(facts),
         _ => None,
@@ -174,8 +175,8 @@ async fn write(
     Ok(written)
 }
 
-/// When a notice is sent first. One that another may make needless waits for it: the payment of held
-/// seats, or the news that the event is cancelled.
+/// Returns the earliest time to send a notice. Notices that are likely to be superseded are
+/// delayed: `held` by the payment, `cancelled` and `withdrawn` by news that the event is cancelled.
 fn due_at(notice: &Notice, shared: &Shared, now: DateTime<Utc>) -> DateTime<Utc> {
     match notice {
         Notice::Held(facts) => {
@@ -192,7 +193,8 @@ fn due_at(notice: &Notice, shared: &Shared, now: DateTime<Utc>) -> DateTime<Utc>
     }
 }
 
-/// For those to whom tickets of a cancelled booking were transferred; the buyer is told anyway.
+/// Returns notices for holders of transferred tickets of a cancelled booking, except the buyer, who
+/// gets `cancelled`.
 async fn withdrawn_from(
     conn: &mut PgConnection,
     booking: &BookingFacts,

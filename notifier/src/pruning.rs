@@ -1,4 +1,4 @@
-//! Removes what was said of events that are long over.
+//! Retention sweep: deletes notifications and bookings of events long past, in batches.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,15 +9,15 @@ use tokio_util::sync::CancellationToken;
 use crate::shared::Shared;
 use crate::store::pruning;
 
-/// From one look for old rows to the next.
+/// Interval between two sweeps.
 const INTERVAL: Duration = Duration::from_secs(3_600);
-/// The pause between two statements, so that a large removal disturbs nobody.
+/// Pause between two batches, to bound the load on the database.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// Runs until `stop`.
+/// Sweeps until `stop`; rows are kept for `after` past the event.
 ///
 /// # Errors
-/// None at present: whatever fails is tried again.
+/// None at present: failures are retried.
 pub(crate) async fn run(
     shared: Arc<Shared>,
     after: TimeDelta,
@@ -28,12 +28,12 @@ pub(crate) async fn run(
         let pause = match pruning::remove_some(&shared.db, before).await {
             Ok(0) => INTERVAL,
             Ok(rows) => {
-                tracing::info!(rows, "rows of events long over removed");
+                tracing::info!(rows, "deleted rows of past events");
                 PAUSE
             }
             Err(error) => {
                 let error = &error as &dyn std::error::Error;
-                tracing::warn!(error, "old rows not removed; trying again");
+                tracing::warn!(error, "failed to delete rows of past events, retrying");
                 INTERVAL
             }
         };

@@ -1,5 +1,5 @@
-//! Group commit of what becomes of messages: those that change while the last statement runs share
-//! the next.
+//! Group commit of handovers and results: changes that arrive while a statement runs share the next
+//! one.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,13 +10,13 @@ use tokio_util::sync::CancellationToken;
 use crate::shared::Shared;
 use crate::store::queue::{self, Ended, Try};
 
-/// Records on behalf of all messages of one channel.
+/// Records state changes of all messages of one channel.
 pub(crate) struct Recorder {
     ended: Lane<EndedTries>,
     handed_over: Lane<Handovers>,
 }
 
-/// Why a change was not recorded.
+/// Error of recording a change.
 #[derive(Debug, Clone, thiserror::Error)]
 pub(crate) enum RecordError {
     #[error("the database failed")]
@@ -32,7 +32,7 @@ impl From<sqlx::Error> for RecordError {
 }
 
 impl Recorder {
-    /// A message that is handed over has `lease` for it.
+    /// Starts both lanes; a handover is leased for `lease`.
     pub(crate) fn new(shared: &Arc<Shared>, lease: Duration) -> Self {
         let handovers = Handovers {
             shared: Arc::clone(shared),
@@ -44,28 +44,29 @@ impl Recorder {
         }
     }
 
-    /// Records what a try came to; `false` when it is no longer this one's to say.
+    /// Records the result of an attempt. Returns `false` if a later attempt has taken the message
+    /// over, or it was withdrawn.
     ///
     /// # Errors
-    /// When it may not be recorded: repeat it.
+    /// When the outcome of the statement is unknown; idempotent, so to be repeated.
     pub(crate) async fn record(&self, ended: Ended) -> Result<bool, RecordError> {
         self.ended.ask(ended).await?
     }
 }
 
-/// The step of a try from which on its message may have been sent.
+/// The point of no return of an attempt, after which its message may have been sent.
 pub(crate) struct Handover<'a> {
     pub(crate) recorder: &'a Recorder,
     pub(crate) attempt: Try,
-    /// No message is handed over once this is cancelled: there may be no time to hear the answer.
+    /// Once cancelled, no handover begins, since there may be no time left for the answer.
     pub(crate) stop: &'a CancellationToken,
 }
 
 impl Handover<'_> {
-    /// Records that the message may have been sent. To be called right before it is.
+    /// Marks the message as `sending`. Must be called right before the data is transferred.
     ///
     /// # Errors
-    /// Why the message must not be sent.
+    /// The reason for which the message must not be sent.
     pub(crate) async fn begin(&self) -> Result<(), String> {
         if self.stop.is_cancelled() {
             return Err("the sender is shutting down".into());

@@ -1,4 +1,4 @@
-//! What messages say.
+//! Rendering of mails and SMS.
 
 mod calendar;
 mod code;
@@ -20,19 +20,20 @@ pub(crate) use sms::sms;
 
 use crate::notice::Notice;
 
-/// Addresses of pages. None carries a credential: mails are forwarded.
+/// Builds URLs of pages. None carries a credential, since mails get forwarded.
 #[derive(Debug, Clone)]
 pub(crate) struct Links {
     public_url: Url,
 }
 
 impl Links {
-    /// Of pages below `public_url`.
+    /// Links to pages below `public_url`.
     pub(crate) fn new(public_url: Url) -> Self {
         Self { public_url }
     }
 
-    /// The page where the reader finds more: the booking is its buyer's alone.
+    /// The page linked in a notice. The booking's page is only accessible to its buyer, so other
+    /// holders get their list of tickets.
     fn of(&self, notice: &Notice) -> Url {
         match notice {
             Notice::Received(_) | Notice::Withdrawn(_) => self.page(&["tickets"]),
@@ -41,7 +42,7 @@ impl Links {
         }
     }
 
-    /// The page of a booking.
+    /// The URL of a booking's page.
     fn booking(&self, id: BookingId) -> Url {
         self.page(&["bookings", &id.to_string()])
     }

@@ -1,6 +1,6 @@
-//! Sends what is due: leases it, hands it to the server with no transaction and no connection to
-//! the database held (I13), and records what became of it. A circuit breaker, bulkheads by urgency
-//! and a token bucket decide how much is under way.
+//! Sends due notifications: leases them, hands them over without holding a transaction or database
+//! connection (I13), and records the result. A circuit breaker, bulkheads per priority class and a
+//! token bucket limit what is in flight.
 
 mod breaker;
 mod pace;
@@ -30,45 +30,43 @@ use breaker::{Allowed, Breaker};
 use pace::Pace;
 use places::{Place, Places};
 
-/// How long an idle sender waits when nobody wakes it.
+/// Polling interval of an idle sender that is not woken.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
-/// The shortest time from one look for due messages to the next, so that a busy sender takes several
-/// at once.
+/// Shortest time between two claims, so that a busy sender claims in batches.
 const LOOK_PACE: Duration = Duration::from_millis(30);
-/// The pause after the database failed.
+/// Pause after a database failure.
 const FAILURE_PAUSE: Duration = Duration::from_secs(1);
-/// How often expired leases are looked for.
+/// Interval of the sweep of expired leases.
 const LEASE_INTERVAL: Duration = Duration::from_secs(1);
-/// How long the record of a result is tried for.
+/// Time limit for recording a result, retries included.
 const RECORD_LIMIT: Duration = Duration::from_secs(15);
-/// What a statement may take: a connection and its time limit.
+/// Upper bound on a statement: acquiring a connection plus the statement timeout.
 const STATEMENT_LIMIT: Duration = Duration::from_secs(20);
-/// Longer than a sender needs until it hands a message over.
+/// Lease of a claim; exceeds the time until a live sender begins the handover.
 const LEASE: Duration = BEFORE_HANDOVER_LIMIT.saturating_add(STATEMENT_LIMIT.saturating_mul(2));
-/// Longer than a sender can be at handing a message over, so that only one that died loses it.
+/// Lease of a handover; exceeds the time a live sender can take, so that only a dead one loses it.
 const HANDOVER_LEASE: Duration = HANDOVER_LIMIT
     .saturating_add(RECORD_LIMIT.saturating_mul(2))
     .saturating_add(STATEMENT_LIMIT);
-/// The longest pause after the server was not reached.
+/// Longest backoff after an unreachable server.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-/// How long a server may put a message off, or reject it for our sake, before it counts as refused.
+/// Age at which a deferred or rejected message is settled as failed.
 const GIVE_UP_AFTER: TimeDelta = TimeDelta::days(3);
-/// How often a message to an address that is not confirmed is looked at again, unless its account
-/// is heard of.
+/// Retry interval of a message to an unconfirmed address; a change of the account retries earlier.
 const UNCONFIRMED_PAUSE: Duration = Duration::from_secs(3_600);
-/// How long a message waits for its reader to confirm the address.
+/// Age at which a message to an unconfirmed address is skipped.
 const UNCONFIRMED_AFTER: TimeDelta = TimeDelta::days(30);
-/// How long a message of a later version is left to it.
+/// Delay of a message that only a later version can read.
 const UNREADABLE_PAUSE: TimeDelta = TimeDelta::hours(1);
 
-/// What is to be recorded of a try.
+/// Result of an attempt: a final state, or a retry after a delay.
 enum Disposition {
     Settled(Settled, Option<String>),
     Again(String, Duration),
 }
 
-/// Sends what goes by one channel. Each has its own, so that a server that hangs delays nothing
-/// but its own messages.
+/// The send loop of one channel. Channels have separate loops, so that a hanging server delays only
+/// its own messages.
 pub(crate) struct Sender {
     work: Arc<Work>,
     places: Arc<Places>,
@@ -76,7 +74,7 @@ pub(crate) struct Sender {
     tracker: TaskTracker,
 }
 
-/// What the messages under way share.
+/// State shared by the messages in flight on one channel.
 struct Work {
     shared: Arc<Shared>,
     channels: Arc<Channels>,
@@ -86,15 +84,16 @@ struct Work {
     stop: CancellationToken,
 }
 
-/// How much a channel may do.
+/// Limits of a channel.
 pub(crate) struct Bounds {
-    /// Messages under way at once.
+    /// Messages in flight at once.
     pub(crate) concurrency: NonZeroU16,
     /// Messages a second; `None` for no limit.
     pub(crate) per_second: Option<u32>,
 }
 
 impl Sender {
+    /// A sender with a closed circuit breaker and a full token bucket.
     pub(crate) fn new(
         shared: &Arc<Shared>,
         channels: &Arc<Channels>,
@@ -118,10 +117,10 @@ impl Sender {
         }
     }
 
-    /// Runs until it is stopped, then finishes what it has begun.
+    /// Runs until it is stopped, then drains the messages in flight.
     ///
     /// # Errors
-    /// None at present: whatever fails is tried again.
+    /// None at present: failures are retried.
     pub(crate) async fn run(mut self) -> anyhow::Result<()> {
         let work = Arc::clone(&self.work);
         while !work.stop.is_cancelled() {
@@ -130,7 +129,7 @@ impl Sender {
                 Ok(idle_until) => idle_until,
                 Err(error) => {
                     let error = &error as &dyn Error;
-                    tracing::warn!(error, "notifications can't be read; trying again");
+                    tracing::warn!(error, "failed to claim notifications, retrying");
                     Some(Instant::now() + FAILURE_PAUSE)
                 }
             };
@@ -150,8 +149,8 @@ impl Sender {
         Ok(())
     }
 
-    /// Begins as many due messages as may be. Returns until when nothing is to be done unless
-    /// something happens; `None` when there may be more.
+    /// Claims and starts as many due messages as breaker, bucket and bulkheads allow. Returns the
+    /// time until which the loop may sleep unless woken; `None` if more may be due.
     async fn begin_due(&mut self) -> Result<Option<Instant>, sqlx::Error> {
         let now = Instant::now();
         let mut left = match self.work.breaker.allowed(now) {
@@ -222,8 +221,8 @@ impl Sender {
 }
 
 impl Work {
-    /// Sends one message and records the result. If this process dies before the message is handed
-    /// over, the lease runs out and it is due again; after that it becomes uncertain.
+    /// Sends one message and records the result. If this process dies before the handover, the
+    /// lease expires and the message is due again; if it dies later, the message becomes uncertain.
     async fn carry_out(&self, due: &Due) {
         let disposition = self.decide(due).await;
         let outcome = match &disposition {
@@ -246,12 +245,15 @@ impl Work {
         .await;
     }
 
-    /// Leaves a message that this version can't read to a later one.
+    /// Postpones a message that only a later version can read.
     async fn put_aside(&self, unreadable: &Unreadable) {
         self.breaker.probe_again(Instant::now());
         metrics::try_ended("unreadable", self.channel, "put_off");
         let error = with_causes(&unreadable.error);
-        tracing::error!(error, "message can't be read; left to a later version");
+        tracing::error!(
+            error,
+            "failed to parse notification, left to a later version"
+        );
         self.record(Ended {
             attempt: unreadable.attempt,
             end: End::PutOff(self.shared.now() + UNREADABLE_PAUSE),
@@ -304,7 +306,8 @@ impl Work {
         }
     }
 
-    /// A server that breaks off after the data leaves each message uncertain, so that counts, too.
+    /// Reports an outcome to the circuit breaker. `Unknown` counts as a failure: a server that
+    /// breaks off after the data would leave every message uncertain.
     fn tell_breaker(&self, outcome: &Outcome) {
         let now = Instant::now();
         match outcome {
@@ -318,7 +321,8 @@ impl Work {
         }
     }
 
-    /// Tries for a while: when the database is away for a moment, what we know is not to be lost.
+    /// Records a result, retrying for [`RECORD_LIMIT`] so that a short outage of the database does
+    /// not lose it.
     async fn record(&self, ended: Ended) {
         let deadline = Instant::now() + RECORD_LIMIT;
         loop {
@@ -326,29 +330,29 @@ impl Work {
             match recorded {
                 Ok(true) => return,
                 Ok(false) => {
-                    return tracing::info!("message was taken over or withdrawn; not recorded");
+                    return tracing::info!("message taken over or withdrawn, result discarded");
                 }
                 Err(error) if Instant::now() < deadline => {
                     tracing::warn!(
                         error = &error as &dyn Error,
-                        "result not recorded; trying again"
+                        "failed to record result, retrying"
                     );
                     tokio::time::sleep(FAILURE_PAUSE).await;
                 }
                 Err(error) => {
                     let error = &error as &dyn Error;
-                    return tracing::error!(error, "result not recorded; its lease runs out");
+                    return tracing::error!(error, "failed to record result, lease will expire");
                 }
             }
         }
     }
 }
 
-/// Finds messages whose sender died while it handed them over, until `stop`. Nobody knows whether
-/// they arrived, so they are left to a person.
+/// Sweeps expired handover leases until `stop`. It is unknown whether these messages arrived, so
+/// they become `uncertain`, for staff to decide.
 ///
 /// # Errors
-/// None at present: whatever fails is tried again.
+/// None at present: failures are retried.
 pub(crate) async fn watch_leases(
     shared: Arc<Shared>,
     stop: CancellationToken,
@@ -356,10 +360,10 @@ pub(crate) async fn watch_leases(
     while !stop.is_cancelled() {
         match queue::doubt_expired(&shared.db, shared.now()).await {
             Ok(0) => {}
-            Ok(notices) => tracing::warn!(notices, "messages may or may not have been sent"),
+            Ok(notices) => tracing::warn!(notices, "handover leases expired, messages uncertain"),
             Err(error) => {
                 let error = &error as &dyn Error;
-                tracing::warn!(error, "leases can't be read; trying again");
+                tracing::warn!(error, "failed to read leases, retrying");
             }
         }
         stop.run_until_cancelled(tokio::time::sleep(LEASE_INTERVAL))
@@ -368,20 +372,20 @@ pub(crate) async fn watch_leases(
     Ok(())
 }
 
-/// What the breaker says once for all is not said again for each message.
+/// Logs a result. Retries are logged at debug level, since the breaker reports an outage once.
 fn log(disposition: &Disposition) {
     match disposition {
         Disposition::Settled(Settled::Sent, _) => tracing::debug!("sent"),
         Disposition::Settled(Settled::Skipped, reason) => tracing::info!(reason, "skipped"),
         Disposition::Settled(Settled::Failed, error) => tracing::warn!(error, "refused"),
         Disposition::Settled(Settled::Uncertain, error) => {
-            tracing::warn!(error, "may or may not have been sent");
+            tracing::warn!(error, "outcome unknown, marked uncertain");
         }
-        Disposition::Again(error, _) => tracing::debug!(error, "not sent; trying again later"),
+        Disposition::Again(error, _) => tracing::debug!(error, "not sent, retrying later"),
     }
 }
 
-/// How long to wait after so many tries: the backoff of messages, `longest` at most.
+/// Exponential backoff after `tries` attempts, at most `longest`.
 fn pause(tries: i32, longest: Duration) -> Duration {
     amqp::backoff(u32::try_from(tries).unwrap_or(1)).min(longest)
 }

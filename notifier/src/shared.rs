@@ -1,4 +1,4 @@
-//! What the parts of the notifier share.
+//! State shared by the notifier's tasks and handlers.
 
 use std::fmt::Display;
 use std::time::Duration;
@@ -13,17 +13,17 @@ use tokio::sync::Notify;
 use crate::config::Config;
 use crate::notice::Channel;
 
-/// What the parts of the notifier share.
+/// State shared by the notifier's tasks and handlers.
 pub(crate) struct Shared {
     pub(crate) db: PgPool,
     pub(crate) clock: SharedClock,
-    /// Whether SMS can be sent.
+    /// True if an SMS provider is configured.
     pub(crate) has_sms: bool,
-    /// How long the mail about held seats waits for the payment.
+    /// Delay of the mail about held seats.
     pub(crate) held_delay: Duration,
-    /// How long news of a changed event wait for further changes.
+    /// Delay of news about a changed event.
     pub(crate) news_delay: Duration,
-    /// Told when announcements may have been written.
+    /// Notified after announcements may have been inserted.
     pub(crate) announced: Notify,
     mail_written: Notify,
     sms_written: Notify,
@@ -47,13 +47,13 @@ impl Shared {
         self.clock.now()
     }
 
-    /// After a commit that may have written notifications: they go out at once.
+    /// Wakes both senders. To be called after a commit that may have inserted notifications.
     pub(crate) fn wake_senders(&self) {
         self.mail_written.notify_one();
         self.sms_written.notify_one();
     }
 
-    /// Told when notifications for this channel may have been written.
+    /// Notified after notifications for this channel may have been inserted.
     pub(crate) fn written(&self, channel: Channel) -> &Notify {
         match channel {
             Channel::Email => &self.mail_written,
@@ -62,9 +62,9 @@ impl Shared {
     }
 }
 
-/// What becomes of a message that this version can't read: it goes round until a later version takes
-/// it, and is dead-lettered when none does.
+/// Retries a message that this version can't parse, so that a later version may take it during an
+/// upgrade; it is dead-lettered once its retries are exhausted.
 pub(crate) fn leave_to_newer(delivery: &Delivery, why: &impl Display) -> Verdict {
-    tracing::error!(message = delivery.name, %why, "message can't be read; trying again");
+    tracing::error!(message = delivery.name, %why, "failed to parse message, retrying");
     Verdict::retry(delivery)
 }

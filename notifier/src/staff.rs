@@ -1,4 +1,4 @@
-//! What staff do about messages that did not arrive: see them, and have them sent again.
+//! Staff API for messages that did not arrive: list them, and resend one.
 
 use std::sync::Arc;
 
@@ -24,9 +24,9 @@ use crate::OWNER;
 use crate::shared::Shared;
 use crate::store::mails::{self, Stuck};
 
-/// Who sees to messages.
+/// Roles that may list and resend messages.
 const SUPPORT: [Role; 2] = [Role::Operator, Role::Admin];
-/// The most messages in one answer.
+/// Most messages in one response.
 const MAX_LISTED: i64 = 500;
 
 /// The routes of the internal listener.
@@ -44,13 +44,13 @@ struct Wanted {
     kind: Option<String>,
 }
 
-/// The states that wait for a person.
+/// States that need a person's decision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StuckState {
-    /// Refused for good.
+    /// Refused permanently.
     Failed,
-    /// Handed over, without an answer that was recorded.
+    /// Handed over without a recorded answer.
     Uncertain,
 }
 
@@ -68,7 +68,7 @@ struct Mails {
     mails: Vec<Stuck>,
 }
 
-/// `GET /api/mails`: those that failed or may not have arrived, newest first.
+/// `GET /api/mails`: returns failed and uncertain messages, newest first.
 async fn list(
     State(shared): State<Arc<Shared>>,
     caller: Caller,
@@ -79,7 +79,7 @@ async fn list(
     Ok(Json(Mails { mails }))
 }
 
-/// `POST /api/mails/{id}/again`: it is sent once more.
+/// `POST /api/mails/{id}/again`: requeues a failed or uncertain message.
 async fn again(
     State(shared): State<Arc<Shared>>,
     caller: Caller,
@@ -94,17 +94,19 @@ async fn again(
     if mails::exists(&shared.db, id).await? {
         return Err(Problem::new(
             Kind::Conflict,
-            "Only a mail that failed or is uncertain can be sent again.",
+            "Only a failed or uncertain mail can be sent again.",
         ));
     }
-    Err(Problem::new(Kind::NotFound, "There is no such mail."))
+    Err(Problem::new(
+        Kind::NotFound,
+        "There is no mail with this id.",
+    ))
 }
 
-/// Messages that failed or may not have arrived, newest first, 500 at most; of one state and one
-/// kind where they are given.
+/// Returns up to 500 failed and uncertain messages, newest first, optionally of one state and kind.
 ///
 /// # Errors
-/// What the database says.
+/// When the database fails.
 pub async fn stuck(
     db: &PgPool,
     state: Option<StuckState>,
@@ -114,11 +116,11 @@ pub async fn stuck(
     mails::list(db, state, kind, MAX_LISTED).await
 }
 
-/// Has a message that failed or is uncertain sent once more, and notes who did. `false` when it is
-/// neither.
+/// Requeues a failed or uncertain message, and publishes an audit note naming `actor`.
+/// Returns `false` if the message is in another state or does not exist.
 ///
 /// # Errors
-/// What the database says.
+/// When the database fails.
 pub async fn send_again(
     db: &PgPool,
     id: Uuid,

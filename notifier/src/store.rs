@@ -1,4 +1,4 @@
-//! The tables of schema `notifier`.
+//! SQL of the schema `notifier`.
 
 pub(crate) mod announcements;
 pub(crate) mod bookings;

@@ -1,4 +1,4 @@
-//! An SMS provider with Twilio's HTTP API.
+//! SMS through Twilio's HTTP API.
 
 use std::time::Duration;
 
@@ -12,10 +12,10 @@ use super::Outcome;
 use crate::config::SmsSettings;
 use crate::recorder::Handover;
 
-/// How long the provider may take for one message.
+/// Time limit for one request.
 pub(super) const LIMIT: Duration = Duration::from_secs(20);
 
-/// An SMS provider.
+/// Client of one account at a Twilio-compatible provider.
 #[derive(Debug)]
 pub(super) struct SmsProvider {
     client: Client,
@@ -25,7 +25,7 @@ pub(super) struct SmsProvider {
     from: String,
 }
 
-/// What Twilio says when it does not take a message.
+/// Body of an error response.
 #[derive(Debug, Deserialize)]
 struct Refusal {
     code: Option<i64>,
@@ -42,7 +42,7 @@ impl SmsProvider {
             .extend(["2010-04-01", "Accounts", settings.account, "Messages.json"]);
         let client = Client::builder()
             .timeout(LIMIT)
-            // A redirect would take the token elsewhere.
+            // A redirect would send the token to another host.
             .redirect(redirect::Policy::none())
             .build()
             .map_err(|error| InvalidConfig::new(format!("no SMS can be sent: {error}")))?;
@@ -55,8 +55,8 @@ impl SmsProvider {
         })
     }
 
-    /// Hands a message over. Twilio has no idempotency key, so that here, too, a lost answer
-    /// leaves the outcome unknown.
+    /// Sends a message, after recording `handover` if given. Twilio has no idempotency key, so a
+    /// lost response leaves the outcome unknown.
     pub(super) async fn send(
         &self,
         to: &str,
@@ -78,9 +78,9 @@ impl SmsProvider {
             Ok(response) if response.status().is_success() => Outcome::Accepted,
             Ok(response) => refusal(response).await,
             Err(error) if error.is_connect() => {
-                Outcome::Unreachable(format!("no connection to the SMS provider: {error}"))
+                Outcome::Unreachable(format!("failed to connect to the SMS provider: {error}"))
             }
-            Err(error) => Outcome::Unknown(format!("no answer of the SMS provider: {error}")),
+            Err(error) => Outcome::Unknown(format!("no answer from the SMS provider: {error}")),
         }
     }
 }
@@ -108,13 +108,13 @@ fn meaning(status: StatusCode, reason: String) -> Outcome {
         StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
             Outcome::Deferred(reason)
         }
-        // The provider's account, not this message.
+        // A problem with the account at the provider, not with this message.
         StatusCode::UNAUTHORIZED
         | StatusCode::PAYMENT_REQUIRED
         | StatusCode::FORBIDDEN
         | StatusCode::NOT_FOUND => Outcome::Unreachable(reason),
         _ if status.is_client_error() => Outcome::Refused(reason),
-        // It may have been taken before something broke.
+        // The provider may have accepted the message before it failed.
         _ => Outcome::Unknown(reason),
     }
 }

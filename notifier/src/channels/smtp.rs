@@ -1,7 +1,8 @@
-//! A mail server. The dialogue is spoken step by step, since what a failure means depends on the
-//! step: before the end of the data the server can't have taken the mail, after it nobody knows.
-//! (lettre's transport tells neither apart.) Commands are pipelined (RFC 2920) where the server
-//! takes that: a mail on an open connection costs two round trips.
+//! SMTP client with a connection pool. It drives the protocol step by step, since the meaning of a
+//! failure depends on the step: before the end of the data the server can't have accepted the mail,
+//! after it the outcome is unknown. (lettre's transport does not distinguish the two.) Commands are
+//! pipelined (RFC 2920) if the server supports it, so a mail on an open connection costs two round
+//! trips.
 
 pub(crate) mod address;
 mod answer;
@@ -21,15 +22,15 @@ use crate::recorder::Handover;
 use address::{ServerAddress, Tls};
 use dialogue::Dialogue;
 
-/// How long a server may take until it is ready for the data.
+/// Time limit until the server is ready for the data, connecting included.
 pub(super) const BEFORE_DATA_LIMIT: Duration = Duration::from_secs(10);
-/// How long a server may take over the data and its answer to it. Giving up leaves the mail
-/// uncertain; beyond the grace time of a shutdown the process would end before the answer.
+/// Time limit for the data and the answer to it. A timeout leaves the mail uncertain, so it is
+/// long, but shorter than the shutdown grace period: the process must not end before the answer.
 pub(super) const AFTER_DATA_LIMIT: Duration = Duration::from_secs(40);
-/// How long an unused connection is kept.
+/// Idle time after which a pooled connection is dropped.
 const IDLE_LIMIT: Duration = Duration::from_secs(30);
 
-/// A mail server with connections to it.
+/// A mail server with a pool of idle connections.
 #[derive(Debug)]
 pub(super) struct MailServer {
     address: ServerAddress,
@@ -44,7 +45,7 @@ struct Idle {
 }
 
 impl MailServer {
-    /// The server at `address`, greeted as `hello`; up to `max_idle` connections are kept open.
+    /// Pools up to `max_idle` idle connections to `address`; does not connect yet.
     pub(super) fn new(address: ServerAddress, hello: ClientId, max_idle: usize) -> Self {
         Self {
             address,
@@ -54,8 +55,8 @@ impl MailServer {
         }
     }
 
-    /// Hands a mail over, after `handover` has recorded it, if it is recorded at all. Dropping the
-    /// future leaves its outcome unknown.
+    /// Sends a mail, after recording `handover` if given. Not cancel-safe: dropping the future
+    /// leaves the outcome unknown.
     pub(super) async fn send(
         &self,
         envelope: &Envelope,
@@ -71,7 +72,7 @@ impl MailServer {
         if let Some(handover) = handover
             && let Err(reason) = handover.begin().await
         {
-            // Closed before the lone dot: the server drops what it has.
+            // The connection is closed before the final dot, so the server discards the mail.
             return Outcome::Withheld(reason);
         }
         let (outcome, is_usable) = match timeout(AFTER_DATA_LIMIT, dialogue.hand_over(mail)).await {
@@ -87,8 +88,8 @@ impl MailServer {
         outcome
     }
 
-    /// Speaks up to the point where the server wants the data. A kept connection may have been
-    /// closed meanwhile; then the next is used, and at last a new one.
+    /// Runs the protocol up to the server's 354, on a pooled connection or else a new one. Pooled
+    /// connections that the server has closed are discarded.
     async fn announce(&self, envelope: &Envelope, is_ascii: bool) -> Result<Dialogue, Outcome> {
         while let Some(mut dialogue) = self.take_idle() {
             match dialogue.announce(envelope, is_ascii).await {

@@ -1,4 +1,4 @@
-//! Calendar files (RFC 5545).
+//! iCalendar attachments (RFC 5545, iTIP methods of RFC 5546).
 
 use chrono::{DateTime, Utc};
 use domain::BookingId;
@@ -9,29 +9,29 @@ use url::Url;
 use super::letter::place;
 use super::line::directs;
 
-/// Octets of a line, without its end.
+/// Longest line in octets, without its CRLF.
 const LINE_LIMIT: usize = 75;
 
-/// How long an entry blocks: when the event ends is not known.
+/// Assumed duration, as events have no end time.
 const DURATION: &str = "PT3H";
-/// The steps of an entry between two versions of its event.
+/// Sequence numbers per version of an event.
 const STEPS: i64 = 1_000;
 
-/// The event in the reader's calendar. The same booking has the same entry always, so that a later
-/// file changes it, or takes it away.
+/// The event in the reader's calendar. The UID is that of the booking, so that a later file updates
+/// or removes the entry.
 pub(super) struct Entry<'a> {
     pub(super) event: &'a Event,
     pub(super) booking_id: BookingId,
     pub(super) organiser: &'a Mailbox,
     pub(super) link: &'a Url,
-    /// Whether the reader has no part in the event any more, or nobody has.
+    /// True if the entry is to be removed from the calendar.
     pub(super) is_cancelled: bool,
-    /// Orders what happened to the booking while the event stayed the same.
+    /// Sequence number within one version of the event.
     pub(super) step: i64,
 }
 
 impl Entry<'_> {
-    /// What the file asks for (RFC 5546).
+    /// The iTIP method.
     pub(super) fn method(&self) -> &'static str {
         if self.is_cancelled {
             "CANCEL"
@@ -40,7 +40,7 @@ impl Entry<'_> {
         }
     }
 
-    /// The file.
+    /// Renders the file.
     pub(super) fn file(&self, now: DateTime<Utc>) -> String {
         let Self { event, link, .. } = self;
         let email = &self.organiser.email;
@@ -79,7 +79,7 @@ impl Entry<'_> {
     }
 }
 
-/// Text that may stand in quotes.
+/// Strips characters not allowed in a quoted parameter value.
 fn parameter(text: &str) -> String {
     text.chars()
         .filter(|character| *character != '"' && !character.is_control())
@@ -103,7 +103,7 @@ fn escape(text: &str) -> String {
     escaped
 }
 
-/// Adds a line, continued on further ones when it is long.
+/// Appends a line, folded after [`LINE_LIMIT`] octets.
 fn fold(file: &mut String, line: &str) {
     let mut octets = 0;
     for character in line.chars() {

@@ -1,4 +1,5 @@
-//! The message with a code. It has no words by whoever typed the address in.
+//! Messages with a confirmation code. They contain no text chosen by the requester, who may not own
+//! the address.
 
 use std::time::SystemTime;
 
@@ -10,10 +11,10 @@ use lettre::message::{Mailbox, SinglePart};
 
 use super::mail::{AutoSubmitted, Letterhead, MailError};
 
-/// The mail to the address that is to be confirmed.
+/// Renders the mail to the address to be confirmed.
 ///
 /// # Errors
-/// When the address is unusable.
+/// When the address is not valid.
 pub(crate) fn code_mail(
     asked: &ConfirmationAsked,
     code: &str,
@@ -46,7 +47,7 @@ pub(crate) fn code_mail(
     Ok(message.singlepart(SinglePart::plain(text))?)
 }
 
-/// The text to the phone that is to be confirmed.
+/// Renders the SMS to the phone to be confirmed.
 pub(crate) fn code_sms(code: &str) -> String {
     format!(
         "{code} is your code. It is good for ten minutes. Did you not ask for it? Then do nothing."

@@ -1,4 +1,4 @@
-//! A letter as HTML. Mail programs ignore style sheets, so styles stand on the elements.
+//! HTML part of a mail, with inline styles, since many mail programs ignore style sheets.
 
 use std::fmt;
 
@@ -16,7 +16,7 @@ const LABEL: &str = "padding:2px 16px 2px 0;color:#71717a;vertical-align:top";
 const BUTTON: &str = "display:inline-block;padding:10px 20px;background:#18181b;color:#fff;\
     border-radius:6px;text-decoration:none";
 
-/// The whole document. Ticket `n` shows the image whose `Content-ID` is [`image_id`]`(n)`.
+/// Renders the document. Ticket `n` shows the image whose `Content-ID` is [`image_id`]`(n)`.
 pub(super) fn document(letter: &Letter<'_>, name: &str, link: &Url) -> String {
     let mut parts = vec![
         format!(
@@ -77,7 +77,7 @@ fn row(label: &str, value: &str) -> String {
     )
 }
 
-/// Text that may stand in an element or a quoted attribute.
+/// Text escaped for an element or a quoted attribute.
 struct Escaped<'a>(&'a str);
 
 impl fmt::Display for Escaped<'_> {
@@ -124,7 +124,7 @@ mod tests {
             "{html}"
         );
         let escaped = "&lt;img src=x onerror=&quot;alert(&#39;1&#39;)&quot;&gt;&amp;";
-        // Title, heading, greeting, event, place, seat and code.
+        // In title, heading, greeting, event, place, seat and code.
         assert_eq!(html.matches(escaped).count(), 7, "{html}");
     }
 }

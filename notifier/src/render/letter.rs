@@ -1,4 +1,4 @@
-//! The wording of mails. What a letter says is decided here, once for its text and its HTML.
+//! The wording of mails, shared by the text and HTML parts.
 
 use domain::booking::{BookedSeat, BookingFacts, EndReason, TicketFacts};
 use domain::event::{Event, EventState};
@@ -8,27 +8,27 @@ use super::line::one_line;
 use super::time::{in_full, in_full_of, in_short};
 use crate::notice::{Holding, Notice, Told};
 
-/// The longest name of an event or a person in a header.
+/// Longest name of an event, place or section, in characters.
 const NAME_LIMIT: usize = 120;
-/// What the link is called for who did not buy the ticket.
+/// Link label for holders who are not the buyer.
 const TO_TICKETS: &str = "Your tickets";
 
-/// A letter without its looks.
+/// The contents of a mail, without markup.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Letter<'a> {
-    /// One line.
+    /// Without line breaks.
     pub(super) subject: String,
     pub(super) paragraphs: Vec<String>,
     /// Labels and values.
     pub(super) details: Vec<(&'static str, String)>,
-    /// Each with its QR code.
+    /// Tickets, each shown with its QR code.
     pub(super) tickets: &'a [TicketFacts],
-    /// What the link to the booking is called.
+    /// Label of the link to the booking or tickets.
     pub(super) link_label: &'static str,
 }
 
-/// What becomes of the money of a cancelled booking. Whether it was taken already, and what the
-/// event's terms keep of it, only the payment worker knows: nothing is promised that may not come.
+/// Sentences about the money of a cancelled booking, conditional, since only the payment worker
+/// knows if it was captured and how much the event's refund terms return.
 fn money_back(cancelled: &BookingCancelled) -> String {
     let booking = &cancelled.booking;
     let total = booking.total;
@@ -50,7 +50,7 @@ fn money_back(cancelled: &BookingCancelled) -> String {
     }
 }
 
-/// The reason for a cancellation, when it is that of the event; with a space behind it.
+/// The reason, with a trailing space, if the whole event is cancelled; else empty.
 fn why_cancelled(event: &Event, name: &str) -> String {
     if event.state == EventState::Cancelled {
         format!("{name} does not take place. We are sorry. ")
@@ -59,7 +59,7 @@ fn why_cancelled(event: &Event, name: &str) -> String {
     }
 }
 
-/// The letter for a notice.
+/// Writes the letter for a notice.
 pub(super) fn letter<'a>(event: &Event, notice: &'a Notice) -> Letter<'a> {
     let name = one_line(&event.name, NAME_LIMIT);
     match notice {
@@ -160,7 +160,7 @@ pub(super) fn letter<'a>(event: &Event, notice: &'a Notice) -> Letter<'a> {
     }
 }
 
-/// What is different from what the reader knows, as far as that was kept.
+/// Describes the differences from what the reader was last told; generic if that is unknown.
 fn changes(event: &Event, name: &str, before: Option<&Told>) -> String {
     let Some(before) = before else {
         return format!("{name} was changed. This is how it takes place now:");
@@ -202,7 +202,7 @@ fn event_cancelled<'a>(event: &Event, name: &str, holding: &Holding) -> Letter<'
             to_holder(event, holding, subject),
         )
     } else {
-        // All seats, also those whose tickets others hold: the money for them comes back, too.
+        // All seats, also those whose tickets were transferred: the buyer gets the whole refund.
         let seats = seats(holding.booking.seats.iter());
         let letter = Letter {
             details: [whereabouts(event), seats].concat(),
@@ -219,7 +219,7 @@ fn event_cancelled<'a>(event: &Event, name: &str, holding: &Holding) -> Letter<'
     }
 }
 
-/// News of an event for who holds these tickets.
+/// A letter with event news for the holder of tickets.
 fn to_holder<'a>(event: &Event, holding: &Holding, subject: String) -> Letter<'a> {
     let seats = seats(holding.tickets.iter().map(|ticket| &ticket.seat));
     let plain = plain(subject);
@@ -312,7 +312,7 @@ fn seats<'a>(seats: impl Iterator<Item = &'a BookedSeat>) -> Vec<(&'static str, 
     vec![(label, seats.join("; "))]
 }
 
-/// Such as `Opera, Berlin`; `None` when unknown.
+/// Formats the place, such as `Opera, Berlin`; `None` if unknown.
 pub(super) fn place(event: &Event) -> Option<String> {
     joined(&event.venue, &event.city)
 }
@@ -326,7 +326,7 @@ fn joined(venue: &str, city: &str) -> Option<String> {
     (!parts.is_empty()).then(|| parts.join(", "))
 }
 
-/// Such as `Stalls, row C, seat 14`, or `Standing`.
+/// Formats a seat, such as `Stalls, row C, seat 14`, or `Standing`.
 pub(super) fn seat(seat: &BookedSeat) -> String {
     let section = one_line(&seat.section, NAME_LIMIT);
     match (&seat.row, seat.number) {
@@ -399,7 +399,7 @@ pub(super) mod tests {
         }
     }
 
-    /// Both tickets with who bought them.
+    /// Both tickets, held by the buyer.
     pub(in crate::render) fn holding() -> Holding {
         let BookingPaid { booking, tickets } = paid();
         Holding {

@@ -1,8 +1,8 @@
-//! Text by others that must stay on one line, and in its place on it.
+//! Sanitizing of user-supplied text for single lines: no line breaks, no bidirectional controls, no
+//! encoded words.
 
-/// The text with every run of white space and control characters made one space, cut after
-/// `limit` characters. It can neither turn the text around it, nor be read as an encoded word
-/// (RFC 2047).
+/// Collapses each run of whitespace and control characters into one space, truncates to `limit`
+/// characters, isolates right-to-left text, and breaks up encoded words (RFC 2047).
 pub(super) fn one_line(text: &str, limit: usize) -> String {
     let text: String = text.chars().filter(|c| !directs(*c)).collect();
     let words = text.split(|c: char| c.is_whitespace() || c.is_control());
@@ -24,14 +24,14 @@ fn cut(line: String, limit: usize) -> String {
     cut
 }
 
-/// Whether a character directs how others are shown: marks, embeddings, overrides and isolates of
-/// the bidirectional algorithm, and what has no width.
+/// Returns true for bidirectional controls (marks, embeddings, overrides, isolates) and invisible
+/// format characters.
 pub(super) fn directs(c: char) -> bool {
     matches!(c, '\u{61c}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}'
         | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
-/// Text that is read from right to left, so that what follows it stays behind it.
+/// Wraps right-to-left text in an isolate, so that it does not reorder the text after it.
 fn isolated(line: String) -> String {
     const FIRST_STRONG_ISOLATE: char = '\u{2068}';
     const POP_ISOLATE: char = '\u{2069}';
@@ -46,8 +46,8 @@ fn isolated(line: String) -> String {
     }
 }
 
-/// A person's name, on one line; empty unless it looks like one. Whoever signs up with somebody
-/// else's address chooses what that person is called.
+/// Returns a person's name on one line, or an empty string if it does not look like a name: it is
+/// chosen at sign-up by somebody who may not own the address, and must not become spam.
 pub(super) fn name(text: &str) -> String {
     const LIMIT: usize = 60;
     let is_part = |c: char| {
@@ -57,7 +57,7 @@ pub(super) fn name(text: &str) -> String {
                 ' ' | '\'' | '’' | '-' | '·' | '.' | '\u{300}'..='\u{36f}'
             )
     };
-    // "J. R. R." and "St. John", but no "shop.example".
+    // Allows "J. R. R." and "St. John", but not "shop.example".
     let is_word = |word: &str| {
         let stem = word.strip_suffix('.').unwrap_or(word);
         !stem.contains('.') || stem.split('.').all(|part| part.chars().count() == 1)

@@ -1,4 +1,4 @@
-//! Mails: text, HTML, a QR code per ticket and a calendar file.
+//! MIME messages: text and HTML alternatives, a QR code per ticket, and a calendar file.
 
 use std::error::Error;
 use std::time::SystemTime;
@@ -15,20 +15,20 @@ use super::{Links, calendar, html, line, plain, qr};
 use crate::notice::Notice;
 use crate::store::queue::Due;
 
-/// The step of a calendar's entry that nothing follows.
+/// Calendar step that no later one follows.
 const LAST_STEP: i64 = i64::MAX;
 
-/// What is the same on all mails.
+/// Addresses common to all mails.
 #[derive(Debug)]
 pub(crate) struct Letterhead {
     pub(crate) from: Mailbox,
-    /// Where replies go, when not to the sender.
+    /// Reply-To, if not the sender.
     pub(crate) reply_to: Option<Mailbox>,
-    /// The envelope's sender, when not the letter's.
+    /// Envelope sender, if not the sender.
     pub(crate) bounces_to: Option<Address>,
 }
 
-/// Why a mail can't be written; it never can.
+/// Permanent error of rendering a mail.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum MailError {
     #[error("{address:?} is not a mail address")]
@@ -38,16 +38,16 @@ pub(crate) enum MailError {
     },
     #[error("a ticket has no QR code")]
     Ticket(#[from] ImageError),
-    #[error("a type of content is not valid")]
+    #[error("a content type is not valid")]
     Type(#[from] ContentTypeErr),
-    #[error("the mail can't be put together")]
+    #[error("failed to build the mail")]
     Message(#[from] lettre::error::Error),
 }
 
-/// The mail for a notice. Its `Message-ID` is the same whenever it is written.
+/// Renders the mail for a notice. Its `Message-ID` is the same for each attempt.
 ///
 /// # Errors
-/// When the address or a ticket is unusable.
+/// When the address is not valid, or a ticket's code is too long for a QR code.
 pub(crate) fn mail(
     due: &Due,
     letterhead: &Letterhead,
@@ -77,7 +77,7 @@ pub(crate) fn mail(
         let kind = ContentType::parse(&kind)?;
         body = body.singlepart(Attachment::new("event.ics".into()).body(entry.file(now), kind));
     }
-    // Of one booking's news, its buyer and each holder of a received ticket have their own.
+    // The buyer and each other holder get separate mails with news about one booking.
     let reader = notice.received_by().map(|account| format!("{account}."));
     let id = format!(
         "<{}.{}.{}{}@{domain}>",
@@ -104,7 +104,7 @@ pub(crate) fn mail(
     Ok(message.multipart(body)?)
 }
 
-/// `Auto-Submitted: auto-generated` (RFC 3834): no absence notice answers it.
+/// `Auto-Submitted: auto-generated` (RFC 3834), which suppresses out-of-office replies.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct AutoSubmitted;
 
@@ -122,8 +122,8 @@ impl Header for AutoSubmitted {
     }
 }
 
-/// Whether a notice takes the event out of the reader's calendar, and the step of the entry; `None`
-/// when it leaves the calendar alone. A ticket that comes back is a later step than its leaving.
+/// Returns whether a notice removes the event from the reader's calendar, and the entry's step;
+/// `None` if it has no calendar file. Transfer numbers order the leaving and return of a ticket.
 fn calendar_step(due: &Due) -> Option<(bool, i64)> {
     match &due.notice {
         Notice::Confirmed(_) | Notice::EventChanged(_) => Some((false, 0)),
@@ -152,7 +152,7 @@ fn recipient(email: &str, name: String) -> Result<Mailbox, MailError> {
     ))
 }
 
-/// The HTML with the images it shows.
+/// The HTML part with its inline images.
 fn illustrated(letter: &Letter<'_>, html: String) -> Result<MultiPart, MailError> {
     let mut part = MultiPart::related().singlepart(SinglePart::html(html));
     for (number, ticket) in (1..).zip(letter.tickets) {

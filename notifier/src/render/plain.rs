@@ -1,10 +1,10 @@
-//! A letter as plain text.
+//! Plain text part of a mail.
 
 use url::Url;
 
 use super::letter::{Letter, seat};
 
-/// The whole text; `name` is whom it greets, empty when unknown.
+/// Renders the text; `name` is the reader's, empty if unknown.
 pub(super) fn text(letter: &Letter<'_>, name: &str, link: &Url) -> String {
     let mut blocks = vec![greeting(name)];
     blocks.extend(letter.paragraphs.iter().cloned());
@@ -26,7 +26,7 @@ pub(super) fn text(letter: &Letter<'_>, name: &str, link: &Url) -> String {
     text
 }
 
-/// Such as `Hello Ada,`.
+/// The salutation, such as `Hello Ada,`.
 pub(super) fn greeting(name: &str) -> String {
     if name.is_empty() {
         "Hello,".into()

@@ -1,29 +1,28 @@
-//! QR codes as PNG: what every mail program shows.
+//! QR codes as PNG, which every mail program can show.
 
 use png::{BitDepth, ColorType, Compression, EncodingError, Filter};
 use qrcode::canvas::{Canvas, MaskPattern};
 use qrcode::types::QrError;
 use qrcode::{Color, EcLevel, bits, ec};
 
-/// Pixels along a module's side.
+/// Pixels per side of a module.
 const SCALE: usize = 6;
-/// Modules of white around the code; ISO/IEC 18004 asks for four.
+/// Quiet zone in modules, as required by ISO/IEC 18004.
 const MARGIN: usize = 4;
-/// The mask of all codes. ISO/IEC 18004 has an encoder try all eight and keep the one that looks
-/// least like a pattern of the code itself, which takes longer than everything else in a mail; a
-/// reader takes any, and a signed ticket looks like noise under each.
+/// Fixed mask pattern. ISO/IEC 18004 has an encoder evaluate all eight, which takes longer than
+/// everything else in a mail. Readers accept any, and a signed ticket is noise under each.
 const MASK: MaskPattern = MaskPattern::Checkerboard;
 
-/// Why there is no image.
+/// Error of rendering a QR code.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ImageError {
     #[error("the content is too long for a QR code")]
     Content(#[from] QrError),
-    #[error("the image can't be written")]
+    #[error("failed to encode the image")]
     Png(#[from] EncodingError),
 }
 
-/// The QR code that carries `content`, as a PNG.
+/// Renders `content` as a PNG.
 ///
 /// # Errors
 /// When the content is too long for a QR code.
@@ -37,7 +36,7 @@ pub(super) fn png(content: &str) -> Result<Vec<u8>, ImageError> {
     encoder.set_color(ColorType::Grayscale);
     encoder.set_depth(BitDepth::One);
     encoder.set_compression(Compression::Fast);
-    // Most lines repeat the one above.
+    // Most scanlines repeat the one above.
     encoder.set_filter(Filter::Up);
     let mut writer = encoder.write_header()?;
     writer.write_image_data(&scanlines(&code, width))?;
@@ -45,7 +44,7 @@ pub(super) fn png(content: &str) -> Result<Vec<u8>, ImageError> {
     Ok(image)
 }
 
-/// The modules of a code, line by line.
+/// The modules of a code, row by row.
 struct Code {
     width: usize,
     modules: Vec<Color>,
@@ -68,7 +67,7 @@ impl Code {
     }
 }
 
-/// The pixels, a bit each, each line beginning with a byte of its own.
+/// Renders scanlines of one bit per pixel, each padded to whole bytes.
 fn scanlines(code: &Code, width: usize) -> Vec<u8> {
     let mut lines = Vec::with_capacity(width * width.div_ceil(8));
     for y in 0..code.width + 2 * MARGIN {
@@ -85,7 +84,7 @@ fn scanlines(code: &Code, width: usize) -> Vec<u8> {
     lines
 }
 
-/// Whether the pixel is white; outside of the code everything is.
+/// Returns true if the pixel is white, as are all outside of the code.
 fn is_white(code: &Code, x: usize, y: usize) -> bool {
     let module = |pixel: usize| {
         (pixel / SCALE)
@@ -104,7 +103,7 @@ mod tests {
 
     use super::*;
 
-    /// A grey picture from the PNG.
+    /// Decodes the PNG to 8-bit grey.
     fn shown(image: &[u8]) -> (usize, Vec<u8>) {
         let mut decoder = png::Decoder::new(Cursor::new(image));
         decoder.set_transformations(png::Transformations::EXPAND);
@@ -118,7 +117,7 @@ mod tests {
     #[test]
     fn a_reader_reads_the_content_from_the_image() {
         for length in [1, 40, 160, 300] {
-            // Also the dullest content there is.
+            // Including content without any entropy.
             for content in [
                 "0".repeat(length),
                 "eyJhbGciOiJFZERTQSJ9".repeat(length / 20),

@@ -1,4 +1,4 @@
-//! Short messages.
+//! Text of SMS.
 
 use domain::event::Event;
 
@@ -8,11 +8,11 @@ use super::line::one_line;
 use super::time::in_short;
 use crate::notice::Notice;
 
-/// The longest name of an event or a place: with a link, two segments of 153 characters hold the
-/// message.
+/// Longest name of an event or a place, so that a message with its link fits into two segments of
+/// 153 characters.
 const NAME_LIMIT: usize = 50;
 
-/// The text for a notice; `None` for a kind that does not go out by SMS.
+/// Renders the text for a notice; `None` for a kind that is not sent by SMS.
 pub(crate) fn sms(event: &Event, notice: &Notice, links: &Links) -> Option<String> {
     let name = one_line(&event.name, NAME_LIMIT);
     let when = in_short(event, event.date);
@@ -45,8 +45,8 @@ fn when_and_where(event: &Event) -> String {
     }
 }
 
-/// One curly quote would halve the room: it is not in the GSM alphabet, and the whole message
-/// would be sent in UCS-2.
+/// Replaces typographic characters by ASCII. A single one outside of the GSM alphabet would switch
+/// the whole message to UCS-2 and halve its capacity.
 fn without_typography(text: &str) -> String {
     let mut simple = String::with_capacity(text.len());
     for character in text.chars() {

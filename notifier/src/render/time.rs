@@ -1,29 +1,29 @@
-//! Times as people at the event read them.
+//! Formatting of times in the event's time zone.
 
 use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
 use domain::event::Event;
 
-/// Such as `Friday 3 May 2024, 20:00 CEST`.
+/// Formats a time such as `Friday 3 May 2024, 20:00 CEST`.
 pub(super) fn in_full(event: &Event, at: DateTime<Utc>) -> String {
     in_full_of(&event.time_zone, at)
 }
 
-/// The same in this time zone.
+/// Like [`in_full`], in a given time zone.
 pub(super) fn in_full_of(time_zone: &str, at: DateTime<Utc>) -> String {
     local(time_zone, at)
         .format("%A %-d %B %Y, %H:%M %Z")
         .to_string()
 }
 
-/// Such as `Fri 3 May, 20:00`.
+/// Formats a time such as `Fri 3 May, 20:00`.
 pub(super) fn in_short(event: &Event, at: DateTime<Utc>) -> String {
     local(&event.time_zone, at)
         .format("%a %-d %b, %H:%M")
         .to_string()
 }
 
-/// In UTC, and said so, when the zone is not known.
+/// Converts to local time; falls back to UTC if the zone is unknown.
 fn local(time_zone: &str, at: DateTime<Utc>) -> DateTime<Tz> {
     at.with_timezone(&time_zone.parse().unwrap_or(Tz::UTC))
 }

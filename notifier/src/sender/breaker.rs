@@ -1,4 +1,4 @@
-//! Circuit breaker of one channel: while its server can't be used, one message at a time is tried.
+//! Circuit breaker of one channel. While it is open, single messages probe the server.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -8,12 +8,12 @@ use tokio::time::Instant;
 
 use crate::notice::Channel;
 
-/// Failures in a row that open it.
+/// Consecutive failures that open the breaker.
 const FAILURES: u32 = 5;
-/// From one probe to the next.
+/// Interval between two probes.
 const PROBE_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Counts failures that are not about one message.
+/// Counts consecutive failures that are not specific to one message.
 pub(super) struct Breaker {
     channel: Channel,
     state: Mutex<State>,
@@ -24,7 +24,7 @@ enum State {
     Open { since: Instant, probe_at: Instant },
 }
 
-/// How many messages may begin.
+/// Number of messages that may start.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Allowed {
     All,
@@ -51,12 +51,12 @@ impl Breaker {
         }
     }
 
-    /// A probe begins, or there is nothing to probe with.
+    /// Schedules the next probe after [`PROBE_INTERVAL`]: one is starting, or none is due.
     pub(super) fn put_off_probe(&self, now: Instant) {
         self.set_probe(now + PROBE_INTERVAL);
     }
 
-    /// The probe was settled without the server: another may be sent at once.
+    /// Allows another probe at once, since the last one was settled without the server.
     pub(super) fn probe_again(&self, now: Instant) {
         self.set_probe(now);
     }
@@ -67,22 +67,18 @@ impl Breaker {
         }
     }
 
-    /// The server took a message, or said that it is this message that it does not take.
+    /// Closes the breaker: the server accepted a message, or refused it for reasons of its own.
     pub(super) fn succeeded(&self, now: Instant) {
         let before = std::mem::replace(&mut *self.lock(), State::Closed { failures: 0 });
         if let State::Open { since, .. } = before {
             self.show(false);
             let seconds = (now - since).as_secs();
             let channel = self.channel.as_str();
-            tracing::info!(
-                channel,
-                seconds,
-                "server can be used again; sending resumed"
-            );
+            tracing::info!(channel, seconds, "circuit breaker closed, sending resumed");
         }
     }
 
-    /// The server could not be used.
+    /// Records a failure, and opens the breaker after [`FAILURES`] consecutive ones.
     pub(super) fn failed(&self, error: &str, now: Instant) {
         let mut state = self.lock();
         let State::Closed { failures } = &mut *state else {
@@ -99,11 +95,7 @@ impl Breaker {
         drop(state);
         self.show(true);
         let channel = self.channel.as_str();
-        tracing::error!(
-            channel,
-            error,
-            "server can't be used; sending paused, probing"
-        );
+        tracing::error!(channel, error, "circuit breaker opened, sending paused");
     }
 
     fn show(&self, is_open: bool) {

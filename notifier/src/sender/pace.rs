@@ -1,21 +1,21 @@
-//! Token bucket: no more messages a second than the provider takes.
+//! Token bucket that bounds messages per second.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Allows bursts of one second's worth.
+/// A bucket with the capacity of one second.
 pub(super) struct Pace {
     /// `None` for no limit.
     interval: Option<Duration>,
-    /// When the bucket was empty, or will be full of debt again.
+    /// The time at which the bucket was, or will be, empty.
     empty_at: Instant,
 }
 
 const BURST: Duration = Duration::from_secs(1);
 
 impl Pace {
-    /// With a full bucket.
+    /// Starts with a full bucket; `None` disables the limit.
     pub(super) fn new(per_second: Option<u32>, now: Instant) -> Self {
         Self {
             interval: per_second.map(|rate| BURST / rate.max(1)),
@@ -23,7 +23,7 @@ impl Pace {
         }
     }
 
-    /// How many messages may begin now.
+    /// Returns the number of tokens in the bucket.
     pub(super) fn available(&self, now: Instant) -> usize {
         let Some(interval) = self.interval else {
             return usize::MAX;
@@ -32,12 +32,12 @@ impl Pace {
         usize::try_from(saved.as_nanos() / interval.as_nanos().max(1)).unwrap_or(usize::MAX)
     }
 
-    /// When the next message may begin, while none may.
+    /// Returns the time of the next token; valid while none is available.
     pub(super) fn next(&self) -> Instant {
         self.empty_at + self.interval.unwrap_or_default()
     }
 
-    /// So many begin.
+    /// Removes `messages` tokens; the balance may become negative.
     pub(super) fn spend(&mut self, messages: usize, now: Instant) {
         let Some(interval) = self.interval else {
             return;

@@ -1,4 +1,4 @@
-//! Bulkheads: how many messages of each class may be under way at once.
+//! Bulkheads: reserved concurrency per priority class, against head-of-line blocking.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -8,25 +8,25 @@ use crate::notice::Urgency;
 
 const CLASSES: usize = Urgency::ALL.len();
 
-/// The places of one channel. Some are kept free for each class, so that a message of one class
-/// begins at once while another has a backlog; the rest go to whoever comes.
+/// The concurrency slots of one channel. A share is reserved for each class, so that its messages
+/// start at once while another class has a backlog; the rest are taken first come, first served.
 pub(super) struct Places {
     total: usize,
-    /// What is kept for each class, whatever the others have to send.
+    /// Slots reserved for each class.
     kept: [usize; CLASSES],
     taken: Mutex<[usize; CLASSES]>,
     freed: Notify,
 }
 
-/// A message that is under way; dropping it frees the place.
+/// Guard of a slot; dropping it frees the slot.
 pub(super) struct Place {
     places: Arc<Places>,
     urgency: Urgency,
 }
 
 impl Places {
-    /// With up to `total` messages under way. A quarter is kept for what is most urgent, an eighth
-    /// for each of the others: at least one for each class where there are that many.
+    /// Creates `total` slots. A quarter is reserved for the most urgent class and an eighth for
+    /// each of the others, at least one each if there are enough.
     pub(super) fn new(total: usize) -> Arc<Self> {
         let share = |part: usize| (total / part).max(usize::from(total >= CLASSES));
         Arc::new(Self {
@@ -37,7 +37,7 @@ impl Places {
         })
     }
 
-    /// How many more messages of this class may begin.
+    /// Returns the number of slots available to a class.
     pub(super) fn free_for(&self, urgency: Urgency) -> usize {
         self.free_in(&self.lock(), urgency)
     }
@@ -51,7 +51,8 @@ impl Places {
         self.total.saturating_sub(under_way + kept)
     }
 
-    /// Takes a place. Only the one sender of a channel takes places, and no more than are free.
+    /// Acquires a slot. The caller must be the channel's only sender and have checked that one is
+    /// free.
     pub(super) fn take(self: &Arc<Self>, urgency: Urgency) -> Place {
         self.lock()[urgency as usize] += 1;
         Place {
@@ -60,12 +61,12 @@ impl Places {
         }
     }
 
-    /// Whether nothing is under way.
+    /// Returns true if no slot is taken.
     pub(super) fn are_empty(&self) -> bool {
         self.lock().iter().all(|taken| *taken == 0)
     }
 
-    /// Returns when a place was freed since the last time.
+    /// Completes once a slot was freed since the last call.
     pub(super) async fn freed(&self) {
         self.freed.notified().await;
     }

@@ -1,4 +1,4 @@
-//! Whether a message is still true when its turn comes, which may be long after it was written.
+//! Relevance check right before sending: a message may be outdated by the time it is due.
 
 use chrono::{DateTime, Utc};
 use domain::event::EventState;
@@ -6,18 +6,18 @@ use domain::event::EventState;
 use crate::notice::{Channel, Notice, Told};
 use crate::store::queue::Due;
 
-/// Its new holder hears of the event as it is.
+/// The new holder gets a notice of their own.
 const GIVEN_AWAY: &str = "the reader has transferred the tickets";
 const BOOKING_CANCELLED: &str = "the booking was cancelled";
 const EVENT_CANCELLED: &str = "the event was cancelled";
-/// One message for each reader of a cancelled event.
-const TOLD_BY_EVENT: &str = "the reader hears that the event was cancelled";
+/// A reader gets one message about a cancelled event.
+const TOLD_BY_EVENT: &str = "the reader is notified that the event was cancelled";
 
-/// The most that one reader is sent within an hour of what costs whoever causes it nothing.
+/// Limits per reader and hour on notices that can be triggered for free.
 const MAILS_PER_HOUR: i64 = 20;
 const SMS_PER_HOUR: i64 = 5;
 
-/// Why a message that could be sent as often as somebody likes is not.
+/// Returns the reason to skip a message that exceeds the reader's hourly limit.
 pub(super) fn why_too_many(due: &Due) -> Option<&'static str> {
     let most = match due.channel {
         Channel::Email => MAILS_PER_HOUR,
@@ -27,7 +27,7 @@ pub(super) fn why_too_many(due: &Due) -> Option<&'static str> {
         .then_some("the reader was sent too many messages within an hour")
 }
 
-/// Why a message must not be sent any more.
+/// Returns the reason to skip a message that is no longer true.
 pub(super) fn why_outdated(due: &Due, now: DateTime<Utc>) -> Option<&'static str> {
     let event = &due.event;
     let is_off = event.state == EventState::Cancelled;

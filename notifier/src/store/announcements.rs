@@ -1,4 +1,4 @@
-//! News of events for everybody who holds tickets of them.
+//! SQL of announcements: event news that is still to be fanned out to ticket holders.
 
 use std::time::Duration;
 
@@ -11,14 +11,14 @@ use uuid::Uuid;
 
 use crate::notice::{News, Told};
 
-/// Bookings whose readers are told in one transaction.
+/// Bookings fanned out in one transaction.
 const CHUNK: i64 = 1_000;
 
-/// An announcement that this process works on.
+/// An announcement leased by this process.
 #[derive(Debug, Clone)]
 pub(crate) struct Claimed {
     pub(crate) id: i64,
-    /// The fencing token.
+    /// Number of claims, which serves as the fencing token.
     pub(crate) tries: i32,
     pub(crate) event_id: EventId,
     pub(crate) kind: String,
@@ -28,18 +28,18 @@ pub(crate) struct Claimed {
     written_up_to: Option<Uuid>,
 }
 
-/// What was written of an announcement.
+/// Outcome of writing a chunk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Written {
-    /// These notifications; there may be more.
+    /// This many notifications were written; there may be more.
     Some(u64),
-    /// Nothing is left.
+    /// The announcement is complete and was deleted.
     All,
-    /// Another process works on it.
+    /// The lease was lost to another process.
     Lost,
 }
 
-/// Announces that an event was cancelled. What was to be said of it before is dropped.
+/// Announces that an event was cancelled, and drops its other pending announcements.
 pub(crate) async fn put_cancelled(
     conn: &mut PgConnection,
     event_id: EventId,
@@ -64,8 +64,8 @@ pub(crate) async fn put_cancelled(
     .await
 }
 
-/// Announces a change from `before` at `due_at`, together with one that waits: readers are told once
-/// what is different from what they know, and nothing when it is as before.
+/// Announces a change from `before`, due at `due_at`. A pending, unstarted change is coalesced with
+/// it, and deleted if the event is again as it was before that change.
 pub(crate) async fn put_changed(
     conn: &mut PgConnection,
     event: &Event,
@@ -97,9 +97,9 @@ pub(crate) async fn put_changed(
     put(conn, event_id, news, version, Some(before), due_at, now).await
 }
 
-/// Announces a reminder of each of up to 100 events for which it is due, once for each of their
-/// starts; returns of how many. A buyer who pays later gets none: the confirmation says the same. So
-/// does the mail of whoever receives a ticket later.
+/// Announces due reminders of up to 100 events, once per start time, and returns the number of
+/// events. Buyers who pay, and holders who receive a ticket, after that get no reminder: their
+/// confirmation says the same.
 pub(crate) async fn put_reminders(pool: &PgPool, now: DateTime<Utc>) -> Result<u64, sqlx::Error> {
     let done = sqlx::query!(
         "with due as (
@@ -144,7 +144,7 @@ async fn put(
     Ok(())
 }
 
-/// Claims the announcement that is longest due, for the length of `lease`.
+/// Leases the announcement that has been due longest.
 pub(crate) async fn claim(
     pool: &PgPool,
     lease: Duration,
@@ -173,7 +173,7 @@ pub(crate) async fn claim(
     }))
 }
 
-/// Writes the notifications for the next bookings, one for each of their readers and channels.
+/// Inserts the notifications for the next [`CHUNK`] bookings, one per reader and channel.
 pub(crate) async fn write_chunk(
     conn: &mut PgConnection,
     claimed: &Claimed,
@@ -210,8 +210,8 @@ pub(crate) async fn write_chunk(
     Ok(Written::Some(written))
 }
 
-/// The next live bookings, locked: one whose end is being written meanwhile is told by one of both
-/// and not by the other.
+/// Returns the next live bookings, locked for share, so that a concurrent cancellation is ordered
+/// before or after this chunk.
 async fn next_bookings(
     conn: &mut PgConnection,
     claimed: &Claimed,
@@ -228,9 +228,10 @@ async fn next_bookings(
     .await
 }
 
-/// Buyers who have transferred all their tickets are told only when the event is cancelled: their
-/// money comes back. A change takes the place of earlier ones that were not handed over, and says
-/// what is different from what the reader knows.
+/// Inserts the notifications. Buyers who have transferred all their tickets are only notified of a
+/// cancelled event, since they get the refund. A change replaces earlier ones that are still
+/// waiting, and keeps the oldest `before`, so that it describes the difference from what the reader
+/// knows.
 async fn tell_readers(
     conn: &mut PgConnection,
     claimed: &Claimed,

@@ -1,11 +1,11 @@
-//! Paid bookings.
+//! SQL of paid bookings.
 
 use domain::booking::BookingFacts;
 use domain::message::BookingPaid;
 use sqlx::PgConnection;
 use sqlx::types::Json;
 
-/// Keeps paid bookings, but for those that are known, or known to have been cancelled.
+/// Inserts paid bookings, except those already stored, as paid or as cancelled.
 pub(crate) async fn put_paid(
     conn: &mut PgConnection,
     paid: &[&BookingPaid],
@@ -34,7 +34,8 @@ pub(crate) async fn put_paid(
     Ok(())
 }
 
-/// Ends a booking for good, also one whose payment has not been heard of yet.
+/// Marks a booking as ended. Inserts it if its payment message has not arrived yet, so that a late
+/// one does not revive it.
 pub(crate) async fn end(
     conn: &mut PgConnection,
     booking: &BookingFacts,

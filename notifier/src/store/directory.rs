@@ -1,4 +1,4 @@
-//! Accounts and events, as box-office tells them.
+//! SQL of accounts and events, replicated from box-office.
 
 use std::collections::HashMap;
 
@@ -11,7 +11,7 @@ use sqlx::{PgConnection, PgPool};
 
 use crate::notice::Told;
 
-/// Keeps an account, unless a later version was seen.
+/// Upserts an account, unless this or a later version is stored.
 pub(crate) async fn put_account(
     pool: &PgPool,
     account: &AccountChanged,
@@ -34,8 +34,9 @@ pub(crate) async fn put_account(
     Ok(())
 }
 
-/// What is told of the event as it is known, locked: bookings being written now are seen by what
-/// follows. An event that only a later version of this program can read counts as unknown.
+/// Returns the announced fields of the stored event and locks its row, so that the announcement
+/// sees bookings that are being written concurrently. An event that only a later version of the
+/// program can parse counts as unknown.
 pub(crate) async fn lock_event(
     conn: &mut PgConnection,
     event_id: EventId,
@@ -50,9 +51,9 @@ pub(crate) async fn lock_event(
         .map(|event: Event| Told::of(&event)))
 }
 
-/// Keeps an event; `false` when this version or a later one was seen. One that was reminded of, and
-/// moves by less than half the time of its reminder, is not reminded of again: news of the change
-/// say the same.
+/// Upserts an event; returns `false` if this or a later version is stored. An event already
+/// reminded of that moves by less than half its reminder's lead time is not reminded of again,
+/// since the news of the change says the same.
 pub(crate) async fn put_event(
     conn: &mut PgConnection,
     event: &Event,
@@ -79,8 +80,8 @@ pub(crate) async fn put_event(
     Ok(done.execute(conn).await?.rows_affected() == 1)
 }
 
-/// Looks up accounts that were not heard of: the message may have been lost in a failover, or is
-/// late. Returns whether any was found.
+/// Copies unknown accounts from box-office's view, in case their message is late or was lost in a
+/// failover. Returns true if any was found.
 pub(crate) async fn look_up_accounts(
     conn: &mut PgConnection,
     accounts: &[AccountId],
@@ -97,9 +98,8 @@ pub(crate) async fn look_up_accounts(
     Ok(done.execute(conn).await?.rows_affected() > 0)
 }
 
-/// Whether the accounts have phones; absent where the account or the event is not known. The events
-/// can't change until the transaction ends, so that whoever hears of a change afterwards sees what
-/// is written here.
+/// Returns, for each known pair of account and event, whether the account has a phone. Locks the
+/// events for share, so that a later change of an event sees the bookings written here.
 pub(crate) async fn find_phones(
     conn: &mut PgConnection,
     addressees: &[(AccountId, EventId)],

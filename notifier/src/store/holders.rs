@@ -1,12 +1,12 @@
-//! Who holds tickets that were transferred.
+//! SQL of the holders of transferred tickets.
 
 use domain::BookingId;
 use domain::message::TicketTransferred;
 use sqlx::PgConnection;
 use sqlx::types::Json;
 
-/// Keeps the new holder of a ticket, unless a later one is known, and takes the ticket off what the
-/// buyer is reminded of. `false` when the booking's payment was not heard of yet.
+/// Upserts the holder of a ticket, unless a later transfer is stored, and removes the ticket from
+/// the buyer's. Returns `false` if the booking's payment is not stored yet.
 pub(crate) async fn put(
     conn: &mut PgConnection,
     facts: &TicketTransferred,
@@ -42,7 +42,7 @@ pub(crate) async fn put(
     Ok(true)
 }
 
-/// The last transfer of each ticket of this booking that was transferred.
+/// Returns the last transfer of each transferred ticket of a booking.
 pub(crate) async fn of(
     conn: &mut PgConnection,
     id: BookingId,

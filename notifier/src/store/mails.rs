@@ -1,36 +1,36 @@
-//! Messages that wait for a person: refused for good, or perhaps sent.
+//! SQL of messages that need a person's decision: failed or uncertain.
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
-/// A message as staff see it. The address is not shown: it is the account's.
+/// A failed or uncertain message as returned to staff, without the reader's address.
 #[derive(Debug, Clone, Serialize)]
 pub struct Stuck {
-    /// Names it, for sending it again.
+    /// Id to resend it by.
     pub id: Uuid,
     /// The booking it is about.
     pub booking_id: Uuid,
-    /// The event.
+    /// The event it is about.
     pub event_id: i64,
-    /// Who reads it.
+    /// The reader.
     pub account_id: i64,
-    /// What it says, such as `confirmed`.
+    /// Its kind, such as `confirmed`.
     pub kind: String,
     /// `email` or `sms`.
     pub channel: String,
     /// `failed` or `uncertain`.
     pub state: String,
-    /// How often it was tried.
+    /// Delivery attempts so far.
     pub tries: i32,
-    /// What the server said, or why nobody knows.
+    /// The server's answer, or the reason why there is none.
     pub error: Option<String>,
-    /// When it was written.
+    /// Time at which the notification was written.
     pub created_at: DateTime<Utc>,
 }
 
-/// Up to `limit` stuck messages, newest first; of one state and one kind where they are given.
+/// Returns up to `limit` stuck messages, newest first, optionally of one state and kind.
 pub(crate) async fn list(
     db: &PgPool,
     state: Option<&str>,
@@ -53,7 +53,7 @@ pub(crate) async fn list(
     .await
 }
 
-/// Makes a stuck message due again and returns it as it was; `None` when it is not stuck.
+/// Requeues a stuck message and returns its previous state; `None` if it is not stuck.
 pub(crate) async fn again(
     conn: &mut PgConnection,
     id: Uuid,
@@ -78,7 +78,7 @@ pub(crate) async fn again(
     .await
 }
 
-/// Whether there is such a message.
+/// Returns true if the message exists, in any state.
 pub(crate) async fn exists(db: &PgPool, id: Uuid) -> Result<bool, sqlx::Error> {
     sqlx::query_scalar!(
         r#"select exists (select from notifier.notifications where id = $1) as "exists!""#,

@@ -1,4 +1,4 @@
-//! Writing messages: once on each of their channels.
+//! SQL that inserts notifications, idempotently.
 
 use chrono::{DateTime, Utc};
 use domain::{AccountId, EventId};
@@ -7,19 +7,19 @@ use uuid::Uuid;
 
 use crate::notice::{Channel, Notice};
 
-/// A notice with whom it is for and the ways it goes.
+/// A notice with its reader and channels.
 #[derive(Debug)]
 pub(crate) struct Addressed<'a> {
     pub(crate) notice: &'a Notice,
     pub(crate) account_id: AccountId,
     pub(crate) event_id: EventId,
     pub(crate) channels: &'static [Channel],
-    /// When it is sent first.
+    /// Earliest time to send it.
     pub(crate) due_at: DateTime<Utc>,
 }
 
 impl<'a> Addressed<'a> {
-    /// By mail, and by SMS when it can be and is worth one.
+    /// Sends by mail, and also by SMS if `can_sms` and the kind warrants it.
     pub(crate) fn of(
         notice: &'a Notice,
         to: (AccountId, EventId),
@@ -42,7 +42,7 @@ impl<'a> Addressed<'a> {
     }
 }
 
-/// Writes notices, once on each of their channels, but for those that were written before.
+/// Inserts one notification per notice and channel, except those that exist.
 pub(crate) async fn put(
     conn: &mut PgConnection,
     notices: &[Addressed<'_>],
@@ -76,7 +76,7 @@ pub(crate) async fn put(
     Ok(())
 }
 
-/// Notices as arrays.
+/// Rows as one array per column, for `unnest`.
 #[derive(Default)]
 struct Columns {
     bookings: Vec<Uuid>,

@@ -1,14 +1,14 @@
-//! Removing rows of events that are long over.
+//! SQL that deletes rows of past events.
 
 use chrono::{DateTime, Utc};
 use domain::BookingId;
 use sqlx::PgPool;
 
-/// Bookings whose rows one statement removes.
+/// Bookings deleted by one statement.
 const BATCH: i64 = 500;
 
-/// Removes messages, bookings and holders of some events that began before `before`, the oldest
-/// bookings first: their ids begin with the time. Returns how many messages and bookings.
+/// Deletes messages, bookings and holders of up to [`BATCH`] bookings whose events began before
+/// `before`, oldest first (ids are UUIDv7). Returns the number of messages and bookings deleted.
 pub(crate) async fn remove_some(pool: &PgPool, before: DateTime<Utc>) -> Result<i64, sqlx::Error> {
     let newest = BookingId::new(before);
     sqlx::query_scalar!(

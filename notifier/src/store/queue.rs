@@ -1,6 +1,6 @@
-//! The messages that wait, as a queue with a visibility timeout: a claim leaves a message `waiting`
-//! and moves its next try to the end of the lease, so that what a process had in hand when it died
-//! is due again by itself. Only a message that may reach the server is `sending`.
+//! SQL of the send queue, with a visibility timeout: a claim leaves a message `waiting` and moves
+//! its next attempt to the end of the lease, so that messages of a dead process become due again.
+//! Only a message that may reach the server is `sending`.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -14,17 +14,17 @@ use uuid::Uuid;
 
 use crate::notice::{Channel, Notice, UnreadableNotice, Urgency};
 
-/// Why a message waits for its reader, as it is recorded and indexed.
+/// `last_error` of a message to an unconfirmed address. Part of an index predicate.
 pub(crate) const UNCONFIRMED: &str = "the address is not confirmed";
 
-/// One try: a later one of the same message has a higher number, which is the fencing token.
+/// One attempt at a message. Numbers increase, and serve as the fencing token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Try {
     pub(crate) id: Uuid,
     pub(crate) number: i32,
 }
 
-/// A message whose turn has come, with all that is needed to write it. This process has the lease.
+/// A due message leased by this process, with everything needed to check and render it.
 #[derive(Debug)]
 pub(crate) struct Due {
     pub(crate) attempt: Try,
@@ -33,31 +33,31 @@ pub(crate) struct Due {
     pub(crate) occasion: i64,
     pub(crate) channel: Channel,
     pub(crate) notice: Notice,
-    /// When it was written, or staff had it sent again.
+    /// Time at which it was written, or last resent by staff.
     pub(crate) since: DateTime<Utc>,
     pub(crate) email: String,
-    /// Empty when unknown.
+    /// Empty if unknown.
     pub(crate) name: String,
     pub(crate) phone: Option<String>,
     pub(crate) event: Event,
-    /// Whether the booking is paid and not cancelled.
+    /// True if the booking is paid and not cancelled.
     pub(crate) is_live: bool,
-    /// Whether the hold has ended, one way or the other.
+    /// True if the hold was confirmed, expired or cancelled.
     pub(crate) is_decided: bool,
-    /// Whether the reader still holds the ticket of a receipt.
+    /// True if the transfer of a `received` notice is still the ticket's last one.
     pub(crate) is_received: bool,
-    /// Whether the reader holds any ticket of the booking.
+    /// True if the reader holds any ticket of the booking.
     pub(crate) holds_tickets: bool,
-    /// Whether the reader has a message that the event is cancelled, by the same channel.
+    /// True if the reader has an `event_cancelled` notification on the same channel.
     pub(crate) hears_event_cancelled: bool,
-    /// Whether the reader has still to confirm the address or phone that it goes to.
+    /// True if the reader's address or phone on this channel is unconfirmed.
     pub(crate) is_unconfirmed: bool,
-    /// How many messages the reader was sent within the last hour by the same channel; of SMS, the
-    /// phone, whoever's account it is in.
+    /// Messages sent to the reader within the last hour on the same channel, at most 100. SMS are
+    /// counted per phone number, across accounts.
     pub(crate) sent_lately: i64,
 }
 
-/// A claimed message that this version can't read: it is left to a later one.
+/// A claimed message that this version can't parse.
 #[derive(Debug)]
 pub(crate) struct Unreadable {
     pub(crate) attempt: Try,
@@ -65,17 +65,17 @@ pub(crate) struct Unreadable {
     pub(crate) error: UnreadableMessage,
 }
 
-/// Why a message can't be read.
+/// Error of parsing a claimed message.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum UnreadableMessage {
     #[error(transparent)]
     Notice(#[from] UnreadableNotice),
-    #[error("the event can't be read")]
+    #[error("failed to parse the event")]
     Event(#[source] serde_json::Error),
 }
 
-/// Claims up to `limit` due messages of a class for the length of `lease`, the longest due first.
-/// Kinds of later versions are left alone.
+/// Leases up to `limit` due messages of a class, those due longest first. Kinds unknown to this
+/// version are left alone.
 pub(crate) async fn claim_due(
     pool: &PgPool,
     channel: Channel,
@@ -211,8 +211,8 @@ impl Row {
     }
 }
 
-/// Records that these are about to be handed over: from here on they may have been sent. Returns
-/// those that still are this process's.
+/// Marks messages as `sending` right before their handover. Returns those whose lease this process
+/// still has; the others must not be sent.
 pub(crate) async fn begin_handover(
     pool: &PgPool,
     tries: &[Try],
@@ -234,7 +234,7 @@ pub(crate) async fn begin_handover(
     Ok(begun.into_iter().collect())
 }
 
-/// What a message became.
+/// Final state of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Settled {
     Sent,
@@ -244,7 +244,7 @@ pub(crate) enum Settled {
 }
 
 impl Settled {
-    /// The word in the database and in metrics.
+    /// Name in the database and in metrics.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Sent => "sent",
@@ -255,7 +255,7 @@ impl Settled {
     }
 }
 
-/// What a try came to.
+/// Result of an attempt.
 #[derive(Debug, Clone)]
 pub(crate) struct Ended {
     pub(crate) attempt: Try,
@@ -263,17 +263,16 @@ pub(crate) struct Ended {
     pub(crate) error: Option<String>,
 }
 
-/// How a try ended.
+/// End of an attempt: a final state or a retry.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum End {
     Settled(Settled),
-    /// It certainly was not taken, and is due again then.
+    /// Certainly not delivered; due again at this time.
     PutOff(DateTime<Utc>),
 }
 
-/// Records what tries came to. It counts even if a lease ran out meanwhile and the message was
-/// called uncertain. Returns those recorded: the others were taken over by a later try, or
-/// withdrawn.
+/// Records results of attempts, also of those whose lease expired and that became uncertain
+/// meanwhile. Returns the ids recorded; the others were taken over by a later attempt or withdrawn.
 pub(crate) async fn record(
     pool: &PgPool,
     ended: &[Ended],
@@ -281,7 +280,7 @@ pub(crate) async fn record(
 ) -> Result<HashSet<Uuid>, sqlx::Error> {
     let ids: Vec<_> = ended.iter().map(|ended| ended.attempt.id).collect();
     let numbers: Vec<_> = ended.iter().map(|ended| ended.attempt.number).collect();
-    // What a server said, without the one character that PostgreSQL stores in no text.
+    // PostgreSQL cannot store NUL in text.
     let storable = |error: &str| error.replace('\0', "\u{fffd}");
     let errors: Vec<_> = ended
         .iter()
@@ -316,7 +315,7 @@ pub(crate) async fn record(
     Ok(recorded.into_iter().collect())
 }
 
-/// Makes what waits for an account due: it may have confirmed its address.
+/// Requeues messages that wait for an account's confirmation, due at once.
 pub(crate) async fn hasten(
     pool: &PgPool,
     account_id: AccountId,
@@ -334,7 +333,7 @@ pub(crate) async fn hasten(
     Ok(())
 }
 
-/// Calls messages uncertain whose sender died while it handed them over; returns how many.
+/// Marks messages with expired handover leases as uncertain, and returns how many.
 pub(crate) async fn doubt_expired(pool: &PgPool, now: DateTime<Utc>) -> Result<u64, sqlx::Error> {
     let done = sqlx::query!(
         "update notifier.notifications
@@ -346,17 +345,17 @@ pub(crate) async fn doubt_expired(pool: &PgPool, now: DateTime<Utc>) -> Result<u
     Ok(done.execute(pool).await?.rows_affected())
 }
 
-/// How many messages of a kind are in a state that is not the end, or not a good one.
+/// Number of unsettled messages of one kind and state.
 #[derive(Debug)]
 pub(crate) struct Backlog {
     pub(crate) kind: String,
     pub(crate) state: String,
     pub(crate) notices: i64,
-    /// When the longest due of them was due first.
+    /// Time at which the oldest of them was written or resent.
     pub(crate) oldest: DateTime<Utc>,
 }
 
-/// Counts what is not settled, or waits for a person.
+/// Counts waiting, sending, uncertain and failed messages.
 pub(crate) async fn count_unsettled(pool: &PgPool) -> Result<Vec<Backlog>, sqlx::Error> {
     sqlx::query_as!(
         Backlog,

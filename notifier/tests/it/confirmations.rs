@@ -1,4 +1,4 @@
-//! Addresses that nobody confirmed yet.
+//! Confirmation codes, and messages to unconfirmed addresses.
 
 use domain::message::{AccountChanged, ConfirmationAsked, ContactChannel};
 use platform::testing::eventually;
@@ -8,7 +8,7 @@ use uuid::Uuid;
 use crate::stage::{ACCOUNT, EMAIL, PHONE, SOON, Stage, event};
 
 impl Stage {
-    /// The account as box-office has it; confirmed or not.
+    /// Inserts the account into box-office's table, or changes whether it is confirmed.
     async fn sign_up(&self, is_confirmed: bool) {
         sqlx::query(
             "insert into box_office.accounts

@@ -1,4 +1,4 @@
-//! News of events to those who have tickets.
+//! Event news to ticket holders.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use surge::mail::{self, MailFault};
 use crate::stage::{EMAIL, PHONE, SOON, Stage, event};
 
 impl Stage {
-    /// The versions of the event whose change a booking's reader is told.
+    /// Returns the event versions of a booking's `event_changed` notifications.
     async fn occasions(&self, id: BookingId) -> Vec<i64> {
         sqlx::query_scalar(
             "select occasion from notifier.notifications
@@ -197,7 +197,7 @@ async fn a_cancelled_event_is_told_once_to_each_buyer() {
         let id = paid.booking.booking_id;
         stage.mail_is(id, "confirmed", "sent").await;
     }
-    // The end of this booking is known before that of the event.
+    // This booking is cancelled before the event is.
     stage.cancel(&ended_first).await;
     let ended_first = ended_first.booking.booking_id;
     stage.mail_is(ended_first, "cancelled", "waiting").await;
@@ -229,7 +229,7 @@ async fn a_cancelled_event_is_told_once_to_each_buyer() {
     );
     assert!(stage.mails(id, "cancelled").is_empty());
     assert!(stage.mails(ended_first, "event_cancelled").is_empty());
-    // Two confirmations, and one about the end of each.
+    // Two confirmations, and one cancellation of each.
     assert_eq!(stage.sms.inbox().to(PHONE).len(), 4);
     stage.app.finish().await;
 }

@@ -1,4 +1,4 @@
-//! What becomes of messages when servers or we fail.
+//! Failures of the mail server, and crashes of the sender.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -202,7 +202,7 @@ async fn a_shutdown_hands_nothing_more_over_and_leaves_it_to_the_next() {
     stage.app.finish().await;
 }
 
-/// The pipeline up to the answer breaks; what the server did with the mail is `kept`.
+/// Breaks the connection around the answer to the data; the server has `kept` mails of it.
 async fn an_answer_is_lost(fault: MailFault, kept: usize) {
     let stage = Stage::start().await;
     let event = event(&stage.app.ctx.clock);
@@ -210,7 +210,7 @@ async fn an_answer_is_lost(fault: MailFault, kept: usize) {
     stage.mail.faults().next(1, EMAIL.to_owned(), fault);
     let id = stage.pay(&event).await.booking.booking_id;
     stage.mail_is(id, "confirmed", "uncertain").await;
-    // The sender goes on, and leaves this one alone.
+    // The sender goes on, and does not retry this one.
     for _ in 0..3 {
         let next = stage.pay(&event).await.booking.booking_id;
         stage.mail_is(next, "confirmed", "sent").await;

@@ -1,4 +1,4 @@
-//! What is kept, for how long, and what is found again when it was lost.
+//! Retention, and recovery from lost messages.
 
 use std::sync::Arc;
 
@@ -62,7 +62,7 @@ async fn what_was_said_of_events_long_over_is_removed_and_the_rest_is_kept() {
     let kept = stage.pay(&soon_over).await.booking.booking_id;
     stage.mail_is(kept, "confirmed", "sent").await;
     clock.advance(TimeDelta::days(31));
-    // It looks for old rows when it starts.
+    // The retention sweep runs at start-up.
     let node = stage.app.another_node().await;
     let _routes = stage.start_notifier(node.clone()).await;
     for id in [old, old_unpaid] {

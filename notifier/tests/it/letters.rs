@@ -1,4 +1,4 @@
-//! What mails hold.
+//! Contents of mails.
 
 use domain::clock::SystemClock;
 use domain::message::AccountChanged;

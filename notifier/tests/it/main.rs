@@ -1,4 +1,4 @@
-//! What the notifier promises, shown on real servers.
+//! Integration tests of the notifier against PostgreSQL, RabbitMQ, and stand-ins for mail and SMS.
 
 #![expect(clippy::unwrap_used, reason = "a test that can't go on fails")]
 

@@ -46,7 +46,7 @@ async fn each_notice_delivered_twice_is_mailed_once() {
             .mail_is(booking.booking.booking_id, kind, "sent")
             .await;
     }
-    // Once more, long after; whoever comes last shows that these were looked at.
+    // A late duplicate; the booking after it shows that it was consumed.
     stage.tell(&paid).await;
     let last = stage.pay(&event).await;
     stage

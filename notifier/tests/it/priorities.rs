@@ -1,5 +1,4 @@
-//! What a buyer waits for never waits behind news for thousands, and a mail that a payment makes
-//! needless is not sent.
+//! Priority classes, rates, and the delay of mails that a payment supersedes.
 
 use std::sync::Arc;
 use std::time::Duration;

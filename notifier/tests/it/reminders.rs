@@ -1,4 +1,4 @@
-//! Reminders, at their time and only if they are true.
+//! Reminders: their time, and their relevance when sent.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::stage::{EMAIL, SOON, Stage, event};
 
 const DAY: TimeDelta = TimeDelta::days(1);
 
-/// A stage whose clock stands, and events in ten days with a reminder a day before.
+/// A stage with a manual clock, and a factory of events in ten days, reminded of a day before.
 async fn stage() -> (Stage, ManualClock, impl Fn(i64) -> Event) {
     let clock = ManualClock::at(SystemClock.now());
     let stage = Stage::start_with(Arc::new(clock.clone())).await;
@@ -79,7 +79,7 @@ async fn a_reminder_comes_at_its_time_but_not_for_a_cancelled_or_moved_event() {
     for id in [off, moved, given_up.booking.booking_id] {
         assert!(!has_reminder(&stage, id).await);
     }
-    // A change that leaves the date reminds nobody again.
+    // A change that keeps the date does not repeat the reminder.
     let described = Event {
         version: 2,
         description: "New".into(),
@@ -163,7 +163,7 @@ async fn an_event_moved_within_the_time_of_its_reminder_is_told_once() {
     stage.tell(&EventChanged { event: later }).await;
     stage.mail_is(id, "event_changed", "sent").await;
     clock.advance(TimeDelta::minutes(16));
-    // What is looked for once a second was looked for: another event's reminder came.
+    // Another event's reminder shows that due reminders were announced since.
     let other = Event {
         date: clock.now() + DAY + TimeDelta::minutes(1),
         ..stage_event(2)

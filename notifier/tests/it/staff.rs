@@ -1,4 +1,4 @@
-//! Messages that did not arrive, as staff see them, and sending them again.
+//! Staff API: listing failed and uncertain messages, and resending them.
 
 use std::sync::{Arc, Mutex};
 
@@ -19,7 +19,7 @@ use crate::stage::{EMAIL, SOON, Stage, event};
 const STAFF: AccountId = AccountId(900);
 
 impl Stage {
-    /// Calls the internal listener as someone with this role.
+    /// Calls the internal listener with a token for this role.
     async fn call(&self, role: Role, method: Method, path: &str) -> (StatusCode, Value) {
         let now = self.app.ctx.clock.now();
         let token = self.app.ctx.keys.sign_access(&AccessClaims {
@@ -40,7 +40,7 @@ impl Stage {
     }
 }
 
-/// In the place of the audit log.
+/// Collects audit notes in place of box-office.
 #[derive(Clone, Default)]
 struct Notes(Arc<Mutex<Vec<AuditNoted>>>);
 

@@ -1,4 +1,4 @@
-//! The notifier with a mail server and an SMS provider, and what others tell it.
+//! Test harness: a notifier with stand-ins for mail and SMS, and the messages of other services.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use surge::mail::Mail;
 use surge::{mail, sms};
 use uuid::Uuid;
 
-/// How long anything may take here.
+/// Time limit of every wait.
 pub(crate) const SOON: Duration = Duration::from_secs(30);
 pub(crate) const EMAIL: &str = "ada@buyers.test";
 pub(crate) const PHONE: &str = "+491701234567";
@@ -39,7 +39,7 @@ pub(crate) struct Stage {
     flags: &'static [&'static str],
 }
 
-/// A notification as it stands.
+/// A row of `notifier.notifications`.
 #[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
 pub(crate) struct Row {
     pub(crate) kind: String,
@@ -50,7 +50,7 @@ pub(crate) struct Row {
 }
 
 impl Stage {
-    /// With the machine's clock; nothing is known yet.
+    /// Starts with the system clock and empty tables.
     pub(crate) async fn start() -> Self {
         Self::start_with(SystemClock::shared()).await
     }
@@ -59,7 +59,7 @@ impl Stage {
         Self::start_at(clock, mail::Config::default(), &[]).await
     }
 
-    /// With a mail server like this, and flags of the notifier that come last.
+    /// Starts with a clock, a mail server's configuration, and flags that override the defaults.
     pub(crate) async fn start_at(
         clock: SharedClock,
         mail: mail::Config,
@@ -105,7 +105,7 @@ impl Stage {
         routes
     }
 
-    /// Tells of an event and of the account, which has a phone if so wished.
+    /// Publishes an event and the account, optionally with a phone, and waits until both are known.
     pub(crate) async fn introduce(&self, event: &Event, phone: Option<&str>) {
         self.tell(&EventChanged {
             event: event.clone(),
@@ -122,7 +122,7 @@ impl Stage {
         eventually(SOON, async || self.knows(event).await).await;
     }
 
-    /// Whether this version of the event, and the account, are known.
+    /// Returns true if this version of the event, and an account, are stored.
     pub(crate) async fn knows(&self, event: &Event) -> bool {
         sqlx::query_scalar(
             "select exists (select from notifier.events where event_id = $1 and version = $2)
@@ -135,7 +135,7 @@ impl Stage {
         .unwrap()
     }
 
-    /// Sends a message twice, as RabbitMQ may.
+    /// Publishes a message twice, as at-least-once delivery may.
     pub(crate) async fn tell<M: Message>(&self, message: &M) {
         for _ in 0..2 {
             self.app
@@ -147,7 +147,7 @@ impl Stage {
         }
     }
 
-    /// A new paid booking for the event.
+    /// Publishes a new paid booking of two tickets.
     pub(crate) async fn pay(&self, event: &Event) -> BookingPaid {
         let paid = self.paid(event, 2);
         self.tell(&paid).await;
@@ -192,7 +192,7 @@ impl Stage {
         .await;
     }
 
-    /// As many bookings of the account, known but never mailed about.
+    /// Inserts paid bookings of the account without notifications.
     pub(crate) async fn know_bookings(&self, event: &Event, count: i32) {
         let paid = serde_json::to_value(self.paid(event, 1)).unwrap();
         sqlx::query(
@@ -209,7 +209,7 @@ impl Stage {
         .unwrap();
     }
 
-    /// The answer of a query for one number.
+    /// Runs a query that returns one number.
     pub(crate) async fn number(&self, sql: &'static str) -> i64 {
         sqlx::query_scalar(sql)
             .fetch_one(&self.app.ctx.db)
@@ -217,7 +217,7 @@ impl Stage {
             .unwrap()
     }
 
-    /// The notifications of a booking, in the order of their writing.
+    /// Returns the notifications of a booking, oldest first.
     pub(crate) async fn rows(&self, booking_id: BookingId) -> Vec<Row> {
         sqlx::query_as(
             "select kind, channel, state, tries, last_error from notifier.notifications
@@ -229,13 +229,13 @@ impl Stage {
         .unwrap()
     }
 
-    /// Waits until the mail of this kind is in this state.
+    /// Waits until a mail of this kind is in this state.
     pub(crate) async fn mail_is(&self, booking_id: BookingId, kind: &str, state: &str) {
         let is_it = |row: &Row| row.kind == kind && row.channel == "email" && row.state == state;
         eventually(SOON, async || self.rows(booking_id).await.iter().any(is_it)).await;
     }
 
-    /// The mails of a kind about a booking that reached the mail server.
+    /// Returns the mails of a kind about a booking that the mail server accepted.
     pub(crate) fn mails(&self, booking_id: BookingId, kind: &str) -> Vec<Arc<Mail>> {
         let (start, end) = (format!("{kind}."), format!(".{booking_id}@onsale.test"));
         let mut mails = self.mail.inbox().all();
@@ -247,7 +247,7 @@ impl Stage {
     }
 }
 
-/// In a month of the clock's time, in Berlin.
+/// An event a month ahead, in Berlin.
 pub(crate) fn event(clock: &SharedClock) -> Event {
     Event {
         id: EventId(1),

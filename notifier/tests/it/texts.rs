@@ -89,7 +89,7 @@ async fn a_mail_server_that_hangs_delays_no_sms() {
         milliseconds: 3_600_000,
     };
     stage.mail.faults().sometimes(1.0, None, an_hour);
-    // More than may be sent at once.
+    // More than the concurrency limit.
     for _ in 0..12 {
         stage.pay(&event).await;
     }

@@ -1,5 +1,4 @@
-//! A ticket that changes hands: both are told once, and who holds it hears of the event and of its
-//! end.
+//! Transferred tickets: notices to both parties, and event news to the current holder.
 
 use std::sync::Arc;
 
@@ -17,7 +16,7 @@ use crate::stage::{ACCOUNT, EMAIL, SOON, Stage, event};
 const FRIEND: AccountId = AccountId(77);
 const FRIENDS_EMAIL: &str = "friend@example.org";
 
-/// Which of the booking's tickets goes to whom, and which of its transfers that is.
+/// The `number`th transfer of the booking's `nth` ticket, to `to`.
 fn transferred(paid: &BookingPaid, nth: usize, to: AccountId, number: i64) -> TicketTransferred {
     TicketTransferred {
         booking: paid.booking.clone(),
@@ -32,7 +31,7 @@ fn transferred(paid: &BookingPaid, nth: usize, to: AccountId, number: i64) -> Ti
 }
 
 impl Stage {
-    /// Tells of the event and of both accounts.
+    /// Publishes the event and both accounts.
     async fn introduce_friends(&self, event: &Event) {
         self.introduce(event, None).await;
         self.tell(&AccountChanged {
@@ -45,8 +44,7 @@ impl Stage {
         .await;
     }
 
-    /// Waits until this many mails of a kind about a booking have arrived; who got which seats, by
-    /// address.
+    /// Waits for `count` mails of a kind about a booking, and returns pairs of recipient and seats.
     async fn told(&self, paid: &BookingPaid, kind: &str, count: usize) -> Vec<(String, String)> {
         let id = paid.booking.booking_id;
         eventually(SOON, async || self.mails(id, kind).len() >= count).await;
@@ -75,7 +73,7 @@ async fn both_are_told_once_and_the_new_holder_also_of_the_end() {
     stage.introduce_friends(&event).await;
     let paid = stage.paid(&event, 2);
     let id = paid.booking.booking_id;
-    // In the wrong order: the transfer waits for the payment.
+    // Out of order: the transfer waits for the payment.
     stage.tell(&transferred(&paid, 0, FRIEND, 1)).await;
     stage.tell(&paid).await;
     for kind in ["transferred", "received"] {
@@ -106,7 +104,7 @@ async fn who_holds_a_ticket_hears_of_its_event() {
         ..event(&stage.app.ctx.clock)
     };
     stage.introduce_friends(&event).await;
-    // Of three tickets one is given away; the only one; and one that comes back.
+    // One of three tickets is transferred; the only ticket; and one that is returned.
     let (some, only, back) = (
         stage.paid(&event, 3),
         stage.paid(&event, 1),
@@ -150,7 +148,7 @@ async fn who_holds_a_ticket_hears_of_its_event() {
     assert_eq!(told, std::slice::from_ref(&to_friend));
     assert_eq!(stage.told(&back, "reminder", 1).await, all_back);
 
-    // Also who paid and holds no ticket any more hears that the event is off.
+    // A buyer without tickets is notified of a cancelled event, too.
     stage
         .change(Event {
             version: 3,

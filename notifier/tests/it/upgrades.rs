@@ -1,11 +1,11 @@
-//! Two versions of the notifier beside each other, on one database.
+//! Rolling upgrades: two versions of the notifier on one database.
 
 use platform::testing::eventually;
 use uuid::Uuid;
 
 use crate::stage::{ACCOUNT, SOON, Stage, event};
 
-/// Claims like the version before: a claimed row is `sending`.
+/// The previous version's claim: a claimed row is `sending`.
 const CLAIM_BEFORE: &str = "
     with due as (
         select id from notifier.notifications
@@ -17,14 +17,14 @@ const CLAIM_BEFORE: &str = "
     from due where n.id = due.id
     returning n.id, n.tries";
 
-/// Writes like the version before.
+/// The previous version's insert.
 const PUT_BEFORE: &str = "
     insert into notifier.notifications
         (booking_id, event_id, account_id, kind, occasion, channel, facts, state, next_try_at, created_at)
     values ($1, $2, $3, 'expired', 0, 'email', $4, 'waiting', $5, $5)
     on conflict (booking_id, account_id, kind, occasion, channel) do nothing";
 
-/// Records like the version before.
+/// The previous version's record of a result.
 const SETTLE_BEFORE: &str = "
     update notifier.notifications n
     set state = 'sent', last_error = null, leased_until = null, sent_at = $3
@@ -38,7 +38,7 @@ async fn the_version_before_goes_on_beside_this_one() {
     stage.introduce(&event, None).await;
     let db = &stage.app.ctx.db;
     let now = stage.app.ctx.clock.now();
-    // What it writes, this one sends.
+    // This version sends what the previous one inserts.
     let paid = stage.paid(&event, 1);
     let id = paid.booking.booking_id;
     let facts = serde_json::json!({ "booking": paid.booking });
@@ -56,7 +56,7 @@ async fn the_version_before_goes_on_beside_this_one() {
     stage.mail_is(id, "expired", "sent").await;
     assert_eq!(stage.rows(id).await.len(), 1);
 
-    // What it has claimed, this one leaves to it, and what this one wrote, it sends.
+    // This version does not touch what the previous one has claimed.
     stage.app.ctx.shutdown.soft().cancel();
     stage.app.ctx.shutdown.tasks_left().await;
     let node = stage.app.another_node().await;

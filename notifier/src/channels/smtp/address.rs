@@ -1,4 +1,4 @@
-//! Where the mail server is.
+//! Parsing of `ONSALE_SMTP_URL`.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -17,7 +17,7 @@ const SUBMISSION_PORT: u16 = 587;
 /// RFC 8314.
 const SUBMISSIONS_PORT: u16 = 465;
 
-/// What `ONSALE_SMTP_URL` says.
+/// The mail server's address, TLS mode and credentials.
 pub(crate) struct ServerAddress {
     pub(crate) host: String,
     pub(super) port: u16,
@@ -25,18 +25,22 @@ pub(crate) struct ServerAddress {
     pub(super) credentials: Option<Credentials>,
 }
 
-/// When TLS begins.
+/// TLS mode.
 pub(super) enum Tls {
+    /// Implicit TLS.
     FromTheStart(TlsParameters),
+    /// Mandatory STARTTLS.
     Required(TlsParameters),
-    /// Opportunistic: better than none, but who is in between can strip it.
+    /// Opportunistic STARTTLS, which an active attacker can strip.
     WhenOffered(TlsParameters),
     None,
 }
 
 impl ServerAddress {
+    /// Parses the URL.
+    ///
     /// # Errors
-    /// A sentence without the URL, which may hold a password.
+    /// When the URL is not valid. The message never contains the URL, which may hold a password.
     pub(crate) fn parse(url: &SecretString) -> Result<Self, InvalidConfig> {
         let invalid = |what: &str| InvalidConfig::new(format!("ONSALE_SMTP_URL {what}"));
         let url = Url::parse(url.expose_secret()).map_err(|_| invalid("must be a URL"))?;
@@ -48,8 +52,8 @@ impl ServerAddress {
         let credentials = credentials(&url).map_err(invalid)?;
         let parameters = |is_opportunistic| {
             let mut tls = TlsParameters::builder(host.clone())
-                // Encrypted to whoever answers is better than in clear; a password is only for the
-                // server itself.
+                // Opportunistic TLS to an unverified server is better than plaintext, but a
+                // password must only reach the server itself.
                 .dangerous_accept_invalid_certs(is_opportunistic && credentials.is_none());
             if let Some(pem) = platform::tls::authorities() {
                 let authorities = Certificate::from_pem(pem.as_bytes())
@@ -85,14 +89,14 @@ impl ServerAddress {
 }
 
 impl ServerAddress {
-    /// Whether the server is on this machine.
+    /// Returns true if the server is on this machine.
     pub(crate) fn is_local(&self) -> bool {
         let is_loopback = |host: &str| host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback());
         self.host == "localhost" || is_loopback(&self.host)
     }
 }
 
-/// `None` when the URL names no user.
+/// Decodes user and password; `None` if the URL has neither.
 fn credentials(url: &Url) -> Result<Option<Credentials>, &'static str> {
     let decode = |text| match percent_decode_str(text).decode_utf8() {
         Ok(text) => Ok(text.into_owned()),

@@ -1,5 +1,5 @@
-//! What a mail server's refusal means: for this recipient, for this mail, or for everything we send.
-//! The enhanced status code (RFC 3463) decides where there is one, else the reply code.
+//! Classification of SMTP refusals: specific to the recipient or mail, or about the sender. Uses
+//! the enhanced status code (RFC 3463) if there is one, else the reply code.
 
 use std::error::Error as _;
 
@@ -7,12 +7,12 @@ use lettre::transport::smtp::Error;
 
 use crate::channels::Outcome;
 
-/// Whether the server said no, as opposed to saying nothing we understand.
+/// Returns true for a negative reply, as opposed to a broken connection or protocol error.
 pub(super) fn is_answer(error: &Error) -> bool {
     error.is_transient() || error.is_permanent()
 }
 
-/// What a refused sender means: the recipient has no part in it.
+/// Classifies a refused `MAIL FROM`, which is never about the recipient.
 pub(super) fn meaning_for_sender(error: &Error) -> Outcome {
     if error.is_permanent() {
         Outcome::Rejected(error.to_string())
@@ -21,7 +21,7 @@ pub(super) fn meaning_for_sender(error: &Error) -> Outcome {
     }
 }
 
-/// What an error at a recipient, at DATA or after the data means.
+/// Classifies an error at `RCPT TO`, at `DATA` or after the data.
 pub(super) fn meaning_for_mail(error: &Error) -> Outcome {
     let Some(code) = error.status() else {
         return Outcome::Unreachable(error.to_string());
@@ -50,20 +50,20 @@ fn meaning(code: u16, text: &str) -> Meaning {
         (400..500, _) => Meaning::Deferred,
         // A bad address of the sender's, as opposed to the recipient's.
         (_, Some((1, 7 | 8))) => Meaning::Rejected,
-        // A full mailbox may be emptied.
+        // Mailbox full, which may change.
         (_, Some((2, 2))) => Meaning::Deferred,
-        // Addresses and mailboxes that are not there, and contents that are never taken.
+        // Addresses and mailboxes that do not exist, and contents that are never accepted.
         (_, Some((1 | 2 | 6, _))) => Meaning::Refused,
         // The mail system, routing and quotas, protocol, policy.
         (_, Some((3 | 4 | 5 | 7, _))) => Meaning::Rejected,
-        // No mailbox, or a domain that takes no mail; without a better code.
+        // No such mailbox, or a domain that accepts no mail, without an enhanced code.
         (550 | 551 | 553 | 556, _) => Meaning::Refused,
         (552, _) => Meaning::Deferred,
         _ => Meaning::Rejected,
     }
 }
 
-/// Subject and detail of a status code such as `5.7.1` at the beginning.
+/// Parses the subject and detail of a leading enhanced status code such as `5.7.1`.
 fn enhanced(text: &str) -> Option<(u16, u16)> {
     let word = text.split_whitespace().next()?;
     let mut numbers = word.split('.').map(|number| number.parse::<u16>().ok());

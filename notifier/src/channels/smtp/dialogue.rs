@@ -1,4 +1,4 @@
-//! One connection to a mail server, mail by mail.
+//! The SMTP command sequence for one mail, on one connection.
 
 use std::fmt;
 
@@ -13,27 +13,27 @@ use lettre::transport::smtp::response::{Response, Severity};
 use super::answer::{is_answer, meaning_for_mail, meaning_for_sender};
 use crate::channels::Outcome;
 
-/// The answer that asks for the data.
+/// Reply code that asks for the data.
 const START_DATA: u16 = 354;
 
-/// One connection, between mails or waiting for the data of one.
+/// One connection, either between two mails or at the data of one.
 pub(super) struct Dialogue {
     connection: AsyncSmtpConnection,
     can_pipeline: bool,
 }
 
-/// A mail that was not taken before its data.
+/// Failure before the data.
 pub(super) struct Refused {
     pub(super) outcome: Outcome,
-    /// Whether the connection can take another mail.
+    /// True if the connection can take another mail.
     pub(super) is_usable: bool,
-    /// Whether it was closed: nothing was said of the mail.
+    /// True if the connection broke, so that the mail itself was not refused.
     pub(super) is_broken: bool,
 }
 
 impl Dialogue {
-    /// On a connection that is signed in. lettre does not tell which servers take pipelined
-    /// commands, so each is asked again.
+    /// Wraps an authenticated connection. Sends EHLO once more, since lettre does not expose
+    /// whether the server supports PIPELINING.
     ///
     /// # Errors
     /// When the connection breaks.
@@ -51,7 +51,10 @@ impl Dialogue {
         })
     }
 
-    /// Speaks up to the point where the server wants the data.
+    /// Runs the protocol up to the server's 354.
+    ///
+    /// # Errors
+    /// [`Refused`], with the state of the connection.
     pub(super) async fn announce(
         &mut self,
         envelope: &Envelope,
@@ -100,7 +103,7 @@ impl Dialogue {
         }
     }
 
-    /// All answers are read, whatever the first says, so that the connection stays in step.
+    /// Pipelines all commands. Reads every reply even after a refusal, to stay in sync.
     async fn announce_at_once(&mut self, mail: Mail, recipients: Vec<Rcpt>) -> Result<(), Refused> {
         let count = recipients.len();
         let from = self.connection.command(Pipelined(mail, recipients)).await;
@@ -119,7 +122,7 @@ impl Dialogue {
         let data = self.connection.read_response().await;
         match (data, refused) {
             (Ok(answer), None) => wants_data(&answer),
-            // It wants the data of a mail without a recipient; the connection is given up.
+            // The server expects data although a command was refused: drop the connection.
             (Ok(_), Some(outcome)) => Err(Refused {
                 outcome,
                 is_usable: false,
@@ -133,7 +136,7 @@ impl Dialogue {
         }
     }
 
-    /// Transfers the data. Returns also whether the connection can take another mail.
+    /// Transfers the data. Also returns true if the connection can take another mail.
     pub(super) async fn hand_over(&mut self, mail: &[u8]) -> (Outcome, bool) {
         match self.connection.message(mail).await {
             Ok(answer) if answer.code().severity == Severity::PositiveCompletion => {
@@ -148,7 +151,7 @@ impl Dialogue {
         }
     }
 
-    /// Forgets the mail, if the server is still there.
+    /// Resets the transaction with RSET, unless the connection is broken.
     async fn reset(&mut self, error: &Error, outcome: Outcome) -> Refused {
         if !is_answer(error) {
             return broken(error);
@@ -166,7 +169,7 @@ fn wants_data(answer: &Response) -> Result<(), Refused> {
     if answer.has_code(START_DATA) {
         return Ok(());
     }
-    let error = format!("the mail server answers {} to DATA", answer.code());
+    let error = format!("the mail server answered {} to DATA", answer.code());
     Err(Refused {
         outcome: Outcome::Unreachable(error),
         is_usable: false,
@@ -182,7 +185,7 @@ fn broken(error: &Error) -> Refused {
     }
 }
 
-/// The commands of one mail, in one write.
+/// MAIL, RCPT and DATA as one command, to be sent in one write.
 struct Pipelined(Mail, Vec<Rcpt>);
 
 impl fmt::Display for Pipelined {
