@@ -1,8 +1,8 @@
 //! Argon2id password hashing (OWASP parameters: 19 MiB, 2 passes, 1 lane) on dedicated threads
-//! behind a bounded FIFO queue, with load shedding by expected wait.
+//! behind a FIFO queue, with admission control: load is shed by expected wait.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,7 @@ use crate::fields::invalid;
 /// Allowed length of a password, in characters.
 const LENGTH: std::ops::RangeInclusive<usize> = 10..=200;
 /// Capacity of one queue, a backstop: the limit on the expected wait is usually hit first.
-const MAX_QUEUED: usize = 4_096;
+const MAX_QUEUED: u64 = 4_096;
 /// Inverse of the weight of the latest sample in the EWMA of hashing time.
 const COST_WEIGHT: u64 = 8;
 
@@ -88,7 +88,7 @@ impl Passwords {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let public = Pool::start("password", (cores - 1).max(1), wait)?;
         let staff = Pool::start("staff password", 1, wait)?;
-        let decoy = public.run(|| hash("nobody's password")).await?;
+        let decoy = public.admit()?.run(|| hash("nobody's password")).await?;
         Ok(Self {
             public,
             staff,
@@ -96,43 +96,60 @@ impl Passwords {
         })
     }
 
-    /// Returns the hash to store, in PHC string format.
+    /// Reserves a place in the queue of `line`. Requests are admitted before any quota is charged,
+    /// so that load shedding costs the caller nothing.
     ///
     /// # Errors
     /// [`PasswordError::Busy`] when the queue is too long.
-    pub(crate) async fn hash(&self, password: SecretString) -> Result<String, PasswordError> {
-        let work = move || hash(password.expose_secret());
-        self.public.run(work).await
+    pub(crate) fn admit(&self, line: Line) -> Result<Admitted<'_>, PasswordError> {
+        let pool = match line {
+            Line::Public => &self.public,
+            Line::Staff => &self.staff,
+        };
+        Ok(Admitted {
+            slot: pool.admit()?,
+            decoy: &self.decoy,
+        })
+    }
+}
+
+/// A place in a hashing queue, good for one password. Dropping it releases the place.
+pub(crate) struct Admitted<'a> {
+    slot: Slot<'a>,
+    decoy: &'a str,
+}
+
+impl Admitted<'_> {
+    /// Returns the hash to store, in PHC string format.
+    ///
+    /// # Errors
+    /// When hashing fails.
+    pub(crate) async fn hash(self, password: SecretString) -> Result<String, PasswordError> {
+        self.slot.run(move || hash(password.expose_secret())).await
     }
 
     /// Returns true if `password` matches `stored`. Without a stored hash it returns false after
     /// the same work, so that timing does not reveal which addresses have an account.
     ///
     /// # Errors
-    /// [`PasswordError::Busy`] when the queue is too long, [`PasswordError::Hash`] if `stored` is
-    /// not a hash.
+    /// When `stored` is not a hash.
     pub(crate) async fn verify(
-        &self,
-        line: Line,
+        self,
         password: SecretString,
         stored: Option<String>,
     ) -> Result<bool, PasswordError> {
         let is_known = stored.is_some();
-        let stored = stored.unwrap_or_else(|| self.decoy.clone());
-        let pool = match line {
-            Line::Public => &self.public,
-            Line::Staff => &self.staff,
-        };
+        let stored = stored.unwrap_or_else(|| self.decoy.to_owned());
         let work = move || verify(password.expose_secret(), &stored);
-        Ok(pool.run(work).await? && is_known)
+        Ok(self.slot.run(work).await? && is_known)
     }
 }
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// A fixed set of threads consuming one bounded queue.
+/// A fixed set of threads consuming one queue, whose length is bounded by [`Pool::admit`].
 struct Pool {
-    jobs: SyncSender<Job>,
+    jobs: Sender<Job>,
     threads: u64,
     load: Arc<Load>,
     max_wait: Duration,
@@ -141,7 +158,7 @@ struct Pool {
 /// Inputs of the expected wait: queue length and service time (Little's law).
 #[derive(Debug, Default)]
 struct Load {
-    /// Jobs queued or running.
+    /// Jobs admitted: to be queued, queued or running.
     jobs: AtomicU64,
     /// EWMA of the service time of one job, in microseconds.
     cost_micros: AtomicU64,
@@ -149,7 +166,7 @@ struct Load {
 
 impl Pool {
     fn start(name: &str, threads: usize, max_wait: Duration) -> Result<Self, PasswordError> {
-        let (jobs, queue) = sync_channel(MAX_QUEUED);
+        let (jobs, queue) = channel();
         let queue = Arc::new(Mutex::new(queue));
         for _ in 0..threads {
             let queue = Arc::clone(&queue);
@@ -166,33 +183,49 @@ impl Pool {
         })
     }
 
-    /// Runs `work` on a thread of the pool. Refuses at once if the expected wait is too long; the
-    /// job of a caller that was dropped while queued is skipped.
-    async fn run<T: Send + 'static>(
-        &self,
-        work: impl FnOnce() -> Result<T, PasswordError> + Send + 'static,
-    ) -> Result<T, PasswordError> {
-        let wait = self.load.expected_wait(self.threads);
-        if wait > self.max_wait {
+    /// Admits one job, unless the expected wait behind those admitted before is too long.
+    fn admit(&self) -> Result<Slot<'_>, PasswordError> {
+        let (counted, ahead) = Counted::one(&self.load);
+        let wait = self.load.expected_wait(ahead, self.threads);
+        if ahead >= MAX_QUEUED || wait > self.max_wait {
             return Err(PasswordError::Busy(wait));
         }
+        Ok(Slot {
+            pool: self,
+            counted,
+        })
+    }
+}
+
+/// An admitted job that has no work yet.
+struct Slot<'a> {
+    pool: &'a Pool,
+    counted: Counted,
+}
+
+impl Slot<'_> {
+    /// Runs `work` on a thread of the pool. The job of a caller that was dropped while queued is
+    /// skipped.
+    async fn run<T: Send + 'static>(
+        self,
+        work: impl FnOnce() -> Result<T, PasswordError> + Send + 'static,
+    ) -> Result<T, PasswordError> {
+        let Self { pool, counted } = self;
         let (done, outcome) = oneshot::channel();
-        let queued = Queued::new(Arc::clone(&self.load));
         let job = Box::new(move || {
-            if !done.is_closed() {
-                let begun = Instant::now();
-                let worked = work();
-                queued.load.record(begun.elapsed());
-                // The caller may have been dropped meanwhile.
-                let _gone = done.send(worked);
+            if done.is_closed() {
+                return;
             }
-            drop(queued);
+            let begun = Instant::now();
+            let worked = work();
+            counted.load.record(begun.elapsed());
+            // Released before the answer, so that the caller's next job does not wait behind it.
+            drop(counted);
+            // The caller may have been dropped meanwhile.
+            let _gone = done.send(worked);
         });
-        match self.jobs.try_send(job) {
-            Ok(()) => outcome.await.map_err(|_| PasswordError::Thread)?,
-            Err(TrySendError::Full(_)) => Err(PasswordError::Busy(wait)),
-            Err(TrySendError::Disconnected(_)) => Err(PasswordError::Thread),
-        }
+        pool.jobs.send(job).map_err(|_| PasswordError::Thread)?;
+        outcome.await.map_err(|_| PasswordError::Thread)?
     }
 }
 
@@ -205,10 +238,9 @@ fn work_off(queue: &Mutex<Receiver<Job>>) {
 }
 
 impl Load {
-    fn expected_wait(&self, threads: u64) -> Duration {
-        let jobs = self.jobs.load(Ordering::Relaxed);
+    fn expected_wait(&self, ahead: u64, threads: u64) -> Duration {
         let cost = self.cost_micros.load(Ordering::Relaxed);
-        Duration::from_micros(jobs * cost / threads)
+        Duration::from_micros(ahead * cost / threads)
     }
 
     fn record(&self, took: Duration) {
@@ -225,19 +257,21 @@ impl Load {
     }
 }
 
-/// Guard that counts a job as queued or running until it is dropped.
-struct Queued {
+/// Guard that counts a job until it is dropped.
+struct Counted {
     load: Arc<Load>,
 }
 
-impl Queued {
-    fn new(load: Arc<Load>) -> Self {
-        load.jobs.fetch_add(1, Ordering::Relaxed);
-        Self { load }
+impl Counted {
+    /// Counts one more job, and returns the number of those before it.
+    fn one(load: &Arc<Load>) -> (Self, u64) {
+        let ahead = load.jobs.fetch_add(1, Ordering::Relaxed);
+        let load = Arc::clone(load);
+        (Self { load }, ahead)
     }
 }
 
-impl Drop for Queued {
+impl Drop for Counted {
     fn drop(&mut self) {
         self.load.jobs.fetch_sub(1, Ordering::Relaxed);
     }
@@ -284,12 +318,9 @@ mod tests {
     #[tokio::test]
     async fn only_the_right_password_verifies_and_a_missing_hash_never_does() {
         let passwords = Passwords::start(LONG).await.unwrap();
-        let stored = passwords.hash("correct horse".into()).await.unwrap();
-        let verify = |password: &str, stored| {
-            let passwords = &passwords;
-            let password = password.into();
-            async move { passwords.verify(Line::Public, password, stored).await }
-        };
+        let admit = || passwords.admit(Line::Public).unwrap();
+        let stored = admit().hash("correct horse".into()).await.unwrap();
+        let verify = |password: &str, stored| admit().verify(password.into(), stored);
         assert!(verify("correct horse", Some(stored.clone())).await.unwrap());
         assert!(!verify("wrong horse", Some(stored)).await.unwrap());
         assert!(!verify("nobody's password", None).await.unwrap());
@@ -306,7 +337,7 @@ mod tests {
                 released.recv().ok();
                 Ok(())
             };
-            pool.run(work).await
+            pool.admit()?.run(work).await
         });
         tokio::task::block_in_place(|| runs.recv().unwrap());
         release
@@ -317,7 +348,7 @@ mod tests {
         let pool = Arc::new(Pool::start("test", 1, Duration::from_secs(2)).unwrap());
         pool.load.cost_micros.store(3_000_000, Ordering::Relaxed);
         let release = occupy(&pool);
-        let refused = pool.run(|| Ok(())).await;
+        let refused = pool.admit().map(drop);
         assert!(
             matches!(refused, Err(PasswordError::Busy(wait)) if wait == Duration::from_secs(3)),
             "{refused:?}"
@@ -325,7 +356,17 @@ mod tests {
         drop(release);
         let is_idle = async || pool.load.jobs.load(Ordering::Relaxed) == 0;
         platform::testing::eventually(LONG, is_idle).await;
-        pool.run(|| Ok(())).await.unwrap();
+        pool.admit().unwrap().run(|| Ok(())).await.unwrap();
+    }
+
+    #[test]
+    fn an_admission_that_is_not_used_makes_room_for_the_next() {
+        let pool = Pool::start("test", 1, Duration::from_secs(2)).unwrap();
+        pool.load.cost_micros.store(3_000_000, Ordering::Relaxed);
+        let admitted = pool.admit().unwrap();
+        assert!(pool.admit().is_err());
+        drop(admitted);
+        assert!(pool.admit().is_ok());
     }
 
     #[tokio::test(flavor = "multi_thread")]
@@ -341,7 +382,7 @@ mod tests {
                     ran.send(n).unwrap();
                     Ok(())
                 };
-                pool_of_job.run(run).await
+                pool_of_job.admit()?.run(run).await
             });
             let is_queued = async || pool.load.jobs.load(Ordering::Relaxed) == n + 2;
             platform::testing::eventually(LONG, is_queued).await;

@@ -95,11 +95,13 @@ async fn authenticate(
         office.networks.may_guess(from.network, now).await?;
     }
     let known_place = is_known_place.then_some(from.place);
+    // Before the attempt is counted: load shedding must not use up the account's guesses.
+    let admitted = office.passwords.admit(line)?;
     attempts::begin(db, email, known_place, now).await?;
     let (account_id, stored) = known
         .map(|known| (known.account_id, known.password_hash))
         .unzip();
-    let is_right = office.passwords.verify(line, password, stored).await?;
+    let is_right = admitted.verify(password, stored).await?;
     let Some(right) = account_id.filter(|_| is_right) else {
         office.networks.count_wrong(from.network, now).await;
         if line == Line::Staff

@@ -16,9 +16,10 @@ use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 
 use super::attempts::Place;
+use super::confirm;
+use super::password::{self, Line};
 use super::session::{self, Grant, Session};
 use super::store::{self, Account, NewAccount};
-use super::{confirm, password};
 use crate::fields;
 use crate::office::Office;
 use crate::write::{Posted, WriteError};
@@ -72,12 +73,14 @@ pub(super) async fn sign_up(
         .transpose()?;
     password::check_length(&body.password)?;
     let (network, now) = (AddressGroup::from(address), office.ctx.clock.now());
+    // Before the sign-up is counted: load shedding must not use up the network's quota.
+    let admitted = office.passwords.admit(Line::Public)?;
     let networks = &office.networks;
     networks
         .count("sign-up", network, &PER_NETWORK, now)
         .await?;
     let place = Place::of(&office.ctx, network);
-    let password_hash = office.passwords.hash(body.password).await?;
+    let password_hash = admitted.hash(body.password).await?;
     let account = NewAccount {
         email: &email,
         password_hash: &password_hash,

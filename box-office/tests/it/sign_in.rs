@@ -91,6 +91,28 @@ async fn guesses_at_once_are_not_more_than_guesses_one_after_the_other() {
 }
 
 #[tokio::test]
+async fn a_sign_in_that_is_shed_uses_up_no_guess() {
+    // Sheds every sign-in that would wait for another.
+    let app = App::start_with(1_000.0, |config| config.password_wait_ms = 0).await;
+    let guess = async |n| {
+        let answer = sign_in(&app, &network(n), "wrong horse battery").await;
+        answer.status.as_u16()
+    };
+    let at_once = futures_util::future::join_all((0..60).map(guess)).await;
+    assert!(at_once.contains(&503), "none was shed: {at_once:?}");
+    let mut answers = at_once;
+    for n in 0.. {
+        if answers.contains(&429) {
+            break;
+        }
+        answers.push(guess(n).await);
+    }
+    let checked = answers.iter().filter(|status| **status == 401).count();
+    assert_eq!(checked, 10, "{answers:?}");
+    app.finish().await;
+}
+
+#[tokio::test]
 async fn one_guess_at_each_of_many_accounts_is_limited_by_network_on_every_node() {
     // A tenth of the limit: 30 wrong guesses.
     let app = App::start_with_limits(0.1).await;
