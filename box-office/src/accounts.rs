@@ -13,6 +13,7 @@ mod sign_in;
 mod sign_out;
 mod sign_up;
 pub(crate) mod store;
+pub(crate) mod sweep;
 
 use std::sync::Arc;
 use std::time::Duration;

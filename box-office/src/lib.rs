@@ -95,7 +95,7 @@ pub async fn start(ctx: Context, config: Config) -> anyhow::Result<Routes> {
         tracing::warn!(%error, "failed to declare audit queue");
     }
     ctx.spawn("box-office audit", audit::consume(ctx.clone()));
-    ctx.spawn("box-office sessions", accounts::session::sweep(ctx.clone()));
+    ctx.spawn("box-office sweep", accounts::sweep::run(ctx.clone()));
     Ok(accounts::routes(&office)
         .merge(events::routes(&office))
         .merge(sales::routes(&office))

@@ -118,23 +118,40 @@ pub(super) async fn forget(
     Ok(())
 }
 
-/// Deletes expired attempts and networks not seen for [`KNOWN_FOR`].
-pub(super) async fn sweep(pool: &PgPool, now: DateTime<Utc>) -> Result<(), sqlx::Error> {
-    sqlx::query!(
+/// Deletes up to `limit` expired counts of attempts, and returns how many.
+pub(super) async fn delete_expired(
+    pool: &PgPool,
+    now: DateTime<Utc>,
+    limit: i64,
+) -> Result<u64, sqlx::Error> {
+    let deleted = sqlx::query!(
         "delete from box_office.sign_in_attempts where (address, place) in (
-             select address, place from box_office.sign_in_attempts where next_at <= $1 limit 10000)",
+             select address, place from box_office.sign_in_attempts where next_at <= $1
+             limit $2 for update skip locked)",
         now - FORGOTTEN_AFTER,
+        limit,
     )
     .execute(pool)
     .await?;
-    sqlx::query!(
+    Ok(deleted.rows_affected())
+}
+
+/// Deletes up to `limit` networks not seen for [`KNOWN_FOR`], and returns how many.
+pub(super) async fn delete_places(
+    pool: &PgPool,
+    now: DateTime<Utc>,
+    limit: i64,
+) -> Result<u64, sqlx::Error> {
+    let deleted = sqlx::query!(
         "delete from box_office.places where (account_id, place) in (
-             select account_id, place from box_office.places where seen_at <= $1 limit 10000)",
+             select account_id, place from box_office.places where seen_at <= $1
+             limit $2 for update skip locked)",
         now - KNOWN_FOR,
+        limit,
     )
     .execute(pool)
     .await?;
-    Ok(())
+    Ok(deleted.rows_affected())
 }
 
 /// Cluster-wide quotas per network. Fails open: without Redis only the limits of each node apply.

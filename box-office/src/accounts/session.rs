@@ -2,8 +2,6 @@
 //! and a refresh token that each refresh replaces. A token replaced within the last minute returns
 //! the newest again, for another tab or a lost response; an older one ends the session.
 
-use std::time::Duration;
-
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::{DateTime, TimeDelta, Utc};
@@ -12,13 +10,12 @@ use domain::account::Role;
 use domain::token::{ACCESS_AUDIENCE, AccessClaims, ISSUER};
 use hmac::{Hmac, Mac as _};
 use platform::problem::{Kind, Problem};
-use platform::service::Context;
 use platform::tokens::KeyRing;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
-use super::{attempts, store};
+use super::store;
 use crate::office::Office;
 use crate::write::Done;
 
@@ -28,8 +25,6 @@ const ACCESS_LIFE: TimeDelta = TimeDelta::minutes(15);
 pub(crate) const REFRESH_LIFE: TimeDelta = TimeDelta::days(30);
 /// Time during which a replaced refresh token returns its replacement.
 pub(super) const REPEAT_LIFE: TimeDelta = TimeDelta::seconds(60);
-/// Interval of the sweep.
-const SWEEP_EVERY: Duration = Duration::from_secs(600);
 
 /// The facts a pair of tokens is derived from with the service's key. It holds no secret, so it can
 /// be stored to replay the response of a repeated request.
@@ -134,33 +129,6 @@ pub(crate) async fn unless_moved_on<T>(
         }
     }
     Ok((done, rest))
-}
-
-/// Sweeps ended sessions and expired sign-in attempts every ten minutes until soft shutdown.
-///
-/// # Errors
-/// Never: a failure is logged, and retried at the next interval.
-pub(crate) async fn sweep(ctx: Context) -> anyhow::Result<()> {
-    loop {
-        match store::delete_ended_sessions(&ctx.db, ctx.clock.now()).await {
-            Ok(0) => {}
-            Ok(sessions) => tracing::info!(sessions, "deleted ended sessions"),
-            Err(error) => tracing::warn!(%error, "failed to delete ended sessions"),
-        }
-        if let Err(error) = attempts::sweep(&ctx.db, ctx.clock.now()).await {
-            tracing::warn!(%error, "failed to delete expired sign-in attempts");
-        }
-        let pause = tokio::time::sleep(SWEEP_EVERY);
-        if ctx
-            .shutdown
-            .soft()
-            .run_until_cancelled(pause)
-            .await
-            .is_none()
-        {
-            return Ok(());
-        }
-    }
 }
 
 #[cfg(test)]

@@ -502,15 +502,18 @@ pub(crate) async fn delete_session(conn: &mut PgConnection, id: Uuid) -> Result<
     Ok(())
 }
 
-/// Deletes expired sessions, and returns how many.
+/// Deletes up to `limit` expired sessions, and returns how many.
 pub(crate) async fn delete_ended_sessions(
     pool: &PgPool,
     now: DateTime<Utc>,
+    limit: i64,
 ) -> Result<u64, sqlx::Error> {
     let deleted = sqlx::query!(
         "delete from box_office.sessions where id in (
-             select id from box_office.sessions where expires_at <= $1 limit 10000)",
+             select id from box_office.sessions where expires_at <= $1
+             limit $2 for update skip locked)",
         now,
+        limit,
     )
     .execute(pool)
     .await?;

@@ -197,6 +197,32 @@ async fn a_refresh_token_ends_after_thirty_days() {
 }
 
 #[tokio::test]
+async fn a_sweep_deletes_all_ended_sessions_and_no_other() {
+    let app = App::start().await;
+    let kept = app.nobody().post("/api/accounts", &ada()).await.expect(201);
+    sqlx::query(
+        "insert into box_office.sessions
+             (id, account_id, generation, refresh_hash, created_at, expires_at)
+         select gen_random_uuid(), account_id, 1, decode(md5(n::text) || md5(n::text), 'hex'),
+                created_at, created_at
+         from box_office.sessions, generate_series(1, 2500) n",
+    )
+    .execute(&app.test.ctx.db)
+    .await
+    .unwrap();
+    // A sweep runs at start-up.
+    let node = app.node_with(|_| {}).await;
+    let left = "select count(*) from box_office.sessions";
+    let soon = std::time::Duration::from_secs(20);
+    platform::testing::eventually(soon, async || app.count(left).await == 1).await;
+    let token = refresh_token(&kept);
+    let refreshed = app.nobody().post("/api/sessions/refresh", &token).await;
+    refreshed.expect(201);
+    node.stop().await.unwrap();
+    app.finish().await;
+}
+
+#[tokio::test]
 async fn no_refresh_token_is_stored() {
     let app = App::start().await;
     let answer = app.nobody().post("/api/accounts", &ada()).await.expect(201);
