@@ -28,9 +28,9 @@ use password::Line;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// Sign-ups per address and minute.
+/// Sign-ups per minute, from one address and from one network: many people may share either.
 const SIGN_UPS: Quota = Quota {
-    burst: 60,
+    burst: 300,
     per: MINUTE,
 };
 /// Sign-ins per address and minute. High, because a campus or a carrier's NAT may be behind one

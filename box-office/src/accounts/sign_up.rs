@@ -15,6 +15,7 @@ use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 
+use super::SIGN_UPS;
 use super::attempts::Place;
 use super::confirm;
 use super::password::{self, Line};
@@ -25,13 +26,10 @@ use crate::office::Office;
 use crate::write::{Posted, WriteError};
 
 const MAX_NAME_CHARS: usize = 200;
-/// Cluster-wide sign-ups per network: a burst for many people behind one address, and a sustained
-/// rate that makes mass registration slow.
+/// Cluster-wide sign-ups per network: the burst allowed to one address, and a sustained rate that
+/// makes mass registration slow.
 const PER_NETWORK: [Quota; 2] = [
-    Quota {
-        burst: 300,
-        per: Duration::from_secs(60),
-    },
+    SIGN_UPS,
     Quota {
         burst: 1_500,
         per: Duration::from_secs(3_600),

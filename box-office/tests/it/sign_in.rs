@@ -132,19 +132,31 @@ async fn one_guess_at_each_of_many_accounts_is_limited_by_network_on_every_node(
     app.finish().await;
 }
 
-#[tokio::test]
-async fn sign_ups_of_one_network_are_limited_whichever_address_they_use() {
-    // A hundredth of the limit: 3 a minute.
+/// Signs up four people, each at an address of their own or all at one, where a hundredth of the
+/// limits applies; returns the statuses.
+async fn four_sign_ups(address: impl Fn(u32) -> String) -> Vec<u16> {
     let app = App::start_with_limits(0.01).await;
     let mut statuses = Vec::new();
     for n in 1..=4 {
-        let person = app.nobody_at(&format!("2001:db8:1:{n}::1"));
+        let person = app.nobody_at(&address(n));
         let body = json!({"email": format!("p{n}@example.org"), "password": PASSWORD});
         let answer = person.post("/api/accounts", &body).await;
         statuses.push(answer.status.as_u16());
     }
-    assert_eq!(statuses, [201, 201, 201, 429]);
     app.finish().await;
+    statuses
+}
+
+#[tokio::test]
+async fn sign_ups_of_one_network_are_limited_whichever_address_they_use() {
+    let statuses = four_sign_ups(|n| format!("2001:db8:1:{n}::1")).await;
+    assert_eq!(statuses, [201, 201, 201, 429]);
+}
+
+#[tokio::test]
+async fn as_many_sign_up_behind_one_address_as_in_one_network() {
+    let statuses = four_sign_ups(|_| HOME.to_owned()).await;
+    assert_eq!(statuses, [201, 201, 201, 429]);
 }
 
 /// Inserts `count` accounts with the password [`PASSWORD`].
