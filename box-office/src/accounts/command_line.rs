@@ -1,5 +1,7 @@
 //! Account changes from the server's command line, without a session.
 
+use std::collections::BTreeSet;
+
 use domain::AccountId;
 use domain::account::Role;
 use domain::clock::SharedClock;
@@ -92,30 +94,10 @@ pub async fn grant_role(
     email: &str,
     role: Role,
 ) -> Result<AccountId, CommandLineError> {
-    let email = fields::email("email", email)?;
-    pg::run_tx(db, "grant role", |tx| {
-        Box::pin(add_role(tx, clock, &email, role))
-    })
-    .await
-}
-
-async fn add_role(
-    conn: &mut PgConnection,
-    clock: &SharedClock,
-    email: &str,
-    role: Role,
-) -> Result<AccountId, CommandLineError> {
-    let account = store::lock_by_email(conn, email)
-        .await?
-        .ok_or_else(|| CommandLineError::Unknown(email.to_owned()))?;
-    if !account.roles.contains(&role) {
-        let mut roles = account.roles;
-        roles.push(role);
-        roles.sort_unstable();
-        store::set_roles(conn, account.id, &roles, clock.now()).await?;
-        record(conn, clock, account.id, &roles).await?;
-    }
-    Ok(account.id)
+    let grant = |roles: &mut BTreeSet<Role>| {
+        roles.insert(role);
+    };
+    change_roles(db, clock, email, &grant).await
 }
 
 /// Removes a role from an account, which keeps at least `customer`. Access tokens issued before
@@ -129,28 +111,46 @@ pub async fn revoke_role(
     email: &str,
     role: Role,
 ) -> Result<AccountId, CommandLineError> {
+    let revoke = |roles: &mut BTreeSet<Role>| {
+        if roles.remove(&role) && roles.is_empty() {
+            roles.insert(Role::Customer);
+        }
+    };
+    change_roles(db, clock, email, &revoke).await
+}
+
+/// A change of a set of roles. It may be applied more than once, each time to the stored set.
+type RoleChange<'a> = &'a (dyn Fn(&mut BTreeSet<Role>) + Send + Sync);
+
+/// Applies `change` to the roles of the account with this address. One that changes nothing is
+/// neither stored nor recorded.
+async fn change_roles(
+    db: &PgPool,
+    clock: &SharedClock,
+    email: &str,
+    change: RoleChange<'_>,
+) -> Result<AccountId, CommandLineError> {
     let email = fields::email("email", email)?;
-    pg::run_tx(db, "revoke role", |tx| {
-        Box::pin(remove_role(tx, clock, &email, role))
+    pg::run_tx(db, "change roles", |tx| {
+        Box::pin(apply(tx, clock, &email, change))
     })
     .await
 }
 
-async fn remove_role(
+async fn apply(
     conn: &mut PgConnection,
     clock: &SharedClock,
     email: &str,
-    role: Role,
+    change: RoleChange<'_>,
 ) -> Result<AccountId, CommandLineError> {
     let account = store::lock_by_email(conn, email)
         .await?
         .ok_or_else(|| CommandLineError::Unknown(email.to_owned()))?;
-    if account.roles.contains(&role) {
-        let mut roles = account.roles;
-        roles.retain(|own| *own != role);
-        if roles.is_empty() {
-            roles.push(Role::Customer);
-        }
+    let before: BTreeSet<Role> = account.roles.into_iter().collect();
+    let mut after = before.clone();
+    change(&mut after);
+    if after != before {
+        let roles: Vec<Role> = after.into_iter().collect();
         store::set_roles(conn, account.id, &roles, clock.now()).await?;
         record(conn, clock, account.id, &roles).await?;
     }

@@ -362,6 +362,40 @@ async fn bad_roles_change_nothing() {
 }
 
 #[tokio::test]
+async fn the_command_line_grants_and_revokes_a_role_once_and_leaves_the_others() {
+    let app = App::start().await;
+    let made = app.nobody().post("/api/accounts", &ada()).await.expect(201);
+    let ctx = &app.test.ctx;
+    let email = "ada@example.org";
+    let roles = async || {
+        let words = "select array_to_string(roles, ' ') || ' ' || version
+                     from box_office.accounts where lower(email) = 'ada@example.org'";
+        let words: String = sqlx::query_scalar(words).fetch_one(&ctx.db).await.unwrap();
+        words
+    };
+    for _ in 0..2 {
+        let granting = box_office::grant_role(&ctx.db, &ctx.clock, email, Role::Operator);
+        assert_eq!(granting.await.unwrap().0, made["account"]["id"]);
+        assert_eq!(roles().await, "customer operator 2");
+    }
+    for (role, left) in [
+        (Role::Customer, "operator 3"),
+        (Role::Admin, "operator 3"),
+        (Role::Operator, "customer 4"),
+        (Role::Customer, "customer 4"),
+    ] {
+        let revoking = box_office::revoke_role(&ctx.db, &ctx.clock, email, role);
+        revoking.await.unwrap();
+        assert_eq!(roles().await, left, "without {role:?}");
+    }
+    let recorded = "select count(*) from box_office.audit_log where action = 'account.roles'
+                    and actor = 0 and subject like 'account:%'";
+    // Three changes, and the admin of the test.
+    assert_eq!(app.count(recorded).await, 4);
+    app.finish().await;
+}
+
+#[tokio::test]
 async fn an_admin_is_made_once() {
     let app = App::start().await;
     let ctx = &app.test.ctx;
