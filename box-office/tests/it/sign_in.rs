@@ -1,7 +1,6 @@
 //! Sign-ins under guessing and load: backoff, quotas per network, load shedding.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use chrono::TimeDelta;
@@ -177,7 +176,8 @@ async fn crowd(app: &App, count: i32) {
     .unwrap();
 }
 
-/// Signs in, honouring `Retry-After`, and returns the time taken.
+/// Signs in, honouring `Retry-After`, and returns the time taken. Any other refusal fails the test,
+/// 429 among them.
 async fn arrive(app: &App, n: usize) -> Duration {
     let begun = Instant::now();
     let body = json!({"email": format!("crowd{n}@example.org"), "password": PASSWORD});
@@ -187,6 +187,7 @@ async fn arrive(app: &App, n: usize) -> Duration {
             201 => return begun.elapsed(),
             503 => {
                 let wait = answer.headers["retry-after"].to_str().unwrap();
+                // A client that does as it is told, not a wait of the test's own.
                 tokio::time::sleep(Duration::from_secs(wait.parse().unwrap())).await;
             }
             other => panic!("{other}: {}", answer.body),
@@ -194,24 +195,42 @@ async fn arrive(app: &App, n: usize) -> Duration {
     }
 }
 
+/// `ONSALE_FULL_SIZE=1` takes the crowd, and the latency, that the program is to hold; without it
+/// the crowd is small and the latency lenient, for an unoptimised build on a busy machine.
+fn is_full_size() -> bool {
+    std::env::var_os("ONSALE_FULL_SIZE").is_some()
+}
+
+/// The 99th percentile.
+fn p99(mut times: Vec<Duration>) -> Duration {
+    times.sort_unstable();
+    times[(times.len() * 99).div_ceil(100) - 1]
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_crowd_behind_one_address_signs_in_while_others_and_staff_go_on() {
-    const PEOPLE: usize = 150;
+    let (people, limit) = if is_full_size() {
+        (1_000, Duration::from_millis(50))
+    } else {
+        (150, Duration::from_secs(2))
+    };
     let app = App::start_with_limits(1.0).await;
-    crowd(&app, i32::try_from(PEOPLE).unwrap()).await;
-    let is_over = Arc::new(AtomicBool::new(false));
+    crowd(&app, i32::try_from(people).unwrap()).await;
+    let (arrived, is_over) = (AtomicUsize::new(0), AtomicBool::new(false));
     let reads = async {
-        let mut slowest = Duration::ZERO;
+        let mut pace = tokio::time::interval(Duration::from_millis(20));
+        let mut times = Vec::new();
         while !is_over.load(Ordering::Relaxed) {
+            pace.tick().await;
             let begun = Instant::now();
             app.nobody().get("/api/events").await.expect(200);
-            slowest = slowest.max(begun.elapsed());
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            times.push(begun.elapsed());
         }
-        slowest
+        p99(times)
     };
     let staff = async {
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        let has_begun = async || arrived.load(Ordering::Relaxed) > 0;
+        platform::testing::eventually(Duration::from_secs(60), has_begun).await;
         let begun = Instant::now();
         let admin = json!({"email": "admin@example.org", "password": PASSWORD});
         app.nobody()
@@ -220,15 +239,20 @@ async fn a_crowd_behind_one_address_signs_in_while_others_and_staff_go_on() {
             .expect(201);
         begun.elapsed()
     };
-    let people = async {
-        let arriving = (1..=PEOPLE).map(|n| arrive(&app, n));
+    let crowd = async {
+        let arriving = (1..=people).map(async |n| {
+            let took = arrive(&app, n).await;
+            arrived.fetch_add(1, Ordering::Relaxed);
+            took
+        });
         let took = futures_util::future::join_all(arriving).await;
         is_over.store(true, Ordering::Relaxed);
         took.into_iter().max().unwrap()
     };
-    let (crowd_took, staff_took, slowest_read) = tokio::join!(people, staff, reads);
+    let (crowd_took, staff_took, reads_p99) = tokio::join!(crowd, staff, reads);
+    println!("{people} signed in within {crowd_took:?}, reads took {reads_p99:?} at p99");
     assert!(staff_took < Duration::from_secs(3), "{staff_took:?}");
-    assert!(slowest_read < Duration::from_secs(2), "{slowest_read:?}");
+    assert!(reads_p99 < limit, "{reads_p99:?}");
     assert!(
         crowd_took > staff_took,
         "there was no crowd: {crowd_took:?}"
