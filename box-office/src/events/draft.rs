@@ -158,33 +158,45 @@ impl EventBody {
     /// # Errors
     /// `invalid`, listing all missing fields in `missing`.
     pub(super) fn check_whole(&self) -> Result<(), Problem> {
+        // Destructured, so that a new field does not compile until it is decided here.
+        let Self {
+            id: _,
+            _state: _,
+            name: _,
+            date: _,
+            // Given by the sections, if there are any, and else required.
+            capacity: _,
+            price,
+            sections,
+            description,
+            category,
+            venue,
+            city,
+            country,
+            time_zone,
+            max_tickets_per_account,
+            reminder_before_seconds,
+            ticket_transfer,
+            sale: _,
+            version: _,
+        } = self;
         let own = [
-            ("time_zone", self.time_zone.is_none()),
-            (
-                "max_tickets_per_account",
-                self.max_tickets_per_account.is_none(),
-            ),
-            (
-                "reminder_before_seconds",
-                self.reminder_before_seconds.is_none(),
-            ),
-            ("ticket_transfer", self.ticket_transfer.is_none()),
-            ("description", self.description.is_none()),
-            ("category", self.category.is_none()),
-            ("venue", self.venue.is_none()),
-            ("city", self.city.is_none()),
-            ("country", self.country.is_none()),
-            ("price", self.sections.is_none() && self.price.is_none()),
+            ("time_zone", time_zone.is_none()),
+            ("max_tickets_per_account", max_tickets_per_account.is_none()),
+            ("reminder_before_seconds", reminder_before_seconds.is_none()),
+            ("ticket_transfer", ticket_transfer.is_none()),
+            ("description", description.is_none()),
+            ("category", category.is_none()),
+            ("venue", venue.is_none()),
+            ("city", city.is_none()),
+            ("country", country.is_none()),
+            ("price", sections.is_none() && price.is_none()),
         ];
         let own = own.into_iter().filter(|(_, is_missing)| *is_missing);
         let mut missing: Vec<_> = own.map(|(field, _)| field.to_owned()).collect();
-        for (index, section) in self.sections.iter().flatten().enumerate() {
-            match &section.tier {
-                None if self.price.is_none() => missing.push(format!("sections[{index}].tier")),
-                Some(tier) if tier.name.is_none() => {
-                    missing.push(format!("sections[{index}].tier.name"));
-                }
-                _ => {}
+        for (index, section) in sections.iter().flatten().enumerate() {
+            if let Some(field) = section.missing(price.is_some()) {
+                missing.push(format!("sections[{index}].{field}"));
             }
         }
         match missing.first().cloned() {
@@ -268,6 +280,27 @@ impl EventBody {
 }
 
 impl SectionBody {
+    /// The field that a replacement must name and this section does not. A price of the event is
+    /// the default of its sections' tiers.
+    fn missing(&self, has_default_price: bool) -> Option<&'static str> {
+        // The capacity or the rows are required, and `numbered` decides which.
+        let Self {
+            _id: _,
+            name: _,
+            numbered: _,
+            capacity: _,
+            rows: _,
+            seats_per_row: _,
+            tier,
+        } = self;
+        match tier {
+            None if has_default_price => None,
+            None => Some("tier"),
+            Some(TierBody { name, price: _ }) if name.is_none() => Some("tier.name"),
+            Some(_) => None,
+        }
+    }
+
     fn section(&self, field: &str, default_price: Money, most: u32) -> Result<Section, Problem> {
         let name = fields::name(format!("{field}.name"), &self.name, MAX_WORD_CHARS)?;
         let tier = match &self.tier {
