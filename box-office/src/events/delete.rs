@@ -35,6 +35,7 @@ enum Bookings {
 
 /// Query parameters.
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Options {
     #[serde(default)]
     bookings: Bookings,

@@ -14,4 +14,5 @@ mod sales;
 mod search;
 mod sign_in;
 mod storable;
+mod unknown_fields;
 mod worker;

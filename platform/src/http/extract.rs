@@ -123,13 +123,17 @@ fn malformed(what: &str, why: &str) -> Problem {
 /// serde's message names the field by its path, and the line. A field that a body does not have is
 /// `invalid`: mostly a name that is misspelt.
 fn malformed_json(rejection: &JsonRejection) -> Problem {
-    let why = innermost(rejection);
-    match unknown_field(&why) {
+    unreadable("The JSON", &innermost(rejection))
+}
+
+/// The problem for input that serde refused.
+fn unreadable(what: &str, why: &str) -> Problem {
+    match unknown_field(why) {
         Some((field, known)) => {
             let detail = format!("There is no field `{field}` here; {known}.");
             Problem::new(Kind::Invalid, detail).with("field", field)
         }
-        None => malformed("The JSON", &why),
+        None => malformed(what, why),
     }
 }
 
@@ -143,7 +147,7 @@ fn unknown_field(why: &str) -> Option<(&str, &str)> {
 }
 
 fn bad_query(rejection: &QueryRejection) -> Problem {
-    malformed("The query", &innermost(rejection))
+    unreadable("The query", &innermost(rejection))
 }
 
 fn unread(rejection: &BytesRejection) -> Problem {
@@ -181,6 +185,24 @@ mod tests {
         assert_eq!(
             problem.detail(),
             "There is no field `pause` here; expected `paused`."
+        );
+    }
+
+    #[test]
+    fn a_misspelt_option_of_a_query_is_named() {
+        #[derive(Debug, serde::Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Options {
+            #[expect(dead_code, reason = "only read")]
+            limit: Option<u32>,
+        }
+        let uri = "/?limt=3".parse().unwrap();
+        let rejection = extract::Query::<Options>::try_from_uri(&uri).unwrap_err();
+        let problem = bad_query(&rejection);
+        assert_eq!(problem.kind(), Kind::Invalid);
+        assert_eq!(
+            problem.detail(),
+            "There is no field `limt` here; expected `limit`."
         );
     }
 }
