@@ -1,7 +1,6 @@
 //! `POST /api/tickets/{code}/check-in`, for staff at the door of an event; `DELETE` undoes it.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
@@ -113,15 +112,8 @@ async fn let_in(conn: &mut PgConnection, scan: &Scan) -> Result<(Vec<u8>, bool),
         Some(key) => match begin(conn, scan, key).await? {
             Begin::Fresh(token) => Some(token),
             Begin::Replay { body, .. } => return Ok((body, true)),
-            Begin::Mismatch => {
-                let detail = "Use a new Idempotency-Key for a new request.";
-                return Err(Problem::new(Kind::IdempotencyKeyReused, detail).into());
-            }
-            Begin::InProgress => {
-                let detail = "The first request with this key still runs; repeat it in a moment.";
-                let running = Problem::new(Kind::IdempotencyKeyInProgress, detail);
-                return Err(running.retry_after(Duration::from_secs(1)).into());
-            }
+            Begin::Mismatch => return Err(idempotency::reused().into()),
+            Begin::InProgress => return Err(idempotency::in_progress().into()),
         },
     };
     let Scan {

@@ -2,11 +2,10 @@
 //! its outbox messages and the outcome that is replayed for a repeated request.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{FromRequest, Request};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use chrono::{DateTime, Utc};
 use futures_util::future::BoxFuture;
@@ -19,12 +18,12 @@ use serde::de::DeserializeOwned;
 use sqlx::{PgConnection, Postgres, Transaction};
 
 use crate::OWNER;
-use crate::fields::invalid;
+
 use crate::office::Office;
 
-const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
 const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
-const MAX_KEY_BYTES: usize = 255;
+
 
 /// Error of a write.
 #[derive(Debug, thiserror::Error)]
@@ -80,7 +79,7 @@ impl<T: DeserializeOwned> FromRequest<Arc<Office>> for Posted<T> {
         let secrets = office.ctx.keys.derive_each("idempotency");
         let hash = |secret: &[u8; 32]| idempotency::request_hash(&[secret, &bytes]);
         let repeat = Repeat {
-            key: key_of(&parts.headers)?,
+            key: idempotency::key_of(&parts.headers)?.map(str::to_owned),
             route: format!("{} {}", parts.method, parts.uri.path()),
             hashes: secrets.iter().map(hash).collect(),
         };
@@ -90,19 +89,6 @@ impl<T: DeserializeOwned> FromRequest<Arc<Office>> for Posted<T> {
     }
 }
 
-fn key_of(headers: &HeaderMap) -> Result<Option<String>, Problem> {
-    let Some(value) = headers.get(IDEMPOTENCY_KEY) else {
-        return Ok(None);
-    };
-    let key = value.to_str().unwrap_or_default();
-    if (1..=MAX_KEY_BYTES).contains(&key.len()) && key.bytes().all(|b| b.is_ascii_graphic()) {
-        return Ok(Some(key.to_owned()));
-    }
-    Err(invalid(
-        "Idempotency-Key",
-        format!("1 to {MAX_KEY_BYTES} visible ASCII characters."),
-    ))
-}
 
 /// The outcome of a write.
 #[derive(Debug)]
@@ -206,8 +192,8 @@ impl Office {
                             is_replay: true,
                         })
                     }
-                    Begin::Mismatch => Err(refused(Kind::IdempotencyKeyReused)),
-                    Begin::InProgress => Err(refused(Kind::IdempotencyKeyInProgress)),
+                    Begin::Mismatch => Err(WriteError::Refused(idempotency::reused())),
+                    Begin::InProgress => Err(WriteError::Refused(idempotency::in_progress())),
                 }
             })
         })
@@ -253,38 +239,4 @@ fn decode(error: &serde_json::Error) -> WriteError {
         "The first request with this key was executed, but its response is no longer available.",
     )
     .into()
-}
-
-fn refused(kind: Kind) -> WriteError {
-    let problem = match kind {
-        Kind::IdempotencyKeyReused => {
-            Problem::new(kind, "Use a new Idempotency-Key for a new request.")
-        }
-        _ => Problem::new(
-            kind,
-            "The first request with this key still runs; repeat it in a moment.",
-        )
-        .retry_after(Duration::from_secs(1)),
-    };
-    problem.into()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn key(value: &str) -> Result<Option<String>, Problem> {
-        let mut headers = HeaderMap::new();
-        headers.insert(IDEMPOTENCY_KEY, HeaderValue::from_str(value).unwrap());
-        key_of(&headers)
-    }
-
-    #[test]
-    fn a_key_is_visible_ascii_of_a_bounded_length() {
-        assert_eq!(key_of(&HeaderMap::new()).unwrap(), None);
-        assert_eq!(key("a-1").unwrap().as_deref(), Some("a-1"));
-        for value in ["", "a b", &"k".repeat(256)] {
-            assert!(key(value).is_err(), "{value:?} passed");
-        }
-    }
 }

@@ -7,6 +7,7 @@
 //! [`RUNNING_LIMIT`], so the call must itself be repeatable.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use axum::http::HeaderMap;
 use chrono::{DateTime, TimeDelta, Utc};
@@ -22,6 +23,9 @@ pub const KEPT: TimeDelta = TimeDelta::hours(24);
 pub const RUNNING_LIMIT: TimeDelta = TimeDelta::seconds(15);
 /// How many expired rows one sweep removes.
 const SWEEP_LIMIT: i64 = 10_000;
+
+/// `Retry-After` while the first request is running.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// The longest key, in bytes.
 const MAX_KEY_BYTES: usize = 255;
@@ -41,6 +45,38 @@ pub fn key_of(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
         return Err(Problem::new(Kind::Invalid, detail).with("field", "Idempotency-Key"));
     }
     Ok(Some(key))
+}
+
+/// The `Idempotency-Key` of a request to a route that requires one.
+///
+/// # Errors
+/// `malformed` (400) without a key, else as [`key_of`].
+pub fn required_key_of(headers: &HeaderMap) -> Result<&str, Problem> {
+    key_of(headers)?.ok_or_else(|| {
+        Problem::new(
+            Kind::Malformed,
+            "This request needs an Idempotency-Key, so that a repeat is not executed twice.",
+        )
+    })
+}
+
+/// The problem of [`Begin::Mismatch`] (422).
+#[must_use]
+pub fn reused() -> Problem {
+    Problem::new(
+        Kind::IdempotencyKeyReused,
+        "Use a new Idempotency-Key for a new request.",
+    )
+}
+
+/// The problem of [`Begin::InProgress`] (409).
+#[must_use]
+pub fn in_progress() -> Problem {
+    Problem::new(
+        Kind::IdempotencyKeyInProgress,
+        "The first request with this key is still running. Repeat it in a moment.",
+    )
+    .retry_after(RETRY_AFTER)
 }
 
 /// What a key says about a request.
@@ -361,7 +397,27 @@ pub async fn sweep(pool: &PgPool, now: DateTime<Utc>) -> Result<u64, sqlx::Error
 
 #[cfg(test)]
 mod tests {
+    use axum::http::{HeaderValue, StatusCode};
+
     use super::*;
+
+    #[test]
+    fn a_key_is_visible_ascii_of_a_bounded_length() {
+        let mut headers = HeaderMap::new();
+        assert_eq!(key_of(&headers).unwrap(), None);
+        let missing = required_key_of(&headers).unwrap_err();
+        assert_eq!(missing.kind().status(), StatusCode::BAD_REQUEST);
+        let longest = "k".repeat(MAX_KEY_BYTES);
+        for key in ["a-1", &longest] {
+            headers.insert("idempotency-key", HeaderValue::from_str(key).unwrap());
+            assert_eq!(required_key_of(&headers).unwrap(), key);
+        }
+        for key in ["", "a b", "ä", &format!("{longest}k")] {
+            headers.insert("idempotency-key", HeaderValue::from_str(key).unwrap());
+            let refused = key_of(&headers).unwrap_err();
+            assert_eq!(refused.kind(), Kind::Invalid, "{key:?} passed");
+        }
+    }
 
     #[test]
     fn requests_that_differ_only_in_where_a_part_ends_have_different_hashes() {

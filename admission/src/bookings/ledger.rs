@@ -11,7 +11,6 @@ use platform::pg::run_tx;
 use platform::problem::Problem;
 use sqlx::{PgConnection, PgPool};
 
-use super::repeat::reused;
 use crate::store::requests::{self, Order, Request};
 
 /// An order that may be booked, to be written down.
@@ -191,7 +190,7 @@ async fn write_all(
                     Ok(Written::Accepted(request, Some(token)))
                 } else {
                     idempotency::abandon(conn, token).await?;
-                    Err(reused())
+                    Err(idempotency::reused())
                 }
             }
             Some(repeated) => Ok(Written::Repeated(repeated)),

@@ -1,13 +1,11 @@
 //! The `Idempotency-Key` of a request, and its first answer to a repeat.
 
-use std::time::Duration;
-
 use axum::body::{Body, to_bytes};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use platform::idempotency::{self, Answered, Begin, Token};
-use platform::problem::{Kind, Problem};
+use platform::problem::Problem;
 use sqlx::PgPool;
 
 use super::ledger::Ledger;
@@ -19,21 +17,9 @@ const MAX_ANSWER_BYTES: usize = 1024 * 1024;
 pub(super) fn answer(begin: Begin) -> Result<Response, Problem> {
     match begin {
         Begin::Replay { status, body } => Ok(replay(status, body)),
-        Begin::Mismatch => Err(reused()),
-        Begin::Fresh(_) | Begin::InProgress => Err(Problem::new(
-            Kind::IdempotencyKeyInProgress,
-            "The first request with this key still runs; repeat it in a moment.",
-        )
-        .retry_after(Duration::from_secs(1))),
+        Begin::Mismatch => Err(idempotency::reused()),
+        Begin::Fresh(_) | Begin::InProgress => Err(idempotency::in_progress()),
     }
-}
-
-/// The key belongs to another request.
-pub(super) fn reused() -> Problem {
-    Problem::new(
-        Kind::IdempotencyKeyReused,
-        "Use a new key for a new request.",
-    )
 }
 
 fn replay(status: u16, body: Vec<u8>) -> Response {

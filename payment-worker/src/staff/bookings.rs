@@ -5,6 +5,7 @@ use axum::http::{HeaderMap, StatusCode};
 use domain::{AccountId, BookingId, Currency, Money};
 use platform::auth::Caller;
 use platform::http::{Json, Path};
+use platform::idempotency;
 use platform::pg::run_tx;
 use platform::problem::{Kind, Problem};
 use platform::refusal::Refusal;
@@ -19,9 +20,6 @@ use crate::store::refunds::{self, Standing};
 use crate::store::timeline::{self, Entry};
 use crate::transitions;
 use crate::worker::Worker;
-
-/// Longest `Idempotency-Key`.
-const MAX_KEY_BYTES: usize = 255;
 
 #[derive(Serialize)]
 pub(super) struct Timeline {
@@ -82,7 +80,7 @@ pub(super) async fn refund(
 ) -> Result<(StatusCode, Json<Answer>), Problem> {
     require(&caller, &MONEY)?;
     let by = caller.account_id;
-    let occasion = format!("staff {by}: {}", key_of(&headers)?);
+    let occasion = format!("staff {by}: {}", idempotency::required_key_of(&headers)?);
     let now = worker.now();
     let begun = run_tx(&worker.db, "payment refund by staff", |tx| {
         let (amount, occasion) = (wanted.amount_minor, &occasion);
@@ -137,24 +135,4 @@ async fn begin(
     audit::note(conn, by, "refund.staff", subject, detail, now).await?;
     let begun = refunds::of_occasion(conn, id, occasion).await?;
     Ok(begun.expect("it was just written"))
-}
-
-fn key_of(headers: &HeaderMap) -> Result<&str, Problem> {
-    let key = headers.get("idempotency-key").map(|key| key.to_str());
-    match key {
-        Some(Ok(key))
-            if (1..=MAX_KEY_BYTES).contains(&key.len())
-                && key.bytes().all(|byte| byte.is_ascii_graphic()) =>
-        {
-            Ok(key)
-        }
-        Some(_) => Err(Problem::new(
-            Kind::Invalid,
-            "The Idempotency-Key must be 1 to 255 visible ASCII characters.",
-        )),
-        None => Err(Problem::new(
-            Kind::Malformed,
-            "Send an Idempotency-Key, so that a repeat does not refund twice.",
-        )),
-    }
 }
