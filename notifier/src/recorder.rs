@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use platform::lane::{GroupCommit, Job, Lane, Limits, Unanswered, Work, commit_each};
+use platform::lane::{GroupCommit, Grouped, Lane, Limits, Unanswered};
 use tokio_util::sync::CancellationToken;
 
 use crate::shared::Shared;
@@ -12,8 +12,8 @@ use crate::store::queue::{self, Ended, Try};
 
 /// Records state changes of all messages of one channel.
 pub(crate) struct Recorder {
-    ended: Lane<EndedTries>,
-    handed_over: Lane<Handovers>,
+    ended: Lane<Grouped<EndedTries, RecordError>>,
+    handed_over: Lane<Grouped<Handovers, RecordError>>,
 }
 
 /// Error of recording a change.
@@ -39,8 +39,8 @@ impl Recorder {
             lease,
         };
         Self {
-            ended: Lane::new(EndedTries(Arc::clone(shared)), Limits::USUAL),
-            handed_over: Lane::new(handovers, Limits::USUAL),
+            ended: Lane::new(EndedTries(Arc::clone(shared)).into(), Limits::USUAL),
+            handed_over: Lane::new(handovers.into(), Limits::USUAL),
         }
     }
 
@@ -85,17 +85,6 @@ impl Handover<'_> {
 
 struct EndedTries(Arc<Shared>);
 
-impl Work for EndedTries {
-    type Item = Ended;
-    type Answer = Result<bool, RecordError>;
-
-    async fn work(&self, jobs: Vec<Job<Self>>) {
-        let (ended, askers): (Vec<_>, Vec<_>) = jobs.into_iter().map(Job::split).unzip();
-        for (asker, recorded) in askers.into_iter().zip(commit_each(self, &ended).await) {
-            asker.answer(recorded);
-        }
-    }
-}
 
 impl GroupCommit for EndedTries {
     type Item = Ended;
@@ -113,17 +102,6 @@ struct Handovers {
     lease: Duration,
 }
 
-impl Work for Handovers {
-    type Item = Try;
-    type Answer = Result<bool, RecordError>;
-
-    async fn work(&self, jobs: Vec<Job<Self>>) {
-        let (tries, askers): (Vec<_>, Vec<_>) = jobs.into_iter().map(Job::split).unzip();
-        for (asker, begun) in askers.into_iter().zip(commit_each(self, &tries).await) {
-            asker.answer(begun);
-        }
-    }
-}
 
 impl GroupCommit for Handovers {
     type Item = Try;

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use crate::pg;
 use crate::problem::{Kind, Problem};
 
-pub use group::{GroupCommit, commit_each};
+pub use group::{GroupCommit, Grouped, commit_each};
 
 /// Does many things of one kind together.
 pub trait Work: Send + Sync + Sized + 'static {

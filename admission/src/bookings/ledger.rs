@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use chrono::{DateTime, Utc};
 use domain::clock::SharedClock;
 use platform::idempotency::{self, Answered, Begin, Keyed, Token};
-use platform::lane::{GroupCommit, Job, Lane, Limits, Work, commit_each};
+use platform::lane::{GroupCommit, Grouped, Job, Lane, Limits, Work, commit_each};
 use platform::pg::run_tx;
 use platform::problem::Problem;
 use sqlx::{PgConnection, PgPool};
@@ -47,7 +47,7 @@ pub(super) enum Written {
 /// Writes on behalf of all requests of this node.
 pub(crate) struct Ledger {
     orders: Lane<Orders>,
-    answers: Lane<Answers>,
+    answers: Lane<Grouped<Answers, Problem>>,
 }
 
 impl Ledger {
@@ -59,7 +59,7 @@ impl Ledger {
         let answers = Answers { db: db.clone() };
         Self {
             orders: Lane::new(orders, Limits::USUAL),
-            answers: Lane::new(answers, Limits::USUAL),
+            answers: Lane::new(answers.into(), Limits::USUAL),
         }
     }
 
@@ -125,17 +125,6 @@ struct Answers {
     db: PgPool,
 }
 
-impl Work for Answers {
-    type Item = Answered;
-    type Answer = Result<(), Problem>;
-
-    async fn work(&self, jobs: Vec<Job<Self>>) {
-        let (answers, askers): (Vec<_>, Vec<_>) = jobs.into_iter().map(Job::split).unzip();
-        for (asker, kept) in askers.into_iter().zip(commit_each(self, &answers).await) {
-            asker.answer(kept);
-        }
-    }
-}
 
 impl GroupCommit for Answers {
     type Item = Answered;

@@ -4,18 +4,18 @@
 use std::collections::HashMap;
 
 use domain::BookingId;
-use platform::lane::{GroupCommit, Job, Lane, Limits, Work, commit_each};
+use platform::lane::{GroupCommit, Grouped, Lane, Limits};
 use platform::problem::Problem;
 use sqlx::PgPool;
 
 use crate::store::bookings::{self, Booking};
 
 /// Looks up on behalf of all requests of this node.
-pub(crate) struct Lookups(Lane<Lookup>);
+pub(crate) struct Lookups(Lane<Grouped<Lookup, Problem>>);
 
 impl Lookups {
     pub(crate) fn new(db: &PgPool) -> Self {
-        Self(Lane::new(Lookup(db.clone()), Limits::USUAL))
+        Self(Lane::new(Lookup(db.clone()).into(), Limits::USUAL))
     }
 
     /// The booking as it is now, or a moment later; `None` when no worker has decided it.
@@ -29,17 +29,6 @@ impl Lookups {
 
 struct Lookup(PgPool);
 
-impl Work for Lookup {
-    type Item = BookingId;
-    type Answer = Result<Option<Booking>, Problem>;
-
-    async fn work(&self, jobs: Vec<Job<Self>>) {
-        let (ids, askers): (Vec<_>, Vec<_>) = jobs.into_iter().map(Job::split).unzip();
-        for (asker, found) in askers.into_iter().zip(commit_each(self, &ids).await) {
-            asker.answer(found);
-        }
-    }
-}
 
 impl GroupCommit for Lookup {
     type Item = BookingId;

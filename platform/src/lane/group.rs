@@ -2,8 +2,11 @@
 //! it do, down to the one item that the database can't take. A poison item fails alone, at the
 //! price of two transactions for each halving.
 
+use std::marker::PhantomData;
+
 use sqlx::Error;
 
+use super::{Job, Work};
 use crate::pg;
 
 /// Work whose items share a transaction.
@@ -50,11 +53,44 @@ pub async fn commit_each<W: GroupCommit, E: From<Error> + Clone + Send>(
     answers
 }
 
+/// A [`GroupCommit`] as the [`Work`] of a lane: each caller gets its item's outcome, with errors
+/// converted to `E`.
+pub struct Grouped<C, E> {
+    commit: C,
+    error: PhantomData<fn() -> E>,
+}
+
+impl<C, E> From<C> for Grouped<C, E> {
+    fn from(commit: C) -> Self {
+        Self {
+            commit,
+            error: PhantomData,
+        }
+    }
+}
+
+impl<C, E> Work for Grouped<C, E>
+where
+    C: GroupCommit<Item: Send + 'static, Answer: 'static> + Send + 'static,
+    E: From<Error> + Clone + Send + 'static,
+{
+    type Item = C::Item;
+    type Answer = Result<C::Answer, E>;
+
+    async fn work(&self, jobs: Vec<Job<Self>>) {
+        let (items, askers): (Vec<_>, Vec<_>) = jobs.into_iter().map(Job::split).unzip();
+        for (asker, outcome) in askers.into_iter().zip(commit_each(&self.commit, &items).await) {
+            asker.answer(outcome);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Mutex;
 
     use super::*;
+    use crate::lane::{Lane, Limits};
     use crate::problem::{Kind, Problem};
 
     /// Refuses batches with zero among them, and is out for those with a negative number.
@@ -103,6 +139,15 @@ mod tests {
         }
         let (answers, _) = commit(&[0, 0, 3]).await;
         assert_eq!(answers, [Err(Kind::Internal), Err(Kind::Internal), Ok(30)]);
+    }
+
+    #[tokio::test]
+    async fn a_lane_of_a_group_commit_gives_each_caller_the_outcome_of_its_item() {
+        let fussy = Grouped::<Fussy, Problem>::from(Fussy::default());
+        let lane = Lane::new(fussy, Limits::USUAL);
+        let asked = futures_util::future::join_all([1, 0, 3].map(|item| lane.ask(item))).await;
+        let outcomes = asked.into_iter().map(|answer| answer.unwrap().ok());
+        assert_eq!(outcomes.collect::<Vec<_>>(), [Some(10), None, Some(30)]);
     }
 
     #[tokio::test]
