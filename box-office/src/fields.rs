@@ -5,6 +5,7 @@ mod email;
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 
+use domain::text::is_invisible_control;
 use platform::problem::{Kind, Problem};
 
 pub(crate) use email::email;
@@ -20,15 +21,18 @@ pub(crate) fn line(field: impl Display, text: &str, max: usize) -> Result<String
     if text.chars().count() > max {
         return Err(invalid(field, format!("At most {max} characters.")));
     }
-    if text.chars().any(|c| c.is_control() || turns_text(c)) {
+    if text
+        .chars()
+        .any(|c| breaks_line(c) || is_invisible_control(c))
+    {
         return Err(invalid(field, "One line without control characters."));
     }
     Ok(text.to_owned())
 }
 
-/// Returns true for line separators and bidirectional controls, which affect the text around them.
-fn turns_text(c: char) -> bool {
-    matches!(c, '\u{200E}' | '\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2066}'..='\u{2069}' | '\u{FEFF}')
+/// Returns true for control characters, line separators and paragraph separators.
+fn breaks_line(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{2028}' | '\u{2029}')
 }
 
 /// Validates a person's name: one line without links, since it is shown in mails to others.
@@ -138,6 +142,7 @@ mod tests {
             "WWW.evil.example",
             "see evil.example/x",
             "a\u{202E}b",
+            "a\u{61C}b",
             "a\u{2028}b",
         ] {
             assert!(person("name", text, 200).is_err(), "{text} passed");

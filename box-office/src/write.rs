@@ -21,9 +21,7 @@ use crate::OWNER;
 
 use crate::office::Office;
 
-
 const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
-
 
 /// Error of a write.
 #[derive(Debug, thiserror::Error)]
@@ -88,7 +86,6 @@ impl<T: DeserializeOwned> FromRequest<Arc<Office>> for Posted<T> {
         Ok(Self { body, repeat })
     }
 }
-
 
 /// The outcome of a write.
 #[derive(Debug)]

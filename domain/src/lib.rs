@@ -18,6 +18,7 @@ pub mod payment;
 pub mod queue;
 pub mod release;
 pub mod sale;
+pub mod text;
 pub mod token;
 
 pub use ids::{AccountId, BookingId, EventId, Number, Place, SeatId, SectionId};

@@ -85,7 +85,6 @@ impl Handover<'_> {
 
 struct EndedTries(Arc<Shared>);
 
-
 impl GroupCommit for EndedTries {
     type Item = Ended;
     type Answer = bool;
@@ -101,7 +100,6 @@ struct Handovers {
     shared: Arc<Shared>,
     lease: Duration,
 }
-
 
 impl GroupCommit for Handovers {
     type Item = Try;

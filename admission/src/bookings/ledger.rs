@@ -125,7 +125,6 @@ struct Answers {
     db: PgPool,
 }
 
-
 impl GroupCommit for Answers {
     type Item = Answered;
     type Answer = ();

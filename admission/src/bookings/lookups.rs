@@ -29,7 +29,6 @@ impl Lookups {
 
 struct Lookup(PgPool);
 
-
 impl GroupCommit for Lookup {
     type Item = BookingId;
     type Answer = Option<Booking>;

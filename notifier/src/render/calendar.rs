@@ -3,11 +3,11 @@
 use chrono::{DateTime, Utc};
 use domain::BookingId;
 use domain::event::Event;
+use domain::text::is_invisible_control;
 use lettre::message::Mailbox;
 use url::Url;
 
 use super::letter::place;
-use super::line::directs;
 
 /// Longest line in octets, without its CRLF.
 const LINE_LIMIT: usize = 75;
@@ -96,7 +96,7 @@ fn escape(text: &str) -> String {
         match character {
             '\\' | ';' | ',' => escaped.extend(['\\', character]),
             '\n' | '\r' => escaped.push_str("\\n"),
-            character if character.is_control() || directs(character) => {}
+            character if character.is_control() || is_invisible_control(character) => {}
             character => escaped.push(character),
         }
     }

@@ -1,10 +1,12 @@
 //! Sanitizing of user-supplied text for single lines: no line breaks, no bidirectional controls, no
 //! encoded words.
 
+use domain::text::is_invisible_control;
+
 /// Collapses each run of whitespace and control characters into one space, truncates to `limit`
 /// characters, isolates right-to-left text, and breaks up encoded words (RFC 2047).
 pub(super) fn one_line(text: &str, limit: usize) -> String {
-    let text: String = text.chars().filter(|c| !directs(*c)).collect();
+    let text = visible(text);
     let words = text.split(|c: char| c.is_whitespace() || c.is_control());
     let line = words
         .filter(|word| !word.is_empty())
@@ -24,11 +26,9 @@ fn cut(line: String, limit: usize) -> String {
     cut
 }
 
-/// Returns true for bidirectional controls (marks, embeddings, overrides, isolates) and invisible
-/// format characters.
-pub(super) fn directs(c: char) -> bool {
-    matches!(c, '\u{61c}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}'
-        | '\u{2060}'..='\u{206f}' | '\u{feff}')
+fn visible(text: &str) -> String {
+    let visible = text.chars().filter(|c| !is_invisible_control(*c));
+    visible.collect()
 }
 
 /// Wraps right-to-left text in an isolate, so that it does not reorder the text after it.
@@ -62,7 +62,7 @@ pub(super) fn name(text: &str) -> String {
         let stem = word.strip_suffix('.').unwrap_or(word);
         !stem.contains('.') || stem.split('.').all(|part| part.chars().count() == 1)
     };
-    let plain: String = text.chars().filter(|c| !directs(*c)).collect();
+    let plain = visible(text);
     let plain = plain.trim();
     let is_name = plain.chars().count() <= LIMIT
         && plain.chars().all(is_part)

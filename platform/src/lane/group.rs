@@ -79,7 +79,10 @@ where
 
     async fn work(&self, jobs: Vec<Job<Self>>) {
         let (items, askers): (Vec<_>, Vec<_>) = jobs.into_iter().map(Job::split).unzip();
-        for (asker, outcome) in askers.into_iter().zip(commit_each(&self.commit, &items).await) {
+        for (asker, outcome) in askers
+            .into_iter()
+            .zip(commit_each(&self.commit, &items).await)
+        {
             asker.answer(outcome);
         }
     }
