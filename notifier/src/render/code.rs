@@ -1,15 +1,12 @@
 //! Messages with a confirmation code. They contain no text chosen by the requester, who may not own
 //! the address.
 
-use std::time::SystemTime;
-
 use chrono::{DateTime, Utc};
 use domain::message::ConfirmationAsked;
 use lettre::Message;
-use lettre::address::Envelope;
-use lettre::message::{Mailbox, SinglePart};
+use lettre::message::SinglePart;
 
-use super::mail::{AutoSubmitted, Letterhead, MailError};
+use super::mail::{Letterhead, MailError, recipient};
 
 /// Renders the mail to the address to be confirmed.
 ///
@@ -21,14 +18,7 @@ pub(crate) fn code_mail(
     letterhead: &Letterhead,
     now: DateTime<Utc>,
 ) -> Result<Message, MailError> {
-    let address = asked.address.parse().map_err(|source| MailError::Address {
-        address: asked.address.clone(),
-        source,
-    })?;
-    let to = Mailbox::new(None, address);
-    let sender = letterhead.bounces_to.as_ref();
-    let sender = sender.unwrap_or(&letterhead.from.email).clone();
-    let envelope = Envelope::new(Some(sender), vec![to.email.clone()])?;
+    let to = recipient(&asked.address, String::new())?;
     let text = format!(
         "Hello,\n\n\
          Your code is {code}. It is good for ten minutes.\n\n\
@@ -36,14 +26,8 @@ pub(crate) fn code_mail(
          nothing: without the code, nothing else is sent here.\n"
     );
     let domain = letterhead.from.email.domain();
-    let message = Message::builder()
-        .from(letterhead.from.clone())
-        .to(to)
-        .subject(format!("{code} is your code"))
-        .date(SystemTime::from(now))
-        .message_id(Some(format!("<code.{}@{domain}>", asked.nonce.simple())))
-        .header(AutoSubmitted)
-        .envelope(envelope);
+    let id = format!("<code.{}@{domain}>", asked.nonce.simple());
+    let message = letterhead.message(to, format!("{code} is your code"), id, now)?;
     Ok(message.singlepart(SinglePart::plain(text))?)
 }
 

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use chrono::{DateTime, Utc};
 use lettre::address::{AddressError, Envelope};
 use lettre::message::header::{ContentType, ContentTypeErr, Header, HeaderName, HeaderValue};
-use lettre::message::{Attachment, Mailbox, MultiPart, SinglePart};
+use lettre::message::{Attachment, Mailbox, MessageBuilder, MultiPart, SinglePart};
 use lettre::{Address, Message};
 
 use super::letter::{Letter, letter};
@@ -87,26 +87,42 @@ pub(crate) fn mail(
         due.booking_id
     );
     let to = recipient(&due.email, name)?;
-    let sender = letterhead.bounces_to.as_ref();
-    let sender = sender.unwrap_or(&letterhead.from.email).clone();
-    let envelope = Envelope::new(Some(sender), vec![to.email.clone()])?;
-    let mut message = Message::builder()
-        .from(letterhead.from.clone())
-        .to(to)
-        .subject(letter.subject)
-        .date(SystemTime::from(now))
-        .message_id(Some(id))
-        .header(AutoSubmitted)
-        .envelope(envelope);
-    if let Some(reply_to) = &letterhead.reply_to {
-        message = message.reply_to(reply_to.clone());
-    }
+    let message = letterhead.message(to, letter.subject, id, now)?;
     Ok(message.multipart(body)?)
+}
+
+impl Letterhead {
+    /// Begins a message with the envelope and the headers common to all mails.
+    ///
+    /// # Errors
+    /// When the envelope is not valid.
+    pub(super) fn message(
+        &self,
+        to: Mailbox,
+        subject: String,
+        id: String,
+        now: DateTime<Utc>,
+    ) -> Result<MessageBuilder, MailError> {
+        let sender = self.bounces_to.as_ref().unwrap_or(&self.from.email);
+        let envelope = Envelope::new(Some(sender.clone()), vec![to.email.clone()])?;
+        let message = Message::builder()
+            .from(self.from.clone())
+            .to(to)
+            .subject(subject)
+            .date(SystemTime::from(now))
+            .message_id(Some(id))
+            .header(AutoSubmitted)
+            .envelope(envelope);
+        Ok(match &self.reply_to {
+            Some(reply_to) => message.reply_to(reply_to.clone()),
+            None => message,
+        })
+    }
 }
 
 /// `Auto-Submitted: auto-generated` (RFC 3834), which suppresses out-of-office replies.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct AutoSubmitted;
+struct AutoSubmitted;
 
 impl Header for AutoSubmitted {
     fn name() -> HeaderName {
@@ -141,7 +157,11 @@ fn calendar_step(due: &Due) -> Option<(bool, i64)> {
     }
 }
 
-fn recipient(email: &str, name: String) -> Result<Mailbox, MailError> {
+/// The mailbox of a reader; `name` may be empty.
+///
+/// # Errors
+/// When the address is not valid.
+pub(super) fn recipient(email: &str, name: String) -> Result<Mailbox, MailError> {
     let address = email.parse().map_err(|source| MailError::Address {
         address: email.to_owned(),
         source,
