@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use metrics::{counter, gauge, histogram};
 use tokio_util::sync::CancellationToken;
 
-use crate::notice::{Channel, KINDS};
+use crate::notice::{Channel, Kind};
 use crate::shared::Shared;
 use crate::store::queue::{self, Backlog};
 
@@ -74,7 +74,7 @@ fn show(backlog: &[Backlog], now: DateTime<Utc>) {
 /// Returns the time of the oldest waiting notification of each kind; kinds unknown to this version
 /// are grouped as `other`.
 fn oldest_waiting(backlog: &[Backlog]) -> Vec<(&'static str, Option<DateTime<Utc>>)> {
-    let known = KINDS.map(|(kind, _)| kind);
+    let known: Vec<_> = Kind::ALL.iter().map(|kind| kind.as_str()).collect();
     let oldest = |is_it: &dyn Fn(&str) -> bool| {
         let waiting = backlog.iter().filter(|row| row.state == "waiting");
         let of_kind = waiting.filter(|row| is_it(&row.kind));

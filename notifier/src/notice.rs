@@ -55,42 +55,59 @@ impl Urgency {
     /// Kinds of this class, by their names in the database. Rows of kinds in no class belong to a
     /// later version, and are left to it.
     pub(crate) fn kinds(self) -> Vec<String> {
-        let of_class = KINDS.iter().filter(|(_, urgency)| *urgency == self);
-        of_class.map(|(kind, _)| (*kind).to_owned()).collect()
+        let of_class = Kind::ALL.iter().filter(|kind| kind.urgency() == self);
+        of_class.map(|kind| kind.as_str().to_owned()).collect()
     }
 }
 
-/// All kinds that this version can send, with their priority classes.
-pub(crate) const KINDS: [(&str, Urgency); 12] = [
-    ("confirmed", Urgency::Ticket),
-    ("received", Urgency::Ticket),
-    ("transferred", Urgency::Ticket),
-    ("cancelled", Urgency::Ticket),
-    ("withdrawn", Urgency::Ticket),
-    ("held", Urgency::Deadline),
-    ("refunded", Urgency::News),
-    ("refund_failed", Urgency::News),
-    ("expired", Urgency::News),
-    ("reminder", Urgency::News),
-    ("event_changed", Urgency::News),
-    ("event_cancelled", Urgency::News),
-];
+/// Declares [`Kind`] from one table of variant, name and priority class.
+macro_rules! kinds {
+    ($($kind:ident = $name:literal in $urgency:ident,)+) => {
+        /// The kind of a notice.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub(crate) enum Kind {
+            $($kind,)+
+        }
 
-/// Kinds of notices about an event, sent to everyone who holds tickets for it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum News {
-    Reminder,
-    EventChanged,
-    EventCancelled,
+        impl Kind {
+            /// All kinds that this version can send.
+            pub(crate) const ALL: &[Self] = &[$(Self::$kind,)+];
+
+            /// Name in the database, in metrics and in the `Message-ID`.
+            pub(crate) const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$kind => $name,)+
+                }
+            }
+
+            const fn urgency(self) -> Urgency {
+                match self {
+                    $(Self::$kind => Urgency::$urgency,)+
+                }
+            }
+        }
+    };
 }
 
-impl News {
-    pub(crate) fn kind(self) -> &'static str {
-        match self {
-            Self::Reminder => "reminder",
-            Self::EventChanged => "event_changed",
-            Self::EventCancelled => "event_cancelled",
-        }
+kinds! {
+    Confirmed = "confirmed" in Ticket,
+    Received = "received" in Ticket,
+    Transferred = "transferred" in Ticket,
+    Cancelled = "cancelled" in Ticket,
+    Withdrawn = "withdrawn" in Ticket,
+    Held = "held" in Deadline,
+    Refunded = "refunded" in News,
+    RefundFailed = "refund_failed" in News,
+    Expired = "expired" in News,
+    Reminder = "reminder" in News,
+    EventChanged = "event_changed" in News,
+    EventCancelled = "event_cancelled" in News,
+}
+
+impl Kind {
+    /// Parses the name in the database; `None` for a kind of a later version.
+    fn parse(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|kind| kind.as_str() == name)
     }
 }
 
@@ -176,20 +193,20 @@ impl Notice {
     /// # Errors
     /// [`UnreadableNotice`] for an unknown kind, or facts of another form.
     pub(crate) fn read(kind: &str, facts: Value) -> Result<Self, UnreadableNotice> {
-        let read = match kind {
-            "held" => parse(facts).map(Self::Held),
-            "confirmed" => parse(facts).map(Self::Confirmed),
-            "expired" => parse(facts).map(Self::Expired),
-            "cancelled" => parse(facts).map(Self::Cancelled),
-            "refunded" => parse(facts).map(Self::Refunded),
-            "refund_failed" => parse(facts).map(Self::RefundFailed),
-            "reminder" => parse(facts).map(Self::Reminder),
-            "event_changed" => parse(facts).map(Self::EventChanged),
-            "event_cancelled" => parse(facts).map(Self::EventCancelled),
-            "transferred" => parse(facts).map(Self::Transferred),
-            "received" => parse(facts).map(Self::Received),
-            "withdrawn" => parse(facts).map(Self::Withdrawn),
-            _ => Err(serde::de::Error::custom("unknown kind")),
+        let read = match Kind::parse(kind) {
+            Some(Kind::Held) => parse(facts).map(Self::Held),
+            Some(Kind::Confirmed) => parse(facts).map(Self::Confirmed),
+            Some(Kind::Expired) => parse(facts).map(Self::Expired),
+            Some(Kind::Cancelled) => parse(facts).map(Self::Cancelled),
+            Some(Kind::Refunded) => parse(facts).map(Self::Refunded),
+            Some(Kind::RefundFailed) => parse(facts).map(Self::RefundFailed),
+            Some(Kind::Reminder) => parse(facts).map(Self::Reminder),
+            Some(Kind::EventChanged) => parse(facts).map(Self::EventChanged),
+            Some(Kind::EventCancelled) => parse(facts).map(Self::EventCancelled),
+            Some(Kind::Transferred) => parse(facts).map(Self::Transferred),
+            Some(Kind::Received) => parse(facts).map(Self::Received),
+            Some(Kind::Withdrawn) => parse(facts).map(Self::Withdrawn),
+            None => Err(serde::de::Error::custom("unknown kind")),
         };
         read.map_err(|source| UnreadableNotice {
             kind: kind.to_owned(),
@@ -209,21 +226,21 @@ impl Notice {
         }
     }
 
-    /// Name in the database, in metrics and in the `Message-ID`.
-    pub(crate) fn kind(&self) -> &'static str {
+    /// The kind, without the facts.
+    pub(crate) fn kind(&self) -> Kind {
         match self {
-            Self::Held(_) => "held",
-            Self::Confirmed(_) => "confirmed",
-            Self::Expired(_) => "expired",
-            Self::Cancelled(_) => "cancelled",
-            Self::Refunded(_) => "refunded",
-            Self::RefundFailed(_) => "refund_failed",
-            Self::Reminder(_) => News::Reminder.kind(),
-            Self::EventChanged(_) => News::EventChanged.kind(),
-            Self::EventCancelled(_) => News::EventCancelled.kind(),
-            Self::Transferred(_) => "transferred",
-            Self::Received(_) => "received",
-            Self::Withdrawn(_) => "withdrawn",
+            Self::Held(_) => Kind::Held,
+            Self::Confirmed(_) => Kind::Confirmed,
+            Self::Expired(_) => Kind::Expired,
+            Self::Cancelled(_) => Kind::Cancelled,
+            Self::Refunded(_) => Kind::Refunded,
+            Self::RefundFailed(_) => Kind::RefundFailed,
+            Self::Reminder(_) => Kind::Reminder,
+            Self::EventChanged(_) => Kind::EventChanged,
+            Self::EventCancelled(_) => Kind::EventCancelled,
+            Self::Transferred(_) => Kind::Transferred,
+            Self::Received(_) => Kind::Received,
+            Self::Withdrawn(_) => Kind::Withdrawn,
         }
     }
 
@@ -331,8 +348,10 @@ mod tests {
 
     #[test]
     fn every_kind_that_is_claimed_can_be_read() {
-        for (kind, _) in KINDS {
-            let error = Notice::read(kind, Value::Null).unwrap_err();
+        let claimed = Urgency::ALL.map(Urgency::kinds).concat();
+        assert_eq!(claimed.len(), Kind::ALL.len());
+        for kind in claimed {
+            let error = Notice::read(&kind, Value::Null).unwrap_err();
             let source = error.source.to_string();
             assert!(!source.contains("unknown kind"), "{kind}: {source}");
         }

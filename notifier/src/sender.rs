@@ -201,7 +201,7 @@ impl Sender {
             Ok(due) => tracing::info_span!(
                 "notification",
                 booking_id = %due.booking_id,
-                kind = due.kind,
+                kind = due.notice.kind().as_str(),
                 channel,
                 tries = due.attempt.number,
             ),
@@ -229,7 +229,7 @@ impl Work {
             Disposition::Settled(settled, _) => settled.as_str(),
             Disposition::Again(..) => "put_off",
         };
-        metrics::try_ended(due.notice.kind(), self.channel, outcome);
+        metrics::try_ended(due.notice.kind().as_str(), self.channel, outcome);
         log(&disposition);
         let (end, error) = match disposition {
             Disposition::Settled(settled, error) => (End::Settled(settled), error),

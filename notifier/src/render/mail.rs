@@ -81,7 +81,7 @@ pub(crate) fn mail(
     let reader = notice.received_by().map(|account| format!("{account}."));
     let id = format!(
         "<{}.{}.{}{}@{domain}>",
-        due.kind,
+        notice.kind().as_str(),
         due.occasion,
         reader.unwrap_or_default(),
         due.booking_id

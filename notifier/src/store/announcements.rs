@@ -9,7 +9,7 @@ use sqlx::types::Json;
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
-use crate::notice::{News, Told};
+use crate::notice::{Kind, Told};
 
 /// Bookings fanned out in one transaction.
 const CHUNK: i64 = 1_000;
@@ -55,7 +55,7 @@ pub(crate) async fn put_cancelled(
     put(
         conn,
         event_id,
-        News::EventCancelled,
+        Kind::EventCancelled,
         version,
         None,
         now,
@@ -93,8 +93,8 @@ pub(crate) async fn put_changed(
     if joined.execute(&mut *conn).await?.rows_affected() > 0 {
         return Ok(());
     }
-    let news = News::EventChanged;
-    put(conn, event_id, news, version, Some(before), due_at, now).await
+    let kind = Kind::EventChanged;
+    put(conn, event_id, kind, version, Some(before), due_at, now).await
 }
 
 /// Announces due reminders of up to 100 events, once per start time, and returns the number of
@@ -122,7 +122,7 @@ pub(crate) async fn put_reminders(pool: &PgPool, now: DateTime<Utc>) -> Result<u
 async fn put(
     conn: &mut PgConnection,
     event_id: EventId,
-    news: News,
+    kind: Kind,
     occasion: i64,
     before: Option<&Told>,
     due_at: DateTime<Utc>,
@@ -133,7 +133,7 @@ async fn put(
          values ($1, $2, $3, $4, $5, $6)
          on conflict (event_id, kind, occasion) do nothing",
         event_id.0,
-        news.kind(),
+        kind.as_str(),
         occasion,
         before.map(Json) as _,
         now,

@@ -98,7 +98,7 @@ impl Columns {
             self.bookings.push(notice.booking_id().0);
             self.events.push(addressed.event_id.0);
             self.accounts.push(addressed.account_id.0);
-            self.kinds.push(notice.kind().to_owned());
+            self.kinds.push(notice.kind().as_str().to_owned());
             self.occasions.push(notice.occasion());
             self.channels.push(channel.as_str().to_owned());
             self.facts.push(facts.clone());

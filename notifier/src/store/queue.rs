@@ -29,7 +29,6 @@ pub(crate) struct Try {
 pub(crate) struct Due {
     pub(crate) attempt: Try,
     pub(crate) booking_id: BookingId,
-    pub(crate) kind: String,
     pub(crate) occasion: i64,
     pub(crate) channel: Channel,
     pub(crate) notice: Notice,
@@ -191,7 +190,6 @@ impl Row {
         Ok(Due {
             attempt,
             booking_id: BookingId(self.booking_id),
-            kind: self.kind,
             occasion: self.occasion,
             channel: Channel::parse(&self.channel).expect("the table has a check"),
             notice,
