@@ -1,19 +1,27 @@
 //! Consumer of `notifier.confirmations`: sends the codes that confirm an address or a phone. No row
-//! is stored for a code: a duplicate is harmless, and an expired one is dropped.
+//! is stored for a code: a duplicate is harmless, and an expired one is dropped. Codes are subject
+//! to the limits of their channel like other messages, in the class of deadlines.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use domain::message::{ConfirmationAsked, Message};
-use platform::amqp::{Delivery, Handler, Verdict};
+use platform::amqp::{self, Delivery, Handler, Verdict};
 use platform::tokens::{Confirmation, KeyRing};
 
 use crate::channels::{Channels, Outcome};
+use crate::notice::Urgency;
+use crate::sender::gate::Gates;
 use crate::shared::{Shared, leave_to_newer};
+
+/// Longest backoff: a code is useful for ten minutes.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// Consumer of `notifier.confirmations`.
 pub(crate) struct Confirmations {
     pub(crate) shared: Arc<Shared>,
     pub(crate) channels: Arc<Channels>,
+    pub(crate) gates: Gates,
     pub(crate) keys: Arc<KeyRing>,
 }
 
@@ -35,8 +43,9 @@ impl Handler for Confirmations {
             account_id: asked.account_id,
             address: &asked.address,
         });
-        let sent = self.channels.send_code(&asked, &code, self.shared.now());
-        match sent.await {
+        let gate = self.gates.of(asked.channel.into());
+        let sending = self.channels.send_code(&asked, &code, self.shared.now());
+        match gate.send(Urgency::Deadline, sending).await {
             Outcome::Accepted | Outcome::Unknown(_) => Verdict::Ack,
             Outcome::Refused(error) => {
                 tracing::warn!(error, "confirmation code refused");
@@ -47,7 +56,7 @@ impl Handler for Confirmations {
             | Outcome::Deferred(error)
             | Outcome::Withheld(error) => {
                 tracing::debug!(error, "failed to send confirmation code, retrying");
-                Verdict::retry(&delivery)
+                Verdict::RetryAfter(amqp::backoff(delivery.attempt).min(LONGEST_PAUSE))
             }
         }
     }

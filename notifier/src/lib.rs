@@ -46,7 +46,8 @@ use confirmations::Confirmations;
 use directory::Directory;
 use notice::Channel;
 use notices::Notices;
-use sender::{Bounds, Sender};
+use sender::Sender;
+use sender::gate::{Bounds, Gate, Gates};
 use shared::Shared;
 
 /// This service's owner name in the outbox.
@@ -70,6 +71,7 @@ pub async fn start(ctx: Context, config: Config) -> anyhow::Result<Routes> {
     ctx.health.needs(&[Dependency::Postgres]);
     let channels = Arc::new(Channels::new(&config, &ctx.config.public_url)?);
     let shared = Arc::new(Shared::new(&ctx, &config));
+    let gates = gates(&config);
     let stop = ctx.shutdown.soft();
 
     consume(
@@ -85,6 +87,7 @@ pub async fn start(ctx: Context, config: Config) -> anyhow::Result<Routes> {
         Confirmations {
             shared: shared.clone(),
             channels: channels.clone(),
+            gates: gates.clone(),
             keys: ctx.keys.clone(),
         },
     );
@@ -112,20 +115,11 @@ pub async fn start(ctx: Context, config: Config) -> anyhow::Result<Routes> {
         "notifier pruning",
         pruning::run(shared.clone(), keep, stop.clone()),
     );
-    let senders = [
-        (
-            "notifier mail sender",
-            Channel::Email,
-            config.mails_per_second,
-        ),
-        ("notifier SMS sender", Channel::Sms, None),
-    ];
-    for (task, channel, per_second) in senders {
-        let bounds = Bounds {
-            concurrency: config.notifier_concurrency,
-            per_second: per_second.map(NonZeroU32::get),
-        };
-        let sender = Sender::new(&shared, &channels, channel, &bounds, stop.clone());
+    for (task, gate) in [
+        ("notifier mail sender", &gates.mail),
+        ("notifier SMS sender", &gates.sms),
+    ] {
+        let sender = Sender::new(&shared, &channels, gate, stop.clone());
         ctx.spawn(task, sender.run());
     }
     ctx.spawn(
@@ -137,6 +131,20 @@ pub async fn start(ctx: Context, config: Config) -> anyhow::Result<Routes> {
         consumes: vec![topology::notifier_notices(), topology::notifier_directory()],
         ..Routes::default()
     })
+}
+
+fn gates(config: &Config) -> Gates {
+    let gate = |channel, per_second: Option<NonZeroU32>| {
+        let bounds = Bounds {
+            concurrency: config.notifier_concurrency,
+            per_second: per_second.map(NonZeroU32::get),
+        };
+        Gate::new(channel, &bounds)
+    };
+    Gates {
+        mail: gate(Channel::Email, config.mails_per_second),
+        sms: gate(Channel::Sms, None),
+    }
 }
 
 fn consume(ctx: &Context, task: &'static str, queue: QueueSpec, handler: impl Handler) {

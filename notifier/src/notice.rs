@@ -4,8 +4,8 @@ use chrono::{DateTime, Utc};
 use domain::booking::{BookingFacts, TicketFacts};
 use domain::event::{Event, EventState};
 use domain::message::{
-    BookingCancelled, BookingExpired, BookingPaid, HoldPlaced, RefundFailed, RefundSucceeded,
-    TicketTransferred,
+    BookingCancelled, BookingExpired, BookingPaid, ContactChannel, HoldPlaced, RefundFailed,
+    RefundSucceeded, TicketTransferred,
 };
 use domain::{AccountId, BookingId};
 use serde::de::DeserializeOwned;
@@ -33,6 +33,15 @@ impl Channel {
         [Self::Email, Self::Sms]
             .into_iter()
             .find(|channel| channel.as_str() == word)
+    }
+}
+
+impl From<ContactChannel> for Channel {
+    fn from(channel: ContactChannel) -> Self {
+        match channel {
+            ContactChannel::Email => Self::Email,
+            ContactChannel::Sms => Self::Sms,
+        }
     }
 }
 

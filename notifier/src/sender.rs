@@ -3,12 +3,12 @@
 //! token bucket limit what is in flight.
 
 mod breaker;
+pub(crate) mod gate;
 mod pace;
 pub(crate) mod places;
 mod relevance;
 
 use std::error::Error;
-use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,13 +22,13 @@ use tracing::Instrument;
 use crate::causes::with_causes;
 use crate::channels::{BEFORE_HANDOVER_LIMIT, Channels, HANDOVER_LIMIT, Outcome};
 use crate::metrics;
-use crate::notice::{Channel, Urgency};
+use crate::notice::Urgency;
 use crate::recorder::{Handover, RecordError, Recorder};
 use crate::shared::Shared;
 use crate::store::queue::{self, Due, End, Ended, Settled, Unreadable};
-use breaker::{Allowed, Breaker};
-use pace::Pace;
-use places::{Place, Places};
+use breaker::Allowed;
+use gate::Gate;
+use places::Place;
 
 /// Polling interval of an idle sender that is not woken.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
@@ -69,8 +69,6 @@ enum Disposition {
 /// its own messages.
 pub(crate) struct Sender {
     work: Arc<Work>,
-    places: Arc<Places>,
-    pace: Pace,
     tracker: TaskTracker,
 }
 
@@ -78,41 +76,28 @@ pub(crate) struct Sender {
 struct Work {
     shared: Arc<Shared>,
     channels: Arc<Channels>,
-    channel: Channel,
+    gate: Arc<Gate>,
     recorder: Recorder,
-    breaker: Breaker,
     stop: CancellationToken,
 }
 
-/// Limits of a channel.
-pub(crate) struct Bounds {
-    /// Messages in flight at once.
-    pub(crate) concurrency: NonZeroU16,
-    /// Messages a second; `None` for no limit.
-    pub(crate) per_second: Option<u32>,
-}
-
 impl Sender {
-    /// A sender with a closed circuit breaker and a full token bucket.
+    /// The sender of the channel of `gate`.
     pub(crate) fn new(
         shared: &Arc<Shared>,
         channels: &Arc<Channels>,
-        channel: Channel,
-        bounds: &Bounds,
+        gate: &Arc<Gate>,
         stop: CancellationToken,
     ) -> Self {
         let work = Work {
             recorder: Recorder::new(shared, HANDOVER_LEASE),
             shared: Arc::clone(shared),
             channels: Arc::clone(channels),
-            channel,
-            breaker: Breaker::closed(channel),
+            gate: Arc::clone(gate),
             stop,
         };
         Self {
             work: Arc::new(work),
-            places: Places::new(usize::from(bounds.concurrency.get())),
-            pace: Pace::new(bounds.per_second, Instant::now()),
             tracker: TaskTracker::new(),
         }
     }
@@ -121,8 +106,8 @@ impl Sender {
     ///
     /// # Errors
     /// None at present: failures are retried.
-    pub(crate) async fn run(mut self) -> anyhow::Result<()> {
-        let work = Arc::clone(&self.work);
+    pub(crate) async fn run(self) -> anyhow::Result<()> {
+        let work = &self.work;
         while !work.stop.is_cancelled() {
             let next_look = Instant::now() + LOOK_PACE;
             let idle_until = match self.begin_due().await {
@@ -137,8 +122,8 @@ impl Sender {
                 tokio::select! {
                     () = work.stop.cancelled() => {}
                     () = tokio::time::sleep_until(idle_until) => {}
-                    () = work.shared.written(work.channel).notified() => {}
-                    () = self.places.freed() => {}
+                    () = work.shared.written(work.gate.channel()).notified() => {}
+                    () = work.gate.places.freed() => {}
                 }
             }
             let pausing = tokio::time::sleep_until(next_look);
@@ -151,33 +136,38 @@ impl Sender {
 
     /// Claims and starts as many due messages as breaker, bucket and bulkheads allow. Returns the
     /// time until which the loop may sleep unless woken; `None` if more may be due.
-    async fn begin_due(&mut self) -> Result<Option<Instant>, sqlx::Error> {
-        let now = Instant::now();
-        let mut left = match self.work.breaker.allowed(now) {
+    async fn begin_due(&self) -> Result<Option<Instant>, sqlx::Error> {
+        let (now, gate) = (Instant::now(), &self.work.gate);
+        let allowed = gate.breaker.allowed(now);
+        let mut left = match allowed {
             Allowed::NotBefore(probe_at) => return Ok(Some(probe_at)),
-            Allowed::One if !self.places.are_empty() => return Ok(Some(now + POLL_INTERVAL)),
+            Allowed::One if !gate.places.are_empty() => return Ok(Some(now + POLL_INTERVAL)),
             Allowed::One => {
-                self.work.breaker.put_off_probe(now);
+                gate.breaker.put_off_probe(now);
                 1
             }
-            Allowed::All => self.pace.available(now),
+            Allowed::All => gate.pace().available(now),
         };
         if left == 0 {
-            return Ok(Some(self.pace.next()));
+            return Ok(Some(gate.pace().next()));
         }
         let mut begun = 0;
         for urgency in Urgency::ALL {
-            let limit = left.min(self.places.free_for(urgency));
-            if limit == 0 {
+            let reserved = gate.places.reserve(urgency, left);
+            if reserved.left() == 0 {
                 continue;
             }
-            let claimed = self.claim(urgency, limit).await?;
+            let claimed = self.claim(urgency, reserved.left()).await?;
             begun += claimed.len();
             left -= claimed.len();
-            self.pace.spend(claimed.len(), now);
-            for message in claimed {
-                self.begin(message, self.places.take(urgency));
+            gate.pace().spend(claimed.len(), now);
+            for (message, place) in claimed.into_iter().zip(reserved) {
+                self.begin(message, place);
             }
+        }
+        if begun == 0 && allowed == Allowed::One {
+            // Left to the next message, which may be one without a row.
+            gate.breaker.probe_again(now);
         }
         Ok((begun == 0).then(|| now + POLL_INTERVAL))
     }
@@ -187,16 +177,15 @@ impl Sender {
         urgency: Urgency,
         limit: usize,
     ) -> Result<Vec<Result<Due, Unreadable>>, sqlx::Error> {
-        let Work {
-            shared, channel, ..
-        } = &*self.work;
+        let Work { shared, gate, .. } = &*self.work;
         let limit = i64::try_from(limit).expect("the places fit into memory");
-        queue::claim_due(&shared.db, *channel, urgency, limit, LEASE, shared.now()).await
+        let channel = gate.channel();
+        queue::claim_due(&shared.db, channel, urgency, limit, LEASE, shared.now()).await
     }
 
     fn begin(&self, message: Result<Due, Unreadable>, place: Place) {
         let work = Arc::clone(&self.work);
-        let channel = work.channel.as_str();
+        let channel = work.gate.channel().as_str();
         let span = match &message {
             Ok(due) => tracing::info_span!(
                 "notification",
@@ -229,7 +218,7 @@ impl Work {
             Disposition::Settled(settled, _) => settled.as_str(),
             Disposition::Again(..) => "put_off",
         };
-        metrics::try_ended(due.notice.kind().as_str(), self.channel, outcome);
+        metrics::try_ended(due.notice.kind().as_str(), self.gate.channel(), outcome);
         log(&disposition);
         let (end, error) = match disposition {
             Disposition::Settled(settled, error) => (End::Settled(settled), error),
@@ -247,8 +236,8 @@ impl Work {
 
     /// Postpones a message that only a later version can read.
     async fn put_aside(&self, unreadable: &Unreadable) {
-        self.breaker.probe_again(Instant::now());
-        metrics::try_ended("unreadable", self.channel, "put_off");
+        self.gate.breaker.probe_again(Instant::now());
+        metrics::try_ended("unreadable", self.gate.channel(), "put_off");
         let error = with_causes(&unreadable.error);
         tracing::error!(
             error,
@@ -265,11 +254,11 @@ impl Work {
     async fn decide(&self, due: &Due) -> Disposition {
         let outdated = relevance::why_outdated(due, self.shared.now());
         if let Some(reason) = outdated.or_else(|| relevance::why_too_many(due)) {
-            self.breaker.probe_again(Instant::now());
+            self.gate.breaker.probe_again(Instant::now());
             return Disposition::Settled(Settled::Skipped, Some(reason.to_owned()));
         }
         if due.is_unconfirmed {
-            self.breaker.probe_again(Instant::now());
+            self.gate.breaker.probe_again(Instant::now());
             let reason = queue::UNCONFIRMED.to_owned();
             return if self.shared.now() - due.since > UNCONFIRMED_AFTER {
                 Disposition::Settled(Settled::Skipped, Some(reason))
@@ -282,13 +271,8 @@ impl Work {
             attempt: due.attempt,
             stop: &self.stop,
         };
-        let started = Instant::now();
-        let outcome = self.channels.send(due, &handover, self.shared.now()).await;
-        metrics::sending_took(self.channel, started.elapsed());
-        if let Some(reason) = outcome.reason() {
-            metrics::failed(self.channel, reason);
-        }
-        self.tell_breaker(&outcome);
+        let sending = self.channels.send(due, &handover, self.shared.now());
+        let outcome = self.gate.observe(sending).await;
         let has_waited_long = self.shared.now() - due.since > GIVE_UP_AFTER;
         let tries = due.attempt.number;
         match outcome {
@@ -303,21 +287,6 @@ impl Work {
             }
             Outcome::Unreachable(error) => Disposition::Again(error, pause(tries, LONGEST_PAUSE)),
             Outcome::Withheld(error) => Disposition::Again(error, Duration::ZERO),
-        }
-    }
-
-    /// Reports an outcome to the circuit breaker. `Unknown` counts as a failure: a server that
-    /// breaks off after the data would leave every message uncertain.
-    fn tell_breaker(&self, outcome: &Outcome) {
-        let now = Instant::now();
-        match outcome {
-            Outcome::Accepted | Outcome::Deferred(_) | Outcome::Refused(_) => {
-                self.breaker.succeeded(now);
-            }
-            Outcome::Unreachable(error) | Outcome::Rejected(error) | Outcome::Unknown(error) => {
-                self.breaker.failed(error, now);
-            }
-            Outcome::Withheld(_) => self.breaker.probe_again(now),
         }
     }
 

@@ -37,6 +37,23 @@ impl Pace {
         self.empty_at + self.interval.unwrap_or_default()
     }
 
+    /// Removes one token, on credit if need be: the debt may be up to one second's worth.
+    ///
+    /// # Errors
+    /// The time at which the debt is small enough.
+    pub(super) fn borrow(&mut self, now: Instant) -> Result<(), Instant> {
+        let Some(interval) = self.interval else {
+            return Ok(());
+        };
+        let full = now.checked_sub(BURST).unwrap_or(now);
+        let empty_at = self.empty_at.max(full) + interval;
+        if empty_at > now + BURST {
+            return Err(empty_at - BURST);
+        }
+        self.empty_at = empty_at;
+        Ok(())
+    }
+
     /// Removes `messages` tokens; the balance may become negative.
     pub(super) fn spend(&mut self, messages: usize, now: Instant) {
         let Some(interval) = self.interval else {

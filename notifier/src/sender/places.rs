@@ -15,7 +15,18 @@ pub(super) struct Places {
     /// Slots reserved for each class.
     kept: [usize; CLASSES],
     taken: Mutex<[usize; CLASSES]>,
+    /// Wakes the send loop.
     freed: Notify,
+    /// Wakes all that wait in [`Places::acquire`].
+    available: Notify,
+}
+
+/// Slots taken ahead of a claim, as an iterator of them. Those left over are released without
+/// waking the send loop, which is the one that reserved them.
+pub(super) struct Reserved {
+    places: Arc<Places>,
+    urgency: Urgency,
+    left: usize,
 }
 
 /// Guard of a slot; dropping it frees the slot.
@@ -34,12 +45,8 @@ impl Places {
             kept: [share(4), share(8), share(8)],
             taken: Mutex::default(),
             freed: Notify::new(),
+            available: Notify::new(),
         })
-    }
-
-    /// Returns the number of slots available to a class.
-    pub(super) fn free_for(&self, urgency: Urgency) -> usize {
-        self.free_in(&self.lock(), urgency)
     }
 
     fn free_in(&self, taken: &[usize; CLASSES], urgency: Urgency) -> usize {
@@ -51,13 +58,28 @@ impl Places {
         self.total.saturating_sub(under_way + kept)
     }
 
-    /// Acquires a slot. The caller must be the channel's only sender and have checked that one is
-    /// free.
-    pub(super) fn take(self: &Arc<Self>, urgency: Urgency) -> Place {
-        self.lock()[urgency as usize] += 1;
-        Place {
+    /// Takes up to `most` of the slots available to a class.
+    pub(super) fn reserve(self: &Arc<Self>, urgency: Urgency, most: usize) -> Reserved {
+        let mut taken = self.lock();
+        let left = self.free_in(&taken, urgency).min(most);
+        taken[urgency as usize] += left;
+        drop(taken);
+        Reserved {
             places: Arc::clone(self),
             urgency,
+            left,
+        }
+    }
+
+    /// Waits for a slot of a class.
+    pub(super) async fn acquire(self: &Arc<Self>, urgency: Urgency) -> Place {
+        loop {
+            // Before the look, so that no release in between is missed.
+            let available = self.available.notified();
+            if let Some(place) = self.reserve(urgency, 1).next() {
+                return place;
+            }
+            available.await;
         }
     }
 
@@ -76,10 +98,39 @@ impl Places {
     }
 }
 
+impl Reserved {
+    /// The number of slots left.
+    pub(super) fn left(&self) -> usize {
+        self.left
+    }
+}
+
+impl Iterator for Reserved {
+    type Item = Place;
+
+    fn next(&mut self) -> Option<Place> {
+        self.left = self.left.checked_sub(1)?;
+        Some(Place {
+            places: Arc::clone(&self.places),
+            urgency: self.urgency,
+        })
+    }
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        if self.left > 0 {
+            self.places.lock()[self.urgency as usize] -= self.left;
+            self.places.available.notify_waiters();
+        }
+    }
+}
+
 impl Drop for Place {
     fn drop(&mut self) {
         self.places.lock()[self.urgency as usize] -= 1;
         self.places.freed.notify_one();
+        self.places.available.notify_waiters();
     }
 }
 
@@ -90,31 +141,35 @@ mod tests {
     #[test]
     fn a_backlog_of_one_class_leaves_places_for_the_others() {
         let places = Places::new(16);
-        let mut news = Vec::new();
-        while places.free_for(Urgency::News) > 0 {
-            news.push(places.take(Urgency::News));
-        }
+        let all = |urgency| places.reserve(urgency, usize::MAX);
+        let mut news: Vec<_> = all(Urgency::News).collect();
         assert_eq!(news.len(), 10);
-        let held: Vec<_> = (0..places.free_for(Urgency::Deadline))
-            .map(|_| places.take(Urgency::Deadline))
-            .collect();
-        assert_eq!((held.len(), places.free_for(Urgency::Ticket)), (2, 4));
+        let held: Vec<_> = all(Urgency::Deadline).collect();
+        assert_eq!((held.len(), all(Urgency::Ticket).left()), (2, 4));
         drop(news.pop());
-        assert_eq!(places.free_for(Urgency::Ticket), 5);
+        assert_eq!(all(Urgency::Ticket).left(), 5);
+    }
+
+    #[test]
+    fn slots_reserved_and_not_used_are_free_again() {
+        let places = Places::new(16);
+        let mut reserved = places.reserve(Urgency::Ticket, 3);
+        let used = reserved.next();
+        drop(reserved);
+        assert_eq!(places.reserve(Urgency::Ticket, usize::MAX).left(), 11);
+        drop(used);
+        assert!(places.are_empty());
     }
 
     #[test]
     fn a_single_place_serves_every_class() {
         let places = Places::new(1);
         for urgency in Urgency::ALL {
-            assert_eq!(places.free_for(urgency), 1);
-            let place = places.take(urgency);
-            assert!(
-                Urgency::ALL
-                    .iter()
-                    .all(|other| places.free_for(*other) == 0)
-            );
-            drop(place);
+            let reserved = places.reserve(urgency, usize::MAX);
+            assert_eq!(reserved.left(), 1);
+            let is_full = |other| places.reserve(other, 1).left() == 0;
+            assert!(Urgency::ALL.into_iter().all(is_full));
+            drop(reserved);
         }
         assert!(places.are_empty());
     }

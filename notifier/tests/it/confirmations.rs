@@ -1,8 +1,12 @@
 //! Confirmation codes, and messages to unconfirmed addresses.
 
+use std::time::{Duration, Instant};
+
+use domain::clock::SystemClock;
 use domain::message::{AccountChanged, ConfirmationAsked, ContactChannel};
 use platform::testing::eventually;
 use platform::tokens::Confirmation;
+use surge::mail;
 use uuid::Uuid;
 
 use crate::stage::{ACCOUNT, EMAIL, PHONE, SOON, Stage, event};
@@ -76,6 +80,29 @@ async fn a_code_is_mailed_and_texted_to_whom_nothing_else_goes() {
         })
         .await;
     }
+    stage.app.finish().await;
+}
+
+#[tokio::test]
+async fn codes_go_no_faster_than_the_operator_allows() {
+    let slowly = &["--mails-per-second=5"];
+    let stage = Stage::start_at(SystemClock::shared(), mail::Config::default(), slowly).await;
+    stage.sign_up(false).await;
+    let started = Instant::now();
+    for _ in 0..10 {
+        stage
+            .tell(&ConfirmationAsked {
+                account_id: ACCOUNT,
+                channel: ContactChannel::Email,
+                address: EMAIL.to_owned(),
+                nonce: Uuid::new_v4(),
+                good_until: stage.app.ctx.clock.now() + chrono::TimeDelta::minutes(10),
+            })
+            .await;
+    }
+    // Each is delivered twice. The bucket holds five, five are borrowed, and ten come at the rate.
+    stage.mail.inbox().wait_for(20, SOON).await.unwrap();
+    assert!(started.elapsed() >= Duration::from_millis(1_800));
     stage.app.finish().await;
 }
 
