@@ -11,16 +11,7 @@ pub(crate) async fn get(
     db: impl PgExecutor<'_>,
     event_id: EventId,
 ) -> Result<RefundPolicy, sqlx::Error> {
-    let row = sqlx::query_as!(
-        Row,
-        r#"select coalesce(p.until, e.starts_at) as until, p.fee_percent as "fee_percent?",
-                  p.fee_minor as "fee_minor?", p.fee_currency as "fee_currency?"
-           from (values ($1::bigint)) as asked (event_id)
-           left join payment.refund_policies p using (event_id)
-           left join booking.public_starts e using (event_id)"#,
-        event_id.0
-    );
-    row.fetch_one(db).await.map(RefundPolicy::from)
+    last(db, event_id, None).await
 }
 
 /// [`get`] for the policy that was in force at `at`.
@@ -29,6 +20,16 @@ pub(crate) async fn get_at(
     event_id: EventId,
     at: DateTime<Utc>,
 ) -> Result<RefundPolicy, sqlx::Error> {
+    last(db, event_id, Some(at)).await
+}
+
+/// Returns the last policy set by `before`, or of all if that is `None`. Each policy is in the
+/// history, by a trigger.
+async fn last(
+    db: impl PgExecutor<'_>,
+    event_id: EventId,
+    before: Option<DateTime<Utc>>,
+) -> Result<RefundPolicy, sqlx::Error> {
     let row = sqlx::query_as!(
         Row,
         r#"select coalesce(p.until, e.starts_at) as until, p.fee_percent as "fee_percent?",
@@ -36,11 +37,11 @@ pub(crate) async fn get_at(
            from (values ($1::bigint)) as asked (event_id)
            left join lateral (
                select * from payment.refund_policy_history h
-               where h.event_id = asked.event_id and h.set_at <= $2
+               where h.event_id = asked.event_id and ($2::timestamptz is null or h.set_at <= $2)
                order by h.set_at desc limit 1) p on true
            left join booking.public_starts e on e.event_id = asked.event_id"#,
         event_id.0,
-        at,
+        before,
     );
     row.fetch_one(db).await.map(RefundPolicy::from)
 }
