@@ -45,7 +45,7 @@ impl Handler for Confirmations {
         });
         let gate = self.gates.of(asked.channel.into());
         let sending = self.channels.send_code(&asked, &code, self.shared.now());
-        match gate.send(Urgency::Deadline, sending).await {
+        match gate.send(Urgency::Deadline, Box::pin(sending)).await {
             Outcome::Accepted | Outcome::Unknown(_) => Verdict::Ack,
             Outcome::Refused(error) => {
                 tracing::warn!(error, "confirmation code refused");
