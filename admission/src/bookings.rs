@@ -1,4 +1,4 @@
-//! The booking API. Admission decides who may ask; the booking worker decides what they get.
+//! The booking API. Admission authorises requests; the booking worker allocates the seats.
 
 mod access;
 mod answer;
@@ -29,12 +29,12 @@ use crate::release::load;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// For the public listener: each buyer's own.
+/// Routes of the public listener: buyers reach their own bookings.
 pub(crate) fn routes(desk: &Arc<Desk>) -> Router<Arc<Desk>> {
     bookings(desk, Access::Owner)
 }
 
-/// For the internal listener: those of staff's events.
+/// Routes of the internal listener: staff reach the bookings of their events.
 pub(crate) fn staff_routes(desk: &Arc<Desk>) -> Router<Arc<Desk>> {
     bookings(desk, Access::Staff)
 }

@@ -1,4 +1,4 @@
-//! Removes what nobody needs any more.
+//! Periodic sweeps of old requests, idempotency records and ended sales.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,13 +9,12 @@ use sqlx::PgPool;
 
 use crate::{Desk, store};
 
-/// How often.
 const PERIOD: Duration = Duration::from_secs(600);
-/// How many statements' worth of rows of ended sales are removed each time.
+/// Maximum number of statements per period that remove rows of ended sales.
 const MAX_SWEEPS: usize = 200;
 
-/// Removes old requests and answers, and what is left of sales that ended long ago, until soft
-/// shutdown.
+/// Sweeps expired requests and idempotency records, and rows of sales that ended long ago, until
+/// soft shutdown.
 pub(crate) async fn run(desk: Arc<Desk>) -> anyhow::Result<()> {
     let soft = desk.ctx.shutdown.soft().clone();
     let mut ticks = tokio::time::interval(PERIOD);
@@ -26,23 +25,22 @@ pub(crate) async fn run(desk: Arc<Desk>) -> anyhow::Result<()> {
                 Ok(true) => {}
                 Ok(false) => break,
                 Err(error) => {
-                    tracing::warn!(%error, "old booking requests were not removed");
+                    tracing::warn!(%error, "failed to sweep booking requests");
                     break;
                 }
             }
         }
         if let Err(error) = idempotency::sweep(db, now).await {
-            tracing::warn!(%error, "old answers were not removed");
+            tracing::warn!(%error, "failed to sweep idempotency records");
         }
         if let Err(error) = sweep_ended(db, now).await {
-            tracing::warn!(%error, "what is left of ended sales was not removed");
+            tracing::warn!(%error, "failed to sweep ended sales");
         }
     }
     Ok(())
 }
 
-/// Removes what is left of ended sales, so many rows in a statement, until nothing is left or it
-/// has done enough for this time.
+/// Removes rows of ended sales in bounded statements, until none are left or [`MAX_SWEEPS`] ran.
 async fn sweep_ended(db: &PgPool, now: DateTime<Utc>) -> Result<(), sqlx::Error> {
     for _ in 0..MAX_SWEEPS {
         if store::ended::sweep(db, now).await? == 0 {

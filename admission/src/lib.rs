@@ -1,8 +1,9 @@
 //! Admission: the release loop, passes and the booking API.
 //!
-//! The release loop runs on one node, the leader, and calls places of each sale at the operator's
-//! rate. A called place claims a pass, and with the pass its holder books. Requests go to the
-//! booking worker through RabbitMQ, and are answered when its outcome is here, or with 202.
+//! The release loop of each node leads the sales of the shards it owns and calls their places at
+//! the operator's rate. A called place claims a pass, and the pass admits its holder to booking.
+//! Booking requests go to the booking worker through RabbitMQ; the response is its outcome, or 202
+//! when none arrives in time.
 
 mod bookings;
 mod housekeeping;
@@ -29,26 +30,27 @@ use release::load::Answers;
 use revoked::Revoked;
 use sales::Sales;
 
-/// Where buyers confirm payments, unless said otherwise.
+/// Stripe's public API, the default address for buyers' browsers.
 const STRIPE_URL: &str = "https://api.stripe.com";
 
-/// A loop that follows the database and has not turned for so long hangs: its deadlines are shorter.
+/// Heartbeat limit of the polling loops: their own deadlines are shorter, so a loop that has been
+/// silent for this long hangs.
 const LONGEST_TURN: Duration = Duration::from_secs(30);
 
-/// What admission is told when it starts.
+/// Settings of admission.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Admission")]
 #[group(skip)]
 pub struct Config {
-    /// Stripe's publishable key, given to buyers who are to pay
+    /// Stripe's publishable key, sent to buyers with a payment due
     #[arg(long, env = "STRIPE_PUBLISHABLE_KEY")]
     pub stripe_publishable_key: Option<String>,
 
-    /// Where buyers' browsers reach Stripe
+    /// Address at which buyers' browsers reach Stripe
     #[arg(long, env = "ONSALE_STRIPE_PUBLIC_URL", default_value = STRIPE_URL)]
     pub stripe_public_url: Url,
 
-    /// How long a booking request waits for its outcome before it is answered 202
+    /// Time a booking request waits for its outcome before it is answered 202
     #[arg(long, env = "ONSALE_OUTCOME_WAIT_MS", default_value_t = 2_000)]
     pub outcome_wait_ms: u64,
 }
@@ -69,7 +71,7 @@ impl Default for Config {
     }
 }
 
-/// What the handlers share.
+/// State shared by handlers, loops and consumers.
 struct Desk {
     ctx: Context,
     config: Config,
@@ -83,12 +85,12 @@ struct Desk {
     answers: Answers,
 }
 
-/// Reads the sales, starts the loops and consumers, and returns the routes.
+/// Loads the sales and the revoked passes, starts the loops and consumers, and returns the routes.
 ///
 /// # Errors
-/// When the sales or the revoked passes can't be read.
+/// When the sales or the revoked passes can't be loaded.
 pub async fn start(ctx: Context, config: Config) -> anyhow::Result<Routes> {
-    // Passes and lookups go on without RabbitMQ, everything without Redis.
+    // Passes and lookups work without RabbitMQ, and everything works without Redis.
     ctx.health.needs(&[Dependency::Postgres]);
     let passes = Passes::new(ctx.db.clone());
     let desk = Arc::new(Desk {

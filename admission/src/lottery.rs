@@ -1,10 +1,10 @@
-//! The lottery of a lobby, step by step. Each step is one guarded transaction, so that a crash
-//! between two of them, or a second leader, changes nothing that was told to anybody:
+//! Commit-reveal lottery of a lobby. Each step is one guarded transaction, so that neither a crash
+//! between two of them nor a second leader changes anything that was published:
 //!
-//! 1. [`commit`]: a seed is drawn at random, and its hash is published before the lobby opens.
-//! 2. [`draw`] first fixes who takes part, and publishes a digest of that. Only then may the
-//!    entropy be told that was announced.
-//! 3. [`draw`] then shows the seed, and with it everybody's place.
+//! 1. [`commit`]: a random seed is stored, and its hash is published before the lobby opens.
+//! 2. [`draw`] first fixes the entries and publishes their digest. Only then may the announced
+//!    entropy be entered.
+//! 3. [`draw`] then reveals the seed, and with it everybody's place.
 
 mod receipts;
 mod store;
@@ -27,14 +27,14 @@ use sqlx::PgPool;
 
 use crate::Desk;
 
-/// The lottery of `sale`, with a seed from the machine's randomness if it has none yet. May be
-/// repeated at any time: the answer says how far it has come.
+/// Commits to a seed from the system's randomness unless the sale has one, and returns the
+/// lottery's state. Idempotent.
 ///
 /// # Errors
 /// When the database fails.
 ///
 /// # Panics
-/// When the machine has no randomness.
+/// When the system has no randomness.
 pub async fn commit(
     db: &PgPool,
     keys: &KeyRing,
@@ -47,7 +47,7 @@ pub async fn commit(
         .expect("a draw is never removed"))
 }
 
-/// The lotteries of `sales`, as [`commit`] does.
+/// [`commit`] for many sales.
 pub(crate) async fn commit_all(
     db: &PgPool,
     keys: &KeyRing,
@@ -72,8 +72,8 @@ pub(crate) async fn commit_all(
     Ok(lotteries)
 }
 
-/// Commits to another seed, unless somebody takes part in the lottery as it is: a sale that opened
-/// before anybody came, and opens again later, has a lobby that is to be drawn. May be repeated.
+/// Commits to another seed if the lottery was fixed without entries: a sale that opened before
+/// anybody had joined, and whose opening is moved, has another lobby to draw. Idempotent.
 ///
 /// # Errors
 /// When the database fails.
@@ -94,17 +94,17 @@ fn new_seed() -> [u8; 32] {
     let mut seed = [0; 32];
     OsRng
         .try_fill_bytes(&mut seed)
-        .expect("the machine gives randomness");
+        .expect("the system has randomness");
     seed
 }
 
-/// Fixes that the numbers `1..=lobby` take part, all of them given, unless that is fixed already;
-/// and draws, unless the announced entropy is still to be told. May be repeated at any time:
-/// `drawn` of the answer says whether everybody has a place, and `fixed` how many take part, which
-/// may differ from `lobby` of a repeat.
+/// Fixes the numbers `1..=lobby`, all of which were issued, as the entries, unless entries are
+/// fixed already; then draws, unless the announced entropy is still missing. Idempotent: `drawn`
+/// is set once everybody has a place, and `fixed` holds the size of the lobby that counts, which
+/// may differ from the `lobby` of a repeat.
 ///
 /// # Errors
-/// When the database fails. What was done stays done, and a repeat goes on from there.
+/// When the database fails. Steps that committed stay, and a repeat continues from there.
 pub async fn draw(
     db: &PgPool,
     keys: &KeyRing,

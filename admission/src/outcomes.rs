@@ -1,4 +1,4 @@
-//! Requests of this node that wait for the booking worker's outcome.
+//! Correlates the booking worker's outcomes with the requests of this node that await them.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,25 +12,25 @@ use tokio::time::Instant;
 
 use crate::Desk;
 
-/// How many requests may wait at once on one node.
+/// Bound on requests that await an outcome on one node.
 const MAX_WAITING: usize = 10_000;
 
-/// What the worker was asked to do.
+/// The command that was sent to the worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Asked {
-    /// To hold seats.
+    /// [`PlaceHold`](domain::message::PlaceHold).
     Hold,
-    /// To give the booking up.
+    /// [`CancelBooking`](domain::message::CancelBooking).
     Cancel,
 }
 
 type Waiting = Mutex<HashMap<(BookingId, Asked), oneshot::Sender<BookingOutcome>>>;
 
-/// The requests that wait.
+/// Registry of pending requests.
 #[derive(Default)]
 pub(crate) struct Outcomes(Arc<Waiting>);
 
-/// One request that waits; leaves the list when dropped.
+/// A pending request, unregistered on drop.
 pub(crate) struct Expected {
     waiting: Arc<Waiting>,
     key: (BookingId, Asked),
@@ -38,8 +38,8 @@ pub(crate) struct Expected {
 }
 
 impl Outcomes {
-    /// Expects an outcome, from before it is asked for; `None` when too many wait, or when one
-    /// waits for the same.
+    /// Registers a request before it is published, so that no outcome is missed; `None` at
+    /// capacity, or when the same command for this booking is already pending.
     pub(crate) fn expect(&self, booking_id: BookingId, asked: Asked) -> Option<Expected> {
         let key = (booking_id, asked);
         let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -58,7 +58,7 @@ impl Outcomes {
     fn deliver(&self, outcome: BookingOutcome) {
         let order = match outcome.outcome {
             Outcome::Held(_) | Outcome::Confirmed(_) | Outcome::Rejected(_) => [Asked::Hold; 2],
-            // A hold that is asked for again when its booking has ended is refused, too.
+            // A repeated hold whose booking has ended is refused, too.
             Outcome::Cancelled | Outcome::Refused(_) => [Asked::Cancel, Asked::Hold],
         };
         let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -66,14 +66,14 @@ impl Outcomes {
             .into_iter()
             .find_map(|asked| waiting.remove(&(outcome.booking_id, asked)));
         if let Some(sender) = sender {
-            // Gone if its wait ended this moment.
+            // The receiver is gone if the request timed out meanwhile.
             let _ = sender.send(outcome);
         }
     }
 }
 
 impl Expected {
-    /// The outcome, if it comes within `limit`.
+    /// Awaits the outcome; `None` after `limit`.
     pub(crate) async fn within(mut self, limit: Duration) -> Option<BookingOutcome> {
         let asked_at = Instant::now();
         let outcome = tokio::time::timeout(limit, &mut self.outcome)
@@ -95,7 +95,7 @@ impl Drop for Expected {
     }
 }
 
-/// Hands outcomes to the requests that wait for them, until soft shutdown.
+/// Consumes this node's outcomes and delivers them to pending requests, until soft shutdown.
 pub(crate) async fn consume(desk: Arc<Desk>) -> anyhow::Result<()> {
     let broker = desk.ctx.broker.clone();
     let stop = desk.ctx.shutdown.soft().clone();
@@ -113,8 +113,8 @@ impl Handler for Deliver {
                     self.0.outcomes.deliver(outcome);
                 }
             }
-            // The queue is of this process alone: there is nowhere to keep it.
-            Err(error) => tracing::error!(%error, "an outcome can't be read"),
+            // A transient queue of this process: there is nowhere to dead-letter it to.
+            Err(error) => tracing::error!(%error, "unreadable booking outcome"),
         }
         Verdict::Ack
     }

@@ -1,4 +1,4 @@
-//! Passes: signed admission to shop, which any origin can verify offline.
+//! Passes: signed, short-lived admission to shop, which any origin can verify offline.
 
 mod claim;
 mod counter;
@@ -26,13 +26,13 @@ use crate::Desk;
 pub(crate) use counter::Counter;
 pub use gate::{Claim, Claimant, Grant, Passes, Refused, Terms};
 
-/// Where the pass is sent.
+/// Request header of the pass.
 const PASS: &str = "onsale-pass";
-/// Where the queue token is sent.
+/// Request header of the queue token.
 const QUEUE_TOKEN: &str = "onsale-queue-token";
 
 const MINUTE: Duration = Duration::from_secs(60);
-/// How often passes that ran out are looked for.
+/// Sweep period of expired passes.
 const END_PERIOD: Duration = Duration::from_millis(500);
 const SHORTEST_DEADLINE: Duration = Duration::from_secs(2);
 const LONGEST_DEADLINE: Duration = Duration::from_secs(15);
@@ -65,7 +65,7 @@ pub(crate) fn routes(desk: &Desk) -> Router<Arc<Desk>> {
         .route("/.well-known/jwks.json", get(jwks::keys))
 }
 
-/// Ends the passes that run out, until dropped.
+/// Sweeps expired passes, until dropped.
 pub(crate) async fn end_due(passes: &Passes) {
     let mut ticks = tokio::time::interval(END_PERIOD);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -73,16 +73,15 @@ pub(crate) async fn end_due(passes: &Passes) {
     loop {
         ticks.tick().await;
         if let Err(error) = patience.bound(Box::pin(passes.end_due())).await {
-            tracing::warn!(%error, "passes that ran out were not ended");
+            tracing::warn!(%error, "failed to end expired passes");
         }
     }
 }
 
-/// The claims of the pass in `headers`, good for `event_id` at this moment.
+/// Verifies the pass in `headers` for `event_id`, without checking whether it was revoked.
 ///
 /// # Errors
-/// `pass-required` without one, `pass-invalid` for one that does not verify. Whether it was
-/// revoked is not looked at.
+/// `pass-required` without one, `pass-invalid` for one that does not verify.
 fn verified(desk: &Desk, event_id: EventId, headers: &HeaderMap) -> Result<PassClaims, Problem> {
     let pass = headers.get(PASS).ok_or_else(|| {
         Problem::new(
@@ -99,7 +98,7 @@ fn verified(desk: &Desk, event_id: EventId, headers: &HeaderMap) -> Result<PassC
         .map_err(|error| Problem::new(Kind::PassInvalid, format!("The pass is refused: {error}.")))
 }
 
-/// The claims of the pass in `headers`, unless it was revoked.
+/// Verifies the pass in `headers` for `event_id`, and that it was not revoked.
 ///
 /// # Errors
 /// `pass-required` or `pass-invalid`.

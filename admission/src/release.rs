@@ -1,12 +1,12 @@
-//! The release loop: four times a second each node moves those sales of its shards in which
-//! something may happen, and tells everyone who waits.
+//! The release loop: four times a second each node advances those sales of its shards in which
+//! something may happen, and publishes their snapshots.
 //!
-//! What is decided is decided by [`domain::release`]. Here is what surrounds it: who leads which
-//! sales ([`Leases`]), what is known of them, and that what was decided is written once. A line is
-//! written only under the epoch of its shard and only as it was left by whoever wrote it last;
-//! otherwise the leader forgets it, and reads it again. A tick does nothing that takes long: lines
-//! are read, lobbies are drawn and checkpoints are made in tasks beside the loop, and a sale that
-//! fails stands still by itself.
+//! [`domain::release`] makes the decisions. This module does the rest: leases over shards
+//! ([`Leases`]), the state of each line, and writing each decision once. A write is guarded by the
+//! fencing token (the shard's epoch) and by the line's last `seq`; if it is refused, the leader
+//! drops the line and reads it again. A tick does nothing slow: lines are read, lobbies drawn and
+//! checkpoints made in background tasks, and a sale that fails is quarantined without stopping the
+//! others.
 
 mod beside;
 mod checkpoint;
@@ -42,33 +42,33 @@ pub use domain::release::TICK;
 pub use lease::{Held, Leases};
 pub(crate) use run::run;
 
-/// A sale with nobody in its line is looked at in one of so many ticks.
+/// An idle sale, with nobody in its line, is due in one of this many ticks.
 const IDLE_TICKS: u64 = 32;
-/// An ended one in one of so many.
+/// An ended sale is due in one of this many ticks.
 const CLOSED_TICKS: u64 = 240;
-/// It is read in one of so many ticks who is present.
+/// Presence is read in one of this many ticks.
 const PRESENCE_TICKS: u64 = 4;
-/// How many lines are read together.
+/// Lines read in one batch.
 const LINES_AT_ONCE: usize = 128;
-/// Of how many ended sales it is asked together whether they are at rest.
+/// Ended sales checked for rest in one batch.
 const ENDED_AT_ONCE: usize = 1_000;
-/// How many lines are written in one transaction.
+/// Lines written in one transaction.
 const WRITTEN_AT_ONCE: usize = 256;
-/// Connections of the loop and what runs beside it: the tick's own, and one for each task.
+/// Pool size of the loop and its background tasks: one connection for the tick, one for each task.
 const DB_CONNECTIONS: u32 = 6;
 
 /// The release loop of a node.
 pub struct Leader {
-    /// With the pool that everybody else uses.
+    /// The service's context, with its shared pool.
     source: Context,
     beside: Beside,
     lines: HashMap<EventId, Line>,
-    /// Lines that are being read, or ordered, beside the loop.
+    /// Lines that background tasks are reading or ordering.
     awaited: HashMap<EventId, Ticket>,
     tickets: Ticket,
-    /// Ended sales where nothing happens any more, and the version of their settings.
+    /// Ended sales at rest, with the version of their settings.
     resting: HashMap<EventId, i64>,
-    /// Ended ones where something does.
+    /// Ended sales that are not at rest yet.
     restless: HashSet<EventId>,
     quarantine: Quarantine,
     joined: HashMap<EventId, Joined>,
@@ -80,7 +80,7 @@ pub struct Leader {
 }
 
 impl Leader {
-    /// A loop with a small pool of its own to the database of `ctx`, so that the public can't
+    /// A loop with a small pool of its own to the database of `ctx`, so that public traffic can't
     /// starve it.
     #[must_use]
     pub fn new(ctx: &Context) -> Self {
@@ -102,11 +102,11 @@ impl Leader {
         }
     }
 
-    /// Moves those of `sales` on to `now` whose shards are `held`. Returns the sales it looked at,
-    /// whose stock should be known next time.
+    /// Advances those of `sales` to `now` whose shards are `held`. Returns the sales that were due,
+    /// whose stock the next tick needs.
     ///
     /// # Errors
-    /// When PostgreSQL fails. What was written stays; what was not is decided again.
+    /// When PostgreSQL fails. Lines that were written stay; the others are decided again.
     pub async fn tick(
         &mut self,
         held: &Held,
@@ -150,26 +150,26 @@ impl Leader {
         Ok(due.iter().map(|sale| sale.event_id).collect())
     }
 
-    /// Takes in how strained is what stands behind the gate.
+    /// Feeds the AIMD brake with the load behind the gate.
     pub fn feel(&mut self, now: DateTime<Utc>, load: &Load) {
         self.brake.feel(now, load);
         let state = self.brake.state();
         metrics::gauge!("admission_brake_percent").set(f64::from(state.percent));
     }
 
-    /// Forgets everything and every connection: one that is muted would hold up tick after tick.
+    /// Drops all state and every connection: a silent one would delay tick after tick.
     pub(crate) fn reconnect(&mut self) {
         self.forget();
         self.beside = Beside::new(run::on_own_pool(&self.source, DB_CONNECTIONS));
     }
 
-    /// Told when lines were read that are to be moved.
+    /// Notified when lines have been read and are ready to advance.
     pub(crate) fn arrived(&self) -> Arc<Notify> {
         self.beside.arrived()
     }
 
-    /// Waits until nothing runs beside the loop; whether anything did. The next tick sees the
-    /// outcome.
+    /// Waits for every background task, and returns whether any ran. The next tick applies their
+    /// outcomes.
     pub async fn settle(&mut self) -> bool {
         self.beside.settle().await
     }
@@ -187,8 +187,8 @@ impl Leader {
         self.quarantine.retain(|_| false);
     }
 
-    /// Forgets the lines of shards that are another's, or were meanwhile, and everything when the
-    /// database has another history than before.
+    /// Drops the lines of shards that changed hands, even if they came back, and everything when
+    /// the database's history changed (a failover).
     fn keep_held(&mut self, held: &Held) {
         if self.generation != held.generation() {
             self.forget();
@@ -203,7 +203,7 @@ impl Leader {
         self.quarantine.retain(|event_id| is_mine(&event_id));
     }
 
-    /// Takes in what the tasks beside the loop have done.
+    /// Applies the outcomes of background tasks.
     fn take_outcomes(&mut self, now: DateTime<Utc>) {
         while let Some(done) = self.beside.next() {
             match done {
@@ -246,7 +246,7 @@ impl Leader {
         }
     }
 
-    /// Whether the line was awaited; it is no more.
+    /// Settles the ticket, and returns whether the line was still awaited under it.
     fn is_awaited(&mut self, event_id: EventId, ticket: Ticket) -> bool {
         let is_awaited = self.awaited.get(&event_id) == Some(&ticket);
         if is_awaited {
@@ -305,8 +305,8 @@ impl Leader {
         Ok(())
     }
 
-    /// Begins to read lines that are not known: first those in which people wait, and of sales
-    /// that have ended, after all others, only those that are not at rest.
+    /// Starts reading lines that are not loaded: those with waiters first, and last the ended sales
+    /// that are not at rest.
     fn read_unknown(&mut self, held: &Held, now: DateTime<Utc>, sales: &[&Arc<SaleSettings>]) {
         let (mut unknown, mut ended) = (Vec::new(), Vec::new());
         for sale in sales.iter().copied() {
@@ -381,13 +381,13 @@ impl Leader {
             || self.is_turn(sale.event_id, period)
     }
 
-    /// Spreads the sales over `period` ticks.
+    /// Returns whether the sale is due in this of `period` ticks, over which sales are spread.
     fn is_turn(&self, event_id: EventId, period: u64) -> bool {
         self.ticks % period == event_id.0.unsigned_abs() % period
     }
 
-    /// Sees who joined, and who is present where it is their turn. While Redis is away everybody is
-    /// as they were seen last.
+    /// Updates joins, and presence where it is due. While Redis is unavailable, presence stays as
+    /// it was read last.
     async fn look(&mut self, now: DateTime<Utc>, due: &[&Arc<SaleSettings>]) {
         let mut waited_for = Vec::new();
         for id in due.iter().map(|sale| sale.event_id) {
@@ -446,7 +446,7 @@ impl Leader {
         }
     }
 
-    /// Writes what was decided. What could not be written is forgotten, and read again.
+    /// Writes the steps. A line that could not be written is dropped, and read again.
     async fn write(&mut self, now: DateTime<Utc>, steps: &[ToWrite]) -> Result<(), sqlx::Error> {
         let mut outcome = Ok(());
         for some in steps.chunks(WRITTEN_AT_ONCE) {
@@ -464,7 +464,7 @@ impl Leader {
         outcome
     }
 
-    /// One of them can't be written: the others are.
+    /// Writes the steps singly, after one of them failed the batch.
     async fn write_one_by_one(
         &mut self,
         now: DateTime<Utc>,
@@ -514,7 +514,7 @@ impl Leader {
         }
     }
 
-    /// Ended sales in which nothing will happen any more cost nothing from here on.
+    /// Unloads ended sales in which nothing will happen any more; from then on they cost nothing.
     fn lay_to_rest(&mut self, due: &[&Arc<SaleSettings>]) {
         for sale in due {
             let id = sale.event_id;

@@ -1,5 +1,5 @@
-//! Passes that were given back or revoked before they ran out. Each node keeps them in memory and
-//! reads new ones four times a second, so that checking a pass needs no lookup.
+//! Revocation list: passes that were given back or revoked before they expired. Each node holds it
+//! in memory and polls for changes four times a second, so that checking a pass needs no I/O.
 
 use std::collections::HashMap;
 use std::sync::{PoisonError, RwLock};
@@ -17,23 +17,23 @@ use crate::pass::Refused;
 use crate::store::refused::{self, Changes};
 
 const READ_PERIOD: Duration = Duration::from_millis(250);
-/// A read that takes longer may hang on a silent connection: a revoked pass must not stay good for
-/// that.
+/// First deadline of a read. A longer one may hang on a silent connection, during which a revoked
+/// pass would stay valid.
 const SHORTEST_DEADLINE: Duration = Duration::from_millis(600);
 const LONGEST_DEADLINE: Duration = Duration::from_secs(15);
 
-/// The refused passes that have not run out.
+/// The revoked passes that have not expired.
 pub(crate) struct Revoked {
     db: PgPool,
     clock: SharedClock,
-    /// Pass id → when it runs out, Unix seconds.
+    /// Pass id → expiry, in Unix seconds.
     ends: RwLock<HashMap<Uuid, i64>>,
-    /// What was read when the node started.
+    /// Position of the read at start-up.
     loaded: Changes,
 }
 
 impl Revoked {
-    /// Reads all that are refused at this moment.
+    /// Loads the passes that are revoked now.
     pub(crate) async fn load(db: PgPool, clock: SharedClock) -> Result<Self, sqlx::Error> {
         let (loaded, refused) = refused::all(&db, clock.now().timestamp()).await?;
         let revoked = Self {
@@ -46,7 +46,7 @@ impl Revoked {
         Ok(revoked)
     }
 
-    /// Whether the pass with this id is refused.
+    /// Returns whether the pass with this id is revoked.
     pub(crate) fn contains(&self, jti: &str) -> bool {
         Uuid::parse_str(jti).is_ok_and(|jti| {
             self.ends
@@ -56,13 +56,13 @@ impl Revoked {
         })
     }
 
-    /// Refuses passes on this node at once; the others read them.
+    /// Adds passes on this node at once; other nodes poll them.
     pub(crate) fn remember(&self, refused: impl IntoIterator<Item = Refused>) {
         let mut ends = self.ends.write().unwrap_or_else(PoisonError::into_inner);
         ends.extend(refused.into_iter().map(|pass| (pass.jti, pass.ends_at)));
     }
 
-    /// Reads new ones, again and again, until dropped.
+    /// Polls for newly revoked passes, until dropped.
     pub(crate) async fn follow(&self, heartbeat: Heartbeat) {
         let mut ticks = tokio::time::interval(READ_PERIOD);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -74,7 +74,7 @@ impl Revoked {
             let reading = refused::since(&self.db, &mut known, now);
             match patience.bound(reading).await {
                 Ok(refused) => self.remember(refused),
-                Err(error) => tracing::warn!(%error, "revoked passes were not read"),
+                Err(error) => tracing::warn!(%error, "failed to read revoked passes"),
             }
             self.forget_run_out(now);
             heartbeat.turn();

@@ -1,6 +1,6 @@
-//! The sales as operators set them, in memory: read again four times a second, so that a change
-//! acts everywhere at once. A sale that is not known yet is looked up, many at a time and at a
-//! bounded pace, so that made-up ids cost PostgreSQL next to nothing.
+//! In-memory cache of the sales' settings. Changes are polled four times a second, so that they
+//! take effect on every node at once. A cache miss is looked up in paced batches, so that made-up
+//! ids cost PostgreSQL next to nothing.
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -22,12 +22,13 @@ use crate::Desk;
 use crate::store;
 use crate::store::reading::Reading;
 
-/// How often changes are read.
+/// Polling period of changed sales.
 const READ_PERIOD: Duration = Duration::from_millis(250);
-/// A read that takes longer may hang on a silent connection: a pause must not wait for that.
+/// First deadline of a read. A longer one may hang on a silent connection, and a pause must not
+/// wait for that.
 const SHORTEST_DEADLINE: Duration = Duration::from_millis(600);
 const LONGEST_DEADLINE: Duration = Duration::from_secs(15);
-/// How many unknown sales are looked up at once, and how often at most.
+/// Bounds on the lookups of unknown sales.
 const LOOKUPS: Limits = Limits {
     batch: 4_096,
     waiting: 100_000,
@@ -35,7 +36,7 @@ const LOOKUPS: Limits = Limits {
     time: Duration::from_secs(5),
 };
 
-/// Every sale.
+/// Cache of every sale.
 pub(crate) struct Sales {
     known: Arc<Known>,
     unknown: Lane<Lookup>,
@@ -48,7 +49,7 @@ struct Known {
 }
 
 impl Sales {
-    /// Reads every sale.
+    /// Loads every sale.
     pub(crate) async fn load(db: PgPool) -> Result<Self, sqlx::Error> {
         let (loaded, sales) = store::sales::changed(&db, None).await?;
         let known = Arc::new(Known {
@@ -63,10 +64,10 @@ impl Sales {
         })
     }
 
-    /// One sale; of one that this node has not seen yet the database is asked.
+    /// Returns a sale, from the cache or, on a miss, the database.
     ///
     /// # Errors
-    /// `not-found` when there is none, or what the database says.
+    /// `not-found` when there is none; the database's failure.
     pub(crate) async fn get(&self, event_id: EventId) -> Result<Arc<SaleSettings>, Problem> {
         let sale = match self.known.get(event_id) {
             Some(sale) => Some(sale),
@@ -80,19 +81,19 @@ impl Sales {
         })
     }
 
-    /// One sale, if this node has seen it.
+    /// Returns a sale that is in the cache.
     pub(crate) fn known(&self, event_id: EventId) -> Option<Arc<SaleSettings>> {
         self.known.get(event_id)
     }
 
-    /// Every sale.
+    /// Returns every sale in the cache.
     pub(crate) fn all(&self) -> Vec<Arc<SaleSettings>> {
         let known = self.known.sales.read();
         let known = known.unwrap_or_else(PoisonError::into_inner);
         known.values().map(Arc::clone).collect()
     }
 
-    /// Reads what changed, again and again, until dropped.
+    /// Polls for changed sales, until dropped.
     pub(crate) async fn follow(&self, heartbeat: Heartbeat) {
         let mut ticks = tokio::time::interval(READ_PERIOD);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -104,13 +105,13 @@ impl Sales {
             match patience.bound(reading).await {
                 Ok((reading, sales)) => {
                     if !read.is_of_the_history_of(&reading) {
-                        // The last versions may be lost, and their numbers used again.
+                        // A failover may have lost the last versions and reuse their numbers.
                         self.known.forget();
                     }
                     sales.into_iter().for_each(|sale| self.put(sale));
                     read = reading;
                 }
-                Err(error) => tracing::warn!(%error, "changed sales were not read"),
+                Err(error) => tracing::warn!(%error, "failed to read changed sales"),
             }
             heartbeat.turn();
         }
@@ -161,7 +162,7 @@ impl Work for Lookup {
     }
 }
 
-/// Stores changes of sales until soft shutdown.
+/// Consumes changes of sales and stores them, until soft shutdown.
 pub(crate) async fn consume(desk: Arc<Desk>) -> anyhow::Result<()> {
     let broker = desk.ctx.broker.clone();
     let stop = desk.ctx.shutdown.soft().clone();
@@ -183,7 +184,7 @@ impl Handler for Changes {
                 Verdict::Ack
             }
             Err(error) => {
-                tracing::warn!(event_id = %sale.event_id, %error, "a sale was not stored");
+                tracing::warn!(event_id = %sale.event_id, %error, "failed to store a sale");
                 Verdict::retry(&delivery)
             }
         }

@@ -1,4 +1,4 @@
-//! SQL: admission's own tables, and the views that others offer.
+//! SQL: admission's own tables, and the public views of other services.
 
 pub(crate) mod accounts;
 pub(crate) mod bookings;
@@ -12,14 +12,14 @@ pub(crate) mod stock;
 
 use std::error::Error;
 
-/// A value in the database that the program does not know.
+/// Wraps the error of a stored value that can't be decoded.
 fn unreadable(error: impl Error + Send + Sync + 'static) -> sqlx::Error {
     sqlx::Error::Decode(Box::new(error))
 }
 
-/// A word in the database that the program does not know.
+/// A stored enum value that this version does not know.
 #[derive(Debug, thiserror::Error)]
-#[error("the database has a word that is not known: {0}")]
+#[error("unknown value in the database: {0}")]
 struct UnknownWord(String);
 
 fn word<T>(text: &str, parse: impl FnOnce(&str) -> Option<T>) -> Result<T, sqlx::Error> {

@@ -1,4 +1,5 @@
-//! Who reaches a booking: its owner on the public listener, staff of its event on the internal one.
+//! Authorisation: a booking is visible to its owner on the public listener, and to staff of its
+//! event on the internal one.
 
 use domain::account::Role;
 use domain::message::{AuditNoted, Message as _};
@@ -13,23 +14,23 @@ use super::get::unknown;
 use super::view::BookingView;
 use crate::Desk;
 
-/// As whom the callers of a listener act.
+/// The capacity in which a listener's callers act.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Access {
-    /// Buyers, each for themselves, whatever other roles they have.
+    /// Buyers, each for themselves, whatever roles they have.
     Owner,
-    /// Operators for all bookings, organisers for those of their events.
+    /// Operators on all bookings, organisers on those of their events.
     Staff,
 }
 
-/// The role that reaches bookings of every event.
+/// Roles that reach the bookings of every event.
 const EVERYWHERE: [Role; 1] = [Role::Operator];
 
 impl Access {
-    /// Refuses callers who don't reach a booking of `owner`.
+    /// Checks that the caller may reach a booking of `owner` in the event.
     ///
     /// # Errors
-    /// `forbidden`, and `not-found` for a booking of another organiser's event.
+    /// `forbidden`; `not-found` when the event belongs to another organiser.
     pub(super) async fn check(
         self,
         desk: &Desk,
@@ -41,7 +42,7 @@ impl Access {
             Self::Owner if caller.account_id == owner => Ok(()),
             Self::Owner => Err(Problem::new(
                 Kind::Forbidden,
-                "This booking is another account's.",
+                "The booking belongs to another account.",
             )),
             Self::Staff => {
                 let db = &desk.ctx.db;
@@ -54,7 +55,7 @@ impl Access {
         }
     }
 
-    /// Refuses callers who don't reach the bookings of `owner` at all.
+    /// Checks that the caller may list the bookings of `owner`.
     ///
     /// # Errors
     /// `forbidden`.
@@ -64,14 +65,14 @@ impl Access {
         }
         Err(Problem::new(
             Kind::Forbidden,
-            "You can see your own bookings only.",
+            "You can only see your own bookings.",
         ))
     }
 
-    /// Those of `bookings` that the caller reaches.
+    /// Returns those of `bookings` that the caller may reach.
     ///
     /// # Errors
-    /// `forbidden` when it can't be any.
+    /// `forbidden` when the caller's roles reach none.
     pub(super) async fn filter(
         self,
         desk: &Desk,
@@ -88,11 +89,11 @@ impl Access {
         Ok(bookings.into_iter().filter(is_reached).collect())
     }
 
-    /// Tells the audit log that a member of staff reads `subject`, before it is shown. (What staff
-    /// change is noted by the booking worker, with the change.)
+    /// Publishes an audit-log entry for staff who read `subject`, before the response is sent.
+    /// (Changes by staff are logged by the booking worker, in the transaction that makes them.)
     ///
     /// # Errors
-    /// `overloaded` when it can't be told.
+    /// `overloaded` when the entry can't be published.
     pub(super) async fn note_reading(
         self,
         desk: &Desk,

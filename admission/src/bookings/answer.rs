@@ -1,4 +1,4 @@
-//! Answers to booking requests.
+//! HTTP responses to booking requests.
 
 use std::time::Duration;
 
@@ -14,12 +14,12 @@ use platform::problem::{Kind, Problem};
 use super::view::{BookingView, One};
 use crate::store::requests::Request;
 
-/// When a buyer who got no outcome is to look again.
+/// `Retry-After` of a 202: when to poll the booking.
 const LOOK_AGAIN_SECONDS: &str = "1";
-/// When a request that could not be taken is to be repeated.
+/// `Retry-After` of a request that was shed.
 const TRY_AGAIN: Duration = Duration::from_secs(2);
 
-/// The answer to a request that the worker has decided.
+/// The response to a request that the worker has decided.
 pub(super) fn decided(request: &Request, outcome: Outcome) -> Response {
     match outcome {
         Outcome::Held(facts) => created(facts, BookingState::Held),
@@ -44,7 +44,7 @@ fn created(facts: BookingFacts, state: BookingState) -> Response {
         .into_response()
 }
 
-/// The answer while no outcome is known.
+/// The 202 sent while no outcome is known.
 pub(super) fn undecided(request: &Request) -> Response {
     let headers = [
         (LOCATION, path(request.booking_id)),
@@ -55,14 +55,14 @@ pub(super) fn undecided(request: &Request) -> Response {
     (StatusCode::ACCEPTED, headers, Json(One { booking })).into_response()
 }
 
-/// Why no seats were given.
+/// The problem for a rejected request.
 pub(super) fn rejected(reason: RejectReason) -> Problem {
     let detail = match reason {
-        RejectReason::SoldOut => "Too few tickets are left.",
-        RejectReason::NotAdjacent => "So many seats next to each other are not free.",
+        RejectReason::SoldOut => "Not enough tickets are left.",
+        RejectReason::NotAdjacent => "Not enough adjacent seats are free.",
         RejectReason::MixedCurrencies => "The seats are priced in several currencies.",
         RejectReason::LimitReached => "You would have more tickets than the event allows.",
-        RejectReason::SaleClosed => "The sale takes no bookings now.",
+        RejectReason::SaleClosed => "This sale is not taking bookings.",
         RejectReason::SeatTaken => "One of the seats is taken.",
         RejectReason::UnknownEvent => "The event, the section or a seat does not exist.",
         RejectReason::TimedOut => "The request waited too long. Book again, with a new key.",
@@ -70,22 +70,22 @@ pub(super) fn rejected(reason: RejectReason) -> Problem {
     Problem::new(Kind::BookingRejected, detail).with("reason", reason)
 }
 
-/// The request repeats one whose booking has ended since.
+/// The response to a repeat whose booking has ended since.
 fn ended(request: &Request, state: BookingState) -> Response {
     Problem::new(
         Kind::Conflict,
-        format!("The booking is {} already.", state.as_str()),
+        format!("The booking is already {}.", state.as_str()),
     )
     .with("booking_id", request.booking_id)
     .into_response()
 }
 
-/// The request was not taken.
+/// A 503 for a request that was shed.
 pub(super) fn overloaded(detail: &'static str) -> Problem {
     Problem::new(Kind::Overloaded, detail).retry_after(TRY_AGAIN)
 }
 
-/// Where a booking is read.
+/// URL path of a booking.
 pub(super) fn path(id: BookingId) -> String {
     format!("/api/bookings/{id}")
 }

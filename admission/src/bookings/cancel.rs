@@ -1,4 +1,4 @@
-//! `PUT /api/bookings/{id}/cancel`: give a booking up.
+//! `PUT /api/bookings/{id}/cancel`: cancels a booking.
 
 use std::sync::Arc;
 
@@ -33,18 +33,19 @@ pub(super) async fn cancel(
 ) -> Result<Response, Problem> {
     let (owner, event_id, state) = find(&desk, id).await?;
     access.check(&desk, &caller, event_id, owner).await?;
-    // An ended booking never changes; any other is the worker's to decide.
+    // A final state never changes; any other is for the worker to decide.
     if state.is_final() {
         return settled(state, None);
     }
-    let busy = || answer::overloaded("This booking is being cancelled; look again in a moment.");
+    let busy =
+        || answer::overloaded("The booking is already being cancelled; check again in a moment.");
     let expected = desk.outcomes.expect(id, Asked::Cancel).ok_or_else(busy)?;
     publish(&desk, id, event_id, caller.account_id).await?;
     let told = expected.within(desk.config.outcome_wait()).await;
     match told.map(|told| (told.outcome, told.why)) {
         Some((Outcome::Cancelled, _)) => settled(BookingState::Cancelled, None),
         Some((Outcome::Refused(state), why)) => settled(state, why),
-        // Said to another request; this one's answer is still to come.
+        // The outcome of another request; this one's is still to come.
         Some((Outcome::Held(_) | Outcome::Confirmed(_) | Outcome::Rejected(_), _)) | None => {
             let headers = [(LOCATION, answer::path(id)), (RETRY_AFTER, "1".to_owned())];
             let body = Json(json!({ "message": "accepted" }));
@@ -85,25 +86,24 @@ async fn publish(
     {
         Ok(()) => Ok(()),
         Err(PublishError::Full) => Err(answer::overloaded(
-            "Too many requests wait; try again in a moment.",
+            "Too many requests are waiting; try again in a moment.",
         )),
         Err(error) => Err(Problem::overloaded(&error)),
     }
 }
 
-/// The answer for a booking that is in `state` after the wish to cancel it was heard; one that is
-/// confirmed stays so for the reason `why`.
+/// The response for a booking that is in `state` after the cancellation was decided. `why` is the
+/// reason for refusing to cancel a confirmed one.
 fn settled(state: BookingState, why: Option<CancelRefusal>) -> Result<Response, Problem> {
     let detail = match (state, why) {
         (BookingState::Cancelled, _) => {
             return Ok(Json(json!({ "message": "success" })).into_response());
         }
         (BookingState::Requested, _) => {
-            "The booking is not decided yet; try again in a moment.".to_owned()
+            "The booking has not been decided yet; try again in a moment.".to_owned()
         }
         (_, Some(CancelRefusal::CheckedIn)) => {
-            "Somebody was let in with one of its tickets, so the booking can't be cancelled."
-                .to_owned()
+            "One of its tickets has been checked in, so the booking can't be cancelled.".to_owned()
         }
         (_, Some(CancelRefusal::Transferred)) => {
             "One of its tickets was transferred, so only staff can cancel the booking.".to_owned()

@@ -1,4 +1,4 @@
-//! `GET /api/bookings/{id}`.
+//! `GET /api/bookings/{id}`: a booking, or the request that no worker has decided yet.
 
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
-//! Booking requests and the answers to them are written down many at a time: a flash sale brings
-//! hundreds within the milliseconds that one commit takes.
+//! Group commit of booking requests and of the responses stored for their repeats: a flash sale
+//! brings hundreds within the milliseconds that one commit takes.
 
 use std::collections::HashSet;
 
@@ -13,38 +13,37 @@ use sqlx::{PgConnection, PgPool};
 
 use crate::store::requests::{self, Order, Request};
 
-/// An order that may be booked, to be written down.
+/// An order that passed every check, to be stored.
 #[derive(Debug, Clone)]
 pub(super) struct NewOrder {
-    /// The order.
     pub(super) order: Order,
-    /// Its `Idempotency-Key`.
+    /// From the `Idempotency-Key` header.
     pub(super) key: Option<OrderKey>,
 }
 
-/// The key of an order.
+/// The idempotency key of an order.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct OrderKey {
-    /// The caller and the route.
+    /// Caller and route, in which the key is unique.
     pub(super) scope: String,
     /// The key as the client sent it.
     pub(super) key: String,
-    /// The caller and the key: the same booking id for every try.
+    /// Caller and key: every attempt gets the same booking id.
     pub(super) request_key: String,
-    /// What tells the order from others.
+    /// Hash of the order: a repeat with another order is refused.
     pub(super) hash: [u8; 32],
 }
 
-/// What a written order came to.
+/// Outcome of storing an order.
 #[derive(Debug)]
 pub(super) enum Written {
-    /// It is to be published.
+    /// Stored; the caller publishes it. The token completes its idempotency key.
     Accepted(Request, Option<Token>),
-    /// Its key says that it is not.
+    /// Not stored: its key was used before.
     Repeated(Begin),
 }
 
-/// Writes on behalf of all requests of this node.
+/// The node's group-commit writers.
 pub(crate) struct Ledger {
     orders: Lane<Orders>,
     answers: Lane<Grouped<Answers, Problem>>,
@@ -63,18 +62,18 @@ impl Ledger {
         }
     }
 
-    /// Writes an order down.
+    /// Stores an order in the next group commit.
     ///
     /// # Errors
-    /// When the database does not, or its key belongs to another order.
+    /// When the database fails; `idempotency-key-reused` when the key belongs to another order.
     pub(super) async fn accept(&self, order: NewOrder) -> Result<Written, Problem> {
         self.orders.ask(order).await?
     }
 
-    /// Keeps an answer for repeats.
+    /// Stores a response for replay, in the next group commit.
     ///
     /// # Errors
-    /// When the database does not.
+    /// When the database fails.
     pub(super) async fn keep(&self, answer: Answered) -> Result<(), Problem> {
         self.answers.ask(answer).await?
     }
@@ -95,7 +94,7 @@ impl Work for Orders {
         for Job { item, asker } in jobs {
             let key = item.key.as_ref();
             if key.is_some_and(|key| !seen.insert(key.request_key.clone())) {
-                // The one before it in this batch is the first.
+                // An earlier one in this batch has the key.
                 asker.answer(Ok(Written::Repeated(Begin::InProgress)));
             } else {
                 orders.push(item);
@@ -209,10 +208,11 @@ fn next(accepted: &mut impl Iterator<Item = Request>) -> Request {
         .expect("one request for each order that is new")
 }
 
-/// The key of an order that was not accepted is not kept: who may not book now may do so later.
+/// Looks up the first response to a key whose order may not be booked now. A fresh key is not
+/// claimed: the caller may be allowed to book later.
 ///
 /// # Errors
-/// `refusal`, unless the key says that the order was answered before.
+/// `refusal` when the key is fresh.
 pub(super) async fn answer_before(
     db: &PgPool,
     key: &OrderKey,
@@ -223,7 +223,7 @@ pub(super) async fn answer_before(
     run_tx(db, "look_up_booking", |tx| {
         Box::pin(async move {
             match idempotency::begin(tx, &key.scope, &key.key, &key.hash, now).await? {
-                // Undone by the error.
+                // The error rolls it back.
                 Begin::Fresh(_) => Err(refusal.clone()),
                 begun => Ok(begun),
             }

@@ -17,7 +17,7 @@ use super::view::{BookingView, Many};
 use crate::Desk;
 use crate::store::{bookings, requests};
 
-/// How many are returned at most.
+/// Maximum number returned.
 const LIMIT: usize = 100;
 
 pub(super) async fn bookings(
@@ -28,8 +28,8 @@ pub(super) async fn bookings(
 ) -> Result<Response, Problem> {
     access.check_owner(&caller, owner)?;
     let limit = i64::try_from(LIMIT).expect("a small number");
-    // Requests first: one that is decided in between shows twice rather than not at all, and the
-    // later reading is the one that is kept.
+    // Requests are read first: one that is decided between the reads appears in both, rather than
+    // in neither, and the later read wins.
     let undecided = requests::undecided_of(&desk.ctx.db, owner, limit).await?;
     let decided = bookings::of_account(&desk.ctx.db, owner, limit).await?;
     let is_new = |id| decided.iter().all(|booking| booking.id != id);

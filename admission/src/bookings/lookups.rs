@@ -1,5 +1,5 @@
-//! Bookings are looked up many at a time: a crowd that waits for its payments to be ready asks
-//! thousands of times a second.
+//! Batched reads of bookings: buyers waiting for their payment to be ready poll thousands of times
+//! a second.
 
 use std::collections::HashMap;
 
@@ -10,7 +10,7 @@ use sqlx::PgPool;
 
 use crate::store::bookings::{self, Booking};
 
-/// Looks up on behalf of all requests of this node.
+/// The node's batched reads.
 pub(crate) struct Lookups(Lane<Grouped<Lookup, Problem>>);
 
 impl Lookups {
@@ -18,10 +18,10 @@ impl Lookups {
         Self(Lane::new(Lookup(db.clone()).into(), Limits::USUAL))
     }
 
-    /// The booking as it is now, or a moment later; `None` when no worker has decided it.
+    /// Returns the booking, read after this call began; `None` when no worker has decided it.
     ///
     /// # Errors
-    /// When the database does not answer.
+    /// When the database fails.
     pub(super) async fn find(&self, id: BookingId) -> Result<Option<Booking>, Problem> {
         self.0.ask(id).await?
     }

@@ -1,4 +1,4 @@
-//! The `Idempotency-Key` of a request, and its first answer to a repeat.
+//! `Idempotency-Key`: replaying the first response to a repeat.
 
 use axum::body::{Body, to_bytes};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
@@ -10,10 +10,10 @@ use sqlx::PgPool;
 
 use super::ledger::Ledger;
 
-/// Longer than any answer to a booking request.
+/// Exceeds the size of any response to a booking request.
 const MAX_ANSWER_BYTES: usize = 1024 * 1024;
 
-/// The answer to a request that is not to be done, because its key was used before.
+/// The response to a request whose key was used before.
 pub(super) fn answer(begin: Begin) -> Result<Response, Problem> {
     match begin {
         Begin::Replay { status, body } => Ok(replay(status, body)),
@@ -37,12 +37,12 @@ fn replay(status: u16, body: Vec<u8>) -> Response {
     response
 }
 
-/// Keeps `response` for repeats, and returns it. If that fails the caller still gets its answer,
-/// and a repeat runs again with the same booking id.
+/// Stores `response` for replay, and returns it. If storing fails the response is still sent, and
+/// a repeat runs again with the same booking id.
 pub(super) async fn keep(ledger: &Ledger, token: Token, response: Response) -> Response {
     let (parts, body) = response.into_parts();
     let Ok(body) = to_bytes(body, MAX_ANSWER_BYTES).await else {
-        unreachable!("an answer is in memory and short");
+        unreachable!("the body is in memory and short");
     };
     let answered = Answered {
         token,
@@ -50,12 +50,12 @@ pub(super) async fn keep(ledger: &Ledger, token: Token, response: Response) -> R
         body: body.to_vec(),
     };
     if let Err(error) = ledger.keep(answered).await {
-        tracing::error!(%error, "an answer was not kept for repeats");
+        tracing::error!(%error, "failed to store a booking response for replay");
     }
     Response::from_parts(parts, Body::from(body))
 }
 
-/// Frees the key of a request that changed nothing.
+/// Releases the key of a request that changed nothing.
 pub(super) async fn abandon(db: &PgPool, token: Token) -> Result<(), sqlx::Error> {
     let mut conn = db.acquire().await?;
     idempotency::abandon(&mut conn, token).await

@@ -1,12 +1,12 @@
-//! `POST /api/bookings`: ask for seats.
+//! `POST /api/bookings`: requests seats.
 //!
-//! 1. The order is written down under its booking id, together with the `Idempotency-Key`.
+//! 1. The order is stored under its booking id, together with the `Idempotency-Key`.
 //! 2. It is published to the booking worker, with no transaction or connection held.
-//! 3. The outcome is awaited for a while; without one the answer is 202.
+//! 3. The outcome is awaited for a bounded time; without one the response is 202.
 //!
-//! A crash between 1 and 2 loses nothing that was answered: the caller has no answer, and its
-//! repeat with the same key has the same booking id, which the worker decides once. Only the call
-//! that wrote an order down may withdraw it, and only while no repeat has taken it up.
+//! A crash between 1 and 2 loses nothing that was acknowledged: the caller has no response, and a
+//! repeat with the same key gets the same booking id, which the worker decides once. Only the call
+//! that stored an order may withdraw it, and only while no repeat has taken it up.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -37,9 +37,9 @@ use crate::store::accounts;
 use crate::store::requests::{self, Order, Request};
 use crate::{Desk, pass};
 
-/// Parts of one request at most.
+/// Maximum number of parts of one request.
 const MAX_PARTS: usize = 10;
-/// As long as box-office lets a tier's name be.
+/// Box-office's bound on the name of a tier.
 const MAX_TIER_CHARS: usize = 100;
 
 #[derive(Debug, Deserialize)]
@@ -61,11 +61,11 @@ struct WantedPart {
     tier: Option<String>,
 }
 
-/// What is to be done with a request.
+/// Outcome of accepting a request.
 enum Accepted {
-    /// Publish it.
+    /// To be published.
     Fresh(Request, Option<Token>),
-    /// It is a repeat with a known answer.
+    /// A repeat with a known response.
     Answered(Response),
 }
 
@@ -81,7 +81,7 @@ pub(super) async fn request(
     may_order(access, &desk, &caller, &order).await?;
     must_exist(&desk, &caller, order.account_id).await?;
     let may_book = may_book(&desk, &caller, &order, &headers, desk.ctx.clock.now()).await;
-    // On its own, so that it is finished even when the caller hangs up.
+    // In its own task, so that it completes even when the caller disconnects.
     let finished = tokio::spawn(
         async move {
             match accept(&desk, &caller, key, order, may_book).await? {
@@ -100,7 +100,8 @@ pub(super) async fn request(
     finished.await.map_err(|error| Problem::internal(&error))?
 }
 
-/// Buyers book for themselves; staff, on the internal listener, for others.
+/// Checks whom the order is for: buyers book for themselves, staff on the internal listener for
+/// others.
 async fn may_order(
     access: Access,
     desk: &Desk,
@@ -108,7 +109,7 @@ async fn may_order(
     order: &Order,
 ) -> Result<(), Problem> {
     if access == Access::Owner && order.account_id != caller.account_id {
-        let detail = "You can book for yourself only.";
+        let detail = "You can only book for yourself.";
         return Err(Problem::new(Kind::Forbidden, detail));
     }
     access
@@ -121,7 +122,7 @@ impl Wanted {
         let has_place = self.section_id.is_some() || self.tier.is_some();
         let wish = match (self.seats, self.tickets, self.wanted) {
             (Some(_), None, None) if has_place => {
-                return Err(invalid("section_id", "Seats are in their section already."));
+                return Err(invalid("section_id", "Seats already have a section."));
             }
             (Some(seats), None, None) => seats_wish(seats)?,
             (None, Some(tickets), None) => Wish::Best(part(WantedPart {
@@ -130,13 +131,13 @@ impl Wanted {
                 tier: self.tier,
             })?),
             (None, None, Some(_)) if has_place => {
-                return Err(invalid("section_id", "Each part says where it is to be."));
+                return Err(invalid("section_id", "Each part names its own section."));
             }
             (None, None, Some(parts)) => mixed_wish(parts)?,
             _ => {
                 return Err(invalid(
                     "tickets",
-                    "Say how many tickets, which seats, or several parts in `wanted`.",
+                    "Send exactly one of `tickets`, `seats` and `wanted`.",
                 ));
             }
         };
@@ -163,7 +164,7 @@ fn part(wanted: WantedPart) -> Result<Part, Problem> {
         .as_ref()
         .is_some_and(|tier| tier.chars().count() > MAX_TIER_CHARS)
     {
-        return Err(invalid("tier", "No price tier has so long a name."));
+        return Err(invalid("tier", "The tier name is too long."));
     }
     Ok(Part {
         tickets,
@@ -203,15 +204,15 @@ fn invalid(field: &'static str, detail: impl Into<String>) -> Problem {
     Problem::new(Kind::Invalid, detail).with("field", field)
 }
 
-/// Refuses orders of staff for accounts that don't exist. The caller's own does.
+/// Checks that the account staff book for exists. The caller's own does.
 async fn must_exist(desk: &Desk, caller: &Caller, buyer: AccountId) -> Result<(), Problem> {
     if buyer == caller.account_id || accounts::exists(&desk.ctx.db, buyer).await? {
         return Ok(());
     }
-    Err(invalid("user_id", "There is no account with this number."))
+    Err(invalid("user_id", "There is no account with this id."))
 }
 
-/// Whether the sale takes bookings and the caller has a pass for it.
+/// Checks that the sale takes bookings, and that the caller or the buyer holds a pass for it.
 async fn may_book(
     desk: &Desk,
     caller: &Caller,
@@ -232,13 +233,13 @@ async fn may_book(
     } else {
         Err(Problem::new(
             Kind::PassInvalid,
-            "The pass is another account's.",
+            "The pass belongs to another account.",
         ))
     }
 }
 
-/// Writes the order down, unless it may not be booked or is a repeat. A repeat is answered as the
-/// first was, also when its pass has ended since.
+/// Stores the order, unless it may not be booked or is a repeat. A repeat is replayed, even if its
+/// pass has ended since.
 async fn accept(
     desk: &Desk,
     caller: &Caller,
@@ -277,7 +278,7 @@ fn hash(order: &Order) -> Result<[u8; 32], Problem> {
     ]))
 }
 
-/// Publishes the request and waits for its outcome.
+/// Publishes the request, awaits its outcome, and completes or releases its idempotency key.
 async fn place(
     desk: &Desk,
     asked_by: AccountId,
@@ -292,7 +293,7 @@ async fn place(
             if let Some(token) = token
                 && let Err(error) = repeat::abandon(db, token).await
             {
-                tracing::warn!(%error, "a key was not freed; it is free after a minute");
+                tracing::warn!(%error, "failed to release an idempotency key; it lapses by itself");
             }
             problem.into_response()
         }
@@ -300,7 +301,8 @@ async fn place(
 }
 
 async fn ask(desk: &Desk, asked_by: AccountId, request: &Request) -> Result<Response, Problem> {
-    let full = || answer::overloaded("Too many booking requests wait; try again in a moment.");
+    let full =
+        || answer::overloaded("Too many booking requests are waiting; try again in a moment.");
     let Some(expected) = desk.outcomes.expect(request.booking_id, Asked::Hold) else {
         withdraw(desk, request).await;
         return Err(full());
@@ -324,7 +326,11 @@ async fn ask(desk: &Desk, asked_by: AccountId, request: &Request) -> Result<Resp
         return Ok(answer::decided(request, told.outcome));
     }
     if let Err(error) = requests::mark_published(&desk.ctx.db, request.booking_id).await {
-        tracing::error!(%error, booking_id = %request.booking_id, "a request is not in its account's list until it is decided");
+        tracing::error!(
+            %error,
+            booking_id = %request.booking_id,
+            "failed to mark a booking request as published; it stays unlisted until decided"
+        );
     }
     Ok(answer::undecided(request))
 }
@@ -349,11 +355,11 @@ async fn publish(desk: &Desk, asked_by: AccountId, request: &Request) -> Result<
         .await
 }
 
-/// Removes a request that this call did not publish. If that fails, or an earlier call may have
-/// published it, it stays: it is swept later, and a repeat with its key continues it.
+/// Deletes a request that this call did not publish. If that fails, or an earlier call may have
+/// published it, the row stays: it is swept later, and a repeat with its key continues it.
 async fn withdraw(desk: &Desk, request: &Request) {
     if let Err(error) = requests::withdraw(&desk.ctx.db, request.booking_id).await {
-        tracing::warn!(%error, "a request that was not published is still there");
+        tracing::warn!(%error, "failed to withdraw an unpublished booking request");
     }
 }
 

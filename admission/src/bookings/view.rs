@@ -1,4 +1,4 @@
-//! A booking as its owner and staff see it.
+//! JSON of a booking, for its owner and for staff.
 
 use chrono::{DateTime, Utc};
 use domain::booking::{BookedSeat, BookingFacts, BookingState};
@@ -23,7 +23,6 @@ pub(super) struct Many {
     pub(super) bookings: Vec<BookingView>,
 }
 
-/// One booking.
 #[derive(Serialize)]
 pub(super) struct BookingView {
     id: BookingId,
@@ -32,18 +31,17 @@ pub(super) struct BookingView {
     tickets: i64,
     state: BookingState,
     reason: Option<&'static str>,
-    /// Known once seats were found.
+    /// `None` until seats are held.
     total: Option<Money>,
     hold_until: Option<DateTime<Utc>>,
     pub(super) created_at: DateTime<Utc>,
     seats: Vec<BookedSeat>,
     payment: Option<PaymentView>,
     ticket_codes: Vec<String>,
-    /// Seats whose tickets others hold by now.
+    /// Seats whose tickets were transferred to other accounts.
     transferred_seats: Vec<SeatId>,
 }
 
-/// Its payment.
 #[derive(Serialize)]
 struct PaymentView {
     state: PaymentState,
@@ -56,7 +54,7 @@ struct PaymentView {
 }
 
 impl BookingView {
-    /// A request that no worker has decided.
+    /// View of a request that no worker has decided.
     pub(super) fn requested(request: &Request) -> Self {
         Self {
             id: request.booking_id,
@@ -75,7 +73,7 @@ impl BookingView {
         }
     }
 
-    /// What the worker said of a booking it has just decided.
+    /// View of a booking that the worker has just decided.
     pub(super) fn decided(facts: BookingFacts, state: BookingState) -> Self {
         Self {
             id: facts.booking_id,
@@ -94,8 +92,8 @@ impl BookingView {
         }
     }
 
-    /// A booking as it is stored. Its owner alone sees how to pay, while a payment is due, and the
-    /// codes, which let in whoever has them.
+    /// View of a stored booking. Only its owner sees the payment's secrets, while a payment is
+    /// due, and the ticket codes, which admit any bearer.
     pub(super) fn stored(booking: Booking, caller: &Caller, config: &Config) -> Self {
         let is_owner = caller.account_id == booking.account_id;
         let may_pay = is_owner && booking.state == BookingState::Held;

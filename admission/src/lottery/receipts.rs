@@ -1,9 +1,9 @@
-//! `GET /api/events/{id}/queue/lottery`: everything that an offline check of the lottery needs.
+//! `GET /api/events/{id}/queue/lottery`: everything needed to verify the lottery offline.
 //!
-//! The answer is JSON: `lottery`, what was drawn, signed; and `entries`, the name behind each
-//! number from 1 on, null for a number that nobody held. The signed part has the digest of the
-//! entries, so none of them can be changed afterwards either. It is sent in pieces, since a
-//! million entries are some 25 MB.
+//! The JSON has `lottery`, the signed draw, and `entries`, the pseudonym behind each number from 1
+//! on, null for a number that nobody held. The signed part contains the digest of the entries, so
+//! that they can't be changed afterwards either. A million entries are some 25 MB, so the body is
+//! streamed in chunks.
 
 use std::io;
 use std::sync::Arc;
@@ -26,10 +26,10 @@ use tokio::sync::{Semaphore, mpsc};
 use super::store::{self, CHUNK, Draw, NOBODY};
 use crate::Desk;
 
-/// What was drawn stays, but the key that signs it may be rotated.
+/// The draw is immutable, but the key that signs it may be rotated.
 const CACHED: HeaderValue = HeaderValue::from_static("public, max-age=3600");
 
-/// What was drawn, and who took part.
+/// Returns the signed draw and its entries.
 ///
 /// # Errors
 /// `not-found`, and `conflict` before the draw.
@@ -44,7 +44,7 @@ pub(super) async fn receipts(
         .ok_or_else(|| {
             Problem::new(
                 Kind::Conflict,
-                "The lottery is not drawn yet. The queue's snapshot shows what it is bound to.",
+                "The lottery has not been drawn yet. Its commitment is in the queue's snapshot.",
             )
         })?;
     let signed = desk.ctx.keys.sign_lottery(&claims(event_id, &draw));
@@ -57,7 +57,7 @@ pub(super) async fn receipts(
     let permit = READERS.try_acquire().map_err(|_| {
         Problem::new(
             Kind::Overloaded,
-            "Too many read receipts at this moment; try again in a moment.",
+            "Too many receipts are being read; try again in a moment.",
         )
         .retry_after(PIECE_LIMIT)
     })?;
@@ -67,22 +67,22 @@ pub(super) async fn receipts(
     Ok((caching, [(CONTENT_TYPE, json)], body).into_response())
 }
 
-/// Reads of receipts on this node at once.
+/// Bound on concurrent readers of receipts on this node.
 const MOST_READERS: usize = 64;
 static READERS: Semaphore = Semaphore::const_new(MOST_READERS);
-/// So many bytes are to be taken within [`PIECE_LIMIT`]: 13 kB a second.
+/// A client must take this many bytes within [`PIECE_LIMIT`], which is 13 kB a second.
 const PIECE_BYTES: usize = 64 * 1_024;
 const PIECE_LIMIT: Duration = Duration::from_secs(5);
 
-/// What is sent from one task to the other.
+/// An item of the channel between the reading task and the response body.
 enum Sent {
     Piece(Result<Bytes, sqlx::Error>),
-    /// The last piece was sent.
+    /// The body is complete.
     End,
 }
 
-/// The pieces at the pace of the client, until it takes longer than `limit` for one: then the answer
-/// breaks off, and so does all that is kept for it, `permit` too.
+/// Streams the pieces with backpressure. A client that takes longer than `limit` for one is cut
+/// off, which releases the memory and `permit` held for it.
 fn paced<S, P>(
     pieces: S,
     permit: P,
@@ -145,7 +145,7 @@ fn claims(event_id: EventId, draw: &Draw) -> LotteryClaims {
     }
 }
 
-/// The answer's JSON. No connection is held while the client takes a piece.
+/// Streams the body's JSON. No connection is held while the client takes a piece.
 fn pieces(
     db: PgPool,
     event_id: EventId,

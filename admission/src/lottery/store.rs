@@ -1,4 +1,4 @@
-//! SQL of lotteries.
+//! SQL of lotteries: `admission.draws` and `admission.draw_entries`.
 
 use std::collections::HashMap;
 
@@ -11,12 +11,12 @@ use platform::pg;
 use platform::tokens::KeyRing;
 use sqlx::{PgConnection, PgPool};
 
-/// How many numbers are read, and how many names are stored, at once.
+/// Numbers read, and pseudonyms stored, per row and statement.
 pub(super) const CHUNK: i64 = 16_384;
-/// Whose name is nobody's.
+/// The pseudonym of a number that nobody held.
 pub(super) const NOBODY: Entry = Entry([0; Entry::BYTES]);
 
-/// A lottery that was drawn, in full.
+/// A drawn lottery, including its seed.
 #[derive(Debug)]
 pub(super) struct Draw {
     pub(super) seed: Vec<u8>,
@@ -31,8 +31,7 @@ pub(super) struct Draw {
     pub(super) drawn_at: DateTime<Utc>,
 }
 
-/// What everyone may know of the lotteries of `sales`; without those whose seed is still to be
-/// drawn.
+/// Returns the public state of the lotteries of `sales`, without those that have no seed yet.
 pub(super) async fn get_all(
     db: &PgPool,
     sales: &[&SaleSettings],
@@ -78,7 +77,7 @@ pub(super) async fn get_all(
     Ok(lotteries.collect())
 }
 
-/// Stores seeds, of those sales that have none.
+/// Stores seeds of sales that have none; the others keep theirs.
 pub(super) async fn insert_all(
     db: &PgPool,
     seeds: &[(EventId, [u8; 32])],
@@ -107,7 +106,7 @@ pub(super) async fn insert_all(
     Ok(())
 }
 
-/// Stores another seed where nobody took part in the draw.
+/// Replaces the seed of a lottery that was fixed without entries.
 pub(super) async fn renew(
     db: &PgPool,
     event_id: EventId,
@@ -132,8 +131,8 @@ pub(super) async fn renew(
     Ok(())
 }
 
-/// Copies who has which of the numbers `1..=lobby`, with their digest, unless that was done. A
-/// million take about two seconds, in which the lottery's row is locked and nothing else.
+/// Copies the holders of the numbers `1..=lobby`, as pseudonyms with their digest, unless that was
+/// done before. A million take about two seconds, during which only the lottery's row is locked.
 pub(super) async fn fix(
     db: &PgPool,
     keys: &KeyRing,
@@ -143,7 +142,7 @@ pub(super) async fn fix(
 ) -> Result<(), sqlx::Error> {
     pg::run_tx(db, "fix lottery", |tx| {
         Box::pin(async move {
-            // So that nobody who changes numbers meanwhile is seen twice, or not at all.
+            // One snapshot: nobody who changes numbers meanwhile is seen twice, or not at all.
             sqlx::query("set transaction isolation level repeatable read")
                 .execute(&mut **tx)
                 .await?;
@@ -180,20 +179,20 @@ pub(super) async fn fix(
     .await
 }
 
-/// The key that the entries were promised to be named by. A sale can't wait for a secret that was
-/// dropped too early: then they are named by the current one, and older tokens prove nothing.
+/// Returns the announced pseudonym key. A sale can't wait for a secret that was dropped too early:
+/// then the current key is used, and tokens issued before prove nothing.
 fn known_key<'a>(keys: &'a KeyRing, event_id: EventId, promised: Option<&'a str>) -> &'a str {
     match promised {
         Some(key) if keys.lottery_entry(key, event_id, AccountId(0)).is_some() => key,
         Some(_) => {
-            tracing::error!(%event_id, "the secret of the lottery's names was dropped before the draw");
+            tracing::error!(%event_id, "lottery pseudonym secret was dropped before the draw");
             keys.entries_key()
         }
         None => keys.entries_key(),
     }
 }
 
-/// Names entries by one key.
+/// Derives pseudonyms with one key.
 struct Naming<'a> {
     keys: &'a KeyRing,
     key: &'a str,
@@ -265,7 +264,7 @@ async fn insert_names(
     Ok(())
 }
 
-/// Draws with the entropy that was told, unless that was done, or it is not fixed who takes part.
+/// Draws with the entropy of `sale`, if the entries are fixed and not drawn yet.
 pub(super) async fn draw(
     db: &PgPool,
     sale: &SaleSettings,
@@ -283,7 +282,7 @@ pub(super) async fn draw(
     Ok(())
 }
 
-/// The draw of a sale; `Some(None)` while it is still to come.
+/// Returns the draw of a sale: `None` without a lottery, `Some(None)` before the draw.
 pub(super) async fn drawn(
     db: &PgPool,
     event_id: EventId,
@@ -311,8 +310,8 @@ pub(super) async fn drawn(
     Ok(is_known.then_some(None))
 }
 
-/// The names of [`CHUNK`] numbers from `first` on, 16 bytes each: fewer when the last of them are
-/// nobody's.
+/// Returns the pseudonyms of [`CHUNK`] numbers from `first` on, 16 bytes each; trailing numbers
+/// that nobody held are left out.
 pub(super) async fn names(
     db: &PgPool,
     event_id: EventId,

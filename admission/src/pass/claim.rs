@@ -1,4 +1,4 @@
-//! `POST /api/events/{id}/pass`: a called place claims its pass.
+//! `POST /api/events/{id}/pass`: exchanges a called place for a pass.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,7 +38,7 @@ pub(super) async fn claim(
     if !sale.state_at(now, None).is_bookable() {
         return Err(Problem::new(
             Kind::QueueClosed,
-            "The sale gives no passes now.",
+            "This sale is not issuing passes.",
         ));
     }
     let place = called_place(&desk, event_id, number, &sale).await?;
@@ -63,13 +63,13 @@ pub(super) async fn claim(
         Claim::Another => {
             return Err(Problem::new(
                 Kind::QueueTokenInvalid,
-                "Another account has claimed with this place; join the queue again.",
+                "Another account has claimed this place; join the queue again.",
             ));
         }
         Claim::Full(wait) => {
             return Err(Problem::new(
                 Kind::AdmissionFull,
-                "You are called; the next slot will be free soon.",
+                "You have been called; the next slot will be free soon.",
             )
             .retry_after(wait));
         }
@@ -81,8 +81,8 @@ pub(super) async fn claim(
     Ok((status, [(CACHE_CONTROL, "no-store")], Json(answer)).into_response())
 }
 
-/// The place of `number`, if it was called; whoever has claimed already is let through, so that a
-/// repeat finds the pass.
+/// Returns the place of `number` if it was called. A place that has claimed passes, too, so that a
+/// repeat gets the same pass.
 async fn called_place(
     desk: &Desk,
     event_id: EventId,
@@ -104,7 +104,7 @@ async fn called_place(
             count("missed");
             Err(Problem::new(
                 Kind::PlaceMissed,
-                "Your claim window went by; join again.",
+                "Your claim window has passed; join again.",
             ))
         }
         (PlaceState::Waiting | PlaceState::Ready | PlaceState::Claimed, place) => {
@@ -118,12 +118,12 @@ async fn called_place(
 fn not_called(ahead: i64, sale: &SaleSettings) -> Problem {
     let seconds = ahead * 60 / i64::from(sale.rate_per_minute.max(1));
     let seconds = u64::try_from(seconds.clamp(1, 30)).expect("clamped");
-    Problem::new(Kind::NotCalled, "Your place was not called yet.")
+    Problem::new(Kind::NotCalled, "Your place has not been called yet.")
         .with("retry_after_seconds", seconds)
         .retry_after(Duration::from_secs(seconds))
 }
 
-/// The number in the queue token, which must be the caller's own.
+/// Verifies the queue token, which must be the caller's own, and returns its number.
 fn number(
     desk: &Desk,
     event_id: EventId,
@@ -147,7 +147,8 @@ fn number(
         .verify_queue(token, event_id, now)
         .map_err(|error| invalid(format!("Join the queue again: {error}.")))?;
     if claims.sub != joiner.id.to_string() {
-        return Err(invalid("The queue token is another account's.".to_owned()));
+        let detail = "The queue token belongs to another account.";
+        return Err(invalid(detail.to_owned()));
     }
     Ok(claims.number)
 }

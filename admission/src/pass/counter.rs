@@ -1,5 +1,5 @@
-//! Where claims of one node and sale come together: those that arrive while a transaction runs
-//! share the next one.
+//! Group commit of claims, keyed by sale: claims that arrive at this node while a transaction of
+//! the sale runs share the next one.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,26 +12,26 @@ use tokio::sync::oneshot;
 
 use super::{Claim, Claimant, Passes, Terms};
 
-/// Most claims in one transaction.
+/// Maximum number of claims in one transaction.
 const MAX_BATCH: usize = 500;
-/// Longest time of one transaction: longer than a lock is waited for. A silent connection must not
-/// hold up the claims that come after.
+/// Deadline of one transaction; exceeds the lock timeout. A silent connection must not block the
+/// claims behind it.
 const BATCH_LIMIT: Duration = Duration::from_secs(6);
 
-/// The claims that wait for a transaction.
+/// Batcher of claims.
 #[derive(Debug, Clone)]
 pub(crate) struct Counter(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
     passes: Passes,
-    /// A sale is in it while its claims are worked off.
+    /// A sale is present while a task drains its claims.
     queues: Mutex<HashMap<EventId, Queue>>,
 }
 
 #[derive(Debug)]
 struct Queue {
-    /// Those of the last claim that came.
+    /// The terms of the latest claim.
     terms: Terms,
     waiting: Vec<Waiting>,
 }
@@ -50,10 +50,10 @@ impl Counter {
         }))
     }
 
-    /// Claims a pass, together with whoever else claims now.
+    /// Claims a pass in the sale's next group commit.
     ///
     /// # Errors
-    /// When PostgreSQL fails; the pass may then be given, and a repeat returns it.
+    /// When PostgreSQL fails; the pass may have been issued, and a repeat returns it.
     pub(crate) async fn claim(
         &self,
         event_id: EventId,
@@ -73,7 +73,7 @@ impl Counter {
             is_first
         };
         if is_first {
-            // On its own, so that nobody's claim ends with the caller who happened to be first.
+            // In its own task, so that a batch does not end with the caller that started it.
             tokio::spawn(Arc::clone(&self.0).work_off(event_id));
         }
         answered.await.map_err(|error| Problem::internal(&error))?
@@ -93,7 +93,7 @@ impl Inner {
             match pg::within(BATCH_LIMIT, Box::pin(claiming)).await {
                 Ok(claims) => {
                     for (waiting, claim) in batch.into_iter().zip(claims) {
-                        // Gone if its caller hung up; a repeat finds the pass.
+                        // The receiver is gone if the caller disconnected; a repeat finds the pass.
                         let _ = waiting.answer.send(Ok(claim));
                     }
                 }
@@ -112,15 +112,15 @@ impl Inner {
     }
 }
 
-/// Works off one sale's claims. If that panics, those who wait are told, and the next claim starts
-/// another.
+/// Drains one sale's claims. If it panics, every waiting claim fails, and the next one starts
+/// another worker.
 struct Worker<'a> {
     inner: &'a Inner,
     event_id: EventId,
 }
 
 impl Worker<'_> {
-    /// The next claims; without any, the sale's queue is removed.
+    /// Takes the next batch; removes the sale's queue when it is empty.
     fn next_batch(&self) -> Option<(Terms, Vec<Waiting>)> {
         let mut queues = self.inner.lock();
         let queue = queues.get_mut(&self.event_id)?;

@@ -1,4 +1,4 @@
-//! `DELETE /api/events/{id}/pass`: finished shopping; the slot returns at once.
+//! `DELETE /api/events/{id}/pass`: gives the pass back, which frees its slot at once.
 
 use std::sync::Arc;
 
@@ -23,10 +23,10 @@ pub(super) async fn finish(
     if pass.sub != joiner.id.to_string() {
         return Err(Problem::new(
             Kind::PassInvalid,
-            "The pass is somebody else's.",
+            "The pass belongs to another account.",
         ));
     }
-    // A pass whose id is not one of ours was never claimed.
+    // A pass whose id is not a UUID was never claimed here.
     if let Ok(jti) = Uuid::parse_str(&pass.jti) {
         let ended = desk.passes.give_back(event_id, jti, None).await?;
         desk.revoked.remember(ended);

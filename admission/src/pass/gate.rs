@@ -1,5 +1,5 @@
-//! Passes of a sale, in PostgreSQL. Whatever comes together shares one transaction, and nothing is
-//! told before its commit: a repeat after any crash finds the pass that was given.
+//! Issues and ends passes in PostgreSQL. A batch of claims shares one transaction, and no response
+//! is sent before it commits: a repeat after any crash returns the pass that was issued.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -14,20 +14,20 @@ use uuid::Uuid;
 
 use crate::store::gate::{self, Claimed, NewPass};
 
-/// The passes of every sale.
+/// Repository of the passes of every sale.
 #[derive(Debug, Clone)]
 pub struct Passes {
     db: PgPool,
 }
 
-/// On what terms passes are given.
+/// The sale's limits on passes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Terms {
-    /// Most claims in any 60 s.
+    /// Maximum number of claims in any 60 s.
     pub rate_per_minute: u32,
-    /// Most running passes.
+    /// Maximum number of running passes.
     pub shopper_cap: u32,
-    /// How long a pass lasts.
+    /// Lifetime of a pass.
     pub pass_seconds: u32,
 }
 
@@ -41,65 +41,66 @@ impl From<&SaleSettings> for Terms {
     }
 }
 
-/// Who comes to claim: a place that was called, and whose it is.
+/// A called place and the account that claims it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Claimant {
-    /// The place.
+    /// The called place.
     pub place: Place,
-    /// The account; negative for a visitor without one.
+    /// The account; negative for a visitor without an account.
     pub account_id: AccountId,
 }
 
-/// A pass before it is signed. The same grant gives the same bytes.
+/// An unsigned pass. Signing is deterministic: the same grant yields the same bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Grant {
-    /// The place it was claimed with.
+    /// The place that claimed it.
     pub place: Place,
-    /// The pass's id.
+    /// Id of the pass.
     pub jti: Uuid,
-    /// When it was issued, Unix seconds.
+    /// Time of issue, in Unix seconds.
     pub iat: i64,
-    /// When it ends, Unix seconds.
+    /// Expiry, in Unix seconds.
     pub exp: i64,
 }
 
-/// A pass that is refused although it has not run out.
+/// A pass that was ended before its expiry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Refused {
-    /// The pass's id.
+    /// Id of the pass.
     pub jti: Uuid,
-    /// When it runs out, Unix seconds.
+    /// Expiry, in Unix seconds.
     pub ends_at: i64,
 }
 
-/// What became of a claim.
+/// Outcome of a claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Claim {
-    /// The pass is given now.
+    /// A new pass was issued.
     Granted(Grant),
-    /// It was given before, and runs; perhaps with another place of the account.
+    /// The account's running pass, perhaps issued for another place of the account.
     Repeated(Grant),
-    /// It was given before, and has ended or was given back.
+    /// The place's pass has ended.
     Over,
-    /// Another account has claimed with this place.
+    /// Another account has claimed this place.
     Another,
-    /// The rate or the cap is used up; come back after this long and keep the turn.
+    /// The rate or the cap is exhausted. The place keeps its turn in the ready line and retries
+    /// after this long.
     Full(Duration),
 }
 
 impl Passes {
-    /// The passes in `db`.
+    /// Passes stored in `db`.
     #[must_use]
     pub fn new(db: PgPool) -> Self {
         Self { db }
     }
 
-    /// Claims the passes of `claimants`, who were called and are in the order in which they came;
-    /// what became of each, in that order. `at` is the time; without it, the database's, so that
-    /// the clocks of nodes have no say in the rate.
+    /// Claims passes for `claimants`, which were called and are in order of arrival. Returns the
+    /// outcome of each, in that order. `at` defaults to the database's time, so that the clocks of
+    /// nodes do not affect the rate.
     ///
     /// # Errors
-    /// When PostgreSQL fails; passes may then be given, and a repeat returns them.
+    /// When PostgreSQL fails; passes may have been issued, and a repeat returns them.
     pub async fn claim(
         &self,
         event_id: EventId,
@@ -113,11 +114,11 @@ impl Passes {
         .await
     }
 
-    /// Ends the pass `jti`, whose slot is free at once; what every node is to refuse from now on,
-    /// `None` when the pass was over already. `at` as for [`claim`](Self::claim).
+    /// Ends the pass `jti`, which frees its slot at once, and returns it for the revocation list;
+    /// `None` when it had ended before. `at` as for [`claim`](Self::claim).
     ///
     /// # Errors
-    /// When PostgreSQL fails; it can be repeated.
+    /// When PostgreSQL fails; safe to retry.
     pub async fn give_back(
         &self,
         event_id: EventId,
@@ -136,11 +137,11 @@ impl Passes {
         .await
     }
 
-    /// Ends the running passes of each account that were issued at its time or before; what every
-    /// node is to refuse from now on.
+    /// Ends each account's running passes that were issued up to the given time, and returns them
+    /// for the revocation list.
     ///
     /// # Errors
-    /// When PostgreSQL fails; it can be repeated.
+    /// When PostgreSQL fails; safe to retry.
     pub(crate) async fn revoke(
         &self,
         event_id: EventId,
@@ -164,10 +165,11 @@ impl Passes {
         .await
     }
 
-    /// Ends the passes that ran out, of every sale where nobody claims meanwhile.
+    /// Ends expired passes of every sale. Claims do so for their own sale; this covers sales
+    /// without any.
     ///
     /// # Errors
-    /// When PostgreSQL fails; the next round goes on.
+    /// When PostgreSQL fails; the next sweep continues.
     pub(crate) async fn end_due(&self) -> Result<(), sqlx::Error> {
         for event_id in gate::due(&self.db).await? {
             self.end_run_out(event_id, None).await?;
@@ -175,10 +177,10 @@ impl Passes {
         Ok(())
     }
 
-    /// Ends the passes of a sale that ran out. `at` as for [`claim`](Self::claim).
+    /// Ends the expired passes of a sale. `at` as for [`claim`](Self::claim).
     ///
     /// # Errors
-    /// When PostgreSQL fails; it can be repeated.
+    /// When PostgreSQL fails; safe to retry.
     pub async fn end_run_out(
         &self,
         event_id: EventId,
@@ -229,8 +231,9 @@ async fn claim(
     Ok(in_order(claimants, &outcomes))
 }
 
-/// The claims that earlier ones decide. A place has one pass, and it is of the account that claimed
-/// it; an account has one running pass, whatever the number of its places.
+/// Returns the outcomes that stored claims determine. A place has at most one pass, which belongs
+/// to the account that claimed it; an account has at most one running pass, however many places it
+/// has.
 fn decided_before(claimants: &[Claimant], claimed: &[Claimed]) -> HashMap<Claimant, Claim> {
     let by_place: HashMap<Place, &Claimed> =
         claimed.iter().map(|one| (one.grant.place, one)).collect();
@@ -255,7 +258,8 @@ fn decided_before(claimants: &[Claimant], claimed: &[Claimed]) -> HashMap<Claima
         .collect()
 }
 
-/// Those that are still to be decided, each place and each account once: the first of them asks.
+/// Returns the claimants still to be decided, deduplicated by place and by account: the first
+/// stands for the others.
 fn asking(claimants: &[Claimant], outcomes: &HashMap<Claimant, Claim>) -> Vec<Claimant> {
     let (mut places, mut accounts) = (HashSet::new(), HashSet::new());
     let is_asking = |claimant: &&Claimant| {
@@ -267,7 +271,7 @@ fn asking(claimants: &[Claimant], outcomes: &HashMap<Claimant, Claim>) -> Vec<Cl
     claimants.iter().filter(is_asking).copied().collect()
 }
 
-/// Turns what was decided into passes, and places that are to come back.
+/// Turns decisions into new passes and ready-line entries, and records their outcomes.
 fn settle(
     asking: &[Claimant],
     turns: &[Turn],
@@ -301,8 +305,8 @@ fn settle(
     (passes, waiting)
 }
 
-/// The outcome of each. A claimant that did not ask itself has the outcome of the one that asked
-/// for the same account, or, of another account, came too late for the place.
+/// Returns each claimant's outcome. A deduplicated claimant shares the outcome of its account's
+/// first claim; one of another account lost the place to it.
 fn in_order(claimants: &[Claimant], outcomes: &HashMap<Claimant, Claim>) -> Vec<Claim> {
     let by_account: HashMap<AccountId, Claim> = outcomes
         .iter()

@@ -1,4 +1,4 @@
-//! `GET /.well-known/jwks.json`: the public keys that verify passes.
+//! `GET /.well-known/jwks.json`: the public keys that verify passes, two during a rotation.
 
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
-//! Takes back the passes that staff say. Box-office wrote down who said so; the message goes on
-//! until it is done.
+//! Consumes revocations by staff. Box-office has recorded who revoked; the message is retried until
+//! the passes have ended.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,11 +10,12 @@ use platform::{pg, topology};
 
 use crate::Desk;
 
-/// Longer, and the connection may be silent: the pass must not stay good until that shows by itself.
+/// Deadline of the first attempt. A slower one may hang on a silent connection, and the pass must
+/// not stay valid until that is detected.
 const FIRST_DEADLINE: Duration = Duration::from_millis(600);
 const LONGEST_DEADLINE: Duration = Duration::from_secs(15);
 
-/// Revokes passes until soft shutdown.
+/// Consumes revocations until soft shutdown.
 pub(crate) async fn consume(desk: Arc<Desk>) -> anyhow::Result<()> {
     let broker = desk.ctx.broker.clone();
     let stop = desk.ctx.shutdown.soft().clone();
@@ -35,21 +36,20 @@ impl Handler for Revocations {
         match pg::within(deadline(delivery.attempt), work).await {
             Ok(()) => Verdict::Ack,
             Err(error) => {
-                tracing::warn!(event_id = %revoked.event_id, %error, "a pass was not revoked");
+                tracing::warn!(event_id = %revoked.event_id, %error, "failed to revoke a pass");
                 Verdict::retry(&delivery)
             }
         }
     }
 }
 
-/// Doubled with each attempt, so that a slow database is waited for in the end.
+/// Doubles with each attempt, so that a slow database is given enough time eventually.
 fn deadline(attempt: u32) -> Duration {
     let factor = 2_u32.saturating_pow(attempt.saturating_sub(1));
     FIRST_DEADLINE.saturating_mul(factor).min(LONGEST_DEADLINE)
 }
 
-/// Ends the account's passes, which gives their slots back; other nodes read it within a moment. A
-/// repeat changes nothing.
+/// Ends the account's passes, which frees their slots; other nodes poll the change. Idempotent.
 async fn revoke(desk: &Desk, revoked: &PassRevoked) -> Result<(), sqlx::Error> {
     let PassRevoked {
         event_id,

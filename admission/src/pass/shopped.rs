@@ -1,5 +1,5 @@
-//! Ends the passes of those who are done shopping: their booking is confirmed, or their hold leaves
-//! them no room within the limit of the event. Their slots go to the next in line.
+//! Ends the passes of buyers who are done: their booking is confirmed, or their hold reaches the
+//! event's limit of tickets per account. The slots go to the next in line.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -14,10 +14,10 @@ use platform::topology;
 use crate::Desk;
 use crate::store::accounts;
 
-/// Most bookings that are looked at together.
+/// Maximum number of bookings handled in one batch.
 const MAX_BATCH: u16 = 256;
 
-/// Ends passes until soft shutdown.
+/// Consumes holds and confirmations until soft shutdown.
 pub(crate) async fn consume(desk: Arc<Desk>) -> anyhow::Result<()> {
     let broker = desk.ctx.broker.clone();
     let stop = desk.ctx.shutdown.soft().clone();
@@ -33,11 +33,11 @@ pub(crate) async fn consume(desk: Arc<Desk>) -> anyhow::Result<()> {
 
 struct Shopped(Arc<Desk>);
 
-/// A booking with the place of its message in the batch.
+/// A booking with the index of its message in the batch.
 struct Entry {
     index: usize,
     account_id: AccountId,
-    /// A pass that was issued later is another visit's.
+    /// A pass issued later belongs to another visit and stays.
     made_at: DateTime<Utc>,
     is_confirmed: bool,
 }
@@ -62,7 +62,7 @@ impl BatchHandler for Shopped {
         }
         for (event_id, entries) in by_sale {
             if let Err(error) = self.end(event_id, &entries).await {
-                tracing::warn!(%event_id, %error, "passes of buyers who are done were not ended");
+                tracing::warn!(%event_id, %error, "failed to end passes of buyers who are done");
                 for Entry { index, .. } in entries {
                     verdicts[index] = Verdict::retry(&batch[index]);
                 }
@@ -73,7 +73,7 @@ impl BatchHandler for Shopped {
 }
 
 impl Shopped {
-    /// Whether the sale gives passes; of one that is not known there are none.
+    /// Returns whether the sale issues passes; an unknown sale has issued none.
     fn has_queue(&self, event_id: EventId) -> bool {
         self.0.sales.known(event_id).is_some_and(|sale| sale.queue)
     }
@@ -97,7 +97,7 @@ impl Shopped {
     }
 }
 
-/// The booking, and whether it is confirmed.
+/// Parses the booking, and whether it is confirmed.
 fn read(delivery: &Delivery) -> Result<(BookingFacts, bool), ParseError> {
     if delivery.name == HoldPlaced::NAME {
         return Ok((delivery.parse::<HoldPlaced>()?.booking, false));

@@ -1,6 +1,6 @@
-//! What takes longer than a tick may: reading lines, drawing and ordering lobbies, checkpoints.
-//! It runs in tasks beside the loop, which hears of the outcome in a later tick. When the leader
-//! is dropped, so are they; each is one guarded transaction, or only reads.
+//! Background tasks of the release loop, for work that exceeds a tick: reading lines, drawing and
+//! ordering lobbies, checkpoints. Outcomes are applied in a later tick. Dropping the leader aborts
+//! the tasks, which is safe: each is one guarded transaction, or only reads.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -24,32 +24,33 @@ use super::recall::{Recall, Wanted};
 use super::store;
 use crate::lottery;
 
-/// How many statements read lines at once.
+/// Bound on concurrent statements that read lines.
 const READERS: usize = 2;
-/// How many lobbies are drawn at once.
+/// Bound on lobbies drawn concurrently.
 const DRAWERS: usize = 2;
-/// How many checkpoints are made at once.
+/// Bound on checkpoints made concurrently.
 const COMPACTORS: usize = 1;
 
-/// Tells a line that is awaited from one that is awaited no more.
+/// Identifies one read of a line: an outcome with an outdated ticket is ignored.
 pub(super) type Ticket = u64;
 
-/// How far a lottery is, with the order if it is drawn.
+/// The state of a lottery, with the order once it is drawn.
 pub(super) type Advanced = (Lottery, Option<Arc<Order>>);
 
 /// The outcome of a task.
 pub(super) enum Done {
-    /// A line is there, or there again.
+    /// A line was read or ordered.
     Recalled(EventId, Ticket, Box<Line>),
-    /// A line can't be had, and that is its own trouble.
+    /// A line failed by itself.
     Failed(Ticket, Failure),
-    /// Lines were not read, and that is nobody's fault.
+    /// Lines were not read because of an outage; they are retried.
     Unread(Vec<(EventId, Ticket)>),
-    /// Of ended sales, with the versions of their settings, those at rest.
+    /// The ended sales that were checked, with the versions of their settings, and those of them
+    /// at rest.
     AtRest(Vec<(EventId, i64)>, HashSet<EventId>),
-    /// A lottery is so far, under the epoch in which it was asked for.
+    /// The state of a lottery, and the epoch under which it was requested.
     Lottery(EventId, i64, Result<Advanced, String>),
-    /// A checkpoint was made, or not; with whether it left more moves to take in.
+    /// A checkpoint finished: whether more moves are left to compact, or `None` when it failed.
     Compacted(EventId, Option<bool>),
 }
 
@@ -58,7 +59,7 @@ pub(super) struct Beside {
     tasks: JoinSet<()>,
     sender: UnboundedSender<Done>,
     receiver: UnboundedReceiver<Done>,
-    /// Told when lines were read.
+    /// Notified when lines were read.
     arrived: Arc<Notify>,
     readers: Arc<Semaphore>,
     drawers: Arc<Semaphore>,
@@ -66,7 +67,7 @@ pub(super) struct Beside {
 }
 
 impl Beside {
-    /// Works on `db`.
+    /// Tasks that use the pool of `ctx`.
     pub(super) fn new(ctx: Context) -> Self {
         let (sender, receiver) = unbounded_channel();
         Self {
@@ -81,36 +82,36 @@ impl Beside {
         }
     }
 
-    /// The next outcome that is there.
+    /// Returns the next outcome, if any is available.
     pub(super) fn next(&mut self) -> Option<Done> {
-        // Panics were caught where they say whose they are; others end nothing but their task.
+        // Panics attributable to a sale were caught in the task; others only end their task.
         while self.tasks.try_join_next().is_some() {}
         self.receiver.try_recv().ok()
     }
 
-    /// Told when lines were read.
+    /// Notified when lines were read.
     pub(super) fn arrived(&self) -> Arc<Notify> {
         Arc::clone(&self.arrived)
     }
 
-    /// Waits until no task runs; whether any did.
+    /// Waits for every task, and returns whether any ran or left an outcome.
     pub(super) async fn settle(&mut self) -> bool {
         let did = !self.tasks.is_empty() || !self.receiver.is_empty();
         while self.tasks.join_next().await.is_some() {}
         did
     }
 
-    /// Ends every task.
+    /// Aborts every task and discards their outcomes.
     pub(super) fn forget(&mut self) {
         *self = Self::new(self.ctx.clone());
     }
 
-    /// The right to read lines now, if nobody else uses it.
+    /// Returns a permit to read lines, if one is free.
     pub(super) fn reader(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.readers).try_acquire_owned().ok()
     }
 
-    /// Reads lines.
+    /// Spawns a read of lines.
     pub(super) fn recall(
         &mut self,
         permit: OwnedSemaphorePermit,
@@ -131,7 +132,7 @@ impl Beside {
         });
     }
 
-    /// Asks which of the ended sales are at rest.
+    /// Spawns a check of which ended sales are at rest.
     pub(super) fn ask_rest(&mut self, permit: OwnedSemaphorePermit, ended: Vec<(EventId, i64)>) {
         let (db, sender) = (self.ctx.db.clone(), self.sender.clone());
         self.tasks.spawn(async move {
@@ -140,13 +141,13 @@ impl Beside {
                 Ok(resting) => {
                     let _gone = sender.send(Done::AtRest(ended, resting));
                 }
-                Err(error) => tracing::warn!(%error, "ended sales were not read"),
+                Err(error) => tracing::warn!(%error, "failed to read ended sales"),
             }
             drop(permit);
         });
     }
 
-    /// Does what a lottery needs. A draw of a million takes seconds.
+    /// Spawns the next step of a lottery. A draw of a million takes seconds.
     pub(super) fn advance_lottery(
         &mut self,
         now: DateTime<Utc>,
@@ -163,7 +164,7 @@ impl Beside {
         });
     }
 
-    /// Gives everybody in the line the place that was drawn.
+    /// Spawns the reordering of a line by its draw.
     pub(super) fn order(
         &mut self,
         event_id: EventId,
@@ -192,7 +193,7 @@ impl Beside {
         });
     }
 
-    /// Makes a checkpoint of the moves up to and with `until`.
+    /// Spawns a checkpoint of the moves up to and including `until`.
     pub(super) fn compact(&mut self, event_id: EventId, until: i64) {
         let (db, sender) = (self.ctx.db.clone(), self.sender.clone());
         let compactors = Arc::clone(&self.compactors);
@@ -200,7 +201,7 @@ impl Beside {
             let _permit = compactors.acquire_owned().await;
             let compacted = checkpoint::compact(&db, event_id, until)
                 .await
-                .inspect_err(|error| tracing::warn!(%event_id, %error, "no checkpoint was made"))
+                .inspect_err(|error| tracing::warn!(%event_id, %error, "failed to checkpoint"))
                 .ok();
             let _gone = sender.send(Done::Compacted(event_id, compacted));
         });

@@ -1,28 +1,28 @@
-//! Log compaction: the moves of a line up to some seq become a few that say the same, so that a
-//! reader who knows nothing reads some hundreds of rows, however long the line has been there.
+//! Log compaction: the moves of a line up to some seq are replaced by a few equivalent ones, so
+//! that a cold reader reads some hundreds of rows, however old the line is.
 //!
-//! A checkpoint is made of moves like any other: whoever folds moves in order needs not know that
-//! there are checkpoints, nor whether one took the place of moves that it had begun to read.
+//! A checkpoint consists of ordinary moves: a reader that folds moves in order need not know about
+//! checkpoints, nor whether one replaced moves that it had begun to read.
 
 use domain::line::{Line, Move};
 use domain::{EventId, Number, Place};
 use platform::line::moves::runs;
 use sqlx::PgPool;
 
-/// So many moves make a checkpoint worth while.
+/// Number of moves since the last checkpoint that triggers the next.
 pub(super) const WORTH_WHILE: usize = 512;
-/// No transaction replaces more rows than this.
+/// Maximum number of rows that one transaction replaces.
 const MAX_ROWS: usize = 50_000;
 
-/// Replaces moves up to and with `until` by their checkpoint; at most the oldest [`MAX_ROWS`].
-/// Whether there are more.
+/// Replaces moves up to and including `until` by a checkpoint, at most the oldest [`MAX_ROWS`].
+/// Returns whether more are left.
 pub(super) async fn compact(
     db: &PgPool,
     event_id: EventId,
     until: i64,
 ) -> Result<bool, sqlx::Error> {
     let mut tx = db.begin().await?;
-    // Two at once would each fold a part.
+    // Two concurrent compactions would each fold a part of the moves.
     sqlx::query!(
         "select pg_advisory_xact_lock(hashtextextended('admission.moves', $1))",
         event_id.0

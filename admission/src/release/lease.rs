@@ -1,8 +1,8 @@
-//! Leases over shards of sales. Each shard has one owner, while the owner's lease runs by the
-//! database's clock, and a fencing token (its epoch) that grows at each change of owner.
+//! Leases over shards of sales. A shard has one owner for as long as the owner's lease runs by the
+//! database's clock, and a fencing token (its epoch) that grows with each change of owner.
 //!
 //! A node renews one row of its own; the rows of shards are written only when they change hands.
-//! Standby nodes read before they write, so they cost the owners nothing.
+//! Standby nodes read before they write, so that they never block the owners.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,26 +15,27 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, Connection, PgConnection};
 use uuid::Uuid;
 
-/// How many shards there are, as in `admission.shards`.
+/// Number of shards; equals the rows of `admission.shards`.
 const SHARDS: i16 = 32;
-/// A node that does not renew its lease for so long is replaced.
+/// Duration of a lease: a node that does not renew within it is replaced.
 const LEASE: Duration = Duration::from_secs(2);
-/// The owner takes its lease to have ended this long before the database does.
+/// Safety margin: the owner considers its lease expired this long before the database does.
 const LEASE_MARGIN: Duration = Duration::from_millis(100);
-/// The lease of nodes that know no shards is renewed when it ends within this time.
+/// The lease of the old, unsharded leader row is renewed when less than this is left of it.
 const SHARED_RENEWAL: Duration = Duration::from_secs(1);
-/// Longest time one turn may take.
+/// Deadline of one turn.
 const TURN_LIMIT: Duration = Duration::from_secs(1);
-/// Shards are handed over to other nodes when as many nodes have been there for so long.
+/// Surplus shards are handed over once the number of nodes has been stable for this long.
 const SETTLED_AFTER: Duration = Duration::from_secs(1);
-/// The node that nodes which know shards are together in `admission.leader`.
+/// Name under which all sharded nodes together hold the old leader row, `admission.leader`. It
+/// excludes nodes of the version before shards.
 const SHARED: &str = "shards";
 
 fn shard_of(event_id: EventId) -> i16 {
     i16::try_from(event_id.0.rem_euclid(SHARDS.into())).expect("below the count of shards")
 }
 
-/// The shards that a node owns, as of its last renewal. Cheap to clone.
+/// The shards a node owns, as of its last renewal. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Held(Arc<Inner>);
 
@@ -47,65 +48,66 @@ struct Inner {
 }
 
 impl Held {
-    /// The epoch under which the sale's line may be moved; `None` when its shard is another's.
+    /// Returns the epoch that fences writes of the sale's line; `None` when another node owns its
+    /// shard.
     #[must_use]
     pub fn epoch_of(&self, event_id: EventId) -> Option<i64> {
         self.0.epochs.get(&shard_of(event_id)).copied()
     }
 
-    /// How many shards the node owns.
+    /// Returns the number of shards the node owns.
     #[must_use]
     pub fn shards(&self) -> usize {
         self.0.epochs.len()
     }
 
-    /// Whether both own the same, under the same epochs.
+    /// Returns whether both hold the same shards under the same epochs.
     pub(super) fn has_the_shards_of(&self, other: &Self) -> bool {
         self.0.epochs == other.0.epochs
     }
 
-    /// Whether nothing is owned, or the lease has ended.
+    /// Returns whether no shard is owned, or the lease has expired.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.epochs.is_empty() || self.0.until.is_none_or(|until| Instant::now() >= until)
     }
 
-    /// The database's time when this machine's clock shows `local`.
+    /// Converts local time to the database's.
     #[must_use]
     pub fn database_time(&self, local: DateTime<Utc>) -> DateTime<Utc> {
         local + self.0.offset
     }
 
-    /// The database's clock less this machine's.
+    /// The database's clock minus this machine's.
     pub(super) fn clock_offset(&self) -> TimeDelta {
         self.0.offset
     }
 
-    /// Names the history of the database that was owned in.
+    /// Identifies the history of the database in which the shards were owned.
     pub(super) fn generation(&self) -> Option<Uuid> {
         self.0.generation
     }
 }
 
-/// A node that takes part in sharing the shards out, on a connection of its own.
+/// A node that competes for shards, on a connection of its own.
 #[derive(Debug)]
 pub struct Leases {
     ctx: Context,
     conn: Option<PgConnection>,
     node: String,
     held: Held,
-    /// How many nodes there are, and since when.
+    /// Number of live nodes, and since when it has been stable.
     candidates: (i64, Instant),
 }
 
-/// What one reading shows.
+/// State read in one turn.
 struct Standing {
-    /// The database's clock less this machine's.
+    /// The database's clock minus this machine's.
     offset: TimeDelta,
     candidates: i64,
-    /// Whether a node that knows no shards leads.
+    /// A node of the version before shards leads.
     is_taken: bool,
-    /// Whether the common lease must be renewed.
+    /// The shared leader row is due for renewal.
     is_due: bool,
     generation: Option<Uuid>,
     mine: BTreeMap<i16, i64>,
@@ -113,7 +115,7 @@ struct Standing {
 }
 
 impl Leases {
-    /// A candidate named `node`, which must differ from all others.
+    /// A candidate named `node`; names must be unique.
     #[must_use]
     pub fn new(ctx: &Context, node: &str) -> Self {
         Self {
@@ -125,17 +127,17 @@ impl Leases {
         }
     }
 
-    /// How many nodes take part.
+    /// Returns the number of live nodes, this one included.
     pub(super) fn candidates(&self) -> i64 {
         self.candidates.0
     }
 
-    /// Renews the lease, claims shards that nobody owns up to this node's fair share, and hands
-    /// over what it owns beyond. Returns what is owned now.
+    /// Renews the lease, claims free shards up to this node's fair share, and releases shards
+    /// beyond it. Returns the shards owned now.
     ///
     /// # Errors
-    /// When PostgreSQL fails or does not answer within a second. What was owned stays owned until
-    /// the lease ends.
+    /// When PostgreSQL fails or does not answer within a second. Shards stay owned until the lease
+    /// expires.
     pub async fn turn(&mut self) -> Result<Held, sqlx::Error> {
         let turn = tokio::time::timeout(TURN_LIMIT, self.try_turn()).await;
         let outcome = turn.unwrap_or_else(|_| {
@@ -144,16 +146,16 @@ impl Leases {
             )))
         });
         if outcome.is_err() {
-            // It may be muted: the next turn has a new one.
+            // The connection may be silent: the next turn opens another.
             self.conn = None;
         }
         outcome
     }
 
-    /// Gives up every shard, so that other nodes need not wait for the end of the lease.
+    /// Releases every shard, so that other nodes need not wait for the lease to expire.
     ///
     /// # Errors
-    /// When PostgreSQL fails; the lease then ends by itself within seconds.
+    /// When PostgreSQL fails; the lease then expires within seconds.
     pub async fn resign(&mut self) -> Result<(), sqlx::Error> {
         self.held = Held::default();
         let node = self.node.clone();
@@ -269,7 +271,8 @@ async fn read(
     })
 }
 
-/// The history of the database is another than before: what nodes remember may not have happened.
+/// Starts a new generation after a failover: what nodes hold in memory may never have been
+/// committed on this primary.
 async fn begin_generation(conn: &mut PgConnection) -> Result<Uuid, sqlx::Error> {
     let id = sqlx::query_scalar!(
         "insert into admission.generation as g (id, timeline)
@@ -282,11 +285,12 @@ async fn begin_generation(conn: &mut PgConnection) -> Result<Uuid, sqlx::Error> 
     )
     .fetch_one(conn)
     .await?;
-    tracing::info!(generation = %id, "a new history of the database has begun");
+    tracing::info!(generation = %id, "database timeline changed, started a new generation");
     Ok(id)
 }
 
-/// Whoever is first renews for all; the others do not wait for its lock.
+/// Renews the leader row on behalf of all sharded nodes. `skip locked` keeps the others from
+/// waiting for the first.
 async fn renew_shared(conn: &mut PgConnection) -> Result<(), sqlx::Error> {
     sqlx::query!(
         "insert into admission.leader (node, epoch, leads_until)
@@ -312,7 +316,7 @@ async fn renew_shared(conn: &mut PgConnection) -> Result<(), sqlx::Error> {
     Ok(())
 }
 
-/// Claims free shards, or hands over those beyond this node's share.
+/// Claims free shards, or releases those beyond this node's fair share.
 async fn share_out(
     conn: &mut PgConnection,
     node: &str,
@@ -324,7 +328,7 @@ async fn share_out(
     let mine = standing.mine.len();
     if mine < share && !standing.free.is_empty() {
         let mut wanted: Vec<_> = std::mem::take(&mut standing.free).into_iter().collect();
-        // Nodes begin at different shards, so that they rarely want the same.
+        // Nodes start at different shards, so that they rarely contend for the same.
         let start = node.bytes().map(usize::from).sum::<usize>() % wanted.len();
         wanted.rotate_left(start);
         wanted.truncate(share - mine);
@@ -343,8 +347,7 @@ async fn share_out(
     Ok(())
 }
 
-/// Takes shards whose epoch is still the one that was read: of two nodes that claim a shard, one
-/// gets it.
+/// Claims shards whose epoch is still the one that was read: of two competing nodes, one wins.
 async fn claim(
     conn: &mut PgConnection,
     node: &str,
@@ -358,7 +361,7 @@ async fn claim(
     )
     .fetch_optional(&mut *tx)
     .await?;
-    // A node that knows no shards was quicker.
+    // A node of the version before shards took the leader row meanwhile.
     let Some(epoch) = epoch else {
         return Ok(Vec::new());
     };

@@ -1,4 +1,4 @@
-//! What the leader knows of one sale.
+//! The leader's state of one sale's line.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -15,37 +15,37 @@ use super::store::{AtGate, Joined, ToWrite};
 #[derive(Debug)]
 pub(super) struct Line {
     pub(super) release: Release,
-    /// The version of the settings it acted on last.
+    /// Version of the settings in the last step.
     pub(super) version: Option<i64>,
-    /// The epoch of its shard when it was read: under another it is read again.
+    /// The shard's epoch when the line was read: under another it is read again.
     pub(super) epoch: i64,
     pub(super) joined: Joined,
-    /// The last change of a claim that was told of.
+    /// Last change of a claim that a step includes.
     pub(super) claims: i64,
-    /// The last change of a leaving that was told of.
+    /// Last change of a leaving that a step includes.
     pub(super) leavings: i64,
     pub(super) lottery: Lottery,
-    /// How many moves there are about, since the last checkpoint.
+    /// Approximate number of moves since the last checkpoint.
     pub(super) unfolded: usize,
-    /// Whether a task beside the loop works at its lottery.
+    /// A background task is advancing its lottery.
     pub(super) is_drawing: bool,
-    /// Whether one makes a checkpoint.
+    /// A background task is making a checkpoint.
     pub(super) is_compacting: bool,
 }
 
-/// What a sale's lottery needs next.
+/// The next step of a sale's lottery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Need {
-    /// What was announced is read again, the settings having changed.
+    /// Load or make the commitment, on first sight and after each change of settings.
     Announcement,
-    /// It is the opening: who takes part is fixed, and everybody gets a place.
+    /// The sale opens: fix the entries and draw.
     Draw,
-    /// Nobody took part, and another lobby comes: another seed is committed to.
+    /// The draw had no entries and another lobby is due: commit to another seed.
     Renewal,
 }
 
 impl Line {
-    /// Where the sale stands; `None` before it was ever told of.
+    /// Returns the sale's state. A sale whose lobby is not drawn yet stays in the lobby.
     pub(super) fn state_at(
         &self,
         now: DateTime<Utc>,
@@ -66,12 +66,12 @@ impl Line {
         self.joined.joined > 0 && self.release.is_waited_for()
     }
 
-    /// Whether it was told that somebody had joined.
+    /// Returns whether the published snapshot counts anybody who joined.
     pub(super) fn has_people(&self) -> bool {
         self.release.told().is_some_and(|told| told.joined.0 > 0)
     }
 
-    /// Whether everybody was told that the sale has ended, and nobody shops or may claim.
+    /// Returns whether the sale's end has been published, nobody shops and nobody may claim.
     pub(super) fn is_at_rest(&self, sale: &SaleSettings) -> bool {
         self.version == Some(sale.version)
             && !self.is_drawing
@@ -83,7 +83,7 @@ impl Line {
                 .is_some_and(|told| told.state == SaleState::Closed && told.shopping == 0)
     }
 
-    /// What the lottery needs at `now`.
+    /// Returns the lottery's next step at `now`.
     pub(super) fn need(&self, now: DateTime<Utc>, sale: &SaleSettings) -> Option<Need> {
         if self.is_drawing {
             return None;
@@ -99,7 +99,7 @@ impl Line {
         }
     }
 
-    /// Forgets a lottery that there is no more.
+    /// Clears the lottery of a sale that no longer has one.
     pub(super) fn drop_lottery(&mut self, now: DateTime<Utc>, sale: &SaleSettings) {
         if self.stage(now, sale) == Stage::None && !self.is_drawing {
             self.lottery = Lottery::default();
@@ -111,13 +111,15 @@ impl Line {
         Stage::of(sale, now, &self.lottery, has_called)
     }
 
-    /// Whether nobody may be told of the sale yet: what its lottery is bound to comes first.
+    /// Returns whether the sale must not be published yet, because its lottery has no commitment.
     pub(super) fn awaits_commitment(&self, sale: &SaleSettings) -> bool {
         sale.lobby_seconds > 0 && self.lottery.commitment.is_empty()
     }
 
+    /// Decides one step; `None` when nothing changes.
+    ///
     /// # Errors
-    /// When the rules panicked. The line is then good for nothing.
+    /// When the rules panicked. The line is then in an unknown state and must be dropped.
     pub(super) fn step(
         &mut self,
         now: DateTime<Utc>,
@@ -173,12 +175,12 @@ impl Line {
     }
 }
 
-/// The order of a lottery, computed off the async threads: a million places take a second.
+/// Computes the order of a draw on a blocking thread: a million places take a second.
 ///
 /// # Errors
-/// When what was drawn can't be read.
+/// When the draw is malformed, or the computation panicked.
 pub(super) async fn order_of(drawn: &Drawn) -> Result<Arc<Order>, String> {
-    let seed = hex::decode(&drawn.seed).ok_or("the seed of the lottery can't be read")?;
+    let seed = hex::decode(&drawn.seed).ok_or("the seed of the lottery is not hexadecimal")?;
     let draw = Draw {
         lobby: drawn.lobby,
         seed,

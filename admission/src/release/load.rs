@@ -1,4 +1,4 @@
-//! How strained is what stands behind the gate: what the brake feels.
+//! Load signals of the AIMD brake: latencies, failure rate and queue ages behind the gate.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -12,20 +12,20 @@ use sqlx::PgPool;
 
 use crate::Desk;
 
-/// How often each node tells how it answered.
+/// Period at which each node reports its response statistics.
 pub(super) const PERIOD: Duration = Duration::from_secs(2);
-/// What is older says nothing any more, in seconds.
+/// Reports older than this are ignored, in seconds.
 const RECENT_SECONDS: f64 = 10.0;
-/// A request that is undecided for so long is no sign of load any more.
+/// A request that has been undecided for longer is lost rather than a sign of load.
 const GIVEN_UP: TimeDelta = TimeDelta::minutes(10);
-/// A request is known to be published, or not, so long after it was accepted.
+/// Time after acceptance by which `published` is final.
 const SETTLES: TimeDelta = TimeDelta::seconds(15);
-/// How many requests one statement looks at.
+/// Requests examined by one statement.
 const SLICE: i64 = 5_000;
-/// Fewer answers than this say nothing of failures.
+/// Minimum sample size for a failure rate and a mean latency.
 const FEWEST_ANSWERS: i64 = 5;
 
-/// How this node answered booking requests since it was written down last.
+/// Statistics of this node's responses to booking requests since the last report.
 #[derive(Debug, Default)]
 pub(crate) struct Answers(Mutex<Counts>);
 
@@ -44,7 +44,7 @@ impl Answers {
         counts.seconds += took.as_secs_f64();
     }
 
-    /// Writes down what was counted, for the leader.
+    /// Stores the statistics for the leader, and resets them.
     pub(super) async fn tell(&self, db: &PgPool, node: &str) -> Result<(), sqlx::Error> {
         let counts = {
             let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -70,7 +70,7 @@ impl Answers {
     }
 }
 
-/// Counts the answers of the routes it is laid over.
+/// Middleware that records the responses of its routes.
 pub(crate) async fn count(
     State(desk): State<std::sync::Arc<Desk>>,
     request: Request,
@@ -83,17 +83,17 @@ pub(crate) async fn count(
     response
 }
 
-/// From when on booking requests may be undecided; all before are decided.
+/// Scan position: booking requests accepted before it are decided.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Undecided {
     from: Option<DateTime<Utc>>,
 }
 
 impl Undecided {
-    /// How long the oldest request that is published and not decided has waited, in seconds.
+    /// Returns the age of the oldest published, undecided request, in seconds.
     ///
-    /// It reads on from the oldest that was undecided last time, so many requests in a statement:
-    /// its cost goes by the requests of some seconds, not by those that were decided long ago.
+    /// The scan resumes from the oldest that was undecided last time, in slices: it costs as much
+    /// as the requests of some seconds, not as those decided long ago.
     ///
     /// # Errors
     /// When PostgreSQL fails.
@@ -131,8 +131,8 @@ impl Undecided {
     }
 }
 
-/// Measures the load. How PostgreSQL does is shown by the time that one small question takes,
-/// which depends on nothing but the number of nodes.
+/// Measures the load. PostgreSQL's latency is that of one small query, whose cost depends only on
+/// the number of nodes.
 ///
 /// # Errors
 /// When PostgreSQL fails.

@@ -1,4 +1,4 @@
-//! Who was seen, read from Redis: two bitmaps a second for each sale in which somebody waits.
+//! Presence bitmaps, read from Redis for each sale in which somebody waits.
 
 use std::collections::HashMap;
 use std::ops::RangeInclusive;
@@ -13,26 +13,25 @@ use platform::redis::{Redis, pipe};
 use platform::service::Context;
 use redis::RedisResult;
 
-/// How long Redis is left alone after it did not answer: every try makes a tick wait.
+/// Pause after a failed read of Redis: every attempt delays a tick by up to a timeout.
 const LEFT_ALONE: TimeDelta = TimeDelta::seconds(5);
 
-/// A slot, a part of the numbers, and who of them was seen.
+/// A time slot, a part of the numbers, and the bitmap of those seen.
 pub(super) type Slot = (i64, i64, Vec<u8>);
 /// A sale, and the parts of its numbers in which somebody waits.
 pub(super) type Waited = (EventId, RangeInclusive<i64>);
 
-/// Asks Redis who was seen: in all sales at the same time, so that a Redis that hangs costs a tick
-/// one time limit, whatever the number of sales.
-///
-/// Clones leave Redis alone together.
+/// Reads presence of all sales concurrently, so that a hanging Redis costs a tick one timeout,
+/// whatever the number of sales. After a failure Redis is left alone for a while; clones share that
+/// pause.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Presence {
     away_until: Arc<Mutex<Option<DateTime<Utc>>>>,
 }
 
 impl Presence {
-    /// The slot of now and the one before, in which nodes may still write; and one more on both
-    /// sides, since nodes go by the clock of Redis.
+    /// Reads the current slot and the one before, which nodes may still write, and one more on
+    /// either side, since nodes use the clock of Redis.
     pub(super) async fn newest(
         &self,
         ctx: &Context,
@@ -43,7 +42,7 @@ impl Presence {
         self.read(ctx, now, sales, slot - 2..=slot + 1).await
     }
 
-    /// Every slot that is kept.
+    /// Reads every slot that Redis retains.
     pub(super) async fn kept(
         &self,
         ctx: &Context,
@@ -60,7 +59,7 @@ impl Presence {
         away_until.unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Without those for which Redis did not answer.
+    /// Reads `slots` of each sale; sales whose read failed are left out.
     async fn read(
         &self,
         ctx: &Context,
@@ -89,7 +88,7 @@ impl Presence {
                 }
                 Err(error) => {
                     *self.lock() = Some(now + LEFT_ALONE);
-                    tracing::warn!(event_id = %sale, %error, "it can't be read who is present");
+                    tracing::warn!(event_id = %sale, %error, "failed to read presence");
                 }
             }
         }
@@ -97,8 +96,8 @@ impl Presence {
     }
 }
 
-/// Takes in what was kept. When nobody was seen, everybody counts as seen now: Redis has
-/// forgotten, or is away.
+/// Restores presence from retained slots. When they are empty everybody counts as seen now: Redis
+/// was flushed, or is unavailable.
 pub(super) fn recall(release: &mut Release, now: DateTime<Utc>, kept: &[Slot]) {
     take_in(release, kept);
     if release.has_seen_nobody() {

@@ -1,14 +1,14 @@
-//! Sales that failed, each for itself: a sale that can't be read, drawn, moved or written is left
-//! alone with exponential backoff, and the others go on.
+//! Quarantine of failing sales: a sale that can't be read, drawn, advanced or written is retried
+//! with exponential backoff, while the others go on.
 
 use std::collections::HashMap;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::EventId;
 
-/// The first pause; each further failure doubles it.
+/// First pause; each further failure doubles it.
 const FIRST_PAUSE: TimeDelta = TimeDelta::seconds(1);
-/// The longest.
+/// Bounds the pause to 64 s.
 const MAX_DOUBLINGS: u32 = 6;
 
 #[derive(Debug, Default)]
@@ -20,17 +20,18 @@ struct Sick {
     failures: u32,
 }
 
-/// What failed.
+/// A failed step of a sale.
 #[derive(Debug, Clone)]
 pub(super) struct Failure {
     pub(super) event_id: EventId,
-    /// What was tried: a closed set, for it labels the metric.
+    /// The step that failed; a closed set, since it labels a metric.
     pub(super) step: &'static str,
     pub(super) error: String,
 }
 
-/// Whether the error is of what one sale's rows hold, not of PostgreSQL or the way to it: data
-/// that can't be (class 22), a constraint (23), what a trigger refuses (P0), or what can't be read.
+/// Returns whether the error is caused by one sale's rows rather than by PostgreSQL or the network:
+/// a data exception (class 22), a constraint violation (23), an error raised by a trigger (P0), or
+/// a value that can't be decoded.
 pub(super) fn is_of_one_sale(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Database(error) => error.code().is_some_and(|code| {
@@ -44,12 +45,12 @@ pub(super) fn is_of_one_sale(error: &sqlx::Error) -> bool {
 }
 
 impl Quarantine {
-    /// Whether the sale is left alone at `now`.
+    /// Returns whether the sale is quarantined at `now`.
     pub(super) fn has(&self, event_id: EventId, now: DateTime<Utc>) -> bool {
         self.0.get(&event_id).is_some_and(|sick| now < sick.until)
     }
 
-    /// Leaves the sale alone for a while. Only its first failure is an error in the log.
+    /// Quarantines the sale with backoff. Only its first failure is logged as an error.
     pub(super) fn put(&mut self, now: DateTime<Utc>, failure: &Failure) {
         let Failure {
             event_id,
@@ -62,19 +63,19 @@ impl Quarantine {
             failures: 0,
         });
         if sick.failures == 0 {
-            tracing::error!(%event_id, step, error, "a sale stands still and is tried again");
+            tracing::error!(%event_id, step, error, "sale failed, quarantined with backoff");
         } else {
-            tracing::debug!(%event_id, step, error, "a sale failed again");
+            tracing::debug!(%event_id, step, error, "quarantined sale failed again");
         }
         sick.until = now + FIRST_PAUSE * (1 << sick.failures.min(MAX_DOUBLINGS));
         sick.failures += 1;
         self.measure();
     }
 
-    /// The sale was moved.
+    /// Releases a sale that has advanced.
     pub(super) fn release(&mut self, event_id: EventId) {
         if self.0.remove(&event_id).is_some() {
-            tracing::info!(%event_id, "a sale that stood still goes on");
+            tracing::info!(%event_id, "sale released from quarantine");
             self.measure();
         }
     }

@@ -1,5 +1,5 @@
-//! Lines are read beside the loop, some dozens in a statement and so many rows at a time, so that
-//! neither many lines nor a long one holds up those that are known.
+//! Loads lines in the background: dozens in a statement and a bounded number of rows at a time, so
+//! that neither many lines nor a long one delays those already loaded.
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -24,12 +24,12 @@ use super::store::{self, Joined, Written};
 use super::{Done, Ticket};
 use crate::lottery;
 
-/// How many rows one statement reads.
+/// Rows read by one statement.
 const ROWS: usize = 20_000;
-/// Before every seq.
+/// Precedes every seq.
 const NOTHING_READ: i64 = -1;
 
-/// A line that is wanted.
+/// A line to load.
 #[derive(Debug, Clone)]
 pub(super) struct Wanted {
     pub(super) sale: Arc<SaleSettings>,
@@ -38,13 +38,13 @@ pub(super) struct Wanted {
     pub(super) ticket: Ticket,
 }
 
-/// Reads lines, and sends them as they are ready.
+/// Loads lines, and sends each as it is ready.
 pub(super) struct Recall {
     pub(super) ctx: Context,
     pub(super) presence: Presence,
     pub(super) now: DateTime<Utc>,
     pub(super) done: UnboundedSender<Done>,
-    /// Told of each batch.
+    /// Notified after each batch.
     pub(super) arrived: Arc<Notify>,
 }
 
@@ -62,13 +62,13 @@ impl Recall {
             return;
         };
         if !is_of_one_sale(&error) {
-            // PostgreSQL is away or too slow: nobody's fault.
-            tracing::warn!(%error, "lines were not read");
+            // PostgreSQL is unavailable or too slow; no sale is to blame.
+            tracing::warn!(%error, "failed to read lines");
             let tickets = again.iter().map(|one| (one.sale.event_id, one.ticket));
             self.send(Done::Unread(tickets.collect()));
             return;
         }
-        // One of them is the cause, and those that were sent already are not sent again.
+        // One of them is the cause: read singly. The leader ignores lines it already received.
         for one in again {
             let (event_id, ticket) = (one.sale.event_id, one.ticket);
             if let Err(error) = self.read(vec![one]).await {
@@ -83,11 +83,11 @@ impl Recall {
     }
 
     fn send(&self, done: Done) {
-        // The leader that wanted it may be gone.
+        // The receiver is gone if the leader was dropped.
         let _gone = self.done.send(done);
     }
 
-    /// Boxed, for it is large.
+    /// Boxed, since the future is large.
     fn read(&self, wanted: Vec<Wanted>) -> BoxFuture<'_, Result<(), sqlx::Error>> {
         Box::pin(async move {
             let db = &self.ctx.db;
@@ -186,7 +186,7 @@ impl Recall {
         Ok(())
     }
 
-    /// Reads on, so many rows at a time, until everything is read.
+    /// Reads and folds moves, [`ROWS`] at a time, until every line is complete.
     async fn read_moves(
         &self,
         lines: &mut HashMap<EventId, (Ticket, Line)>,

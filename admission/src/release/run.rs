@@ -1,4 +1,4 @@
-//! The tasks of a node: the lease, the loop, and what is measured beside it.
+//! The release tasks of a node: lease renewal, the loop, and measurements of stock and load.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,27 +17,27 @@ use super::load::{self, Undecided};
 use super::{Held, Leader, Leases, TICK};
 use crate::{Desk, store as desk_store};
 
-/// How often the lease is renewed, and a node that leads less than its share looks for more.
+/// Period of lease renewal, and of claiming shards up to the node's fair share.
 const TURN_PERIOD: Duration = Duration::from_millis(250);
-/// A tick that takes longer is given up.
+/// Deadline of a tick.
 const TICK_LIMIT: Duration = Duration::from_secs(3);
-/// A leader without a good tick for so long resigns, if there are others.
+/// A leader without a successful tick for this long resigns, if other nodes are live.
 const MAX_SILENCE: Duration = Duration::from_secs(3);
-/// For so long it then leaves the lead to others.
+/// Time for which a leader that resigned claims no shards.
 const STAND_BACK: Duration = Duration::from_secs(10);
-/// Clocks that differ by more are worth a warning: tokens allow five seconds.
+/// Clock offset above which a warning is logged: tokens allow five seconds of leeway.
 const MAX_CLOCK_OFFSET: TimeDelta = TimeDelta::seconds(3);
-/// How often stock and load are read.
+/// Period at which stock and load are read.
 const MEASURE_PERIOD: Duration = Duration::from_secs(1);
-/// How long the loop waits for a connection of its own pool.
+/// Acquire timeout of the loop's own pool.
 const ACQUIRE_LIMIT: Duration = Duration::from_secs(2);
 
-/// What bounds a session of the loop's: a tick has no time to wait.
+/// Session timeouts of the loop's connections, shorter than elsewhere: a tick can't wait.
 const LIMITS: &str = "set statement_timeout = '15s'; set lock_timeout = '2s'; \
     set idle_in_transaction_session_timeout = '30s'; \
     set tcp_keepalives_idle = 10; set tcp_keepalives_interval = 3; set tcp_keepalives_count = 3";
 
-/// The same with a small pool of its own to the same database, named for the node.
+/// Returns `ctx` with a small pool of its own to the same database, named for the node.
 pub(super) fn on_own_pool(ctx: &Context, connections: u32) -> Context {
     let options = PgConnectOptions::clone(&ctx.db.connect_options());
     let name = format!("admission-release {}", ctx.node);
@@ -54,16 +54,16 @@ pub(super) fn on_own_pool(ctx: &Context, connections: u32) -> Context {
     ctx
 }
 
-/// What is measured beside the loop.
+/// Measurements shared with the loop.
 #[derive(Default)]
 struct Measured {
-    /// The sales whose stock is wanted.
+    /// Sales whose stock is to be read.
     wanted: HashSet<EventId>,
     stock: HashMap<EventId, Stock>,
     load: Option<Load>,
 }
 
-/// When the loop last did its work.
+/// Time of the loop's last successful tick.
 struct Pulse(Mutex<Instant>);
 
 impl Pulse {
@@ -79,7 +79,7 @@ impl Pulse {
     }
 }
 
-/// Releases places until soft shutdown, of the sales whose shards this node owns.
+/// Runs the release loop for this node's shards, until soft shutdown.
 pub(crate) async fn run(desk: Arc<Desk>) -> anyhow::Result<()> {
     let measured = Mutex::new(Measured::default());
     let pulse = Pulse(Mutex::new(Instant::now()));
@@ -98,12 +98,12 @@ pub(crate) async fn run(desk: Arc<Desk>) -> anyhow::Result<()> {
         desk.ctx.shutdown.soft().run_until_cancelled(work).await;
     }
     if let Err(error) = leases.resign().await {
-        tracing::warn!(%error, "the lease was not given up; it ends by itself");
+        tracing::warn!(%error, "failed to release the shards; the lease expires by itself");
     }
     Ok(())
 }
 
-/// Renews the lease, and nothing else. A node whose loop does not do its work resigns.
+/// Renews the lease, and nothing else. A node whose loop makes no progress resigns.
 async fn lease(leases: &mut Leases, pulse: &Pulse, held: &watch::Sender<Held>) {
     let mut ticks = tokio::time::interval(TURN_PERIOD);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -118,12 +118,12 @@ async fn lease(leases: &mut Leases, pulse: &Pulse, held: &watch::Sender<Held>) {
         if led == 0 {
             pulse.beat();
         } else if pulse.silence() > MAX_SILENCE && leases.candidates() > 1 {
-            tracing::error!(shards = led, "the release loop fails; resigning");
+            tracing::error!(shards = led, "release loop makes no progress, resigning");
             metrics::counter!("admission_leader_resignations_total").increment(1);
             stands_back_until = Instant::now() + STAND_BACK;
             let resigned = tokio::time::timeout(TURN_PERIOD, leases.resign()).await;
             if !matches!(resigned, Ok(Ok(()))) {
-                tracing::warn!("the lease was not given up; it ends by itself");
+                tracing::warn!("failed to release the shards; the lease expires by itself");
             }
             note(held, Held::default());
             continue;
@@ -133,18 +133,19 @@ async fn lease(leases: &mut Leases, pulse: &Pulse, held: &watch::Sender<Held>) {
                 compare_clocks(&now, &mut is_off);
                 note(held, now);
             }
-            Err(error) => tracing::warn!(%error, "the lease was not renewed"),
+            Err(error) => tracing::warn!(%error, "failed to renew the lease"),
         }
     }
 }
 
-/// The loop goes by the database's clock, but tokens and requests of this node by its own.
+/// Warns of a clock offset: the loop uses the database's clock, but this node's tokens and requests
+/// use its own.
 fn compare_clocks(held: &Held, was_off: &mut bool) {
     let offset = held.clock_offset();
     metrics::gauge!("admission_clock_offset_seconds").set(offset.as_seconds_f64());
     let is_off = offset.abs() > MAX_CLOCK_OFFSET;
     if is_off && !*was_off {
-        tracing::warn!(%offset, "this machine's clock and the database's differ");
+        tracing::warn!(%offset, "clock differs from the database's");
     }
     *was_off = is_off;
 }
@@ -170,7 +171,7 @@ async fn lead(
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut now = DateTime::<Utc>::MIN_UTC;
     loop {
-        // What was just taken over, or has just been read, is moved at once.
+        // Shards just taken over, and lines just read, advance at once.
         let arrived = leader.arrived();
         tokio::select! {
             _ = ticks.tick() => {}
@@ -178,7 +179,7 @@ async fn lead(
             () = arrived.notified() => {}
         }
         let held = changes.borrow().clone();
-        // By the database's clock, and never back: a new leader goes on from the old one's times.
+        // The database's clock, never backwards: a new leader continues from the old one's times.
         now = now.max(held.database_time(desk.ctx.clock.now()));
         let (stock, load) = {
             let mut measured = measured.lock().unwrap_or_else(PoisonError::into_inner);
@@ -199,11 +200,11 @@ async fn lead(
             }
             Ok(Err(error)) => {
                 metrics::counter!("admission_tick_failures_total").increment(1);
-                tracing::warn!(%error, "a tick failed");
+                tracing::warn!(%error, "tick failed");
             }
             Err(_) => {
                 metrics::counter!("admission_tick_failures_total").increment(1);
-                tracing::warn!("a tick took too long and was given up");
+                tracing::warn!(limit = ?TICK_LIMIT, "tick exceeded its deadline");
                 leader.reconnect();
             }
         }
@@ -213,7 +214,7 @@ async fn lead(
     }
 }
 
-/// Reads the stock of the sales that the leader looked at, and the load, once a second.
+/// Reads the stock of the sales that were due, and the load, once a second.
 async fn measure(desk: &Desk, measured: &Mutex<Measured>) {
     let db = on_own_pool(&desk.ctx, 1).db;
     let mut undecided = Undecided::default();
@@ -233,26 +234,26 @@ async fn measure(desk: &Desk, measured: &Mutex<Measured>) {
                 let mut measured = measured.lock().unwrap_or_else(PoisonError::into_inner);
                 measured.stock.extend(read);
             }
-            Err(error) => tracing::warn!(%error, "the stock was not read"),
+            Err(error) => tracing::warn!(%error, "failed to read stock"),
         }
         match load::measure(&db, &mut undecided).await {
             Ok(load) => {
                 let mut measured = measured.lock().unwrap_or_else(PoisonError::into_inner);
                 measured.load = Some(load);
             }
-            Err(error) => tracing::warn!(%error, "the load was not measured"),
+            Err(error) => tracing::warn!(%error, "failed to measure load"),
         }
     }
 }
 
-/// Tells the leader, whichever node that is, how this node answers.
+/// Reports this node's response statistics to the leaders.
 async fn tell_answers(desk: &Desk) {
     let mut ticks = tokio::time::interval(load::PERIOD);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
         if let Err(error) = desk.answers.tell(&desk.ctx.db, &desk.ctx.node).await {
-            tracing::warn!(%error, "it was not written down how bookings were answered");
+            tracing::warn!(%error, "failed to store booking response stats");
         }
     }
 }

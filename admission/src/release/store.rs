@@ -1,4 +1,4 @@
-//! SQL of the release loop: for all sales of a tick at once, whatever their number.
+//! SQL of the release loop. Each statement covers all sales of a tick, whatever their number.
 
 use std::collections::{HashMap, HashSet};
 
@@ -13,40 +13,41 @@ use sqlx::types::Json;
 
 use crate::store::reading::Reading;
 
-/// A line as it was written.
+/// A stored line.
 pub(super) struct Written {
     pub(super) claims: i64,
     pub(super) leavings: i64,
     pub(super) snapshot: Snapshot,
 }
 
-/// How far the numbers and leavings of a sale have gone.
+/// The highest number issued in a sale, and the last change of its leavings.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Joined {
     pub(super) joined: i64,
     pub(super) leavings: i64,
 }
 
-/// What happened at the gate of a sale.
+/// Changes at the gate of a sale since the last step, and its present figures.
 #[derive(Debug, Default)]
 pub(super) struct AtGate {
     pub(super) claimed: Vec<Place>,
     pub(super) over: Vec<Place>,
-    /// The last change of a claim, if there was one.
+    /// Last change of a claim, if any.
     pub(super) change: Option<i64>,
     pub(super) left: Vec<Number>,
-    /// The last change of a leaving, if there was one.
+    /// Last change of a leaving, if any.
     pub(super) leaving: Option<i64>,
     pub(super) ready: Vec<Place>,
     pub(super) shopping: i64,
     pub(super) claimed_last_minute: i64,
 }
 
-/// A line to write, and the seq it had.
+/// A step to write.
 pub(super) struct ToWrite {
     pub(super) step: Step,
-    /// The epoch of the shard, under which it is written.
+    /// Fencing token: the epoch of the shard.
     pub(super) epoch: i64,
+    /// The seq on which the step was decided; 0 for a new line.
     pub(super) before: i64,
     pub(super) claims: i64,
     pub(super) leavings: i64,
@@ -56,8 +57,8 @@ fn ids(events: &[EventId]) -> Vec<i64> {
     events.iter().map(|event| event.0).collect()
 }
 
-/// The lines of those `events` that have one. A snapshot that can't be read is the trouble of its
-/// own line only.
+/// Returns the lines of those `events` that have one. An unreadable snapshot only fails its own
+/// line.
 pub(super) async fn lines(
     db: &PgPool,
     events: &[EventId],
@@ -82,7 +83,7 @@ pub(super) async fn lines(
         .collect())
 }
 
-/// Those of the sales `events`, which have ended, of which everybody was told that they have, and
+/// Returns those of the ended `events` whose end has been published, with their latest message, and
 /// where nobody shops any more.
 pub(super) async fn at_rest(
     db: &PgPool,
@@ -99,8 +100,8 @@ pub(super) async fn at_rest(
     Ok(rows.fetch_all(db).await?.into_iter().map(EventId).collect())
 }
 
-/// How far the numbers of sales have gone that changed after the reading `since`; all for `None`.
-/// And this reading.
+/// Returns the joins of sales that changed after `since`, all for `None`, and the new read
+/// position.
 pub(super) async fn joined(
     db: &PgPool,
     since: Option<&Reading>,
@@ -124,8 +125,8 @@ pub(super) async fn joined(
     Ok((reading, changed.collect()))
 }
 
-/// What happened at the gates of `known` sales after the changes of claims and leavings that are
-/// known of each.
+/// Returns the changes at the gates of `known`: each sale with its last seen changes of claims and
+/// of leavings.
 pub(super) async fn at_gates(
     db: &PgPool,
     known: &[(EventId, i64, i64)],
@@ -143,7 +144,7 @@ pub(super) async fn at_gates(
     );
     for row in changed.fetch_all(db).await? {
         let gate = gates.entry(EventId(row.event_id)).or_default();
-        // An end may come before its claim was told of: then both are.
+        // A pass may end before its claim was reported: then both are reported now.
         gate.claimed.push(Place(row.place));
         if row.is_over {
             gate.over.push(Place(row.place));
@@ -167,7 +168,7 @@ pub(super) async fn at_gates(
     Ok(gates)
 }
 
-/// Who stands in the ready lines, how many shop, and how many claimed in the last minute.
+/// Adds ready lines, counts of shoppers and the last minute's claims.
 async fn stand(
     db: &PgPool,
     events: &[i64],
@@ -200,8 +201,8 @@ async fn stand(
     Ok(())
 }
 
-/// Writes lines and what happened in them, in one transaction. Returns those that were written: a
-/// line that a later leader has moved, or that is not as it was left, stays as it is.
+/// Writes lines and their moves in one transaction. Returns the lines that were written: one with a
+/// higher fencing token, or another seq than the step was decided on, is left as it is.
 pub(super) async fn write(db: &PgPool, steps: &[ToWrite]) -> Result<HashSet<EventId>, sqlx::Error> {
     let snapshots = || steps.iter().map(|line| &line.step.snapshot);
     let events: Vec<i64> = snapshots().map(|told| told.event_id.0).collect();
@@ -258,7 +259,7 @@ pub(super) async fn write(db: &PgPool, steps: &[ToWrite]) -> Result<HashSet<Even
     Ok(written)
 }
 
-/// A move as PostgreSQL reads it from JSON, so that one statement writes those of many lines.
+/// JSON of a move for `jsonb_to_recordset`, so that one statement inserts those of many lines.
 #[derive(Serialize)]
 struct Row {
     event_id: EventId,
@@ -271,7 +272,7 @@ struct Row {
     left_numbers: Vec<Number>,
 }
 
-/// Writes moves, in one statement.
+/// Inserts moves, in one statement.
 pub(super) async fn append(
     tx: &mut sqlx::PgConnection,
     moves: &[(EventId, &Move)],

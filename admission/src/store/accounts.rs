@@ -1,11 +1,11 @@
-//! Accounts, from the views of box-office and the booking worker.
+//! Reads accounts from the public views of box-office and the booking worker.
 
 use std::collections::HashSet;
 
 use domain::{AccountId, EventId};
 use sqlx::PgPool;
 
-/// Whether there is an account with this id. Visitors have none.
+/// Returns whether the account exists. Visitors have none.
 pub(crate) async fn exists(db: &PgPool, id: AccountId) -> Result<bool, sqlx::Error> {
     sqlx::query_scalar!(
         r#"select exists (select from box_office.public_accounts where account_id = $1) as "yes!""#,
@@ -15,7 +15,7 @@ pub(crate) async fn exists(db: &PgPool, id: AccountId) -> Result<bool, sqlx::Err
     .await
 }
 
-/// Those of `accounts` that have as many tickets of the event as it allows.
+/// Returns those of `accounts` that have reached the event's limit of tickets per account.
 pub(crate) async fn full(
     db: &PgPool,
     event_id: EventId,

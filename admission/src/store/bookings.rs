@@ -1,4 +1,4 @@
-//! Bookings and their payments, from the workers' views.
+//! Reads bookings and their payments from the workers' public views.
 
 use chrono::{DateTime, Utc};
 use domain::booking::{BookedSeat, BookingState, EndReason, RejectReason};
@@ -17,7 +17,7 @@ pub(crate) struct Booking {
     pub(crate) account_id: AccountId,
     pub(crate) tickets: i32,
     pub(crate) state: BookingState,
-    /// Why no seats were given, or why a hold ended before its time.
+    /// Reason of a rejection, or of a hold that ended early.
     pub(crate) reason: Option<&'static str>,
     pub(crate) seats: Vec<BookedSeat>,
     pub(crate) total: Money,
@@ -28,7 +28,7 @@ pub(crate) struct Booking {
     pub(crate) payment: Option<Payment>,
 }
 
-/// A booking's payment.
+/// The payment of a booking.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Payment {
     pub(crate) state: PaymentState,
@@ -89,13 +89,13 @@ impl TryFrom<Row> for Booking {
     }
 }
 
-/// The reason with this word.
+/// Parses a reject or end reason.
 fn reason(text: &str) -> Option<&'static str> {
     let rejected = RejectReason::parse(text).map(RejectReason::as_str);
     rejected.or_else(|| EndReason::parse(text).map(EndReason::as_str))
 }
 
-/// Those of the bookings that a worker has decided.
+/// Returns those of the bookings that a worker has decided.
 pub(crate) async fn find(db: &PgPool, ids: &[BookingId]) -> Result<Vec<Booking>, sqlx::Error> {
     let ids: Vec<_> = ids.iter().map(|id| id.0).collect();
     let rows = sqlx::query_as!(
@@ -121,7 +121,7 @@ pub(crate) async fn find(db: &PgPool, ids: &[BookingId]) -> Result<Vec<Booking>,
     rows.into_iter().map(Booking::try_from).collect()
 }
 
-/// The latest bookings of an account, newest first.
+/// Returns the latest bookings of an account, newest first.
 pub(crate) async fn of_account(
     db: &PgPool,
     account_id: AccountId,

@@ -1,15 +1,15 @@
-//! What is kept of sales that ended long ago: nothing of their lines and passes.
+//! Retention: lines and passes of sales that ended long ago are deleted.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::PgPool;
 
-/// How long it is kept: tokens and passes have ended, and questions were asked.
+/// Retention after the end of a sale: tokens and passes have expired, and support has had time.
 const KEPT: TimeDelta = TimeDelta::days(30);
-/// How many rows of a table one sweep removes.
+/// Maximum number of rows of a table that one sweep deletes.
 const SWEEP_LIMIT: i64 = 5_000;
 
-/// Removes claims, ready lines and moves of sales that ended long ago, so many at a time; how many
-/// rows.
+/// Deletes a bounded batch of claims, ready lines and moves of sales past retention. Returns the
+/// number of rows.
 pub(crate) async fn sweep(db: &PgPool, now: DateTime<Utc>) -> Result<u64, sqlx::Error> {
     let ended = ended(db, now - KEPT).await?;
     if ended.is_empty() {
@@ -43,7 +43,7 @@ pub(crate) async fn sweep(db: &PgPool, now: DateTime<Utc>) -> Result<u64, sqlx::
     Ok(removed)
 }
 
-/// Sales that ended before `then` and of which something is left.
+/// Returns up to 100 sales that ended by `then` and have rows left.
 async fn ended(db: &PgPool, then: DateTime<Utc>) -> Result<Vec<i64>, sqlx::Error> {
     sqlx::query_scalar!(
         r#"select event_id as "event_id!" from admission.public_ended e

@@ -1,8 +1,8 @@
-//! The gate of each sale: the passes that were claimed, and who waits for one.
+//! SQL of the gate of each sale: its claims, its ready line and its rate window.
 //!
-//! Whatever changes a claim holds the lock of the sale's row in `admission.gates`, taken first. So
-//! claims and ends of one sale come one after the other, and their `change` counts them in the
-//! order of their commits: who has read up to one has missed none.
+//! Every transaction that changes a claim first locks the sale's row in `admission.gates`. Claims
+//! and ends of one sale are thus serialised, and `change` numbers them in commit order: a reader
+//! that has seen one has seen all before it.
 
 use chrono::{DateTime, Utc};
 use domain::gate::{self, PATIENCE, Ready, Window};
@@ -13,23 +13,23 @@ use uuid::Uuid;
 
 use crate::pass::{Grant, Refused};
 
-/// How many places of a ready line are looked at; whoever comes after so many waits.
+/// Maximum number of places of a ready line that are considered; those behind keep waiting.
 const MOST_READY: i64 = 5_000;
 
-/// How many passes end in one transaction; the others end in the next ones.
+/// Maximum number of passes that expire in one transaction; the rest expire in the next ones.
 const MOST_ENDED: i64 = 1_000;
 
-/// A gate whose lock is held.
+/// A gate whose row lock is held.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Locked {
     pub(crate) event_id: EventId,
-    /// The last change.
+    /// Number of the last change.
     pub(crate) changes: i64,
-    /// Passes that run.
+    /// Count of running passes.
     pub(crate) shopping: i32,
 }
 
-/// A pass that was claimed.
+/// A stored claim.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Claimed {
     pub(crate) account_id: AccountId,
@@ -37,15 +37,14 @@ pub(crate) struct Claimed {
     pub(crate) is_over: bool,
 }
 
-/// A pass to write down.
+/// A claim to store.
 #[derive(Debug, Clone)]
 pub(crate) struct NewPass {
     pub(crate) account_id: AccountId,
     pub(crate) grant: Grant,
 }
 
-/// Takes the lock of a sale's gate until the end of the transaction; makes the gate if this is the
-/// first claim.
+/// Locks the sale's gate until the end of the transaction, creating it for the first claim.
 pub(crate) async fn lock(
     conn: &mut PgConnection,
     event_id: EventId,
@@ -81,9 +80,9 @@ async fn lock_existing(
     }))
 }
 
-/// Ends the passes that no clock accepts any more ([`LEEWAY_SECONDS`] after they ran out), and
-/// forgets who lost the turn and the claims of more than a minute ago. Returns the time that all of it is of: `at`, or the database's, which is the same
-/// for every node.
+/// Expires passes that no clock accepts any more ([`LEEWAY_SECONDS`] after their expiry), lapsed
+/// places of the ready line, and claim counts older than a minute. Returns the time used: `at`, or
+/// the database's, which is the same for every node.
 pub(crate) async fn tidy(
     conn: &mut PgConnection,
     locked: &mut Locked,
@@ -126,7 +125,7 @@ pub(crate) async fn tidy(
     Ok(tidied.now)
 }
 
-/// Writes down how far the gate's changes went, and how many shop.
+/// Stores the gate's last change and its count of running passes.
 pub(crate) async fn save(conn: &mut PgConnection, locked: Locked) -> Result<(), sqlx::Error> {
     sqlx::query!(
         "update admission.gates set changes = $2, shopping = $3
@@ -140,7 +139,7 @@ pub(crate) async fn save(conn: &mut PgConnection, locked: Locked) -> Result<(), 
     Ok(())
 }
 
-/// Claims of the minute that ends at `now`.
+/// Returns the claim counts of the minute that ends at `now`.
 pub(crate) async fn window(
     conn: &mut PgConnection,
     event_id: EventId,
@@ -160,7 +159,7 @@ pub(crate) async fn window(
     Ok(Window::new(counts))
 }
 
-/// The ready line.
+/// Returns the head of the ready line, in order, at most [`MOST_READY`] places.
 pub(crate) async fn ready(
     conn: &mut PgConnection,
     event_id: EventId,
@@ -183,7 +182,7 @@ pub(crate) async fn ready(
         .collect())
 }
 
-/// The passes that `places` have claimed, whoever did, and those of `accounts` that run.
+/// Returns the claims of `places`, by any account, and the running ones of `accounts`.
 pub(crate) async fn claimed(
     conn: &mut PgConnection,
     event_id: EventId,
@@ -220,7 +219,7 @@ pub(crate) async fn claimed(
         .collect())
 }
 
-/// Writes down the passes given at `now` and who is to come back.
+/// Stores the passes issued at `now`, and the places that enter or stay in the ready line.
 pub(crate) async fn write(
     conn: &mut PgConnection,
     locked: &mut Locked,
@@ -234,7 +233,7 @@ pub(crate) async fn write(
     let issued: Vec<i64> = passes.iter().map(|pass| pass.grant.iat).collect();
     let ends: Vec<i64> = passes.iter().map(|pass| pass.grant.exp).collect();
     let given = i32::try_from(passes.len()).expect("a batch is small");
-    // Who came at the same moment is in the order of arrival, by microseconds.
+    // Places that arrived together are kept in order of arrival, a microsecond apart.
     sqlx::query!(
         "with passed as (
              insert into admission.claims
@@ -273,7 +272,7 @@ pub(crate) async fn write(
     Ok(())
 }
 
-/// Ends the running pass `jti`, which gives its slot back; `None` when it is over.
+/// Ends the running pass `jti`, which frees its slot; `None` when it had ended before.
 pub(crate) async fn end(
     conn: &mut PgConnection,
     locked: &mut Locked,
@@ -298,7 +297,7 @@ pub(crate) async fn end(
     Ok(Some(Refused { jti, ends_at }))
 }
 
-/// The running passes of each account that were issued at its time or before.
+/// Returns each account's running passes that were issued up to the given time.
 pub(crate) async fn running_of(
     conn: &mut PgConnection,
     event_id: EventId,
@@ -318,7 +317,7 @@ pub(crate) async fn running_of(
     .await
 }
 
-/// Sales with passes that ran out and were not ended yet.
+/// Returns the sales with expired passes that are still counted as running.
 pub(crate) async fn due(db: &PgPool) -> Result<Vec<EventId>, sqlx::Error> {
     let events = sqlx::query_scalar!(
         "select distinct event_id from admission.claims

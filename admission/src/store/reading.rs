@@ -1,9 +1,10 @@
-//! Reading what has changed, by transaction: exact, however late a change commits.
+//! Change tracking by transaction id: incremental reads that miss nothing, however late a change
+//! commits.
 
 use sqlx::PgPool;
 
-/// The moment of a reading: the oldest transaction that ran then. All before it were seen; those
-/// from it on may not have been, and are read again.
+/// A read position: the oldest transaction in progress at the time of the read. Everything before
+/// it was seen; everything from it on may not have been, and is read again.
 #[derive(Debug, Clone)]
 pub(crate) struct Reading {
     oldest: String,
@@ -11,7 +12,7 @@ pub(crate) struct Reading {
 }
 
 impl Reading {
-    /// Begins a reading. What is read after this sees whatever committed before.
+    /// Takes a position. Statements after this see everything that committed before it.
     pub(crate) async fn begin(db: &PgPool) -> Result<Self, sqlx::Error> {
         sqlx::query_as!(
             Self,
@@ -22,16 +23,16 @@ impl Reading {
         .await
     }
 
-    /// The first transaction, as `xid8` is written, whose changes the reading `since` may not
-    /// have seen. After a failover every change counts as unseen: transactions that were lost with
-    /// the old primary were counted, too.
+    /// Returns the first transaction id, in the text form of `xid8`, that a read at `since` may
+    /// have missed. After a failover that is zero: ids of transactions lost with the old primary
+    /// are used again.
     pub(crate) fn first_unseen<'a>(&self, since: Option<&'a Self>) -> &'a str {
         since
             .filter(|since| since.is_of_the_history_of(self))
             .map_or("0", |since| &since.oldest)
     }
 
-    /// Whether no failover is between the two.
+    /// Returns whether both positions are on the same timeline, without a failover in between.
     pub(crate) fn is_of_the_history_of(&self, other: &Self) -> bool {
         self.timeline == other.timeline
     }

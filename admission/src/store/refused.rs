@@ -1,4 +1,4 @@
-//! Passes that were given back or revoked, as every node reads them.
+//! SQL of the revocation list: passes that ended before their expiry.
 
 use std::collections::HashMap;
 
@@ -8,13 +8,12 @@ use sqlx::PgPool;
 
 use crate::pass::Refused;
 
-/// The last change of each sale's gate that was read.
+/// Read position: the last change seen of each sale's gate.
 pub(crate) type Changes = HashMap<EventId, i64>;
 
-/// What to read on from, and every pass that is refused although it has not run out at `now`, Unix
-/// seconds.
+/// Returns the read position and every ended pass that has not expired at `now`, in Unix seconds.
 pub(crate) async fn all(db: &PgPool, now: i64) -> Result<(Changes, Vec<Refused>), sqlx::Error> {
-    // The changes first: what changes in between is read twice rather than never.
+    // Positions first: a change in between is read twice rather than never.
     let gates = sqlx::query!("select event_id, changes from admission.gates")
         .fetch_all(db)
         .await?;
@@ -40,7 +39,7 @@ pub(crate) async fn all(db: &PgPool, now: i64) -> Result<(Changes, Vec<Refused>)
     Ok((changes, refused))
 }
 
-/// The passes that are refused since `known`, which is moved on.
+/// Returns the passes that ended since `known`, and advances it.
 pub(crate) async fn since(
     db: &PgPool,
     known: &mut Changes,

@@ -1,4 +1,4 @@
-//! Booking requests that were accepted.
+//! SQL of `admission.requests`: accepted booking requests.
 
 use std::collections::HashMap;
 
@@ -8,30 +8,27 @@ use domain::{AccountId, BookingId, EventId};
 use sqlx::types::Json;
 use sqlx::{PgConnection, PgPool};
 
-/// How long a request key stays that of its booking; as long as platform keeps the answer.
+/// Retention of a request's idempotency key; equals that of the stored response.
 const KEY_KEPT: TimeDelta = platform::idempotency::KEPT;
-/// How many rows one sweep removes.
+/// Maximum number of rows that one sweep deletes.
 const SWEEP_LIMIT: i64 = 5_000;
 
-/// What was asked for.
+/// An order: an event, a buyer and the seats wished for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Order {
-    /// The event.
     pub(crate) event_id: EventId,
-    /// The buyer.
+    /// The buyer, who may differ from the caller when staff book.
     pub(crate) account_id: AccountId,
-    /// What is asked for.
     pub(crate) wish: Wish,
 }
 
-/// An order with its booking id.
+/// A stored order with its booking id.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Request {
-    /// The id; a repeat with the same key has the same.
+    /// The same for every repeat with the same key.
     pub(crate) booking_id: BookingId,
-    /// What was asked for.
     pub(crate) order: Order,
-    /// When it was first accepted.
+    /// Time of the first acceptance.
     pub(crate) accepted_at: DateTime<Utc>,
 }
 
@@ -57,9 +54,8 @@ impl From<Row> for Request {
     }
 }
 
-/// Writes orders down, each under a new booking id. When the key of one was used within the last
-/// 24 h, the request of then is returned, which may have been for something else. No two have the
-/// same key.
+/// Stores orders, each under a new booking id. For a key that was used within the last 24 h the
+/// stored request is returned, which may be for another order. Keys within `orders` are distinct.
 pub(crate) async fn accept_all(
     conn: &mut PgConnection,
     orders: &[(Option<&str>, &Order)],
@@ -103,7 +99,8 @@ async fn forget_old_keys(
     Ok(())
 }
 
-/// Inserts what has no key or a new one. Gives the requests that the other keys belong to.
+/// Inserts requests without a key or with a new one, and returns the stored requests of the other
+/// keys.
 async fn insert_all(
     conn: &mut PgConnection,
     orders: &[(Option<&str>, &Order)],
@@ -158,7 +155,7 @@ async fn insert_all(
     Ok(known.collect())
 }
 
-/// Notes that RabbitMQ has the request: until its outcome is known, it shows as requested.
+/// Marks a request as published: it is listed as requested until it is decided.
 pub(crate) async fn mark_published(db: &PgPool, id: BookingId) -> Result<(), sqlx::Error> {
     sqlx::query!(
         "update admission.requests set published = true where booking_id = $1",
@@ -169,8 +166,7 @@ pub(crate) async fn mark_published(db: &PgPool, id: BookingId) -> Result<(), sql
     Ok(())
 }
 
-/// Removes a request that no call has published: the one that wrote it knows, and no repeat has
-/// taken it up.
+/// Deletes an unpublished request, unless a repeat has taken it up.
 pub(crate) async fn withdraw(db: &PgPool, id: BookingId) -> Result<(), sqlx::Error> {
     sqlx::query!(
         "delete from admission.requests
@@ -182,7 +178,7 @@ pub(crate) async fn withdraw(db: &PgPool, id: BookingId) -> Result<(), sqlx::Err
     Ok(())
 }
 
-/// The request with this id. Only a caller whose request was accepted was told an id.
+/// Returns the request with this id. Ids are only sent to callers whose request was accepted.
 pub(crate) async fn find(db: &PgPool, id: BookingId) -> Result<Option<Request>, sqlx::Error> {
     let row = sqlx::query_as!(
         Row,
@@ -195,7 +191,7 @@ pub(crate) async fn find(db: &PgPool, id: BookingId) -> Result<Option<Request>, 
     Ok(row.map(Request::from))
 }
 
-/// The latest requests of an account that no worker has decided, newest first.
+/// Returns the latest published but undecided requests of an account, newest first.
 pub(crate) async fn undecided_of(
     db: &PgPool,
     account_id: AccountId,
@@ -216,8 +212,8 @@ pub(crate) async fn undecided_of(
     Ok(rows.into_iter().map(Request::from).collect())
 }
 
-/// Removes one batch of old requests that nobody needs: decided ones, and those whose caller was
-/// told to try again. Returns whether more may be left.
+/// Deletes one batch of requests past retention that are decided or were never published. Returns
+/// whether more may be left.
 pub(crate) async fn sweep(db: &PgPool, now: DateTime<Utc>) -> Result<bool, sqlx::Error> {
     let swept = sqlx::query!(
         "delete from admission.requests where booking_id in (

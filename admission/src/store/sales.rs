@@ -1,4 +1,4 @@
-//! Sales, as box-office told them.
+//! SQL of `admission.sales`: settings received from box-office.
 
 use domain::EventId;
 use domain::sale::SaleSettings;
@@ -7,7 +7,7 @@ use sqlx::types::Json;
 
 use super::reading::Reading;
 
-/// The sales that changed after the reading `since`; all for `None`. And this reading.
+/// Returns the sales that changed after `since`, all for `None`, and the new read position.
 pub(crate) async fn changed(
     db: &PgPool,
     since: Option<&Reading>,
@@ -23,7 +23,7 @@ pub(crate) async fn changed(
     Ok((reading, read.collect()))
 }
 
-/// Those of `events` that there are.
+/// Returns the sales of those `events` that have one.
 pub(crate) async fn of(db: &PgPool, events: &[EventId]) -> Result<Vec<SaleSettings>, sqlx::Error> {
     let ids: Vec<i64> = events.iter().map(|event| event.0).collect();
     let rows = sqlx::query!(
@@ -35,14 +35,14 @@ pub(crate) async fn of(db: &PgPool, events: &[EventId]) -> Result<Vec<SaleSettin
     Ok(read.collect())
 }
 
-/// Settings of a later version may not be readable: the other sales go on.
+/// Parses settings; those of a newer version may be unreadable and are skipped.
 fn readable(event_id: i64, settings: Option<&str>) -> Option<SaleSettings> {
     serde_json::from_str(settings.unwrap_or_default())
         .inspect_err(|error| tracing::error!(event_id, %error, "unreadable settings of a sale"))
         .ok()
 }
 
-/// Stores a sale unless the same or a later version is there.
+/// Upserts a sale, unless the same or a newer version is stored.
 pub(crate) async fn put(db: &PgPool, sale: &SaleSettings) -> Result<(), sqlx::Error> {
     sqlx::query!(
         "insert into admission.sales (event_id, version, settings) values ($1, $2, $3)

@@ -1,10 +1,10 @@
-//! How much is left, from the booking worker's view.
+//! Reads stock from the booking worker's public view.
 
 use domain::EventId;
 use domain::sale::Stock;
 use sqlx::PgPool;
 
-/// The stock of `events`; those that the booking worker does not know are missing.
+/// Returns the stock of `events`; those unknown to the booking worker are left out.
 pub(crate) async fn of(
     db: &PgPool,
     events: &[EventId],

@@ -88,7 +88,7 @@ async fn a_request_without_an_outcome_is_answered_202_and_shows_as_requested() {
         problem(shop.get(&location, Some(OTHER)).await).await,
         "forbidden"
     );
-    // Staff have the internal listener.
+    // Staff use the internal listener.
     assert_eq!(
         problem(shop.get(&location, Some(STAFF)).await).await,
         "forbidden"
@@ -109,7 +109,7 @@ async fn a_repeated_key_gives_the_first_answer_and_another_body_is_refused() {
         }
     };
     let first = book(1, Some(pass.clone())).await.text().await.unwrap();
-    // Without a pass: the answer is known, and the pass may have ended since.
+    // A replay needs no pass: it may have ended since.
     let again = book(1, None).await;
     assert_eq!(again.status(), 201);
     assert_eq!(again.headers()["idempotent-replayed"], "true");
@@ -173,7 +173,7 @@ async fn a_full_queue_is_an_honest_503_that_changes_nothing() {
     assert_eq!(answer.status(), 503);
     assert!(answer.headers().contains_key("retry-after"));
     assert_eq!(problem(answer).await, "overloaded");
-    // The key is free: once a worker has made room the same request goes through.
+    // The key was released: once a worker has made room the same request succeeds.
     shop.worker_on(queue, held, None).await;
     let is_taken = async || {
         let again = shop.book_at(&shop.base, BUYER, Some(&pass), 1, Some(&key));
@@ -281,7 +281,7 @@ async fn a_sale_without_a_queue_takes_bookings_without_a_pass() {
     shop.app.finish().await;
 }
 
-/// Writes what the workers would.
+/// Inserts a booking and its payment, as the workers do.
 async fn store_held(shop: &Shop, state: &'static str) -> BookingId {
     let now = shop.app.ctx.clock.now();
     let id = BookingId::new(now);
@@ -413,7 +413,7 @@ async fn a_change_of_the_sale_acts_on_every_node_within_two_seconds() {
 async fn one_bad_order_never_fails_anothers() {
     let shop = Shop::open().await;
     shop.worker(held, None).await;
-    // Whatever makes the database refuse a row.
+    // Any row that the database refuses will do.
     sqlx::query("alter table admission.requests add check (tickets <> 3)")
         .execute(&shop.app.ctx.db)
         .await
@@ -488,7 +488,7 @@ async fn text_that_the_database_can_not_store_is_refused_on_every_route() {
     shop.app.finish().await;
 }
 
-/// A node that reaches RabbitMQ through a proxy.
+/// Connects a node that reaches RabbitMQ through a proxy.
 async fn behind_a_proxy(shop: &Shop) -> (Proxy, Context) {
     let mut config = platform::config::PlatformConfig::clone(&shop.app.ctx.config);
     let url = secrecy::ExposeSecret::expose_secret(&config.amqp_url);
@@ -503,7 +503,7 @@ async fn behind_a_proxy(shop: &Shop) -> (Proxy, Context) {
 #[tokio::test(flavor = "multi_thread")]
 async fn one_key_is_one_booking_whatever_the_broker_does() {
     let shop = Shop::open().await;
-    // One buyer pays, the other's seat is free.
+    // One buyer's booking is held, the other's is free and thus confirmed.
     let decide = |hold: &PlaceHold| match hold.account_id {
         OTHER => confirmed(hold),
         _ => held(hold),
@@ -524,19 +524,19 @@ async fn one_key_is_one_booking_whatever_the_broker_does() {
         assert_eq!(book(AccountId(100 + number), "warm").await.0, 201);
     }
     proxy.deafen();
-    // RabbitMQ takes the requests, and nobody hears of it; with them every channel is given up.
+    // RabbitMQ receives the requests, but no confirm arrives; every channel is abandoned.
     let mut asking = vec![(BUYER, "key"), (OTHER, "key")];
     asking.extend((0..8).map(|number| (AccountId(200 + number), "key")));
     let silent = asking.iter().map(|(account, key)| book(*account, key));
     for (status, _) in join_all(silent).await {
         assert_eq!(status, 503);
     }
-    // No channel opens, so it is certain that this try was not sent.
+    // No channel opens, so this attempt was certainly not sent.
     let (first, second) = tokio::join!(book(BUYER, "key"), book(OTHER, "key"));
     assert_eq!([first.0, second.0], [503, 503]);
     proxy.cut();
     for account in [BUYER, OTHER] {
-        // Accepted again under the first id, whether or not its outcome is known by then.
+        // Accepted again under the first id, whether or not it has been decided by then.
         let again = async || matches!(book(account, "key").await.0, 201 | 202);
         platform::testing::eventually(Duration::from_secs(30), again).await;
         let placed = || -> Vec<_> {

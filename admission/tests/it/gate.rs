@@ -1,4 +1,4 @@
-//! Claims against PostgreSQL, without anybody who calls: the time is what the test says.
+//! Claims against PostgreSQL, without a release loop and in simulated time.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -84,7 +84,7 @@ async fn claims_never_exceed_the_rate_in_any_minute() {
                 door.now += TimeDelta::milliseconds(170);
             }
             Claim::Full(wait) if wait < Duration::from_secs(5) => {
-                // A moment before there is no room, and then there is.
+                // A millisecond early there is no room, and then there is.
                 door.now += TimeDelta::from_std(wait).unwrap() - TimeDelta::milliseconds(1);
                 assert!(matches!(door.claim(place).await, Claim::Full(_)));
                 door.now += TimeDelta::milliseconds(1);
@@ -123,7 +123,7 @@ async fn everybody_who_was_called_comes_at_once_and_the_rate_holds() {
             .iter()
             .all(|claim| matches!(claim, Claim::Full(_)))
     );
-    // The minute after that an hour went by without a claim is no fuller.
+    // After an hour without claims a minute holds no more than any other.
     door.now += TimeDelta::hours(1);
     assert_eq!(granted(&door.claim_all(501..=1_000).await), 60);
     door.app.finish().await;
@@ -158,7 +158,7 @@ async fn a_place_that_one_account_claimed_is_refused_to_every_other() {
         let claims = door.passes.claim(EVENT, &claimants, door.terms, at);
         claims.await.unwrap()
     };
-    // Two at once, and one later: also when the pass is over.
+    // Two at once, and one later, even after the pass has ended.
     let together = claim(&door, &[(7, 1), (7, 2)]).await;
     assert!(matches!(together[..], [Claim::Granted(_), Claim::Another]));
     assert_eq!(claim(&door, &[(7, 3)]).await, [Claim::Another]);
@@ -241,7 +241,7 @@ async fn a_slot_goes_to_who_came_first_unless_they_stay_away() {
     let mut door = Door::new(600, 1).await;
     assert_eq!(granted(&door.claim_all([50, 40, 30]).await), 1);
     door.now += TimeDelta::seconds(600);
-    // 40 and 30 lost their turn long ago, and ask again in another order.
+    // 40 and 30 lapsed long ago, and claim again in the opposite order.
     door.claim_all([30, 40]).await;
     door.now += TimeDelta::seconds(5);
     assert!(matches!(door.claim(40).await, Claim::Full(_)));
@@ -281,7 +281,7 @@ async fn two_nodes_together_hold_the_cap_and_give_a_place_one_pass() {
     door.app.finish().await;
 }
 
-/// Claims again and again until there is a pass; all that was heard.
+/// Claims until a pass was returned 40 times; returns the distinct grants.
 async fn insist(passes: &Passes, terms: Terms, place: i64) -> HashSet<Grant> {
     let mut heard = HashSet::new();
     let mut answers = 0;

@@ -1,4 +1,4 @@
-//! What is kept of sales, and what is not.
+//! Retention of ended sales and old requests.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use sqlx::types::Json;
 use crate::line::sale;
 use crate::shop::launch;
 
-/// A sale that was changed so many days ago, with something in each table of its line.
+/// Inserts a sale changed `days` days ago, with a row in each table of its line.
 async fn add(db: &PgPool, sale: &SaleSettings, days: i32) {
     sqlx::query(
         "insert into admission.sales (event_id, version, settings, updated_at)
@@ -41,7 +41,7 @@ async fn add(db: &PgPool, sale: &SaleSettings, days: i32) {
     }
 }
 
-/// How many of those rows are left. A leader may go on telling that a sale is closed.
+/// Returns the number of those rows left, without moves that a leader may add.
 async fn rows(db: &PgPool, event_id: i64) -> i64 {
     sqlx::query_scalar(
         "select (select count(*) from admission.claims where event_id = $1)
@@ -107,7 +107,7 @@ async fn a_busy_day_of_old_requests_is_removed_in_one_round() {
     .await
     .unwrap();
     launch(&app.ctx).await;
-    // One waits to be decided, and one is not a day old.
+    // Left: an undecided one, and one that is not a day old.
     eventually(Duration::from_secs(10), async || {
         let left: i64 = sqlx::query_scalar("select count(*) from admission.requests")
             .fetch_one(db)

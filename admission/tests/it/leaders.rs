@@ -1,7 +1,7 @@
-//! Several nodes lead many sales, by the machine's clock and at the size of a large installation.
+//! Several nodes lead many sales in real time, at the size of a large installation.
 //!
-//! `ONSALE_FULL_SIZE=1` takes the sizes that the program is to hold; without it they are small
-//! enough for every run.
+//! `ONSALE_FULL_SIZE=1` runs the sizes of the design's bars; without it they are small enough for
+//! every run.
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
@@ -24,9 +24,9 @@ use tokio::task::JoinHandle;
 
 use crate::line::sale;
 
-/// How soon a killed leader's sales go on.
+/// Bound on the time until a killed leader's sales are called again.
 const TAKE_OVER: Duration = Duration::from_secs(3);
-/// Nobody's call is late by more than this because of another sale.
+/// Bound on the delay of a call caused by another sale.
 const MAX_GAP: Duration = Duration::from_secs(1);
 
 fn now() -> DateTime<Utc> {
@@ -67,7 +67,7 @@ impl Nodes {
         &self.app.ctx.db
     }
 
-    /// Starts one more.
+    /// Starts another node.
     async fn start(&mut self) {
         let ctx = self.app.another_node().await;
         let routes = admission::start(ctx.clone(), admission::Config::default());
@@ -75,7 +75,7 @@ impl Nodes {
         self.nodes.push(ctx);
     }
 
-    /// All that was called come at once to claim, in the sales `events`.
+    /// Spawns a task that claims for every called place of the sales `events`.
     fn shop(&mut self, events: Vec<i64>) {
         let db = self.db().clone();
         self.shoppers.push(tokio::spawn(async move {
@@ -93,7 +93,7 @@ impl Nodes {
         add(self.db(), std::slice::from_ref(sale), joined).await;
     }
 
-    /// The node of each shard, and its epoch.
+    /// Returns the owner and the epoch of each shard.
     async fn shards(&self) -> HashMap<i16, (Option<String>, i64)> {
         let rows: Vec<(i16, Option<String>, i64)> =
             sqlx::query_as("select shard, owner, epoch from admission.shards")
@@ -134,7 +134,7 @@ impl Nodes {
     }
 }
 
-/// Whoever was called and has not claimed gets a pass.
+/// Inserts a claim for every recently called place without one.
 const CLAIM_ALL: &str = "
     with new as (
         select m.event_id, p.place
@@ -180,7 +180,7 @@ async fn add(db: &PgPool, sales: &[SaleSettings], joined: i64) {
     .unwrap();
 }
 
-/// A sale that opened an hour ago.
+/// Settings of a sale that opened an hour ago.
 fn open(event: i64) -> SaleSettings {
     SaleSettings {
         event_id: EventId(event),
@@ -189,7 +189,7 @@ fn open(event: i64) -> SaleSettings {
     }
 }
 
-/// When calls were made in a sale since `since`.
+/// Returns the times of a sale's calls after `since`.
 async fn call_times(db: &PgPool, event: i64, since: DateTime<Utc>) -> Vec<DateTime<Utc>> {
     sqlx::query_scalar(
         "select at from admission.moves
@@ -202,14 +202,14 @@ async fn call_times(db: &PgPool, event: i64, since: DateTime<Utc>) -> Vec<DateTi
     .unwrap()
 }
 
-/// The longest time without a call in it.
+/// Returns the longest interval between consecutive calls.
 fn longest_gap(times: &[DateTime<Utc>]) -> Duration {
     let gaps = times.windows(2).map(|pair| pair[1] - pair[0]);
     gaps.max()
         .map_or(Duration::MAX, |gap| gap.to_std().unwrap())
 }
 
-/// Sales that ended, of which everybody was told so, each with so many moves.
+/// Inserts ended sales whose end was published, each with `moves` moves.
 async fn seed_ended(db: &PgPool, sales: i64, moves: i64) {
     let first = 1_000;
     let ended: Vec<SaleSettings> = (first..first + sales)
@@ -249,7 +249,7 @@ async fn seed_ended(db: &PgPool, sales: i64, moves: i64) {
     .unwrap();
 }
 
-/// A sale whose lobby was drawn, and in which nobody was called yet.
+/// Inserts a sale whose lobby was drawn and in which nobody was called yet.
 async fn seed_drawn(db: &PgPool, event: i64, lobby: i64) {
     let sale = SaleSettings {
         lobby_seconds: 600,
@@ -557,7 +557,7 @@ async fn what_was_decided_long_ago_does_not_brake() {
     measure(db, &mut undecided).await.unwrap();
     println!("{requests} requests: measured in {:?}", began.elapsed());
 
-    // One that waits is seen at once.
+    // An undecided one shows at once.
     let waits = "insert into admission.requests
              (booking_id, event_id, account_id, wish, tickets, published, accepted_at)
          values (gen_random_uuid(), 1, 1, '{}', 1, true, clock_timestamp() - interval '8 seconds')";

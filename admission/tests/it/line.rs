@@ -1,4 +1,4 @@
-//! One sale's line, moved by hand: the time is what the test says.
+//! Harness: one sale's line, advanced tick by tick in simulated time.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use sqlx::types::Json;
 
 pub(crate) const EVENT: EventId = EventId(1);
 
-/// A sale that opened a minute before [`start`].
+/// Settings of a sale that opened a minute before [`start`].
 pub(crate) fn sale() -> SaleSettings {
     SaleSettings {
         event_id: EVENT,
@@ -50,7 +50,7 @@ pub(crate) struct Line {
     pub(crate) app: TestApp,
     pub(crate) sale: SaleSettings,
     pub(crate) now: DateTime<Utc>,
-    /// What is left of the event; unknown at first.
+    /// Stock of each event; empty, and thus unknown, at first.
     pub(crate) stock: HashMap<EventId, Stock>,
     pub(crate) leases: Leases,
     pub(crate) leader: Leader,
@@ -108,13 +108,13 @@ impl Line {
         }
     }
 
-    /// So many new people join, and are seen.
+    /// Lets `people` more join.
     pub(crate) async fn join(&mut self, people: i64) {
         self.joined += people;
         self.write_numbers().await;
     }
 
-    /// The holder of `number` leaves.
+    /// Lets the holder of `number` leave.
     pub(crate) async fn leave(&mut self, number: i64) {
         self.leavings += 1;
         sqlx::query("insert into waiting_room.leavings values ($1, $2, $3, now())")
@@ -141,7 +141,7 @@ impl Line {
         .unwrap();
     }
 
-    /// Everybody is seen now but the numbers `away`.
+    /// Marks every number as present now, except those in `away`.
     pub(crate) async fn see(&self, away: std::ops::Range<i64>) {
         let mut bitmap = vec![0_u8; usize::try_from(self.joined / 8 + 1).unwrap()];
         for number in (1..=self.joined).filter(|number| !away.contains(number)) {
@@ -162,7 +162,7 @@ impl Line {
         self.snapshot().await
     }
 
-    /// A tick of other sales; those that were looked at.
+    /// Runs a tick over `sales`; returns those that were due.
     pub(crate) async fn tick_all(&mut self, sales: &[Arc<SaleSettings>]) -> Vec<EventId> {
         let (leader, leases) = (&mut self.leader, &mut self.leases);
         tick(leader, leases, self.now, sales, &self.stock).await
@@ -175,7 +175,7 @@ impl Line {
         self.tick().await
     }
 
-    /// What everyone is told.
+    /// Returns the published snapshot.
     pub(crate) async fn snapshot(&self) -> Snapshot {
         let row: Json<Snapshot> =
             sqlx::query_scalar("select snapshot from admission.public_lines where event_id = $1")
@@ -186,12 +186,12 @@ impl Line {
         row.0
     }
 
-    /// What happened, in order.
+    /// Returns all moves, in order.
     pub(crate) async fn moves(&self) -> Vec<Move> {
         self.moves_after(0).await
     }
 
-    /// What happened after a seq, in order.
+    /// Returns the moves after a seq, in order.
     pub(crate) async fn moves_after(&self, seq: i64) -> Vec<Move> {
         let rows: Vec<Row> = sqlx::query_as(
             "select seq, at, called, missed, claimed, over, left_numbers
@@ -205,20 +205,20 @@ impl Line {
         rows.into_iter().map(Move::from).collect()
     }
 
-    /// The places called, in the order of their calls.
+    /// Returns the called places, in the order of their calls.
     pub(crate) async fn called(&self) -> Vec<i64> {
         let moves = self.moves().await;
         let runs = moves.iter().flat_map(|moved| &moved.called);
         runs.flat_map(|run| run.first.0..=run.last.0).collect()
     }
 
-    /// The operator changes the sale.
+    /// Changes the sale's settings, as an operator does.
     pub(crate) fn set(&mut self, change: impl FnOnce(&mut SaleSettings)) {
         change(&mut self.sale);
         self.sale.version += 1;
     }
 
-    /// Places come to claim; how many got a pass.
+    /// Claims for `places`; returns the number of passes issued.
     pub(crate) async fn claim(&self, places: impl IntoIterator<Item = i64>) -> usize {
         let claimants: Vec<Claimant> = places
             .into_iter()
@@ -234,7 +234,7 @@ impl Line {
         claims.iter().filter(granted).count()
     }
 
-    /// The passes of `places` are given back.
+    /// Gives the passes of `places` back.
     pub(crate) async fn finish(&self, places: impl IntoIterator<Item = i64>) {
         for place in places {
             let jti = sqlx::query_scalar(
@@ -251,8 +251,8 @@ impl Line {
     }
 }
 
-/// A tick under the lease, and again at the same time until nothing is under way beside the loop.
-/// Returns the sales that were looked at.
+/// Runs a tick under the lease, repeated at the same time until no background task is left.
+/// Returns the sales that were due.
 pub(crate) async fn tick(
     leader: &mut Leader,
     leases: &mut Leases,

@@ -17,9 +17,9 @@ use sqlx::PgPool;
 use crate::line;
 use crate::shop::Shop;
 
-/// No sale that a release leader knows.
+/// A sale unknown to any release leader.
 const EVENT: EventId = EventId(4_242);
-/// As many as fill a chunk of names, and a few.
+/// A full chunk of pseudonyms, and a few more.
 const MANY: i64 = 16_384 + 5;
 
 fn now() -> DateTime<Utc> {
@@ -41,7 +41,7 @@ fn announced(entropy: &str) -> SaleSettings {
     }
 }
 
-/// Account n + 100 has number n.
+/// Issues number n to account n + 100.
 async fn join(db: &PgPool, numbers: std::ops::RangeInclusive<i64>) {
     sqlx::query(
         "insert into waiting_room.numbers (event_id, account_id, number, joined_at)
@@ -55,7 +55,7 @@ async fn join(db: &PgPool, numbers: std::ops::RangeInclusive<i64>) {
     .unwrap();
 }
 
-/// Account n + 100 joins again, and gets another number for `number`.
+/// Reissues: the account of `number` gets the number `again` instead.
 async fn rejoin(db: &PgPool, number: i64, again: i64) {
     let moved = sqlx::query(
         "update waiting_room.numbers set number = $3 where event_id = $1 and number = $2",
@@ -106,7 +106,7 @@ async fn who_takes_part_is_fixed_before_the_entropy_is_told_and_the_seed_is_show
     let fixed = draw(&announced(""), 5).await;
     assert_eq!(fixed.drawn, None);
     assert_eq!(shown_seed(db).await, None);
-    // Whoever comes now comes after the lobby, whatever a repeat says.
+    // Later joins come after the lobby, whatever size a repeat passes.
     join(db, 6..=7).await;
     assert_eq!(draw(&announced(""), 7).await, fixed);
 
@@ -133,7 +133,7 @@ async fn two_leaders_at_once_draw_one_lottery() {
     app.finish().await;
 }
 
-/// The entries of a receipt, by number from 1.
+/// Returns the entries of a receipt, by number from 1.
 fn entries(receipt: &Value) -> Vec<Option<Entry>> {
     serde_json::from_value(receipt["entries"].clone()).unwrap()
 }
@@ -154,7 +154,7 @@ async fn the_receipt_has_everything_to_check_the_lottery_and_stays() {
     assert_eq!(get(EVENT.0).await.status(), StatusCode::CONFLICT);
     lottery::draw(db, keys, &sale, MANY, now()).await.unwrap();
     assert_eq!(get(EVENT.0).await.status(), StatusCode::CONFLICT);
-    // Numbers change hands after it is fixed who takes part; the receipt does not.
+    // Numbers that change hands after the entries were fixed do not change the receipt.
     rejoin(db, 9, MANY + 3).await;
     lottery::draw(db, keys, &announced("42"), MANY, now())
         .await

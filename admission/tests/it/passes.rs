@@ -218,7 +218,7 @@ async fn a_pass_taken_back_by_staff_is_refused_on_every_node_within_a_second() {
         published.unwrap();
     };
     let now = shop.app.ctx.clock.now();
-    // One that was meant for an earlier pass leaves this one alone.
+    // A revocation of an earlier pass leaves this one alone.
     revoke(now - TimeDelta::seconds(60)).await;
     revoke(now).await;
     for base in [&shop.base, &other_node.base] {
@@ -234,7 +234,7 @@ async fn a_pass_taken_back_by_staff_is_refused_on_every_node_within_a_second() {
     shop.app.finish().await;
 }
 
-/// A booking of an account, made at this time.
+/// Returns a booking made by an account at this time.
 fn booking_of(account: AccountId, made_at: DateTime<Utc>) -> BookingFacts {
     BookingFacts {
         booking_id: BookingId::new(made_at),
@@ -248,7 +248,7 @@ fn booking_of(account: AccountId, made_at: DateTime<Utc>) -> BookingFacts {
 }
 
 impl Shop {
-    /// A worker tells of a booking, twice.
+    /// Publishes a worker's message, twice.
     async fn tell_of<M: Message>(&self, message: &M) {
         for _ in 0..2 {
             let broker = &self.app.ctx.broker;
@@ -258,7 +258,7 @@ impl Shop {
         }
     }
 
-    /// How many tickets of [`EVENT`], of at most 6, the account has.
+    /// Gives the account `tickets` of at most 6 tickets of [`EVENT`].
     async fn has(&self, account: AccountId, tickets: i32) {
         let db = &self.app.ctx.db;
         sqlx::query(
@@ -294,7 +294,7 @@ async fn the_pass_ends_with_a_confirmed_booking_or_a_hold_that_leaves_no_room() 
     }
     shop.has(full, 6).await;
     shop.has(half, 5).await;
-    // A booking of an earlier visit says nothing about this one.
+    // A booking of an earlier visit does not end this one.
     let booking = booking_of(later, now - TimeDelta::hours(1));
     let tickets = Vec::new();
     shop.tell_of(&BookingConfirmed { booking, tickets }).await;

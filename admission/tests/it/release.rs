@@ -1,5 +1,5 @@
-//! The release loop against real servers. What it decides is tried at length in
-//! `domain::release`, and in the simulation.
+//! The release loop against real servers. Its decisions are tested in `domain::release` and in the
+//! simulation.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use url::Url;
 
 use crate::line::{EVENT, Line, sale, start, tick};
 
-/// Sales whose numbers differ by so much are looked at in the same tick.
+/// Sales whose ids differ by a multiple of this read presence in the same tick.
 const PRESENCE_TICKS: i64 = 4;
 
 #[tokio::test]
@@ -127,7 +127,7 @@ async fn without_redis_or_after_a_flush_nobody_becomes_absent() {
     line.join(100).await;
     line.see(0..0).await;
     line.ticks(4).await;
-    // The test's own keys vanish, as in a flush; the time goes on without any presence.
+    // The sale's keys vanish, as in a flush, and time passes without any presence.
     let key = line
         .app
         .ctx
@@ -207,7 +207,7 @@ async fn of_two_leaders_only_the_later_one_is_obeyed() {
     let mut line = Line::new(sale()).await;
     line.join(1_000).await;
     line.ticks(4).await;
-    // The first one's lease ends without its notice, and another takes over.
+    // The first node's lease expires unnoticed, and another node takes over.
     let stale = line.leases.turn().await.unwrap();
     let end = "update admission.nodes set until = clock_timestamp()";
     sqlx::query(end).execute(&line.app.ctx.db).await.unwrap();
@@ -219,7 +219,7 @@ async fn of_two_leaders_only_the_later_one_is_obeyed() {
     for _ in 0..8 {
         line.now += TimeDelta::milliseconds(250);
         tick(&mut second, &mut leases, line.now, &sales, &line.stock).await;
-        // It takes itself for the leader as long as its lease would have run.
+        // The stale node believes it leads until its lease would have expired.
         let outcome = line.leader.tick(&stale, line.now, &sales, &line.stock);
         outcome.await.unwrap();
     }
@@ -239,7 +239,7 @@ async fn a_node_that_knows_no_shards_never_leads_beside_those_that_do() {
     let old = "insert into admission.leader values (true, 'old', 7, clock_timestamp() + '1 hour')";
     sqlx::query(old).execute(db).await.unwrap();
     assert!(leases.turn().await.unwrap().is_empty(), "the old one leads");
-    // As the version before leaves the lead, and as it takes it.
+    // How the version before shards gives up and takes the lead.
     let leave = "update admission.leader set leads_until = clock_timestamp() where node = 'old'";
     let take = "insert into admission.leader as l (node, epoch, leads_until)
                 values ('old', 1, clock_timestamp() + make_interval(secs => 2))
@@ -255,7 +255,7 @@ async fn a_node_that_knows_no_shards_never_leads_beside_those_that_do() {
     );
     let taken: Option<i64> = sqlx::query_scalar(take).fetch_optional(db).await.unwrap();
     assert_eq!(taken, None);
-    // And back, when the last of the new ones is gone.
+    // And back, once the last sharded node is gone.
     leases.resign().await.unwrap();
     let end = "update admission.leader set leads_until = clock_timestamp()";
     sqlx::query(end).execute(db).await.unwrap();
@@ -487,7 +487,7 @@ async fn a_redis_that_hangs_holds_a_tick_up_once_whatever_the_number_of_sales() 
             .await
             .unwrap();
     }
-    // All of them look at who is present in the same ticks.
+    // All of them read presence in the same ticks.
     let sales: Vec<_> = (1..=SALES)
         .map(|nth| {
             Arc::new(SaleSettings {
@@ -519,7 +519,7 @@ async fn a_redis_that_hangs_holds_a_tick_up_once_whatever_the_number_of_sales() 
 async fn a_join_that_commits_late_is_seen() {
     let mut line = Line::new(sale()).await;
     line.tick().await;
-    // Another sale is seen meanwhile, so that the reading goes on.
+    // Another sale changes meanwhile, so that the read position advances.
     let mut late = line.app.ctx.db.begin().await.unwrap();
     sqlx::query(
         "insert into waiting_room.lines (event_id, joined, updated_at)
@@ -541,7 +541,7 @@ async fn a_join_that_commits_late_is_seen() {
     line.app.finish().await;
 }
 
-/// Every place as a node that reads it all sees it.
+/// Returns the standing of every place, as seen by a node that reads the whole line.
 async fn standings(db: &sqlx::PgPool, places: i64) -> Vec<Standing> {
     let lines = Lines::new(db.clone());
     let reader = lines.clone();
@@ -566,7 +566,7 @@ async fn checkpoints_keep_histories_short_and_nobody_notices() {
     let mut claimed = 0;
     for nth in 1..=TICKS {
         let cursor = line.tick().await.cursor.0;
-        // A node that follows all along reads what is new only.
+        // A node that follows all along reads new moves only.
         for moved in line.moves_after(whole.seq()).await {
             whole.apply(&moved);
         }
@@ -583,7 +583,7 @@ async fn checkpoints_keep_histories_short_and_nobody_notices() {
     let followed: Vec<_> = (1..=10_000).map(|n| whole.standing(Place(n))).collect();
     assert_eq!(standings(&line.app.ctx.db, 10_000).await, followed);
 
-    // Nor does the next leader: it goes on behind all who were called, and calls nobody again.
+    // Nor does the next leader: it continues behind the last call, and calls nobody twice.
     let cursor = line.snapshot().await.cursor.0;
     line.leases.resign().await.unwrap();
     line.leases = Leases::new(&line.app.ctx, "second");
@@ -616,7 +616,7 @@ async fn a_failover_that_lost_commits_is_noticed_and_everything_is_read_again() 
     line.ticks(20).await;
     let before = line.snapshot().await;
     let lost = before.seq - 10;
-    // What the new primary has: the line as it was ten steps ago.
+    // State of the new primary: the line as it was ten steps ago.
     let rewind = [
         "update admission.lines set seq = $1, snapshot = jsonb_set(snapshot, '{seq}', to_jsonb($1))",
         "delete from admission.moves where seq > $1",

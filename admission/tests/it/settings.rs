@@ -1,4 +1,4 @@
-//! What operators set reaches every node.
+//! Changes of sales' settings reach every node.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ async fn a_change_that_commits_late_is_seen_by_every_node() {
     let node = shop.another_node().await;
     let db = &shop.app.ctx.db;
     let mut late = db.begin().await.unwrap();
-    // As if its commit took ten seconds: the standby stalls, perhaps.
+    // As if the commit took ten seconds, on a stalled synchronous standby for example.
     sqlx::query(
         "update admission.sales
          set version = version + 1,
@@ -31,7 +31,7 @@ async fn a_change_that_commits_late_is_seen_by_every_node() {
     .execute(&mut *late)
     .await
     .unwrap();
-    // Meanwhile others change, and are read.
+    // Meanwhile other sales change and are read.
     for other in [50, 51] {
         shop.add_sale(EventId(other), |_| ()).await;
     }

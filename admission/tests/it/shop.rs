@@ -1,4 +1,4 @@
-//! Admission over HTTP, with a booking worker that does what the test says.
+//! Harness: admission over HTTP, with a scripted booking worker.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -38,11 +38,11 @@ pub(crate) struct Shop {
     pub(crate) app: TestApp,
     pub(crate) base: String,
     client: Client,
-    /// What everyone who waits was told last, in each sale.
+    /// The last published snapshot of each sale.
     told: Mutex<HashMap<EventId, Snapshot>>,
 }
 
-/// A second node of the same installation.
+/// Another node of the same installation.
 pub(crate) struct Node {
     pub(crate) base: String,
     running: Running,
@@ -62,7 +62,7 @@ fn config() -> admission::Config {
     }
 }
 
-/// Starts admission; where it answers.
+/// Starts admission; returns its base URL.
 pub(crate) async fn launch(ctx: &Context) -> (String, Running) {
     let routes = admission::start(ctx.clone(), config()).await.unwrap();
     let running = platform::testing::serve_consuming(ctx, routes).await;
@@ -70,7 +70,7 @@ pub(crate) async fn launch(ctx: &Context) -> (String, Running) {
 }
 
 impl Shop {
-    /// A shop with one open sale, [`EVENT`].
+    /// An installation with one open sale, [`EVENT`].
     pub(crate) async fn open() -> Self {
         let app = TestApp::start_with(domain::clock::SystemClock::shared(), |config| {
             config.limits_scale = 100.0;
@@ -83,7 +83,7 @@ impl Shop {
         ] {
             app.ctx.broker.declare(&queue).await.unwrap();
         }
-        // The test leads: the nodes' own release loops stand by.
+        // The test holds the leader row, so the nodes' own release loops stand by.
         let lead = "insert into admission.leader values (true, 'the test', 1, 'infinity')";
         sqlx::query(lead).execute(&app.ctx.db).await.unwrap();
         let (base, _) = launch(&app.ctx).await;
@@ -101,7 +101,7 @@ impl Shop {
         self.another_node_with(|_| ()).await
     }
 
-    /// Another node with settings of its own.
+    /// Starts another node with modified settings.
     pub(crate) async fn another_node_with(
         &self,
         configure: impl FnOnce(&mut PlatformConfig),
@@ -111,7 +111,7 @@ impl Shop {
         Node { base, running }
     }
 
-    /// Box-office says that there is a sale; returns when every node acts on it.
+    /// Publishes a sale, as box-office does; returns once it takes effect.
     pub(crate) async fn add_sale(&self, event_id: EventId, change: impl FnOnce(&mut SaleSettings)) {
         let opens_at = self.app.ctx.clock.now() - TimeDelta::seconds(60);
         let mut sale = SaleSettings {
@@ -139,7 +139,7 @@ impl Shop {
         .await;
     }
 
-    /// The release leader tells of a step.
+    /// Publishes a step, as the release leader does.
     async fn tell(&self, event_id: EventId, step: impl FnOnce(&mut Snapshot, &mut Move)) {
         let now = self.app.ctx.clock.now();
         let (snapshot, moved) = {
@@ -164,19 +164,19 @@ impl Shop {
         .await;
     }
 
-    /// The claim window of `place` went by.
+    /// Marks `place` as having missed its claim window.
     pub(crate) async fn miss(&self, place: i64) {
         self.tell(EVENT, |_, moved| moved.missed.push(Place(place)))
             .await;
     }
 
-    /// The holder of `number` left.
+    /// Marks the holder of `number` as having left.
     pub(crate) async fn leave(&self, number: i64) {
         self.tell(EVENT, |_, moved| moved.left.push(Number(number)))
             .await;
     }
 
-    /// How many passes of [`EVENT`] run.
+    /// Returns the number of running passes of [`EVENT`].
     pub(crate) async fn shopping(&self) -> i32 {
         sqlx::query_scalar("select shopping from admission.gates where event_id = $1")
             .bind(EVENT.0)
@@ -185,13 +185,13 @@ impl Shop {
             .unwrap()
     }
 
-    /// Joins and is called; the queue token.
+    /// Joins and calls an account; returns its queue token.
     pub(crate) async fn join(&self, account: AccountId) -> String {
         let number = self.call(EVENT).await;
         self.queue_token(account, number.0, 600)
     }
 
-    /// Somebody joins and is called.
+    /// Joins and calls the next place.
     pub(crate) async fn call(&self, event_id: EventId) -> Place {
         let mut number = Place(0);
         self.tell(event_id, |snapshot, moved| {
@@ -247,7 +247,7 @@ impl Shop {
         })
     }
 
-    /// The access token of an account; of a visitor, whose id is negative, the visitor token.
+    /// Returns an account's access token, or, for a negative id, a visitor token.
     fn access(&self, account: AccountId) -> String {
         let now = self.app.ctx.clock.now().timestamp();
         if account.0 < 0 {
@@ -314,7 +314,7 @@ impl Shop {
         request.send().await.unwrap()
     }
 
-    /// A booking request with any body.
+    /// Sends a booking request with any JSON body.
     pub(crate) async fn post_booking(
         &self,
         base: &str,
@@ -338,7 +338,7 @@ impl Shop {
         request.send().await.unwrap()
     }
 
-    /// A body as it is, which need not be JSON.
+    /// Sends a raw body, which need not be JSON.
     pub(crate) async fn post_text(
         &self,
         path: &str,
@@ -353,7 +353,7 @@ impl Shop {
         request.send().await.unwrap()
     }
 
-    /// Asks for a cancellation or a pass at a path of the test's own.
+    /// Sends a cancellation (`PUT`) or a claim (`POST`), depending on the path.
     pub(crate) async fn put_or_post(&self, path: &str, account: AccountId) -> Response {
         let url = format!("{}{path}", self.base);
         let request = if path.ends_with("/cancel") {
@@ -390,7 +390,7 @@ impl Shop {
             .unwrap()
     }
 
-    /// Starts a booking worker that answers every hold with what `decide` says.
+    /// Starts a booking worker that answers holds by `decide` and cancellations with `cancel`.
     pub(crate) async fn worker(
         &self,
         decide: impl Fn(&PlaceHold) -> Option<Outcome> + Send + Sync + 'static,
@@ -401,7 +401,7 @@ impl Shop {
             .await
     }
 
-    /// The same, on a queue of the test's own.
+    /// As [`worker`](Self::worker), on another queue.
     pub(crate) async fn worker_on(
         &self,
         queue: QueueSpec,
@@ -425,10 +425,10 @@ impl Shop {
     }
 }
 
-/// Why the worker refuses cancellations.
+/// Reason sent with refused cancellations.
 pub(crate) const REFUSED_BECAUSE: CancelRefusal = CancelRefusal::EventBegun;
 
-/// What a worker answers a hold with.
+/// The worker's script; `None` sends no outcome.
 type Decide = dyn Fn(&PlaceHold) -> Option<Outcome> + Send + Sync;
 
 struct Worker {
@@ -490,7 +490,7 @@ fn facts(hold: &PlaceHold) -> BookingFacts {
     }
 }
 
-/// Sells one seat of an event that costs nothing.
+/// Confirms one seat, as for a free event.
 pub(crate) fn confirmed(hold: &PlaceHold) -> Option<Outcome> {
     Some(Outcome::Confirmed(facts(hold)))
 }
@@ -499,7 +499,7 @@ pub(crate) fn sold_out(_: &PlaceHold) -> Option<Outcome> {
     Some(Outcome::Rejected(RejectReason::SoldOut))
 }
 
-/// The name of a problem.
+/// Returns the last path segment of a problem's type.
 pub(crate) async fn problem(response: Response) -> String {
     assert_eq!(
         response.headers()["content-type"],
@@ -515,7 +515,7 @@ pub(crate) async fn problem(response: Response) -> String {
         .to_owned()
 }
 
-/// The token with one letter of its claims changed.
+/// Returns the token with one letter of its claims changed.
 pub(crate) fn altered(token: &str) -> String {
     let mut parts: Vec<String> = token.split('.').map(str::to_owned).collect();
     let last = if parts[1].pop() == Some('A') {
@@ -527,7 +527,7 @@ pub(crate) fn altered(token: &str) -> String {
     parts.join(".")
 }
 
-/// The token with `alg: none` and without a signature.
+/// Returns the token with `alg: none` and without a signature.
 pub(crate) fn unsigned(token: &str) -> String {
     // {"alg":"none","typ":"queue+jwt"}
     let header = "eyJhbGciOiJub25lIiwidHlwIjoicXVldWUrand0In0";

@@ -1,4 +1,4 @@
-//! One sale that fails stands still by itself.
+//! Quarantine: a failing sale stops only itself.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -52,7 +52,7 @@ impl Two {
         }
     }
 
-    /// How far each has come.
+    /// Returns both cursors.
     async fn cursors(&self) -> [i64; 2] {
         let cursor = async |event: EventId| {
             sqlx::query_scalar("select cursor from admission.lines where event_id = $1")
@@ -65,7 +65,7 @@ impl Two {
         [cursor(SICK).await, cursor(WELL).await]
     }
 
-    /// The well one goes on while the other stands, and that goes on after `mend`.
+    /// Asserts that only the sick sale stops, and that it resumes after `mend`.
     async fn stands_still_alone_until(mut self, mend: impl AsyncFnOnce(&PgPool)) {
         self.ticks(1).await;
         let [sick, well] = self.cursors().await;
@@ -78,7 +78,7 @@ impl Two {
             after[1]
         );
         mend(&self.app.ctx.db).await;
-        // The longest pause so far is 8 s.
+        // The backoff has reached 8 s at most.
         self.ticks(60).await;
         let last = self.cursors().await;
         assert!(last[0] > sick, "it goes on when it can be read again");
@@ -110,7 +110,7 @@ async fn an_unreadable_snapshot_stops_its_own_sale_only() {
     .await;
 }
 
-/// Every change of `table` for the sick sale fails.
+/// Makes every update of `table` for the sick sale fail.
 async fn refuse(db: &PgPool, table: &str) {
     let statement = format!(
         "create function refuse() returns trigger language plpgsql as

@@ -1,5 +1,5 @@
-//! A node whose connections to PostgreSQL have gone silent, while new ones work: a firewall forgot
-//! them, or the server's machine died without a word.
+//! A node whose open connections to PostgreSQL are silent while new ones work, as after a firewall
+//! drops their state or a primary dies without closing them.
 
 use std::time::Duration;
 
@@ -63,7 +63,7 @@ async fn a_revoked_pass_is_refused_within_two_seconds_although_connections_are_s
     published.await.unwrap();
     for base in [&shop.base, &node.base] {
         eventually(Duration::from_secs(2), async || {
-            // A request that came before the revocation may wait for a silent connection.
+            // A request sent before the revocation may wait for a silent connection.
             let booking = shop.book_at(base, OTHER, Some(pass), 1, None);
             let answer = tokio::time::timeout(Duration::from_millis(200), booking).await;
             answer.is_ok_and(|answer| answer.status() == 403)
