@@ -1,5 +1,5 @@
-//! When each number may ask again, what it was told, and who has asked: some bytes of this node's
-//! memory for each.
+//! Per-number polling state, in a few bytes of this node's memory each: the earliest next poll, the
+//! fewest people ahead that were reported, and a presence bit.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -11,35 +11,35 @@ use domain::queue::SEEN_PART;
 
 /// Numbers that share one allocation.
 const CHUNK: usize = 1 << 16;
-/// Allocations of the first numbers, 67 million, which are found without a lock.
+/// Allocations of the first 67 million numbers, which are reached without a lock.
 const NEAR_CHUNKS: usize = 1 << 10;
-/// Most allocations of later numbers; the lowest of them is forgotten for another.
+/// Maximum number of allocations of later numbers; the lowest is evicted for another.
 const MOST_FAR: usize = 1 << 7;
-/// No number is as high: places are kept in 32 bits.
+/// Exclusive bound of numbers: places are stored in 32 bits.
 const MOST_NUMBERS: usize = u32::MAX as usize;
 const WORD_BITS: usize = 64;
-/// Longer than anybody is told to wait: what looks like more is a clock that went around.
+/// Exceeds every poll interval: a longer wait is an artefact of the clock's wraparound.
 const LONGEST_WAIT_MS: u32 = 160_000;
-/// Nothing was told to the number.
+/// Marks a number that has not polled.
 const NEVER: u32 = 0;
 
-/// What is kept of the numbers of one sale.
+/// Polling state of one sale's numbers.
 pub(crate) struct Asked {
     near: Box<[OnceLock<Box<Chunk>>]>,
     far: RwLock<BTreeMap<usize, Arc<Chunk>>>,
 }
 
 struct Chunk {
-    /// When each number may ask again: milliseconds, which go around after 49 days.
+    /// Earliest next poll of each number, in milliseconds that wrap around after 49 days.
     next: Box<[AtomicU32]>,
-    /// One more than the fewest people who were told to be ahead.
+    /// One more than the fewest people ahead that were reported; 0 for none.
     least: Box<[AtomicU32]>,
-    /// Who has asked since the last [`Asked::take_seen`]. Number n is bit 63 - n % 64 of its word,
-    /// so that the words, big end first, are a bitmap as Redis keeps it.
+    /// Numbers present since the last [`Asked::take_seen`]. Number n is bit 63 - n % 64 of its
+    /// word, so that the words in big-endian order form a Redis bitmap.
     seen: Box<[AtomicU64]>,
 }
 
-/// Who was seen of one part of [`SEEN_PART`] numbers, as a bitmap for Redis.
+/// Presence of one part of [`SEEN_PART`] numbers, as a Redis bitmap.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Seen {
     pub(crate) part: i64,
@@ -56,18 +56,18 @@ impl Default for Asked {
 }
 
 impl Asked {
-    /// Notes that the holder of `number` is here.
+    /// Marks the holder of `number` as present.
     pub(crate) fn see(&self, number: Number) {
         self.with(number, |chunk, at| {
             let (word, bit) = (&chunk.seen[at / WORD_BITS], bit(at));
-            // Mostly set already, and reading does not take the line from other cores.
+            // Usually set already, and a load does not invalidate other cores' cache lines.
             if word.load(Ordering::Relaxed) & bit == 0 {
                 word.fetch_or(bit, Ordering::Relaxed);
             }
         });
     }
 
-    /// How long `number` is still to wait before it may ask, at `now_ms`.
+    /// Returns the time until `number` may poll again; `None` when it may now.
     pub(crate) fn wait(&self, number: Number, now_ms: u32) -> Option<Duration> {
         let next = self.with(number, |chunk, at| chunk.next[at].load(Ordering::Relaxed));
         let next = next.filter(|next| *next != NEVER)?;
@@ -77,7 +77,7 @@ impl Asked {
             .then(|| Duration::from_millis(wait.into()))
     }
 
-    /// From `next_ms` on `number` may ask again.
+    /// Sets the earliest next poll of `number`.
     pub(crate) fn tell(&self, number: Number, next_ms: u32) {
         let next = next_ms.max(NEVER + 1);
         self.with(number, |chunk, at| {
@@ -85,8 +85,8 @@ impl Asked {
         });
     }
 
-    /// The people to tell `number` of when `ahead` are before it: never more than it was told
-    /// before. Somebody who comes back to their place before it takes nothing from it.
+    /// Returns the people ahead to report to `number`: `ahead`, but never more than was reported
+    /// before. Somebody who returns to an earlier place does not set it back.
     pub(crate) fn least(&self, number: Number, ahead: i64) -> i64 {
         let told = self.with(number, |chunk, at| {
             let mine = u32::try_from(ahead + 1).unwrap_or(u32::MAX);
@@ -100,7 +100,7 @@ impl Asked {
         told.unwrap_or(ahead)
     }
 
-    /// Who has asked since the last time; nothing when nobody did.
+    /// Takes the presence since the last call, and clears it; parts without anybody are left out.
     pub(crate) fn take_seen(&self) -> Vec<Seen> {
         let mut parts: BTreeMap<i64, Vec<u8>> = BTreeMap::new();
         let mut take = |index: usize, chunk: &Chunk| {
@@ -126,7 +126,7 @@ impl Asked {
         seen.map(|(part, bitmap)| Seen { part, bitmap }).collect()
     }
 
-    /// Takes back what [`take_seen`](Self::take_seen) gave and nobody got.
+    /// Restores presence that was taken with [`take_seen`](Self::take_seen) but not stored.
     pub(crate) fn put_back(&self, seen: &Seen) {
         for (nth, bytes) in seen.bitmap.chunks(CHUNK / 8).enumerate() {
             let nth = i64::try_from(nth * CHUNK).expect("few");
@@ -173,7 +173,7 @@ impl Default for Chunk {
 }
 
 impl Chunk {
-    /// Up to the last byte with somebody.
+    /// Takes the bitmap up to its last non-zero byte.
     fn take_seen(&self) -> Option<Vec<u8>> {
         let mut bitmap = Vec::new();
         for (at, word) in self.seen.iter().enumerate() {
@@ -226,7 +226,7 @@ mod tests {
             asked.wait(Number(5), before),
             Some(Duration::from_millis(20))
         );
-        // Never told anything, and half the clock's circle later.
+        // Never polled, and half a wraparound later.
         assert_eq!(asked.wait(Number(7), u32::MAX / 2 + 9), None);
     }
 
@@ -236,12 +236,12 @@ mod tests {
         for now in [0, u32::MAX - 60_000, u32::MAX] {
             assert_eq!(asked.wait(Number(7), now), None);
         }
-        // A time that falls on the one that stands for never.
+        // A time that coincides with the marker for never.
         asked.tell(Number(7), 0);
         assert!(asked.wait(Number(7), u32::MAX - 60_000).is_some());
     }
 
-    /// The numbers of a bitmap.
+    /// Returns the numbers set in a bitmap.
     fn numbers(seen: &Seen) -> Vec<i64> {
         (0..seen.bitmap.len() * 8)
             .filter(|n| seen.bitmap[n / 8] & (0x80 >> (n % 8)) != 0)

@@ -1,5 +1,5 @@
-//! How good the predictions are: for a sample of numbers what they were told first is kept until
-//! they are called.
+//! Calibration of the ETA forecast: for a sample of numbers the first forecast is compared with the
+//! time of the call.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -10,16 +10,16 @@ use domain::queue::Eta;
 use domain::{Number, Place};
 use platform::line::View;
 
-/// One number in so many is in the sample.
+/// One number in this many is sampled.
 const SAMPLE: i64 = 61;
-/// Most numbers in the sample at once.
+/// Maximum size of the sample.
 const MOST: usize = 10_000;
 
-/// Predictions of one sale that have not come true yet.
+/// Open forecasts of one sale.
 #[derive(Default)]
 pub(crate) struct Calibration(Mutex<HashMap<Number, Prediction>>);
 
-/// What one number was told.
+/// The first forecast for a number.
 struct Prediction {
     place: Place,
     at: DateTime<Utc>,
@@ -27,7 +27,7 @@ struct Prediction {
 }
 
 impl Calibration {
-    /// Notes what `number` is told, the first time.
+    /// Records the first forecast for `number`, if it is in the sample.
     pub(crate) fn note(&self, number: Number, place: Place, eta: Eta, now: DateTime<Utc>) {
         if number.0 % SAMPLE != 0 {
             return;
@@ -43,7 +43,7 @@ impl Calibration {
         }
     }
 
-    /// Compares what was told to those who were called since; whoever left is forgotten.
+    /// Emits the outcomes of numbers called since; numbers that left are dropped.
     pub(crate) fn settle(&self, view: &View) {
         let mut sample = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         sample.retain(|number, told| match view.line.standing(told.place) {

@@ -1,6 +1,6 @@
-//! Proof of work before joining, after ALTCHA's published protocol: the server hashes a salt and a
-//! secret number, and the client finds the number by trying. Nothing is stored: the challenge is
-//! signed, and its salt says for whom and until when it is good.
+//! Proof of work before joining, by ALTCHA's published protocol: the server hashes a salt and a
+//! secret number, and the client finds the number by brute force. The challenge is stateless: it is
+//! signed, and its salt contains the bearer and the expiry.
 
 mod effort;
 
@@ -17,20 +17,20 @@ use sha2::{Digest, Sha256};
 
 pub use effort::{Attempts, max_number};
 
-/// How long a solution is taken after the challenge was given.
+/// Lifetime of a challenge.
 pub const LIFE: TimeDelta = TimeDelta::seconds(120);
 const ALGORITHM: &str = "SHA-256";
-/// Far longer than a solution is.
+/// Bound on the size of a solution, far above that of a valid one.
 const MAX_SOLUTION_BYTES: usize = 2_048;
 
-/// For whom a challenge is.
+/// The party to which a challenge is bound.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bearer {
-    /// The sale.
+    /// The sale to join.
     pub event_id: EventId,
-    /// The account.
+    /// The account; zero for any visitor.
     pub account_id: AccountId,
-    /// Where it comes from.
+    /// The network of the request.
     pub group: AddressGroup,
 }
 
@@ -45,8 +45,7 @@ impl fmt::Display for Bearer {
     }
 }
 
-/// What the client gets: the number from 0 to `maxnumber` whose hash after `salt` is `challenge`
-/// is to be found.
+/// A challenge: find the number in `0..=maxnumber` whose hash, appended to `salt`, is `challenge`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Challenge {
     algorithm: String,
@@ -56,7 +55,7 @@ pub struct Challenge {
     signature: String,
 }
 
-/// What the client sends back, as JSON in base64.
+/// A solved challenge, sent as JSON in base64.
 #[derive(Debug, Deserialize)]
 struct Solution {
     algorithm: String,
@@ -66,27 +65,27 @@ struct Solution {
     signature: String,
 }
 
-/// Why a solution is not taken.
+/// Reason for refusing a solution.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// Not a solution at all.
-    #[error("it can't be read")]
+    /// Not base64, not JSON, or not of the protocol.
+    #[error("the solution is malformed")]
     Malformed,
-    /// Not a challenge of ours.
-    #[error("its signature is wrong")]
+    /// Not signed with our key.
+    #[error("the signature is invalid")]
     BadSignature,
-    /// For another sale, account or network.
-    #[error("it is for somebody else")]
+    /// Bound to another sale, account or network.
+    #[error("it was issued to somebody else")]
     NotYours,
-    /// Too late.
+    /// Past its lifetime.
     #[error("it has expired")]
     Expired,
-    /// Not the number.
+    /// The number does not hash to the challenge.
     #[error("the number is wrong")]
     Wrong,
 }
 
-/// Gives and checks challenges.
+/// Issues and verifies challenges.
 #[derive(Clone)]
 pub struct Challenges {
     key: [u8; 32],
@@ -99,7 +98,7 @@ impl Challenges {
         Self { key }
     }
 
-    /// A challenge for `bearer` with the secret `number`, at most `maxnumber`.
+    /// Issues a challenge to `bearer` with the secret `number`, at most `maxnumber`.
     #[must_use]
     pub fn give(
         &self,
@@ -109,7 +108,7 @@ impl Challenges {
         random: [u8; 12],
         now: DateTime<Utc>,
     ) -> Challenge {
-        // Ends with a separator, so that digits of the number can't be taken for the salt's.
+        // Ends with a separator, so that digits can't be moved between salt and number.
         let salt = format!(
             "{}?expires={}&{bearer}&",
             hex(&random),
@@ -125,10 +124,10 @@ impl Challenges {
         }
     }
 
-    /// The id of the solved challenge, which is to be taken once.
+    /// Verifies a solution and returns the challenge's id, which the caller must redeem once.
     ///
     /// # Errors
-    /// Why it is not taken.
+    /// The reason for refusing it.
     pub fn check(
         &self,
         solution: &str,
@@ -184,7 +183,7 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 fn unhex(text: &str) -> Option<Vec<u8>> {
-    // One spelling only, for the text is what is taken once.
+    // Lower case only: the text is the id that is redeemed once, so it must be canonical.
     let is_hex = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
     if !text.len().is_multiple_of(2) || !text.bytes().all(is_hex) {
         return None;

@@ -1,4 +1,4 @@
-//! Removes the numbers of sales that ended long ago.
+//! Periodic sweep of the numbers and leavings of sales that ended long ago.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,26 +8,25 @@ use sqlx::PgPool;
 
 use crate::Room;
 
-/// How long they are kept: tokens have ended, and questions were asked.
+/// Retention after the end of a sale: tokens have expired, and support has had time.
 const KEPT: TimeDelta = TimeDelta::days(30);
-/// How many rows of a table one sweep removes.
+/// Maximum number of rows of a table that one sweep deletes.
 const SWEEP_LIMIT: i64 = 5_000;
-/// How often.
 const PERIOD: Duration = Duration::from_secs(600);
 
-/// Removes them until soft shutdown.
+/// Sweeps until soft shutdown.
 pub(crate) async fn run(room: Arc<Room>) -> anyhow::Result<()> {
     let soft = room.ctx.shutdown.soft().clone();
     let mut ticks = tokio::time::interval(PERIOD);
     while soft.run_until_cancelled(ticks.tick()).await.is_some() {
         if let Err(error) = sweep(&room.ctx.db, room.ctx.clock.now()).await {
-            tracing::warn!(%error, "numbers of ended sales were not removed");
+            tracing::warn!(%error, "failed to sweep numbers of ended sales");
         }
     }
     Ok(())
 }
 
-/// Removes so many of them. How far the numbers went stays, so that none is given twice.
+/// Deletes one bounded batch. The highest number of each line stays, so that none is issued twice.
 async fn sweep(db: &PgPool, now: DateTime<Utc>) -> Result<(), sqlx::Error> {
     let ended = sqlx::query_scalar!(
         r#"select e.event_id as "event_id!" from admission.public_ended e

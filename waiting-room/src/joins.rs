@@ -1,5 +1,5 @@
-//! Joins that arrive together share a transaction: while one batch is being committed, the next
-//! collects. Nobody is answered before the commit.
+//! Group commit of joins: while one batch commits, the next collects. No response is sent before
+//! the commit.
 
 mod limits;
 
@@ -18,20 +18,20 @@ use sqlx::PgPool;
 use crate::store::{self, Asks, Given};
 pub(crate) use limits::JoinLimits;
 
-/// Joins of one transaction, which takes some tens of milliseconds; and those that wait on this
-/// node for one sale.
+/// Bounds on the joins of one transaction, which takes some tens of milliseconds, and on those
+/// waiting on this node for one sale.
 const LIMITS: Limits = Limits {
     batch: 2_000,
     waiting: 100_000,
-    // A commit for every thousand of a crowd is rare enough.
+    // A crowd fills the batches by itself, so commits need no pacing.
     pace: Duration::ZERO,
     ..Limits::USUAL
 };
 
-/// The joins of one sale on this node.
+/// Batcher of one sale's joins on this node.
 pub(crate) struct Joins(Lane<Numbers>);
 
-/// Gives numbers to many at a time.
+/// Applies limits to a batch and issues its numbers.
 struct Numbers {
     event_id: EventId,
     db: PgPool,
@@ -39,15 +39,15 @@ struct Numbers {
     limits: JoinLimits,
 }
 
-/// Where somebody joins from, and into what.
+/// Network of a join, and the lobby it enters.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Origin {
     pub(crate) group: AddressGroup,
-    /// How many are in the lobby, if it is one whose order is drawn.
+    /// Size of the lobby, if its order is drawn.
     pub(crate) lobby: Option<i64>,
 }
 
-/// The wish to join.
+/// A request to join.
 struct Wish {
     asks: Asks,
     from: Origin,
@@ -66,12 +66,12 @@ impl Joins {
         Self(Lane::new(numbers, LIMITS))
     }
 
-    /// The number of `joiner`, who comes `from` there: the one it has, or a new one at the end when
-    /// it has none or has left. With `used_up`, a new one if it still has that one.
+    /// Returns the number of `joiner`: its present one, or a new one at the end when it has none or
+    /// has left. With `used_up`, also a new one if that is its present number.
     ///
     /// # Errors
-    /// `rate-limited` over the limits across nodes, `overloaded` when too many join at once or
-    /// PostgreSQL does not answer: then the number may be given, and asking again returns it.
+    /// `rate-limited` over the shared limits; `overloaded` when too many join at once or PostgreSQL
+    /// does not answer: then the number may have been issued, and a retry returns it.
     pub(crate) async fn join(
         &self,
         joiner: AccountId,
@@ -88,7 +88,7 @@ fn refusal(unanswered: Unanswered) -> Problem {
     match unanswered {
         Unanswered::Full => Problem::new(
             Kind::Overloaded,
-            "Too many people join at this moment; try again in a moment.",
+            "Too many people are joining; try again in a moment.",
         ),
         Unanswered::Failed => Problem::overloaded(&unanswered),
     }
@@ -122,13 +122,13 @@ impl GroupCommit for Numbers {
 }
 
 impl Numbers {
-    /// Those who may join the lobby, if it is one; whoever has joined it already may.
+    /// Applies the lobby's limit, if there is a lobby. Accounts that have joined before pass.
     async fn admit_to_lobby(&self, batch: Vec<Join>, now: DateTime<Utc>) -> Vec<Join> {
         let Some(joined) = batch.iter().filter_map(|join| join.item.from.lobby).max() else {
             return batch;
         };
         let joiners: Vec<AccountId> = batch.iter().map(|join| join.item.asks.joiner).collect();
-        // PostgreSQL's absence is told by the join itself.
+        // An outage of PostgreSQL surfaces in the join itself.
         let known = store::numbers_of(&self.db, self.event_id, &joiners).await;
         let known = known.unwrap_or_default();
         let is_known = |join: &Join| known.contains_key(&join.item.asks.joiner);
@@ -164,7 +164,7 @@ impl Numbers {
     }
 }
 
-/// Each joiner once, whatever the number of its wishes; and of each wish, which of them.
+/// Deduplicates joiners; returns them, and for each job the index of its joiner.
 fn asks(batch: &[Join]) -> (Vec<Asks>, Vec<usize>) {
     let mut known = HashMap::with_capacity(batch.len());
     let mut asks: Vec<Asks> = Vec::with_capacity(batch.len());

@@ -1,5 +1,5 @@
-//! Group commit of leavings: the row that orders a sale's joins is locked once for all who leave
-//! together, so that a crowd that leaves keeps nobody from joining.
+//! Group commit of leavings: the row that orders a sale's joins is locked once per batch, so that a
+//! crowd that leaves does not block joins.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use sqlx::PgPool;
 
 use crate::store;
 
-/// Nobody waits for a leaving, so they collect for longer than joins.
+/// Leavings are not urgent, so their batches collect for longer than those of joins.
 const LIMITS: Limits = Limits {
     batch: 2_000,
     waiting: 100_000,
@@ -20,7 +20,7 @@ const LIMITS: Limits = Limits {
     ..Limits::USUAL
 };
 
-/// The leavings of one sale on this node.
+/// Batcher of one sale's leavings on this node.
 pub(crate) struct Leavings(Lane<Leave>);
 
 struct Leave {
@@ -42,7 +42,7 @@ impl Leavings {
     /// Records that `joiner` left with `number`.
     ///
     /// # Errors
-    /// `overloaded` when too many leave at once or PostgreSQL does not answer; it can be repeated.
+    /// `overloaded` when too many leave at once or PostgreSQL does not answer; safe to retry.
     pub(crate) async fn leave(&self, joiner: AccountId, number: Number) -> Result<(), Problem> {
         self.0.ask((joiner, number)).await?
     }

@@ -1,9 +1,7 @@
-//! The waiting room: joining a sale's queue, the place in it, and the shared snapshot that
-//! everyone who waits may read.
+//! The waiting room: joining a sale's queue, polling the place in it, and the shared snapshot.
 //!
-//! Numbers are rows in PostgreSQL, and joins that arrive together share a transaction. A poll costs
-//! two signature checks and a look at this node's own copy of the line: no Redis and no
-//! PostgreSQL.
+//! Numbers are rows in PostgreSQL, issued by group commit. A poll costs two signature checks and a
+//! read of this node's in-memory copy of the line: no Redis and no PostgreSQL.
 
 mod asked;
 mod calibration;
@@ -29,12 +27,12 @@ use joins::JoinLimits;
 use sales::Sales;
 use streams::Streams;
 
-/// What the waiting room is told when it starts.
+/// Settings of the waiting room.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Waiting room")]
 #[group(skip)]
 pub struct Config {
-    /// How many people may join from one address in a minute
+    /// Limit of joins from one address in a minute
     #[arg(
         long,
         env = "ONSALE_JOINS_PER_ADDRESS",
@@ -42,8 +40,8 @@ pub struct Config {
         value_parser = clap::value_parser!(u32).range(1..)
     )]
     pub joins_per_address: u32,
-    /// How many people may join one sale from one network (IPv4 /24, IPv6 /48) in a minute,
-    /// whichever node they reach
+    /// Limit of joins to one sale from one network (IPv4 /24, IPv6 /48) in a minute, across all
+    /// nodes
     #[arg(
         long,
         env = "ONSALE_JOINS_PER_NETWORK",
@@ -51,8 +49,8 @@ pub struct Config {
         value_parser = clap::value_parser!(u32).range(1..)
     )]
     pub joins_per_network: u32,
-    /// How many people may join one lobby, whose order is drawn, from one network, if that is more
-    /// than a fiftieth of all
+    /// Limit of joins to one lobby, whose order is drawn, from one network; a fiftieth of the lobby
+    /// if that is more
     #[arg(
         long,
         env = "ONSALE_LOBBY_JOINS_PER_NETWORK",
@@ -60,7 +58,7 @@ pub struct Config {
         value_parser = clap::value_parser!(u32).range(1..)
     )]
     pub lobby_joins_per_network: u32,
-    /// How many streams one address may hold open (IPv6: one /64)
+    /// Limit of open streams of one address (IPv6: one /64)
     #[arg(
         long,
         env = "ONSALE_STREAMS_PER_ADDRESS",
@@ -68,7 +66,7 @@ pub struct Config {
         value_parser = clap::value_parser!(u32).range(1..)
     )]
     pub streams_per_address: u32,
-    /// How many streams all may hold open; without it, half of the files that the process may open
+    /// Limit of open streams in all; by default half of the files that the process may open
     #[arg(long, env = "ONSALE_STREAMS", value_parser = clap::value_parser!(u32).range(1..))]
     pub streams: Option<u32>,
 }
@@ -85,46 +83,46 @@ impl Default for Config {
     }
 }
 
-/// What the handlers share.
+/// State shared by the handlers.
 struct Room {
     ctx: Context,
     sales: Arc<Sales>,
     challenges: Challenges,
     streams: Streams,
-    /// When this node's count of milliseconds begins.
+    /// Epoch of [`now_ms`](Self::now_ms).
     begun: DateTime<Utc>,
 }
 
-/// Asking after less than this part of the time that was told is too early.
+/// Fraction of `poll_after_ms` before which another poll is too early.
 const EARLY_PART: f64 = 0.5;
 
 impl Room {
-    /// Milliseconds since the start, which go around after 49 days.
+    /// Milliseconds since the start; wraps around after 49 days.
     fn now_ms(&self, now: DateTime<Utc>) -> u32 {
         let elapsed = (now - self.begun).num_milliseconds();
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
-            reason = "it goes around"
+            reason = "it wraps around"
         )]
         let elapsed = elapsed as u32;
         elapsed
     }
 
-    /// For how long after an answer that tells `poll_after_ms` asking again is too early.
+    /// Time after a response with `poll_after_ms` for which another poll is too early.
     fn too_early_ms(&self, poll_after_ms: u32) -> u32 {
         let scale = self.ctx.config.limits_scale.max(1.0);
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
-            reason = "less than what was told"
+            reason = "less than `poll_after_ms`"
         )]
         let early = (f64::from(poll_after_ms) * EARLY_PART / scale) as u32;
         early
     }
 }
 
-/// Returns the routes.
+/// Starts the sweep of ended sales, and returns the routes.
 ///
 /// # Errors
 /// Never; the signature is the one that every service has.
@@ -133,12 +131,12 @@ impl Room {
     reason = "the signature is the one that every service has"
 )]
 pub async fn start(ctx: Context, config: Config) -> anyhow::Result<Routes> {
-    // Polls go on without any server, from the last view of the line: nothing is needed.
+    // Polls are answered from the last view of the line without any server: nothing is required.
     let limits = JoinLimits::new(&ctx, &config);
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
-        reason = "it ends at the bounds"
+        reason = "the cast saturates"
     )]
     let per_address =
         (f64::from(config.streams_per_address) * ctx.config.limits_scale).max(1.0) as u32;

@@ -1,4 +1,4 @@
-//! Batched look-ups of who has which number: many pages that are opened again at once cost a query.
+//! Batched lookups of accounts' numbers: many pages that are reopened at once cost one query.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ const LIMITS: Limits = Limits {
     ..Limits::USUAL
 };
 
-/// The look-ups of one sale on this node.
+/// Batcher of one sale's lookups on this node.
 pub(crate) struct Lookups(Lane<Look>);
 
 struct Look {
@@ -31,7 +31,7 @@ impl Lookups {
         Self(Lane::new(Look { event_id, db }, LIMITS))
     }
 
-    /// The number of `joiner`, if it has joined.
+    /// Returns the number of `joiner`, if it has joined.
     ///
     /// # Errors
     /// `overloaded` when too many ask at once or PostgreSQL does not answer.

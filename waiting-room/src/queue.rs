@@ -1,4 +1,4 @@
-//! The queue over HTTP.
+//! HTTP routes of the queue, and what they share: quotas, the queue token, a number's standing.
 
 mod challenge;
 mod found;
@@ -28,10 +28,10 @@ use crate::sales::Sale;
 use crate::shown::Shown;
 use crate::{Config, Room};
 
-/// Where the queue token is sent.
+/// Request header of the queue token.
 pub(crate) const QUEUE_TOKEN: &str = "onsale-queue-token";
 
-/// How often one account may join, or ask for a challenge, in a minute.
+/// Limit per account of repeated joins, and of challenges.
 pub(crate) const PER_ACCOUNT: Quota = Quota {
     burst: 10,
     per: MINUTE,
@@ -44,7 +44,7 @@ pub(crate) fn routes(room: Arc<Room>, ctx: &Context, config: &Config) -> Router 
         per_address(config),
         Key::Address,
     ));
-    // Visitors who have not joined are nobody yet: those of an office share an address.
+    // Visitors who have not joined have no identity yet, and those of an office share an address.
     let per_address = ctx
         .limits
         .layer("challenge-address", per_address(config), Key::Address);
@@ -59,7 +59,8 @@ pub(crate) fn routes(room: Arc<Room>, ctx: &Context, config: &Config) -> Router 
         .with_state(room)
 }
 
-/// Polls, which nearly all requests are, joins, which come all at once, and streams, which stay.
+/// Hot routes, served without a span each: polls, which are nearly all requests; joins, which
+/// arrive all at once; and streams, which stay open.
 pub(crate) fn quick(room: Arc<Room>, ctx: &Context, config: &Config) -> Router {
     let per_address = ctx
         .limits
@@ -86,8 +87,8 @@ struct Holder {
     number: Number,
 }
 
-/// The holder of the queue token in `headers`, which must be the caller's own for `event_id`'s
-/// sale: a token that leaks is of no use to anybody else.
+/// Verifies the queue token in `headers`, which must be the caller's own for `event_id`'s sale: a
+/// leaked token is useless to anybody else.
 fn holder(
     keys: &KeyRing,
     event_id: EventId,
@@ -109,7 +110,9 @@ fn holder(
         .verify_queue(token, event_id, now)
         .map_err(|error| invalid(format!("Join the queue again: {error}.")))?;
     if subject(&claims.sub) != Some(joiner.id) {
-        return Err(invalid("The queue token is another's.".to_owned()));
+        return Err(invalid(
+            "The queue token belongs to another account.".to_owned(),
+        ));
     }
     Ok(Holder {
         joiner: joiner.id,
@@ -117,19 +120,17 @@ fn holder(
     })
 }
 
-/// Where the holder of a number stands.
+/// The standing of a number.
 struct Standing {
     place: Option<Place>,
     state: PlaceState,
-    /// People before it; `None` while its place is not known.
+    /// People ahead; `None` while its place is unknown.
     ahead: Option<i64>,
-    /// What it waits for.
     wait: Wait,
 }
 
 impl Sale {
-    /// Where the holder of `number` stands, and that it is told of no more people before it than
-    /// it was.
+    /// Returns the standing of `number`, whose count of people ahead never rises.
     fn standing(&self, shown: &Shown, number: Number, now: DateTime<Utc>) -> Standing {
         let mut standing = Standing::of(shown, number, now);
         if let (PlaceState::Waiting, Some(ahead)) = (standing.state, standing.ahead) {
@@ -158,7 +159,7 @@ impl Standing {
         }
     }
 
-    /// How long until it is called, if it waits and anybody is called.
+    /// The forecast time until the call, if it waits and the sale is calling.
     fn eta(&self) -> Option<Eta> {
         match self.wait {
             Wait::Call(eta) if self.state == PlaceState::Waiting => Some(eta),

@@ -1,4 +1,4 @@
-//! What this node keeps of each sale that somebody asks for.
+//! The node's state of each sale in use: its view of the line, batchers and polling state.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,43 +19,37 @@ use crate::lookups::Lookups;
 use crate::seen;
 use crate::shown::Shown;
 
-/// How often those who were seen are told to Redis.
+/// Period at which presence is flushed to Redis.
 const SEEN_PERIOD: Duration = Duration::from_secs(2);
-/// For how many such periods, a minute, a sale is kept that nobody asks for.
+/// Unused periods, a minute in all, after which a sale is evicted.
 const KEPT_PERIODS: u32 = 30;
 
-/// The sales that somebody asks for.
+/// The sales in use on this node.
 pub(crate) struct Sales {
     ctx: Context,
     limits: JoinLimits,
     known: RwLock<HashMap<EventId, Arc<Sale>>>,
 }
 
-/// One of them.
+/// The state of one sale.
 pub(crate) struct Sale {
-    /// The sale.
     pub(crate) event_id: EventId,
-    /// When each number may ask again, and who has asked.
     pub(crate) asked: Asked,
-    /// Gives numbers.
     pub(crate) joins: Joins,
-    /// Records who leaves.
     pub(crate) leavings: Leavings,
-    /// Finds the number that somebody has.
     pub(crate) lookups: Lookups,
-    /// How good the predictions are.
     pub(crate) calibration: Calibration,
     shown: watch::Sender<Arc<Shown>>,
     is_asked_for: AtomicBool,
 }
 
 impl Sale {
-    /// The moment of now.
+    /// Returns the latest snapshot, rendered.
     pub(crate) fn shown(&self) -> Arc<Shown> {
         Arc::clone(&self.shown.borrow())
     }
 
-    /// Every moment from now on.
+    /// Subscribes to rendered snapshots.
     pub(crate) fn subscribe(&self) -> watch::Receiver<Arc<Shown>> {
         self.shown.subscribe()
     }
@@ -70,10 +64,10 @@ impl Sales {
         }
     }
 
-    /// The sale of `event_id`.
+    /// Returns the sale of `event_id`, loading it on first use.
     ///
     /// # Errors
-    /// When there is none, or its line can't be read for the first time.
+    /// When there is none, or its line can't be loaded.
     pub(crate) async fn get(self: &Arc<Self>, event_id: EventId) -> Result<Arc<Sale>, LineError> {
         if let Some(known) = self.known(event_id) {
             return Ok(known);
@@ -106,15 +100,15 @@ impl Sales {
     fn known(&self, event_id: EventId) -> Option<Arc<Sale>> {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
         let sale = known.get(&event_id)?;
-        // Mostly set already, and reading does not take the line from other cores.
+        // Usually set already, and a load does not invalidate other cores' cache lines.
         if !sale.is_asked_for.load(Ordering::Relaxed) {
             sale.is_asked_for.store(true, Ordering::Relaxed);
         }
         Some(Arc::clone(sale))
     }
 
-    /// Keeps `sale` up to date until nobody asks for it, or soft shutdown: polls during the drain
-    /// are answered from the last moment.
+    /// Updates `sale` and flushes its presence until it is unused, or until soft shutdown: polls
+    /// during the drain are answered from the last snapshot.
     async fn keep(&self, sale: Arc<Sale>, mut follower: Follower) {
         let soft = self.ctx.shutdown.soft().clone();
         let mut periods = tokio::time::interval(SEEN_PERIOD);

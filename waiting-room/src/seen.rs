@@ -1,5 +1,5 @@
-//! Tells Redis who was seen on this node. It takes the same few commands whether ten people wait
-//! or a million.
+//! Flushes this node's presence bitmaps to Redis, in a constant number of commands per million
+//! numbers.
 
 use chrono::DateTime;
 use domain::queue::{SEEN_SLOT_SECONDS, SEEN_SLOTS, seen_slot};
@@ -10,11 +10,11 @@ use redis::RedisResult;
 use crate::asked::Seen;
 use crate::sales::Sale;
 
-/// How long a node's own bitmap lasts if it is not taken away, in seconds.
+/// Expiry of a node's temporary bitmap, in seconds, in case its removal fails.
 const OWN_SECONDS: i64 = 10;
 
-/// Adds those who were seen since the last time to the bitmaps of now, by the clock of Redis: it is
-/// the same for all nodes. If Redis does not take them, they are told the next time.
+/// Merges the presence since the last flush into the current slot, by the clock of Redis, which all
+/// nodes share. If Redis fails, the presence is flushed with the next call.
 pub(crate) async fn tell(ctx: &Context, sale: &Sale) {
     let seen = sale.asked.take_seen();
     if seen.is_empty() {
@@ -33,7 +33,7 @@ pub(crate) async fn tell(ctx: &Context, sale: &Sale) {
 
 fn put_back(sale: &Sale, seen: &[Seen], error: &redis::RedisError) {
     let event_id = sale.event_id;
-    tracing::warn!(%event_id, %error, "who was seen is not told to Redis yet");
+    tracing::warn!(%event_id, %error, "failed to flush presence, will retry");
     for part in seen {
         sale.asked.put_back(part);
     }

@@ -1,4 +1,4 @@
-//! One moment of a line, ready to be served.
+//! A snapshot of a line, pre-rendered for serving.
 
 use std::sync::Arc;
 
@@ -12,17 +12,16 @@ use domain::{EventId, Place};
 use platform::line::View;
 use serde::Serialize;
 
-/// One moment of a line, with what is the same in every answer made once.
+/// A view of a line, with the parts shared by all responses rendered once.
 pub(crate) struct Shown {
-    /// The moment.
     pub(crate) view: Arc<View>,
-    /// What everyone gets.
+    /// The shared snapshot's JSON.
     pub(crate) body: Bytes,
     /// The same as a Server-Sent Event.
     pub(crate) frame: Bytes,
-    /// Tells this body from every other.
+    /// Strong entity tag of `body`.
     pub(crate) etag: HeaderValue,
-    /// What every poll's answer ends with.
+    /// Final members of every poll's JSON, from the comma on.
     pub(crate) tail: Vec<u8>,
     steps: Steps,
 }
@@ -41,15 +40,15 @@ impl Shown {
             frame: frame(snapshot.seq, &body),
             body: body.into(),
             etag: HeaderValue::try_from(etag).expect("digits in quotes make a header value"),
-            // Goes on after other members.
+            // Continues an object that has members.
             tail: [b",", &tail[1..]].concat(),
             steps: snapshot.ahead.steps(),
             view,
         }
     }
 
-    /// How many people wait before `place`, as far as the snapshot counted; whoever joined since
-    /// is taken to be there.
+    /// Returns the number of people ahead of `place` by the snapshot's count; those who joined
+    /// since count as present.
     pub(crate) fn ahead_of(&self, place: Place) -> i64 {
         let last = self.view.snapshot.ahead.last;
         self.steps.of(place) + (place.0 - last.0 - 1).max(0)
@@ -76,7 +75,7 @@ struct Tail<'a> {
     message: &'a str,
 }
 
-/// What of a snapshot everyone may see.
+/// The public part of a snapshot.
 #[derive(Serialize)]
 struct PublicSnapshot<'a> {
     event_id: EventId,

@@ -1,4 +1,4 @@
-//! The numbers of all lines, in PostgreSQL.
+//! SQL of numbers and leavings: `waiting_room.lines`, `numbers` and `leavings`.
 
 use std::collections::HashMap;
 
@@ -7,30 +7,29 @@ use domain::{AccountId, EventId, Number};
 use platform::pg::run_tx;
 use sqlx::{PgPool, Postgres, Transaction};
 
-/// One who asks for a number.
+/// A joiner that requests a number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Asks {
-    /// Who.
+    /// Account, or visitor with a negative id.
     pub joiner: AccountId,
-    /// The number it has, if that is used up and another is due.
+    /// Its present number, if that is used up and to be replaced.
     pub used_up: Option<Number>,
 }
 
-/// The number of one who asked.
+/// The number of a joiner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Given {
-    /// The number.
+    /// Its present number.
     pub number: Number,
-    /// Whether it was given just now.
+    /// `false` when it was issued before.
     pub is_new: bool,
 }
 
-/// Gives a number to everyone who asks and has none, in the order of `asks`; each joiner may be in
-/// it once. The answer has everybody's number, in the same order, and is committed.
+/// Issues numbers to those of `asks` that have none, in that order, and commits. Joiners must be
+/// distinct. Returns everybody's number, in the same order.
 ///
 /// # Errors
-/// When PostgreSQL does not do it. If it is not known whether it did, asking again gives the
-/// numbers that were given.
+/// When PostgreSQL fails. If the outcome is unknown, a retry returns the numbers that were issued.
 pub async fn join(
     db: &PgPool,
     event_id: EventId,
@@ -52,7 +51,8 @@ pub async fn join(
     .await
 }
 
-/// Takes the sale's row, which orders its joins and leavings; the highest number given.
+/// Locks the sale's row, which serialises its joins and leavings. Returns the highest number
+/// issued.
 async fn lock_line(
     tx: &mut Transaction<'_, Postgres>,
     event_id: EventId,
@@ -76,7 +76,8 @@ async fn lock_line(
     }
 }
 
-/// In a statement of its own, so that it sees what was committed before the line was locked.
+/// Issues the numbers. A separate statement from the lock, so that its snapshot includes everything
+/// that committed before the lock was granted.
 async fn give(
     tx: &mut Transaction<'_, Postgres>,
     event_id: EventId,
@@ -86,9 +87,9 @@ async fn give(
     now: DateTime<Utc>,
 ) -> Result<Vec<Given>, sqlx::Error> {
     let row = sqlx::query!(
-        // Not joins: until the first statistics of a sale that has just begun, their plan would
-        // read everybody's number for each batch. `again` meets its conflict each time; whoever is
-        // new meets none, since the line is locked.
+        // Scalar subqueries, not joins: before the first statistics of a new sale the planner would
+        // scan all its numbers for each batch. `again` always conflicts and `new` never does, since
+        // the line is locked.
         r#"with found as materialized (
                select a.account_id, a.nth, a.used_up,
                       (select n.number from waiting_room.numbers n
@@ -141,10 +142,10 @@ async fn give(
         .collect())
 }
 
-/// The number that each of `joiners` has, if any.
+/// Returns the present number of each of `joiners` that has one.
 ///
 /// # Errors
-/// When PostgreSQL does not answer.
+/// When PostgreSQL fails.
 pub async fn numbers_of(
     db: &PgPool,
     event_id: EventId,
@@ -163,11 +164,11 @@ pub async fn numbers_of(
         .collect())
 }
 
-/// Notes that joiners left, each with its number; a repeat changes nothing, and neither does a
-/// number that its joiner has no more.
+/// Records that joiners left, each with its number. Idempotent; a number that was replaced since is
+/// ignored.
 ///
 /// # Errors
-/// When PostgreSQL does not do it; it can be repeated.
+/// When PostgreSQL fails; safe to retry.
 pub async fn leave(
     db: &PgPool,
     event_id: EventId,

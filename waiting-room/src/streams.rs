@@ -1,5 +1,5 @@
-//! Admission control of streams: how many are open, of each address and in all. A stream holds a
-//! file for as long as its client likes, so streams are refused long before polls would be.
+//! Admission control of streams, per address and in total. A stream holds a file descriptor for as
+//! long as its client likes, so streams are shed long before polls would be.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -9,9 +9,9 @@ use std::time::Duration;
 use platform::problem::{Kind, Problem};
 use platform::service::raise_open_files;
 
-/// When the system does not say how many files a process may open.
+/// Assumed limit of open files when the system reports none.
 const USUAL_FILES: u32 = 1_024;
-/// When to try again after a refusal.
+/// `Retry-After` of a refused stream.
 const RETRY_AFTER: Duration = Duration::from_secs(30);
 
 /// The open streams of this node. Cheap to clone.
@@ -28,13 +28,13 @@ struct Inner {
 #[derive(Debug, Default)]
 struct Open {
     all: u32,
-    /// Without addresses that have none.
+    /// Addresses without streams are absent.
     by_owner: HashMap<Ipv6Addr, u32>,
 }
 
 impl Streams {
-    /// At most so many of each address and `most` in all, or half of the files that the process
-    /// may open.
+    /// Allows `per_address` streams of each address and `most` in all, by default half of the files
+    /// that the process may open.
     pub(crate) fn new(per_address: u32, most: Option<u32>) -> Self {
         Self(Arc::new(Inner {
             per_address,
@@ -43,7 +43,7 @@ impl Streams {
         }))
     }
 
-    /// Counts one more stream of `address`, until what is returned is dropped.
+    /// Counts a stream of `address` until the returned guard is dropped.
     ///
     /// # Errors
     /// `overloaded` when too many are open.
@@ -55,7 +55,7 @@ impl Streams {
             metrics::counter!("waiting_room_streams_refused_total").increment(1);
             return Err(Problem::new(
                 Kind::Overloaded,
-                "Too many streams are open; ask for the snapshot instead, or try again later.",
+                "Too many streams are open; poll the snapshot instead, or try again later.",
             )
             .retry_after(RETRY_AFTER));
         }
@@ -76,7 +76,7 @@ impl Inner {
     }
 }
 
-/// An open stream.
+/// Guard of an open stream, which it uncounts on drop.
 #[derive(Debug)]
 pub(crate) struct Stream {
     streams: Arc<Inner>,
@@ -98,7 +98,7 @@ impl Drop for Stream {
     }
 }
 
-/// Whose an address is: one customer of an IPv6 provider has a /64.
+/// Maps an address to its owner: IPv6 providers assign a /64 to one customer.
 fn owner(address: IpAddr) -> Ipv6Addr {
     match address.to_canonical() {
         IpAddr::V4(address) => address.to_ipv6_mapped(),
@@ -106,7 +106,7 @@ fn owner(address: IpAddr) -> Ipv6Addr {
     }
 }
 
-/// How many files the process may open.
+/// Raises and returns the process's limit of open files.
 fn file_limit() -> u32 {
     raise_open_files().map_or(USUAL_FILES, |files| {
         u32::try_from(files).unwrap_or(u32::MAX)

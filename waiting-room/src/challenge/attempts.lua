@@ -1,8 +1,8 @@
--- Counts somebody of a group of addresses who asks for a challenge in this minute. Answers how many
--- different ones of the group did in the last 60 s, how often this one did, and how many joins
--- everybody paid for: the minute before counts by the part of it that is inside.
--- KEYS: attempts of this minute, of the one before. ARGV: group, asker, part of the minute before
--- in thousandths, seconds to keep. Returns: of the group, of the asker, of all.
+-- Sliding-window counter of challenges: counts a request by an asker of a group of addresses. The
+-- previous minute is weighted by the part of it inside the last 60 s.
+-- KEYS: attempts of this minute, of the previous one. ARGV: group, asker, weight of the previous
+-- minute in thousandths, expiry in seconds. Returns: distinct askers of the group, requests of the
+-- asker, solved challenges of all.
 local asker = 'asker:' .. ARGV[2]
 local own = redis.call('HINCRBY', KEYS[1], asker, 1)
 if own == 1 then

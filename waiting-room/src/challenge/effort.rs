@@ -1,4 +1,4 @@
-//! How much work a challenge is.
+//! Difficulty of challenges: it doubles with each asker of a network beyond its fair share.
 
 use std::sync::LazyLock;
 
@@ -13,36 +13,35 @@ use super::LIFE;
 static ATTEMPTS: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("attempts.lua")));
 static REDEEM: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("redeem.lua")));
 
-/// The number is at most this for a lone person.
+/// Highest number at the base price.
 const BASE: u32 = 25_000;
-/// People who may ask from any group of addresses in 60 s at that price: a household. And how often
-/// each may.
+/// Askers of a group of addresses in 60 s at the base price, as of a household; also the requests
+/// of each.
 const FREE: i64 = 2;
-/// A group may have one asker in so many of those that were paid for at that price: a university in
-/// a large sale.
+/// A group's fair share at the base price is one in this many solved challenges, as of a university
+/// in a large sale.
 const FAIR_PART: i64 = 2_000;
-/// Each further asker doubles the price, so many times: a slow phone, which tries some 170,000
-/// numbers a second, then takes ten seconds on average.
+/// Maximum number of doublings: a slow phone, which tries some 170,000 numbers a second, then takes
+/// ten seconds on average.
 const MAX_STEPS: i64 = 7;
 const MILLIS: i64 = 60_000;
 const KEPT_SECONDS: i64 = 180;
 
-/// Who asked for challenges in the last 60 s.
+/// Counts of challenges over a sliding window of 60 s.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Attempts {
-    /// How many different askers one group of addresses has: one that asks often makes it no dearer
-    /// for its neighbours.
+    /// Distinct askers of the group: one that asks often does not raise its neighbours' price.
     pub group: i64,
-    /// How often this one asked.
+    /// Requests by this asker.
     pub own: i64,
-    /// By everybody, as far as their challenges were solved: those that are only asked for cost
-    /// nothing, and would make the price of all others fall.
+    /// Solved challenges of the whole sale. Unsolved ones are free to request, and would lower the
+    /// price of all others.
     pub all: i64,
 }
 
 impl Attempts {
-    /// Counts one by `asker` of `group`. Attempts count when a challenge is given, not when it is
-    /// solved, so that a store of cheap ones can't be gathered first.
+    /// Counts a request by `asker` of `group`. Requests count when a challenge is issued, not when
+    /// it is solved, so that cheap ones can't be hoarded.
     ///
     /// # Errors
     /// When Redis does not answer in time.
@@ -68,10 +67,10 @@ impl Attempts {
         Ok(Self { group, own, all })
     }
 
-    /// Takes the solved challenge `id`, once; whether it was not taken before.
+    /// Redeems the solved challenge `id`. Returns `false` if it was redeemed before.
     ///
     /// # Errors
-    /// When Redis does not answer in time; the challenge may then be taken.
+    /// When Redis does not answer in time; the challenge may have been redeemed.
     pub async fn redeem(
         redis: &Redis,
         keys: &SaleKeys,
@@ -89,7 +88,7 @@ impl Attempts {
 }
 
 impl Attempts {
-    /// Takes back that the challenge `id` was taken: nothing came of it.
+    /// Reverts [`redeem`](Self::redeem), when the join failed.
     ///
     /// # Errors
     /// When Redis does not answer in time.
@@ -101,8 +100,7 @@ impl Attempts {
     }
 }
 
-/// The highest number that the next challenge may have; finding it takes half as many hashes on
-/// average.
+/// Returns `maxnumber` of the next challenge; solving it takes half as many hashes on average.
 #[must_use]
 pub fn max_number(attempts: Attempts) -> u32 {
     let fair = FREE.max(attempts.all / FAIR_PART);

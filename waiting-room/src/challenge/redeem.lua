@@ -1,6 +1,6 @@
--- Takes a solved challenge once, and counts it among those that everybody paid for.
--- KEYS: the challenge's mark, attempts of this minute. ARGV: seconds to keep the mark, seconds to
--- keep the attempts. Returns: whether it was not taken before.
+-- Redeems a solved challenge once, and counts it among the solved ones of all.
+-- KEYS: the challenge's mark, attempts of this minute. ARGV: seconds until the mark expires, until
+-- the attempts expire. Returns: true unless it was redeemed before.
 if not redis.call('SET', KEYS[1], 1, 'NX', 'EX', ARGV[1]) then
   return false
 end

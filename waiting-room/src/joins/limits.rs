@@ -1,5 +1,5 @@
-//! The limits across nodes, for a whole batch in one call to Redis. While Redis is away or slow
-//! joins go on without (a circuit breaker): those of each node hold.
+//! Rate limits shared by all nodes, taken for a whole batch in one call to Redis. A circuit breaker
+//! skips them while Redis is unavailable or slow; each node's own limits still apply.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -19,18 +19,19 @@ use crate::Config;
 use crate::queue::{MINUTE, PER_ACCOUNT};
 use crate::store::Given;
 
-/// How long Redis is left alone after it did not answer: every try makes a batch wait.
+/// Time for which the breaker stays open: every attempt delays a batch.
 const LEFT_ALONE: TimeDelta = TimeDelta::seconds(5);
-/// A batch waits so long for Redis, and goes on without.
+/// Timeout of one call to Redis.
 const LIMIT: Duration = Duration::from_millis(50);
-/// After so many slow answers one after the other Redis is left alone.
+/// Consecutive timeouts that open the breaker.
 const MOST_SLOW: u32 = 2;
-/// A draw takes part in which luck decides, so joins of a network into one lobby count together.
+/// Window of a network's joins to one lobby. In a draw more entries are more luck, so all of them
+/// count together.
 const LOBBY: Duration = Duration::from_secs(7 * 24 * 3_600);
-/// And they may be one in so many of all, if that is more.
+/// A network may hold one in this many entries of a lobby, if that exceeds the fixed limit.
 const LOBBY_PART: i64 = 50;
 
-/// The limits across nodes.
+/// The shared limits and their circuit breaker.
 #[derive(Clone)]
 pub(crate) struct JoinLimits {
     limits: SharedLimits,
@@ -38,7 +39,7 @@ pub(crate) struct JoinLimits {
     per_network: u32,
     per_network_of_lobby: u32,
     slow: Arc<AtomicU32>,
-    /// Until when Redis is left alone, Unix milliseconds.
+    /// End of the breaker's open state, in Unix milliseconds.
     away_until: Arc<AtomicI64>,
 }
 
@@ -54,7 +55,7 @@ impl JoinLimits {
         }
     }
 
-    /// Those whose network may join; the others are refused.
+    /// Applies the limit per network and sale. Refused jobs are answered; the rest are returned.
     pub(super) async fn admit(
         &self,
         event_id: EventId,
@@ -66,7 +67,7 @@ impl JoinLimits {
             burst: self.per_network,
             per: MINUTE,
         };
-        // Whoever is due another number was counted when it was asked for the one it has.
+        // Replacing a used-up number was counted by the request that found it.
         let cell = |join: &Join| {
             let wish = &join.item;
             wish.asks.used_up.is_none().then_some(wish.from.group)
@@ -76,8 +77,8 @@ impl JoinLimits {
         self.take(batch, quota, cell, key, refuse, now).await
     }
 
-    /// Those of the batch, who have no number yet, whose network has not taken its part of the
-    /// lobby; `joined` is how many have joined it. The others are refused.
+    /// Applies the limit per network and lobby to new joiners; `joined` is the size of the lobby.
+    /// Refused jobs are answered; the rest are returned.
     pub(super) async fn admit_to_lobby(
         &self,
         event_id: EventId,
@@ -101,8 +102,8 @@ impl JoinLimits {
         self.take(batch, quota, cell, key, refuse, now).await
     }
 
-    /// Those of `repeated` who may ask for a number that they have; the others are refused. That
-    /// a first number is given once to each is limit enough.
+    /// Applies the limit per account to repeats. First joins need none: an account gets one number.
+    /// Refused jobs are answered; the rest are returned.
     pub(super) async fn admit_again(
         &self,
         event_id: EventId,
@@ -117,7 +118,7 @@ impl JoinLimits {
             .await
     }
 
-    /// Those for whom there is room in their cell, and those who are in none.
+    /// Takes from each item's cell, refusing items beyond its quota. Items without a cell pass.
     async fn take<T, C: Copy + Eq + Hash>(
         &self,
         batch: Vec<T>,
@@ -164,7 +165,7 @@ impl JoinLimits {
         admitted
     }
 
-    /// What Redis says; `None` when it fails or takes too long.
+    /// Calls Redis; `None` when it fails or times out.
     async fn ask(&self, takes: &[Take], now: DateTime<Utc>) -> Option<Vec<Taken>> {
         match tokio::time::timeout(LIMIT, self.limits.take(takes, now)).await {
             Ok(Ok(taken)) => {
@@ -172,10 +173,10 @@ impl JoinLimits {
                 return Some(taken);
             }
             Ok(Err(error)) => {
-                tracing::warn!(%error, "joins go on without the limits across nodes");
+                tracing::warn!(%error, "shared join limits failed, skipping them");
             }
             Err(_) if self.slow.fetch_add(1, Ordering::Relaxed) + 1 < MOST_SLOW => return None,
-            Err(_) => tracing::warn!("Redis is slow; joins go on without the limits across nodes"),
+            Err(_) => tracing::warn!(limit = ?LIMIT, "shared join limits are slow, skipping them"),
         }
         self.slow.store(0, Ordering::Relaxed);
         let until = (now + LEFT_ALONE).timestamp_millis();

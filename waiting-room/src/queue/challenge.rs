@@ -1,4 +1,4 @@
-//! `GET /api/events/{id}/queue/challenge`, and the check of its solution.
+//! `GET /api/events/{id}/queue/challenge`: issues a challenge; and redemption of its solution.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ pub(super) async fn challenge(
     ClientAddr(address): ClientAddr,
     joiner: Option<Joiner>,
 ) -> Result<impl IntoResponse, Problem> {
-    // Not every sale asks for one; it does no harm to solve one that is not asked for.
+    // Issued for every sale: solving one that is not required does no harm.
     let shown = room.sales.get(event_id).await?.shown();
     let joiner = match joiner {
         Some(joiner) => joiner.id,
@@ -45,10 +45,10 @@ pub(super) async fn challenge(
     Ok(([(CACHE_CONTROL, "no-store")], Json(given)))
 }
 
-/// For whom challenges of visitors are: one who has not joined is nobody yet.
+/// Bearer of visitors' challenges: a visitor who has not joined has no identity yet.
 const ANY_VISITOR: AccountId = AccountId(0);
 
-/// Who is counted as one: an account, or an address of visitors.
+/// Identity that counts as one asker: an account, or the address of visitors.
 fn asker(joiner: AccountId, address: IpAddr) -> String {
     if joiner == ANY_VISITOR || joiner.is_visitor() {
         address.to_canonical().to_string()
@@ -57,7 +57,7 @@ fn asker(joiner: AccountId, address: IpAddr) -> String {
     }
 }
 
-/// For whom the challenge of `joiner` is.
+/// Returns the bearer of `joiner`'s challenges.
 pub(super) fn bearer(event_id: EventId, joiner: AccountId, address: IpAddr) -> Bearer {
     let account_id = if joiner.is_visitor() {
         ANY_VISITOR
@@ -71,25 +71,25 @@ pub(super) fn bearer(event_id: EventId, joiner: AccountId, address: IpAddr) -> B
     }
 }
 
-/// What the body of a join may carry.
+/// Optional body of a join.
 #[derive(Deserialize)]
 struct Body {
     challenge: Option<String>,
 }
 
-/// A solution that was taken.
+/// A redeemed challenge.
 pub(super) struct Taken(String);
 
-/// Gives back what was taken and brought no number. If Redis does not take it, another challenge is
-/// to be solved.
+/// Reverts the redemption of a challenge after the join failed. If Redis fails, too, the client
+/// must solve another.
 pub(super) async fn give_back(room: &Room, bearer: Bearer, taken: &Taken) {
     let keys = room.ctx.sale_keys(bearer.event_id);
     if let Err(error) = Attempts::give_back(&room.ctx.redis, &keys, &taken.0).await {
-        tracing::warn!(%error, "a solved challenge was not given back");
+        tracing::warn!(%error, "failed to revert a redeemed challenge");
     }
 }
 
-/// Takes the solution in `body`, once.
+/// Verifies the solution in `body` and redeems it.
 pub(super) async fn take(
     room: &Room,
     bearer: Bearer,
@@ -117,6 +117,6 @@ pub(super) async fn take(
     if Attempts::redeem(&room.ctx.redis, &keys, &id, now).await? {
         Ok(Taken(id))
     } else {
-        Err(invalid(&"it was used already"))
+        Err(invalid(&"it has already been used"))
     }
 }

@@ -1,5 +1,5 @@
-//! `GET /api/events/{id}/queue/me` without a queue token: the place of an account that is signed in
-//! on another device, and the token to go on with.
+//! `GET /api/events/{id}/queue/me` without a queue token: recovers the place, and its token, of an
+//! account that signs in on another device.
 
 use axum::http::HeaderMap;
 use axum::response::Response;
@@ -12,10 +12,10 @@ use super::join::claims;
 use super::me;
 use crate::Room;
 
-/// Looks up where the caller stands.
+/// Returns the caller's standing and queue token.
 ///
 /// # Errors
-/// `signed-out`, and `not-found` for who has not joined.
+/// `signed-out`; `not-found` when the caller has not joined.
 pub(super) async fn find(
     room: &Room,
     event_id: EventId,
@@ -37,7 +37,7 @@ pub(super) async fn find(
     let claims = claims(snapshot, joiner.id, number, now);
     let token = keys.sign_queue(&claims, &snapshot.lottery.entries_key);
     let standing = me::answer(&shown, number, &standing, standing.poll_after_ms());
-    // The standing as it always is, after one more member.
+    // The usual JSON, with one more member in front.
     let mut body = format!("{{\"queue_token\":\"{token}\",").into_bytes();
     body.extend_from_slice(&standing[1..]);
     Ok(me::respond(body))

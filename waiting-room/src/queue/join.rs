@@ -1,4 +1,4 @@
-//! `POST /api/events/{id}/queue`: join.
+//! `POST /api/events/{id}/queue`: joins the queue. Idempotent per account.
 
 use std::sync::Arc;
 
@@ -24,13 +24,13 @@ use crate::joins::Origin;
 use crate::sales::Sale;
 use crate::store::Given;
 
-/// How long a token lasts at least when the snapshot names a time that is over.
+/// Lifetime of a token when the snapshot's expiry has passed.
 const TOKEN_LIFE: TimeDelta = TimeDelta::hours(24);
 
 #[derive(Serialize)]
 struct Answer {
     queue_token: String,
-    /// For a visitor: whoever joins again has a token that lasts as long as the queue token.
+    /// For visitors, renewed with each join so that it lasts as long as the queue token.
     #[serde(skip_serializing_if = "Option::is_none")]
     visitor_token: Option<String>,
     number: Number,
@@ -66,7 +66,7 @@ pub(super) async fn join(
     } else {
         give(&sale, joiner, from).await?
     };
-    // What has happened since belongs to the answer.
+    // Read again: the response includes what happened during the commit.
     let shown = sale.shown();
     let standing = sale.standing(&shown, given.number, now);
     sale.asked.see(given.number);
@@ -92,8 +92,8 @@ pub(super) async fn join(
     Ok((status, [(CACHE_CONTROL, "no-store")], Json(answer)).into_response())
 }
 
-/// Who joins, and the token of a visitor: a new one each time, since one may outlive the time that
-/// was told when it was signed.
+/// Returns the joiner's id, and for a visitor a token: a new one each time, since the sale's end
+/// may have moved since the last was signed.
 fn identify(
     room: &Room,
     snapshot: &Snapshot,
@@ -117,8 +117,8 @@ fn identify(
     Ok((id, Some(room.ctx.keys.sign_visitor(&claims))))
 }
 
-/// As [`give`], for the solution in `body`. It is spent only when there is a number for it, and
-/// whoever has one asks for it again without any.
+/// As [`give`], for the solution in `body`, which is only spent on a number. A joiner that has a
+/// usable number gets it without a solution.
 async fn give_for_work(
     room: &Room,
     sale: &Sale,
@@ -147,7 +147,7 @@ async fn give_for_work(
     }
 }
 
-/// The number of `joiner`; a new one when the one it has is used up.
+/// Returns the number of `joiner`, replacing one that is used up.
 async fn give(sale: &Sale, joiner: AccountId, from: Origin) -> Result<Given, Problem> {
     let given = sale.joins.join(joiner, from, None).await?;
     if !given.is_new && sale.shown().view.is_used_up(given.number) {
@@ -185,7 +185,7 @@ fn expires_at(snapshot: &Snapshot, now: DateTime<Utc>) -> i64 {
 fn closed(state: SaleState) -> Problem {
     let detail = match state {
         SaleState::Scheduled => "The queue is not open yet.",
-        SaleState::SoldOut => "Every ticket is sold.",
+        SaleState::SoldOut => "The event is sold out.",
         _ => "The sale has ended.",
     };
     Problem::new(Kind::QueueClosed, detail).with("state", state)

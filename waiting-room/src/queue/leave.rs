@@ -1,4 +1,4 @@
-//! `DELETE /api/events/{id}/queue/me`: leave the queue.
+//! `DELETE /api/events/{id}/queue/me`: leaves the queue.
 
 use std::sync::Arc;
 
@@ -23,10 +23,10 @@ pub(super) async fn leave(
     if sale.shown().view.state_of(holder.number) == PlaceState::Claimed {
         return Err(Problem::new(
             Kind::Conflict,
-            "The pass of this place is claimed; finish shopping instead.",
+            "This place has claimed its pass; give the pass back instead.",
         ));
     }
-    // A number that its holder has no more was used up: it is out of the line.
+    // A replaced number was used up and is out of the line: the statement ignores it.
     sale.leavings.leave(holder.joiner, holder.number).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -1,5 +1,5 @@
-//! `GET /api/events/{id}/queue/me`: where the holder of a queue token stands. Nearly all requests
-//! are these, so the answer is made of memory alone and written by hand.
+//! `GET /api/events/{id}/queue/me`: polls the standing of a queue token. Nearly all requests are
+//! these, so the response is built from memory alone, by hand-written serialisation.
 
 use std::io::Write as _;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use crate::shown::Shown;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
-/// About as long as an answer without a message is.
+/// Typical size of a response without a message.
 const ANSWER_BYTES: usize = 320;
 
 pub(super) async fn me(
@@ -65,7 +65,7 @@ pub(super) fn respond(body: Vec<u8>) -> Response {
     response
 }
 
-/// The sale in the path of the request.
+/// Parses the sale's id from the path.
 fn event_id(uri: &Uri) -> Result<EventId, Problem> {
     uri.path()
         .strip_prefix("/api/events/")
@@ -74,7 +74,8 @@ fn event_id(uri: &Uri) -> Result<EventId, Problem> {
         .ok_or_else(|| Problem::new(Kind::Malformed, "The event's id is not a number."))
 }
 
-/// The refusal carries the standing, too: a page that was opened again can show it at once.
+/// The refusal of an early poll. It carries the standing, so that a reloaded page can show it at
+/// once.
 fn too_early(shown: &Shown, number: Number, standing: &Standing, wait: Duration) -> Problem {
     let poll_after_ms = u32::try_from(wait.as_millis()).unwrap_or(u32::MAX);
     let body = answer(shown, number, standing, poll_after_ms);
@@ -82,7 +83,7 @@ fn too_early(shown: &Shown, number: Number, standing: &Standing, wait: Duration)
         serde_json::from_slice(&body).expect("what was written can be read");
     Problem::new(
         Kind::TooEarly,
-        "Ask again when poll_after_ms has passed; asking sooner moves nobody on.",
+        "Poll again after `poll_after_ms`; polling sooner does not improve your place.",
     )
     .retry_after(wait)
     .with_all(members)
@@ -148,7 +149,7 @@ fn write_or_null(body: &mut Vec<u8>, value: Option<i64>) -> std::io::Result<()> 
     }
 }
 
-/// Seconds with one digit after the point, as estimates are.
+/// Writes seconds with one decimal, the precision of estimates.
 fn write_tenths(body: &mut Vec<u8>, seconds: f64) -> std::io::Result<()> {
     #[expect(
         clippy::cast_possible_truncation,

@@ -1,4 +1,4 @@
-//! `GET /api/events/{id}/queue`: the shared snapshot.
+//! `GET /api/events/{id}/queue`: the shared snapshot, the same bytes for everyone.
 
 use std::sync::Arc;
 
@@ -12,8 +12,8 @@ use platform::problem::Problem;
 
 use crate::Room;
 
-/// A cache asks once a second, with one request for all who wait for it, and goes on with what it
-/// has for ten minutes when nobody answers.
+/// A shared cache revalidates once a second, serves stale while it does so, and for ten minutes
+/// when the origin fails.
 const FOR_EVERYONE: HeaderValue =
     HeaderValue::from_static("public, max-age=1, stale-while-revalidate=5, stale-if-error=600");
 
@@ -31,8 +31,7 @@ pub(super) async fn snapshot(
     Ok((cached, json, shown.body.clone()).into_response())
 }
 
-/// Whether the caller has the body with this `etag`. The comparison is the weak one, since a proxy
-/// that compresses marks the tag as weak.
+/// Evaluates `If-None-Match`. The comparison is weak, since a compressing proxy weakens the tag.
 fn has(headers: &HeaderMap, etag: &HeaderValue) -> bool {
     let Ok(etag) = etag.to_str() else {
         return false;

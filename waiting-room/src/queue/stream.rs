@@ -1,5 +1,5 @@
-//! `GET /api/events/{id}/queue/stream`: the shared snapshot as Server-Sent Events. The bytes of an
-//! event are encoded once for all who listen, and sent at most once a second to each.
+//! `GET /api/events/{id}/queue/stream`: the shared snapshot as Server-Sent Events. An event is
+//! encoded once for all listeners, and sent at most once a second to each.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -25,14 +25,14 @@ use crate::sales::Sale;
 use crate::shown::Shown;
 use crate::streams;
 
-/// How long a stream may be silent before a comment shows that it is alive.
+/// Period of keep-alive comments.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
-/// Shortest time from one event to the next.
+/// Minimum interval between events.
 const PACE: Duration = Duration::from_secs(1);
-/// How often the holder of a queue token is seen who listens.
+/// Period at which a listener with a queue token is marked present.
 const SEEN_PERIOD: Duration = Duration::from_secs(2);
-/// A stream that broke off is to be opened again after so many milliseconds, and up to
-/// [`RETRY_SPREAD_MS`] more, so that those of a node that stops don't all come at once.
+/// Base of the `retry` field, in milliseconds; jitter of up to [`RETRY_SPREAD_MS`] is added, so
+/// that the clients of a node that stops don't reconnect all at once.
 const RETRY_MS: u64 = 2_000;
 const RETRY_SPREAD_MS: f64 = 8_000.0;
 
@@ -51,7 +51,7 @@ pub(super) async fn stream(
     };
     let counted = room.streams.open(address)?;
     let mut moments = sale.subscribe();
-    // The one of now counts as news, too.
+    // The current snapshot is sent first.
     moments.mark_changed();
     let last = headers.get("last-event-id");
     let known = last
@@ -85,7 +85,7 @@ fn greeting(jitter: f64) -> Bytes {
     format!("retry: {}\n\n", RETRY_MS + spread).into()
 }
 
-/// The holder of a queue token who listens: who keeps a stream open is there.
+/// The holder of a queue token; an open stream counts as presence.
 struct Present {
     sale: Arc<Sale>,
     number: Number,
@@ -94,15 +94,15 @@ struct Present {
 /// One open stream.
 struct Listener {
     moments: watch::Receiver<Arc<Shown>>,
-    /// `seq` of the last snapshot the client has.
+    /// `seq` of the client's last snapshot.
     known: Option<i64>,
-    /// What is sent first.
+    /// The first frame.
     greeting: Option<Bytes>,
-    /// When the next event may be sent.
+    /// Earliest time of the next event.
     next_at: Instant,
     present: Option<Present>,
     soft: CancellationToken,
-    /// How long it stays open after soft shutdown.
+    /// Time for which the stream stays open after soft shutdown.
     stays: Duration,
     _counted: streams::Stream,
 }
@@ -118,8 +118,8 @@ impl Listener {
         })
     }
 
-    /// The next snapshot the client does not have, or a comment; `None` some time after soft
-    /// shutdown, so that not all streams end together.
+    /// Returns the next new snapshot or a keep-alive; `None` at a jittered time after soft
+    /// shutdown, so that streams don't all end at once.
     async fn next(&mut self) -> Option<Bytes> {
         let keep_alive = tokio::time::sleep(KEEP_ALIVE);
         let ended = ended(self.soft.clone(), self.stays);
@@ -148,7 +148,7 @@ impl Listener {
     }
 }
 
-/// News, and not before `next_at`: what changes meanwhile is told together.
+/// Waits for a change, not before `next_at`, so that changes in between are coalesced.
 async fn changed(
     moments: &mut watch::Receiver<Arc<Shown>>,
     next_at: Instant,

@@ -1,4 +1,4 @@
-//! Proof of work before joining, and the limits across nodes.
+//! Proof of work before joining, and the limits shared by all nodes.
 
 use std::net::IpAddr;
 
@@ -12,7 +12,7 @@ use waiting_room::challenge::{Attempts, max_number};
 
 use crate::hall::{BUYER, EVENT, Hall, OTHER, problem};
 
-/// A hall whose sale asks for a challenge.
+/// Starts a hall whose sale requires a challenge.
 async fn guarded() -> Hall {
     let mut hall = Hall::open().await;
     hall.publish(|snapshot| snapshot.challenge = true).await;
@@ -47,7 +47,7 @@ async fn a_guarded_sale_is_joined_with_a_solution_and_each_is_taken_once() {
     let thief = hall.join_with(EVENT, OTHER, &body).await;
     assert_eq!(problem(thief).await, "challenge-invalid");
     assert_eq!(hall.join_with(EVENT, BUYER, &body).await.status(), 201);
-    // Whoever has a number asks for it again without work.
+    // A joiner that has a number gets it again without work.
     for body in [body, json!({})] {
         assert_eq!(hall.join_with(EVENT, BUYER, &body).await.status(), 200);
     }
@@ -64,11 +64,11 @@ const CORES: u64 = 2;
 const NETWORKS: u64 = 50;
 const ATTEMPTS: u64 = 10_000;
 
-/// An attacker takes the cheapest challenges first; the work is counted, not done.
+/// An attacker solves the cheapest challenges first; the hashes are counted, not computed.
 #[tokio::test]
 async fn bots_from_fifty_networks_get_less_than_a_seventh_through_in_a_minute() {
     let hall = guarded().await;
-    // By now every further challenge of a network costs the same.
+    // After this many askers every further challenge of a network costs the same.
     let asked = 12;
     let asks = (0..NETWORKS * asked).map(|n| {
         let hall = &hall;
@@ -91,7 +91,7 @@ async fn bots_from_fifty_networks_get_less_than_a_seventh_through_in_a_minute() 
     let through = prices
         .iter()
         .take_while(|&&highest| {
-            // Half of the numbers are tried on average.
+            // On average half of the numbers are tried.
             let left = hashes.checked_sub(highest / 2);
             hashes = left.unwrap_or(0);
             left.is_some()
@@ -164,7 +164,7 @@ async fn a_solution_is_spent_only_when_there_is_a_number_for_it() {
         let request = hall.signed_in(request.json(&body), BUYER);
         request.send().await.unwrap()
     };
-    // The network's one join is taken by another.
+    // Another account takes the network's only join.
     let other = surge::challenge::solve(&hall.challenge(OTHER, "192.0.2.9").await);
     let taken = hall.client.post(format!("{full}/api/events/1/queue"));
     let taken = taken.header("x-forwarded-for", "192.0.2.2");
@@ -217,7 +217,7 @@ async fn a_limit_holds_across_nodes() {
             refused += 1;
         }
     }
-    // A node alone has counted six.
+    // Each node alone has counted six.
     assert!(refused >= 1, "{refused} refused");
     hall.app.finish().await;
 }

@@ -3,7 +3,7 @@ use std::time::Duration;
 use platform::testing::{TestApp, eventually};
 use sqlx::PgPool;
 
-/// A sale that was closed by hand so many days ago, with one number and one leaving.
+/// Inserts a sale last changed `days` days ago, with one number and one leaving.
 async fn add(db: &PgPool, event: i64, closed: bool, days: i32) {
     let rows = [
         "insert into admission.sales (event_id, version, settings, updated_at)

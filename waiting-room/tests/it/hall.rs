@@ -1,4 +1,4 @@
-//! A waiting room whose release leader is the test.
+//! Harness: a waiting room whose release leader is the test.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use serde_json::Value;
 pub(crate) const EVENT: EventId = EventId(1);
 pub(crate) const BUYER: AccountId = AccountId(7);
 pub(crate) const OTHER: AccountId = AccountId(8);
-/// A test asks as often as it likes.
+/// Lifts every rate limit.
 const NO_LIMITS: f64 = 1e6;
 
 pub(crate) struct Hall {
@@ -27,7 +27,7 @@ pub(crate) struct Hall {
 }
 
 impl Hall {
-    /// One open sale that nobody has joined.
+    /// An installation with one open sale that nobody has joined.
     pub(crate) async fn open() -> Self {
         Self::with_limits(NO_LIMITS).await
     }
@@ -58,12 +58,12 @@ impl Hall {
         hall
     }
 
-    /// Where another node of the same installation answers.
+    /// Starts another node; returns its base URL.
     pub(crate) async fn another_node(&self) -> String {
         self.node_with(waiting_room::Config::default()).await
     }
 
-    /// Serves on another node.
+    /// Serves on `ctx`; returns its base URL.
     pub(crate) async fn node_of(&self, ctx: &platform::service::Context) -> String {
         let config = waiting_room::Config::default();
         let routes = waiting_room::start(ctx.clone(), config).await.unwrap();
@@ -71,7 +71,7 @@ impl Hall {
         format!("http://{}", running.public_addr)
     }
 
-    /// Another node with a configuration of its own.
+    /// Starts another node with its own settings; returns its base URL.
     pub(crate) async fn node_with(&self, config: waiting_room::Config) -> String {
         let ctx = self.app.another_node().await;
         let routes = waiting_room::start(ctx.clone(), config).await.unwrap();
@@ -79,12 +79,12 @@ impl Hall {
         format!("http://{}", running.public_addr)
     }
 
-    /// What the release leader does: tells the next snapshot.
+    /// Publishes the next snapshot, as the release leader does.
     pub(crate) async fn publish(&mut self, change: impl FnOnce(&mut Snapshot)) {
         self.next(|snapshot, _| change(snapshot)).await;
     }
 
-    /// The release leader calls places.
+    /// Calls places, as the release leader does.
     pub(crate) async fn call(&mut self, first: i64, last: i64) {
         self.next(|snapshot, moved| {
             snapshot.cursor = Place(last);
@@ -96,7 +96,7 @@ impl Hall {
         .await;
     }
 
-    /// What the release leader does: tells the next snapshot and what happened.
+    /// Publishes the next snapshot and its move, as the release leader does.
     pub(crate) async fn next(&mut self, change: impl FnOnce(&mut Snapshot, &mut Move)) {
         self.snapshot.seq += 1;
         let mut moved = line::no_move(self.snapshot.seq, self.app.ctx.clock.now());
@@ -141,7 +141,7 @@ impl Hall {
         self.signed_in(request, account).send().await.unwrap()
     }
 
-    /// Joins; the queue token and the number.
+    /// Joins; returns the queue token and the number.
     pub(crate) async fn number(&self, account: AccountId) -> (String, i64) {
         let body: Value = self.join(account).await.json().await.unwrap();
         (
@@ -191,7 +191,7 @@ impl Hall {
             .unwrap()
     }
 
-    /// State, and how many are ahead.
+    /// Returns the state and the count of people ahead.
     pub(crate) async fn standing(&self, token: &str) -> (String, i64) {
         let body: Value = self.me(token).await.json().await.unwrap();
         (
@@ -214,7 +214,7 @@ impl Hall {
     }
 }
 
-/// The name of a problem.
+/// Returns the last path segment of a problem's type.
 pub(crate) async fn problem(response: Response) -> String {
     assert_eq!(
         response.headers()["content-type"],

@@ -1,4 +1,4 @@
-//! Joining.
+//! Joining and leaving the queue.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -77,7 +77,7 @@ async fn whoever_joins_on_several_nodes_at_once_gets_the_same_number_everywhere(
 #[tokio::test]
 async fn one_join_that_the_database_refuses_fails_no_other() {
     let hall = Hall::open().await;
-    // Whatever makes the database refuse a row.
+    // Any row that the database refuses will do.
     sqlx::query("alter table waiting_room.numbers add check (account_id <> 113)")
         .execute(&hall.app.ctx.db)
         .await
@@ -96,7 +96,7 @@ async fn one_join_that_the_database_refuses_fails_no_other() {
 #[tokio::test]
 async fn a_join_that_was_committed_and_never_answered_keeps_its_number() {
     let hall = Hall::open().await;
-    // What a node did that died before it answered.
+    // As done by a node that crashed before it responded.
     let asks = [BUYER, OTHER].map(|joiner| Asks {
         joiner,
         used_up: None,
@@ -212,7 +212,7 @@ async fn who_leaves_joins_again_at_the_end() {
             .await
             .unwrap();
     assert_eq!(leavings, [(1, 1)], "a repeat changes nothing");
-    // At once: the leader has not told it yet.
+    // At once, before the leader has published the leaving.
     let again = hall.join(BUYER).await;
     assert_eq!(again.status(), 201);
     assert_eq!(again.json::<Value>().await.unwrap()["number"], 3);
@@ -363,7 +363,7 @@ async fn a_redis_that_is_slow_is_left_alone_and_slows_no_joins() {
     })
     .await;
     assert_eq!(hall.number(BUYER).await.1, 1);
-    // Answers that are no error, and each later than a batch should wait.
+    // Successful answers, each slower than a batch should wait for.
     proxy.slow(Duration::from_millis(400));
     let begun = Instant::now();
     for account in 20..40 {
@@ -407,7 +407,7 @@ async fn a_sale_that_is_open_to_anybody_gives_visitors_a_secret() {
     let secret = joined["visitor_token"].as_str().unwrap();
     let token = joined["queue_token"].as_str().unwrap();
 
-    // The sale lasts longer than was thought, and so does whoever joins again.
+    // The sale is extended, and with it the tokens of those who join again.
     let week = chrono::TimeDelta::days(7);
     hall.publish(|snapshot| snapshot.tokens_expire_at += week.num_seconds())
         .await;

@@ -1,4 +1,4 @@
-//! Where a holder stands.
+//! Polling the standing of a queue token.
 
 use std::time::Duration;
 
@@ -162,7 +162,7 @@ async fn a_lobby_is_drawn_after_a_draw_of_nobody() {
 #[tokio::test]
 async fn who_asks_much_earlier_than_told_is_told_to_wait() {
     let mut hall = Hall::with_limits(1.0).await;
-    // So far back that half of the time told is seconds, on however busy a machine.
+    // Far enough back that half of the poll interval is seconds, however busy the machine.
     hall.publish(|snapshot| {
         snapshot.ahead = Ahead::count(Place(1), Place(600), (1..=600).map(Place));
     })
@@ -176,12 +176,12 @@ async fn who_asks_much_earlier_than_told_is_told_to_wait() {
         .unwrap()
         .parse()
         .unwrap();
-    // In whole seconds, upwards.
+    // `Retry-After` is rounded up to whole seconds.
     let told = told["poll_after_ms"].as_u64().unwrap().div_ceil(1_000);
     assert!((1..=told).contains(&wait), "{wait} s of {told} s");
     let early: Value = early.json().await.unwrap();
     assert!(early["type"].as_str().unwrap().ends_with("/too-early"));
-    // A page that is opened again draws from it at once.
+    // The refusal carries the standing, for a reloaded page.
     let standing = ["number", "place", "ahead"].map(|name| early[name].as_i64());
     assert_eq!(standing, [Some(500), Some(500), Some(499)]);
     assert_eq!(
@@ -306,7 +306,7 @@ async fn an_account_finds_its_place_on_another_device() {
     assert_eq!(problem(find(&hall, BUYER).await).await, "not-found");
     let (_, first) = hall.number(OTHER).await;
     let (_, number) = hall.number(BUYER).await;
-    // Also where nobody joins any more.
+    // Also in a sale that is no longer joinable.
     hall.publish(|snapshot| snapshot.state = SaleState::SoldOut)
         .await;
     let found = find(&hall, BUYER).await;
@@ -335,7 +335,7 @@ async fn whoever_listens_to_a_stream_with_the_tokens_is_seen() {
         .unwrap();
     assert_eq!(stream.status(), 200);
     tokio::spawn(async move { while let Ok(Some(_)) = stream.chunk().await {} });
-    // In a slot that begins later than the join.
+    // A slot that begins after the join.
     let next = seen_slot(hall.app.ctx.clock.now()) + 1;
     eventually(Duration::from_secs(20), async || {
         let mut redis = hall.app.ctx.redis.clone();

@@ -61,7 +61,7 @@ async fn a_change_makes_a_new_body() {
     hall.app.finish().await;
 }
 
-/// The text of a stream until `enough` is in it, or until it ends.
+/// Reads a stream until its text contains `enough`; returns the text and whether the stream ended.
 async fn read_until(mut response: Response, enough: &str) -> (String, bool) {
     let mut text = String::new();
     let reading = async {
