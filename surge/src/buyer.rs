@@ -1,9 +1,9 @@
-//! One simulated buyer, with nothing but the HTTP API: signs up, joins the queue, polls when the
-//! next poll is due, claims the pass, books, pays at Stripe's API, and sometimes does not. It does
-//! what the pages do: it renews its session, reloads, loses its network, repeats a request under
-//! the same idempotency key, and follows the link in its mail.
+//! A simulated buyer that uses only the HTTP API: signs up, joins the queue, polls on schedule,
+//! claims the pass, books, pays at Stripe's API, or drops out on the way. It behaves as the pages
+//! do: it refreshes its session, reloads, loses its network, retries requests under the same
+//! idempotency key, and pays from the link in its mail.
 //!
-//! The demo, the load tool and the system tests all use this one buyer.
+//! The demo, the load tool and the system tests share this buyer, so that they can't drift apart.
 
 mod api;
 mod funnel;

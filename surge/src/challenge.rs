@@ -1,12 +1,12 @@
-//! Solving the proof of work that a sale may ask for before joining (ALTCHA's protocol).
+//! Brute-force solver of the proof of work before joining (ALTCHA's protocol).
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-/// The solution of `challenge` as it is sent; `None` when there is none. Takes a core for as long
-/// as the challenge is hard.
+/// Solves `challenge` and returns the solution as it is sent; `None` when there is none. Blocks,
+/// on one core.
 #[must_use]
 pub fn solve(challenge: &Value) -> Option<String> {
     let (salt, wanted) = (
@@ -24,7 +24,7 @@ pub fn solve(challenge: &Value) -> Option<String> {
     Some(STANDARD.encode(solution.to_string()))
 }
 
-/// The number whose hash after `salt` is `wanted`.
+/// Finds the number in `0..=highest` whose hash, appended to `salt`, is `wanted`.
 #[must_use]
 pub fn search(salt: &str, wanted: &str, highest: u64) -> Option<u64> {
     let wanted = bytes_of(wanted)?;
@@ -48,7 +48,7 @@ fn bytes_of(hex: &str) -> Option<[u8; 32]> {
     Some(bytes)
 }
 
-/// A number in decimal, counted up in place: printing each would take as long as hashing it.
+/// A decimal number incremented in place: formatting each would take as long as hashing it.
 struct Digits {
     text: [u8; 20],
     start: usize,

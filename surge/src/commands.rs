@@ -1,4 +1,4 @@
-//! The commands, and what they share.
+//! The subcommands and their shared parts.
 
 pub(crate) mod bare;
 pub(crate) mod bots;
@@ -16,7 +16,7 @@ pub(crate) mod streams;
 mod subject;
 mod wire;
 
-/// Tells the person who ran the command.
+/// Prints a line of a command's output.
 #[expect(clippy::print_stdout, reason = "the output of a command")]
 fn say(text: impl std::fmt::Display) {
     println!("{text}");

@@ -1,4 +1,4 @@
-//! Faults on demand: rules that say which calls go wrong, how, and how often.
+//! Fault injection: rules that select calls, a fault for them, and how often it fires.
 
 use std::sync::Mutex;
 
@@ -6,34 +6,34 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde::{Deserialize, Serialize};
 
-/// Rules kept at once; adding more drops the oldest.
+/// Maximum number of rules; adding more drops the oldest.
 const MAX_RULES: usize = 1_000;
 
-/// How often a rule fires.
+/// Frequency at which a rule fires.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum When {
-    /// The next so many matching calls, then never again.
+    /// On this many further matching calls.
     Next(u32),
-    /// Each matching call with this probability, 0 to 1.
+    /// On each matching call with this probability, 0 to 1.
     Probability(f64),
 }
 
-/// One fault: `action` happens to calls in `scope`, as often as `when` says.
+/// A rule that injects `action` into calls in `scope`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Rule<S, A> {
-    /// The calls it applies to; `None` means all of them.
+    /// The calls it applies to; `None` for all.
     #[serde(default = "Option::default", skip_serializing_if = "Option::is_none")]
     pub scope: Option<S>,
-    /// How often.
+    /// Frequency at which it fires.
     pub when: When,
-    /// What goes wrong.
+    /// Fault to inject.
     pub action: A,
 }
 
-/// The rules in force. The first that matches and fires decides; none fires twice on one call.
+/// The active rules. The first that matches and fires decides; at most one fires per call.
 ///
-/// Chances are drawn from a seeded generator, so that a run with one caller can be repeated.
+/// Probabilities are drawn from a seeded generator, so that a run with one caller is reproducible.
 #[derive(Debug)]
 pub struct Faults<S, A> {
     state: Mutex<State<S, A>>,
@@ -46,7 +46,7 @@ struct State<S, A> {
 }
 
 impl<S: PartialEq, A: Clone> Faults<S, A> {
-    /// No faults yet; chances will be drawn from `seed`.
+    /// An empty set of rules; probabilities are drawn from `seed`.
     pub fn new(seed: u64) -> Self {
         let state = State {
             rules: Vec::new(),
@@ -57,7 +57,7 @@ impl<S: PartialEq, A: Clone> Faults<S, A> {
         }
     }
 
-    /// Makes the next `calls` calls in `scope` go wrong.
+    /// Injects `action` into the next `calls` calls in `scope`.
     pub fn next(&self, calls: u32, scope: impl Into<Option<S>>, action: A) {
         self.add(Rule {
             scope: scope.into(),
@@ -66,7 +66,7 @@ impl<S: PartialEq, A: Clone> Faults<S, A> {
         });
     }
 
-    /// Makes each call in `scope` go wrong with `probability` (0 to 1).
+    /// Injects `action` into each call in `scope` with `probability` (0 to 1).
     pub fn sometimes(&self, probability: f64, scope: impl Into<Option<S>>, action: A) {
         self.add(Rule {
             scope: scope.into(),
@@ -75,7 +75,7 @@ impl<S: PartialEq, A: Clone> Faults<S, A> {
         });
     }
 
-    /// Adds a rule behind the others.
+    /// Appends a rule.
     pub fn add(&self, rule: Rule<S, A>) {
         let mut state = self.lock();
         if state.rules.len() == MAX_RULES {
@@ -84,7 +84,7 @@ impl<S: PartialEq, A: Clone> Faults<S, A> {
         state.rules.push(rule);
     }
 
-    /// Draws chances from `seed` from now on.
+    /// Restarts the generator from `seed`.
     pub fn reseed(&self, seed: u64) {
         self.lock().rng = StdRng::seed_from_u64(seed);
     }
@@ -94,7 +94,7 @@ impl<S: PartialEq, A: Clone> Faults<S, A> {
         self.lock().rules.clear();
     }
 
-    /// The rules that can still fire.
+    /// Returns the rules that can still fire.
     pub fn rules(&self) -> Vec<Rule<S, A>>
     where
         S: Clone,
@@ -102,7 +102,7 @@ impl<S: PartialEq, A: Clone> Faults<S, A> {
         self.lock().rules.clone()
     }
 
-    /// What goes wrong with this call, if anything; only actions that are `relevant` count.
+    /// Returns the fault to inject into this call, considering only `relevant` actions.
     pub(crate) fn pick(&self, scope: &S, relevant: impl Fn(&A) -> bool) -> Option<A> {
         let mut state = self.lock();
         let State { rules, rng } = &mut *state;
@@ -118,7 +118,7 @@ impl<S: PartialEq, A: Clone> Faults<S, A> {
         Some(action)
     }
 
-    /// A number drawn evenly from 0 up to `bound`.
+    /// Draws uniformly from `0..bound`.
     pub(crate) fn draw(&self, bound: f64) -> f64 {
         self.lock().rng.random::<f64>() * bound
     }

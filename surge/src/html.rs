@@ -1,8 +1,8 @@
-//! Plain pages that work without scripts and on a phone.
+//! HTML of the stand-ins' pages: without scripts, and readable on a phone.
 
 use std::borrow::Cow;
 
-/// Text made safe inside elements and quoted attributes.
+/// Escapes text for elements and quoted attributes.
 pub(crate) fn escape(text: &str) -> Cow<'_, str> {
     if !text.contains(['&', '<', '>', '"', '\'']) {
         return Cow::Borrowed(text);
@@ -21,7 +21,7 @@ pub(crate) fn escape(text: &str) -> Cow<'_, str> {
     Cow::Owned(escaped)
 }
 
-/// A whole page. The title is escaped here; the body is markup.
+/// Renders a page. The title is escaped here; the body is markup.
 pub(crate) fn page(title: &str, body: &str) -> String {
     format!(
         "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n\

@@ -1,4 +1,4 @@
-//! What a stand-in has received, for tests and audits to read.
+//! Messages received by a stand-in, for tests and audits.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -6,18 +6,18 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
-/// Something with one or more addressees.
+/// A message with one or more recipients.
 pub trait Addressed {
-    /// Whether it was sent to `address`.
+    /// Returns whether `address` is a recipient.
     fn is_to(&self, address: &str) -> bool;
 
-    /// The memory it takes, in bytes, roughly.
+    /// Approximate memory use, in bytes.
     fn size(&self) -> usize;
 }
 
-/// Received messages in the order of arrival. It refuses what does not fit; it forgets nothing.
+/// Received messages in order of arrival. Messages beyond the limit are refused; none is evicted.
 ///
-/// Clones are handles of the same inbox.
+/// Clones share the inbox.
 #[derive(Debug)]
 pub struct Inbox<M>(Arc<Inner<M>>);
 
@@ -40,12 +40,12 @@ struct State<M> {
     bytes: usize,
 }
 
-/// How much an inbox keeps.
+/// Capacity of an inbox.
 #[derive(Clone, Copy, Debug)]
 pub struct Limit {
-    /// Messages.
+    /// Maximum number of messages.
     pub messages: usize,
-    /// Bytes of all messages together.
+    /// Maximum size of all messages together, in bytes.
     pub bytes: usize,
 }
 
@@ -58,18 +58,18 @@ impl Default for Limit {
     }
 }
 
-/// The inbox has no room for another message.
+/// The inbox is at capacity.
 #[derive(Debug, thiserror::Error)]
 #[error("the inbox is full")]
 pub struct Full;
 
-/// Fewer messages than awaited came in time.
+/// A wait for messages timed out.
 #[derive(Debug, thiserror::Error)]
 #[error("{received} of {awaited} messages came in time")]
 pub struct TooFew {
-    /// How many came.
+    /// Number received.
     pub received: usize,
-    /// How many were awaited.
+    /// Number awaited.
     pub awaited: usize,
 }
 
@@ -86,7 +86,7 @@ impl<M: Addressed> Inbox<M> {
         }))
     }
 
-    /// Keeps a message and returns its number, counted from 1.
+    /// Stores a message and returns its number, counted from 1.
     pub(crate) fn keep(&self, message: Arc<M>) -> Result<usize, Full> {
         let mut state = self.lock();
         let bytes = state.bytes + message.size();
@@ -101,12 +101,12 @@ impl<M: Addressed> Inbox<M> {
         Ok(number)
     }
 
-    /// Every message, oldest first.
+    /// Returns every message, oldest first.
     pub fn all(&self) -> Vec<Arc<M>> {
         self.lock().messages.clone()
     }
 
-    /// Every message to `address`, oldest first.
+    /// Returns the messages to `address`, oldest first.
     pub fn to(&self, address: &str) -> Vec<Arc<M>> {
         self.lock()
             .messages
@@ -116,25 +116,25 @@ impl<M: Addressed> Inbox<M> {
             .collect()
     }
 
-    /// The message with this number, counted from 1.
+    /// Returns the message with this number, counted from 1.
     pub fn get(&self, number: usize) -> Option<Arc<M>> {
         self.lock().messages.get(number.checked_sub(1)?).cloned()
     }
 
-    /// How many messages are there.
+    /// Returns the number of messages.
     pub fn len(&self) -> usize {
         self.lock().messages.len()
     }
 
-    /// Whether nothing has come yet.
+    /// Returns whether no message has arrived.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Waits until at least `awaited` messages are there and returns them all.
+    /// Waits for at least `awaited` messages and returns all.
     ///
     /// # Errors
-    /// [`TooFew`] when they do not come within `patience`.
+    /// [`TooFew`] when they do not arrive within `patience`.
     pub async fn wait_for(
         &self,
         awaited: usize,
@@ -148,8 +148,7 @@ impl<M: Addressed> Inbox<M> {
             })
     }
 
-    /// Waits until `enough` holds of all messages and returns them; `None` if it does not within
-    /// `patience`.
+    /// Waits until `enough` holds for the messages and returns them; `None` after `patience`.
     pub async fn wait_until(
         &self,
         patience: Duration,
@@ -157,7 +156,7 @@ impl<M: Addressed> Inbox<M> {
     ) -> Option<Vec<Arc<M>>> {
         let deadline = Instant::now() + patience;
         loop {
-            // Registered before looking, so that an arrival in between is not missed.
+            // Registered before the check, so that an arrival in between is not missed.
             let arrival = self.0.arrived.notified();
             let messages = self.all();
             if enough(&messages) {

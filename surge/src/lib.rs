@@ -1,7 +1,7 @@
-//! What surrounds Onsale in the demo, in tests and under load: a simulated buyer, and stand-ins
-//! for Stripe, for a mail server and for an SMS provider, each able to fail on demand.
+//! The environment of Onsale in the demo, in tests and under load: a simulated buyer, and stand-ins
+//! for Stripe, a mail server and an SMS provider, with fault injection.
 
-// Stripe's objects are written as one `json!` each, which recurses once per field.
+// Each of Stripe's objects is one `json!`, which recurses once per field.
 #![recursion_limit = "256"]
 
 pub mod buyer;

@@ -1,4 +1,4 @@
-//! A loopback HTTP server whose connections can be cut in the middle of an answer.
+//! A loopback HTTP server whose connections can be cut in the middle of a response.
 
 use std::io;
 use std::net::SocketAddr;
@@ -22,9 +22,10 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Binds `address` (port 0 = any free one) and serves what `app` makes for it until dropped.
+    /// Binds `address` (port 0 for any free one) and serves the router that `app` returns for it,
+    /// until dropped.
     ///
-    /// `stop` is cancelled when the server goes, so that handlers which wait can end.
+    /// `stop` is cancelled on drop, so that waiting handlers can end.
     pub(crate) async fn start(
         address: SocketAddr,
         stop: CancellationToken,
@@ -64,7 +65,7 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// Lets `bytes` more bytes out, then breaks the connection.
+    /// Cuts the connection after `bytes` more bytes of output.
     pub(crate) fn cut_after(&self, bytes: u64) {
         self.bytes_left.store(bytes, Ordering::Relaxed);
     }
@@ -86,7 +87,7 @@ impl Listener for CuttableListener {
 
     async fn accept(&mut self) -> (Self::Io, Self::Addr) {
         let (stream, peer) = Listener::accept(&mut self.0).await;
-        // Answers are single small writes: waiting to fill a packet only adds latency.
+        // Responses are single small writes: Nagle's algorithm would only add latency.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "TCP_NODELAY refused");
         }

@@ -1,5 +1,5 @@
-//! A mail server that keeps what it receives: real SMTP towards the sender, an [`Inbox`] towards
-//! tests and audits, and pages for the visitor of the demo.
+//! A stand-in for a mail server: real SMTP towards the sender, an [`Inbox`] for tests and audits,
+//! and pages for visitors of the demo.
 
 mod faults;
 mod message;
@@ -22,27 +22,27 @@ pub use message::{Attachment, Mail};
 use crate::inbox::{Full, Inbox, Limit};
 use crate::listen::Server;
 
-/// Conversations at once; more clients wait for their greeting.
+/// Maximum number of concurrent sessions; further clients wait for their greeting.
 const MAX_SESSIONS: usize = 256;
 
-/// How a mail server is set up. The default listens on free loopback ports.
+/// Settings of a mail server. The default listens on free loopback ports.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Where to speak SMTP; port 0 means any free one.
+    /// SMTP address; port 0 for any free one.
     pub smtp_address: SocketAddr,
-    /// Where to show the mails; port 0 means any free one.
+    /// HTTP address of the pages; port 0 for any free one.
     pub page_address: SocketAddr,
-    /// Where each mail is written as `NUMBER.eml`, if anywhere. The folder must exist.
+    /// Existing directory to which each mail is written as `NUMBER.eml`.
     pub folder: Option<PathBuf>,
-    /// The largest mail taken, in bytes.
+    /// Maximum size of a mail, in bytes.
     pub max_message_bytes: usize,
-    /// How much is kept; beyond that mails are refused with 452.
+    /// Capacity of the inbox; beyond it mails are refused with 452.
     pub limit: Limit,
-    /// Where the chances of faults are drawn from.
+    /// Seed of the faults' probabilities.
     pub seed: u64,
-    /// How long answers are under way: a server at the other end of the country.
+    /// Simulated network latency of replies.
     pub round_trip: Duration,
-    /// Whether clients must greet with a fully qualified name, as many servers demand.
+    /// Requires clients to greet with a fully qualified name, as many servers do.
     pub wants_full_names: bool,
 }
 
@@ -70,7 +70,7 @@ pub struct StartError {
     source: io::Error,
 }
 
-/// A mail could not be kept.
+/// A mail could not be stored.
 #[derive(Debug, thiserror::Error)]
 enum KeepError {
     #[error("no room")]
@@ -79,7 +79,7 @@ enum KeepError {
     Write(#[from] io::Error),
 }
 
-/// What all conversations share.
+/// State shared by all sessions.
 struct Shared {
     inbox: Inbox<Mail>,
     faults: MailFaults,
@@ -90,7 +90,7 @@ struct Shared {
 }
 
 impl Shared {
-    /// Keeps a mail and returns its number.
+    /// Stores a mail and returns its number.
     async fn keep(&self, mail: Mail) -> Result<usize, KeepError> {
         let mail = Arc::new(mail);
         let number = self.inbox.keep(Arc::clone(&mail))?;
@@ -144,27 +144,27 @@ impl StandIn {
         })
     }
 
-    /// Where it speaks SMTP.
+    /// Bound SMTP address.
     pub fn smtp_address(&self) -> SocketAddr {
         self.smtp_address
     }
 
-    /// `smtp://127.0.0.1:PORT`
+    /// SMTP URL, `smtp://127.0.0.1:PORT`.
     pub fn smtp_url(&self) -> String {
         format!("smtp://{}", self.smtp_address)
     }
 
-    /// `http://127.0.0.1:PORT`: the pages that show the mails.
+    /// URL of the pages, `http://127.0.0.1:PORT`.
     pub fn page_url(&self) -> String {
         self.page.url()
     }
 
-    /// What has been received.
+    /// Received mails.
     pub fn inbox(&self) -> &Inbox<Mail> {
         &self.shared.inbox
     }
 
-    /// What goes wrong.
+    /// Injected faults.
     pub fn faults(&self) -> &MailFaults {
         &self.shared.faults
     }
@@ -192,8 +192,8 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, stop: CancellationTo
         let stream = match accepted {
             Ok((stream, _)) => stream,
             Err(error) => {
-                tracing::warn!(%error, "SMTP connection not accepted");
-                // Out of file descriptors, most likely: give others time to close some.
+                tracing::warn!(%error, "failed to accept an SMTP connection");
+                // Most likely out of file descriptors: wait for some to be closed.
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             }
@@ -202,7 +202,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, stop: CancellationTo
         let stop = stop.clone();
         tokio::spawn(async move {
             if let Some(Err(error)) = stop.run_until_cancelled(session.run()).await {
-                tracing::debug!(%error, "SMTP conversation broke off");
+                tracing::debug!(%error, "SMTP session failed");
             }
             drop(place);
         });

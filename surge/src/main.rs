@@ -1,5 +1,5 @@
-//! `surge`: the load tool. Each command measures one promise of speed, and in the same run the
-//! limit it is compared with.
+//! `surge`: the load tool. Each command measures one figure, and in the same run the baseline it is
+//! compared with.
 
 mod commands;
 
@@ -9,11 +9,11 @@ use clap::{Parser, Subcommand};
 
 use commands::{bare, bots, joins, passes, payments, polls, reads, sell_out, simulate, streams};
 
-/// The one that Onsale has, so that it and the bare handlers differ in what they do alone.
+/// The allocator of Onsale, so that it and the bare handlers differ in their work alone.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Measures Onsale, and in the same run what this machine could do at best.
+/// Measures Onsale, and in the same run the best this machine could do.
 #[derive(Parser)]
 #[command(name = "surge", version, about, max_term_width = 100)]
 struct Surge {
@@ -25,9 +25,9 @@ struct Surge {
 enum Command {
     /// Poll places: requests a second, and what Redis does meanwhile
     Polls(polls::Args),
-    /// Join: requests a second, and the memory that the joined take
+    /// Join: requests a second, and the memory that a long line takes
     Joins(joins::Args),
-    /// Claim passes: claims a second, beside what PostgreSQL does at best
+    /// Claim passes: claims a second, beside PostgreSQL alone
     Passes(passes::Args),
     /// Hold streams open: how fast a snapshot reaches all, and the memory they take
     Streams(streams::Args),
@@ -41,12 +41,12 @@ enum Command {
     Bots(bots::Args),
     /// Sell at Stripe's limits: payments a second, refusals with 429, and what bounds them
     Payments(payments::Args),
-    /// Serve handlers that do nothing, which is what the others are compared with
+    /// Serve handlers that do nothing, the baseline of the other commands
     #[command(hide = true)]
     Bare(bare::Args),
 }
 
-/// What a shell expects of a program that a signal ended.
+/// Exit status of a program ended by SIGINT, by convention of shells.
 const INTERRUPTED: i32 = 130;
 
 #[tokio::main]
@@ -59,8 +59,8 @@ async fn main() -> ExitCode {
     };
     match outcome {
         Some(outcome) => platform::service::exit_code(outcome),
-        // What was started is ended by now: it is dropped with the command. Threads that compute
-        // are not waited for.
+        // Child processes were killed when the command was dropped. Computing threads are
+        // not joined.
         None => std::process::exit(INTERRUPTED),
     }
 }
@@ -82,7 +82,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
     }
 }
 
-/// Waits for SIGTERM or SIGINT; for ever when they can't be heard.
+/// Waits for SIGTERM or SIGINT; for ever when no handler can be installed.
 async fn signal() {
     use tokio::signal::unix::{SignalKind, signal};
     let kinds = [SignalKind::terminate(), SignalKind::interrupt()];

@@ -1,8 +1,8 @@
-//! Whole sales on a virtual clock: the release loop's own core and the gate's own rules, and up to
-//! a million people who wait, leave, close their tabs, come back and don't show up. At every step
-//! it is checked that the order (I7), the places (I8), and rate and cap (I9) hold.
+//! Deterministic simulation of whole sales on a virtual clock: the production core of the release
+//! loop and of the gate, with up to a million people who wait, leave, close their tabs, come back
+//! and don't show up. Every step checks order (I7), places (I8), rate and cap (I9).
 //!
-//! A seed decides everything, so a failure can be repeated.
+//! The seed determines everything, so failures are reproducible.
 
 mod checks;
 mod door;
@@ -17,17 +17,17 @@ use world::World;
 
 pub use checks::Broken;
 
-/// How large the simulated sales are.
+/// Size of the simulated sales.
 #[derive(Debug, Clone, Copy)]
 pub struct Scale {
-    /// How many people join in each.
+    /// Number of people who join each.
     pub waiters: u32,
-    /// How many claims a minute the operator sets at first.
+    /// Initial rate, in claims a minute.
     pub rate_per_minute: u32,
 }
 
 impl Scale {
-    /// With a rate at which a sale of any size takes about five minutes.
+    /// Scales the rate so that a sale of any size takes about five minutes.
     #[must_use]
     pub fn of(waiters: u32) -> Self {
         Self {
@@ -37,7 +37,7 @@ impl Scale {
     }
 }
 
-/// What happened in one sale, or in many.
+/// Totals of one sale, or of many.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Report {
     /// Steps of the release loop.
@@ -46,17 +46,17 @@ pub struct Report {
     pub joined: u64,
     /// Places called.
     pub called: u64,
-    /// Passes given.
+    /// Passes issued.
     pub claims: u64,
-    /// Called places that were given up.
+    /// Places that missed their claim window.
     pub missed: u64,
     /// People who left.
     pub left: u64,
-    /// Waits that were predicted and came to an end.
+    /// Forecast waits that have ended.
     pub predicted: u64,
-    /// Of those, not longer than the p50 said.
+    /// Those within the forecast p50.
     pub within_p50: u64,
-    /// Of those, not longer than the p90 said.
+    /// Those within the forecast p90.
     pub within_p90: u64,
 }
 
@@ -73,13 +73,13 @@ impl Report {
         self.within_p90 += other.within_p90;
     }
 
-    /// Which part of the predicted waits were not longer than the p90 said.
+    /// Share of forecast waits within the p90.
     #[must_use]
     pub fn p90_share(&self) -> f64 {
         share(self.within_p90, self.predicted)
     }
 
-    /// Which part of the predicted waits were not longer than the p50 said.
+    /// Share of forecast waits within the p50.
     #[must_use]
     pub fn p50_share(&self) -> f64 {
         share(self.within_p50, self.predicted)
@@ -92,15 +92,15 @@ fn share(part: u64, whole: u64) -> f64 {
     share
 }
 
-/// A promise that a sale broke, and the seed that shows it.
+/// A violated invariant, and the seed that reproduces it.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("seed {seed}, {seconds:.2} s after the start: {broken}")]
 pub struct Failure {
     /// The sale's seed.
     pub seed: u64,
-    /// When it was, in the sale's time.
+    /// Time of the violation, in seconds of the sale.
     pub seconds: f64,
-    /// What broke.
+    /// The violated invariant.
     #[source]
     pub broken: Broken,
 }
@@ -108,12 +108,12 @@ pub struct Failure {
 /// Simulates one sale.
 ///
 /// # Errors
-/// The first promise that broke.
+/// The first violated invariant.
 pub fn sale(seed: u64, scale: Scale) -> Result<Report, Failure> {
     World::new(seed, scale).run()
 }
 
-/// Simulates the sales of `seeds`, on as many threads; `told` hears of each.
+/// Simulates the sales of `seeds` on `threads` threads; `told` is called after each.
 ///
 /// # Errors
 /// The failure with the lowest seed.

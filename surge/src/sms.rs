@@ -1,4 +1,4 @@
-//! A stand-in for an SMS provider with Twilio's HTTP API.
+//! A stand-in for an SMS provider, with Twilio's HTTP API.
 
 mod api;
 
@@ -14,16 +14,16 @@ use crate::faults::Faults;
 use crate::inbox::{Addressed, Inbox, Limit};
 use crate::listen::Server;
 
-/// A short message as it was received.
+/// A received short message.
 #[derive(Clone, Debug)]
 pub struct Sms {
-    /// `SM…`, as answered to the sender.
+    /// `SM…`, as returned to the sender.
     pub sid: String,
-    /// The sender's number, in E.164.
+    /// Sender's number, in E.164.
     pub from: String,
-    /// The recipient's number, in E.164.
+    /// Recipient's number, in E.164.
     pub to: String,
-    /// The text.
+    /// Text of the message.
     pub body: String,
 }
 
@@ -37,36 +37,36 @@ impl Addressed for Sms {
     }
 }
 
-/// What goes wrong with a message.
+/// A fault of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SmsFault {
-    /// 429, the message is not taken.
+    /// Answers 429 without accepting the message.
     RateLimit,
-    /// 500, the message is not taken.
+    /// Answers 500 without accepting the message.
     ServerError,
-    /// The answer comes so much later; the message is taken first.
+    /// Accepts the message and delays the response.
     Delay {
         /// Milliseconds.
         milliseconds: u64,
     },
-    /// The message is taken, and the connection breaks without an answer.
+    /// Accepts the message and cuts the connection without a response.
     AcceptThenCut,
 }
 
 /// Faults by recipient number.
 pub type SmsFaults = Faults<String, SmsFault>;
 
-/// How a provider is set up. The default listens on any free loopback port.
+/// Settings of a provider. The default listens on any free loopback port.
 #[derive(Clone)]
 pub struct Config {
-    /// Where to listen; port 0 means any free one.
+    /// Address; port 0 for any free one.
     pub address: SocketAddr,
-    /// How much is kept; beyond that messages are refused with 429.
+    /// Capacity of the inbox; beyond it messages are refused with 429.
     pub limit: Limit,
-    /// Where the chances of faults are drawn from.
+    /// Seed of the faults' probabilities.
     pub seed: u64,
-    /// Where the time comes from.
+    /// Source of time.
     pub clock: SharedClock,
 }
 
@@ -95,7 +95,7 @@ pub struct StandIn {
     shared: Arc<Shared>,
 }
 
-/// What all requests share.
+/// State shared by all requests.
 struct Shared {
     account_sid: String,
     auth_token: String,
@@ -130,33 +130,33 @@ impl StandIn {
         Ok(Self { server, shared })
     }
 
-    /// `http://127.0.0.1:PORT`, to be used instead of Twilio's address.
+    /// Base URL, `http://127.0.0.1:PORT`, to use in place of Twilio's.
     pub fn url(&self) -> String {
         self.server.url()
     }
 
-    /// The account, `AC…`: the user name.
+    /// Account SID, `AC…`: the user name.
     pub fn account_sid(&self) -> &str {
         &self.shared.account_sid
     }
 
-    /// The account's token: the password.
+    /// Auth token: the password.
     pub fn auth_token(&self) -> &str {
         &self.shared.auth_token
     }
 
-    /// What has been received.
+    /// Received messages.
     pub fn inbox(&self) -> &Inbox<Sms> {
         &self.shared.inbox
     }
 
-    /// What goes wrong.
+    /// Injected faults.
     pub fn faults(&self) -> &SmsFaults {
         &self.shared.faults
     }
 }
 
-/// An id as Twilio makes them: a prefix and 32 hexadecimal digits.
+/// Returns an id in Twilio's format: a prefix and 32 hexadecimal digits.
 fn sid(prefix: &str) -> String {
     format!("{prefix}{:032x}", rand::rng().random::<u128>())
 }

@@ -1,9 +1,9 @@
-//! A stand-in for Stripe that behaves like Stripe where it matters to a ticket seller: manual
-//! capture, idempotency keys, test cards, 3-D Secure, refund caps and signed webhooks; and that
-//! fails on demand in the ways a payment provider fails.
+//! A stand-in for Stripe, faithful where it matters to a ticket seller: manual capture, idempotency
+//! keys, test cards, 3-D Secure, refund caps and signed webhooks; with fault injection for the ways
+//! in which a payment provider fails.
 //!
-//! It speaks Stripe's HTTP API under [`StandIn::url`], and lets tests and audits read its
-//! [`Ledger`] as an independent witness.
+//! It serves Stripe's HTTP API under [`StandIn::url`]; tests and audits read its [`Ledger`] as an
+//! independent witness.
 
 mod amounts;
 mod answer;
@@ -57,30 +57,30 @@ pub use webhooks::{Deliveries, Retry, StillPending, Webhooks};
 
 use crate::listen::Server;
 
-/// How a stand-in is set up. The default listens on any free loopback port, with fresh keys.
+/// Settings of a stand-in. The default listens on any free loopback port, with random keys.
 #[derive(Clone)]
 pub struct Config {
-    /// Where to listen; port 0 means any free one.
+    /// Address; port 0 for any free one.
     pub address: SocketAddr,
-    /// `sk_test_…`; made up if absent.
+    /// `sk_test_…`; random by default.
     pub secret_key: Option<String>,
-    /// `pk_test_…`; made up if absent.
+    /// `pk_test_…`; random by default.
     pub publishable_key: Option<String>,
-    /// `whsec_…`; made up if absent.
+    /// `whsec_…`; random by default.
     pub webhook_secret: Option<String>,
-    /// Where events go at first.
+    /// Initial webhook endpoints.
     pub webhook_urls: Vec<String>,
-    /// The types of events that are sent at first; `*` means all.
+    /// Initially enabled event types; `*` for all.
     pub webhook_events: Vec<String>,
-    /// How deliveries are retried.
+    /// Retry schedule of deliveries.
     pub webhook_retry: Retry,
-    /// How long the refunds of the late cards take.
+    /// Delay of refunds to cards whose refunds stay pending.
     pub refund_settles_after: Duration,
-    /// Objects kept in all; beyond that new ones are refused.
+    /// Maximum number of objects; beyond it new ones are refused.
     pub max_objects: usize,
-    /// Where the chances of faults are drawn from.
+    /// Seed of the faults' probabilities.
     pub seed: u64,
-    /// Where the time comes from.
+    /// Source of time.
     pub clock: SharedClock,
 }
 
@@ -108,9 +108,9 @@ pub enum StartError {
     /// The address cannot be listened on.
     #[error("cannot listen on {address}")]
     Listen {
-        /// The address asked for.
+        /// The configured address.
         address: SocketAddr,
-        /// Why not.
+        /// Cause.
         source: std::io::Error,
     },
     /// The client that delivers webhooks cannot be set up.
@@ -158,7 +158,7 @@ impl StandIn {
         webhooks.enable_events(config.webhook_events);
         let faults = Arc::new(ApiFaults::new(config.seed));
         let limits = Arc::<limits::Limits>::default();
-        // The ledger needs the address, which is known only once the server is bound.
+        // The ledger needs the bound address.
         let ledger = OnceLock::new();
         let router = |bound: SocketAddr| {
             let opened = Ledger::new(config.clock, format!("http://{bound}"), config.max_objects);
@@ -195,43 +195,43 @@ impl StandIn {
         })
     }
 
-    /// `http://127.0.0.1:PORT`, to be given to a Stripe client instead of Stripe's address.
+    /// Base URL, `http://127.0.0.1:PORT`, to use in place of Stripe's.
     pub fn url(&self) -> String {
         self.server.url()
     }
 
-    /// The key the account's own servers use.
+    /// Key of the account's servers.
     pub fn secret_key(&self) -> &str {
         &self.keys.secret
     }
 
-    /// The key buyers' browsers use.
+    /// Key of buyers' browsers.
     pub fn publishable_key(&self) -> &str {
         &self.keys.publishable
     }
 
-    /// The key the webhooks are signed with.
+    /// Key that signs webhooks.
     pub fn webhook_secret(&self) -> &str {
         &self.webhook_secret
     }
 
-    /// The books: what was really charged and given back.
+    /// The books: true charges and refunds.
     pub fn ledger(&self) -> &Ledger {
         &self.ledger
     }
 
-    /// What goes wrong with calls.
+    /// Injected faults of calls.
     pub fn faults(&self) -> &ApiFaults {
         &self.faults
     }
 
-    /// Pays the whole balance out. From now on a refund that the balance does not cover is
-    /// `pending` until captures or [`top_up`](Self::top_up) have filled it again.
+    /// Pays out the whole balance. From then on a refund that the balance does not cover is
+    /// `pending` until captures or [`top_up`](Self::top_up) cover it.
     pub fn pay_out(&self) {
         self.ledger.open().balance = Some(BTreeMap::new());
     }
 
-    /// Adds to the balance, in the currency's smallest unit, and settles refunds that waited.
+    /// Adds to the balance, in the currency's smallest unit, and settles refunds waiting for it.
     pub fn top_up(&self, currency: &str, amount: i64) {
         let news = {
             let mut books = self.ledger.open();
@@ -241,30 +241,30 @@ impl StandIn {
         self.webhooks.publish(news, "", None);
     }
 
-    /// From now on takes only so many requests with the secret key; `None` takes all.
+    /// Sets the rate limits of requests with the secret key; `None` lifts them.
     pub fn set_rate_limits(&self, limits: Option<RateLimits>) {
         self.limits.set(limits);
     }
 
-    /// The requests with the secret key so far.
+    /// Counts of requests with the secret key.
     pub fn requests(&self) -> Requests {
         self.limits.requests()
     }
 
-    /// The webhooks, and what goes wrong with them.
+    /// Webhook deliveries and their faults.
     pub fn webhooks(&self) -> &Webhooks {
         &self.webhooks
     }
 
-    /// Sends every event from now on to this address alone.
+    /// Replaces the webhook endpoints by this one.
     pub fn set_webhook_url(&self, url: impl Into<String>) {
         self.webhooks.set_urls(vec![url.into()]);
     }
 
-    /// Waits until no webhook is on its way.
+    /// Waits until no delivery is pending.
     ///
     /// # Errors
-    /// [`StillPending`] if some still are after `patience`.
+    /// [`StillPending`] after `patience`.
     pub async fn wait_until_delivered(&self, patience: Duration) -> Result<(), StillPending> {
         self.webhooks.wait_until_delivered(patience).await
     }

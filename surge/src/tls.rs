@@ -1,8 +1,8 @@
-//! The process's TLS implementation.
+//! Installs the process's TLS provider.
 
-/// Makes *ring* the process's TLS implementation, unless it has one already. An HTTP client cannot
-/// be built before that, not even for plain HTTP.
+/// Installs *ring* as the process's TLS provider, unless one is installed. An HTTP client can't be
+/// built before, not even for plain HTTP.
 pub fn install() {
-    // An error means that another part was first, with the same choice.
+    // An error means that another component was first, with the same choice.
     let _ = rustls::crypto::ring::default_provider().install_default();
 }

@@ -1,4 +1,4 @@
-//! Onsale's public API as a buyer's program calls it.
+//! Client of Onsale's public API, with the retries of a patient buyer.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -10,14 +10,14 @@ use url::Url;
 
 use super::funnel::Funnel;
 
-/// Longest time one request may take.
+/// Timeout of one request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
-/// Longest pause that a `Retry-After` is obeyed for.
+/// Cap on the pause that a `Retry-After` demands.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
-/// How long a request is repeated while the server is busy or gone.
+/// Time for which a request is retried while the server is busy or unreachable.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Where the public API is. The services may run apart.
+/// Base URLs of the public API; the services may run on separate addresses.
 #[derive(Debug, Clone)]
 pub struct Endpoints {
     /// Accounts and events.
@@ -29,7 +29,7 @@ pub struct Endpoints {
 }
 
 impl Endpoints {
-    /// Everything behind one address.
+    /// All services behind one address.
     #[must_use]
     pub fn at(url: &Url) -> Self {
         Self {
@@ -40,10 +40,10 @@ impl Endpoints {
     }
 }
 
-/// Why a call failed.
+/// Failure of a call.
 #[derive(Debug, thiserror::Error)]
 pub enum ApiError {
-    /// The server refused with a problem.
+    /// The server responded with a problem.
     #[error("{status} {kind}: {detail}")]
     Refused {
         /// The HTTP status.
@@ -55,16 +55,16 @@ pub enum ApiError {
         /// The whole problem.
         problem: Value,
     },
-    /// The buyer, with this address, got nowhere.
+    /// The buyer with this mail address did not finish in time.
     #[error("{0} is still in the middle of the purchase after {limit:?}", limit = super::shopping::PATIENCE)]
     OutOfPatience(String),
-    /// No usable answer came.
+    /// The request failed, or its response was unusable.
     #[error("no usable answer to {0}")]
     NoAnswer(String, #[source] reqwest::Error),
 }
 
 impl ApiError {
-    /// The name of the problem, empty when no answer came.
+    /// Returns the name of the problem; empty without a response.
     #[must_use]
     pub fn kind(&self) -> &str {
         match self {
@@ -82,7 +82,7 @@ pub struct Api {
     address: IpAddr,
 }
 
-/// What a call carries besides its body.
+/// Headers of a call.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Credentials<'a> {
     /// The access token.
@@ -96,8 +96,8 @@ pub(super) struct Credentials<'a> {
 }
 
 impl Api {
-    /// A client that calls `endpoints` and says that it comes from `address`: a load generator
-    /// stands where the load balancer does.
+    /// A client of `endpoints` that sends `address` in `X-Forwarded-For`: a load generator stands
+    /// in the place of a trusted load balancer.
     #[must_use]
     pub fn new(client: reqwest::Client, endpoints: Endpoints, address: IpAddr) -> Self {
         Self {
@@ -107,22 +107,22 @@ impl Api {
         }
     }
 
-    /// Where accounts and events are.
+    /// URL of a path of accounts or events.
     pub(super) fn box_office(&self, path: &str) -> Url {
         at(&self.endpoints.box_office, path)
     }
 
-    /// Where the queue is.
+    /// URL of a path of the queue.
     pub(super) fn waiting_room(&self, path: &str) -> Url {
         at(&self.endpoints.waiting_room, path)
     }
 
-    /// Where passes and bookings are.
+    /// URL of a path of passes or bookings.
     pub(super) fn admission(&self, path: &str) -> Url {
         at(&self.endpoints.admission, path)
     }
 
-    /// Makes one call and repeats it while the server says that it is busy, or can't be reached.
+    /// Sends a request, with retries while the server is busy or unreachable.
     pub(super) async fn call(
         &self,
         method: Method,
@@ -152,12 +152,12 @@ impl Api {
         }
     }
 
-    /// Loads a page, which is not JSON. One that does not come leaves the person where they are.
+    /// Loads a page, which is not JSON. A failure is ignored.
     pub(super) async fn visit(&self, url: &Url) {
         let request = self.client.get(url.clone()).timeout(REQUEST_TIMEOUT);
         let request = request.header("x-forwarded-for", self.address.to_string());
         if let Err(error) = async { request.send().await?.bytes().await }.await {
-            tracing::debug!(%error, %url, "the page did not load");
+            tracing::debug!(%error, %url, "failed to load a page");
         }
     }
 
@@ -204,7 +204,7 @@ impl Api {
     }
 
     /// Confirms a PaymentIntent as Stripe.js does, with the publishable key and the client secret.
-    /// Answers the intent, or Stripe's error object.
+    /// Returns the intent, or Stripe's error object.
     pub(super) async fn confirm_payment(
         &self,
         payment: &Value,
@@ -225,8 +225,8 @@ impl Api {
             .await
     }
 
-    /// Passes the 3-D Secure challenge, as the buyer does on the bank's page. Only the stand-in
-    /// has this endpoint.
+    /// Passes the 3-D Secure challenge, as a buyer does on the bank's page. Only the stand-in has
+    /// this endpoint.
     pub(super) async fn authenticate(&self, payment: &Value) -> Result<Value, reqwest::Error> {
         let intent = text(payment, "intent_id");
         let api = text(payment, "api_url");
@@ -253,7 +253,7 @@ enum Answer {
     Busy(Duration, ApiError),
 }
 
-/// About as long, so that a crowd does not come back in step.
+/// Adds jitter, so that a crowd does not retry in step.
 pub(super) fn jittered(pause: Duration) -> Duration {
     pause.mul_f64(rand::rng().random_range(0.8..1.3))
 }
@@ -296,7 +296,7 @@ fn refusal(status: StatusCode, problem: Value) -> ApiError {
     }
 }
 
-/// The string in `value[key]`, empty when there is none.
+/// Returns the string in `value[key]`; empty when there is none.
 pub(super) fn text<'a>(value: &'a Value, key: &str) -> &'a str {
     value[key].as_str().unwrap_or_default()
 }

@@ -1,4 +1,4 @@
-//! How far the buyers came, and how long the steps took.
+//! Conversion funnel: counts and latency histograms of each stage of a purchase.
 
 use std::sync::Mutex;
 use std::sync::PoisonError;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-/// A step on the way to a ticket, in order.
+/// A stage of a purchase, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
     /// Has an account.
@@ -29,10 +29,10 @@ pub enum Stage {
 
 const STAGES: usize = 7;
 
-/// Longest time measured; anything longer counts as this.
+/// Upper bound of the histograms; longer times saturate.
 const LONGEST_MS: u64 = 3_600_000;
 
-/// Counters and clocks that many buyers share.
+/// Counters and histograms shared by many buyers.
 #[derive(Debug)]
 pub struct Funnel {
     counts: [AtomicU64; STAGES],
@@ -40,7 +40,7 @@ pub struct Funnel {
     retries: AtomicU64,
 }
 
-/// How many reached each stage.
+/// Number of buyers that reached each stage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct FunnelCounts {
     /// See [`Stage`].
@@ -57,33 +57,33 @@ pub struct FunnelCounts {
     pub confirmed: u64,
     /// See [`Stage`].
     pub cancelled: u64,
-    /// Requests that were repeated because the server was busy or gone.
+    /// Requests that were retried because the server was busy or unreachable.
     pub retries: u64,
 }
 
-/// Quantiles of one step's duration, in milliseconds.
+/// Quantiles of one stage's duration, in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Quantiles {
-    /// How many were measured.
+    /// Sample size.
     pub count: u64,
-    /// Half were faster.
+    /// Median.
     pub p50_ms: u64,
-    /// Nine in ten were faster.
+    /// 90th percentile.
     pub p90_ms: u64,
-    /// 99 in a hundred were faster.
+    /// 99th percentile.
     pub p99_ms: u64,
-    /// The slowest.
+    /// Maximum.
     pub max_ms: u64,
 }
 
-/// How long the steps took, each from the moment the buyer set out to do it.
+/// Latencies of the stages, each from the buyer's first attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Latencies {
     /// The request to join.
     pub join: Quantiles,
     /// From joining to the pass.
     pub wait_for_pass: Quantiles,
-    /// The booking request, to the held booking.
+    /// From the booking request to the held booking.
     pub hold: Quantiles,
     /// From the authorised payment to the tickets.
     pub confirm: Quantiles,
@@ -104,7 +104,7 @@ impl Default for Funnel {
 }
 
 impl Funnel {
-    /// One more buyer came to `stage`, `took` after setting out for it.
+    /// Records that a buyer reached `stage`, `took` after the first attempt.
     pub fn reached(&self, stage: Stage, took: Duration) {
         let millis = u64::try_from(took.as_millis()).unwrap_or(LONGEST_MS).max(1);
         self.counts[stage as usize].fetch_add(1, Ordering::Relaxed);
@@ -114,12 +114,12 @@ impl Funnel {
         histogram.saturating_record(millis);
     }
 
-    /// One request had to be repeated.
+    /// Counts a retry.
     pub fn retried(&self) {
         self.retries.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// How many have reached each stage by now.
+    /// Returns the counts so far.
     #[must_use]
     pub fn counts(&self) -> FunnelCounts {
         let count = |stage: Stage| self.counts[stage as usize].load(Ordering::Relaxed);
@@ -135,7 +135,7 @@ impl Funnel {
         }
     }
 
-    /// How long the steps have taken by now.
+    /// Returns the latencies so far.
     #[must_use]
     pub fn latencies(&self) -> Latencies {
         Latencies {

@@ -1,22 +1,22 @@
-//! What a simulated buyer means to do.
+//! Scripts of simulated buyers, and the mix in which a crowd has them.
 
 use std::time::Duration;
 
 use rand::Rng;
 
-/// The card a buyer pays with: Stripe's public test payment methods.
+/// A card, as one of Stripe's public test payment methods.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Card {
-    /// Pays at once.
+    /// Is authorised at once.
     Good,
     /// Is declined.
     Declined,
-    /// Asks for 3-D Secure, which the buyer passes.
+    /// Requires 3-D Secure, which the buyer passes.
     ThreeDSecure,
 }
 
 impl Card {
-    /// Stripe's name of the test payment method.
+    /// Returns Stripe's id of the test payment method.
     #[must_use]
     pub fn payment_method(self) -> &'static str {
         match self {
@@ -27,7 +27,7 @@ impl Card {
     }
 }
 
-/// What a buyer means to do.
+/// The course of one buyer's purchase.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Plan {
     /// Pays with this card.
@@ -38,7 +38,7 @@ pub enum Plan {
     BuyThenCancel,
     /// Holds seats and walks away.
     AbandonHold,
-    /// Holds seats and gives them up.
+    /// Holds seats and cancels the hold.
     CancelHold,
     /// Never claims the pass.
     NoShow,
@@ -46,21 +46,21 @@ pub enum Plan {
     LeaveQueue,
 }
 
-/// What happens to a buyer on the way, as it does to people with browsers, phones and mailboxes.
+/// Disturbances on the way, as people with browsers, phones and mailboxes have them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Habits {
-    /// Signs in at the opening, on another device than the account was made on.
+    /// Signs in at the opening, on another device than the one used to sign up.
     pub signs_in_at_the_opening: bool,
-    /// Reloads the page so often while waiting.
+    /// Number of page reloads while waiting.
     pub reloads: u32,
-    /// Loses the network for so long while waiting.
+    /// Duration of a network loss while waiting.
     pub offline: Duration,
-    /// Pays on the device on which the mail with the link was opened, after signing in there.
+    /// Pays on another device, from the link in the mail, after signing in there.
     pub pays_from_the_mail: bool,
 }
 
 impl Habits {
-    /// Habits as a crowd has them: most people wait quietly.
+    /// Draws the habits of a member of a crowd: most wait without incident.
     pub fn draw(rng: &mut impl Rng) -> Self {
         let mut is_one_in = |n: u32| rng.random_range(0..n) == 0;
         Self {
@@ -76,7 +76,7 @@ impl Habits {
     }
 }
 
-/// How many in a hundred follow which plan; the rest buy with a good card.
+/// Shares of the plans in per cent; the rest buy with a good card.
 #[derive(Debug, Clone, Copy)]
 pub struct PlanMix {
     /// Share of [`Plan::Buy`] with 3-D Secure.
@@ -98,7 +98,7 @@ pub struct PlanMix {
 }
 
 impl Default for PlanMix {
-    /// A crowd as a flash sale has it.
+    /// The mix of a flash sale.
     fn default() -> Self {
         Self {
             three_d_secure: 10,
@@ -129,7 +129,7 @@ impl PlanMix {
         }
     }
 
-    /// A plan drawn from the mix.
+    /// Draws a plan from the mix.
     pub fn draw(&self, rng: &mut impl Rng) -> Plan {
         let shares = [
             (self.three_d_secure, Plan::Buy(Card::ThreeDSecure)),

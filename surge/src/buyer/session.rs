@@ -1,4 +1,4 @@
-//! The session of one device: an access token that is renewed when it has run out.
+//! A session on one device: an access token that is refreshed when it has expired.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::api::{Api, ApiError, Credentials, text};
 use super::funnel::Funnel;
 
-/// A buyer's session on one device. Clones are the same session.
+/// A buyer's session on one device. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Session {
     account_id: i64,
@@ -21,7 +21,7 @@ pub struct Session {
 struct Tokens {
     access: String,
     refresh: String,
-    /// The idempotency key of the next renewal, however often it is asked for.
+    /// Idempotency key of the next refresh, shared by its retries.
     renewal: String,
 }
 
@@ -36,7 +36,7 @@ impl Tokens {
 }
 
 impl Session {
-    /// The session in the answer to a sign-up or sign-in.
+    /// Parses the session in the response to a sign-up or sign-in.
     pub(super) fn of(answer: &Value) -> Self {
         let session = &answer["session"];
         Self {
@@ -45,14 +45,14 @@ impl Session {
         }
     }
 
-    /// Whose session it is.
+    /// The account that is signed in.
     #[must_use]
     pub fn account_id(&self) -> i64 {
         self.account_id
     }
 
-    /// Makes a call as this account, and repeats it with a renewed session when the access token
-    /// has run out.
+    /// Sends a request as this account, and repeats it with a refreshed session when the access token
+    /// has expired.
     pub(super) async fn call(
         &self,
         api: &Api,
@@ -80,7 +80,7 @@ impl Session {
         }
     }
 
-    /// The access token in place of `stale`: a renewed one, unless that has happened meanwhile.
+    /// Returns the access token that replaces `stale`. Concurrent callers share one refresh.
     async fn renew(&self, api: &Api, stale: &str, funnel: &Funnel) -> Result<String, ApiError> {
         let mut tokens = self.tokens.lock().await;
         if tokens.access == stale {

@@ -1,4 +1,4 @@
-//! The way of one buyer from the front door to the ticket.
+//! One buyer's purchase, from signing up to the ticket.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,36 +14,36 @@ use super::plan::{Card, Habits, Plan};
 use super::session::Session;
 use crate::challenge;
 
-/// First pause between two looks at one's booking.
+/// First pause between polls of a booking.
 const FIRST_LOOK: Duration = Duration::from_millis(150);
-/// Longest pause between two looks at one's booking.
+/// Longest pause between polls of a booking.
 const SLOWEST_LOOK: Duration = Duration::from_secs(2);
-/// Longest time from the front door to the end: a sale that stands still is an error, not a wait.
+/// Time limit of a whole purchase: a sale that makes no progress is an error.
 pub(super) const PATIENCE: Duration = Duration::from_secs(3_600);
-/// How often a buyer who finds every seat held asks again before giving up.
+/// Booking attempts of a buyer who finds every seat held.
 const BOOKING_ATTEMPTS: u32 = 4;
-/// Attempts to reach Stripe before giving up.
+/// Attempts to reach Stripe.
 const PAYMENT_ATTEMPTS: u32 = 20;
 
-/// How many challenges are solved before giving up: one may expire meanwhile.
+/// Attempts to solve a challenge: one may expire meanwhile.
 const CHALLENGES: u32 = 3;
 
-/// How it ended for a buyer.
+/// Outcome of a purchase.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fate {
     /// Has tickets.
     Confirmed {
-        /// The booking.
+        /// The booking with the tickets.
         booking_id: Uuid,
     },
-    /// Had tickets and gave them back.
+    /// Had tickets and cancelled.
     Cancelled {
-        /// The booking.
+        /// The cancelled booking.
         booking_id: Uuid,
     },
-    /// The hold ended unpaid, as planned or for want of a good card.
+    /// The hold ended unpaid, as planned or because every card was declined.
     Unpaid {
-        /// The booking.
+        /// The unpaid booking.
         booking_id: Uuid,
     },
     /// Nothing was left.
@@ -69,7 +69,7 @@ pub struct Buyer {
 }
 
 impl Buyer {
-    /// A buyer who wants `tickets` for `event_id` and acts by `plan`.
+    /// A buyer of `tickets` for `event_id` who follows `plan`.
     #[must_use]
     pub fn new(
         api: Api,
@@ -90,13 +90,13 @@ impl Buyer {
         }
     }
 
-    /// The same buyer with these habits; without, nothing happens on the way.
+    /// Sets the habits; by default there are no disturbances.
     #[must_use]
     pub fn with_habits(self, habits: Habits) -> Self {
         Self { habits, ..self }
     }
 
-    /// Makes an account, or signs in when it exists.
+    /// Creates the account, or signs in when it exists.
     ///
     /// # Errors
     /// When the API refuses, or does not answer for minutes.
@@ -112,7 +112,7 @@ impl Buyer {
         Ok(session)
     }
 
-    /// Signs in on another device.
+    /// Signs in, as on another device.
     ///
     /// # Errors
     /// When the API refuses, or does not answer for minutes.
@@ -126,11 +126,11 @@ impl Buyer {
         json!({ "email": self.email, "password": "correct horse battery" })
     }
 
-    /// Goes from the front door to the end the plan has, or to an earlier one.
+    /// Follows the plan from joining to its end, or to an earlier one.
     ///
     /// # Errors
-    /// When the API answers what a correct server never answers, or does not answer for minutes,
-    /// or the buyer is nowhere after an hour.
+    /// When a response is not one of a correct server, requests fail for minutes, or the purchase
+    /// takes longer than an hour.
     pub async fn shop(&self, session: &Session) -> Result<Fate, ApiError> {
         let shopping = self.shop_with_patience(session);
         let ended = tokio::time::timeout(PATIENCE, shopping).await;
@@ -199,7 +199,7 @@ impl Buyer {
             .await
     }
 
-    /// The solution of a new challenge.
+    /// Requests a challenge and solves it.
     async fn solve(&self, session: &Session) -> Result<Option<String>, ApiError> {
         let path = format!("/api/events/{}/queue/challenge", self.event_id);
         let url = self.api.waiting_room(&path);
@@ -210,7 +210,7 @@ impl Buyer {
         Ok(solving.await.unwrap_or_default())
     }
 
-    /// Polls as often as told until called. A fate when it ends otherwise.
+    /// Polls at the server's pace until called; returns a fate when the wait ends otherwise.
     async fn wait_for_turn(
         &self,
         session: &Session,
@@ -244,8 +244,8 @@ impl Buyer {
         }
     }
 
-    /// Loads the page again: its document, the event and the snapshot. The place is drawn from what
-    /// the page has stored, and asked for when it is due.
+    /// Reloads the page: its document, the event and the snapshot. The place comes from the page's
+    /// storage, and the next poll stays on schedule.
     async fn reload(&self) -> Result<(), ApiError> {
         let page = format!("/events/{}", self.event_id);
         self.api.visit(&self.api.box_office(&page)).await;
@@ -263,7 +263,7 @@ impl Buyer {
         Ok(())
     }
 
-    /// The pass; none when the claim window went by.
+    /// Claims the pass; `None` when the claim window has passed.
     async fn claim(
         &self,
         session: &Session,
@@ -280,7 +280,7 @@ impl Buyer {
             match self.post(session, &url, credentials, &json!({})).await {
                 Ok(answer) => return Ok(Some(text(&answer, "pass").to_owned())),
                 Err(error) if error.kind() == "place-missed" => return Ok(None),
-                // The snapshot that said "ready" can be a moment ahead of a restarted leader.
+                // The snapshot that said "ready" may be ahead of admission's view.
                 Err(error) if error.kind() == "not-called" => {
                     tokio::time::sleep(Duration::from_millis(300)).await;
                 }
@@ -296,7 +296,7 @@ impl Buyer {
             let booking = match self.request(session, pass).await {
                 Ok(booking) => booking,
                 Err(error) if error.kind() == "pass-invalid" => return Ok(Fate::Missed),
-                // A repeat that came so late that the hold of the first request has run out.
+                // A repeat so late that the hold of the first request has expired.
                 Err(ApiError::Refused { kind, problem, .. }) if kind == "conflict" => {
                     let booking_id = text(&problem, "booking_id").parse().unwrap_or_default();
                     return Ok(Fate::Unpaid { booking_id });
@@ -320,7 +320,7 @@ impl Buyer {
         }
     }
 
-    /// Asks for seats; the booking once it is decided, or what a rejection says of it.
+    /// Requests seats; returns the decided booking, or the problem of a rejection.
     async fn request(&self, session: &Session, pass: &str) -> Result<Value, ApiError> {
         let key = Uuid::new_v4().to_string();
         let credentials = Credentials {
@@ -341,8 +341,8 @@ impl Buyer {
         }
     }
 
-    /// Waits until enough seats for this buyer are free, while others hold some that may come
-    /// back. `false` when that can't happen any more.
+    /// Waits until enough seats are free, while other buyers' holds may still expire. Returns
+    /// `false` once none are held.
     async fn seats_come_back(&self) -> Result<bool, ApiError> {
         let url = self
             .api
@@ -371,14 +371,14 @@ impl Buyer {
         }
     }
 
-    /// Does with a held booking what the plan says.
+    /// Follows the plan for a held booking.
     async fn settle(&self, session: &Session, booking: &Value) -> Result<Fate, ApiError> {
         match self.plan {
             Plan::AbandonHold => Ok(Fate::Unpaid {
                 booking_id: booking_id(booking),
             }),
             Plan::CancelHold => match self.cancel(session, booking).await {
-                // The hold ran out first.
+                // The hold expired first.
                 Err(error) if error.kind() != "conflict" => Err(error),
                 _ => Ok(Fate::Unpaid {
                     booking_id: booking_id(booking),
@@ -388,7 +388,7 @@ impl Buyer {
         }
     }
 
-    /// The booking once a worker has decided it.
+    /// Waits until a worker has decided the booking.
     async fn decided(&self, session: &Session, booking: Value) -> Result<Value, ApiError> {
         if text(&booking, "state") != "requested" {
             return Ok(booking);
@@ -448,8 +448,8 @@ impl Buyer {
         Fate::Confirmed { booking_id }
     }
 
-    /// Confirms the payment at Stripe; whether it was authorised. A request without an answer is
-    /// repeated: an intent that is authorised already says so.
+    /// Confirms the payment at Stripe; returns whether it was authorised. A request without a
+    /// response is retried: the intent then shows whether it is authorised.
     async fn authorise(&self, payment: &Value, card: Card) -> bool {
         for _ in 0..PAYMENT_ATTEMPTS {
             let answer = self
@@ -494,7 +494,7 @@ impl Buyer {
             .map(drop)
     }
 
-    /// Gives the slot back. A buyer who can't simply closes the tab, so failure is no matter.
+    /// Gives the pass back. A failure is ignored, as when a buyer closes the tab.
     async fn finish(&self, session: &Session, pass: &str) {
         let url = self
             .api
@@ -504,11 +504,11 @@ impl Buyer {
             ..Credentials::default()
         };
         if let Err(error) = self.ask(session, Method::DELETE, &url, credentials).await {
-            tracing::debug!(%error, "the pass was not returned");
+            tracing::debug!(%error, "failed to give the pass back");
         }
     }
 
-    /// Looks at the booking until `done` holds.
+    /// Polls the booking until `done` holds.
     async fn booking_when(
         &self,
         session: &Session,

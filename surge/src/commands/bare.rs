@@ -1,5 +1,4 @@
-//! The limit: plain axum handlers that do nothing, in a process of their own like what is
-//! measured against them.
+//! The baseline: plain axum handlers that do nothing, in a process of their own as Onsale is.
 
 use std::net::SocketAddr;
 use std::process::Stdio;
@@ -19,7 +18,7 @@ use super::wire::{Answer, headers};
 #[derive(clap::Args)]
 pub(crate) struct Args {}
 
-/// An answer that is given again and again.
+/// A canned response.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct Canned {
     headers: Vec<(String, String)>,
@@ -27,7 +26,7 @@ pub(super) struct Canned {
 }
 
 impl Canned {
-    /// The same as `answer`, byte for byte, except for what the server itself writes.
+    /// Copies `answer` byte for byte, except for headers that the server writes itself.
     pub(super) fn of(answer: &Answer<'_>) -> anyhow::Result<Self> {
         let own = ["content-length", "date", "connection"];
         Ok(Self {
@@ -48,7 +47,7 @@ impl Canned {
     }
 }
 
-/// Serves until killed what the input says; the first line of the output says where.
+/// Serves the response on stdin until killed; prints the address as the first line.
 pub(crate) async fn run(_: Args) -> anyhow::Result<()> {
     let canned: Canned = serde_json::from_reader(std::io::stdin().lock())?;
     let (headers, body) = (canned.headers()?, bytes::Bytes::from(canned.body));
@@ -67,15 +66,13 @@ pub(crate) async fn run(_: Args) -> anyhow::Result<()> {
 
 /// A running `surge bare`; dropping it ends it.
 pub(super) struct Bare {
-    /// Where it answers.
     pub(super) address: SocketAddr,
-    /// The process.
     pub(super) pid: u32,
     _child: Child,
 }
 
 impl Bare {
-    /// Starts one whose GET answers `canned` and whose POST does nothing.
+    /// Starts one that answers GET with `canned` and POST with an empty 201.
     pub(super) async fn start(canned: &Canned) -> anyhow::Result<Self> {
         let mut child = Command::new(std::env::current_exe()?)
             .arg("bare")

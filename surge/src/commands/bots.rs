@@ -1,8 +1,8 @@
-//! `surge bots`: how many robots get past the proof of work, and what it costs a person.
+//! `surge bots`: the share of robots that pass the proof of work, and its cost for a person.
 //!
-//! The robots take every challenge first, which costs them nothing, and then solve the cheapest
-//! ones, on every core of the machine that Onsale runs on, too, and join at once. Nothing is
-//! counted that was not really solved and answered.
+//! The robots first request every challenge, which costs them nothing, and then solve the cheapest
+//! ones on every core of the machine, which they share with Onsale, and join at once. Only joins
+//! that were solved and answered count.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -18,30 +18,30 @@ use tokio::sync::oneshot;
 use super::subject::{self, Subject};
 use super::{machine, say};
 
-/// How many challenges are asked for at once.
+/// Challenges requested concurrently.
 const ASKED_AT_ONCE: usize = 32;
-/// Accounts of people come after those of robots.
+/// First account id of people; robots have lower ones.
 const FIRST_PERSON: i64 = 10_000_000;
-/// What a person's solve has to stay under.
+/// Bound on the time a person's solve may take.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
     subject: subject::Args,
-    /// How many joins are attempted
+    /// Joins attempted
     #[arg(long, default_value_t = 10_000)]
     attempts: u32,
-    /// From how many addresses, each in a network of its own
+    /// Addresses of the robots, each in a network of its own
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=200))]
     addresses: u32,
-    /// For how long
+    /// Duration of the attack
     #[arg(long, default_value_t = 60, value_name = "SECONDS")]
     within: u64,
-    /// How many lone people's solves are timed
+    /// Lone people whose solves are timed
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=200))]
     people: u32,
-    /// The share of the attempts that may get through, in per cent
+    /// Limit on the share of attempts that get through, in per cent
     #[arg(long, default_value_t = 5.0, value_name = "PER CENT")]
     limit: f64,
     /// Print the row of docs/BENCHMARKS.md at the end
@@ -49,24 +49,24 @@ pub(crate) struct Args {
     markdown: bool,
 }
 
-/// Somebody who wants to join.
+/// An account that joins, and its address.
 struct Joiner {
     account: i64,
     address: String,
 }
 
-/// A challenge, and whose it is.
+/// A challenge and its bearer.
 struct Task {
     joiner: Joiner,
     highest: u64,
     challenge: Value,
 }
 
-/// How long solves at the lowest price take on one core.
+/// Solve times at the lowest price, on one core.
 struct Solves {
     median: Duration,
     p95: Duration,
-    /// All numbers tried.
+    /// Worst case: every number tried.
     all: Duration,
     highest: u64,
 }
@@ -79,7 +79,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let subject = Subject::start(&args.subject).await?;
     subject.ask_for_challenges().await?;
     let door = Arc::new(Door::new(subject));
-    // Before the robots come: later the price is another.
+    // Before the attack, which raises the price.
     let solves = time_people(&door, args.people).await?;
     let joined = attack(&door, &args).await?;
     let door = Arc::into_inner(door).context("a robot is still at the door")?;
@@ -125,7 +125,7 @@ fn millis(time: Duration) -> f64 {
     time.as_secs_f64() * 1_000.0
 }
 
-/// Solves one challenge after the other, each of somebody from another network.
+/// Times solves sequentially, each for a person of another network.
 async fn time_people(door: &Arc<Door>, people: u32) -> anyhow::Result<Solves> {
     let mut solved = Histogram::<u64>::new(3)?;
     let mut tried_all = Histogram::<u64>::new(3)?;
@@ -150,7 +150,7 @@ async fn time_people(door: &Arc<Door>, people: u32) -> anyhow::Result<Solves> {
     })
 }
 
-/// How long it takes to find the number, and to try all of them.
+/// Times finding the number, and trying all of them.
 fn time_solve(task: &Task) -> anyhow::Result<(Duration, Duration)> {
     let begun = Instant::now();
     challenge::solve(&task.challenge).context("a challenge has no solution")?;
@@ -163,7 +163,8 @@ fn time_solve(task: &Task) -> anyhow::Result<(Duration, Duration)> {
     Ok((one, begun.elapsed()))
 }
 
-/// Takes every challenge, solves the cheapest until the time is over; how many joined.
+/// Requests every challenge and solves the cheapest until the time is over. Returns the number of
+/// joins.
 async fn attack(door: &Arc<Door>, args: &Args) -> anyhow::Result<u32> {
     let begun = Instant::now();
     let end = begun + Duration::from_secs(args.within);
@@ -193,14 +194,14 @@ async fn attack(door: &Arc<Door>, args: &Args) -> anyhow::Result<u32> {
     Ok(joined)
 }
 
-/// One robot on one core: solves and joins until `end`.
+/// Solves and joins on one core until `end`.
 async fn rob(door: Arc<Door>, tasks: Arc<Mutex<Vec<Task>>>, end: Instant) -> anyhow::Result<u32> {
     let mut joined = 0;
     loop {
         let task = tasks.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let Some(task) = task else { return Ok(joined) };
         let (solved, solution) = oneshot::channel();
-        // A thread of its own: the program need not wait for one that solves in vain.
+        // A detached thread: the program need not wait for an unfinished solve.
         let challenge = task.challenge;
         std::thread::spawn(move || solved.send(challenge::solve(&challenge)));
         let Ok(solution) = tokio::time::timeout_at(end.into(), solution).await else {
@@ -213,7 +214,7 @@ async fn rob(door: Arc<Door>, tasks: Arc<Mutex<Vec<Task>>>, end: Instant) -> any
     }
 }
 
-/// The price of the nth attempt of the first address.
+/// Prints how the price of the first address rises with its attempts.
 fn tell_prices(tasks: &[Task], addresses: u32) {
     let step = usize::try_from(addresses).expect("a small number");
     let mut before = None;
@@ -229,7 +230,7 @@ fn tell_prices(tasks: &[Task], addresses: u32) {
     }
 }
 
-/// The way in.
+/// Client of the queue's endpoints.
 struct Door {
     subject: Subject,
     http: reqwest::Client,
@@ -249,7 +250,7 @@ impl Door {
         }
     }
 
-    /// A challenge for `joiner`.
+    /// Requests a challenge for `joiner`.
     async fn ask(&self, joiner: Joiner) -> anyhow::Result<Task> {
         let url = format!("{}/challenge", self.queue);
         let answer = self.request(self.http.get(url), &joiner).send().await?;
@@ -261,7 +262,7 @@ impl Door {
         })
     }
 
-    /// Whether `joiner` is let into the line.
+    /// Joins as `joiner`; returns whether it got a number.
     async fn join(&self, joiner: &Joiner, solution: &str) -> anyhow::Result<bool> {
         let request = self.request(self.http.post(&self.queue), joiner);
         let body = json!({ "challenge": solution });
@@ -269,7 +270,7 @@ impl Door {
         Ok(answer.status() == StatusCode::CREATED)
     }
 
-    /// As a trusted proxy passes it on.
+    /// Adds credentials, and the address as a trusted proxy forwards it.
     fn request(&self, request: RequestBuilder, joiner: &Joiner) -> RequestBuilder {
         request
             .bearer_auth(self.subject.access_token(joiner.account))

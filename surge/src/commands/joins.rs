@@ -1,5 +1,5 @@
-//! `surge joins`: what a join costs beside a handler that does nothing, and the memory that a
-//! long line takes.
+//! `surge joins`: the cost of a join beside a handler that does nothing, and the memory of a long
+//! line.
 
 use std::sync::Arc;
 
@@ -18,10 +18,10 @@ const MEGABYTE: f64 = 1e6;
 pub(crate) struct Args {
     #[command(flatten)]
     subject: subject::Args,
-    /// How many join in all
+    /// Joins in all
     #[arg(long, default_value_t = 1_000_000)]
     total: i64,
-    /// Connections that join: a crowd, since a flash sale's comes within a second
+    /// Connections that join: a flash sale's crowd comes within a second
     #[arg(long, default_value_t = 4_096)]
     connections: u32,
     /// Rounds of each side
@@ -35,7 +35,7 @@ pub(crate) struct Args {
     markdown: bool,
 }
 
-/// Memory of the process and of Redis, in bytes.
+/// Memory use of the process and of Redis, in bytes.
 #[derive(Clone, Copy)]
 struct Memory {
     process: u64,
@@ -94,7 +94,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Alternating rounds; every join is of a new account.
+/// Runs alternating rounds; every join is of a new account.
 async fn compare(args: &Args, subject: &Subject) -> anyhow::Result<(Rounds, Rounds)> {
     let bare_process = Bare::start(&Canned::default()).await?;
     let onsale = Side {
@@ -118,14 +118,14 @@ async fn compare(args: &Args, subject: &Subject) -> anyhow::Result<(Rounds, Roun
         onsale.round(&load, &requests, &mut sides.0).await?;
         bare.round(&load, &requests, &mut sides.1).await?;
         if round == 0 {
-            // That one warmed both up.
+            // The first round warms both up.
             sides = (Rounds::default(), Rounds::default());
         }
     }
     Ok(sides)
 }
 
-/// Joins up to `args.total`, `joined` of whom did already.
+/// Joins the rest of `args.total`, after the first `joined`.
 async fn fill(args: &Args, subject: &Subject, mut joined: i64) -> anyhow::Result<()> {
     let load = load(args, subject);
     while joined < args.total {
@@ -147,7 +147,7 @@ fn load(args: &Args, subject: &Subject) -> Load {
     }
 }
 
-/// Joins of `count` accounts after the first `after`.
+/// Returns the join requests of `count` accounts after the first `after`.
 fn joins(subject: &Subject, after: i64, count: i64) -> Requests {
     Arc::new(
         (after + 1..=after + count)

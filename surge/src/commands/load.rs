@@ -1,4 +1,4 @@
-//! Load: many connections that send requests which were made before.
+//! Load generator: many connections send pre-built requests, in closed or open loop.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,67 +12,66 @@ use tokio::time::Instant;
 
 use super::wire::Connection;
 
-/// Longest latency that is told apart, in microseconds.
+/// Upper bound of the latency histogram, in microseconds.
 const MAX_LATENCY_US: u64 = 60_000_000;
 
-/// Requests as they are written to the wire.
+/// Requests as written to the wire.
 pub(super) type Requests = Arc<Vec<Vec<u8>>>;
 
-/// What to send, and how.
+/// Settings of a run.
 #[derive(Debug, Clone)]
 pub(super) struct Load {
-    /// Where to.
     pub(super) target: SocketAddr,
-    /// How many connections share the work.
+    /// Connections that share the requests.
     pub(super) connections: u32,
-    /// When a request is sent.
     pub(super) pace: Pace,
-    /// When it is enough.
     pub(super) end: End,
 }
 
-/// When a request is sent.
+/// Arrival process of requests.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Pace {
-    /// Each connection sends as soon as it has the answer to the one before.
+    /// Closed loop: a connection sends as soon as it has the previous response.
     Closed,
-    /// So many a second, whether or not the server keeps up.
+    /// Open loop at a fixed rate, whether or not the server keeps up.
     Open { per_second: f64 },
 }
 
-/// When it is enough.
+/// Stop condition.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum End {
     /// After a time; the requests are repeated as needed.
     After(Duration),
-    /// When each request has been sent once.
+    /// After each request has been sent once.
     EachOnce,
 }
 
-/// What came of it.
+/// Result of a run.
 #[derive(Debug)]
 pub(super) struct Outcome {
-    /// Answers of status 2xx.
+    /// Responses of status 2xx.
     pub(super) succeeded: u64,
-    /// Other answers.
+    /// Other responses.
     pub(super) refused: u64,
-    /// The status of one of those.
+    /// Status of one of those.
     pub(super) refusal: Option<u16>,
-    /// From the first request to the last answer.
+    /// From the first request to the last response.
     pub(super) elapsed: Duration,
-    /// In microseconds, from when a request was meant to be sent to the end of its answer.
+    /// In microseconds, from the intended send time to the end of the response, which avoids
+    /// coordinated omission.
     pub(super) latency: Histogram<u64>,
 }
 
 impl Outcome {
-    /// Successful requests a second.
+    /// Returns the rate of successful requests, per second.
     pub(super) fn per_second(&self) -> f64 {
         #[expect(clippy::cast_precision_loss, reason = "a rate")]
         let succeeded = self.succeeded as f64;
         succeeded / self.elapsed.as_secs_f64()
     }
 
-    /// Fails when more than one answer in a thousand was a refusal: then the rate means nothing.
+    /// Fails when more than one response in a thousand was a refusal: the rate would be
+    /// meaningless.
     pub(super) fn check(self) -> anyhow::Result<Self> {
         if self.refused * 1_000 > self.succeeded {
             let status = self.refusal.unwrap_or_default();
@@ -86,7 +85,7 @@ impl Outcome {
     }
 }
 
-/// What the connections share.
+/// State shared by the connections.
 struct Plan {
     requests: Requests,
     next: AtomicU64,
@@ -95,7 +94,7 @@ struct Plan {
     end: End,
 }
 
-/// Sends `requests` as `load` says.
+/// Sends `requests` by the settings of `load`.
 pub(super) async fn run(load: &Load, requests: &Requests) -> anyhow::Result<Outcome> {
     let mut connections = Vec::new();
     for _ in 0..load.connections {
@@ -154,7 +153,7 @@ async fn drive(mut connection: Connection, plan: Arc<Plan>) -> anyhow::Result<Ou
 }
 
 impl Plan {
-    /// The next request and when it is meant to be sent, which is then or was before.
+    /// Waits for the next request; returns it with its intended send time.
     async fn next(&self) -> Option<(&[u8], Instant)> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let intended = match self.pace {

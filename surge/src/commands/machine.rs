@@ -1,14 +1,14 @@
-//! What the system says about processes, and about itself.
+//! Resource use of processes, from `/proc`, and the class of the machine.
 
 use std::fmt::Write as _;
 use std::time::Duration;
 
 use anyhow::Context as _;
 
-/// The kernel counts processor time in hundredths of a second, on every Linux platform.
+/// Unit of processor time in `/proc`, on every Linux platform.
 const TICK: Duration = Duration::from_millis(10);
 
-/// Processor time that process `pid` has used.
+/// Returns the processor time used by process `pid`.
 pub(super) fn cpu_time(pid: u32) -> anyhow::Result<Duration> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
     // The name, in parentheses, may contain spaces.
@@ -22,7 +22,7 @@ pub(super) fn cpu_time(pid: u32) -> anyhow::Result<Duration> {
     Ok(TICK * (user + system))
 }
 
-/// Memory of process `pid` that is in RAM, in bytes.
+/// Returns the resident memory of process `pid`, in bytes.
 pub(super) fn resident_bytes(pid: u32) -> anyhow::Result<u64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
     let kilobytes: u64 = status
@@ -34,7 +34,7 @@ pub(super) fn resident_bytes(pid: u32) -> anyhow::Result<u64> {
     Ok(kilobytes * 1024)
 }
 
-/// The class of this machine, in a few words.
+/// Describes the machine: number of cores and processor model.
 pub(super) fn class() -> String {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let mut class = format!("{cores} cores");

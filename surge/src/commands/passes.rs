@@ -1,5 +1,5 @@
-//! `surge passes`: claims of passes a second at one node, beside a handler that does nothing and
-//! beside PostgreSQL that is told the same by pgbench.
+//! `surge passes`: claims a second at one node, beside a handler that does nothing and beside the
+//! same statements run by pgbench.
 
 mod pgbench;
 
@@ -86,14 +86,14 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// So many people join, and are called.
+/// Joins `total` accounts and waits until they are called.
 async fn call(args: &Args, subject: &Subject, total: i64) -> anyhow::Result<()> {
     let joins: Requests = Arc::new((1..=total).map(|account| subject.join(account)).collect());
     load::run(&load(args, subject), &joins).await?.check()?;
     subject.wait_until_called(total).await
 }
 
-/// Alternating rounds; every claim is of another place.
+/// Runs alternating rounds; every claim is of another place.
 async fn compare(args: &Args, subject: &Subject) -> anyhow::Result<(Rounds, Rounds)> {
     let bare_process = Bare::start(&Canned::default()).await?;
     let onsale = Side {
@@ -122,7 +122,7 @@ async fn compare(args: &Args, subject: &Subject) -> anyhow::Result<(Rounds, Roun
         onsale.round(&load, &requests, &mut sides.0).await?;
         bare.round(&load, &requests, &mut sides.1).await?;
         if round == 0 {
-            // That one warmed both up.
+            // The first round warms both up.
             sides = (Rounds::default(), Rounds::default());
         }
     }

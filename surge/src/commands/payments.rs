@@ -1,8 +1,8 @@
-//! `surge payments`: how many payments a second go through at Stripe's limits, whether Stripe has
-//! to say 429, and what bounds the rate when the limits are raised.
+//! `surge payments`: payments a second at Stripe's rate limits, the share refused with 429, and the
+//! rate without limits.
 //!
-//! Booking worker and payment worker run as processes of their own against the stand-in, which
-//! limits requests as Stripe does; the tool plays admission and the buyers.
+//! Booking worker and payment worker run as separate processes against the stand-in, which limits
+//! requests as Stripe does; the tool acts as admission and the buyers.
 
 mod shop;
 
@@ -16,11 +16,11 @@ use surge::stripe::{self, RateLimits, StandIn};
 use super::{machine, say};
 use shop::Shop;
 
-/// How far the rate may be from the limit.
+/// Allowed deviation of the rate from the limit.
 const TOLERANCE: f64 = 0.05;
-/// Of a thousand requests, so many may be refused with 429 before it counts as a storm.
+/// Allowed refusals with 429 per thousand requests.
 const STORM_PER_THOUSAND: u64 = 10;
-/// Limits that bound nothing.
+/// Limits too high to matter.
 const RAISED: RateLimits = RateLimits {
     all: 1_000_000,
     each: 1_000_000,
@@ -30,7 +30,7 @@ const RAISED: RateLimits = RateLimits {
 pub(crate) struct Args {
     #[command(flatten)]
     servers: shop::Servers,
-    /// How many bookings are made and paid at once
+    /// Bookings made and paid at once
     #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(50..=20_000))]
     bookings: u32,
     /// Stripe's limit of requests per second
@@ -41,7 +41,7 @@ pub(crate) struct Args {
     endpoint_rate: u32,
 }
 
-/// What one run came to.
+/// Result of one run.
 pub(super) struct Outcome {
     /// Seats held a second, from the first request to the last hold.
     pub(super) holds: f64,
@@ -51,7 +51,7 @@ pub(super) struct Outcome {
     pub(super) captured: f64,
     /// The longest backlog of the payment worker.
     pub(super) backlog: i64,
-    /// What Stripe said.
+    /// Requests that the stand-in counted.
     pub(super) requests: stripe::Requests,
 }
 
@@ -111,13 +111,13 @@ async fn measure(args: &Args, limits: RateLimits) -> anyhow::Result<Outcome> {
     outcome
 }
 
-/// A server's address, which must be set.
+/// Returns a server's address, or an error naming its variable.
 fn required(url: Option<&SecretString>, key: &str) -> anyhow::Result<SecretString> {
     url.cloned()
         .ok_or_else(|| anyhow::anyhow!("{key} is not set"))
 }
 
-/// How long a run may take: what the limit allows, and as much again.
+/// Time limit of a run: twice the time that the rate limit takes.
 fn patience(bookings: u32) -> Duration {
     Duration::from_secs(120 + u64::from(bookings) / 4)
 }

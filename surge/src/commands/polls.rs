@@ -1,4 +1,4 @@
-//! `surge polls`: what a poll costs beside a handler that does nothing, and what Redis does
+//! `surge polls`: the cost of a poll beside a handler that does nothing, and Redis commands
 //! meanwhile, with few waiters and with many.
 
 use std::sync::Arc;
@@ -14,17 +14,17 @@ use super::subject::{self, Subject};
 use super::wire::Connection;
 use super::{machine, say};
 
-/// Places before it may be called during the run, and are not those who wait.
+/// First polled place: lower ones may be called during the run.
 const FIRST_PLACE: i64 = 1_000;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
     subject: subject::Args,
-    /// How many wait, one measurement each
+    /// Number of waiters, one measurement each
     #[arg(long, value_delimiter = ',', default_values_t = [10_000, 1_000_000])]
     waiters: Vec<i64>,
-    /// Most tokens that are made, of places spread over all who wait
+    /// Maximum number of tokens, of places spread over all waiters
     #[arg(long, default_value_t = 200_000)]
     tokens: i64,
     /// Connections that poll
@@ -44,7 +44,7 @@ pub(crate) struct Args {
     markdown: bool,
 }
 
-/// The figures for one number of waiters.
+/// Figures for one number of waiters.
 struct Figures {
     waiters: i64,
     onsale: Rounds,
@@ -144,7 +144,7 @@ async fn measure(args: &Args, subject: &Subject, waiters: i64) -> anyhow::Result
     Ok(figures)
 }
 
-/// Polls of places spread over all who wait, in no order.
+/// Returns polls of places spread over all waiters, shuffled.
 fn polls(subject: &Subject, waiters: i64, most: i64) -> anyhow::Result<Requests> {
     let first = FIRST_PLACE.min(waiters / 2);
     let count = (waiters - first).min(most);
@@ -156,7 +156,7 @@ fn polls(subject: &Subject, waiters: i64, most: i64) -> anyhow::Result<Requests>
     Ok(Arc::new(requests))
 }
 
-/// How many commands Redis had run at one moment.
+/// Redis's count of commands at one moment.
 #[derive(Clone, Copy)]
 struct Counted {
     commands: u64,
@@ -184,7 +184,7 @@ impl Counted {
     }
 }
 
-/// The sum of all calls; those of scripts count, those that ask for this do not.
+/// Sums all calls, those of scripts included, except our own `INFO`.
 fn calls(info: &str) -> Option<u64> {
     let lines = info
         .lines()

@@ -1,5 +1,5 @@
-//! `surge reads`: a crowd reads availability and the seat map while a sale runs, beside a handler
-//! that returns the same bytes.
+//! `surge reads`: reads of availability and the seat map during a sale, beside a handler that
+//! returns the same bytes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,7 +19,7 @@ use super::subject::{self, Subject};
 use super::wire::Connection;
 use super::{machine, say};
 
-/// Bookings are for one ticket each, so that the house lasts.
+/// Tickets per booking; one, so that the stock lasts.
 const TICKETS: u32 = 1;
 
 #[derive(clap::Args)]
@@ -43,7 +43,7 @@ pub(crate) struct Args {
     markdown: bool,
 }
 
-/// What is read.
+/// Figures of one resource.
 struct Figures {
     what: &'static str,
     bytes: usize,
@@ -72,7 +72,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// 50,000 numbered seats.
+/// Creates an event with 50,000 numbered seats.
 async fn house(subject: &Subject) -> anyhow::Result<EventId> {
     let now = SystemClock.now();
     let price = json!({ "amount_minor": 0, "currency": "eur" });
@@ -137,14 +137,14 @@ async fn measure(
         onsale.round(&load, &requests, &mut figures.onsale).await?;
         bare.round(&load, &requests, &mut figures.bare).await?;
         if round == 0 {
-            // That one warmed both up.
+            // The first round warms both up.
             (figures.onsale, figures.bare) = (Rounds::default(), Rounds::default());
         }
     }
     Ok(figures)
 }
 
-/// Buyers who book while others read.
+/// Bookings in the background, in open loop.
 struct Sale {
     stop: Arc<AtomicBool>,
     selling: JoinHandle<anyhow::Result<u64>>,
@@ -176,14 +176,14 @@ impl Sale {
         Self { stop, selling }
     }
 
-    /// How many bookings were made.
+    /// Stops, and returns the number of bookings.
     async fn stop(self) -> anyhow::Result<u64> {
         self.stop.store(true, Ordering::Relaxed);
         self.selling.await?
     }
 }
 
-/// The bookings of one second, each of an account of its own.
+/// Returns the booking requests of one second, each of a new account.
 fn bookings(subject: &Subject, event_id: EventId, per_second: f64, second: i64) -> Vec<Vec<u8>> {
     #[expect(clippy::cast_possible_truncation, reason = "a few hundred")]
     let count = per_second.ceil() as i64;

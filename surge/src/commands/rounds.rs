@@ -1,5 +1,5 @@
-//! Alternating rounds of what is measured and of its limit, so that what else the machine does
-//! hits both.
+//! Alternating rounds of the subject and its baseline, so that other load on the machine affects
+//! both.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -10,15 +10,13 @@ use super::{machine, say};
 /// One side of a comparison.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Side {
-    /// What it is called.
     pub(super) name: &'static str,
-    /// Where it answers.
     pub(super) address: SocketAddr,
-    /// Its process, when it runs on this machine.
+    /// `None` when it runs elsewhere.
     pub(super) pid: Option<u32>,
 }
 
-/// The rounds of one side.
+/// Results of one side's rounds.
 #[derive(Debug, Default)]
 pub(super) struct Rounds {
     per_second: Vec<f64>,
@@ -26,7 +24,7 @@ pub(super) struct Rounds {
 }
 
 impl Side {
-    /// One round, added to `rounds`.
+    /// Runs a round and adds it to `rounds`.
     pub(super) async fn round(
         &self,
         load: &Load,
@@ -61,18 +59,18 @@ impl Side {
 }
 
 impl Rounds {
-    /// The median of requests a second.
+    /// Median of requests a second.
     pub(super) fn per_second(&self) -> f64 {
         median(&self.per_second)
     }
 
-    /// The median of processor time per request, in microseconds.
+    /// Median of processor time per request, in microseconds.
     pub(super) fn cpu_us(&self) -> f64 {
         median(&self.cpu_us)
     }
 }
 
-/// The middle one; of an even number, the mean of the two in the middle.
+/// Median; of an even number of values, the mean of the middle two.
 pub(super) fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);

@@ -1,6 +1,6 @@
-//! `surge sell-out`: a whole house sold through admission, RabbitMQ, PostgreSQL and the stand-in
-//! for Stripe, every seat held and confirmed; and in the same run what PostgreSQL alone makes of
-//! the booking worker's statement.
+//! `surge sell-out`: sells a house through admission, RabbitMQ, PostgreSQL and the stand-in for
+//! Stripe until every seat is confirmed; baseline is the booking worker's statement on PostgreSQL
+//! alone.
 
 mod asking;
 mod batch;
@@ -25,36 +25,36 @@ use asking::Asked;
 use crowd::Crowd;
 use paying::Payers;
 
-/// Tickets of a booking, on average: half the buyers ask for two, half for three.
+/// Mean tickets per booking: half the buyers request two, half three.
 const TICKETS: f64 = 2.5;
-/// Seats of a section; a house is sections of 100 rows.
+/// Seats of a section of 100 rows.
 const SECTION_SEATS: u32 = 10_000;
 const SEATS_PER_ROW: u32 = 100;
-/// How long the house may take from the last hold to the last ticket.
+/// Time limit from the last hold to the last ticket.
 const PATIENCE: Duration = Duration::from_secs(600);
-/// Calls a second that the payment worker may make: the stand-in has no limits.
+/// Rate limit of the payment worker, too high to matter: the stand-in has no limits here.
 const UNPACED: u32 = 100_000;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
     subject: subject::Args,
-    /// How many seats the house has
+    /// Seats of the house
     #[arg(long, default_value_t = 50_000)]
     seats: u32,
-    /// Connections that ask for seats
+    /// Connections that request seats
     #[arg(long, default_value_t = 1_000)]
     connections: u32,
     /// Connections of buyers who pay
     #[arg(long, default_value_t = 64)]
     payers: u32,
-    /// Seconds from the hold to the card number; they count in what is measured end to end
+    /// Seconds from the hold to the card number, included in the end-to-end figure
     #[arg(long, default_value_t = 10.0)]
     think_seconds: f64,
     /// Seconds of the round at half the rate; 0 leaves it out
     #[arg(long, default_value_t = 10)]
     half_seconds: u32,
-    /// Compare holds a second while Stripe takes so many milliseconds for each call
+    /// Compare holds a second with a Stripe that takes this long for each call
     #[arg(long, value_name = "MILLISECONDS")]
     slow_stripe: Option<u64>,
     /// Rounds of each side of that comparison
@@ -63,7 +63,7 @@ pub(crate) struct Args {
     /// Seats held in a round of that comparison
     #[arg(long, default_value_t = 10_000)]
     round_seats: u32,
-    /// Bookings that the statement PostgreSQL runs alone holds at once; 0 leaves it out
+    /// Bookings per statement of the baseline on PostgreSQL alone; 0 leaves it out
     #[arg(long, default_value_t = 50)]
     batch: u32,
     /// Print the row of docs/BENCHMARKS.md at the end
@@ -71,12 +71,12 @@ pub(crate) struct Args {
     markdown: bool,
 }
 
-/// What the whole sale came to.
+/// Result of the whole sale.
 struct Sold {
     asked: Asked,
     /// From the first request to the last ticket.
     elapsed: Duration,
-    /// Tickets a second between the first tenth and the last.
+    /// Tickets a second, without the first and the last tenth.
     flowing: f64,
     /// Onsale's processor time from the first request to the last ticket.
     cpu: Duration,
@@ -103,7 +103,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         Some(milliseconds) => Some(compare(&args, &crowd, milliseconds).await?),
         None => None,
     };
-    // Whoever did not pay gives the seats back first.
+    // Unpaid holds must end before the audit.
     crowd.end_holds().await?;
     let is_clean = subject.audit(PATIENCE).await?;
     let alone = alone(&args, &crowd).await?;
@@ -115,7 +115,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Payments go to the stand-in of this process, as fast as both can.
+/// Settings that point payments at the stand-in of this process, without rate limits.
 fn settings(stripe: &stripe::StandIn) -> Vec<(&'static str, String)> {
     vec![
         ("STRIPE_SECRET_KEY", stripe.secret_key().to_owned()),
@@ -134,7 +134,7 @@ fn settings(stripe: &stripe::StandIn) -> Vec<(&'static str, String)> {
     ]
 }
 
-/// A house of `seats` numbered seats at 45 euro, sold without a queue.
+/// Creates an event of `seats` numbered seats at 45 euro, sold without a queue.
 async fn new_house(subject: &Subject, seats: u32) -> anyhow::Result<EventId> {
     let now = SystemClock.now();
     let mut sections = Vec::new();
@@ -190,7 +190,7 @@ async fn sell_out(args: &Args, crowd: &Crowd<'_>) -> anyhow::Result<Sold> {
     })
 }
 
-/// Asks for the seats that are left one by one: those that no pair or three could have.
+/// Requests the remaining seats singly: those that no pair or three could have.
 async fn fill_up(crowd: &Crowd<'_>, event_id: EventId, payers: &Payers) -> anyhow::Result<u64> {
     let mut filled = 0;
     loop {
@@ -205,7 +205,7 @@ async fn fill_up(crowd: &Crowd<'_>, event_id: EventId, payers: &Payers) -> anyho
     }
 }
 
-/// How long a hold takes at half of `seats_per_second`.
+/// Measures the latency of holds at half of `seats_per_second`.
 async fn half_load(
     args: &Args,
     crowd: &Crowd<'_>,
@@ -230,7 +230,7 @@ async fn half_load(
         .map(Some)
 }
 
-/// Holds a second with a quick and with a slow Stripe, in turn.
+/// Measures holds a second with a quick and a slow Stripe, in alternating rounds.
 async fn compare(args: &Args, crowd: &Crowd<'_>, slow_ms: u64) -> anyhow::Result<(f64, f64)> {
     let (mut quick, mut slow) = (Vec::new(), Vec::new());
     for round in 0..=args.rounds {
@@ -251,7 +251,7 @@ async fn compare(args: &Args, crowd: &Crowd<'_>, slow_ms: u64) -> anyhow::Result
                 asked.seats_per_second()
             ));
             if round > 0 {
-                // The first warmed up.
+                // The first round warms up.
                 rates.push(asked.seats_per_second());
             }
         }
@@ -259,7 +259,7 @@ async fn compare(args: &Args, crowd: &Crowd<'_>, slow_ms: u64) -> anyhow::Result
     Ok((median(&quick), median(&slow)))
 }
 
-/// What PostgreSQL makes of the statement with nobody else asking.
+/// Measures the baseline: the statement on PostgreSQL alone.
 async fn alone(args: &Args, crowd: &Crowd<'_>) -> anyhow::Result<Option<f64>> {
     if args.batch == 0 {
         return Ok(None);
@@ -281,7 +281,7 @@ impl Sold {
         ));
     }
 
-    /// Tickets a second from the first request to the last ticket.
+    /// Tickets a second, from the first request to the last ticket.
     fn per_second(&self, seats: u32) -> f64 {
         f64::from(seats) / self.elapsed.as_secs_f64()
     }

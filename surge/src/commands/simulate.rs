@@ -1,4 +1,4 @@
-//! `surge simulate`.
+//! `surge simulate`: whole sales in simulated time, checked against the invariants.
 
 use std::thread;
 
@@ -7,27 +7,27 @@ use surge::simulate::{Report, Scale, sales};
 
 use super::say;
 
-/// What to simulate.
+/// Options of the simulation.
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub(crate) struct Args {
-    /// How many people join in each sale
+    /// Number of people who join each sale
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(100..=10_000_000))]
     waiters: u32,
 
-    /// How many sales
+    /// Number of sales
     #[arg(long, default_value_t = 100)]
     seeds: u64,
 
-    /// The seed of the first; the others follow
+    /// Seed of the first sale; the others follow
     #[arg(long, default_value_t = 1)]
     from: u64,
 
-    /// The rate at first, in claims a minute; so that a sale takes about five minutes, unless said
+    /// Initial rate in claims a minute; by default a sale takes about five minutes
     #[arg(long)]
     rate: Option<u32>,
 }
 
-/// Simulates, and says what happened; fails at the first promise that breaks.
+/// Runs the simulation; fails at the first violated invariant.
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let mut scale = Scale::of(args.waiters);
     scale.rate_per_minute = args.rate.unwrap_or(scale.rate_per_minute).max(1);

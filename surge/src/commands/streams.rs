@@ -1,5 +1,4 @@
-//! `surge streams`: how fast a new snapshot reaches everyone who listens, and the memory a
-//! stream takes.
+//! `surge streams`: fan-out latency of a new snapshot to all listeners, and memory per stream.
 
 mod listener;
 
@@ -15,23 +14,23 @@ use super::subject::{self, Subject};
 use super::{machine, say};
 use listener::{Arrival, Listener};
 
-/// How many streams are opened at once.
+/// Streams opened concurrently.
 const OPEN_AT_ONCE: usize = 100;
-/// Descriptors that the tool needs for itself, and Onsale for its servers and listeners.
+/// File descriptors reserved for other uses, by the tool and by Onsale.
 const SPARE_DESCRIPTORS: u64 = 100;
-/// How long a snapshot may take to reach everyone before the measurement is given up.
+/// Time limit for a snapshot to reach every stream.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// Pause before the next snapshot, so that one is over before the next begins.
+/// Pause between snapshots, so that they do not overlap.
 const PAUSE: Duration = Duration::from_secs(2);
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
     subject: subject::Args,
-    /// How many listen
+    /// Number of listeners
     #[arg(long, default_value_t = 20_000)]
     streams: u32,
-    /// How many snapshots are sent
+    /// Number of snapshots sent
     #[arg(long, default_value_t = 10)]
     snapshots: u32,
     /// Print the row of docs/BENCHMARKS.md at the end
@@ -39,7 +38,7 @@ pub(crate) struct Args {
     markdown: bool,
 }
 
-/// How one snapshot spread, in seconds after it was taken.
+/// Fan-out of one snapshot, in seconds after it was taken.
 struct Spread {
     first: f64,
     last: f64,
@@ -56,7 +55,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let before = machine::resident_bytes(pid)?;
     let (sender, mut arrivals) = mpsc::unbounded_channel();
     let listeners = open(&subject, streams, &sender).await?;
-    // The snapshot of now comes first.
+    // The current snapshot is sent first.
     wait_for_all(&mut arrivals, streams).await?;
     let idle = machine::resident_bytes(pid)?;
     let mut spreads = Vec::new();
@@ -84,7 +83,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// As many as asked for, or as descriptors allow.
+/// Caps the number of streams at the file descriptors available.
 fn allowed(streams: u32) -> anyhow::Result<u32> {
     let most = platform::service::raise_open_files()?.saturating_sub(SPARE_DESCRIPTORS);
     let most = u32::try_from(most).unwrap_or(u32::MAX);
@@ -139,7 +138,7 @@ async fn wait_for_all(
     }
 }
 
-/// Who has one snapshot so far.
+/// Arrivals of one snapshot so far.
 #[derive(Default)]
 struct Seen {
     count: u32,

@@ -1,4 +1,5 @@
-//! What is measured: an Onsale of its own, with an open sale, or the one at a given address.
+//! The subject of a measurement: an Onsale started here, with an open sale, or one at a given
+//! address.
 
 pub(super) mod database;
 
@@ -24,24 +25,24 @@ use url::Url;
 use super::say;
 use database::Database;
 
-/// The name of its keys, queues and database. One measurement runs at a time.
+/// Name of the keys, queues and the database. One measurement runs at a time.
 const NAMESPACE: &str = "surge";
 const ADMIN: &str = "admin@surge.test";
-/// Seats of the event: as many as there may be, for nobody is called who would find none.
+/// Seats of the event; the maximum, since nobody is called without stock.
 pub(super) const SEATS: i64 = 50_000;
-/// How long a start may take.
+/// Time limit of a start, and of each wait.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How many keys of an earlier run are taken away at once.
+/// Keys of an earlier run removed per command.
 const KEYS_AT_ONCE: u32 = 1_000;
 
 #[derive(clap::Args)]
 #[group(skip)]
 pub(crate) struct Args {
-    /// PostgreSQL, such as postgres://user:password@host:5432/onsale; a database of its own is
-    /// made on the server
+    /// PostgreSQL, such as postgres://user:password@host:5432/onsale; a separate database is
+    /// created on the server
     #[arg(long, env = "ONSALE_DATABASE_URL", hide_env_values = true)]
     database_url: Option<SecretString>,
-    /// Redis; best one that nobody else uses, since its commands and memory are counted
+    /// Redis; best an unshared one, since its commands and memory are counted
     #[arg(long, env = "ONSALE_REDIS_URL", hide_env_values = true)]
     redis_url: Option<SecretString>,
     /// RabbitMQ
@@ -53,25 +54,24 @@ pub(crate) struct Args {
     /// Measure the Onsale at this address instead, such as http://127.0.0.1:8080
     #[arg(long, requires_all = ["event", "secret"])]
     url: Option<Url>,
-    /// The event whose open sale is used, with --url
+    /// Event whose open sale is used, with --url
     #[arg(long)]
     event: Option<i64>,
-    /// The ONSALE_SECRET of the one at --url, which signs the tokens
+    /// ONSALE_SECRET of the Onsale at --url, which signs the tokens
     #[arg(long, env = "ONSALE_SECRET", hide_env_values = true)]
     secret: Option<SecretString>,
 }
 
-/// What is measured.
+/// The Onsale that is measured.
 pub(super) struct Subject {
-    /// Its public listener.
+    /// Public listener.
     pub(super) address: SocketAddr,
-    /// The sale.
     pub(super) event_id: EventId,
     own: Option<Own>,
     keys: KeyRing,
 }
 
-/// What was started.
+/// The process started here, and its servers.
 struct Own {
     child: Child,
     pid: u32,
@@ -85,7 +85,7 @@ struct Own {
 }
 
 impl Subject {
-    /// Starts an Onsale with an open sale that calls one person a minute, or takes the given one.
+    /// Starts an Onsale with an open sale that calls one person a minute, or uses the one given.
     pub(super) async fn start(args: &Args) -> anyhow::Result<Self> {
         let Some(url) = &args.url else {
             return Self::start_own(args, Vec::new()).await;
@@ -102,7 +102,7 @@ impl Subject {
         })
     }
 
-    /// Starts an Onsale with these settings beside its usual ones.
+    /// Starts an Onsale with additional settings.
     pub(super) async fn start_own(
         args: &Args,
         settings: Vec<(&'static str, String)>,
@@ -138,7 +138,7 @@ impl Subject {
                 .env("ONSALE_PUBLIC_ADDR", public.to_string())
                 .env("ONSALE_INTERNAL_ADDR", internal.to_string())
                 .env("ONSALE_OPS_ADDR", ops.to_string())
-                // All the load comes from one address, or says where it comes from.
+                // All load comes from loopback, which is trusted to forward addresses.
                 .env("ONSALE_LIMITS_SCALE", "1000000")
                 .env("ONSALE_TRUSTED_PROXIES", "127.0.0.0/8")
                 .stdin(Stdio::null())
@@ -180,17 +180,17 @@ impl Subject {
         })
     }
 
-    /// The process, if it was started here.
+    /// Process id, if it was started here.
     pub(super) fn pid(&self) -> Option<u32> {
         self.own.as_ref().map(|own| own.pid)
     }
 
-    /// Its Redis, if it was started here.
+    /// Redis, if it was started here.
     pub(super) fn redis(&self) -> Option<Redis> {
         self.own.as_ref().map(|own| own.redis.clone())
     }
 
-    /// Lets accounts join until `count` have, as rows; account n gets number n.
+    /// Inserts numbers up to `count`; account n gets number n.
     pub(super) async fn set_joined(&self, count: i64) -> anyhow::Result<()> {
         let Some(own) = &self.own else { return Ok(()) };
         own.database.join(self.event_id, count).await?;
@@ -199,12 +199,12 @@ impl Subject {
             .await
     }
 
-    /// Changes the sale's message, which makes a new snapshot.
+    /// Changes the sale's message, which publishes a new snapshot.
     pub(super) async fn set_message(&self, message: &str) -> anyhow::Result<()> {
         self.change_sale(&json!({ "message": message })).await
     }
 
-    /// Makes joining take proof of work.
+    /// Requires proof of work for joining.
     pub(super) async fn ask_for_challenges(&self) -> anyhow::Result<()> {
         self.change_sale(&json!({ "challenge": true })).await?;
         let url = format!("http://{}/api/events/{}/queue", self.address, self.event_id);
@@ -227,12 +227,12 @@ impl Subject {
         self.own()?.wait_for(&url, is_called).await
     }
 
-    /// How many claims shared a transaction, on average.
+    /// Returns the mean number of claims per transaction.
     pub(super) async fn mean_claim_batch(&self) -> anyhow::Result<u32> {
         self.own()?.database.mean_claim_batch(self.event_id).await
     }
 
-    /// `GET …/queue/me` of `number`.
+    /// Returns a `GET …/queue/me` request of `number`.
     pub(super) fn poll(&self, number: i64) -> Vec<u8> {
         let token = self.queue_token(number);
         let access = self.access_token(number);
@@ -260,7 +260,7 @@ impl Subject {
         )
     }
 
-    /// The access token of `account`.
+    /// Signs an access token of `account`.
     pub(super) fn access_token(&self, account: i64) -> String {
         let now = SystemClock.now();
         self.keys.sign_access(&AccessClaims {
@@ -274,7 +274,7 @@ impl Subject {
         })
     }
 
-    /// `POST …/queue` of `account`.
+    /// Returns a `POST …/queue` request of `account`.
     pub(super) fn join(&self, account: i64) -> Vec<u8> {
         let token = self.access_token(account);
         format!(
@@ -285,7 +285,7 @@ impl Subject {
         .into_bytes()
     }
 
-    /// `POST …/pass` with queue number `number`.
+    /// Returns a `POST …/pass` request with queue number `number`.
     pub(super) fn claim(&self, number: i64) -> Vec<u8> {
         let token = self.queue_token(number);
         let access = self.access_token(number);
@@ -297,12 +297,12 @@ impl Subject {
         .into_bytes()
     }
 
-    /// Its database.
+    /// Database of the Onsale started here.
     pub(super) fn database_url(&self) -> anyhow::Result<&SecretString> {
         Ok(&self.own()?.database.url)
     }
 
-    /// Makes another event, and waits until all its seats are on sale.
+    /// Creates an event, and waits until all its seats are on sale.
     pub(super) async fn new_event(&self, event: &Value) -> anyhow::Result<EventId> {
         let own = self.own()?;
         let answer = own.staff(Method::POST, "/api/events", event).await?;
@@ -311,7 +311,7 @@ impl Subject {
             .context("the answer has no id")?;
         let capacity = answer["event"]["capacity"].clone();
         let at = |what: &str| format!("http://{}/api/events/{id}/{what}", self.address);
-        // The queue's snapshot shows that admission knows the sale, and that the seats are there.
+        // The queue's snapshot shows that admission knows the sale, and that the stock is known.
         own.wait_for(&at("queue"), |snapshot| {
             snapshot["state"] == "open" && snapshot["available"] == capacity
         })
@@ -319,7 +319,7 @@ impl Subject {
         Ok(EventId(id))
     }
 
-    /// Runs `onsale audit`, which waits `patience` for rest. Whether every promise is kept.
+    /// Runs `onsale audit`, waiting up to `patience` for rest; returns whether it passes.
     pub(super) async fn audit(&self, patience: Duration) -> anyhow::Result<bool> {
         let own = self.own()?;
         let audit = Command::new(&own.program)
@@ -339,7 +339,7 @@ impl Subject {
         self.own.as_ref().context("this takes an Onsale of its own")
     }
 
-    /// `POST /api/bookings` of `account`, with a key of its own.
+    /// Returns a `POST /api/bookings` request of `account`, with a new idempotency key.
     pub(super) fn book(&self, event_id: EventId, account: i64, tickets: u32) -> Vec<u8> {
         let token = self.access_token(account);
         let body = format!(r#"{{"event_id":{event_id},"user_id":{account},"tickets":{tickets}}}"#);
@@ -354,7 +354,7 @@ impl Subject {
         .into_bytes()
     }
 
-    /// Ends what was started and takes away what it left in PostgreSQL and Redis.
+    /// Kills the Onsale started here, and removes its database and keys.
     pub(super) async fn strike(self) -> anyhow::Result<()> {
         let Some(mut own) = self.own else {
             return Ok(());
@@ -390,7 +390,7 @@ impl Own {
         Ok(())
     }
 
-    /// An event whose sale is open. It calls so slowly that nearly everyone waits.
+    /// Creates an event with an open sale whose rate is so low that nearly everyone waits.
     async fn open_sale(&self, public: SocketAddr) -> anyhow::Result<EventId> {
         let now = SystemClock.now();
         let event = json!({
@@ -435,7 +435,7 @@ impl Own {
     }
 }
 
-/// Three ports that were free a moment ago.
+/// Returns three ports that were free a moment ago.
 fn free_ports() -> anyhow::Result<[SocketAddr; 3]> {
     let bind = || std::net::TcpListener::bind("127.0.0.1:0");
     let (first, second, third) = (bind()?, bind()?, bind()?);
@@ -454,7 +454,7 @@ fn random_hex() -> String {
     )
 }
 
-/// Takes away the keys of this and earlier runs.
+/// Removes the Redis keys of this and earlier runs.
 async fn forget_keys(redis: &Redis) -> anyhow::Result<()> {
     let mut cursor = 0_u64;
     loop {

@@ -1,4 +1,4 @@
-//! HTTP/1.1 as cheaply as it goes: the load generator shares its cores with what it measures.
+//! Minimal HTTP/1.1 client: the load generator shares its cores with its subject.
 
 use std::io;
 use std::net::SocketAddr;
@@ -6,24 +6,22 @@ use std::net::SocketAddr;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// What an answer is expected to fit in.
+/// Initial size of the buffer.
 const BUFFER_BYTES: usize = 16 * 1024;
-/// Longest answer.
+/// Bound on the size of a response.
 const MAX_BUFFER_BYTES: usize = 4 * 1024 * 1024;
 
-/// One kept-alive connection with one request at a time.
+/// A keep-alive connection with one request at a time.
 pub(super) struct Connection {
     stream: TcpStream,
     buffer: Vec<u8>,
 }
 
-/// An answer, as far as it is read.
+/// A response.
 pub(super) struct Answer<'a> {
-    /// The status.
     pub(super) status: u16,
     /// Status line and headers.
     pub(super) head: &'a [u8],
-    /// The body.
     pub(super) body: &'a [u8],
 }
 
@@ -37,7 +35,7 @@ impl Connection {
         })
     }
 
-    /// Sends `request` as it is and reads the whole answer, which must have a Content-Length.
+    /// Sends `request` verbatim and reads the response, which must have a Content-Length.
     pub(super) async fn exchange(&mut self, request: &[u8]) -> io::Result<Answer<'_>> {
         self.stream.write_all(request).await?;
         let mut filled = 0;
@@ -69,7 +67,7 @@ impl Connection {
     }
 }
 
-/// Where an answer's parts end.
+/// Offsets of a response's parts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Frame {
     status: u16,
@@ -78,7 +76,7 @@ struct Frame {
 }
 
 impl Frame {
-    /// `None` while the headers are not complete.
+    /// Parses the head; `None` while it is incomplete.
     fn of(bytes: &[u8]) -> io::Result<Option<Self>> {
         let Some(blank) = bytes.windows(4).position(|four| four == b"\r\n\r\n") else {
             return Ok(None);
@@ -102,7 +100,7 @@ impl Frame {
     }
 }
 
-/// Names and values in `head`.
+/// Returns the header fields in `head`.
 pub(super) fn headers(head: &str) -> impl Iterator<Item = (&str, &str)> {
     head.split("\r\n")
         .skip(1)

@@ -1,4 +1,4 @@
-//! What can go wrong with a mail server.
+//! Faults of the mail server.
 
 use std::time::Duration;
 
@@ -6,37 +6,37 @@ use serde::{Deserialize, Serialize};
 
 use crate::faults::Faults;
 
-/// What goes wrong with a mail or a connection.
+/// A fault of a mail or a connection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MailFault {
-    /// The connection is closed before the greeting. Has no scope: the recipient is not known.
+    /// Closes the connection before the greeting. Has no scope: the recipient is unknown.
     RefuseConnection,
-    /// The recipient is refused for now (451).
+    /// Refuses the recipient temporarily (451).
     TemporaryFailure,
-    /// The recipient is refused for good (550).
+    /// Refuses the recipient permanently (550).
     PermanentFailure,
-    /// The recipient is answered with this line, such as `550 5.7.1 Rate limit`.
+    /// Replies to the recipient with this line, such as `550 5.7.1 Rate limit`.
     AnswerRecipient {
         /// The whole line.
         line: String,
     },
-    /// The answer to the recipient comes so much later.
+    /// Delays the reply to the recipient.
     DelayRecipient {
         /// Milliseconds.
         milliseconds: u64,
     },
-    /// The mail is answered with this line and not kept.
+    /// Replies to the mail with this line, without storing it.
     AnswerMessage {
         /// The whole line.
         line: String,
     },
-    /// The mail is taken and kept, but the connection breaks before the 250: the sender cannot
-    /// know.
+    /// Stores the mail and cuts the connection before the 250: the outcome is unknown to the
+    /// sender.
     AcceptThenCut,
-    /// The connection breaks after the data; the mail is not kept.
+    /// Cuts the connection after the data, without storing the mail.
     CutBeforeAccept,
-    /// The 250 comes so much later.
+    /// Delays the 250.
     Delay {
         /// Milliseconds.
         milliseconds: u64,
@@ -72,7 +72,7 @@ impl MailFault {
     }
 }
 
-/// The longest delay a fault may ask for: senders give up after ten minutes.
+/// Maximum delay of a fault: senders time out after ten minutes.
 const LONGEST_DELAY: Duration = Duration::from_secs(10 * 60);
 
 pub(crate) fn delay(milliseconds: u64) -> Duration {

@@ -1,4 +1,4 @@
-//! One received mail, raw and read.
+//! A received mail, raw and parsed.
 
 use mail_parser::{Message, MessageParser, MimeHeaders};
 
@@ -7,30 +7,30 @@ use crate::inbox::Addressed;
 /// A mail as it was received.
 #[derive(Clone, Debug)]
 pub struct Mail {
-    /// The sender of the envelope; empty for a bounce.
+    /// Envelope sender; empty for a bounce.
     pub from: String,
-    /// The recipients of the envelope.
+    /// Envelope recipients.
     pub to: Vec<String>,
-    /// The message as it came, without dot-stuffing.
+    /// The raw message, without dot-stuffing.
     pub raw: Vec<u8>,
     /// `Message-ID`, without angle brackets.
     pub message_id: Option<String>,
-    /// `Subject`, decoded; empty if there is none.
+    /// `Subject`, decoded; empty without one.
     pub subject: String,
-    /// The text of the body, decoded; made from HTML where there is no plain text.
+    /// Text of the body, decoded; converted from HTML where there is no plain text.
     pub text: String,
 }
 
-/// A file in a mail.
+/// An attachment.
 #[derive(Clone, Debug)]
 pub struct Attachment {
-    /// Its name; `attachment` if it has none.
+    /// File name; `attachment` without one.
     pub name: String,
-    /// Its media type.
+    /// Media type, such as `text/calendar`.
     pub media_type: String,
-    /// `Content-ID`, without angle brackets, by which the HTML part shows it.
+    /// `Content-ID`, without angle brackets, by which the HTML part references it.
     pub content_id: Option<String>,
-    /// Its content, decoded.
+    /// Decoded content.
     pub content: Vec<u8>,
 }
 
@@ -53,14 +53,14 @@ impl Mail {
         }
     }
 
-    /// The first header of this name, decoded.
+    /// Returns the first header of this name, decoded.
     pub fn header(&self, name: &str) -> Option<String> {
         let message = self.parse()?;
         let value = message.header_raw(name)?;
         Some(value.trim().to_owned())
     }
 
-    /// The HTML part, if the mail has one of its own.
+    /// Returns the HTML part, if the mail has one.
     pub fn html(&self) -> Option<String> {
         let message = self.parse()?;
         let part = message.parts.get(*message.html_body.first()? as usize)?;
@@ -70,7 +70,7 @@ impl Mail {
         Some(message.body_html(0)?.into_owned())
     }
 
-    /// The files in the mail, in their order.
+    /// Returns the attachments, in order.
     pub fn attachments(&self) -> Vec<Attachment> {
         let Some(message) = self.parse() else {
             return Vec::new();

@@ -1,4 +1,4 @@
-//! The pages on which a visitor reads the mails.
+//! Pages that show the received mails.
 
 use std::fmt::Write as _;
 
@@ -14,10 +14,10 @@ use super::message::{Attachment, Mail};
 use crate::html::escape;
 use crate::inbox::Inbox;
 
-/// Mails on one page of the list.
+/// Mails per page of the list.
 const PER_PAGE: usize = 100;
 
-/// Nothing of a mail may run or load anything: only its own pictures show.
+/// Content security policy: a mail can't run scripts or load anything but its own pictures.
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; img-src 'self' data:; \
                       frame-src 'self'; form-action 'self'; base-uri 'none'";
 
@@ -181,7 +181,7 @@ fn mail_page(number: usize, mail: &Mail) -> String {
     crate::html::page(&mail.subject, &body)
 }
 
-/// Points `cid:` references at the attachments they mean.
+/// Replaces `cid:` references by the attachments' URLs.
 fn show_pictures(html: String, number: usize, attachments: &[Attachment]) -> String {
     attachments
         .iter()
@@ -204,7 +204,7 @@ async fn attachment(
     let Some(attachment) = found else {
         return missing();
     };
-    // Anything that a browser could run is sent as bytes to be saved.
+    // Types that a browser could execute are sent as downloads.
     let media_type = match attachment.media_type.as_str() {
         kind @ ("image/png" | "image/jpeg" | "image/gif" | "image/svg+xml" | "text/calendar"
         | "application/pdf") => kind,

@@ -1,4 +1,4 @@
-//! One SMTP conversation (RFC 5321), with PIPELINING, SIZE, 8BITMIME and SMTPUTF8.
+//! An SMTP session (RFC 5321), with PIPELINING, SIZE, 8BITMIME and SMTPUTF8.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,18 +16,18 @@ use super::Shared;
 use super::faults::{MailFault, delay};
 use super::message::Mail;
 
-/// How long a client may be silent.
+/// Idle timeout of a client.
 const IDLE: Duration = Duration::from_secs(60);
-/// How long a client may take to read our answers.
+/// Timeout of writing replies.
 const WRITE: Duration = Duration::from_secs(60);
-/// Recipients of one mail; RFC 5321 asks for at least 100.
+/// Maximum number of recipients of a mail; RFC 5321 requires at least 100.
 const MAX_RECIPIENTS: usize = 100;
-/// Room made for each read.
+/// Buffer space reserved for each read.
 const CHUNK_BYTES: usize = 16 * 1024;
-/// Commands that make no sense, after which the client is sent away.
+/// Invalid commands after which the session is closed.
 const MAX_MISTAKES: u32 = 20;
 
-/// Whether the conversation goes on after a step.
+/// Next step of the session.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Next {
     Command,
@@ -35,7 +35,7 @@ enum Next {
     Close,
 }
 
-/// What the client has said of its mail so far.
+/// Envelope of the mail in progress.
 #[derive(Default)]
 struct Envelope {
     from: Option<String>,
@@ -47,9 +47,9 @@ pub(crate) struct Session {
     shared: Arc<Shared>,
     envelope: Envelope,
     mistakes: u32,
-    /// Whether the client gave a name with a domain.
+    /// The client greeted with a fully qualified name.
     is_named_fully: bool,
-    /// Received and not yet looked at: a pipelining client sends ahead.
+    /// Received but not yet parsed: a pipelining client sends ahead.
     input: Vec<u8>,
     replies: Vec<u8>,
 }
@@ -67,7 +67,7 @@ impl Session {
         }
     }
 
-    /// Talks until the client leaves or is sent away.
+    /// Runs the session until either side closes it.
     pub(crate) async fn run(mut self) -> io::Result<()> {
         let refused = MailFault::concerns_connection;
         if self.shared.faults.pick(&String::new(), refused).is_some() {
@@ -94,7 +94,7 @@ impl Session {
             match parsed {
                 Ok(request) => return Ok(self.obey(request).await),
                 Err(Error::NeedsMoreData { .. }) => {
-                    // The receiver keeps a copy of an unfinished line.
+                    // The receiver buffers an incomplete line itself.
                     self.input.clear();
                     if !self.read_more().await? {
                         return Ok(Next::Close);
@@ -208,7 +208,7 @@ impl Session {
         Next::Data
     }
 
-    /// Reads the message and answers for it.
+    /// Reads the message and replies.
     async fn take_message(&mut self) -> io::Result<Next> {
         let envelope = std::mem::take(&mut self.envelope);
         let Some(raw) = self.read_message().await? else {
@@ -247,19 +247,19 @@ impl Session {
         match kept {
             Ok(number) => self.reply(&format!("250 Taken as {number}")),
             Err(error) => {
-                tracing::warn!(%error, "mail not taken");
+                tracing::warn!(%error, "failed to store a mail");
                 self.reply("452 No room");
             }
         }
         Ok(Next::Command)
     }
 
-    /// The message up to the lone dot: `None` if the client left, `Some(None)` if it was too
-    /// large and has been skipped.
+    /// Reads the message up to the lone dot: `None` if the client disconnected, `Some(None)` if it
+    /// was too large and has been skipped.
     async fn read_message(&mut self) -> io::Result<Option<Option<Vec<u8>>>> {
         let mut receiver = DataReceiver::new();
         let mut message = Vec::new();
-        // The line end of the DATA command counts: a dot may stand on the very first line.
+        // The line end of the DATA command counts: the first line may be the dot.
         receiver.ingest(&mut b"\r\n".iter(), &mut message);
         message.clear();
         let mut skipping: Option<DummyDataReceiver> = None;
@@ -285,7 +285,7 @@ impl Session {
         }
     }
 
-    /// Sends what is due, then waits for more; `false` if the client has left or is too slow.
+    /// Flushes replies, then reads; `false` if the client disconnected or timed out.
     async fn read_more(&mut self) -> io::Result<bool> {
         self.flush().await?;
         self.input.reserve(CHUNK_BYTES);

@@ -1,65 +1,65 @@
-//! The promises, checked from outside: none of it asks the release loop what it believes.
+//! Oracle of the simulation: checks the invariants from outside, without the release loop's state.
 
 use std::collections::VecDeque;
 
 use domain::Place;
 use domain::line::Move;
 
-/// A promise that was broken.
+/// A violated invariant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Broken {
-    /// I7.
+    /// I7: a higher place was called before a lower one that was present.
     #[error("place {higher} was called while {lower} waited and was present")]
     Order {
-        /// Who waited.
+        /// The place that waited.
         lower: i64,
-        /// Who was called.
+        /// The place that was called.
         higher: i64,
     },
-    /// I8: a place that nobody has, or had already been called, was called.
+    /// I8: a place was called that nobody holds, or that had been called before.
     #[error("place {0} was called though it could not be")]
     Call(i64),
-    /// I8: two numbers have one place, or a place changed.
+    /// I8: two numbers share a place, or a place changed.
     #[error("place {0} was lost, changed or given twice")]
     Place(i64),
-    /// I9.
+    /// I9: too many claims in 60 s.
     #[error("{claims} claims in 60 s, at a rate of {rate}")]
     Rate {
-        /// How many.
+        /// Claims in 60 s.
         claims: u64,
-        /// How many were allowed.
+        /// Claims allowed.
         rate: u32,
     },
-    /// I9.
+    /// I9: too many shoppers.
     #[error("{shopping} people shop, at a cap of {cap}")]
     Cap {
-        /// How many.
+        /// Shoppers.
         shopping: u32,
-        /// How many were allowed.
+        /// Shoppers allowed.
         cap: u32,
     },
-    /// I12.
+    /// I12: a place claimed again.
     #[error("place {0} claimed twice")]
     Pass(i64),
-    /// Somebody was told of fewer people before them than there were.
+    /// Fewer people ahead were reported than there were.
     #[error("place {place} was told of {told} people ahead, when {truth} were there")]
     Ahead {
-        /// Who asked.
+        /// The place that polled.
         place: i64,
-        /// What they were told.
+        /// People ahead that were reported.
         told: i64,
-        /// How many waited before them and had asked lately.
+        /// People ahead that had polled recently.
         truth: i64,
     },
-    /// A move does not follow the one before.
+    /// The seq of a move did not grow.
     #[error("move {0} does not follow the one before")]
     Sequence(i64),
-    /// People who wait are no longer called.
+    /// The sale did not finish in time.
     #[error("{0} people still wait although the sale has had time for all")]
     Stall(i64),
 }
 
-/// Where a place stands, in truth.
+/// True state of a place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stand {
     Nobody,
@@ -69,10 +69,10 @@ pub(super) enum Stand {
     GivenUp,
 }
 
-/// What a place did, for all places.
+/// True state of all places.
 pub(super) struct Truth {
     pub(super) stands: Vec<Stand>,
-    /// The waiting ones, a bit each.
+    /// Bitmap of the waiting places.
     waiting: Vec<u64>,
     seq: i64,
     highest: i64,
@@ -106,7 +106,7 @@ impl Truth {
         }
     }
 
-    /// Takes a move in. `is_present` says of a place that waits whether it was certainly seen.
+    /// Applies a move. `is_present` returns whether a waiting place was certainly seen.
     pub(super) fn apply(
         &mut self,
         moved: &Move,
@@ -134,7 +134,7 @@ impl Truth {
         }
     }
 
-    /// Nobody who is present waits before `called`.
+    /// Checks that nobody present waits before `called`.
     fn order(&self, called: i64, is_present: impl Fn(i64) -> bool) -> Result<(), Broken> {
         let end = at(called).expect("places are positive");
         for (index, word) in self.waiting[..=end / 64].iter().enumerate() {
@@ -166,7 +166,7 @@ fn at(place: i64) -> Option<usize> {
     usize::try_from(place).ok().filter(|at| *at > 0)
 }
 
-/// Claims of the last 60 s, to the tick.
+/// Sliding window of claims over 60 s, exact to the tick.
 #[derive(Default)]
 pub(super) struct Minute {
     claims: VecDeque<(i64, u64)>,

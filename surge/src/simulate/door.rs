@@ -1,4 +1,4 @@
-//! The gate: the rules that admission's own goes by, over a table in memory.
+//! The gate: admission's rules over a table in memory.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -7,11 +7,11 @@ use domain::Place;
 use domain::gate::{Gate, Ready, Turn, Window};
 use domain::sale::SaleSettings;
 
-/// What one tick of the gate did.
+/// Outcome of one tick of the gate.
 #[derive(Default)]
 pub(super) struct Passed {
     pub(super) claimed: Vec<Place>,
-    /// Places that are to come back, and when.
+    /// Places to retry, and after which pause.
     pub(super) to_wait: Vec<(Place, TimeDelta)>,
     pub(super) over: Vec<Place>,
 }
@@ -25,7 +25,7 @@ pub(super) struct Door {
 }
 
 impl Door {
-    /// Those who stand in the ready line.
+    /// Places in the ready line.
     pub(super) fn ready(&self) -> Vec<Place> {
         self.ready.keys().copied().collect()
     }
@@ -34,7 +34,7 @@ impl Door {
         self.window.claims(now)
     }
 
-    /// Lets in whom the rules allow of `claimants`, who shop for `seconds`.
+    /// Admits those of `claimants` that the rules allow, who shop for `seconds`.
     pub(super) fn tick(
         &mut self,
         now: DateTime<Utc>,

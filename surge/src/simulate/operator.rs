@@ -1,4 +1,4 @@
-//! What the operator and the machines do in a sale: decided by the seed before it begins.
+//! Scheduled events of a sale, by operator and machines, drawn from the seed beforehand.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::EventId;
@@ -8,20 +8,20 @@ use rand::rngs::StdRng;
 
 use super::Scale;
 
-/// Something that happens at a tick.
+/// An event at a tick.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Act {
-    /// The rate becomes so many times the first one.
+    /// Sets the rate to a multiple of the initial one.
     Rate(f64),
     Pause,
     Resume,
-    /// The cap becomes so many seconds' worth of the first rate.
+    /// Sets the cap to this many seconds' worth of the initial rate.
     Cap(f64),
-    /// Another node becomes the leader.
+    /// Fails over to another leader.
     Restart,
-    /// From now on so many of the called don't show up.
+    /// Sets the no-show rate.
     NoShows(f64),
-    /// So many of those who wait close their tabs at once.
+    /// This share of the waiting close their tabs at once.
     Vanish(f64),
 }
 
@@ -51,7 +51,7 @@ pub(super) fn sale(scale: Scale, opens_at: DateTime<Utc>, rng: &mut StdRng) -> S
     }
 }
 
-/// What happens when, in ticks after the opening, in order.
+/// Draws the events, by ticks after the opening, in order.
 pub(super) fn plan(rng: &mut StdRng) -> Vec<(u32, Act)> {
     let mut plan = Vec::new();
     for _ in 0..rng.random_range(0..4) {
@@ -89,7 +89,7 @@ pub(super) fn plan(rng: &mut StdRng) -> Vec<(u32, Act)> {
     plan
 }
 
-/// Does an act that is the operator's own.
+/// Applies an event to the sale's settings, if it is an operator's.
 pub(super) fn apply(sale: &mut SaleSettings, act: Act, scale: Scale) {
     let times = |factor: f64, of: u32| {
         #[expect(
@@ -110,7 +110,7 @@ pub(super) fn apply(sale: &mut SaleSettings, act: Act, scale: Scale) {
     sale.version += 1;
 }
 
-/// Ticks as time.
+/// Converts ticks to time.
 pub(super) fn ticks(count: u32) -> TimeDelta {
     TimeDelta::milliseconds(i64::from(count) * 250)
 }

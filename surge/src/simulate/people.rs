@@ -1,31 +1,32 @@
-//! Those who wait: each polls when told, and may close the tab, come back, leave, or not show up.
+//! Simulated people: each polls on schedule, and may close the tab, come back, leave, or not show
+//! up.
 
 use rand::Rng;
 use rand::rngs::StdRng;
 
-/// Polls are planned at most so many ticks ahead, or returns from a closed tab.
+/// Size of the timer wheel: the longest delay of a poll or a return, in ticks.
 const RING: usize = 4_096;
-/// Who asked within this time is not silent for too long anywhere in the line.
+/// A poll within this time counts as present everywhere in the line.
 const CERTAIN_TICKS: u32 = 20;
-/// What was seen is known to the leader after so many ticks.
+/// Ticks until the leader certainly knows of presence.
 const KNOWN_TICKS: u32 = 16;
 /// A closed tab polls at no tick.
 const NEVER: u32 = u32::MAX;
 
-/// One person, by number.
+/// A person, indexed by number.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Person {
-    /// The last tick at which they asked.
+    /// Tick of the last poll.
     pub(super) asked_at: u32,
-    /// The tick since which they have asked without long pauses.
+    /// Tick since which they have polled without long pauses.
     pub(super) here_since: u32,
-    /// The tick at which the tab is closed.
+    /// Tick at which the tab is closed.
     pub(super) closes_at: u32,
-    /// How many ticks it stays closed; [`NEVER`] when for good.
+    /// Ticks for which it stays closed; [`NEVER`] for good.
     pub(super) away: u32,
-    /// The tick at which they leave the queue.
+    /// Tick at which they leave the queue.
     pub(super) leaves_at: u32,
-    /// Below the share of no-shows: does not come when called.
+    /// Does not claim when this is below the no-show rate.
     pub(super) reliability: u8,
     pub(super) has_left: bool,
 }
@@ -58,7 +59,7 @@ impl Person {
 }
 
 impl Person {
-    /// They ask at this tick.
+    /// Records a poll.
     pub(super) fn ask(&mut self, now: u32) {
         if now - self.asked_at > CERTAIN_TICKS {
             self.here_since = now;
@@ -66,13 +67,13 @@ impl Person {
         self.asked_at = now;
     }
 
-    /// Whether they are present and the leader has had the time to know it.
+    /// Returns whether they are present and the leader must know it.
     pub(super) fn is_known_to_be_here(&self, now: u32) -> bool {
         now - self.asked_at <= CERTAIN_TICKS && now - self.here_since >= KNOWN_TICKS
     }
 }
 
-/// Everybody, and who asks at which tick.
+/// All people, and a timer wheel of their polls.
 pub(super) struct People {
     pub(super) all: Vec<Person>,
     due: Vec<Vec<u32>>,
@@ -86,7 +87,7 @@ impl People {
         }
     }
 
-    /// Somebody joins; returns their number.
+    /// Adds a person; returns their number.
     pub(super) fn join(&mut self, now: u32, horizon: u32, rng: &mut StdRng) -> u32 {
         if self.all.is_empty() {
             self.all.push(Person::new(0, 2, rng));
@@ -97,7 +98,7 @@ impl People {
         number
     }
 
-    /// Those who ask at this tick; whoever closed the tab is away.
+    /// Returns those who poll at this tick; those with a closed tab do not.
     pub(super) fn asking(&mut self, now: u32) -> Vec<u32> {
         let mut due = std::mem::take(&mut self.due[now as usize % RING]);
         let all = &mut self.all;
@@ -120,13 +121,13 @@ impl People {
         due
     }
 
-    /// Asks again after so many ticks.
+    /// Schedules the next poll.
     pub(super) fn plan(&mut self, number: u32, now: u32, after: u32) {
         let after = after.clamp(1, u32::try_from(RING - 1).expect("few"));
         self.due[(now + after) as usize % RING].push(number);
     }
 
-    /// So many of all close their tabs for good.
+    /// Lets a share of all people close their tabs for good.
     pub(super) fn vanish(&mut self, now: u32, share: f64, rng: &mut StdRng) {
         for person in &mut self.all {
             if rng.random_bool(share) {

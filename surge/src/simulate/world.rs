@@ -1,4 +1,4 @@
-//! One simulated sale.
+//! One simulated sale: people, operator, gate and release loop, ticked together.
 
 use std::sync::Arc;
 
@@ -20,17 +20,17 @@ use super::operator::{Act, apply, plan, sale, ticks};
 use super::people::People;
 use super::{Failure, Report, Scale};
 
-/// The sale opens after so many ticks.
+/// Ticks from the start to the opening.
 const LOBBY_TICKS: u32 = 40;
-/// People join for so many ticks.
+/// Ticks after the opening during which people join.
 const JOIN_TICKS: u32 = 600;
-/// A sale that is not through by then is stuck.
+/// Time limit of a sale, in ticks.
 const MOST_TICKS: u32 = 12_000;
-/// Presence is known to the leader so many ticks after it was marked.
+/// Period of presence flushes, in ticks.
 const FLUSH_TICKS: u32 = 8;
-/// How often people ahead are counted from outside.
+/// Period of the check of people ahead, in ticks.
 const CHECKED_TICKS: u32 = 20;
-/// One in so many has their waits followed.
+/// One person in this many has their forecasts compared.
 const FOLLOWED: u32 = 64;
 
 pub(super) struct World {
@@ -50,16 +50,16 @@ pub(super) struct World {
     minute: Minute,
     claimants: Vec<Place>,
     left: Vec<Number>,
-    /// Bitmaps of numbers, by slot, as Redis has them.
+    /// Presence bitmaps by slot, as in Redis.
     seen: Vec<(i64, Vec<u8>)>,
     no_shows: f64,
     joined: u32,
-    /// Predictions: the place, when they were made, and what they said.
+    /// Open forecasts: place, tick, ETA.
     predictions: Vec<(i64, u32, Eta)>,
     report: Report,
 }
 
-/// What everyone is told, in a form that answers quickly.
+/// The published snapshot, with its people ahead prepared for lookups.
 struct Told {
     snapshot: Snapshot,
     steps: Steps,
@@ -73,7 +73,7 @@ impl Told {
         }
     }
 
-    /// How many are before `place`; whoever joined since is taken to be there.
+    /// Returns the number of people ahead of `place`; those who joined since count as present.
     fn ahead(&self, place: Place) -> i64 {
         self.steps.of(place) + (place.0 - self.snapshot.ahead.last.0 - 1).max(0)
     }
@@ -135,7 +135,7 @@ impl World {
         }
     }
 
-    /// One quarter of a second; whether the sale is over.
+    /// Advances a quarter of a second; returns whether the sale is over.
     fn tick(&mut self, tick: u32) -> Result<bool, Broken> {
         let now = self.start + ticks(tick);
         self.join(tick);
@@ -191,7 +191,7 @@ impl World {
         }
     }
 
-    /// The lottery gives those of the lobby their places; who left has none.
+    /// Draws the lobby's places; those who left have none.
     fn draw(&mut self) -> Result<(), Broken> {
         let lobby = i64::from(self.joined);
         let draw = Draw {
@@ -247,7 +247,7 @@ impl World {
         }
     }
 
-    /// Those who came go to the gate: the exact window and the cap are checked from outside.
+    /// Passes claimants to the gate, checking its rate and cap from outside.
     fn claim(&mut self, now: DateTime<Utc>) -> Result<(Vec<Place>, Vec<Place>), Broken> {
         let mut claimants = std::mem::take(&mut self.claimants);
         claimants.retain(|place| self.truth.of(place.0) == Stand::Called);
@@ -279,7 +279,7 @@ impl World {
         Ok((passed.claimed, passed.over))
     }
 
-    /// What the nodes saw reaches the leader every two seconds.
+    /// Flushes presence to the leader every two seconds.
     fn flush(&mut self, tick: u32, now: DateTime<Utc>) {
         if tick.is_multiple_of(FLUSH_TICKS) {
             for (slot, bitmap) in self.seen.iter().rev().take(2) {
@@ -314,7 +314,7 @@ impl World {
         Ok(())
     }
 
-    /// Nobody is told that fewer people are before them than certainly are there.
+    /// Checks that no place is shown fewer people ahead than are certainly present.
     fn check_ahead(&mut self, tick: u32) -> Result<(), Broken> {
         let Some(told) = self.snapshot.as_ref().filter(|_| tick > LOBBY_TICKS) else {
             return Ok(());
@@ -338,7 +338,7 @@ impl World {
         Ok(())
     }
 
-    /// Those whose turn it is ask where they stand.
+    /// Runs the polls that are due.
     fn ask(&mut self, tick: u32) {
         let due = self.people.asking(tick);
         for number in due {
@@ -384,7 +384,7 @@ impl World {
         }
     }
 
-    /// Counts how predictions came out; whether nobody waits any more.
+    /// Scores forecasts; returns whether the sale is over.
     fn settle(&mut self, tick: u32) -> Result<bool, Broken> {
         let (truth, report) = (&self.truth, &mut self.report);
         let cursor = self
@@ -393,7 +393,7 @@ impl World {
             .map_or(0, |told| told.snapshot.cursor.0);
         self.predictions
             .retain(|(place, at, eta)| match truth.of(*place) {
-                // Passed while away, for a while or for ever: nobody could have known.
+                // Passed by the cursor while absent: unpredictable.
                 Stand::Waiting => *place > cursor,
                 Stand::Called => {
                     let waited = f64::from(tick - at) / 4.0;
@@ -413,7 +413,7 @@ impl World {
         Ok(false)
     }
 
-    /// Nobody who is still there was forgotten.
+    /// Checks that nobody present was left waiting.
     fn finish(&self, tick: u32) -> Result<(), Broken> {
         let forgotten = self.truth.waiting().find(|place| {
             let number = usize::try_from(self.order.number_of(Place(*place)).0).expect("few");

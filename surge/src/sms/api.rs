@@ -1,4 +1,4 @@
-//! `POST /2010-04-01/Accounts/{sid}/Messages.json`
+//! `POST /2010-04-01/Accounts/{sid}/Messages.json`: sends a message.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,11 +19,11 @@ use url::form_urlencoded;
 use super::{Shared, Sms, SmsFault, sid};
 use crate::listen::Connection;
 
-/// The largest request taken.
+/// Bound on the size of a request.
 const MAX_REQUEST_BYTES: usize = 16 * 1024;
-/// The longest text Twilio takes, in characters.
+/// Twilio's bound on the length of a text, in characters.
 const MAX_BODY_CHARACTERS: usize = 1_600;
-/// The longest delay a fault may ask for.
+/// Maximum delay of a fault.
 const LONGEST_DELAY: Duration = Duration::from_secs(10 * 60);
 
 pub(crate) fn router(shared: Arc<Shared>) -> Router {
@@ -33,7 +33,7 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
         .with_state(shared)
 }
 
-/// An answer other than 2xx, with Twilio's error code.
+/// An error response, with Twilio's error code.
 struct Refusal {
     status: StatusCode,
     code: u32,
@@ -100,7 +100,7 @@ async fn send(
         Some(SmsFault::AcceptThenCut) => connection.cut_after(0),
         Some(SmsFault::Delay { milliseconds }) => {
             let wait = Duration::from_millis(milliseconds).min(LONGEST_DELAY);
-            // Stopping early only means that the answer comes early.
+            // Cancelled on shutdown: the response is then sent early.
             let _ = shared
                 .stop
                 .run_until_cancelled(tokio::time::sleep(wait))

@@ -1,11 +1,11 @@
-//! Which amounts Stripe takes in which currency, in its own unit.
+//! Stripe's rules of amounts: currencies, units, steps, minimum and maximum charges.
 //!
-//! Written down from <https://docs.stripe.com/currencies> independently of the program's own table,
-//! so that tests can hold one against the other.
+//! Transcribed from <https://docs.stripe.com/currencies> independently of the program's own table,
+//! so that tests can compare the two.
 
 use super::errors::Refusal;
 
-/// The presentment currencies.
+/// Presentment currencies.
 const CURRENCIES: &str = "usd aed afn all amd ang aoa ars aud awg azn bam bbd bdt bhd bif bmd bnd \
     bob brl bsd bwp byn bzd cad cdf chf clp cny cop crc cve czk djf dkk dop dzd egp etb eur fjd \
     fkp gbp gel gip gmd gnf gtq gyd hkd hnl htg huf idr ils inr isk jmd jod jpy kes kgs khr kmf \
@@ -17,11 +17,11 @@ const ZERO_DECIMAL: [&str; 15] = [
     "bif", "clp", "djf", "gnf", "jpy", "kmf", "krw", "mga", "pyg", "rwf", "vnd", "vuv", "xaf",
     "xof", "xpf",
 ];
-/// Their last digit is 0.
+/// Three-decimal currencies; the last digit must be 0.
 const THREE_DECIMAL: [&str; 5] = ["bhd", "jod", "kwd", "omr", "tnd"];
-/// Sent with two decimals that are always 00.
+/// Currencies without fractions that are sent with two decimals, always 00.
 const NO_FRACTIONS: [&str; 2] = ["isk", "ugx"];
-/// Minimum charges, as the page has them.
+/// Minimum charges, as documented.
 const MINIMA: [(&str, &str); 31] = [
     ("usd", "0.50"),
     ("aed", "2.00"),
@@ -55,7 +55,7 @@ const MINIMA: [(&str, &str); 31] = [
     ("thb", "10.00"),
     ("zar", "0.50"),
 ];
-/// Digits of `amount`, where it may have more than eight.
+/// Maximum digits of `amount`, where more than eight are allowed.
 const MORE_DIGITS: [(&str, u32); 17] = [
     ("idr", 12),
     ("lbp", 11),
@@ -76,7 +76,7 @@ const MORE_DIGITS: [(&str, u32); 17] = [
     ("uzs", 9),
 ];
 
-/// The currency in lower case, if it can be charged.
+/// Returns the currency in lower case, if it can be charged.
 pub(crate) fn currency(text: &str) -> Result<String, Refusal> {
     let currency = text.to_ascii_lowercase();
     if CURRENCIES.split(' ').any(|known| known == currency) {
@@ -89,7 +89,7 @@ pub(crate) fn currency(text: &str) -> Result<String, Refusal> {
     Err(Refusal::invalid("currency", message))
 }
 
-/// Whether a payment of `amount` can be made.
+/// Checks the amount of a charge.
 pub(crate) fn charge(param: &str, amount: i64, currency: &str) -> Result<(), Refusal> {
     let bound = |code: &str, what: &str, bound: i64| {
         let message = format!(
@@ -108,7 +108,7 @@ pub(crate) fn charge(param: &str, amount: i64, currency: &str) -> Result<(), Ref
     part(param, amount, currency)
 }
 
-/// Whether `amount`, all or a part of a payment, can be moved.
+/// Checks the step of an amount, which may be a part of a charge.
 pub(crate) fn part(param: &str, amount: i64, currency: &str) -> Result<(), Refusal> {
     let step = if NO_FRACTIONS.contains(&currency) {
         100
@@ -137,7 +137,7 @@ fn maximum(currency: &str) -> i64 {
     10_i64.pow(listed.map_or(8, |(_, digits)| *digits)) - 1
 }
 
-/// The amount for people, without its currency.
+/// Formats an amount for people, without its currency.
 pub(crate) fn shown(amount: i64, currency: &str) -> String {
     let digits = if ZERO_DECIMAL.contains(&currency) {
         return amount.to_string();

@@ -1,4 +1,4 @@
-//! One answer of the API, as sent and as saved under an idempotency key.
+//! A response of the API, as sent and as stored under an idempotency key.
 
 use axum::body::Body;
 use axum::http::{HeaderValue, Response, StatusCode, header};
@@ -39,7 +39,8 @@ impl Answer {
         }
     }
 
-    /// The same answer to a repeated request. To repeat it again for a saved fault is no use.
+    /// Returns the replay of a stored response. `Stripe-Should-Retry` is false for a stored 5xx,
+    /// which would be replayed again.
     pub(crate) fn replayed(self) -> Self {
         Self {
             should_retry: (self.status >= 500).then_some(false),

@@ -1,4 +1,4 @@
-//! From an HTTP request to an answer: key, faults, idempotency, effect, webhooks.
+//! Request pipeline: authentication, faults, idempotency, effect, webhooks.
 
 mod bank;
 mod effects;
@@ -34,10 +34,10 @@ use super::version;
 use super::webhooks::Webhooks;
 use crate::listen::Connection;
 
-/// The largest request body taken.
+/// Bound on the size of a request body.
 const MAX_BODY_BYTES: usize = 64 * 1024;
 
-/// Everything a request needs.
+/// State shared by all requests.
 pub(crate) struct Api {
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) keys: Keys,
@@ -49,7 +49,7 @@ pub(crate) struct Api {
     pub(crate) stop: CancellationToken,
 }
 
-/// A request whose caller and parameters are known.
+/// An authenticated request with parsed parameters.
 struct Call {
     operation: Operation,
     path: String,
@@ -58,12 +58,12 @@ struct Call {
     effect: Effect,
 }
 
-/// What the caller gets to see.
+/// Response to a caller, which a fault may cut off.
 enum Reply {
     Answer(Answer),
-    /// The answer breaks off after so many bytes.
+    /// The response, cut off after this many bytes.
     Cut(Answer, u64),
-    /// Nothing, ever.
+    /// No response, ever.
     Silence,
 }
 
@@ -95,7 +95,7 @@ pub(crate) fn router(api: Arc<Api>) -> Router {
         .with_state(api)
 }
 
-/// Pages of any origin pay with the publishable key, as they do at Stripe.
+/// CORS: pages of any origin pay with the publishable key, as at Stripe.
 async fn allow_browsers(request: Request, next: Next) -> Response<Body> {
     let mut response = if request.method() == Method::OPTIONS {
         StatusCode::NO_CONTENT.into_response()
@@ -132,7 +132,7 @@ async fn serve(
     response
 }
 
-/// The headers of the request that Stripe repeats in its answer.
+/// Returns the request headers that Stripe echoes in its response.
 fn echo(headers: &HeaderMap) -> HeaderMap {
     let mut echo = HeaderMap::new();
     let default = HeaderValue::from_static(version::DEFAULT);
@@ -148,7 +148,7 @@ async fn reply(api: &Arc<Api>, connection: &Connection, request: Request) -> Res
     let reply = match api.read(request).await {
         Err(refusal) => refusal.into(),
         Ok(call) => {
-            // In a task of its own: the effect must not stop half-way when the caller gives up.
+            // In its own task: the effect must complete even if the caller disconnects.
             let answering = tokio::spawn(Arc::clone(api).answer(call));
             answering
                 .await
@@ -239,7 +239,7 @@ impl Api {
         }
     }
 
-    /// The right to execute the call; without a key there is nothing to claim.
+    /// Claims the idempotency key; `None` without one.
     fn claim(&self, call: &Call) -> Result<Option<Claim>, Reply> {
         let Some(key) = &call.key else {
             return Ok(None);
@@ -288,7 +288,7 @@ impl Api {
         (result, books.take_news())
     }
 
-    /// Some cards' refunds end only after a while.
+    /// Schedules the settlement of a refund that stays pending.
     fn settle_later(self: &Arc<Self>, refund: &Value) {
         let id = refund["id"].as_str().unwrap_or_default().to_owned();
         let Some(end) = refunds::late_end(&self.ledger.open(), &id) else {

@@ -1,4 +1,4 @@
-//! One attempt to pay: what the card does, and what comes of it.
+//! State transitions of a payment attempt, by the behaviour of its card.
 
 use serde_json::{Value, json};
 
@@ -11,9 +11,9 @@ use super::ledger::Books;
 use super::model::{CaptureMethod, Charge, FailedAttempt, PaymentMethod, Status};
 use super::{payment_methods, render};
 
-/// Tries to pay with `method`, or with the one already attached.
+/// Confirms an intent with `method`, or with the one already attached.
 ///
-/// `off_session` means that nobody is there to authenticate.
+/// `off_session` means that the buyer is absent and can't authenticate.
 pub(crate) fn confirm(
     books: &mut Books,
     id: &str,
@@ -40,7 +40,7 @@ pub(crate) fn confirm(
     }
 }
 
-/// The buyer has authenticated, or failed to.
+/// Completes 3-D Secure, successfully or not.
 pub(crate) fn authenticate(books: &mut Books, id: &str, passed: bool) -> Result<Value, Refusal> {
     let intent = books.intent(id)?;
     let method = intent.payment_method.clone();
@@ -84,8 +84,8 @@ pub(crate) fn take_money(books: &mut Books, id: &str, amount: i64) {
     balance::add(books, &currency, amount);
 }
 
-/// Gives up what an intent reserved, if it did, and tells it as `kind`. The charge counts as
-/// refunded then, as at Stripe.
+/// Releases an authorisation, if there is one, and emits `kind`. The charge then counts as
+/// refunded, as at Stripe.
 pub(crate) fn release(books: &mut Books, id: &str, kind: &'static str) {
     let intent = books.known(id);
     if intent.status != Status::RequiresCapture {
@@ -99,7 +99,7 @@ pub(crate) fn release(books: &mut Books, id: &str, kind: &'static str) {
     books.tell_charge(kind, &charge_id);
 }
 
-/// Ends an intent for good.
+/// Cancels an intent.
 pub(crate) fn give_up(books: &mut Books, id: &str, reason: Option<String>) -> Value {
     let now = books.now();
     let intent = books.known(id);

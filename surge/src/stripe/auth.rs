@@ -1,4 +1,4 @@
-//! Who calls: the account with its secret key, or a buyer with the publishable one.
+//! Authentication: the account by its secret key, a buyer by the publishable one.
 
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
@@ -9,19 +9,19 @@ use super::errors::Refusal;
 use super::form::Form;
 use super::operation::Operation;
 
-/// The keys of one stand-in.
+/// API keys of a stand-in.
 #[derive(Clone)]
 pub(crate) struct Keys {
     pub(crate) secret: String,
     pub(crate) publishable: String,
 }
 
-/// Who sent a request.
+/// Authenticated caller.
 #[derive(Clone)]
 pub(crate) enum Caller {
-    /// The holder of the secret key.
+    /// Holder of the secret key.
     Account,
-    /// Someone with the publishable key, who must know the PaymentIntent's client secret.
+    /// Holder of the publishable key, who must know the PaymentIntent's client secret.
     Buyer { client_secret: String },
 }
 
@@ -46,7 +46,7 @@ impl Keys {
         Ok(Caller::Buyer { client_secret })
     }
 
-    /// Whether the request carries the secret key.
+    /// Returns whether the request carries the secret key.
     pub(crate) fn is_account(&self, headers: &HeaderMap) -> bool {
         from_header(headers).is_some_and(|key| key == self.secret)
     }

@@ -1,4 +1,4 @@
-//! `GET /v1/balance`, and refunds that wait until the balance covers them.
+//! `GET /v1/balance`, and refunds pending until the balance covers them.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use super::ledger::{Books, Effect};
 use super::model::{Refund, RefundStatus};
 use super::refunds;
 
-/// `GET /v1/balance`
+/// `GET /v1/balance`: returns the available balance by currency.
 pub(crate) fn retrieve() -> Effect {
     Box::new(|books| {
         let amounts = books.balance.clone().unwrap_or_else(|| kept(books));
@@ -27,7 +27,7 @@ pub(crate) fn retrieve() -> Effect {
     })
 }
 
-/// `GET /v1/account`
+/// `GET /v1/account`: returns a fixed account.
 pub(crate) fn account() -> Effect {
     Box::new(|_| {
         Ok(json!({
@@ -44,7 +44,7 @@ pub(crate) fn account() -> Effect {
     })
 }
 
-/// What was captured and not given back, while nothing was paid out.
+/// Sums captures minus refunds, which is the balance while nothing has been paid out.
 fn kept(books: &Books) -> BTreeMap<String, i64> {
     let mut amounts = BTreeMap::new();
     for charge in books.charges.iter() {
@@ -54,7 +54,7 @@ fn kept(books: &Books) -> BTreeMap<String, i64> {
     amounts
 }
 
-/// Whether a refund can be paid now.
+/// Returns whether the balance covers a refund.
 pub(crate) fn covers(books: &Books, currency: &str, amount: i64) -> bool {
     books.balance.as_ref().is_none_or(|balance| {
         balance
@@ -63,7 +63,7 @@ pub(crate) fn covers(books: &Books, currency: &str, amount: i64) -> bool {
     })
 }
 
-/// Adds to the balance, and pays the refunds that waited for it, oldest first.
+/// Adds to the balance, and settles refunds waiting for it, oldest first.
 pub(crate) fn add(books: &mut Books, currency: &str, amount: i64) {
     let Some(balance) = &mut books.balance else {
         return;

@@ -1,5 +1,5 @@
-//! Authorisations end after seven days: the PaymentIntent is cancelled then, on the stand-in's
-//! clock.
+//! Expiry of authorisations: after seven days on the stand-in's clock the PaymentIntent is
+//! cancelled.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,18 +11,18 @@ use super::ledger::{Books, Ledger};
 use super::model::Status;
 use super::webhooks::Webhooks;
 
-/// How long a card's authorisation can be captured.
+/// Lifetime of an authorisation.
 pub(crate) const AUTHORISATION: TimeDelta = TimeDelta::days(7);
-/// How often the clock is looked at between requests.
+/// Polling period of the clock between requests.
 const PERIOD: Duration = Duration::from_millis(50);
 
-/// Notes that an intent is authorised now.
+/// Schedules the expiry of an intent authorised now.
 pub(crate) fn enter(books: &mut Books, id: &str) {
     let end = books.now() + AUTHORISATION;
     books.expiries.push_back((end, id.to_owned()));
 }
 
-/// Cancels every intent whose authorisation has ended.
+/// Cancels every intent whose authorisation has expired.
 pub(crate) fn expire_due(books: &mut Books) {
     let now = books.now();
     while let Some((_, id)) = books.expiries.pop_front_if(|(end, _)| *end <= now) {
@@ -33,7 +33,7 @@ pub(crate) fn expire_due(books: &mut Books) {
     }
 }
 
-/// Cancels them as the time passes, and tells it.
+/// Cancels expired intents and publishes their events, until dropped.
 pub(crate) async fn follow(ledger: Arc<Ledger>, webhooks: Webhooks) {
     let mut ticks = tokio::time::interval(PERIOD);
     loop {

@@ -1,9 +1,9 @@
-//! Stripe's public test cards and how each behaves.
+//! Stripe's public test cards and their behaviour.
 
 use super::errors::Refusal;
 use super::form::Form;
 
-/// What happens to a payment with a card.
+/// Behaviour of a test card.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Behaviour {
     /// The authorisation succeeds.
@@ -18,24 +18,24 @@ pub enum Behaviour {
     RefundFails,
 }
 
-/// Why a payment failed.
+/// Reason of a declined payment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Decline {
     /// Stripe's `code`.
     pub code: &'static str,
-    /// Stripe's `decline_code`; empty where Stripe gives none.
+    /// Stripe's `decline_code`; empty where Stripe has none.
     pub decline_code: &'static str,
-    /// For the buyer to read.
+    /// Text for the buyer.
     pub message: &'static str,
 }
 
 /// A test card.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Card {
-    /// Stripe's name of it, without `pm_card_`.
+    /// Stripe's name, without `pm_card_`.
     name: &'static str,
     number: &'static str,
-    /// What happens to a payment with it.
+    /// Effect on payments and refunds.
     pub behaviour: Behaviour,
 }
 
@@ -75,7 +75,7 @@ const PROCESSING: Decline = Decline {
     message: "An error occurred while processing your card. Try again in a little bit.",
 };
 
-/// The buyer was asked to authenticate and did not succeed.
+/// Failed authentication.
 pub(crate) const NOT_AUTHENTICATED: Decline = Decline {
     code: "payment_intent_authentication_failure",
     decline_code: "",
@@ -84,7 +84,7 @@ pub(crate) const NOT_AUTHENTICATED: Decline = Decline {
               again.",
 };
 
-/// The buyer would have to authenticate, but is not there.
+/// Authentication required while the buyer is absent.
 pub(crate) const AUTHENTICATION_REQUIRED: Decline = Decline {
     code: "authentication_required",
     decline_code: "authentication_required",
@@ -168,12 +168,12 @@ const fn card(name: &'static str, number: &'static str, behaviour: Behaviour) ->
 }
 
 impl Card {
-    /// The last four digits.
+    /// Last four digits.
     pub fn last4(&self) -> &'static str {
         &self.number[self.number.len() - 4..]
     }
 
-    /// Stripe's name of the brand.
+    /// Brand, in Stripe's spelling.
     pub fn brand(&self) -> &'static str {
         match self.number.as_bytes()[0] {
             b'3' => "amex",
@@ -182,17 +182,17 @@ impl Card {
         }
     }
 
-    /// Alike for the same card, as Stripe's `fingerprint`.
+    /// Stripe's `fingerprint`: equal for equal cards.
     pub(crate) fn fingerprint(&self) -> String {
         format!("{:0>16}", &self.number[self.number.len() - 10..])
     }
 
-    /// The test card with Stripe's id of its PaymentMethod, `pm_card_…`.
+    /// Returns the card of a test PaymentMethod, `pm_card_…`.
     pub(crate) fn of_method(id: &str) -> Option<Self> {
         named(id.strip_prefix("pm_card_")?)
     }
 
-    /// The card whose token or number is among the parameters `prefix[…]`.
+    /// Parses the card from the token or number in the parameters `prefix[…]`.
     pub(crate) fn of_details(form: &Form, prefix: &str) -> Result<Option<Self>, Refusal> {
         let token_name = format!("{prefix}[token]");
         if let Some(token) = form.get(&token_name) {

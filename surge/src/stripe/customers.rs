@@ -1,4 +1,4 @@
-//! `POST|GET|DELETE /v1/customers…`: those who may keep a card.
+//! `POST|GET|DELETE /v1/customers…`: customers, who own saved cards.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use super::ledger::{Books, Effect, ListQuery};
 use super::model::Customer;
 use super::render;
 
-/// `POST /v1/customers`
+/// `POST /v1/customers`: creates a customer.
 pub(crate) fn create(form: &Form) -> Result<Effect, Refusal> {
     let metadata = form.metadata()?;
     let text = |name| form.get(name).map(str::to_owned);
@@ -32,7 +32,7 @@ pub(crate) fn create(form: &Form) -> Result<Effect, Refusal> {
     }))
 }
 
-/// `POST /v1/customers/{id}`
+/// `POST /v1/customers/{id}`: updates a customer.
 pub(crate) fn update(id: String, form: &Form) -> Result<Effect, Refusal> {
     form.metadata()?;
     let metadata = form.nested("metadata");
@@ -57,7 +57,7 @@ pub(crate) fn update(id: String, form: &Form) -> Result<Effect, Refusal> {
     }))
 }
 
-/// Sets the keys given; an empty value takes its key away.
+/// Merges metadata; an empty value removes its key.
 pub(crate) fn change_metadata(
     metadata: &mut BTreeMap<String, String>,
     given: BTreeMap<String, String>,
@@ -71,7 +71,7 @@ pub(crate) fn change_metadata(
     }
 }
 
-/// `GET /v1/customers/{id}`
+/// `GET /v1/customers/{id}`: returns a customer.
 pub(crate) fn retrieve(id: String) -> Effect {
     Box::new(move |books| match books.customers.get(&id) {
         Some(customer) => Ok(render::customer(customer)),
@@ -79,7 +79,7 @@ pub(crate) fn retrieve(id: String) -> Effect {
     })
 }
 
-/// `DELETE /v1/customers/{id}`: what the customer kept goes with it.
+/// `DELETE /v1/customers/{id}`: deletes a customer and detaches its cards.
 pub(crate) fn delete(id: String) -> Effect {
     Box::new(move |books| {
         known(books, &id)?;
@@ -98,7 +98,7 @@ pub(crate) fn delete(id: String) -> Effect {
     })
 }
 
-/// `GET /v1/customers`
+/// `GET /v1/customers`: lists customers.
 pub(crate) fn list(form: &Form) -> Result<Effect, Refusal> {
     let query = ListQuery::parse("/v1/customers", form)?;
     let email = form.get("email").map(str::to_owned);
@@ -110,12 +110,12 @@ pub(crate) fn list(form: &Form) -> Result<Effect, Refusal> {
     }))
 }
 
-/// The customer in the path of a request.
+/// Finds the customer in a request's path; 404 without one.
 pub(crate) fn known<'books>(books: &'books Books, id: &str) -> Result<&'books Customer, Refusal> {
     find(books, id).ok_or_else(|| Refusal::missing("customer", id, "customer"))
 }
 
-/// The customer among the parameters of a request.
+/// Finds the customer in a request's parameters; 400 without one.
 pub(crate) fn named<'books>(books: &'books Books, id: &str) -> Result<&'books Customer, Refusal> {
     find(books, id).ok_or_else(|| Refusal::missing_named("customer", id, "customer"))
 }

@@ -1,4 +1,4 @@
-//! Disputes: opened and closed by test calls, listed by `GET /v1/disputes`.
+//! Disputes: opened and closed by test endpoints, listed by `GET /v1/disputes`.
 
 use serde_json::Value;
 
@@ -9,7 +9,7 @@ use super::ledger::{Books, Effect, ListQuery};
 use super::model::{Dispute, DisputeStatus};
 use super::render;
 
-/// The buyer asks the bank for the money of a captured charge.
+/// Opens a dispute of a captured charge.
 pub(crate) fn open(books: &mut Books, payment_intent: &str) -> Result<Value, Refusal> {
     let intent = books.intent(payment_intent)?;
     let charge = intent
@@ -35,7 +35,7 @@ pub(crate) fn open(books: &mut Books, payment_intent: &str) -> Result<Value, Ref
         status: DisputeStatus::NeedsResponse,
     };
     let object = render::dispute(&dispute);
-    // The bank takes the money at once, whoever gets it in the end.
+    // The funds are withdrawn at once, whatever the outcome.
     books.report("charge.dispute.created", object.clone());
     books.report("charge.dispute.funds_withdrawn", object.clone());
     books.disputes.insert(dispute);
@@ -44,7 +44,7 @@ pub(crate) fn open(books: &mut Books, payment_intent: &str) -> Result<Value, Ref
     Ok(object)
 }
 
-/// The bank has decided.
+/// Closes a dispute as won or lost.
 pub(crate) fn close(books: &mut Books, id: &str, is_won: bool) -> Result<Value, Refusal> {
     let dispute = books
         .disputes
@@ -66,7 +66,7 @@ pub(crate) fn close(books: &mut Books, id: &str, is_won: bool) -> Result<Value, 
     Ok(object)
 }
 
-/// `GET /v1/disputes`
+/// `GET /v1/disputes`: lists disputes.
 pub(crate) fn list(form: &Form) -> Result<Effect, Refusal> {
     let query = ListQuery::parse("/v1/disputes", form)?;
     Ok(Box::new(move |books| {

@@ -22,17 +22,17 @@ impl ErrorType {
     }
 }
 
-/// An answer other than 2xx.
+/// An error response.
 #[derive(Clone, Debug)]
 pub(crate) struct Refusal {
     pub(crate) status: u16,
     kind: ErrorType,
     message: String,
     details: Map<String, Value>,
-    /// Whether the endpoint began to execute: only then does Stripe save the answer under the
-    /// request's idempotency key.
+    /// The endpoint began to execute. Only then does Stripe store the response under the request's
+    /// idempotency key.
     pub(crate) executed: bool,
-    /// `Stripe-Should-Retry`, where Stripe has a word on it.
+    /// Value of `Stripe-Should-Retry`, where Stripe sends it.
     pub(crate) should_retry: Option<bool>,
 }
 
@@ -48,26 +48,26 @@ impl Refusal {
         }
     }
 
-    /// A parameter is missing or wrong.
+    /// A missing or invalid parameter.
     pub(crate) fn parameter(code: &str, param: &str, message: impl Into<String>) -> Self {
         Self::new(400, ErrorType::InvalidRequest, message)
             .code(code)
             .with("param", json!(param))
     }
 
-    /// A parameter has a value that is not among those it may have; such answers have no code.
+    /// A parameter outside its enumeration; such errors have no code.
     pub(crate) fn invalid(param: &str, message: impl Into<String>) -> Self {
         Self::new(400, ErrorType::InvalidRequest, message).with("param", json!(param))
     }
 
-    /// The object is in a state that does not allow the operation.
+    /// An object whose state does not allow the operation.
     pub(crate) fn unexpected_state(message: impl Into<String>, payment_intent: Value) -> Self {
         Self::executed(400, ErrorType::InvalidRequest, message)
             .code("payment_intent_unexpected_state")
             .with("payment_intent", payment_intent)
     }
 
-    /// A refusal that came while the endpoint was executing.
+    /// An error raised while the endpoint was executing.
     pub(crate) fn executed(status: u16, kind: ErrorType, message: impl Into<String>) -> Self {
         Self {
             executed: true,
@@ -85,7 +85,7 @@ impl Refusal {
         .with("param", json!(param))
     }
 
-    /// A parameter names an object that does not exist.
+    /// A parameter that names a missing object.
     pub(crate) fn missing_named(kind: &str, id: &str, param: &str) -> Self {
         let message = format!("No such {kind}: '{id}'");
         Self::parameter("resource_missing", param, message)
@@ -132,7 +132,7 @@ impl Refusal {
         Self::new(429, ErrorType::InvalidRequest, message).code("rate_limit")
     }
 
-    /// Another request works on the same object.
+    /// An object locked by another request.
     pub(crate) fn locked() -> Self {
         let message = "This object cannot be accessed right now because another API request or \
                        Stripe process is currently accessing it.";
@@ -184,7 +184,7 @@ impl Refusal {
         self
     }
 
-    /// The body of the answer.
+    /// Returns the response body.
     pub(crate) fn body(&self) -> Value {
         let mut error = self.details.clone();
         error.insert("type".to_owned(), json!(self.kind.as_str()));

@@ -1,4 +1,4 @@
-//! What happened, as events: the newest are kept, to be listed and sent again.
+//! Event log: the newest events, for listing and resending.
 
 use std::collections::VecDeque;
 
@@ -12,12 +12,12 @@ use super::ledger::{Effect, ListQuery, News, first};
 use super::version;
 use super::webhooks::Webhooks;
 
-/// Events kept; the oldest are forgotten. (Stripe keeps those of 30 days.)
+/// Capacity of the log; the oldest are evicted. (Stripe retains events for 30 days.)
 const MAX_EVENTS: usize = 10_000;
-/// Types one list may be restricted to, as at Stripe.
+/// Maximum number of types in a list's filter, as at Stripe.
 const MAX_TYPES: usize = 20;
 
-/// An event as it is sent to who asked for its type.
+/// An event as delivered to subscribed endpoints.
 #[derive(Clone, Debug)]
 pub struct SentEvent {
     /// `evt_…`.
@@ -26,7 +26,7 @@ pub struct SentEvent {
     pub kind: String,
     /// In seconds since the Unix epoch.
     pub created: i64,
-    /// The exact body.
+    /// Body, byte for byte.
     pub body: Bytes,
 }
 
@@ -83,7 +83,7 @@ impl EventLog {
         self.0.iter().rev().find(|event| event.id == id)
     }
 
-    /// The page that `query` asks for, of these types if any are given, newest first.
+    /// Returns a page of events, filtered by type if any are given, newest first.
     fn page(&self, query: &ListQuery, kinds: &[String]) -> Result<Value, Refusal> {
         let newer = match &query.starting_after {
             None => 0,
@@ -101,7 +101,7 @@ impl EventLog {
     }
 }
 
-/// `GET /v1/events/{id}`
+/// `GET /v1/events/{id}`: returns an event.
 pub(crate) fn retrieve(webhooks: &Webhooks, id: String) -> Effect {
     let webhooks = webhooks.clone();
     Box::new(move |_| {
@@ -111,7 +111,7 @@ pub(crate) fn retrieve(webhooks: &Webhooks, id: String) -> Effect {
     })
 }
 
-/// `GET /v1/events`
+/// `GET /v1/events`: lists events.
 pub(crate) fn list(webhooks: &Webhooks, form: &Form) -> Result<Effect, Refusal> {
     let query = ListQuery::parse("/v1/events", form)?;
     let one = form.get("type").map(str::to_owned);

@@ -1,4 +1,4 @@
-//! What can go wrong with a call to Stripe, and with a webhook on its way.
+//! Faults of API calls and of webhook deliveries.
 
 use std::time::Duration;
 
@@ -7,65 +7,65 @@ use serde::{Deserialize, Serialize};
 use super::operation::Operation;
 use crate::faults::{Faults, Rule};
 
-/// What goes wrong with a call.
+/// A fault of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ApiFault {
-    /// The call takes so much longer. The effect happens even if the caller gives up waiting.
+    /// Delays the call. It takes effect even if the caller disconnects.
     Delay {
         /// Milliseconds.
         milliseconds: u64,
     },
-    /// 500, nothing happened, nothing is saved under the key.
+    /// Answers 500 without effect, and stores nothing under the key.
     ServerError,
-    /// 500, nothing happened, and the 500 is saved under the key.
+    /// Answers 500 without effect, and stores the 500 under the key.
     SavedServerError,
-    /// 500, although it happened, and the 500 is saved under the key.
+    /// Answers 500 after the effect, and stores the 500 under the key.
     SavedServerErrorAfterEffect,
-    /// A definite refusal, nothing happened: 400, 403 for a key that may not do it, or 404 for an
-    /// object that is not known.
+    /// Refuses definitely, without effect: 400, 403 for lack of permission, or 404 for an unknown
+    /// object.
     Refused {
         /// The HTTP status.
         status: u16,
     },
-    /// 429, nothing happened.
+    /// Answers 429 without effect.
     RateLimit,
-    /// 429 because another request works on the object, nothing happened.
+    /// Answers 429 as for an object locked by another request, without effect.
     Locked,
-    /// 409 because another request with the key is running, nothing happened.
+    /// Answers 409 as for a concurrent request with the same key, without effect.
     KeyInUse,
-    /// The connection breaks, nothing happened.
+    /// Cuts the connection without effect.
     CutBeforeEffect,
-    /// It happened, and the connection breaks after so many bytes of the answer.
+    /// Takes effect, and cuts the connection within the response.
     CutAfterEffect {
-        /// Bytes of the answer, headers included, that still arrive.
+        /// Bytes of the response, headers included, that are sent.
         bytes: u64,
     },
-    /// No answer ever, nothing happened.
+    /// Never responds, without effect.
     Hang,
-    /// No answer ever, although it happened.
+    /// Takes effect and never responds.
     HangAfterEffect,
 }
 
-/// What goes wrong with a webhook.
+/// A fault of a webhook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WebhookFault {
-    /// It is never sent.
+    /// Never delivered.
     Lost,
-    /// It is sent more than once.
+    /// Delivered more than once.
     Duplicated {
-        /// How often in all.
+        /// Number of deliveries.
         copies: u8,
     },
-    /// It is sent later.
+    /// Delivered late.
     Delayed {
         /// Milliseconds.
         milliseconds: u64,
     },
-    /// It is sent after a random delay, so that later ones overtake it.
+    /// Delivered after a random delay, so that later ones overtake it.
     Reordered {
-        /// The longest delay in milliseconds.
+        /// Maximum delay in milliseconds.
         within_milliseconds: u64,
     },
 }
@@ -76,7 +76,7 @@ pub type ApiFaults = Faults<Operation, ApiFault>;
 /// Faults of the webhooks, by event type.
 pub type WebhookFaults = Faults<String, WebhookFault>;
 
-/// Body of `POST /test/faults` and answer of `GET /test/faults`.
+/// Body of `POST /test/faults`, and response of `GET /test/faults`.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct FaultRules {
@@ -86,7 +86,7 @@ pub(crate) struct FaultRules {
     pub(crate) webhooks: Vec<Rule<String, WebhookFault>>,
 }
 
-/// The longest delay a fault may ask for.
+/// Maximum delay of a fault.
 const LONGEST_DELAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 pub(crate) fn delay(milliseconds: u64) -> Duration {

@@ -1,4 +1,4 @@
-//! Form-encoded parameters with Stripe's bracket nesting, `metadata[booking_id]=…`.
+//! Parser of form-encoded parameters with Stripe's bracket nesting, `metadata[booking_id]=…`.
 
 use std::collections::BTreeMap;
 
@@ -6,16 +6,16 @@ use url::form_urlencoded;
 
 use super::errors::Refusal;
 
-/// Parameters of one request; more are refused.
+/// Maximum number of parameters of a request.
 const MAX_PARAMETERS: usize = 500;
 
-/// The parameters of a request, keyed by their full bracketed name.
+/// Parameters of a request, keyed by their full bracketed name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Form(BTreeMap<String, String>);
 
 impl Form {
-    /// Reads query and body alike; of a name given twice the last counts, as at Stripe, except
-    /// for lists (`expand[]`), whose elements are numbered.
+    /// Parses query and body. The last value of a repeated name wins, as at Stripe; elements of
+    /// lists (`expand[]`) are numbered instead.
     pub(crate) fn parse(query: &str, body: &[u8]) -> Result<Self, Refusal> {
         let pairs = form_urlencoded::parse(query.as_bytes()).chain(form_urlencoded::parse(body));
         let mut form = BTreeMap::new();
@@ -32,14 +32,14 @@ impl Form {
         Ok(Self(form))
     }
 
-    /// Every parameter, sorted by name.
+    /// Returns every parameter, sorted by name.
     pub(crate) fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0
             .iter()
             .map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
-    /// The parameter with this full name; an empty one counts as absent.
+    /// Returns the parameter with this full name; an empty one counts as absent.
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
         self.0
             .get(name)
@@ -47,7 +47,7 @@ impl Form {
             .filter(|value| !value.is_empty())
     }
 
-    /// As [`get`](Self::get), with an empty one as empty: that is how a value is taken away.
+    /// As [`get`](Self::get), but returns an empty value, which unsets a field.
     pub(crate) fn given(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str)
     }
@@ -76,7 +76,7 @@ impl Form {
         }
     }
 
-    /// An amount of money in the currency's smallest unit, at least 1; `amounts` has the other
+    /// Parses an amount in the currency's smallest unit, at least 1; `amounts` checks the other
     /// bounds.
     pub(crate) fn amount(&self, name: &str) -> Result<Option<i64>, Refusal> {
         let Some(amount) = self.integer(name)? else {
@@ -93,7 +93,7 @@ impl Form {
         Ok(Some(amount))
     }
 
-    /// Everything below `name[…]`.
+    /// Returns the members of `name[…]`.
     pub(crate) fn nested(&self, name: &str) -> BTreeMap<String, String> {
         let inner = |key: &str| {
             let inner = key
@@ -108,7 +108,7 @@ impl Form {
             .collect()
     }
 
-    /// `metadata[…]` within Stripe's bounds.
+    /// Parses `metadata[…]` within Stripe's bounds.
     pub(crate) fn metadata(&self) -> Result<BTreeMap<String, String>, Refusal> {
         let mut metadata = self.nested("metadata");
         metadata.retain(|_, value| !value.is_empty());
@@ -127,7 +127,7 @@ impl Form {
         Ok(metadata)
     }
 
-    /// Whether the caller wants `field` as an object instead of its id.
+    /// Returns whether `expand[]` names `field`.
     pub(crate) fn expands(&self, field: &str) -> bool {
         self.nested("expand")
             .values()

@@ -1,4 +1,4 @@
-//! `Idempotency-Key`: the first answer is saved and replayed, a saved 500 too.
+//! `Idempotency-Key`: the first response is stored and replayed, a stored 500 included.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -10,22 +10,22 @@ use super::answer::Answer;
 use super::errors::Refusal;
 use super::form::Form;
 
-/// Stripe may forget a key after a day.
+/// Retention of a key; Stripe may drop it after a day.
 const KEPT_FOR: TimeDelta = TimeDelta::hours(24);
-/// Keys kept at once; beyond that the oldest is forgotten early.
+/// Maximum number of keys; beyond it the oldest is evicted early.
 const MAX_KEYS: usize = 500_000;
-/// The longest key Stripe takes.
+/// Stripe's bound on the length of a key.
 const MAX_KEY_LENGTH: usize = 255;
 
-/// What a request with a key may do.
+/// Outcome of claiming a key.
 pub(crate) enum Turn {
-    /// Execute, then [`Claim::save`].
+    /// The caller executes, then calls [`Claim::save`].
     First(Claim),
-    /// It has been executed: this was the answer.
+    /// Executed before, with this response.
     Again(Answer),
 }
 
-/// The keys that have been used.
+/// Store of used keys.
 #[derive(Default)]
 pub(crate) struct UsedKeys(Arc<Mutex<State>>);
 
@@ -37,12 +37,12 @@ struct State {
 
 struct Entry {
     fingerprint: [u8; 32],
-    /// `None` while the first request runs.
+    /// `None` while the first request is running.
     answer: Option<Answer>,
 }
 
 impl UsedKeys {
-    /// Refuses a key that was used for other parameters, whatever is wrong with these.
+    /// Refuses a key that was used with other parameters, before these are validated.
     pub(crate) fn check(&self, key: &str, path: &str, form: &Form) -> Result<(), Refusal> {
         match lock(&self.0).entries.get(key) {
             Some(entry) if entry.fingerprint != fingerprint(path, form) => {
@@ -100,14 +100,14 @@ impl State {
     }
 }
 
-/// A key in use. Dropped without an answer, it is free again.
+/// A claimed key, released if dropped without a response.
 pub(crate) struct Claim {
     keys: Arc<Mutex<State>>,
     key: String,
 }
 
 impl Claim {
-    /// Saves the answer for every later request with this key.
+    /// Stores the response for later requests with this key.
     pub(crate) fn save(self, answer: &Answer) {
         if let Some(entry) = lock(&self.keys).entries.get_mut(&self.key) {
             entry.answer = Some(answer.clone());
@@ -139,7 +139,7 @@ fn fingerprint(path: &str, form: &Form) -> [u8; 32] {
     let mut hash = Sha256::new();
     hash.update(path);
     for (name, value) in form.pairs() {
-        // Lengths keep `a=b&c` apart from `a=b` and `c`.
+        // Length prefixes make the encoding unambiguous.
         hash.update(name.len().to_be_bytes());
         hash.update(name);
         hash.update(value.len().to_be_bytes());

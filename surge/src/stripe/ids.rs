@@ -1,12 +1,12 @@
-//! Ids that look like Stripe's.
+//! Random ids in Stripe's format.
 
 use rand::Rng;
 use rand::distr::Alphanumeric;
 
-/// `prefix` and `length` random letters and digits.
+/// Returns `prefix` followed by `length` random letters and digits.
 ///
-/// Never seeded: two stand-ins started with the same seed must not give out the same ids, because
-/// the database behind them may be the same.
+/// Never seeded: two stand-ins with the same seed must not issue the same ids, because they may
+/// share a database.
 pub(crate) fn random(prefix: &str, length: usize) -> String {
     let tail = rand::rng()
         .sample_iter(Alphanumeric)

@@ -1,5 +1,5 @@
-//! The stand-in's books: every PaymentIntent, Charge and Refund, readable as an independent
-//! witness of what was really charged and given back.
+//! The stand-in's books: every PaymentIntent, Charge and Refund, as an independent witness of true
+//! charges and refunds.
 
 mod list;
 
@@ -16,7 +16,7 @@ use super::errors::Refusal;
 use super::model::{Charge, Customer, Dispute, PaymentIntent, PaymentMethod, Refund};
 use super::render;
 
-/// The books of one stand-in.
+/// Books of a stand-in.
 pub struct Ledger {
     books: Mutex<Books>,
 }
@@ -42,39 +42,39 @@ impl Ledger {
         }
     }
 
-    /// Every PaymentIntent, oldest first.
+    /// Returns every PaymentIntent, oldest first.
     pub fn payment_intents(&self) -> Vec<PaymentIntent> {
         self.open().intents.iter().cloned().collect()
     }
 
-    /// One PaymentIntent.
+    /// Returns the PaymentIntent with this id.
     pub fn payment_intent(&self, id: &str) -> Option<PaymentIntent> {
         self.open().intents.get(id).cloned()
     }
 
-    /// Every refund, oldest first, failed ones too.
+    /// Returns every refund, oldest first, including failed ones.
     pub fn refunds(&self) -> Vec<Refund> {
         self.open().refunds.iter().cloned().collect()
     }
 
-    /// Every charge, successful or not, oldest first.
+    /// Returns every charge, successful or not, oldest first.
     pub fn charges(&self) -> Vec<Charge> {
         self.open().charges.iter().cloned().collect()
     }
 
-    /// Every customer, oldest first, deleted ones too.
+    /// Returns every customer, oldest first, including deleted ones.
     pub fn customers(&self) -> Vec<Customer> {
         self.open().customers.iter().cloned().collect()
     }
 
-    /// What this customer keeps, oldest first.
+    /// Returns the customer's saved payment methods, oldest first.
     pub fn payment_methods_of(&self, customer: &str) -> Vec<PaymentMethod> {
         let is_theirs = |method: &&PaymentMethod| method.customer.as_deref() == Some(customer);
         let books = self.open();
         books.methods.iter().filter(is_theirs).cloned().collect()
     }
 
-    /// What was taken for this PaymentIntent, in its currency's smallest unit.
+    /// Returns the captured total of a PaymentIntent, in its currency's smallest unit.
     pub fn captured_total(&self, payment_intent: &str) -> i64 {
         self.open()
             .intents
@@ -82,7 +82,7 @@ impl Ledger {
             .map_or(0, |intent| intent.amount_received)
     }
 
-    /// What was given back of this PaymentIntent, in its currency's smallest unit.
+    /// Returns the refunded total of a PaymentIntent, in its currency's smallest unit.
     pub fn refunded_total(&self, payment_intent: &str) -> i64 {
         let books = self.open();
         let charge = books
@@ -99,15 +99,15 @@ impl Ledger {
     }
 }
 
-/// Something that happened, to be told by webhook.
+/// A change to publish by webhook.
 pub(crate) struct News {
     /// Stripe's event type.
     pub(crate) kind: &'static str,
-    /// The object as it was right after.
+    /// The object right after the change.
     pub(crate) object: Value,
 }
 
-/// What a request does to the books once its parameters are known to be good.
+/// A validated request's effect on the books.
 pub(crate) type Effect = Box<dyn FnOnce(&mut Books) -> Result<Value, Refusal> + Send>;
 
 pub(crate) struct Books {
@@ -119,11 +119,11 @@ pub(crate) struct Books {
     pub(crate) refunds: Catalogue<Refund>,
     pub(crate) disputes: Catalogue<Dispute>,
     pub(crate) customers: Catalogue<Customer>,
-    /// Those that are or were kept for a customer, and those created by themselves.
+    /// Payment methods that are or were attached to a customer, or were created explicitly.
     pub(crate) methods: Catalogue<PaymentMethod>,
-    /// When authorisations end and which PaymentIntents they are of, soonest first.
+    /// Expiries of authorisations with their PaymentIntents, soonest first.
     pub(crate) expiries: VecDeque<(DateTime<Utc>, String)>,
-    /// What refunds can be paid from, by currency; `None` while they never wait.
+    /// Balance that funds refunds, by currency; `None` for unlimited.
     pub(crate) balance: Option<BTreeMap<String, i64>>,
     news: Vec<News>,
 }
@@ -133,7 +133,7 @@ impl Books {
         self.clock.now()
     }
 
-    /// Where the buyer authenticates a PaymentIntent.
+    /// Returns the URL at which the buyer authenticates a PaymentIntent.
     pub(crate) fn authentication_url(&self, payment_intent: &str) -> String {
         format!(
             "{}/test/payment_intents/{payment_intent}/authenticate",
@@ -161,14 +161,14 @@ impl Books {
             .ok_or_else(|| Refusal::missing("payment_intent", id, "intent"))
     }
 
-    /// An intent that is known to exist.
+    /// Returns an intent that is known to exist.
     pub(crate) fn known(&mut self, id: &str) -> &mut PaymentIntent {
         self.intents
             .get_mut(id)
             .expect("an intent found once is never removed")
     }
 
-    /// The JSON of an intent that is known to exist.
+    /// Renders an intent that is known to exist.
     pub(crate) fn show(&self, id: &str) -> Value {
         let intent = self
             .intents
@@ -177,7 +177,7 @@ impl Books {
         render::payment_intent(intent, None)
     }
 
-    /// The JSON of an intent with its latest charge as an object.
+    /// Renders an intent with its latest charge expanded.
     pub(crate) fn show_with_charge(&self, intent: &PaymentIntent) -> Value {
         let charge = intent
             .latest_charge
@@ -186,14 +186,14 @@ impl Books {
         render::payment_intent(intent, charge.map(|charge| render::charge(charge, intent)))
     }
 
-    /// Tells the world what happened to an intent, and returns its JSON.
+    /// Emits an event of an intent, and returns its JSON.
     pub(crate) fn tell(&mut self, kind: &'static str, payment_intent: &str) -> Value {
         let object = self.show(payment_intent);
         self.report(kind, object.clone());
         object
     }
 
-    /// Tells the world what happened to a charge that is known to exist.
+    /// Emits an event of a charge that is known to exist.
     pub(crate) fn tell_charge(&mut self, kind: &'static str, charge: &str) {
         let charge = self.charges.get(charge).expect("a charge is never removed");
         let intent = self
@@ -208,7 +208,7 @@ impl Books {
         self.news.push(News { kind, object });
     }
 
-    /// Everything that happened since the last call.
+    /// Takes the events emitted since the last call.
     pub(crate) fn take_news(&mut self) -> Vec<News> {
         std::mem::take(&mut self.news)
     }

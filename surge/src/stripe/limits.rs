@@ -1,4 +1,4 @@
-//! Stripe's limits of requests per second, as token buckets.
+//! Stripe's rate limits, as token buckets.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard};
@@ -7,25 +7,25 @@ use tokio::time::Instant;
 
 use super::operation::Operation;
 
-/// How many requests with the secret key are taken per second. A bucket holds one second's worth.
+/// Requests per second allowed with the secret key. A bucket holds one second's worth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RateLimits {
-    /// Of all kinds together.
+    /// Limit over all endpoints.
     pub all: u32,
-    /// Of each kind.
+    /// Limit per endpoint.
     pub each: u32,
 }
 
-/// Requests with the secret key so far.
+/// Counts of requests with the secret key.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Requests {
-    /// Taken.
+    /// Requests accepted.
     pub taken: u64,
-    /// Refused with 429 because a limit was used up.
+    /// Requests refused with 429 over a limit.
     pub limited: u64,
 }
 
-/// The limits in force; none at first.
+/// The active limits; none initially.
 #[derive(Debug, Default)]
 pub(crate) struct Limits(Mutex<State>);
 
@@ -70,7 +70,7 @@ impl Limits {
         self.lock().requests
     }
 
-    /// Whether a request may pass at `now`.
+    /// Takes a token for a request at `now`; `false` when a bucket is empty.
     pub(crate) fn take(&self, operation: Operation, now: Instant) -> bool {
         let mut state = self.lock();
         let passes = state

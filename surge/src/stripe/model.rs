@@ -1,4 +1,4 @@
-//! What the stand-in knows of a payment: the objects behind Stripe's JSON.
+//! Data model: the objects behind Stripe's JSON.
 
 use std::collections::BTreeMap;
 
@@ -12,47 +12,47 @@ use super::cards::{Card, Decline};
 pub struct PaymentIntent {
     /// `pi_…`.
     pub id: String,
-    /// With it the buyer may confirm.
+    /// Secret with which the buyer may confirm.
     pub client_secret: String,
     /// In the currency's smallest unit.
     pub amount: i64,
     /// Three lower-case letters.
     pub currency: String,
-    /// Where it stands.
+    /// Current status.
     pub status: Status,
-    /// When the money is taken.
+    /// Automatic or manual capture.
     pub capture_method: CaptureMethod,
     /// Captured so far, in the currency's smallest unit.
     pub amount_received: i64,
-    /// What the caller attached.
+    /// Metadata set by the caller.
     pub metadata: BTreeMap<String, String>,
-    /// When it was created.
+    /// Time of creation.
     pub created: DateTime<Utc>,
-    /// When it was cancelled, if it was.
+    /// Time of cancellation.
     pub canceled_at: Option<DateTime<Utc>>,
-    /// Why it was cancelled, in Stripe's words.
+    /// Stripe's cancellation reason.
     pub cancellation_reason: Option<String>,
-    /// The last charge tried, successful or not: `ch_…`.
+    /// Latest charge, successful or not: `ch_…`.
     pub latest_charge: Option<String>,
-    /// Why the last attempt to pay failed.
+    /// Failure of the last attempt.
     pub last_error: Option<FailedAttempt>,
-    /// The customer who pays, `cus_…`.
+    /// Paying customer, `cus_…`.
     pub customer: Option<String>,
-    /// Whether the card is kept for the customer, and for what.
+    /// Purpose for which the card is saved for the customer, if any.
     pub setup_future_usage: Option<FutureUsage>,
     pub(crate) description: Option<String>,
     pub(crate) receipt_email: Option<String>,
-    /// Where the buyer authenticates, while that is due.
+    /// URL for authentication, while that is required.
     pub(crate) authentication_url: Option<String>,
-    /// Where the buyer wants to go afterwards.
+    /// URL to return to after authentication.
     pub(crate) return_url: Option<String>,
     pub(crate) payment_method: Option<PaymentMethod>,
-    /// `None` when the caller lists the means of payment.
+    /// `None` when the caller lists the payment methods.
     pub(crate) automatic_payment_methods: Option<AllowRedirects>,
 }
 
 impl PaymentIntent {
-    /// What a capture could take now, in the currency's smallest unit.
+    /// Amount that can be captured now, in the currency's smallest unit.
     pub fn amount_capturable(&self) -> i64 {
         if self.status == Status::RequiresCapture {
             self.amount
@@ -66,22 +66,22 @@ impl PaymentIntent {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
-    /// Waits for a card.
+    /// Needs a card.
     RequiresPaymentMethod,
-    /// Has a card, waits for the confirmation.
+    /// Has a card, needs confirmation.
     RequiresConfirmation,
     /// The buyer must authenticate.
     RequiresAction,
-    /// Authorised; the money waits to be captured.
+    /// Authorised, to be captured.
     RequiresCapture,
-    /// The money is taken.
+    /// Captured.
     Succeeded,
-    /// Given up; nothing is or will be taken.
+    /// Cancelled; nothing is or will be charged.
     Canceled,
 }
 
 impl Status {
-    /// Stripe's word.
+    /// Returns Stripe's spelling.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::RequiresPaymentMethod => "requires_payment_method",
@@ -98,9 +98,9 @@ impl Status {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum AllowRedirects {
-    /// Means of payment that leave the page are offered, too.
+    /// Includes payment methods that redirect.
     Always,
-    /// They are not.
+    /// Excludes them.
     Never,
 }
 
@@ -108,11 +108,11 @@ pub(crate) enum AllowRedirects {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CaptureMethod {
-    /// Taken with the authorisation.
+    /// Captured with the authorisation.
     Automatic,
-    /// Taken with the authorisation, Stripe's default.
+    /// Captured with the authorisation, asynchronously; Stripe's default.
     AutomaticAsync,
-    /// Taken by a call of its own.
+    /// Captured by a separate call.
     Manual,
 }
 
@@ -120,9 +120,9 @@ pub enum CaptureMethod {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FutureUsage {
-    /// The buyer will be there.
+    /// For payments with the buyer present.
     OnSession,
-    /// The buyer may not be there.
+    /// For payments with the buyer possibly absent.
     OffSession,
 }
 
@@ -131,65 +131,65 @@ pub enum FutureUsage {
 pub struct Customer {
     /// `cus_…`.
     pub id: String,
-    /// What the caller attached.
+    /// Metadata set by the caller.
     pub metadata: BTreeMap<String, String>,
-    /// When it was created.
+    /// Time of creation.
     pub created: DateTime<Utc>,
-    /// Whether it is deleted; then nothing can be done with it any more.
+    /// Deleted customers accept no further operations.
     pub is_deleted: bool,
     pub(crate) email: Option<String>,
     pub(crate) name: Option<String>,
     pub(crate) description: Option<String>,
 }
 
-/// Stripe's PaymentMethod: a card, as a PaymentIntent or a customer has it.
+/// Stripe's PaymentMethod: a card of a PaymentIntent or a customer.
 #[derive(Clone, Debug)]
 pub struct PaymentMethod {
     /// `pm_…`.
     pub id: String,
-    /// Which test card it is.
+    /// The test card.
     pub card: Card,
-    /// Whose it is, if it is kept.
+    /// Owner, if it is saved.
     pub customer: Option<String>,
-    /// When it was created.
+    /// Time of creation.
     pub created: DateTime<Utc>,
-    /// It was used without being kept, or is not kept any more: it is good for nothing.
+    /// Used without being saved, or detached: it can't be used again.
     pub is_spent: bool,
 }
 
-/// An attempt to pay that failed.
+/// A failed payment attempt.
 #[derive(Clone, Debug)]
 pub struct FailedAttempt {
-    /// Why.
+    /// Reason.
     pub decline: Decline,
-    /// With which card.
+    /// Card used.
     pub payment_method: PaymentMethod,
-    /// The charge that failed; none if it did not come to a charge.
+    /// The failed charge; `None` if it failed before.
     pub charge: Option<String>,
 }
 
-/// Stripe's Charge: one attempt to take money.
+/// Stripe's Charge: an attempt to charge a card.
 #[derive(Clone, Debug)]
 pub struct Charge {
     /// `ch_…`.
     pub id: String,
-    /// Whose attempt it is.
+    /// PaymentIntent of the attempt.
     pub payment_intent: String,
     /// Authorised, in the currency's smallest unit.
     pub amount: i64,
     /// Captured, in the currency's smallest unit.
     pub amount_captured: i64,
-    /// Given back, in the currency's smallest unit.
+    /// Refunded, in the currency's smallest unit.
     pub amount_refunded: i64,
     /// Three lower-case letters.
     pub currency: String,
-    /// When it was tried.
+    /// Time of the attempt.
     pub created: DateTime<Utc>,
-    /// Why it failed, if it did.
+    /// Reason of failure.
     pub failure: Option<Decline>,
-    /// Whether it was given up before it was captured.
+    /// Its authorisation was released before a capture.
     pub is_released: bool,
-    /// Whether the buyer asked the bank for the money.
+    /// The buyer has opened a dispute.
     pub is_disputed: bool,
     pub(crate) payment_method: PaymentMethod,
     pub(crate) metadata: BTreeMap<String, String>,
@@ -200,42 +200,42 @@ pub struct Charge {
 pub struct Refund {
     /// `re_…`.
     pub id: String,
-    /// What is given back.
+    /// Refunded PaymentIntent.
     pub payment_intent: String,
-    /// The charge that is given back.
+    /// Refunded charge.
     pub charge: String,
     /// In the currency's smallest unit.
     pub amount: i64,
     /// Three lower-case letters.
     pub currency: String,
-    /// Where it stands.
+    /// Current status.
     pub status: RefundStatus,
-    /// Why, in Stripe's words.
+    /// Stripe's reason.
     pub reason: Option<String>,
-    /// What the caller attached.
+    /// Metadata set by the caller.
     pub metadata: BTreeMap<String, String>,
-    /// When it was created.
+    /// Time of creation.
     pub created: DateTime<Utc>,
-    /// Whether it waits until the account's balance covers it.
+    /// Pending until the account's balance covers it.
     pub waits_for_balance: bool,
 }
 
-/// Stripe's Dispute: the buyer asks the bank for the money of a charge.
+/// Stripe's Dispute: the buyer claims a charge back at the bank.
 #[derive(Clone, Debug)]
 pub struct Dispute {
     /// `du_…`.
     pub id: String,
-    /// What is disputed.
+    /// Disputed PaymentIntent.
     pub payment_intent: String,
-    /// The charge that is disputed.
+    /// Disputed charge.
     pub charge: String,
     /// In the currency's smallest unit.
     pub amount: i64,
     /// Three lower-case letters.
     pub currency: String,
-    /// When it was opened.
+    /// Time of opening.
     pub created: DateTime<Utc>,
-    /// Where it stands.
+    /// Current status.
     pub status: DisputeStatus,
 }
 
@@ -243,11 +243,11 @@ pub struct Dispute {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DisputeStatus {
-    /// The seller must answer.
+    /// The seller must respond.
     NeedsResponse,
-    /// The money is the seller's.
+    /// Decided for the seller.
     Won,
-    /// The money is the buyer's.
+    /// Decided for the buyer.
     Lost,
 }
 
@@ -255,10 +255,10 @@ pub enum DisputeStatus {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RefundStatus {
-    /// On its way.
+    /// In progress.
     Pending,
-    /// Given back.
+    /// Paid to the buyer.
     Succeeded,
-    /// Came back: the money is still ours.
+    /// Returned to the account's balance.
     Failed,
 }

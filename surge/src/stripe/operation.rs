@@ -1,8 +1,8 @@
-//! Which of Stripe's endpoints a request means.
+//! Routing of requests to Stripe's endpoints.
 
 use serde::{Deserialize, Serialize};
 
-/// An endpoint of the stand-in that behaves as Stripe's.
+/// An endpoint of Stripe's API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Operation {
@@ -68,7 +68,7 @@ pub enum Operation {
     RetrieveAccount,
 }
 
-/// The method, and the parts of the path after `/v1/`.
+/// Method, and path segments after `/v1/`.
 type Parts<'a> = (
     &'a str,
     &'a str,
@@ -78,7 +78,7 @@ type Parts<'a> = (
 );
 
 impl Operation {
-    /// The operation and the id in the path (empty where there is none).
+    /// Returns the operation and the id in the path (empty without one).
     pub(crate) fn route(method: &str, path: &str) -> Option<(Self, String)> {
         let mut parts = path
             .strip_prefix("/v1/")?
@@ -118,12 +118,12 @@ impl Operation {
         Some((operation, id.to_owned()))
     }
 
-    /// As [`route`](Self::route), for customers and what they keep.
+    /// As [`route`](Self::route), for customers and payment methods.
     fn of_customers(route: Parts<'_>) -> Option<(Self, String)> {
         let (operation, id) = match route {
             ("POST", "customers", None, None, None) => (Self::CreateCustomer, ""),
             ("GET", "customers", None, None, None) => (Self::ListCustomers, ""),
-            // Not an id: this search is not here.
+            // Not an id: the search endpoint, which is not implemented.
             ("GET", "customers", Some("search"), None, None) => return None,
             ("GET", "customers", Some(id), None, None) => (Self::RetrieveCustomer, id),
             ("POST", "customers", Some(id), None, None) => (Self::UpdateCustomer, id),
@@ -154,7 +154,7 @@ impl Operation {
         }
     }
 
-    /// Whether an idempotency key counts: it does not for what is read or deleted.
+    /// Returns whether idempotency keys apply: not to reads and deletions.
     pub(crate) fn is_write(self) -> bool {
         match self {
             Self::CreatePaymentIntent
@@ -190,7 +190,7 @@ impl Operation {
         }
     }
 
-    /// Whether it answers a page of objects.
+    /// Returns whether the response is a page of objects.
     pub(crate) fn is_list(self) -> bool {
         matches!(
             self,
@@ -206,7 +206,7 @@ impl Operation {
         )
     }
 
-    /// Whether a buyer may call it with the publishable key and the client secret.
+    /// Returns whether a buyer may call it with the publishable key and the client secret.
     pub(crate) fn is_open_to_buyers(self) -> bool {
         matches!(
             self,

@@ -1,14 +1,15 @@
-//! The parameters each endpoint has at Stripe: others are refused, also those of `expand`.
+//! Validation of parameter names and `expand` paths: those unknown to Stripe's endpoint are
+//! refused.
 
 use super::errors::Refusal;
 use super::form::Form;
 use super::operation::Operation;
 
-/// Refuses what this endpoint does not have. What it has and the stand-in has no use for passes.
+/// Refuses parameters unknown to the endpoint. Known ones that the stand-in ignores pass.
 pub(crate) fn check(operation: Operation, form: &Form) -> Result<(), Refusal> {
     for (name, _) in form.pairs() {
         let top = name.split('[').next().unwrap_or(name);
-        // An empty object is sent as a parameter without a name.
+        // Clients send an empty object as a parameter without a name.
         let is_known = ["", "expand", "key"].contains(&top) || known(operation).contains(&top);
         if !is_known {
             let message = format!("Received unknown parameter: {top}");
@@ -21,7 +22,7 @@ pub(crate) fn check(operation: Operation, form: &Form) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Whether `expand[]` may name this path.
+/// Checks a path of `expand[]`.
 fn expandable(operation: Operation, path: &str) -> Result<(), Refusal> {
     let refused = |hint: &str| {
         let message = format!("This property cannot be expanded ({path}).{hint}");
@@ -44,7 +45,7 @@ fn expandable(operation: Operation, path: &str) -> Result<(), Refusal> {
     }
 }
 
-/// The fields of the endpoint's objects that name other objects.
+/// Expandable fields of the endpoint's objects.
 fn links(operation: Operation) -> &'static [&'static str] {
     use Operation as Op;
     match operation {

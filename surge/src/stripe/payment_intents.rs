@@ -1,4 +1,4 @@
-//! `POST|GET /v1/payment_intents…`: parameters, and what each call does to the books.
+//! `POST|GET /v1/payment_intents…`: parameters and effects.
 
 use super::amounts;
 use super::attempts;
@@ -12,7 +12,7 @@ use super::model::{AllowRedirects, CaptureMethod, Charge, FutureUsage, PaymentIn
 use super::payment_methods::Means;
 use super::render;
 
-/// `POST /v1/payment_intents`
+/// `POST /v1/payment_intents`: creates an intent, and confirms it if requested.
 pub(crate) fn create(form: &Form) -> Result<Effect, Refusal> {
     form.required("amount")?;
     let amount = form.amount("amount")?.expect("it is required above");
@@ -76,7 +76,7 @@ pub(crate) fn create(form: &Form) -> Result<Effect, Refusal> {
     }))
 }
 
-/// `GET /v1/payment_intents/{id}`
+/// `GET /v1/payment_intents/{id}`: returns an intent.
 pub(crate) fn retrieve(id: String, form: &Form, caller: Caller) -> Effect {
     let expand = form.expands("latest_charge");
     Box::new(move |books| {
@@ -89,7 +89,7 @@ pub(crate) fn retrieve(id: String, form: &Form, caller: Caller) -> Effect {
     })
 }
 
-/// `POST /v1/payment_intents/{id}/confirm`
+/// `POST /v1/payment_intents/{id}/confirm`: authorises, or asks for authentication.
 pub(crate) fn confirm(id: String, form: &Form, caller: Caller) -> Result<Effect, Refusal> {
     let means = Means::of(form)?;
     let usage = future_usage(form.get("setup_future_usage"))?;
@@ -121,7 +121,7 @@ pub(crate) fn confirm(id: String, form: &Form, caller: Caller) -> Result<Effect,
     }))
 }
 
-/// `POST /v1/payment_intents/{id}/capture`
+/// `POST /v1/payment_intents/{id}/capture`: captures all or a part of the authorisation.
 pub(crate) fn capture(id: String, form: &Form) -> Result<Effect, Refusal> {
     let wanted = form.amount("amount_to_capture")?;
     Ok(Box::new(move |books| {
@@ -157,7 +157,7 @@ pub(crate) fn capture(id: String, form: &Form) -> Result<Effect, Refusal> {
     }))
 }
 
-/// `POST /v1/payment_intents/{id}/cancel`
+/// `POST /v1/payment_intents/{id}/cancel`: cancels, which releases an authorisation.
 pub(crate) fn cancel(id: String, form: &Form) -> Result<Effect, Refusal> {
     let reason = form.get("cancellation_reason").map(str::to_owned);
     const REASONS: [&str; 4] = [
@@ -197,7 +197,7 @@ pub(crate) fn cancel(id: String, form: &Form) -> Result<Effect, Refusal> {
     }))
 }
 
-/// `GET /v1/payment_intents`
+/// `GET /v1/payment_intents`: lists intents.
 pub(crate) fn list(form: &Form) -> Result<Effect, Refusal> {
     let query = ListQuery::parse("/v1/payment_intents", form)?;
     let expand = form.expands("latest_charge");
@@ -216,7 +216,7 @@ pub(crate) fn list(form: &Form) -> Result<Effect, Refusal> {
     }))
 }
 
-/// `GET /v1/charges/{id}`
+/// `GET /v1/charges/{id}`: returns a charge.
 pub(crate) fn retrieve_charge(id: String) -> Effect {
     Box::new(move |books| {
         let charge = books
@@ -230,7 +230,7 @@ pub(crate) fn retrieve_charge(id: String) -> Effect {
     })
 }
 
-/// `GET /v1/charges`
+/// `GET /v1/charges`: lists charges.
 pub(crate) fn list_charges(form: &Form) -> Result<Effect, Refusal> {
     let query = ListQuery::parse("/v1/charges", form)?;
     let by_intent = form.get("payment_intent").map(str::to_owned);
@@ -252,7 +252,7 @@ pub(crate) fn list_charges(form: &Form) -> Result<Effect, Refusal> {
     }))
 }
 
-/// The intent, if this caller may touch it: a buyer needs its client secret.
+/// Returns the intent if the caller is authorised: a buyer needs its client secret.
 fn allowed<'books>(
     books: &'books Books,
     id: &str,
@@ -266,7 +266,7 @@ fn allowed<'books>(
     }
 }
 
-/// Who keeps the card that is paid with, and for what; `None` for not at all.
+/// Parses `setup_future_usage`; `None` when the card is not to be saved.
 pub(crate) fn future_usage(text: Option<&str>) -> Result<Option<FutureUsage>, Refusal> {
     match text {
         None | Some("") => Ok(None),
@@ -280,7 +280,7 @@ pub(crate) fn future_usage(text: Option<&str>) -> Result<Option<FutureUsage>, Re
     }
 }
 
-/// Whether the Dashboard's means of payment are offered, and those among them that redirect.
+/// Parses `automatic_payment_methods`; `None` when disabled.
 fn automatic_payment_methods(form: &Form) -> Result<Option<AllowRedirects>, Refusal> {
     let redirects = match form.get("automatic_payment_methods[allow_redirects]") {
         None | Some("always") => AllowRedirects::Always,

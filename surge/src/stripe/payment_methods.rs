@@ -1,4 +1,4 @@
-//! `POST|GET /v1/payment_methods…`: cards by themselves, and those that a customer keeps.
+//! `POST|GET /v1/payment_methods…`: cards, saved for a customer or not.
 
 use serde_json::Value;
 
@@ -11,17 +11,17 @@ use super::ledger::{Books, Effect, ListQuery};
 use super::model::{PaymentIntent, PaymentMethod};
 use super::render;
 
-/// What a request names as its means of payment.
+/// Payment method named in a request.
 #[derive(Clone, Debug)]
 pub(crate) enum Means {
-    /// A test card, each time as a PaymentMethod of its own.
+    /// A test card, which becomes a new PaymentMethod.
     Card(Card),
-    /// The PaymentMethod with this id.
+    /// An existing PaymentMethod, by id.
     Known(String),
 }
 
 impl Means {
-    /// A PaymentMethod, a test token, or a test number.
+    /// Parses a PaymentMethod's id, a test token, or a test card number.
     pub(crate) fn of(form: &Form) -> Result<Option<Self>, Refusal> {
         if let Some(id) = form.get("payment_method") {
             return Ok(Some(Self::named(id)));
@@ -34,7 +34,7 @@ impl Means {
         Card::of_method(id).map_or_else(|| Self::Known(id.to_owned()), Self::Card)
     }
 
-    /// The PaymentMethod, if a payment by `customer` may use it.
+    /// Returns the PaymentMethod if a payment by `customer` may use it.
     pub(crate) fn for_payment(
         self,
         books: &Books,
@@ -66,7 +66,7 @@ impl Means {
     }
 }
 
-/// `POST /v1/payment_methods`
+/// `POST /v1/payment_methods`: creates a card.
 pub(crate) fn create(form: &Form) -> Result<Effect, Refusal> {
     if form.required("type")? != "card" {
         let message = "Invalid type: this stand-in knows card.";
@@ -85,7 +85,7 @@ pub(crate) fn create(form: &Form) -> Result<Effect, Refusal> {
     }))
 }
 
-/// `GET /v1/payment_methods/{id}`
+/// `GET /v1/payment_methods/{id}`: returns a card.
 pub(crate) fn retrieve(id: String) -> Effect {
     Box::new(move |books| match books.methods.get(&id) {
         Some(method) => Ok(render::payment_method(method)),
@@ -93,7 +93,7 @@ pub(crate) fn retrieve(id: String) -> Effect {
     })
 }
 
-/// `POST /v1/payment_methods/{id}/attach`
+/// `POST /v1/payment_methods/{id}/attach`: saves a card for a customer.
 pub(crate) fn attach(id: &str, form: &Form) -> Result<Effect, Refusal> {
     let means = Means::named(id);
     let customer = form.required("customer")?.to_owned();
@@ -120,7 +120,7 @@ pub(crate) fn attach(id: &str, form: &Form) -> Result<Effect, Refusal> {
     }))
 }
 
-/// `POST /v1/payment_methods/{id}/detach`
+/// `POST /v1/payment_methods/{id}/detach`: removes a customer's card.
 pub(crate) fn detach(id: String) -> Effect {
     Box::new(move |books| {
         let Some(method) = books.methods.get_mut(&id) else {
@@ -138,7 +138,7 @@ pub(crate) fn detach(id: String) -> Effect {
     })
 }
 
-/// `GET /v1/customers/{id}/payment_methods`
+/// `GET /v1/customers/{id}/payment_methods`: lists a customer's cards.
 pub(crate) fn list_of(customer: String, form: &Form) -> Result<Effect, Refusal> {
     let url = format!("/v1/customers/{customer}/payment_methods");
     let query = ListQuery::parse(url, form)?;
@@ -153,7 +153,7 @@ pub(crate) fn list_of(customer: String, form: &Form) -> Result<Effect, Refusal> 
     }))
 }
 
-/// `GET /v1/payment_methods`
+/// `GET /v1/payment_methods`: lists cards, of a customer or without one.
 pub(crate) fn list(form: &Form) -> Result<Effect, Refusal> {
     let query = ListQuery::parse("/v1/payment_methods", form)?;
     let customer = form.get("customer").map(str::to_owned);
@@ -167,8 +167,8 @@ pub(crate) fn list(form: &Form) -> Result<Effect, Refusal> {
     }))
 }
 
-/// The payment is authorised with this method: the customer keeps it when that was asked for, and
-/// else it was good for this once.
+/// Marks the method of an authorised payment: it is saved for the customer if that was requested,
+/// and otherwise spent.
 pub(crate) fn use_up(books: &mut Books, intent: &str, method: PaymentMethod) -> PaymentMethod {
     if method.customer.is_some() {
         return method;
@@ -186,7 +186,7 @@ pub(crate) fn use_up(books: &mut Books, intent: &str, method: PaymentMethod) -> 
             books.methods.get(&id).expect("it is just kept").clone()
         }
         None => {
-            // One that nobody can name again needs no place in the books.
+            // A method without an entry can't be named again and needs none.
             if let Some(method) = books.methods.get_mut(&id) {
                 method.is_spent = true;
             }

@@ -1,4 +1,4 @@
-//! `POST|GET /v1/refunds…`: parameters, caps, and what a refund does to the books.
+//! `POST|GET /v1/refunds…`: parameters, caps and effects.
 
 use super::amounts;
 use super::balance;
@@ -11,7 +11,7 @@ use super::ledger::{Books, Effect, ListQuery};
 use super::model::{Charge, PaymentIntent, Refund, RefundStatus, Status};
 use super::render;
 
-/// `POST /v1/refunds`
+/// `POST /v1/refunds`: refunds all or a part of a captured charge.
 pub(crate) fn create(form: &Form) -> Result<Effect, Refusal> {
     let amount = form.amount("amount")?;
     let reason = form.get("reason").map(str::to_owned);
@@ -64,7 +64,7 @@ pub(crate) fn create(form: &Form) -> Result<Effect, Refusal> {
     }))
 }
 
-/// `GET /v1/refunds/{id}`
+/// `GET /v1/refunds/{id}`: returns a refund.
 pub(crate) fn retrieve(id: String) -> Effect {
     Box::new(move |books| {
         let refund = books.refunds.get(&id);
@@ -74,7 +74,7 @@ pub(crate) fn retrieve(id: String) -> Effect {
     })
 }
 
-/// `POST /v1/refunds/{id}`
+/// `POST /v1/refunds/{id}`: updates a refund's metadata.
 pub(crate) fn update(id: String, form: &Form) -> Result<Effect, Refusal> {
     form.metadata()?;
     let metadata = form.nested("metadata");
@@ -89,7 +89,7 @@ pub(crate) fn update(id: String, form: &Form) -> Result<Effect, Refusal> {
     }))
 }
 
-/// `GET /v1/refunds`
+/// `GET /v1/refunds`: lists refunds.
 pub(crate) fn list(form: &Form) -> Result<Effect, Refusal> {
     let query = ListQuery::parse("/v1/refunds", form)?;
     let by_charge = form.get("charge").map(str::to_owned);
@@ -107,7 +107,7 @@ pub(crate) fn list(form: &Form) -> Result<Effect, Refusal> {
     }))
 }
 
-/// How a refund ends that did not end at once.
+/// Returns the later outcome of a refund that did not settle at once.
 pub(crate) fn late_end(books: &Books, refund: &str) -> Option<RefundStatus> {
     let refund = books.refunds.get(refund)?;
     if refund.waits_for_balance {
@@ -126,7 +126,7 @@ pub(crate) fn late_end(books: &Books, refund: &str) -> Option<RefundStatus> {
     }
 }
 
-/// Ends a refund; a failed one no longer counts as given back.
+/// Settles a refund; a failed one no longer counts as refunded.
 pub(crate) fn settle(books: &mut Books, id: &str, end: RefundStatus) {
     let Some(refund) = books.refunds.get_mut(id) else {
         return;
@@ -177,7 +177,7 @@ fn nothing_captured(intent: &PaymentIntent) -> Refusal {
     Refusal::unexpected_state(message, render::payment_intent(intent, None))
 }
 
-/// The amount to give back: all that is left by default, never more than that.
+/// Returns the amount to refund: by default all that is left, which is also the cap.
 fn within_cap(
     intent: &PaymentIntent,
     charge: &Charge,

@@ -1,4 +1,4 @@
-//! Stripe's JSON of each object: complete, so that strict clients can read it.
+//! Stripe's JSON of each object, complete, so that strict clients can parse it.
 
 mod customers;
 
@@ -14,7 +14,7 @@ use super::model::{
     RefundStatus,
 };
 
-/// A PaymentIntent; `charge` replaces the id of the latest charge where it is asked for.
+/// Renders a PaymentIntent; `charge` replaces the id of the latest charge when expanded.
 pub(crate) fn payment_intent(intent: &PaymentIntent, charge: Option<Value>) -> Value {
     let latest_charge = charge.unwrap_or_else(|| json!(intent.latest_charge));
     let automatic = intent
@@ -99,7 +99,7 @@ fn failed_attempt(attempt: &FailedAttempt) -> Value {
     error
 }
 
-/// The `error` object of a declined card.
+/// Renders the `error` object of a declined card.
 pub(crate) fn decline(decline: &Decline) -> Value {
     let mut error = json!({
         "code": decline.code,
@@ -113,11 +113,11 @@ pub(crate) fn decline(decline: &Decline) -> Value {
     error
 }
 
-/// A Charge of `intent`.
+/// Renders a Charge of `intent`.
 pub(crate) fn charge(charge: &Charge, intent: &PaymentIntent) -> Value {
     let failure = charge.failure;
     let captured = charge.amount_captured > 0;
-    // What was reserved and is given up counts as given back, as at Stripe.
+    // A released authorisation counts as refunded, as at Stripe.
     let amount_refunded = if charge.is_released {
         charge.amount
     } else {
@@ -220,7 +220,7 @@ fn payment_method_details(charge: &Charge, capture_method: CaptureMethod) -> Val
     })
 }
 
-/// A Refund.
+/// Renders a Refund.
 pub(crate) fn refund(refund: &Refund) -> Value {
     let failed = refund.status == RefundStatus::Failed;
     json!({
@@ -248,7 +248,7 @@ pub(crate) fn refund(refund: &Refund) -> Value {
     })
 }
 
-/// A Dispute.
+/// Renders a Dispute.
 pub(crate) fn dispute(dispute: &Dispute) -> Value {
     json!({
         "id": dispute.id,

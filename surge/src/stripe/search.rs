@@ -1,5 +1,5 @@
-//! `GET /v1/payment_intents/search` and Stripe's query language. Unlike Stripe's, which needs up
-//! to a minute to see what is new, this search is always up to date.
+//! `GET /v1/payment_intents/search` and Stripe's query language. Unlike Stripe's index, which lags
+//! by up to a minute, this search is always up to date.
 
 mod query;
 
@@ -16,7 +16,7 @@ use query::{Field, Query, Value};
 
 const URL: &str = "/v1/payment_intents/search";
 
-/// `GET /v1/payment_intents/search`
+/// `GET /v1/payment_intents/search`: returns a page of matching intents.
 pub(crate) fn payment_intents(form: &Form) -> Result<Effect, Refusal> {
     let query = Query::parse(form.required("query")?, is_known)?;
     let limit = limit(form)?;
@@ -41,7 +41,7 @@ pub(crate) fn payment_intents(form: &Form) -> Result<Effect, Refusal> {
     }))
 }
 
-/// The fields that Stripe searches PaymentIntents by.
+/// Returns whether Stripe can search PaymentIntents by this field.
 fn is_known(field: &Field) -> bool {
     match field {
         Field::Metadata(_) => true,

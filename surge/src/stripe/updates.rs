@@ -1,4 +1,4 @@
-//! `POST /v1/payment_intents/{id}`: what can be changed before a payment is made.
+//! `POST /v1/payment_intents/{id}`: changes to an intent before it is paid.
 
 use std::collections::BTreeMap;
 
@@ -11,21 +11,21 @@ use super::model::{FutureUsage, PaymentIntent, Status};
 use super::payment_intents::future_usage;
 use super::payment_methods::Means;
 
-/// Changes to a PaymentIntent; what is `None` stays.
+/// Changes to a PaymentIntent; `None` leaves a field as it is.
 struct Changes {
     amount: Option<i64>,
     customer: Option<String>,
-    /// Inside, `None` takes it away.
+    /// The inner `None` unsets it.
     usage: Option<Option<FutureUsage>>,
-    /// Inside, `None` takes it away.
+    /// The inner `None` unsets it.
     method: Option<Option<Means>>,
-    /// Empty values take their keys away.
+    /// Empty values remove their keys.
     metadata: BTreeMap<String, String>,
     description: Option<String>,
 }
 
 impl Changes {
-    /// The first of the parameters that only a payment that is still to be made can change.
+    /// Returns the first changed parameter that is immutable once the intent is paid.
     fn restricted(&self) -> Option<&'static str> {
         [
             ("amount", self.amount.is_some()),
@@ -38,14 +38,14 @@ impl Changes {
     }
 }
 
-/// `POST /v1/payment_intents/{id}`
+/// `POST /v1/payment_intents/{id}`: updates an intent.
 pub(crate) fn update(id: String, form: &Form) -> Result<Effect, Refusal> {
     let usage = form.given("setup_future_usage");
     let method = match form.given("payment_method") {
         Some("") => Some(None),
         _ => Means::of(form)?.map(Some),
     };
-    // Checked within Stripe's bounds; the empty values, which count here, are not among those.
+    // Checks the bounds only: it drops empty values, which matter here.
     form.metadata()?;
     let changes = Changes {
         amount: form.amount("amount")?,

@@ -1,21 +1,21 @@
-//! `Stripe-Version`: a date, since September 2024 with the name of its major release.
+//! `Stripe-Version`: a date, followed since September 2024 by the name of its major release.
 
 use axum::http::HeaderMap;
 
 use super::errors::Refusal;
 
-/// The version of the account, which holds where a request names none, and for events.
+/// The account's version, the default of requests, and the version of events.
 pub(crate) const DEFAULT: &str = "2026-09-30.endive";
-/// From here on a version has a name.
+/// First version with a name.
 const FIRST_NAMED: &str = "2024-09-30";
 
-/// The version a request asks for.
+/// Returns the version of a request.
 pub(crate) fn of(headers: &HeaderMap) -> Result<String, Refusal> {
     let Some(header) = headers.get("stripe-version") else {
         return Ok(DEFAULT.to_owned());
     };
     let asked = header.to_str().unwrap_or_default();
-    // Behind a semicolon stand preview features.
+    // Preview features follow a semicolon.
     let version = asked.split(';').next().unwrap_or_default().trim();
     if is_valid(version) {
         Ok(version.to_owned())

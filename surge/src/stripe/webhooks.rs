@@ -1,4 +1,4 @@
-//! Signed events, delivered to every configured address and retried until taken or given up.
+//! Webhook delivery: signed events, sent to every endpoint with exponential backoff.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -14,32 +14,32 @@ use super::events::{EventLog, SentEvent};
 use super::faults::{WebhookFault, WebhookFaults, delay};
 use super::ledger::News;
 
-/// Deliveries on the wire at once.
+/// Bound on concurrent deliveries.
 const CONCURRENT: usize = 128;
-/// Deliveries that wait or run; beyond that new ones count as lost.
+/// Bound on pending deliveries; further ones count as lost.
 const MAX_PENDING: u64 = 100_000;
-/// How long the receiver may take to answer.
+/// Timeout of a delivery.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How often a delivery that waits for its next attempt looks at the clock.
+/// Polling period of the clock by a delivery waiting for its next attempt.
 const LOOK_AT_CLOCK: Duration = Duration::from_millis(50);
 
-/// How often and how soon a delivery is tried again.
+/// Retry schedule of deliveries.
 #[derive(Clone, Copy, Debug)]
 pub struct Retry {
-    /// Attempts in all.
+    /// Maximum number of attempts.
     pub attempts: u32,
-    /// The first pause; each later one is twice as long.
+    /// First pause; each later one doubles.
     pub first_pause: Duration,
-    /// The longest pause.
+    /// Cap of the pause.
     pub longest_pause: Duration,
-    /// Whether the pauses pass on the stand-in's clock, which a test can advance.
+    /// Pauses pass on the stand-in's clock, which a test can advance.
     pub on_clock: bool,
 }
 
 impl Retry {
-    /// As Stripe does in live mode: for three days, from minutes to half a day apart. Who relies
-    /// on the second delivery of a webhook waits for it as long as with Stripe.
+    /// Stripe's schedule in live mode: for three days, minutes to half a day apart. A receiver that
+    /// relies on redelivery waits for it as long as with Stripe.
     #[must_use]
     pub fn like_stripe() -> Self {
         Self {
@@ -62,25 +62,25 @@ impl Default for Retry {
     }
 }
 
-/// How the deliveries stand.
+/// Counts of deliveries.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Deliveries {
-    /// Wait or run.
+    /// Waiting or in flight.
     pub pending: u64,
     /// Answered 2xx.
     pub delivered: u64,
-    /// Given up after the last attempt.
+    /// Failed after the last attempt.
     pub given_up: u64,
     /// Lost by a fault, or because too many were pending.
     pub lost: u64,
 }
 
-/// Some webhooks were still on their way when the time was up.
+/// A wait for deliveries timed out.
 #[derive(Debug, thiserror::Error)]
 #[error("{0} webhooks are still on their way")]
 pub struct StillPending(pub u64);
 
-/// The webhooks of one stand-in.
+/// Webhooks of a stand-in.
 #[derive(Clone)]
 pub struct Webhooks(Arc<Inner>);
 
@@ -91,7 +91,7 @@ struct Inner {
     http: reqwest::Client,
     faults: WebhookFaults,
     urls: Mutex<Vec<String>>,
-    /// The types that are sent; `None` for all.
+    /// Enabled event types; `None` for all.
     enabled: Mutex<Option<Vec<String>>>,
     events: Mutex<EventLog>,
     deliveries: watch::Sender<Deliveries>,
@@ -127,26 +127,25 @@ impl Webhooks {
         })))
     }
 
-    /// Sends every event from now on to these addresses, and what is still to be tried again to
-    /// the one in the same position.
+    /// Replaces the endpoints. Pending retries go to the endpoint in the same position.
     pub fn set_urls(&self, urls: Vec<String>) {
         *lock(&self.0.urls) = urls;
     }
 
-    /// From now on sends only events of these types, as an endpoint at Stripe is subscribed to
-    /// some; the others happen, and can be listed. `*` among them means all, as at first.
+    /// Enables only these event types, as endpoints at Stripe subscribe to some; others are still
+    /// listed. `*` enables all.
     pub fn enable_events<T: Into<String>>(&self, kinds: impl IntoIterator<Item = T>) {
         let kinds: Vec<String> = kinds.into_iter().map(Into::into).collect();
         let is_all = kinds.iter().any(|kind| kind == "*");
         *lock(&self.0.enabled) = (!is_all).then_some(kinds);
     }
 
-    /// What goes wrong on the way.
+    /// Injected faults.
     pub fn faults(&self) -> &WebhookFaults {
         &self.0.faults
     }
 
-    /// The latest events, oldest first, lost ones and those that nobody asked for too.
+    /// Returns the latest events, oldest first, including lost and disabled ones.
     pub fn events(&self) -> Vec<SentEvent> {
         self.log().iter().cloned().collect()
     }
@@ -155,7 +154,7 @@ impl Webhooks {
         lock(&self.0.events)
     }
 
-    /// Sends an event again, freshly signed; `false` if it is not known any more.
+    /// Redelivers an event, freshly signed; `false` if it was evicted.
     pub fn resend(&self, event_id: &str) -> bool {
         let event = self.log().get(event_id).cloned();
         let Some(event) = event else { return false };
@@ -165,15 +164,15 @@ impl Webhooks {
         true
     }
 
-    /// How the deliveries stand now.
+    /// Returns the counts of deliveries.
     pub fn deliveries(&self) -> Deliveries {
         *self.0.deliveries.borrow()
     }
 
-    /// Waits until no delivery is on its way.
+    /// Waits until no delivery is pending.
     ///
     /// # Errors
-    /// [`StillPending`] if some still are after `patience`.
+    /// [`StillPending`] after `patience`.
     pub async fn wait_until_delivered(&self, patience: Duration) -> Result<(), StillPending> {
         let mut deliveries = self.0.deliveries.subscribe();
         let settled = deliveries.wait_for(|deliveries| deliveries.pending == 0);
@@ -183,7 +182,7 @@ impl Webhooks {
         }
     }
 
-    /// Makes events of what happened and sends them.
+    /// Logs changes as events and delivers them.
     pub(crate) fn publish(&self, news: Vec<News>, request_id: &str, key: Option<&str>) {
         let endpoints = self.endpoints();
         let created = self.0.clock.now().timestamp();
@@ -278,7 +277,7 @@ impl Inner {
     async fn deliver(&self, endpoint: usize, body: &Bytes) -> bool {
         let mut pause = self.retry.first_pause;
         for attempt in 1..=self.retry.attempts {
-            // Where the endpoint is now: who restarts may have moved.
+            // Read per attempt: a restarted receiver may have another address.
             let url = lock(&self.urls).get(endpoint).cloned();
             let Some(url) = url else { return false };
             if self.attempt(&url, body).await {
@@ -289,7 +288,7 @@ impl Inner {
                 pause = (pause * 2).min(self.retry.longest_pause);
             }
         }
-        tracing::warn!(endpoint, "webhook given up");
+        tracing::warn!(endpoint, "webhook delivery failed after the last attempt");
         false
     }
 
@@ -327,14 +326,14 @@ impl Inner {
                 false
             }
             Err(error) => {
-                tracing::debug!(url, %error, "webhook did not arrive");
+                tracing::debug!(url, %error, "webhook delivery failed");
                 false
             }
         }
     }
 }
 
-/// `t=…,v1=…` as Stripe signs `body` at `timestamp` (seconds since the Unix epoch).
+/// Returns Stripe's signature of `body` at `timestamp` (Unix seconds), `t=…,v1=…`.
 fn sign(secret: &str, timestamp: i64, body: &[u8]) -> String {
     let mut mac =
         Hmac::<Sha256>::new_from_slice(secret.as_bytes()).expect("HMAC takes a key of any length");

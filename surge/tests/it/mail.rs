@@ -30,7 +30,7 @@ fn message(to: &str, text: &str) -> Message {
         .unwrap()
 }
 
-/// Says `input` at once and returns everything said back.
+/// Sends `input` at once and returns all replies.
 async fn converse(server: &StandIn, input: &[u8]) -> String {
     let mut stream = TcpStream::connect(server.smtp_address()).await.unwrap();
     stream.write_all(input).await.unwrap();

@@ -1,4 +1,4 @@
-//! The stand-ins, tried through the clients that the services use.
+//! The stand-ins, tested through the clients that the services use.
 
 #![expect(clippy::unwrap_used, reason = "a test may fail anywhere")]
 #![expect(
@@ -11,7 +11,7 @@ mod simulate;
 mod sms;
 mod stripe;
 
-/// An HTTP client as a browser or a stranger would use.
+/// An HTTP client like a browser's.
 fn http() -> reqwest::Client {
     surge::tls::install();
     reqwest::Client::new()

@@ -1,4 +1,4 @@
-//! Whole sales on a virtual clock.
+//! Deterministic simulation of whole sales.
 
 use surge::simulate::{Scale, sales};
 

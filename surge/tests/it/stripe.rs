@@ -23,7 +23,7 @@ use stripe_shared::{ApiErrors, PaymentIntent, PaymentIntentCaptureMethod, Refund
 use stripe_types::Currency;
 use surge::stripe::{Config, StandIn};
 
-/// How long anything in a test may take.
+/// Time limit of every wait.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(crate) struct Stage {
@@ -57,8 +57,8 @@ impl Stage {
             .await
     }
 
-    /// An operation that the client's library was built without: its answer is read strictly all
-    /// the same.
+    /// Calls an operation that the client library was built without, parsing its response as
+    /// strictly.
     pub(crate) async fn send<T>(
         &self,
         method: StripeMethod,
@@ -120,7 +120,7 @@ pub(crate) fn keyed(key: &str) -> RequestStrategy {
     RequestStrategy::Idempotent(IdempotencyKey::new(key).unwrap())
 }
 
-/// Stripe's own refusal, with its status.
+/// Returns the API's error, with its status.
 pub(crate) fn refusal<T: std::fmt::Debug>(result: Result<T, StripeError>) -> (Box<ApiErrors>, u16) {
     match result {
         Err(StripeError::Stripe(error, status)) => (error, status),

@@ -1,4 +1,4 @@
-//! What PostgreSQL does at best with the statements of a claim.
+//! The baseline of claims: PostgreSQL alone, running a claim's statements by pgbench.
 
 use std::path::Path;
 
@@ -6,11 +6,10 @@ use anyhow::{Context as _, ensure};
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::process::Command;
 
-/// The transaction of a batch as admission runs it. Every claim is of a new place, and every one
-/// gets its pass.
+/// The transaction of a batch as admission runs it. Every claim is of a new place and is granted.
 const SCRIPT: &str = include_str!("claims.sql");
 
-/// Claims a second of one connection, in batches of `batch`.
+/// Returns the claims a second of one connection, in batches of `batch`.
 pub(super) async fn claims_per_second(
     pgbench: &Path,
     database: &SecretString,

@@ -22,11 +22,11 @@ use uuid::Uuid;
 use super::{Outcome, patience, required};
 use crate::commands::subject::database::Database;
 
-/// The name of its queues and database. One measurement runs at a time.
+/// Name of the queues and the database. One measurement runs at a time.
 const NAMESPACE: &str = "surgepayments";
 const EVENT: EventId = EventId(1);
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
-/// How many buyers pay at once.
+/// Buyers that pay in one pass.
 const PAY_AT_ONCE: i64 = 64;
 
 #[derive(clap::Args)]
@@ -65,7 +65,7 @@ impl Shop {
         let redis_url = required(servers.redis_url.as_ref(), "ONSALE_REDIS_URL")?;
         let database_url = required(servers.database_url.as_ref(), "ONSALE_DATABASE_URL")?;
         let database = Database::make(&database_url, NAMESPACE).await?;
-        // What an earlier run left.
+        // Left by an earlier run.
         let before = Broker::connect(amqp_url.expose_secret(), NAMESPACE).await?;
         before.delete_all(&topology::all()).await?;
         before.close().await;
@@ -143,7 +143,7 @@ impl Shop {
         Ok(self.broker.publish(exchange, key, message, id).await?)
     }
 
-    /// Makes so many bookings at once, and pays each as soon as it can be paid.
+    /// Requests all bookings at once, and pays each as soon as its PaymentIntent exists.
     pub(super) async fn sell(&self, stripe: &StandIn, bookings: u32) -> anyhow::Result<Outcome> {
         let limit = patience(bookings);
         let begun = Instant::now();
@@ -182,7 +182,7 @@ impl Shop {
         })
     }
 
-    /// Plays the buyers' browsers.
+    /// Confirms the payments, as the buyers' browsers do.
     async fn pay_all(&self, stripe: &StandIn, bookings: u32) -> anyhow::Result<()> {
         let begun = Instant::now();
         let mut paid = std::collections::HashSet::new();
@@ -214,7 +214,7 @@ impl Shop {
         Ok(())
     }
 
-    /// The longest backlog until everything is captured.
+    /// Returns the payment worker's longest backlog until everything is captured.
     async fn longest_backlog(&self, bookings: u32) -> anyhow::Result<i64> {
         let mut longest = 0;
         let begun = Instant::now();
@@ -251,7 +251,7 @@ impl Shop {
         }
     }
 
-    /// Ends the workers and takes away what they left.
+    /// Ends the workers and removes their queues and database.
     pub(super) async fn close(mut self) -> anyhow::Result<()> {
         for worker in &mut self.workers {
             worker.kill().await?;

@@ -1,4 +1,4 @@
-//! Buyers ask for seats.
+//! Load generator of booking requests, in closed or open loop.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,29 +18,29 @@ use super::super::wire::Connection;
 use super::crowd::Crowd;
 use super::paying::{Held, Payers};
 
-/// Longest latency that is told apart, in microseconds.
+/// Upper bound of the latency histogram, in microseconds.
 const MAX_LATENCY_US: u64 = 60_000_000;
-/// When a buyer who got no outcome looks again, and one who was turned away comes back.
+/// Pause before an undecided booking is polled, and before a shed request is retried.
 const PAUSE: Duration = Duration::from_millis(250);
 
-/// What came of asking.
+/// Result of a run.
 pub(super) struct Asked {
     /// Seats held.
     pub(super) seats: u64,
     bookings: u64,
     /// Answered 202 at first.
     late: u64,
-    /// Refused, because so many seats next to each other were not free.
+    /// Rejected, most often for want of adjacent seats.
     refused: u64,
-    /// Answered 503 and asked again.
+    /// Answered 429 or 503 and retried.
     busy: u64,
-    /// From the first request to the last answer.
+    /// From the first request to the last response.
     elapsed: Duration,
-    /// From when a request was meant to be sent until its seats were known to be held.
+    /// From the intended send time until the seats were known to be held.
     latency: Histogram<u64>,
 }
 
-/// A request that is ready to be sent.
+/// A pre-built request.
 struct Wish {
     account: i64,
     tickets: u64,
@@ -58,7 +58,7 @@ struct Booking {
     state: String,
 }
 
-/// What the lanes share.
+/// State shared by the connections.
 struct Plan {
     wishes: Vec<Wish>,
     next: AtomicUsize,
@@ -68,7 +68,7 @@ struct Plan {
     host: String,
 }
 
-/// Asks for `seats` seats, two and three at a time, over `connections`.
+/// Requests `seats` seats, two and three at a time, over `connections`.
 pub(super) async fn ask(
     crowd: &Crowd<'_>,
     event_id: EventId,
@@ -87,7 +87,7 @@ pub(super) async fn ask(
     run(crowd, event_id, &tickets, connections, pace, payers).await
 }
 
-/// Asks for `seats` seats one at a time, and tells how many were held.
+/// Requests `seats` seats one at a time; returns the number held.
 pub(super) async fn ask_singly(
     crowd: &Crowd<'_>,
     event_id: EventId,
@@ -165,7 +165,7 @@ async fn drive(
                 access: plan.access[nth].clone(),
                 at: Instant::now(),
             };
-            // A payer that is gone has failed, which is told when all leave.
+            // A payer that is gone has failed, which surfaces when all are joined.
             let _gone = payer.send(held);
         }
     }
@@ -173,7 +173,7 @@ async fn drive(
 }
 
 impl Plan {
-    /// The next wish and when it is meant to be sent.
+    /// Waits for the next request; returns its index and its intended send time.
     async fn next(&self) -> Option<(usize, Instant)> {
         let nth = self.next.fetch_add(1, Ordering::Relaxed);
         if nth >= self.wishes.len() {
@@ -207,7 +207,7 @@ impl Asked {
         }
     }
 
-    /// Asks until there is an outcome; the booking when seats are held.
+    /// Sends a request until it is decided; returns the booking when seats are held.
     async fn hold(
         &mut self,
         connection: &mut Connection,
@@ -241,7 +241,7 @@ impl Asked {
         }
     }
 
-    /// Looks at a booking until it is decided.
+    /// Polls a booking until it is decided.
     async fn look(
         &mut self,
         connection: &mut Connection,
@@ -277,14 +277,14 @@ impl Asked {
         Ok(())
     }
 
-    /// Seats held a second.
+    /// Rate of seats held, per second.
     pub(super) fn seats_per_second(&self) -> f64 {
         #[expect(clippy::cast_precision_loss, reason = "a rate")]
         let seats = self.seats as f64;
         seats / self.elapsed.as_secs_f64()
     }
 
-    /// A quantile of the time until the seats were held, in milliseconds.
+    /// Quantile of the time until the seats were held, in milliseconds.
     pub(super) fn ms(&self, quantile: f64) -> f64 {
         Duration::from_micros(self.latency.value_at_quantile(quantile)).as_secs_f64() * 1e3
     }

@@ -1,5 +1,5 @@
-//! The limit: the booking worker's writes for a batch of bookings as one statement, run by
-//! pgbench with nobody else asking: same tables, constraints and triggers, one commit each.
+//! The baseline: the booking worker's writes for a batch of bookings as one statement, run by
+//! pgbench without other load: same tables, constraints and triggers, one commit each.
 
 use std::path::{Path, PathBuf};
 
@@ -11,7 +11,7 @@ use tokio::process::Command;
 use super::super::say;
 use super::crowd::Crowd;
 
-/// Holds the foremost seats of the house for `:bookings` bookings of two and three.
+/// Holds the best available seats for `:bookings` bookings of two and three.
 const STATEMENT: &str = "\
 with wanted as materialized (
     select gen_random_uuid() as booking_id, nth, 2 + nth % 2 as tickets,
@@ -46,7 +46,7 @@ with wanted as materialized (
 update booking.seats s set state = 'held', booking_id = given.booking_id from given where s.id = given.id;
 ";
 
-/// Seats a second; `None` when there is no pgbench.
+/// Returns the seats held a second; `None` when pgbench is not installed.
 pub(super) async fn seats_per_second(
     crowd: &Crowd<'_>,
     event_id: EventId,
@@ -95,7 +95,7 @@ pub(super) async fn seats_per_second(
     Ok(Some(per_second * f64::from(a_statement)))
 }
 
-/// On the path, or where Debian puts it.
+/// Finds pgbench on the path, or where Debian installs it.
 async fn find() -> Option<PathBuf> {
     let mut places = vec![PathBuf::from("pgbench")];
     if let Ok(versions) = std::fs::read_dir(Path::new("/usr/lib/postgresql")) {

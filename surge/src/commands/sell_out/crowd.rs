@@ -1,4 +1,4 @@
-//! Who takes part, and what everybody needs to know.
+//! Shared parts of the measurement: Onsale, the stand-in, accounts, and waits on the database.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -16,16 +16,16 @@ use url::Url;
 use super::super::machine;
 use super::super::subject::Subject;
 
-/// Accounts that mails can reach. Signing them up would take an hour of hashing passwords.
+/// Accounts inserted directly. Signing them up would take an hour of password hashing.
 const ACCOUNTS: i64 = 400_000;
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
-/// Onsale, the stand-in for Stripe, and the accounts that nobody has used.
+/// Onsale, the stand-in for Stripe, and unused accounts.
 pub(super) struct Crowd<'a> {
     pub(super) subject: &'a Subject,
     pub(super) stripe: &'a StandIn,
     pub(super) db: PgPool,
-    /// Where buyers confirm their payments.
+    /// The stand-in's address.
     pub(super) stripe_address: SocketAddr,
     next_account: AtomicI64,
 }
@@ -55,17 +55,17 @@ impl<'a> Crowd<'a> {
         })
     }
 
-    /// An account that has bought nothing.
+    /// Returns an unused account.
     pub(super) fn next_account(&self) -> i64 {
         self.next_account.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Processor time that Onsale has used.
+    /// Returns the processor time used by Onsale.
     pub(super) fn cpu_time(&self) -> anyhow::Result<Duration> {
         machine::cpu_time(self.subject.pid().context("Onsale was not started here")?)
     }
 
-    /// How much is left, read past every cache.
+    /// Reads the stock from the database, past every cache.
     pub(super) async fn stock(&self, event_id: EventId) -> anyhow::Result<Stock> {
         let (available, held, sold) = sqlx::query_as(
             "select sum(available)::bigint, sum(held)::bigint, sum(sold)::bigint
@@ -99,7 +99,7 @@ impl<'a> Crowd<'a> {
         }
     }
 
-    /// Tickets a second, without the first and the last tenth of the tickets.
+    /// Returns the tickets issued a second, without the first and the last tenth.
     pub(super) async fn tickets_per_second(&self, event_id: EventId) -> anyhow::Result<f64> {
         let rate: Option<f64> = sqlx::query_scalar(
             "select (max(nth) - min(nth)) / nullif(extract(epoch from max(created_at) - min(created_at)), 0)::float8
@@ -114,7 +114,7 @@ impl<'a> Crowd<'a> {
         Ok(rate.unwrap_or(f64::NAN))
     }
 
-    /// Waits until nothing is to be sent and nothing to be said to Stripe.
+    /// Waits until outbox, payment operations and notifications are drained.
     pub(super) async fn wait_for_quiet(&self, patience: Duration) -> anyhow::Result<()> {
         let begun = Instant::now();
         loop {
@@ -133,7 +133,7 @@ impl<'a> Crowd<'a> {
         }
     }
 
-    /// Lets every hold that is not paid run out now, and waits until its seats are free.
+    /// Expires every unpaid hold, and waits until the seats are free.
     pub(super) async fn end_holds(&self) -> anyhow::Result<()> {
         sqlx::query("update booking.bookings set hold_until = now() where state = 'held'")
             .execute(&self.db)
@@ -152,7 +152,7 @@ impl<'a> Crowd<'a> {
         }
     }
 
-    /// Closes the connections.
+    /// Closes the pool.
     pub(super) async fn leave(self) {
         self.db.close().await;
     }

@@ -1,5 +1,5 @@
-//! Buyers pay for what they hold: they wait for the payment to be ready, and confirm it at the
-//! stand-in for Stripe.
+//! Payers: poll held bookings until the PaymentIntent exists, and confirm it at the stand-in for
+//! Stripe.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -15,7 +15,7 @@ use uuid::Uuid;
 use super::super::wire::Connection;
 use super::crowd::Crowd;
 
-/// How soon a buyer looks whether the payment is ready, and again when it was not.
+/// Delay of the first poll of a booking, and of later ones.
 const FIRST_LOOK: Duration = Duration::from_millis(500);
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
@@ -26,7 +26,7 @@ pub(super) struct Held {
     pub(super) at: Instant,
 }
 
-/// The buyers who pay, some to a connection.
+/// Tasks that pay, each with one connection and one queue of bookings.
 pub(super) struct Payers {
     queues: Vec<UnboundedSender<Held>>,
     working: JoinSet<anyhow::Result<()>>,
@@ -67,13 +67,13 @@ impl Payers {
         Ok(payers)
     }
 
-    /// Who pays for what is held on this lane.
+    /// Returns the queue of the payer that serves `lane`.
     pub(super) fn of_lane(&self, lane: u32) -> UnboundedSender<Held> {
         let lane = usize::try_from(lane).expect("few lanes");
         self.queues[lane % self.queues.len()].clone()
     }
 
-    /// Lets everybody finish.
+    /// Waits until every payer has finished.
     pub(super) async fn leave(mut self) -> anyhow::Result<()> {
         self.queues.clear();
         while let Some(payer) = self.working.join_next().await {
@@ -90,7 +90,7 @@ async fn open(address: SocketAddr) -> anyhow::Result<Connection> {
 
 impl Payer {
     async fn pay_all(mut self, mut held: UnboundedReceiver<Held>) -> anyhow::Result<()> {
-        // In the order in which they are due, since all wait equally long.
+        // FIFO is due order, since all wait equally long.
         let mut waiting: VecDeque<(Instant, Held)> = VecDeque::new();
         loop {
             while let Ok(next) = held.try_recv() {
@@ -110,7 +110,7 @@ impl Payer {
         }
     }
 
-    /// Pays; `false` when the payment is not ready.
+    /// Confirms the payment; `false` when the PaymentIntent does not exist yet.
     async fn pay(&mut self, held: &Held) -> anyhow::Result<bool> {
         let request = look(&self.host, &held.access, held.booking_id);
         let answer = self.onsale.exchange(&request).await?;
@@ -145,7 +145,7 @@ impl Payer {
     }
 }
 
-/// `GET /api/bookings/{id}`.
+/// Returns a `GET /api/bookings/{id}` request.
 pub(super) fn look(host: &str, access: &str, id: Uuid) -> Vec<u8> {
     format!(
         "GET /api/bookings/{id} HTTP/1.1\r\nhost: {host}\r\nauthorization: Bearer {access}\r\n\r\n"

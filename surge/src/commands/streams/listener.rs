@@ -1,4 +1,4 @@
-//! One who listens to the stream.
+//! A client of the stream.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -10,17 +10,16 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::mpsc;
 
-/// Streams from one source address: fewer than it has ports.
+/// Streams per source address; fewer than its ephemeral ports.
 const PER_ADDRESS: u32 = 10_000;
 const BUFFER_BYTES: usize = 8 * 1024;
 
 /// A snapshot that has arrived.
 pub(super) struct Arrival {
-    /// Its number.
     pub(super) seq: i64,
-    /// When it was taken; only the first listener reads it.
+    /// Time at which it was taken; only the first listener parses it.
     pub(super) taken: Option<DateTime<Utc>>,
-    /// When it arrived.
+    /// Time of arrival.
     pub(super) at: DateTime<Utc>,
 }
 
@@ -51,9 +50,9 @@ impl Listener {
         })
     }
 
-    /// Tells of each snapshot until the stream ends. An event comes in one piece, since the
-    /// server writes it at once and it is far smaller than a segment of the loopback; two that
-    /// follow each other may come together.
+    /// Reports each snapshot until the stream ends. An event arrives in one read, since the server
+    /// writes it at once and it is far smaller than a loopback segment; consecutive events may
+    /// arrive together.
     pub(super) async fn listen(mut self, arrivals: mpsc::UnboundedSender<Arrival>) {
         let mut buffer = vec![0; BUFFER_BYTES];
         while let Ok(read @ 1..) = self.stream.read(&mut buffer).await {
@@ -73,7 +72,7 @@ impl Listener {
     }
 }
 
-/// The number and the rest of each event in `text`.
+/// Returns the seq and the rest of each event in `text`.
 fn events(text: &str) -> impl Iterator<Item = (i64, &str)> {
     text.split("\nid: ").skip(1).filter_map(|event| {
         let (seq, rest) = event.split_once('\n')?;

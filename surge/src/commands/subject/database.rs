@@ -1,4 +1,4 @@
-//! A database for one measurement.
+//! A temporary database for one measurement.
 
 use anyhow::Context as _;
 use domain::EventId;
@@ -13,7 +13,7 @@ pub(in crate::commands) struct Database {
 }
 
 impl Database {
-    /// An empty one called `name`; that of an earlier run goes.
+    /// Creates an empty database called `name`, dropping that of an earlier run.
     pub(in crate::commands) async fn make(
         server: &SecretString,
         name: &'static str,
@@ -36,7 +36,7 @@ impl Database {
         self.execute("drop database", "with (force)").await
     }
 
-    /// Gives accounts up to `count` the numbers up to it, as so many joins would have.
+    /// Inserts numbers up to `count`, as joins of the accounts up to it would have.
     pub(super) async fn join(&self, event_id: EventId, count: i64) -> anyhow::Result<()> {
         let mut connection = PgConnection::connect(self.url.expose_secret())
             .await
@@ -68,7 +68,7 @@ impl Database {
         Ok(())
     }
 
-    /// How many claims shared a transaction, on average and rounded up.
+    /// Returns the mean number of claims per transaction, rounded up.
     pub(super) async fn mean_claim_batch(&self, event_id: EventId) -> anyhow::Result<u32> {
         let mut connection = PgConnection::connect(self.url.expose_secret()).await?;
         let mean: i64 = sqlx::query_scalar(

@@ -1,4 +1,4 @@
-//! The page of the buyer's bank, where a payment with 3-D Secure is approved or declined.
+//! Page of the buyer's bank, on which a 3-D Secure payment is approved or declined.
 
 use axum::body::Body;
 use axum::http::{Response, StatusCode};
@@ -9,7 +9,7 @@ use crate::html::escape;
 use crate::stripe::amounts;
 use crate::stripe::model::{PaymentIntent, Status};
 
-/// The question, or that there is none (any more).
+/// Renders the question, or that nothing is to be confirmed.
 pub(super) fn page(intent: Option<&PaymentIntent>) -> Response<Body> {
     let Some(intent) = intent.filter(|intent| intent.status == Status::RequiresAction) else {
         return nothing_to_do(intent);
@@ -40,7 +40,7 @@ pub(super) fn page(intent: Option<&PaymentIntent>) -> Response<Body> {
     Html(frame("Your bank: is this payment yours?", &body)).into_response()
 }
 
-/// Back to the shop, as Stripe sends the buyer back.
+/// Redirects back to the shop, as Stripe does.
 pub(super) fn back(intent: &PaymentIntent, passed: bool) -> Response<Body> {
     match return_url(intent, passed) {
         Some(url) => Redirect::to(url.as_str()).into_response(),

@@ -1,4 +1,4 @@
-//! What each operation does.
+//! Dispatch of operations to their effects.
 
 use crate::stripe::auth::Caller;
 use crate::stripe::errors::Refusal;
@@ -11,7 +11,7 @@ use crate::stripe::{
     updates,
 };
 
-/// What this request does to the books, if its parameters are good.
+/// Validates the parameters and returns the request's effect on the books.
 pub(super) fn of(
     operation: Operation,
     id: String,

@@ -1,4 +1,4 @@
-//! Calls that Stripe does not have: the buyer's bank, and faults on demand.
+//! Endpoints beyond Stripe's: the buyer's bank, disputes, and fault injection.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use crate::stripe::errors::Refusal;
 use crate::stripe::faults::FaultRules;
 use crate::stripe::form::Form;
 
-/// `GET /test/payment_intents/{id}/authenticate`: the page of the buyer's bank.
+/// `GET /test/payment_intents/{id}/authenticate`: page of the buyer's bank.
 pub(crate) async fn ask(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Response<Body> {
     bank::page(api.ledger.payment_intent(&id).as_ref())
 }
@@ -48,7 +48,7 @@ pub(crate) async fn authenticate(
     }
 }
 
-/// `POST /test/payment_intents/{id}/dispute`: the buyer asks the bank for the money.
+/// `POST /test/payment_intents/{id}/dispute`: opens a dispute.
 pub(crate) async fn dispute(
     State(api): State<Arc<Api>>,
     Path(id): Path<String>,
@@ -64,7 +64,7 @@ pub(crate) async fn dispute(
     answer.into_response()
 }
 
-/// `POST /test/disputes/{id}/close` with `outcome` `won` or `lost`: the bank has decided.
+/// `POST /test/disputes/{id}/close` with `outcome` `won` or `lost`: closes a dispute.
 pub(crate) async fn close_dispute(
     State(api): State<Arc<Api>>,
     Path(id): Path<String>,
@@ -108,7 +108,7 @@ pub(crate) async fn add_faults(
     in_force(&api)
 }
 
-/// `GET /test/faults`: the rules that can still fire.
+/// `GET /test/faults`: returns the rules that can still fire.
 pub(crate) async fn list_faults(State(api): State<Arc<Api>>, headers: HeaderMap) -> Response<Body> {
     if !api.keys.is_account(&headers) {
         return Answer::of(&Err(Refusal::no_key())).into_response();
@@ -116,7 +116,7 @@ pub(crate) async fn list_faults(State(api): State<Arc<Api>>, headers: HeaderMap)
     in_force(&api)
 }
 
-/// `DELETE /test/faults`: ends all faults.
+/// `DELETE /test/faults`: removes all rules.
 pub(crate) async fn clear_faults(
     State(api): State<Arc<Api>>,
     headers: HeaderMap,
@@ -137,7 +137,7 @@ fn in_force(api: &Api) -> Response<Body> {
     Json(rules).into_response()
 }
 
-/// Whether the body's `outcome` is the first of these, or the second.
+/// Parses the body's `outcome`: `true` for the first word, `false` for the second.
 fn outcome(headers: &HeaderMap, body: &[u8], [yes, no]: [&str; 2]) -> Result<bool, Refusal> {
     let is_json = headers
         .get(header::CONTENT_TYPE)

@@ -1,4 +1,4 @@
-//! Objects in the order of their creation, and Stripe's way of paging through them.
+//! Objects in order of creation, with Stripe's cursor pagination.
 
 use std::collections::HashMap;
 
@@ -11,7 +11,7 @@ use crate::stripe::model::{Charge, Customer, Dispute, PaymentIntent, PaymentMeth
 /// An object that can be listed.
 pub(crate) trait Listed {
     fn id(&self) -> &str;
-    /// Seconds since the Unix epoch.
+    /// Time of creation, in seconds since the Unix epoch.
     fn created(&self) -> i64;
 }
 
@@ -120,7 +120,7 @@ impl<T: Listed> Catalogue<T> {
         self.items.len()
     }
 
-    /// The page that `query` asks for, newest first, as Stripe's list object.
+    /// Returns a page, newest first, as Stripe's list object.
     pub(crate) fn page(
         &self,
         query: &ListQuery,
@@ -152,8 +152,8 @@ impl<T: Listed> Catalogue<T> {
         Ok(query.answer(&data, has_more))
     }
 
-    /// Up to `limit` of those wanted, newest first, from the one after `after` on; whether there
-    /// are more. `None` when there is no such one.
+    /// Returns up to `limit` wanted objects after the cursor `after`, newest first, and whether
+    /// more follow; `None` when the cursor is unknown.
     pub(crate) fn found(
         &self,
         after: Option<&str>,
@@ -169,7 +169,7 @@ impl<T: Listed> Catalogue<T> {
     }
 }
 
-/// The first `limit`, and whether there are more.
+/// Returns the first `limit` items, and whether more follow.
 pub(crate) fn first<T, U>(
     mut all: impl Iterator<Item = T>,
     limit: usize,
@@ -185,7 +185,7 @@ pub(crate) struct ListQuery {
     pub(crate) limit: usize,
     pub(crate) starting_after: Option<String>,
     pub(crate) ending_before: Option<String>,
-    /// Bounds of `created`, both inclusive, in seconds since the Unix epoch.
+    /// Inclusive bounds of `created`, in seconds since the Unix epoch.
     created: (i64, i64),
 }
 
@@ -204,13 +204,13 @@ impl ListQuery {
         (self.created.0..=self.created.1).contains(&created)
     }
 
-    /// Stripe's list object.
+    /// Renders Stripe's list object.
     pub(crate) fn answer(&self, data: &[Value], has_more: bool) -> Value {
         json!({ "object": "list", "url": self.url, "has_more": has_more, "data": data })
     }
 }
 
-/// How many objects a page is to have.
+/// Parses `limit`; 10 by default.
 pub(crate) fn limit(form: &Form) -> Result<usize, Refusal> {
     let Some(limit) = form.integer("limit")? else {
         return Ok(10);

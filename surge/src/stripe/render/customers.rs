@@ -1,10 +1,10 @@
-//! Customers and PaymentMethods.
+//! Stripe's JSON of customers and PaymentMethods.
 
 use serde_json::{Value, json};
 
 use crate::stripe::model::{Customer, PaymentMethod};
 
-/// A PaymentMethod.
+/// Renders a PaymentMethod.
 pub(crate) fn payment_method(method: &PaymentMethod) -> Value {
     json!({
         "id": method.id,
@@ -34,7 +34,7 @@ pub(crate) fn payment_method(method: &PaymentMethod) -> Value {
     })
 }
 
-/// A Customer.
+/// Renders a Customer.
 pub(crate) fn customer(customer: &Customer) -> Value {
     if customer.is_deleted {
         return json!({ "id": customer.id, "object": "customer", "deleted": true });
@@ -70,7 +70,7 @@ pub(crate) fn customer(customer: &Customer) -> Value {
     })
 }
 
-/// Month and year at which every test card ends.
+/// Month and year at which every test card expires.
 pub(super) const EXPIRY: (u8, u16) = (12, 2099);
 
 pub(super) fn billing_details() -> Value {

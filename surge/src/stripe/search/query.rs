@@ -1,21 +1,22 @@
-//! Stripe's search query language: clauses such as `status:"succeeded"`, `-currency:"eur"`,
-//! `amount>1000` and `metadata["booking_id"]:"7"`, all joined by `AND` or all by `OR`.
+//! Parser of Stripe's search query language: clauses such as `status:"succeeded"`,
+//! `-currency:"eur"`, `amount>1000` and `metadata["booking_id"]:"7"`, all joined by `AND` or all by
+//! `OR`.
 
 use crate::stripe::errors::Refusal;
 
-/// Clauses one query may have, as at Stripe.
+/// Maximum number of clauses, as at Stripe.
 const MAX_CLAUSES: usize = 10;
 
-/// What a clause looks at.
+/// Left-hand side of a clause.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Field {
-    /// A field of the object.
+    /// Field of the object.
     Named(String),
-    /// A key of its metadata.
+    /// Key of its metadata.
     Metadata(String),
 }
 
-/// What a field has, or is compared with.
+/// Value of a field, or right-hand side of a clause.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Value {
     Text(String),
@@ -40,7 +41,7 @@ struct Clause {
     value: Option<Value>,
 }
 
-/// A query that was understood.
+/// A parsed query.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Query {
     clauses: Vec<Clause>,
@@ -48,7 +49,7 @@ pub(super) struct Query {
 }
 
 impl Query {
-    /// Reads a query over fields that are known.
+    /// Parses a query over known fields.
     pub(super) fn parse(text: &str, is_known: fn(&Field) -> bool) -> Result<Self, Refusal> {
         let mut rest = Reader(text.trim_start());
         let mut clauses = vec![rest.clause().ok_or_else(unreadable)?];
@@ -77,7 +78,7 @@ impl Query {
         })
     }
 
-    /// Whether an object with these values is meant.
+    /// Returns whether an object with these values matches.
     pub(super) fn covers(&self, value: impl Fn(&Field) -> Option<Value>) -> bool {
         let covers = |clause: &Clause| clause.covers(value(&clause.field).as_ref());
         if self.is_any {
@@ -114,7 +115,7 @@ enum Joint {
     Or,
 }
 
-/// What is left to be read.
+/// The unparsed rest of a query.
 struct Reader<'a>(&'a str);
 
 impl<'a> Reader<'a> {
@@ -135,7 +136,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// `AND`, `OR`, or nothing, which means `AND`.
+    /// Parses `AND` or `OR`; nothing means `AND`.
     fn joint(&mut self) -> Option<Joint> {
         let joint = match self.0.split_once(char::is_whitespace) {
             Some((word, rest)) if word.eq_ignore_ascii_case("and") => Some((Joint::And, rest)),
@@ -174,7 +175,7 @@ impl<'a> Reader<'a> {
         .find_map(|(sign, comparison)| self.skip(sign).then_some(comparison))
     }
 
-    /// Inside, `None` is `null`.
+    /// Parses a value; the inner `None` is `null`.
     fn value(&mut self) -> Option<Option<Value>> {
         if let Some(text) = self.quoted() {
             return Some(Some(Value::Text(text)));
@@ -186,7 +187,7 @@ impl<'a> Reader<'a> {
         word.parse().ok().map(|number| Some(Value::Number(number)))
     }
 
-    /// A text between single or double quotes; a backslash before a quote keeps it.
+    /// Parses a text in single or double quotes; a backslash escapes a quote.
     fn quoted(&mut self) -> Option<String> {
         let quote = self.0.chars().next().filter(|c| ['\'', '"'].contains(c))?;
         let mut text = String::new();

@@ -1,4 +1,4 @@
-//! What a browser does, and what only raw HTTP shows.
+//! Browsers' requests, and behaviour that only raw HTTP shows.
 
 use reqwest::Response;
 use serde_json::{Value, json};

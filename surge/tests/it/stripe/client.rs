@@ -1,4 +1,4 @@
-//! Every operation through the real client: the answers must be complete objects.
+//! Every operation through the real client, which parses complete objects only.
 
 use stripe_core::payment_intent::{
     CancelPaymentIntent, CancelPaymentIntentCancellationReason, CapturePaymentIntent,

@@ -1,4 +1,4 @@
-//! Customers and the cards they keep, through the real client's types.
+//! Customers and saved cards, through the real client's types.
 
 use serde_json::{Value, json};
 use stripe::StripeError;
@@ -37,7 +37,7 @@ impl Stage {
         list.data
     }
 
-    /// A customer who kept this card when paying.
+    /// Creates a customer who saves this card while paying.
     async fn keeper(&self, card: &str) -> (String, PaymentMethod) {
         let customer = self.customer().await;
         let intent = self.intent().await;

@@ -1,4 +1,4 @@
-//! Refusals, as the real client reads them.
+//! Error responses, as the real client parses them.
 
 use futures_util::future::join_all;
 use stripe_core::payment_intent::{

@@ -1,4 +1,4 @@
-//! Faults on demand: what the caller sees, and what the books say.
+//! Fault injection, as seen by the caller and in the books.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use surge::stripe::{ApiFault, Operation};
 
 use super::{PATIENCE, Stage, create, keyed, refusal};
 
-/// Captures with a key, waiting only so long.
+/// Captures with a key and a timeout.
 async fn capture(
     stage: &Stage,
     id: &str,

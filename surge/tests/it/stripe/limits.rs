@@ -1,4 +1,4 @@
-//! What Stripe refuses or makes wait, the stand-in refuses or makes wait.
+//! Stripe's limits: amounts, rates, balance and expiry.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ impl Stage {
         request.send().await.unwrap()
     }
 
-    /// Status and error code (or, without one, parameter) of an attempt to charge.
+    /// Attempts a charge; returns the status and the error code (or, without one, the parameter).
     async fn charge(&self, amount: i64, currency: &str) -> (u16, String) {
         let amount = amount.to_string();
         let form = [("amount", amount.as_str()), ("currency", currency)];

@@ -1,4 +1,4 @@
-//! Signed events on their way to a receiver that refuses, forgets and counts.
+//! Webhook delivery to a receiver that refuses events and counts them.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
@@ -16,7 +16,7 @@ use surge::stripe::{Config, Deliveries, RefundStatus, Retry, WebhookFault};
 
 use super::{PATIENCE, Stage};
 
-/// Takes events; refuses the first `refusals` of them.
+/// Accepts events after refusing the first `refusals`.
 #[derive(Default)]
 struct Receiver {
     refusals: AtomicU32,
@@ -201,7 +201,7 @@ async fn a_delayed_webhook_is_overtaken() {
     stage.authorised().await;
     stage.stripe.wait_until_delivered(PATIENCE).await.unwrap();
     let mut kinds = receiver.kinds(stage.stripe.webhook_secret());
-    // The two of one call are sent at once, and may arrive in any order.
+    // The two events of one call are sent concurrently, and may arrive in any order.
     kinds[..2].sort_unstable();
     assert_eq!(
         kinds,
