@@ -13,6 +13,9 @@ use sqlx::PgPool;
 use url::Url;
 
 const EVENT: EventId = EventId(1);
+/// Connections are cut this often, for two seconds.
+const CUT_PERIOD: Duration = Duration::from_millis(8);
+const CUTS: u32 = 250;
 
 struct Door {
     app: TestApp,
@@ -310,11 +313,11 @@ async fn connections_cut_for_two_seconds_in_mid_claim_give_nobody_a_second_pass(
     let passes = Passes::new(db.clone());
     let cutting = {
         let proxy = Arc::clone(&proxy);
+        let mut ticks = tokio::time::interval(CUT_PERIOD);
         tokio::spawn(async move {
-            let end = tokio::time::Instant::now() + Duration::from_secs(2);
-            while tokio::time::Instant::now() < end {
+            for _ in 0..CUTS {
+                ticks.tick().await;
                 proxy.cut();
-                tokio::time::sleep(Duration::from_millis(7)).await;
             }
         })
     };
