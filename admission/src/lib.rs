@@ -149,6 +149,8 @@ pub async fn start(ctx: Context, config: Config) -> anyhow::Result<Routes> {
         consumes: vec![
             topology::admission_sales(),
             topology::admission_revocations(),
+            topology::admission_bookings(),
+            outcomes::queue(&ctx.node),
         ],
         ..Routes::default()
     })

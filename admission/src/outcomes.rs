@@ -95,11 +95,16 @@ impl Drop for Expected {
     }
 }
 
+/// The transient queue of the outcomes for `node`.
+pub(crate) fn queue(node: &str) -> QueueSpec {
+    QueueSpec::transient("outcomes").bind(Exchange::Outcomes, node)
+}
+
 /// Consumes this node's outcomes and delivers them to pending requests, until soft shutdown.
 pub(crate) async fn consume(desk: Arc<Desk>) -> anyhow::Result<()> {
     let broker = desk.ctx.broker.clone();
     let stop = desk.ctx.shutdown.soft().clone();
-    let queue = QueueSpec::transient("outcomes").bind(Exchange::Outcomes, &desk.ctx.node);
+    let queue = queue(&desk.ctx.node);
     amqp::consume(&broker, &stop, &queue, Settings::default(), Deliver(desk)).await
 }
 

@@ -128,7 +128,11 @@ pub async fn start(ctx: Context, config: Config) -> anyhow::Result<Routes> {
     );
     Ok(Routes {
         internal: staff::routes(shared),
-        consumes: vec![topology::notifier_notices(), topology::notifier_directory()],
+        consumes: vec![
+            topology::notifier_notices(),
+            topology::notifier_directory(),
+            topology::notifier_confirmations(),
+        ],
         ..Routes::default()
     })
 }

@@ -16,3 +16,4 @@ mod settings;
 mod shop;
 mod sick;
 mod silence;
+mod start;

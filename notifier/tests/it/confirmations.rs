@@ -6,6 +6,7 @@ use domain::clock::SystemClock;
 use domain::message::{AccountChanged, ConfirmationAsked, ContactChannel};
 use platform::testing::eventually;
 use platform::tokens::Confirmation;
+use platform::topology;
 use surge::mail;
 use uuid::Uuid;
 
@@ -42,6 +43,20 @@ impl Stage {
             .await
             .unwrap()
     }
+}
+
+#[tokio::test]
+async fn every_queue_that_the_notifier_consumes_is_waited_for() {
+    let stage = Stage::start().await;
+    let node = stage.app.another_node().await;
+    let routes = stage.start_notifier(node.clone()).await;
+    let waited_for: Vec<&str> = routes.consumes.iter().map(|queue| &*queue.name).collect();
+    for queue in topology::all() {
+        let is_its = queue.name.starts_with("notifier.");
+        assert_eq!(waited_for.contains(&&*queue.name), is_its, "{}", queue.name);
+    }
+    node.shutdown.soft().cancel();
+    stage.app.finish().await;
 }
 
 #[tokio::test]
