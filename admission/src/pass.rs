@@ -23,8 +23,9 @@ use tokio::time::MissedTickBehavior;
 
 use crate::Desk;
 
+pub use crate::store::gate::{Grant, Refused};
 pub(crate) use counter::Counter;
-pub use gate::{Claim, Claimant, Grant, Passes, Refused, Terms};
+pub use gate::{Claim, Claimant, Passes, Terms};
 
 /// Request header of the pass.
 const PASS: &str = "onsale-pass";

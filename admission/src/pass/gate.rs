@@ -12,7 +12,7 @@ use platform::pg;
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
-use crate::store::gate::{self, Claimed, NewPass};
+use crate::store::gate::{self, Claimed, Grant, NewPass, Refused};
 
 /// Repository of the passes of every sale.
 #[derive(Debug, Clone)]
@@ -48,28 +48,6 @@ pub struct Claimant {
     pub place: Place,
     /// The account; negative for a visitor without an account.
     pub account_id: AccountId,
-}
-
-/// An unsigned pass. Signing is deterministic: the same grant yields the same bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Grant {
-    /// The place that claimed it.
-    pub place: Place,
-    /// Id of the pass.
-    pub jti: Uuid,
-    /// Time of issue, in Unix seconds.
-    pub iat: i64,
-    /// Expiry, in Unix seconds.
-    pub exp: i64,
-}
-
-/// A pass that was ended before its expiry.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Refused {
-    /// Id of the pass.
-    pub jti: Uuid,
-    /// Expiry, in Unix seconds.
-    pub ends_at: i64,
 }
 
 /// Outcome of a claim.

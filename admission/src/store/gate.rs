@@ -11,13 +11,33 @@ use domain::{AccountId, EventId, Place};
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
-use crate::pass::{Grant, Refused};
-
 /// Maximum number of places of a ready line that are considered; those behind keep waiting.
 const MOST_READY: i64 = 5_000;
 
 /// Maximum number of passes that expire in one transaction; the rest expire in the next ones.
 const MOST_ENDED: i64 = 1_000;
+
+/// An unsigned pass. Signing is deterministic: the same grant yields the same bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Grant {
+    /// The place that claimed it.
+    pub place: Place,
+    /// Id of the pass.
+    pub jti: Uuid,
+    /// Time of issue, in Unix seconds.
+    pub iat: i64,
+    /// Expiry, in Unix seconds.
+    pub exp: i64,
+}
+
+/// A pass that was ended before its expiry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refused {
+    /// Id of the pass.
+    pub jti: Uuid,
+    /// Expiry, in Unix seconds.
+    pub ends_at: i64,
+}
 
 /// A gate whose row lock is held.
 #[derive(Debug, Clone, Copy)]

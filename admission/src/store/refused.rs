@@ -6,7 +6,7 @@ use domain::EventId;
 use domain::token::LEEWAY_SECONDS;
 use sqlx::PgPool;
 
-use crate::pass::Refused;
+use super::gate::Refused;
 
 /// Read position: the last change seen of each sale's gate.
 pub(crate) type Changes = HashMap<EventId, i64>;
