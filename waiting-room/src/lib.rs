@@ -11,6 +11,7 @@ mod joins;
 mod leavings;
 mod lookups;
 mod queue;
+mod quotas;
 mod sales;
 mod seen;
 mod shown;

@@ -9,7 +9,6 @@ mod shared;
 mod stream;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
 use axum::http::HeaderMap;
@@ -24,19 +23,13 @@ use platform::problem::{Kind, Problem};
 use platform::service::Context;
 use platform::tokens::KeyRing;
 
+use crate::quotas::{MINUTE, PER_ACCOUNT};
 use crate::sales::Sale;
 use crate::shown::Shown;
 use crate::{Config, Room};
 
 /// Request header of the queue token.
 pub(crate) const QUEUE_TOKEN: &str = "onsale-queue-token";
-
-/// Limit per account of repeated joins, and of challenges.
-pub(crate) const PER_ACCOUNT: Quota = Quota {
-    burst: 10,
-    per: MINUTE,
-};
-pub(crate) const MINUTE: Duration = Duration::from_secs(60);
 
 pub(crate) fn routes(room: Arc<Room>, ctx: &Context, config: &Config) -> Router {
     let leave = delete(leave::leave).layer(ctx.limits.layer(

@@ -124,7 +124,7 @@ impl Sales {
                 }
                 _ = periods.tick() => {}
             }
-            seen::tell(&self.ctx, &sale).await;
+            seen::tell(&self.ctx, sale.event_id, &sale.asked).await;
             let is_asked_for =
                 sale.is_asked_for.swap(false, Ordering::Relaxed) || sale.shown.receiver_count() > 0;
             unasked = if is_asked_for { 0 } else { unasked + 1 };
@@ -134,6 +134,6 @@ impl Sales {
                 return;
             }
         }
-        seen::tell(&self.ctx, &sale).await;
+        seen::tell(&self.ctx, sale.event_id, &sale.asked).await;
     }
 }

@@ -2,40 +2,39 @@
 //! numbers.
 
 use chrono::DateTime;
+use domain::EventId;
 use domain::queue::{SEEN_SLOT_SECONDS, SEEN_SLOTS, seen_slot};
 use platform::redis::{cmd, pipe};
 use platform::service::Context;
 use redis::RedisResult;
 
-use crate::asked::Seen;
-use crate::sales::Sale;
+use crate::asked::{Asked, Seen};
 
 /// Expiry of a node's temporary bitmap, in seconds, in case its removal fails.
 const OWN_SECONDS: i64 = 10;
 
 /// Merges the presence since the last flush into the current slot, by the clock of Redis, which all
 /// nodes share. If Redis fails, the presence is flushed with the next call.
-pub(crate) async fn tell(ctx: &Context, sale: &Sale) {
-    let seen = sale.asked.take_seen();
+pub(crate) async fn tell(ctx: &Context, event_id: EventId, asked: &Asked) {
+    let seen = asked.take_seen();
     if seen.is_empty() {
         return;
     }
     let slot = match slot(ctx).await {
         Ok(slot) => slot,
-        Err(error) => return put_back(sale, &seen, &error),
+        Err(error) => return put_back(event_id, asked, &seen, &error),
     };
     for (nth, part) in seen.iter().enumerate() {
-        if let Err(error) = add(ctx, sale, slot, part).await {
-            return put_back(sale, &seen[nth..], &error);
+        if let Err(error) = add(ctx, event_id, slot, part).await {
+            return put_back(event_id, asked, &seen[nth..], &error);
         }
     }
 }
 
-fn put_back(sale: &Sale, seen: &[Seen], error: &redis::RedisError) {
-    let event_id = sale.event_id;
+fn put_back(event_id: EventId, asked: &Asked, seen: &[Seen], error: &redis::RedisError) {
     tracing::warn!(%event_id, %error, "failed to flush presence, will retry");
     for part in seen {
-        sale.asked.put_back(part);
+        asked.put_back(part);
     }
 }
 
@@ -45,8 +44,8 @@ async fn slot(ctx: &Context) -> RedisResult<i64> {
     Ok(seen_slot(now.unwrap_or_else(|| ctx.clock.now())))
 }
 
-async fn add(ctx: &Context, sale: &Sale, slot: i64, seen: &Seen) -> RedisResult<()> {
-    let slot = ctx.sale_keys(sale.event_id).seen(slot, seen.part);
+async fn add(ctx: &Context, event_id: EventId, slot: i64, seen: &Seen) -> RedisResult<()> {
+    let slot = ctx.sale_keys(event_id).seen(slot, seen.part);
     let own = format!("{slot}:{}", ctx.node);
     let kept = SEEN_SLOT_SECONDS * SEEN_SLOTS;
     pipe()

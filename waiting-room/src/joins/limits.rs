@@ -16,7 +16,7 @@ use platform::service::Context;
 
 use super::Join;
 use crate::Config;
-use crate::queue::{MINUTE, PER_ACCOUNT};
+use crate::quotas::{MINUTE, PER_ACCOUNT};
 use crate::store::Given;
 
 /// Time for which the breaker stays open: every attempt delays a batch.
