@@ -50,7 +50,7 @@ type Checked = Result<(), String>;
 struct Inner {
     needed: Mutex<BTreeSet<Dependency>>,
     checked: Mutex<BTreeMap<Dependency, (Instant, Checked)>>,
-    loops: Mutex<BTreeMap<&'static str, Arc<Loop>>>,
+    loops: Mutex<BTreeMap<&'static str, Vec<Arc<Loop>>>>,
     warnings: Mutex<BTreeSet<String>>,
 }
 
@@ -90,7 +90,8 @@ impl Health {
     }
 
     /// Registers a loop that turns at least once in `limit`, also while the servers behind it are
-    /// away. Without a turn for longer the process is not ready.
+    /// away. Without a turn for longer the process is not ready. Loops of the same name share an
+    /// entry of `/readyz`, which shows the one that has been silent for longest.
     #[must_use]
     pub fn heartbeat(&self, name: &'static str, limit: Duration) -> Heartbeat {
         let turning = Arc::new(Loop {
@@ -99,7 +100,11 @@ impl Health {
             turned: AtomicU64::new(0),
             has_ended: AtomicBool::new(false),
         });
-        lock(&self.0.loops).insert(name, Arc::clone(&turning));
+        let mut loops = lock(&self.0.loops);
+        let of_name = loops.entry(name).or_default();
+        of_name.retain(|other| !other.has_ended.load(Ordering::Relaxed));
+        of_name.push(Arc::clone(&turning));
+        drop(loops);
         Heartbeat(turning)
     }
 
@@ -146,7 +151,7 @@ impl Health {
         }
         let mut loops = BTreeMap::new();
         for (name, turning) in lock(&self.0.loops).iter() {
-            let silence = turning.silence();
+            let silence = turning.iter().filter_map(|one| one.silence()).max();
             ready &= silence.is_none();
             let found = silence.map_or_else(
                 || "ok".to_owned(),
@@ -281,5 +286,24 @@ mod tests {
         assert!(health.readiness(false).ready);
         drop(stuck_loop(&health, "ended"));
         assert!(health.readiness(false).ready);
+    }
+    #[test]
+    fn one_of_several_loops_of_a_name_that_stops_turning_makes_the_process_unready() {
+        let health = all_well();
+        let [first, second] = [(); 2].map(|()| health.heartbeat("sale", Duration::from_millis(20)));
+        pass(Duration::from_millis(30));
+        first.turn();
+        assert!(!health.readiness(false).ready);
+        second.turn();
+        assert!(health.readiness(false).ready);
+        drop(second);
+        let third = health.heartbeat("sale", Duration::from_millis(20));
+        pass(Duration::from_millis(30));
+        first.turn();
+        third.turn();
+        assert!(
+            health.readiness(false).ready,
+            "one that ended does not count"
+        );
     }
 }

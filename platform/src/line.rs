@@ -30,6 +30,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::MissedTickBehavior;
 use uuid::Uuid;
 
+use crate::health::{Health, Heartbeat};
 use crate::lane::{Job, Lane, Limits, Work};
 use crate::problem::{Kind, Problem};
 use moves::Stretch;
@@ -44,6 +45,8 @@ const KEPT: Duration = Duration::from_secs(60);
 const FIRST_WAIT: Duration = Duration::from_secs(4);
 /// Longest time that one refresh may take.
 const REFRESH_LIMIT: Duration = Duration::from_secs(20);
+/// Heartbeat limit of the loops, beyond [`REFRESH_LIMIT`].
+const LONGEST_TURN: Duration = Duration::from_secs(30);
 /// How many rows of moves one statement reads.
 const ROWS: usize = 4_000;
 /// How many unknown ids are asked for at once, and how often at most.
@@ -210,16 +213,23 @@ impl Lines {
         self.0.read_lock().len()
     }
 
-    /// Reads what has changed, again and again; runs until dropped.
-    pub async fn refresh(&self) {
-        tokio::join!(self.keep_up(), catch_up::run(&self.0));
+    /// Polls for changes and catches up with lines that are behind, until dropped. Both loops have
+    /// a heartbeat in `health`: a process whose views stand still is not ready.
+    pub async fn refresh(&self, health: &Health) {
+        let keeping_up = health.heartbeat("lines.refresh", LONGEST_TURN);
+        let catching_up = health.heartbeat("lines.catch-up", LONGEST_TURN);
+        tokio::join!(
+            self.keep_up(&keeping_up),
+            catch_up::run(&self.0, &catching_up)
+        );
     }
 
-    async fn keep_up(&self) {
+    async fn keep_up(&self, heartbeat: &Heartbeat) {
         let mut ticks = tokio::time::interval(REFRESH_PERIOD);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
+            heartbeat.turn();
             let lines = self.0.asked_for();
             if lines.is_empty() {
                 continue;

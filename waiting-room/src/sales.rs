@@ -6,6 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use domain::EventId;
+use platform::health::Heartbeat;
 use platform::line::{Follower, LineError};
 use platform::service::Context;
 use tokio::sync::watch;
@@ -23,6 +24,11 @@ use crate::shown::Shown;
 const SEEN_PERIOD: Duration = Duration::from_secs(2);
 /// Unused periods, a minute in all, after which a sale is evicted.
 const KEPT_PERIODS: u32 = 30;
+/// Heartbeat limit of a sale's loop: its calls to Redis have deadlines of a second or less.
+const LONGEST_TURN: Duration = Duration::from_secs(30);
+
+/// Name of the loops of sales, as tasks and in `/readyz`.
+const SALE_LOOP: &str = "waiting-room.sale";
 
 /// The sales in use on this node.
 pub(crate) struct Sales {
@@ -90,8 +96,9 @@ impl Sales {
         known.insert(event_id, Arc::clone(&sale));
         drop(known);
         let (sales, kept) = (Arc::clone(self), Arc::clone(&sale));
-        self.ctx.spawn("waiting-room.sale", async move {
-            sales.keep(kept, follower).await;
+        let heartbeat = self.ctx.health.heartbeat(SALE_LOOP, LONGEST_TURN);
+        self.ctx.spawn(SALE_LOOP, async move {
+            sales.keep(kept, follower, &heartbeat).await;
             Ok(())
         });
         Ok(sale)
@@ -109,12 +116,13 @@ impl Sales {
 
     /// Updates `sale` and flushes its presence until it is unused, or until soft shutdown: polls
     /// during the drain are answered from the last snapshot.
-    async fn keep(&self, sale: Arc<Sale>, mut follower: Follower) {
+    async fn keep(&self, sale: Arc<Sale>, mut follower: Follower, heartbeat: &Heartbeat) {
         let soft = self.ctx.shutdown.soft().clone();
         let mut periods = tokio::time::interval(SEEN_PERIOD);
         periods.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut unasked = 0;
         loop {
+            heartbeat.turn();
             tokio::select! {
                 () = soft.cancelled() => break,
                 Some(view) = follower.next() => {

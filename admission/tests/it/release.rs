@@ -12,6 +12,7 @@ use domain::queue::Strain;
 use domain::release::Load;
 use domain::sale::{SaleSettings, SaleState, Stock};
 use domain::{EventId, Place};
+use platform::health::Health;
 use platform::line::Lines;
 use platform::testing::{Proxy, TestApp};
 use secrecy::{ExposeSecret, SecretString};
@@ -545,7 +546,7 @@ async fn a_join_that_commits_late_is_seen() {
 async fn standings(db: &sqlx::PgPool, places: i64) -> Vec<Standing> {
     let lines = Lines::new(db.clone());
     let reader = lines.clone();
-    let reading = tokio::spawn(async move { reader.refresh().await });
+    let reading = tokio::spawn(async move { reader.refresh(&Health::default()).await });
     let view = lines.view(EVENT).await.unwrap();
     reading.abort();
     (1..=places)

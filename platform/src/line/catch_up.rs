@@ -12,6 +12,7 @@ use domain::queue::Snapshot;
 
 use super::moves::{self, Stretch};
 use super::{Followed, Inner, NEVER_READ, REFRESH_LIMIT, REFRESH_PERIOD, ROWS, store};
+use crate::health::Heartbeat;
 
 /// How many lines one round reads of.
 const LINES_AT_ONCE: usize = 256;
@@ -34,9 +35,10 @@ struct Round {
 }
 
 /// Catches up with whatever is behind; runs until dropped.
-pub(super) async fn run(lines: &Inner) {
+pub(super) async fn run(lines: &Inner, heartbeat: &Heartbeat) {
     let mut round = Round::default();
     loop {
+        heartbeat.turn();
         let reading = tokio::time::timeout(REFRESH_LIMIT, round.read(lines)).await;
         let has_more = match reading {
             Ok(Ok(has_more)) => has_more,

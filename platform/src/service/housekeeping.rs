@@ -19,7 +19,7 @@ pub(super) fn spawn(ctx: &Context, checks: Checks) {
         let work = async {
             tokio::join!(
                 task.limits.sweep(),
-                task.lines.refresh(),
+                task.lines.refresh(&task.health),
                 telemetry::run_upkeep(),
                 sweep_keys(&task),
                 declare_queues(&task),

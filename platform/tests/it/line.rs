@@ -8,6 +8,7 @@ use domain::lottery::Draw;
 use domain::queue::{Drawn, PlaceState, Snapshot};
 use domain::sale::SaleState;
 use domain::{EventId, Number, Place};
+use platform::health::Health;
 use platform::line::{LineError, Lines};
 use platform::testing::line::{no_move, snapshot, tell};
 use platform::testing::{Proxy, TestApp, eventually};
@@ -26,7 +27,7 @@ struct Reading {
 impl Reading {
     fn of(lines: Lines) -> Self {
         let reader = lines.clone();
-        let task = tokio::spawn(async move { reader.refresh().await });
+        let task = tokio::spawn(async move { reader.refresh(&Health::default()).await });
         Self { lines, task }
     }
 }

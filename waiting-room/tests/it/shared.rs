@@ -174,3 +174,18 @@ async fn streams_end_at_soft_shutdown() {
     assert!(has_ended);
     hall.app.finish().await;
 }
+
+#[tokio::test]
+async fn the_loops_of_a_node_and_of_its_sales_are_watched() {
+    let hall = Hall::open().await;
+    assert_eq!(hall.get("/api/events/1/queue").await.status(), 200);
+    eventually(SOON, async || {
+        let loops = hall.app.ctx.health.readiness(false).loops;
+        let watched = ["lines.catch-up", "lines.refresh", "waiting-room.sale"];
+        watched
+            .iter()
+            .all(|name| loops.get(name).is_some_and(|found| found == "ok"))
+    })
+    .await;
+    hall.app.finish().await;
+}
