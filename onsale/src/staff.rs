@@ -105,20 +105,28 @@ impl Staff {
                 "say who you are: set ONSALE_STAFF_EMAIL and ONSALE_STAFF_PASSWORD, or --email and --password"
             );
         }
-        let mut client = reqwest::Client::builder().timeout(REQUEST_TIMEOUT);
-        if is_loopback(&args.url) {
-            client = client.no_proxy();
-        }
-        let client = client.build()?;
         let file = SessionFile::of(&args.url, &args.email);
         let session = file.as_ref().and_then(SessionFile::read);
         Ok(Self {
-            client,
-            url: args.url,
-            email: args.email,
-            password: args.password,
             file,
             session,
+            ..Self::unsaved(args.url, args.email, args.password)?
+        })
+    }
+
+    /// A member of staff whose session is not saved for later commands.
+    pub(crate) fn unsaved(url: Url, email: String, password: SecretString) -> anyhow::Result<Self> {
+        let mut client = reqwest::Client::builder().timeout(REQUEST_TIMEOUT);
+        if is_loopback(&url) {
+            client = client.no_proxy();
+        }
+        Ok(Self {
+            client: client.build()?,
+            url,
+            email,
+            password,
+            file: None,
+            session: None,
         })
     }
 

@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
 use clap::Parser;
 use domain::clock::{SharedClock, SystemClock};
 use platform::config::PlatformConfig;
@@ -11,9 +11,9 @@ use platform::pg;
 use platform::service::{self, Running};
 use rand::Rng as _;
 use rand::distr::Alphanumeric;
-use reqwest::{Method, Response, StatusCode};
+use reqwest::Method;
 use secrecy::{ExposeSecret as _, SecretString};
-use serde_json::{Value, json};
+use serde_json::Value;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, PgPool};
 use tokio::sync::Mutex;
 use url::Url;
@@ -22,6 +22,7 @@ use super::DemoArgs;
 use crate::audit::Provider;
 use crate::say;
 use crate::services::{Services, start_all};
+use crate::staff::Staff;
 use crate::stand_ins::StandIns;
 
 const ADMIN: &str = "admin@demo.example";
@@ -39,7 +40,7 @@ pub(super) struct Stage {
     provider: Provider,
     http: reqwest::Client,
     admin_password: SecretString,
-    access_token: Mutex<String>,
+    staff: Mutex<Staff>,
 }
 
 /// The services' settings from the environment.
@@ -50,7 +51,7 @@ struct ServiceFlags {
 }
 
 impl Stage {
-    /// Creates the database, starts the stand-ins and the services, and signs the admin in.
+    /// Creates the database and the admin, and starts the stand-ins and the services.
     pub(super) async fn set(args: &DemoArgs) -> anyhow::Result<Self> {
         let clock = SystemClock::shared();
         let run = clock.now().timestamp_millis();
@@ -68,7 +69,12 @@ impl Stage {
         let provider = Provider::stripe(&stand_ins.stripe.url(), stand_ins.stripe.secret_key())?;
         let admin_password = SecretString::from(random_text(20));
         box_office::bootstrap_admin(&db, &clock, ADMIN, &admin_password).await?;
-        let stage = Self {
+        let staff = Staff::unsaved(
+            internal_url(&running),
+            ADMIN.to_owned(),
+            admin_password.clone(),
+        )?;
+        Ok(Self {
             clock,
             server_url: args.database_url.clone(),
             database,
@@ -78,58 +84,18 @@ impl Stage {
             provider,
             http: reqwest::Client::builder().no_proxy().build()?,
             admin_password,
-            access_token: Mutex::default(),
-        };
-        stage.sign_in().await.context("signing the admin in")?;
-        Ok(stage)
+            staff: Mutex::new(staff),
+        })
     }
 
-    async fn sign_in(&self) -> anyhow::Result<()> {
-        let body = json!({ "email": ADMIN, "password": self.admin_password.expose_secret() });
-        let answer = self
-            .request(Method::POST, "/api/sessions", Some(&body))
-            .await?;
-        let answer = answer.error_for_status()?.json::<Value>().await?;
-        let token = answer["session"]["access_token"].as_str();
-        let token = token.context("the answer has no access token")?.to_owned();
-        *self.access_token.lock().await = token;
-        Ok(())
-    }
-
-    /// Calls the staff API, signing in again when the access token has expired.
+    /// Calls the staff API as the admin.
     pub(super) async fn staff(
         &self,
         method: Method,
         path: &str,
         body: Option<&Value>,
     ) -> anyhow::Result<Value> {
-        let mut response = self.request(method.clone(), path, body).await?;
-        if response.status() == StatusCode::UNAUTHORIZED {
-            self.sign_in().await?;
-            response = self.request(method, path, body).await?;
-        }
-        let (url, status) = (response.url().clone(), response.status());
-        let text = response.text().await?;
-        ensure!(status.is_success(), "{url} answered {status}: {text}");
-        Ok(serde_json::from_str(&text)?)
-    }
-
-    async fn request(
-        &self,
-        method: Method,
-        path: &str,
-        body: Option<&Value>,
-    ) -> anyhow::Result<Response> {
-        let url = internal_url(&self.running).join(path)?;
-        let mut request = self.http.request(method, url);
-        let token = self.access_token.lock().await.clone();
-        if !token.is_empty() {
-            request = request.bearer_auth(token);
-        }
-        if let Some(body) = body {
-            request = request.json(body);
-        }
-        Ok(request.send().await?)
+        Ok(self.staff.lock().await.call(method, path, body).await?)
     }
 
     pub(super) fn http(&self) -> &reqwest::Client {
