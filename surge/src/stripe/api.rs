@@ -136,8 +136,8 @@ async fn serve(
 fn echo(headers: &HeaderMap) -> HeaderMap {
     let mut echo = HeaderMap::new();
     let default = HeaderValue::from_static(version::DEFAULT);
-    let version = headers.get("stripe-version").cloned();
-    echo.insert("stripe-version", version.unwrap_or(default));
+    let version = headers.get(version::HEADER).cloned();
+    echo.insert(version::HEADER, version.unwrap_or(default));
     if let Some(key) = headers.get("idempotency-key") {
         echo.insert("idempotency-key", key.clone());
     }
@@ -183,7 +183,7 @@ impl Api {
             let message = "The request body must be application/x-www-form-urlencoded.";
             return Err(Refusal::malformed(message));
         }
-        version::of(&parts.headers)?;
+        version::check(&parts.headers)?;
         let form = Form::parse(parts.uri.query().unwrap_or_default(), &body)?;
         let caller = self.keys.caller(&parts.headers, &form, operation)?;
         if matches!(caller, Caller::Account) && !self.limits.take(operation, Instant::now()) {

@@ -9,16 +9,19 @@ pub(crate) const DEFAULT: &str = "2026-09-30.endive";
 /// First version with a name.
 const FIRST_NAMED: &str = "2024-09-30";
 
-/// Returns the version of a request.
-pub(crate) fn of(headers: &HeaderMap) -> Result<String, Refusal> {
-    let Some(header) = headers.get("stripe-version") else {
-        return Ok(DEFAULT.to_owned());
+/// Name of the header, in requests and responses.
+pub(crate) const HEADER: &str = "stripe-version";
+
+/// Checks the version of a request; without one the account's holds.
+pub(crate) fn check(headers: &HeaderMap) -> Result<(), Refusal> {
+    let Some(header) = headers.get(HEADER) else {
+        return Ok(());
     };
     let asked = header.to_str().unwrap_or_default();
     // Preview features follow a semicolon.
     let version = asked.split(';').next().unwrap_or_default().trim();
     if is_valid(version) {
-        Ok(version.to_owned())
+        Ok(())
     } else {
         Err(Refusal::malformed(format!(
             "Invalid Stripe API version: {asked}"
