@@ -5,6 +5,7 @@ pub(crate) mod bots;
 pub(crate) mod joins;
 mod load;
 mod machine;
+pub(crate) mod opening;
 pub(crate) mod passes;
 pub(crate) mod payments;
 pub(crate) mod polls;

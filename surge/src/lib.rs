@@ -11,6 +11,7 @@ mod html;
 pub mod inbox;
 mod listen;
 pub mod mail;
+pub mod opening;
 pub mod simulate;
 pub mod sms;
 pub mod stripe;

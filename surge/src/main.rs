@@ -7,7 +7,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use commands::{bare, bots, joins, passes, payments, polls, reads, sell_out, simulate, streams};
+use commands::{
+    bare, bots, joins, opening, passes, payments, polls, reads, sell_out, simulate, streams,
+};
 
 /// The allocator of Onsale, so that it and the bare handlers differ in their work alone.
 #[global_allocator]
@@ -27,6 +29,8 @@ enum Command {
     Polls(polls::Args),
     /// Join: requests a second, and the memory that a long line takes
     Joins(joins::Args),
+    /// Let everybody arrive signed out behind a few addresses: sign-ins, joins, and 429s
+    Opening(opening::Args),
     /// Claim passes: claims a second, beside PostgreSQL alone
     Passes(passes::Args),
     /// Hold streams open: how fast a snapshot reaches all, and the memory they take
@@ -69,6 +73,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Polls(args) => polls::run(args).await,
         Command::Joins(args) => joins::run(args).await,
+        Command::Opening(args) => Box::pin(opening::run(args)).await,
         Command::Passes(args) => passes::run(args).await,
         Command::Streams(args) => streams::run(args).await,
         Command::Simulate(args) => {

@@ -139,6 +139,11 @@ impl Api {
                 Err(_) => Duration::from_millis(300),
                 Ok(Answer::Done(_) | Answer::Refused(_)) => Duration::ZERO,
             };
+            if let Ok(Answer::Busy(_, ApiError::Refused { status, .. })) = &answer
+                && *status == StatusCode::TOO_MANY_REQUESTS
+            {
+                funnel.limited();
+            }
             let patient = started.elapsed() + pause < PATIENCE;
             match answer {
                 Ok(Answer::Done(value)) => return Ok(value),

@@ -13,6 +13,8 @@ use serde::Serialize;
 pub enum Stage {
     /// Has an account.
     SignedUp,
+    /// Has signed in to an existing account.
+    SignedIn,
     /// Has a place.
     Joined,
     /// Has a pass.
@@ -27,7 +29,7 @@ pub enum Stage {
     Cancelled,
 }
 
-const STAGES: usize = 7;
+const STAGES: usize = 8;
 
 /// Upper bound of the histograms; longer times saturate.
 const LONGEST_MS: u64 = 3_600_000;
@@ -38,6 +40,7 @@ pub struct Funnel {
     counts: [AtomicU64; STAGES],
     times: [Mutex<Histogram<u64>>; STAGES],
     retries: AtomicU64,
+    limited: AtomicU64,
 }
 
 /// Number of buyers that reached each stage.
@@ -45,6 +48,8 @@ pub struct Funnel {
 pub struct FunnelCounts {
     /// See [`Stage`].
     pub signed_up: u64,
+    /// See [`Stage`].
+    pub signed_in: u64,
     /// See [`Stage`].
     pub joined: u64,
     /// See [`Stage`].
@@ -59,6 +64,8 @@ pub struct FunnelCounts {
     pub cancelled: u64,
     /// Requests that were retried because the server was busy or unreachable.
     pub retries: u64,
+    /// Responses with status 429.
+    pub limited: u64,
 }
 
 /// Quantiles of one stage's duration, in milliseconds.
@@ -79,6 +86,10 @@ pub struct Quantiles {
 /// Latencies of the stages, each from the buyer's first attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Latencies {
+    /// The sign-up, or the sign-in when the account exists.
+    pub sign_up: Quantiles,
+    /// The sign-in to an existing account.
+    pub sign_in: Quantiles,
     /// The request to join.
     pub join: Quantiles,
     /// From joining to the pass.
@@ -99,6 +110,7 @@ impl Default for Funnel {
             counts: std::array::from_fn(|_| AtomicU64::new(0)),
             times: std::array::from_fn(|_| histogram()),
             retries: AtomicU64::new(0),
+            limited: AtomicU64::new(0),
         }
     }
 }
@@ -119,12 +131,18 @@ impl Funnel {
         self.retries.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Counts a response with status 429.
+    pub fn limited(&self) {
+        self.limited.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Returns the counts so far.
     #[must_use]
     pub fn counts(&self) -> FunnelCounts {
         let count = |stage: Stage| self.counts[stage as usize].load(Ordering::Relaxed);
         FunnelCounts {
             signed_up: count(Stage::SignedUp),
+            signed_in: count(Stage::SignedIn),
             joined: count(Stage::Joined),
             admitted: count(Stage::Admitted),
             held: count(Stage::Held),
@@ -132,6 +150,7 @@ impl Funnel {
             confirmed: count(Stage::Confirmed),
             cancelled: count(Stage::Cancelled),
             retries: self.retries.load(Ordering::Relaxed),
+            limited: self.limited.load(Ordering::Relaxed),
         }
     }
 
@@ -139,6 +158,8 @@ impl Funnel {
     #[must_use]
     pub fn latencies(&self) -> Latencies {
         Latencies {
+            sign_up: self.quantiles(Stage::SignedUp),
+            sign_in: self.quantiles(Stage::SignedIn),
             join: self.quantiles(Stage::Joined),
             wait_for_pass: self.quantiles(Stage::Admitted),
             hold: self.quantiles(Stage::Held),

@@ -117,8 +117,10 @@ impl Buyer {
     /// # Errors
     /// When the API refuses, or does not answer for minutes.
     pub async fn sign_in(&self) -> Result<Session, ApiError> {
+        let started = Instant::now();
         let url = self.api.box_office("/api/sessions");
         let answer = self.post_unsigned(&url, &self.password()).await?;
+        self.funnel.reached(Stage::SignedIn, started.elapsed());
         Ok(Session::of(&answer))
     }
 
@@ -145,13 +147,11 @@ impl Buyer {
         } else {
             session
         };
-        let started = Instant::now();
         let joined = match self.join(session).await {
             Err(error) if error.kind() == "queue-closed" => return Ok(Fate::SoldOut),
             other => other?,
         };
         let queue_token = text(&joined, "queue_token");
-        self.funnel.reached(Stage::Joined, started.elapsed());
         if self.plan == Plan::LeaveQueue {
             let credentials = Credentials {
                 queue_token: Some(queue_token),
@@ -179,7 +179,18 @@ impl Buyer {
         Ok(fate)
     }
 
-    async fn join(&self, session: &Session) -> Result<Value, ApiError> {
+    /// Joins the queue; returns the response with the queue token.
+    ///
+    /// # Errors
+    /// When the API refuses, or does not answer for minutes.
+    pub async fn join(&self, session: &Session) -> Result<Value, ApiError> {
+        let started = Instant::now();
+        let joined = self.try_join(session).await?;
+        self.funnel.reached(Stage::Joined, started.elapsed());
+        Ok(joined)
+    }
+
+    async fn try_join(&self, session: &Session) -> Result<Value, ApiError> {
         let url = self
             .api
             .waiting_room(&format!("/api/events/{}/queue", self.event_id));

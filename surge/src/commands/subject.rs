@@ -128,7 +128,6 @@ impl Subject {
         let onsale = || {
             let mut command = Command::new(&program);
             command
-                .envs(settings.iter().map(|(key, value)| (key, value)))
                 .env("ONSALE_DATABASE_URL", database.url.expose_secret())
                 .env("ONSALE_REDIS_URL", redis_url.expose_secret())
                 .env("ONSALE_AMQP_URL", amqp_url.expose_secret())
@@ -141,6 +140,7 @@ impl Subject {
                 // All load comes from loopback, which is trusted to forward addresses.
                 .env("ONSALE_LIMITS_SCALE", "1000000")
                 .env("ONSALE_TRUSTED_PROXIES", "127.0.0.0/8")
+                .envs(settings.iter().map(|(key, value)| (key, value)))
                 .stdin(Stdio::null())
                 .stdout(Stdio::null())
                 .kill_on_drop(true);

@@ -7,6 +7,7 @@
 )]
 
 mod mail;
+mod opening;
 mod simulate;
 mod sms;
 mod stripe;
