@@ -49,6 +49,7 @@ type Checked = Result<(), String>;
 #[derive(Debug, Default)]
 struct Inner {
     needed: Mutex<BTreeSet<Dependency>>,
+    stand_ins: Mutex<BTreeSet<&'static str>>,
     checked: Mutex<BTreeMap<Dependency, (Instant, Checked)>>,
     loops: Mutex<BTreeMap<&'static str, Vec<Arc<Loop>>>>,
     warnings: Mutex<BTreeSet<String>>,
@@ -126,7 +127,7 @@ impl Health {
         let gauge = metrics::gauge!("onsale_stand_in_active", "server" => server);
         if is_active {
             gauge.set(1.0);
-            self.warn(&format!("{server}: a stand-in answers, nothing is real"));
+            lock(&self.0.stand_ins).insert(server);
         } else {
             gauge.increment(0.0);
         }
@@ -138,6 +139,9 @@ impl Health {
         let needed = lock(&self.0.needed).clone();
         let mut ready = !stopping;
         let mut degraded: Vec<String> = lock(&self.0.warnings).iter().cloned().collect();
+        for server in lock(&self.0.stand_ins).iter() {
+            degraded.push(format!("{server}: a stand-in answers, nothing is real"));
+        }
         let mut servers = BTreeMap::new();
         for dependency in Dependency::ALL {
             let found = self.found(dependency);
