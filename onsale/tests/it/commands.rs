@@ -113,7 +113,7 @@ async fn a_sale_is_steered_by_commands() {
     let said = system.says(&["sale", "revoke", id, "7"]);
     assert_eq!(
         said,
-        format!("sale {id}: the pass of account 7 is taken back\n")
+        format!("sale {id}: the pass of account 7 is revoked\n")
     );
     for (rate, words) in [
         ("0", "use `sale pause`"),
