@@ -120,7 +120,7 @@ mod tests {
 
     async fn published(db: &PgPool) -> Vec<String> {
         let bodies = "delete from platform.outbox where message_name = 'booking.paid.v1'
-                      returning convert_from(body, 'UTF8')";
+                      returning body::text";
         sqlx::query_scalar(bodies).fetch_all(db).await.unwrap()
     }
 

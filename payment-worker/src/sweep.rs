@@ -201,6 +201,7 @@ mod tests {
         set_state(&worker, "captured").await;
         assert!(mended(Lost::Cancellation).await);
         assert!(!mended(Lost::Cancellation).await, "its refund is pending");
+        drop(conn);
         app.finish().await;
     }
 }

@@ -380,6 +380,7 @@ mod tests {
         let found = findings::open(&app.ctx.db).await.unwrap();
         let detail = "Stripe captured 9.00 EUR, our records say 10.00 EUR";
         assert_eq!(found[0].detail, detail);
+        drop(conn);
         app.finish().await;
     }
 }

@@ -107,6 +107,7 @@ mod tests {
             assert!(is_open_after(&[Some(&outage); 4]).await);
             assert!(!is_open_after(&[certain]).await);
         }
+        drop(conn);
         app.finish().await;
     }
 }
