@@ -10,6 +10,7 @@ mod housekeeping;
 mod leaders;
 mod line;
 mod lottery;
+mod machine;
 mod passes;
 mod release;
 mod settings;
