@@ -36,6 +36,7 @@ pub(crate) fn routes(ctx: &Context) -> Router {
 const STAFF: [Role; 3] = [Role::Operator, Role::Organiser, Role::Admin];
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Wanted {
     /// The event at whose door the code is scanned.
     event_id: EventId,

@@ -57,6 +57,7 @@ pub(crate) fn routes(ctx: &Context) -> Router {
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Wanted {
     /// The mail address that the recipient signs in with.
     to: String,

@@ -141,20 +141,17 @@ impl VoidReason {
 }
 
 /// What a buyer who cancels gets back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct RefundPolicy {
-    /// After it nothing goes back; none: the event's start. Must be written, also as null.
-    #[serde(deserialize_with = "Option::deserialize")]
+    /// After it nothing goes back; none: the event's start.
     pub until: Option<DateTime<Utc>>,
     /// Kept of what was paid, in percent from 0 to 100, rounded down.
-    #[serde(default)]
     pub fee_percent: u8,
     /// Kept on top, in minor units, from 0.
-    #[serde(default)]
     pub fee_minor: i64,
     /// What `fee_minor` is in: of payments in other currencies it is not kept. None: whatever was
     /// paid in.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub fee_currency: Option<Currency>,
 }
 

@@ -43,6 +43,7 @@ const MAX_PARTS: usize = 10;
 const MAX_TIER_CHARS: usize = 100;
 
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Wanted {
     event_id: EventId,
     user_id: AccountId,
@@ -55,6 +56,7 @@ pub(super) struct Wanted {
 
 /// One of several parts of a request.
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct WantedPart {
     tickets: i64,
     section_id: Option<SectionId>,

@@ -224,6 +224,27 @@ async fn a_pass_that_is_not_the_callers_own_for_this_sale_is_refused() {
 }
 
 #[tokio::test]
+async fn a_misspelt_field_of_a_request_books_nothing() {
+    let shop = Shop::open().await;
+    let pass = shop.pass(EVENT, BUYER, 600);
+    let mut section = json!({"event_id": EVENT, "user_id": BUYER, "tickets": 1});
+    section["secton_id"] = json!(3);
+    let part = json!({"tickets": 1, "teir": "Balcony"});
+    let parts = json!({"event_id": EVENT, "user_id": BUYER, "wanted": [part]});
+    for (body, field) in [(section, "secton_id"), (parts, "teir")] {
+        let answer = shop.post_booking(&shop.base, BUYER, Some(&pass), None, &body);
+        let answer = answer.await;
+        assert_eq!(answer.status(), 422, "{body}");
+        let problem: Value = answer.json().await.unwrap();
+        assert_eq!(problem["field"], field);
+    }
+    let requests = sqlx::query_scalar::<_, i64>("select count(*) from admission.requests");
+    let requests = requests.fetch_one(&shop.app.ctx.db).await.unwrap();
+    assert_eq!(requests, 0);
+    shop.app.finish().await;
+}
+
+#[tokio::test]
 async fn a_request_that_makes_no_sense_is_told_why() {
     let shop = Shop::open().await;
     shop.add_sale(EventId(3), |sale| sale.closed = true).await;

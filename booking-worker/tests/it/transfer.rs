@@ -405,6 +405,44 @@ async fn a_holder_gets_another_code_and_the_old_one_is_refused_with_a_reason() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_unknown_field_of_a_transfer_or_a_check_in_is_refused_by_its_name() {
+    let exchange = Exchange::open(4).await;
+    let ada = exchange.sign_up("ada@example.org").await;
+    exchange.sign_up("bob@example.org").await;
+    let (_, codes) = exchange.buy(ada, 1).await;
+    let (code, running) = (&codes[0], &exchange.running);
+    let requests = [
+        (
+            format!("http://{}/api/tickets/{code}/transfer", running.public_addr),
+            json!({ "to": "bob@example.org", "form": ada }),
+            "form",
+        ),
+        (
+            format!(
+                "http://{}/api/tickets/{code}/check-in",
+                running.internal_addr
+            ),
+            json!({ "event_id": EVENT, "event": 2 }),
+            "event",
+        ),
+    ];
+    for (url, body, field) in requests {
+        let token = access_of(&exchange.shop, ada, Role::Operator);
+        let request = exchange.http.post(&url).bearer_auth(token).json(&body);
+        let answer = request.send().await.unwrap();
+        assert_eq!(answer.status(), 422, "{url}");
+        let problem: Value = answer.json().await.unwrap();
+        assert_eq!(problem["field"], field, "{url}");
+    }
+    assert_eq!(
+        exchange.check_in(code).await.0,
+        200,
+        "the ticket is as it was"
+    );
+    exchange.shop.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn text_that_the_database_can_not_store_is_refused_on_every_route() {
     let exchange = Exchange::open(4).await;
     let ada = exchange.sign_up("ada@example.org").await;

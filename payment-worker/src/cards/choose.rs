@@ -20,6 +20,7 @@ use crate::store::{customers, operations, payments};
 use crate::stripe::Assignment;
 
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Choice {
     /// `true` to save the card that is paid with.
     #[serde(default)]

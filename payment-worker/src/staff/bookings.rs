@@ -41,6 +41,7 @@ pub(super) async fn timeline(
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Wanted {
     /// Everything that is left, when absent.
     amount_minor: Option<i64>,

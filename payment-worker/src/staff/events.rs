@@ -2,6 +2,7 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::http::StatusCode;
+use chrono::{DateTime, Utc};
 use domain::payment::RefundPolicy;
 use domain::{Currency, EventId};
 use platform::auth::Caller;
@@ -9,7 +10,7 @@ use platform::http::{self, Json, Path};
 use platform::pg::run_tx;
 use platform::problem::{Kind, Problem};
 use platform::refusal::Refusal;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::{MONEY, require};
@@ -47,14 +48,41 @@ fn unknown_event() -> Problem {
     Problem::new(Kind::NotFound, "There is no such event.")
 }
 
+/// Replaces the whole policy.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NewPolicy {
+    /// Required, also as null.
+    #[serde(deserialize_with = "Option::deserialize")]
+    until: Option<DateTime<Utc>>,
+    #[serde(default)]
+    fee_percent: u8,
+    #[serde(default)]
+    fee_minor: i64,
+    /// The event's only currency, when absent.
+    fee_currency: Option<Currency>,
+}
+
+impl From<NewPolicy> for RefundPolicy {
+    fn from(new: NewPolicy) -> Self {
+        Self {
+            until: new.until,
+            fee_percent: new.fee_percent,
+            fee_minor: new.fee_minor,
+            fee_currency: new.fee_currency,
+        }
+    }
+}
+
 /// `PUT /api/events/{id}/refund-policy`: for cancellations from now on; by its organiser or an
 /// admin.
 pub(super) async fn set_policy(
     State(worker): State<Arc<Worker>>,
     caller: Caller,
     Path(id): Path<EventId>,
-    Json(mut refund_policy): Json<RefundPolicy>,
+    Json(new): Json<NewPolicy>,
 ) -> Result<Json<Policy>, Problem> {
+    let mut refund_policy = RefundPolicy::from(new);
     caller.require_event(&worker.db, id, &[]).await?;
     if refund_policy.fee_percent > 100 {
         let problem = Problem::new(Kind::Invalid, "At most 100.");

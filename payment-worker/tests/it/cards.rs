@@ -320,6 +320,12 @@ async fn what_makes_no_sense_is_refused() {
         pipeline.choose(ANNA, id, both).await,
         StatusCode::UNPROCESSABLE_ENTITY
     );
+    let path = format!("/api/bookings/{id}/card");
+    let misspelt = json!({ "saved_crd": "pm_1" });
+    let choosing = pipeline.buyer(ANNA, Method::PUT, &path, &misspelt);
+    let (status, problem) = choosing.await;
+    assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{problem}");
+    assert_eq!(problem["field"], "saved_crd");
     let none = json!({ "saved_card": "../../payment_intents" });
     assert_eq!(pipeline.choose(ANNA, id, none).await, StatusCode::NOT_FOUND);
     let unheard_of = BookingId::new(domain::clock::Clock::now(&pipeline.clock));

@@ -379,6 +379,38 @@ async fn terms_that_say_nothing_or_lie_beyond_the_calendar_are_refused() {
 }
 
 #[tokio::test]
+async fn a_misspelt_amount_refunds_nothing() {
+    let pipeline = alone(1).await;
+    let id = pipeline.sell(1).await;
+    let path = format!("/api/bookings/{id}/refunds");
+    let body = json!({ "amount": 500 });
+    let asking = pipeline.staff(Role::Operator, Method::POST, &path, Some("key"), &body);
+    let (status, problem) = asking.await;
+    assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{problem}");
+    assert_eq!(problem["field"], "amount");
+    pipeline.come_to_rest().await;
+    assert_eq!(pipeline.refunded(id).await, 0);
+    pipeline.close().await;
+}
+
+#[tokio::test]
+async fn a_misspelt_fee_leaves_the_policy_as_it_was() {
+    let pipeline = alone(1).await;
+    let path = format!("/api/events/{EVENT}/refund-policy");
+    let policy = json!({ "until": null, "fee_percent": 10, "fee_minor": 0 });
+    let setting = pipeline.staff(Role::Admin, Method::PUT, &path, None, &policy);
+    assert_eq!(setting.await.0, StatusCode::OK);
+    let body = json!({ "until": null, "fee_percnt": 30 });
+    let setting = pipeline.staff(Role::Admin, Method::PUT, &path, None, &body);
+    let (status, problem) = setting.await;
+    assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{problem}");
+    assert_eq!(problem["field"], "fee_percnt");
+    let reading = pipeline.staff(Role::Admin, Method::GET, &path, None, &Value::Null);
+    assert_eq!(reading.await.1["refund_policy"]["fee_percent"], 10);
+    pipeline.close().await;
+}
+
+#[tokio::test]
 async fn a_buyer_can_read_what_a_cancellation_gives_back_before_it() {
     let pipeline = alone(2).await;
     let id = pipeline.sell(1).await;

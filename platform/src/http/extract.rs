@@ -42,10 +42,20 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
             ));
         }
         let RawBody(body) = RawBody::from_request(request, state).await?;
-        if has_nul_in_json(&body) {
+        Self::parse(&body)
+    }
+}
+
+impl<T: DeserializeOwned> Json<T> {
+    /// Parses a body, whatever its media type.
+    ///
+    /// # Errors
+    /// `malformed` for other JSON than a `T`; `invalid` for a field that a `T` does not have.
+    pub fn parse(body: &[u8]) -> Result<Self, Problem> {
+        if has_nul_in_json(body) {
             return Err(nul_in("The JSON"));
         }
-        match extract::Json::from_bytes(&body) {
+        match extract::Json::from_bytes(body) {
             Ok(extract::Json(value)) => Ok(Self(value)),
             Err(rejection) => Err(malformed_json(&rejection)),
         }

@@ -72,9 +72,20 @@ pub(super) fn bearer(event_id: EventId, joiner: AccountId, address: IpAddr) -> B
 }
 
 /// Optional body of a join.
-#[derive(Deserialize)]
-struct Body {
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Body {
+    /// The solution of a challenge.
     challenge: Option<String>,
+}
+
+impl Body {
+    pub(super) fn parse(body: &[u8]) -> Result<Self, Problem> {
+        if body.is_empty() {
+            return Ok(Self::default());
+        }
+        Json::parse(body).map(|Json(body)| body)
+    }
 }
 
 /// A redeemed challenge.
@@ -93,25 +104,22 @@ pub(super) async fn give_back(room: &Room, bearer: Bearer, taken: &Taken) {
 pub(super) async fn take(
     room: &Room,
     bearer: Bearer,
-    body: &[u8],
+    body: &Body,
     now: DateTime<Utc>,
 ) -> Result<Taken, Problem> {
-    let solution = serde_json::from_slice(body)
-        .ok()
-        .and_then(|body: Body| body.challenge)
-        .ok_or_else(|| {
-            Problem::new(
-                Kind::ChallengeRequired,
-                "Solve the challenge of this queue, and send the solution as `challenge`.",
-            )
-        })?;
+    let solution = body.challenge.as_deref().ok_or_else(|| {
+        Problem::new(
+            Kind::ChallengeRequired,
+            "Solve the challenge of this queue, and send the solution as `challenge`.",
+        )
+    })?;
     let invalid = |why: &dyn std::fmt::Display| {
         let detail = format!("Solve another challenge: {why}.");
         Problem::new(Kind::ChallengeInvalid, detail)
     };
     let id = room
         .challenges
-        .check(&solution, bearer, now)
+        .check(solution, bearer, now)
         .map_err(|refusal| invalid(&refusal))?;
     let keys = room.ctx.sale_keys(bearer.event_id);
     if Attempts::redeem(&room.ctx.redis, &keys, &id, now).await? {

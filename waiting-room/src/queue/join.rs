@@ -47,6 +47,7 @@ pub(super) async fn join(
     joiner: Option<Joiner>,
     RawBody(body): RawBody,
 ) -> Result<Response, Problem> {
+    let body = challenge::Body::parse(&body)?;
     let sale = room.sales.get(event_id).await?;
     let shown = sale.shown();
     let snapshot = &shown.view.snapshot;
@@ -125,7 +126,7 @@ async fn give_for_work(
     joiner: AccountId,
     from: Origin,
     bearer: Bearer,
-    body: &[u8],
+    body: &challenge::Body,
 ) -> Result<Given, Problem> {
     let now = room.ctx.clock.now();
     match challenge::take(room, bearer, body, now).await {

@@ -58,6 +58,24 @@ async fn a_guarded_sale_is_joined_with_a_solution_and_each_is_taken_once() {
     hall.app.finish().await;
 }
 
+#[tokio::test]
+async fn an_unknown_field_of_a_join_is_refused_by_its_name_and_gives_no_number() {
+    let mut hall = Hall::open().await;
+    for is_guarded in [false, true] {
+        hall.publish(|snapshot| snapshot.challenge = is_guarded)
+            .await;
+        let body = json!({ "chalenge": "x" });
+        let answer = hall.join_with(EVENT, BUYER, &body).await;
+        assert_eq!(answer.status(), 422);
+        let problem: Value = answer.json().await.unwrap();
+        assert_eq!(problem["field"], "chalenge");
+    }
+    hall.publish(|snapshot| snapshot.challenge = false).await;
+    let joined = hall.join_with(EVENT, BUYER, &json!({})).await;
+    assert_eq!(joined.status(), 201);
+    hall.app.finish().await;
+}
+
 /// Hashes per second of one core of a fast machine with SHA instructions.
 const HASHES_PER_SECOND: u64 = 12_000_000;
 const CORES: u64 = 2;
