@@ -30,7 +30,7 @@ use crate::store::accounts::Tally;
 use crate::store::bookings::Decided;
 use crate::store::{accounts, bookings, market, seats};
 
-pub(crate) use decide::{Decision, Market, NamedSeat, Section, Terms};
+pub(crate) use decide::{Decision, Market, NamedSeat, Section, Terms, UNPAID_COUNTS_FOR, Unpaid};
 use decide::{ReadMore, forecast};
 
 /// Most attempts of a batch that loses to concurrent writers.

@@ -84,6 +84,8 @@ pub enum RejectReason {
     UnknownEvent,
     /// The request waited so long that its buyer has left.
     TimedOut,
+    /// The account held seats of the event without paying, and gets no others for a while.
+    HoldUsedUp,
 }
 
 /// Why a confirmed booking is not cancelled.
@@ -100,7 +102,7 @@ pub enum CancelRefusal {
 
 impl RejectReason {
     /// Every reason.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::SoldOut,
         Self::NotAdjacent,
         Self::MixedCurrencies,
@@ -109,6 +111,7 @@ impl RejectReason {
         Self::SeatTaken,
         Self::UnknownEvent,
         Self::TimedOut,
+        Self::HoldUsedUp,
     ];
 
     /// The word used on the wire and in the database.
@@ -123,6 +126,7 @@ impl RejectReason {
             Self::SeatTaken => "seat_taken",
             Self::UnknownEvent => "unknown_event",
             Self::TimedOut => "timed_out",
+            Self::HoldUsedUp => "hold_used_up",
         }
     }
 

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
-use uuid::{NoContext, Timestamp, Uuid};
+use uuid::{Builder, NoContext, Timestamp, Uuid};
 
 macro_rules! integer_id {
     ($(#[$doc:meta])* $name:ident) => {
@@ -84,6 +84,13 @@ impl BookingId {
         let seconds = u64::try_from(now.timestamp()).unwrap_or(0);
         let stamp = Timestamp::from_unix(NoContext, seconds, now.timestamp_subsec_nanos());
         Self(Uuid::new_v7(stamp))
+    }
+
+    /// The least id of the bookings accepted at `at` or later.
+    #[must_use]
+    pub fn least_at(at: DateTime<Utc>) -> Self {
+        let millis = u64::try_from(at.timestamp_millis()).unwrap_or(0);
+        Self(Builder::from_unix_timestamp_millis(millis, &[0; 10]).into_uuid())
     }
 }
 

@@ -65,6 +65,9 @@ pub(super) fn rejected(reason: RejectReason) -> Problem {
         RejectReason::SaleClosed => "This sale is not taking bookings.",
         RejectReason::SeatTaken => "One of the seats is taken.",
         RejectReason::UnknownEvent => "The event, the section or a seat does not exist.",
+        RejectReason::HoldUsedUp => {
+            "You held tickets of this event without paying. Book again in half an hour."
+        }
         RejectReason::TimedOut => "The request waited too long. Book again, with a new key.",
     };
     Problem::new(Kind::BookingRejected, detail).with("reason", reason)

@@ -14,6 +14,13 @@ use crate::choose::{Choice, FreeSeat, Quality, choose};
 /// Oldest request that gets seats. After a longer outage its buyer has left, and others come first.
 const MAX_AGE: TimeDelta = TimeDelta::minutes(10);
 
+/// Time for which unpaid holds count against an account, from when they end.
+pub(crate) const UNPAID_COUNTS_FOR: TimeDelta = TimeDelta::minutes(30);
+/// Unpaid holds of an account in an event from which on it gets no new deadline.
+const MAX_UNPAID: u32 = 2;
+/// Shortest rest of a deadline that seats are held for; a quarter of a hold if that is less.
+const MIN_REST: TimeDelta = TimeDelta::seconds(60);
+
 /// Snapshot of what one batch may draw on.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Market {
@@ -23,8 +30,32 @@ pub(crate) struct Market {
     pub(crate) sections: HashMap<EventId, Vec<Section>>,
     /// Tickets that count against an account's limit.
     pub(crate) owned: HashMap<(EventId, AccountId), u32>,
+    /// Unpaid holds of each account that has some.
+    pub(crate) unpaid: HashMap<(EventId, AccountId), Unpaid>,
     /// The seats that are requested by id and exist.
     pub(crate) named: HashMap<SeatId, NamedSeat>,
+}
+
+/// Holds of an account in an event that ended without payment within [`UNPAID_COUNTS_FOR`], since
+/// it last paid.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Unpaid {
+    pub(crate) holds: u32,
+    /// The earliest deadline that is still ahead: that hold was given up before its end.
+    pub(crate) deadline: Option<DateTime<Utc>>,
+}
+
+impl Unpaid {
+    /// Adds a hold that would have ended, or has ended, at `hold_until`.
+    pub(crate) fn add(&mut self, hold_until: DateTime<Utc>, now: DateTime<Utc>) {
+        self.holds += 1;
+        if hold_until > now {
+            let earliest = self
+                .deadline
+                .map_or(hold_until, |known| known.min(hold_until));
+            self.deadline = Some(earliest);
+        }
+    }
 }
 
 /// Terms of an event's sale.
@@ -132,7 +163,7 @@ impl Market {
         if !terms.is_bookable {
             return Err(RejectReason::SaleClosed.into());
         }
-        let hold_until = now + terms.hold;
+        let hold_until = self.hold_until(request, terms.hold, now)?;
         let tickets = request.wish.tickets();
         let owner = (event_id, request.account_id);
         let owned = self
@@ -160,6 +191,29 @@ impl Market {
             total,
             hold_until,
         })
+    }
+
+    /// Returns the end of a new hold. Seats that are given up and taken again are held no longer
+    /// than at first, so that free accounts can't hold a sale for ever. Staff hold for others
+    /// without this limit.
+    fn hold_until(
+        &self,
+        request: &PlaceHold,
+        hold: TimeDelta,
+        now: DateTime<Utc>,
+    ) -> Result<DateTime<Utc>, RejectReason> {
+        let whole = now + hold;
+        if request.asked_by.is_some_and(|by| by != request.account_id) {
+            return Ok(whole);
+        }
+        let Some(unpaid) = self.unpaid.get(&(request.event_id, request.account_id)) else {
+            return Ok(whole);
+        };
+        match unpaid.deadline {
+            Some(deadline) if deadline - now >= MIN_REST.min(hold / 4) => Ok(whole.min(deadline)),
+            None if unpaid.holds < MAX_UNPAID => Ok(whole),
+            Some(_) | None => Err(RejectReason::HoldUsedUp),
+        }
     }
 
     /// Claims the best seats of the first section with enough adjacent ones; if there is none, of
@@ -439,6 +493,7 @@ mod tests {
             terms: [(EVENT, terms)].into(),
             sections: [(EVENT, sections)].into(),
             owned: HashMap::new(),
+            unpaid: HashMap::new(),
             named,
         }
     }
@@ -561,6 +616,41 @@ mod tests {
             ..request(2, best(1))
         };
         assert_eq!(seats_of(&market.decide(&young, now()).unwrap()), [101]);
+    }
+
+    #[test]
+    fn a_new_hold_ends_with_the_one_that_was_given_up() {
+        let after = |holds, deadline: Option<i64>| Unpaid {
+            holds,
+            deadline: deadline.map(|seconds| now() + TimeDelta::seconds(seconds)),
+        };
+        for (unpaid, expected) in [
+            (after(1, None), Some(60)),
+            (after(2, None), None),
+            (after(1, Some(59)), Some(59)),
+            // As often as its buyer likes, for the deadline stays.
+            (after(7, Some(15)), Some(15)),
+            (after(1, Some(14)), None),
+            (after(1, Some(90)), Some(60)),
+        ] {
+            let mut market = market(vec![section(1, euros(5), 4)], 10);
+            market.unpaid.insert((EVENT, AccountId(1)), unpaid);
+            let decision = market.decide(&request(1, best(1)), now()).unwrap();
+            let end = match decision {
+                Decision::Hold { hold_until, .. } => Some((hold_until - now()).num_seconds()),
+                Decision::Reject(reason) => {
+                    assert_eq!(reason, RejectReason::HoldUsedUp);
+                    None
+                }
+            };
+            assert_eq!(end, expected, "{unpaid:?}");
+            let by_staff = PlaceHold {
+                asked_by: Some(AccountId(9)),
+                ..request(1, best(1))
+            };
+            let decision = market.decide(&by_staff, now()).unwrap();
+            assert_eq!(seats_of(&decision).len(), 1, "staff hold for anybody");
+        }
     }
 
     #[test]

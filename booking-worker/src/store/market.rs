@@ -1,19 +1,23 @@
 //! Snapshot of the stock that a batch is decided on. Nothing is locked: the guards of the write
 //! detect what has changed.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::booking::Wish;
 use domain::message::PlaceHold;
 use domain::sale::SaleSettings;
-use domain::{AccountId, EventId, Money, SeatId, SectionId};
+use domain::{AccountId, BookingId, EventId, Money, SeatId, SectionId};
 use sqlx::PgConnection;
 use sqlx::types::Json;
 
 use super::bookings::currency;
 use crate::choose::FreeSeat;
-use crate::hold::{Market, NamedSeat, Section, Terms};
+use crate::hold::{Market, NamedSeat, Section, Terms, UNPAID_COUNTS_FOR, Unpaid};
+
+/// Age of the oldest requests whose holds are looked at. More than a hold can last, with its
+/// extension, and [`UNPAID_COUNTS_FOR`] together.
+const OLDEST_UNPAID: TimeDelta = TimeDelta::hours(12);
 
 /// Reads terms, sections, counts and named seats for `requests`, but no free seats.
 pub(crate) async fn read(
@@ -28,6 +32,7 @@ pub(crate) async fn read(
         terms: terms(conn, &events, now).await?,
         sections: sections(conn, &events).await?,
         owned: owned(conn, requests).await?,
+        unpaid: unpaid(conn, requests, now).await?,
         named: named(conn, requests).await?,
     })
 }
@@ -121,6 +126,55 @@ async fn owned(
         (owner, u32::try_from(row.tickets).unwrap_or(0))
     });
     Ok(owned.collect())
+}
+
+/// Unpaid holds of the requesting accounts, without those that ended because Stripe takes no
+/// payments. A hold that is about to end, or whose time is over, counts.
+async fn unpaid(
+    conn: &mut PgConnection,
+    requests: &[&PlaceHold],
+    now: DateTime<Utc>,
+) -> Result<HashMap<(EventId, AccountId), Unpaid>, sqlx::Error> {
+    let events: Vec<_> = requests.iter().map(|request| request.event_id.0).collect();
+    let accounts: Vec<_> = requests
+        .iter()
+        .map(|request| request.account_id.0)
+        .collect();
+    let rows = sqlx::query!(
+        // Newest first. The limit makes it a range scan of each account's bookings, also in a plan
+        // that was made while the table was empty.
+        r#"select b.event_id, b.account_id, b.hold_until as "hold_until!",
+                  b.state = 'confirmed' as "is_paid!"
+           from (select distinct * from unnest($1::bigint[], $2::bigint[]))
+                as asking (event_id, account_id)
+           cross join lateral (
+               select * from booking.bookings
+               where account_id = asking.account_id and id >= $3 and state <> 'rejected'
+               order by id desc limit 100) b
+           where b.event_id = asking.event_id
+             and (b.state = 'confirmed' and b.total_minor > 0
+                  or b.state in ('expired', 'cancelled') and b.captured_at is null
+                     and b.end_reason is null
+                  or b.state = 'held' and (b.ending is not null or b.hold_until <= $4))
+           order by b.id desc"#,
+        &events,
+        &accounts,
+        BookingId::least_at(now - OLDEST_UNPAID).0,
+        now,
+    )
+    .fetch_all(conn)
+    .await?;
+    let mut unpaid: HashMap<_, Unpaid> = HashMap::new();
+    let mut has_paid = HashSet::new();
+    for row in rows {
+        let owner = (EventId(row.event_id), AccountId(row.account_id));
+        if row.is_paid {
+            has_paid.insert(owner);
+        } else if !has_paid.contains(&owner) && row.hold_until > now - UNPAID_COUNTS_FOR {
+            unpaid.entry(owner).or_default().add(row.hold_until, now);
+        }
+    }
+    Ok(unpaid)
 }
 
 async fn named(

@@ -201,6 +201,37 @@ async fn a_held_booking_that_is_given_up_keeps_its_seats_until_no_payment_can_co
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_hold_that_is_given_up_and_taken_again_ends_no_later() {
+    let shop = Shop::open(vec![floor(1, 9, euros(500))]).await;
+    let first = shop.hold(1, best(2)).await;
+    let sold = shop.hold(2, best(1)).await;
+    shop.clock.advance(TimeDelta::seconds(40));
+    for booking_id in [first.booking_id, sold.booking_id] {
+        assert_eq!(shop.cancel(booking_id).await, Outcome::Cancelled);
+        shop.void(booking_id).await;
+        shop.eventually_state(booking_id, "cancelled").await;
+    }
+    let second = shop.hold(1, best(2)).await;
+    assert_eq!(second.hold_until, first.hold_until);
+    // Paying ends the limit.
+    let bought = shop.buy(2, 1).await;
+    assert_eq!(bought.hold_until, sold.hold_until);
+    let whole = |shop: &Shop| shop.clock.now() + TimeDelta::seconds(60);
+    assert_eq!(shop.hold(2, best(1)).await.hold_until, whole(&shop));
+
+    shop.clock.advance(TimeDelta::seconds(20));
+    let used_up = Outcome::Rejected(RejectReason::HoldUsedUp);
+    assert_eq!(shop.place(1, best(2)).await.1, used_up);
+    assert_eq!(shop.hold(3, best(1)).await.hold_until, whole(&shop));
+    shop.void(second.booking_id).await;
+    shop.eventually_state(second.booking_id, "expired").await;
+    assert_eq!(shop.place(1, best(2)).await.1, used_up);
+    shop.clock.advance(TimeDelta::minutes(30));
+    assert_eq!(shop.hold(1, best(2)).await.hold_until, whole(&shop));
+    shop.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_capture_that_is_impossible_cancels_the_booking() {
     let shop = Shop::open(vec![floor(1, 1, euros(500))]).await;
     let booking = shop.buy(7, 1).await;

@@ -17,6 +17,7 @@ export const REASONS = {
   payment_refused: 'The payment provider refused to take this payment, which is no fault of yours. Nothing was charged; the seats went back on sale, and we are looking into it.',
   seat_taken: 'Somebody else has one of these seats.',
   timed_out: 'It took too long. Please try again.',
+  hold_used_up: 'You held tickets without paying for them. Try again in half an hour.',
   unknown_event: 'There is no such event.',
 };
 
