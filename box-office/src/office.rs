@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use domain::EventId;
+use platform::http::SecondCache;
 use platform::limits::{Key, LimitLayer, Quota};
 use platform::service::Context;
 
 use crate::accounts::attempts::Networks;
 use crate::accounts::password::Passwords;
 use crate::sales::live::Live;
-use crate::shared::{Answer, SecondCache};
+use crate::shared::Answer;
 
 /// Changes per staff account and minute.
 const STAFF_WRITES: Quota = Quota {

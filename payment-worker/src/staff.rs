@@ -40,7 +40,7 @@ pub(crate) fn routes(worker: Arc<Worker>) -> Router {
 /// The routes that the public listener shares.
 pub(crate) fn shown_to_buyers(worker: Arc<Worker>) -> Router {
     Router::new()
-        .route("/api/events/{id}/refund-policy", get(events::policy))
+        .route("/api/events/{id}/refund-policy", get(events::shared_policy))
         .with_state(worker)
 }
 

@@ -3,8 +3,11 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use domain::EventId;
 use domain::clock::SharedClock;
+use domain::payment::RefundPolicy;
 use platform::config::InvalidConfig;
+use platform::http::SecondCache;
 use platform::outbox;
 use sqlx::PgPool;
 use tokio::sync::{Notify, OnceCell};
@@ -29,6 +32,8 @@ pub(crate) struct Worker {
     pub(crate) concurrency: usize,
     /// `true` if the key moves real money; `None` when its prefix is no known one.
     pub(crate) is_live: Option<bool>,
+    /// `GET /api/events/{id}/refund-policy` of buyers; `None` for an unknown event.
+    pub(crate) policies: SecondCache<EventId, Option<RefundPolicy>>,
     installation: OnceCell<Uuid>,
 }
 
@@ -40,6 +45,7 @@ impl Worker {
     ) -> Result<Self, InvalidConfig> {
         Ok(Self {
             db,
+            policies: SecondCache::new(SharedClock::clone(&clock)),
             clock,
             stripe: Stripe::new(config)?,
             operations_due: Default::default(),

@@ -8,6 +8,7 @@ mod extract;
 mod layers;
 mod lent;
 mod metrics;
+mod second_cache;
 mod server;
 mod stalled;
 mod storable;
@@ -28,6 +29,7 @@ pub use address::ClientAddr;
 pub use connections::{ConnectionLimits, Connections};
 pub use extract::{Json, Path, Query, RawBody};
 pub use layers::{wrap, wrap_quick};
+pub use second_cache::{FOR_A_SECOND, SecondCache};
 pub use server::{Listener, bind};
 pub use storable::date;
 

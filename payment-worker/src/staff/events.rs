@@ -1,12 +1,13 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::header::{CACHE_CONTROL, HeaderName};
+use axum::http::{HeaderValue, StatusCode};
 use chrono::{DateTime, Utc};
 use domain::payment::RefundPolicy;
 use domain::{Currency, EventId};
 use platform::auth::Caller;
-use platform::http::{self, Json, Path};
+use platform::http::{self, FOR_A_SECOND, Json, Path};
 use platform::pg::run_tx;
 use platform::problem::{Kind, Problem};
 use platform::refusal::Refusal;
@@ -25,14 +26,34 @@ pub(super) struct Policy {
     refund_policy: RefundPolicy,
 }
 
-/// `GET /api/events/{id}/refund-policy`: what a buyer who cancels is refunded.
+/// `GET /api/events/{id}/refund-policy`: what a buyer who cancels is refunded, as it is now.
 pub(super) async fn policy(
     State(worker): State<Arc<Worker>>,
     Path(id): Path<EventId>,
 ) -> Result<Json<Policy>, Problem> {
-    require_known(&worker, id).await?;
-    let refund_policy = policies::get(&worker.db, id).await?;
+    let refund_policy = load(worker, id).await?.ok_or_else(unknown_event)?;
     Ok(Json(Policy { refund_policy }))
+}
+
+/// [`policy`], at most a second old: each page of an event asks for it.
+pub(super) async fn shared_policy(
+    State(worker): State<Arc<Worker>>,
+    Path(id): Path<EventId>,
+) -> Result<([(HeaderName, HeaderValue); 1], Json<Policy>), Problem> {
+    let loading = || load(Arc::clone(&worker), id);
+    let policy = worker.policies.get(id, loading).await?;
+    let refund_policy = policy.ok_or_else(unknown_event)?;
+    Ok((
+        [(CACHE_CONTROL, FOR_A_SECOND)],
+        Json(Policy { refund_policy }),
+    ))
+}
+
+async fn load(worker: Arc<Worker>, id: EventId) -> Result<Option<RefundPolicy>, Problem> {
+    if !events::is_known(&worker.db, id).await? {
+        return Ok(None);
+    }
+    Ok(Some(policies::get(&worker.db, id).await?))
 }
 
 /// Checks that box-office has the event.
