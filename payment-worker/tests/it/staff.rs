@@ -607,6 +607,43 @@ async fn a_cancelled_event_is_refunded_in_bulk_and_goes_on_after_a_crash() {
 }
 
 #[tokio::test]
+async fn refunds_of_an_event_read_its_payments_alone() {
+    let pipeline = alone(1).await;
+    let db = &pipeline.app.ctx.db;
+    let others = "insert into payment.payments
+                      (booking_id, event_id, account_id, amount_minor, state, created_at,
+                       updated_at, checked_at)
+                  select gen_random_uuid(), 2, n, 500, 'voided', now(), now(), now()
+                  from generate_series(1, 50000) as n";
+    for statement in [others, "analyze payment.payments"] {
+        sqlx::query(statement).execute(db).await.unwrap();
+    }
+    let id = pipeline.sell(1).await;
+    let read = async || {
+        // Counts reach the view when their connection has been idle for a second.
+        tokio::time::sleep(Duration::from_millis(1_500)).await;
+        let rows = "select seq_tup_read from pg_stat_user_tables
+                    where schemaname = 'payment' and relname = 'payments'";
+        pipeline.count(rows).await
+    };
+    let before = read().await;
+    let path = format!("/api/events/{EVENT}/refunds");
+    for (method, expected) in [
+        (Method::GET, StatusCode::OK),
+        (Method::POST, StatusCode::ACCEPTED),
+    ] {
+        let asking = pipeline.staff(Role::Operator, method, &path, None, &Value::Null);
+        let (status, answer) = asking.await;
+        assert_eq!(status, expected, "{answer}");
+    }
+    let rows = read().await - before;
+    assert!(rows < 1_000, "{rows} rows were read one after the other");
+    assert_eq!(pipeline.booking(id).await, "confirmed");
+    // The made-up payments have no bookings, so not everything is consistent.
+    pipeline.leave().await;
+}
+
+#[tokio::test]
 async fn a_refund_that_failed_is_found_and_begun_again() {
     let pipeline = Pipeline::open(1).await;
     let id = pipeline.hold(1).await;
