@@ -275,6 +275,28 @@ test('a first load that fails is tried again', async () => {
   await context.close();
 });
 
+test('a join that the server was too busy for is tried again', async () => {
+  const id = await event(WAIT);
+  const context = await visitor();
+  const page = await atTheDoor(context, id, await account());
+  const answers = [503, 429];
+  let asked = 0;
+  await context.route('**/events/*/queue', (route) => {
+    if (route.request().method() !== 'POST') return route.continue();
+    asked++;
+    const status = answers.shift();
+    if (!status) return route.continue();
+    return route.fulfill({ status, headers: { 'retry-after': '1' }, contentType: 'application/problem+json', body: '{"type":"/problems/overloaded"}' });
+  });
+  await page.click('#join');
+  await until(async () => /we keep trying for you/.test(await text(page, '#door-text')), 'the door says that it tries again');
+  assert.ok(await page.isDisabled('#join'));
+  await page.waitForSelector('#waiting:visible');
+  assert.equal(asked, 3);
+  assert.equal(await page.isVisible('#problem'), false);
+  await context.close();
+});
+
 test('leaving the queue asks before the place is lost', async () => {
   const id = await event(WAIT);
   const context = await visitor();

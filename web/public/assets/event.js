@@ -22,6 +22,8 @@ let latestLoop = 0;
 let stopCountdown = () => {};
 /** The number whose progress is shown, with the first and the lowest count of people ahead. */
 let progress = null;
+/** What a running join waits for, shown at the door in place of the state of the sale; or empty. */
+let joining = '';
 
 async function describe() {
   ({ event } = await patiently(() => call('GET', `/api/events/${eventId}`), (failure) => problem(failure.message)));
@@ -117,7 +119,7 @@ async function door() {
 
 function standAtTheDoor(queue) {
   tell(queue.message);
-  write('door-text', [atTheDoor(queue), opening(queue)].filter(Boolean).join(' '));
+  write('door-text', joining || [atTheDoor(queue), opening(queue)].filter(Boolean).join(' '));
   const mayJoin = JOINABLE.includes(queue.state);
   at('join').hidden = !mayJoin || !session();
   write('sign-in-title', mayJoin || queue.state === 'scheduled' ? 'Sign in to join the queue' : 'Sign in to see your place');
@@ -158,25 +160,41 @@ function untilChange({ opens_at: opens, lobby_opens_at: lobby }) {
 }
 
 async function join() {
-  const joined = await askToJoin();
+  const standing = at('door-text').textContent;
+  const joined = await askToJoin().finally(() => {
+    joining = '';
+    write('door-text', standing);
+  });
   store(TOKEN, joined.queue_token);
   store(STANDING, null);
   // Not awaited, since it runs until the turn.
   attempt(wait);
 }
 
-/** Joins, solving a challenge if the sale asks for proof of work. */
+/**
+ * Joins, solving a challenge if the sale asks for proof of work. Retries while the server is busy or
+ * away: joining is idempotent by account.
+ */
 async function askToJoin() {
   const body = {};
   for (let tries = 0; ; tries++) {
     try {
-      return await call('POST', `/api/events/${eventId}/queue`, { body });
+      return await patiently(() => call('POST', `/api/events/${eventId}/queue`, { body }), sayBusy);
     } catch (refused) {
       if (!refused.kind?.startsWith('challenge-') || tries === 3) throw refused;
-      at('door-text').textContent = 'One moment: your browser is showing that it is not a robot.';
-      body.challenge = await solve(await call('GET', `/api/events/${eventId}/queue/challenge`));
+      sayJoining('One moment: your browser is showing that it is not a robot.');
+      body.challenge = await solve(await patiently(() => call('GET', `/api/events/${eventId}/queue/challenge`), sayBusy));
     }
   }
+}
+
+function sayBusy({ status, message }) {
+  sayJoining(status === 0 ? message : 'Many people are joining right now. Stay on this page: we keep trying for you.');
+}
+
+function sayJoining(text) {
+  joining = text;
+  write('door-text', text);
 }
 
 /** Solves a challenge in a worker. */
