@@ -370,6 +370,29 @@ test('a payment form that could not be loaded is loaded again', async () => {
   await context.close();
 });
 
+test('a name from right to left turns nothing around it', async () => {
+  const name = `מסיבת גן ${Date.now()}`;
+  const id = await event(WAIT, { name, venue: 'אולם 7', city: 'חיפה' });
+  const context = await visitor();
+  const page = await context.newPage();
+  await page.goto(`${PUBLIC}/events/${id}`);
+  await until(async () => (await text(page, 'h1 bdi')) === name, 'the event is shown');
+  assert.equal(await page.title(), `\u2068${name}\u2069 · Onsale`);
+  assert.match(await text(page, '#when'), / · \u2068אולם 7\u2069 · \u2068חיפה\u2069$/);
+  await page.goto(PUBLIC);
+  await page.fill('#q', name);
+  await page.press('#q', 'Enter');
+  await until(async () => (await page.locator('#events a bdi').allTextContents()).join() === name, 'the list has the name');
+  const staffPage = await console_(context, id);
+  assert.equal(await text(staffPage, 'h1 bdi'), name);
+  await staffPage.goto(STAFF);
+  await staffPage.waitForSelector('#choose:visible');
+  await staffPage.fill('#q', name);
+  await staffPage.press('#q', 'Enter');
+  await until(async () => (await staffPage.locator('#events a bdi').allTextContents()).join() === name, 'the console lists the name');
+  await context.close();
+});
+
 async function console_(context, id) {
   const page = await context.newPage();
   await page.goto(`${STAFF}/#${id}`);

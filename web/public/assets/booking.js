@@ -1,6 +1,6 @@
 // One booking: its seats, payment, tickets and cancellation.
 
-import { at, attempt, call, clock, count, countDown, list, money, pause, pauseBefore, problem, session, show, whenAndWhere, write } from './api.js';
+import { at, attempt, call, clock, count, countDown, isolated, list, money, pause, pauseBefore, problem, session, show, whenAndWhere, write } from './api.js';
 import { listCards } from './cards.js';
 import { openTill } from './pay.js';
 import { askToSignIn } from './sign-in.js';
@@ -75,7 +75,7 @@ async function tellEvent(id) {
   ({ event } = await call('GET', `/api/events/${id}`));
   write('title', event.name);
   write('when', whenAndWhere(event));
-  document.title = `Your booking · ${event.name}`;
+  document.title = `Your booking · ${isolated(event.name)}`;
 }
 
 function offer({ hold_until: until, payment, total }) {

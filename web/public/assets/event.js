@@ -1,6 +1,6 @@
 // One event: its queue, and choosing seats at one's turn.
 
-import { at, attempt, call, clock, count, countDown, duration, list, moment, money, now, patiently, pause, pauseBefore, pauseOrOnline, problem, randomKey, session, show, store, stored, whenAndWhere, write } from './api.js';
+import { at, attempt, bdi, call, clock, count, countDown, duration, isolated, list, moment, money, now, patiently, pause, pauseBefore, pauseOrOnline, problem, randomKey, session, show, store, stored, whenAndWhere, write } from './api.js';
 import { askToSignIn } from './sign-in.js';
 
 const eventId = location.pathname.split('/')[2];
@@ -28,13 +28,13 @@ let joining = '';
 async function describe() {
   ({ event } = await patiently(() => call('GET', `/api/events/${eventId}`), (failure) => problem(failure.message)));
   problem('');
-  document.title = `${event.name} · Onsale`;
+  document.title = `${isolated(event.name)} · Onsale`;
   write('name', event.name);
   write('when', whenAndWhere(event));
   write('about', event.description);
   list('prices', event.sections, price);
   const anywhere = new Option('Best available, anywhere', '');
-  at('section').replaceChildren(anywhere, ...event.sections.map((s) => new Option(`${s.name}, ${money(s.tier.price)}`, s.id)));
+  at('section').replaceChildren(anywhere, ...event.sections.map((s) => new Option(`${isolated(s.name)}, ${money(s.tier.price)}`, s.id)));
   const most = Math.min(20, event.max_tickets_per_account);
   at('tickets').max = most;
   at('tickets').value = Math.min(2, most);
@@ -57,11 +57,7 @@ async function refunds() {
 
 function price({ name, tier }) {
   const both = document.createDocumentFragment();
-  for (const text of [name, money(tier.price)]) {
-    const part = document.createElement('span');
-    part.textContent = text;
-    both.append(part);
-  }
+  both.append(bdi(name), bdi(money(tier.price)));
   return both;
 }
 
@@ -327,7 +323,7 @@ function stand({ number, ahead: counted, place, eta_seconds: eta, sale, likely_u
     closed: 'The sale is closed.',
   };
   write('waiting-text', text[sale] ?? '');
-  document.title = `${ahead.toLocaleString()} ahead · ${event.name}`;
+  document.title = `${ahead.toLocaleString()} ahead · ${isolated(event.name)}`;
 }
 
 /** Draws a standing before the lottery, when nobody has a place. */
@@ -337,7 +333,7 @@ function standInLobby() {
   write('eta', 'not known yet');
   at('progress').value = 0;
   write('waiting-text', 'You are in. When the sale opens, a lottery gives everybody here a place.');
-  document.title = `In the lobby · ${event.name}`;
+  document.title = `In the lobby · ${isolated(event.name)}`;
 }
 
 function span({ p50, p90 }) {
@@ -379,7 +375,7 @@ function heldPass() {
 function shop() {
   const { until } = heldPass() ?? stored(PASS);
   write('pass-until', clock(until));
-  document.title = `It’s your turn · ${event.name}`;
+  document.title = `It’s your turn · ${isolated(event.name)}`;
   show('shop', SECTIONS);
   stopCountdown();
   stopCountdown = countDown(until, {

@@ -1,6 +1,6 @@
 // The list of events, and the bookings of the signed-in account.
 
-import { at, call, count, list, session, signOut, whenAndWhere, write } from './api.js';
+import { at, bdi, call, count, list, session, signOut, whenAndWhere, write } from './api.js';
 import { STATES } from './words.js';
 
 let cursor = null;
@@ -9,7 +9,7 @@ function line(event) {
   const item = document.createElement('li');
   const link = document.createElement('a');
   link.href = `/events/${event.id}`;
-  link.textContent = event.name;
+  link.append(bdi(event.name));
   const where = document.createElement('p');
   where.className = 'quiet';
   where.textContent = whenAndWhere(event);

@@ -1,6 +1,6 @@
 // The tickets that others have transferred to this account.
 
-import { call, count, list, patiently, session, whenAndWhere, write } from './api.js';
+import { bdi, call, count, list, patiently, session, whenAndWhere, write } from './api.js';
 import { askToSignIn } from './sign-in.js';
 import { transferForm } from './transfer.js';
 import { TICKETS, seatName } from './words.js';
@@ -23,7 +23,7 @@ function line(className, text) {
 function ticket({ code, seat, state }, event, number) {
   const all = document.createDocumentFragment();
   const name = document.createElement('strong');
-  name.textContent = event.name;
+  name.append(bdi(event.name));
   all.append(name, line('quiet', whenAndWhere(event)), line('', [seat && seatName(seat), TICKETS[state]].filter(Boolean).join(' · ')));
   if (!code) return all;
   const text = document.createElement('code');

@@ -1,5 +1,7 @@
 // Texts for states and reasons of bookings, refunds and tickets.
 
+import { isolated } from './api.js';
+
 export const STATES = {
   requested: 'We are looking for your seats…',
   held: 'Your seats are held for you. Pay to keep them.',
@@ -35,7 +37,7 @@ export const TICKETS = {
 };
 
 /** The name of a seat. */
-export const seatName = ({ section, row, number }) => (row ? `${section}, row ${row}, seat ${number}` : section);
+export const seatName = ({ section, row, number }) => (row ? `${isolated(section)}, row ${isolated(row)}, seat ${number}` : isolated(section));
 
 export const PAYMENTS = {
   authorised: 'Your bank has agreed. We are making your tickets…',

@@ -254,9 +254,23 @@ export function moment(text, timeZone) {
   return new Intl.DateTimeFormat(undefined, { dateStyle: 'full', timeStyle: 'short', timeZone }).format(new Date(text));
 }
 
+/**
+ * A text of somebody else's between the marks of a bidirectional isolate, for where no `<bdi>` can be: a
+ * name in Hebrew or Arabic does not reorder what stands beside it.
+ */
+export const isolated = (text) => `\u2068${text}\u2069`;
+
+/** A `<bdi>` with this text. */
+export function bdi(text) {
+  const element = document.createElement('bdi');
+  element.textContent = text;
+  return element;
+}
+
 /** Date and place of an event in one line. */
 export function whenAndWhere(event) {
-  return [moment(event.date, event.time_zone), event.venue, event.city].filter(Boolean).join(' · ');
+  const where = [event.venue, event.city].filter(Boolean).map(isolated);
+  return [moment(event.date, event.time_zone), ...where].join(' · ');
 }
 
 /** Hour and minute of a moment in the visitor's time zone. */

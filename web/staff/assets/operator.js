@@ -1,7 +1,7 @@
 // The staff page: the list of sales; for one, live figures and controls for operators, and its terms
 // for organisers.
 
-import { at, attempt, call, count, list, pause, send, session, show, signIn, signOut, whenAndWhere, write } from './api.js';
+import { at, attempt, bdi, call, count, isolated, list, pause, send, session, show, signIn, signOut, whenAndWhere, write } from './api.js';
 import { draw, forget } from './chart.js';
 import { terms } from './terms.js';
 
@@ -183,7 +183,7 @@ async function applyTouched() {
 function line(event) {
   const link = document.createElement('a');
   link.href = `#${event.id}`;
-  link.textContent = event.name;
+  link.append(bdi(event.name));
   const where = document.createElement('p');
   where.className = 'quiet';
   where.textContent = `Event ${event.id} · ${whenAndWhere(event)}`;
@@ -226,8 +226,8 @@ async function open(id) {
   show(null, SECTIONS);
   const [{ event }, { account }] = await Promise.all([call('GET', `/api/events/${id}`), call('GET', '/api/accounts/me')]);
   const is = (...roles) => roles.some((role) => account.roles.includes(role));
-  write('sale-title', event.name);
-  document.title = `${event.name} · Onsale operator`;
+  write('sale-name', event.name);
+  document.title = `${isolated(event.name)} · Onsale operator`;
   terms(is('organiser', 'admin') && event.state !== 'cancelled' ? event : null);
   at('steering').hidden = !is('operator', 'admin');
   if (at('steering').hidden) return show('sale', SECTIONS);
