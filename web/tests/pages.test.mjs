@@ -169,12 +169,15 @@ test('Enter in the form signs in who has an account', async () => {
 
 test('the door says how the sale stands before anybody signs in', async () => {
   const opens = new Date(Date.now() + 3 * 86_400_000).toISOString();
-  const id = await event({ opens_at: opens, lobby_seconds: 3600, message: 'Bring a warm coat.' });
-  const context = await visitor();
+  const id = await event({ opens_at: opens, lobby_seconds: 3600, message: 'Bring a warm coat.' }, { time_zone: 'Pacific/Auckland' });
+  const context = await visitor({ locale: 'en-US', timezoneId: 'Europe/London' });
   const page = await context.newPage();
   await page.goto(`${PUBLIC}/events/${id}`);
   await until(async () => (await text(page, '#operator')) === 'Bring a warm coat.', 'the message is shown');
   assert.match(await text(page, '#door-text'), /The sale has not opened yet/);
+  const shown = (time) => new Intl.DateTimeFormat('en-US', { dateStyle: 'full', timeStyle: 'short', timeZone: 'Pacific/Auckland' }).format(time);
+  const lobby = new Date(new Date(opens) - 3_600_000);
+  await until(async () => (await text(page, '#door-text')).includes(`The sale opens ${shown(new Date(opens))}. You can join from ${shown(lobby)} on.`), 'the door says when, in the zone of the event');
   await context.close();
 });
 
@@ -347,6 +350,67 @@ test('whoever leaves without buying returns the slot', async () => {
   const next = await visitor();
   await shopping(next, id, await account());
   await next.close();
+  await context.close();
+});
+
+test('the time to pay does not run out in silence', async () => {
+  const id = await event();
+  const context = await visitor();
+  const page = await shopping(context, id, await account());
+  let end = null;
+  await context.route('**/api/bookings/*', async (route) => {
+    const answer = await route.fetch();
+    const body = await answer.json();
+    if (body.booking?.state === 'held') {
+      end ??= new Date(Date.now() + 4000).toISOString();
+      body.booking.hold_until = end;
+    }
+    await route.fulfill({ response: answer, json: body });
+  });
+  await page.click('#book button:not([type=button])');
+  await page.waitForURL('**/bookings/*');
+  await page.waitForSelector('#pay-button:visible:enabled');
+  await page.waitForSelector('#pay-button:visible:disabled');
+  assert.match(await text(page, '#hold-warning'), /The time to pay is over\..*nothing is charged/);
+  assert.match(await text(page, '#left'), /^0:00/);
+  await context.close();
+});
+
+/** The page of the buyer's bank, which asks about the payment of a booking. */
+async function atTheBank(context) {
+  const page = await shopping(context, await event(), await account());
+  await page.click('#book button:not([type=button])');
+  await page.waitForURL('**/bookings/*');
+  await page.waitForSelector('#pay-form:visible');
+  const booking = page.url();
+  await page.selectOption('#card', 'pm_card_threeDSecure2Required');
+  await page.click('#pay-button');
+  await page.waitForSelector('button[value=success]');
+  return { page, booking };
+}
+
+test('a payment that the bank confirmed ends in tickets', async () => {
+  const context = await visitor();
+  const { page, booking } = await atTheBank(context);
+  await page.click('button[value=success]');
+  await page.waitForSelector('#tickets:visible');
+  assert.equal(page.url(), booking);
+  assert.equal(await page.isVisible('#problem'), false);
+  await context.close();
+});
+
+test('a payment that the bank did not confirm can be tried again', async () => {
+  const context = await visitor();
+  const { page, booking } = await atTheBank(context);
+  await page.click('button[value=fail]');
+  await page.waitForSelector('#problem:visible');
+  assert.match(await text(page, '#problem'), /did not confirm/);
+  await page.waitForSelector('#pay-form:visible');
+  assert.equal(page.url(), booking);
+  await page.selectOption('#card', 'pm_card_visa');
+  await page.click('#pay-button');
+  await page.waitForSelector('#tickets:visible');
+  assert.equal(await page.isVisible('#problem'), false);
   await context.close();
 });
 

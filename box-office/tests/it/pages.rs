@@ -29,6 +29,9 @@ async fn pages_are_served_with_a_strict_policy() {
         assert!(policy.starts_with(
             "default-src 'none'; script-src 'self' https://js.stripe.com https://*.js.stripe.com;"
         ));
+        let frames = "frame-src https://js.stripe.com https://*.js.stripe.com \
+                      https://hooks.stripe.com;";
+        assert!(policy.contains(frames), "{policy}");
         assert!(!policy.contains("unsafe"), "{policy}");
 
         let again = app.nobody().request(app.public, Method::GET, &path);

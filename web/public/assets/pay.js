@@ -8,12 +8,12 @@ const SCRIPT_TRIES = 3;
 /** The return URL for the bank and Stripe: this page, without query. */
 const here = () => location.origin + location.pathname;
 
-/** The bank's result, `succeeded`, `failed` or null, removed from the URL so that a reload has none. */
-function wordOfTheBank() {
-  const word = new URLSearchParams(location.search).get('redirect_status');
-  if (word) history.replaceState(null, '', here());
-  return word;
-}
+/**
+ * The bank's result, `succeeded`, `failed` or null. Removed from the URL at once, along with the
+ * payment's secret, so that neither a reload nor a copied link has them.
+ */
+let bankResult = new URLSearchParams(location.search).get('redirect_status');
+if (bankResult) history.replaceState(null, '', here());
 
 /** Loads Stripe's script, with retries. */
 async function stripeScript() {
@@ -113,7 +113,8 @@ async function till(payment) {
 
 /** Shows the form for a payment, and why the bank refused an earlier try. */
 export async function openTill(bookingId, payment) {
-  const word = wordOfTheBank();
+  const word = bankResult;
+  bankResult = null;
   await offerCards();
   const pay = await till(payment);
   const form = at('pay-form');
