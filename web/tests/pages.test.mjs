@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
-import { PUBLIC, STAFF, ADMIN, PASSWORD, accepted, account, api, atTheDoor, closeBrowser, dismissed, endToken, event, joined, openBrowser, shopping, signIn, staff, text, until, visitor } from './shop.mjs';
+import { PUBLIC, STAFF, ADMIN, PASSWORD, accepted, account, api, atTheDoor, closeBrowser, dismissed, endToken, event, joined, mailedCode, openBrowser, shopping, signIn, staff, text, until, visitor } from './shop.mjs';
 
 before(openBrowser);
 after(closeBrowser);
@@ -297,6 +297,41 @@ test('a join that the server was too busy for is tried again', async () => {
   await page.waitForSelector('#waiting:visible');
   assert.equal(asked, 3);
   assert.equal(await page.isVisible('#problem'), false);
+  await context.close();
+});
+
+test('a new account confirms its address by the code from the mail', async () => {
+  const id = await event(WAIT);
+  const context = await visitor();
+  const page = await context.newPage();
+  await page.goto(`${PUBLIC}/events/${id}`);
+  const email = `new${Date.now()}@example.org`;
+  await page.fill('#email', email);
+  await page.fill('#password', 'correct horse battery');
+  await page.click('#sign-in-form button[value=new]');
+  await page.waitForSelector('#join:visible');
+  await page.waitForSelector('#confirm:visible');
+  assert.equal(await text(page, '#confirm-address'), email);
+  const code = await mailedCode(email);
+  // The queue can be joined without it.
+  await page.click('#join');
+  await page.waitForSelector('#waiting:visible');
+  await page.reload();
+  await page.waitForSelector('#confirm:visible');
+  await page.fill('#confirm-code', code === '000000' ? '111111' : '000000');
+  await page.press('#confirm-code', 'Enter');
+  await page.waitForSelector('#confirm-problem:visible');
+  assert.match(await text(page, '#confirm-problem'), /The code is wrong\. You can try 4 times more/);
+  await page.click('#confirm-again');
+  await until(async () => /Another can be sent in/.test(await text(page, '#confirm-problem')), 'the page says when another is sent');
+  await page.fill('#confirm-code', ` ${code.slice(0, 3)} ${code.slice(3)}`);
+  await page.click('#confirm-form button:not([type=button])');
+  await until(async () => /Your address is confirmed/.test(await text(page, '#confirm-text')), 'the page says so');
+  const me = () => page.evaluate(async () => (await import('/assets/api.js')).call('GET', '/api/accounts/me'));
+  assert.equal((await me()).account.email_confirmed, true);
+  await page.reload();
+  await page.waitForSelector('#waiting:visible');
+  assert.equal(await page.isVisible('#confirm'), false);
   await context.close();
 });
 

@@ -1,10 +1,11 @@
 // A running Onsale and a browser. The environment has PUBLIC, STAFF, ADMIN and PASSWORD, as in the
-// README, and CHROMIUM for a browser in another place.
+// README, MAIL for the list of mails, and CHROMIUM for a browser in another place. Addresses are
+// confirmed by a code.
 
 import assert from 'node:assert/strict';
 import { chromium } from 'playwright-core';
 
-export const { PUBLIC, STAFF, ADMIN, PASSWORD } = process.env;
+export const { PUBLIC, STAFF, ADMIN, PASSWORD, MAIL } = process.env;
 const PHONE = { width: 390, height: 844 };
 /** Longest wait for a condition, in milliseconds. */
 const LIMIT = 15000;
@@ -74,6 +75,18 @@ export async function event(sale = {}, more = {}) {
 }
 
 let people = 0;
+
+/** The newest code that was mailed to an address. */
+export async function mailedCode(email) {
+  let code = null;
+  const isThere = async () => {
+    const mails = await (await fetch(`${MAIL}/?to=${encodeURIComponent(email)}`)).text();
+    code = /(\d{6}) is your code/.exec(mails)?.[1];
+    return Boolean(code);
+  };
+  await until(isThere, 'the code is mailed');
+  return code;
+}
 
 /** Creates an account. */
 export async function account() {

@@ -1,6 +1,7 @@
 // The sign-in form of a page.
 
 import { at, attempt, session, signIn } from './api.js';
+import { askToConfirm } from './confirm.js';
 
 let whenSignedIn = () => {};
 
@@ -21,6 +22,7 @@ at('sign-in-form').addEventListener('submit', (submit) => {
     await signIn(at('email').value, at('password').value, isNew);
     at('password').value = '';
     at('sign-in').hidden = true;
+    askToConfirm().catch(() => {});
     await whenSignedIn();
   }, submit.submitter);
 });
