@@ -25,17 +25,19 @@ function words({ state, reason, payment }) {
 }
 
 function ticket(code, seat) {
-  const where = document.createElement('p');
-  where.className = 'quiet';
+  const where = document.createElement('strong');
   where.textContent = seat ? seatName(seat) : '';
   const all = document.createDocumentFragment();
   if (!code) {
-    all.append(TICKETS.transferred, where);
+    const gone = document.createElement('p');
+    gone.className = 'quiet';
+    gone.textContent = TICKETS.transferred;
+    all.append(where, gone);
     return all;
   }
   const text = document.createElement('code');
   text.textContent = code;
-  all.append(text, where);
+  all.append(where, text);
   if (event?.ticket_transfer) all.append(transferForm(code, seat?.id ?? code.slice(-8), look));
   return all;
 }
@@ -51,6 +53,13 @@ function renderTickets({ ticket_codes: codes, transferred_seats: gone, seats }) 
   list('codes', [...mine, ...given], (pair) => ticket(...pair));
 }
 
+/** The names of seats; those without a number are counted. */
+function seatLines(seats) {
+  const counts = new Map();
+  for (const seat of seats) counts.set(seatName(seat), (counts.get(seatName(seat)) ?? 0) + 1);
+  return [...counts].map(([name, number]) => (number > 1 ? `${number} × ${name}` : name));
+}
+
 function render(booking) {
   const { state, payment } = booking;
   const seats = booking.seats || [];
@@ -58,7 +67,10 @@ function render(booking) {
   if (state === 'confirmed') {
     renderTickets(booking);
     at('seats').replaceChildren();
-  } else if (at('seats').children.length !== seats.length) list('seats', seats, seatName);
+  } else {
+    const lines = seatLines(seats);
+    if (at('seats').children.length !== lines.length) list('seats', lines, String);
+  }
   write('total', booking.total ? `${count(booking.tickets, 'ticket', 'tickets')}, ${money(booking.total)}` : '');
   at('cancel').hidden = !['held', 'confirmed'].includes(state);
   at('again').hidden = !ENDED.includes(state);

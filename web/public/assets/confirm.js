@@ -11,6 +11,12 @@ export async function askToConfirm() {
   store(UNCONFIRMED, account.email_confirmed ? null : account.id);
   write('confirm-address', account.email);
   at('confirm').hidden = account.email_confirmed;
+  sayMailed(account.email_confirmed);
+}
+
+/** Shows what a page says about mails that go out already. */
+function sayMailed(isMailed) {
+  for (const line of document.querySelectorAll('.mailed')) line.hidden = !isMailed;
 }
 
 function refuse(text) {
@@ -38,6 +44,7 @@ async function attemptHere(action, words) {
 async function confirmAddress() {
   await call('POST', '/api/accounts/confirmations', { body: { code: at('confirm-code').value.replace(/\D/g, '') } });
   store(UNCONFIRMED, null);
+  sayMailed(true);
   at('confirm-form').hidden = true;
   write('confirm-text', 'Thank you. Your address is confirmed.');
   // The focused element is gone.

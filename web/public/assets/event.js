@@ -74,7 +74,7 @@ function tell(message) {
 function atTheDoor({ state, waiting, rate_per_minute: rate }) {
   const waiters = waiting ? `${count(waiting, 'person waits', 'people wait')}.` : 'Nobody waits right now.';
   return {
-    scheduled: 'The sale has not opened yet. This page will show when you can join.',
+    scheduled: 'The sale has not opened yet.',
     lobby: 'The sale opens soon. You can join now. The order of everybody who joins before the opening is drawn by lottery, so there is no hurry.',
     open: rate ? `${waiters} Up to ${rate.toLocaleString()} are let in each minute.` : waiters,
     paused: 'The sale is paused. You can join, and will be called when it resumes.',
@@ -86,7 +86,7 @@ function atTheDoor({ state, waiting, rate_per_minute: rate }) {
 /** When the sale and its lobby open, in the time zone of the event. */
 function opening({ state, opens_at: opens, lobby_opens_at: lobby }) {
   if (!opens || !['scheduled', 'lobby'].includes(state)) return '';
-  const sale = `The sale opens ${moment(opens, event.time_zone)}.`;
+  const sale = `It opens ${moment(opens, event.time_zone)}.`;
   return state === 'scheduled' && lobby ? `${sale} You can join from ${moment(lobby, event.time_zone)} on.` : sale;
 }
 

@@ -249,9 +249,13 @@ export function money({ amount_minor: minor, currency }) {
   return new Intl.NumberFormat(undefined, { style: 'currency', currency: currency.toUpperCase(), ...decimals }).format(minor / unit);
 }
 
-/** Formats a moment in a time zone. */
+const MOMENT = { weekday: 'long', day: 'numeric', month: 'long', year: 'numeric', hour: 'numeric', minute: '2-digit' };
+
+/** Formats a moment in a time zone, and names the zone where the visitor's clock shows another time. */
 export function moment(text, timeZone) {
-  return new Intl.DateTimeFormat(undefined, { dateStyle: 'full', timeStyle: 'short', timeZone }).format(new Date(text));
+  const format = (more) => new Intl.DateTimeFormat(undefined, { ...MOMENT, ...more }).format(new Date(text));
+  const there = format({ timeZone });
+  return there === format({}) ? there : format({ timeZone, timeZoneName: 'short' });
 }
 
 /**
