@@ -26,6 +26,12 @@ export const closeBrowser = () => browser.close();
 export async function visitor(options = {}) {
   const context = await browser.newContext({ viewport: PHONE, ...options });
   context.setDefaultTimeout(LIMIT);
+  const close = context.close.bind(context);
+  context.close = async () => {
+    // A request that a route is still forwarding fails with the context, not the test.
+    await context.unrouteAll({ behavior: 'ignoreErrors' });
+    await close();
+  };
   return context;
 }
 
