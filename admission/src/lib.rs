@@ -6,6 +6,7 @@
 //! when none arrives in time.
 
 mod bookings;
+mod help;
 mod housekeeping;
 pub mod lottery;
 mod outcomes;
@@ -90,6 +91,7 @@ struct Desk {
 /// # Errors
 /// When the sales or the revoked passes can't be loaded.
 pub async fn start(ctx: Context, config: Config) -> anyhow::Result<Routes> {
+    help::METRICS.describe();
     // Passes and lookups work without RabbitMQ, and everything works without Redis.
     ctx.health.needs(&[Dependency::Postgres]);
     let passes = Passes::new(ctx.db.clone());

@@ -1,12 +1,13 @@
 //! Correlates the booking worker's outcomes with the requests of this node that await them.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use domain::BookingId;
 use domain::message::{BookingOutcome, BookingOutcomes, Outcome};
 use platform::amqp::{self, Delivery, Exchange, Handler, QueueSpec, Settings, Verdict};
+use platform::sync::MutexExt as _;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -42,7 +43,7 @@ impl Outcomes {
     /// capacity, or when the same command for this booking is already pending.
     pub(crate) fn expect(&self, booking_id: BookingId, asked: Asked) -> Option<Expected> {
         let key = (booking_id, asked);
-        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut waiting = self.0.lock_unpoisoned();
         if waiting.len() >= MAX_WAITING || waiting.contains_key(&key) {
             return None;
         }
@@ -61,7 +62,7 @@ impl Outcomes {
             // A repeated hold whose booking has ended is refused, too.
             Outcome::Cancelled | Outcome::Refused(_) => [Asked::Cancel, Asked::Hold],
         };
-        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut waiting = self.0.lock_unpoisoned();
         let sender = order
             .into_iter()
             .find_map(|asked| waiting.remove(&(outcome.booking_id, asked)));
@@ -88,10 +89,7 @@ impl Expected {
 
 impl Drop for Expected {
     fn drop(&mut self) {
-        self.waiting
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&self.key);
+        self.waiting.lock_unpoisoned().remove(&self.key);
     }
 }
 

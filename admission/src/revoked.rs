@@ -2,13 +2,14 @@
 //! in memory and polls for changes four times a second, so that checking a pass needs no I/O.
 
 use std::collections::HashMap;
-use std::sync::{PoisonError, RwLock};
+use std::sync::RwLock;
 use std::time::Duration;
 
 use domain::clock::SharedClock;
 use domain::token::LEEWAY_SECONDS;
 use platform::health::Heartbeat;
 use platform::pg::Patience;
+use platform::sync::RwLockExt as _;
 use sqlx::PgPool;
 use tokio::time::MissedTickBehavior;
 use uuid::Uuid;
@@ -48,17 +49,12 @@ impl Revoked {
 
     /// Returns whether the pass with this id is revoked.
     pub(crate) fn contains(&self, jti: &str) -> bool {
-        Uuid::parse_str(jti).is_ok_and(|jti| {
-            self.ends
-                .read()
-                .unwrap_or_else(PoisonError::into_inner)
-                .contains_key(&jti)
-        })
+        Uuid::parse_str(jti).is_ok_and(|jti| self.ends.read_unpoisoned().contains_key(&jti))
     }
 
     /// Adds passes on this node at once; other nodes poll them.
     pub(crate) fn remember(&self, refused: impl IntoIterator<Item = Refused>) {
-        let mut ends = self.ends.write().unwrap_or_else(PoisonError::into_inner);
+        let mut ends = self.ends.write_unpoisoned();
         ends.extend(refused.into_iter().map(|pass| (pass.jti, pass.ends_at)));
     }
 
@@ -83,7 +79,7 @@ impl Revoked {
 
     fn forget_run_out(&self, now: i64) {
         let now = now - LEEWAY_SECONDS.cast_signed();
-        let mut ends = self.ends.write().unwrap_or_else(PoisonError::into_inner);
+        let mut ends = self.ends.write_unpoisoned();
         ends.retain(|_, end| *end > now);
     }
 }

@@ -3,7 +3,7 @@
 //! ids cost PostgreSQL next to nothing.
 
 use std::collections::HashMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use domain::EventId;
@@ -14,6 +14,7 @@ use platform::health::Heartbeat;
 use platform::lane::{Job, Lane, Limits, Work};
 use platform::pg::Patience;
 use platform::problem::{Kind, Problem};
+use platform::sync::RwLockExt as _;
 use platform::topology;
 use sqlx::PgPool;
 use tokio::time::MissedTickBehavior;
@@ -88,8 +89,7 @@ impl Sales {
 
     /// Returns every sale in the cache.
     pub(crate) fn all(&self) -> Vec<Arc<SaleSettings>> {
-        let known = self.known.sales.read();
-        let known = known.unwrap_or_else(PoisonError::into_inner);
+        let known = self.known.sales.read_unpoisoned();
         known.values().map(Arc::clone).collect()
     }
 
@@ -124,17 +124,17 @@ impl Sales {
 
 impl Known {
     fn get(&self, event_id: EventId) -> Option<Arc<SaleSettings>> {
-        let sales = self.sales.read().unwrap_or_else(PoisonError::into_inner);
+        let sales = self.sales.read_unpoisoned();
         sales.get(&event_id).map(Arc::clone)
     }
 
     fn forget(&self) {
-        let mut sales = self.sales.write().unwrap_or_else(PoisonError::into_inner);
+        let mut sales = self.sales.write_unpoisoned();
         sales.clear();
     }
 
     fn put(&self, sale: SaleSettings) {
-        let mut sales = self.sales.write().unwrap_or_else(PoisonError::into_inner);
+        let mut sales = self.sales.write_unpoisoned();
         if sales
             .get(&sale.event_id)
             .is_none_or(|held| held.version < sale.version)

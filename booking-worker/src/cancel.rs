@@ -2,14 +2,13 @@
 
 use chrono::{DateTime, Utc};
 use domain::booking::{Booking, BookingState, CancelRefusal};
-use domain::message::VoidPayment;
+use domain::message::{AuditNoted, VoidPayment};
 use domain::payment::VoidReason;
 use domain::{AccountId, BookingId};
 use platform::outbox::{Entry, Kept};
 use serde_json::json;
 use sqlx::PgConnection;
 
-use crate::audit;
 use crate::end::cancel_confirmed;
 use crate::store::{bookings, tickets};
 
@@ -76,6 +75,6 @@ async fn note(
         return Ok(());
     };
     let detail = json!({ "account_id": buyer });
-    let note = audit::note(by, "booking.cancel", format!("booking:{id}"), detail, now);
+    let note = AuditNoted::new(by, "booking.cancel", format!("booking:{id}"), detail, now);
     kept.put_all(conn, vec![Entry::new(&note)?]).await
 }

@@ -10,6 +10,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use chrono::{DateTime, Utc};
 use domain::account::Role;
+use domain::message::AuditNoted;
 use domain::{AccountId, BookingId, EventId, SeatId};
 use platform::auth::Caller;
 use platform::http::{Json, Path};
@@ -24,7 +25,6 @@ use serde_json::json;
 use sqlx::PgConnection;
 
 use crate::OWNER;
-use crate::audit;
 use crate::store::tickets::{self, AtTheDoor};
 
 pub(crate) fn routes(ctx: &Context) -> Router {
@@ -129,7 +129,7 @@ async fn let_in(conn: &mut PgConnection, scan: &Scan) -> Result<(Vec<u8>, bool),
     };
     let detail = json!({ "event_id": event_id, "seat_id": ticket.seat_id });
     let subject = format!("booking:{}", ticket.booking_id);
-    let note = audit::note(*by, "ticket.check-in", subject, detail, *at);
+    let note = AuditNoted::new(*by, "ticket.check-in", subject, detail, *at);
     outbox::put(conn, OWNER, &note).await?;
     let ticket = View::from(ticket);
     let body = serde_json::to_vec(&Answer { ticket }).expect("an answer is plain data");
@@ -231,7 +231,7 @@ async fn take_back(
             "checked_in_by": undone.checked_in_by,
         });
         let subject = format!("booking:{}", ticket.booking_id);
-        let note = audit::note(by, "ticket.check-in.undo", subject, detail, now);
+        let note = AuditNoted::new(by, "ticket.check-in.undo", subject, detail, now);
         outbox::put(conn, OWNER, &note).await?;
         return Ok(ticket.into());
     }

@@ -13,7 +13,7 @@ use chrono::{DateTime, Utc};
 use domain::BookingId;
 use domain::booking::{Booking, BookingFacts, CancelRefusal};
 use domain::limits::MAX_SEATS_PER_EVENT;
-use domain::message::{HoldPlaced, Outcome, PlaceHold};
+use domain::message::{AuditNoted, HoldPlaced, Outcome, PlaceHold};
 use platform::outbox::{self, Kept};
 use platform::pg::run_tx;
 use platform::service::Context;
@@ -22,7 +22,6 @@ use serde_json::json;
 use sqlx::PgConnection;
 
 use crate::OWNER;
-use crate::audit;
 use crate::confirm::confirm_free;
 use crate::error::WorkError;
 use crate::metrics;
@@ -214,7 +213,7 @@ fn noted(
         "tickets": seats.len(),
     });
     let subject = format!("booking:{}", request.booking_id);
-    let note = audit::note(by, "booking.place", subject, detail, now);
+    let note = AuditNoted::new(by, "booking.place", subject, detail, now);
     Some(outbox::Entry::new(&note))
 }
 

@@ -4,7 +4,6 @@
 //! messages, expires holds, and follows box-office's events. It keeps no state in memory, so any
 //! number of workers may run.
 
-mod audit;
 mod cancel;
 mod cancel_events;
 mod choose;
@@ -14,6 +13,7 @@ mod door;
 mod end;
 mod error;
 mod expire;
+mod help;
 mod hold;
 mod inventory;
 mod metrics;
@@ -61,6 +61,7 @@ pub struct Config {
 /// # Errors
 /// None at present: whatever fails is tried again.
 pub async fn start(ctx: Context, config: Config) -> anyhow::Result<Routes> {
+    help::METRICS.describe();
     ctx.health
         .needs(&[Dependency::Postgres, Dependency::RabbitMq]);
     for partition in 0..topology::BOOKING_PARTITIONS {

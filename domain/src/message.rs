@@ -367,6 +367,27 @@ pub struct AuditNoted {
 }
 message!(AuditNoted, "audit.noted.v1");
 
+impl AuditNoted {
+    /// Makes a note with a new id, for the transaction that does what it says.
+    #[must_use]
+    pub fn new(
+        actor: AccountId,
+        action: &str,
+        subject: String,
+        detail: Value,
+        at: DateTime<Utc>,
+    ) -> Self {
+        Self {
+            id: Uuid::new_v4(),
+            at,
+            actor,
+            action: action.to_owned(),
+            subject,
+            detail,
+        }
+    }
+}
+
 /// A code is to be sent to an address or a phone, so that its owner confirms it. The code itself is
 /// derived where it is sent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

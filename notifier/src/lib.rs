@@ -17,6 +17,7 @@ mod channels;
 mod config;
 mod confirmations;
 mod directory;
+mod help;
 mod metrics;
 mod notice;
 mod notices;
@@ -67,6 +68,7 @@ const BATCHES: Settings = Settings {
 /// valid.
 #[expect(clippy::unused_async, reason = "every service starts the same way")]
 pub async fn start(ctx: Context, config: Config) -> anyhow::Result<Routes> {
+    help::METRICS.describe();
     // RabbitMQ is not listed: due notifications are sent without it.
     ctx.health.needs(&[Dependency::Postgres]);
     let channels = Arc::new(Channels::new(&config, &ctx.config.public_url)?);

@@ -132,17 +132,12 @@ pub async fn send_again(
             let Some(stuck) = mails::again(tx, id, now).await? else {
                 return Ok::<_, sqlx::Error>(false);
             };
-            let note = AuditNoted {
-                id: Uuid::new_v4(),
-                at: now,
-                actor,
-                action: "mail.again".to_owned(),
-                subject: format!("booking:{}", stuck.booking_id),
-                detail: json!({
-                    "mail": id, "kind": stuck.kind, "channel": stuck.channel,
-                    "state": stuck.state, "error": stuck.error,
-                }),
-            };
+            let subject = format!("booking:{}", stuck.booking_id);
+            let detail = json!({
+                "mail": id, "kind": stuck.kind, "channel": stuck.channel,
+                "state": stuck.state, "error": stuck.error,
+            });
+            let note = AuditNoted::new(actor, "mail.again", subject, detail, now);
             outbox::put(tx, OWNER, &note).await?;
             Ok(true)
         })

@@ -5,7 +5,6 @@ use domain::AccountId;
 use domain::message::AuditNoted;
 use serde_json::Value;
 use sqlx::PgConnection;
-use uuid::Uuid;
 
 use crate::transitions::tell;
 
@@ -18,13 +17,5 @@ pub(crate) async fn note(
     detail: Value,
     at: DateTime<Utc>,
 ) -> Result<(), sqlx::Error> {
-    let note = AuditNoted {
-        id: Uuid::new_v4(),
-        at,
-        actor,
-        action: action.to_owned(),
-        subject,
-        detail,
-    };
-    tell(conn, &note).await
+    tell(conn, &AuditNoted::new(actor, action, subject, detail, at)).await
 }

@@ -18,6 +18,7 @@ mod bookings;
 mod cards;
 mod config;
 mod driver;
+mod help;
 mod moves;
 mod operations;
 mod reconcile;
@@ -73,6 +74,7 @@ const BATCHES: Settings = Settings {
 /// [`InvalidConfig`](platform::config::InvalidConfig) when a key is missing or can't be used.
 #[expect(clippy::unused_async, reason = "every service starts the same way")]
 pub async fn start(ctx: Context, config: Config) -> anyhow::Result<Routes> {
+    help::METRICS.describe();
     // Webhooks are accepted without RabbitMQ.
     ctx.health.needs(&[Dependency::Postgres]);
     ctx.health

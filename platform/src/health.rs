@@ -6,10 +6,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
+
+use crate::sync::MutexExt as _;
 
 /// A check older than this says nothing.
 const CHECK_LIFE: Duration = Duration::from_secs(5);
@@ -52,7 +54,8 @@ struct Inner {
     stand_ins: Mutex<BTreeSet<&'static str>>,
     checked: Mutex<BTreeMap<Dependency, (Instant, Checked)>>,
     loops: Mutex<BTreeMap<&'static str, Vec<Arc<Loop>>>>,
-    warnings: Mutex<BTreeSet<String>>,
+    /// By their source.
+    warnings: Mutex<BTreeMap<&'static str, BTreeSet<String>>>,
 }
 
 #[derive(Debug)]
@@ -87,7 +90,7 @@ pub struct Readiness {
 impl Health {
     /// Names what the process cannot do without; several services of one process add up.
     pub fn needs(&self, dependencies: &[Dependency]) {
-        lock(&self.0.needed).extend(dependencies);
+        self.0.needed.lock_unpoisoned().extend(dependencies);
     }
 
     /// Registers a loop that turns at least once in `limit`, also while the servers behind it are
@@ -101,7 +104,7 @@ impl Health {
             turned: AtomicU64::new(0),
             has_ended: AtomicBool::new(false),
         });
-        let mut loops = lock(&self.0.loops);
+        let mut loops = self.0.loops.lock_unpoisoned();
         let of_name = loops.entry(name).or_default();
         of_name.retain(|other| !other.has_ended.load(Ordering::Relaxed));
         of_name.push(Arc::clone(&turning));
@@ -113,12 +116,16 @@ impl Health {
     pub fn record(&self, dependency: Dependency, outcome: Result<(), String>) {
         let is_up = if outcome.is_ok() { 1.0 } else { 0.0 };
         metrics::gauge!("dependency_up", "server" => dependency.as_str()).set(is_up);
-        lock(&self.0.checked).insert(dependency, (Instant::now(), outcome));
+        self.0
+            .checked
+            .lock_unpoisoned()
+            .insert(dependency, (Instant::now(), outcome));
     }
 
-    /// Adds a sentence to what `/readyz` lists as degraded. `true` when it is new.
-    pub fn warn(&self, sentence: &str) -> bool {
-        lock(&self.0.warnings).insert(sentence.to_owned())
+    /// Replaces the warnings of `source`, which `/readyz` lists as degraded; none clears them.
+    pub fn set_warnings(&self, source: &'static str, warnings: impl IntoIterator<Item = String>) {
+        let warnings = warnings.into_iter().collect();
+        self.0.warnings.lock_unpoisoned().insert(source, warnings);
     }
 
     /// Shows in `/readyz` and as `onsale_stand_in_active` whether a stand-in answers in place of
@@ -127,7 +134,7 @@ impl Health {
         let gauge = metrics::gauge!("onsale_stand_in_active", "server" => server);
         if is_active {
             gauge.set(1.0);
-            lock(&self.0.stand_ins).insert(server);
+            self.0.stand_ins.lock_unpoisoned().insert(server);
         } else {
             gauge.increment(0.0);
         }
@@ -136,10 +143,17 @@ impl Health {
     /// Whether the process can serve, and what it lacks.
     #[must_use]
     pub fn readiness(&self, stopping: bool) -> Readiness {
-        let needed = lock(&self.0.needed).clone();
+        let needed = self.0.needed.lock_unpoisoned().clone();
         let mut ready = !stopping;
-        let mut degraded: Vec<String> = lock(&self.0.warnings).iter().cloned().collect();
-        for server in lock(&self.0.stand_ins).iter() {
+        let mut degraded: Vec<String> = self
+            .0
+            .warnings
+            .lock_unpoisoned()
+            .values()
+            .flatten()
+            .cloned()
+            .collect();
+        for server in self.0.stand_ins.lock_unpoisoned().iter() {
             degraded.push(format!("{server}: a stand-in answers, nothing is real"));
         }
         let mut servers = BTreeMap::new();
@@ -154,7 +168,7 @@ impl Health {
             servers.insert(dependency.as_str(), found);
         }
         let mut loops = BTreeMap::new();
-        for (name, turning) in lock(&self.0.loops).iter() {
+        for (name, turning) in self.0.loops.lock_unpoisoned().iter() {
             let silence = turning.iter().filter_map(|one| one.silence()).max();
             ready &= silence.is_none();
             let found = silence.map_or_else(
@@ -173,7 +187,7 @@ impl Health {
     }
 
     fn found(&self, dependency: Dependency) -> String {
-        match lock(&self.0.checked).get(&dependency) {
+        match self.0.checked.lock_unpoisoned().get(&dependency) {
             None => "not checked yet".to_owned(),
             Some((at, _)) if at.elapsed() > CHECK_LIFE => "not checked lately".to_owned(),
             Some((_, Ok(()))) => "ok".to_owned(),
@@ -205,10 +219,6 @@ impl Loop {
         let is_late = silence > self.limit && !self.has_ended.load(Ordering::Relaxed);
         is_late.then_some(silence)
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -262,6 +272,25 @@ mod tests {
         assert_eq!(readiness.servers["rabbitmq"], "not checked yet");
     }
 
+    #[test]
+    fn a_source_replaces_and_clears_its_own_warnings_only() {
+        let health = all_well();
+        let warn = |source, warnings: &[&str]| {
+            health.set_warnings(source, warnings.iter().map(|warning| (*warning).to_owned()));
+        };
+        warn("queues", &["queue a", "queue b"]);
+        warn("proxy", &["a stranger"]);
+        assert_eq!(
+            health.readiness(false).degraded,
+            ["a stranger", "queue a", "queue b"]
+        );
+        warn("queues", &["queue b"]);
+        assert_eq!(health.readiness(false).degraded, ["a stranger", "queue b"]);
+        warn("queues", &[]);
+        assert_eq!(health.readiness(false).degraded, ["a stranger"]);
+        assert!(health.readiness(false).ready);
+    }
+
     /// A loop with a limit of half an hour that has not turned since it began an hour ago.
     fn stuck_loop(health: &Health, name: &'static str) -> Heartbeat {
         let hour = Duration::from_secs(3_600);
@@ -271,7 +300,7 @@ mod tests {
             turned: AtomicU64::new(0),
             has_ended: AtomicBool::new(false),
         });
-        let mut loops = lock(&health.0.loops);
+        let mut loops = health.0.loops.lock_unpoisoned();
         loops.entry(name).or_default().push(Arc::clone(&turning));
         drop(loops);
         Heartbeat(turning)

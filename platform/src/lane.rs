@@ -5,7 +5,7 @@
 mod group;
 
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use crate::pg;
 use crate::problem::{Kind, Problem};
+use crate::sync::MutexExt as _;
 
 pub use group::{GroupCommit, Grouped, commit_each};
 
@@ -176,7 +177,7 @@ async fn work_until_none_waits<W: Work>(shared: Arc<Shared<W>>) {
 
 impl<W: Work> Shared<W> {
     fn lock(&self) -> MutexGuard<'_, Queue<W>> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        self.queue.lock_unpoisoned()
     }
 
     /// What waits; `None`, and the work is over, when nothing does.

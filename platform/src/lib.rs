@@ -17,6 +17,7 @@ pub mod redis;
 pub mod refusal;
 pub mod service;
 pub mod shutdown;
+pub mod sync;
 pub mod telemetry;
 #[cfg(feature = "testing")]
 pub mod testing;

@@ -6,16 +6,17 @@ mod layer;
 mod limiter;
 mod shared;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use limiter::Limiter;
 
-pub use group::AddressGroup;
+pub use group::{AddressGroup, subscriber};
 pub use layer::LimitLayer;
 pub use shared::{SharedLimits, Take, Taken};
 
 use crate::redis::Redis;
+use crate::sync::MutexExt as _;
 
 /// How often idle keys are dropped.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
@@ -82,10 +83,7 @@ impl Limits {
     #[must_use]
     pub fn layer(&self, name: &'static str, quota: Quota, key: Key) -> LimitLayer {
         let limiter = Arc::new(Limiter::new(name, quota.scaled(self.scale)));
-        self.limiters
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(limiter.clone());
+        self.limiters.lock_unpoisoned().push(limiter.clone());
         LimitLayer::new(limiter, key)
     }
 
@@ -99,12 +97,7 @@ impl Limits {
     pub async fn sweep(&self) {
         loop {
             tokio::time::sleep(SWEEP_INTERVAL).await;
-            for limiter in self
-                .limiters
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .iter()
-            {
+            for limiter in self.limiters.lock_unpoisoned().iter() {
                 limiter.drop_idle_keys();
             }
         }

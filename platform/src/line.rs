@@ -18,7 +18,7 @@ mod view;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
 use domain::EventId;
@@ -33,6 +33,7 @@ use uuid::Uuid;
 use crate::health::{Health, Heartbeat};
 use crate::lane::{Job, Lane, Limits, Work};
 use crate::problem::{Kind, Problem};
+use crate::sync::{MutexExt as _, RwLockExt as _};
 use moves::Stretch;
 
 pub use view::View;
@@ -297,13 +298,11 @@ impl fmt::Debug for Lines {
 
 impl Inner {
     fn read_lock(&self) -> std::sync::RwLockReadGuard<'_, HashMap<EventId, Arc<Followed>>> {
-        self.followed.read().unwrap_or_else(PoisonError::into_inner)
+        self.followed.read_unpoisoned()
     }
 
     fn write_lock(&self) -> std::sync::RwLockWriteGuard<'_, HashMap<EventId, Arc<Followed>>> {
-        self.followed
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.followed.write_unpoisoned()
     }
 
     /// The lines to keep up with. Those that nobody asks for are forgotten.
@@ -367,10 +366,7 @@ impl Inner {
     /// After a failover that may have lost commits, what is known of lines may never have
     /// happened: they are read anew, and shown as they were until that is done.
     fn is_of_another_history(&self, now: Option<Uuid>) -> bool {
-        let mut known = self
-            .generation
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.generation.lock_unpoisoned();
         let was = *known;
         *known = now.or(was);
         let is_other = was.is_some() && *known != was;
@@ -461,7 +457,7 @@ impl Followed {
 
     /// The order of what was drawn, if it was computed.
     fn order_of(&self, drawn: Option<&Drawn>) -> Option<Arc<Order>> {
-        let order = self.order.lock().unwrap_or_else(PoisonError::into_inner);
+        let order = self.order.lock_unpoisoned();
         let (of, order) = order.as_ref()?;
         (Some(of) == drawn).then(|| Arc::clone(order))
     }
@@ -479,7 +475,7 @@ impl Followed {
         tokio::task::spawn_blocking(move || {
             let order = Arc::new(draw.order());
             let computed = Some((drawn.clone(), Arc::clone(&order)));
-            *line.order.lock().unwrap_or_else(PoisonError::into_inner) = computed;
+            *line.order.lock_unpoisoned() = computed;
             line.known.send_if_modified(|known| {
                 let Some(view) = known.view() else {
                     return false;

@@ -19,6 +19,7 @@ pub(crate) use away::observe;
 pub use away::{is_away, is_busy, recent_refusal};
 pub use deadline::{Patience, doubt, renew_connections, within};
 pub use hosts::Hosts;
+pub(crate) use hosts::is_read_only;
 pub use pool::{connect, connect_unlimited};
 pub use pooler::{PoolerError, check_sessions};
 pub use schema::{

@@ -292,10 +292,10 @@ impl Problem {
     pub fn overloaded(error: &(dyn Error + 'static)) -> Self {
         static LOGGED: Throttle = Throttle::new();
         let cause = Chain(error).to_string();
-        if let Some(unsaid) = LOGGED.permit(&cause) {
+        if let Some(suppressed) = LOGGED.permit(&cause) {
             tracing::warn!(
                 error = cause,
-                unsaid,
+                suppressed,
                 "a server behind this one did not answer"
             );
         }

@@ -17,6 +17,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use crate::config::LogFormat;
 use writer::LogWriter;
 
+pub use help::MetricHelp;
 pub use metrics::{render, run_upkeep};
 pub use throttle::Throttle;
 pub use trace::{TraceContext, span_for};

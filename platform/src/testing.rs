@@ -2,6 +2,7 @@
 //! and waiting for conditions.
 
 mod database;
+mod described;
 pub mod line;
 mod proxy;
 mod wait;
@@ -11,14 +12,15 @@ use std::time::Duration;
 
 use domain::clock::{SharedClock, SystemClock};
 use secrecy::ExposeSecret;
-use uuid::Uuid;
+use tokio::sync::OnceCell;
 
-use crate::amqp::Broker;
+use crate::amqp::{Broker, QueueSpec};
 use crate::config::PlatformConfig;
 use crate::service::{Context, Routes, Running, serve};
 use crate::topology;
 use database::TestDatabase;
 
+pub use described::assert_described;
 pub use proxy::Proxy;
 pub use wait::eventually;
 
@@ -58,6 +60,7 @@ impl TestApp {
         clock: SharedClock,
         configure: impl FnOnce(&mut PlatformConfig),
     ) -> Self {
+        sweep_once().await;
         let database = TestDatabase::create(&server("ONSALE_DATABASE_URL")).await;
         let mut config = PlatformConfig::embedded(
             database.url.clone(),
@@ -65,7 +68,7 @@ impl TestApp {
             server("ONSALE_AMQP_URL"),
             SECRET,
         );
-        config.namespace = format!("test-{}", Uuid::new_v4().simple());
+        config.namespace = database.namespace();
         config.db_connections = DB_CONNECTIONS;
         config.log_filter = std::env::var("RUST_LOG")
             .is_err()
@@ -74,6 +77,7 @@ impl TestApp {
         let cleanup = Cleanup {
             database,
             config: Arc::new(config.clone()),
+            queues: Vec::new(),
         };
         // From here on a panic leaves nothing behind.
         let mut cleanup = DropGuard(Some(cleanup));
@@ -136,6 +140,9 @@ impl Drop for TestApp {
     fn drop(&mut self) {
         self.ctx.shutdown.soft().cancel();
         self.ctx.shutdown.hard().cancel();
+        if let Some(cleanup) = &mut self.cleanup {
+            cleanup.queues = self.ctx.broker.wanted();
+        }
         drop(DropGuard(self.cleanup.take()));
     }
 }
@@ -169,26 +176,50 @@ pub async fn wait_until_consumed(ctx: &Context, routes: &Routes) {
 struct Cleanup {
     database: TestDatabase,
     config: Arc<PlatformConfig>,
+    /// Its queues besides those of the services.
+    queues: Vec<QueueSpec>,
 }
 
 impl Cleanup {
     /// Removes what can be removed; a test is not to fail for what is left. With `ctx` its
     /// connections are used, and closed.
     async fn run(self, ctx: Option<&Context>) {
+        let config = &self.config;
         let broker = match ctx {
-            Some(ctx) => Ok(ctx.broker.clone()),
-            None => {
-                Broker::connect(self.config.amqp_url.expose_secret(), &self.config.namespace).await
-            }
+            Some(ctx) => Some(ctx.broker.clone()),
+            None => Broker::lazy(config.amqp_url.expose_secret(), &config.namespace).ok(),
         };
-        if let Ok(broker) = broker {
-            let _ = broker.delete_all(&topology::all()).await;
+        if let Some(broker) = broker {
+            let queues = [topology::all(), self.queues].concat();
+            let _ = broker.delete_all(&queues).await;
             broker.close().await;
         }
         if let Some(ctx) = ctx {
             ctx.db.close().await;
         }
         self.database.drop().await;
+    }
+}
+
+/// Removes what killed tests left on servers that stay up between runs: thousands of queues would
+/// make RabbitMQ slow, and in the end break it. Once in a process.
+async fn sweep_once() {
+    static SWEPT: OnceCell<()> = OnceCell::const_new();
+    SWEPT.get_or_init(sweep).await;
+}
+
+async fn sweep() {
+    let amqp_url = server("ONSALE_AMQP_URL");
+    for database in TestDatabase::abandoned(&server("ONSALE_DATABASE_URL")).await {
+        let Ok(broker) = Broker::lazy(&amqp_url, &database.namespace()) else {
+            return;
+        };
+        let deleted = broker.delete_all(&topology::all()).await;
+        broker.close().await;
+        // As long as it is there, the next process tries again.
+        if deleted.is_ok() {
+            database.drop().await;
+        }
     }
 }
 

@@ -3,11 +3,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, RwLock};
 use std::time::Duration;
 
 use domain::Number;
 use domain::queue::SEEN_PART;
+
+use platform::sync::RwLockExt as _;
 
 /// Numbers that share one allocation.
 const CHUNK: usize = 1 << 16;
@@ -118,7 +120,7 @@ impl Asked {
                 take(index, chunk);
             }
         }
-        let far = self.far.read().unwrap_or_else(PoisonError::into_inner);
+        let far = self.far.read_unpoisoned();
         for (index, chunk) in &*far {
             take(*index, chunk);
         }
@@ -149,12 +151,12 @@ impl Asked {
     }
 
     fn far(&self, index: usize) -> Arc<Chunk> {
-        let far = self.far.read().unwrap_or_else(PoisonError::into_inner);
+        let far = self.far.read_unpoisoned();
         if let Some(chunk) = far.get(&index) {
             return Arc::clone(chunk);
         }
         drop(far);
-        let mut far = self.far.write().unwrap_or_else(PoisonError::into_inner);
+        let mut far = self.far.write_unpoisoned();
         if far.len() >= MOST_FAR && !far.contains_key(&index) {
             far.pop_first();
         }

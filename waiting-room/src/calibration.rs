@@ -2,13 +2,14 @@
 //! time of the call.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use chrono::{DateTime, Utc};
 use domain::line::Standing;
 use domain::queue::Eta;
 use domain::{Number, Place};
 use platform::line::View;
+use platform::sync::MutexExt as _;
 
 /// One number in this many is sampled.
 const SAMPLE: i64 = 61;
@@ -32,7 +33,7 @@ impl Calibration {
         if number.0 % SAMPLE != 0 {
             return;
         }
-        let mut sample = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sample = self.0.lock_unpoisoned();
         if sample.len() < MOST || sample.contains_key(&number) {
             let prediction = Prediction {
                 place,
@@ -45,7 +46,7 @@ impl Calibration {
 
     /// Emits the outcomes of numbers called since; numbers that left are dropped.
     pub(crate) fn settle(&self, view: &View) {
-        let mut sample = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sample = self.0.lock_unpoisoned();
         sample.retain(|number, told| match view.line.standing(told.place) {
             Standing::Waiting => !view.line.has_left(*number),
             Standing::Called(at) => {

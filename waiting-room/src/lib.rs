@@ -7,6 +7,7 @@ mod asked;
 mod calibration;
 pub mod challenge;
 mod ended;
+mod help;
 mod joins;
 mod leavings;
 mod lookups;
@@ -132,6 +133,7 @@ impl Room {
     reason = "the signature is the one that every service has"
 )]
 pub async fn start(ctx: Context, config: Config) -> anyhow::Result<Routes> {
+    help::METRICS.describe();
     // Polls are answered from the last view of the line without any server: nothing is required.
     let limits = JoinLimits::new(&ctx, &config);
     #[expect(

@@ -2,13 +2,14 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use domain::EventId;
 use platform::health::Heartbeat;
 use platform::line::{Follower, LineError};
 use platform::service::Context;
+use platform::sync::RwLockExt as _;
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
@@ -79,7 +80,7 @@ impl Sales {
             return Ok(known);
         }
         let follower = self.ctx.lines.follow(event_id).await?;
-        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known.write_unpoisoned();
         if let Some(known) = known.get(&event_id) {
             return Ok(Arc::clone(known));
         }
@@ -105,7 +106,7 @@ impl Sales {
     }
 
     fn known(&self, event_id: EventId) -> Option<Arc<Sale>> {
-        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        let known = self.known.read_unpoisoned();
         let sale = known.get(&event_id)?;
         // Usually set already, and a load does not invalidate other cores' cache lines.
         if !sale.is_asked_for.load(Ordering::Relaxed) {
@@ -137,7 +138,7 @@ impl Sales {
                 sale.is_asked_for.swap(false, Ordering::Relaxed) || sale.shown.receiver_count() > 0;
             unasked = if is_asked_for { 0 } else { unasked + 1 };
             if unasked > KEPT_PERIODS {
-                let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+                let mut known = self.known.write_unpoisoned();
                 known.remove(&sale.event_id);
                 return;
             }

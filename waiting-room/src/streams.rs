@@ -2,12 +2,14 @@
 //! long as its client likes, so streams are shed long before polls would be.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use platform::limits::subscriber;
 use platform::problem::{Kind, Problem};
 use platform::service::raise_open_files;
+use platform::sync::MutexExt as _;
 
 /// Assumed limit of open files when the system reports none.
 const USUAL_FILES: u32 = 1_024;
@@ -29,7 +31,7 @@ struct Inner {
 struct Open {
     all: u32,
     /// Addresses without streams are absent.
-    by_owner: HashMap<Ipv6Addr, u32>,
+    by_owner: HashMap<IpAddr, u32>,
 }
 
 impl Streams {
@@ -48,7 +50,7 @@ impl Streams {
     /// # Errors
     /// `overloaded` when too many are open.
     pub(crate) fn open(&self, address: IpAddr) -> Result<Stream, Problem> {
-        let owner = owner(address);
+        let owner = subscriber(address);
         let mut open = self.0.lock();
         let own = open.by_owner.get(&owner).copied().unwrap_or(0);
         if open.all >= self.0.most || own >= self.0.per_address {
@@ -72,7 +74,7 @@ impl Streams {
 
 impl Inner {
     fn lock(&self) -> MutexGuard<'_, Open> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+        self.open.lock_unpoisoned()
     }
 }
 
@@ -80,7 +82,7 @@ impl Inner {
 #[derive(Debug)]
 pub(crate) struct Stream {
     streams: Arc<Inner>,
-    owner: Ipv6Addr,
+    owner: IpAddr,
 }
 
 impl Drop for Stream {
@@ -95,14 +97,6 @@ impl Drop for Stream {
         }
         drop(open);
         metrics::gauge!("waiting_room_streams").decrement(1.0);
-    }
-}
-
-/// Maps an address to its owner: IPv6 providers assign a /64 to one customer.
-fn owner(address: IpAddr) -> Ipv6Addr {
-    match address.to_canonical() {
-        IpAddr::V4(address) => address.to_ipv6_mapped(),
-        IpAddr::V6(address) => Ipv6Addr::from(u128::from(address) & !0 << 64),
     }
 }
 

@@ -8,7 +8,6 @@ use platform::amqp::Exchange;
 use platform::auth::Caller;
 use platform::problem::{Kind, Problem};
 use serde_json::json;
-use uuid::Uuid;
 
 use super::get::unknown;
 use super::view::BookingView;
@@ -103,14 +102,8 @@ impl Access {
         if self == Self::Owner {
             return Ok(());
         }
-        let note = AuditNoted {
-            id: Uuid::new_v4(),
-            at: desk.ctx.clock.now(),
-            actor: caller.account_id,
-            action: "booking.read".to_owned(),
-            subject: subject(),
-            detail: json!({}),
-        };
+        let (actor, now) = (caller.account_id, desk.ctx.clock.now());
+        let note = AuditNoted::new(actor, "booking.read", subject(), json!({}), now);
         let broker = &desk.ctx.broker;
         let told = broker.publish(Exchange::Events, AuditNoted::NAME, &note, note.id);
         told.await.map_err(|error| Problem::overloaded(&error))

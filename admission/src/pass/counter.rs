@@ -2,12 +2,13 @@
 //! the sale runs share the next one.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use domain::EventId;
 use platform::pg;
 use platform::problem::Problem;
+use platform::sync::MutexExt as _;
 use tokio::sync::oneshot;
 
 use super::{Claim, Claimant, Passes, Terms};
@@ -108,7 +109,7 @@ impl Inner {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<EventId, Queue>> {
-        self.queues.lock().unwrap_or_else(PoisonError::into_inner)
+        self.queues.lock_unpoisoned()
     }
 }
 

@@ -4,9 +4,9 @@
 //! A checkpoint consists of ordinary moves: a reader that folds moves in order need not know about
 //! checkpoints, nor whether one replaced moves that it had begun to read.
 
+use domain::EventId;
 use domain::line::{Line, Move};
-use domain::{EventId, Number, Place};
-use platform::line::moves::runs;
+use platform::line::moves::MoveRow;
 use sqlx::PgPool;
 
 /// Number of moves since the last checkpoint that triggers the next.
@@ -29,7 +29,8 @@ pub(super) async fn compact(
     )
     .execute(&mut *tx)
     .await?;
-    let mut removed: Vec<Move> = sqlx::query!(
+    let mut removed: Vec<Move> = sqlx::query_as!(
+        MoveRow,
         "delete from admission.moves where event_id = $1 and seq <= coalesce(
              (select seq from admission.moves where event_id = $1 and seq <= $2
               order by seq offset $3 limit 1), $2)
@@ -41,18 +42,7 @@ pub(super) async fn compact(
     .fetch_all(&mut *tx)
     .await?
     .into_iter()
-    .map(|row| {
-        let places = |all: Vec<i64>| all.into_iter().map(Place).collect();
-        Move {
-            seq: row.seq,
-            at: row.at,
-            called: runs(&row.called),
-            missed: places(row.missed),
-            claimed: places(row.claimed),
-            over: places(row.over),
-            left: row.left_numbers.into_iter().map(Number).collect(),
-        }
-    })
+    .map(Move::from)
     .collect();
     removed.sort_unstable_by_key(|moved| moved.seq);
     let mut line = Line::default();

@@ -1,6 +1,6 @@
 //! Load signals of the AIMD brake: latencies, failure rate and queue ages behind the gate.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use axum::extract::{Request, State};
@@ -11,6 +11,7 @@ use domain::release::Load;
 use sqlx::PgPool;
 
 use crate::Desk;
+use platform::sync::MutexExt as _;
 
 /// Period at which each node reports its response statistics.
 pub(super) const PERIOD: Duration = Duration::from_secs(2);
@@ -38,7 +39,7 @@ struct Counts {
 
 impl Answers {
     fn count(&self, is_failure: bool, took: Duration) {
-        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = self.0.lock_unpoisoned();
         counts.answers += 1;
         counts.failures += i64::from(is_failure);
         counts.seconds += took.as_secs_f64();
@@ -47,7 +48,7 @@ impl Answers {
     /// Stores the statistics for the leader, and resets them.
     pub(super) async fn tell(&self, db: &PgPool, node: &str) -> Result<(), sqlx::Error> {
         let counts = {
-            let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut counts = self.0.lock_unpoisoned();
             std::mem::take(&mut *counts)
         };
         if counts.answers == 0 {

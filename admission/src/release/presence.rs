@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::ops::RangeInclusive;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::EventId;
@@ -11,6 +11,7 @@ use domain::release::Release;
 use futures_util::future::join_all;
 use platform::redis::{Redis, pipe};
 use platform::service::Context;
+use platform::sync::MutexExt as _;
 use redis::RedisResult;
 
 /// Pause after a failed read of Redis: every attempt delays a tick by up to a timeout.
@@ -55,8 +56,7 @@ impl Presence {
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<DateTime<Utc>>> {
-        let away_until = self.away_until.lock();
-        away_until.unwrap_or_else(PoisonError::into_inner)
+        self.away_until.lock_unpoisoned()
     }
 
     /// Reads `slots` of each sale; sales whose read failed are left out.

@@ -1,7 +1,7 @@
 //! The release tasks of a node: lease renewal, the loop, and measurements of stock and load.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -9,6 +9,7 @@ use domain::EventId;
 use domain::release::Load;
 use domain::sale::Stock;
 use platform::service::Context;
+use platform::sync::MutexExt as _;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
@@ -68,14 +69,11 @@ struct Pulse(Mutex<Instant>);
 
 impl Pulse {
     fn beat(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        *self.0.lock_unpoisoned() = Instant::now();
     }
 
     fn silence(&self) -> Duration {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .elapsed()
+        self.0.lock_unpoisoned().elapsed()
     }
 }
 
@@ -182,7 +180,7 @@ async fn lead(
         // The database's clock, never backwards: a new leader continues from the old one's times.
         now = now.max(held.database_time(desk.ctx.clock.now()));
         let (stock, load) = {
-            let mut measured = measured.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut measured = measured.lock_unpoisoned();
             (measured.stock.clone(), measured.load.take())
         };
         if let Some(load) = load {
@@ -195,7 +193,7 @@ async fn lead(
         match outcome {
             Ok(Ok(seen)) => {
                 pulse.beat();
-                let mut measured = measured.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut measured = measured.lock_unpoisoned();
                 measured.wanted.extend(seen);
             }
             Ok(Err(error)) => {
@@ -223,7 +221,7 @@ async fn measure(desk: &Desk, measured: &Mutex<Measured>) {
     loop {
         ticks.tick().await;
         let wanted: Vec<EventId> = {
-            let mut measured = measured.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut measured = measured.lock_unpoisoned();
             measured.wanted.drain().collect()
         };
         if wanted.is_empty() {
@@ -231,14 +229,14 @@ async fn measure(desk: &Desk, measured: &Mutex<Measured>) {
         }
         match desk_store::stock::of(&db, &wanted).await {
             Ok(read) => {
-                let mut measured = measured.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut measured = measured.lock_unpoisoned();
                 measured.stock.extend(read);
             }
             Err(error) => tracing::warn!(%error, "failed to read stock"),
         }
         match load::measure(&db, &mut undecided).await {
             Ok(load) => {
-                let mut measured = measured.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut measured = measured.lock_unpoisoned();
                 measured.load = Some(load);
             }
             Err(error) => tracing::warn!(%error, "failed to measure load"),

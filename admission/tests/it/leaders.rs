@@ -9,13 +9,14 @@ use std::time::{Duration, Instant};
 use admission::release::load::{Undecided, measure};
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::clock::SystemClock;
+use domain::line::Move;
 use domain::lottery::{Draw, commitment};
 use domain::queue::{Drawn, Snapshot};
 use domain::release::Brake;
 use domain::sale::{SaleSettings, SaleState};
 use domain::{EventId, Place, hex};
 use platform::service::Context;
-use platform::testing::line::{no_move, snapshot, tell};
+use platform::testing::line::{snapshot, tell};
 use platform::testing::{TestApp, eventually};
 use platform::topology;
 use sqlx::PgPool;
@@ -294,7 +295,7 @@ async fn seed_drawn(db: &PgPool, event: i64, lobby: i64) {
         entropy: String::new(),
         entries_digest: hex::encode(&commitment(&draw.seed)),
     });
-    tell(db, &told, &no_move(1, told.at)).await;
+    tell(db, &told, &Move::nothing(1, told.at)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

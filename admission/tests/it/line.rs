@@ -6,10 +6,11 @@ use std::sync::Arc;
 use admission::pass::{Claim, Claimant, Passes, Terms};
 use admission::release::{Leader, Leases, TICK};
 use chrono::{DateTime, TimeDelta, Utc};
-use domain::line::{Move, Run};
+use domain::line::Move;
 use domain::queue::{Snapshot, seen_slot};
 use domain::sale::{SaleSettings, Stock};
-use domain::{AccountId, EventId, Number, Place};
+use domain::{AccountId, EventId, Place};
+use platform::line::moves::MoveRow;
 use platform::redis::cmd;
 use platform::testing::TestApp;
 use sqlx::types::Json;
@@ -57,39 +58,6 @@ pub(crate) struct Line {
     passes: Passes,
     joined: i64,
     leavings: i64,
-}
-
-#[derive(sqlx::FromRow)]
-struct Row {
-    seq: i64,
-    at: DateTime<Utc>,
-    called: Vec<i64>,
-    missed: Vec<i64>,
-    claimed: Vec<i64>,
-    over: Vec<i64>,
-    left_numbers: Vec<i64>,
-}
-
-impl From<Row> for Move {
-    fn from(row: Row) -> Self {
-        let places = |all: Vec<i64>| all.into_iter().map(Place).collect();
-        Self {
-            seq: row.seq,
-            at: row.at,
-            called: row
-                .called
-                .chunks(2)
-                .map(|run| Run {
-                    first: Place(run[0]),
-                    last: Place(run[1]),
-                })
-                .collect(),
-            missed: places(row.missed),
-            claimed: places(row.claimed),
-            over: places(row.over),
-            left: row.left_numbers.into_iter().map(Number).collect(),
-        }
-    }
 }
 
 impl Line {
@@ -193,7 +161,7 @@ impl Line {
 
     /// Returns the moves after a seq, in order.
     pub(crate) async fn moves_after(&self, seq: i64) -> Vec<Move> {
-        let rows: Vec<Row> = sqlx::query_as(
+        let rows: Vec<MoveRow> = sqlx::query_as(
             "select seq, at, called, missed, claimed, over, left_numbers
              from admission.public_moves where event_id = $1 and seq > $2 order by seq",
         )

@@ -149,7 +149,7 @@ impl Shop {
                 ..line::snapshot(event_id, now)
             });
             snapshot.seq += 1;
-            let mut moved = line::no_move(snapshot.seq, now);
+            let mut moved = Move::nothing(snapshot.seq, now);
             step(snapshot, &mut moved);
             (snapshot.clone(), moved)
         };

@@ -1,6 +1,6 @@
 //! Records everything the booking worker publishes.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use domain::BookingId;
@@ -8,6 +8,7 @@ use domain::booking::CancelRefusal;
 use domain::message::{BookingOutcomes, Message, Outcome};
 use platform::amqp::{Delivery, Exchange, Handler, QueueSpec, Settings, Verdict, consume};
 use platform::service::Context;
+use platform::sync::MutexExt as _;
 use platform::testing::eventually;
 use uuid::Uuid;
 
@@ -19,10 +20,7 @@ pub(crate) struct Witness(Arc<Mutex<Vec<Delivery>>>);
 
 impl Handler for Witness {
     async fn handle(&self, delivery: Delivery) -> Verdict {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(delivery);
+        self.0.lock_unpoisoned().push(delivery);
         Verdict::Ack
     }
 }
@@ -56,7 +54,7 @@ impl Witness {
 
     /// All messages of one kind, in order of arrival.
     pub(crate) fn heard<M: Message>(&self) -> Vec<M> {
-        let heard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let heard = self.0.lock_unpoisoned();
         let of_kind = heard.iter().filter(|delivery| delivery.name == M::NAME);
         of_kind.map(|delivery| delivery.parse().unwrap()).collect()
     }

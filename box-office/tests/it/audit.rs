@@ -62,14 +62,9 @@ async fn a_change_of_a_sale_is_recorded_and_told() {
 async fn what_another_service_notes_is_in_the_log_once() {
     let app = App::start().await;
     let operator = app.with_role(Role::Operator).await;
-    let note = AuditNoted {
-        id: Uuid::new_v4(),
-        at: "2026-11-01T12:00:00Z".parse().unwrap(),
-        actor: AccountId(7),
-        action: "refund.staff".to_owned(),
-        subject: "booking:1".to_owned(),
-        detail: json!({ "amount_minor": 100 }),
-    };
+    let (subject, detail) = ("booking:1".to_owned(), json!({ "amount_minor": 100 }));
+    let at = "2026-11-01T12:00:00Z".parse().unwrap();
+    let note = AuditNoted::new(AccountId(7), "refund.staff", subject, detail, at);
     let broker = &app.test.ctx.broker;
     broker.declare(&topology::box_office_audit()).await.unwrap();
     let other = AuditNoted {

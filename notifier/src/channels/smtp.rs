@@ -8,7 +8,7 @@ pub(crate) mod address;
 mod answer;
 mod dialogue;
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use lettre::address::Envelope;
@@ -21,6 +21,7 @@ use super::Outcome;
 use crate::recorder::Handover;
 use address::{ServerAddress, Tls};
 use dialogue::Dialogue;
+use platform::sync::MutexExt as _;
 
 /// Time limit until the server is ready for the data, connecting included.
 pub(super) const BEFORE_DATA_LIMIT: Duration = Duration::from_secs(10);
@@ -157,13 +158,13 @@ impl MailServer {
     }
 
     fn take_idle(&self) -> Option<Dialogue> {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut idle = self.idle.lock_unpoisoned();
         idle.retain(|idle| idle.since.elapsed() < IDLE_LIMIT);
         idle.pop().map(|idle| idle.dialogue)
     }
 
     fn keep(&self, dialogue: Dialogue) {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut idle = self.idle.lock_unpoisoned();
         if idle.len() < self.max_idle {
             idle.push(Idle {
                 dialogue,

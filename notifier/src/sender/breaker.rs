@@ -1,12 +1,13 @@
 //! Circuit breaker of one channel. While it is open, single messages probe the server.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use metrics::gauge;
 use tokio::time::Instant;
 
 use crate::notice::Channel;
+use platform::sync::MutexExt as _;
 
 /// Consecutive failures that open the breaker.
 const FAILURES: u32 = 5;
@@ -104,7 +105,7 @@ impl Breaker {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock_unpoisoned()
     }
 }
 

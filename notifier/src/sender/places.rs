@@ -1,10 +1,11 @@
 //! Bulkheads: reserved concurrency per priority class, against head-of-line blocking.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::Notify;
 
 use crate::notice::Urgency;
+use platform::sync::MutexExt as _;
 
 const CLASSES: usize = Urgency::ALL.len();
 
@@ -94,7 +95,7 @@ impl Places {
     }
 
     fn lock(&self) -> MutexGuard<'_, [usize; CLASSES]> {
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+        self.taken.lock_unpoisoned()
     }
 }
 

@@ -2,7 +2,7 @@
 //! a pass names an unknown key (rate-limited, single-flight).
 
 use std::path::PathBuf;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
@@ -10,6 +10,7 @@ use chrono::{DateTime, Utc};
 use domain::EventId;
 use domain::clock::SharedClock;
 use domain::token::PassClaims;
+use platform::sync::RwLockExt as _;
 use platform::tokens::{PublishedKeys, TokenError};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
@@ -129,7 +130,7 @@ impl Keys {
         sale: EventId,
         now: DateTime<Utc>,
     ) -> Result<PassClaims, TokenError> {
-        let known = Arc::clone(&self.known.read().unwrap_or_else(PoisonError::into_inner));
+        let known = Arc::clone(&self.known.read_unpoisoned());
         known.verify_pass(pass, sale, now)
     }
 
@@ -144,7 +145,7 @@ impl Keys {
         *asked = Some(Instant::now());
         match self.source.read(&self.client).await {
             Ok(keys) => {
-                *self.known.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keys);
+                *self.known.write_unpoisoned() = Arc::new(keys);
             }
             Err(error) => warn(format_args!("the keys were not refreshed: {error:#}")),
         }

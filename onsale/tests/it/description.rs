@@ -2,13 +2,15 @@
 //! no undocumented fields.
 
 use std::collections::BTreeSet;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use jsonschema::Draft;
 use reqwest::header::{CONTENT_TYPE, HeaderMap};
 use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 use url::Url;
+
+use platform::sync::MutexExt as _;
 
 /// A value of `x-onsale-listeners`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -57,16 +59,13 @@ impl Description {
 
     /// The differences found.
     pub(crate) fn broken(&self) -> Vec<String> {
-        let broken = self.broken.lock().unwrap_or_else(PoisonError::into_inner);
+        let broken = self.broken.lock_unpoisoned();
         broken.clone()
     }
 
     /// The operations that never succeeded.
     pub(crate) fn unseen(&self) -> BTreeSet<Operation> {
-        let succeeded = self
-            .succeeded
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let succeeded = self.succeeded.lock_unpoisoned();
         let paths = self.document["paths"].as_object().expect("paths");
         let all = paths.iter().flat_map(|(path, operations)| {
             let methods = operations.as_object().expect("operations").keys();
@@ -113,10 +112,7 @@ impl Description {
         let found = found
             .into_iter()
             .map(|what| format!("{place}: {what}\n  {}", answer.body));
-        self.broken
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .extend(found);
+        self.broken.lock_unpoisoned().extend(found);
         answer
     }
 
@@ -145,10 +141,7 @@ impl Description {
         let mut broken = Vec::new();
         if answer.status.is_success() {
             let seen = (method.to_string(), path.to_owned());
-            let mut succeeded = self
-                .succeeded
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
+            let mut succeeded = self.succeeded.lock_unpoisoned();
             succeeded.insert(seen);
             if let Some(sent) = sent {
                 let content = &operation["requestBody"]["content"]["application/json"];

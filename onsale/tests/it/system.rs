@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use domain::payment::STRIPE_EVENTS;
+use platform::amqp::Broker;
 use platform::testing::eventually;
+use platform::topology;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use reqwest::Method;
@@ -370,9 +372,13 @@ impl System {
         Ok(report)
     }
 
-    /// Stops everything and drops the database.
+    /// Stops everything, and removes the database and the queues.
     pub(crate) async fn finish(mut self) -> anyhow::Result<()> {
         self.end_processes();
+        let namespace = self.setting("ONSALE_NAMESPACE");
+        let broker = Broker::lazy(&server("ONSALE_AMQP_URL")?, &namespace)?;
+        broker.delete_all(&topology::all()).await?;
+        broker.close().await;
         execute(
             &self.server_url,
             format!("drop database {} with (force)", self.database),

@@ -1,8 +1,10 @@
 use std::num::NonZeroU32;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use tokio::time::Instant;
+
+use platform::sync::MutexExt as _;
 
 /// The kinds of calls; Stripe limits each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,7 +109,7 @@ impl Pacing {
 
     async fn take_turn(&self, rate: NonZeroU32, of: impl Fn(&mut State) -> &mut Instant) {
         let turn = {
-            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut state = self.state.lock_unpoisoned();
             let now = Instant::now();
             let pause = Duration::from_secs_f64(1.0 / (f64::from(rate.get()) * state.share(now)));
             let next: &mut Instant = of(&mut state);
@@ -121,7 +123,7 @@ impl Pacing {
     /// Backs off after a 429. Several at once count as one.
     pub(super) fn slow_down(&self, retry_after: Option<Duration>) {
         let pause = retry_after.unwrap_or(PAUSE).clamp(PAUSE, LONGEST_PAUSE);
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock_unpoisoned();
         let now = Instant::now();
         if state.next > now + pause / 2 {
             return;

@@ -16,7 +16,6 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use surge::stripe::{ApiFault, Operation, PaymentIntent, Status};
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 use crate::pipeline::{EVENT, PATIENCE, PRICE, Pipeline};
 
@@ -95,14 +94,8 @@ impl Pipeline {
 
     /// The entries of the audit log so far.
     async fn audit_notes(&self) -> Vec<AuditNoted> {
-        let last = AuditNoted {
-            id: Uuid::new_v4(),
-            at: self.clock.now(),
-            actor: AccountId(STAFF),
-            action: "end".to_owned(),
-            subject: String::new(),
-            detail: Value::Null,
-        };
+        let (by, now) = (AccountId(STAFF), self.clock.now());
+        let last = AuditNoted::new(by, "end", String::new(), Value::Null, now);
         let ctx = &self.app.ctx;
         // A message still in the outbox would arrive after the end.
         let waiting = "select count(*) from platform.outbox";

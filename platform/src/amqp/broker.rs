@@ -100,6 +100,12 @@ impl Broker {
         }
     }
 
+    /// The durable queues that this process wants.
+    #[must_use]
+    pub fn wanted(&self) -> Vec<QueueSpec> {
+        self.0.declared.wanted()
+    }
+
     /// Makes sure that a durable queue exists, with its dead queue and its bindings. A publisher
     /// may declare its queue too, so that it does not matter which starts first. One that exists
     /// with other arguments is logged and used as it is.
@@ -145,11 +151,6 @@ impl Broker {
         self.0.consumed.begin(&queue.name)
     }
 
-    /// Whether the connection for publishing stands, as far as known.
-    pub async fn is_connected(&self) -> bool {
-        self.0.publishing.is_connected().await
-    }
-
     /// Asks RabbitMQ for a sign of life, reconnecting when needed.
     ///
     /// # Errors
@@ -171,12 +172,10 @@ impl Broker {
     /// # Errors
     /// When RabbitMQ can't be reached.
     pub async fn delete_all(&self, others: &[QueueSpec]) -> Result<(), BrokerError> {
-        let mut queues = self.0.declared.names();
-        queues.extend(others.iter().map(|queue| queue.name.clone()));
-        let channel = self.0.publishing.channel().await?;
-        topology::delete(&channel, &self.0.namespace, &queues).await?;
-        link::close(&channel).await;
-        Ok(())
+        let wanted = self.0.declared.wanted();
+        let queues = wanted.iter().chain(others);
+        let names = queues.map(|queue| queue.name.clone()).collect();
+        topology::delete(&self.0.publishing, &self.0.namespace, &names).await
     }
 
     /// Has everything declared again, because something was missing.

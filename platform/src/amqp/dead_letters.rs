@@ -125,7 +125,7 @@ pub async fn redrive(
             .publisher()
             .send(address, body, id, properties)
             .await?;
-        within_pg(STATEMENT_LIMIT, remove(db, &[row])).await?;
+        within_pg(STATEMENT_LIMIT, remove(db, row)).await?;
         moved += 1;
     }
     Ok(moved)
@@ -142,14 +142,15 @@ pub async fn discard(
     ids: &HashSet<Uuid>,
 ) -> Result<usize, DeadLetterError> {
     collect(broker, db, queue).await?;
-    let stored = within_pg(STATEMENT_LIMIT, stored(db, queue, usize::MAX)).await?;
-    let rows: Vec<Uuid> = stored
-        .into_iter()
-        .filter(|stored| ids.contains(&stored.letter.id))
-        .map(|stored| stored.row)
-        .collect();
-    within_pg(STATEMENT_LIMIT, remove(db, &rows)).await?;
-    Ok(rows.len())
+    let ids: Vec<Uuid> = ids.iter().copied().collect();
+    let discarding = sqlx::query!(
+        "delete from platform.dead_letters where queue = $1 and message_id = any($2)",
+        queue,
+        &ids,
+    )
+    .execute(db);
+    let discarded = within_pg(STATEMENT_LIMIT, discarding).await?;
+    Ok(usize::try_from(discarded.rows_affected()).unwrap_or(usize::MAX))
 }
 
 /// How many dead letters of each queue were moved to `db`.
@@ -222,8 +223,8 @@ async fn stored(db: &PgPool, queue: &str, limit: usize) -> Result<Vec<Stored>, s
     Ok(stored.collect())
 }
 
-async fn remove(db: &PgPool, rows: &[Uuid]) -> Result<(), sqlx::Error> {
-    sqlx::query!("delete from platform.dead_letters where id = any($1)", rows)
+async fn remove(db: &PgPool, row: Uuid) -> Result<(), sqlx::Error> {
+    sqlx::query!("delete from platform.dead_letters where id = $1", row)
         .execute(db)
         .await?;
     Ok(())

@@ -18,9 +18,9 @@ pub enum BrokerError {
     },
     /// A queue exists with other arguments, which can't be changed.
     #[error(
-        "queue {queue} exists with other arguments than this version declares; it is used as it \
-         is. To change it, let it run empty and delete it with `rabbitmqctl delete_queue {queue}`: \
-         the next start declares it"
+        "queue {queue} exists with other arguments than this version declares and is used as it \
+         is. To replace it, wait until it is empty (`onsale dead-letters list` empties the dead \
+         ones) and run `rabbitmqctl delete_queue {queue}`: it is declared again when next used"
     )]
     Mismatch {
         /// Its full name.

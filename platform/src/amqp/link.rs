@@ -1,7 +1,7 @@
 //! One connection, replaced when it is found broken.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex as StdMutex, PoisonError};
+use std::sync::{Arc, Mutex as StdMutex};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -12,6 +12,7 @@ use lapin::{Channel, Connection, ConnectionProperties, Event};
 use tokio::sync::Mutex;
 
 use super::error::{BrokerError, within};
+use crate::sync::MutexExt as _;
 use crate::tls;
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
@@ -54,14 +55,11 @@ struct Blocked(Arc<StdMutex<Option<String>>>);
 
 impl Blocked {
     fn set(&self, reason: Option<String>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = reason;
+        *self.0.lock_unpoisoned() = reason;
     }
 
     fn get(&self) -> Option<String> {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.0.lock_unpoisoned().clone()
     }
 }
 
@@ -103,11 +101,6 @@ impl Link {
         if let Some(Open { connection, .. }) = self.current.lock().await.take() {
             let _ = within(CONNECT_LIMIT, "close", connection.close(200, "bye".into())).await;
         }
-    }
-
-    /// Whether the connection stands, as far as known.
-    pub(super) async fn is_connected(&self) -> bool {
-        self.current.lock().await.as_ref().is_some_and(Open::stands)
     }
 
     async fn open(&self) -> Result<Open, BrokerError> {

@@ -5,17 +5,21 @@
 //! instead, shared by all queues of the namespace: a message enters through a fanout exchange with
 //! the name of the queue it belongs to as its routing key, and when its time is over it is
 //! dead-lettered to the default exchange, which takes that routing key for the queue's name. Queues
-//! with a bound share a second set.
+//! with a bound share a second set. A set is declared with the first queue that uses it.
 
 use std::time::Duration;
 
-use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
+use futures_util::stream::{self, StreamExt as _};
+use lapin::options::{
+    ExchangeDeclareOptions, ExchangeDeleteOptions, QueueBindOptions, QueueDeclareOptions,
+    QueueDeleteOptions, QueuePurgeOptions,
+};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, ExchangeKind};
 use uuid::Uuid;
 
 use super::error::{BrokerError, within};
-use super::link::REQUEST_LIMIT;
+use super::link::{self, Link, REQUEST_LIMIT};
 
 /// The delays there are; others are rounded up to the next, and the longest is the bound.
 pub const RETRY_DELAYS: [Duration; 5] = [
@@ -28,6 +32,8 @@ pub const RETRY_DELAYS: [Duration; 5] = [
 
 /// How many messages a queue for outcomes keeps; older ones are dropped.
 const TRANSIENT_LENGTH: u32 = 10_000;
+/// How many queues are deleted at once.
+const DELETED_AT_ONCE: usize = 8;
 
 /// Where messages are sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -153,7 +159,7 @@ impl QueueSpec {
         self
     }
 
-    fn arguments(&self, dead: &str) -> FieldTable {
+    pub(super) fn arguments(&self, dead: &str) -> FieldTable {
         let mut arguments = quorum();
         put_text(&mut arguments, "x-dead-letter-exchange", "");
         put_text(&mut arguments, "x-dead-letter-routing-key", dead);
@@ -200,12 +206,12 @@ pub(super) fn retry_name(namespace: &str, delay: Duration, is_bounded: bool) -> 
     format!("{namespace}.{kind}.{}ms", delay.as_millis())
 }
 
-/// The names of all queues that hold messages for a while, with their delays.
-fn retries(namespace: &str) -> Vec<(String, Duration)> {
-    let of = |is_bounded| {
-        RETRY_DELAYS.map(move |delay| (retry_name(namespace, delay, is_bounded), delay))
-    };
-    of(false).into_iter().chain(of(true)).collect()
+/// The names of one set of retry queues, with their delays.
+pub(super) fn retries(
+    namespace: &str,
+    is_bounded: bool,
+) -> [(String, Duration); RETRY_DELAYS.len()] {
+    RETRY_DELAYS.map(|delay| (retry_name(namespace, delay, is_bounded), delay))
 }
 
 /// The shortest of [`RETRY_DELAYS`] that is not shorter than `delay`, or the longest there is.
@@ -218,54 +224,35 @@ pub(super) fn round_up(delay: Duration) -> Duration {
 }
 
 /// Declares what all queues of a namespace share.
-pub(super) async fn declare_shared(channel: &Channel, namespace: &str) -> Result<(), BrokerError> {
+pub(super) async fn declare_exchanges(
+    channel: &Channel,
+    namespace: &str,
+) -> Result<(), BrokerError> {
     for exchange in Exchange::ALL {
         declare_exchange(channel, &exchange.full_name(namespace), exchange.kind()).await?;
     }
-    for (name, delay) in retries(namespace) {
-        declare_exchange(channel, &name, ExchangeKind::Fanout).await?;
-        let mut arguments = quorum();
-        put_text(&mut arguments, "x-dead-letter-exchange", "");
-        put_text(&mut arguments, "x-dead-letter-strategy", "at-least-once");
-        put_text(&mut arguments, "x-overflow", "reject-publish");
-        let ttl = i64::try_from(delay.as_millis()).expect("the delays are minutes at most");
-        put_number(&mut arguments, "x-message-ttl", ttl);
-        declare_queue(channel, &name, arguments).await?;
-        bind(channel, &name, &name, "").await?;
-    }
     Ok(())
 }
 
-/// Declares a durable queue, its dead queue and its bindings.
-pub(super) async fn declare_durable(
-    channel: &Channel,
-    namespace: &str,
-    spec: &QueueSpec,
-) -> Result<QueueNames, BrokerError> {
-    let names = QueueNames::new(namespace, &spec.name);
-    declare_queue(channel, &names.dead, quorum()).await?;
-    declare_queue(channel, &names.main, spec.arguments(&names.dead)).await?;
-    bind_all(channel, namespace, spec).await?;
-    Ok(names)
+/// Declares the exchange in front of a retry queue.
+pub(super) async fn declare_fanout(channel: &Channel, name: &str) -> Result<(), BrokerError> {
+    declare_exchange(channel, name, ExchangeKind::Fanout).await
 }
 
-/// Binds a durable queue that exists.
-pub(super) async fn bind_all(
-    channel: &Channel,
-    namespace: &str,
-    spec: &QueueSpec,
-) -> Result<(), BrokerError> {
-    let names = QueueNames::new(namespace, &spec.name);
-    for (exchange, routing_key) in &spec.bindings {
-        bind(
-            channel,
-            &names.main,
-            &exchange.full_name(namespace),
-            routing_key,
-        )
-        .await?;
-    }
-    Ok(())
+/// The arguments of a queue that holds messages for `delay`.
+pub(super) fn retry_arguments(delay: Duration) -> FieldTable {
+    let mut arguments = quorum();
+    put_text(&mut arguments, "x-dead-letter-exchange", "");
+    put_text(&mut arguments, "x-dead-letter-strategy", "at-least-once");
+    put_text(&mut arguments, "x-overflow", "reject-publish");
+    let ttl = i64::try_from(delay.as_millis()).expect("the delays are minutes at most");
+    put_number(&mut arguments, "x-message-ttl", ttl);
+    arguments
+}
+
+/// The arguments of a queue for dead letters.
+pub(super) fn dead_arguments() -> FieldTable {
+    quorum()
 }
 
 /// Declares a queue for one consumer on `channel`. Its name is new each time: RabbitMQ may not yet
@@ -291,36 +278,58 @@ pub(super) async fn declare_transient(
     Ok(name)
 }
 
-/// Removes `queues` with their dead queues, and what they share.
+/// Removes `queues` with their dead queues, and what they share. Those that dead-letter go before
+/// those they dead-letter to.
 pub(super) async fn delete(
-    channel: &Channel,
+    link: &Link,
     namespace: &str,
     queues: &std::collections::BTreeSet<String>,
 ) -> Result<(), BrokerError> {
-    use lapin::options::{ExchangeDeleteOptions, QueueDeleteOptions};
-    let retries: Vec<_> = retries(namespace)
+    let retries: Vec<_> = [false, true]
         .into_iter()
+        .flat_map(|is_bounded| retries(namespace, is_bounded))
         .map(|(name, _)| name)
         .collect();
     let names = queues.iter().map(|queue| QueueNames::new(namespace, queue));
     let (mains, deads): (Vec<_>, Vec<_>) = names.map(|names| (names.main, names.dead)).unzip();
-    // The oldest first. RabbitMQ 3.10 starts a worker beside each queue that dead-letters at least
-    // once; one whose queue is gone before it looks takes the supervisor of all of them with it, and
-    // no such queue can be declared any more.
-    let queues = retries.clone().into_iter().chain(deads).chain(mains);
-    // All at once: RabbitMQ answers in order, and each takes a while.
-    futures_util::future::try_join_all(queues.map(async |queue| {
-        let deleting = channel.queue_delete(queue.into(), QueueDeleteOptions::default());
-        within(REQUEST_LIMIT, "delete a queue", deleting)
-            .await
-            .map(|_| ())
-    }))
-    .await?;
+    for stage in [retries.clone(), mains, deads] {
+        delete_queues(link, stage).await?;
+    }
+    let channel = link.channel().await?;
     let exchanges = Exchange::ALL.map(|exchange| exchange.full_name(namespace));
     for exchange in exchanges.into_iter().chain(retries) {
         let deleting = channel.exchange_delete(exchange.into(), ExchangeDeleteOptions::default());
         within(REQUEST_LIMIT, "delete an exchange", deleting).await?;
     }
+    link::close(&channel).await;
+    Ok(())
+}
+
+/// Deletes all that can be deleted, and returns the first error.
+async fn delete_queues(link: &Link, queues: Vec<String>) -> Result<(), BrokerError> {
+    let deleting = stream::iter(queues).map(|queue| delete_queue(link, queue));
+    let deleted: Vec<_> = deleting.buffer_unordered(DELETED_AT_ONCE).collect().await;
+    deleted.into_iter().collect()
+}
+
+/// Deletes a queue, after whatever was sent to it before.
+///
+/// RabbitMQ starts a worker beside each queue that dead-letters at least once, and before 3.13 two
+/// of them that fail within 5 s end the supervisor of all: no such queue can be declared or led any
+/// more until the node is restarted. A worker fails when its queue is deleted before it has looked
+/// at it. A purge goes through the queue's log, behind the worker's first command: once it is
+/// answered, the worker has looked.
+async fn delete_queue(link: &Link, queue: String) -> Result<(), BrokerError> {
+    let channel = link.channel().await?;
+    let purging = channel.queue_purge(queue.as_str().into(), QueuePurgeOptions::default());
+    match within(REQUEST_LIMIT, "purge a queue", purging).await {
+        // The refusal has closed the channel.
+        Err(error) if error.is_missing() => return Ok(()),
+        purged => purged?,
+    };
+    let deleting = channel.queue_delete(queue.into(), QueueDeleteOptions::default());
+    within(REQUEST_LIMIT, "delete a queue", deleting).await?;
+    link::close(&channel).await;
     Ok(())
 }
 
@@ -337,7 +346,11 @@ async fn declare_exchange(
     within(REQUEST_LIMIT, "declare an exchange", declaring).await
 }
 
-async fn declare_queue(
+/// Declares a durable queue.
+///
+/// # Errors
+/// [`BrokerError::Mismatch`] when it exists with other arguments, which closes the channel.
+pub(super) async fn declare_queue(
     channel: &Channel,
     name: &str,
     arguments: FieldTable,
@@ -350,7 +363,7 @@ async fn declare_queue(
     }
 }
 
-async fn bind(
+pub(super) async fn bind(
     channel: &Channel,
     queue: &str,
     exchange: &str,

@@ -48,11 +48,7 @@ pub(super) fn warn_of_untrusted(request: &Request, shared: &Shared) {
         return;
     };
     let peer = peer.ip().to_canonical();
-    if shared
-        .trusted_proxies
-        .iter()
-        .any(|network| network.contains(&peer))
-    {
+    if is_trusted(&shared.trusted_proxies, peer) {
         return;
     }
     said.store(true, Ordering::Relaxed);
@@ -62,13 +58,18 @@ pub(super) fn warn_of_untrusted(request: &Request, shared: &Shared) {
          proxy, all its clients share the limits of one address"
     );
     tracing::warn!(%peer, "{sentence}");
-    shared.health.warn(&sentence);
+    shared.health.set_warnings("forwarder", [sentence]);
+}
+
+/// Whether `address` is one of the trusted reverse proxies. IPv4-mapped addresses are IPv4.
+pub(super) fn is_trusted(proxies: &[IpNet], address: IpAddr) -> bool {
+    let address = address.to_canonical();
+    proxies.iter().any(|network| network.contains(&address))
 }
 
 fn client(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
-    let is_proxy = |address: &IpAddr| trusted.iter().any(|network| network.contains(address));
     let mut client = peer.to_canonical();
-    if !is_proxy(&client) {
+    if !is_trusted(trusted, client) {
         return client;
     }
     for hop in headers
@@ -85,7 +86,7 @@ fn client(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
     {
         let Some(address) = parse(hop) else { break };
         client = address;
-        if !is_proxy(&client) {
+        if !is_trusted(trusted, client) {
             break;
         }
     }

@@ -2,11 +2,15 @@
 //! behind and for the operations listener, and one client can't take those of the others.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::net::IpAddr;
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard};
 
 use ipnet::IpNet;
 use metrics::Gauge;
+
+use super::address::is_trusted;
+use crate::limits::subscriber;
+use crate::sync::MutexExt as _;
 
 static OPEN: LazyLock<Gauge> = LazyLock::new(|| metrics::gauge!("http_connections"));
 
@@ -81,9 +85,7 @@ impl Connections {
             per_address,
             trusted,
         } = &self.0.limits;
-        let peer = peer.to_canonical();
-        let is_proxy = trusted.iter().any(|network| network.contains(&peer));
-        let address = (!is_proxy).then(|| group(peer));
+        let address = (!is_trusted(trusted, peer)).then(|| subscriber(peer));
         let mut open = self.lock();
         if open.total >= *total {
             return Err(Full::Total);
@@ -105,7 +107,7 @@ impl Connections {
     }
 
     fn lock(&self) -> MutexGuard<'_, Open> {
-        self.0.open.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.open.lock_unpoisoned()
     }
 }
 
@@ -123,17 +125,6 @@ impl Drop for Place {
         }
         drop(open);
         OPEN.decrement(1.0);
-    }
-}
-
-/// What counts as one client: an IPv4 address, or an IPv6 /64, which is what one household has.
-fn group(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V4(_) => address,
-        IpAddr::V6(address) => {
-            let [a, b, c, d, ..] = address.segments();
-            IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
-        }
     }
 }
 

@@ -273,8 +273,8 @@ fn log(route: &str, status: StatusCode, latency: Duration) {
     let status_code = status.as_u16();
     let latency_seconds = latency.as_secs_f64();
     if status.is_server_error() {
-        if let Some(unsaid) = FAILURES.permit(&format!("{route} {status_code}")) {
-            tracing::warn!(status_code, latency_seconds, unsaid, "request failed");
+        if let Some(suppressed) = FAILURES.permit(&format!("{route} {status_code}")) {
+            tracing::warn!(status_code, latency_seconds, suppressed, "request failed");
         }
     } else {
         tracing::debug!(status_code, latency_seconds, "request answered");

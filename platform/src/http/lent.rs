@@ -3,12 +3,14 @@
 //! answer.
 
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
+
+use crate::sync::MutexExt as _;
 
 /// The most that is read for nothing.
 const MAX_UNREAD_BYTES: u64 = 128 * 1024;
@@ -31,7 +33,7 @@ pub(super) fn lend(body: Incoming) -> (Body, Option<Lender>) {
 impl Lender {
     /// Whether the handler read all of it.
     pub(super) fn is_read(&self) -> bool {
-        let body = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let body = self.0.lock_unpoisoned();
         body.is_end_stream()
     }
 
@@ -65,7 +67,7 @@ impl Lender {
 type Next = Option<Result<Frame<Bytes>, hyper::Error>>;
 
 fn poll(body: &Mutex<Incoming>, context: &mut Context<'_>) -> Poll<Next> {
-    let mut body = body.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut body = body.lock_unpoisoned();
     if body.is_end_stream() {
         return Poll::Ready(None);
     }
@@ -81,16 +83,10 @@ impl HttpBody for Lent {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .is_end_stream()
+        self.0.lock_unpoisoned().is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .size_hint()
+        self.0.lock_unpoisoned().size_hint()
     }
 }

@@ -2,11 +2,13 @@
 
 use std::array;
 use std::collections::HashMap;
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, RwLock};
 use std::time::Duration;
 
 use axum::http::{Method, StatusCode};
 use metrics::{Counter, Histogram};
+
+use crate::sync::RwLockExt as _;
 
 const METHODS: [&str; 8] = [
     "GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS", "other",
@@ -36,12 +38,12 @@ impl HttpMetrics {
         status: Option<StatusCode>,
         latency: Duration,
     ) {
-        let routes = self.routes.read().unwrap_or_else(PoisonError::into_inner);
+        let routes = self.routes.read_unpoisoned();
         if let Some(known) = routes.get(route) {
             return known.record(method, status, latency);
         }
         drop(routes);
-        let mut routes = self.routes.write().unwrap_or_else(PoisonError::into_inner);
+        let mut routes = self.routes.write_unpoisoned();
         let entry = routes
             .entry(route.to_owned())
             .or_insert_with(|| RouteMetrics::new(route));

@@ -1,4 +1,4 @@
-//! Addresses that probably belong to one owner.
+//! Grouping of addresses that probably have one owner.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
@@ -18,6 +18,17 @@ impl From<IpAddr> for AddressGroup {
             }
             IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from(u128::from(address) & IPV6_PREFIX)),
         })
+    }
+}
+
+/// The network that counts as one client on a node: an IPv4 address, or the /64 that a provider
+/// gives to one IPv6 subscriber. IPv4-mapped addresses are IPv4.
+#[must_use]
+pub fn subscriber(address: IpAddr) -> IpAddr {
+    const IPV6_PREFIX: u128 = !0 << 64;
+    match address.to_canonical() {
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from(u128::from(address) & IPV6_PREFIX)),
+        address @ IpAddr::V4(_) => address,
     }
 }
 
@@ -41,5 +52,13 @@ mod tests {
         assert_ne!(group("192.0.2.1"), group("192.0.3.1"));
         assert_eq!(group("2001:db8:1:2::3"), "2001:db8:1::");
         assert_ne!(group("2001:db8:1::1"), group("2001:db8:2::1"));
+    }
+
+    #[test]
+    fn a_subscriber_is_one_ipv4_address_or_one_ipv6_64() {
+        let of = |address: &str| subscriber(address.parse().unwrap()).to_string();
+        assert_eq!(of("192.0.2.1"), "192.0.2.1");
+        assert_eq!(of("::ffff:192.0.2.1"), "192.0.2.1");
+        assert_eq!(of("2001:db8:1:2:3::4"), "2001:db8:1:2::");
     }
 }

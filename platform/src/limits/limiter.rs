@@ -4,6 +4,7 @@ use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -11,26 +12,27 @@ use axum::http::HeaderValue;
 use domain::AccountId;
 use governor::clock::{Clock, DefaultClock};
 use governor::middleware::StateInformationMiddleware;
-use governor::state::keyed::DashMapStateStore;
+use governor::nanos::Nanos;
+use governor::state::StateStore;
+use governor::state::keyed::{DashMapStateStore, ShrinkableKeyedStateStore};
 use governor::{Quota as Rate, RateLimiter};
 
-use super::Quota;
+use super::{Quota, subscriber};
 
-/// Most keys that have a cell of their own. Above it, keys share a fixed number of cells, so that
-/// a flood of addresses costs accuracy and not memory.
+/// Most keys that have a cell of their own. Above it, new keys share a fixed number of cells, so
+/// that a flood of addresses costs accuracy and not memory.
 const MAX_KEYS: usize = 200_000;
 /// A shared cell allows so many times the quota: who shares it with a flood is not refused for it.
 const SHARED_FACTOR: u32 = 64;
 /// The number of shared cells is that of all `u16`; how often the keys are counted.
 const COUNT_EVERY: u32 = 4_096;
-/// One customer of an IPv6 provider has a /64.
-const IPV6_PREFIX: u128 = !0 << 64;
 
 /// Whom a cell belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Subject {
     Account(i64),
-    Address(u128),
+    /// Of a [`subscriber`].
+    Address(IpAddr),
     Shared(u16),
 }
 
@@ -42,10 +44,7 @@ impl From<AccountId> for Subject {
 
 impl From<IpAddr> for Subject {
     fn from(address: IpAddr) -> Self {
-        match address.to_canonical() {
-            IpAddr::V4(address) => Self::Address(u128::from(address.to_ipv6_mapped())),
-            IpAddr::V6(address) => Self::Address(u128::from(address) & IPV6_PREFIX),
-        }
+        Self::Address(subscriber(address))
     }
 }
 
@@ -60,8 +59,40 @@ pub(super) struct Allowance {
     pub(super) reset: Duration,
 }
 
-type Cells =
-    RateLimiter<Subject, DashMapStateStore<Subject>, DefaultClock, StateInformationMiddleware>;
+/// The states of all cells, which show whether a key has one.
+#[derive(Clone, Default)]
+struct States(Arc<DashMapStateStore<Subject>>);
+
+impl StateStore for States {
+    type Key = Subject;
+
+    fn measure_and_replace<T, F, E>(&self, key: &Subject, measure: F) -> Result<T, E>
+    where
+        F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
+    {
+        self.0.measure_and_replace(key, measure)
+    }
+}
+
+impl ShrinkableKeyedStateStore<Subject> for States {
+    fn retain_recent(&self, drop_below: Nanos) {
+        ShrinkableKeyedStateStore::retain_recent(&*self.0, drop_below);
+    }
+
+    fn shrink_to_fit(&self) {
+        ShrinkableKeyedStateStore::shrink_to_fit(&*self.0);
+    }
+
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+type Cells = RateLimiter<Subject, States, DefaultClock, StateInformationMiddleware>;
 
 pub(super) struct Limiter {
     name: &'static str,
@@ -70,6 +101,8 @@ pub(super) struct Limiter {
     step: Duration,
     policy: HeaderValue,
     cells: Cells,
+    /// Those of `cells`.
+    states: States,
     shared: Cells,
     clock: DefaultClock,
     hasher: RandomState,
@@ -88,15 +121,18 @@ impl Limiter {
             .expect("the step is not zero")
             .allow_burst(burst.saturating_mul(NonZeroU32::MIN.saturating_add(SHARED_FACTOR - 1)));
         let seconds = quota.per.as_secs().max(1);
+        let states = States::default();
+        let clock = DefaultClock::default();
         Self {
             name,
             burst: burst.get(),
             step,
             policy: HeaderValue::try_from(format!("\"{name}\";q={burst};w={seconds}"))
                 .expect("names of limits are plain words"),
-            cells: RateLimiter::dashmap(rate).with_middleware(),
-            shared: RateLimiter::dashmap(shared).with_middleware(),
-            clock: DefaultClock::default(),
+            cells: RateLimiter::new(rate, states.clone(), clock.clone()),
+            states,
+            shared: RateLimiter::new(shared, States::default(), clock.clone()),
+            clock,
             hasher: RandomState::new(),
             checks: AtomicU32::new(0),
             is_full: AtomicBool::new(false),
@@ -157,8 +193,10 @@ impl Limiter {
         }
     }
 
+    /// A key keeps its cell until its whole quota is back: a flood of others does not lift its
+    /// limit.
     fn cell_of(&self, subject: Subject) -> (&Cells, Subject) {
-        if !self.is_full.load(Ordering::Relaxed) {
+        if !self.is_full.load(Ordering::Relaxed) || self.states.0.contains_key(&subject) {
             return (&self.cells, subject);
         }
         let [low, high, ..] = self.hasher.hash_one(subject).to_le_bytes();
@@ -223,6 +261,18 @@ mod tests {
         let most = MAX_KEYS + usize::from(u16::MAX) + 1 + COUNT_EVERY as usize;
         let keys = limiter.cells.len() + limiter.shared.len();
         assert!(keys <= most, "{keys}");
+    }
+
+    #[test]
+    fn a_flood_of_keys_does_not_lift_the_limit_of_another() {
+        let limiter = limiter(2);
+        let limited = Subject::Account(-1);
+        while limiter.check(limited).allowed {}
+        for account in 0..400_000 {
+            limiter.check(Subject::Account(account));
+        }
+        limiter.drop_idle_keys();
+        assert!(!limiter.check(limited).allowed);
     }
 
     #[test]

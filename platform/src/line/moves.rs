@@ -46,8 +46,7 @@ pub async fn read(
     let ids: Vec<i64> = stretches.iter().map(|part| part.event_id.0).collect();
     let after: Vec<i64> = stretches.iter().map(|part| part.after).collect();
     let until: Vec<i64> = stretches.iter().map(|part| part.until).collect();
-    let rows = sqlx::query_as!(
-        Row,
+    let rows = sqlx::query!(
         r#"select k.event_id as "event_id!", m.seq as "seq!", m.at as "at!",
                   m.called as "called!", m.missed as "missed!", m.claimed as "claimed!",
                   m.over as "over!", m.left_numbers as "left!"
@@ -71,7 +70,16 @@ pub async fn read(
         .collect();
     for row in rows {
         let piece = pieces.entry(EventId(row.event_id)).or_default();
-        piece.moves.push(row.into());
+        let moved = MoveRow {
+            seq: row.seq,
+            at: row.at,
+            called: row.called,
+            missed: row.missed,
+            claimed: row.claimed,
+            over: row.over,
+            left_numbers: row.left,
+        };
+        piece.moves.push(moved.into());
     }
     for piece in pieces.values_mut() {
         piece.is_last = piece.moves.len() < each;
@@ -79,19 +87,27 @@ pub async fn read(
     Ok(pieces)
 }
 
-struct Row {
-    event_id: i64,
-    seq: i64,
-    at: DateTime<Utc>,
-    called: Vec<i64>,
-    missed: Vec<i64>,
-    claimed: Vec<i64>,
-    over: Vec<i64>,
-    left: Vec<i64>,
+/// A row of `admission.moves`, or of its public view.
+#[derive(Debug, sqlx::FromRow)]
+pub struct MoveRow {
+    /// The move's position in the history of its line.
+    pub seq: i64,
+    /// When it happened.
+    pub at: DateTime<Utc>,
+    /// Runs of called places: first, last, first, last, …
+    pub called: Vec<i64>,
+    /// Places whose claim window went by.
+    pub missed: Vec<i64>,
+    /// Places that claimed their pass.
+    pub claimed: Vec<i64>,
+    /// Places whose pass ended.
+    pub over: Vec<i64>,
+    /// Numbers whose holders left.
+    pub left_numbers: Vec<i64>,
 }
 
-impl From<Row> for Move {
-    fn from(row: Row) -> Self {
+impl From<MoveRow> for Move {
+    fn from(row: MoveRow) -> Self {
         let places = |all: Vec<i64>| all.into_iter().map(Place).collect();
         Self {
             seq: row.seq,
@@ -100,14 +116,12 @@ impl From<Row> for Move {
             missed: places(row.missed),
             claimed: places(row.claimed),
             over: places(row.over),
-            left: row.left.into_iter().map(Number).collect(),
+            left: row.left_numbers.into_iter().map(Number).collect(),
         }
     }
 }
 
-/// Runs as they are stored: first, last, first, last, …
-#[must_use]
-pub fn runs(ends: &[i64]) -> Vec<Run> {
+fn runs(ends: &[i64]) -> Vec<Run> {
     let (ends, _) = ends.as_chunks::<2>();
     ends.iter()
         .map(|[first, last]| Run {

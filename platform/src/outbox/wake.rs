@@ -1,7 +1,9 @@
 use std::collections::HashMap;
-use std::sync::{LazyLock, Mutex, PoisonError};
+use std::sync::{LazyLock, Mutex};
 
 use tokio::sync::watch;
+
+use crate::sync::MutexExt as _;
 
 /// One counter per owner for the whole process: whoever commits need not know the relay.
 static WAKERS: LazyLock<Mutex<HashMap<&'static str, watch::Sender<u64>>>> =
@@ -20,6 +22,6 @@ pub(super) fn subscribe(owner: &'static str) -> watch::Receiver<u64> {
 }
 
 fn with_waker<T>(owner: &'static str, act: impl FnOnce(&watch::Sender<u64>) -> T) -> T {
-    let mut wakers = WAKERS.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut wakers = WAKERS.lock_unpoisoned();
     act(wakers.entry(owner).or_default())
 }

@@ -1,11 +1,12 @@
 //! Which errors say that the database is away, rather than that the request is wrong.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use sqlx::error::DatabaseError;
 
 use super::deadline;
+use crate::sync::MutexExt as _;
 
 /// SQLSTATE classes and codes of a server that can't serve: connection exceptions, read-only
 /// (a standby, or demoted), insufficient resources (disk, memory, connections), operator
@@ -56,7 +57,7 @@ pub fn is_busy(error: &sqlx::Error) -> bool {
 /// What PostgreSQL said when its disk was full, if that was less than `life` ago.
 #[must_use]
 pub fn recent_refusal(life: Duration) -> Option<String> {
-    let refusal = REFUSAL.lock().unwrap_or_else(PoisonError::into_inner);
+    let refusal = REFUSAL.lock_unpoisoned();
     refusal
         .as_ref()
         .filter(|(at, _)| at.elapsed() < life)
@@ -67,7 +68,7 @@ pub fn recent_refusal(life: Duration) -> Option<String> {
 /// remembers that a disk is full, which no check without a write finds.
 pub(crate) fn observe(error: &sqlx::Error) {
     if has_code(error, &[DISK_FULL]) {
-        let mut refusal = REFUSAL.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut refusal = REFUSAL.lock_unpoisoned();
         *refusal = Some((Instant::now(), error.to_string()));
     }
     if has_code(error, &MOVED) {

@@ -65,14 +65,18 @@ impl Hosts {
 
 async fn takes_writes(options: &PgConnectOptions) -> Result<bool, sqlx::Error> {
     let mut conn: PgConnection = options.connect().await?;
-    let is_read_only: bool =
-        sqlx::query_scalar("select current_setting('transaction_read_only')::bool")
-            .persistent(false)
-            .fetch_one(&mut conn)
-            .await?;
+    let is_read_only = is_read_only(&mut conn).await?;
     // The answer is here; the connection ends either way.
     let _ = conn.close().await;
     Ok(!is_read_only)
+}
+
+/// Whether the server takes no writes: a standby, or set to read-only.
+pub(crate) async fn is_read_only(conn: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar("select current_setting('transaction_read_only')::bool")
+        .persistent(false)
+        .fetch_one(conn)
+        .await
 }
 
 /// One URL for each host of a list.

@@ -87,13 +87,8 @@ impl Postgres {
             self.until_schema = 0;
         }
         let conn = self.conn.as_mut().expect("it was just made");
-        let is_read_only: bool =
-            sqlx::query_scalar("select current_setting('transaction_read_only')::bool")
-                .persistent(false)
-                .fetch_one(&mut *conn)
-                .await
-                .map_err(|error| error.to_string())?;
-        if is_read_only {
+        let is_read_only = pg::is_read_only(conn).await;
+        if is_read_only.map_err(|error| error.to_string())? {
             return Err("read-only".to_owned());
         }
         if self.until_schema == 0 {
@@ -165,11 +160,10 @@ pub(super) async fn declare_queues(ctx: &Context) {
     loop {
         // A failure shows in the check of RabbitMQ, and with each use.
         if ctx.broker.ensure_declared().await.is_ok() {
-            for queue in ctx.broker.mismatched() {
-                let sentence =
-                    format!("queue {queue} exists with other arguments than this version declares");
-                ctx.health.warn(&sentence);
-            }
+            let mismatched = ctx.broker.mismatched().into_iter().map(|queue| {
+                format!("queue {queue} exists with other arguments than this version declares")
+            });
+            ctx.health.set_warnings("queues", mismatched);
         }
         tokio::time::sleep(PERIOD).await;
     }

@@ -33,25 +33,29 @@ pub(super) fn spawn(ctx: &Context, checks: Checks) {
     });
 }
 
-/// Measures how many dead letters each queue has, in RabbitMQ and stored.
 async fn watch_dead_letters(ctx: &Context) {
     loop {
         tokio::time::sleep(DEAD_LETTERS_INTERVAL).await;
-        let counting = dead_letters::count_stored(&ctx.db);
-        // What can't be asked is measured in the next round.
-        let Ok(stored) = pg::within(SWEEP_LIMIT, counting).await else {
+        count_dead_letters(ctx).await;
+    }
+}
+
+/// Measures how many dead letters each queue has, in RabbitMQ and stored. A queue that can't be
+/// counted keeps its last value until the next round.
+async fn count_dead_letters(ctx: &Context) {
+    let counting = dead_letters::count_stored(&ctx.db);
+    let Ok(stored) = pg::within(SWEEP_LIMIT, counting).await else {
+        return;
+    };
+    for queue in topology::all() {
+        let Ok(waiting) = dead_letters::count(&ctx.broker, &queue.name).await else {
             continue;
         };
-        for queue in topology::all() {
-            let Ok(waiting) = dead_letters::count(&ctx.broker, &queue.name).await else {
-                break;
-            };
-            let stored = stored.get(&queue.name).copied().unwrap_or_default();
-            let stored = u32::try_from(stored).unwrap_or(u32::MAX);
-            let waiting = u32::try_from(waiting).unwrap_or(u32::MAX);
-            let gauge = metrics::gauge!("amqp_dead_letters", "queue" => queue.name);
-            gauge.set(f64::from(stored) + f64::from(waiting));
-        }
+        let stored = stored.get(&queue.name).copied().unwrap_or_default();
+        let stored = u32::try_from(stored).unwrap_or(u32::MAX);
+        let waiting = u32::try_from(waiting).unwrap_or(u32::MAX);
+        let gauge = metrics::gauge!("amqp_dead_letters", "queue" => queue.name);
+        gauge.set(f64::from(stored) + f64::from(waiting));
     }
 }
 
@@ -63,5 +67,23 @@ async fn sweep_keys(ctx: &Context) {
         if let Err(error) = pg::within(SWEEP_LIMIT, sweeping).await {
             tracing::warn!(%error, "expired idempotency keys were not removed");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::TestApp;
+
+    #[tokio::test]
+    async fn a_queue_that_cannot_be_counted_does_not_hide_those_after_it() {
+        let app = TestApp::start().await;
+        let last = topology::all().pop().expect("there are queues");
+        app.ctx.broker.declare(&last).await.unwrap();
+        count_dead_letters(&app.ctx).await;
+        let line = format!("amqp_dead_letters{{queue=\"{}\"}} 0", last.name);
+        let measured = telemetry::render();
+        assert!(measured.contains(&line), "{measured}");
+        app.finish().await;
     }
 }

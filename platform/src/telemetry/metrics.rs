@@ -29,7 +29,7 @@ pub(super) fn install() {
     let handle = recorder.handle();
     if ::metrics::set_global_recorder(recorder).is_ok() {
         let _ = HANDLE.set(handle);
-        super::help::describe_all();
+        super::help::METRICS.describe();
     }
 }
 

@@ -114,18 +114,24 @@ fn send(sender: &SyncSender<Message>, line: Vec<u8>) {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Condvar, Mutex};
+    use std::sync::mpsc::channel;
+
+    use metrics_exporter_prometheus::PrometheusBuilder;
 
     use super::*;
 
-    /// Takes nothing until it is let.
-    struct Blocked(Arc<(Mutex<bool>, Condvar)>);
+    const PATIENCE: Duration = Duration::from_secs(10);
+
+    /// Reports each write that begins, and blocks it until a permit comes.
+    struct Blocked {
+        begun: std::sync::mpsc::Sender<()>,
+        permits: Receiver<()>,
+    }
 
     impl Write for Blocked {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            let (let_go, changed) = &*self.0;
-            let waiting = changed.wait_while(let_go.lock().unwrap(), |let_go| !*let_go);
-            drop(waiting.unwrap());
+            self.begun.send(()).unwrap();
+            self.permits.recv_timeout(PATIENCE).unwrap();
             Ok(bytes.len())
         }
 
@@ -135,17 +141,39 @@ mod tests {
     }
 
     #[test]
-    fn an_output_that_blocks_holds_nobody_up() {
-        let gate = Arc::new((Mutex::new(false), Condvar::new()));
-        let (sender, receiver) = sync_channel(4);
-        let output = Blocked(gate.clone());
+    fn lines_beyond_the_buffer_of_a_blocked_output_are_dropped_and_counted() {
+        const BUFFERED: usize = 4;
+        const DROPPED: usize = 95;
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let measured = recorder.handle();
+        let (begun, has_begun) = channel();
+        let (permit, permits) = channel();
+        let (sender, receiver) = sync_channel(BUFFERED);
+        let output = Blocked { begun, permits };
         let writing = std::thread::spawn(move || write_all(&receiver, output));
-        for _ in 0..100 {
+        metrics::with_local_recorder(&recorder, || {
             send(&sender, b"line".to_vec());
-        }
-        *gate.0.lock().unwrap() = true;
-        gate.1.notify_all();
+            has_begun.recv_timeout(PATIENCE).unwrap();
+            for _ in 0..BUFFERED + DROPPED {
+                send(&sender, b"line".to_vec());
+            }
+        });
+        let counted = format!("log_lines_dropped_total {DROPPED}\n");
+        assert!(
+            measured.render().contains(&counted),
+            "{}",
+            measured.render()
+        );
+
         drop(sender);
+        for _ in 0..=BUFFERED {
+            permit.send(()).unwrap();
+        }
         writing.join().unwrap();
+        assert_eq!(
+            has_begun.iter().count(),
+            BUFFERED,
+            "each other line is written once"
+        );
     }
 }

@@ -1,7 +1,9 @@
 //! Databases for tests, copied from a template that is migrated once per version of the schema.
 
 use std::str::FromStr;
+use std::time::Duration;
 
+use domain::clock::{Clock as _, SystemClock};
 use sha2::{Digest, Sha256};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection};
@@ -13,11 +15,17 @@ use crate::pg::MIGRATOR;
 /// Held while the template is made, by whichever process comes first.
 const TEMPLATE_LOCK: i64 = 0x6f6e_7361_6c65;
 
+/// What the names of the databases begin with; an id follows.
+const PREFIX: &str = "test_";
+/// A database without sessions that is older than this belongs to a test that was killed.
+const ABANDONED_AFTER: Duration = Duration::from_secs(15 * 60);
+
 /// A database that belongs to one test.
 #[derive(Debug)]
 pub(super) struct TestDatabase {
     pub(super) url: String,
-    name: String,
+    /// Version 7, so that the age is known.
+    id: Uuid,
     server_url: String,
 }
 
@@ -25,18 +33,50 @@ impl TestDatabase {
     pub(super) async fn create(server_url: &str) -> Self {
         let mut conn = connect(server_url).await;
         let template = template(&mut conn, server_url).await;
-        let name = format!("test_{}", Uuid::new_v4().simple());
+        let database = Self::of(Uuid::now_v7(), server_url);
+        let name = database.name();
         run(
             &mut conn,
             format!("CREATE DATABASE {name} TEMPLATE {template}"),
         )
         .await;
         close(conn).await;
+        database
+    }
+
+    fn of(id: Uuid, server_url: &str) -> Self {
         Self {
-            url: url_of(server_url, &name),
-            name,
+            url: url_of(server_url, &name_of(id)),
+            id,
             server_url: server_url.to_owned(),
         }
+    }
+
+    fn name(&self) -> String {
+        name_of(self.id)
+    }
+
+    /// The prefix of the test's names in Redis and RabbitMQ.
+    pub(super) fn namespace(&self) -> String {
+        format!("test-{}", self.id.simple())
+    }
+
+    /// The databases of tests that were killed.
+    pub(super) async fn abandoned(server_url: &str) -> Vec<Self> {
+        let mut conn = connect(server_url).await;
+        let idle: Vec<String> = sqlx::query_scalar(
+            "select datname from pg_database d where starts_with(datname, $1)
+             and not exists (select from pg_stat_activity a where a.datname = d.datname)",
+        )
+        .bind(PREFIX)
+        .fetch_all(&mut conn)
+        .await
+        .expect("the catalog can be read");
+        close(conn).await;
+        let ids = idle.iter().filter_map(|name| id_of(name));
+        ids.filter(|id| is_abandoned(*id))
+            .map(|id| Self::of(id, server_url))
+            .collect()
     }
 
     pub(super) async fn drop(self) {
@@ -46,12 +86,29 @@ impl TestDatabase {
         let Ok(mut conn) = options.connect().await else {
             return;
         };
-        let statement = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name);
+        let statement = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name());
         let _ = sqlx::raw_sql(AssertSqlSafe(statement))
             .execute(&mut conn)
             .await;
         close(conn).await;
     }
+}
+
+fn name_of(id: Uuid) -> String {
+    format!("{PREFIX}{}", id.simple())
+}
+
+fn id_of(name: &str) -> Option<Uuid> {
+    name.strip_prefix(PREFIX)?.parse().ok()
+}
+
+/// Whether an id was made so long ago that its test can't be running.
+fn is_abandoned(id: Uuid) -> bool {
+    let now = u64::try_from(SystemClock.now().timestamp()).unwrap_or(0);
+    id.get_timestamp().is_some_and(|made| {
+        let (seconds, _) = made.to_unix();
+        now.saturating_sub(seconds) > ABANDONED_AFTER.as_secs()
+    })
 }
 
 /// The name of the template for this schema, made if there is none.

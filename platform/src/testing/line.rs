@@ -44,20 +44,6 @@ pub fn snapshot(event_id: EventId, at: DateTime<Utc>) -> Snapshot {
     }
 }
 
-/// A move in which nothing happened.
-#[must_use]
-pub fn no_move(seq: i64, at: DateTime<Utc>) -> Move {
-    Move {
-        seq,
-        at,
-        called: Vec::new(),
-        missed: Vec::new(),
-        claimed: Vec::new(),
-        over: Vec::new(),
-        left: Vec::new(),
-    }
-}
-
 /// Writes `snapshot` and the move of the same `seq` in one transaction, as the leader does.
 ///
 /// # Panics

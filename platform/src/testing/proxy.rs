@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -11,6 +11,8 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use url::Url;
+
+use crate::sync::MutexExt as _;
 
 /// Forwards connections, until they are cut. When it is dropped, they are, and new ones are
 /// refused.
@@ -58,10 +60,7 @@ impl Proxy {
                 if heard.borrow().hangs_up {
                     continue;
                 }
-                let cut = current
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .clone();
+                let cut = current.lock_unpoisoned().clone();
                 tokio::spawn(forward(client, number, target.clone(), cut, heard.clone()));
             }
         });
@@ -135,10 +134,7 @@ impl Proxy {
 
     /// Cuts every connection; new ones are forwarded again.
     pub fn cut(&self) {
-        let mut current = self
-            .connections
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut current = self.connections.lock_unpoisoned();
         current.cancel();
         *current = CancellationToken::new();
         self.faults.send_replace(Faults::default());
@@ -148,10 +144,7 @@ impl Proxy {
 impl Drop for Proxy {
     fn drop(&mut self) {
         self.accepting.abort();
-        self.connections
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .cancel();
+        self.connections.lock_unpoisoned().cancel();
     }
 }
 

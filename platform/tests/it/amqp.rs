@@ -766,13 +766,14 @@ async fn a_retry_whose_copy_cannot_be_stored_keeps_its_original() {
         .unwrap();
     let channel = connection.create_channel().await.unwrap();
     let retries = format!("{}.retry.250ms", broker.namespace());
+    // RabbitMQ breaks when a queue goes before its dead-letter worker has begun; a purge waits.
+    let purge = lapin::options::QueuePurgeOptions::default();
     channel
-        .queue_delete(
-            retries.into(),
-            lapin::options::QueueDeleteOptions::default(),
-        )
+        .queue_purge(retries.as_str().into(), purge)
         .await
         .unwrap();
+    let delete = lapin::options::QueueDeleteOptions::default();
+    channel.queue_delete(retries.into(), delete).await.unwrap();
     let mut consumer = Consumer::start(broker, spec(), Settings::default(), |delivery| {
         if delivery.attempt < 3 {
             Verdict::RetryAfter(Duration::ZERO)
@@ -848,5 +849,105 @@ async fn a_queue_with_other_arguments_is_named_and_used_as_it_is() {
     consumer.next().await;
     consumer.stop().await;
     newer.close().await;
+    app.finish().await;
+}
+
+/// Makes a queue that has no arguments but its type.
+async fn declare_plain(app: &TestApp, queue: &str) {
+    use lapin::types::{AMQPValue, FieldTable};
+    use secrecy::ExposeSecret;
+    let url = app.ctx.config.amqp_url.expose_secret();
+    let connection = lapin::Connection::connect(url, lapin::ConnectionProperties::default())
+        .await
+        .unwrap();
+    let channel = connection.create_channel().await.unwrap();
+    let mut arguments = FieldTable::default();
+    arguments.insert(
+        "x-queue-type".into(),
+        AMQPValue::LongString("quorum".into()),
+    );
+    arguments.insert("x-max-length".into(), AMQPValue::LongLongInt(1_000));
+    let name = format!("{}.{queue}", app.ctx.broker.namespace());
+    channel
+        .queue_declare(
+            name.into(),
+            lapin::options::QueueDeclareOptions::durable(),
+            arguments,
+        )
+        .await
+        .unwrap();
+    connection.close(200, "done".into()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_dead_or_a_retry_queue_with_other_arguments_is_named_and_its_queue_works() {
+    let app = TestApp::start().await;
+    let broker = &app.ctx.broker;
+    let (dead, retry) = (format!("{QUEUE}.dead"), "retry.1000ms");
+    declare_plain(&app, &dead).await;
+    declare_plain(&app, retry).await;
+    broker.declare(&spec()).await.unwrap();
+    assert_eq!(broker.mismatched(), [dead.as_str(), retry]);
+
+    let mut consumer = Consumer::start(broker, spec(), Settings::default(), |_| {
+        Verdict::DeadLetter("broken".into())
+    });
+    let id = publish(broker).await;
+    assert_eq!(consumer.next().await.message_id, id);
+    eventually(SOON, async || {
+        dead_letters::count(broker, QUEUE).await.unwrap() == 1
+    })
+    .await;
+    consumer.stop().await;
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn only_the_retry_queues_of_wanted_queues_are_declared() {
+    use secrecy::ExposeSecret;
+    let app = TestApp::start().await;
+    let broker = &app.ctx.broker;
+    let url = app.ctx.config.amqp_url.expose_secret();
+    let connection = lapin::Connection::connect(url, lapin::ConnectionProperties::default())
+        .await
+        .unwrap();
+    let exists = async |queue: &str| {
+        let passive = lapin::options::QueueDeclareOptions {
+            passive: true,
+            ..lapin::options::QueueDeclareOptions::default()
+        };
+        let name = format!("{}.{queue}", broker.namespace());
+        let arguments = lapin::types::FieldTable::default();
+        let channel = connection.create_channel().await.unwrap();
+        let found = channel.queue_declare(name.into(), passive, arguments).await;
+        if found.is_ok() {
+            channel.close(200, "done".into()).await.unwrap();
+        }
+        found.is_ok()
+    };
+    broker.ensure_declared().await.unwrap();
+    assert!(!exists("retry.250ms").await);
+    broker.declare(&spec()).await.unwrap();
+    assert!(exists("retry.250ms").await && !exists("retry-bounded.250ms").await);
+    let bounded = QueueSpec::durable("bounded").max_length(5);
+    broker.declare(&bounded).await.unwrap();
+    assert!(exists("retry-bounded.250ms").await);
+    connection.close(200, "done".into()).await.unwrap();
+    app.finish().await;
+}
+
+/// What RabbitMQ before 3.13 does not survive when it is done at once.
+#[tokio::test]
+async fn queues_may_be_deleted_right_after_their_declaration() {
+    let app = TestApp::start().await;
+    let queues = ["one", "two", "three", "four"].map(QueueSpec::durable);
+    for _ in 0..10 {
+        let node = app.another_node().await.broker;
+        node.want(&queues);
+        node.ensure_declared().await.unwrap();
+        node.delete_all(&[]).await.unwrap();
+        node.close().await;
+    }
+    app.ctx.broker.declare(&spec()).await.unwrap();
     app.finish().await;
 }

@@ -113,10 +113,10 @@ async fn silent_connections_are_replaced_within_seconds_and_give_their_places_ba
     let app = TestApp::start().await;
     let (proxy, pool) = behind_proxy(&app).await;
     // As many connections as the pool may have, all just used.
-    let asked = (0..4).map(|_| sqlx::query("select pg_sleep(0.2)").execute(&pool));
-    for answer in join_all(asked).await {
-        answer.unwrap();
-    }
+    let held = join_all((0..4).map(|_| pool.acquire())).await;
+    assert!(held.iter().all(Result::is_ok), "{held:?}");
+    drop(held);
+    eventually(SOON, async || pool.num_idle() == 4).await;
     proxy.mute_open();
     let begun = Instant::now();
     let answers = join_all((0..4).map(|_| pg::within(Duration::from_secs(1), ask(&pool)))).await;

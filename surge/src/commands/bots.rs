@@ -4,7 +4,7 @@
 //! ones on every core of the machine, which they share with Onsale, and join at once. Only joins
 //! that were solved and answered count.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
@@ -17,6 +17,7 @@ use tokio::sync::oneshot;
 
 use super::subject::{self, Subject};
 use super::{machine, say};
+use platform::sync::MutexExt as _;
 
 /// Challenges requested concurrently.
 const ASKED_AT_ONCE: usize = 32;
@@ -198,7 +199,7 @@ async fn attack(door: &Arc<Door>, args: &Args) -> anyhow::Result<u32> {
 async fn rob(door: Arc<Door>, tasks: Arc<Mutex<Vec<Task>>>, end: Instant) -> anyhow::Result<u32> {
     let mut joined = 0;
     loop {
-        let task = tasks.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let task = tasks.lock_unpoisoned().pop();
         let Some(task) = task else { return Ok(joined) };
         let (solved, solution) = oneshot::channel();
         // A detached thread: the program need not wait for an unfinished solve.

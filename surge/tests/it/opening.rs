@@ -3,16 +3,17 @@
 use clap::Parser;
 use domain::EventId;
 use domain::clock::SystemClock;
+use domain::line::Move;
 use platform::testing::{TestApp, line};
 use surge::buyer::Endpoints;
 use surge::opening::Crowd;
 use url::Url;
 
 const EVENT: EventId = EventId(1);
-/// Three hundred people behind each of twenty addresses, all of it at a twentieth.
-const SCALE: f64 = 1.0 / 20.0;
+/// A hundred and twenty people behind each of twenty addresses, all of it at a fifteenth.
+const SCALE: f64 = 1.0 / 15.0;
 const CROWD: Crowd = Crowd {
-    people: 300,
+    people: 160,
     addresses: 20,
     new_per_cent: 5,
 };
@@ -39,7 +40,7 @@ async fn everybody_arrives_signed_out_behind_twenty_addresses_and_nobody_is_limi
     line::tell(
         &app.ctx.db,
         &line::snapshot(EVENT, now),
-        &line::no_move(1, now),
+        &Move::nothing(1, now),
     )
     .await;
 

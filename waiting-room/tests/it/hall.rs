@@ -54,7 +54,7 @@ impl Hall {
             base,
             snapshot,
         };
-        hall.write(&line::no_move(1, hall.snapshot.at)).await;
+        hall.write(&Move::nothing(1, hall.snapshot.at)).await;
         hall
     }
 
@@ -99,7 +99,7 @@ impl Hall {
     /// Publishes the next snapshot and its move, as the release leader does.
     pub(crate) async fn next(&mut self, change: impl FnOnce(&mut Snapshot, &mut Move)) {
         self.snapshot.seq += 1;
-        let mut moved = line::no_move(self.snapshot.seq, self.app.ctx.clock.now());
+        let mut moved = Move::nothing(self.snapshot.seq, self.app.ctx.clock.now());
         change(&mut self.snapshot, &mut moved);
         self.write(&moved).await;
     }

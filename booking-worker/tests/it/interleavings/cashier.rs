@@ -2,7 +2,7 @@
 //! sometimes late or twice.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use domain::message::{
@@ -12,6 +12,7 @@ use domain::message::{
 use domain::payment::VoidReason;
 use domain::{BookingId, Money};
 use platform::amqp::{Broker, Delivery, Exchange, Handler, ParseError, Settings, Verdict, consume};
+use platform::sync::MutexExt as _;
 use platform::testing::TestApp;
 use platform::topology;
 use rand::rngs::StdRng;
@@ -133,7 +134,7 @@ impl Cashier {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.state.lock_unpoisoned()
     }
 
     /// Publishes a message once or twice, now or later.

@@ -1,0 +1,46 @@
+//! The texts of the `# HELP` lines of this service's metrics.
+
+use platform::telemetry::MetricHelp;
+
+pub(crate) const METRICS: MetricHelp = MetricHelp {
+    counters: &[
+        (
+            "waiting_room_challenges_total",
+            "Challenges by what became of them.",
+        ),
+        (
+            "waiting_room_eta_outcomes_total",
+            "Waiting times told, by how they turned out.",
+        ),
+        ("waiting_room_joins_total", "Joins by outcome."),
+        (
+            "waiting_room_joins_unlimited_total",
+            "Joins let in by the node's own limits alone, because Redis did not answer.",
+        ),
+        (
+            "waiting_room_streams_refused_total",
+            "Event streams refused because too many were open.",
+        ),
+    ],
+    gauges: &[("waiting_room_streams", "Event streams that are open.")],
+    histograms: &[
+        (
+            "waiting_room_eta_ratio",
+            "Waiting times as they turned out, divided by those told.",
+        ),
+        (
+            "waiting_room_join_batch_size",
+            "Joins that shared a transaction.",
+        ),
+    ],
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_metric_has_its_help() {
+        platform::testing::assert_described(env!("CARGO_MANIFEST_DIR"), &METRICS);
+    }
+}
