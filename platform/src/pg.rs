@@ -33,6 +33,9 @@ const MAX_ATTEMPTS: u32 = 8;
 /// server that says nothing any more.
 const ATTEMPT_LIMIT: Duration = Duration::from_secs(20);
 
+/// Longest time a rollback is waited for; it goes on by itself, or with its connection.
+const ROLLBACK_LIMIT: Duration = Duration::from_secs(1);
+
 /// Runs `work` in a transaction, and commits if it gives `Ok`. When PostgreSQL asks for it (a
 /// deadlock, or a serialization failure, found among the error's sources) everything is rolled
 /// back and run again, a few times. An attempt that takes longer than 20 s fails, and its connection
@@ -88,9 +91,18 @@ async fn run_once<'env, T, E: From<sqlx::Error>>(
     work: &impl for<'c> Fn(&'c mut Transaction<'env, Postgres>) -> BoxFuture<'c, Result<T, E>>,
 ) -> Result<T, E> {
     let mut tx: Transaction<'env, Postgres> = pool.begin().await?;
-    let value = work(&mut tx).await?;
-    tx.commit().await?;
-    Ok(value)
+    match work(&mut tx).await {
+        Ok(value) => {
+            tx.commit().await?;
+            Ok(value)
+        }
+        Err(error) => {
+            // Dropped, it would roll back some time later, and hold its locks until then: whoever
+            // tries again at once, as a group commit does with its halves, would meet itself.
+            drop(tokio::time::timeout(ROLLBACK_LIMIT, tx.rollback()).await);
+            Err(error)
+        }
+    }
 }
 
 /// Whether a deadlock or a serialization failure is among the causes.

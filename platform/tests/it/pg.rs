@@ -90,6 +90,27 @@ async fn an_error_rolls_everything_back() {
 }
 
 #[tokio::test]
+async fn a_transaction_that_failed_holds_no_lock_when_its_error_is_returned() {
+    let app = TestApp::start().await;
+    let pool = &app.ctx.db;
+    // Several connections, so that the next transaction does not run on the one that rolls back.
+    let opened = join_all((0..4).map(|_| pool.acquire())).await;
+    drop(opened);
+    for round in 0..50 {
+        let result = run_tx(pool, "test", |tx| {
+            Box::pin(async move {
+                let lock = sqlx::query_scalar("select pg_try_advisory_xact_lock(7)");
+                let is_free: bool = lock.fetch_one(&mut **tx).await?;
+                assert!(is_free, "round {round}");
+                Err::<(), _>(sqlx::Error::RowNotFound)
+            })
+        });
+        assert!(matches!(result.await, Err(sqlx::Error::RowNotFound)));
+    }
+    app.finish().await;
+}
+
+#[tokio::test]
 async fn a_transaction_runs_on_any_thread_and_may_borrow() {
     let app = TestApp::start().await;
     let pool = app.ctx.db.clone();
