@@ -1,4 +1,4 @@
-//! What an account may do.
+//! Roles of accounts.
 
 use serde::{Deserialize, Serialize};
 

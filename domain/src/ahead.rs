@@ -1,4 +1,4 @@
-//! How many people wait before a place: a quantile sketch, told to everyone in about two kilobytes.
+//! People ahead of a place: a quantile sketch, published to everyone in about two kilobytes.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -27,8 +27,9 @@ pub struct Ahead {
     /// base64.
     #[serde(serialize_with = "pack", deserialize_with = "unpack")]
     pub counts: Vec<u32>,
-    /// How many places each group of people takes, from `from` on: a group has one person, and one
-    /// more for every 64 before it. Packed like `counts`; empty in snapshots of older versions.
+    /// Number of places that each group of people takes, from `from` on: a group has one person,
+    /// and one more for every 64 before it. Packed like `counts`; empty in snapshots of older
+    /// versions.
     #[serde(default, serialize_with = "pack", deserialize_with = "unpack")]
     pub gaps: Vec<u32>,
 }
@@ -70,7 +71,7 @@ impl Ahead {
         usize::try_from((place - self.from.0).div_euclid(self.step)).ok()
     }
 
-    /// How many people wait before `place`, not counting it. For many questions see
+    /// Number of people ahead of `place`, excluding it. For many questions see
     /// [`steps`](Self::steps).
     #[must_use]
     pub fn of(&self, place: Place) -> i64 {
@@ -112,7 +113,7 @@ fn div_ceil(a: i64, b: i64) -> i64 {
     a.div_euclid(b) + i64::from(a.rem_euclid(b) > 0)
 }
 
-/// How many people there are in the group that has `people` before it.
+/// Size of the group that has `people` ahead of it.
 fn group(people: i64) -> i64 {
     1 + people / GROUPS
 }
@@ -122,7 +123,7 @@ fn group(people: i64) -> i64 {
 pub struct Tally {
     ahead: Ahead,
     people: i64,
-    /// How many are still to be found for the group of now, and where it began.
+    /// Number still missing in the current group, and its first place.
     missing: i64,
     began: i64,
 }
@@ -189,7 +190,7 @@ impl Tally {
     }
 }
 
-/// How many people wait before each place: a broken line, exact at its corners and in proportion
+/// People ahead of each place: a piecewise linear function, exact at its corners and in proportion
 /// between two of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Steps {
@@ -198,7 +199,7 @@ pub struct Steps {
 }
 
 impl Steps {
-    /// How many people wait before `place`, not counting it.
+    /// Number of people ahead of `place`, excluding it.
     #[must_use]
     pub fn of(&self, place: Place) -> i64 {
         let after = self.points.partition_point(|(at, _)| *at <= place.0);

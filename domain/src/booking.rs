@@ -57,7 +57,7 @@ impl BookingState {
         Self::ALL.into_iter().find(|state| state.as_str() == word)
     }
 
-    /// Whether nothing can change any more.
+    /// Whether the state is final.
     #[must_use]
     pub fn is_final(self) -> bool {
         matches!(self, Self::Rejected | Self::Expired | Self::Cancelled)
@@ -163,7 +163,7 @@ impl EndReason {
     }
 }
 
-/// What a buyer asks for.
+/// The seats that a buyer requests.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Wish {
@@ -178,7 +178,7 @@ pub enum Wish {
 /// So many seats next to each other.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Part {
-    /// How many, from 1.
+    /// Number of tickets, from 1.
     pub tickets: u32,
     /// Where; anywhere when absent.
     pub section_id: Option<SectionId>,
@@ -208,7 +208,7 @@ impl Wish {
         })
     }
 
-    /// How many tickets are asked for.
+    /// Number of requested tickets.
     #[must_use]
     pub fn tickets(&self) -> u32 {
         match self {
@@ -245,7 +245,7 @@ pub struct BookingFacts {
     pub account_id: AccountId,
     /// The seats, in order.
     pub seats: Vec<BookedSeat>,
-    /// What is due, or was paid.
+    /// The amount due, or paid.
     pub total: Money,
     /// When an unpaid hold ends.
     pub hold_until: DateTime<Utc>,
@@ -256,7 +256,7 @@ pub struct BookingFacts {
 /// One admitted person's ticket.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TicketFacts {
-    /// What the QR code carries; unguessable.
+    /// The content of the QR code; unguessable.
     pub code: String,
     /// The seat.
     pub seat: BookedSeat,

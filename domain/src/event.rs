@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{EventId, Money, SectionId};
 
-/// Whether an event takes place.
+/// The state of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EventState {
@@ -15,7 +15,7 @@ pub enum EventState {
     Cancelled,
 }
 
-/// An event as box-office keeps it and tells it to the other services.
+/// An event as box-office owns it and publishes it to the other services.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Event {
     /// Its id; its sale has the same.
@@ -40,16 +40,16 @@ pub struct Event {
     pub country: String,
     /// IANA time zone in which people read `date`.
     pub time_zone: String,
-    /// Whether it takes place.
+    /// Its state.
     pub state: EventState,
-    /// How many live tickets one account may have.
+    /// Most live tickets of one account.
     pub max_tickets_per_account: u32,
-    /// How long before the start a reminder is sent; `None` sends none.
+    /// Lead time of the reminder before the start; `None` sends none.
     pub reminder_before_seconds: Option<u32>,
-    /// Whether who has a ticket may transfer it to another account.
+    /// Whether tickets may be transferred to another account.
     #[serde(default)]
     pub ticket_transfer: bool,
-    /// What is sold.
+    /// The sections on sale.
     pub sections: Vec<Section>,
 }
 
@@ -60,15 +60,15 @@ pub struct Section {
     pub id: SectionId,
     /// Its name, unique in the event.
     pub name: String,
-    /// Whether places have a row and a number. General admission has not.
+    /// Whether seats have a row and a number; general admission has not.
     pub numbered: bool,
-    /// How many seats.
+    /// Number of seats.
     pub capacity: u32,
     /// Rows of a numbered section.
     pub rows: Option<u32>,
     /// Seats in each row of a numbered section.
     pub seats_per_row: Option<u32>,
-    /// What a seat costs.
+    /// The price of a seat.
     pub tier: Tier,
 }
 

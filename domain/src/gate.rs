@@ -1,8 +1,8 @@
-//! Who of those that come to claim gets a pass: no more in any 60 s than the rate, no more at
-//! once than the cap, and the others in the order in which they came (I9).
+//! Admission control of claims: at most the rate in any 60 s (a sliding window), at most the cap of
+//! concurrent shoppers, and the rest first come, first served (I9).
 //!
-//! It is a pure decision over what admission keeps in PostgreSQL, so that a simulation goes by the
-//! same rules.
+//! A pure decision over admission's state in PostgreSQL, so that a simulation follows the same
+//! rules.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -11,15 +11,15 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::Place;
 
-/// Claims are counted over this long, in milliseconds.
+/// Width of the sliding window, in milliseconds.
 const WINDOW_MILLIS: i64 = 60_000;
-/// How long one bucket of claims collects, in milliseconds.
+/// Width of one bucket of claims, in milliseconds.
 const BUCKET_MILLIS: i64 = 250;
-/// The longest time after which somebody in the ready line is to come back.
+/// Longest retry delay for the ready line.
 pub const LONGEST_WAIT: Duration = Duration::from_secs(5);
-/// The shortest, where nobody knows when a slot will be free.
+/// Shortest retry delay, used when it is unknown when a slot will be free.
 const SHORTEST_WAIT: Duration = Duration::from_secs(1);
-/// Who was told to come back and has not for this long has lost the turn.
+/// A claimant that has not retried for this long loses the turn.
 pub const PATIENCE: TimeDelta = TimeDelta::seconds(8);
 
 /// The bucket that counts claims made at `at`.
@@ -71,8 +71,8 @@ impl Window {
         self.in_minute(now).map(|(_, claims)| claims).sum()
     }
 
-    /// How long until `claims` of those counted at `now` are more than a minute old; `None` when
-    /// there are not so many.
+    /// Time until `claims` of those counted at `now` have left the window; `None` when there are
+    /// fewer.
     fn until_gone(&self, now: DateTime<Utc>, claims: u32) -> Option<Duration> {
         let mut gone = 0;
         let last = self.in_minute(now).find(|(_, claims_of_bucket)| {
@@ -92,7 +92,7 @@ impl Window {
     }
 }
 
-/// A place in the ready line: it came to claim when there was no slot.
+/// A place in the ready line: it arrived when there was no slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ready {
     /// The place.
@@ -104,7 +104,7 @@ pub struct Ready {
 }
 
 impl Ready {
-    /// Whether its turn is kept at `now`.
+    /// Whether its turn is reserved at `now`.
     #[must_use]
     pub fn is_kept(&self, now: DateTime<Utc>) -> bool {
         now - self.tried_at < PATIENCE
@@ -128,7 +128,7 @@ pub struct Gate<'a> {
     pub ready: &'a [Ready],
 }
 
-/// What becomes of one who comes to claim.
+/// The decision on a claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Turn {
     /// The pass is given.
@@ -138,8 +138,8 @@ pub enum Turn {
 }
 
 impl Gate<'_> {
-    /// Decides for `claimants`, who are distinct and in the order in which they came. A slot that
-    /// falls to somebody of the ready line who is not here is kept for them.
+    /// Decides for `claimants`, who are distinct and in order of arrival. A slot that falls to an
+    /// absent member of the ready line is reserved for them.
     #[must_use]
     pub fn decide(&self, claimants: &[Place]) -> Vec<Turn> {
         let slots = self.slots();
@@ -157,7 +157,7 @@ impl Gate<'_> {
         turns
     }
 
-    /// How many passes may be given now.
+    /// Number of passes that may be issued now.
     #[must_use]
     pub fn slots(&self) -> u32 {
         let by_rate = self
@@ -285,7 +285,7 @@ mod tests {
         assert_eq!(turns[..2], [Turn::Pass, Turn::Pass]);
         assert!(matches!(turns[2], Turn::Wait(_)));
         gate.now = 1_000;
-        // Two slots: one is kept for place 20, which is not here.
+        // Two slots: one is reserved for place 20, which is absent.
         let turns = gate.step(&places([5, 6]), 1_000);
         assert_eq!(turns[0], Turn::Pass);
         assert!(matches!(turns[1], Turn::Wait(_)));

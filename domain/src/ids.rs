@@ -62,9 +62,9 @@ integer_id! {
     SeatId
 }
 integer_id! {
-    /// The number a joiner gets in one sale's queue, from 1, in the order of joining. Whoever joined
-    /// before the lottery gets their [`Place`] from it when it is drawn; later ones have the place
-    /// that equals their number.
+    /// The number a joiner gets in one sale's queue, from 1, in the order of joining. Whoever
+    /// joined before the lottery gets their [`Place`] from it when it is drawn; later ones have the
+    /// place that equals their number.
     Number
 }
 integer_id! {

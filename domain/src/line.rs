@@ -1,6 +1,5 @@
-//! What one sale's line remembers of each place. Admission's release leader writes what happened
-//! as [`Move`]s; every node folds them, in order, into its own [`Line`], and answers from it
-//! without asking anybody.
+//! The state of each place of a line, event-sourced. Admission's release leader writes changes as
+//! [`Move`]s; every node folds them, in order, into its own [`Line`], and answers from memory.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -25,7 +24,7 @@ impl Run {
     }
 }
 
-/// What happened in a line in one step of the release leader. Applying one twice changes nothing.
+/// The changes of a line in one step of the release leader. Applying one twice is idempotent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Move {
     /// Grows with every move of the sale; the snapshot of the same `seq` includes it.
@@ -34,7 +33,7 @@ pub struct Move {
     pub at: DateTime<Utc>,
     /// Called now.
     pub called: Vec<Run>,
-    /// Their claim window went by.
+    /// Their claim window expired.
     pub missed: Vec<Place>,
     /// They claimed their pass.
     pub claimed: Vec<Place>,
@@ -59,7 +58,7 @@ impl Move {
         }
     }
 
-    /// Whether nothing happened.
+    /// Whether it is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         let places = [&self.missed, &self.claimed, &self.over];
@@ -110,7 +109,7 @@ impl Line {
         self.seq
     }
 
-    /// Takes a move in. One that it holds already changes nothing.
+    /// Applies a move; idempotent.
     pub fn apply(&mut self, moved: &Move) {
         if moved.seq <= self.seq {
             return;
@@ -195,7 +194,7 @@ impl Line {
         self.called_at.iter().map(|(place, at)| (*place, *at))
     }
 
-    /// Whether the holder of `number` left.
+    /// Whether the holder of `number` has left.
     #[must_use]
     pub fn has_left(&self, number: Number) -> bool {
         index(number.0)
@@ -207,7 +206,7 @@ impl Line {
             .unwrap_or(false)
     }
 
-    /// How many have left.
+    /// Number of holders that have left.
     #[must_use]
     pub fn left_count(&self) -> i64 {
         self.left_count

@@ -18,18 +18,18 @@ pub use stage::Stage;
 /// Rounds of the shuffle, as on Ethereum's main network.
 pub const ROUNDS: u8 = 90;
 
-/// What decides the order of one lobby.
+/// The inputs that determine the order of one lobby.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Draw {
-    /// How many numbers take part: `1..=lobby`.
+    /// Number of participants: `1..=lobby`.
     pub lobby: i64,
     /// The seed whose SHA-256 was published before the lobby opened.
     pub seed: [u8; 32],
-    /// What the public source showed that was announced beforehand; empty when none was.
+    /// The value of the public source that was announced beforehand; empty without one.
     pub entropy: String,
 }
 
-/// What is published before the lobby opens: it fixes the seed without showing it.
+/// The commitment published before the lobby opens: it fixes the seed without revealing it.
 #[must_use]
 pub fn commitment(seed: &[u8; 32]) -> [u8; 32] {
     Sha256::digest(seed).into()
@@ -80,7 +80,7 @@ impl Order {
         Self { places, numbers }
     }
 
-    /// How many numbers the lottery moved: `1..=lobby`.
+    /// Number of permuted numbers: `1..=lobby`.
     #[must_use]
     pub fn lobby(&self) -> i64 {
         i64::try_from(self.places.len()).expect("fewer than 2^32")

@@ -1,5 +1,5 @@
-//! What services tell each other over RabbitMQ. Commands are imperative and go to one service;
-//! events are past tense, carry a version, and go to whoever binds a queue to them.
+//! Message contracts between services, over RabbitMQ. Commands are imperative and go to one
+//! service; events are past tense, carry a version, and go to whoever binds a queue to them.
 //!
 //! Every message may arrive more than once and out of order; what a receiver does with it must
 //! not depend on either.
@@ -54,7 +54,7 @@ pub struct PlaceHold {
     pub event_id: EventId,
     /// The buyer.
     pub account_id: AccountId,
-    /// What is asked for.
+    /// The requested seats.
     pub wish: Wish,
     /// When admission accepted it.
     pub accepted_at: DateTime<Utc>,
@@ -63,7 +63,7 @@ pub struct PlaceHold {
     /// When it was asked for; of a repeat, later than the acceptance.
     #[serde(default)]
     pub asked_at: Option<DateTime<Utc>>,
-    /// Who asked: the buyer, or staff for the buyer.
+    /// The requester: the buyer, or staff for the buyer.
     #[serde(default)]
     pub asked_by: Option<AccountId>,
 }
@@ -78,7 +78,7 @@ pub struct CancelBooking {
     pub booking_id: BookingId,
     /// Its event.
     pub event_id: EventId,
-    /// Who asked; already found to be the owner or staff.
+    /// The requester; already authorised as the owner or staff.
     pub asked_by: AccountId,
     /// The admission node that waits for the outcome.
     pub reply_to: String,
@@ -87,7 +87,7 @@ message!(CancelBooking, "booking.cancel", |message| Some(
     message.booking_id
 ));
 
-/// What became of commands, told to the admission node that waits for them. Sent once, not kept: a
+/// Outcomes of commands, for the admission node that waits for them. Sent once, not persistent: a
 /// node that misses it answers 202, and the buyer reads the booking.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BookingOutcomes {
@@ -96,19 +96,19 @@ pub struct BookingOutcomes {
 }
 message!(BookingOutcomes, "booking.outcomes");
 
-/// What became of a [`PlaceHold`] or a [`CancelBooking`].
+/// The outcome of a [`PlaceHold`] or a [`CancelBooking`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BookingOutcome {
     /// The booking.
     pub booking_id: BookingId,
-    /// What became of it.
+    /// The outcome.
     pub outcome: Outcome,
     /// Why a confirmed booking that was to be cancelled stays.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<CancelRefusal>,
 }
 
-/// What became of a command.
+/// The outcome of a command.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
@@ -180,13 +180,13 @@ pub struct BookingCancelled {
     pub booking: BookingFacts,
     /// Whether it had tickets.
     pub was_confirmed: bool,
-    /// Who asked for it, and when; none when its payment was impossible or its event is
-    /// cancelled. A buyer who gives up gets back what the event's policy says, others everything.
+    /// The requester and the time; none when its payment was impossible or its event is
+    /// cancelled. A buyer's own cancellation is refunded by the event's policy, others in full.
     #[serde(default)]
     pub asked: Option<CancelAsked>,
 }
 
-/// Who asked for a cancellation, and when it was done.
+/// The requester and the time of a cancellation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CancelAsked {
     /// The owner of the booking, or staff.
@@ -206,9 +206,9 @@ pub struct TicketTransferred {
     pub booking: BookingFacts,
     /// The ticket as its new holder has it.
     pub ticket: TicketFacts,
-    /// Who held it.
+    /// The former holder.
     pub from: AccountId,
-    /// Who holds it.
+    /// The new holder.
     pub to: AccountId,
     /// Which of the booking's changes of codes it is, from 1.
     pub number: i64,
@@ -237,7 +237,7 @@ message!(VoidPayment, "payment.void", |message| Some(
 pub struct PaymentAuthorised {
     /// The booking.
     pub booking_id: BookingId,
-    /// What is reserved.
+    /// The authorised amount.
     pub amount: Money,
 }
 message!(PaymentAuthorised, "payment.authorised.v1", |message| Some(
@@ -249,7 +249,7 @@ message!(PaymentAuthorised, "payment.authorised.v1", |message| Some(
 pub struct PaymentCaptured {
     /// The booking.
     pub booking_id: BookingId,
-    /// What was taken.
+    /// The captured amount.
     pub amount: Money,
 }
 message!(PaymentCaptured, "payment.captured.v1", |message| Some(
@@ -273,7 +273,7 @@ pub struct PaymentFailed {
     pub booking_id: BookingId,
     /// Stripe's word for it.
     pub reason: String,
-    /// Whether Stripe refused to take a payment in the first place, whoever pays.
+    /// Whether Stripe refused to create the payment, regardless of the payer.
     #[serde(default)]
     pub is_refused: bool,
 }
@@ -290,7 +290,7 @@ pub struct RefundSucceeded {
     pub event_id: EventId,
     /// The buyer.
     pub account_id: AccountId,
-    /// What is refunded.
+    /// The refunded amount.
     pub amount: Money,
     /// Which of the booking's refunds it is, from 0: there may be several, each in parts.
     #[serde(default)]
@@ -310,7 +310,7 @@ pub struct RefundFailed {
     pub event_id: EventId,
     /// The buyer.
     pub account_id: AccountId,
-    /// What does not reach the buyer.
+    /// The amount that does not reach the buyer.
     pub amount: Money,
     /// Which of the booking's refunds it is, from 0.
     pub number: i64,
@@ -352,15 +352,15 @@ message!(PassRevoked, "pass.revoked.v1");
 /// Something for the audit log, from a service that does not keep it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AuditNoted {
-    /// Tells it from others; a redelivery has the same.
+    /// Its id; the same in a redelivery.
     pub id: Uuid,
     /// When it was done.
     pub at: DateTime<Utc>,
-    /// Who did it.
+    /// The account that did it.
     pub actor: AccountId,
-    /// What, such as `refund.staff`.
+    /// The action, such as `refund.staff`.
     pub action: String,
-    /// To what, such as `booking:ID`.
+    /// The object, such as `booking:ID`.
     pub subject: String,
     /// The new values.
     pub detail: Value,
@@ -368,7 +368,7 @@ pub struct AuditNoted {
 message!(AuditNoted, "audit.noted.v1");
 
 impl AuditNoted {
-    /// Makes a note with a new id, for the transaction that does what it says.
+    /// Makes a note with a new id, for the transaction of the action.
     #[must_use]
     pub fn new(
         actor: AccountId,
@@ -394,11 +394,11 @@ impl AuditNoted {
 pub struct ConfirmationAsked {
     /// Whose address it is to be.
     pub account_id: AccountId,
-    /// How the code travels.
+    /// The channel of the code.
     pub channel: ContactChannel,
     /// The mail address, or the phone number.
     pub address: String,
-    /// What the code is derived from.
+    /// The input that the code is derived from.
     pub nonce: Uuid,
     /// Until when the code is good.
     pub good_until: DateTime<Utc>,
@@ -435,7 +435,7 @@ pub struct AccountChanged {
     pub version: i64,
     /// Where mail goes.
     pub email: String,
-    /// What to call the person; empty when unknown.
+    /// The display name; empty when unknown.
     pub name: String,
     /// Where SMS go, in E.164.
     pub phone: Option<String>,

@@ -1,7 +1,8 @@
 //! Money: whole minor units and a currency, never a float.
 //!
-//! `amount_minor` counts the unit that [`Rules::digits`] says, everywhere: in the API, the database,
-//! messages, mails and pages. Stripe's own unit exists only at Stripe's door, as [`Wire`].
+//! `amount_minor` counts the unit that [`Rules::digits`] says, everywhere: in the API, the
+//! database, messages, mails and pages. Stripe's own unit exists only at Stripe's door, as
+//! [`Wire`].
 
 mod currencies;
 
@@ -11,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 pub use currencies::Rules;
 
-/// An ISO 4217 currency code, kept in lower case as Stripe writes it.
+/// An ISO 4217 currency code, in lower case as Stripe writes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Currency([u8; 3]);
@@ -25,7 +26,7 @@ impl Currency {
     /// The euro.
     pub const EUR: Self = Self(*b"eur");
 
-    /// How it is counted and charged; `None` when Stripe does not charge it, as may be the case for
+    /// Its units and bounds; `None` when Stripe does not charge it, as may be the case for
     /// what was stored before it was checked.
     #[must_use]
     pub fn rules(self) -> Option<&'static Rules> {
@@ -109,13 +110,13 @@ impl Money {
         })
     }
 
-    /// Whether nothing is due.
+    /// Whether it is zero.
     #[must_use]
     pub fn is_zero(self) -> bool {
         self.amount_minor == 0
     }
 
-    /// Whether Stripe takes a charge of this amount, or nothing is due.
+    /// Whether Stripe accepts a charge of this amount, or it is zero.
     ///
     /// # Errors
     /// The first bound that it breaks.

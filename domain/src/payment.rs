@@ -71,7 +71,7 @@ impl PaymentState {
         Self::ALL.into_iter().find(|state| state.as_str() == word)
     }
 
-    /// Whether the buyer can still authorise it.
+    /// Whether it can still be authorised.
     #[must_use]
     pub fn is_due(self) -> bool {
         matches!(self, Self::Pending | Self::RequiresAction)
@@ -115,7 +115,7 @@ impl RefundState {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum VoidReason {
-    /// The hold ran out. A buyer who has authorised by then won the race, and keeps the seats.
+    /// The hold expired. An authorisation made by then wins the race, and keeps the seats.
     HoldExpired,
     /// The buyer or staff cancelled. An authorisation is released too.
     Cancelled,
@@ -140,7 +140,7 @@ impl VoidReason {
     }
 }
 
-/// What a buyer who cancels gets back.
+/// The refund policy of cancellations by buyers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct RefundPolicy {
     /// After it nothing goes back; none: the event's start.
@@ -149,8 +149,8 @@ pub struct RefundPolicy {
     pub fee_percent: u8,
     /// Kept on top, in minor units, from 0.
     pub fee_minor: i64,
-    /// What `fee_minor` is in: of payments in other currencies it is not kept. None: whatever was
-    /// paid in.
+    /// The currency of `fee_minor`, which is not retained of payments in others. `None`: that of
+    /// the payment.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fee_currency: Option<Currency>,
 }
@@ -164,7 +164,7 @@ impl RefundPolicy {
         fee_currency: None,
     };
 
-    /// How much of `paid` is kept from a buyer who cancels at `at`, in minor units; from 0 to all. A
+    /// The part of `paid` retained when a buyer cancels at `at`, in minor units; from 0 to all. A
     /// fee is rounded down to the currency's step, so that the rest can go back.
     #[must_use]
     pub fn kept(&self, paid: Money, at: DateTime<Utc>) -> i64 {

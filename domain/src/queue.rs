@@ -1,5 +1,5 @@
-//! The queue of one sale: what everyone who waits is told, and where in Redis it is noted who was
-//! seen and how often somebody tried.
+//! The queue of one sale: the shared snapshot, predicted waits, and the Redis keys of presence and
+//! of attempts.
 
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ impl SaleKeys {
         }
     }
 
-    /// How many join attempts each group of addresses made in this minute, and how many of `all`
+    /// Join attempts of each group of addresses in this minute, and how many of `all`
     /// were paid for by a solved challenge [hash; waiting-room].
     #[must_use]
     pub fn attempts(&self, minute: i64) -> String {
@@ -39,7 +39,7 @@ impl SaleKeys {
         format!("{}:solved:{id}", self.prefix)
     }
 
-    /// What `subject` has left of a limit across nodes [string, waiting-room].
+    /// The remaining quota of `subject` in a limit across nodes [string, waiting-room].
     #[must_use]
     pub fn limit(&self, name: &str, subject: impl std::fmt::Display) -> String {
         format!("{}:limit:{name}:{subject}", self.prefix)
@@ -61,9 +61,9 @@ impl SaleKeys {
 /// the numbers of those who ask, wherever in a long line they are.
 pub const SEEN_PART: i64 = 1 << 20;
 
-/// How long one bitmap of presence collects, in seconds.
+/// Width of one presence bitmap, in seconds.
 pub const SEEN_SLOT_SECONDS: i64 = 5;
-/// How long a bitmap of presence is kept, in slots: two and a half times the longest time between
+/// Retention of a presence bitmap, in slots: two and a half times the longest time between
 /// two polls, and some.
 pub const SEEN_SLOTS: i64 = 20;
 
@@ -84,9 +84,9 @@ pub struct Snapshot {
     pub at: DateTime<Utc>,
     /// Where the sale stands.
     pub state: SaleState,
-    /// What the operator tells everyone.
+    /// The operator's message to everyone.
     pub message: String,
-    /// Whether joining takes a solved challenge.
+    /// Whether joining requires a solved challenge.
     #[serde(default)]
     pub challenge: bool,
     /// Whether visitors without an account may join.
@@ -104,7 +104,7 @@ pub struct Snapshot {
     /// When the sale ends; `None`: when it is closed by hand.
     #[serde(default)]
     pub closes_at: Option<DateTime<Utc>>,
-    /// How long a called place may wait before it has missed its turn.
+    /// The claim window of a called place.
     #[serde(default)]
     pub claim_window_seconds: u32,
     /// Arrivals per minute, as set.
@@ -113,11 +113,11 @@ pub struct Snapshot {
     pub joined: Place,
     /// Places up to it have been called.
     pub cursor: Place,
-    /// How many places have left in all: it changes whenever the left places do.
+    /// Number of places that have left; it changes whenever the set does.
     pub left: i64,
-    /// How many wait to be called.
+    /// Number of waiting places.
     pub waiting: i64,
-    /// How many hold a pass.
+    /// Number of running passes.
     pub shopping: i64,
     /// Most who may.
     pub shopper_cap: u32,
@@ -125,16 +125,16 @@ pub struct Snapshot {
     pub claimed_last_minute: i64,
     /// Seats that are neither held nor sold; `None` until known.
     pub available: Option<i64>,
-    /// Places after it will probably find everything sold; `None` while nobody can tell.
+    /// Places after it will probably find everything sold; `None` while unknown.
     #[serde(default)]
     pub likely_until: Option<Place>,
-    /// How many people wait before each place.
+    /// People ahead of each place.
     #[serde(default)]
     pub ahead: Ahead,
-    /// How fast places are called; `None` while nobody is.
+    /// The pace of calls; `None` while there are none.
     #[serde(default)]
     pub pace: Option<Pace>,
-    /// How far the brake lets the set rate through, and why not wholly.
+    /// The brake: the share of the set rate that passes, and the reason.
     #[serde(default)]
     pub brake: Braking,
     /// When queue tokens end that are signed now, as Unix seconds.
@@ -143,7 +143,7 @@ pub struct Snapshot {
     pub poll_after_ms: u32,
 }
 
-/// How fast people who wait are called.
+/// The pace at which waiting people are called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pace {
     /// People called per hour, as likely more as fewer.
@@ -152,12 +152,12 @@ pub struct Pace {
     pub p90_per_hour: u32,
 }
 
-/// How far the brake lets the set rate through.
+/// The share of the set rate that the brake lets pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Braking {
     /// Of the set rate, from 1 to 100.
     pub percent: u32,
-    /// What is too slow; `None` when nothing is, also while the rate recovers.
+    /// The cause; `None` when there is none, also while the rate recovers.
     pub by: Option<Strain>,
 }
 
@@ -170,7 +170,7 @@ impl Default for Braking {
     }
 }
 
-/// What behind the gate can be too slow for more people.
+/// A bottleneck behind the gate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Strain {
@@ -184,27 +184,27 @@ pub enum Strain {
     Database,
 }
 
-/// What everyone may know of the lobby's lottery. Bytes are lower-case hexadecimal.
+/// The public state of the lobby's lottery. Bytes are lower-case hexadecimal.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Lottery {
-    /// SHA-256 of the seed, told before the lobby opens.
+    /// SHA-256 of the seed, published before the lobby opens.
     pub commitment: String,
     /// The id of the key that names the entries; empty for the key that signs. For servers.
     #[serde(default)]
     pub entries_key: String,
     /// Where the public entropy will come from, as announced; empty for none.
     pub entropy_source: String,
-    /// Who takes part, once that is fixed: before anybody knows entropy and seed.
+    /// The participants, once fixed: before anybody knows entropy and seed.
     #[serde(default)]
     pub fixed: Option<Fixed>,
-    /// What was drawn, from the opening on.
+    /// The draw, from the opening on.
     pub drawn: Option<Drawn>,
 }
 
-/// Who takes part in a lottery.
+/// The participants of a lottery.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fixed {
-    /// How many numbers take part: `1..=lobby`. Later numbers are places.
+    /// Number of participants: `1..=lobby`. Later numbers are places.
     pub lobby: i64,
     /// Fixes who had which number, see [`crate::lottery::EntriesDigest`].
     pub entries_digest: String,
@@ -213,11 +213,11 @@ pub struct Fixed {
 /// A lottery that was drawn.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Drawn {
-    /// How many numbers took part: `1..=lobby`. Later numbers are places.
+    /// Number of participants: `1..=lobby`. Later numbers are places.
     pub lobby: i64,
     /// The seed.
     pub seed: String,
-    /// What the announced source showed.
+    /// The value of the announced source.
     pub entropy: String,
     /// Fixes who had which number.
     pub entries_digest: String,
@@ -240,7 +240,7 @@ pub enum PlaceState {
 }
 
 impl Snapshot {
-    /// How long until somebody with `ahead` present places before theirs is called; `None` while
+    /// Time until somebody with `ahead` present places before theirs is called; `None` while
     /// nobody is called.
     #[must_use]
     pub fn eta(&self, ahead: i64) -> Option<Eta> {
@@ -248,8 +248,8 @@ impl Snapshot {
         Some(pace.eta(ahead))
     }
 
-    /// What somebody waits for at `now` who has `ahead` present places before theirs; `None` while
-    /// nobody knows their place.
+    /// The wait at `now` of somebody with `ahead` present places before theirs, which is `None`
+    /// while their place is unknown.
     #[must_use]
     pub fn wait(&self, ahead: Option<i64>, now: DateTime<Utc>) -> Wait {
         if let Some(eta) = ahead.and_then(|ahead| self.eta(ahead)) {
@@ -263,7 +263,7 @@ impl Snapshot {
 }
 
 impl Pace {
-    /// How long until somebody with `ahead` people before theirs is called.
+    /// Time until somebody with `ahead` people before theirs is called.
     #[must_use]
     pub fn eta(self, ahead: i64) -> Eta {
         #[expect(clippy::cast_precision_loss, reason = "an estimate")]
@@ -279,10 +279,10 @@ impl Pace {
     }
 }
 
-/// A call is told at the next tick after it, and that after the next.
+/// Delay from a call to its publication: one tick on average, two at most.
 const TICKS_SECONDS: f64 = 0.5;
 
-/// How long until a place is called, in seconds.
+/// Time until a place is called, in seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Eta {
     /// As likely sooner as later.
@@ -291,7 +291,7 @@ pub struct Eta {
     pub p90: f64,
 }
 
-/// What a place waits for.
+/// The wait of a place.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Wait {
     /// Its call.
@@ -320,8 +320,8 @@ pub fn poll_after_ms(state: PlaceState, wait: Wait, jitter: f64) -> u32 {
     u32::try_from(millis.as_millis()).expect("at most 144 s")
 }
 
-/// How long somebody who waits may be silent before they count as absent: two and a half of the
-/// longest pauses that [`poll_after_ms`] tells them, and the time that presence takes to be known.
+/// Silence after which somebody who waits counts as absent: two and a half of the longest pauses
+/// from [`poll_after_ms`], and the delay until presence is known.
 #[must_use]
 pub fn silence(wait: Wait) -> Duration {
     const KNOWN_AFTER: Duration = Duration::from_secs(3);

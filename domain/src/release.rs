@@ -1,14 +1,14 @@
-//! What the release loop decides: whom of one sale's line to call, whom to give up, and what to
-//! tell everyone. Without I/O and without a clock of its own, so that a simulation goes by the
+//! The core of the release loop: which places of a line to call, which to give up as no-shows, and
+//! what to publish. Without I/O and without a clock of its own, so that a simulation follows the
 //! same rules as the leader.
 //!
 //! **Order.** The lowest places that wait and are present are called first, wherever the cursor is.
-//! Who was passed while absent and comes back is therefore called before everybody behind (I7), for
-//! as long as the sale lives: it takes a bit of memory.
+//! A place that was passed while absent is therefore called before everybody behind it when it
+//! comes back (I7), for as long as the sale lives: it costs one bit.
 //!
-//! **Rate.** Calls are counted in people who come: how many of the called do is measured, and as
-//! many more are called as don't. Who came and was told to wait at the gate, and who is still
-//! expected, counts as underway, so nobody is called while enough people are.
+//! **Rate.** Arrivals, not calls, meet the rate: the show rate is measured, and no-shows are
+//! compensated by more calls. People in the ready line, and those still expected, count as
+//! underway, so nobody is called while enough people are.
 //!
 //! A tick looks at words of 64 places, never at a place that is not called in it.
 
@@ -47,43 +47,43 @@ pub use brake::{Brake, Load};
 pub use control::TICK;
 pub use forecast::Outcomes;
 
-/// What one sale's release loop knows at one moment.
+/// The inputs of one step of a sale's release loop.
 #[derive(Debug, Clone)]
 pub struct Facts<'a> {
     /// The moment.
     pub now: DateTime<Utc>,
-    /// What the operator set.
+    /// The sale's settings.
     pub sale: &'a SaleSettings,
     /// Where the sale stands.
     pub state: SaleState,
     /// The highest number given.
     pub joined: i64,
-    /// Who left since the last step.
+    /// Numbers that left since the last step.
     pub left: &'a [Number],
-    /// Who claimed since the last step.
+    /// Places that claimed since the last step.
     pub claimed: &'a [Place],
     /// Whose pass ended since the last step.
     pub over: &'a [Place],
-    /// Who stands in the ready line now.
+    /// The ready line.
     pub ready: &'a [Place],
-    /// How many passes run.
+    /// Number of running passes.
     pub shopping: i64,
     /// Claims in the last 60 s.
     pub claimed_last_minute: i64,
-    /// What is left of the event; `None` while nobody knows.
+    /// Available stock; `None` while unknown.
     pub stock: Option<Stock>,
-    /// How far the brake lets the rate through.
+    /// The share of the rate that the brake lets pass.
     pub brake: Braking,
     /// The lottery of the lobby.
     pub lottery: Lottery,
 }
 
-/// What a step changed. Both have the same `seq`.
+/// The changes of one step. Both have the same `seq`.
 #[derive(Debug, Clone)]
 pub struct Step {
-    /// What happened in the line; may be nothing.
+    /// The move; may be empty.
     pub moved: Move,
-    /// What everyone is told.
+    /// The shared snapshot.
     pub snapshot: Snapshot,
 }
 
@@ -91,7 +91,7 @@ pub struct Step {
 #[derive(Debug, Clone, Default)]
 pub struct Release {
     order: Arc<Order>,
-    /// Who was neither called nor left nor given up.
+    /// Places neither called, left nor given up.
     waiting: Bits,
     joined: i64,
     cursor: i64,
@@ -107,9 +107,8 @@ pub struct Release {
 }
 
 impl Release {
-    /// Begins to remember the line as it was written: `joined` numbers, and the snapshot told
-    /// last. What was learned of presence and pace stays. [`recall`](Self::recall) says what
-    /// happened.
+    /// Resets the line to its stored state: `joined` numbers, and the last snapshot. Learned
+    /// presence and pace stay. [`recall`](Self::recall) replays the moves.
     ///
     /// `order` is the lottery's, or that of joining while nothing was drawn.
     pub fn remember(&mut self, order: Arc<Order>, joined: i64, told: Option<Snapshot>) {
@@ -168,14 +167,14 @@ impl Release {
         self.order = order;
     }
 
-    /// How many numbers the lottery moved, as far as the line knows.
+    /// Number of permuted numbers, as far as known.
     #[must_use]
     pub fn lobby(&self) -> i64 {
         self.order.lobby()
     }
 
-    /// Takes in who was seen in the slot of `at`: a Redis bitmap of the numbers of `part`. As long
-    /// as nothing is taken in, nobody becomes absent.
+    /// Records presence in `slot`: a Redis bitmap of the numbers of `part`. While nothing is
+    /// recorded, nobody becomes absent.
     pub fn see(&mut self, slot: i64, part: i64, bitmap: &[u8]) {
         self.presence.see(slot, part, bitmap, &self.order);
     }
@@ -195,24 +194,24 @@ impl Release {
         self.presence.fill(1, self.joined);
     }
 
-    /// Whether nobody was ever seen.
+    /// Whether presence is empty.
     #[must_use]
     pub fn has_seen_nobody(&self) -> bool {
         self.presence.is_empty()
     }
 
-    /// How predictions of waits came out since this was asked last.
+    /// Returns the outcomes of predicted waits since the last call.
     pub fn take_outcomes(&mut self) -> Outcomes {
         self.forecast.take_outcomes()
     }
 
-    /// What was told last.
+    /// Returns the last snapshot.
     #[must_use]
     pub fn told(&self) -> Option<&Snapshot> {
         self.told.as_ref()
     }
 
-    /// Whether a next step may change something although nothing new is known.
+    /// Whether a next step may have an effect without new inputs.
     #[must_use]
     pub fn is_busy(&self) -> bool {
         let is_waited_for = self.told.as_ref().is_none_or(|told| {
@@ -221,14 +220,15 @@ impl Release {
         is_waited_for || !self.calls.is_empty()
     }
 
-    /// Whether somebody may still come back to be called: presence is to be read, if not so often.
+    /// Whether somebody may still return to be called, so that presence must be read, at a slower
+    /// pace.
     #[must_use]
     pub fn is_waited_for(&self) -> bool {
         let is_over = |told: &Snapshot| told.state == SaleState::Closed;
         !self.told.as_ref().is_some_and(is_over) && !self.waiting.is_empty()
     }
 
-    /// Moves the line on. `None` when nothing changed that anybody need be told.
+    /// Executes one step. `None` when nothing changed that must be published.
     pub fn step(&mut self, facts: &Facts<'_>) -> Option<Step> {
         let now = facts.now;
         self.join(now, facts.joined);
@@ -237,7 +237,7 @@ impl Release {
         }
         let came = self.come(facts);
         let per_second = rate(facts);
-        // Whoever was told to ask in half a minute is not late before that.
+        // A client whose next poll is in half a minute is not late before that.
         let window = TimeDelta::seconds(facts.sale.claim_window_seconds.into());
         let window = window.max(self.patience.hears_within());
         let seconds = u32::try_from(window.num_seconds()).unwrap_or(u32::MAX);
@@ -302,7 +302,7 @@ impl Release {
         }
     }
 
-    /// Whether it had not come before.
+    /// Whether it is the first arrival.
     fn claim(&mut self, place: Place) -> bool {
         self.waiting.remove(place.0);
         let call = self.calls.remove(place).filter(|call| !call.has_come);
@@ -312,7 +312,7 @@ impl Release {
         call.is_some()
     }
 
-    /// How many came to the gate since the last step.
+    /// Number of arrivals at the gate since the last step.
     fn come(&mut self, facts: &Facts<'_>) -> u32 {
         let mut came = 0;
         for place in facts.claimed {
@@ -376,7 +376,7 @@ impl Release {
         self.cursor = self.cursor.max(last);
     }
 
-    /// How fast people are called: at the rate, or where cap or stock are the limit, as measured.
+    /// The pace of calls: the rate, or where cap or stock are the limit, as measured.
     fn calls_per_second(&self, limits: &Limits, is_full: bool) -> f64 {
         let by_rate = limits.per_second / limits.shows;
         match self.forecast.measured().filter(|_| is_full) {
@@ -386,7 +386,7 @@ impl Release {
     }
 }
 
-/// How many people there may be who are called or on their way, besides those who shop.
+/// Room for people who are called or on their way, besides shoppers.
 #[derive(Debug, Clone, Copy)]
 struct Room {
     by_cap: f64,

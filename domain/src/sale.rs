@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::EventId;
 
-/// What an operator sets. Box-office owns it; admission follows it.
+/// Settings of a sale. Box-office owns them; admission follows them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SaleSettings {
     /// The event sold.
@@ -19,17 +19,17 @@ pub struct SaleSettings {
     /// When the event starts, from the event; `None` when it is not known.
     #[serde(default)]
     pub event_starts_at: Option<DateTime<Utc>>,
-    /// How long before the opening people may join.
+    /// Lead time before the opening during which people may join.
     pub lobby_seconds: u32,
     /// Calls per minute.
     pub rate_per_minute: u32,
     /// Most people who hold a pass at once.
     pub shopper_cap: u32,
-    /// How long a called place may wait before it counts as a no-show.
+    /// Claim window, after which a called place is a no-show.
     pub claim_window_seconds: u32,
-    /// How long a pass lasts.
+    /// Lifetime of a pass.
     pub pass_seconds: u32,
-    /// How long seats are held for a booking that is not paid.
+    /// Lifetime of a hold without payment.
     pub hold_seconds: u32,
     /// Nobody is called while paused; passes go on.
     pub paused: bool,
@@ -37,7 +37,7 @@ pub struct SaleSettings {
     pub closed: bool,
     /// Whether booking needs a pass. Off, bookings go straight through.
     pub queue: bool,
-    /// Whether joining takes a solved challenge, which costs those who join in great numbers.
+    /// Whether joining requires proof of work, which costs those who join in great numbers.
     #[serde(default)]
     pub challenge: bool,
     /// Whether visitors without an account may join. The queue then guards another site: the event
@@ -48,12 +48,12 @@ pub struct SaleSettings {
     /// opens; empty for none.
     #[serde(default)]
     pub entropy_source: String,
-    /// What that source showed. With a source announced, the sale opens only once it is told.
+    /// The value of that source. With a source announced, the sale opens only once it is entered.
     #[serde(default)]
     pub entropy: String,
     /// Shown to everyone who waits.
     pub message: String,
-    /// How many live tickets one account may have, from the event.
+    /// Most live tickets of one account, from the event.
     pub max_tickets_per_account: u32,
 }
 
@@ -76,7 +76,7 @@ pub enum SaleState {
 }
 
 impl SaleState {
-    /// Whether somebody may join the queue now.
+    /// Whether the queue can be joined.
     #[must_use]
     pub fn is_joinable(self) -> bool {
         matches!(self, Self::Lobby | Self::Open | Self::Paused)
@@ -97,7 +97,7 @@ impl SaleSettings {
         self.opens_at - TimeDelta::seconds(i64::from(self.lobby_seconds))
     }
 
-    /// Whether a source of entropy was announced, and what it showed is not told yet. Until then
+    /// Whether the value of an announced source of entropy is still missing. Until it is entered
     /// nobody has a place, and the sale stays in its lobby.
     #[must_use]
     pub fn awaits_entropy(&self) -> bool {
@@ -140,7 +140,7 @@ impl SaleSettings {
     }
 }
 
-/// How many seats of an event are in which state.
+/// Number of an event's seats by state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Stock {
     /// Neither held nor sold.
@@ -152,7 +152,7 @@ pub struct Stock {
 }
 
 impl Stock {
-    /// Whether every seat is sold. Held ones may come back.
+    /// Whether every seat is sold; held ones may be released.
     #[must_use]
     pub fn is_sold_out(self) -> bool {
         self.available == 0 && self.held == 0 && self.sold > 0

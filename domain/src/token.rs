@@ -1,4 +1,4 @@
-//! What the signed tokens claim. All follow RFC 8725: one fixed algorithm per type, `typ`, `iss`,
+//! Claims of the signed tokens. All follow RFC 8725: one fixed algorithm per type, `typ`, `iss`,
 //! `aud`, `exp` and `nbf` checked.
 
 use chrono::{DateTime, Utc};
@@ -11,7 +11,7 @@ use crate::{AccountId, EventId, Number, Place};
 pub const ISSUER: &str = "onsale";
 /// The audience of access tokens.
 pub const ACCESS_AUDIENCE: &str = "onsale";
-/// How far clocks of two machines may differ, in seconds.
+/// Tolerated clock skew between machines, in seconds.
 pub const LEEWAY_SECONDS: u64 = 5;
 
 /// The audience of queue tokens and passes of one sale.
@@ -27,7 +27,7 @@ pub fn audience_sale(audience: &str) -> Option<EventId> {
     id.parse().ok().map(EventId)
 }
 
-/// Who is signed in. `typ` `at+jwt` (RFC 9068), HS256.
+/// Access token of a signed-in account. `typ` `at+jwt` (RFC 9068), HS256.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AccessClaims {
     /// [`ISSUER`].
@@ -36,7 +36,7 @@ pub struct AccessClaims {
     pub aud: String,
     /// The account.
     pub sub: String,
-    /// What it may do.
+    /// The account's roles.
     pub roles: Vec<Role>,
     /// Issued at, Unix seconds.
     pub iat: i64,
@@ -104,7 +104,7 @@ pub struct PassClaims {
     pub exp: i64,
 }
 
-/// What was drawn in a lobby's lottery. `typ` `lottery+jwt`, EdDSA, with the key of passes. Bytes
+/// The result of a lobby's draw. `typ` `lottery+jwt`, EdDSA, with the key of passes. Bytes
 /// are lower-case hexadecimal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LotteryClaims {
@@ -118,9 +118,9 @@ pub struct LotteryClaims {
     pub commitment: String,
     /// When that was published.
     pub committed_at: DateTime<Utc>,
-    /// How many numbers took part: `1..=lobby`.
+    /// Number of participants: `1..=lobby`.
     pub lobby: i64,
-    /// How many of them somebody held.
+    /// Number of them that were held.
     pub entries: i64,
     /// Fixes who had which number, see [`crate::lottery::EntriesDigest`].
     pub entries_digest: String,
@@ -128,7 +128,7 @@ pub struct LotteryClaims {
     pub fixed_at: DateTime<Utc>,
     /// Where the entropy was to come from; empty for none.
     pub entropy_source: String,
-    /// What that source showed.
+    /// The value of that source.
     pub entropy: String,
     /// The seed.
     pub seed: String,

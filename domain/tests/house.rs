@@ -16,7 +16,7 @@ use proptest_state_machine::{ReferenceStateMachine, StateMachineTest, prop_state
 const SEATS: i64 = 6;
 const PRICE: i64 = 500;
 
-/// Who asks: more than there are seats for.
+/// Buyers: more than there are seats for.
 type Buyer = u8;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,7 +27,7 @@ enum Command {
     Authorise(Buyer),
     /// The hold's time is over.
     RunOut(Buyer),
-    /// Gives the booking up.
+    /// Cancels the booking.
     GiveUp(Buyer),
     /// The news that the payment is authorised arrives, maybe again.
     HearAuthorised(Buyer),
@@ -98,7 +98,7 @@ impl ReferenceStateMachine for Reference {
     }
 }
 
-/// What booking and money are called after `command`.
+/// States of booking and payment after `command`.
 fn next(
     booking: &'static str,
     money: &'static str,
@@ -121,7 +121,7 @@ fn next(
     }
 }
 
-/// What is tested: the machine, with the seats it names and the money beside it.
+/// The system under test: the machine, its seats and the payment beside it.
 #[derive(Default)]
 struct House {
     bookings: BTreeMap<Buyer, Booking>,
@@ -168,7 +168,7 @@ impl House {
         }
     }
 
-    /// What the payment worker does about a booking as it is.
+    /// The payment worker's reaction to a booking.
     fn settle(&mut self, who: Buyer) {
         let (Some(booking), Some(money)) = (self.bookings.get(&who), self.money.get(&who)) else {
             return;

@@ -1,5 +1,5 @@
-//! The booking as a machine: each state carries what is known in it, and a command takes the
-//! booking and gives the next one.
+//! State machine of a booking: each state carries its data, and a command consumes the booking and
+//! returns the next one.
 
 use super::{BookingFacts, BookingState, RejectReason};
 use crate::payment::VoidReason;
@@ -20,7 +20,7 @@ pub enum Booking {
     Confirmed {
         /// The booking.
         facts: BookingFacts,
-        /// Whether the money is taken, or none was due.
+        /// Whether the payment was captured, or none was due.
         is_paid: bool,
     },
     /// No seats were given.
@@ -31,7 +31,7 @@ pub enum Booking {
     Cancelled(BookingFacts),
 }
 
-/// What may happen to a booking.
+/// A command to the state machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BookingCommand {
     /// Seats were found.
@@ -44,7 +44,7 @@ pub enum BookingCommand {
     MarkPaid,
     /// The hold ran out. Nothing is free yet: a payment may be under way.
     RunOut,
-    /// The buyer or staff gives it up.
+    /// The buyer or staff cancels it.
     GiveUp,
     /// No payment can come any more.
     EndUnpayable,

@@ -1,4 +1,4 @@
-//! Who takes part in a lottery, under names that say nothing about them to anybody else.
+//! The participants of a lottery, under pseudonyms that reveal nothing to others.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,9 +11,8 @@ use sha2::{Digest, Sha256};
 
 use crate::{EventId, Number};
 
-/// The name under which somebody takes part in one lottery. Their queue token has it, too; without
-/// a key that only the servers have, nobody else can tell whose it is. As text, 22 characters of
-/// base64url.
+/// A participant's pseudonym in one lottery, also in their queue token. It can't be linked to an
+/// account without a key that only the servers have. As text, 22 characters of base64url.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Entry(pub [u8; Entry::BYTES]);
 
@@ -23,7 +22,7 @@ pub struct Entry(pub [u8; Entry::BYTES]);
 pub struct EntryError;
 
 impl Entry {
-    /// How long one is.
+    /// Length of one.
     pub const BYTES: usize = 16;
 }
 
@@ -78,7 +77,7 @@ impl EntriesDigest {
         Self { hash, last: 0 }
     }
 
-    /// Takes the next entry in.
+    /// Adds the next entry.
     ///
     /// # Panics
     /// When its number is not after the last.

@@ -1,4 +1,4 @@
-//! What the lottery of a sale is due: the rules by which a line gets its order.
+//! Stages of a sale's lottery: the rules by which a line gets its order.
 
 use chrono::{DateTime, Utc};
 
@@ -12,7 +12,7 @@ pub enum Stage {
     None,
     /// A seed is committed to; nobody has a place yet.
     Committed,
-    /// It is to be fixed who takes part, and drawn as soon as the announced entropy is told.
+    /// The participants are to be fixed, and drawn once the announced entropy is entered.
     Due,
     /// Drawn for good.
     Drawn,
@@ -52,7 +52,7 @@ impl Stage {
 }
 
 impl Lottery {
-    /// Whether numbers are to become places that nobody knows yet.
+    /// Whether the places of numbers are still unknown.
     #[must_use]
     pub fn is_awaited(&self) -> bool {
         !self.commitment.is_empty() && self.drawn.is_none()

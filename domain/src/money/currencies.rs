@@ -20,7 +20,7 @@
 
 use super::Currency;
 
-/// How one currency is counted, charged and sent. Amounts are in minor units, as in
+/// Units and bounds of one currency. Amounts are in minor units, as in
 /// [`Money`](super::Money).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rules {
@@ -34,7 +34,7 @@ pub struct Rules {
     pub minimum: i64,
     /// The largest charge.
     pub maximum: i64,
-    /// What one minor unit is in Stripe's `amount`.
+    /// Stripe's `amount` per minor unit.
     pub wire_factor: i64,
 }
 

@@ -23,7 +23,7 @@ pub enum Payment {
     Voided,
 }
 
-/// What was taken and what became of it, in minor units of the payment's currency.
+/// Captured and refunded amounts, in minor units of the payment's currency.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Money {
     /// Taken from the buyer; more than zero.
@@ -32,7 +32,7 @@ pub struct Money {
     pub refunded: i64,
 }
 
-/// What may happen to a payment.
+/// A command to the payment's state machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PaymentCommand {
     /// The buyer is to try, or to try again.
@@ -43,7 +43,7 @@ pub enum PaymentCommand {
     Authorise,
     /// The money was taken.
     Capture {
-        /// How much, in minor units.
+        /// The amount, in minor units.
         taken: i64,
     },
     /// Nothing was taken, and nothing can be.
@@ -55,12 +55,12 @@ pub enum PaymentCommand {
     },
     /// An amount is to go back.
     SetAside {
-        /// How much, in minor units.
+        /// The amount, in minor units.
         amount: i64,
     },
     /// A refund failed: its amount is still here.
     TakeBack {
-        /// How much, in minor units.
+        /// The amount, in minor units.
         amount: i64,
     },
 }
@@ -148,7 +148,7 @@ pub enum Refund {
     },
 }
 
-/// What may happen to a refund.
+/// A command to the refund's state machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RefundCommand {
     /// Stripe gave it back.

@@ -5,7 +5,7 @@
 pub(super) struct Bits(Vec<u64>);
 
 impl Bits {
-    /// How many words there are.
+    /// Number of words.
     pub(super) fn words(&self) -> usize {
         self.0.len()
     }
@@ -46,7 +46,7 @@ impl Bits {
         self.0[at] |= word;
     }
 
-    /// Whether it was a member.
+    /// Returns whether it was a member.
     pub(super) fn remove(&mut self, member: i64) -> bool {
         let Some((at, bit)) = place(member).filter(|(at, _)| *at < self.0.len()) else {
             return false;

@@ -1,23 +1,24 @@
-//! The brake: fewer people are let in when what is behind the gate is too slow for those inside.
+//! The brake (AIMD): reduces the rate when a bottleneck behind the gate is too slow for those
+//! inside.
 
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::queue::{Braking, Strain};
 
-/// What the strain is measured by. What is not known counts as none.
+/// Measures of strain. Unknown ones count as none.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Load {
-    /// How long the oldest booking request has waited for its outcome, in seconds.
+    /// Age of the oldest booking request without an outcome, in seconds.
     pub oldest_booking_seconds: f64,
     /// Which part of the booking API's answers were failures (5xx), from 0 to 1.
     pub failures: f64,
-    /// How long the booking API took to answer on average, in seconds.
+    /// Mean latency of the booking API, in seconds.
     pub answer_seconds: f64,
-    /// How long the oldest call to the payment provider that is due has waited, in seconds.
+    /// Lag of the oldest due call to the payment provider, in seconds.
     pub oldest_payment_seconds: f64,
-    /// Whether the payment provider seems to be down.
+    /// Whether the payment provider seems down.
     pub is_payment_down: bool,
-    /// How long PostgreSQL took for a small question, in seconds.
+    /// Latency of a small query to PostgreSQL, in seconds.
     pub database_seconds: f64,
 }
 
@@ -26,7 +27,7 @@ const MOST_FAILURES: f64 = 0.05;
 const ANSWER_SECONDS: f64 = 1.5;
 const OLDEST_PAYMENT_SECONDS: f64 = 20.0;
 const DATABASE_SECONDS: f64 = 0.5;
-/// What one slowing does must have time to show before the next.
+/// Shortest time between two decreases, so that the effect of one shows before the next.
 const SLOW_PERIOD: TimeDelta = TimeDelta::seconds(5);
 /// The rate recovers by one step in this time.
 const RECOVER_PERIOD: TimeDelta = TimeDelta::seconds(2);
@@ -34,7 +35,7 @@ const STEP_PERCENT: f64 = 5.0;
 const LEAST_PERCENT: f64 = 2.0;
 
 impl Load {
-    /// What is too slow.
+    /// The bottleneck.
     #[must_use]
     pub fn strain(&self) -> Option<Strain> {
         if self.database_seconds > DATABASE_SECONDS {
@@ -70,7 +71,7 @@ impl Default for Brake {
 }
 
 impl Brake {
-    /// Takes in what was measured at `now`.
+    /// Updates the brake with the measures at `now` (AIMD).
     pub fn feel(&mut self, now: DateTime<Utc>, load: &Load) {
         self.by = load.strain();
         let is_free = self.percent >= 100.0;
@@ -84,7 +85,7 @@ impl Brake {
         }
     }
 
-    /// How far it lets the set rate through.
+    /// The share of the set rate that passes.
     #[must_use]
     pub fn state(&self) -> Braking {
         #[expect(

@@ -12,14 +12,14 @@ use crate::line::Run;
 pub(super) struct Call {
     /// When it was called.
     pub(super) at: DateTime<Utc>,
-    /// Whether it came to claim, and was told to wait.
+    /// Whether it came to claim and is in the ready line.
     pub(super) has_come: bool,
 }
 
 #[derive(Debug, Clone, Default)]
 pub(super) struct Calls {
     open: HashMap<Place, Call>,
-    /// What was called when, oldest first.
+    /// Calls by time, oldest first.
     queue: VecDeque<(DateTime<Utc>, Vec<Run>)>,
     /// Their claim window went by while they stood in the ready line.
     late: Vec<Place>,
@@ -43,7 +43,7 @@ impl Calls {
         self.open.remove(&place)
     }
 
-    /// Takes in who stands in the ready line. Returns when those were called who came now.
+    /// Replaces the ready line. Returns the call times of new arrivals.
     pub(super) fn stand_ready(&mut self, places: &[Place]) -> Vec<DateTime<Utc>> {
         self.ready.clear();
         let mut came = Vec::new();
@@ -59,12 +59,12 @@ impl Calls {
         came
     }
 
-    /// Whether it was called at this moment.
+    /// Whether it was called at this time.
     pub(super) fn is_called_at(&self, place: Place, at: DateTime<Utc>) -> bool {
         self.open.get(&place).is_some_and(|call| call.at == at)
     }
 
-    /// How many stand in the ready line.
+    /// Length of the ready line.
     pub(super) fn ready(&self) -> usize {
         self.ready.len()
     }

@@ -1,10 +1,10 @@
-//! How many are called, so that those who come meet the rate.
+//! Feedback control of calls, so that arrivals meet the rate.
 
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
-/// How often lines are moved.
+/// Period of the release loop.
 pub const TICK: Duration = Duration::from_millis(250);
 /// A stalled loop makes up for this much at most, in seconds.
 const LONGEST_STEP_SECONDS: f64 = 1.0;
@@ -19,34 +19,34 @@ const LONGEST_DEBT_SECONDS: f64 = 3.0;
 /// The right to call, counted in people who come.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Control {
-    /// How many may be called to come.
+    /// Calls that may be made.
     credit: f64,
-    /// How many fewer came than the rate, since people have waited for their call.
+    /// Accumulated shortfall of arrivals below the rate, while people waited.
     debt: f64,
     at: Option<DateTime<Utc>>,
     is_busy: bool,
 }
 
-/// What limits the calls.
+/// Limits of the calls.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
     /// People who come, a second.
     pub(super) per_second: f64,
-    /// How many called people are still expected to come.
+    /// Called people still expected to arrive.
     pub(super) expected: f64,
-    /// How many stand in the ready line.
+    /// Length of the ready line.
     pub(super) ready: f64,
     /// Which part of the called come.
     pub(super) shows: f64,
-    /// How long they take, in seconds.
+    /// Their mean time to arrive, in seconds.
     pub(super) delay_seconds: f64,
-    /// How many more may shop, as far as the cap and the stock go; those who are expected and
-    /// those who stand ready not counted out.
+    /// Room for more shoppers within cap and stock, before those expected and those in the ready
+    /// line are subtracted.
     pub(super) room: f64,
 }
 
 impl Control {
-    /// How many to call at `now`, after `came` came since the last time.
+    /// Returns the number of calls at `now`, after `came` arrivals since the last step.
     ///
     /// An empty line has credit for one person and one tick: its first visitor does not wait, and
     /// a crowd does not get in at once. A rate of 0 grants nothing and earns nothing.

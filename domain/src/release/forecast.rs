@@ -1,4 +1,4 @@
-//! How long people will wait: the pace that is told to everyone, and how right it was.
+//! Forecast of waits: the published pace, and its calibration by outcomes.
 
 use std::collections::VecDeque;
 
@@ -11,13 +11,13 @@ use crate::queue::{Eta, Pace};
 
 /// The measured pace forgets half of the past in about this much time, in seconds.
 const MEASURED_SECONDS: f64 = 20.0;
-/// How much one outcome moves what is believed of the others.
+/// Learning rate: the weight of one outcome.
 const LEARNING: f64 = 0.02;
-/// How many predictions are followed at once.
+/// Most predictions followed at once.
 const MOST_FOLLOWED: usize = 2_048;
 /// Shorter predictions are answered by the next ticks and say nothing of the pace.
 const SHORTEST_SECONDS: f64 = 3.0;
-/// How predictions came out.
+/// Outcomes of predictions.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Outcomes {
     /// Called by the p50.
@@ -33,7 +33,7 @@ pub(super) struct Forecast {
     /// Calls a second, measured.
     measured: Option<f64>,
     at: Option<DateTime<Utc>>,
-    /// What a wait is of its prediction, as logarithms: in half of the cases, and in nine of ten.
+    /// Ratio of actual to predicted waits, as logarithms: the median and the 90th percentile.
     ratio_p50: f64,
     ratio_p90: f64,
     followed: VecDeque<Followed>,
@@ -42,7 +42,7 @@ pub(super) struct Forecast {
     outcomes: Outcomes,
 }
 
-/// How far a line has come.
+/// The progress of a line.
 #[derive(Debug)]
 pub(super) struct Progress<'a> {
     pub(super) waiting: &'a Bits,
@@ -94,7 +94,7 @@ impl Forecast {
         self.measured
     }
 
-    /// What everyone is told when people are called at `per_second`.
+    /// Returns the published pace for calls at `per_second`.
     pub(super) fn pace(&self, per_second: f64) -> Pace {
         Pace {
             p50_per_hour: per_hour(per_second, self.ratio_p50),
@@ -102,8 +102,8 @@ impl Forecast {
         }
     }
 
-    /// Follows the prediction for one of the `waiting` places that have somebody before them, now
-    /// and then. `find` gives the place with so many people ahead.
+    /// Samples the prediction for one of the `waiting` places that have somebody before them.
+    /// `find` returns the place with so many people ahead.
     pub(super) fn follow(
         &mut self,
         now: DateTime<Utc>,

@@ -1,9 +1,9 @@
-//! How long each place may be silent before it counts as absent: by what it was told when it may
-//! have asked last.
+//! Allowed silence of each place before it counts as absent, by the poll interval published when it
+//! may have polled last.
 //!
-//! What a place is told grows with the people before it, so the places that may be silent for so
-//! many slots are all those up to one place. A table of these places is kept for each second in
-//! which somebody may have asked last, and the most patient of them counts.
+//! Poll intervals grow with the people ahead, so the places with a given allowance are all those up
+//! to one place. A table of these places is stored for each second in which somebody may have
+//! polled last, and the most patient one counts.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -15,14 +15,14 @@ use crate::Place;
 use crate::ahead::Steps;
 use crate::queue::{PlaceState, SEEN_SLOTS, Wait, poll_after_ms, silence};
 
-/// Presence is kept for so many slots: who may be silent for longer always counts as present.
+/// Retention of presence, in slots: a place with a longer allowance always counts as present.
 #[expect(clippy::cast_possible_truncation, reason = "some dozens")]
 const DEPTHS: usize = SEEN_SLOTS.unsigned_abs() as usize;
-/// How often what is told is noted.
+/// Sampling interval of the published waits.
 const NOTED: TimeDelta = TimeDelta::seconds(1);
 /// Polls come late by as much.
 const LATE: Duration = Duration::from_secs(4);
-/// Nobody who is called was told to ask later than this, and some.
+/// Upper bound of the poll interval of a called place, with a margin.
 const LONGEST_PAUSE: TimeDelta = TimeDelta::seconds(40);
 /// More people than ever wait.
 const MOST_PEOPLE: i64 = 1 << 40;
@@ -36,19 +36,19 @@ struct Told {
     /// Until when somebody may act on it.
     until: DateTime<Utc>,
     reach: Reach,
-    /// How many slots the foremost may be silent.
+    /// Slots of silence allowed to the foremost place.
     front: usize,
 }
 
-/// What was told lately.
+/// Recently published waits.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Patience {
     told: VecDeque<Told>,
 }
 
 impl Patience {
-    /// Takes note of what everyone is told at `now`: `wait` says what for somebody waits who has so
-    /// many people before them, and `steps` who has how many; places after `last` joined since.
+    /// Samples the waits published at `now`: `wait` returns the wait by the number of people ahead,
+    /// and `steps` has that number by place; places after `last` joined since.
     pub(super) fn tell(
         &mut self,
         now: DateTime<Utc>,
@@ -81,21 +81,21 @@ impl Patience {
         });
     }
 
-    /// How long whoever is called may need until they hear of it: the longest pause between two
-    /// polls that was told them, and some.
+    /// Time until a called place learns of its call: the longest published poll interval, with a
+    /// margin.
     pub(super) fn hears_within(&self) -> TimeDelta {
         let pauses = self.told.iter().map(|told| told.until - told.at);
         pauses.max().unwrap_or_default().min(LONGEST_PAUSE)
     }
 
-    /// How many slots whoever is called may have been silent. Not more than in a line that stands:
-    /// a lobby that opens early was told to ask each two minutes, and misses no call meanwhile.
+    /// Slots of silence allowed to a called place. Not more than in a line that stands: a lobby
+    /// that opens early had poll intervals of two minutes, and misses no call meanwhile.
     pub(super) fn front(&self) -> usize {
         let fronts = self.told.iter().map(|told| told.front);
         fronts.max().unwrap_or_else(standing).min(standing())
     }
 
-    /// How many slots each place may be silent.
+    /// Slots of silence allowed to each place.
     pub(super) fn depths(&self) -> Depths {
         let mut reach = [i64::MAX; DEPTHS];
         if self.told.is_empty() {
@@ -131,7 +131,7 @@ fn most_with(depth: usize, depth_at: impl Fn(i64) -> usize) -> Option<i64> {
     Some(least)
 }
 
-/// How many slots each place may be silent.
+/// Slots of silence allowed to each place.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Depths(Reach);
 
@@ -177,7 +177,7 @@ mod tests {
         Ahead::count(Place(1), Place(people), (1..=people).map(Place)).steps()
     }
 
-    /// The slots of a place by what it is told itself.
+    /// The allowance of a place by its own poll interval.
     fn own(wait: &impl Fn(i64) -> Wait, place: i64) -> Option<usize> {
         let own = depth(silence(wait(place - 1)));
         (own <= DEPTHS).then_some(own)

@@ -1,5 +1,5 @@
-//! People who poll as they are told, on a virtual clock: what they are told of the people before
-//! them is true.
+//! Simulation of people who poll at their published intervals, on a virtual clock: the published
+//! number of people ahead is accurate.
 
 use std::collections::VecDeque;
 
@@ -9,7 +9,7 @@ use super::tests::{at, facts, sale};
 use super::*;
 use crate::queue::{PlaceState, poll_after_ms};
 
-/// Who of the crowd has closed the tab, from the beginning.
+/// Members of the crowd that closed the tab, from the beginning.
 #[derive(Debug, Clone, Copy)]
 enum Absent {
     Nobody,
@@ -36,7 +36,7 @@ impl Absent {
 #[derive(Debug, Clone, Copy)]
 struct Person {
     asks_at: i64,
-    /// What they were told last.
+    /// The last response to each.
     told: i64,
 }
 
@@ -46,7 +46,7 @@ struct Polls {
     people: Vec<Person>,
     absent: Absent,
     called: Vec<bool>,
-    /// Who was seen in the slot of now, and in the one before.
+    /// Presence in the current slot and the one before.
     seen: VecDeque<(i64, Vec<u8>)>,
     random: u64,
 }
@@ -88,7 +88,7 @@ impl Polls {
         !self.absent.has(place, self.joined())
     }
 
-    /// A quarter of a second; everybody whose time it is asks, and is told the truth.
+    /// Advances by a quarter of a second: whoever is due polls, and the response is checked.
     fn tick(&mut self, millis: i64) {
         let slot = seen_slot(at(millis));
         if self.seen.back().is_none_or(|newest| newest.0 < slot) {
@@ -98,7 +98,7 @@ impl Polls {
         while self.seen.len() > 2 {
             self.seen.pop_front();
         }
-        // Nodes tell Redis each two seconds, and the leader looks each second.
+        // Nodes flush presence every two seconds, and the leader reads it every second.
         if millis % 3_000 == 0 {
             for (slot, bitmap) in &self.seen {
                 self.release.see(*slot, 0, bitmap);

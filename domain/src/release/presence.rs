@@ -1,4 +1,4 @@
-//! Who was seen when.
+//! Presence: when places were last seen.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -25,8 +25,8 @@ impl Presence {
         }
     }
 
-    /// Takes in who was seen in `slot`: a Redis bitmap of the numbers of `part`. One that is too
-    /// old is ignored.
+    /// Records presence in `slot`: a Redis bitmap of the numbers of `part`. A slot that is too old
+    /// is ignored.
     pub(super) fn see(&mut self, slot: i64, part: i64, bitmap: &[u8], order: &Order) {
         self.begin(slot);
         let Some((_, bits)) = self.slots.iter_mut().find(|kept| kept.0 == slot) else {
@@ -59,12 +59,12 @@ impl Presence {
         }
     }
 
-    /// Whether no slot has begun.
+    /// Whether no slot has started.
     pub(super) fn has_no_slot(&self) -> bool {
         self.slots.is_empty()
     }
 
-    /// Whether nobody was ever seen.
+    /// Whether it is empty.
     pub(super) fn is_empty(&self) -> bool {
         self.slots.iter().all(|(_, bits)| bits.words() == 0)
     }
@@ -93,7 +93,7 @@ impl Presence {
     }
 }
 
-/// How many slots reach `silence` back from anywhere in the newest.
+/// Number of slots that cover `silence` from anywhere in the newest.
 pub(super) fn depth(silence: Duration) -> usize {
     let slot = u64::try_from(SEEN_SLOT_SECONDS).expect("seconds");
     let whole = silence.as_millis().div_ceil(u128::from(slot) * 1_000);

@@ -1,4 +1,4 @@
-//! How many of the called come, and when.
+//! Show rate of called people, and their hazard rate over time.
 //!
 //! For each stretch of time after a call it is counted how many had not come yet, and how many of
 //! those came. From the shares of all stretches follows how many of the called will come at all,
@@ -20,20 +20,20 @@ const FEWEST: f64 = 0.25;
 const FEWEST_COUNTED: f64 = 40.0;
 /// And of this much of the rate, in seconds.
 const COUNTED_SECONDS: f64 = 1.5;
-/// How many people weigh as much as what is believed before anybody was counted.
+/// Weight of the prior, in people.
 const BELIEVED: f64 = 10.0;
-/// What is believed before anybody was counted: most come within three seconds, and few later.
+/// The prior: most come within three seconds, and few later.
 const EARLY_SHARE: f64 = 0.4;
 const LATE_SHARE: f64 = 0.005;
 const LATE_MILLIS: i64 = 3_000;
 
 #[derive(Debug, Clone)]
 pub(super) struct Shows {
-    /// Share of those who had not come that came in the stretch.
+    /// Hazard rate: the share of those who had not come that came in the interval.
     shares: [f64; EDGES.len()],
-    /// How many people each share is of; no more than are to be remembered.
+    /// Sample size of each share, bounded so that old samples decay.
     counted: [f64; EDGES.len()],
-    /// How many stretches the claim window has.
+    /// Number of intervals in the claim window.
     stretches: usize,
     cohorts: VecDeque<Cohort>,
 }
@@ -43,9 +43,9 @@ pub(super) struct Shows {
 struct Cohort {
     at: i64,
     stretch: usize,
-    /// How many had not come when the stretch began.
+    /// Number at risk at the start of the interval.
     began: u32,
-    /// How many have not come.
+    /// Number that have not come.
     open: u32,
 }
 
@@ -148,7 +148,7 @@ impl Shows {
         self.still(0).max(FEWEST)
     }
 
-    /// How long those who come take on average, in seconds.
+    /// Mean time to arrive of those who come, in seconds.
     pub(super) fn delay_seconds(&self) -> f64 {
         let (mut open, mut came, mut sum, mut from) = (1.0, 0.0, 0.0, 0.0);
         for (edge, share) in EDGES.iter().zip(&self.shares).take(12) {
@@ -162,7 +162,7 @@ impl Shows {
         if came > 0.0 { sum / came } else { 0.0 }
     }
 
-    /// How many of the called are still to come.
+    /// Expected number of arrivals outstanding.
     pub(super) fn expected(&self) -> f64 {
         // After the last stretch nobody comes.
         let mut still = [0.0; EDGES.len() + 1];

@@ -1,18 +1,18 @@
-//! How many people the stock is still enough for.
+//! Number of people that the remaining stock suffices for.
 
 use crate::sale::Stock;
 
-/// How many tickets somebody takes who was let in, before anybody has shown it.
+/// The prior of tickets per admitted person.
 const TICKETS_AT_FIRST: f64 = 1.5;
-/// How many people that belief weighs.
+/// Weight of the prior, in people.
 const AT_FIRST_WEIGHT: f64 = 20.0;
 /// Of those who shop, so many have not yet taken what they will.
 const UNDECIDED: f64 = 0.5;
 
-/// How many tickets people take.
+/// Estimate of tickets per person.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Appetite {
-    /// What was held or sold before anybody was let in.
+    /// Tickets held or sold before anybody was admitted.
     taken_before: Option<i64>,
     claims: u64,
 }
@@ -22,8 +22,7 @@ impl Appetite {
         self.claims += people as u64;
     }
 
-    /// How many more people may shop, those who were called counted in, until what is available is
-    /// spoken for.
+    /// Room for more people, including those called, until the available stock is spoken for.
     pub(super) fn room(&mut self, stock: Stock, shopping: i64) -> f64 {
         let taken = stock.held + stock.sold;
         let before = *self.taken_before.get_or_insert(taken);

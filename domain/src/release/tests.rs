@@ -363,7 +363,7 @@ fn who_was_told_to_ask_later_than_the_claim_window_misses_nothing_meanwhile() {
     line.sale.claim_window_seconds = 5;
     line.delay = usize::MAX;
     line.run(40);
-    // From ten a minute to ten a second: who is called was told to ask each half minute.
+    // From ten a minute to ten a second: called places have poll intervals of half a minute.
     line.sale.rate_per_minute = 600;
     let called = line.run(4).len();
     assert!(called > 2, "{called}");

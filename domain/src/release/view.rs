@@ -1,4 +1,4 @@
-//! What everyone is told.
+//! The shared snapshot.
 
 use chrono::{DateTime, Utc};
 
@@ -138,7 +138,7 @@ fn last_served(snapshot: &Snapshot, served: f64) -> Option<Place> {
     Some(Place(next.0 - 1).max(snapshot.cursor))
 }
 
-/// Whether the two say different things; when they were taken is not one.
+/// Whether two snapshots differ, apart from their time.
 fn differ(a: &Snapshot, b: &Snapshot) -> bool {
     *a != Snapshot {
         seq: a.seq,

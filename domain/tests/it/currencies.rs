@@ -13,7 +13,7 @@ const ZERO_DECIMAL: &str = "bif clp djf gnf jpy kmf krw mga pyg rwf vnd vuv xaf 
 const THREE_DECIMAL: &str = "bhd jod kwd omr tnd";
 /// Special cases: to charge 5 of them, `amount` is 500, and no fractions are charged.
 const WHOLE: &str = "isk ugx";
-/// What people write one and a half million of the smallest units as, where it was once wrong.
+/// Formatted amounts of 1.5 million minor units, for currencies that were once wrong.
 const MISREAD: &str = "huf idr cop pkr lbp afn all lak mmk sos yer eur";
 
 fn currency(code: &str) -> Currency {
@@ -31,7 +31,7 @@ fn value(text: &str) -> i128 {
     format!("{whole}{rest:0<4}").parse().unwrap()
 }
 
-/// What Stripe takes for this `amount`, by its documentation alone.
+/// The value of a Stripe `amount`, by its documentation alone.
 fn charged(code: &str, amount: i64) -> i128 {
     let has = |list: &str| list.split(' ').any(|one| one == code);
     let parts = if has(ZERO_DECIMAL) {
@@ -102,7 +102,7 @@ fn what_a_page_says_is_what_a_mail_says_in_every_currency() {
     }
 }
 
-/// What the page's own module makes of these amounts; `None` without node.
+/// These amounts as formatted by the page's own module; `None` without node.
 fn on_the_page(amounts: &[Money]) -> Option<Vec<String>> {
     let module = web("api.js");
     let amounts = serde_json::to_string(amounts).unwrap();

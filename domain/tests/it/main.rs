@@ -1,4 +1,4 @@
-//! What the program says about money, against Stripe's documentation and against the pages.
+//! Money in the program, in Stripe's documentation and on the pages agree.
 
 #![expect(clippy::unwrap_used, reason = "a test's own steps")]
 

@@ -1,5 +1,5 @@
-//! Small rules that much hangs on: the words of the wire, who is staff, what a wish asks for, what a
-//! commitment binds.
+//! Small rules that much hangs on: the words of the wire, who is staff, what a wish asks for, what
+//! a commitment binds.
 
 use chrono::{DateTime, TimeDelta};
 use domain::account::Role;
