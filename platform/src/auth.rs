@@ -1,4 +1,4 @@
-//! Who calls.
+//! Authentication of callers and authorisation by role.
 
 use std::collections::HashSet;
 
@@ -21,7 +21,7 @@ use crate::tokens::{KeyRing, TokenError};
 pub struct Caller {
     /// The account.
     pub account_id: AccountId,
-    /// What it may do.
+    /// The account's roles.
     pub roles: Vec<Role>,
 }
 
@@ -34,7 +34,7 @@ impl Caller {
             .any(|&own| own == role || own == Role::Admin)
     }
 
-    /// Refuses a caller who has none of `roles`.
+    /// Refuses a caller without any of `roles`.
     ///
     /// # Errors
     /// `forbidden`.
@@ -49,8 +49,8 @@ impl Caller {
         ))
     }
 
-    /// Refuses a member of staff who has nothing to do with an event. An organiser reaches the
-    /// events that they created; a role of `everywhere`, and an admin, any, whether or not it exists.
+    /// Refuses a member of staff without access to an event. An organiser has access to the events
+    /// they created; a role of `everywhere`, and an admin, to any, whether or not it exists.
     ///
     /// # Errors
     /// `forbidden` without such a role; `not-found` when an organiser has no such event.
@@ -70,7 +70,7 @@ impl Caller {
         ))
     }
 
-    /// Those of `event_ids` that [`Self::require_event`] lets the caller reach.
+    /// Returns those of `event_ids` that [`Self::require_event`] accepts.
     ///
     /// # Errors
     /// `forbidden` without a role that reaches any.
@@ -122,8 +122,8 @@ impl<S: Sync> OptionalFromRequestParts<S> for Caller {
     }
 }
 
-/// The caller, if the request carries an access token. One that was identified before, for a
-/// limit, is not verified again.
+/// Returns the caller, if the request carries an access token. A token that a limit has verified is
+/// not verified again.
 pub(crate) fn identify(parts: &mut Parts) -> Result<Option<Caller>, Problem> {
     if let Some(caller) = parts.extensions.get::<Caller>() {
         return Ok(Some(caller.clone()));
@@ -136,8 +136,8 @@ pub(crate) fn identify(parts: &mut Parts) -> Result<Option<Caller>, Problem> {
     Ok(Some(caller))
 }
 
-/// The anonymous visitor whose token the request carries, if it is of the sale in the path: a
-/// negative number.
+/// Returns the anonymous visitor (a negative id) whose token the request carries, if it is of the
+/// sale in the path.
 pub(crate) fn identify_visitor(parts: &Parts) -> Option<AccountId> {
     let rest = parts.uri.path().strip_prefix("/api/events/")?;
     let event_id = rest.split('/').next()?.parse().ok().map(EventId)?;
@@ -146,7 +146,7 @@ pub(crate) fn identify_visitor(parts: &Parts) -> Option<AccountId> {
     visitor(&shared.keys, event_id, token, shared.clock.now()).ok()
 }
 
-/// Who joins a queue: an account, or an anonymous visitor with the token that the queue gave it.
+/// A joiner of a queue: an account, or an anonymous visitor with the token that the queue issued.
 /// As an extractor of a route with the sale as path parameter `id` it refuses callers who are
 /// neither; `Option<Joiner>` refuses only tokens that are not valid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -156,7 +156,7 @@ pub struct Joiner {
 }
 
 impl Joiner {
-    /// Who sends `headers` to the queue of `event_id`'s sale; `None` when they carry no token.
+    /// Returns the sender of `headers` to the queue of `event_id`'s sale; `None` without a token.
     ///
     /// # Errors
     /// `signed-out` when the token is not valid.
@@ -200,7 +200,7 @@ impl<S: Send + Sync> OptionalFromRequestParts<S> for Joiner {
                 ids.next().and_then(|(_, id)| id.parse().ok())
             })
             .ok_or_else(|| Problem::new(Kind::NotFound, "There is no such sale."))?;
-        // Identified before, for a limit.
+        // Verified before, by a limit.
         if let Some(caller) = parts.extensions.get::<Caller>() {
             let id = caller.account_id;
             return Ok(Some(Self { id }));
@@ -210,7 +210,7 @@ impl<S: Send + Sync> OptionalFromRequestParts<S> for Joiner {
     }
 }
 
-/// The refusal of who sends no token.
+/// The rejection of a request without a token.
 #[must_use]
 pub fn signed_out() -> Problem {
     Problem::new(

@@ -1,4 +1,4 @@
-//! What every process is told when it starts. Each key is a flag and an environment variable.
+//! Configuration of every process. Each key is a flag and an environment variable.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -17,9 +17,9 @@ use crate::tokens::{KeyRing, SecretError};
 const DEFAULT_NAMESPACE: &str = "onsale";
 const DEFAULT_PUBLIC_URL: &str = "http://127.0.0.1:8080";
 const DEFAULT_DB_CONNECTIONS: u32 = 10;
-/// Longer than load balancers take to notice.
+/// Above the detection time of load balancers.
 const DEFAULT_DRAIN_SECONDS: u64 = 10;
-/// Many households share an address; one that takes more keeps others out.
+/// Many households share an address; a client beyond it would starve the others.
 const DEFAULT_CONNECTIONS_PER_ADDRESS: usize = 2_000;
 const DEFAULT_SHUTDOWN_GRACE_SECONDS: u64 = 60;
 const DEFAULT_REQUEST_TIMEOUT_SECONDS: u64 = 10;
@@ -31,7 +31,7 @@ const fn local(port: u16) -> SocketAddr {
     SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)
 }
 
-/// How logs are written.
+/// Format of logs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum LogFormat {
     /// One JSON object a line.
@@ -194,10 +194,10 @@ impl PlatformConfig {
         }
     }
 
-    /// Checks what can be checked without a server, and derives the keys.
+    /// Validates what can be validated without a server, and derives the keys.
     ///
     /// # Errors
-    /// The first key that can't work, and why.
+    /// The first invalid key, with the reason.
     pub fn validate(&self) -> Result<KeyRing, InvalidConfig> {
         Hosts::parse(self.database_url.expose_secret(), "onsale").map_err(|_| {
             InvalidConfig::new(
@@ -293,19 +293,19 @@ impl PlatformConfig {
         Ok(())
     }
 
-    /// Longest time a request may take until its answer begins.
+    /// Timeout until a response begins.
     #[must_use]
     pub fn request_timeout(&self) -> Duration {
         Duration::from_secs(self.request_timeout_seconds)
     }
 
-    /// How long to accept connections after readiness was withdrawn.
+    /// Time during which connections are accepted after readiness was withdrawn.
     #[must_use]
     pub fn drain(&self) -> Duration {
         Duration::from_secs(self.drain_seconds)
     }
 
-    /// How long running work may take to finish at shutdown.
+    /// Grace period of a shutdown.
     #[must_use]
     pub fn shutdown_grace(&self) -> Duration {
         Duration::from_secs(self.shutdown_grace_seconds)
@@ -359,14 +359,14 @@ impl fmt::Debug for PlatformConfig {
     }
 }
 
-/// Whether `url` is an address of Stripe's own; payments at any other go to a stand-in.
+/// Returns whether `url` is one of Stripe's own; payments at any other go to a stand-in.
 #[must_use]
 pub fn is_stripe(url: &Url) -> bool {
     let host = url.host_str().unwrap_or_default();
     host == "stripe.com" || host.ends_with(".stripe.com")
 }
 
-/// A server's URL as far as it may be shown: scheme, host, port and path.
+/// The loggable part of a server's URL: scheme, host, port and path.
 struct WithoutPassword<'a>(&'a SecretString);
 
 impl fmt::Debug for WithoutPassword<'_> {

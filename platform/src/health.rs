@@ -1,8 +1,8 @@
-//! What a process needs to serve, and whether it has it: the answer of `/readyz`.
+//! Readiness: the state behind `/readyz`.
 //!
-//! Each service names what it cannot do without, and each loop says when it has turned. Everything
-//! else that is missing makes the process degraded, not unready: a balancer must not take away
-//! nodes that could go on.
+//! Each service declares the dependencies it can't serve without, and each loop reports a
+//! heartbeat. Anything else that is unavailable makes the process degraded, not unready: a balancer
+//! must not remove nodes that could go on.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use crate::sync::MutexExt as _;
 
-/// A check older than this says nothing.
+/// A check older than this is ignored.
 const CHECK_LIFE: Duration = Duration::from_secs(5);
 
 /// A server behind the process.
@@ -41,11 +41,11 @@ impl Dependency {
     }
 }
 
-/// What is known of the health of a process. Cheap to clone.
+/// The health of a process. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Health(Arc<Inner>);
 
-/// What a check of a dependency found wrong, if anything.
+/// The outcome of a check, with the reason of a failure.
 type Checked = Result<(), String>;
 
 #[derive(Debug, Default)]
@@ -62,40 +62,40 @@ struct Inner {
 struct Loop {
     limit: Duration,
     begun: Instant,
-    /// Milliseconds from `begun` to its last turn.
+    /// Milliseconds from `begun` to the last heartbeat.
     turned: AtomicU64,
     has_ended: AtomicBool,
 }
 
-/// One loop's sign of life. Dropped when the loop ends as it should.
+/// The heartbeat of one loop. Dropping it deregisters a loop that ends in good order.
 #[derive(Debug)]
 pub struct Heartbeat(Arc<Loop>);
 
 /// The answer of `/readyz`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Readiness {
-    /// Whether the process should get requests.
+    /// Whether the process accepts requests.
     pub ready: bool,
     /// Whether it is shutting down.
     pub stopping: bool,
-    /// Each server: `ok`, or what is wrong with it.
+    /// By server: `ok`, or the reason.
     #[serde(flatten)]
     pub servers: BTreeMap<&'static str, String>,
-    /// Each loop: `ok`, or for how long it has not turned.
+    /// By loop: `ok`, or the time since its last heartbeat.
     pub loops: BTreeMap<&'static str, String>,
-    /// What is missing or wrong although the process can serve.
+    /// Warnings that don't make the process unready.
     pub degraded: Vec<String>,
 }
 
 impl Health {
-    /// Names what the process cannot do without; several services of one process add up.
+    /// Adds required dependencies; those of several services in one process add up.
     pub fn needs(&self, dependencies: &[Dependency]) {
         self.0.needed.lock_unpoisoned().extend(dependencies);
     }
 
-    /// Registers a loop that turns at least once in `limit`, also while the servers behind it are
-    /// away. Without a turn for longer the process is not ready. Loops of the same name share an
-    /// entry of `/readyz`, which shows the one that has been silent for longest.
+    /// Registers a loop that sends a heartbeat at least once in `limit`, also while its
+    /// dependencies are unavailable. A missed heartbeat makes the process unready. Loops of the same
+    /// name share an entry of `/readyz`, which shows the one that has been silent for longest.
     #[must_use]
     pub fn heartbeat(&self, name: &'static str, limit: Duration) -> Heartbeat {
         let turning = Arc::new(Loop {
@@ -112,7 +112,7 @@ impl Health {
         Heartbeat(turning)
     }
 
-    /// Records what a check of a server found.
+    /// Records the outcome of a check.
     pub fn record(&self, dependency: Dependency, outcome: Result<(), String>) {
         let is_up = if outcome.is_ok() { 1.0 } else { 0.0 };
         metrics::gauge!("dependency_up", "server" => dependency.as_str()).set(is_up);
@@ -140,7 +140,7 @@ impl Health {
         }
     }
 
-    /// Whether the process can serve, and what it lacks.
+    /// Returns the readiness, with the state of each server and loop.
     #[must_use]
     pub fn readiness(&self, stopping: bool) -> Readiness {
         let needed = self.0.needed.lock_unpoisoned().clone();
@@ -197,7 +197,7 @@ impl Health {
 }
 
 impl Heartbeat {
-    /// Records a turn.
+    /// Records a heartbeat.
     pub fn turn(&self) {
         let millis = self.0.begun.elapsed().as_millis();
         let millis = u64::try_from(millis).unwrap_or(u64::MAX);
@@ -212,7 +212,7 @@ impl Drop for Heartbeat {
 }
 
 impl Loop {
-    /// How long it has not turned, if that is too long.
+    /// The time since the last heartbeat, if it exceeds the limit.
     fn silence(&self) -> Option<Duration> {
         let turned = Duration::from_millis(self.turned.load(Ordering::Relaxed));
         let silence = self.begun.elapsed().saturating_sub(turned);

@@ -33,22 +33,22 @@ pub use second_cache::{FOR_A_SECOND, SecondCache};
 pub use server::{Listener, bind};
 pub use storable::date;
 
-/// What extractors and layers need. [`wrap`] puts it into the extensions of every request, so
+/// Shared state of extractors and layers. [`wrap`] puts it into the extensions of every request, so
 /// that a router may have any state of its own.
 pub struct Shared {
     /// Verifies access tokens.
     pub keys: Arc<KeyRing>,
-    /// Tells the time at which they must be good.
+    /// The clock against which their validity is checked.
     pub clock: SharedClock,
-    /// Whose `X-Forwarded-For` is believed.
+    /// Proxies whose `X-Forwarded-For` is trusted.
     pub trusted_proxies: Vec<IpNet>,
-    /// Longest time until an answer begins.
+    /// Timeout until a response begins.
     pub request_timeout: Duration,
-    /// Whether browsers are to use TLS alone from now on.
+    /// Whether responses carry HSTS.
     pub is_secure: bool,
-    /// What is wrong although requests are served.
+    /// Receives the warnings of the HTTP layer.
     pub health: Health,
-    /// Whether somebody sent `X-Forwarded-For` whose word does not count.
+    /// Set by the first `X-Forwarded-For` from an untrusted peer.
     pub has_untrusted_forwarder: AtomicBool,
 }
 

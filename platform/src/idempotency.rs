@@ -1,9 +1,9 @@
-//! The same request again gives the same answer.
+//! Idempotency keys: a repeated request replays the first response.
 //!
 //! [`begin`] and [`finish`] run in the caller's transactions. Where the work is a change in the
-//! database alone, both belong in its transaction: the answer and the change stand or fall
-//! together. Where it calls another server, commit after [`begin`], call, and [`finish`] in a
-//! second transaction: if the process dies in between, a repeat may run the request again after
+//! database alone, both belong in its transaction, so that response and change commit together.
+//! Where it calls another server, commit after [`begin`], call, and [`finish`] in a second
+//! transaction: if the process dies in between, a repeat may run the request again after
 //! [`RUNNING_LIMIT`], so the call must itself be repeatable.
 
 use std::collections::HashMap;
@@ -17,11 +17,11 @@ use uuid::Uuid;
 
 use crate::problem::{Kind, Problem};
 
-/// How long answers are kept.
+/// Retention of responses.
 pub const KEPT: TimeDelta = TimeDelta::hours(24);
-/// After this a request without an answer is taken for crashed; longer than a request may take.
+/// After this a request without a response counts as crashed; above the request timeout.
 pub const RUNNING_LIMIT: TimeDelta = TimeDelta::seconds(15);
-/// How many expired rows one sweep removes.
+/// Most expired rows that one sweep deletes.
 const SWEEP_LIMIT: i64 = 10_000;
 
 /// `Retry-After` while the first request is running.
@@ -79,12 +79,12 @@ pub fn in_progress() -> Problem {
     .retry_after(RETRY_AFTER)
 }
 
-/// What a key says about a request.
+/// The state of a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Begin {
-    /// It is the first: do it, then [`finish`] or [`abandon`].
+    /// It was claimed: handle the request, then [`finish`] or [`abandon`].
     Fresh(Token),
-    /// It was answered: give the same answer.
+    /// It was answered: replay the response.
     Replay {
         /// HTTP status.
         status: u16,
@@ -106,7 +106,7 @@ pub struct Token {
     attempt: Uuid,
 }
 
-/// What tells one request from another: SHA-256 over its parts, each with its length.
+/// The fingerprint of a request: SHA-256 over its parts, each prefixed with its length.
 #[must_use]
 pub fn request_hash(parts: &[&[u8]]) -> [u8; 32] {
     let mut hash = Sha256::new();
@@ -125,14 +125,14 @@ pub struct Keyed<'a> {
     pub scope: &'a str,
     /// The key as the client sent it.
     pub key: &'a str,
-    /// What tells the request from others, of [`request_hash`].
+    /// The fingerprint of the request, from [`request_hash`].
     pub request_hash: [u8; 32],
 }
 
-/// Looks `key` up, and takes it when it is free. `scope` names the caller and the route.
+/// Claims `key`, or returns its state when it is held. `scope` names the caller and the route.
 ///
 /// # Errors
-/// What the database says.
+/// When the database fails.
 pub async fn begin(
     conn: &mut PgConnection,
     scope: &str,
@@ -152,7 +152,7 @@ pub async fn begin(
 /// [`begin`] for many requests at once, no two of which have the same scope and key.
 ///
 /// # Errors
-/// What the database says.
+/// When the database fails.
 pub async fn begin_all(
     conn: &mut PgConnection,
     requests: &[Keyed<'_>],
@@ -187,8 +187,8 @@ impl Keyed<'_> {
     }
 }
 
-/// Takes keys that are new, expired, or left behind by a crash of the same request. One that
-/// another transaction is taking is passed over, instead of waiting for it.
+/// Claims keys that are new, expired, or left by a crash of the same request. A key that another
+/// transaction is claiming is skipped instead of waited for.
 async fn take(
     conn: &mut PgConnection,
     requests: &[Keyed<'_>],
@@ -234,7 +234,7 @@ async fn take(
     Ok(taken.collect())
 }
 
-/// A key that was taken before.
+/// A key that was claimed before.
 struct Held {
     request_hash: Vec<u8>,
     answer: Option<(u16, Vec<u8>)>,
@@ -298,7 +298,7 @@ pub struct Answered {
 /// [`finish`] for many requests at once.
 ///
 /// # Errors
-/// What the database says.
+/// When the database fails.
 pub async fn finish_all(
     conn: &mut PgConnection,
     answers: Vec<Answered>,
@@ -338,7 +338,7 @@ pub async fn finish_all(
 /// long: its answer will be the one that is replayed.
 ///
 /// # Errors
-/// What the database says.
+/// When the database fails.
 pub async fn finish(
     conn: &mut PgConnection,
     token: Token,
@@ -363,7 +363,7 @@ pub async fn finish(
 /// Frees the key, for a request that changed nothing and may be tried again.
 ///
 /// # Errors
-/// What the database says.
+/// When the database fails.
 pub async fn abandon(conn: &mut PgConnection, token: Token) -> Result<(), sqlx::Error> {
     sqlx::query!(
         "DELETE FROM platform.idempotency_keys
@@ -377,10 +377,10 @@ pub async fn abandon(conn: &mut PgConnection, token: Token) -> Result<(), sqlx::
     Ok(())
 }
 
-/// Removes expired keys, 10,000 at most, and tells how many.
+/// Deletes up to 10,000 expired keys, and returns their number.
 ///
 /// # Errors
-/// What the database says.
+/// When the database fails.
 pub async fn sweep(pool: &PgPool, now: DateTime<Utc>) -> Result<u64, sqlx::Error> {
     let swept = sqlx::query!(
         "DELETE FROM platform.idempotency_keys WHERE (scope, key) IN (

@@ -1,6 +1,6 @@
-//! One batch after the other of what many tasks want done: who comes while a batch is under way
-//! waits for the next, which takes all that wait. What is quiet is done at once, and what is busy
-//! with one commit for hundreds.
+//! Batching of requests from many tasks: a request that arrives while a batch runs joins the next,
+//! which takes all that are queued. An idle lane runs a request at once; a busy one combines
+//! hundreds into one commit.
 
 mod group;
 
@@ -18,50 +18,51 @@ use crate::sync::MutexExt as _;
 
 pub use group::{GroupCommit, Grouped, commit_each};
 
-/// Does many things of one kind together.
+/// Executes requests of one kind in batches.
 pub trait Work: Send + Sync + Sized + 'static {
-    /// What is to be done.
+    /// A request.
     type Item: Send + 'static;
-    /// What comes of it.
+    /// A response.
     type Answer: Send + 'static;
 
-    /// Does all, and answers each. Who gets no answer hears that it failed.
+    /// Executes a batch and answers each job. An unanswered one fails with
+    /// [`Unanswered::Failed`].
     fn work(&self, jobs: Vec<Job<Self>>) -> impl Future<Output = ()> + Send;
 }
 
-/// What is to be done, and who waits for it.
+/// A request and its caller.
 pub struct Job<W: Work> {
-    /// What is to be done.
+    /// The request.
     pub item: W::Item,
-    /// Who waits for the answer.
+    /// The caller.
     pub asker: Asker<W::Answer>,
 }
 
 impl<W: Work> Job<W> {
-    /// What is to be done, and who waits for it, as two.
+    /// Splits into the request and its caller.
     #[must_use]
     pub fn split(self) -> (W::Item, Asker<W::Answer>) {
         (self.item, self.asker)
     }
 }
 
-/// Who waits for an answer.
+/// A caller that waits for a response.
 pub struct Asker<A>(oneshot::Sender<A>);
 
 impl<A> Asker<A> {
-    /// Answers; whoever has left needs none.
+    /// Sends the response; a caller that has gone is ignored.
     pub fn answer(self, answer: A) {
         let _gone = self.0.send(answer);
     }
 }
 
-/// Why there is no answer.
+/// The reason of a missing response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Unanswered {
-    /// It was not begun.
+    /// The queue is full; nothing was executed.
     #[error("too many wait already")]
     Full,
-    /// It may be done, or not.
+    /// The batch failed: the outcome is unknown.
     #[error("the work ended without an answer")]
     Failed,
 }
@@ -78,19 +79,17 @@ impl From<Unanswered> for Problem {
     }
 }
 
-/// How much a lane takes.
+/// Limits of a lane.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// The most of one batch.
+    /// Most requests in a batch.
     pub batch: usize,
-    /// The most that wait; more are refused.
+    /// Most queued requests; more are refused.
     pub waiting: usize,
-    /// Longest time of one batch. One that takes longer is dropped, and its askers are told that it
-    /// failed.
+    /// Timeout of a batch, which is then dropped and fails all its requests.
     pub time: Duration,
-    /// The shortest time from the beginning of one batch to that of the next. Who comes to a lane
-    /// that rested for so long waits for nothing; where many come, fewer and larger batches spare
-    /// the processor a good part of their commits.
+    /// Shortest time from the start of one batch to that of the next. A lane that was idle for
+    /// longer adds no delay; under load, fewer and larger batches save commits.
     pub pace: Duration,
 }
 
@@ -99,13 +98,13 @@ impl Limits {
     pub const USUAL: Self = Self {
         batch: 512,
         waiting: 100_000,
-        // Longer than a lock is waited for.
+        // Above the lock timeout.
         time: Duration::from_secs(6),
         pace: Duration::from_millis(20),
     };
 }
 
-/// What waits, and the worker that takes it.
+/// A queue of requests and the worker that executes them.
 pub struct Lane<W: Work>(Arc<Shared<W>>);
 
 struct Shared<W: Work> {
@@ -116,12 +115,12 @@ struct Shared<W: Work> {
 
 struct Queue<W: Work> {
     waiting: Vec<Job<W>>,
-    /// Whether a task works through it.
+    /// Whether a task is draining it.
     is_worked: bool,
 }
 
 impl<W: Work> Lane<W> {
-    /// With nothing waiting.
+    /// Makes an empty lane.
     pub fn new(worker: W, limits: Limits) -> Self {
         let queue = Queue {
             waiting: Vec::new(),
@@ -134,11 +133,10 @@ impl<W: Work> Lane<W> {
         }))
     }
 
-    /// Has it done, together with what else waits; whoever comes while nobody works sets the work
-    /// going. It is done even if the caller leaves.
+    /// Enqueues a request and waits for the response. It is executed even if the caller goes away.
     ///
     /// # Errors
-    /// When too many wait, or the work gives no answer.
+    /// When the queue is full, or the batch fails.
     pub async fn ask(&self, item: W::Item) -> Result<W::Answer, Unanswered> {
         let (sender, answered) = oneshot::channel();
         let asker = Asker(sender);
@@ -154,7 +152,7 @@ impl<W: Work> Lane<W> {
         queue.waiting.push(job);
         if !queue.is_worked {
             queue.is_worked = true;
-            // Not of the caller, who may leave.
+            // A task of its own: the caller may be cancelled.
             tokio::spawn(work_until_none_waits(Arc::clone(&self.0)));
         }
         Ok(())
@@ -167,7 +165,7 @@ async fn work_until_none_waits<W: Work>(shared: Arc<Shared<W>>) {
         // A panic ends this batch and nothing else; its hook has logged it.
         let working = AssertUnwindSafe(shared.worker.work(jobs)).catch_unwind();
         let limited = async { working.await.or(Ok::<_, sqlx::Error>(())) };
-        // A silent connection must not hold up all who come after.
+        // A silent connection must not block the batches behind it.
         if let Err(error) = pg::within(shared.limits.time, limited).await {
             tracing::warn!(%error, "a batch took too long");
         }
@@ -180,7 +178,7 @@ impl<W: Work> Shared<W> {
         self.queue.lock_unpoisoned()
     }
 
-    /// What waits; `None`, and the work is over, when nothing does.
+    /// Takes the next batch; `None` ends the drain when the queue is empty.
     fn next_batch(&self) -> Option<Vec<Job<W>>> {
         let mut queue = self.lock();
         if queue.waiting.is_empty() {
@@ -202,7 +200,7 @@ mod tests {
 
     const PACE: Duration = Duration::from_millis(5);
 
-    /// Does nothing until it is let; fails on zero; answers the others with the size of their
+    /// Waits for a permit per batch; panics on zero; answers the others with the size of their
     /// batch.
     struct Doubtful(Semaphore);
 

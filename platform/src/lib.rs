@@ -1,5 +1,5 @@
-//! What every service needs and none owns: start-up and shutdown, configuration, telemetry, HTTP,
-//! tokens, limits, Postgres transactions, the outbox, RabbitMQ and Redis.
+//! The foundation of every service: start-up and shutdown, configuration, telemetry, HTTP, tokens,
+//! limits, Postgres transactions, the outbox, RabbitMQ and Redis.
 
 pub mod amqp;
 pub mod auth;

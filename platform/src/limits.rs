@@ -18,15 +18,15 @@ pub use shared::{SharedLimits, Take, Taken};
 use crate::redis::Redis;
 use crate::sync::MutexExt as _;
 
-/// How often idle keys are dropped.
+/// Interval at which idle keys are evicted.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
 
-/// How much one key may do: `burst` requests at once, and as many again in every `per`.
+/// A token bucket: `burst` requests at once, refilled over `per`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Quota {
     /// Requests at once, at least 1.
     pub burst: u32,
-    /// Time in which that many come back.
+    /// Time in which the bucket refills.
     pub per: Duration,
 }
 
@@ -47,7 +47,7 @@ impl Quota {
     }
 }
 
-/// What requests are counted by.
+/// The subject that requests are counted by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Key {
     /// The signed-in account, or the visitor of a queue; the address of callers who are neither.
@@ -58,7 +58,7 @@ pub enum Key {
     Address,
 }
 
-/// Makes limits, and keeps their memory bounded.
+/// Makes limits, and evicts their idle keys.
 #[derive(Debug, Clone)]
 pub struct Limits {
     scale: f64,
@@ -93,7 +93,7 @@ impl Limits {
         SharedLimits::new(redis, self.scale)
     }
 
-    /// Drops keys that have their whole quota back, now and then; runs for ever.
+    /// Evicts keys whose quota is full again, at an interval; runs for ever.
     pub async fn sweep(&self) {
         loop {
             tokio::time::sleep(SWEEP_INTERVAL).await;

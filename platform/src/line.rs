@@ -1,14 +1,14 @@
-//! What a node knows of the lines of its sales: the shared snapshot, where every place stands, and
-//! the order that the lottery drew.
+//! In-memory read models of the lines of a node's sales: the shared snapshot, the state of every
+//! place, and the order that the lottery drew.
 //!
-//! One loop reads, four times a second and with two queries for all sales that somebody asks for,
-//! what has changed. Everybody else reads memory, so a line costs PostgreSQL the same whether ten
-//! wait in it or a million. While PostgreSQL is away the last view stays.
+//! One loop polls the changes of all followed sales, four times a second with two queries. All
+//! requests are served from memory, so the load on PostgreSQL is the same whether ten wait in a
+//! line or a million. While PostgreSQL is unavailable the last view is served.
 //!
-//! Another loop catches up with lines that are new here, or far behind: so many rows at a time,
-//! shared between them, so that a long history holds nobody up. Of ids that are not known it is
-//! asked together and at a bounded pace whether there are such sales: made-up ones cost neither
-//! memory nor, however many they are, more than a statement each 50 ms.
+//! A second loop catches up with lines that are new or far behind, a bounded number of rows at a
+//! time shared between them, so that a long history causes no head-of-line blocking. Unknown ids
+//! are looked up in batches at a bounded pace: made-up ones cost no memory, and at most one
+//! statement each 50 ms.
 
 mod catch_up;
 pub mod moves;
@@ -38,19 +38,19 @@ use moves::Stretch;
 
 pub use view::View;
 
-/// How often changes are read.
+/// Interval at which changes are polled.
 pub const REFRESH_PERIOD: Duration = Duration::from_millis(250);
-/// How long a line is kept that nobody asks for.
+/// Time after which an unused line is evicted.
 const KEPT: Duration = Duration::from_secs(60);
-/// Longest wait for a line that is asked for the first time.
+/// Longest wait for the first view of a line.
 const FIRST_WAIT: Duration = Duration::from_secs(4);
-/// Longest time that one refresh may take.
+/// Timeout of one refresh.
 const REFRESH_LIMIT: Duration = Duration::from_secs(20);
 /// Heartbeat limit of the loops, beyond [`REFRESH_LIMIT`].
 const LONGEST_TURN: Duration = Duration::from_secs(30);
-/// How many rows of moves one statement reads.
+/// Most rows of moves that one statement reads.
 const ROWS: usize = 4_000;
-/// How many unknown ids are asked for at once, and how often at most.
+/// Batching of look-ups of unknown ids.
 const UNKNOWN: Limits = Limits {
     batch: 4_096,
     waiting: 100_000,
@@ -58,7 +58,7 @@ const UNKNOWN: Limits = Limits {
     time: Duration::from_secs(5),
 };
 
-/// Why there is no view of a line.
+/// The reason of a missing view.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum LineError {
     /// The release leader has never seen the sale.
@@ -81,7 +81,7 @@ impl From<LineError> for Problem {
     }
 }
 
-/// The lines of all sales that somebody asks for. Cheap to clone.
+/// The followed lines. Cheap to clone.
 #[derive(Clone)]
 pub struct Lines(Arc<Inner>);
 
@@ -92,20 +92,20 @@ struct Inner {
     unknown: Lane<Existing>,
     /// The history of the database that the lines are of.
     generation: Mutex<Option<Uuid>>,
-    /// Told when there is a line to catch up with.
+    /// Notified when there is a line to catch up with.
     behind: Notify,
 }
 
 /// One sale's line.
 struct Followed {
     known: watch::Sender<Known>,
-    /// Whether somebody has asked since the last refresh.
+    /// Whether it was requested since the last refresh.
     is_asked: AtomicBool,
-    /// How many refreshes ago somebody did.
+    /// Refreshes since the last request.
     unasked: AtomicU32,
-    /// Whether there is more to read than a refresh reads.
+    /// Whether it lags by more than one refresh reads.
     is_behind: AtomicBool,
-    /// Whether what is known may never have happened.
+    /// Whether the view is of a history that a failover may have discarded.
     is_void: AtomicBool,
     /// The last seq whose snapshot could not be read.
     unreadable: AtomicI64,
@@ -127,7 +127,7 @@ enum Known {
 pub struct Follower(watch::Receiver<Known>);
 
 impl Follower {
-    /// The view of now.
+    /// Returns the current view.
     #[must_use]
     pub fn view(&self) -> Arc<View> {
         self.0
@@ -136,7 +136,7 @@ impl Follower {
             .expect("a follower is made when there is a view, and views stay")
     }
 
-    /// The next view; `None` when nobody reads any more.
+    /// Waits for the next view; `None` when the line is no longer followed.
     pub async fn next(&mut self) -> Option<Arc<View>> {
         self.0.changed().await.ok()?;
         self.0.borrow_and_update().view()
@@ -161,14 +161,14 @@ impl Known {
 }
 
 impl Lines {
-    /// Lines that are forgotten when nobody has asked for a minute. They are read once
-    /// [`refresh`](Self::refresh) runs.
+    /// Makes a cache whose lines are evicted after a minute without a request. Nothing is read
+    /// until [`refresh`](Self::refresh) runs.
     #[must_use]
     pub fn new(db: PgPool) -> Self {
         Self::kept_for(db, KEPT)
     }
 
-    /// Lines that are forgotten when nobody has asked for `kept`.
+    /// Makes a cache whose lines are evicted after `kept` without a request.
     #[must_use]
     pub fn kept_for(db: PgPool, kept: Duration) -> Self {
         let refreshes = kept.as_millis() / REFRESH_PERIOD.as_millis();
@@ -182,8 +182,8 @@ impl Lines {
         }))
     }
 
-    /// The view of `event_id`'s line: at most about [`REFRESH_PERIOD`] old, unless PostgreSQL is
-    /// away.
+    /// Returns the view of `event_id`'s line: at most about [`REFRESH_PERIOD`] old, unless
+    /// PostgreSQL is unavailable.
     ///
     /// # Errors
     /// When there is no such sale, or it can't be read for the first time.
@@ -197,8 +197,7 @@ impl Lines {
         self.first(event_id).await.map(|(view, _)| view)
     }
 
-    /// The views of `event_id`'s line from now on. While the follower is held, the line is not
-    /// forgotten.
+    /// Follows `event_id`'s line. It is not evicted while the follower is held.
     ///
     /// # Errors
     /// As [`view`](Self::view).
@@ -208,7 +207,7 @@ impl Lines {
             .map(|(_, receiver)| Follower(receiver))
     }
 
-    /// How many lines are read.
+    /// Returns the number of followed lines.
     #[must_use]
     pub fn count(&self) -> usize {
         self.0.read_lock().len()
@@ -244,7 +243,7 @@ impl Lines {
         }
     }
 
-    /// A line that is followed.
+    /// Returns a followed line, and marks it as requested.
     fn ask(&self, event_id: EventId) -> Option<Arc<Followed>> {
         let followed = self.0.read_lock().get(&event_id).map(Arc::clone)?;
         followed.is_asked.store(true, Ordering::Relaxed);
@@ -272,7 +271,7 @@ impl Lines {
         first.unwrap_or(Err(LineError::Unread))
     }
 
-    /// Begins to follow a line, if there is one.
+    /// Starts to follow a line, if it exists.
     async fn begin(&self, event_id: EventId) -> Result<Arc<Followed>, LineError> {
         match self.0.unknown.ask(event_id).await {
             Ok(Ok(true)) => {}
@@ -305,7 +304,7 @@ impl Inner {
         self.followed.write_unpoisoned()
     }
 
-    /// The lines to keep up with. Those that nobody asks for are forgotten.
+    /// Returns the lines to poll, and evicts unused ones.
     fn asked_for(&self) -> Vec<(EventId, Arc<Followed>)> {
         let mut followed = self.write_lock();
         followed.retain(|_, line| line.is_asked_for(self.kept_refreshes));
@@ -363,8 +362,8 @@ impl Inner {
         Ok(())
     }
 
-    /// After a failover that may have lost commits, what is known of lines may never have
-    /// happened: they are read anew, and shown as they were until that is done.
+    /// Detects a failover that may have lost commits: all lines are read anew, and the old views
+    /// are served until then.
     fn is_of_another_history(&self, now: Option<Uuid>) -> bool {
         let mut known = self.generation.lock_unpoisoned();
         let was = *known;
@@ -383,10 +382,10 @@ impl Inner {
     }
 }
 
-/// Asks which of many ids have a line.
+/// Looks up which ids have a line.
 struct Existing(PgPool);
 
-/// The database was not asked.
+/// The look-up failed.
 #[derive(Clone, Copy)]
 struct Unasked;
 
@@ -425,7 +424,7 @@ impl Default for Followed {
 }
 
 impl Followed {
-    /// Whether to keep it; called once in each refresh.
+    /// Whether the line is in use; called once per refresh.
     fn is_asked_for(&self, kept_refreshes: u32) -> bool {
         if self.is_asked.swap(false, Ordering::Relaxed) || self.known.receiver_count() > 0 {
             self.unasked.store(0, Ordering::Relaxed);
@@ -434,7 +433,7 @@ impl Followed {
         self.unasked.fetch_add(1, Ordering::Relaxed) < kept_refreshes
     }
 
-    /// Only the first sight of one is an error in the log.
+    /// Logs an unreadable snapshot once per seq.
     fn note_unreadable(&self, event_id: EventId, unreadable: &store::Unreadable) {
         let store::Unreadable { seq, error } = unreadable;
         if self.unreadable.swap(*seq, Ordering::Relaxed) != *seq {
@@ -442,27 +441,27 @@ impl Followed {
         }
     }
 
-    /// Shows a moment to everybody.
+    /// Publishes a view to all readers.
     fn show(self: &Arc<Self>, snapshot: Snapshot, line: Line) {
         let drawn = snapshot.lottery.drawn.clone();
         let order = self.order_of(drawn.as_ref());
         let event_id = snapshot.event_id;
         let view = View::new(snapshot, line, order.clone());
         self.known.send_replace(Known::Here(Arc::new(view)));
-        // A draw of nobody orders nobody, and may be made anew.
+        // A draw without participants orders nothing, and may be repeated.
         if let (Some(drawn), None) = (drawn.filter(|drawn| drawn.lobby > 0), order) {
             self.order_in_the_background(event_id, drawn);
         }
     }
 
-    /// The order of what was drawn, if it was computed.
+    /// Returns the order of a draw, if it was computed.
     fn order_of(&self, drawn: Option<&Drawn>) -> Option<Arc<Order>> {
         let order = self.order.lock_unpoisoned();
         let (of, order) = order.as_ref()?;
         (Some(of) == drawn).then(|| Arc::clone(order))
     }
 
-    /// Ordering a large lobby takes longer than a task may keep its thread.
+    /// Computes the order on a blocking thread: a large lobby takes too long for the runtime's.
     fn order_in_the_background(self: &Arc<Self>, event_id: EventId, drawn: Drawn) {
         if self.is_ordering.swap(true, Ordering::Relaxed) {
             return;

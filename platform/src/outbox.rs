@@ -1,9 +1,9 @@
-//! Messages that are sent if and only if the transaction that wrote them commits.
+//! Transactional outbox: a message is sent if and only if the transaction that wrote it commits.
 //!
-//! [`put`] stores a message beside the change that caused it; a [`relay`] sends it afterwards, at
-//! least once. Who writes many messages [keeps](Kept) them in memory as well, and sends
-//! them itself after the commit: then the relay has only those to read that were left behind. A
-//! message no queue takes yet stays and is tried again, so whoever puts one here must have a receiver that binds a queue.
+//! [`put`] stores a message beside the change that caused it; a [`relay`] publishes it afterwards,
+//! at least once. A writer of many messages also [keeps](Kept) them in memory and publishes them
+//! itself after the commit, so that the relay reads only those left behind. An unroutable message
+//! stays and is retried: each needs a receiver that binds a queue.
 
 mod relay;
 mod sender;
@@ -67,7 +67,7 @@ impl Entry {
 /// Stores one message in the caller's transaction, for the relay of `owner`.
 ///
 /// # Errors
-/// What the database says.
+/// When the database fails.
 pub async fn put<M: Message>(
     conn: &mut PgConnection,
     owner: &'static str,
@@ -79,7 +79,7 @@ pub async fn put<M: Message>(
 /// Stores many messages by one statement in the caller's transaction, for the relay of `owner`.
 ///
 /// # Errors
-/// What the database says.
+/// When the database fails.
 pub async fn put_all(
     conn: &mut PgConnection,
     owner: &'static str,
@@ -105,8 +105,8 @@ impl StoredMessage {
     }
 }
 
-/// Messages that their writer stores, and sends itself after the commit. The relay leaves them alone
-/// for a while; if they are not sent by then, because the process died or RabbitMQ is out, it does.
+/// Messages that their writer stores, and publishes itself after the commit. They are leased: the
+/// relay publishes them when the lease expires because the process died or RabbitMQ is unavailable.
 #[derive(Debug, Clone)]
 #[must_use = "until the relay finds them nobody sends these messages"]
 pub struct Kept {
@@ -115,7 +115,7 @@ pub struct Kept {
 }
 
 impl Kept {
-    /// None yet; `owner` is whose relay would send them.
+    /// Makes an empty set; the relay of `owner` publishes what is left.
     pub fn of(owner: &'static str) -> Self {
         Self {
             owner,
@@ -127,7 +127,7 @@ impl Kept {
     /// drop this.
     ///
     /// # Errors
-    /// What the database says.
+    /// When the database fails.
     pub async fn put_all(
         &mut self,
         conn: &mut PgConnection,
@@ -139,7 +139,7 @@ impl Kept {
         Ok(())
     }
 
-    /// Sends them, after the commit, without keeping the caller waiting.
+    /// Publishes them in the background; call after the commit.
     pub fn send_soon(self, ctx: &Context) {
         if self.messages.is_empty() {
             return;
@@ -151,7 +151,7 @@ impl Kept {
         });
     }
 
-    /// Sends them, after the commit, and removes their rows.
+    /// Publishes them and deletes their rows; call after the commit.
     pub async fn send(self, sender: &Sender) {
         if !self.messages.is_empty() {
             sender.send(self).await;
@@ -203,7 +203,7 @@ async fn insert(
     Ok(())
 }
 
-/// In the order of creation, so that the index grows at one end.
+/// Returns a time-ordered id, so that the index grows at one end.
 fn new_id() -> Uuid {
     let now = SystemClock.now();
     let seconds = u64::try_from(now.timestamp()).unwrap_or(0);

@@ -27,19 +27,18 @@ pub use schema::{
     newest_migration,
 };
 
-/// How often a transaction is run before its error is returned to the caller.
+/// Most attempts of a transaction.
 const MAX_ATTEMPTS: u32 = 8;
-/// Longest time one attempt may take. The server ends each statement sooner; this one is for a
-/// server that says nothing any more.
+/// Timeout of one attempt. The server's statement timeout is shorter; this one covers a server that
+/// is silent.
 const ATTEMPT_LIMIT: Duration = Duration::from_secs(20);
 
-/// Longest time a rollback is waited for; it goes on by itself, or with its connection.
+/// Timeout of a rollback that is awaited. After it the connection rolls back by itself, or closes.
 const ROLLBACK_LIMIT: Duration = Duration::from_secs(1);
 
-/// Runs `work` in a transaction, and commits if it gives `Ok`. When PostgreSQL asks for it (a
-/// deadlock, or a serialization failure, found among the error's sources) everything is rolled
-/// back and run again, a few times. An attempt that takes longer than 20 s fails, and its connection
-/// is closed.
+/// Runs `work` in a transaction, and commits if it returns `Ok`. After a deadlock or a
+/// serialization failure, found among the error's sources, the transaction is retried with jitter,
+/// up to 8 attempts. An attempt that takes longer than 20 s fails, and its connection is closed.
 ///
 /// `name` labels the metrics. `work` may borrow:
 /// ```no_run
@@ -56,7 +55,7 @@ const ROLLBACK_LIMIT: Duration = Duration::from_secs(1);
 /// (An `async` closure would read better, but futures that run one are not `Send` yet.)
 ///
 /// # Errors
-/// What `work` gave, or what the database said to the begin or the commit.
+/// The error of `work`, of the begin or of the commit.
 pub async fn run_tx<'env, T, E>(
     pool: &PgPool,
     name: &'static str,
@@ -105,7 +104,7 @@ async fn run_once<'env, T, E: From<sqlx::Error>>(
     }
 }
 
-/// Whether a deadlock or a serialization failure is among the causes.
+/// Whether a deadlock or a serialization failure is among the sources.
 fn asks_for_repeat(error: &(dyn std::error::Error + 'static)) -> bool {
     const SERIALIZATION_FAILURE: &str = "40001";
     const DEADLOCK: &str = "40P01";
@@ -114,8 +113,8 @@ fn asks_for_repeat(error: &(dyn std::error::Error + 'static)) -> bool {
         .any(|code| code == SERIALIZATION_FAILURE || code == DEADLOCK)
 }
 
-/// How a transaction that did not commit ended: `refused` by the rules of its caller, `busy` when
-/// PostgreSQL is away or overloaded, `failed` otherwise.
+/// The outcome label of a transaction that did not commit: `refused` by the rules of its caller,
+/// `busy` when PostgreSQL is unavailable or overloaded, `failed` otherwise.
 fn label(error: &(dyn std::error::Error + 'static)) -> &'static str {
     match sources(error).next() {
         None => "refused",
@@ -131,7 +130,7 @@ fn sources<'a>(
         .filter_map(|error| error.downcast_ref::<sqlx::Error>())
 }
 
-/// Random, so that transactions which met once do not meet again.
+/// Backoff with full jitter, so that conflicting transactions do not collide again.
 fn pause(attempt: u32) -> Duration {
     let longest = 5_u64 << attempt.min(6);
     Duration::from_millis(rand::rng().random_range(1..=longest))

@@ -11,12 +11,12 @@ use serde_json::{Map, Value};
 
 use crate::telemetry::{Throttle, TraceContext};
 
-/// What every `type` starts with.
+/// The prefix of every `type`.
 const TYPE_BASE: &str = "https://onsale.dev/problems/";
-/// What `Retry-After` says when nobody knows better.
+/// The default of `Retry-After`.
 const DEFAULT_RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// What went wrong. The list is the one in `docs/API.md`.
+/// The kinds of problems, as listed in `docs/API.md`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// The request can't be read.
@@ -73,9 +73,9 @@ pub enum Kind {
     WebhookSignature,
     /// A limit of the account or the address.
     RateLimited,
-    /// A place was asked about sooner than was told.
+    /// A place was polled earlier than its `poll_after_ms`.
     TooEarly,
-    /// A queue is full or a server did not answer in time.
+    /// A queue is full, or a dependency did not answer in time.
     Overloaded,
     /// A defect.
     Internal,
@@ -270,14 +270,14 @@ impl Problem {
         self
     }
 
-    /// A defect. Logs `error` with its sources, and tells the caller only the trace id.
+    /// A defect. Logs `error` with its sources; the caller sees only the trace id.
     #[must_use]
     pub fn internal(error: &(dyn Error + 'static)) -> Self {
         tracing::error!(error = %Chain(error), "request failed");
         Self::defect()
     }
 
-    /// A defect that is logged already.
+    /// A defect that was already logged.
     #[must_use]
     pub fn defect() -> Self {
         let problem = Self::new(Kind::Internal, "Try again later; the log has the cause.");
@@ -287,7 +287,7 @@ impl Problem {
         }
     }
 
-    /// A server behind us did not answer in time. Logs `error` with its sources.
+    /// A dependency did not answer in time. Logs `error` with its sources.
     #[must_use]
     pub fn overloaded(error: &(dyn Error + 'static)) -> Self {
         static LOGGED: Throttle = Throttle::new();
@@ -305,7 +305,7 @@ impl Problem {
         )
     }
 
-    /// What went wrong.
+    /// The kind.
     #[must_use]
     pub fn kind(&self) -> Kind {
         self.kind
@@ -366,7 +366,7 @@ impl IntoResponse for Problem {
     }
 }
 
-/// A database that is out of reach is a busy moment; any other failure of a query is a defect.
+/// An unavailable database is `overloaded`; any other failure of a query is a defect.
 impl From<sqlx::Error> for Problem {
     fn from(error: sqlx::Error) -> Self {
         crate::pg::observe(&error);
@@ -378,7 +378,7 @@ impl From<sqlx::Error> for Problem {
     }
 }
 
-/// A Redis that is out of reach is a busy moment; any other failure of a command is a defect.
+/// An unavailable Redis is `overloaded`; any other failure of a command is a defect.
 impl From<::redis::RedisError> for Problem {
     fn from(error: ::redis::RedisError) -> Self {
         if crate::redis::is_unavailable(&error) {

@@ -1,4 +1,4 @@
-//! Redis: one connection that many share, reconnects by itself, and never hangs.
+//! Redis: a shared connection that reconnects, with a timeout on every command.
 
 use std::time::Duration;
 
@@ -12,14 +12,14 @@ use crate::tls;
 
 pub use ::redis::{AsyncCommands, Script, cmd, pipe};
 
-/// Longest wait for a command's answer, a reconnect before it included.
+/// Timeout of a command, including a reconnect before it.
 pub const COMMAND_TIMEOUT: Duration = Duration::from_secs(1);
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(800);
 const RECONNECT_MAX_DELAY: Duration = Duration::from_millis(500);
-/// Commands that may wait to be written; more make their callers wait.
+/// Commands that may be queued for writing; more apply backpressure.
 const PIPELINE_BUFFER: usize = 1_000;
 
-/// Why there is no connection.
+/// The failure to make a client.
 #[derive(Debug, thiserror::Error)]
 #[error("ONSALE_REDIS_URL is not a Redis URL such as redis://127.0.0.1:6379/0")]
 pub struct ConnectError(#[source] RedisError);
@@ -64,8 +64,8 @@ fn manager_config() -> ConnectionManagerConfig {
 }
 
 impl Redis {
-    /// Whether the server is a node of a cluster, which would send most commands elsewhere. `false`
-    /// when it does not answer.
+    /// Whether the server is a cluster node, which would redirect most commands. `false` when it
+    /// does not answer.
     pub async fn is_cluster(&self) -> bool {
         let info: RedisResult<String> = cmd("INFO")
             .arg("cluster")
@@ -74,7 +74,7 @@ impl Redis {
         info.is_ok_and(|info| info.contains("cluster_enabled:1"))
     }
 
-    /// Whether the server answers.
+    /// Probes the server.
     ///
     /// # Errors
     /// When it does not, within [`COMMAND_TIMEOUT`].
@@ -112,8 +112,8 @@ fn bounded<T: Send + 'static>(call: RedisFuture<'_, T>) -> RedisFuture<'_, T> {
     })
 }
 
-/// What a server answers that can't serve: a replica, out of memory, loading its data, without its
-/// master or its replicas, unable to save, busy with a script, or not letting us in.
+/// Error codes of a server that can't serve: a replica, out of memory, loading, without its master
+/// or its replicas, unable to save, busy with a script, or refusing the login.
 const AWAY: [&str; 9] = [
     "READONLY",
     "OOM",
@@ -126,8 +126,7 @@ const AWAY: [&str; 9] = [
     "WRONGPASS",
 ];
 
-/// Whether the failure says that the server is away, too slow or unable to serve, rather than that
-/// the command is wrong.
+/// Whether the server is unavailable, too slow or unable to serve, rather than the command wrong.
 #[must_use]
 pub fn is_unavailable(error: &RedisError) -> bool {
     error.is_io_error()

@@ -40,7 +40,7 @@ pub use running::{Running, serve};
 /// `EX_USAGE` of sysexits: starting again without a change will not help.
 pub const EXIT_USAGE: u8 = 64;
 const EXIT_FAILURE: u8 = 1;
-/// How long a start waits for RabbitMQ.
+/// Longest time that a start waits for RabbitMQ.
 const DECLARING_LIMIT: Duration = Duration::from_secs(3);
 
 /// The routes of a service, or of several. They must not have a fallback.
@@ -48,11 +48,11 @@ const DECLARING_LIMIT: Duration = Duration::from_secs(3);
 pub struct Routes {
     /// For buyers and apps.
     pub public: Router,
-    /// For buyers and apps, too: what is asked so often that a span for each would show.
+    /// For buyers and apps: routes so hot that a span per request would be noticeable.
     pub quick: Router,
     /// For staff.
     pub internal: Router,
-    /// The queues that the service consumes, a moment after it has started.
+    /// The queues that the service consumes soon after its start.
     pub consumes: Vec<QueueSpec>,
 }
 
@@ -162,7 +162,7 @@ where
     served
 }
 
-/// Declares the queues if RabbitMQ is there: else as soon as it is.
+/// Declares the queues if RabbitMQ is reachable; otherwise housekeeping does, as soon as it is.
 async fn declare_queues(ctx: &Context) {
     let declaring = topology::declare_all(&ctx.broker);
     let failure = match tokio::time::timeout(DECLARING_LIMIT, declaring).await {
@@ -173,15 +173,15 @@ async fn declare_queues(ctx: &Context) {
     tracing::warn!(failure, "starting without RabbitMQ");
 }
 
-/// The process's exit status; tells a failure on standard error. 64 for a configuration that
-/// can't work, 1 for everything else.
+/// Returns the exit status, and prints a failure to standard error: 64 for an invalid
+/// configuration, 1 for everything else.
 #[must_use]
 pub fn exit_code(outcome: anyhow::Result<()>) -> ExitCode {
     telemetry::flush();
     let Err(error) = outcome else {
         return ExitCode::SUCCESS;
     };
-    // Nobody is left to tell if standard error is closed.
+    // Nothing can be done when standard error is closed.
     let _ = writeln!(std::io::stderr(), "onsale: {error:#}");
     let is_usage = error.is::<InvalidConfig>();
     ExitCode::from(if is_usage { EXIT_USAGE } else { EXIT_FAILURE })

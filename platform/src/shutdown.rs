@@ -1,4 +1,4 @@
-//! The end of a process: soft (finish and leave), then hard (leave now).
+//! Shutdown in two stages: soft (drain), then hard (abort).
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
@@ -53,7 +53,7 @@ impl Shutdown {
             match outcome {
                 Ok(Ok(())) => tracing::debug!(task = name, "task ended"),
                 Ok(Err(error)) => shutdown.crash(name, &format!("{error:#}")),
-                // The panic hook has told its message.
+                // The panic hook has logged the message.
                 Err(_) => shutdown.crash(name, "panicked"),
             }
         });

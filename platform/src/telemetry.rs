@@ -23,7 +23,7 @@ pub use throttle::Throttle;
 pub use trace::{TraceContext, span_for};
 pub use writer::flush;
 
-/// What is logged unless said otherwise.
+/// The default log filter.
 const DEFAULT_FILTER: &str = "info,sqlx=warn,hyper=warn";
 /// lapin's warnings would show whole messages, with the personal data in them: they are left out
 /// of every filter that does not name it.

@@ -1,5 +1,5 @@
-//! What tests against real servers share: a database, a namespace and connections of their own,
-//! and waiting for conditions.
+//! The harness of tests against real servers: a database, a namespace and connections per test, and
+//! waiting for conditions.
 
 mod database;
 mod described;
@@ -25,20 +25,20 @@ pub use proxy::Proxy;
 pub use wait::eventually;
 
 const SECRET: &str = "a secret that only tests have: 0123456789abcdef";
-/// Few, for many tests run at once against one server.
+/// Few, since many tests share one server.
 const DB_CONNECTIONS: u32 = 8;
 /// The tests cut connections and make handlers fail; `RUST_LOG` shows what comes of it.
 const LOG_FILTER: &str = "error,lapin=off,platform::amqp=off";
-/// How long a service may take to consume its queues.
+/// Timeout until a service consumes its queues.
 const START_LIMIT: Duration = Duration::from_secs(20);
-/// How long the tasks of a test may take to leave.
+/// Timeout until the tasks of a test end.
 const LEAVE_LIMIT: Duration = Duration::from_secs(20);
 
 /// The surroundings of one test: a fresh database with the schema, an own namespace in Redis and
 /// RabbitMQ, and a context that is connected to them. Everything goes when it is dropped.
 #[derive(Debug)]
 pub struct TestApp {
-    /// What the code under test gets.
+    /// The context of the code under test.
     pub ctx: Context,
     cleanup: Option<Cleanup>,
 }
@@ -119,7 +119,7 @@ impl TestApp {
         serve_consuming(&self.ctx, routes).await
     }
 
-    /// Lets the tasks of the context leave, and removes database and queues.
+    /// Drains the tasks of the context, and removes database and queues.
     ///
     /// # Panics
     /// When a task failed, or does not leave within 20 s.
@@ -171,7 +171,7 @@ pub async fn wait_until_consumed(ctx: &Context, routes: &Routes) {
     );
 }
 
-/// What a test leaves on the servers.
+/// The resources of a test on the servers.
 #[derive(Debug)]
 struct Cleanup {
     database: TestDatabase,

@@ -31,12 +31,12 @@ use keys::{SecretKeys, SigningKey};
 pub use published::{JwksError, PublishedKeys};
 pub use ticket::TicketFace;
 
-/// Longest token that is looked at, in bytes.
+/// Longest accepted token, in bytes.
 pub const MAX_TOKEN_BYTES: usize = 4096;
 /// Shortest secret, in characters.
 pub const MIN_SECRET_CHARS: usize = 32;
 
-/// Why a token is refused.
+/// The reason of a token's refusal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
     /// Longer than [`MAX_TOKEN_BYTES`].
@@ -54,24 +54,24 @@ pub enum TokenError {
     /// Signed with a key that is not, or no longer, known.
     #[error("the token's key is not known")]
     UnknownKey,
-    /// Altered, or signed by somebody else.
+    /// The signature does not match.
     #[error("the token's signature is wrong")]
     BadSignature,
-    /// Issued by somebody else.
+    /// The issuer is another.
     #[error("the token's issuer is not accepted")]
     WrongIssuer,
-    /// For something else, such as another sale.
+    /// The audience is another, such as another sale.
     #[error("the token is for something else")]
     WrongAudience,
-    /// Its time is over.
+    /// It has expired.
     #[error("the token has expired")]
     Expired,
-    /// Its time has not come.
+    /// It is not valid yet.
     #[error("the token is not valid yet")]
     NotYetValid,
 }
 
-/// Why secrets are refused.
+/// The reason of the secrets' refusal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SecretError {
     /// There is none.
@@ -82,7 +82,7 @@ pub enum SecretError {
     TooShort,
 }
 
-/// What distinguishes the types of token.
+/// The properties that distinguish types of token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum TokenType {
     Access,
@@ -156,7 +156,7 @@ impl Claims for LotteryClaims {
         &self.aud
     }
 
-    /// What was drawn stays drawn.
+    /// A draw does not expire.
     fn window(&self) -> (i64, i64) {
         (self.iat, i64::MAX)
     }
@@ -204,8 +204,8 @@ impl KeyRing {
         })
     }
 
-    /// The keys for `purpose` of every secret, that of the first secret first: what was made before a
-    /// rotation is recognised by one of the others.
+    /// The keys for `purpose` of every secret, that of the first secret first: what was made before
+    /// a rotation is recognised by one of the others.
     #[must_use]
     pub fn derive_each(&self, purpose: &str) -> Vec<[u8; 32]> {
         self.secrets()
@@ -219,10 +219,10 @@ impl KeyRing {
         self.sign(claims)
     }
 
-    /// The claims of an access token that is good at `now`.
+    /// Verifies an access token at `now` and returns its claims.
     ///
     /// # Errors
-    /// Why it is refused.
+    /// The reason of its refusal.
     pub fn verify_access(
         &self,
         token: &str,
@@ -247,10 +247,10 @@ impl KeyRing {
         hs256.sign(&Receipt { claims, entry })
     }
 
-    /// The claims of a queue token of `event_id`'s sale that is good at `now`.
+    /// Verifies a queue token of `event_id`'s sale at `now` and returns its claims.
     ///
     /// # Errors
-    /// Why it is refused.
+    /// The reason of its refusal.
     pub fn verify_queue(
         &self,
         token: &str,
@@ -266,10 +266,10 @@ impl KeyRing {
         self.sign(claims)
     }
 
-    /// The claims of a visitor's token of `event_id`'s sale that is good at `now`.
+    /// Verifies a visitor's token of `event_id`'s sale at `now` and returns its claims.
     ///
     /// # Errors
-    /// Why it is refused.
+    /// The reason of its refusal.
     pub fn verify_visitor(
         &self,
         token: &str,
@@ -285,11 +285,11 @@ impl KeyRing {
         self.sign(claims)
     }
 
-    /// The claims of a pass of `event_id`'s sale that is good at `now`. Whether it was revoked is
-    /// not known here.
+    /// Verifies a pass of `event_id`'s sale at `now` and returns its claims. Revocation is checked
+    /// elsewhere.
     ///
     /// # Errors
-    /// Why it is refused.
+    /// The reason of its refusal.
     pub fn verify_pass(
         &self,
         token: &str,
@@ -299,7 +299,7 @@ impl KeyRing {
         self.verify(token, &sale_audience(event_id), now)
     }
 
-    /// Signs what was drawn in a lottery, with the key of passes. Equal claims give equal bytes.
+    /// Signs the result of a draw, with the key of passes. Equal claims give equal bytes.
     #[must_use]
     pub fn sign_lottery(&self, claims: &LotteryClaims) -> String {
         self.sign(claims)
@@ -315,7 +315,7 @@ impl KeyRing {
         &current.expect("there is a secret").id
     }
 
-    /// Under which name `account_id` takes part in the lottery of `event_id`'s sale. `key` is the
+    /// Returns the pseudonym of `account_id` in the lottery of `event_id`'s sale. `key` is the
     /// [`entries_key`](Self::entries_key) that the lottery was committed to with, empty for the
     /// current one; `None` when its secret is not configured any more.
     #[must_use]
@@ -373,7 +373,7 @@ impl KeyRing {
         Ok(claims)
     }
 
-    /// The claims, if the header is the one that we write: the quick way.
+    /// Fast path: returns the claims if the header is byte-identical to ours.
     fn verify_own_header<C: Claims>(&self, token: &str) -> Option<Result<C, TokenError>> {
         if token.len() > MAX_TOKEN_BYTES {
             return Some(Err(TokenError::TooLong));
@@ -394,8 +394,8 @@ impl KeyRing {
             .map_err(|error| refusal(&error))
     }
 
-    /// The key that a token of type `token_type` names in its header. Nothing else in the header
-    /// has a say in how the token is verified.
+    /// Returns the key that a token of type `token_type` names in its header. Nothing else in the
+    /// header influences the verification.
     fn key_for(&self, token_type: TokenType, token: &str) -> Result<&SigningKey, TokenError> {
         let id = key_id(token_type, token)?;
         self.secrets()
@@ -431,7 +431,7 @@ fn key_id(token_type: TokenType, token: &str) -> Result<String, TokenError> {
     header.kid.ok_or(TokenError::UnknownKey)
 }
 
-/// The library checks the signature alone: it would compare times with the machine's clock.
+/// The library verifies the signature only: it would compare times with the machine's clock.
 fn signature_only(algorithm: Algorithm) -> Validation {
     let mut validation = Validation::new(algorithm);
     validation.required_spec_claims.clear();

@@ -1,5 +1,5 @@
-//! Every queue there is. Each process declares them all, so that a message waits for a service
-//! that is down instead of being unroutable.
+//! The catalogue of queues. Each process declares them all, so that messages for a service that is
+//! down are queued instead of unroutable.
 
 use domain::EventId;
 use domain::message::{
@@ -11,11 +11,11 @@ use domain::message::{
 
 use crate::amqp::{Broker, BrokerError, Exchange, QueueSpec};
 
-/// Into how many queues booking requests are divided. One worker at a time reads each, in order;
-/// all requests of an event are in the same.
+/// Number of queues that booking requests are partitioned into, by event. A single active consumer
+/// reads each, in order.
 pub const BOOKING_PARTITIONS: u16 = 4;
 
-/// How many booking requests a partition holds before admission answers 503.
+/// Capacity of a partition, in booking requests; beyond it admission answers 503.
 const MAX_WAITING_REQUESTS: u32 = 20_000;
 
 /// The name, and routing key, of the queue for booking requests of `event_id`.
@@ -39,7 +39,7 @@ fn booking_requests_name(partition: i64) -> String {
     format!("booking.requests.{partition}")
 }
 
-/// What the booking worker hears of payments.
+/// Payment events for the booking worker.
 #[must_use]
 pub fn booking_payments() -> QueueSpec {
     let names = [
@@ -51,13 +51,13 @@ pub fn booking_payments() -> QueueSpec {
     listens("booking.payments", &names)
 }
 
-/// What the booking worker hears of events and sales.
+/// Event and sale changes for the booking worker.
 #[must_use]
 pub fn booking_events() -> QueueSpec {
     listens("booking.events", &[EventChanged::NAME, SaleChanged::NAME])
 }
 
-/// What the payment worker hears of bookings.
+/// Booking events and void commands for the payment worker.
 #[must_use]
 pub fn payment_bookings() -> QueueSpec {
     let names = [
@@ -69,7 +69,7 @@ pub fn payment_bookings() -> QueueSpec {
     listens("payment.bookings", &names)
 }
 
-/// What the notifier tells buyers.
+/// Events that the notifier sends notices for.
 #[must_use]
 pub fn notifier_notices() -> QueueSpec {
     let names = [
@@ -84,7 +84,7 @@ pub fn notifier_notices() -> QueueSpec {
     listens("notifier.notices", &names)
 }
 
-/// What the notifier needs to know of accounts and events.
+/// Account and event changes for the notifier's directory.
 #[must_use]
 pub fn notifier_directory() -> QueueSpec {
     listens(
@@ -93,31 +93,31 @@ pub fn notifier_directory() -> QueueSpec {
     )
 }
 
-/// Codes that the notifier sends. Each is of no use after ten minutes.
+/// Confirmation codes for the notifier to send. Each expires after ten minutes.
 #[must_use]
 pub fn notifier_confirmations() -> QueueSpec {
     listens("notifier.confirmations", &[ConfirmationAsked::NAME])
 }
 
-/// What other services tell the audit log.
+/// Notes of other services for the audit log.
 #[must_use]
 pub fn box_office_audit() -> QueueSpec {
     listens("box-office.audit", &[AuditNoted::NAME])
 }
 
-/// What admission hears of sales.
+/// Sale changes for admission.
 #[must_use]
 pub fn admission_sales() -> QueueSpec {
     listens("admission.sales", &[SaleChanged::NAME])
 }
 
-/// What admission hears of passes that staff took back.
+/// Revoked passes for admission.
 #[must_use]
 pub fn admission_revocations() -> QueueSpec {
     listens("admission.revocations", &[PassRevoked::NAME])
 }
 
-/// What admission hears of bookings, to end the passes of those who are done.
+/// Booking events for admission, which end the passes of completed purchases.
 #[must_use]
 pub fn admission_bookings() -> QueueSpec {
     listens(

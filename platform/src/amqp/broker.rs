@@ -92,8 +92,8 @@ impl Broker {
         publish_all(&self.0.publisher, &self.0.namespace, messages).await
     }
 
-    /// Has durable queues declared, with their dead queues and bindings, as soon as RabbitMQ is
-    /// there, and again when it has lost them.
+    /// Registers durable queues, to be declared with their dead queues and bindings once RabbitMQ
+    /// is reachable, and again after it lost them.
     pub fn want(&self, queues: &[QueueSpec]) {
         for queue in queues.iter().filter(|queue| !queue.transient) {
             self.0.declared.want(queue);
@@ -106,11 +106,11 @@ impl Broker {
         self.0.declared.wanted()
     }
 
-    /// Makes sure that a durable queue exists, with its dead queue and its bindings. A publisher
-    /// may declare its queue too, so that it does not matter which starts first. One that exists
+    /// Declares a durable queue with its dead queue and its bindings, unless that was done. A
+    /// publisher may declare its queue too, so that start-up order does not matter. One that exists
     /// with other arguments is logged and used as it is.
     ///
-    /// A transient queue belongs to its consumer: for one nothing is done.
+    /// A transient queue belongs to its consumer and is ignored.
     ///
     /// # Errors
     /// When RabbitMQ can't be reached.
@@ -127,7 +127,7 @@ impl Broker {
         self.0.declared.ensure().await
     }
 
-    /// Why RabbitMQ takes no messages, if it does not.
+    /// Returns the reason of RabbitMQ's resource alarm while there is one.
     #[must_use]
     pub fn blocked(&self) -> Option<String> {
         self.0.publishing.blocked()
@@ -146,15 +146,15 @@ impl Broker {
         self.0.consumed.wait_for(&names).await;
     }
 
-    /// Counts a consumer of `queue` until the answer is dropped.
+    /// Registers a consumer of `queue` until the guard is dropped.
     pub(super) fn begin_consuming<'a>(&'a self, queue: &'a QueueSpec) -> Consuming<'a> {
         self.0.consumed.begin(&queue.name)
     }
 
-    /// Asks RabbitMQ for a sign of life, reconnecting when needed.
+    /// Probes RabbitMQ by opening a channel, reconnecting when needed.
     ///
     /// # Errors
-    /// When there is none within seconds.
+    /// When it does not answer within seconds.
     pub async fn ping(&self) -> Result<(), BrokerError> {
         let channel = self.0.publishing.channel().await?;
         link::close(&channel).await;
@@ -178,12 +178,12 @@ impl Broker {
         topology::delete(&self.0.publishing, &self.0.namespace, &names).await
     }
 
-    /// Has everything declared again, because something was missing.
+    /// Marks all declarations as stale, because something was missing.
     pub(super) fn forget_declared(&self) {
         self.0.declared.forget();
     }
 
-    /// Has everything declared again, because something may be missing.
+    /// Marks all declarations as stale, because something may be missing; at most once in 5 s.
     pub(super) fn suspect_declared(&self) {
         self.0.declared.suspect();
     }

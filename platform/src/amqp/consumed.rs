@@ -1,4 +1,4 @@
-//! Which queues this process consumes at the moment.
+//! The queues that this process consumes at the moment.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,5 @@
-//! Consumers. A handler gets a message and answers with a [`Verdict`]; it never sees the channel.
+//! Supervised consumers. A handler receives a message and returns a [`Verdict`]; it never sees the
+//! channel.
 
 mod batches;
 mod call;
@@ -19,41 +20,40 @@ use batches::Batches;
 use session::Session;
 use singles::Singles;
 
-/// Takes one message at a time. Several run at once, so order is not kept.
+/// Handles messages one by one. Several calls run concurrently, so order is lost.
 pub trait Handler: Send + Sync + 'static {
-    /// Does what the message asks. May be called again with the same message at any time, also
-    /// after it has answered [`Verdict::Ack`].
+    /// Handles one message. Must be idempotent: a message may be redelivered at any time, also
+    /// after [`Verdict::Ack`].
     fn handle(&self, delivery: Delivery) -> impl Future<Output = Verdict> + Send;
 }
 
-/// Takes several messages at once, in order.
+/// Handles messages in batches, in order.
 pub trait BatchHandler: Send + Sync + 'static {
-    /// Does what the messages ask, and answers with one verdict for each, in their order. May be
-    /// called again with the same messages at any time.
+    /// Handles the messages and returns one verdict for each, in their order. Must be idempotent.
     ///
-    /// When it panics or exceeds its time, it is called again with each message alone, so that
-    /// one bad message does not take others with it.
+    /// After a panic or a timeout each message is retried alone, so that a poison message does not
+    /// fail its batch.
     fn handle_batch(&self, batch: Vec<Delivery>) -> impl Future<Output = Vec<Verdict>> + Send;
 }
 
-/// How messages are taken.
+/// Flow control and limits of a consumer.
 #[derive(Debug, Clone, Copy)]
 pub struct Settings {
-    /// How many messages RabbitMQ sends ahead of their acknowledgement.
+    /// Most unacknowledged messages that RabbitMQ delivers.
     pub prefetch: u16,
-    /// How many handlers run at once; of no meaning for batches.
+    /// Most concurrent calls of a [`Handler`]; ignored for batches.
     pub concurrency: usize,
-    /// How many messages a batch has at most; of no meaning for single ones.
+    /// Most messages in a batch; ignored by a [`Handler`].
     pub max_batch: usize,
     /// The attempt after which a message that is to be retried goes to the dead queue instead. With
     /// [`Verdict::retry`] the default is reached after more than seven hours.
     pub max_attempts: u32,
-    /// How long a handler may take; longer counts as a failed attempt.
+    /// Timeout of one call, which counts as a failed attempt.
     pub time_limit: Duration,
 }
 
 impl Settings {
-    /// What suits most queues.
+    /// Suits most queues.
     pub const DEFAULT: Self = Self {
         prefetch: 64,
         concurrency: 16,
@@ -69,12 +69,11 @@ impl Default for Settings {
     }
 }
 
-/// Consumes a queue until `stop`: then takes no more messages, finishes those it has begun, and
-/// returns. Whatever breaks is rebuilt, with growing pauses.
+/// Consumes a queue until `stop`, then drains: cancels, finishes the calls in flight, and returns.
+/// A broken channel is rebuilt with exponential backoff.
 ///
 /// # Errors
-/// When the queue can never be consumed because RabbitMQ has it with other arguments or refuses
-/// access.
+/// When access is refused, which a retry can't mend.
 pub async fn consume<H: Handler>(
     broker: &Broker,
     stop: &CancellationToken,
@@ -100,13 +99,13 @@ pub async fn consume_batches<H: BatchHandler>(
     supervise(broker, stop, queue, settings, &Batches(handler)).await
 }
 
-/// How messages are handed to a handler.
+/// Dispatch of messages to a handler, one by one or in batches.
 trait Mode {
-    /// Hands messages over until the session's channel breaks or `stop` is set.
+    /// Dispatches messages until the session's channel breaks or `stop` is set.
     fn run(&self, session: Session, stop: &CancellationToken) -> impl Future<Output = ()> + Send;
 }
 
-/// Opens sessions and runs them, one after the other, until `stop`.
+/// Opens sessions and runs them, one after another, until `stop`.
 async fn supervise(
     broker: &Broker,
     stop: &CancellationToken,
@@ -114,7 +113,7 @@ async fn supervise(
     settings: Settings,
     mode: &impl Mode,
 ) -> anyhow::Result<()> {
-    /// So that RabbitMQ is found soon after it is back.
+    /// Bounds the backoff, so that RabbitMQ is used soon after it is back.
     const LONGEST_PAUSE: Duration = Duration::from_secs(5);
     let mut failures = 0;
     while !stop.is_cancelled() {

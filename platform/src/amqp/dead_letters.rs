@@ -1,8 +1,8 @@
-//! Looking through the messages that were put aside, and bringing them back.
+//! Inspection and redrive of dead letters.
 //!
-//! RabbitMQ counts a look at a message as a delivery, and from version 4 on removes a message after
-//! its twentieth. Looking therefore moves dead letters to PostgreSQL, where they can be read any
-//! number of times.
+//! RabbitMQ counts each read of a message as a delivery, and from version 4 on removes a message
+//! after its twentieth. Listing therefore moves dead letters to PostgreSQL, where they can be read
+//! any number of times.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -26,26 +26,26 @@ use crate::telemetry::TraceContext;
 
 const STATEMENT_LIMIT: Duration = Duration::from_secs(10);
 
-/// A message that was put aside.
+/// A dead letter.
 #[derive(Debug, Clone)]
 pub struct DeadLetter {
     /// The queue it was meant for, within the namespace.
     pub queue: String,
     /// Its message id.
     pub id: Uuid,
-    /// What it is.
+    /// Its message name.
     pub name: String,
     /// The JSON, or what was there instead.
     pub body: Bytes,
-    /// Why it was put aside.
+    /// The reason of its dead-lettering.
     pub reason: String,
-    /// When; `None` when nobody wrote it down.
+    /// The time of its dead-lettering; `None` when unknown.
     pub died_at: Option<DateTime<Utc>>,
-    /// How often it was tried.
+    /// Delivery attempts before it died.
     pub attempts: u32,
 }
 
-/// Why dead letters could not be looked through or sent back.
+/// The failure of an inspection or redrive.
 #[derive(Debug, thiserror::Error)]
 pub enum DeadLetterError {
     /// The dead queue could not be read.
@@ -59,8 +59,9 @@ pub enum DeadLetterError {
     Store(#[from] sqlx::Error),
 }
 
-/// Moves the dead letters of `queue` from RabbitMQ to `db`, and tells how many there were. Each is
-/// stored before it is acknowledged, so a crash leaves two copies, which count as one.
+/// Moves the dead letters of `queue` from RabbitMQ to `db`, and returns their number. Each is
+/// stored before it is acknowledged; the duplicate that a crash leaves is ignored when it is stored
+/// again.
 ///
 /// # Errors
 /// When RabbitMQ or the database can't be reached, or there is no such queue.
@@ -77,7 +78,7 @@ pub async fn collect(broker: &Broker, db: &PgPool, queue: &str) -> Result<usize,
     Ok(collected)
 }
 
-/// The oldest `limit` dead letters of `queue`, which are moved to `db` if they are not there.
+/// Returns the oldest `limit` dead letters of `queue`, after moving those in RabbitMQ to `db`.
 ///
 /// # Errors
 /// As [`collect`].
@@ -92,11 +93,11 @@ pub async fn list(
     Ok(stored.into_iter().map(|stored| stored.letter).collect())
 }
 
-/// Sends up to `limit` dead letters back to `queue` as if they were new, and tells how many. Each
-/// is stored there before it leaves the dead ones, so a crash leaves two and never none.
+/// Publishes up to `limit` dead letters to `queue` again, as first attempts, and returns their
+/// number. Each is confirmed before it is removed, so a crash duplicates and never loses one.
 ///
 /// # Errors
-/// As [`collect`], and when the queue is full; what was sent back until then stays sent back.
+/// As [`collect`], and when the queue is full; those published until then stay published.
 pub async fn redrive(
     broker: &Broker,
     db: &PgPool,
@@ -131,7 +132,7 @@ pub async fn redrive(
     Ok(moved)
 }
 
-/// Removes the dead letters of `queue` with these ids for good, and tells how many there were.
+/// Deletes the dead letters of `queue` with these message ids, and returns their number.
 ///
 /// # Errors
 /// As [`collect`].
@@ -153,10 +154,10 @@ pub async fn discard(
     Ok(usize::try_from(discarded.rows_affected()).unwrap_or(usize::MAX))
 }
 
-/// How many dead letters of each queue were moved to `db`.
+/// Counts the dead letters in `db`, by queue.
 ///
 /// # Errors
-/// What the database says.
+/// When the database fails.
 pub async fn count_stored(db: &PgPool) -> Result<HashMap<String, i64>, sqlx::Error> {
     let rows = sqlx::query!(
         "select queue, count(*) as \"count!\" from platform.dead_letters group by queue"
@@ -230,7 +231,7 @@ async fn remove(db: &PgPool, row: Uuid) -> Result<(), sqlx::Error> {
     Ok(())
 }
 
-/// How many dead letters of `queue` RabbitMQ has: those that nobody has looked at.
+/// Counts the dead letters of `queue` in RabbitMQ: those not yet moved to the database.
 ///
 /// # Errors
 /// When RabbitMQ can't be reached or there is no such queue.
@@ -241,7 +242,7 @@ pub async fn count(broker: &Broker, queue: &str) -> Result<usize, BrokerError> {
     Ok(count)
 }
 
-/// A channel of its own: whatever is taken and not acknowledged goes back when it closes.
+/// A channel of its own: what is not acknowledged is requeued when it closes.
 struct Visit {
     channel: Channel,
     names: QueueNames,

@@ -56,7 +56,7 @@ impl Declared {
         }
     }
 
-    /// Adds a durable queue to what is wanted.
+    /// Adds a durable queue to the desired state.
     pub(super) fn want(&self, spec: &QueueSpec) {
         let mut wanted = self.wanted.lock_unpoisoned();
         if wanted.insert(spec.name.clone(), spec.clone()).is_none() {
@@ -94,8 +94,8 @@ impl Declared {
         }
         let wanted = self.wanted();
         self.declare_missing(&wanted, &mut known).await?;
-        // What was added meanwhile is declared by the next call. The guard is held over the store,
-        // so that no queue is added between the two.
+        // A queue added meanwhile is left to the next call. The guard is held over the store, so
+        // that none is added between the two.
         let now_wanted = self.wanted.lock_unpoisoned();
         if now_wanted.len() == wanted.len() {
             self.current.store(connection, Ordering::Release);
@@ -144,12 +144,12 @@ impl Declared {
         short.unwrap_or(queue).to_owned()
     }
 
-    /// Whether something that was declared turned out to be missing.
+    /// Whether a declared exchange or queue turned out to be missing.
     pub(super) fn is_stale(&self) -> bool {
         self.is_stale.load(Ordering::Acquire)
     }
 
-    /// Has everything declared again before the next use.
+    /// Marks all declarations as stale: they are repeated before the next use.
     pub(super) fn forget(&self) {
         self.is_stale.store(true, Ordering::Release);
     }

@@ -16,35 +16,35 @@ const DIED_AT: &str = "onsale-died-at";
 const DELIVERY_COUNT: &str = "x-delivery-count";
 const DEATHS: &str = "x-death";
 
-/// A message as it came.
+/// A message as delivered.
 #[derive(Debug, Clone)]
 pub struct Delivery {
-    /// What it is, a [`Message::NAME`].
+    /// The [`Message::NAME`].
     pub name: String,
     /// The JSON.
     pub body: Bytes,
     /// The same for every copy of the same message.
     pub message_id: Uuid,
-    /// 1 the first time; grows with every retry and every redelivery after a crash.
+    /// From 1; incremented by every retry and every redelivery after a crash.
     pub attempt: u32,
     /// The trace it belongs to.
     pub trace: Option<TraceContext>,
 }
 
-/// What is to become of a message.
+/// The outcome of handling a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// Done.
+    /// Acknowledge: done.
     Ack,
-    /// Again later. The delay is rounded up to one of [`RETRY_DELAYS`](super::RETRY_DELAYS);
-    /// others overtake the message meanwhile.
+    /// Redeliver after a delay, rounded up to one of [`RETRY_DELAYS`](super::RETRY_DELAYS). Later
+    /// messages overtake it.
     RetryAfter(Duration),
-    /// Put it aside for a person to look at, with the reason.
+    /// Move to the dead queue, with the reason, for a person to look at.
     DeadLetter(String),
 }
 
 impl Verdict {
-    /// Again after a delay that grows with the attempts.
+    /// Retries with exponential backoff.
     #[must_use]
     pub fn retry(delivery: &Delivery) -> Self {
         Self::RetryAfter(backoff(delivery.attempt))
@@ -59,7 +59,7 @@ impl Verdict {
     }
 }
 
-/// How long to wait after `attempt` (from 1) failed: 250 ms, doubled each time, 5 minutes at most.
+/// The exponential backoff after `attempt` (from 1): 250 ms, doubled each time, at most 5 minutes.
 #[must_use]
 pub fn backoff(attempt: u32) -> Duration {
     const FIRST: Duration = Duration::from_millis(250);
@@ -68,7 +68,7 @@ pub fn backoff(attempt: u32) -> Duration {
     FIRST.saturating_mul(factor).min(LONGEST)
 }
 
-/// Why a message can't be read.
+/// The failure to parse a message.
 #[derive(Debug, thiserror::Error)]
 pub enum ParseError {
     /// It is another message.
@@ -84,7 +84,7 @@ pub enum ParseError {
     Body {
         /// The name it has.
         name: &'static str,
-        /// What is wrong.
+        /// The error of the parser.
         source: serde_json::Error,
     },
 }
@@ -99,11 +99,11 @@ impl From<ParseError> for Verdict {
 }
 
 impl Delivery {
-    /// Reads the message.
+    /// Parses the body.
     ///
     /// # Errors
-    /// When it is another message or its body does not fit; [`Verdict::from`] the error puts it
-    /// aside.
+    /// When it is another message or its body does not fit; [`Verdict::from`] the error
+    /// dead-letters it.
     pub fn parse<M: Message>(&self) -> Result<M, ParseError> {
         if self.name != M::NAME {
             return Err(ParseError::Name {
@@ -117,8 +117,8 @@ impl Delivery {
         })
     }
 
-    /// Reads what RabbitMQ delivered. A message without an id or a name is given what is missing,
-    /// and its handler will not know the name.
+    /// Converts a raw delivery. A missing id is derived from the body; a missing name is empty,
+    /// which no handler knows.
     pub(super) fn from_lapin(properties: &BasicProperties, body: Vec<u8>) -> Self {
         let headers = properties.headers().as_ref();
         let retries = number(headers, ATTEMPT).unwrap_or(1);
@@ -142,8 +142,7 @@ impl Delivery {
         }
     }
 
-    /// How often a dead letter had been tried. Looking at it is no attempt, though RabbitMQ counts
-    /// it as a delivery.
+    /// The attempts of a dead letter, without the deliveries that only inspected it.
     pub(super) fn tried(properties: &BasicProperties) -> u32 {
         number(properties.headers().as_ref(), ATTEMPT).unwrap_or(1)
     }
@@ -180,7 +179,7 @@ impl Delivery {
     }
 }
 
-/// Why and when a message was put aside, by us or by RabbitMQ.
+/// Returns the reason and the time of a dead-lettering, by us or by RabbitMQ.
 pub(super) fn death(properties: &BasicProperties) -> (String, Option<DateTime<Utc>>) {
     let headers = properties.headers().as_ref();
     if let Some(reason) = text(headers, REASON) {

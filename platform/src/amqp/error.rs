@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
 
-/// Why the broker could not be asked, or refused.
+/// The failure of a request to the broker.
 #[derive(Debug, thiserror::Error)]
 pub enum BrokerError {
     /// The URL can't be used.
@@ -11,9 +11,9 @@ pub enum BrokerError {
     /// RabbitMQ refused, or the connection was lost.
     #[error("RabbitMQ did not do what it was asked: {operation}")]
     Amqp {
-        /// What was asked.
+        /// The request.
         operation: &'static str,
-        /// What it said.
+        /// The refusal, or the connection error.
         source: lapin::Error,
     },
     /// A queue exists with other arguments, which can't be changed.
@@ -25,27 +25,27 @@ pub enum BrokerError {
     Mismatch {
         /// Its full name.
         queue: String,
-        /// What RabbitMQ said.
+        /// The refusal.
         source: lapin::Error,
     },
     /// RabbitMQ takes no messages, because it is short of memory or disk.
     #[error("RabbitMQ has an alarm and takes no messages: {reason}")]
     Blocked {
-        /// Of what it is short.
+        /// The resource that is short.
         reason: String,
     },
     /// RabbitMQ did not answer in time.
     #[error("RabbitMQ did not answer within {limit:?}: {operation}")]
     Timeout {
-        /// What was asked.
+        /// The request.
         operation: &'static str,
-        /// How long it had.
+        /// The timeout.
         limit: Duration,
     },
 }
 
 impl BrokerError {
-    /// Whether repeating can't help: the queue exists with other arguments, or access is refused.
+    /// Whether a retry can't succeed: an invalid URL, other arguments, or refused access.
     #[must_use]
     pub fn is_permanent(&self) -> bool {
         let refused = [
@@ -55,12 +55,12 @@ impl BrokerError {
         matches!(self, Self::Url(_)) || self.refusal().is_some_and(|word| refused.contains(word))
     }
 
-    /// Whether a queue exists with other arguments.
+    /// Whether the queue exists with other arguments.
     pub(super) fn is_mismatch(&self) -> bool {
         self.refusal() == Some(&AMQPSoftError::PRECONDITIONFAILED)
     }
 
-    /// What a refused declaration of `queue` means.
+    /// Turns the refusal of a declaration of `queue` into a mismatch.
     pub(super) fn of_queue(self, queue: &str) -> Self {
         match self {
             Self::Amqp { source, .. } => Self::Mismatch {
@@ -71,7 +71,7 @@ impl BrokerError {
         }
     }
 
-    /// Whether an exchange or a queue does not exist.
+    /// Whether an exchange or a queue is missing.
     pub(super) fn is_missing(&self) -> bool {
         self.refusal() == Some(&AMQPSoftError::NOTFOUND)
     }
@@ -90,7 +90,7 @@ impl BrokerError {
     }
 }
 
-/// Why a message may not have arrived.
+/// The failure of a publish.
 #[derive(Debug, thiserror::Error)]
 pub enum PublishError {
     /// The queue is at its bound. Nothing was stored.
@@ -102,7 +102,7 @@ pub enum PublishError {
     /// It was never sent. Nothing was stored.
     #[error("the message was not sent")]
     NotSent(#[source] BrokerError),
-    /// It was sent, but what became of it is unknown: it may have been stored.
+    /// It was sent and not confirmed: the outcome is unknown, and it may have been stored.
     #[error("the message was sent but not confirmed")]
     Unknown(#[source] BrokerError),
     /// It can't be written as JSON.
@@ -111,14 +111,14 @@ pub enum PublishError {
 }
 
 impl PublishError {
-    /// Whether the message is certain not to have been stored.
+    /// Whether the message was certainly not stored.
     #[must_use]
     pub fn is_certain(&self) -> bool {
         !matches!(self, Self::Unknown(_))
     }
 }
 
-/// Runs one request to the broker under a time limit.
+/// Runs one request to the broker with a timeout.
 pub(super) async fn within<T>(
     limit: Duration,
     operation: &'static str,

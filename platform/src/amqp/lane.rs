@@ -1,4 +1,4 @@
-//! One channel for publishing, with many messages in flight.
+//! A publishing channel with a window of unconfirmed messages.
 //!
 //! One task owns the channel, for two reasons found in lapin's source. A publish takes its
 //! delivery tag and queues its frames in two steps, so two tasks publishing on one channel can
@@ -24,12 +24,12 @@ use uuid::Uuid;
 use super::error::{BrokerError, PublishError, within};
 use super::link::{Link, REQUEST_LIMIT};
 
-/// How many messages may wait to be sent on one channel.
+/// Capacity of a channel's backlog, in messages.
 const BACKLOG: usize = 1024;
-/// How many may be sent and not confirmed.
+/// Most unconfirmed messages in flight.
 const WINDOW: usize = 1024;
 
-/// A message on its way.
+/// A message to be published.
 pub(super) struct Job {
     pub(super) exchange: String,
     pub(super) routing_key: String,
@@ -66,13 +66,13 @@ impl Lane {
         !self.broken.is_cancelled()
     }
 
-    /// Gives the channel up: whoever still waits on it gets [`PublishError::Unknown`].
+    /// Abandons the channel: unconfirmed publishes fail with [`PublishError::Unknown`].
     pub(super) fn discard(&self) {
         self.broken.cancel();
     }
 
-    /// Hands a message over; the receiver gets its fate, or is dropped with the channel.
-    /// `None` when the channel is gone and nothing was sent.
+    /// Enqueues a message; the receiver resolves to its outcome, or closes with the channel. `None`
+    /// when the channel is gone and nothing was sent.
     pub(super) async fn send(
         &self,
         job: Job,
@@ -137,7 +137,7 @@ async fn publish(channel: Channel, job: Job, answer: Answer) -> Confirmed {
     (job.message_id, answer, outcome)
 }
 
-/// Tells each sender its message's fate. `false` when the channel is broken.
+/// Resolves the publishes. `false` when the channel is broken.
 fn settle(confirmed: Vec<Confirmed>, returned: &mut HashSet<Uuid>) -> bool {
     returned.extend(
         confirmed
@@ -179,7 +179,7 @@ fn fate(outcome: lapin::Result<Confirmation>, was_returned: bool) -> Result<(), 
     }
 }
 
-/// Waits until something is ready, then takes everything that is.
+/// Waits for a first item, then drains all that are ready.
 async fn all_ready<S: Stream + Unpin>(stream: &mut S) -> Vec<S::Item> {
     std::future::poll_fn(|context| {
         let items = poll_all(stream, context.waker());

@@ -1,4 +1,4 @@
-//! One connection, replaced when it is found broken.
+//! A connection that is replaced when it is found broken.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex as StdMutex};
@@ -16,13 +16,13 @@ use crate::sync::MutexExt as _;
 use crate::tls;
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
-/// How long RabbitMQ has to answer one request, such as a declaration.
+/// Timeout of one request, such as a declaration.
 pub(super) const REQUEST_LIMIT: Duration = Duration::from_secs(10);
-/// A peer that is silent for two of these is taken for dead.
+/// A peer that is silent for two of these is considered dead.
 const HEARTBEAT_SECONDS: u16 = 10;
 
-/// Closes a channel that did what it was for. A dropped one closes too, but nobody waits for that,
-/// and lapin logs an error when the connection closes meanwhile.
+/// Closes a channel and waits for it. Dropping closes it too, but in the background, and lapin logs
+/// an error when the connection closes meanwhile.
 pub(super) async fn close(channel: &Channel) {
     let _ = within(
         REQUEST_LIMIT,
@@ -36,9 +36,9 @@ pub(super) struct Link {
     uri: AMQPUri,
     name: String,
     current: Mutex<Option<Open>>,
-    /// How many connections there were.
+    /// Number of connections so far.
     count: AtomicU64,
-    /// Why RabbitMQ takes no messages on this connection, if it does not.
+    /// The reason of a resource alarm on this connection, if there is one.
     blocked: Blocked,
 }
 
@@ -49,7 +49,7 @@ struct Open {
     connection: Arc<Connection>,
 }
 
-/// Why RabbitMQ takes no messages, if it does not.
+/// The reason of a resource alarm, during which RabbitMQ accepts no messages.
 #[derive(Clone, Default)]
 struct Blocked(Arc<StdMutex<Option<String>>>);
 
@@ -64,7 +64,7 @@ impl Blocked {
 }
 
 impl Link {
-    /// Does not connect yet.
+    /// Parses the URL; connects when first used.
     pub(super) fn new(url: &str, name: String) -> Result<Self, BrokerError> {
         let mut uri: AMQPUri = url.parse().map_err(BrokerError::Url)?;
         uri.query.heartbeat.get_or_insert(HEARTBEAT_SECONDS);
@@ -77,7 +77,7 @@ impl Link {
         })
     }
 
-    /// A new channel, on a new connection when the old one is broken.
+    /// Opens a channel, on a new connection when the old one is broken.
     pub(super) async fn channel(&self) -> Result<Channel, BrokerError> {
         let Open { number, connection } = self.open().await?;
         let opened = within(REQUEST_LIMIT, "open a channel", connection.create_channel()).await;
@@ -87,12 +87,12 @@ impl Link {
         opened
     }
 
-    /// The number of the connection that stands, or of a new one.
+    /// Returns the number of the live connection, opening one when there is none.
     pub(super) async fn up(&self) -> Result<u64, BrokerError> {
         self.open().await.map(|open| open.number)
     }
 
-    /// Why RabbitMQ takes no messages on this connection, if it does not.
+    /// The reason of a resource alarm on this connection, if there is one.
     pub(super) fn blocked(&self) -> Option<String> {
         self.blocked.get()
     }
@@ -144,7 +144,7 @@ impl Open {
     }
 }
 
-/// Notes alarms until the connection ends.
+/// Records alarms until the connection ends.
 async fn watch(events: impl futures_util::Stream<Item = Event>, blocked: Blocked) {
     let mut events = std::pin::pin!(events);
     while let Some(event) = events.next().await {

@@ -18,7 +18,7 @@ use super::link::Link;
 use super::topology::Exchange;
 use crate::telemetry::TraceContext;
 
-/// How long one publish may take, from the call to the confirm.
+/// Timeout of a publish, from the call to the confirm.
 const PUBLISH_LIMIT: Duration = Duration::from_secs(5);
 /// Channels used in turn: RabbitMQ serves each with its own process.
 const LANES: usize = 4;
@@ -27,14 +27,14 @@ pub(super) const TRACEPARENT: &str = "traceparent";
 const PERSISTENT: u8 = 2;
 const TRANSIENT: u8 = 1;
 
-/// A message that is ready to be sent.
+/// A message to be published.
 #[derive(Debug, Clone)]
 pub struct Outgoing {
-    /// Where to.
+    /// The exchange.
     pub exchange: Exchange,
-    /// Which queues get it.
+    /// The routing key.
     pub routing_key: String,
-    /// What it is, a [`domain::message::Message::NAME`].
+    /// The [`domain::message::Message::NAME`].
     pub name: String,
     /// The JSON.
     pub body: Bytes,
@@ -44,7 +44,7 @@ pub struct Outgoing {
     pub traceparent: Option<String>,
 }
 
-/// Where a raw message goes, by the names RabbitMQ knows.
+/// A destination, by full names.
 pub(super) struct Address {
     pub(super) exchange: String,
     pub(super) routing_key: String,
@@ -88,7 +88,7 @@ impl Publisher {
         sent
     }
 
-    /// Sends one message and waits for its confirm.
+    /// Publishes one message and waits for its confirm.
     pub(super) async fn send(
         &self,
         address: Address,
@@ -146,7 +146,7 @@ impl Publisher {
         }
     }
 
-    /// Has the topology declared again when a message shows that it is not there.
+    /// Marks declarations as stale when the outcome shows that some are missing.
     fn observe(&self, fate: &Result<(), PublishError>) {
         match fate {
             Err(PublishError::Unroutable) => self.declared.suspect(),
@@ -171,7 +171,7 @@ impl Publisher {
     }
 }
 
-/// Sends many messages at once; the results are in the order of `messages`.
+/// Publishes many messages concurrently; the results are in the order of `messages`.
 pub(super) async fn publish_all(
     publisher: &Publisher,
     namespace: &str,

@@ -1,4 +1,4 @@
-//! Which exchanges and queues exist, and how a message comes back after a delay.
+//! Exchanges, queues and delayed redelivery.
 //!
 //! Delays: RabbitMQ takes expired messages only from the head of a queue, so one queue with a TTL
 //! per message would make a short delay wait behind a long one. There is one queue per delay
@@ -21,7 +21,7 @@ use uuid::Uuid;
 use super::error::{BrokerError, within};
 use super::link::{self, Link, REQUEST_LIMIT};
 
-/// The delays there are; others are rounded up to the next, and the longest is the bound.
+/// The retry delays; others are rounded up to the next, and the longest is the maximum.
 pub const RETRY_DELAYS: [Duration; 5] = [
     Duration::from_millis(250),
     Duration::from_secs(1),
@@ -30,19 +30,19 @@ pub const RETRY_DELAYS: [Duration; 5] = [
     Duration::from_secs(300),
 ];
 
-/// How many messages a queue for outcomes keeps; older ones are dropped.
+/// Capacity of a queue for outcomes, in messages; the oldest are dropped.
 const TRANSIENT_LENGTH: u32 = 10_000;
-/// How many queues are deleted at once.
+/// Concurrency of deletions.
 const DELETED_AT_ONCE: usize = 8;
 
-/// Where messages are sent.
+/// An exchange.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Exchange {
-    /// What happened: topic, by message name. Persistent.
+    /// Events: topic, by message name. Persistent.
     Events,
-    /// What is to be done: direct. Persistent.
+    /// Commands: direct. Persistent.
     Commands,
-    /// Answers to one waiting node: direct. Lost when the node is gone.
+    /// Replies to one waiting node: direct, not persistent. Lost when the node is gone.
     Outcomes,
 }
 
@@ -95,23 +95,23 @@ impl Exchange {
     }
 }
 
-/// A queue: its name, what it gets and its bounds.
+/// A queue: its name, its bindings and its bounds.
 #[derive(Debug, Clone)]
 pub struct QueueSpec {
     /// The name within the namespace, such as `booking.requests.3`.
     pub name: String,
-    /// Which messages it gets.
+    /// The exchanges and routing keys that it is bound to.
     pub bindings: Vec<(Exchange, String)>,
-    /// How many messages it holds; a publisher beyond it gets
-    /// [`PublishError::Full`](super::PublishError::Full). RabbitMQ may overshoot by what is in
-    /// flight. `None`: no bound.
+    /// Most messages; a publish beyond it fails with
+    /// [`PublishError::Full`](super::PublishError::Full). A soft bound: RabbitMQ may overshoot by
+    /// what is in flight. `None`: no bound.
     pub max_length: Option<u32>,
-    /// One consumer gets all messages, in order; the others stand by.
+    /// One consumer receives all messages, in order; the others stand by.
     pub single_active_consumer: bool,
-    /// How often a message may be redelivered after a consumer died with it before it goes to the
-    /// dead queue. What was only prefetched counts as well, so it is not a small number.
+    /// Most redeliveries after a consumer died, before the message is dead-lettered. Prefetched
+    /// messages count as well, so it is not a small number.
     pub delivery_limit: u32,
-    /// Lives only as long as its consumer, and holds nothing worth keeping.
+    /// Exclusive to its consumer and deleted with it.
     pub transient: bool,
 }
 
@@ -129,7 +129,7 @@ impl QueueSpec {
         }
     }
 
-    /// A queue that lives only as long as its consumer.
+    /// A queue that is deleted with its consumer.
     #[must_use]
     pub fn transient(name: impl Into<String>) -> Self {
         Self {
@@ -152,7 +152,7 @@ impl QueueSpec {
         self
     }
 
-    /// Gives all messages to one consumer, in order.
+    /// Makes one consumer receive all messages, in order.
     #[must_use]
     pub fn single_active_consumer(mut self) -> Self {
         self.single_active_consumer = true;

@@ -37,8 +37,8 @@ impl ClientAddr {
     }
 }
 
-/// Says once that somebody in front of this process is not trusted: all its clients then share the
-/// limits of one address.
+/// Warns once about `X-Forwarded-For` from an untrusted peer: behind a reverse proxy that is not
+/// configured, all clients share the limits of one address.
 pub(super) fn warn_of_untrusted(request: &Request, shared: &Shared) {
     let said = &shared.has_untrusted_forwarder;
     if said.load(Ordering::Relaxed) || !request.headers().contains_key(FORWARDED_FOR) {

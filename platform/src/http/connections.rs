@@ -1,5 +1,5 @@
-//! How many connections there may be, from one address and in all: files are left for the servers
-//! behind and for the operations listener, and one client can't take those of the others.
+//! Admission control of connections, per client and in total: file descriptors remain for the
+//! dependencies and the operations listener, and no client can exhaust those of the others.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -14,7 +14,7 @@ use crate::sync::MutexExt as _;
 
 static OPEN: LazyLock<Gauge> = LazyLock::new(|| metrics::gauge!("http_connections"));
 
-/// Bounds of the connections of a process.
+/// Limits on the open connections of a process.
 #[derive(Debug, Clone)]
 pub struct ConnectionLimits {
     /// In all.
@@ -25,7 +25,7 @@ pub struct ConnectionLimits {
     pub trusted: Vec<IpNet>,
 }
 
-/// The connections that are open, shared by the listeners of a process. Cheap to clone.
+/// The open connections, shared by the listeners of a process. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Connections(Arc<Inner>);
 
@@ -41,16 +41,16 @@ struct Open {
     by_address: HashMap<IpAddr, usize>,
 }
 
-/// Why a connection is refused.
+/// The limit that refuses a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Full {
-    /// The process has as many as it may.
+    /// The total limit.
     Total,
-    /// The client has as many as it may.
+    /// The limit of one client.
     Address,
 }
 
-/// The place of one connection, until it is dropped.
+/// The slot of one connection, released on drop.
 #[derive(Debug)]
 pub(super) struct Place {
     connections: Connections,
@@ -59,7 +59,7 @@ pub(super) struct Place {
 }
 
 impl Connections {
-    /// None is open.
+    /// Makes a counter without open connections.
     #[must_use]
     pub fn new(limits: ConnectionLimits) -> Self {
         Self(Arc::new(Inner {
@@ -68,7 +68,7 @@ impl Connections {
         }))
     }
 
-    /// As many as come.
+    /// Makes a counter that refuses nothing.
     #[must_use]
     pub fn unlimited() -> Self {
         Self::new(ConnectionLimits {
@@ -78,7 +78,7 @@ impl Connections {
         })
     }
 
-    /// Takes a place for a connection from `peer`.
+    /// Reserves a slot for a connection from `peer`.
     pub(super) fn admit(&self, peer: IpAddr) -> Result<Place, Full> {
         let ConnectionLimits {
             total,

@@ -1,4 +1,5 @@
-//! Extractors whose refusals are problems. What they let through, PostgreSQL can store.
+//! Extractors whose rejections are problems. Accepted text contains no U+0000, so PostgreSQL can
+//! store it.
 
 use std::error::Error;
 
@@ -27,7 +28,7 @@ pub struct Path<T>(pub T);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Query<T>(pub T);
 
-/// The body as it came, for those who verify a signature over it.
+/// The raw body, for signature verification.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RawBody(pub Bytes);
 
@@ -147,7 +148,7 @@ fn unreadable(what: &str, why: &str) -> Problem {
     }
 }
 
-/// The field that serde did not expect, and what it did, from its message.
+/// Parses the unknown field, and those serde expected, out of its message.
 fn unknown_field(why: &str) -> Option<(&str, &str)> {
     let (_, rest) = why.split_once("unknown field `")?;
     let (field, rest) = rest.split_once('`')?;
@@ -167,7 +168,7 @@ fn unread(rejection: &BytesRejection) -> Problem {
     malformed("The body", "the connection ended before it was complete")
 }
 
-/// What the source of an extractor's error says; the error itself speaks of our types.
+/// Returns the message of an error's root cause; the messages above it name our types.
 fn innermost(error: &(dyn Error + 'static)) -> String {
     let mut error = error;
     while let Some(source) = error.source() {

@@ -1,4 +1,4 @@
-//! What is around every route.
+//! The layers around every route: tracing, metrics, timeout, panics, compression.
 
 use std::any::Any;
 use std::convert::Infallible;
@@ -139,7 +139,7 @@ where
                 Ok(Ok(Err(never))) => match never {},
                 Ok(Err(panic)) => panicked(panic.as_ref()),
                 Err(_) => {
-                    // What it waited for may be a silent connection.
+                    // It may have waited on a silent connection.
                     pg::doubt();
                     timed_out(limit)
                 }
@@ -184,7 +184,7 @@ struct Exchange {
     trace: TraceContext,
     /// The trace's id as text.
     id: HeaderValue,
-    /// Whether the caller showed who it is, so that the answer may be for it alone.
+    /// Whether the request carries credentials, so that the response may be private.
     is_personal: bool,
     is_secure: bool,
     has_ended: bool,
@@ -254,7 +254,7 @@ impl Exchange {
     }
 }
 
-/// Dropped before its end when the client hung up, which else nothing would show.
+/// A drop before the end means that the client hung up, which is recorded here.
 impl Drop for Exchange {
     fn drop(&mut self) {
         IN_FLIGHT.decrement(1.0);

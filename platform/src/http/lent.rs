@@ -1,6 +1,5 @@
-//! A request body that is lent to its handler. What the handler leaves unread is read afterwards,
-//! if it is little: a connection that is closed over unread bytes resets, and the client loses the
-//! answer.
+//! A request body that is lent to its handler. A small unread rest is drained afterwards: closing a
+//! connection over unread bytes resets it, and the client loses the response.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
@@ -12,11 +11,11 @@ use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 
 use crate::sync::MutexExt as _;
 
-/// The most that is read for nothing.
+/// Most bytes that are drained.
 const MAX_UNREAD_BYTES: u64 = 128 * 1024;
 const READING_LIMIT: Duration = Duration::from_secs(1);
 
-/// The body as the server keeps it.
+/// The server's handle to the body.
 pub(super) struct Lender(Arc<Mutex<Incoming>>);
 
 struct Lent(Arc<Mutex<Incoming>>);
@@ -31,13 +30,13 @@ pub(super) fn lend(body: Incoming) -> (Body, Option<Lender>) {
 }
 
 impl Lender {
-    /// Whether the handler read all of it.
+    /// Whether the handler consumed the body.
     pub(super) fn is_read(&self) -> bool {
         let body = self.0.lock_unpoisoned();
         body.is_end_stream()
     }
 
-    /// Reads what is left. `false` when that is too much, or does not come in time.
+    /// Drains the rest. `false` when it is too long or too slow.
     pub(super) async fn finish(self) -> bool {
         let left = self.poll_through();
         tokio::time::timeout(READING_LIMIT, left)

@@ -17,7 +17,7 @@ const METHODS: [&str; 8] = [
 const CLASSES: [&str; 6] = ["1xx", "2xx", "3xx", "4xx", "5xx", "gone"];
 const GONE: usize = CLASSES.len() - 1;
 
-/// The handles, kept so that a request need not build its labels.
+/// Cached metric handles, so that a request need not build its labels.
 #[derive(Default)]
 pub(super) struct HttpMetrics {
     routes: RwLock<HashMap<String, Arc<RouteMetrics>>>,

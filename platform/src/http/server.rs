@@ -28,7 +28,7 @@ use super::stalled::Stalled;
 const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(75);
 /// Most bytes of one request's headers.
 const MAX_HEADER_BYTES: usize = 32 * 1024;
-/// How long a client may take no byte of an answer that waits for it.
+/// Timeout of a write that makes no progress.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Pause after the system refused to accept, mostly for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -147,7 +147,7 @@ async fn serve(stream: TcpStream, peer: SocketAddr, routes: Router, watcher: Wat
         .max_buf_size(MAX_HEADER_BYTES)
         .serve_connection(TokioIo::new(Stalled::new(stream, WRITE_TIMEOUT)), service);
     if let Err(error) = watcher.watch(connection).await {
-        // Callers hang up as they please.
+        // Clients may hang up at any time.
         tracing::trace!(%error, "connection ended");
     }
 }
@@ -161,7 +161,7 @@ fn lend(request: Request<Incoming>) -> (Request<Body>, Option<Unread>) {
     (Request::from_parts(parts, body), unread)
 }
 
-/// What a handler may leave unread.
+/// The part of a body that a handler may leave unread.
 struct Unread {
     lender: Lender,
     /// The client sends it without being asked to.
@@ -169,7 +169,7 @@ struct Unread {
 }
 
 impl Unread {
-    /// Reads it, and says whether the connection can go on.
+    /// Drains it, and returns whether the connection can be reused.
     async fn finish(self) -> bool {
         self.lender.is_read() || (self.is_awaited && self.lender.finish().await)
     }

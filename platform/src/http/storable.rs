@@ -1,5 +1,5 @@
-//! What PostgreSQL stores: no U+0000 in text, and dates in years that a ticket could be for.
-//! Extractors check the text of every path, query and body; what names a date checks it here.
+//! Validation of what PostgreSQL can store: no U+0000 in text, and dates in a sane range of years.
+//! Extractors check the text of every path, query and body; handlers check dates here.
 
 use std::fmt::Display;
 use std::ops::RangeInclusive;
@@ -8,7 +8,7 @@ use chrono::{DateTime, Datelike as _, Utc};
 
 use crate::problem::{Kind, Problem};
 
-/// Years that a date may lie in.
+/// The years that a date may lie in.
 const YEARS: RangeInclusive<i32> = 2000..=2199;
 
 /// Returns `date` when it lies in a year that a ticket could be for.
@@ -23,8 +23,7 @@ pub fn date(field: impl Display, date: DateTime<Utc>) -> Result<DateTime<Utc>, P
     Err(Problem::new(Kind::Invalid, detail).with("field", field.to_string()))
 }
 
-/// Whether any string of a JSON text has U+0000 in it, which JSON lets nobody write but as an
-/// escape.
+/// Whether any string of a JSON text contains U+0000, which JSON can only express as an escape.
 pub(super) fn has_nul_in_json(json: &[u8]) -> bool {
     let mut rest = json;
     while let Some(at) = rest.iter().position(|byte| *byte == b'\\') {
@@ -37,7 +36,7 @@ pub(super) fn has_nul_in_json(json: &[u8]) -> bool {
     false
 }
 
-/// Whether a query has U+0000 in it.
+/// Whether a query contains U+0000.
 pub(super) fn has_nul_in_query(query: &str) -> bool {
     query.contains("%00")
 }

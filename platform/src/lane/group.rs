@@ -11,20 +11,20 @@ use crate::pg;
 
 /// Work whose items share a transaction.
 pub trait GroupCommit: Sync {
-    /// What is to be done.
+    /// A request.
     type Item: Sync;
-    /// What it came to.
+    /// The response to it.
     type Answer: Send;
 
-    /// Does all `items` in one transaction, or none of them. Returns an answer for each, in order.
+    /// Executes all `items` in one transaction, or none. Returns a response for each, in order.
     fn commit(
         &self,
         items: &[Self::Item],
     ) -> impl Future<Output = Result<Vec<Self::Answer>, Error>> + Send;
 }
 
-/// Commits `items` together, and apart from each other as far as one of them is at fault. An outage
-/// of the database is nobody's fault: it ends the work, and is the answer of all that are left.
+/// Commits `items` together, and bisects when one of them is at fault. An outage of the database is
+/// no item's fault: it ends the work, and fails all that are left.
 pub async fn commit_each<W: GroupCommit, E: From<Error> + Clone + Send>(
     work: &W,
     items: &[W::Item],

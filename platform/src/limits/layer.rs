@@ -33,7 +33,7 @@ struct Rule {
     key: Key,
 }
 
-/// What is left of the rules that counted a request.
+/// The remaining quota of each rule that counted a request.
 type Allowances = Vec<(usize, Allowance)>;
 
 impl LimitLayer {
@@ -78,7 +78,7 @@ impl LimitLayer {
     }
 }
 
-/// `None` for who is not counted.
+/// Returns `None` for callers that are not counted.
 fn subject(key: Key, parts: &mut Parts) -> Result<Option<Subject>, Problem> {
     if key != Key::Address {
         // A token that is not valid is the handler's to refuse; its address is counted.

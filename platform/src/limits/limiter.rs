@@ -1,4 +1,4 @@
-//! One limit: a cell per key.
+//! One rate limit (GCRA), with a cell per key.
 
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
@@ -22,12 +22,12 @@ use super::{Quota, subscriber};
 /// Most keys that have a cell of their own. Above it, new keys share a fixed number of cells, so
 /// that a flood of addresses costs accuracy and not memory.
 const MAX_KEYS: usize = 200_000;
-/// A shared cell allows so many times the quota: who shares it with a flood is not refused for it.
+/// A shared cell allows so many times the quota, so that bystanders of a flood are not refused.
 const SHARED_FACTOR: u32 = 64;
 /// The number of shared cells is that of all `u16`; how often the keys are counted.
 const COUNT_EVERY: u32 = 4_096;
 
-/// Whom a cell belongs to.
+/// The owner of a cell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Subject {
     Account(i64),
@@ -48,14 +48,14 @@ impl From<IpAddr> for Subject {
     }
 }
 
-/// What a request has left.
+/// The outcome of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Allowance {
-    /// Whether this request goes through.
+    /// Whether the request is allowed.
     pub(super) allowed: bool,
     /// Requests that may follow at once.
     pub(super) remaining: u32,
-    /// Until the whole quota is back, or, when refused, until the next request may go through.
+    /// Time until the quota is full again or, when refused, until the next request is allowed.
     pub(super) reset: Duration,
 }
 
@@ -193,8 +193,8 @@ impl Limiter {
         }
     }
 
-    /// A key keeps its cell until its whole quota is back: a flood of others does not lift its
-    /// limit.
+    /// Returns the cell of a key, which it has until its quota is full again: a flood of others
+    /// does not lift its limit.
     fn cell_of(&self, subject: Subject) -> (&Cells, Subject) {
         if !self.is_full.load(Ordering::Relaxed) || self.states.0.contains_key(&subject) {
             return (&self.cells, subject);

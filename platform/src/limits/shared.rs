@@ -1,4 +1,4 @@
-//! Limits that hold across nodes, in Redis.
+//! Rate limits across nodes, in Redis.
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -12,19 +12,19 @@ use crate::redis::{Redis, Script};
 
 static TAKE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("take.lua")));
 
-/// Requests that are to be counted in one cell.
+/// Requests to be counted in one cell.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Take {
     /// The cell.
     pub key: String,
-    /// What it allows.
+    /// Its quota.
     pub quota: Quota,
-    /// How many ask.
+    /// The number of requests.
     pub count: u32,
 }
 
 impl Take {
-    /// Nobody asks yet.
+    /// Makes a count of zero.
     #[must_use]
     pub fn none(key: String, quota: Quota) -> Self {
         Self {
@@ -35,12 +35,12 @@ impl Take {
     }
 }
 
-/// What became of them.
+/// The outcome for one cell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Taken {
-    /// How many go through.
+    /// The number of requests that are allowed.
     pub count: u32,
-    /// How long the next must wait.
+    /// Time until the next request is allowed.
     pub wait: Duration,
 }
 
@@ -78,7 +78,7 @@ impl SharedLimits {
         Ok(taken.collect())
     }
 
-    /// The refusal of who must wait so long.
+    /// Returns the problem of a refused request, with `Retry-After`.
     #[must_use]
     pub fn refusal(wait: Duration) -> Problem {
         Problem::new(

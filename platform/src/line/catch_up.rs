@@ -1,5 +1,5 @@
-//! Catching up with lines that are new here, or far behind: piece by piece, all of them in each
-//! round.
+//! Catch-up of lines that are new or far behind, in bounded pieces: each round advances all of
+//! them.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,9 +14,9 @@ use super::moves::{self, Stretch};
 use super::{Followed, Inner, NEVER_READ, REFRESH_LIMIT, REFRESH_PERIOD, ROWS, store};
 use crate::health::Heartbeat;
 
-/// How many lines one round reads of.
+/// Most lines that one round advances.
 const LINES_AT_ONCE: usize = 256;
-/// A line that can't be read is tried again after this time.
+/// Pause before an unreadable line is retried.
 const TRIED_AGAIN: Duration = Duration::from_secs(1);
 
 /// A line that is being read.
@@ -34,7 +34,7 @@ struct Round {
     unreadable: HashMap<EventId, Instant>,
 }
 
-/// Catches up with whatever is behind; runs until dropped.
+/// Advances the lines that are behind; runs until dropped.
 pub(super) async fn run(lines: &Inner, heartbeat: &Heartbeat) {
     let mut round = Round::default();
     loop {
@@ -59,7 +59,7 @@ pub(super) async fn run(lines: &Inner, heartbeat: &Heartbeat) {
 }
 
 impl Round {
-    /// Reads on in every line that is behind. Whether there is more.
+    /// Advances every line that is behind. Returns whether there is more to read.
     async fn read(&mut self, lines: &Inner) -> Result<bool, sqlx::Error> {
         let behind = self.behind(lines);
         if behind.is_empty() {
@@ -99,7 +99,7 @@ impl Round {
         Ok(true)
     }
 
-    /// The lines to read of; what was begun of others is forgotten.
+    /// Returns the lines to advance, and discards the progress of others.
     fn behind(&mut self, lines: &Inner) -> Vec<(EventId, Arc<Followed>)> {
         let now = Instant::now();
         self.unreadable
@@ -109,7 +109,7 @@ impl Round {
             let is_same = followed
                 .get(event_id)
                 .is_some_and(|of| Arc::ptr_eq(of, &begun.of));
-            // What was begun may never have happened.
+            // A failover may have discarded the history that was read.
             is_same && !begun.of.is_void.load(Ordering::Relaxed)
         });
         let behind = followed.iter().filter(|(event_id, line)| {
@@ -144,7 +144,7 @@ impl Round {
                     self.unreadable.insert(*event_id, Instant::now());
                     continue;
                 }
-                // A line is never removed, but by a failover that lost it.
+                // Only a failover that lost commits removes a line.
                 None => {
                     self.unreadable.insert(*event_id, Instant::now());
                     continue;

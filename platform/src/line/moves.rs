@@ -1,5 +1,4 @@
-//! What happened in lines, read in pieces: no statement reads more than so many rows, however long
-//! the history of a line is.
+//! Paged reads of the histories of lines: no statement reads more than a bounded number of rows.
 
 use std::collections::HashMap;
 
@@ -8,7 +7,7 @@ use domain::line::{Move, Run};
 use domain::{EventId, Number, Place};
 use sqlx::PgPool;
 
-/// The fewest rows that are read of a line at once.
+/// Fewest rows in the share of one line.
 const FEWEST_ROWS: usize = 64;
 
 /// A part of a line's history: the moves after `after`, up to and with `until`.
@@ -22,18 +21,17 @@ pub struct Stretch {
     pub until: i64,
 }
 
-/// What one statement read of a [`Stretch`].
+/// One page of a [`Stretch`].
 #[derive(Debug, Default)]
 pub struct Piece {
     /// The first moves of the stretch, in order.
     pub moves: Vec<Move>,
-    /// Whether the stretch has no more.
+    /// Whether it is the last page.
     pub is_last: bool,
 }
 
 /// Reads the first moves of each of `stretches` in one statement of about `rows` rows at most,
-/// evenly shared. A checkpoint may take the place of moves between two readings: it says all that
-/// they did.
+/// evenly shared. A checkpoint may replace moves between two reads; it has the same effect.
 ///
 /// # Errors
 /// When PostgreSQL fails.

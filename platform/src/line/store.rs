@@ -1,4 +1,4 @@
-//! What the release leader wrote, read through admission's public views.
+//! Reads of the release leader's state, through admission's public views.
 
 use std::collections::{HashMap, HashSet};
 
@@ -7,7 +7,7 @@ use domain::queue::Snapshot;
 use sqlx::PgPool;
 use uuid::Uuid;
 
-/// A line's snapshot; or why it can't be read, which is the trouble of its own line only.
+/// A line's snapshot, or the error of parsing it, which affects its own line only.
 pub(super) type Told = Result<Snapshot, Unreadable>;
 
 /// A snapshot that can't be read: of another version, perhaps.
@@ -17,14 +17,14 @@ pub(super) struct Unreadable {
     pub(super) error: serde_json::Error,
 }
 
-/// What changed in lines.
+/// Changes of lines since a known seq.
 pub(super) struct Changes {
-    /// Names the history of the database; `None` before admission ever ran.
+    /// Identifies the history of the database; `None` before admission first ran.
     pub(super) generation: Option<Uuid>,
     pub(super) told: HashMap<EventId, Told>,
 }
 
-/// The snapshots of those lines that are not as they were at the seq that is known.
+/// Returns the snapshots of the lines that changed since their known seq.
 ///
 /// A line and the move of the same seq are committed together, so every move up to the line's seq
 /// is there to be read.

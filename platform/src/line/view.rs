@@ -1,4 +1,4 @@
-//! One moment of a line.
+//! An immutable view of a line at one seq.
 
 use std::sync::Arc;
 
@@ -9,12 +9,12 @@ use domain::queue::{Drawn, PlaceState, Snapshot};
 use domain::sale::SaleState;
 use domain::{Number, Place};
 
-/// One moment of a line. All of it is of the same `seq`.
+/// A view of a line. All of it is of the same `seq`.
 #[derive(Debug)]
 pub struct View {
-    /// What everyone is told.
+    /// The shared snapshot.
     pub snapshot: Snapshot,
-    /// Where every place stands.
+    /// The state of every place.
     pub line: Line,
     order: Option<Arc<Order>>,
 }
@@ -28,7 +28,7 @@ impl View {
         }
     }
 
-    /// The same moment, with the order that was computed since.
+    /// Returns the same view with its order.
     pub(super) fn ordered(&self, order: Arc<Order>) -> Self {
         Self::new(self.snapshot.clone(), self.line.clone(), Some(order))
     }
@@ -45,7 +45,7 @@ impl View {
         }
     }
 
-    /// Whether places are still to be drawn: also while the sale is put off, or closed before it.
+    /// Whether the draw is pending: also while the sale is postponed, or closed before it.
     fn awaits_draw(&self) -> bool {
         self.snapshot.state == SaleState::Lobby || self.snapshot.lottery.is_awaited()
     }
@@ -60,13 +60,13 @@ impl View {
         })
     }
 
-    /// Where the holder of `number` stands.
+    /// Returns the state of `number`.
     #[must_use]
     pub fn state_of(&self, number: Number) -> PlaceState {
         self.state_at(number, self.place_of(number))
     }
 
-    /// As [`state_of`](Self::state_of), for who knows the number's place already.
+    /// [`state_of`](Self::state_of) for a number whose place is known.
     #[must_use]
     pub fn state_at(&self, number: Number, place: Option<Place>) -> PlaceState {
         let standing = place.map_or(Standing::Waiting, |place| self.line.standing(place));
@@ -79,7 +79,7 @@ impl View {
         }
     }
 
-    /// Until when `place`, if it is called, may claim.
+    /// Returns the end of the claim window of `place`, if it is called.
     #[must_use]
     pub fn claim_until(&self, place: Place) -> Option<DateTime<Utc>> {
         match self.line.standing(place) {
@@ -91,7 +91,7 @@ impl View {
         }
     }
 
-    /// Whether `number` will never be called or shop again: its holder may join once more.
+    /// Whether `number` can neither be called nor shop again: its holder may rejoin.
     #[must_use]
     pub fn is_used_up(&self, number: Number) -> bool {
         let standing = self

@@ -10,19 +10,19 @@ use super::wake;
 use crate::amqp::{Broker, Exchange, Outgoing, PublishError, backoff};
 use crate::pg::within;
 
-/// How many messages are claimed at once.
+/// Most messages claimed at once.
 const BATCH: i64 = 500;
-/// How long a claim holds. Longer than a publish can take, or a slow relay's messages would be
-/// sent a second time by another.
+/// Duration of the lease of a claim. Above the publish timeout, or another relay would repeat the
+/// messages of a slow one.
 pub(super) const LEASE_SECONDS: f64 = 30.0;
-/// How long an idle relay waits when nobody wakes it.
+/// Poll interval of an idle relay that is not woken.
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
-/// Longest time of one statement.
+/// Timeout of one statement.
 const STATEMENT_LIMIT: Duration = Duration::from_secs(10);
 /// The pause after the database failed.
 const FAILURE_PAUSE: Duration = Duration::from_secs(1);
 const LAG_INTERVAL: Duration = Duration::from_secs(10);
-/// A message that can't be sent is tried again this soon at least.
+/// Upper bound of the backoff of a message that can't be sent.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// Sends the messages of `owner` until `stop`. Any number of relays may run for one owner. A
@@ -68,7 +68,7 @@ fn full_batch() -> usize {
     usize::try_from(BATCH).expect("a batch is small")
 }
 
-/// Claims, sends and deletes one batch, and tells how many it claimed.
+/// Claims, publishes and deletes one batch, and returns the number of claimed messages.
 async fn send_batch(
     pool: &PgPool,
     broker: &Broker,
@@ -85,15 +85,15 @@ async fn send_batch(
     Ok(count)
 }
 
-/// What became of messages.
+/// The outcome of publishing a batch.
 pub(super) struct Sent {
     /// RabbitMQ has confirmed these.
     pub(super) sent: Vec<Uuid>,
-    /// These were not sent; with how often that was tried, and why not.
+    /// Those not sent, with the number of attempts and the error.
     pub(super) failed: Vec<(Uuid, u32, PublishError)>,
 }
 
-/// Sends messages whose lease this process has.
+/// Publishes messages whose lease this process holds.
 pub(super) async fn publish(broker: &Broker, claimed: Vec<Claimed>) -> Sent {
     let marks: Vec<_> = claimed
         .iter()
@@ -114,14 +114,14 @@ pub(super) async fn publish(broker: &Broker, claimed: Vec<Claimed>) -> Sent {
     Sent { sent, failed }
 }
 
-/// A message whose lease this process has.
+/// A message whose lease this process holds.
 pub(super) struct Claimed {
     message: Outgoing,
     attempts: u32,
 }
 
 impl Claimed {
-    /// One that nobody has tried to send.
+    /// Makes a first attempt.
     pub(super) fn first(message: Outgoing) -> Self {
         Self {
             message,
@@ -178,7 +178,7 @@ pub(super) async fn delete(pool: &PgPool, ids: &[Uuid]) -> Result<(), sqlx::Erro
     Ok(())
 }
 
-/// Ends the claims on messages that could not be sent, with a pause for each.
+/// Releases the claims on messages that could not be sent, with a backoff for each.
 pub(super) async fn postpone(
     pool: &PgPool,
     owner: &'static str,

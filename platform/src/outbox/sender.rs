@@ -10,13 +10,13 @@ use crate::amqp::{Broker, Outgoing};
 use crate::lane::{Job, Lane, Limits, Work};
 use crate::pg;
 
-/// Nobody waits for rows to go, and a relay leaves them alone for much longer.
+/// A slow pace: no caller waits for the deletion, and the lease is much longer.
 const LIMITS: Limits = Limits {
     pace: Duration::from_millis(100),
     ..Limits::USUAL
 };
 
-/// Sends what writers [kept](Kept), and removes the rows of all of them together. Cheap to clone.
+/// Publishes [kept](Kept) messages, and deletes the rows of all writers in batches. Cheap to clone.
 #[derive(Clone)]
 pub struct Sender {
     db: PgPool,
@@ -25,7 +25,7 @@ pub struct Sender {
 }
 
 impl Sender {
-    /// Sends by `broker` what was stored in `db`.
+    /// Makes a sender of what is stored in `db`.
     #[must_use]
     pub fn new(db: PgPool, broker: Broker) -> Self {
         let removal = Removal(db.clone());
@@ -46,7 +46,7 @@ impl Sender {
             tracing::warn!(owner, error, "messages wait until their lease runs out");
         }
         if !sent.is_empty() {
-            // A failure is logged where it is seen: the messages are sent again.
+            // A failure is logged by the worker; the relay repeats the messages.
             let _removed = self.removal.ask(sent).await;
         }
     }
@@ -64,7 +64,7 @@ fn first_try(message: StoredMessage) -> relay::Claimed {
     })
 }
 
-/// Removes the rows of messages that were sent.
+/// Deletes the rows of published messages.
 struct Removal(PgPool);
 
 impl Work for Removal {

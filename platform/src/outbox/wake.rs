@@ -5,12 +5,12 @@ use tokio::sync::watch;
 
 use crate::sync::MutexExt as _;
 
-/// One counter per owner for the whole process: whoever commits need not know the relay.
+/// One counter per owner and process, so that writers need no handle of the relay.
 static WAKERS: LazyLock<Mutex<HashMap<&'static str, watch::Sender<u64>>>> =
     LazyLock::new(Mutex::default);
 
-/// Tells the relays of `owner` in this process that a message was committed. Without it they find
-/// it by themselves a little later.
+/// Wakes the relays of `owner` in this process after a commit. Otherwise they find the message at
+/// their next poll.
 pub fn wake(owner: &'static str) {
     with_waker(owner, |waker| {
         waker.send_modify(|count| *count = count.wrapping_add(1));

@@ -1,4 +1,4 @@
-//! Which errors say that the database is away, rather than that the request is wrong.
+//! Classification of errors: an unavailable database versus a wrong request.
 
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -16,20 +16,20 @@ const AWAY: [&str; 6] = ["08", "25006", "53", "57", "58", "28"];
 /// SQLSTATE codes of a server that has too much to do: deadlocks and serialization failures that
 /// were repeated in vain, and a lock that was not free in time.
 const BUSY: [&str; 2] = ["40", "55P03"];
-/// What a server says that turned read-only under living connections, or is shutting down: other
-/// connections of the pool lead to the same server.
+/// SQLSTATE codes of a server that turned read-only under live connections, or is shutting down:
+/// the pool's other connections are to the same server.
 const MOVED: [&str; 3] = ["25006", "57P01", "57P02"];
 
-/// What a server says that answers everything but writes: its disk is full.
+/// SQLSTATE code of a full disk: reads go on, writes fail.
 const DISK_FULL: &str = "53100";
 
-/// When a server last said that its disk is full, and in which words.
+/// Time and message of the last report of a full disk.
 static REFUSAL: Mutex<Option<(Instant, String)>> = Mutex::new(None);
 
-/// Connections are renewed at most this often.
+/// Shortest time between two renewals of all connections.
 const RENEWAL_PAUSE: Duration = Duration::from_secs(1);
 
-/// Whether PostgreSQL can't serve anybody at this moment: unreachable, silent, starting, shutting
+/// Whether PostgreSQL is unavailable: unreachable, silent, starting, shutting
 /// down, read-only, or out of disk, memory or connections. The same request may succeed later, and
 /// another one would not succeed now.
 #[must_use]
@@ -48,13 +48,13 @@ pub fn is_away(error: &sqlx::Error) -> bool {
     }
 }
 
-/// Whether PostgreSQL [is away](is_away), or has too much to do: the same request may succeed soon.
+/// Whether PostgreSQL [is unavailable](is_away) or overloaded: a retry may succeed soon.
 #[must_use]
 pub fn is_busy(error: &sqlx::Error) -> bool {
     is_away(error) || has_code(error, &BUSY)
 }
 
-/// What PostgreSQL said when its disk was full, if that was less than `life` ago.
+/// Returns the last report of a full disk, if it is younger than `life`.
 #[must_use]
 pub fn recent_refusal(life: Duration) -> Option<String> {
     let refusal = REFUSAL.lock_unpoisoned();

@@ -1,6 +1,6 @@
-//! Deadlines on our side. A server that dies without a word, or a firewall that forgets a
-//! connection, sends no reset: without these a statement waits until the kernel gives up, some
-//! 15 minutes later, and holds its place in the pool.
+//! Client-side deadlines. A server that dies without a reset, or a firewall that drops a
+//! connection, leaves a statement waiting until the kernel's timeout, some 15 minutes later, with
+//! its slot in the pool taken.
 
 use std::future::Future;
 use std::io;
@@ -27,18 +27,17 @@ pub fn doubt() {
     DOUBTED.fetch_max(millis(Instant::now()), Ordering::Relaxed);
 }
 
-/// Whether a connection last used at `used` is doubtful.
+/// Whether a connection last used at `used` must be pinged.
 pub(super) fn is_doubted(used: Instant) -> bool {
     millis(used) <= DOUBTED.load(Ordering::Relaxed)
 }
 
-/// Has every connection that is open now replaced before its next use.
+/// Marks every open connection to be replaced before its next use.
 pub fn renew_connections() {
     renew(Duration::ZERO);
 }
 
-/// Has every connection that is open now replaced before its next use, unless that was done less
-/// than `pause` ago.
+/// [`renew_connections`], at most once in `pause`.
 pub(super) fn renew(pause: Duration) {
     let now = millis(Instant::now());
     let pause = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
@@ -46,7 +45,7 @@ pub(super) fn renew(pause: Duration) {
     let _recent = RENEWED.fetch_update(Ordering::Relaxed, Ordering::Relaxed, due);
 }
 
-/// Whether a connection opened at `opened` is to be replaced.
+/// Whether a connection opened at `opened` must be replaced.
 pub(super) fn is_replaced(opened: Instant) -> bool {
     // The one whose opening showed that the others are silent is younger by some milliseconds.
     millis(opened) < RENEWED.load(Ordering::Relaxed)
@@ -56,7 +55,7 @@ pub(super) fn is_replaced(opened: Instant) -> bool {
 /// it used, and whether PostgreSQL did what it was asked is unknown.
 ///
 /// # Errors
-/// What `work` returned, or [`sqlx::Error::Io`] of kind `TimedOut`.
+/// The error of `work`, or [`sqlx::Error::Io`] of kind `TimedOut`.
 pub async fn within<T, E: From<sqlx::Error> + std::error::Error + 'static>(
     limit: Duration,
     work: impl Future<Output = Result<T, E>>,

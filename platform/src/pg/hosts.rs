@@ -10,7 +10,7 @@ use sqlx::{ConnectOptions as _, Connection as _, PgConnection};
 use super::deadline::within;
 use crate::tls;
 
-/// How to connect to each host of a URL, in its order.
+/// Connection options of each host of a URL, in its order.
 #[derive(Debug, Clone)]
 pub struct Hosts(Vec<PgConnectOptions>);
 
@@ -33,13 +33,13 @@ impl Hosts {
         each.collect::<Result<_, _>>().map(Self)
     }
 
-    /// Whether there is a choice.
+    /// Whether the URL names more than one host.
     #[must_use]
     pub fn are_several(&self) -> bool {
         self.0.len() > 1
     }
 
-    /// The first host that takes writes; of a single one it is not asked.
+    /// Returns the first host that accepts writes; a single one is not probed.
     ///
     /// # Errors
     /// When none is reached and takes writes within `limit` each; what the last one said.
@@ -71,7 +71,7 @@ async fn takes_writes(options: &PgConnectOptions) -> Result<bool, sqlx::Error> {
     Ok(!is_read_only)
 }
 
-/// Whether the server takes no writes: a standby, or set to read-only.
+/// Whether the server refuses writes: a standby, or set to read-only.
 pub(crate) async fn is_read_only(conn: &mut PgConnection) -> Result<bool, sqlx::Error> {
     sqlx::query_scalar("select current_setting('transaction_read_only')::bool")
         .persistent(false)

@@ -10,25 +10,25 @@ use sqlx::{Connection as _, PgConnection, PgPool};
 use super::deadline;
 use super::hosts::Hosts;
 
-/// How long a request waits for a connection of the pool.
+/// Timeout of acquiring a connection.
 const ACQUIRE_LIMIT: Duration = Duration::from_secs(5);
-/// A connection that was used so recently is not asked whether it still stands: that would be a
-/// round trip for each statement of a busy process.
+/// A connection used so recently is not pinged: that would cost a busy process a round trip per
+/// statement.
 const TRUSTED_FOR: Duration = Duration::from_secs(1);
-/// How long a connection has to answer a ping before it is taken for silent.
+/// Timeout of a ping, after which a connection counts as silent.
 const PING_LIMIT: Duration = Duration::from_millis(500);
-/// Longest wait for the session's settings after connecting.
+/// Timeout of the session's settings after connecting.
 const SETTINGS_LIMIT: Duration = Duration::from_secs(5);
 
-/// What bounds a session of a service. A client that is gone is noticed by the server within some
-/// 20 s, and its locks with it.
+/// Session limits of a service. The server detects a dead client, and releases its locks, within
+/// some 20 s.
 const SERVICE_LIMITS: &str = "\
     set statement_timeout = '15s'; \
     set lock_timeout = '5s'; \
     set idle_in_transaction_session_timeout = '30s'; \
     set tcp_keepalives_idle = 10; set tcp_keepalives_interval = 3; set tcp_keepalives_count = 3";
-/// What bounds a session of a command: it may work for hours, but must not queue up behind a lock,
-/// since everything else would queue up behind it.
+/// Session limits of a command: it may run for hours, but must not wait long for a lock, since all
+/// others would queue behind it.
 const COMMAND_LIMITS: &str = "\
     set statement_timeout = 0; \
     set lock_timeout = '5s'; \
@@ -104,10 +104,9 @@ async fn is_usable(
     Ok(true)
 }
 
-/// Pings. Where one connection is silent the others of its age are, too.
+/// Pings. When one connection is silent, those as old as it are renewed.
 ///
-/// Also done when a connection is returned, since the pool itself would wait for an answer without
-/// end, with the connection's place in the pool taken.
+/// Also called when a connection is released, since the pool's own ping has no timeout.
 async fn is_alive(conn: &mut PgConnection) -> Result<bool, sqlx::Error> {
     if let Ok(answer) = tokio::time::timeout(PING_LIMIT, conn.ping()).await {
         return answer.map(|()| true);

@@ -4,7 +4,7 @@
 use sqlx::postgres::PgRow;
 use sqlx::{Executor as _, PgConnection, PgPool, Row as _};
 
-/// Why connections can't be used.
+/// The failure of the check.
 #[derive(Debug, thiserror::Error)]
 pub enum PoolerError {
     /// The server's sessions are shared.
@@ -13,7 +13,7 @@ pub enum PoolerError {
          PgBouncer with pool_mode=transaction: use pool_mode=session, or connect directly"
     )]
     SharedSessions,
-    /// The database could not be asked.
+    /// The check could not run.
     #[error("the database can't be asked for its sessions")]
     Unasked(#[from] sqlx::Error),
 }

@@ -14,7 +14,7 @@ pub static MIGRATOR: LazyLock<Migrator> = LazyLock::new(|| {
     migrator
 });
 
-/// Why a schema does not serve this version.
+/// The failure of a schema check.
 #[derive(Debug, thiserror::Error)]
 pub enum SchemaError {
     /// Migrations are missing.
@@ -46,7 +46,7 @@ pub fn needed_migration() -> i64 {
 /// The newest migration that was applied; 0 for none.
 ///
 /// # Errors
-/// What the database says.
+/// When the database fails.
 pub async fn newest_migration(conn: &mut PgConnection) -> Result<i64, sqlx::Error> {
     let has_any: bool = sqlx::query_scalar("select to_regclass('_sqlx_migrations') is not null")
         .persistent(false)

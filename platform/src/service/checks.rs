@@ -1,5 +1,5 @@
-//! Looks at the servers behind the process once a second, and follows PostgreSQL to another host
-//! when its URL names several.
+//! Health checks of the dependencies, once a second; follows a PostgreSQL failover when the URL
+//! names several hosts.
 
 use std::time::Duration;
 
@@ -12,14 +12,14 @@ use crate::pg::{self, Hosts};
 use crate::redis::{self, Redis};
 
 const PERIOD: Duration = Duration::from_secs(1);
-/// Longest wait for one server's answer.
+/// Timeout of one check.
 const CHECK_LIMIT: Duration = Duration::from_secs(1);
-/// One check in so many looks at the schema.
+/// The schema is checked once in so many checks.
 const SCHEMA_EVERY: u32 = 30;
-/// For how long a full disk counts as one that is still full.
+/// How long a report of a full disk counts.
 const REFUSAL_LIFE: Duration = Duration::from_secs(5);
 
-/// Checks the servers, again and again, until dropped.
+/// Checks the dependencies until dropped.
 pub(super) struct Checks {
     ctx: Context,
     postgres: Postgres,
@@ -50,7 +50,7 @@ impl Checks {
             within(check_rabbitmq(ctx)),
         );
         if postgres.is_err() {
-            // Not to be trusted any more; and it may be the wrong host.
+            // The connection may be broken, or to the wrong host.
             self.postgres.conn = None;
             follow_primary(ctx).await;
         }
@@ -66,7 +66,7 @@ async fn within(check: impl Future<Output = Result<(), String>>) -> Result<(), S
         .unwrap_or_else(|_| Err("no answer in time".to_owned()))
 }
 
-/// A connection of its own, so that a pool that is busy does not look like a server that is away.
+/// A dedicated connection, so that an exhausted pool does not look like an unavailable server.
 struct Postgres {
     conn: Option<PgConnection>,
     until_schema: u32,
@@ -105,13 +105,13 @@ impl Drop for Postgres {
     fn drop(&mut self) {
         if let (Some(conn), Ok(runtime)) = (self.conn.take(), tokio::runtime::Handle::try_current())
         {
-            // Or the server would log a connection that was lost.
+            // Otherwise the server logs a lost connection.
             runtime.spawn(async move { tokio::time::timeout(CHECK_LIMIT, conn.close()).await });
         }
     }
 }
 
-/// Has new connections go to the host that takes writes, if the URL names several.
+/// Points the pool to the host that accepts writes, if the URL names several.
 async fn follow_primary(ctx: &Context) {
     let url = ctx.config.database_url.expose_secret();
     let current = ctx.db.connect_options();
@@ -136,7 +136,7 @@ async fn follow_primary(ctx: &Context) {
     }
 }
 
-/// A write: a replica, or a server that is out of memory, answers pings.
+/// Checks with a write, since a replica or a server out of memory answers pings.
 async fn check_redis(redis: &Redis, namespace: &str) -> Result<(), String> {
     let key = format!("{namespace}:checked");
     redis::cmd("SET")
@@ -155,7 +155,7 @@ async fn check_rabbitmq(ctx: &Context) -> Result<(), String> {
     ctx.broker.ping().await.map_err(|error| error.to_string())
 }
 
-/// Has the queues declared when RabbitMQ is there, and again when it has lost them, until dropped.
+/// Declares the queues once RabbitMQ is reachable, and again after it lost them, until dropped.
 pub(super) async fn declare_queues(ctx: &Context) {
     loop {
         // A failure shows in the check of RabbitMQ, and with each use.

@@ -1,4 +1,4 @@
-//! What every part of a service holds.
+//! The context shared by all parts of a service.
 
 use std::fmt;
 use std::future::Future;
@@ -23,7 +23,7 @@ use crate::telemetry;
 use crate::tls;
 use crate::tokens::KeyRing;
 
-/// What every part of a service holds. Cheap to clone.
+/// The context shared by all parts of a service. Cheap to clone.
 #[derive(Clone)]
 pub struct Context {
     /// The configuration.
@@ -36,15 +36,15 @@ pub struct Context {
     pub redis: Redis,
     /// RabbitMQ.
     pub broker: Broker,
-    /// Sends what was stored with a change, at once after it.
+    /// Publishes outbox messages right after their commit.
     pub outbox: outbox::Sender,
     /// Signs and verifies tokens.
     pub keys: Arc<KeyRing>,
-    /// Makes rate limits.
+    /// Factory of rate limits.
     pub limits: Limits,
     /// The lines of the sales.
     pub lines: Lines,
-    /// What the process needs, and whether it has it.
+    /// Readiness of the process.
     pub health: Health,
     /// This process, among others of its kind: random, new with every start.
     pub node: String,
@@ -53,8 +53,8 @@ pub struct Context {
 }
 
 impl Context {
-    /// Checks the configuration, starts telemetry, and connects to PostgreSQL; to Redis and RabbitMQ
-    /// when they are first used.
+    /// Checks the configuration, starts telemetry, and connects to PostgreSQL; to Redis and
+    /// RabbitMQ when they are first used.
     ///
     /// # Errors
     /// [`InvalidConfig`](crate::config::InvalidConfig), or when PostgreSQL can't be reached.
@@ -66,7 +66,7 @@ impl Context {
         tls::trust(config.ca_file.as_deref())?;
         let keys = config.validate()?;
         telemetry::init(config.log_format, config.log_filter.as_deref());
-        // Fails when the program that embeds us has chosen already.
+        // Fails when the embedding program has installed one already.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let node = format!("{:016x}", rand::random::<u64>());
         tracing::info!(service_name, node, ?config, "starting");
@@ -74,8 +74,8 @@ impl Context {
         if config.db_connections > 1 {
             pg::check_sessions(&db).await.map_err(refusal)?;
         }
-        // These two are connected to when they are there: a process that can go on without them
-        // can also start without them.
+        // These two connect lazily: a process that can run without them can also start without
+        // them.
         let redis = redis::connect(&config.redis_url)?;
         if redis.is_cluster().await {
             return Err(InvalidConfig::new(
@@ -129,7 +129,7 @@ async fn connect_pg(name: &'static str, config: &PlatformConfig) -> anyhow::Resu
     .context("can't connect to PostgreSQL at ONSALE_DATABASE_URL")
 }
 
-/// Shared sessions are a matter of configuration: starting again will not help.
+/// Shared sessions are a configuration error: a restart does not help.
 fn refusal(error: pg::PoolerError) -> anyhow::Error {
     match error {
         pg::PoolerError::SharedSessions => InvalidConfig::new(error.to_string()).into(),

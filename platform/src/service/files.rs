@@ -1,4 +1,4 @@
-//! How many files, which sockets are, the process may have open.
+//! The limit of open files, sockets included.
 
 use std::io;
 
@@ -8,7 +8,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 /// limit of 1,024 would refuse the thousand-and-first listener.
 ///
 /// # Errors
-/// When the system does not tell or refuses.
+/// When the limit can't be read or raised.
 pub fn raise_open_files() -> io::Result<u64> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     if soft < hard {
@@ -17,7 +17,7 @@ pub fn raise_open_files() -> io::Result<u64> {
     Ok(hard)
 }
 
-/// How many files the process may have open now; many when the system does not tell.
+/// Returns the limit of open files; the maximum when it is unknown.
 pub(crate) fn max_open() -> u64 {
     getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(soft, _)| soft)
 }

@@ -1,4 +1,4 @@
-//! What every process does beside its work.
+//! Background tasks of every process.
 
 use std::time::Duration;
 
@@ -7,9 +7,9 @@ use super::checks::{Checks, declare_queues};
 use crate::amqp::dead_letters;
 use crate::{idempotency, pg, telemetry, topology};
 
-/// How often expired idempotency keys are removed.
+/// Interval of the sweep of expired idempotency keys.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
-/// How often dead letters are counted.
+/// Interval of counting dead letters.
 const DEAD_LETTERS_INTERVAL: Duration = Duration::from_secs(60);
 const SWEEP_LIMIT: Duration = Duration::from_secs(20);
 
@@ -62,7 +62,7 @@ async fn count_dead_letters(ctx: &Context) {
 async fn sweep_keys(ctx: &Context) {
     loop {
         tokio::time::sleep(SWEEP_INTERVAL).await;
-        // It waits for the next round: keys that stay too long do no harm.
+        // A failure is left to the next round: expired keys do no harm.
         let sweeping = idempotency::sweep(&ctx.db, ctx.clock.now());
         if let Err(error) = pg::within(SWEEP_LIMIT, sweeping).await {
             tracing::warn!(%error, "expired idempotency keys were not removed");

@@ -1,4 +1,4 @@
-//! What orchestrators and monitoring ask of a process.
+//! The operations listener: liveness, readiness and metrics.
 
 use axum::Router;
 use axum::extract::State;

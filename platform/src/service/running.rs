@@ -1,4 +1,4 @@
-//! A process that serves, and how it ends.
+//! A serving process and its shutdown.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use super::checks::Checks;
 use super::{Context, Routes, files, housekeeping, ops};
 use crate::http::{self, ConnectionLimits, Connections, Listener, Shared};
 
-/// Longest wait for what should be immediate: dropped tasks, connections to servers.
+/// Timeout of the last steps, which should be immediate: dropping tasks, closing connections.
 const LAST_WAIT: Duration = Duration::from_secs(2);
 
 /// A process whose listeners are bound.
@@ -26,7 +26,7 @@ pub struct Running {
     pub internal_addr: SocketAddr,
     /// Where `/livez`, `/readyz` and `/metrics` answer.
     pub ops_addr: SocketAddr,
-    /// What its parts hold.
+    /// The context of its parts.
     pub ctx: Context,
     ops: JoinHandle<()>,
     ops_stop: CancellationToken,
@@ -43,7 +43,7 @@ pub async fn serve(ctx: &Context, routes: Routes) -> anyhow::Result<Running> {
     let (public_addr, internal_addr, ops_addr) =
         (public.address(), internal.address(), ops.address());
 
-    // So that the first answer of `/readyz` is true.
+    // So that the first response of `/readyz` is meaningful.
     let mut checks = Checks::new(ctx.clone());
     checks.check().await;
     let closing = closing(ctx);
@@ -72,7 +72,7 @@ pub async fn serve(ctx: &Context, routes: Routes) -> anyhow::Result<Running> {
     let ops_stop = CancellationToken::new();
     let ops = tokio::spawn(ops.serve(
         ops::routes(ctx.clone()),
-        // Always answers: the others leave files for it.
+        // Never refuses: the others leave file descriptors for it.
         Connections::unlimited(),
         ops_stop.clone(),
         CancellationToken::new(),
@@ -197,7 +197,7 @@ impl Running {
             self.ctx.shutdown.tasks_left().await;
             self.ctx.broker.close().await;
             self.ctx.db.close().await;
-            // An error is a panic, which was told.
+            // An error is a panic, which was logged.
             let _ = self.ops.await;
         };
         if tokio::time::timeout(LAST_WAIT, leave).await.is_err() {

@@ -44,7 +44,7 @@ pub fn render() -> String {
         .unwrap_or_default()
 }
 
-/// Keeps the recorder's memory bounded; runs for ever.
+/// Runs the recorder's upkeep, which bounds its memory; runs for ever.
 pub async fn run_upkeep() {
     loop {
         tokio::time::sleep(UPKEEP_INTERVAL).await;

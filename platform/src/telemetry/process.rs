@@ -1,4 +1,4 @@
-//! What the system knows of the process, under Prometheus' usual names.
+//! Process metrics from `/proc`, under Prometheus' conventional names.
 
 use std::fs;
 

@@ -14,7 +14,7 @@ const PERIOD: Duration = Duration::from_secs(10);
 const MAX_KINDS: usize = 200;
 /// The entry that new kinds share; no kind has this name.
 const OTHERS: &str = "";
-/// The length of a kind that tells it from others.
+/// Kinds are compared by so many characters.
 const KEY_CHARS: usize = 160;
 
 /// When each kind of log line was last permitted, and how many were suppressed since. Bounded in
@@ -33,7 +33,7 @@ impl Permitted {
 }
 
 impl Throttle {
-    /// Makes a throttle that has permitted nothing yet.
+    /// Makes an empty throttle.
     #[must_use]
     pub const fn new() -> Self {
         Self(LazyLock::new(Mutex::default))

@@ -8,7 +8,7 @@ use tracing::{Dispatch, Span};
 use tracing_subscriber::Registry;
 use tracing_subscriber::registry::LookupSpan;
 
-/// Where in a trace something happens: what a `traceparent` says.
+/// The position in a trace, as in a `traceparent`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TraceContext {
     trace_id: u128,
@@ -31,8 +31,8 @@ impl TraceContext {
         }
     }
 
-    /// A new step of the booking's trace, whose id is the booking's: whoever has the one finds the
-    /// other, in any service's log.
+    /// A new span of the booking's trace, whose id is the booking's, so that either finds the other
+    /// in any service's log.
     #[must_use]
     pub fn of_booking(booking: BookingId) -> Self {
         Self {
@@ -107,7 +107,7 @@ impl TraceContext {
             .or_else(Self::current)
     }
 
-    /// Makes `span` carry this context, for [`TraceContext::current`] inside it.
+    /// Attaches this context to `span`, for [`TraceContext::current`] inside it.
     pub(crate) fn attach(self, span: &Span) {
         span.with_subscriber(|(id, dispatch): (_, &Dispatch)| {
             if let Some(span) = dispatch

@@ -1,5 +1,5 @@
-//! Writes logs from a thread of its own: a reader of standard error that stops, or a full disk, must
-//! not stop the process. Lines that find the buffer full are dropped and counted.
+//! Asynchronous log writer with a bounded buffer: a stalled reader of standard error, or a full
+//! disk, must not block the process. Lines beyond the buffer are dropped and counted.
 
 use std::io::{self, Write};
 use std::sync::OnceLock;
@@ -8,20 +8,20 @@ use std::time::Duration;
 
 use tracing_subscriber::fmt::MakeWriter;
 
-/// Lines that may wait.
+/// Capacity of the buffer, in lines.
 const BUFFER: usize = 8_192;
-/// How long the end of a process waits for its last lines.
+/// Timeout of a flush.
 const FLUSH_LIMIT: Duration = Duration::from_secs(1);
 
 static SENDER: OnceLock<SyncSender<Message>> = OnceLock::new();
 
 enum Message {
     Line(Vec<u8>),
-    /// Everything before it was written when its receiver hears.
+    /// Acknowledged when everything before it is written.
     Flush(SyncSender<()>),
 }
 
-/// Makes one [`Line`] for each event.
+/// Creates one [`Line`] per event.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct LogWriter;
 
@@ -38,7 +38,7 @@ impl LogWriter {
                 .name("log".to_owned())
                 .spawn(move || write_all(&receiver, io::stderr()));
             if let Err(error) = writing {
-                // Without it nobody reads the buffer, and lines are counted as dropped.
+                // Without the thread the buffer fills up, and lines are counted as dropped.
                 let _ = writeln!(io::stderr(), "onsale: no thread for the log: {error}");
             }
             sender
@@ -47,7 +47,7 @@ impl LogWriter {
     }
 }
 
-/// Waits until the lines that were logged are written, a second at most.
+/// Waits until all logged lines are written, a second at most.
 pub fn flush() {
     let Some(sender) = SENDER.get() else { return };
     let (done, written) = sync_channel(1);
@@ -60,7 +60,7 @@ pub fn flush() {
 fn write_all(lines: &Receiver<Message>, mut output: impl Write) {
     while let Ok(message) = lines.recv() {
         match message {
-            // Nobody is left to tell when standard error is closed.
+            // Nothing can be done when standard error is closed.
             Message::Line(line) => {
                 let _closed = output.write_all(&line);
             }

@@ -15,7 +15,7 @@ use crate::pg::MIGRATOR;
 /// Held while the template is made, by whichever process comes first.
 const TEMPLATE_LOCK: i64 = 0x6f6e_7361_6c65;
 
-/// What the names of the databases begin with; an id follows.
+/// The prefix of the databases' names; an id follows.
 const PREFIX: &str = "test_";
 /// A database without sessions that is older than this belongs to a test that was killed.
 const ABANDONED_AFTER: Duration = Duration::from_secs(15 * 60);
@@ -102,7 +102,7 @@ fn id_of(name: &str) -> Option<Uuid> {
     name.strip_prefix(PREFIX)?.parse().ok()
 }
 
-/// Whether an id was made so long ago that its test can't be running.
+/// Whether an id is so old that its test can't be running.
 fn is_abandoned(id: Uuid) -> bool {
     let now = u64::try_from(SystemClock.now().timestamp()).unwrap_or(0);
     id.get_timestamp().is_some_and(|made| {

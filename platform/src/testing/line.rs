@@ -1,4 +1,4 @@
-//! A stand-in for admission's release leader, for tests of those who follow a line.
+//! A stand-in for admission's release leader, for tests of followers of a line.
 
 use chrono::{DateTime, Utc};
 use domain::line::Move;
@@ -7,7 +7,7 @@ use domain::sale::SaleState;
 use domain::{EventId, Place};
 use sqlx::PgPool;
 
-/// An open sale that nobody has joined, as told at `at`.
+/// The snapshot at `at` of an open sale that nobody has joined.
 #[must_use]
 pub fn snapshot(event_id: EventId, at: DateTime<Utc>) -> Snapshot {
     Snapshot {

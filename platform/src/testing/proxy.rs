@@ -21,21 +21,21 @@ pub struct Proxy {
     address: SocketAddr,
     connections: Arc<Mutex<CancellationToken>>,
     faults: watch::Sender<Faults>,
-    /// How many connections were accepted.
+    /// Number of accepted connections.
     accepted: Arc<AtomicU64>,
     accepting: JoinHandle<()>,
 }
 
-/// What the proxy does wrong.
+/// The injected faults.
 #[derive(Debug, Clone, Copy, Default)]
 struct Faults {
-    /// What clients say on connections numbered below it reaches nobody.
+    /// Discards what clients send on connections numbered below it.
     mutes_below: u64,
-    /// What the server says reaches nobody.
+    /// Discards what the server sends.
     deafens: bool,
     /// New connections are accepted and closed.
     hangs_up: bool,
-    /// What clients say reaches the server so much later.
+    /// Delays what clients send.
     delay: Duration,
 }
 
@@ -99,15 +99,15 @@ impl Proxy {
         self.address
     }
 
-    /// From now on clients hear the server, but nothing they say reaches it: acknowledgements get
-    /// lost as in a crash right before them. [`cut`](Self::cut) ends it.
+    /// Discards what clients send from now on: acknowledgements are lost as in a crash right before
+    /// them. [`cut`](Self::cut) ends it.
     pub fn mute(&self) {
         self.faults
             .send_modify(|faults| faults.mutes_below = u64::MAX);
     }
 
-    /// From now on the server hears what clients say, but nothing it says reaches them: what they ask
-    /// for is done and never confirmed. [`cut`](Self::cut) ends it.
+    /// Discards what the server sends from now on: requests are executed and never confirmed.
+    /// [`cut`](Self::cut) ends it.
     pub fn deafen(&self) {
         self.faults.send_modify(|faults| faults.deafens = true);
     }
@@ -120,7 +120,7 @@ impl Proxy {
             .send_modify(|faults| faults.mutes_below = accepted);
     }
 
-    /// From now on the server hears everything so much later. [`cut`](Self::cut) ends it.
+    /// Delays what clients send from now on. [`cut`](Self::cut) ends it.
     pub fn slow(&self, delay: Duration) {
         self.faults.send_modify(|faults| faults.delay = delay);
     }

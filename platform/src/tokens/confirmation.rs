@@ -12,12 +12,12 @@ use super::keys::SecretKeys;
 /// Codes are below this.
 const CODES: u64 = 1_000_000;
 
-/// What a code confirms.
+/// The subject of a code.
 #[derive(Debug, Clone, Copy)]
 pub struct Confirmation<'a> {
     /// Random, for each code that is sent.
     pub nonce: Uuid,
-    /// Whose address it is to be.
+    /// The account to be confirmed.
     pub account_id: AccountId,
     /// The mail address, or the phone number.
     pub address: &'a str,
@@ -30,7 +30,7 @@ impl KeyRing {
         code(&self.current, confirmation)
     }
 
-    /// Whether `given` is the code that was sent, with whichever secret.
+    /// Whether `given` is the code that was sent, under any configured secret.
     #[must_use]
     pub fn is_confirmed_by(&self, confirmation: &Confirmation<'_>, given: &str) -> bool {
         self.secrets().any(|keys| code(keys, confirmation) == given)

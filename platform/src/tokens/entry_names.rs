@@ -1,4 +1,4 @@
-//! The names under which people take part in lotteries.
+//! Pseudonyms of accounts in lotteries.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -9,11 +9,11 @@ use sha2::Sha256;
 
 use super::keys::SecretKeys;
 
-/// Names of accounts that nobody can tell without the key: accounts are numbered, so that a hash
-/// without one would be found by trying.
+/// Keyed pseudonyms of accounts. Account ids are small numbers, so an unkeyed hash would be
+/// reversed by trying all.
 #[derive(Clone)]
 pub(super) struct EntryNames {
-    /// Tells the key from those of other secrets.
+    /// Identifies the key among those of other secrets.
     pub(super) id: String,
     mac: Hmac<Sha256>,
 }

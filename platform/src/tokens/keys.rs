@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use super::hs256::Hs256;
 use super::{MIN_SECRET_CHARS, SecretError, TokenType};
 
-/// Separates our keys from those that somebody else derives from the same secret.
+/// Domain separation from other keys derived from the same secret.
 const SALT: &[u8] = b"onsale/1";
 
 /// The key of one type of token.
@@ -20,7 +20,7 @@ pub(super) struct SigningKey {
     pub(super) id: String,
     pub(super) encoding: EncodingKey,
     pub(super) decoding: DecodingKey,
-    /// The same key for the quick way, when the algorithm is HS256.
+    /// The same key for the fast path, when the algorithm is HS256.
     pub(super) hs256: Option<Hs256>,
 }
 

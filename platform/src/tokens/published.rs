@@ -1,4 +1,4 @@
-//! Verifying passes with nothing but the published keys, as somebody else's site does.
+//! Offline verification of passes with the published keys, as a guarded site does.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -11,11 +11,11 @@ use serde_json::Value;
 
 use super::{Claims, TokenError, check, key_id, refusal, signature_only};
 
-/// Most keys that are looked at: a set has one, or two while they rotate.
+/// Most keys that are considered: a set has one, or two during a rotation.
 const MAX_KEYS: usize = 16;
 const PUBLIC_KEY_BYTES: usize = 32;
 
-/// Why a JWK set is of no use.
+/// The reason of a JWK set's refusal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum JwksError {
     /// Not a JWK set.
@@ -82,11 +82,12 @@ impl PublishedKeys {
         Ok(Self { keys, eddsa })
     }
 
-    /// The claims of a pass of `event_id`'s sale that is good at `now`. Whether it was revoked is
-    /// not known here.
+    /// Verifies a pass of `event_id`'s sale at `now` and returns its claims. Revocation is not
+    /// known here.
     ///
     /// # Errors
-    /// Why it is refused; `UnknownKey` also when the keys have rotated since they were read.
+    /// The reason of its refusal; `UnknownKey` also when the keys have rotated since they were
+    /// read.
     pub fn verify_pass(
         &self,
         token: &str,
@@ -98,11 +99,10 @@ impl PublishedKeys {
         Ok(claims)
     }
 
-    /// What was drawn in a lottery, if it was signed with one of the keys. For which sale is told
-    /// by the claims.
+    /// Verifies the result of a draw and returns its claims, which name the sale.
     ///
     /// # Errors
-    /// Why it is refused.
+    /// The reason of its refusal.
     pub fn verify_lottery(&self, token: &str) -> Result<LotteryClaims, TokenError> {
         let claims: LotteryClaims = self.signed(token)?;
         check(&claims, &claims.aud, claims.iat)?;

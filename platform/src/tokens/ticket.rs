@@ -16,17 +16,17 @@ use super::{KeyRing, TokenError, TokenType};
 
 const PREFIX: &str = "T1";
 const KEY_CHARS: usize = 8;
-/// Longest code that is looked at, in bytes.
+/// Longest accepted code, in bytes.
 const MAX_CODE_BYTES: usize = 200;
 
-/// What a ticket's code says.
+/// The content of a ticket's code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TicketFace {
     /// The event it is for.
     pub event_id: EventId,
     /// The seat.
     pub seat_id: SeatId,
-    /// What nobody can guess; new for every ticket of a seat.
+    /// Random nonce; new for every ticket of a seat.
     pub nonce: [u8; 16],
 }
 
@@ -64,11 +64,12 @@ impl KeyRing {
 }
 
 impl PublishedKeys {
-    /// What a ticket's code says, if it is genuine. Whether it was used, cancelled or replaced is
-    /// not known here.
+    /// Verifies a code and returns its content. Use, cancellation and replacement are not known
+    /// here.
     ///
     /// # Errors
-    /// Why it is refused; `UnknownKey` also when the keys have rotated since they were read.
+    /// The reason of its refusal; `UnknownKey` also when the keys have rotated since they were
+    /// read.
     pub fn verify_ticket(&self, code: &str) -> Result<TicketFace, TokenError> {
         if code.len() > MAX_CODE_BYTES {
             return Err(TokenError::TooLong);

@@ -51,7 +51,7 @@ fn outgoing(name: &str, body: &'static str) -> Outgoing {
     }
 }
 
-/// Passes every delivery on, and answers as it is told.
+/// Forwards every delivery to the test, and returns its verdict.
 struct Probe<F> {
     seen: mpsc::UnboundedSender<Delivery>,
     answer: F,
@@ -852,7 +852,7 @@ async fn a_queue_with_other_arguments_is_named_and_used_as_it_is() {
     app.finish().await;
 }
 
-/// Makes a queue that has no arguments but its type.
+/// Declares a queue with other arguments than the platform's.
 async fn declare_plain(app: &TestApp, queue: &str) {
     use lapin::types::{AMQPValue, FieldTable};
     use secrecy::ExposeSecret;
@@ -936,7 +936,7 @@ async fn only_the_retry_queues_of_wanted_queues_are_declared() {
     app.finish().await;
 }
 
-/// What RabbitMQ before 3.13 does not survive when it is done at once.
+/// RabbitMQ before 3.13 may break when this is done at once.
 #[tokio::test]
 async fn queues_may_be_deleted_right_after_their_declaration() {
     let app = TestApp::start().await;

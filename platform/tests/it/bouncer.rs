@@ -140,7 +140,7 @@ async fn a_pooler_that_shares_sessions_is_refused_with_the_reason() {
     let refused = Box::pin(launched).await.unwrap_err();
     assert!(refused.is::<InvalidConfig>(), "{refused:#}");
     assert!(refused.to_string().contains("pool_mode=session"));
-    // What is refused is what the check says, and not some failure on the way.
+    // The refusal is the check's, and not some failure on the way.
     let pool = pg::connect(&bouncer.url, 2, "test").await.unwrap();
     let shared = pg::check_sessions(&pool).await.unwrap_err();
     assert!(

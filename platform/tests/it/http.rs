@@ -1,4 +1,4 @@
-//! What every route gets from the layers and extractors.
+//! The layers and extractors of every route.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -46,7 +46,7 @@ fn calls(first: i64, last: i64) -> Vec<Run> {
     }]
 }
 
-/// What the leader has told of a sale.
+/// The leader's published state of a sale.
 struct Told {
     db: PgPool,
     snapshot: Snapshot,
@@ -139,7 +139,7 @@ async fn a_sale_that_does_not_exist_is_none_until_it_does() {
 /// The sessions of the test that counts its statements.
 const READER: &str = "reader of made-up ids";
 
-/// A pool whose sessions are told from those of the app.
+/// A pool whose sessions can be told apart by name.
 async fn own_pool(app: &TestApp, name: &str) -> PgPool {
     let options = app.ctx.db.connect_options();
     let options = PgConnectOptions::clone(&options).application_name(name);
@@ -313,7 +313,7 @@ async fn a_line_that_nobody_asks_for_is_forgotten() {
     let kept = Duration::from_millis(500);
     let reading = Reading::of(Lines::kept_for(app.ctx.db.clone(), kept));
     let mut follower = reading.lines.follow(SALE).await.unwrap();
-    // Longer than it is kept, but somebody follows.
+    // Longer than the eviction time, but it is followed.
     let waited = tokio::time::timeout(kept * 3, follower.next()).await;
     assert!(waited.is_err(), "nothing has changed");
     assert_eq!(reading.lines.count(), 1);

@@ -1,4 +1,4 @@
-//! What the platform promises, shown on real servers.
+//! The platform's promises, tested on real servers.
 
 #![expect(clippy::unwrap_used, reason = "a test that can't go on fails")]
 

@@ -1,4 +1,4 @@
-//! How a process starts, says whether it is ready, and ends.
+//! Start, readiness and shutdown of a process.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -11,7 +11,7 @@ use super::settle::Received;
 use super::{BatchHandler, Mode};
 use crate::telemetry::span_for;
 
-/// One batch after the other.
+/// Sequential dispatch in batches of what has arrived.
 pub(super) struct Batches<H>(pub(super) H);
 
 impl<H: BatchHandler> Mode for Batches<H> {
@@ -59,7 +59,7 @@ async fn verdicts<H: BatchHandler>(
     verdicts
 }
 
-/// `None` when the handler failed to give one verdict per message.
+/// Returns `None` unless the handler returned one verdict per message.
 async fn call<H: BatchHandler>(
     handler: &H,
     session: &Session,

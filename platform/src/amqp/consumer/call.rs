@@ -1,11 +1,11 @@
-//! Calling a handler so that neither a panic nor a hang gets out.
+//! Calls of handlers, isolated from panics and bounded in time.
 
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
 use futures_util::FutureExt;
 
-/// Why a handler gave no verdict.
+/// The failure of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Failure {
     Panicked,

@@ -15,8 +15,8 @@ use super::super::topology::{self, QueueNames, QueueSpec};
 use super::Settings;
 use super::settle::{Received, Settler};
 
-/// How often an idle consumer looks whether its channel still stands. lapin reports a broken
-/// channel through the stream, once; this is for the case that it does not.
+/// Interval at which an idle consumer checks its channel. lapin reports a broken channel through
+/// the stream, once; this covers the case that it does not.
 const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
 pub(super) struct Session {
@@ -87,13 +87,12 @@ impl Session {
         }
     }
 
-    /// Whether the channel stands, as far as known.
+    /// The last known state of the channel.
     pub(super) fn is_open(&self) -> bool {
         self.channel.status().connected()
     }
 
-    /// Stops RabbitMQ from sending more. What was sent and not begun is delivered to others when
-    /// the channel closes.
+    /// Stops deliveries. Prefetched messages are redelivered to others when the channel closes.
     pub(super) async fn cancel(&self) {
         let cancelling = self
             .channel

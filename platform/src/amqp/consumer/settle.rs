@@ -18,14 +18,12 @@ use super::super::publisher::Address;
 use super::super::topology::{QueueNames, QueueSpec, retry_name, round_up};
 use super::Settings;
 
-/// How long a message is kept back that could neither be copied nor acknowledged, so that it does
-/// not come back at once for ever.
+/// Pause before a message that could not be copied is requeued, so that it does not spin.
 const REQUEUE_PAUSE: Duration = Duration::from_secs(1);
 
-/// How often an alarm of RabbitMQ is looked at again.
+/// Interval at which a resource alarm is checked again.
 const ALARM_PAUSE: Duration = Duration::from_millis(250);
-/// Less than the half hour after which RabbitMQ takes a consumer that acknowledges nothing for
-/// dead.
+/// Below RabbitMQ's delivery acknowledgement timeout of 30 minutes.
 const LONGEST_ALARM: Duration = Duration::from_secs(20 * 60);
 
 /// A message and the means to acknowledge it.
@@ -103,8 +101,8 @@ impl Settler {
         }
     }
 
-    /// Keeps a message while RabbitMQ takes no copies of it: going back and forth, it would use up
-    /// its deliveries and die although nothing is wrong with it.
+    /// Holds a message during a resource alarm, while no copy can be stored: requeued again and
+    /// again it would reach its delivery limit although nothing is wrong with it.
     async fn wait_while_blocked(&self, acker: &Acker) {
         let begun = tokio::time::Instant::now();
         let is_kept = || {
@@ -118,7 +116,8 @@ impl Settler {
         }
     }
 
-    /// Settles what came on one channel with nothing before it left open.
+    /// Settles a batch of one channel, with one acknowledgement if possible. Nothing delivered
+    /// before it may be outstanding.
     pub(super) async fn settle_all(&self, batch: Vec<Received>, verdicts: Vec<Verdict>) {
         if verdicts.iter().all(|verdict| *verdict == Verdict::Ack) {
             self.count(&Verdict::Ack, batch.len());
@@ -132,7 +131,7 @@ impl Settler {
         }
     }
 
-    /// A retry beyond the bound becomes a dead letter. What is transient is never kept.
+    /// Turns a retry beyond the last attempt into a dead letter.
     fn bounded(&self, delivery: &Delivery, verdict: Verdict) -> Verdict {
         match verdict {
             Verdict::RetryAfter(_) if delivery.attempt >= self.0.max_attempts => {
@@ -142,7 +141,7 @@ impl Settler {
         }
     }
 
-    /// Stores the copy that the verdict asks for, if it does.
+    /// Publishes the copy that the verdict asks for, if any.
     async fn copy(&self, delivery: &Delivery, verdict: &Verdict) -> Result<(), PublishError> {
         let Inner { broker, names, .. } = &*self.0;
         let (address, properties) = match verdict {
@@ -195,7 +194,7 @@ impl Settler {
     }
 }
 
-/// An acknowledgement that gets lost means a redelivery, which handlers expect.
+/// A lost acknowledgement causes a redelivery, which handlers tolerate.
 async fn ack(acker: &Acker, multiple: bool) {
     let acking = acker.ack(BasicAckOptions { multiple });
     log(within(REQUEST_LIMIT, "acknowledge", acking).await);

@@ -14,8 +14,8 @@ use super::settle::Received;
 use super::{Handler, Mode};
 use crate::telemetry::span_for;
 
-/// Messages side by side. When it leaves it waits for those that were begun: on a new channel they
-/// would be delivered a second time beside the first.
+/// Concurrent dispatch. It drains before it returns: on a new channel the messages in flight would
+/// be redelivered beside their first delivery.
 pub(super) struct Singles<H>(pub(super) Arc<H>);
 
 impl<H: Handler> Mode for Singles<H> {
