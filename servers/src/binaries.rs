@@ -1,4 +1,4 @@
-//! Where the servers' programs are.
+//! Locations of the servers' programs.
 
 use std::env;
 use std::fs;

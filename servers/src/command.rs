@@ -13,7 +13,7 @@ use servers::{Environment, say};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-/// What a run waits for.
+/// An event that a run waits for.
 enum Event {
     Signal(Signal),
     Ended(std::io::Result<ExitStatus>),
@@ -59,7 +59,7 @@ fn supervise(
     }
 }
 
-/// How signals reach the command.
+/// Delivery of signals to the command.
 enum Group {
     /// It shares our process group, to which the terminal sends Ctrl-C and hang-up itself:
     /// passing them on would double them, and a second one means "at once".
@@ -108,7 +108,7 @@ fn watch_signals(events: Sender<Event>) -> Result<()> {
 
 fn await_end(mut child: Child, events: Sender<Event>) {
     thread::spawn(move || {
-        // Nobody listens only when this program ends, and then it does not matter.
+        // The receiver is gone only when this program ends.
         let _ = events.send(Event::Ended(child.wait()));
     });
 }

@@ -1,10 +1,10 @@
-//! Short connections that look whether a server answers.
+//! Short-lived connections for readiness probes.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
-/// Longest wait for the connection, for each write and for each read.
+/// Timeout of the connection, of each write and of each read.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Connects to a port of 127.0.0.1.

@@ -19,9 +19,9 @@ use crate::server::Kind;
 use crate::urls::Urls;
 use crate::{binaries, port, random, wait};
 
-/// How long the engine may take to say that it is there.
+/// Timeout of the probe of the engine.
 const ENGINE_PATIENCE: Duration = Duration::from_secs(5);
-/// How long the servers may take, the download of their images included.
+/// Timeout of the servers' start, including the download of their images.
 const UP_PATIENCE: Duration = Duration::from_secs(600);
 
 /// One group of containers, with names, ports and a password of its own, so that it meets neither
@@ -53,7 +53,7 @@ impl Compose {
     /// that fails.
     ///
     /// # Errors
-    /// If the images cannot be had or a server does not start in time.
+    /// If an image can't be pulled or a server does not start in time.
     pub(crate) fn up(&self, root: &Path) -> Result<()> {
         let mut command = self.command(root);
         command.args(["up", "--wait", "postgres", "redis", "rabbitmq"]);
@@ -64,7 +64,7 @@ impl Compose {
         outcome
     }
 
-    /// Stops and removes the containers; their data stay. Tells whether there were any.
+    /// Stops and removes the containers; their data stay. Returns whether there were any.
     pub(crate) fn down(&self, root: &Path) -> Result<bool> {
         let mut question = self.command(root);
         let list = question
@@ -80,7 +80,7 @@ impl Compose {
         finish_within(self.command(root).args(["down", "--volumes"]), UP_PATIENCE)
     }
 
-    /// Whether all three servers speak their protocols.
+    /// Whether all three servers answer by their protocols.
     pub(crate) fn answers(&self) -> bool {
         let [postgres, redis, rabbitmq] = self.homes();
         PostgresKind::answers(&postgres)
@@ -129,7 +129,7 @@ impl std::fmt::Display for Interrupted {
 
 impl std::error::Error for Interrupted {}
 
-/// What a shell, and Docker Compose, exit with after Ctrl-C and after SIGTERM.
+/// Exit codes of a shell, and of Docker Compose, after Ctrl-C and after SIGTERM.
 const INTERRUPTED_CODES: [i32; 2] = [130, 143];
 
 fn was_interrupted(status: std::process::ExitStatus) -> bool {
@@ -139,7 +139,7 @@ fn was_interrupted(status: std::process::ExitStatus) -> bool {
             .is_some_and(|code| INTERRUPTED_CODES.contains(&code))
 }
 
-/// Whether a Docker engine runs that this user may use, and Docker Compose is there.
+/// Whether a Docker engine is running and usable by this user, with Docker Compose.
 pub(crate) fn has_engine() -> bool {
     let answers = |arguments: &[&str]| {
         let mut question = Command::new("docker");

@@ -12,12 +12,12 @@ use crate::set::Set;
 use crate::urls::Urls;
 use crate::{docker, install, say};
 
-/// How long a run may take to end its command and its servers when it is asked to.
+/// Timeout of a run's shutdown, in which it ends its command and its servers.
 const RUN_PATIENCE: Duration = Duration::from_secs(90);
 
 /// The servers of one working copy: those the environment names, or those recorded in its `.dev`.
 ///
-/// `.dev/up` holds the servers that stay up until they are stopped, and keeps their data.
+/// `.dev/up` holds the servers that run until they are stopped, and their data.
 /// `.dev/run-PID` holds those that one run made for itself, and vanishes with it.
 #[derive(Debug)]
 pub struct Environment {
@@ -113,7 +113,7 @@ impl Environment {
         }
     }
 
-    /// Ends all that `.dev` records, runs that are still going included, and tells what that was.
+    /// Stops all that `.dev` records, including active runs, and returns their names.
     /// Only the data of `.dev/up` stay.
     ///
     /// # Errors
@@ -164,8 +164,8 @@ impl Environment {
         set.start_private()
     }
 
-    /// Ends and deletes what crashed runs left behind. What can't be cleared, since its Docker engine
-    /// is gone or its record was cut short, is set aside: it must not stop this run.
+    /// Ends and deletes what crashed runs left behind. What can't be cleared, since its Docker
+    /// engine is gone or its record was cut short, is set aside: it must not stop this run.
     fn clear_leftovers(&self) -> Result<()> {
         for dir in self.runs()? {
             if let Err(error) = self.clear_leftover(&dir) {

@@ -71,7 +71,7 @@ impl Home {
     }
 }
 
-/// What is written down about a server, so that a later run finds and ends it.
+/// The persistent record of a server, by which a later run finds and stops it.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Record {
     pub(crate) ports: Vec<u16>,
@@ -80,7 +80,7 @@ pub(crate) struct Record {
 }
 
 impl Record {
-    /// What is written down in a folder; `None` if no server ever started there.
+    /// Reads the record of a folder; `None` if no server ever started there.
     pub(crate) fn read(dir: &Path) -> Result<Option<Self>> {
         let file = Home::record_file(dir);
         match fs::read(&file) {

@@ -82,7 +82,7 @@ fn install(find_missing: fn() -> Vec<&'static str>, advice: &dyn Fn() -> String)
     Ok(())
 }
 
-/// What to install by hand, for people.
+/// Instructions for a manual installation.
 pub(crate) fn advice() -> String {
     let missing = missing_packages().join(" ");
     format!(

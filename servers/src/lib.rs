@@ -1,6 +1,6 @@
 //! Private PostgreSQL, Redis and RabbitMQ servers for the demo and the tests.
 //!
-//! A private server listens on 127.0.0.1 only, on ports of its own, and keeps all its files in one
+//! A private server listens on 127.0.0.1 only, on ports of its own, with all its files in one
 //! folder; servers that were already on the machine are never touched. [`Postgres`], [`Redis`] and
 //! [`RabbitMq`] each run one, and can be killed and restarted as a test needs it. [`Environment`]
 //! finds or makes all three, as `./dev` does.

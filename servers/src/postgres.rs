@@ -17,7 +17,7 @@ use crate::home::Home;
 use crate::server::Kind;
 use crate::{binaries, install, random};
 
-/// What makes a server a PostgreSQL: user and database `onsale`, password over TCP, durable
+/// PostgreSQL: user and database `onsale`, password over TCP, durable
 /// commits.
 #[derive(Debug)]
 pub struct PostgresKind;
@@ -34,7 +34,7 @@ impl Kind for PostgresKind {
         if created.exists() {
             return Ok(());
         }
-        // What is here without the mark is a creation that was cut short.
+        // Data without the marker is of an interrupted creation.
         erase_data(home.dir())?;
         let data = place_data(home.dir())?;
         create_cluster(&data, home.password())?;
@@ -130,7 +130,7 @@ fn data_link(dir: &Path) -> PathBuf {
     dir.join("data")
 }
 
-/// Makes an empty data folder that the server's user owns and reaches, and tells where it is.
+/// Makes an empty data folder that the server's user owns and can reach, and returns its path.
 ///
 /// Started by root, the server runs as another user, who may not be able to reach `dir`, for
 /// example below /root. The data then lie in a temporary folder, and a link in `dir` remembers it.

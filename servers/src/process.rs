@@ -16,12 +16,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::wait;
 
-/// How long processes may take to vanish once nothing keeps them: after a SIGKILL, or after
+/// Timeout until processes vanish: after a SIGKILL, or after
 /// their parent is gone.
 const VANISH_PATIENCE: Duration = Duration::from_secs(10);
 
-/// One run of one process: its id, and its start time, which tells it from a later process that
-/// was given the same id.
+/// One run of one process: its id, and its start time, which distinguishes it from a later process
+/// that was given the same id.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ProcessId {
     pub(crate) pid: u32,
@@ -39,7 +39,7 @@ impl ProcessId {
         Self::of(std::process::id()).expect("a running process is in the process table")
     }
 
-    /// Whether the process still runs. One that ended but was not yet reaped does not.
+    /// Whether the process is running; a zombie is not.
     pub(crate) fn is_alive(&self) -> bool {
         table::lookup(self.pid).is_some_and(|row| row.id == *self && !row.is_zombie)
     }
@@ -102,7 +102,7 @@ impl Process {
         &self.id
     }
 
-    /// Whether it still runs; reaps it if it has ended.
+    /// Whether it is running; reaps it if it has ended.
     pub(crate) fn is_alive(&mut self) -> bool {
         match &mut self.child {
             Some(child) => matches!(child.try_wait(), Ok(None)),

@@ -1,4 +1,4 @@
-//! Lines that tell the user what happens.
+//! Progress messages for the user.
 
 use std::io::{Write, stderr};
 

@@ -15,7 +15,7 @@ use crate::home::{Home, write_secret};
 use crate::server::Kind;
 use crate::{binaries, install, random};
 
-/// What makes a server a RabbitMQ: virtual host `/`, user `onsale`, and nothing of the system's
+/// RabbitMQ: virtual host `/`, user `onsale`, and nothing of the system's
 /// own node: other name, cookie, ports, port mapper, configuration and plugins.
 #[derive(Debug)]
 pub struct RabbitMqKind;
@@ -29,7 +29,7 @@ impl Kind for RabbitMqKind {
 
     fn prepare(home: &Home) -> Result<()> {
         let (port, password) = (home.port(), home.password());
-        // The write-ahead log of quorum queues is kept in memory too, up to this size.
+        // Bounds the write-ahead log of quorum queues, which is also held in memory.
         let config = format!(
             "listeners.tcp.local = 127.0.0.1:{port}\n\
              default_user = onsale\n\
@@ -47,8 +47,8 @@ impl Kind for RabbitMqKind {
         Ok(vec![port_mapper(home)?, node(home)?])
     }
 
-    /// Says which protocol it wants and awaits the server's first method. The node opens its port
-    /// when it has started everything else.
+    /// Sends the protocol header and awaits the server's first method. The node opens its port
+    /// last.
     fn answers(home: &Home) -> bool {
         const CONNECTION_START: [u8; 4] = [0, 10, 0, 10];
         let mut frame = [0; 11];

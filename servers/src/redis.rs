@@ -12,7 +12,7 @@ use crate::home::{Home, write_secret};
 use crate::server::Kind;
 use crate::{binaries, install};
 
-/// What makes a server a Redis: append-only file synced every second, nothing evicted, password.
+/// Redis: append-only file synced every second, nothing evicted, password.
 #[derive(Debug)]
 pub struct RedisKind;
 

@@ -13,18 +13,18 @@ use crate::home::{Home, Record};
 use crate::process::Process;
 use crate::{port, random, wait};
 
-/// How often a start is repeated on other ports because somebody else was faster to take one.
+/// Most attempts of a start on other ports, after another process took one.
 const START_ATTEMPTS: usize = 3;
 
-/// What differs between the servers.
+/// The differences between the servers.
 pub trait Kind: Send {
     /// The server's own name, for messages.
     const NAME: &'static str;
-    /// How many ports it needs.
+    /// Number of ports it needs.
     const PORTS: usize;
     /// The signal that asks it to end in good order.
     const STOP_SIGNAL: Signal;
-    /// How long it may take to answer after its start.
+    /// Timeout until it answers after its start.
     const START_PATIENCE: Duration;
 
     /// Creates data and configuration where they are missing.
@@ -39,7 +39,7 @@ pub trait Kind: Send {
     /// If the server is not installed.
     fn commands(home: &Home) -> Result<Vec<Command>>;
 
-    /// Whether the server speaks its protocol now.
+    /// Whether the server answers by its protocol.
     fn answers(home: &Home) -> bool;
 
     /// Where clients find it, credentials included.
@@ -116,7 +116,7 @@ impl<K: Kind> Server<K> {
         self.processes.last().map(|process| process.id().pid)
     }
 
-    /// Whether all its processes run and it speaks its protocol.
+    /// Whether all its processes are running and it answers by its protocol.
     #[must_use]
     pub fn answers(&mut self) -> bool {
         !self.processes.is_empty()
@@ -284,7 +284,7 @@ impl<K: Kind> Server<K> {
 
 impl<K: Kind> Drop for Server<K> {
     fn drop(&mut self) {
-        // A drop has nobody to tell; what is left is on record and ended by the next start.
+        // Errors can't be reported here; what is left is on record and stopped by the next start.
         let _ = self.stop();
     }
 }

@@ -14,7 +14,7 @@ use crate::server::Kind;
 use crate::urls::Urls;
 use crate::{Postgres, RabbitMq, Redis, Server, postgres};
 
-/// What is written down about a set, before anything of it is started.
+/// The persistent record of a set, written before anything of it is started.
 #[derive(Debug, Serialize, Deserialize)]
 struct Manifest {
     /// The run that ends the servers when it ends; `None` if they stay until they are stopped.
@@ -133,7 +133,7 @@ impl Set {
         Ok(url)
     }
 
-    /// Stops whatever of the set runs, and tells what that was. Data stay.
+    /// Stops the running servers of the set, and returns their names. Data stay.
     pub(crate) fn stop(&self, root: &Path) -> Result<Vec<&'static str>> {
         if let Some(compose) = &self.manifest.compose {
             let there_were = compose.down(root)?;
@@ -160,7 +160,7 @@ impl Set {
         Ok(Some(K::NAME))
     }
 
-    /// Stops the set and deletes its data. Tells what ran.
+    /// Stops the set and deletes its data. Returns the names of the running servers.
     pub(crate) fn erase(self, root: &Path) -> Result<Vec<&'static str>> {
         let stopped = self.stop(root)?;
         if let Some(compose) = &self.manifest.compose {

@@ -1,12 +1,12 @@
-//! Waiting for something outside this process, always with a deadline.
+//! Polling of conditions outside this process, with a deadline.
 
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How often a condition is looked at again.
+/// Poll interval.
 const INTERVAL: Duration = Duration::from_millis(50);
 
-/// Asks `check` until it answers `Some` or `patience` has passed, which gives `None`.
+/// Polls `check` until it returns `Some`, or returns `None` after `patience`.
 ///
 /// The check runs at least once, and once more after the deadline has passed.
 pub(crate) fn until<T>(patience: Duration, mut check: impl FnMut() -> Option<T>) -> Option<T> {
