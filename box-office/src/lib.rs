@@ -9,7 +9,6 @@ mod audit;
 mod cursor;
 mod events;
 mod fields;
-mod help;
 mod office;
 mod openapi;
 mod pages;
@@ -74,7 +73,6 @@ impl Config {
 /// # Errors
 /// When the hashing threads can't be started.
 pub async fn start(ctx: Context, config: Config) -> anyhow::Result<Routes> {
-    help::METRICS.describe();
     let health = &ctx.health;
     health.show_stand_in("stripe", config.payments_to_stand_in());
     health.show_stand_in("mail", config.mails_to_stand_in);

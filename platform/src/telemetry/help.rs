@@ -77,6 +77,10 @@ pub(super) const METRICS: MetricHelp = MetricHelp {
             "Requests whose answer has not begun.",
         ),
         (
+            "onsale_stand_in_active",
+            "1 while a stand-in takes the place of a real server.",
+        ),
+        (
             "outbox_lag_seconds",
             "Age of the oldest message in the outbox, by owner.",
         ),
