@@ -14,6 +14,7 @@ export const STATES = {
 export const REASONS = {
   sold_out: 'Everything is sold or held by others.',
   not_adjacent: 'Not enough adjacent seats are free.',
+  mixed_currencies: 'These seats are priced in different currencies. Choose seats in one.',
   limit_reached: 'You would have more tickets than are allowed for one person.',
   sale_closed: 'The sale is closed.',
   payment_refused: 'The payment provider refused to take this payment, which is no fault of yours. Nothing was charged; the seats went back on sale, and we are looking into it.',
