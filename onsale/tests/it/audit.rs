@@ -140,7 +140,7 @@ async fn run(db: &PgPool, statements: String) {
 async fn plant(db: &PgPool, statements: &str, age: &str) {
     let statements = statements.replace("{age}", age);
     let alone = "begin; set local session_replication_role = replica;";
-    run(db, format!("{alone} {statements} commit;")).await;
+    run(db, format!("{alone} {statements}; commit;")).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -117,7 +117,7 @@ async fn a_sale_is_steered_by_commands() {
     );
     for (rate, words) in [
         ("0", "use `sale pause`"),
-        ("232", "more than 3 times the 77"),
+        ("232", "more than 3 times the current 77"),
     ] {
         system.refuses(&["sale", "rate", id, rate], &[], USAGE, words);
     }
