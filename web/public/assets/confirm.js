@@ -5,6 +5,18 @@ import { at, call, duration, session, store, stored, write } from './api.js';
 /** The id of an account of this browser whose address is unconfirmed. */
 const UNCONFIRMED = 'onsale.unconfirmed';
 
+/** What each page has in its `#confirm`. */
+const FORM = `<h2 id="confirm-title">Confirm your email address</h2>
+<form id="confirm-form">
+<p>We sent six digits to <strong><bdi id="confirm-address"></bdi></strong>. Tickets and other mails are sent there once you have entered them.</p>
+<label for="confirm-code">Code from the mail</label>
+<div class="beside"><input id="confirm-code" class="code" inputmode="numeric" autocomplete="one-time-code" required maxlength="12" pattern="\\s*([0-9]\\s*){6}" title="Six digits" aria-describedby="confirm-problem">
+<button class="plain">Confirm</button></div>
+<p id="confirm-problem" class="error" role="alert" hidden></p>
+<button type="button" id="confirm-again" class="plain">Send another code</button>
+</form>
+<p id="confirm-text" class="quiet" role="status"></p>`;
+
 /** Shows the field while the address of the signed-in account is unconfirmed. */
 export async function askToConfirm() {
   const { account } = await call('GET', '/api/accounts/me');
@@ -75,6 +87,7 @@ function whyNoOther({ kind, message, retryAfter }) {
   return kind === 'rate-limited' && retryAfter ? `A code was sent already. Another can be sent in ${duration(retryAfter / 1000)}.` : message;
 }
 
+at('confirm').insertAdjacentHTML('beforeend', FORM);
 at('confirm-form').addEventListener('submit', (submit) => {
   submit.preventDefault();
   attemptHere(confirmAddress, whyNot);
