@@ -22,6 +22,7 @@ use domain::sale::{SaleSettings, SaleState, Stock};
 use platform::auth::Caller;
 use platform::outbox;
 use platform::problem::{Kind, Problem};
+use platform::refusal::Refusal;
 use platform::service::Routes;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -30,7 +31,6 @@ use sqlx::PgConnection;
 use crate::OWNER;
 use crate::audit::{self, Actor};
 use crate::office::Office;
-use crate::write::WriteError;
 use settings::SalePatch;
 
 /// Sale routes, on the internal listener only.
@@ -78,7 +78,7 @@ pub(crate) async fn open(
     patch: &SalePatch,
     actor: Actor,
     now: DateTime<Utc>,
-) -> Result<(), WriteError> {
+) -> Result<(), Refusal> {
     let mut settings = settings::of_new_event(event, now);
     patch.apply(&mut settings, "sale.")?;
     lottery::check(conn, None, &settings, now).await?;
@@ -93,7 +93,7 @@ pub(crate) async fn follow_event(
     event: &Event,
     actor: Actor,
     now: DateTime<Utc>,
-) -> Result<(), WriteError> {
+) -> Result<(), Refusal> {
     let settings = store::lock(conn, event.id)
         .await?
         .ok_or_else(unknown_sale)?;
@@ -113,7 +113,7 @@ pub(crate) async fn close(
     id: EventId,
     actor: Actor,
     now: DateTime<Utc>,
-) -> Result<(), WriteError> {
+) -> Result<(), Refusal> {
     let mut settings = store::lock(conn, id).await?.ok_or_else(unknown_sale)?;
     settings.closed = true;
     let settings = store::update(conn, &settings, now).await?;

@@ -12,6 +12,7 @@ use futures_util::future::BoxFuture;
 use platform::http::{Json, RawBody};
 use platform::idempotency::{self, Begin};
 use platform::problem::{Kind, Problem};
+use platform::refusal::Refusal;
 use platform::{outbox, pg};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -22,32 +23,6 @@ use crate::OWNER;
 use crate::office::Office;
 
 const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
-
-/// Error of a write.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum WriteError {
-    /// The database failed; serialization failures and deadlocks are retried.
-    #[error("the database transaction failed")]
-    Database(#[from] sqlx::Error),
-    /// The write is refused, with the problem returned to the caller.
-    #[error("the change is refused: {0}")]
-    Refused(Problem),
-}
-
-impl From<Problem> for WriteError {
-    fn from(problem: Problem) -> Self {
-        Self::Refused(problem)
-    }
-}
-
-impl From<WriteError> for Problem {
-    fn from(error: WriteError) -> Self {
-        match error {
-            WriteError::Database(error) => error.into(),
-            WriteError::Refused(problem) => problem,
-        }
-    }
-}
 
 /// Extractor of a JSON body together with the request's identity for idempotency.
 #[derive(Debug)]
@@ -144,7 +119,7 @@ impl<T: Serialize> Done<T> {
 }
 
 /// Future of the work done in one transaction, which borrows the transaction.
-pub(crate) type Work<'c, T> = BoxFuture<'c, Result<T, WriteError>>;
+pub(crate) type Work<'c, T> = BoxFuture<'c, Result<T, Refusal>>;
 
 impl Office {
     /// Runs `work` in a transaction, and wakes the outbox relay on commit. With an
@@ -189,8 +164,8 @@ impl Office {
                             is_replay: true,
                         })
                     }
-                    Begin::Mismatch => Err(WriteError::Refused(idempotency::reused())),
-                    Begin::InProgress => Err(WriteError::Refused(idempotency::in_progress())),
+                    Begin::Mismatch => Err(Refusal::Refused(idempotency::reused())),
+                    Begin::InProgress => Err(Refusal::Refused(idempotency::in_progress())),
                 }
             })
         })
@@ -219,13 +194,13 @@ async fn begin(
     Ok(begun)
 }
 
-fn encode(error: serde_json::Error) -> WriteError {
+fn encode(error: serde_json::Error) -> Refusal {
     sqlx::Error::Encode(Box::new(error)).into()
 }
 
 /// Refuses a repeat whose stored outcome was written by another version and can't be decoded: the
 /// request has been executed and must not be executed again.
-fn decode(error: &serde_json::Error) -> WriteError {
+fn decode(error: &serde_json::Error) -> Refusal {
     let error: &(dyn std::error::Error + 'static) = error;
     tracing::warn!(
         error,

@@ -11,6 +11,7 @@ use domain::account::Role;
 use platform::auth::Caller;
 use platform::http::Path;
 use platform::problem::{Kind, Problem};
+use platform::refusal::Refusal;
 use serde::Deserialize;
 use serde_json::json;
 use sqlx::PgConnection;
@@ -20,7 +21,7 @@ use super::store;
 use crate::audit::{self, Actor};
 use crate::fields::invalid;
 use crate::office::Office;
-use crate::write::{Posted, WriteError};
+use crate::write::Posted;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -70,7 +71,7 @@ async fn change(
     id: AccountId,
     roles: &[Role],
     actor: Actor,
-) -> Result<AccountAnswer, WriteError> {
+) -> Result<AccountAnswer, Refusal> {
     let before = store::lock(conn, id).await?.ok_or_else(unknown)?;
     if before.roles == roles {
         return Ok(AccountAnswer { account: before });

@@ -13,6 +13,7 @@ use domain::message::{ConfirmationAsked, ContactChannel};
 use platform::auth::Caller;
 use platform::http::Json;
 use platform::problem::{Kind, Problem};
+use platform::refusal::Refusal;
 use platform::tokens::Confirmation;
 use platform::{outbox, pg};
 use serde::Deserialize;
@@ -25,7 +26,6 @@ use super::store::{self, Account};
 use crate::OWNER;
 use crate::fields::invalid;
 use crate::office::Office;
-use crate::write::WriteError;
 
 /// Validity of a code.
 const CODE_LIFE: TimeDelta = TimeDelta::minutes(10);
@@ -84,7 +84,7 @@ async fn take(
     office: &Office,
     account_id: AccountId,
     given: &Given,
-) -> Result<Result<Account, Problem>, WriteError> {
+) -> Result<Result<Account, Problem>, Refusal> {
     let now = office.ctx.clock.now();
     let account = store::lock(conn, account_id).await?.ok_or_else(gone)?;
     if is_confirmed(&account, given.channel) {
@@ -137,7 +137,7 @@ async fn send_another(
     office: &Office,
     account_id: AccountId,
     channel: ContactChannel,
-) -> Result<(), WriteError> {
+) -> Result<(), Refusal> {
     let now = office.ctx.clock.now();
     let account = store::lock(conn, account_id).await?.ok_or_else(gone)?;
     if is_confirmed(&account, channel) {
@@ -174,7 +174,7 @@ pub(super) async fn ask(
     account: &Account,
     channel: ContactChannel,
     now: DateTime<Utc>,
-) -> Result<(), WriteError> {
+) -> Result<(), Refusal> {
     let asked = ConfirmationAsked {
         account_id: account.id,
         channel,

@@ -8,6 +8,7 @@ use axum::response::Response;
 use chrono::{DateTime, Utc};
 use domain::account::Role;
 use platform::problem::{Kind, Problem};
+use platform::refusal::Refusal;
 use platform::tokens::KeyRing;
 use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
@@ -16,7 +17,7 @@ use uuid::Uuid;
 use super::session::{self, Grant, SessionAnswer, hash_of, session_of};
 use super::store::{self, LiveSession};
 use crate::office::Office;
-use crate::write::{Posted, WriteError};
+use crate::write::Posted;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -72,7 +73,7 @@ async fn renew(
     office: &Office,
     session_id: Uuid,
     token: &str,
-) -> Result<Outcome, WriteError> {
+) -> Result<Outcome, Refusal> {
     let now = office.ctx.clock.now();
     let Some(session) = store::lock_session(conn, session_id, now).await? else {
         return Ok(Outcome::Unknown);

@@ -12,6 +12,7 @@ use domain::account::Role;
 use platform::http::ClientAddr;
 use platform::limits::AddressGroup;
 use platform::problem::{Kind, Problem};
+use platform::refusal::Refusal;
 use secrecy::SecretString;
 use serde::Deserialize;
 use serde_json::json;
@@ -24,7 +25,7 @@ use super::store;
 use crate::audit::{self, Actor};
 use crate::fields;
 use crate::office::Office;
-use crate::write::{Posted, WriteError};
+use crate::write::Posted;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -122,7 +123,7 @@ async fn begin(
     account_id: AccountId,
     line: Line,
     place: Place,
-) -> Result<(Grant, Vec<Role>), WriteError> {
+) -> Result<(Grant, Vec<Role>), Refusal> {
     let account = store::get(conn, account_id).await?.ok_or_else(wrong)?;
     let now = office.ctx.clock.now();
     let grant = Grant::first(account_id, now);

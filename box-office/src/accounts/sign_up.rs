@@ -11,6 +11,7 @@ use domain::message::ContactChannel;
 use platform::http::ClientAddr;
 use platform::limits::{AddressGroup, Quota};
 use platform::problem::{Kind, Problem};
+use platform::refusal::Refusal;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
@@ -23,7 +24,7 @@ use super::session::{self, Grant, Session};
 use super::store::{self, Account, NewAccount};
 use crate::fields;
 use crate::office::Office;
-use crate::write::{Posted, WriteError};
+use crate::write::Posted;
 
 const MAX_NAME_CHARS: usize = 200;
 /// Cluster-wide sign-ups per network: the burst allowed to one address, and a sustained rate that
@@ -107,7 +108,7 @@ async fn insert(
     office: &Office,
     account: &NewAccount<'_>,
     place: Place,
-) -> Result<(Grant, Account), WriteError> {
+) -> Result<(Grant, Account), Refusal> {
     let now = office.ctx.clock.now();
     let account = store::insert(conn, account, now).await?.ok_or_else(taken)?;
     if !account.email_confirmed {

@@ -10,6 +10,7 @@ use domain::message::EventChanged;
 use platform::auth::Caller;
 use platform::outbox;
 use platform::problem::Problem;
+use platform::refusal::Refusal;
 use serde_json::json;
 use sqlx::PgConnection;
 
@@ -20,7 +21,7 @@ use crate::audit::{self, Actor};
 use crate::office::Office;
 use crate::sales;
 use crate::sales::settings::SalePatch;
-use crate::write::{Posted, WriteError};
+use crate::write::Posted;
 
 /// Creates an event and its sale in one transaction.
 ///
@@ -50,7 +51,7 @@ async fn insert(
     draft: &Draft,
     patch: &SalePatch,
     creator: AccountId,
-) -> Result<EventAnswer, WriteError> {
+) -> Result<EventAnswer, Refusal> {
     let (now, actor) = (office.ctx.clock.now(), Actor::Account(creator));
     let id = store::insert(conn, draft, creator, now).await?;
     let event = store::get(conn, id).await?.ok_or_else(unknown_event)?;

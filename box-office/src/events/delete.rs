@@ -10,6 +10,7 @@ use domain::message::EventChanged;
 use platform::auth::Caller;
 use platform::http::{Json, Path, Query};
 use platform::problem::{Kind, Problem};
+use platform::refusal::Refusal;
 use platform::{outbox, pg};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -20,7 +21,6 @@ use crate::OWNER;
 use crate::audit::{self, Actor};
 use crate::office::Office;
 use crate::sales;
-use crate::write::WriteError;
 
 /// Treatment of existing bookings.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -70,7 +70,7 @@ async fn cancel(
     id: EventId,
     options: &Options,
     actor: Actor,
-) -> Result<(), WriteError> {
+) -> Result<(), Refusal> {
     let before = store::lock(conn, id).await?.ok_or_else(unknown_event)?;
     if before.state == EventState::Cancelled {
         return Ok(());

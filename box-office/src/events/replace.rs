@@ -13,6 +13,7 @@ use platform::auth::Caller;
 use platform::http::Path;
 use platform::outbox;
 use platform::problem::{Kind, Problem};
+use platform::refusal::Refusal;
 use serde_json::json;
 use sqlx::PgConnection;
 
@@ -24,7 +25,7 @@ use crate::audit::{self, Actor};
 use crate::fields::invalid;
 use crate::office::Office;
 use crate::sales;
-use crate::write::{Posted, WriteError};
+use crate::write::Posted;
 
 /// Replaces an event. Sections are matched by name and keep their seats, unless `numbered` changes.
 ///
@@ -76,11 +77,7 @@ struct Change {
 }
 
 impl Change {
-    async fn make(
-        &self,
-        conn: &mut PgConnection,
-        office: &Office,
-    ) -> Result<EventAnswer, WriteError> {
+    async fn make(&self, conn: &mut PgConnection, office: &Office) -> Result<EventAnswer, Refusal> {
         let Self {
             id,
             draft,

@@ -5,11 +5,11 @@
 use chrono::{DateTime, Utc};
 use domain::sale::SaleSettings;
 use platform::problem::{Kind, Problem};
+use platform::refusal::Refusal;
 use sqlx::PgConnection;
 
 use super::store::{self, LineStart};
 use crate::events::stock;
-use crate::write::WriteError;
 
 /// Checks the change of a locked sale from `before` (`None`: a new sale) to `after`: it must not
 /// make the lottery manipulable, nor admit visitors without an account to a line that sells seats.
@@ -21,7 +21,7 @@ pub(super) async fn check(
     before: Option<&SaleSettings>,
     after: &SaleSettings,
     now: DateTime<Utc>,
-) -> Result<(), WriteError> {
+) -> Result<(), Refusal> {
     let line = store::line(conn, after.event_id).await?;
     if let Some(before) = before {
         check_order(before, after, &line, now)?;
@@ -53,7 +53,7 @@ fn check_order(
     after: &SaleSettings,
     line: &LineStart,
     now: DateTime<Utc>,
-) -> Result<(), WriteError> {
+) -> Result<(), Refusal> {
     let is_bound = line.is_joined || line.takes_part;
     if (before.lobby_seconds == 0) != (after.lobby_seconds == 0) && is_bound {
         return Err(conflict(
@@ -77,7 +77,7 @@ fn check_order(
     Ok(())
 }
 
-fn check_entropy(after: &SaleSettings, was: &str, is_fixed: bool) -> Result<(), WriteError> {
+fn check_entropy(after: &SaleSettings, was: &str, is_fixed: bool) -> Result<(), Refusal> {
     if !was.is_empty() {
         return Err(conflict("The entropy is published and cannot be changed."));
     }
@@ -92,10 +92,7 @@ fn check_entropy(after: &SaleSettings, was: &str, is_fixed: bool) -> Result<(), 
     Ok(())
 }
 
-async fn check_nothing_sold(
-    conn: &mut PgConnection,
-    sale: &SaleSettings,
-) -> Result<(), WriteError> {
+async fn check_nothing_sold(conn: &mut PgConnection, sale: &SaleSettings) -> Result<(), Refusal> {
     let stock = stock::total(conn, sale.event_id).await?;
     if stock.is_some_and(|stock| stock.held + stock.sold > 0) {
         return Err(conflict(
@@ -106,6 +103,6 @@ async fn check_nothing_sold(
     Ok(())
 }
 
-fn conflict(detail: &str) -> WriteError {
+fn conflict(detail: &str) -> Refusal {
     Problem::new(Kind::Conflict, detail).into()
 }

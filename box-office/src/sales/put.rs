@@ -9,6 +9,7 @@ use domain::EventId;
 use platform::auth::Caller;
 use platform::http::Path;
 use platform::problem::{Kind, Problem};
+use platform::refusal::Refusal;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sqlx::PgConnection;
@@ -18,7 +19,7 @@ use super::{Sale, lottery, record, require_operator, store, unknown_sale};
 use crate::audit::Actor;
 use crate::events::stock;
 use crate::office::Office;
-use crate::write::{Posted, WriteError};
+use crate::write::Posted;
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Answer {
@@ -60,7 +61,7 @@ async fn change(
     id: EventId,
     patch: &SalePatch,
     actor: Actor,
-) -> Result<Answer, WriteError> {
+) -> Result<Answer, Refusal> {
     let now = office.ctx.clock.now();
     let before = store::lock(conn, id).await?.ok_or_else(unknown_sale)?;
     patch.check_version(&before)?;

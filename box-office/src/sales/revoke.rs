@@ -10,6 +10,7 @@ use domain::{AccountId, EventId};
 use platform::auth::Caller;
 use platform::http::{Json, Path};
 use platform::problem::Problem;
+use platform::refusal::Refusal;
 use platform::{outbox, pg};
 use serde_json::json;
 use sqlx::PgConnection;
@@ -18,7 +19,6 @@ use super::{require_operator, store, unknown_sale};
 use crate::OWNER;
 use crate::audit::{self, Actor};
 use crate::office::Office;
-use crate::write::WriteError;
 
 /// Revokes an account's pass in a sale: adds an audit entry and publishes `pass.revoked` in one
 /// transaction. Answers 202, since admission acts on the message later.
@@ -49,7 +49,7 @@ async fn record(
     conn: &mut PgConnection,
     revoked: &PassRevoked,
     actor: Actor,
-) -> Result<(), WriteError> {
+) -> Result<(), Refusal> {
     let sale = store::get(conn, revoked.event_id).await?;
     let sale = sale.ok_or_else(unknown_sale)?;
     let subject = format!("sale:{}", sale.event_id);
