@@ -5,6 +5,7 @@ mod database;
 mod described;
 pub mod line;
 mod proxy;
+mod reads;
 mod wait;
 
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use database::TestDatabase;
 
 pub use described::assert_described;
 pub use proxy::Proxy;
+pub use reads::Reads;
 pub use wait::eventually;
 
 const SECRET: &str = "a secret that only tests have: 0123456789abcdef";

@@ -187,7 +187,7 @@ async fn arrive(app: &App, n: usize) -> Duration {
             201 => return begun.elapsed(),
             503 => {
                 let wait = answer.headers["retry-after"].to_str().unwrap();
-                // A client that does as it is told, not a wait of the test's own.
+                // The client honours Retry-After; this is no wait for a condition.
                 tokio::time::sleep(Duration::from_secs(wait.parse().unwrap())).await;
             }
             other => panic!("{other}: {}", answer.body),

@@ -13,6 +13,7 @@ use platform::tokens::KeyRing;
 use reqwest::{Client, Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
+use tokio::time::{Interval, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
@@ -20,6 +21,13 @@ use crate::system::System;
 
 /// Pause before a request that failed is retried.
 const AGAIN: Duration = Duration::from_millis(200);
+
+/// Paces the attempts of one request.
+fn attempts() -> Interval {
+    let mut attempts = interval(AGAIN);
+    attempts.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    attempts
+}
 
 /// Counters of the whole crowd.
 #[derive(Debug, Default)]
@@ -94,11 +102,12 @@ impl Crowd {
     async fn join(&self, account: i64) -> anyhow::Result<Person> {
         let access = self.access(account);
         let url = self.url(&self.waiting_room, "queue")?;
+        let mut attempts = attempts();
         loop {
+            attempts.tick().await;
             let asked = self.http.post(url.clone()).bearer_auth(&access);
             let answer = asked.json(&json!({})).send().await?;
             if !answer.status().is_success() {
-                tokio::time::sleep(AGAIN).await;
                 continue;
             }
             let answer: Value = answer.json().await?;
@@ -144,6 +153,7 @@ impl Crowd {
                     500
                 }
             };
+            // As the page does, which polls when the answer says.
             tokio::time::sleep(Duration::from_millis(wait)).await;
         }
         person.pass = Some(self.claim(person).await?);
@@ -154,14 +164,16 @@ impl Crowd {
     /// Claims until there is a pass, failing over to another node.
     pub(crate) async fn claim(&self, person: &Person) -> anyhow::Result<String> {
         let first = usize::try_from(person.account)?;
+        let mut attempts = attempts();
         for node in self.nodes.iter().cycle().skip(first) {
+            attempts.tick().await;
             let url = self.url(node, "pass")?;
             match self.ask(Method::POST, &url, person).await {
                 Ok((StatusCode::OK | StatusCode::CREATED, answer)) => return Ok(answer),
                 Ok((StatusCode::GONE, answer)) => {
                     anyhow::bail!("place {} is told {answer}", person.place)
                 }
-                Ok(_) | Err(_) => tokio::time::sleep(AGAIN).await,
+                Ok(_) | Err(_) => {}
             }
         }
         anyhow::bail!("there is no node")

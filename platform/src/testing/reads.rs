@@ -1,0 +1,50 @@
+//! Counting of reads, exactly and at once: PostgreSQL's own statistics come seconds later, from each
+//! connection by itself.
+
+use sqlx::{AssertSqlSafe, PgPool};
+
+/// The reads of a table since this was made. A view takes the table's name, so that until the end
+/// of the test nothing can be written by it.
+#[derive(Debug)]
+pub struct Reads {
+    db: PgPool,
+    sequence: String,
+}
+
+impl Reads {
+    /// Starts counting the reads of `schema.table`.
+    ///
+    /// # Panics
+    /// When there is no such table.
+    pub async fn of(db: &PgPool, schema: &str, table: &str) -> Self {
+        let counting = format!(
+            "alter table {schema}.{table} rename to counted_{table};
+             create sequence {schema}.reads_of_{table};
+             create function {schema}.read_{table}() returns setof {schema}.counted_{table}
+             language plpgsql as $$ begin
+                 perform nextval('{schema}.reads_of_{table}');
+                 return query select * from {schema}.counted_{table};
+             end $$;
+             create view {schema}.{table} as select * from {schema}.read_{table}();"
+        );
+        let counting = sqlx::raw_sql(AssertSqlSafe(counting)).execute(db).await;
+        counting.expect("the table exists");
+        Self {
+            db: db.clone(),
+            sequence: format!("{schema}.reads_of_{table}"),
+        }
+    }
+
+    /// The number of reads so far.
+    ///
+    /// # Panics
+    /// When the database can't be read.
+    pub async fn count(&self) -> i64 {
+        let count = format!(
+            "select case when is_called then last_value else 0 end from {}",
+            self.sequence
+        );
+        let counting = sqlx::query_scalar(AssertSqlSafe(count)).fetch_one(&self.db);
+        counting.await.expect("a sequence is read")
+    }
+}
