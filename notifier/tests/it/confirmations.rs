@@ -3,12 +3,11 @@
 use std::time::{Duration, Instant};
 
 use domain::clock::SystemClock;
-use domain::message::{AccountChanged, ConfirmationAsked, ContactChannel};
+use domain::message::{AccountChanged, ContactChannel};
 use platform::testing::eventually;
 use platform::tokens::Confirmation;
 use platform::topology;
 use surge::mail;
-use uuid::Uuid;
 
 use crate::stage::{ACCOUNT, EMAIL, PHONE, SOON, Stage, event};
 
@@ -64,16 +63,7 @@ async fn a_code_is_mailed_and_texted_to_whom_nothing_else_goes() {
     let stage = Stage::start().await;
     stage.sign_up(false).await;
     for (channel, address) in [(ContactChannel::Email, EMAIL), (ContactChannel::Sms, PHONE)] {
-        let nonce = Uuid::new_v4();
-        stage
-            .tell(&ConfirmationAsked {
-                account_id: ACCOUNT,
-                channel,
-                address: address.to_owned(),
-                nonce,
-                good_until: stage.app.ctx.clock.now() + chrono::TimeDelta::minutes(10),
-            })
-            .await;
+        let nonce = stage.ask_for_code(channel, address).await;
         let code = stage.app.ctx.keys.confirmation_code(&Confirmation {
             nonce,
             account_id: ACCOUNT,
@@ -105,15 +95,7 @@ async fn codes_go_no_faster_than_the_operator_allows() {
     stage.sign_up(false).await;
     let started = Instant::now();
     for _ in 0..10 {
-        stage
-            .tell(&ConfirmationAsked {
-                account_id: ACCOUNT,
-                channel: ContactChannel::Email,
-                address: EMAIL.to_owned(),
-                nonce: Uuid::new_v4(),
-                good_until: stage.app.ctx.clock.now() + chrono::TimeDelta::minutes(10),
-            })
-            .await;
+        stage.ask_for_code(ContactChannel::Email, EMAIL).await;
     }
     // Each is delivered twice. The bucket holds five, five are borrowed, and ten come at the rate.
     stage.mail.inbox().wait_for(20, SOON).await.unwrap();

@@ -1,11 +1,9 @@
 //! Contents of mails.
 
-use chrono::TimeDelta;
 use domain::clock::SystemClock;
-use domain::message::{AccountChanged, ConfirmationAsked, ContactChannel};
+use domain::message::{AccountChanged, ContactChannel};
 use platform::testing::eventually;
 use surge::mail;
-use uuid::Uuid;
 
 use crate::stage::{ACCOUNT, EMAIL, SOON, Stage, event};
 
@@ -120,16 +118,7 @@ async fn mails_say_that_no_person_wrote_them_and_where_answers_go() {
     stage.introduce(&event, None).await;
     let id = stage.pay(&event).await.booking.booking_id;
     stage.mail_is(id, "confirmed", "sent").await;
-    let now = stage.app.ctx.clock.now();
-    stage
-        .tell(&ConfirmationAsked {
-            account_id: ACCOUNT,
-            channel: ContactChannel::Email,
-            address: EMAIL.to_owned(),
-            nonce: Uuid::new_v4(),
-            good_until: now + TimeDelta::minutes(10),
-        })
-        .await;
+    stage.ask_for_code(ContactChannel::Email, EMAIL).await;
     // One confirmation, and the code, which is sent as often as it is delivered.
     stage.mail.inbox().wait_for(3, SOON).await.unwrap();
     for mail in stage.mail.inbox().all() {

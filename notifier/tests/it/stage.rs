@@ -8,7 +8,10 @@ use clap::Parser;
 use domain::booking::{BookedSeat, BookingFacts, TicketFacts};
 use domain::clock::{SharedClock, SystemClock};
 use domain::event::{Event, EventState};
-use domain::message::{AccountChanged, BookingCancelled, BookingPaid, EventChanged, Message};
+use domain::message::{
+    AccountChanged, BookingCancelled, BookingPaid, ConfirmationAsked, ContactChannel, EventChanged,
+    Message,
+};
 use domain::{AccountId, BookingId, Currency, EventId, Money, SeatId};
 use platform::amqp::Exchange;
 use platform::service::{Context, Routes};
@@ -120,6 +123,20 @@ impl Stage {
         })
         .await;
         eventually(SOON, async || self.knows(event).await).await;
+    }
+
+    /// Asks for a code to a contact of the account; returns its nonce.
+    pub(crate) async fn ask_for_code(&self, channel: ContactChannel, address: &str) -> Uuid {
+        let nonce = Uuid::new_v4();
+        self.tell(&ConfirmationAsked {
+            account_id: ACCOUNT,
+            channel,
+            address: address.to_owned(),
+            nonce,
+            good_until: self.app.ctx.clock.now() + chrono::TimeDelta::minutes(10),
+        })
+        .await;
+        nonce
     }
 
     /// Returns true if this version of the event, and an account, are stored.

@@ -145,12 +145,9 @@ async fn what_another_installation_charges_is_no_finding_here() {
     pipeline.leave().await;
 }
 
-#[tokio::test]
-async fn a_dispute_of_somebody_else_is_no_finding_here() {
-    let pipeline = Pipeline::open_with(1, |config| {
-        config.reconcile_interval = Duration::from_secs(3_600);
-    })
-    .await;
+/// Charges a card on the Stripe account for something that is not sold here; returns the id of the
+/// PaymentIntent, the first of all.
+async fn charge_elsewhere(pipeline: &Pipeline) -> String {
     let form = [
         ("amount", "500"),
         ("currency", "eur"),
@@ -159,8 +156,17 @@ async fn a_dispute_of_somebody_else_is_no_finding_here() {
         ("payment_method_types[]", "card"),
     ];
     pipeline.in_dashboard("/v1/payment_intents", &form).await;
-    let intents = pipeline.stripe.ledger().payment_intents();
-    let path = format!("/test/payment_intents/{}/dispute", intents[0].id);
+    pipeline.stripe.ledger().payment_intents()[0].id.clone()
+}
+
+#[tokio::test]
+async fn a_dispute_of_somebody_else_is_no_finding_here() {
+    let pipeline = Pipeline::open_with(1, |config| {
+        config.reconcile_interval = Duration::from_secs(3_600);
+    })
+    .await;
+    let intent = charge_elsewhere(&pipeline).await;
+    let path = format!("/test/payment_intents/{intent}/dispute");
     pipeline.in_dashboard(&path, &[]).await;
     let put_aside = "select count(*) from payment.webhook_inbox
         where type = 'charge.dispute.created' and note = 'a dispute of no payment here'";
@@ -178,16 +184,8 @@ async fn a_refund_of_somebody_else_is_not_repaired_again_and_again() {
     .await;
     let webhooks = pipeline.stripe.webhooks().faults();
     webhooks.sometimes(1.0, None::<String>, WebhookFault::Lost);
-    let form = [
-        ("amount", "500"),
-        ("currency", "eur"),
-        ("payment_method", "pm_card_visa"),
-        ("confirm", "true"),
-        ("payment_method_types[]", "card"),
-    ];
-    pipeline.in_dashboard("/v1/payment_intents", &form).await;
-    let intents = pipeline.stripe.ledger().payment_intents();
-    let refund = [("payment_intent", intents[0].id.as_str())];
+    let intent = charge_elsewhere(&pipeline).await;
+    let refund = [("payment_intent", intent.as_str())];
     pipeline.in_dashboard("/v1/refunds", &refund).await;
     for _ in 0..2 {
         let reconciled = pipeline.reconcile(1).await;
