@@ -151,8 +151,8 @@ impl Leader {
     }
 
     /// Feeds the AIMD brake with the load behind the gate.
-    pub fn feel(&mut self, now: DateTime<Utc>, load: &Load) {
-        self.brake.feel(now, load);
+    pub fn observe(&mut self, now: DateTime<Utc>, load: &Load) {
+        self.brake.observe(now, load);
         let state = self.brake.state();
         metrics::gauge!("admission_brake_percent").set(f64::from(state.percent));
     }

@@ -1,5 +1,5 @@
 //! `POST /api/tickets/{code}/transfer`: transfers a ticket to another account and invalidates its
-//! code; `POST /api/tickets/{code}/replace`: gives its holder a new code; `GET /api/tickets`:
+//! code; `POST /api/tickets/{code}/replace`: issues a new code to its holder; `GET /api/tickets`:
 //! tickets that changed hands.
 
 use std::sync::Arc;
@@ -213,7 +213,7 @@ async fn check(
 }
 
 /// Counts the ticket against the new holder's limit, and no longer against the old one's, unless
-/// that is the buyer: what an account has bought counts, whoever holds it.
+/// that is the buyer: tickets an account has bought count for it, regardless of their holder.
 async fn count(
     conn: &mut PgConnection,
     ticket: &Ticket,

@@ -9,12 +9,12 @@ use crate::Place;
 
 /// Most buckets of equal width in a table.
 pub const MAX_BUCKETS: usize = 128;
-/// One group of people has one in so many of those before it, and one more: so the count of whoever
-/// stands within it is right to 1.6 %, and exact for the first so many.
+/// Relative resolution: a bucket holds one in `GROUPS` of the people before it, plus one, so that a
+/// count within it is right to 1.6 %, and exact for the first `GROUPS`.
 const GROUPS: i64 = 64;
 
-/// A quantile sketch of who waits where, from the first place that waits. Whoever is absent or left
-/// is not counted. A million waiters take about two kilobytes as JSON.
+/// A quantile sketch of the places that wait, from the first one. Places whose holder is absent or
+/// has left are not counted. A million waiters take about two kilobytes as JSON.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ahead {
     /// The first place counted.

@@ -57,7 +57,7 @@ impl BookingState {
         Self::ALL.into_iter().find(|state| state.as_str() == word)
     }
 
-    /// Whether the state is final.
+    /// Returns whether the state is final.
     #[must_use]
     pub fn is_final(self) -> bool {
         matches!(self, Self::Rejected | Self::Expired | Self::Cancelled)
@@ -141,7 +141,7 @@ impl RejectReason {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EndReason {
-    /// The payment provider takes no payments for it, whoever pays.
+    /// The payment provider accepts no payments for it, regardless of the payer.
     PaymentRefused,
 }
 

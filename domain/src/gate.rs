@@ -104,7 +104,7 @@ pub struct Ready {
 }
 
 impl Ready {
-    /// Whether its turn is reserved at `now`.
+    /// Returns whether its turn is reserved at `now`.
     #[must_use]
     pub fn is_kept(&self, now: DateTime<Utc>) -> bool {
         now - self.tried_at < PATIENCE

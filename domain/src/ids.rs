@@ -41,7 +41,7 @@ integer_id! {
 }
 
 impl AccountId {
-    /// Whether this is an anonymous visitor instead of an account.
+    /// Returns whether this is an anonymous visitor instead of an account.
     #[must_use]
     pub fn is_visitor(self) -> bool {
         self.0 < 0
@@ -62,9 +62,9 @@ integer_id! {
     SeatId
 }
 integer_id! {
-    /// The number a joiner gets in one sale's queue, from 1, in the order of joining. Whoever
-    /// joined before the lottery gets their [`Place`] from it when it is drawn; later ones have the
-    /// place that equals their number.
+    /// The number of a joiner in one sale's queue, from 1, in the order of joining. Numbers from
+    /// before the lottery get their [`Place`] from its draw; later ones have the place that equals
+    /// their number.
     Number
 }
 integer_id! {

@@ -58,7 +58,7 @@ impl Move {
         }
     }
 
-    /// Whether it is empty.
+    /// Returns whether it is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         let places = [&self.missed, &self.claimed, &self.over];
@@ -136,8 +136,8 @@ impl Line {
         }
     }
 
-    /// A checkpoint: a few moves that stand for all it holds. Whoever applies them after any
-    /// prefix of those it holds knows the same as whoever applied all.
+    /// A checkpoint: a few moves that replace all it holds. Applying them after any prefix of those
+    /// it holds results in the same line as applying all.
     ///
     /// The last has the seq of the last move and every place that is done; those before it call
     /// again, at their own times, the places that may still claim.
@@ -194,7 +194,7 @@ impl Line {
         self.called_at.iter().map(|(place, at)| (*place, *at))
     }
 
-    /// Whether the holder of `number` has left.
+    /// Returns whether the holder of `number` has left.
     #[must_use]
     pub fn has_left(&self, number: Number) -> bool {
         index(number.0)

@@ -1,5 +1,5 @@
 //! Message contracts between services, over RabbitMQ. Commands are imperative and go to one
-//! service; events are past tense, carry a version, and go to whoever binds a queue to them.
+//! service; events are past tense, carry a version, and go to every queue bound to them.
 //!
 //! Every message may arrive more than once and out of order; what a receiver does with it must
 //! not depend on either.
@@ -368,7 +368,7 @@ pub struct AuditNoted {
 message!(AuditNoted, "audit.noted.v1");
 
 impl AuditNoted {
-    /// Makes a note with a new id, for the transaction of the action.
+    /// Creates a note with a new id, for the transaction of the action.
     #[must_use]
     pub fn new(
         actor: AccountId,

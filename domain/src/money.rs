@@ -110,13 +110,13 @@ impl Money {
         })
     }
 
-    /// Whether it is zero.
+    /// Returns whether it is zero.
     #[must_use]
     pub fn is_zero(self) -> bool {
         self.amount_minor == 0
     }
 
-    /// Whether Stripe accepts a charge of this amount, or it is zero.
+    /// Returns whether Stripe accepts a charge of this amount, or it is zero.
     ///
     /// # Errors
     /// The first bound that it breaks.

@@ -71,7 +71,7 @@ impl PaymentState {
         Self::ALL.into_iter().find(|state| state.as_str() == word)
     }
 
-    /// Whether it can still be authorised.
+    /// Returns whether it can still be authorised.
     #[must_use]
     pub fn is_due(self) -> bool {
         matches!(self, Self::Pending | Self::RequiresAction)
@@ -115,7 +115,7 @@ impl RefundState {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum VoidReason {
-    /// The hold expired. An authorisation made by then wins the race, and keeps the seats.
+    /// The hold expired. An authorisation made by then wins the race and retains the seats.
     HoldExpired,
     /// The buyer or staff cancelled. An authorisation is released too.
     Cancelled,

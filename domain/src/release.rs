@@ -128,11 +128,11 @@ impl Release {
         self.told = told;
     }
 
-    /// Remembers what happened to the numbers; in order, each move once. How many of the called
-    /// come, and when, is learned from it as it was by whoever called them.
+    /// Replays a move of the past; in order, each once. The hazard rate and the no-show rate are
+    /// estimated from it as they were by the node that made the calls.
     pub fn recall(&mut self, moved: &Move) {
         let done = || moved.missed.iter().chain(&moved.claimed).chain(&moved.over);
-        // Whose calls are not among the moves: only those who did not come are known of them.
+        // Of calls that are not among the moves, only the no-shows are known.
         let is_checkpoint = done().any(|place| self.waiting.has(place.0));
         for place in moved.called.iter().flat_map(|run| run.places()) {
             self.waiting.remove(place.0);
@@ -194,7 +194,7 @@ impl Release {
         self.presence.fill(1, self.joined);
     }
 
-    /// Whether presence is empty.
+    /// Returns whether presence is empty.
     #[must_use]
     pub fn has_seen_nobody(&self) -> bool {
         self.presence.is_empty()
@@ -211,7 +211,7 @@ impl Release {
         self.told.as_ref()
     }
 
-    /// Whether a next step may have an effect without new inputs.
+    /// Returns whether a next step may have an effect without new inputs.
     #[must_use]
     pub fn is_busy(&self) -> bool {
         let is_waited_for = self.told.as_ref().is_none_or(|told| {
@@ -220,8 +220,8 @@ impl Release {
         is_waited_for || !self.calls.is_empty()
     }
 
-    /// Whether somebody may still return to be called, so that presence must be read, at a slower
-    /// pace.
+    /// Returns whether somebody may still return to be called, so that presence must be read, at a
+    /// slower pace.
     #[must_use]
     pub fn is_waited_for(&self) -> bool {
         let is_over = |told: &Snapshot| told.state == SaleState::Closed;
@@ -284,7 +284,7 @@ impl Release {
     fn join(&mut self, now: DateTime<Utc>, joined: i64) {
         if joined > self.joined {
             self.waiting.fill(self.joined + 1, joined);
-            // Whoever joins is there, before a bitmap says so; but that is no news of others.
+            // A joiner is present before any bitmap shows it, which says nothing of others.
             if self.presence.has_no_slot() {
                 self.presence.begin(seen_slot(now));
             }
@@ -302,7 +302,7 @@ impl Release {
         }
     }
 
-    /// Whether it is the first arrival.
+    /// Returns whether it is the first arrival.
     fn claim(&mut self, place: Place) -> bool {
         self.waiting.remove(place.0);
         let call = self.calls.remove(place).filter(|call| !call.has_come);

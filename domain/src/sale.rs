@@ -76,14 +76,14 @@ pub enum SaleState {
 }
 
 impl SaleState {
-    /// Whether the queue can be joined.
+    /// Returns whether the queue can be joined.
     #[must_use]
     pub fn is_joinable(self) -> bool {
         matches!(self, Self::Lobby | Self::Open | Self::Paused)
     }
 
-    /// Whether a booking may be accepted now. A paused sale calls nobody, but those who were
-    /// admitted go on, and a sold-out one may have seats again.
+    /// Returns whether a booking may be accepted now. A paused sale calls nobody, but those who
+    /// were admitted go on, and a sold-out one may have seats again.
     #[must_use]
     pub fn is_bookable(self) -> bool {
         matches!(self, Self::Open | Self::Paused | Self::SoldOut)
@@ -97,8 +97,8 @@ impl SaleSettings {
         self.opens_at - TimeDelta::seconds(i64::from(self.lobby_seconds))
     }
 
-    /// Whether the value of an announced source of entropy is still missing. Until it is entered
-    /// nobody has a place, and the sale stays in its lobby.
+    /// Returns whether the value of an announced source of entropy is still missing. Until it is
+    /// entered nobody has a place, and the sale stays in its lobby.
     #[must_use]
     pub fn awaits_entropy(&self) -> bool {
         !self.entropy_source.is_empty() && self.entropy.is_empty()
@@ -110,7 +110,7 @@ impl SaleSettings {
         self.closes_at.or(self.event_starts_at)
     }
 
-    /// Whether a booking may be accepted at `now`.
+    /// Returns whether a booking may be accepted at `now`.
     #[must_use]
     pub fn takes_bookings_at(&self, now: DateTime<Utc>) -> bool {
         !self.anonymous && self.state_at(now, None).is_bookable()
@@ -152,7 +152,7 @@ pub struct Stock {
 }
 
 impl Stock {
-    /// Whether every seat is sold; held ones may be released.
+    /// Returns whether every seat is sold; held ones may be released.
     #[must_use]
     pub fn is_sold_out(self) -> bool {
         self.available == 0 && self.held == 0 && self.sold > 0

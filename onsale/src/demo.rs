@@ -70,7 +70,7 @@ pub(crate) async fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
         // The servers may outlive the demo; its database and queues must not.
         () = &mut interrupted => {
             say("interrupted; cleaning up");
-            stage.strike().await;
+            stage.tear_down().await;
             return Ok(ExitCode::from(INTERRUPTED));
         }
     };
@@ -89,7 +89,7 @@ pub(crate) async fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
         }
         Err(error) => Err(error),
     };
-    stage.strike().await;
+    stage.tear_down().await;
     code
 }
 

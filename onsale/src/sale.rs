@@ -97,7 +97,7 @@ enum SaleCommand {
     Entropy {
         /// The event
         event: i64,
-        /// What it showed; it can't be changed
+        /// The value it published; it can't be changed
         value: String,
     },
     /// Revoke the pass of an account; it is refused everywhere within a second

@@ -75,7 +75,7 @@ pub(crate) enum CallError {
 }
 
 impl CallError {
-    /// Whether the same call may succeed later.
+    /// Returns whether the same call may succeed later.
     pub(crate) fn is_passing(&self) -> bool {
         match self {
             Self::Unreachable { .. } => true,
@@ -254,7 +254,7 @@ impl Staff {
     }
 }
 
-/// Whether `url` is on this machine, which is reached without a proxy.
+/// Returns whether `url` is on this machine, which is reached without a proxy.
 fn is_loopback(url: &Url) -> bool {
     match url.host() {
         Some(Host::Domain(name)) => name == "localhost",

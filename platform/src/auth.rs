@@ -26,7 +26,7 @@ pub struct Caller {
 }
 
 impl Caller {
-    /// Whether the caller may act as `role`; an admin may act as any.
+    /// Returns whether the caller may act as `role`; an admin may act as any.
     #[must_use]
     pub fn has(&self, role: Role) -> bool {
         self.roles

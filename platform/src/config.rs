@@ -89,7 +89,7 @@ pub struct PlatformConfig {
     #[arg(long, env = "ONSALE_OPS_ADDR", default_value_t = local(9090))]
     pub ops_addr: SocketAddr,
 
-    /// How buyers reach the public listener; used in mails and links
+    /// URL at which buyers reach the public listener; used in mails and links
     #[arg(long, env = "ONSALE_PUBLIC_URL", default_value = DEFAULT_PUBLIC_URL)]
     pub public_url: Url,
 
@@ -127,11 +127,11 @@ pub struct PlatformConfig {
     )]
     pub request_timeout_seconds: u64,
 
-    /// How long to accept connections after readiness was withdrawn, so that load balancers notice
+    /// Seconds to accept connections after readiness was withdrawn, so that load balancers notice
     #[arg(long, env = "ONSALE_DRAIN_SECONDS", default_value_t = DEFAULT_DRAIN_SECONDS)]
     pub drain_seconds: u64,
 
-    /// How long running work may take to finish at shutdown
+    /// Seconds that running work may take to finish at shutdown
     #[arg(
         long,
         env = "ONSALE_SHUTDOWN_GRACE_SECONDS",
@@ -139,11 +139,11 @@ pub struct PlatformConfig {
     )]
     pub shutdown_grace_seconds: u64,
 
-    /// How logs are written
+    /// Format of the logs
     #[arg(long, env = "ONSALE_LOG_FORMAT", value_enum, default_value_t = LogFormat::Json)]
     pub log_format: LogFormat,
 
-    /// What is logged, such as info,sqlx=warn,platform=debug; RUST_LOG counts when this is not set
+    /// Filter of the logs, such as info,sqlx=warn,platform=debug; RUST_LOG applies when it is unset
     #[arg(long = "log", env = "ONSALE_LOG", value_name = "FILTER")]
     pub log_filter: Option<String>,
 }

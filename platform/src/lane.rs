@@ -120,7 +120,7 @@ struct Queue<W: Work> {
 }
 
 impl<W: Work> Lane<W> {
-    /// Makes an empty lane.
+    /// Creates an empty lane.
     pub fn new(worker: W, limits: Limits) -> Self {
         let queue = Queue {
             waiting: Vec::new(),

@@ -58,7 +58,7 @@ pub enum Key {
     Address,
 }
 
-/// Makes limits, and evicts their idle keys.
+/// Creates limits, and evicts their idle keys.
 #[derive(Debug, Clone)]
 pub struct Limits {
     scale: f64,

@@ -161,14 +161,14 @@ impl Known {
 }
 
 impl Lines {
-    /// Makes a cache whose lines are evicted after a minute without a request. Nothing is read
+    /// Creates a cache whose lines are evicted after a minute without a request. Nothing is read
     /// until [`refresh`](Self::refresh) runs.
     #[must_use]
     pub fn new(db: PgPool) -> Self {
         Self::kept_for(db, KEPT)
     }
 
-    /// Makes a cache whose lines are evicted after `kept` without a request.
+    /// Creates a cache whose lines are evicted after `kept` without a request.
     #[must_use]
     pub fn kept_for(db: PgPool, kept: Duration) -> Self {
         let refreshes = kept.as_millis() / REFRESH_PERIOD.as_millis();
@@ -424,7 +424,7 @@ impl Default for Followed {
 }
 
 impl Followed {
-    /// Whether the line is in use; called once per refresh.
+    /// Returns whether the line is in use; called once per refresh.
     fn is_asked_for(&self, kept_refreshes: u32) -> bool {
         if self.is_asked.swap(false, Ordering::Relaxed) || self.known.receiver_count() > 0 {
             self.unasked.store(0, Ordering::Relaxed);

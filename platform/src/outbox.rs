@@ -115,7 +115,7 @@ pub struct Kept {
 }
 
 impl Kept {
-    /// Makes an empty set; the relay of `owner` publishes what is left.
+    /// Creates an empty set; the relay of `owner` publishes what is left.
     pub fn of(owner: &'static str) -> Self {
         Self {
             owner,

@@ -96,15 +96,15 @@ async fn run_once<'env, T, E: From<sqlx::Error>>(
             Ok(value)
         }
         Err(error) => {
-            // Dropped, it would roll back some time later, and hold its locks until then: whoever
-            // tries again at once, as a group commit does with its halves, would meet itself.
+            // A dropped transaction rolls back later and holds its locks until then: an immediate
+            // retry, such as a group commit's of its halves, would be blocked by them.
             drop(tokio::time::timeout(ROLLBACK_LIMIT, tx.rollback()).await);
             Err(error)
         }
     }
 }
 
-/// Whether a deadlock or a serialization failure is among the sources.
+/// Returns whether a deadlock or a serialization failure is among the sources.
 fn asks_for_repeat(error: &(dyn std::error::Error + 'static)) -> bool {
     const SERIALIZATION_FAILURE: &str = "40001";
     const DEADLOCK: &str = "40P01";

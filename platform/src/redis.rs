@@ -64,8 +64,8 @@ fn manager_config() -> ConnectionManagerConfig {
 }
 
 impl Redis {
-    /// Whether the server is a cluster node, which would redirect most commands. `false` when it
-    /// does not answer.
+    /// Returns whether the server is a cluster node, which would redirect most commands. `false`
+    /// when it does not answer.
     pub async fn is_cluster(&self) -> bool {
         let info: RedisResult<String> = cmd("INFO")
             .arg("cluster")
@@ -126,7 +126,8 @@ const AWAY: [&str; 9] = [
     "WRONGPASS",
 ];
 
-/// Whether the server is unavailable, too slow or unable to serve, rather than the command wrong.
+/// Returns whether the server is unavailable, too slow or unable to serve, rather than the command
+/// wrong.
 #[must_use]
 pub fn is_unavailable(error: &RedisError) -> bool {
     error.is_io_error()

@@ -80,7 +80,7 @@ impl Compose {
         finish_within(self.command(root).args(["down", "--volumes"]), UP_PATIENCE)
     }
 
-    /// Whether all three servers answer by their protocols.
+    /// Returns whether all three servers answer by their protocols.
     pub(crate) fn answers(&self) -> bool {
         let [postgres, redis, rabbitmq] = self.homes();
         PostgresKind::answers(&postgres)
@@ -105,7 +105,7 @@ impl Compose {
         let mut command = Command::new("docker");
         command.args(["compose", "--project-name", &self.project, "--file"]);
         command.arg(root.join("compose.yaml"));
-        // Progress is for the user, not for whoever evaluates this program's output.
+        // Progress is for the user, not for programs that parse the output.
         command.stdout(io::stderr());
         let [postgres, redis, rabbitmq] = self.ports.map(|port| port.to_string());
         command
@@ -139,7 +139,7 @@ fn was_interrupted(status: std::process::ExitStatus) -> bool {
             .is_some_and(|code| INTERRUPTED_CODES.contains(&code))
 }
 
-/// Whether a Docker engine is running and usable by this user, with Docker Compose.
+/// Returns whether a Docker engine is running and usable by this user, with Docker Compose.
 pub(crate) fn has_engine() -> bool {
     let answers = |arguments: &[&str]| {
         let mut question = Command::new("docker");

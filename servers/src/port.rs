@@ -26,7 +26,7 @@ pub(crate) fn free(taken: &[u16]) -> Result<u16> {
     )
 }
 
-/// Whether a server could listen on this port of 127.0.0.1 now.
+/// Returns whether a server could listen on this port of 127.0.0.1 now.
 pub(crate) fn is_free(port: u16) -> bool {
     TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
 }

@@ -130,7 +130,7 @@ fn data_link(dir: &Path) -> PathBuf {
     dir.join("data")
 }
 
-/// Makes an empty data folder that the server's user owns and can reach, and returns its path.
+/// Creates an empty data folder that the server's user owns and can reach, and returns its path.
 ///
 /// Started by root, the server runs as another user, who may not be able to reach `dir`, for
 /// example below /root. The data then lie in a temporary folder, and a link in `dir` remembers it.

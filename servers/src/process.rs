@@ -39,7 +39,7 @@ impl ProcessId {
         Self::of(std::process::id()).expect("a running process is in the process table")
     }
 
-    /// Whether the process is running; a zombie is not.
+    /// Returns whether the process is running; a zombie is not.
     pub(crate) fn is_alive(&self) -> bool {
         table::lookup(self.pid).is_some_and(|row| row.id == *self && !row.is_zombie)
     }
@@ -102,7 +102,7 @@ impl Process {
         &self.id
     }
 
-    /// Whether it is running; reaps it if it has ended.
+    /// Returns whether it is running; reaps it if it has ended.
     pub(crate) fn is_alive(&mut self) -> bool {
         match &mut self.child {
             Some(child) => matches!(child.try_wait(), Ok(None)),

@@ -39,7 +39,7 @@ pub trait Kind: Send {
     /// If the server is not installed.
     fn commands(home: &Home) -> Result<Vec<Command>>;
 
-    /// Whether the server answers by its protocol.
+    /// Returns whether the server answers by its protocol.
     fn answers(home: &Home) -> bool;
 
     /// Where clients find it, credentials included.
@@ -116,7 +116,7 @@ impl<K: Kind> Server<K> {
         self.processes.last().map(|process| process.id().pid)
     }
 
-    /// Whether all its processes are running and it answers by its protocol.
+    /// Returns whether all its processes are running and it answers by its protocol.
     #[must_use]
     pub fn answers(&mut self) -> bool {
         !self.processes.is_empty()

@@ -1,4 +1,4 @@
-//! `DELETE /api/events/{id}/pass`: gives the pass back, which frees its slot at once.
+//! `DELETE /api/events/{id}/pass`: ends the pass, which frees its slot at once.
 
 use std::sync::Arc;
 

@@ -106,7 +106,7 @@ impl Passes {
         pg::run_tx(&self.db, "give_back_pass", |tx| {
             Box::pin(async move {
                 let mut locked = gate::lock(tx, event_id).await?;
-                let now = gate::tidy(tx, &mut locked, at).await?;
+                let now = gate::expire_due(tx, &mut locked, at).await?;
                 let ended = gate::end(tx, &mut locked, jti, now).await?;
                 gate::save(tx, locked).await?;
                 Ok(ended)
@@ -131,7 +131,7 @@ impl Passes {
         pg::run_tx(&self.db, "revoke_passes", |tx| {
             Box::pin(async move {
                 let mut locked = gate::lock(tx, event_id).await?;
-                let now = gate::tidy(tx, &mut locked, None).await?;
+                let now = gate::expire_due(tx, &mut locked, None).await?;
                 let mut ended = Vec::new();
                 for jti in gate::running_of(tx, event_id, accounts).await? {
                     ended.extend(gate::end(tx, &mut locked, jti, now).await?);
@@ -167,7 +167,7 @@ impl Passes {
         pg::run_tx(&self.db, "end_passes", |tx| {
             Box::pin(async move {
                 let mut locked = gate::lock(tx, event_id).await?;
-                gate::tidy(tx, &mut locked, at).await?;
+                gate::expire_due(tx, &mut locked, at).await?;
                 gate::save(tx, locked).await
             })
         })
@@ -183,7 +183,7 @@ async fn claim(
     at: Option<DateTime<Utc>>,
 ) -> Result<Vec<Claim>, sqlx::Error> {
     let mut locked = gate::lock(tx, event_id).await?;
-    let now = gate::tidy(tx, &mut locked, at).await?;
+    let now = gate::expire_due(tx, &mut locked, at).await?;
     let places: Vec<i64> = claimants.iter().map(|claimant| claimant.place.0).collect();
     let accounts: Vec<i64> = claimants.iter().map(|one| one.account_id.0).collect();
     let claimed = gate::claimed(tx, event_id, &places, &accounts).await?;

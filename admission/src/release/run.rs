@@ -184,7 +184,7 @@ async fn lead(
             (measured.stock.clone(), measured.load.take())
         };
         if let Some(load) = load {
-            leader.feel(now, &load);
+            leader.observe(now, &load);
         }
         let started = Instant::now();
         let sales = desk.sales.all();

@@ -103,12 +103,12 @@ async fn lock_existing(
 /// Expires passes that no clock accepts any more ([`LEEWAY_SECONDS`] after their expiry), lapsed
 /// places of the ready line, and claim counts older than a minute. Returns the time used: `at`, or
 /// the database's, which is the same for every node.
-pub(crate) async fn tidy(
+pub(crate) async fn expire_due(
     conn: &mut PgConnection,
     locked: &mut Locked,
     at: Option<DateTime<Utc>>,
 ) -> Result<DateTime<Utc>, sqlx::Error> {
-    let tidied = sqlx::query!(
+    let expired = sqlx::query!(
         r#"with t as materialized (select coalesce($2, clock_timestamp()) as now),
            due as (
                select c.place, row_number() over (order by c.ends_at, c.place) as nth
@@ -140,9 +140,9 @@ pub(crate) async fn tidy(
     )
     .fetch_one(conn)
     .await?;
-    locked.changes += tidied.ended;
-    locked.shopping -= i32::try_from(tidied.ended).unwrap_or(i32::MAX);
-    Ok(tidied.now)
+    locked.changes += expired.ended;
+    locked.shopping -= i32::try_from(expired.ended).unwrap_or(i32::MAX);
+    Ok(expired.now)
 }
 
 /// Stores the gate's last change and its count of running passes.

@@ -577,7 +577,7 @@ async fn what_was_decided_long_ago_does_not_brake() {
     let (mut brake, mut undecided) = (Brake::default(), Undecided::default());
     for _ in 0..5 {
         let load = measure(db, &mut undecided).await.unwrap();
-        brake.feel(now(), &load);
+        brake.observe(now(), &load);
         assert_eq!(brake.state().percent, 100, "{load:?}");
     }
     let began = Instant::now();

@@ -202,7 +202,7 @@ impl Line {
         claims.iter().filter(granted).count()
     }
 
-    /// Gives the passes of `places` back.
+    /// Releases the passes of `places`.
     pub(crate) async fn finish(&self, places: impl IntoIterator<Item = i64>) {
         for place in places {
             let jti = sqlx::query_scalar(

@@ -258,7 +258,7 @@ impl Shop {
         }
     }
 
-    /// Gives the account `tickets` of at most 6 tickets of [`EVENT`].
+    /// Records that the account has `tickets` of at most 6 tickets of [`EVENT`].
     async fn has(&self, account: AccountId, tickets: i32) {
         let db = &self.app.ctx.db;
         sqlx::query(

@@ -426,7 +426,7 @@ async fn the_brake_slows_the_calls_and_says_so() {
         ..Load::default()
     };
     for _ in 0..4 {
-        line.leader.feel(line.now, &load);
+        line.leader.observe(line.now, &load);
         line.now += TimeDelta::seconds(6);
     }
     let before = line.tick().await;

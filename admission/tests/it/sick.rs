@@ -110,7 +110,7 @@ async fn an_unreadable_snapshot_stops_its_own_sale_only() {
     .await;
 }
 
-/// Makes every update of `table` for the sick sale fail.
+/// Adds a trigger by which every update of `table` for the sick sale fails.
 async fn refuse(db: &PgPool, table: &str) {
     let statement = format!(
         "create function refuse() returns trigger language plpgsql as

@@ -52,7 +52,7 @@ impl Stage {
 }
 
 impl Lottery {
-    /// Whether the places of numbers are still unknown.
+    /// Returns whether the places of numbers are still unknown.
     #[must_use]
     pub fn is_awaited(&self) -> bool {
         !self.commitment.is_empty() && self.drawn.is_none()

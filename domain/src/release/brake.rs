@@ -72,7 +72,7 @@ impl Default for Brake {
 
 impl Brake {
     /// Updates the brake with the measures at `now` (AIMD).
-    pub fn feel(&mut self, now: DateTime<Utc>, load: &Load) {
+    pub fn observe(&mut self, now: DateTime<Utc>, load: &Load) {
         self.by = load.strain();
         let is_free = self.percent >= 100.0;
         let rested = |period| self.changed_at.is_none_or(|at| now - at >= period);
@@ -118,18 +118,18 @@ mod tests {
         };
         let percents: Vec<u32> = (0..12)
             .map(|second| {
-                brake.feel(at(second), &slow);
+                brake.observe(at(second), &slow);
                 brake.state().percent
             })
             .collect();
         assert_eq!(percents, [50, 50, 50, 50, 50, 25, 25, 25, 25, 25, 13, 13]);
         assert_eq!(brake.state().by, Some(Strain::Bookings));
         for second in 12..22 {
-            brake.feel(at(second), &Load::default());
+            brake.observe(at(second), &Load::default());
         }
         assert_eq!((brake.state().percent, brake.state().by), (38, None));
         for second in 22..60 {
-            brake.feel(at(second), &Load::default());
+            brake.observe(at(second), &Load::default());
         }
         assert_eq!(brake.state(), Braking::default());
     }

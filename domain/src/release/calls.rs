@@ -59,7 +59,7 @@ impl Calls {
         came
     }
 
-    /// Whether it was called at this time.
+    /// Returns whether it was called at this time.
     pub(super) fn is_called_at(&self, place: Place, at: DateTime<Utc>) -> bool {
         self.open.get(&place).is_some_and(|call| call.at == at)
     }

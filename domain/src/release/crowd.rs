@@ -13,9 +13,9 @@ struct Crowd {
     sale: SaleSettings,
     millis: i64,
     joined: i64,
-    /// Whether the holder of a place is present.
+    /// Returns whether the holder of a place is present.
     is_there: fn(i64) -> bool,
-    /// Whether they come when called.
+    /// Returns whether they come when called.
     comes: fn(i64) -> bool,
     coming: VecDeque<Vec<Place>>,
     ready: VecDeque<Place>,

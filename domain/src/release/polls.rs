@@ -88,7 +88,7 @@ impl Polls {
         !self.absent.has(place, self.joined())
     }
 
-    /// Advances by a quarter of a second: whoever is due polls, and the response is checked.
+    /// Advances by a quarter of a second: clients that are due poll, and the response is checked.
     fn tick(&mut self, millis: i64) {
         let slot = seen_slot(at(millis));
         if self.seen.back().is_none_or(|newest| newest.0 < slot) {

@@ -59,12 +59,12 @@ impl Presence {
         }
     }
 
-    /// Whether no slot has started.
+    /// Returns whether no slot has started.
     pub(super) fn has_no_slot(&self) -> bool {
         self.slots.is_empty()
     }
 
-    /// Whether it is empty.
+    /// Returns whether it is empty.
     pub(super) fn is_empty(&self) -> bool {
         self.slots.iter().all(|(_, bits)| bits.words() == 0)
     }
@@ -76,7 +76,7 @@ impl Presence {
         }
     }
 
-    /// Whether it was seen in the last `depth` slots.
+    /// Returns whether it was seen in the last `depth` slots.
     pub(super) fn has(&self, place: Place, depth: usize) -> bool {
         self.slots
             .iter()

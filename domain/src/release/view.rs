@@ -138,7 +138,7 @@ fn last_served(snapshot: &Snapshot, served: f64) -> Option<Place> {
     Some(Place(next.0 - 1).max(snapshot.cursor))
 }
 
-/// Whether two snapshots differ, apart from their time.
+/// Returns whether two snapshots differ, apart from their time.
 fn differ(a: &Snapshot, b: &Snapshot) -> bool {
     *a != Snapshot {
         seq: a.seq,

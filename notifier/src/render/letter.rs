@@ -160,7 +160,7 @@ pub(super) fn letter<'a>(event: &Event, notice: &'a Notice) -> Letter<'a> {
     }
 }
 
-/// Describes the differences from what the reader was last told; generic if that is unknown.
+/// Describes the differences from the last notice to the reader; generic if that is unknown.
 fn changes(event: &Event, name: &str, before: Option<&Told>) -> String {
     let Some(before) = before else {
         return format!("{name} was changed. This is how it takes place now:");

@@ -68,7 +68,7 @@ pub(super) async fn no_oversell(db: &PgPool) -> Result<Check, sqlx::Error> {
     ))
 }
 
-/// How long admission keeps requests, less an hour for the difference of the clocks.
+/// Retention of admission's requests, less an hour for clock skew.
 const REQUESTS_KEPT: TimeDelta = TimeDelta::hours(23);
 
 /// Checks that every booking request that was answered 2xx has an outcome, and that every booking

@@ -56,7 +56,7 @@ pub(super) enum Fault {
     },
 }
 
-/// How `were` entries became `found`.
+/// Describes the differences between the entries `were` and `found`.
 fn verb(found: &i64, were: &i64) -> &'static str {
     if found > were { "inserted" } else { "dropped" }
 }

@@ -42,7 +42,7 @@ impl DemoReport {
         }
     }
 
-    /// Whether no promise was broken, by the audit, the mailbox and the buyers.
+    /// Returns whether no promise was broken, by the audit, the mailbox and the buyers.
     pub(super) fn is_clean(&self) -> bool {
         self.audit.violations() == 0
             && self.audit.at_rest

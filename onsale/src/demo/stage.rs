@@ -28,7 +28,7 @@ use crate::stand_ins::StandIns;
 const ADMIN: &str = "admin@demo.example";
 const DB_CONNECTIONS: u32 = 40;
 
-/// Database, stand-ins, services and admin of a demo; [`Stage::strike`] removes them.
+/// The database, stand-ins, services and admin of a demo, until [`Stage::tear_down`].
 pub(super) struct Stage {
     clock: SharedClock,
     /// The URL of the server's own database, used to drop the demo's.
@@ -152,7 +152,7 @@ impl Stage {
     }
 
     /// Stops everything and drops queues and database.
-    pub(super) async fn strike(self) {
+    pub(super) async fn tear_down(self) {
         let Self {
             running,
             db,

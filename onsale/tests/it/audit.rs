@@ -126,7 +126,7 @@ fn onsale(app: &TestApp, arguments: &[&str]) -> (Option<i32>, String) {
     (status.code(), String::from_utf8(stdout).unwrap())
 }
 
-/// What the audit prints without a wait, and its exit status.
+/// Runs the audit without a wait; returns its exit status and output.
 fn audit(app: &TestApp) -> (Option<i32>, String) {
     onsale(app, &["audit", "--wait", "0"])
 }

@@ -33,8 +33,8 @@ impl Effect for BookingCancelled {
     }
 }
 
-/// Releases or refunds the money of a cancelled booking, less what its event's policy keeps from a
-/// buyer who cancelled; `false` when that was done before. The payment is locked.
+/// Releases or refunds the money of a cancelled booking, less what its event's policy retains when
+/// the buyer cancels; `false` when that was done before. The payment is locked.
 pub(crate) async fn give_back(
     conn: &mut PgConnection,
     payment: &Payment,

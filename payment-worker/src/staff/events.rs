@@ -26,7 +26,7 @@ pub(super) struct Policy {
     refund_policy: RefundPolicy,
 }
 
-/// `GET /api/events/{id}/refund-policy`: what a buyer who cancels is refunded, as it is now.
+/// `GET /api/events/{id}/refund-policy`: the terms of a cancellation by its buyer now.
 pub(super) async fn policy(
     State(worker): State<Arc<Worker>>,
     Path(id): Path<EventId>,

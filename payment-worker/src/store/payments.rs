@@ -56,7 +56,7 @@ impl Payment {
         }
     }
 
-    /// `true` if Stripe refused to create its PaymentIntent, whoever pays.
+    /// `true` if Stripe refused to create its PaymentIntent, regardless of the payer.
     #[must_use]
     pub(crate) fn is_refused(&self) -> bool {
         self.state == PaymentState::Failed && self.intent_id.is_none()
@@ -450,7 +450,7 @@ pub(crate) async fn reserve_refund(
     Ok(done.execute(conn).await?.rows_affected() == 1)
 }
 
-/// Records what a cancelled booking's policy keeps.
+/// Records the amount that the policy of a cancelled booking retains.
 pub(crate) async fn set_kept(
     conn: &mut PgConnection,
     booking_id: BookingId,

@@ -48,6 +48,6 @@ async fn a_refund_that_the_bank_sends_back_counts_as_not_refunded() {
     shop.wait_until_told::<RefundFailed>(&booking).await;
     shop.come_to_rest().await;
     assert_eq!(shop.told::<RefundFailed>(&booking), 1);
-    // The money is still here, and the tables must say so to staff.
+    // The money is still here, which staff must see.
     shop.close(&[&booking]).await;
 }

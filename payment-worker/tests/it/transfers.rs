@@ -258,7 +258,7 @@ async fn a_cancellation_by_staff_against_a_transfer() {
         let cancel = async |sold: &Sold| pipeline.cancel(sold.id, STAFF).await;
         let runs = pipeline.race(count, order, cancel, NOT_CANCELLED).await;
         for run in &runs {
-            // The tickets end, whoever holds them, and the buyer is refunded.
+            // The tickets end, regardless of their holder, and the buyer is refunded.
             let id = run.sold.id;
             assert_eq!(pipeline.booking(id).await, "cancelled", "{id}");
             assert_eq!(pipeline.holders(id).await, Vec::<i64>::new());

@@ -144,7 +144,7 @@ impl Declared {
         short.unwrap_or(queue).to_owned()
     }
 
-    /// Whether a declared exchange or queue turned out to be missing.
+    /// Returns whether a declared exchange or queue turned out to be missing.
     pub(super) fn is_stale(&self) -> bool {
         self.is_stale.load(Ordering::Acquire)
     }

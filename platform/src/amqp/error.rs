@@ -45,7 +45,7 @@ pub enum BrokerError {
 }
 
 impl BrokerError {
-    /// Whether a retry can't succeed: an invalid URL, other arguments, or refused access.
+    /// Returns whether a retry can't succeed: an invalid URL, other arguments, or refused access.
     #[must_use]
     pub fn is_permanent(&self) -> bool {
         let refused = [
@@ -55,7 +55,7 @@ impl BrokerError {
         matches!(self, Self::Url(_)) || self.refusal().is_some_and(|word| refused.contains(word))
     }
 
-    /// Whether the queue exists with other arguments.
+    /// Returns whether the queue exists with other arguments.
     pub(super) fn is_mismatch(&self) -> bool {
         self.refusal() == Some(&AMQPSoftError::PRECONDITIONFAILED)
     }
@@ -71,7 +71,7 @@ impl BrokerError {
         }
     }
 
-    /// Whether an exchange or a queue is missing.
+    /// Returns whether an exchange or a queue is missing.
     pub(super) fn is_missing(&self) -> bool {
         self.refusal() == Some(&AMQPSoftError::NOTFOUND)
     }
@@ -111,7 +111,7 @@ pub enum PublishError {
 }
 
 impl PublishError {
-    /// Whether the message was certainly not stored.
+    /// Returns whether the message was certainly not stored.
     #[must_use]
     pub fn is_certain(&self) -> bool {
         !matches!(self, Self::Unknown(_))

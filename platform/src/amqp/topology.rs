@@ -152,7 +152,7 @@ impl QueueSpec {
         self
     }
 
-    /// Makes one consumer receive all messages, in order.
+    /// Limits the queue to one active consumer, which receives all messages in order.
     #[must_use]
     pub fn single_active_consumer(mut self) -> Self {
         self.single_active_consumer = true;

@@ -61,7 +61,7 @@ pub(super) fn warn_of_untrusted(request: &Request, shared: &Shared) {
     shared.health.set_warnings("forwarder", [sentence]);
 }
 
-/// Whether `address` is one of the trusted reverse proxies. IPv4-mapped addresses are IPv4.
+/// Returns whether `address` is one of the trusted reverse proxies. IPv4-mapped addresses are IPv4.
 pub(super) fn is_trusted(proxies: &[IpNet], address: IpAddr) -> bool {
     let address = address.to_canonical();
     proxies.iter().any(|network| network.contains(&address))

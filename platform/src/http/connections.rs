@@ -59,7 +59,7 @@ pub(super) struct Place {
 }
 
 impl Connections {
-    /// Makes a counter without open connections.
+    /// Creates a counter without open connections.
     #[must_use]
     pub fn new(limits: ConnectionLimits) -> Self {
         Self(Arc::new(Inner {
@@ -68,7 +68,7 @@ impl Connections {
         }))
     }
 
-    /// Makes a counter that refuses nothing.
+    /// Creates a counter that refuses nothing.
     #[must_use]
     pub fn unlimited() -> Self {
         Self::new(ConnectionLimits {

@@ -30,7 +30,7 @@ pub(super) fn lend(body: Incoming) -> (Body, Option<Lender>) {
 }
 
 impl Lender {
-    /// Whether the handler consumed the body.
+    /// Returns whether the handler consumed the body.
     pub(super) fn is_read(&self) -> bool {
         let body = self.0.lock_unpoisoned();
         body.is_end_stream()

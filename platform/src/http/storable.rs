@@ -23,7 +23,8 @@ pub fn date(field: impl Display, date: DateTime<Utc>) -> Result<DateTime<Utc>, P
     Err(Problem::new(Kind::Invalid, detail).with("field", field.to_string()))
 }
 
-/// Whether any string of a JSON text contains U+0000, which JSON can only express as an escape.
+/// Returns whether any string of a JSON text contains U+0000, which JSON can only express as an
+/// escape.
 pub(super) fn has_nul_in_json(json: &[u8]) -> bool {
     let mut rest = json;
     while let Some(at) = rest.iter().position(|byte| *byte == b'\\') {
@@ -36,7 +37,7 @@ pub(super) fn has_nul_in_json(json: &[u8]) -> bool {
     false
 }
 
-/// Whether a query contains U+0000.
+/// Returns whether a query contains U+0000.
 pub(super) fn has_nul_in_query(query: &str) -> bool {
     query.contains("%00")
 }

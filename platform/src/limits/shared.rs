@@ -24,7 +24,7 @@ pub struct Take {
 }
 
 impl Take {
-    /// Makes a count of zero.
+    /// Creates a count of zero.
     #[must_use]
     pub fn none(key: String, quota: Quota) -> Self {
         Self {

@@ -45,7 +45,7 @@ impl View {
         }
     }
 
-    /// Whether the draw is pending: also while the sale is postponed, or closed before it.
+    /// Returns whether the draw is pending: also while the sale is postponed, or closed before it.
     fn awaits_draw(&self) -> bool {
         self.snapshot.state == SaleState::Lobby || self.snapshot.lottery.is_awaited()
     }
@@ -91,7 +91,7 @@ impl View {
         }
     }
 
-    /// Whether `number` can neither be called nor shop again: its holder may rejoin.
+    /// Returns whether `number` can neither be called nor shop again: its holder may rejoin.
     #[must_use]
     pub fn is_used_up(&self, number: Number) -> bool {
         let standing = self

@@ -121,7 +121,7 @@ pub(super) struct Claimed {
 }
 
 impl Claimed {
-    /// Makes a first attempt.
+    /// Creates a first attempt.
     pub(super) fn first(message: Outgoing) -> Self {
         Self {
             message,

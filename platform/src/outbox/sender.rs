@@ -25,7 +25,7 @@ pub struct Sender {
 }
 
 impl Sender {
-    /// Makes a sender of what is stored in `db`.
+    /// Creates a sender of what is stored in `db`.
     #[must_use]
     pub fn new(db: PgPool, broker: Broker) -> Self {
         let removal = Removal(db.clone());

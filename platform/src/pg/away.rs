@@ -29,7 +29,7 @@ static REFUSAL: Mutex<Option<(Instant, String)>> = Mutex::new(None);
 /// Shortest time between two renewals of all connections.
 const RENEWAL_PAUSE: Duration = Duration::from_secs(1);
 
-/// Whether PostgreSQL is unavailable: unreachable, silent, starting, shutting
+/// Returns whether PostgreSQL is unavailable: unreachable, silent, starting, shutting
 /// down, read-only, or out of disk, memory or connections. The same request may succeed later, and
 /// another one would not succeed now.
 #[must_use]
@@ -48,7 +48,7 @@ pub fn is_away(error: &sqlx::Error) -> bool {
     }
 }
 
-/// Whether PostgreSQL [is unavailable](is_away) or overloaded: a retry may succeed soon.
+/// Returns whether PostgreSQL [is unavailable](is_away) or overloaded: a retry may succeed soon.
 #[must_use]
 pub fn is_busy(error: &sqlx::Error) -> bool {
     is_away(error) || has_code(error, &BUSY)

@@ -27,7 +27,7 @@ pub fn doubt() {
     DOUBTED.fetch_max(millis(Instant::now()), Ordering::Relaxed);
 }
 
-/// Whether a connection last used at `used` must be pinged.
+/// Returns whether a connection last used at `used` must be pinged.
 pub(super) fn is_doubted(used: Instant) -> bool {
     millis(used) <= DOUBTED.load(Ordering::Relaxed)
 }
@@ -45,7 +45,7 @@ pub(super) fn renew(pause: Duration) {
     let _recent = RENEWED.fetch_update(Ordering::Relaxed, Ordering::Relaxed, due);
 }
 
-/// Whether a connection opened at `opened` must be replaced.
+/// Returns whether a connection opened at `opened` must be replaced.
 pub(super) fn is_replaced(opened: Instant) -> bool {
     // The one whose opening showed that the others are silent is younger by some milliseconds.
     millis(opened) < RENEWED.load(Ordering::Relaxed)

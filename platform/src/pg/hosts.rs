@@ -33,7 +33,7 @@ impl Hosts {
         each.collect::<Result<_, _>>().map(Self)
     }
 
-    /// Whether the URL names more than one host.
+    /// Returns whether the URL names more than one host.
     #[must_use]
     pub fn are_several(&self) -> bool {
         self.0.len() > 1
@@ -71,7 +71,7 @@ async fn takes_writes(options: &PgConnectOptions) -> Result<bool, sqlx::Error> {
     Ok(!is_read_only)
 }
 
-/// Whether the server refuses writes: a standby, or set to read-only.
+/// Returns whether the server refuses writes: a standby, or set to read-only.
 pub(crate) async fn is_read_only(conn: &mut PgConnection) -> Result<bool, sqlx::Error> {
     sqlx::query_scalar("select current_setting('transaction_read_only')::bool")
         .persistent(false)

@@ -16,7 +16,7 @@ const PERIOD: Duration = Duration::from_secs(1);
 const CHECK_LIMIT: Duration = Duration::from_secs(1);
 /// The schema is checked once in so many checks.
 const SCHEMA_EVERY: u32 = 30;
-/// How long a report of a full disk counts.
+/// Time for which a report of a full disk counts.
 const REFUSAL_LIFE: Duration = Duration::from_secs(5);
 
 /// Checks the dependencies until dropped.

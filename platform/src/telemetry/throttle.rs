@@ -33,7 +33,7 @@ impl Permitted {
 }
 
 impl Throttle {
-    /// Makes an empty throttle.
+    /// Creates an empty throttle.
     #[must_use]
     pub const fn new() -> Self {
         Self(LazyLock::new(Mutex::default))

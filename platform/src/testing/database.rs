@@ -102,7 +102,7 @@ fn id_of(name: &str) -> Option<Uuid> {
     name.strip_prefix(PREFIX)?.parse().ok()
 }
 
-/// Whether an id is so old that its test can't be running.
+/// Returns whether an id is so old that its test can't be running.
 fn is_abandoned(id: Uuid) -> bool {
     let now = u64::try_from(SystemClock.now().timestamp()).unwrap_or(0);
     id.get_timestamp().is_some_and(|made| {

@@ -30,7 +30,7 @@ impl KeyRing {
         code(&self.current, confirmation)
     }
 
-    /// Whether `given` is the code that was sent, under any configured secret.
+    /// Returns whether `given` is the code that was sent, under any configured secret.
     #[must_use]
     pub fn is_confirmed_by(&self, confirmation: &Confirmation<'_>, given: &str) -> bool {
         self.secrets().any(|keys| code(keys, confirmation) == given)

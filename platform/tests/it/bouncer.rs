@@ -79,7 +79,7 @@ impl Bouncer {
     }
 }
 
-/// Whether PgBouncer is installed. Where everything must pass it has to be.
+/// Returns whether PgBouncer is installed. Where everything must pass it has to be.
 fn is_installed() -> bool {
     let is_there = std::env::var_os("PATH")
         .iter()

@@ -505,7 +505,7 @@ impl Buyer {
             .map(drop)
     }
 
-    /// Gives the pass back. A failure is ignored, as when a buyer closes the tab.
+    /// Releases the pass. A failure is ignored, as when a buyer closes the tab.
     async fn finish(&self, session: &Session, pass: &str) {
         let url = self
             .api

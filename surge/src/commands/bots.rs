@@ -84,7 +84,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let solves = time_people(&door, args.people).await?;
     let joined = attack(&door, &args).await?;
     let door = Arc::into_inner(door).context("a robot is still at the door")?;
-    door.subject.strike().await?;
+    door.subject.tear_down().await?;
 
     let share = 100.0 * f64::from(joined) / f64::from(args.attempts);
     say(format_args!(

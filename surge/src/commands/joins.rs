@@ -53,7 +53,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let compared = i64::from(args.rounds + 1) * args.per_round;
     fill(&args, &subject, compared).await?;
     let after = Memory::of(&subject).await?;
-    subject.strike().await?;
+    subject.tear_down().await?;
 
     let ratio = 100.0 * onsale.per_second() / bare.per_second();
     say(format_args!(

@@ -52,7 +52,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     crowd.add_accounts(&client, &endpoints, &db).await?;
     db.close().await;
     let outcome = Box::pin(crowd.arrive(&client, &endpoints, subject.event_id.0)).await;
-    subject.strike().await?;
+    subject.tear_down().await?;
 
     print_figures(&args, &outcome);
     for failure in outcome.failures.iter().take(3) {

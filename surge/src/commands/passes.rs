@@ -60,7 +60,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let pgbench =
         pgbench::claims_per_second(&args.pgbench, subject.database_url()?, batch, args.seconds)
             .await?;
-    subject.strike().await?;
+    subject.tear_down().await?;
 
     let against_bare = 100.0 * onsale.per_second() / bare.per_second();
     let against_pgbench = 100.0 * onsale.per_second() / pgbench;

@@ -64,7 +64,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     for &waiters in &args.waiters {
         figures.push(measure(&args, &subject, waiters).await?);
     }
-    subject.strike().await?;
+    subject.tear_down().await?;
     for each in &figures {
         each.tell(&args);
     }

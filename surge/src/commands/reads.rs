@@ -64,7 +64,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         figures.push(measure(&args, &subject, event_id, what).await?);
     }
     let booked = sale.stop().await?;
-    subject.strike().await?;
+    subject.tear_down().await?;
     say(format_args!("{booked} bookings were made meanwhile"));
     for each in &figures {
         each.tell(args.markdown);

@@ -108,7 +108,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let is_clean = subject.audit(PATIENCE).await?;
     let alone = alone(&args, &crowd).await?;
     crowd.leave().await;
-    subject.strike().await?;
+    subject.tear_down().await?;
 
     tell_all(&args, &sold, half.as_ref(), slow, alone);
     ensure!(is_clean, "the audit found broken promises");

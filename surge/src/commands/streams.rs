@@ -72,7 +72,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     }
     let after = machine::resident_bytes(pid)?;
     drop(listeners);
-    subject.strike().await?;
+    subject.tear_down().await?;
     tell(
         &args,
         streams,

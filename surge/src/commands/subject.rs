@@ -355,7 +355,7 @@ impl Subject {
     }
 
     /// Kills the Onsale started here, and removes its database and keys.
-    pub(super) async fn strike(self) -> anyhow::Result<()> {
+    pub(super) async fn tear_down(self) -> anyhow::Result<()> {
         let Some(mut own) = self.own else {
             return Ok(());
         };

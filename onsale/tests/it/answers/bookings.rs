@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::{Admitted, DELETE, GET, POST, PUT, Person, SOON, Walk, ids, text};
 
 impl Walk {
-    /// Makes bookings of every kind, and returns the paid one, of two tickets.
+    /// Books in every way, and returns the paid booking, of two tickets.
     pub(super) async fn bookings(&self, event: i64, buyer: &Person) -> Value {
         let admitted = self.enter(event, buyer).await;
         let book = |body: Value| {
