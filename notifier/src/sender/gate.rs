@@ -2,9 +2,10 @@
 //! messages without a row share them, so that together they keep the operator's limits.
 
 use std::num::NonZeroU16;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use platform::sync::MutexExt as _;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::breaker::{Allowed, Breaker};
@@ -67,7 +68,7 @@ impl Gate {
     }
 
     pub(super) fn pace(&self) -> MutexGuard<'_, Pace> {
-        self.pace.lock().unwrap_or_else(PoisonError::into_inner)
+        self.pace.lock_unpoisoned()
     }
 
     /// Sends a message without a row once it is admitted. It is withheld while the circuit breaker

@@ -4,13 +4,14 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 
 use axum::http::HeaderValue;
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::clock::SharedClock;
 
 use crate::problem::Problem;
+use crate::sync::{MutexExt as _, RwLockExt as _};
 
 /// `Cache-Control` of a response from a [`SecondCache`], for browsers and proxies.
 pub const FOR_A_SECOND: HeaderValue = HeaderValue::from_static("public, max-age=1");
@@ -64,7 +65,7 @@ impl<V: Clone> Slot<V> {
     /// Returns the value with its freshness. A value from the future (a clock that was set back) is
     /// treated as expired.
     fn latest(&self, now: DateTime<Utc>) -> Latest<V> {
-        let latest = self.latest.read().unwrap_or_else(PoisonError::into_inner);
+        let latest = self.latest.read_unpoisoned();
         let Some(loaded) = latest.as_ref() else {
             return Latest::None;
         };
@@ -85,7 +86,7 @@ impl<V: Clone> Slot<V> {
 
     fn keep(&self, at: DateTime<Utc>, outcome: Result<V, Problem>) {
         let loaded = Some(Loaded { at, outcome });
-        *self.latest.write().unwrap_or_else(PoisonError::into_inner) = loaded;
+        *self.latest.write_unpoisoned() = loaded;
     }
 }
 
@@ -131,7 +132,7 @@ impl<K: Eq + Hash + Clone, V: Clone + Send + Sync + 'static> SecondCache<K, V> {
     /// Returns the slot of `key`, and evicts idle slots when there are too many. A slot is idle if
     /// only the map references it and its value has expired.
     fn slot(&self, key: K) -> Arc<Slot<V>> {
-        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut slots = self.slots.lock_unpoisoned();
         if slots.len() >= MAX_IDLE_KEYS && !slots.contains_key(&key) {
             let now = self.clock.now();
             slots.retain(|_, slot| Arc::strong_count(slot) > 1 || slot.is_good(now));
