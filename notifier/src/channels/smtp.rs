@@ -7,11 +7,14 @@
 pub(crate) mod address;
 mod answer;
 mod dialogue;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Mutex;
 use std::time::Duration;
 
 use lettre::address::Envelope;
+use lettre::transport::smtp;
 use lettre::transport::smtp::authentication::DEFAULT_MECHANISMS;
 use lettre::transport::smtp::client::AsyncSmtpConnection;
 use lettre::transport::smtp::extension::ClientId;
@@ -114,8 +117,6 @@ impl MailServer {
     }
 
     async fn connect(&self) -> Result<Dialogue, Outcome> {
-        let unreachable =
-            |error: lettre::transport::smtp::Error| Outcome::Unreachable(error.to_string());
         let ServerAddress {
             host,
             port,
@@ -174,58 +175,19 @@ impl MailServer {
     }
 }
 
+/// Describes a failure before the first mail; names the setting that trusts one's own authority.
+fn unreachable(error: smtp::Error) -> Outcome {
+    let mut text = error.to_string();
+    if text.contains("UnknownIssuer") {
+        text.push_str("; if its authority is your own, ONSALE_CA_FILE must name it");
+    }
+    Outcome::Unreachable(text)
+}
+
 impl std::fmt::Debug for Idle {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Idle")
             .field("since", &self.since)
             .finish_non_exhaustive()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use surge::mail::{Config, StandIn};
-
-    use super::*;
-
-    async fn announce(url: String) -> Result<Dialogue, Outcome> {
-        let address = ServerAddress::parse(&url.into()).unwrap();
-        let server = MailServer::new(address, ClientId::Domain("shop.test".into()), 1);
-        let from = "tickets@onsale.test".parse().unwrap();
-        let to = "ada@buyers.test".parse().unwrap();
-        let envelope = Envelope::new(Some(from), vec![to]).unwrap();
-        server.announce(&envelope, true).await
-    }
-
-    #[tokio::test]
-    async fn a_password_is_not_sent_in_clear_unless_the_operator_says_so() {
-        let server = StandIn::start(Config::default()).await.unwrap();
-        let at = server.smtp_address();
-        assert!(announce(format!("smtp://{at}")).await.is_ok());
-        let refused = |outcome: Result<Dialogue, Outcome>| match outcome {
-            Err(Outcome::Unreachable(error)) => error,
-            _ => panic!("nobody can sign in there"),
-        };
-        let error = refused(announce(format!("smtp://me:hush@{at}")).await);
-        assert!(error.contains("offers no TLS"), "{error}");
-        let error = refused(announce(format!("smtp://me:hush@{at}?tls=none")).await);
-        assert!(error.contains("authentication mechanism"), "{error}");
-    }
-
-    #[tokio::test]
-    async fn two_mails_on_one_connection_need_no_greeting_between() {
-        let server = StandIn::start(Config::default()).await.unwrap();
-        let mut dialogue = announce(format!("smtp://{}", server.smtp_address()))
-            .await
-            .unwrap_or_else(|outcome| panic!("{outcome:?}"));
-        let from = "tickets@onsale.test".parse().unwrap();
-        let to = "ada@buyers.test".parse().unwrap();
-        let envelope = Envelope::new(Some(from), vec![to]).unwrap();
-        let (outcome, is_usable) = dialogue.hand_over(b"Subject: one\r\n\r\n1\r\n").await;
-        assert_eq!((outcome, is_usable), (Outcome::Accepted, true));
-        assert!(dialogue.announce(&envelope, true).await.is_ok());
-        let (outcome, _) = dialogue.hand_over(b"Subject: two\r\n\r\n2\r\n").await;
-        assert_eq!(outcome, Outcome::Accepted);
-        assert_eq!(server.inbox().len(), 2);
     }
 }
