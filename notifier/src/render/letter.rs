@@ -38,9 +38,10 @@ fn money_back(cancelled: &BookingCancelled) -> String {
     let owner = booking.account_id;
     if cancelled.asked.is_some_and(|asked| asked.by == owner) {
         format!(
-            " If the {total} were charged already, the event's refund terms say how much of it goes \
-             back; a mail names the amount when it is on its way. If they give nothing back, or \
-             nothing was charged, no further mail comes."
+            " If the {total} were charged already, the event's refund terms decide how much of it \
+             goes back, as the page said before you cancelled. A mail names the sum when it is on \
+             its way, mostly within the hour. If nothing goes back, or nothing was charged, no \
+             further mail comes."
         )
     } else {
         format!(
@@ -341,7 +342,7 @@ pub(super) fn seat(seat: &BookedSeat) -> String {
 #[cfg(test)]
 pub(super) mod tests {
     use domain::booking::BookedSeat;
-    use domain::message::{BookingExpired, CancelAsked, HoldPlaced};
+    use domain::message::{BookingExpired, CancelAsked, HoldPlaced, RefundFailed, RefundSucceeded};
     use domain::{AccountId, BookingId, Currency, EventId, Money, SeatId};
 
     use super::*;
@@ -450,7 +451,11 @@ pub(super) mod tests {
         assert!(
             by_buyer.contains("If the 38000 UGX were charged already, the event's refund terms")
         );
-        assert!(by_buyer.contains("no further mail comes"), "{by_buyer}");
+        assert!(by_buyer.contains("A mail names the sum"), "{by_buyer}");
+        assert!(
+            by_buyer.contains("If nothing goes back") && by_buyer.contains("no further mail comes"),
+            "{by_buyer}"
+        );
         for asked_by in [None, Some(2)] {
             let by_others = told(38_000, asked_by, true);
             assert!(by_others.contains("all of it goes back"), "{by_others}");
@@ -464,14 +469,58 @@ pub(super) mod tests {
 
     #[test]
     fn a_hold_that_ended_blames_no_delay_on_the_buyer() {
-        let notice = Notice::Expired(BookingExpired {
-            booking: paid().booking,
-            reason: None,
-        });
-        let told = letter(&event(), &notice).paragraphs.join(" ");
+        let told = |reason| {
+            let booking = paid().booking;
+            let notice = Notice::Expired(BookingExpired { booking, reason });
+            letter(&event(), &notice).paragraphs.join(" ")
+        };
+        for reason in [None, Some(EndReason::PaymentRefused)] {
+            let told = told(reason);
+            assert!(
+                told.contains("Nothing was charged") && !told.contains("in time"),
+                "{told}"
+            );
+        }
+        let refused = told(Some(EndReason::PaymentRefused));
         assert!(
-            told.contains("Nothing was charged.") && !told.contains("in time"),
-            "{told}"
+            refused.contains("the payment provider refused")
+                && refused.contains("no fault of yours"),
+            "{refused}"
+        );
+        assert!(told(None).contains("their payment was not made"));
+    }
+
+    #[test]
+    fn what_goes_back_and_what_the_bank_refused_are_named() {
+        let amount = Money::new(3_500, Currency::EUR);
+        let BookingFacts {
+            booking_id,
+            event_id,
+            account_id,
+            ..
+        } = paid().booking;
+        let sent = Notice::Refunded(RefundSucceeded {
+            booking_id,
+            event_id,
+            account_id,
+            amount,
+            number: 0,
+        });
+        let sent = letter(&event(), &sent).paragraphs.join(" ");
+        assert!(sent.starts_with("We have sent 35.00 EUR back to you for Gala."));
+        let failed = Notice::RefundFailed(RefundFailed {
+            booking_id,
+            event_id,
+            account_id,
+            amount,
+            number: 0,
+        });
+        let failed = letter(&event(), &failed);
+        assert_eq!(failed.subject, "Your refund for Gala did not arrive");
+        let failed = failed.paragraphs.join(" ");
+        assert!(
+            failed.contains("did not take the 35.00 EUR") && failed.contains("still yours"),
+            "{failed}"
         );
     }
 

@@ -7,6 +7,7 @@ mod events;
 mod failures;
 mod keeping;
 mod letters;
+mod limits;
 mod once;
 mod priorities;
 mod reminders;

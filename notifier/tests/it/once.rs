@@ -1,6 +1,6 @@
 //! I6: each notice arrives once.
 
-use domain::message::{BookingExpired, HoldPlaced, RefundSucceeded};
+use domain::message::{BookingExpired, HoldPlaced, RefundFailed, RefundSucceeded};
 
 use crate::stage::{Stage, event};
 
@@ -33,6 +33,16 @@ async fn each_notice_delivered_twice_is_mailed_once() {
             number: 0,
         })
         .await;
+    // The bank sends it back later.
+    stage
+        .tell(&RefundFailed {
+            booking_id: cancelled.booking.booking_id,
+            event_id: event.id,
+            account_id: cancelled.booking.account_id,
+            amount: cancelled.booking.total,
+            number: 0,
+        })
+        .await;
 
     let all = [
         (&held, "held"),
@@ -40,6 +50,7 @@ async fn each_notice_delivered_twice_is_mailed_once() {
         (&paid, "confirmed"),
         (&cancelled, "cancelled"),
         (&cancelled, "refunded"),
+        (&cancelled, "refund_failed"),
     ];
     for (booking, kind) in all {
         stage
@@ -59,6 +70,9 @@ async fn each_notice_delivered_twice_is_mailed_once() {
             "{kind}"
         );
     }
+    let returned = stage.mails(cancelled.booking.booking_id, "refund_failed");
+    assert_eq!(returned[0].subject, "Your refund for Gala did not arrive");
+    assert!(returned[0].text.contains("did not take the 45.00 EUR"));
     assert_eq!(stage.mail.inbox().len(), all.len() + 1);
     stage.app.finish().await;
 }

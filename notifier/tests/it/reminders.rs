@@ -148,6 +148,46 @@ async fn reminders_of_one_event_that_cannot_be_written_stop_no_other() {
     stage.app.finish().await;
 }
 
+/// Refuses statements that write more than 1,000 notifications, as a limit on their time would.
+async fn refuse_large_statements(stage: &Stage) {
+    sqlx::raw_sql(
+        "create function refuse_large() returns trigger language plpgsql as $$
+         begin
+             if (select count(*) from written) > 1000 then
+                 raise exception 'the statement is too large';
+             end if;
+             return null;
+         end $$;
+         create trigger refuse_large after insert on notifier.notifications
+         referencing new table as written for each statement execute function refuse_large();",
+    )
+    .execute(&stage.app.ctx.db)
+    .await
+    .unwrap();
+}
+
+#[tokio::test]
+async fn reminders_of_a_large_event_are_written_in_small_statements() {
+    let (stage, clock, event) = stage().await;
+    let event = event(1);
+    stage.introduce(&event, None).await;
+    stage
+        .mail
+        .faults()
+        .sometimes(1.0, None, MailFault::RefuseConnection);
+    stage.know_bookings(&event, 5_000).await;
+    refuse_large_statements(&stage).await;
+    clock.advance(DAY * 9 + TimeDelta::seconds(1));
+    let reminded = "select count(distinct booking_id) from notifier.notifications
+                    where kind = 'reminder'";
+    eventually(SOON, async || stage.number(reminded).await == 5_000).await;
+    let left = "select count(*) from notifier.announcements";
+    eventually(SOON, async || stage.number(left).await == 0).await;
+    let reminders = "select count(*) from notifier.notifications";
+    assert_eq!(stage.number(reminders).await, 5_000);
+    stage.app.finish().await;
+}
+
 #[tokio::test]
 async fn an_event_moved_within_the_time_of_its_reminder_is_told_once() {
     let (stage, clock, stage_event) = stage().await;
