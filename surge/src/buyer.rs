@@ -12,7 +12,7 @@ mod session;
 mod shopping;
 
 pub use api::{Api, ApiError, Endpoints};
-pub use funnel::{Funnel, FunnelCounts, Latencies, Quantiles, Stage};
+pub use funnel::{Funnel, FunnelCounts, Latencies, Quantiles, Requests, Stage};
 pub use plan::{Card, Habits, Plan, PlanMix};
 pub use session::Session;
 pub use shopping::{Buyer, Fate};

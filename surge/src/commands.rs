@@ -2,6 +2,7 @@
 
 pub(crate) mod bare;
 pub(crate) mod bots;
+pub(crate) mod faults;
 pub(crate) mod joins;
 mod load;
 mod machine;

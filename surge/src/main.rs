@@ -1,5 +1,5 @@
 //! `surge`: the load tool. Each command measures one figure, and in the same run the baseline it is
-//! compared with.
+//! compared with; `faults` checks the promises instead.
 
 mod commands;
 
@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use commands::{
-    bare, bots, joins, opening, passes, payments, polls, reads, sell_out, simulate, streams,
+    bare, bots, faults, joins, opening, passes, payments, polls, reads, sell_out, simulate, streams,
 };
 
 /// The allocator of Onsale, so that it and the bare handlers differ in their work alone.
@@ -45,6 +45,8 @@ enum Command {
     Bots(bots::Args),
     /// Sell at Stripe's limits: payments a second, refusals with 429, and what bounds them
     Payments(payments::Args),
+    /// Fail servers and services during small sales: what buyers lose, and how long it takes to recover
+    Faults(faults::Args),
     /// Serve handlers that do nothing, the baseline of the other commands
     #[command(hide = true)]
     Bare(bare::Args),
@@ -83,6 +85,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Reads(args) => reads::run(args).await,
         Command::Bots(args) => Box::pin(bots::run(args)).await,
         Command::Payments(args) => payments::run(args).await,
+        Command::Faults(args) => Box::pin(faults::run(args)).await,
         Command::Bare(args) => bare::run(args).await,
     }
 }

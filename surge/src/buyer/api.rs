@@ -134,6 +134,7 @@ impl Api {
         let started = tokio::time::Instant::now();
         loop {
             let answer = self.once(method.clone(), url, credentials, body).await;
+            funnel.ended(answer.as_ref().ok().map(Answer::status));
             let pause = match &answer {
                 Ok(Answer::Busy(pause, _)) => *pause,
                 Err(_) => Duration::from_millis(300),
@@ -256,6 +257,16 @@ enum Answer {
     Done(Value),
     Refused(ApiError),
     Busy(Duration, ApiError),
+}
+
+impl Answer {
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::Refused(ApiError::Refused { status, .. })
+            | Self::Busy(_, ApiError::Refused { status, .. }) => *status,
+            _ => StatusCode::OK,
+        }
+    }
 }
 
 /// Adds jitter, so that a crowd does not retry in step.

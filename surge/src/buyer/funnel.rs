@@ -1,12 +1,13 @@
 //! Conversion funnel: counts and latency histograms of each stage of a purchase.
 
-use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
+use reqwest::StatusCode;
 use serde::Serialize;
+use tokio::time::Instant;
 
 /// A stage of a purchase, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +42,30 @@ pub struct Funnel {
     times: [Mutex<Histogram<u64>>; STAGES],
     retries: AtomicU64,
     limited: AtomicU64,
+    requests: Mutex<Requests>,
+}
+
+/// Requests to the API, and how many of them failed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Requests {
+    /// All requests, retries included.
+    pub sent: u64,
+    /// Responses with status 503.
+    pub unavailable: u64,
+    /// Responses with another status 5xx.
+    pub broken: u64,
+    /// Requests without a usable response.
+    pub unanswered: u64,
+    /// When the last of the failed ones ended.
+    pub last_failure: Option<Instant>,
+}
+
+impl Requests {
+    /// Requests that failed.
+    #[must_use]
+    pub fn failed(&self) -> u64 {
+        self.unavailable + self.broken + self.unanswered
+    }
 }
 
 /// Number of buyers that reached each stage.
@@ -111,6 +136,7 @@ impl Default for Funnel {
             times: std::array::from_fn(|_| histogram()),
             retries: AtomicU64::new(0),
             limited: AtomicU64::new(0),
+            requests: Mutex::default(),
         }
     }
 }
@@ -134,6 +160,32 @@ impl Funnel {
     /// Counts a response with status 429.
     pub fn limited(&self) {
         self.limited.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a request that ended now; without a status it had no usable response.
+    pub(super) fn ended(&self, status: Option<StatusCode>) {
+        let mut requests = self.lock_requests();
+        let failed = requests.failed();
+        requests.sent += 1;
+        match status {
+            None => requests.unanswered += 1,
+            Some(StatusCode::SERVICE_UNAVAILABLE) => requests.unavailable += 1,
+            Some(status) if status.is_server_error() => requests.broken += 1,
+            Some(_) => {}
+        }
+        if requests.failed() > failed {
+            requests.last_failure = Some(Instant::now());
+        }
+    }
+
+    /// Returns the requests so far.
+    #[must_use]
+    pub fn requests(&self) -> Requests {
+        *self.lock_requests()
+    }
+
+    fn lock_requests(&self) -> MutexGuard<'_, Requests> {
+        self.requests.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns the counts so far.
@@ -178,5 +230,36 @@ impl Funnel {
             p99_ms: histogram.value_at_quantile(0.99),
             max_ms: histogram.max(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_are_counted_by_kind_and_the_last_one_is_dated() {
+        let funnel = Funnel::default();
+        for status in [StatusCode::OK, StatusCode::CONFLICT, StatusCode::GONE] {
+            funnel.ended(Some(status));
+        }
+        assert_eq!(funnel.requests().last_failure, None);
+        let before = Instant::now();
+        funnel.ended(Some(StatusCode::SERVICE_UNAVAILABLE));
+        funnel.ended(Some(StatusCode::BAD_GATEWAY));
+        funnel.ended(None);
+        let failed = funnel.requests();
+        assert!(failed.last_failure >= Some(before));
+        funnel.ended(Some(StatusCode::OK));
+        assert_eq!(
+            funnel.requests(),
+            Requests {
+                sent: 7,
+                unavailable: 1,
+                broken: 1,
+                unanswered: 1,
+                last_failure: failed.last_failure,
+            }
+        );
     }
 }

@@ -2,6 +2,7 @@
 //! address.
 
 pub(super) mod database;
+pub(super) mod staff;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -24,6 +25,7 @@ use url::Url;
 
 use super::say;
 use database::Database;
+use staff::Staff;
 
 /// Name of the keys, queues and the database. One measurement runs at a time.
 const NAMESPACE: &str = "surge";
@@ -75,9 +77,8 @@ pub(super) struct Subject {
 struct Own {
     child: Child,
     pid: u32,
-    internal: Url,
     http: reqwest::Client,
-    access_token: String,
+    staff: Staff,
     redis: Redis,
     database: Database,
     program: PathBuf,
@@ -153,24 +154,24 @@ impl Subject {
         }
         let log_path = std::env::temp_dir().join("surge-onsale.log");
         let log = std::fs::File::create(&log_path)?;
-        let child = onsale().args(["all", "--stand-ins"]).stderr(log).spawn()?;
+        let mut child = onsale().args(["all", "--stand-ins"]).stderr(log).spawn()?;
         say(format_args!(
             "onsale writes its log to {}",
             log_path.display()
         ));
-        let mut own = Own {
+        let http = reqwest::Client::builder().no_proxy().build()?;
+        wait_until_ready(&mut child, &http, ops).await?;
+        let internal = Url::parse(&format!("http://{internal}"))?;
+        let own = Own {
             pid: child.id().context("onsale ended at once")?,
             child,
-            internal: Url::parse(&format!("http://{internal}"))?,
-            http: reqwest::Client::new(),
-            access_token: String::new(),
+            staff: Staff::sign_in(http.clone(), internal, ADMIN, &password).await?,
+            http,
             redis,
             database,
             program,
             settings,
         };
-        own.wait_until_ready(ops).await?;
-        own.sign_in(&password).await?;
         let event_id = own.open_sale(public).await?;
         Ok(Self {
             address: public,
@@ -216,7 +217,7 @@ impl Subject {
     /// Changes settings of the sale.
     pub(super) async fn change_sale(&self, settings: &Value) -> anyhow::Result<()> {
         let path = format!("/api/sales/{}", self.event_id);
-        self.own()?.staff(Method::PUT, &path, settings).await?;
+        self.own()?.staff.call(Method::PUT, &path, settings).await?;
         Ok(())
     }
 
@@ -305,7 +306,7 @@ impl Subject {
     /// Creates an event, and waits until all its seats are on sale.
     pub(super) async fn new_event(&self, event: &Value) -> anyhow::Result<EventId> {
         let own = self.own()?;
-        let answer = own.staff(Method::POST, "/api/events", event).await?;
+        let answer = own.staff.call(Method::POST, "/api/events", event).await?;
         let id = answer["event"]["id"]
             .as_i64()
             .context("the answer has no id")?;
@@ -366,30 +367,6 @@ impl Subject {
 }
 
 impl Own {
-    async fn wait_until_ready(&mut self, ops: SocketAddr) -> anyhow::Result<()> {
-        let begun = Instant::now();
-        let url = format!("http://{ops}/readyz");
-        loop {
-            if let Some(status) = self.child.try_wait()? {
-                anyhow::bail!("onsale ended: {status}");
-            }
-            let answer = self.http.get(&url).send().await;
-            if answer.is_ok_and(|answer| answer.status().is_success()) {
-                return Ok(());
-            }
-            ensure!(begun.elapsed() < PATIENCE, "onsale does not become ready");
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-    }
-
-    async fn sign_in(&mut self, password: &SecretString) -> anyhow::Result<()> {
-        let body = json!({ "email": ADMIN, "password": password.expose_secret() });
-        let answer = self.staff(Method::POST, "/api/sessions", &body).await?;
-        let token = answer["session"]["access_token"].as_str();
-        self.access_token = token.context("the answer has no access token")?.to_owned();
-        Ok(())
-    }
-
     /// Creates an event with an open sale whose rate is so low that nearly everyone waits.
     async fn open_sale(&self, public: SocketAddr) -> anyhow::Result<EventId> {
         let now = SystemClock.now();
@@ -399,7 +376,7 @@ impl Own {
             "capacity": SEATS,
             "sale": { "opens_at": now, "rate_per_minute": 1, "shopper_cap": 1_000 },
         });
-        let answer = self.staff(Method::POST, "/api/events", &event).await?;
+        let answer = self.staff.call(Method::POST, "/api/events", &event).await?;
         let id = answer["event"]["id"]
             .as_i64()
             .context("the answer has no id")?;
@@ -407,18 +384,6 @@ impl Own {
         self.wait_for(&url, |snapshot| snapshot["state"] == "open")
             .await?;
         Ok(EventId(id))
-    }
-
-    async fn staff(&self, method: Method, path: &str, body: &Value) -> anyhow::Result<Value> {
-        let mut request = self.http.request(method, self.internal.join(path)?);
-        if !self.access_token.is_empty() {
-            request = request.bearer_auth(&self.access_token);
-        }
-        let response = request.json(body).send().await?;
-        let status = response.status();
-        let text = response.text().await?;
-        ensure!(status.is_success(), "{path} answered {status}: {text}");
-        Ok(serde_json::from_str(&text)?)
     }
 
     async fn wait_for(&self, url: &str, holds: impl Fn(&Value) -> bool) -> anyhow::Result<()> {
@@ -435,8 +400,29 @@ impl Own {
     }
 }
 
+/// Waits until the process answers that it is ready; an error when it ends instead.
+pub(super) async fn wait_until_ready(
+    child: &mut Child,
+    http: &reqwest::Client,
+    ops: SocketAddr,
+) -> anyhow::Result<()> {
+    let begun = Instant::now();
+    let url = format!("http://{ops}/readyz");
+    loop {
+        if let Some(status) = child.try_wait()? {
+            anyhow::bail!("onsale ended: {status}");
+        }
+        let answer = http.get(&url).send().await;
+        if answer.is_ok_and(|answer| answer.status().is_success()) {
+            return Ok(());
+        }
+        ensure!(begun.elapsed() < PATIENCE, "onsale does not become ready");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
 /// Returns three ports that were free a moment ago.
-fn free_ports() -> anyhow::Result<[SocketAddr; 3]> {
+pub(super) fn free_ports() -> anyhow::Result<[SocketAddr; 3]> {
     let bind = || std::net::TcpListener::bind("127.0.0.1:0");
     let (first, second, third) = (bind()?, bind()?, bind()?);
     Ok([
@@ -446,7 +432,7 @@ fn free_ports() -> anyhow::Result<[SocketAddr; 3]> {
     ])
 }
 
-fn random_hex() -> String {
+pub(super) fn random_hex() -> String {
     format!(
         "{:032x}{:032x}",
         rand::random::<u128>(),
