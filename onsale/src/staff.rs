@@ -9,12 +9,13 @@ use anyhow::{Context as _, bail};
 use chrono::{DateTime, TimeDelta, Utc};
 use clap::Args;
 use domain::clock::{Clock as _, SystemClock};
+use platform::egress;
 use reqwest::header::RETRY_AFTER;
 use reqwest::{Method, Response, StatusCode};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Value, json};
 use tokio::time::Instant;
-use url::{Host, Url};
+use url::Url;
 use uuid::Uuid;
 
 use crate::warn;
@@ -117,7 +118,7 @@ impl Staff {
     /// A member of staff whose session is not saved for later commands.
     pub(crate) fn unsaved(url: Url, email: String, password: SecretString) -> anyhow::Result<Self> {
         let mut client = reqwest::Client::builder().timeout(REQUEST_TIMEOUT);
-        if is_loopback(&url) {
+        if !egress::may_use_proxy(&url) {
             client = client.no_proxy();
         }
         Ok(Self {
@@ -251,16 +252,6 @@ impl Staff {
                 wait => return read(response, wait).await.map_err(unreachable)?,
             }
         }
-    }
-}
-
-/// Returns whether `url` is on this machine, which is reached without a proxy.
-fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Domain(name)) => name == "localhost",
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.is_loopback(),
-        None => false,
     }
 }
 

@@ -4,6 +4,7 @@
 pub mod amqp;
 pub mod auth;
 pub mod config;
+pub mod egress;
 pub mod health;
 pub mod http;
 pub mod idempotency;

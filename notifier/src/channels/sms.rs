@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use platform::config::InvalidConfig;
+use platform::egress;
 use reqwest::{Client, Response, StatusCode, redirect};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
@@ -40,10 +41,14 @@ impl SmsProvider {
             .map_err(|()| InvalidConfig::new("ONSALE_SMS_URL must begin with http:// or https://"))?
             .pop_if_empty()
             .extend(["2010-04-01", "Accounts", settings.account, "Messages.json"]);
-        let client = Client::builder()
+        let mut client = Client::builder()
             .timeout(LIMIT)
             // A redirect would send the token to another host.
-            .redirect(redirect::Policy::none())
+            .redirect(redirect::Policy::none());
+        if !egress::may_use_proxy(&endpoint) {
+            client = client.no_proxy();
+        }
+        let client = client
             .build()
             .map_err(|error| InvalidConfig::new(format!("no SMS can be sent: {error}")))?;
         Ok(Self {
@@ -121,7 +126,76 @@ fn meaning(status: StatusCode, reason: String) -> Outcome {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Stdio;
+
+    use surge::sms::{Config, StandIn};
+    use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+    use tokio::net::TcpListener;
+    use tokio::process::Command;
+
     use super::*;
+
+    async fn send(url: &str, account: &str, token: &str) -> Outcome {
+        let settings = SmsSettings {
+            url: &url.parse().unwrap(),
+            account,
+            token: &token.into(),
+            from: "+4930123456",
+        };
+        let provider = SmsProvider::new(settings).unwrap();
+        provider.send("+491701234567", "Hello", None).await
+    }
+
+    #[tokio::test]
+    #[ignore = "run by the next test, with proxies in its environment"]
+    async fn sends_inside_and_outside() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let inside = StandIn::start(Config::default()).await.unwrap();
+        let outcome = send(&inside.url(), inside.account_sid(), inside.auth_token()).await;
+        assert_eq!(outcome, Outcome::Accepted);
+        let outcome = send("https://sms.test", "AC1", "hush").await;
+        assert!(matches!(outcome, Outcome::Unreachable(_)), "{outcome:?}");
+    }
+
+    #[tokio::test]
+    async fn only_a_provider_outside_is_reached_through_the_proxy() {
+        let proxy = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let at = format!("http://{}", proxy.local_addr().unwrap());
+        let sending = Command::new(std::env::current_exe().unwrap())
+            .args([
+                "--ignored",
+                "channels::sms::tests::sends_inside_and_outside",
+            ])
+            .envs([
+                ("HTTP_PROXY", &at),
+                ("HTTPS_PROXY", &at),
+                ("ALL_PROXY", &at),
+            ])
+            .env_remove("NO_PROXY")
+            .env_remove("no_proxy")
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap()
+            .wait_with_output();
+        let declining = async {
+            let (stream, _) = proxy.accept().await.unwrap();
+            let mut stream = BufReader::new(stream);
+            let mut line = String::new();
+            stream.read_line(&mut line).await.unwrap();
+            assert_eq!(line, "CONNECT sms.test:443 HTTP/1.1\r\n");
+            while stream.read_line(&mut line).await.unwrap() > 2 {}
+            let answer = b"HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n";
+            stream.write_all(answer).await.unwrap();
+            std::future::pending::<()>().await;
+        };
+        let sent = tokio::select! {
+            sent = sending => sent.unwrap(),
+            () = declining => unreachable!("it waits for the sender"),
+        };
+        let shown = String::from_utf8_lossy(&sent.stdout);
+        assert!(shown.contains("1 passed"), "{shown}");
+    }
 
     #[test]
     fn only_what_was_certainly_not_taken_is_tried_again() {

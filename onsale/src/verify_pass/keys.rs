@@ -10,6 +10,7 @@ use chrono::{DateTime, Utc};
 use domain::EventId;
 use domain::clock::SharedClock;
 use domain::token::PassClaims;
+use platform::egress;
 use platform::sync::RwLockExt as _;
 use platform::tokens::{PublishedKeys, TokenError};
 use tokio::sync::Mutex;
@@ -88,11 +89,14 @@ pub(super) struct Keys {
 impl Keys {
     /// Loads the keys.
     pub(super) async fn load(source: Source, clock: SharedClock) -> anyhow::Result<Self> {
-        let client = reqwest::Client::builder()
+        let mut client = reqwest::Client::builder()
             .timeout(READ_TIMEOUT)
             // Keys come from the configured source only.
-            .redirect(reqwest::redirect::Policy::none())
-            .build()?;
+            .redirect(reqwest::redirect::Policy::none());
+        if !matches!(&source, Source::Url(url) if egress::may_use_proxy(url)) {
+            client = client.no_proxy();
+        }
+        let client = client.build()?;
         let known = source.read(&client).await?;
         Ok(Self {
             source,

@@ -1,5 +1,6 @@
 //! HTTP client with connection reuse: a call is one round trip, without TCP and TLS handshakes
-//! before it. (The client of async-stripe opens a connection for each call.)
+//! before it. (The client of async-stripe opens a connection for each call.) Connects through the
+//! forward proxy that `HTTPS_PROXY` names.
 
 use std::fmt::Display;
 use std::time::Duration;
@@ -8,19 +9,25 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
-use hyper::{Method, Request, Response};
+use hyper::{Method, Request, Response, Uri};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper_util::client::legacy::connect::proxy::Tunnel;
+use hyper_util::client::proxy::matcher::{Intercept, Matcher};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use miniserde::json::from_str;
 use platform::config::InvalidConfig;
+use platform::egress;
 use secrecy::{ExposeSecret, SecretString};
 use stripe_client_core::{
     CustomizedStripeRequest, IdempotencyKey, RequestBuilder, RequestStrategy, StripeClient,
     StripeClientErr, StripeMethod,
 };
 use stripe_shared::ApiErrors;
+use tokio::net::TcpStream;
+use tower::ServiceExt as _;
+use tower::util::BoxCloneSyncService;
 use url::Url;
 
 /// Timeout of connecting.
@@ -33,9 +40,13 @@ const USER_AGENT: &str = concat!("Onsale/", env!("CARGO_PKG_VERSION"));
 /// The API version that the library's types are made for.
 const VERSION: stripe_shared::ApiVersion = stripe_shared::version::VERSION;
 
+/// Connects to Stripe, or to the proxy that leads there.
+type Connector =
+    BoxCloneSyncService<Uri, TokioIo<TcpStream>, Box<dyn std::error::Error + Send + Sync>>;
+
 /// Sends each request once, without retries.
 pub(super) struct Client {
-    http: legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    http: legacy::Client<HttpsConnector<Connector>, Full<Bytes>>,
     base: String,
     authorization: HeaderValue,
     timeout: Duration,
@@ -72,8 +83,17 @@ impl Client {
     /// Connects to the account of this key at `url`, with `timeout` for each call.
     ///
     /// # Errors
-    /// When the key is no valid header value.
+    /// When the key is no valid header value, or the environment names a proxy that can't be used.
     pub(super) fn new(
+        secret_key: &SecretString,
+        url: &Url,
+        timeout: Duration,
+    ) -> Result<Self, InvalidConfig> {
+        Self::with_proxies(&Matcher::from_env(), secret_key, url, timeout)
+    }
+
+    fn with_proxies(
+        proxies: &Matcher,
         secret_key: &SecretString,
         url: &Url,
         timeout: Duration,
@@ -94,7 +114,7 @@ impl Client {
         let tls = tls
             .https_or_http()
             .enable_all_versions()
-            .wrap_connector(tcp);
+            .wrap_connector(connector(tcp, proxy_to(url, proxies)?));
         let http = legacy::Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_LIMIT)
@@ -177,6 +197,37 @@ impl StripeClient for Client {
     }
 }
 
+/// Returns the proxy for calls to `url`.
+///
+/// # Errors
+/// When it can't be reached by plain HTTP.
+fn proxy_to(url: &Url, proxies: &Matcher) -> Result<Option<Intercept>, InvalidConfig> {
+    let uri: Result<Uri, _> = url.as_str().parse();
+    let proxy = match uri {
+        Ok(uri) if egress::may_use_proxy(url) => proxies.intercept(&uri),
+        _ => None,
+    };
+    match &proxy {
+        Some(proxy) if proxy.uri().scheme_str() != Some("http") => Err(InvalidConfig::new(
+            "HTTPS_PROXY must begin with http://; it may name any host that answers CONNECT",
+        )),
+        _ => Ok(proxy),
+    }
+}
+
+fn connector(tcp: HttpConnector, proxy: Option<Intercept>) -> Connector {
+    match proxy {
+        Some(proxy) => {
+            let mut tunnel = Tunnel::new(proxy.uri().clone(), tcp);
+            if let Some(authorization) = proxy.basic_auth() {
+                tunnel = tunnel.with_auth(authorization.clone());
+            }
+            BoxCloneSyncService::new(tunnel.map_err(Into::into))
+        }
+        None => BoxCloneSyncService::new(tcp.map_err(Into::into)),
+    }
+}
+
 async fn read(answer: Response<Incoming>) -> Result<Bytes, ClientError> {
     let read = answer.into_body().collect().await;
     read.map(http_body_util::Collected::to_bytes)
@@ -197,4 +248,98 @@ fn with_causes(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use surge::stripe::{Config, StandIn};
+    use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    const TIMEOUT: Duration = Duration::from_secs(20);
+
+    async fn call(proxies: &Matcher, key: &str, url: &str) -> Result<Bytes, ClientError> {
+        let url = url.parse().unwrap();
+        let client = Client::with_proxies(proxies, &key.into(), &url, TIMEOUT).unwrap();
+        let request = RequestBuilder::new(StripeMethod::Get, "/payment_intents");
+        client.send(client.request(request, None).unwrap()).await
+    }
+
+    /// Reads one request for a tunnel, and declines it.
+    async fn declined(proxy: TcpListener) -> Vec<String> {
+        let (stream, _) = proxy.accept().await.unwrap();
+        let mut lines = BufReader::new(stream).lines();
+        let mut read = Vec::new();
+        loop {
+            let line = lines.next_line().await.unwrap().unwrap();
+            if line.is_empty() {
+                break;
+            }
+            read.push(line);
+        }
+        let stream = lines.get_mut();
+        stream
+            .write_all(b"HTTP/1.1 403 Forbidden\r\n\r\n")
+            .await
+            .unwrap();
+        read
+    }
+
+    #[tokio::test]
+    async fn calls_to_stripe_go_through_the_proxy() {
+        let proxy = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let at = proxy.local_addr().unwrap();
+        let proxies = Matcher::builder()
+            .https(format!("http://me:hush@{at}"))
+            .build();
+        let calling = call(&proxies, "sk_test_1", "https://api.stripe.test");
+        let (outcome, read) = tokio::join!(calling, declined(proxy));
+        assert_eq!(read[0], "CONNECT api.stripe.test:443 HTTP/1.1");
+        assert!(
+            read.contains(&"Proxy-Authorization: Basic bWU6aHVzaA==".to_owned()),
+            "{read:?}"
+        );
+        assert!(read.iter().all(|line| !line.contains("sk_test_1")));
+        let error = outcome.unwrap_err().to_string();
+        assert!(
+            error.contains("tunnel") && !error.contains("hush"),
+            "{error}"
+        );
+    }
+
+    #[tokio::test]
+    async fn calls_inside_the_installation_pass_by_a_dead_proxy() {
+        let closed = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let dead = format!("http://{}", closed.local_addr().unwrap());
+        drop(closed);
+        let stripe = StandIn::start(Config::default()).await.unwrap();
+        let proxies = Matcher::builder().all(dead).build();
+        let answer = call(&proxies, stripe.secret_key(), &stripe.url()).await;
+        answer.unwrap();
+    }
+
+    #[test]
+    fn a_host_of_no_proxy_is_reached_directly() {
+        let proxies = Matcher::builder()
+            .all("http://proxy.test:3128")
+            .no("stripe.inside.test");
+        let proxies = proxies.build();
+        let is_direct = |url: &str| {
+            let proxy = proxy_to(&url.parse().unwrap(), &proxies).unwrap();
+            proxy.is_none()
+        };
+        assert!(is_direct("https://stripe.inside.test"));
+        assert!(is_direct("http://stand-ins:12111"));
+        assert!(!is_direct("https://api.stripe.com"));
+    }
+
+    #[test]
+    fn a_proxy_that_is_no_http_proxy_is_refused() {
+        let proxies = Matcher::builder().all("socks5://proxy.test:1080").build();
+        let refused = proxy_to(&"https://api.stripe.com".parse().unwrap(), &proxies);
+        let error = refused.unwrap_err().to_string();
+        assert!(error.contains("HTTPS_PROXY"), "{error}");
+    }
 }
