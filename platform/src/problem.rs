@@ -454,6 +454,22 @@ mod tests {
     }
 
     #[test]
+    fn a_server_that_is_away_for_thousands_of_requests_is_logged_once() {
+        let lines = crate::telemetry::captured::warnings(|| {
+            for _ in 0..5_000 {
+                let cause = std::io::Error::other("the server of this test is away");
+                let problem = Problem::overloaded(&cause);
+                assert_eq!(problem.kind(), Kind::Overloaded);
+            }
+            let other = std::io::Error::other("another server of this test is away");
+            let _news = Problem::overloaded(&other);
+        });
+        assert_eq!(lines.len(), 2, "{lines:?}");
+        assert!(lines[0].contains("the server of this test is away"));
+        assert!(lines[1].contains("another server of this test is away"));
+    }
+
+    #[test]
     fn a_defect_does_not_show_its_cause() {
         let cause = std::io::Error::other("password=hunter2");
         assert!(

@@ -132,8 +132,16 @@ const AWAY: [&str; 9] = [
 pub fn is_unavailable(error: &RedisError) -> bool {
     error.is_io_error()
         || error.code().is_some_and(|code| AWAY.contains(&code))
+        || is_of_refused_commands(error)
         || error.is_timeout()
         || error.is_connection_dropped()
         || error.is_connection_refusal()
         || error.is_cluster_error()
+}
+
+/// Returns whether the commands of a transaction or a pipeline failed because the server can't
+/// serve: the error's own code only says that it was aborted.
+fn is_of_refused_commands(error: &RedisError) -> bool {
+    let errors = error.clone().into_server_errors();
+    errors.is_some_and(|errors| errors.iter().any(|(_, error)| AWAY.contains(&error.code())))
 }

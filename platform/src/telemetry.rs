@@ -68,6 +68,45 @@ fn without_messages(directives: String) -> String {
     format!("{directives},{WITHOUT_MESSAGES}")
 }
 
+/// Log lines of a unit test.
+#[cfg(test)]
+pub(crate) mod captured {
+    use std::io;
+    use std::sync::{Arc, Mutex};
+
+    use tracing::Level;
+
+    use crate::sync::MutexExt as _;
+
+    struct Writer(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Writer {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock_unpoisoned().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// Returns the warnings and errors that `work` logs on this thread.
+    pub(crate) fn warnings(work: impl FnOnce()) -> Vec<String> {
+        let written = Arc::new(Mutex::new(Vec::new()));
+        let writer = written.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_max_level(Level::WARN)
+            .with_ansi(false)
+            .with_writer(move || Writer(writer.clone()))
+            .finish();
+        tracing::subscriber::with_default(subscriber, work);
+        let written = written.lock_unpoisoned();
+        let lines = std::str::from_utf8(&written).unwrap().lines();
+        lines.map(str::to_owned).collect()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,11 +1,13 @@
 //! The harness of tests against real servers: a database, a namespace and connections per test, and
 //! waiting for conditions.
 
+mod clock;
 mod database;
 mod described;
 pub mod line;
 mod proxy;
 mod reads;
+mod redis;
 mod wait;
 
 use std::sync::Arc;
@@ -21,9 +23,11 @@ use crate::service::{Context, Routes, Running, serve};
 use crate::topology;
 use database::TestDatabase;
 
+pub use clock::ShiftedClock;
 pub use described::assert_described;
 pub use proxy::Proxy;
-pub use reads::Reads;
+pub use reads::{Reads, RowsRead};
+pub use redis::OwnRedis;
 pub use wait::eventually;
 
 const SECRET: &str = "a secret that only tests have: 0123456789abcdef";
@@ -108,6 +112,17 @@ impl TestApp {
         let mut config = PlatformConfig::clone(&self.ctx.config);
         configure(&mut config);
         Context::connect("test", config, self.ctx.clock.clone())
+            .await
+            .expect("the servers are up")
+    }
+
+    /// [`another_node`](Self::another_node) with a clock of its own.
+    ///
+    /// # Panics
+    /// When the servers can't be reached.
+    pub async fn another_node_at(&self, clock: SharedClock) -> Context {
+        let config = PlatformConfig::clone(&self.ctx.config);
+        Context::connect("test", config, clock)
             .await
             .expect("the servers are up")
     }

@@ -280,3 +280,62 @@ fn log(route: &str, status: StatusCode, latency: Duration) {
         tracing::debug!(status_code, latency_seconds, "request answered");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+
+    use axum::body::Body;
+    use axum::routing::get;
+    use domain::clock::SystemClock;
+    use secrecy::SecretString;
+
+    use super::*;
+    use crate::health::Health;
+    use crate::telemetry::captured;
+    use crate::tokens::KeyRing;
+
+    async fn refuses() -> Problem {
+        Problem::overloaded(&std::io::Error::other("the database of this test is away"))
+    }
+
+    fn served() -> Router {
+        let secret = SecretString::from("test-secret-test-secret-test-secret");
+        let shared = Shared {
+            keys: Arc::new(KeyRing::new(&[secret]).unwrap()),
+            clock: SystemClock::shared(),
+            trusted_proxies: Vec::new(),
+            request_timeout: Duration::from_secs(10),
+            is_secure: false,
+            health: Health::default(),
+            has_untrusted_forwarder: AtomicBool::new(false),
+        };
+        let routes = Router::new().route("/refuses", get(refuses));
+        wrap(routes.route("/refuses/too", get(refuses)), Arc::new(shared))
+    }
+
+    #[test]
+    fn thousands_of_refused_requests_are_a_few_lines() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .unwrap();
+        let lines = captured::warnings(|| {
+            runtime.block_on(async {
+                let mut routes = served();
+                for path in ["/refuses", "/refuses/too"] {
+                    for _ in 0..2_000 {
+                        let mut request = Request::new(Body::empty());
+                        *request.uri_mut() = path.parse().unwrap();
+                        let Ok(answer) = routes.call(request).await;
+                        assert_eq!(answer.status(), 503);
+                    }
+                }
+            });
+        });
+        let of = |what: &str| lines.iter().filter(|line| line.contains(what)).count();
+        assert_eq!(of("the database of this test is away"), 1, "{lines:?}");
+        assert_eq!(of("request failed"), 2, "one of each route: {lines:?}");
+        assert_eq!(lines.len(), 3, "{lines:?}");
+    }
+}

@@ -1,7 +1,7 @@
 //! A TCP proxy between a process and one of its servers, to cut, silence or refuse connections.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -23,6 +23,7 @@ pub struct Proxy {
     faults: watch::Sender<Faults>,
     /// Number of accepted connections.
     accepted: Arc<AtomicU64>,
+    round_trips: Arc<AtomicU64>,
     accepting: JoinHandle<()>,
 }
 
@@ -54,6 +55,8 @@ impl Proxy {
         let heard = faults.subscribe();
         let accepted = Arc::new(AtomicU64::new(0));
         let numbers = accepted.clone();
+        let round_trips = Arc::new(AtomicU64::new(0));
+        let trips = round_trips.clone();
         let accepting = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let number = numbers.fetch_add(1, Ordering::SeqCst);
@@ -61,7 +64,12 @@ impl Proxy {
                     continue;
                 }
                 let cut = current.lock_unpoisoned().clone();
-                tokio::spawn(forward(client, number, target.clone(), cut, heard.clone()));
+                let forwarded = Forwarded {
+                    number,
+                    faults: heard.clone(),
+                    round_trips: trips.clone(),
+                };
+                tokio::spawn(forwarded.run(client, target.clone(), cut));
             }
         });
         Self {
@@ -69,6 +77,7 @@ impl Proxy {
             connections,
             faults,
             accepted,
+            round_trips,
             accepting,
         }
     }
@@ -97,6 +106,13 @@ impl Proxy {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The number of times that a client spoke after the server had, on all connections together: a
+    /// client that pipelines its requests makes one round trip.
+    #[must_use]
+    pub fn round_trips(&self) -> u64 {
+        self.round_trips.load(Ordering::SeqCst)
     }
 
     /// Discards what clients send from now on: acknowledgements are lost as in a crash right before
@@ -148,48 +164,56 @@ impl Drop for Proxy {
     }
 }
 
-/// Forwards until either side fails or both have ended; then both connections are closed.
-async fn forward(
-    client: TcpStream,
+/// One connection.
+struct Forwarded {
     number: u64,
-    target: String,
-    cut: CancellationToken,
     faults: watch::Receiver<Faults>,
-) {
-    let Ok(server) = TcpStream::connect(&target).await else {
-        return;
-    };
-    let (mut from_client, mut to_client) = client.into_split();
-    let (mut from_server, mut to_server) = server.into_split();
-    let speaking = async {
-        let mut heard = vec![0; 16 * 1024];
-        loop {
-            let length = from_client.read(&mut heard).await?;
-            if length == 0 {
-                return to_server.shutdown().await;
+    round_trips: Arc<AtomicU64>,
+}
+
+impl Forwarded {
+    /// Forwards until either side fails or both have ended; then both connections are closed.
+    async fn run(self, client: TcpStream, target: String, cut: CancellationToken) {
+        let Ok(server) = TcpStream::connect(&target).await else {
+            return;
+        };
+        let (mut from_client, mut to_client) = client.into_split();
+        let (mut from_server, mut to_server) = server.into_split();
+        let is_clients_turn = AtomicBool::new(true);
+        let speaking = async {
+            let mut heard = vec![0; 16 * 1024];
+            loop {
+                let length = from_client.read(&mut heard).await?;
+                if length == 0 {
+                    return to_server.shutdown().await;
+                }
+                if is_clients_turn.swap(false, Ordering::SeqCst) {
+                    self.round_trips.fetch_add(1, Ordering::SeqCst);
+                }
+                let Faults {
+                    mutes_below, delay, ..
+                } = *self.faults.borrow();
+                tokio::time::sleep(delay).await;
+                if self.number >= mutes_below {
+                    to_server.write_all(&heard[..length]).await?;
+                }
             }
-            let Faults {
-                mutes_below, delay, ..
-            } = *faults.borrow();
-            tokio::time::sleep(delay).await;
-            if number >= mutes_below {
-                to_server.write_all(&heard[..length]).await?;
+        };
+        let listening = async {
+            let mut told = vec![0; 16 * 1024];
+            loop {
+                let length = from_server.read(&mut told).await?;
+                if length == 0 {
+                    return to_client.shutdown().await;
+                }
+                is_clients_turn.store(true, Ordering::SeqCst);
+                if !self.faults.borrow().deafens {
+                    to_client.write_all(&told[..length]).await?;
+                }
             }
-        }
-    };
-    let listening = async {
-        let mut told = vec![0; 16 * 1024];
-        loop {
-            let length = from_server.read(&mut told).await?;
-            if length == 0 {
-                return to_client.shutdown().await;
-            }
-            if !faults.borrow().deafens {
-                to_client.write_all(&told[..length]).await?;
-            }
-        }
-    };
-    let _ended = cut
-        .run_until_cancelled(async { tokio::try_join!(speaking, listening) })
-        .await;
+        };
+        let _ended = cut
+            .run_until_cancelled(async { tokio::try_join!(speaking, listening) })
+            .await;
+    }
 }

@@ -48,3 +48,41 @@ impl Reads {
         counting.await.expect("a sequence is read")
     }
 }
+
+/// The rows of a view that statements have read since this was made. Writes go on.
+#[derive(Debug)]
+pub struct RowsRead {
+    db: PgPool,
+}
+
+impl RowsRead {
+    /// Starts counting the rows of `view` (`schema.name`) that have the given SQL `condition`.
+    ///
+    /// # Panics
+    /// When there is no such view.
+    pub async fn of(db: &PgPool, view: &str, condition: &str) -> Self {
+        let counting = format!(
+            "create sequence public.rows_read;
+             create function public.count_row() returns boolean language plpgsql volatile as
+             $$ begin perform nextval('public.rows_read'); return true; end $$;
+             do $$ begin execute format(
+                 'create or replace view {view} as
+                  select * from (%s) as counted where not ({condition}) or public.count_row()',
+                 rtrim(pg_get_viewdef('{view}'::regclass), '; ')
+             ); end $$;"
+        );
+        let counting = sqlx::raw_sql(AssertSqlSafe(counting)).execute(db).await;
+        counting.expect("the view exists");
+        Self { db: db.clone() }
+    }
+
+    /// The number of rows so far.
+    ///
+    /// # Panics
+    /// When the database can't be read.
+    pub async fn count(&self) -> i64 {
+        let count = "select case when is_called then last_value else 0 end from public.rows_read";
+        let counting = sqlx::query_scalar(count).fetch_one(&self.db);
+        counting.await.expect("a sequence is read")
+    }
+}

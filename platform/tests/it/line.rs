@@ -239,6 +239,77 @@ async fn the_long_history_of_one_sale_holds_no_other_up() {
     app.finish().await;
 }
 
+/// As with millions of moves on a busy database, where the reading of them may even fail each time.
+#[tokio::test]
+async fn a_history_whose_reading_does_not_end_leaves_the_lines_that_are_followed_alone() {
+    let app = TestApp::start().await;
+    let (db, at, moves) = (&app.ctx.db, app.ctx.clock.now(), 12_000_i64);
+    sqlx::query(
+        "insert into admission.moves (event_id, seq, at, called)
+         select 2, seq, $2, array[seq, seq] from generate_series(1, $1 - 1) as seq",
+    )
+    .bind(moves)
+    .bind(at)
+    .execute(db)
+    .await
+    .unwrap();
+    let long = Snapshot {
+        seq: moves,
+        ..snapshot(EventId(2), at)
+    };
+    tell(db, &long, &Move::nothing(moves, at)).await;
+    // Later moves of it are read once the test lets go of a lock.
+    let mut holding = db.begin().await.unwrap();
+    sqlx::raw_sql(
+        "set local idle_in_transaction_session_timeout = 0; select pg_advisory_xact_lock(42)",
+    )
+    .execute(&mut *holding)
+    .await
+    .unwrap();
+    sqlx::raw_sql(
+        "create function public.let_go() returns boolean language plpgsql volatile as
+         $$ begin perform pg_advisory_xact_lock_shared(42); return true; end $$;
+         create or replace view admission.public_moves as
+         select event_id, seq, at, called, missed, claimed, over, left_numbers
+         from admission.moves where event_id <> 2 or seq < 6000 or public.let_go()",
+    )
+    .execute(db)
+    .await
+    .unwrap();
+    let mut told = Told::first(&app).await;
+    let reading = Reading::of(Lines::new(db.clone()));
+    let mut follower = reading.lines.follow(SALE).await.unwrap();
+    let lines = reading.lines.clone();
+    let asked = tokio::spawn(async move { lines.view(EventId(2)).await.map(drop) });
+    let waits = async || -> bool {
+        sqlx::query_scalar(
+            "select exists (select from pg_locks l join pg_database d on d.oid = l.database
+                            where l.locktype = 'advisory' and not l.granted
+                              and d.datname = current_database())",
+        )
+        .fetch_one(db)
+        .await
+        .unwrap()
+    };
+    eventually(SOON, waits).await;
+    for place in 1..=8 {
+        told.next(|_, moved| moved.called = calls(place, place))
+            .await;
+        let view = tokio::time::timeout(SOON, follower.next()).await;
+        assert_eq!(view.unwrap().unwrap().snapshot.seq, place + 1);
+    }
+    holding.rollback().await.unwrap();
+    let limit = Duration::from_secs(60);
+    eventually(limit, async || reading.lines.view(EventId(2)).await.is_ok()).await;
+    let view = reading.lines.view(EventId(2)).await.unwrap();
+    assert!(matches!(
+        view.line.standing(Place(moves - 1)),
+        Standing::Called(_)
+    ));
+    drop(asked.await);
+    app.finish().await;
+}
+
 #[tokio::test]
 async fn an_unreadable_snapshot_leaves_the_other_lines_alone() {
     let app = TestApp::start().await;

@@ -4,12 +4,14 @@
 
 mod amqp;
 mod bouncer;
+mod files;
 mod http;
 mod idempotency;
 mod limits;
 mod line;
 mod outbox;
 mod pg;
+mod redis;
 mod server;
 mod service;
 mod tls;
