@@ -86,6 +86,9 @@ pub enum RejectReason {
     TimedOut,
     /// The account held seats of the event without paying, and gets no others for a while.
     HoldUsedUp,
+    /// A reason of a later version, met while an upgrade runs; never written.
+    #[serde(other)]
+    Unknown,
 }
 
 /// Why a confirmed booking is not cancelled.
@@ -101,7 +104,7 @@ pub enum CancelRefusal {
 }
 
 impl RejectReason {
-    /// Every reason.
+    /// Every reason of this version.
     pub const ALL: [Self; 9] = [
         Self::SoldOut,
         Self::NotAdjacent,
@@ -127,6 +130,7 @@ impl RejectReason {
             Self::UnknownEvent => "unknown_event",
             Self::TimedOut => "timed_out",
             Self::HoldUsedUp => "hold_used_up",
+            Self::Unknown => "unknown",
         }
     }
 
@@ -134,6 +138,12 @@ impl RejectReason {
     #[must_use]
     pub fn parse(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|reason| reason.as_str() == word)
+    }
+
+    /// The reason with this word; [`Unknown`](Self::Unknown) for one of a later version.
+    #[must_use]
+    pub fn read(word: &str) -> Self {
+        Self::parse(word).unwrap_or(Self::Unknown)
     }
 }
 
@@ -279,6 +289,19 @@ mod tests {
         }
         for reason in RejectReason::ALL {
             assert_eq!(RejectReason::parse(reason.as_str()), Some(reason));
+        }
+    }
+
+    #[test]
+    fn a_reason_of_a_later_version_is_unknown() {
+        assert_eq!(RejectReason::read("sold_out"), RejectReason::SoldOut);
+        assert_eq!(RejectReason::read("full_moon"), RejectReason::Unknown);
+        for (word, reason) in [
+            ("sold_out", RejectReason::SoldOut),
+            ("full_moon", RejectReason::Unknown),
+        ] {
+            let read = serde_json::from_str::<RejectReason>(&format!("{word:?}"));
+            assert_eq!(read.unwrap(), reason);
         }
     }
 }

@@ -6,7 +6,7 @@
 
 use chrono::{DateTime, Utc};
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -41,6 +41,14 @@ macro_rules! message {
             }
         }
     };
+}
+
+/// Reads a value that the receiver can do without; `None` for one of a later version.
+fn known<'de, D: Deserializer<'de>, T: DeserializeOwned>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
+    let value = Option::<Value>::deserialize(deserializer)?;
+    Ok(value.and_then(|value| serde_json::from_value(value).ok()))
 }
 
 // Commands to the booking worker.
@@ -103,8 +111,12 @@ pub struct BookingOutcome {
     pub booking_id: BookingId,
     /// The outcome.
     pub outcome: Outcome,
-    /// Why a confirmed booking that was to be cancelled stays.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Why a confirmed booking that was to be cancelled stays; none for a reason of a later version.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "known"
+    )]
     pub why: Option<CancelRefusal>,
 }
 
@@ -165,8 +177,9 @@ message!(BookingPaid, "booking.paid.v1", |message| Some(
 pub struct BookingExpired {
     /// The booking.
     pub booking: BookingFacts,
-    /// Why it ended before its time; none when the time was over.
-    #[serde(default)]
+    /// Why it ended before its time; none when the time was over, or for a reason of a later
+    /// version.
+    #[serde(default, deserialize_with = "known")]
     pub reason: Option<EndReason>,
 }
 message!(BookingExpired, "booking.expired.v1", |message| Some(
@@ -441,3 +454,23 @@ pub struct AccountChanged {
     pub phone: Option<String>,
 }
 message!(AccountChanged, "account.changed.v1");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_of_a_later_version_spoils_no_message() {
+        let outcomes = r#"{"outcomes": [
+            {"booking_id": "0199aaaa-0000-7000-8000-000000000001", "outcome": {"rejected": "full_moon"}},
+            {"booking_id": "0199aaaa-0000-7000-8000-000000000002", "outcome": {"refused": "confirmed"},
+             "why": "full_moon"},
+            {"booking_id": "0199aaaa-0000-7000-8000-000000000003", "outcome": {"refused": "confirmed"},
+             "why": "checked_in"}]}"#;
+        let BookingOutcomes { outcomes } = serde_json::from_str(outcomes).unwrap();
+        let unknown = Outcome::Rejected(RejectReason::Unknown);
+        assert_eq!((&outcomes[0].outcome, outcomes[0].why), (&unknown, None));
+        assert_eq!(outcomes[1].why, None);
+        assert_eq!(outcomes[2].why, Some(CancelRefusal::CheckedIn));
+    }
+}

@@ -69,6 +69,7 @@ pub(super) fn rejected(reason: RejectReason) -> Problem {
             "You held tickets of this event without paying. Book again in half an hour."
         }
         RejectReason::TimedOut => "The request waited too long. Book again, with a new key.",
+        RejectReason::Unknown => "The request was rejected.",
     };
     Problem::new(Kind::BookingRejected, detail).with("reason", reason)
 }
