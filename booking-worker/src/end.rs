@@ -10,6 +10,7 @@ use sqlx::PgConnection;
 use crate::confirm::News;
 use crate::store::accounts::Tally;
 use crate::store::bookings::Ended;
+use crate::store::lost::End;
 use crate::store::{accounts, bookings, seats, tickets};
 
 /// Ends bookings that no payment can come for: a held one expires, or is cancelled if its buyer
@@ -120,5 +121,18 @@ fn news_of(ended: &Ended, ending: &Ending<'_>) -> Result<Entry, sqlx::Error> {
         booking,
         was_confirmed,
         asked: ending.asked,
+    })
+}
+
+/// The message about a booking that ended before, as it was published then.
+pub(crate) fn news_again(end: &End) -> Result<Entry, sqlx::Error> {
+    let (booking, reason) = (end.facts.clone(), end.reason);
+    if end.is_expired {
+        return Entry::new(&BookingExpired { booking, reason });
+    }
+    Entry::new(&BookingCancelled {
+        booking,
+        was_confirmed: end.was_confirmed,
+        asked: end.asked,
     })
 }

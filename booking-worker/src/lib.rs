@@ -90,7 +90,7 @@ pub async fn start(ctx: Context, config: Config) -> anyhow::Result<Routes> {
     );
     ctx.spawn(
         "booking.republishing",
-        republish::republish_paid(ctx.clone()),
+        republish::republish_lost(ctx.clone()),
     );
     ctx.spawn("booking.stock", metrics::watch_stock(ctx.clone()));
     let stop = ctx.shutdown.soft().clone();

@@ -6,6 +6,7 @@
 pub(crate) mod accounts;
 pub(crate) mod bookings;
 pub(crate) mod inventory;
+pub(crate) mod lost;
 pub(crate) mod market;
 pub(crate) mod seats;
 pub(crate) mod tickets;

@@ -20,9 +20,9 @@ use crate::hold::Decision;
 const ANSWER_WITHIN: TimeDelta = TimeDelta::seconds(60);
 const LONGEST_ANSWER: TimeDelta = TimeDelta::seconds(600);
 /// Pause before a lost message is published again.
-const REPUBLISH_AFTER: TimeDelta = TimeDelta::hours(1);
+pub(super) const REPUBLISH_AFTER: TimeDelta = TimeDelta::hours(1);
 /// Time from the start of an event for which none of its notices is pruned.
-const NOTICES_KEPT: TimeDelta = TimeDelta::days(30);
+pub(super) const NOTICES_KEPT: TimeDelta = TimeDelta::days(30);
 
 /// A decided request.
 #[derive(Debug)]
@@ -42,15 +42,15 @@ pub(crate) struct Ended {
 }
 
 /// Columns of [`BookingFacts`].
-struct Row {
-    id: Uuid,
-    event_id: i64,
-    account_id: i64,
-    seats: Json<Vec<BookedSeat>>,
-    total_minor: i64,
-    currency: String,
-    hold_until: DateTime<Utc>,
-    created_at: DateTime<Utc>,
+pub(super) struct Row {
+    pub(super) id: Uuid,
+    pub(super) event_id: i64,
+    pub(super) account_id: i64,
+    pub(super) seats: Json<Vec<BookedSeat>>,
+    pub(super) total_minor: i64,
+    pub(super) currency: String,
+    pub(super) hold_until: DateTime<Utc>,
+    pub(super) created_at: DateTime<Utc>,
 }
 
 impl From<Row> for BookingFacts {
@@ -71,8 +71,15 @@ pub(super) fn currency(text: &str) -> Currency {
     Currency::try_from(text).expect("a check of the table allows three letters only")
 }
 
-fn state(word: &str) -> BookingState {
-    BookingState::parse(word).expect("a check of the table allows known states only")
+/// Parses a state. One of a later version is an error, so that its message is retried until that
+/// version takes it.
+fn state(word: &str) -> Result<BookingState, sqlx::Error> {
+    BookingState::parse(word).ok_or_else(|| unreadable("state", word))
+}
+
+/// The error of a row that a later version wrote.
+fn unreadable(column: &str, word: &str) -> sqlx::Error {
+    sqlx::Error::Decode(format!("no {column} {word:?} is known to this version").into())
 }
 
 pub(crate) fn uuids(ids: &[BookingId]) -> Vec<Uuid> {
@@ -94,10 +101,10 @@ pub(crate) async fn read(
     .await?;
     let bookings = rows.into_iter().map(|row| {
         let id = BookingId(row.id);
+        let is = state(&row.state)?;
         let Some(hold_until) = row.hold_until else {
-            let reason = row.reason.as_deref().and_then(RejectReason::parse);
-            let reason = reason.expect("a check of the table demands a known reason");
-            return (id, Booking::Rejected(reason));
+            let reason = RejectReason::read(row.reason.as_deref().unwrap_or_default());
+            return Ok((id, Booking::Rejected(reason)));
         };
         let facts = BookingFacts {
             booking_id: id,
@@ -108,7 +115,7 @@ pub(crate) async fn read(
             hold_until,
             created_at: row.created_at,
         };
-        let booking = match state(&row.state) {
+        let booking = match is {
             BookingState::Held => Booking::Held {
                 facts,
                 ending: row.ending.as_deref().and_then(VoidReason::parse),
@@ -120,12 +127,12 @@ pub(crate) async fn read(
             BookingState::Expired => Booking::Expired(facts),
             BookingState::Cancelled => Booking::Cancelled(facts),
             BookingState::Requested | BookingState::Rejected => {
-                unreachable!("a check of the table gives these no hold")
+                return Err(unreadable("hold in state", &row.state));
             }
         };
-        (id, booking)
+        Ok((id, booking))
     });
-    Ok(bookings.collect())
+    bookings.collect()
 }
 
 /// Inserts decided requests, as held or rejected; `false` when one was decided before, and the
@@ -338,22 +345,24 @@ pub(crate) async fn end(
     )
     .fetch_all(conn)
     .await?;
-    let ended = rows.into_iter().map(|row| Ended {
-        was: state(&row.was),
-        is: state(&row.state),
-        facts: Row {
-            id: row.id,
-            event_id: row.event_id,
-            account_id: row.account_id,
-            seats: row.seats,
-            total_minor: row.total_minor,
-            currency: row.currency,
-            hold_until: row.hold_until,
-            created_at: row.created_at,
-        }
-        .into(),
+    let ended = rows.into_iter().map(|row| {
+        Ok(Ended {
+            was: state(&row.was)?,
+            is: state(&row.state)?,
+            facts: Row {
+                id: row.id,
+                event_id: row.event_id,
+                account_id: row.account_id,
+                seats: row.seats,
+                total_minor: row.total_minor,
+                currency: row.currency,
+                hold_until: row.hold_until,
+                created_at: row.created_at,
+            }
+            .into(),
+        })
     });
-    Ok(ended.collect())
+    ended.collect()
 }
 
 /// Records by whom confirmed bookings were cancelled.

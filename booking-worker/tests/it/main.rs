@@ -11,4 +11,5 @@ mod inventory;
 mod races;
 mod shop;
 mod transfer;
+mod upgrades;
 mod witness;
