@@ -23,6 +23,9 @@ pub(crate) enum Step {
 
 /// The step that follows from the state of the PaymentIntent; `None` when it is not a plain one.
 pub(crate) fn step(payment: &Payment, intent: &Intent) -> Option<Step> {
+    if intent.differs_from(payment.amount) {
+        return None;
+    }
     let is_cancelled = payment.void_reason == Some(VoidReason::Cancelled);
     let command = match (intent.status, payment.state) {
         (IntentStatus::RequiresCapture, PaymentState::Authorised | PaymentState::Captured)
@@ -90,12 +93,27 @@ mod tests {
         Intent {
             id: "pi_1".to_owned(),
             status,
+            amount_minor: Some(9_000),
             received_minor: 9_000,
             currency: Some(Currency::EUR),
             client_secret: None,
             booking_id: None,
             installation: None,
             last_error: None,
+        }
+    }
+
+    #[test]
+    fn other_money_is_no_step() {
+        let payment = payment(PaymentState::Pending, None);
+        let right = intent(IntentStatus::RequiresCapture);
+        assert!(step(&payment, &right).is_some());
+        let mut other_currency = right.clone();
+        other_currency.currency = Some(Currency::try_from("usd").unwrap());
+        let mut other_amount = right;
+        other_amount.amount_minor = Some(8_999);
+        for other in [other_currency, other_amount] {
+            assert_eq!(step(&payment, &other), None);
         }
     }
 

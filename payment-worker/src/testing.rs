@@ -92,6 +92,7 @@ pub(crate) fn intent(id: &str, status: IntentStatus) -> Intent {
     Intent {
         id: id.to_owned(),
         status,
+        amount_minor: None,
         received_minor: 0,
         currency: Some(Currency::EUR),
         client_secret: None,

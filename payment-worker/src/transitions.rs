@@ -84,6 +84,9 @@ pub(crate) async fn follow_intent(
     is_fresh: bool,
     now: DateTime<Utc>,
 ) -> Result<bool, sqlx::Error> {
+    if refuse_other_money(conn, payment, intent, is_fresh, now).await? {
+        return Ok(false);
+    }
     let booking_id = payment.booking_id;
     let error = intent.last_error.as_deref();
     match intent.status {
@@ -100,6 +103,34 @@ pub(crate) async fn follow_intent(
             Ok(false)
         }
     }
+}
+
+/// Refuses money of another amount or currency than is due: it is a finding, and worth no ticket. If
+/// the object was read just now, the payment fails and what is reserved is released; a webhook alone
+/// could be forged. `false` when the money is what is due, or none.
+pub(crate) async fn refuse_other_money(
+    conn: &mut PgConnection,
+    payment: &Payment,
+    intent: &Intent,
+    is_fresh: bool,
+    now: DateTime<Utc>,
+) -> Result<bool, sqlx::Error> {
+    let is_reserved = intent.status == IntentStatus::RequiresCapture;
+    let is_money = is_reserved || intent.status == IntentStatus::Succeeded;
+    if !is_money || !intent.differs_from(payment.amount) {
+        return Ok(false);
+    }
+    let (booking_id, due) = (payment.booking_id, payment.amount);
+    let detail = format!("Stripe has {}, where {due} is due", intent.amount());
+    let kind = findings::Kind::AmountDiffers;
+    findings::note(conn, kind, &intent.id, Some(booking_id), &detail, now).await?;
+    if is_fresh && payment.state != PaymentState::Captured {
+        fail(conn, payment, &detail, now).await?;
+        if is_reserved {
+            operations::insert(conn, booking_id, &Request::Cancel, now, now).await?;
+        }
+    }
+    Ok(true)
 }
 
 /// Applies a command; `false` when it was applied before, or the payment's state no longer allows
@@ -484,6 +515,36 @@ mod tests {
 
     use super::*;
     use crate::testing;
+
+    #[tokio::test]
+    async fn other_money_that_was_just_read_fails_the_payment_and_is_released() {
+        let app = TestApp::start().await;
+        let worker = testing::worker(&app);
+        let [booking] = testing::hold(&worker).await;
+        testing::set_intent(&worker, &booking, "pi_1").await;
+        let (id, now) = (booking.booking_id, worker.now());
+        let mut conn = worker.db.acquire().await.unwrap();
+        let mut intent = testing::intent("pi_1", IntentStatus::RequiresCapture);
+        intent.amount_minor = Some(booking.total.amount_minor);
+        intent.currency = Some(Currency::try_from("usd").unwrap());
+        let state = async || testing::payment(&worker, &booking).await.unwrap().0;
+        for (is_fresh, expected) in [(false, "pending"), (true, "failed")] {
+            let payment = payments::lock(&mut conn, id).await.unwrap().unwrap();
+            let following = follow_intent(&mut conn, &payment, &intent, is_fresh, now);
+            assert!(!following.await.unwrap());
+            assert_eq!(state().await, expected);
+            let found = findings::open(&worker.db).await.unwrap();
+            assert_eq!(found.len(), 1);
+            assert_eq!(
+                found[0].detail,
+                "Stripe has 45.00 USD, where 45.00 EUR is due"
+            );
+        }
+        drop(conn);
+        let asked = testing::operations_of(&worker, &booking).await;
+        assert!(asked.iter().any(|(kind, _)| kind == "cancel"), "{asked:?}");
+        app.finish().await;
+    }
 
     #[tokio::test]
     async fn of_twenty_refunds_at_once_that_exceed_the_capture_together_one_begins() {

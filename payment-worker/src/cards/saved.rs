@@ -48,11 +48,19 @@ pub(super) async fn remove(
     let removed = removed.ok_or_else(unknown)?;
     for card in all.iter().filter(|card| card.is_same_as(removed)) {
         let key = format!("onsale-detach-{}-{}", card.id, Uuid::new_v4());
-        match desk.worker.stripe.detach(&key, &card.id).await {
-            // Refused, because another request was faster.
-            Ok(()) | Err(Failure::Refused { .. }) => {}
-            Err(failure) => return Err(unsettled(&failure)),
+        let detached = desk.worker.stripe.detach(&key, &card.id).await;
+        let Err(failure) = detached else { continue };
+        if failure.is_missing() {
+            continue;
         }
+        // Refused, perhaps because another request was faster: only the list tells.
+        if matches!(failure, Failure::Refused { .. }) {
+            let (_, left) = of_account(&desk.worker, caller.account_id).await?;
+            if left.iter().all(|saved| saved.id != card.id) {
+                continue;
+            }
+        }
+        return Err(unsettled(&failure));
     }
     Ok(StatusCode::NO_CONTENT)
 }

@@ -71,6 +71,14 @@ pub(super) async fn record(
         }
         other => return Ok(unexpected(other)),
     };
+    if transitions::refuse_other_money(conn, payment, intent, true, now).await? {
+        let reason = "the PaymentIntent has another amount or currency than is due".to_owned();
+        // Repeated, it releases what is reserved, since the payment has failed.
+        return Ok(match intent.status {
+            IntentStatus::RequiresCapture => Next::Wait(reason),
+            _ => Next::Failed(reason),
+        });
+    }
     match intent.status {
         IntentStatus::Canceled => {
             transitions::void(conn, payment, now).await?;

@@ -54,6 +54,12 @@ pub(super) async fn record(
     now: DateTime<Utc>,
 ) -> Result<Next, sqlx::Error> {
     match outcome {
+        Outcome::Intent(intent)
+            if transitions::refuse_other_money(conn, payment, intent, true, now).await? =>
+        {
+            let reason = "the PaymentIntent has another amount or currency than is due";
+            Ok(Next::Failed(reason.to_owned()))
+        }
         Outcome::Intent(intent) => match intent.status {
             IntentStatus::Succeeded => {
                 transitions::capture(conn, payment, intent.received_minor, now).await?;

@@ -84,7 +84,7 @@ async fn doubtful(worker: &Worker, intents: Vec<Intent>) -> Result<Vec<Intent>, 
     };
     let is_settled = |intent: &Intent| match known.get(&intent.id) {
         Some((PaymentState::Captured, captured)) => {
-            intent.status == IntentStatus::Succeeded && intent.received_minor == *captured
+            intent.status == IntentStatus::Succeeded && is_captured(intent, *captured)
         }
         Some((state, _)) => agrees(*state, intent.status),
         None => false,
@@ -93,6 +93,11 @@ async fn doubtful(worker: &Worker, intents: Vec<Intent>) -> Result<Vec<Intent>, 
         .into_iter()
         .filter(|intent| is_ours(intent) && !is_settled(intent))
         .collect())
+}
+
+/// Returns `true` if Stripe captured this amount, in this currency.
+fn is_captured(intent: &Intent, amount: Money) -> bool {
+    intent.received_minor == amount.amount_minor && !intent.is_in_another_currency(amount.currency)
 }
 
 async fn compare_refunds(worker: &Worker, since: DateTime<Utc>) -> Result<Tally, RoundError> {
@@ -192,7 +197,7 @@ async fn note_difference(
     let captured = Money::new(payment.captured_minor, payment.amount.currency);
     if payment.intent_id.as_ref() != Some(&intent.id)
         || payment.state != PaymentState::Captured
-        || intent.received_minor == captured.amount_minor
+        || is_captured(intent, captured)
     {
         return Ok(());
     }
@@ -232,7 +237,8 @@ async fn compare_in(
         Some(payment) if payment.intent_id.as_ref() == Some(&intent.id) => payment,
         other => return compare_unknown(conn, booking_id, other.as_ref(), intent, now).await,
     };
-    if payment.state == PaymentState::Captured && intent.received_minor != payment.captured_minor {
+    let captured = Money::new(payment.captured_minor, payment.amount.currency);
+    if payment.state == PaymentState::Captured && !is_captured(intent, captured) {
         return Ok(Compared::Differs);
     }
     if agrees(payment.state, intent.status) {
@@ -329,6 +335,7 @@ async fn compare_refund(worker: &Worker, refund: Refund) -> Result<bool, RoundEr
 
 #[cfg(test)]
 mod tests {
+    use domain::Currency;
     use platform::testing::TestApp;
 
     use super::*;
@@ -376,10 +383,26 @@ mod tests {
         set("captured").await;
         let other = testing::intent("pi_2", IntentStatus::Succeeded);
         assert_eq!(noted(&other).await, 0, "another PaymentIntent");
-        assert_eq!(noted(&intent).await, 1);
-        let found = findings::open(&app.ctx.db).await.unwrap();
-        let detail = "Stripe captured 9.00 EUR, our records say 10.00 EUR";
-        assert_eq!(found[0].detail, detail);
+        for (received, currency, detail) in [
+            (
+                900,
+                "eur",
+                "Stripe captured 9.00 EUR, our records say 10.00 EUR",
+            ),
+            (
+                1_000,
+                "usd",
+                "Stripe captured 10.00 USD, our records say 10.00 EUR",
+            ),
+        ] {
+            intent.received_minor = received;
+            intent.currency = Some(Currency::try_from(currency).unwrap());
+            assert_eq!(noted(&intent).await, 1);
+            let found = findings::open(&app.ctx.db).await.unwrap();
+            assert_eq!(found[0].detail, detail);
+            let settle = sqlx::query("delete from payment.findings");
+            settle.execute(&app.ctx.db).await.unwrap();
+        }
         drop(conn);
         app.finish().await;
     }

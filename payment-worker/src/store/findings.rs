@@ -14,7 +14,7 @@ pub(crate) enum Kind {
     UnknownCharge,
     /// An authorisation for a booking that has no payment here.
     UnknownAuthorisation,
-    /// Stripe captured another amount.
+    /// Stripe has another amount, or another currency.
     AmountDiffers,
     /// Stripe does not know the object.
     Missing,

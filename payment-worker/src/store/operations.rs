@@ -6,11 +6,13 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use domain::BookingId;
 use domain::payment::{PaymentState, VoidReason};
+use serde_json::Value;
 use sqlx::types::Json;
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
 use super::breaker::THRESHOLD;
+use super::known;
 use crate::operations::{Kind, Operation, Request};
 
 /// Adds an operation that is due at `due`; `false` when one of its kind is pending. The caller holds
@@ -91,7 +93,7 @@ pub(crate) async fn claim_due(
          set leased_until = $3, tries = tries + 1, updated_at = $2
          from due, payment.payments p
          where o.id = due.id and p.booking_id = o.booking_id
-         returning o.id, o.booking_id, o.idempotency_key, o.params as "params: Json<Request>",
+         returning o.id, o.booking_id, o.idempotency_key, o.params as "params: Json<Value>",
                    o.attempt, o.tries, o.created_at, p.intent_id, p.void_reason,
                    p.state as payment_state"#,
         limit,
@@ -102,36 +104,39 @@ pub(crate) async fn claim_due(
     )
     .fetch_all(pool)
     .await?;
-    Ok(rows.into_iter().map(Operation::from).collect())
+    Ok(rows.into_iter().filter_map(readable).collect())
 }
 
-/// Claims the operation that has waited longest, of any kind, due or not: the probe of an open
+/// Claims the operation that has waited longest, of any kind of this version, due or not: the probe of an open
 /// breaker.
 pub(crate) async fn claim_probe(
     pool: &PgPool,
     lease: Duration,
     now: DateTime<Utc>,
 ) -> Result<Vec<Operation>, sqlx::Error> {
+    let kinds: Vec<_> = Kind::ALL.map(|kind| kind.as_str().to_owned()).into();
     let rows = sqlx::query_as!(
         Row,
         r#"with due as (
              select id from payment.operations
-             where state = 'pending' and (leased_until is null or leased_until <= $1)
+             where state = 'pending' and kind = any($3)
+               and (leased_until is null or leased_until <= $1)
              order by next_try_at limit 1
              for update skip locked)
          update payment.operations o
          set leased_until = $2, tries = tries + 1, updated_at = $1
          from due, payment.payments p
          where o.id = due.id and p.booking_id = o.booking_id
-         returning o.id, o.booking_id, o.idempotency_key, o.params as "params: Json<Request>",
+         returning o.id, o.booking_id, o.idempotency_key, o.params as "params: Json<Value>",
                    o.attempt, o.tries, o.created_at, p.intent_id, p.void_reason,
                    p.state as payment_state"#,
         now,
         now + lease,
+        &kinds,
     )
     .fetch_all(pool)
     .await?;
-    Ok(rows.into_iter().map(Operation::from).collect())
+    Ok(rows.into_iter().filter_map(readable).collect())
 }
 
 /// Claims the pending operation of this kind of a booking, due or not, for `lease`; `None` while it
@@ -151,7 +156,7 @@ pub(crate) async fn claim_of(
          where o.booking_id = $1 and o.kind = $2 and o.state = 'pending'
            and (o.leased_until is null or o.leased_until <= $3)
            and p.booking_id = o.booking_id
-         returning o.id, o.booking_id, o.idempotency_key, o.params as "params: Json<Request>",
+         returning o.id, o.booking_id, o.idempotency_key, o.params as "params: Json<Value>",
                    o.attempt, o.tries, o.created_at, p.intent_id, p.void_reason,
                    p.state as payment_state"#,
         booking_id.0,
@@ -159,7 +164,10 @@ pub(crate) async fn claim_of(
         now,
         now + lease,
     );
-    Ok(row.fetch_optional(conn).await?.map(Operation::from))
+    row.fetch_optional(conn)
+        .await?
+        .map(Operation::try_from)
+        .transpose()
 }
 
 /// State and last error of an operation.
@@ -179,7 +187,7 @@ struct Row {
     id: Uuid,
     booking_id: Uuid,
     idempotency_key: String,
-    params: Json<Request>,
+    params: Json<Value>,
     attempt: i32,
     tries: i32,
     created_at: DateTime<Utc>,
@@ -188,22 +196,35 @@ struct Row {
     payment_state: String,
 }
 
-impl From<Row> for Operation {
-    fn from(row: Row) -> Self {
-        Self {
+/// The operation of a claimed row; `None`, and a log entry, for one that a later version wrote: it is
+/// left to that version, which may claim it when the lease ends.
+fn readable(row: Row) -> Option<Operation> {
+    let id = row.id;
+    Operation::try_from(row)
+        .inspect_err(|error| tracing::error!(%id, %error, "failed to read an operation"))
+        .ok()
+}
+
+impl TryFrom<Row> for Operation {
+    type Error = sqlx::Error;
+
+    fn try_from(row: Row) -> Result<Self, sqlx::Error> {
+        let request = serde_json::from_value(row.params.0);
+        Ok(Self {
             id: row.id,
             booking_id: BookingId(row.booking_id),
             key: row.idempotency_key,
-            request: row.params.0,
+            request: request.map_err(|error| sqlx::Error::Decode(error.into()))?,
             attempt: row.attempt,
             tries: row.tries,
             created_at: row.created_at,
             intent_id: row.intent_id,
-            void_reason: row
-                .void_reason
-                .map(|word| VoidReason::parse(&word).expect("the table has a check")),
-            payment_state: PaymentState::parse(&row.payment_state).expect("the table has a check"),
-        }
+            void_reason: match &row.void_reason {
+                Some(word) => Some(known(word, VoidReason::parse)?),
+                None => None,
+            },
+            payment_state: known(&row.payment_state, PaymentState::parse)?,
+        })
     }
 }
 

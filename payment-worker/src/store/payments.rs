@@ -9,6 +9,7 @@ use domain::{BookingId, Currency, Money};
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
+use super::known;
 use crate::stripe::Intent;
 
 #[derive(Debug, Clone)]
@@ -85,25 +86,28 @@ struct Row {
     last_error: Option<String>,
 }
 
-impl From<Row> for Payment {
-    fn from(row: Row) -> Self {
+impl TryFrom<Row> for Payment {
+    type Error = sqlx::Error;
+
+    fn try_from(row: Row) -> Result<Self, sqlx::Error> {
         let currency = Currency::try_from(row.currency).expect("the table has a check");
-        Self {
+        Ok(Self {
             booking_id: BookingId(row.booking_id),
             event_id: row.event_id,
             account_id: row.account_id,
             amount: Money::new(row.amount_minor, currency),
-            state: PaymentState::parse(&row.state).expect("the table has a check"),
+            state: known(&row.state, PaymentState::parse)?,
             intent_id: row.intent_id,
-            void_reason: row
-                .void_reason
-                .map(|word| VoidReason::parse(&word).expect("the table has a check")),
+            void_reason: match &row.void_reason {
+                Some(word) => Some(known(word, VoidReason::parse)?),
+                None => None,
+            },
             captured_minor: row.captured_minor,
             refunded_minor: row.refunded_minor,
             kept_minor: row.kept_minor,
             kept_on_cancel_minor: row.kept_on_cancel_minor,
             last_error: row.last_error,
-        }
+        })
     }
 }
 
@@ -120,7 +124,10 @@ pub(crate) async fn lock(
          from payment.payments where booking_id = $1 for update",
         booking_id.0,
     );
-    Ok(row.fetch_optional(conn).await?.map(Payment::from))
+    row.fetch_optional(conn)
+        .await?
+        .map(Payment::try_from)
+        .transpose()
 }
 
 /// Locks the payments of these bookings until the end of the transaction, in the order of their
@@ -140,10 +147,10 @@ pub(crate) async fn lock_all(
     )
     .fetch_all(conn)
     .await?;
-    let payments = rows.into_iter().map(Payment::from);
-    Ok(payments
-        .map(|payment| (payment.booking_id, payment))
-        .collect())
+    let payments = rows.into_iter().map(Payment::try_from);
+    payments
+        .map(|payment| payment.map(|payment| (payment.booking_id, payment)))
+        .collect()
 }
 
 /// Payment of a booking, for previews of its refund.
@@ -528,21 +535,24 @@ pub(crate) async fn release_refund(
     done.execute(conn).await.map(|_| ())
 }
 
-/// State and captured amount by PaymentIntent, read without locks; unknown ones are absent.
+/// State and captured amount by PaymentIntent, read without locks; unknown ones, and those in a state
+/// of a later version, are absent.
 pub(crate) async fn standing_of(
     pool: &PgPool,
     intent_ids: &[String],
-) -> Result<HashMap<String, (PaymentState, i64)>, sqlx::Error> {
+) -> Result<HashMap<String, (PaymentState, Money)>, sqlx::Error> {
     let rows = sqlx::query!(
-        r#"select intent_id as "intent_id!", state, captured_minor from payment.payments
+        r#"select intent_id as "intent_id!", state, captured_minor, currency from payment.payments
            where intent_id = any($1)"#,
         intent_ids,
     )
     .fetch_all(pool)
     .await?;
-    let standing = rows.into_iter().map(|row| {
-        let state = PaymentState::parse(&row.state).expect("the table has a check");
-        (row.intent_id, (state, row.captured_minor))
+    let standing = rows.into_iter().filter_map(|row| {
+        let state = PaymentState::parse(&row.state)?;
+        let currency = Currency::try_from(row.currency).expect("the table has a check");
+        let captured = Money::new(row.captured_minor, currency);
+        Some((row.intent_id, (state, captured)))
     });
     Ok(standing.collect())
 }

@@ -6,6 +6,8 @@ use domain::{BookingId, Currency, Money};
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
+use super::known;
+
 #[derive(Debug, Clone)]
 pub(crate) struct RefundRow {
     /// Our id.
@@ -97,16 +99,16 @@ pub(crate) async fn standing(
         "select state, last_error from payment.refunds where id = $1",
         id
     );
-    let row = row.fetch_optional(conn).await?;
-    Ok(row.map(
-        |row| match RefundState::parse(&row.state).expect("the table has a check") {
-            RefundState::Pending => machine::Refund::Pending,
-            RefundState::Succeeded => machine::Refund::Succeeded,
-            RefundState::Failed => machine::Refund::Failed {
-                reason: row.last_error.unwrap_or_default(),
-            },
+    let Some(row) = row.fetch_optional(conn).await? else {
+        return Ok(None);
+    };
+    Ok(Some(match known(&row.state, RefundState::parse)? {
+        RefundState::Pending => machine::Refund::Pending,
+        RefundState::Succeeded => machine::Refund::Succeeded,
+        RefundState::Failed => machine::Refund::Failed {
+            reason: row.last_error.unwrap_or_default(),
         },
-    ))
+    }))
 }
 
 /// Moves a refund from the state it was read in; `false` when it left that state.

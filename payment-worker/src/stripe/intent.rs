@@ -17,6 +17,8 @@ pub(crate) struct Intent {
     /// `pi_…`.
     pub id: String,
     pub status: IntentStatus,
+    /// The amount that is to be paid, in minor units; `None` when a webhook does not say it.
+    pub amount_minor: Option<i64>,
     /// Captured amount in minor units.
     pub received_minor: i64,
     /// The currency, unless it is an unknown one.
@@ -32,12 +34,36 @@ pub(crate) struct Intent {
 }
 
 impl Intent {
+    /// Returns `true` if it is about another amount or currency than `due`.
+    #[must_use]
+    pub(crate) fn differs_from(&self, due: Money) -> bool {
+        self.amount_minor
+            .is_some_and(|minor| minor != due.amount_minor)
+            || self.is_in_another_currency(due.currency)
+    }
+
+    /// Returns `true` if its currency is another one.
+    #[must_use]
+    pub(crate) fn is_in_another_currency(&self, currency: Currency) -> bool {
+        self.currency.is_some_and(|its| its != currency)
+    }
+
+    /// Returns the amount that is to be paid, for people.
+    #[must_use]
+    pub(crate) fn amount(&self) -> String {
+        self.shown(self.amount_minor.unwrap_or_default())
+    }
+
     /// Returns the captured amount, for people.
     #[must_use]
     pub(crate) fn received(&self) -> String {
+        self.shown(self.received_minor)
+    }
+
+    fn shown(&self, minor: i64) -> String {
         match self.currency {
-            Some(currency) => Money::new(self.received_minor, currency).to_string(),
-            None => self.received_minor.to_string(),
+            Some(currency) => Money::new(minor, currency).to_string(),
+            None => minor.to_string(),
         }
     }
 }
@@ -81,6 +107,7 @@ impl From<stripe_shared::PaymentIntent> for Intent {
         Self {
             id: intent.id.to_string(),
             status: status(&intent.status),
+            amount_minor: Some(minor(intent.amount, &currency)),
             received_minor: minor(intent.amount_received, &currency),
             currency: Currency::try_from(currency.as_str()).ok(),
             client_secret: intent.client_secret,
@@ -107,6 +134,7 @@ fn status(status: &PaymentIntentStatus) -> IntentStatus {
 struct Wire {
     id: String,
     status: String,
+    amount: Option<i64>,
     #[serde(default)]
     amount_received: i64,
     #[serde(default)]
@@ -131,6 +159,7 @@ impl From<Wire> for Intent {
         Self {
             id: wire.id,
             status: IntentStatus::parse(&wire.status),
+            amount_minor: wire.amount.map(|amount| minor(amount, &wire.currency)),
             received_minor: minor(wire.amount_received, &wire.currency),
             currency: Currency::try_from(wire.currency).ok(),
             client_secret: None,

@@ -282,6 +282,22 @@ async fn a_wish_to_save_is_taken_back_until_the_payment_is_made() {
 }
 
 #[tokio::test]
+async fn a_removal_that_stripe_refuses_is_not_reported_as_done() {
+    let pipeline = Pipeline::open(1).await;
+    pipeline.sell_and_save(ANNA, "pm_card_visa").await;
+    let card = pipeline.saved_card(ANNA).await;
+    let refused = ApiFault::Refused { status: 400 };
+    let faults = pipeline.stripe.faults();
+    faults.next(1, Operation::DetachPaymentMethod, refused);
+    let refused = pipeline.remove(ANNA, &card).await;
+    assert_eq!(refused, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(pipeline.saved_card(ANNA).await, card, "it is still there");
+    assert_eq!(pipeline.remove(ANNA, &card).await, StatusCode::NO_CONTENT);
+    assert!(pipeline.saved_cards(ANNA).await.is_empty());
+    pipeline.close().await;
+}
+
+#[tokio::test]
 async fn a_removed_card_is_gone_however_often_it_was_saved() {
     let pipeline = Pipeline::open(4).await;
     pipeline.sell_and_save(ANNA, "pm_card_visa").await;

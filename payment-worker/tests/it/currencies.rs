@@ -1,6 +1,8 @@
 use domain::message::{HoldPlaced, PaymentCaptured, RefundSucceeded};
 use domain::{Currency, Money};
+use surge::stripe::Status;
 
+use crate::pipeline::Pipeline;
 use crate::shop::Shop;
 
 #[tokio::test]
@@ -76,4 +78,30 @@ async fn a_fee_leaves_what_can_go_back() {
     assert_eq!(shop.stripe.ledger().refunded_total(&intent), 3_160);
     shop.come_to_rest().await;
     shop.app.finish().await;
+}
+
+/// The right number of another currency.
+#[tokio::test]
+async fn money_in_another_currency_is_released_and_worth_no_ticket() {
+    let pipeline = Pipeline::open(1).await;
+    let id = pipeline.hold(1).await;
+    let intent = pipeline.intent(id).await.unwrap();
+    let other = sqlx::query("update payment.payments set currency = 'usd'");
+    other.execute(&pipeline.app.ctx.db).await.unwrap();
+    assert!(pipeline.pay(id, "pm_card_visa").await);
+    let found = "select count(*) from payment.findings where kind = 'amount_differs'";
+    pipeline
+        .in_time(async || pipeline.count(found).await == 1)
+        .await;
+    pipeline
+        .in_time(async || pipeline.booking(id).await == "expired")
+        .await;
+    let at_stripe = || pipeline.stripe.ledger().payment_intent(&intent).unwrap();
+    pipeline
+        .in_time(async || at_stripe().status == Status::Canceled)
+        .await;
+    assert_eq!(at_stripe().amount_received, 0);
+    let tickets = "select count(*) from booking.tickets";
+    assert_eq!(pipeline.count(tickets).await, 0);
+    pipeline.close().await;
 }

@@ -21,6 +21,7 @@ mod shop;
 mod staff;
 mod sweeps;
 mod transfers;
+mod upgrades;
 mod webhooks;
 
 /// Parses a number from the environment; `default` when it is not set.

@@ -456,6 +456,9 @@ impl Pipeline {
              where state = 'held' or (state = 'confirmed' and captured_at is null))
             + (select count(*) from payment.payments
                where state in ('pending', 'requires_action', 'authorised'))
+            + (select count(*) from booking.cancellations join payment.payments p using (booking_id)
+               where p.state = 'captured' and p.kept_on_cancel_minor is null
+                 and p.refunded_minor + p.kept_minor < p.captured_minor)
             + (select count(*) from payment.operations where state = 'pending')
             + (select count(*) from payment.refunds where state = 'pending')
             + (select count(*) from payment.webhook_inbox where processed_at is null)

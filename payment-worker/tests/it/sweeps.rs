@@ -2,8 +2,8 @@
 
 use chrono::TimeDelta;
 use domain::message::{
-    BookingCancelled, BookingConfirmed, BookingPaid, HoldPlaced, Message, PaymentAuthorised,
-    PaymentCaptured, RefundSucceeded,
+    BookingCancelled, BookingConfirmed, BookingExpired, BookingPaid, HoldPlaced, Message,
+    PaymentAuthorised, PaymentCaptured, RefundSucceeded,
 };
 use platform::testing::eventually;
 use platform::topology;
@@ -153,13 +153,46 @@ async fn a_refund_whose_news_is_lost_is_mailed_all_the_same() {
     pipeline.cancel(id, 1).await;
     let notices = topology::notifier_notices();
     let lost = pipeline.taken(&notices, 4).await;
-    let refunded = lost.iter().find(|(name, _)| name == RefundSucceeded::NAME);
-    let republished = "select count(*) from payment.refunds where republished_at is not null";
+    // No notifier runs, so the cancellation is published again, too.
+    let republished = "select
+        (select count(*) from payment.refunds where republished_at is not null)
+        + (select count(*) from booking.republished_news)";
+    pipeline
+        .in_time(async || pipeline.count(republished).await == 2)
+        .await;
+    let again = pipeline.taken(&notices, 2).await;
+    let of = |messages: &[(String, Value)], expected| {
+        let found = messages.iter().find(|(name, _)| name == expected);
+        found.cloned().unwrap().1
+    };
+    let refund = RefundSucceeded::NAME;
+    assert_eq!(of(&again, refund), of(&lost, refund));
+    let cancelled = |messages| {
+        let mut message = of(messages, BookingCancelled::NAME);
+        // The database keeps microseconds.
+        assert!(message["asked"]["at"].take().is_string());
+        message
+    };
+    assert_eq!(cancelled(&again), cancelled(&lost));
+    pipeline.close().await;
+}
+
+#[tokio::test]
+async fn an_expiry_whose_news_is_lost_is_mailed_all_the_same() {
+    let pipeline = Pipeline::open(1).await;
+    let id = pipeline.hold(1).await;
+    pipeline
+        .in_time(async || pipeline.booking(id).await == "expired")
+        .await;
+    let notices = topology::notifier_notices();
+    let lost = pipeline.taken(&notices, 2).await;
+    assert_eq!(names(&lost), [HoldPlaced::NAME, BookingExpired::NAME]);
+    let republished = "select count(*) from booking.republished_news where kind = 'expired'";
     pipeline
         .in_time(async || pipeline.count(republished).await == 1)
         .await;
     let again = pipeline.taken(&notices, 1).await;
-    assert_eq!(Some(&again[0]), refunded);
+    assert_eq!(again[0], lost[1]);
     pipeline.close().await;
 }
 

@@ -77,6 +77,42 @@ async fn forged_stale_and_altered_webhooks_are_refused_and_stored_nowhere() {
 }
 
 #[tokio::test]
+async fn a_webhook_about_other_money_is_a_finding_and_worth_no_ticket() {
+    let shop = Shop::open().await;
+    let webhooks = shop.stripe.webhooks().faults();
+    webhooks.sometimes(1.0, None::<String>, WebhookFault::Lost);
+    let booking = shop.hold().await;
+    assert!(shop.pay(&booking, "pm_card_visa").await);
+    let body = shop.event("payment_intent.amount_capturable_updated");
+    let other: serde_json::Value = serde_json::from_str(&body).unwrap();
+    let deliver = async |body: &str| {
+        let now = shop.app.ctx.clock.now().timestamp();
+        let signature = Webhook::generate_test_header(body, "whsec_next", Some(now));
+        assert_eq!(shop.deliver(body, &signature).await.0, StatusCode::OK);
+    };
+    for (id, field, value) in [
+        ("evt_currency", "currency", serde_json::json!("usd")),
+        ("evt_amount", "amount", serde_json::json!(1)),
+    ] {
+        let mut other = other.clone();
+        other["id"] = serde_json::json!(id);
+        other["data"]["object"][field] = value;
+        deliver(&other.to_string()).await;
+        let found = "select count(*) from payment.findings where kind = 'amount_differs'";
+        eventually(PATIENCE, async || shop.count(found).await == 1).await;
+        shop.come_to_rest().await;
+        assert_eq!(shop.state(&booking).await, "pending", "{field}");
+        assert_eq!(shop.told::<PaymentAuthorised>(&booking), 0, "{field}");
+        let settle = sqlx::query("delete from payment.findings");
+        settle.execute(&shop.app.ctx.db).await.unwrap();
+    }
+
+    deliver(&body).await;
+    shop.wait_for_state(&booking, "authorised").await;
+    shop.close(&[]).await;
+}
+
+#[tokio::test]
 async fn ten_copies_at_once_move_a_payment_once() {
     let shop = Shop::open().await;
     shop.stripe
