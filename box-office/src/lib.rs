@@ -56,8 +56,14 @@ pub struct Config {
         default_value = "https://api.stripe.com"
     )]
     pub pages_stripe_url: url::Url,
-    /// Set by the process that runs the mail stand-in: no mail leaves the machine.
-    #[arg(skip)]
+    /// Whether the notifier's mail server is a stand-in, so that no mail leaves: every page and
+    /// /readyz then say so. `onsale stand-ins` prints it
+    #[arg(
+        long,
+        env = "ONSALE_MAILS_TO_STAND_IN",
+        default_value_t = false,
+        action = clap::ArgAction::Set
+    )]
     pub mails_to_stand_in: bool,
 }
 

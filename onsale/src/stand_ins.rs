@@ -124,6 +124,7 @@ impl StandIns {
             ("ONSALE_STRIPE_URL", self.stripe.url()),
             ("ONSALE_STRIPE_PUBLIC_URL", self.stripe.url()),
             ("ONSALE_SMTP_URL", self.mail.smtp_url()),
+            ("ONSALE_MAILS_TO_STAND_IN", "true".to_owned()),
             ("ONSALE_SMS_URL", self.sms.url()),
             ("ONSALE_SMS_ACCOUNT", self.sms.account_sid().to_owned()),
             ("ONSALE_SMS_TOKEN", self.sms.auth_token().to_owned()),

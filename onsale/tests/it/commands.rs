@@ -125,14 +125,14 @@ async fn a_sale_is_steered_by_commands() {
     system.finish().await.unwrap();
 }
 
-/// The lines of a running command, each within [`SOON`].
-struct Watching {
-    child: Child,
-    lines: mpsc::Receiver<String>,
+/// The lines of a running command, each within [`SOON`]. Dropping it kills the command.
+pub(crate) struct Watching {
+    pub(crate) child: Child,
+    pub(crate) lines: mpsc::Receiver<String>,
 }
 
 impl Watching {
-    fn start(mut command: Command) -> Self {
+    pub(crate) fn start(mut command: Command) -> Self {
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let out = BufReader::new(child.stdout.take().unwrap());
         let (line, lines) = mpsc::channel();
@@ -144,7 +144,7 @@ impl Watching {
         Self { child, lines }
     }
 
-    fn until(&self, words: &str) {
+    pub(crate) fn until(&self, words: &str) {
         let deadline = Instant::now() + SOON;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -154,14 +154,17 @@ impl Watching {
             }
         }
     }
+}
 
-    fn end(mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
+impl Drop for Watching {
+    fn drop(&mut self) {
+        let _gone = self.child.kill();
+        let _gone = self.child.wait();
     }
 }
 
-/// Asserts that a watch shows changes and outlives a restart of the server.
+/// Asserts that a watch shows changes, and outlives a restart of the server and the end of its
+/// session.
 async fn watched(system: &mut System, event: &str) {
     let mut command = system.staff_command();
     command.args(["sale", "show", event, "--watch"]);
@@ -173,7 +176,13 @@ async fn watched(system: &mut System, event: &str) {
     system.restart("all").await.unwrap();
     system.says(&["sale", "rate", event, "79"]);
     watching.until("79 a minute");
-    watching.end();
+
+    // Signed with another secret, the watch's token is refused: 401.
+    system.kill("all").unwrap();
+    system.set("ONSALE_SECRET", "0".repeat(64));
+    system.restart("all").await.unwrap();
+    system.says(&["sale", "rate", event, "80"]);
+    watching.until("80 a minute");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -495,5 +504,39 @@ async fn a_shop_without_stripe_or_a_mail_server_starts_only_with_stand_ins_asked
     let mail = ("ONSALE_SMTP_URL", "smtp://mail.test");
     let payments = "STRIPE_SECRET_KEY must be set. To try Onsale without";
     system.refuses(&["all"], &[by_name, mail], USAGE, payments);
+    system.finish().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn services_apart_that_use_stand_ins_say_so() {
+    let addresses = [(); 4].map(|()| nowhere());
+    let mut command = Command::new(env!("CARGO_BIN_EXE_onsale"));
+    command.arg("stand-ins");
+    for (flag, address) in ["--stripe", "--smtp", "--mails", "--sms"]
+        .iter()
+        .zip(&addresses)
+    {
+        command.args([flag, &**address]);
+    }
+    let stand_ins = Watching::start(command);
+    let lines = std::iter::from_fn(|| stand_ins.lines.recv_timeout(SOON).ok());
+    let settings = lines.map_while(|line| {
+        let (key, value) = line.strip_prefix("export ")?.split_once('=')?;
+        let key: &'static str = key.to_owned().leak();
+        Some((key, value.trim_matches('\'').to_owned()))
+    });
+    let settings: Vec<_> = settings.collect();
+    let system = System::start_with(&["box-office", "payment-worker"], settings)
+        .await
+        .unwrap();
+    let page = reqwest::get(system.public_url("box-office")).await.unwrap();
+    let page = page.text().await.unwrap();
+    assert!(page.contains("no money moves, no mail leaves"), "{page}");
+    let ready = reqwest::get(system.ops_url("box-office").join("readyz").unwrap());
+    let ready = ready.await.unwrap().text().await.unwrap();
+    for server in ["stripe", "mail"] {
+        let shown = format!("\"{server}: a stand-in answers");
+        assert!(ready.contains(&shown), "{ready}");
+    }
     system.finish().await.unwrap();
 }

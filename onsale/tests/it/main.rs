@@ -7,6 +7,7 @@ mod caddy;
 mod commands;
 mod crash;
 mod crowd;
+mod demo;
 mod description;
 mod gateway;
 mod guard;

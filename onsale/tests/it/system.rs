@@ -186,6 +186,12 @@ impl System {
         found.expect("it is set").1.clone()
     }
 
+    /// Replaces a setting of processes that start later.
+    pub(crate) fn set(&mut self, key: &'static str, value: String) {
+        self.environment.retain(|(known, _)| *known != key);
+        self.environment.push((key, value));
+    }
+
     fn spawn(&mut self, index: usize) -> anyhow::Result<()> {
         let mut command = self.command();
         let process = &mut self.processes[index];
@@ -403,7 +409,7 @@ impl Drop for System {
     }
 }
 
-fn server(key: &str) -> anyhow::Result<String> {
+pub(crate) fn server(key: &str) -> anyhow::Result<String> {
     std::env::var(key)
         .with_context(|| format!("{key} is not set; run ./dev test, or eval \"$(./dev up)\" first"))
 }
