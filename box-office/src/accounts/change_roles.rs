@@ -26,15 +26,15 @@ use crate::write::Posted;
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Roles {
-    roles: BTreeSet<Role>,
+    roles: Vec<Role>,
 }
 
 /// Replaces an account's roles. The change takes effect with the account's next access token, at
 /// most 15 minutes later.
 ///
 /// # Errors
-/// `forbidden` unless the caller is an admin, `not-found`, `invalid` for an empty set, and
-/// `conflict` if admins would remove their own admin role.
+/// `forbidden` unless the caller is an admin, `not-found`, `invalid` for no role or one listed
+/// twice, and `conflict` if admins would remove their own admin role.
 pub(super) async fn change_roles(
     State(office): State<Arc<Office>>,
     caller: Caller,
@@ -42,13 +42,18 @@ pub(super) async fn change_roles(
     Posted { body, repeat }: Posted<Roles>,
 ) -> Result<Response, Problem> {
     caller.require_any(&[Role::Admin])?;
-    let roles: Vec<Role> = body.roles.into_iter().collect();
+    let listed = body.roles.len();
+    let roles: BTreeSet<Role> = body.roles.into_iter().collect();
     if roles.is_empty() {
         return Err(invalid(
             "roles",
             "Give at least one role, such as customer.",
         ));
     }
+    if roles.len() < listed {
+        return Err(invalid("roles", "List each role once."));
+    }
+    let roles: Vec<Role> = roles.into_iter().collect();
     if id == caller.account_id && !roles.contains(&Role::Admin) {
         let detail = "You cannot remove your own admin role. Ask another admin.";
         return Err(Problem::new(Kind::Conflict, detail));

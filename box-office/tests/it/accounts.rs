@@ -345,6 +345,10 @@ async fn bad_roles_change_nothing() {
         .await
         .invalid("roles");
     admin
+        .staff_put(&path, &json!({"roles": ["customer", "admin", "customer"]}))
+        .await
+        .invalid("roles");
+    admin
         .staff_put(&path, &json!({"roles": ["king"]}))
         .await
         .problem("malformed");

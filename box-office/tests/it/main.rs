@@ -7,6 +7,7 @@ mod app;
 mod audit;
 mod availability;
 mod confirm;
+mod document;
 mod events;
 mod pages;
 mod repeats;
