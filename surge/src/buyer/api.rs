@@ -56,8 +56,8 @@ pub enum ApiError {
         problem: Value,
     },
     /// The buyer with this mail address did not finish in time.
-    #[error("{0} is still in the middle of the purchase after {limit:?}", limit = super::shopping::PATIENCE)]
-    OutOfPatience(String),
+    #[error("{0} is still in the middle of the purchase after {1:?}")]
+    OutOfPatience(String, Duration),
     /// The request failed, or its response was unusable.
     #[error("no usable answer to {0}")]
     NoAnswer(String, #[source] reqwest::Error),
@@ -69,7 +69,7 @@ impl ApiError {
     pub fn kind(&self) -> &str {
         match self {
             Self::Refused { kind, .. } => kind,
-            Self::NoAnswer(..) | Self::OutOfPatience(_) => "",
+            Self::NoAnswer(..) | Self::OutOfPatience(..) => "",
         }
     }
 }

@@ -19,7 +19,7 @@ const FIRST_LOOK: Duration = Duration::from_millis(150);
 /// Longest pause between polls of a booking.
 const SLOWEST_LOOK: Duration = Duration::from_secs(2);
 /// Time limit of a whole purchase: a sale that makes no progress is an error.
-pub(super) const PATIENCE: Duration = Duration::from_secs(3_600);
+const PATIENCE: Duration = Duration::from_secs(3_600);
 /// Booking attempts of a buyer who finds every seat held.
 const BOOKING_ATTEMPTS: u32 = 4;
 /// Attempts to reach Stripe.
@@ -66,6 +66,7 @@ pub struct Buyer {
     tickets: u32,
     plan: Plan,
     habits: Habits,
+    patience: Duration,
 }
 
 impl Buyer {
@@ -87,6 +88,7 @@ impl Buyer {
             tickets,
             plan,
             habits: Habits::default(),
+            patience: PATIENCE,
         }
     }
 
@@ -94,6 +96,12 @@ impl Buyer {
     #[must_use]
     pub fn with_habits(self, habits: Habits) -> Self {
         Self { habits, ..self }
+    }
+
+    /// Sets the time limit of the whole purchase; an hour by default.
+    #[must_use]
+    pub fn with_patience(self, patience: Duration) -> Self {
+        Self { patience, ..self }
     }
 
     /// Creates the account, or signs in when it exists.
@@ -132,11 +140,14 @@ impl Buyer {
     ///
     /// # Errors
     /// When a response is not one of a correct server, requests fail for minutes, or the purchase
-    /// takes longer than an hour.
+    /// takes longer than the buyer's patience.
     pub async fn shop(&self, session: &Session) -> Result<Fate, ApiError> {
         let shopping = self.shop_with_patience(session);
-        let ended = tokio::time::timeout(PATIENCE, shopping).await;
-        ended.unwrap_or_else(|_| Err(ApiError::OutOfPatience(self.email.clone())))
+        let ended = tokio::time::timeout(self.patience, shopping).await;
+        ended.unwrap_or_else(|_| {
+            let email = self.email.clone();
+            Err(ApiError::OutOfPatience(email, self.patience))
+        })
     }
 
     async fn shop_with_patience(&self, session: &Session) -> Result<Fate, ApiError> {

@@ -246,7 +246,10 @@ impl Door {
         );
         Self {
             subject,
-            http: reqwest::Client::new(),
+            http: reqwest::Client::builder()
+                .no_proxy()
+                .build()
+                .expect("a TLS provider is installed"),
             queue,
         }
     }

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use bytes::Bytes;
+use chrono::{DateTime, Utc};
 use domain::clock::SharedClock;
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
@@ -280,11 +281,12 @@ impl Inner {
             // Read per attempt: a restarted receiver may have another address.
             let url = lock(&self.urls).get(endpoint).cloned();
             let Some(url) = url else { return false };
+            let began = self.clock.now();
             if self.attempt(&url, body).await {
                 return true;
             }
             if attempt < self.retry.attempts {
-                self.wait(pause).await;
+                self.wait(began, pause).await;
                 pause = (pause * 2).min(self.retry.longest_pause);
             }
         }
@@ -292,11 +294,12 @@ impl Inner {
         false
     }
 
-    async fn wait(&self, pause: Duration) {
+    /// Waits for the pause after an attempt that `began` then.
+    async fn wait(&self, began: DateTime<Utc>, pause: Duration) {
         if !self.retry.on_clock {
             return tokio::time::sleep(pause).await;
         }
-        let until = self.clock.now() + pause;
+        let until = began + pause;
         while self.clock.now() < until {
             tokio::time::sleep(LOOK_AT_CLOCK).await;
         }

@@ -8,6 +8,7 @@
 
 mod mail;
 mod opening;
+mod patience;
 mod simulate;
 mod sms;
 mod stripe;

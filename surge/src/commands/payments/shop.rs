@@ -113,7 +113,7 @@ impl Shop {
             db: PgPool::connect(database.url.expose_secret()).await?,
             database,
             broker,
-            http: reqwest::Client::new(),
+            http: reqwest::Client::builder().no_proxy().build()?,
             workers,
         };
         shop.put_on_sale(seats).await?;

@@ -2,12 +2,14 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::post;
+use chrono::TimeDelta;
+use domain::clock::{Clock as _, ManualClock};
 use platform::testing::eventually;
 use stripe::StripeRequest;
 use stripe_core::payment_intent::CancelPaymentIntent;
@@ -15,6 +17,9 @@ use stripe_webhook::{EventObject, Webhook};
 use surge::stripe::{Config, Deliveries, RefundStatus, Retry, WebhookFault};
 
 use super::{PATIENCE, Stage};
+
+/// Polling period of the sender's clock.
+const LOOK_AT_CLOCK: Duration = Duration::from_millis(50);
 
 /// Accepts events after refusing the first `refusals`.
 #[derive(Default)]
@@ -151,6 +156,35 @@ async fn a_refused_event_is_sent_again_until_it_is_taken() {
         receiver.kinds(stage.stripe.webhook_secret()),
         ["payment_intent.created"]
     );
+}
+
+#[tokio::test]
+async fn after_an_outage_of_a_day_an_event_comes_on_stripes_schedule() {
+    let clock = ManualClock::at("2026-01-01T00:00:00Z".parse().unwrap());
+    let config = Config {
+        webhook_retry: Retry::like_stripe(),
+        clock: Arc::new(clock.clone()),
+        ..Config::default()
+    };
+    let pauses = [5, 10, 20, 40, 80, 160, 320, 640, 720].map(TimeDelta::minutes);
+    let (stage, receiver) = stage(config, 9).await;
+    stage.intent().await;
+    let left = || receiver.refusals.load(Ordering::Relaxed);
+    for (pause, attempts_left) in pauses.into_iter().zip((0..9).rev()) {
+        eventually(PATIENCE, async || left() == attempts_left).await;
+        clock.advance(pause - TimeDelta::seconds(1));
+        // The sender looks at its clock several times meanwhile.
+        let since = Instant::now();
+        eventually(PATIENCE, async || since.elapsed() > 4 * LOOK_AT_CLOCK).await;
+        assert_eq!(left(), attempts_left, "earlier than {pause}");
+        assert!(receiver.events.lock().unwrap().is_empty());
+        clock.advance(TimeDelta::seconds(1));
+    }
+    stage.stripe.wait_until_delivered(PATIENCE).await.unwrap();
+    let events = receiver.events.lock().unwrap();
+    let (_, signature) = &events[0];
+    let signed_at = format!("t={},", clock.now().timestamp());
+    assert!(signature.starts_with(&signed_at), "{signature}");
 }
 
 #[tokio::test]

@@ -1,0 +1,58 @@
+//! A sale that makes no progress is an error of the buyer's, and no test that hangs.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde_json::json;
+use surge::buyer::{Api, ApiError, Buyer, Endpoints, Funnel, Plan};
+
+/// A queue that never moves; counts the polls.
+async fn standing_still(polls: Arc<AtomicU32>) -> Endpoints {
+    let session = json!({ "session": {
+        "account_id": 7, "access_token": "a", "refresh_token": "r", "expires_in": 900,
+    }});
+    let me = move || {
+        polls.fetch_add(1, Ordering::Relaxed);
+        async { Json(json!({ "state": "waiting", "sale": "paused", "poll_after_ms": 10 })) }
+    };
+    let router = Router::new()
+        .route("/api/accounts", post(async || Json(session)))
+        .route(
+            "/api/events/1/queue",
+            post(async || Json(json!({ "queue_token": "q" }))),
+        )
+        .route("/api/events/1/queue/me", get(me));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    Endpoints::at(&url.parse().unwrap())
+}
+
+#[tokio::test]
+async fn a_buyer_in_a_queue_that_stands_still_gives_up_and_says_who_waited() {
+    let polls = Arc::new(AtomicU32::new(0));
+    let endpoints = standing_still(Arc::clone(&polls)).await;
+    let api = Api::new(crate::http(), endpoints, [10, 0, 0, 1].into());
+    let email = "ada@buyers.test".to_owned();
+    let buyer = Buyer::new(
+        api,
+        Arc::new(Funnel::default()),
+        1,
+        email,
+        1,
+        Plan::BuyThenCancel,
+    )
+    .with_patience(Duration::from_millis(500));
+    let session = buyer.sign_up().await.unwrap();
+    let error = buyer.shop(&session).await.unwrap_err();
+    assert!(matches!(error, ApiError::OutOfPatience(..)), "{error:?}");
+    let error = error.to_string();
+    assert!(
+        error.contains("ada@buyers.test") && error.contains("500ms"),
+        "{error}"
+    );
+    assert!(polls.load(Ordering::Relaxed) > 0);
+}
