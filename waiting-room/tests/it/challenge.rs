@@ -8,7 +8,7 @@ use platform::limits::AddressGroup;
 use platform::testing::TestApp;
 use reqwest::Response;
 use serde_json::{Value, json};
-use waiting_room::challenge::{Attempts, max_number};
+use waiting_room::challenge::{Attempts, Bearer, Challenges, max_number};
 
 use crate::hall::{BUYER, EVENT, Hall, OTHER, problem};
 
@@ -120,6 +120,40 @@ async fn bots_from_fifty_networks_get_less_than_a_seventh_through_in_a_minute() 
         prices[0]
     );
     assert!(through * 7 < prices.len(), "{through} of {ATTEMPTS}");
+    hall.app.finish().await;
+}
+
+/// Numbers per second that the page tries on a phone.
+const PHONE: u64 = 300_000;
+
+/// The phones' work is counted, not done.
+#[tokio::test]
+async fn forty_phones_behind_one_address_of_a_carrier_join_within_a_minute() {
+    let mut hall = Hall::with_limits(1.0).await;
+    hall.publish(|snapshot| snapshot.challenge = true).await;
+    let address = "192.0.2.1";
+    let challenges = Challenges::new(hall.app.ctx.keys.derive("challenge"));
+    let mut slowest = 0;
+    for account in (100..140).map(AccountId) {
+        let challenge = hall.challenge(account, address).await;
+        let highest = challenge["maxnumber"].as_u64().unwrap();
+        slowest = slowest.max(highest.div_ceil(PHONE));
+        // One like it, whose number is found at once.
+        let bearer = Bearer {
+            event_id: EVENT,
+            account_id: account,
+            group: AddressGroup::from(address.parse::<IpAddr>().unwrap()),
+        };
+        let highest = u32::try_from(highest).unwrap();
+        let now = hall.app.ctx.clock.now();
+        let solved = challenges.give(bearer, highest, 1, rand::random(), now);
+        let solution = surge::challenge::solve(&serde_json::to_value(solved).unwrap());
+        let body = json!({ "challenge": solution });
+        let joined = hall.join_with(EVENT, account, &body).await;
+        assert_eq!(joined.status(), 201, "{account}");
+    }
+    println!("the dearest challenge takes a phone {slowest} s at most");
+    assert!(slowest <= 20, "{slowest} s");
     hall.app.finish().await;
 }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use domain::line::{Move, Run};
 use domain::queue::Snapshot;
 use domain::token::{
@@ -124,7 +125,17 @@ impl Hall {
     }
 
     pub(crate) fn signed_in(&self, request: RequestBuilder, account: AccountId) -> RequestBuilder {
-        let now = self.app.ctx.clock.now().timestamp();
+        self.signed_in_at(self.app.ctx.clock.now(), request, account)
+    }
+
+    /// As [`signed_in`](Self::signed_in), with a token that was issued at `now`.
+    pub(crate) fn signed_in_at(
+        &self,
+        now: DateTime<Utc>,
+        request: RequestBuilder,
+        account: AccountId,
+    ) -> RequestBuilder {
+        let now = now.timestamp();
         request.bearer_auth(self.app.ctx.keys.sign_access(&AccessClaims {
             iss: ISSUER.to_owned(),
             aud: ACCESS_AUDIENCE.to_owned(),
@@ -151,7 +162,18 @@ impl Hall {
     }
 
     pub(crate) fn token(&self, event_id: EventId, number: i64, lasts: i64) -> String {
-        let now = self.app.ctx.clock.now().timestamp();
+        self.token_at(self.app.ctx.clock.now(), event_id, number, lasts)
+    }
+
+    /// A queue token that was issued at `now`.
+    pub(crate) fn token_at(
+        &self,
+        now: DateTime<Utc>,
+        event_id: EventId,
+        number: i64,
+        lasts: i64,
+    ) -> String {
+        let now = now.timestamp();
         self.app.ctx.keys.sign_queue(
             &QueueClaims {
                 iss: ISSUER.to_owned(),

@@ -7,4 +7,5 @@ mod ended;
 mod hall;
 mod join;
 mod me;
+mod refusing_redis;
 mod shared;

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use domain::ahead::Ahead;
 use domain::lottery::Draw;
 use domain::queue::{Drawn, SEEN_SLOT_SECONDS, SEEN_SLOTS, seen_slot};
 use domain::sale::SaleState;
 use domain::{EventId, Number, Place};
-use platform::redis::AsyncCommands;
-use platform::testing::eventually;
+use platform::redis::{AsyncCommands, cmd};
+use platform::testing::{ShiftedClock, eventually};
 use serde_json::Value;
 
 use crate::hall::{BUYER, Hall, OTHER, problem};
@@ -226,6 +226,39 @@ async fn whoever_asks_or_joins_is_seen() {
         eventually(Duration::from_secs(8), async || seen(number).await).await;
     }
     assert!(!seen(2).await);
+    hall.app.finish().await;
+}
+
+/// The release leader counts those as gone whom it does not find in the slots of the last seconds.
+#[tokio::test]
+async fn whoever_asks_a_node_whose_clock_is_wrong_is_seen_all_the_same() {
+    let hall = Hall::open().await;
+    let keys = hall.app.ctx.sale_keys(EventId(1));
+    let seen = async |number: usize| {
+        let mut redis = hall.app.ctx.redis.clone();
+        let (now, _): (i64, i64) = cmd("TIME").query_async(&mut redis).await.unwrap();
+        let slot = seen_slot(DateTime::from_timestamp(now, 0).unwrap());
+        for slot in [slot, slot - 1] {
+            if redis.getbit(keys.seen(slot, 0), number).await.unwrap() {
+                return true;
+            }
+        }
+        false
+    };
+    for (number, offset) in [(5, TimeDelta::minutes(-4)), (6, TimeDelta::minutes(4))] {
+        let ctx = hall.app.another_node_at(ShiftedClock::shared(offset)).await;
+        let base = hall.node_of(&ctx).await;
+        let request = hall.client.get(format!("{base}/api/events/1/queue/me"));
+        let request = hall.signed_in_at(ctx.clock.now(), request, BUYER);
+        let token = hall.token_at(ctx.clock.now(), EventId(1), number, 600);
+        let request = request.header("onsale-queue-token", token);
+        assert_eq!(request.send().await.unwrap().status(), 200);
+        let number = usize::try_from(number).unwrap();
+        eventually(Duration::from_secs(20), async || seen(number).await).await;
+        ctx.shutdown.soft().cancel();
+        ctx.shutdown.tasks_left().await;
+        ctx.db.close().await;
+    }
     hall.app.finish().await;
 }
 
