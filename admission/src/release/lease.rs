@@ -43,6 +43,8 @@ pub struct Held(Arc<Inner>);
 struct Inner {
     epochs: BTreeMap<i16, i64>,
     until: Option<Instant>,
+    /// The database's clock at some instant.
+    clock: Option<(Instant, DateTime<Utc>)>,
     offset: TimeDelta,
     generation: Option<Uuid>,
 }
@@ -72,10 +74,12 @@ impl Held {
         self.0.epochs.is_empty() || self.0.until.is_none_or(|until| Instant::now() >= until)
     }
 
-    /// Converts local time to the database's.
+    /// The database's time: as of the last renewal, plus the time elapsed since. Independent of this
+    /// machine's clock, which may be wrong or jump. `None` before the first renewal.
     #[must_use]
-    pub fn database_time(&self, local: DateTime<Utc>) -> DateTime<Utc> {
-        local + self.0.offset
+    pub fn database_time(&self) -> Option<DateTime<Utc>> {
+        let (instant, then) = self.0.clock?;
+        Some(then + instant.elapsed())
     }
 
     /// The database's clock minus this machine's.
@@ -102,6 +106,8 @@ pub struct Leases {
 
 /// State read in one turn.
 struct Standing {
+    /// The database's clock at some instant.
+    clock: (Instant, DateTime<Utc>),
     /// The database's clock minus this machine's.
     offset: TimeDelta,
     candidates: i64,
@@ -207,6 +213,7 @@ impl Leases {
         self.held = Held(Arc::new(Inner {
             epochs: standing.mine,
             until: Some(renewed_at + LEASE - LEASE_MARGIN),
+            clock: Some(standing.clock),
             offset: standing.offset,
             generation: standing.generation,
         }));
@@ -259,8 +266,10 @@ async fn read(
     )
     .fetch_one(conn)
     .await?;
-    let half = TimeDelta::from_std(asked.elapsed() / 2).unwrap_or_default();
+    // The answer is as old as its way back.
+    let half = asked.elapsed() / 2;
     Ok(Standing {
+        clock: (asked + half, row.now),
         offset: row.now - (before + half),
         candidates: row.candidates,
         is_taken: row.is_taken,

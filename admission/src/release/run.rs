@@ -178,7 +178,9 @@ async fn lead(
         }
         let held = changes.borrow().clone();
         // The database's clock, never backwards: a new leader continues from the old one's times.
-        now = now.max(held.database_time(desk.ctx.clock.now()));
+        if let Some(time) = held.database_time() {
+            now = now.max(time);
+        }
         let (stock, load) = {
             let mut measured = measured.lock_unpoisoned();
             (measured.stock.clone(), measured.load.take())

@@ -17,7 +17,7 @@ use domain::sale::{SaleSettings, SaleState};
 use domain::{EventId, Place, hex};
 use platform::service::Context;
 use platform::testing::line::{snapshot, tell};
-use platform::testing::{TestApp, eventually};
+use platform::testing::{RowsRead, TestApp, eventually};
 use platform::topology;
 use sqlx::PgPool;
 use sqlx::types::Json;
@@ -32,7 +32,7 @@ const TAKE_OVER: Duration = Duration::from_secs(3);
 /// Bound on the delay of a call caused by another sale.
 const MAX_GAP: Duration = Duration::from_secs(1);
 
-fn now() -> DateTime<Utc> {
+pub(crate) fn now() -> DateTime<Utc> {
     SystemClock::shared().now()
 }
 
@@ -44,15 +44,15 @@ fn sized(full: i64, reduced: i64) -> i64 {
 }
 
 /// An installation of several admission nodes.
-struct Nodes {
-    app: TestApp,
-    machine: Machine,
-    nodes: Vec<Context>,
+pub(crate) struct Nodes {
+    pub(crate) app: TestApp,
+    pub(crate) machine: Machine,
+    pub(crate) nodes: Vec<Context>,
     shoppers: Vec<JoinHandle<()>>,
 }
 
 impl Nodes {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let app = TestApp::start().await;
         for queue in [
             topology::admission_sales(),
@@ -68,20 +68,25 @@ impl Nodes {
         }
     }
 
-    fn db(&self) -> &PgPool {
+    pub(crate) fn db(&self) -> &PgPool {
         &self.app.ctx.db
     }
 
     /// Starts another node.
-    async fn start(&mut self) {
+    pub(crate) async fn start(&mut self) {
         let ctx = self.app.another_node().await;
+        self.start_on(ctx).await;
+    }
+
+    /// Starts another node on a context of its own.
+    pub(crate) async fn start_on(&mut self, ctx: Context) {
         let routes = admission::start(ctx.clone(), admission::Config::default());
         drop(routes.await.unwrap());
         self.nodes.push(ctx);
     }
 
     /// Spawns a task that claims for every called place of the sales `events`.
-    fn shop(&mut self, events: Vec<i64>) {
+    pub(crate) fn shop(&mut self, events: Vec<i64>) {
         let db = self.db().clone();
         let mut ticks = tokio::time::interval(Duration::from_millis(300));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -96,12 +101,12 @@ impl Nodes {
         }));
     }
 
-    async fn add(&self, sale: &SaleSettings, joined: i64) {
+    pub(crate) async fn add(&self, sale: &SaleSettings, joined: i64) {
         add(self.db(), std::slice::from_ref(sale), joined).await;
     }
 
     /// Returns the owner and the epoch of each shard.
-    async fn shards(&self) -> HashMap<i16, (Option<String>, i64)> {
+    pub(crate) async fn shards(&self) -> HashMap<i16, (Option<String>, i64)> {
         let rows: Vec<(i16, Option<String>, i64)> =
             sqlx::query_as("select shard, owner, epoch from admission.shards")
                 .fetch_all(self.db())
@@ -111,7 +116,7 @@ impl Nodes {
     }
 
     /// Waits until every node owns its share.
-    async fn shared_out(&self) {
+    pub(crate) async fn shared_out(&self) {
         let nodes: HashSet<String> = self.nodes.iter().map(|ctx| ctx.node.clone()).collect();
         let most = 32_usize.div_ceil(nodes.len());
         eventually(Duration::from_secs(20), async || {
@@ -126,7 +131,7 @@ impl Nodes {
         .await;
     }
 
-    async fn finish(self) {
+    pub(crate) async fn finish(self) {
         for task in &self.shoppers {
             task.abort();
         }
@@ -165,7 +170,7 @@ const CLAIM_ALL: &str = "
            changes + 1 - row_number() over (partition by event_id order by place)
     from new join gates using (event_id)";
 
-async fn add(db: &PgPool, sales: &[SaleSettings], joined: i64) {
+pub(crate) async fn add(db: &PgPool, sales: &[SaleSettings], joined: i64) {
     let ids: Vec<i64> = sales.iter().map(|sale| sale.event_id.0).collect();
     let settings: Vec<Json<&SaleSettings>> = sales.iter().map(Json).collect();
     sqlx::query(
@@ -189,7 +194,7 @@ async fn add(db: &PgPool, sales: &[SaleSettings], joined: i64) {
 }
 
 /// Settings of a sale that opened an hour ago.
-fn open(event: i64) -> SaleSettings {
+pub(crate) fn open(event: i64) -> SaleSettings {
     SaleSettings {
         event_id: EventId(event),
         opens_at: now() - TimeDelta::hours(1),
@@ -198,7 +203,11 @@ fn open(event: i64) -> SaleSettings {
 }
 
 /// Returns the times of a sale's calls after `since`.
-async fn call_times(db: &PgPool, event: i64, since: DateTime<Utc>) -> Vec<DateTime<Utc>> {
+pub(crate) async fn call_times(
+    db: &PgPool,
+    event: i64,
+    since: DateTime<Utc>,
+) -> Vec<DateTime<Utc>> {
     sqlx::query_scalar(
         "select at from admission.moves
          where event_id = $1 and at > $2 and cardinality(called) > 0 order by at",
@@ -218,7 +227,7 @@ fn longest_gap(times: &[DateTime<Utc>]) -> Duration {
 }
 
 /// Inserts ended sales whose end was published, each with `moves` moves.
-async fn seed_ended(db: &PgPool, sales: i64, moves: i64) {
+pub(crate) async fn seed_ended(db: &PgPool, sales: i64, moves: i64) {
     let first = 1_000;
     let ended: Vec<SaleSettings> = (first..first + sales)
         .map(|event| SaleSettings {
@@ -580,9 +589,16 @@ async fn what_was_decided_long_ago_does_not_brake() {
         brake.observe(now(), &load);
         assert_eq!(brake.state().percent, 100, "{load:?}");
     }
+    // It reads those of the last seconds again, and none of the others.
     let began = Instant::now();
+    let decided = RowsRead::of(db, "booking.public_bookings", "true").await;
     measure(db, &mut undecided).await.unwrap();
-    println!("{requests} requests: measured in {:?}", began.elapsed());
+    let read = decided.count().await;
+    println!(
+        "{requests} requests: measured in {:?}, {read} read",
+        began.elapsed()
+    );
+    assert!(read < requests / 10, "{read} of {requests} were read");
 
     // An undecided one shows at once.
     let waits = "insert into admission.requests

@@ -5,6 +5,8 @@
 )]
 
 mod bookings;
+mod cost;
+mod disturbed;
 mod gate;
 mod housekeeping;
 mod leaders;
@@ -17,4 +19,5 @@ mod settings;
 mod shop;
 mod sick;
 mod silence;
+mod standby;
 mod start;

@@ -103,6 +103,45 @@ async fn a_visitor_without_an_account_claims_and_gives_back() {
 }
 
 #[tokio::test]
+async fn a_crowd_of_visitors_behind_one_address_claims_and_one_who_floods_is_limited() {
+    const VISITORS: i64 = 80;
+    let shop = Shop::open().await;
+    let node = shop
+        .another_node_with(|config| config.limits_scale = 1.0)
+        .await;
+    let first = shop.call_many(VISITORS).await.0;
+    let claim = async |nth: i64| {
+        let visitor = AccountId(-1_000 - nth);
+        let token = shop.queue_token(visitor, first + nth, 600);
+        shop.claim_at(&node.base, EVENT, visitor, Some(&token))
+            .await
+    };
+    // The node knows of the calls a moment after the other.
+    eventually(Duration::from_secs(10), async || {
+        claim(0).await.status().is_success()
+    })
+    .await;
+    for nth in 1..VISITORS {
+        assert_eq!(claim(nth).await.status(), 201, "visitor {nth}");
+    }
+    // One of them alone is limited, to 60 a minute, and the others go on.
+    let mut refused = None;
+    for _ in 0..100 {
+        let repeated = claim(1).await;
+        if repeated.status() == 429 {
+            refused = Some(repeated);
+            break;
+        }
+    }
+    let refused = refused.expect("a hundred claims of one visitor");
+    assert!(refused.headers().contains_key("retry-after"));
+    assert_eq!(crate::shop::problem(refused).await, "rate-limited");
+    assert!(claim(2).await.status().is_success());
+    node.stop().await;
+    shop.app.finish().await;
+}
+
+#[tokio::test]
 async fn whoever_missed_the_turn_or_left_gets_no_pass() {
     let shop = Shop::open().await;
     let (missed, left) = (shop.join(BUYER).await, shop.join(OTHER).await);
