@@ -31,7 +31,10 @@ pub(super) async fn each_notice_once(
               where e.event_id = b.event_id and e.starts_at < $1 - interval '30 days')
           and not exists (select from notifier.notifications n
               where n.booking_id = b.id and n.kind = 'confirmed' and n.channel = 'email'
-                and (n.state in ('sent', 'uncertain') or n.again_at is not null))
+                and (n.state in ('sent', 'uncertain') or n.again_at is not null
+                     -- It waits, or waited too long, for the reader to confirm the address.
+                     or n.state in ('waiting', 'skipped')
+                        and n.last_error = 'the address is not confirmed'))
         "#,
         settled_before
     )

@@ -2,34 +2,47 @@
 //! our own tables.
 
 use std::collections::HashMap;
+use std::pin::pin;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use domain::{Currency, Wire};
-use futures_util::TryStreamExt as _;
+use futures_util::{Stream, TryStreamExt as _};
 use sqlx::PgPool;
 use stripe::{Client, ClientBuilder, StripeError};
 use stripe_core::payment_intent::ListPaymentIntent;
 use stripe_core::refund::ListRefund;
-use stripe_shared::{PaymentIntent, PaymentIntentStatus, Refund};
+use stripe_shared::{PaymentIntent, PaymentIntentStatus};
 use stripe_types::{Expandable, RangeQueryTs};
 use uuid::Uuid;
 
-/// Stripe's largest page.
-const PAGE: i64 = 100;
-/// Longest time that reading them may take.
-const TIMEOUT: Duration = Duration::from_secs(300);
+/// Paging of the provider's lists.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Pages {
+    /// Objects per page.
+    size: i64,
+    /// Longest wait for a page. There is none for all of them: they grow with the years.
+    limit: Duration,
+}
+
+impl Pages {
+    /// Stripe's largest.
+    const STRIPE: Self = Self {
+        size: 100,
+        limit: Duration::from_secs(60),
+    };
+}
 
 /// The source of captures and refunds.
 pub(crate) enum Provider {
     /// The provider itself.
-    Stripe(Box<Client>),
+    Stripe(Box<Client>, Pages),
     /// Our own tables: nothing independent to compare with.
     OwnRecords,
 }
 
-/// A PaymentIntent of one of our bookings.
-#[derive(Debug, Clone)]
+/// A captured PaymentIntent of one of our bookings.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Intent {
     pub(super) id: String,
     /// The captured amount in minor units.
@@ -40,7 +53,7 @@ pub(super) struct Intent {
     pub(super) currency: String,
 }
 
-/// The provider's records.
+/// The provider's records of what was captured or refunded.
 #[derive(Debug, Default)]
 pub(super) struct Money {
     pub(super) by_booking: HashMap<Uuid, Vec<Intent>>,
@@ -53,14 +66,14 @@ impl Provider {
             .url(url)
             .build()
             .context("Stripe's URL or key")?;
-        Ok(Self::Stripe(Box::new(client)))
+        Ok(Self::Stripe(Box::new(client), Pages::STRIPE))
     }
 
     /// Reads captures and refunds since the first payment in `db`.
     pub(super) async fn read(&self, db: &PgPool) -> anyhow::Result<Money> {
         match self {
             Self::OwnRecords => Ok(own_records(db).await?),
-            Self::Stripe(client) => {
+            Self::Stripe(client, pages) => {
                 let first = sqlx::query_scalar!("select min(created_at) from payment.payments")
                     .fetch_one(db)
                     .await?;
@@ -69,10 +82,7 @@ impl Provider {
                 };
                 // A day's slack for the difference of the clocks.
                 let since = first.timestamp() - 86_400;
-                tokio::time::timeout(TIMEOUT, read_since(client, since))
-                    .await
-                    .context("the payment provider took too long")?
-                    .context("listing payments and refunds")
+                read_since(client, *pages, since).await
             }
         }
     }
@@ -81,12 +91,10 @@ impl Provider {
 async fn own_records(db: &PgPool) -> Result<Money, sqlx::Error> {
     let rows = sqlx::query!(
         r#"select booking_id, intent_id as "intent_id!", captured_minor, refunded_minor, currency
-           from payment.payments where intent_id is not null"#
-    )
-    .fetch_all(db)
-    .await?;
-    let mut money = Money::default();
-    for row in rows {
+           from payment.payments where intent_id is not null and captured_minor > 0"#
+    );
+    let (mut rows, mut money) = (rows.fetch(db), Money::default());
+    while let Some(row) = rows.try_next().await? {
         let intent = Intent {
             id: row.intent_id,
             captured: row.captured_minor,
@@ -102,58 +110,61 @@ async fn own_records(db: &PgPool) -> Result<Money, sqlx::Error> {
     Ok(money)
 }
 
-async fn read_since(client: &Client, since: i64) -> Result<Money, StripeError> {
+/// Reads the lists page by page, and keeps only what was captured or refunded.
+async fn read_since(client: &Client, pages: Pages, since: i64) -> anyhow::Result<Money> {
     let created = || {
         RangeQueryTs::Bounds(stripe_types::RangeBoundsTs {
             gte: Some(since),
             ..Default::default()
         })
     };
-    let refunds: Vec<Refund> = ListRefund::new()
-        .limit(PAGE)
-        .created(created())
-        .paginate()
-        .stream(client)
-        .try_collect()
-        .await?;
+    let refunds = ListRefund::new().limit(pages.size).created(created());
+    let mut refunds = pin!(refunds.paginate().stream(client));
     let mut refunded: HashMap<String, i64> = HashMap::new();
-    for refund in refunds {
+    while let Some(refund) = next(refunds.as_mut(), pages.limit).await? {
         let alive = !matches!(refund.status.as_deref(), Some("failed" | "canceled"));
         if let (Some(intent), true) = (&refund.payment_intent, alive) {
             *refunded.entry(intent_id(intent)).or_default() +=
                 minor(refund.amount, &refund.currency);
         }
     }
-    let intents: Vec<PaymentIntent> = ListPaymentIntent::new()
-        .limit(PAGE)
-        .created(created())
-        .paginate()
-        .stream(client)
-        .try_collect()
-        .await?;
+    let intents = ListPaymentIntent::new()
+        .limit(pages.size)
+        .created(created());
+    let mut intents = pin!(intents.paginate().stream(client));
     let mut money = Money::default();
-    for intent in intents {
-        let booking = intent
-            .metadata
-            .get("booking_id")
-            .and_then(|id| id.parse::<Uuid>().ok());
-        let Some(booking) = booking else { continue };
-        let taken = intent.status == PaymentIntentStatus::Succeeded;
-        let id = intent.id.to_string();
-        let captured = if taken {
-            minor(intent.amount_received, &intent.currency)
-        } else {
-            0
+    while let Some(intent) = next(intents.as_mut(), pages.limit).await? {
+        let booking = intent.metadata.get("booking_id");
+        let Some(booking) = booking.and_then(|id| id.parse::<Uuid>().ok()) else {
+            continue;
         };
-        let refunded = refunded.get(&id).copied().unwrap_or(0);
-        money.by_booking.entry(booking).or_default().push(Intent {
-            id,
-            captured,
-            refunded,
-            currency: intent.currency.to_string(),
-        });
+        let id = intent.id.to_string();
+        let refunded = refunded.remove(&id).unwrap_or(0);
+        let captured = match intent.status {
+            PaymentIntentStatus::Succeeded => minor(intent.amount_received, &intent.currency),
+            _ => 0,
+        };
+        if captured > 0 || refunded > 0 {
+            money.by_booking.entry(booking).or_default().push(Intent {
+                id,
+                captured,
+                refunded,
+                currency: intent.currency.to_string(),
+            });
+        }
     }
     Ok(money)
+}
+
+/// The next object of a list; the first of a page within `limit`.
+async fn next<T>(
+    mut list: impl Stream<Item = Result<T, StripeError>> + Unpin,
+    limit: Duration,
+) -> anyhow::Result<Option<T>> {
+    tokio::time::timeout(limit, list.try_next())
+        .await
+        .context("the payment provider took too long for a page")?
+        .context("listing payments and refunds")
 }
 
 /// Stripe's `amount` in minor units.
@@ -166,11 +177,71 @@ fn intent_id(intent: &Expandable<PaymentIntent>) -> String {
     intent.id().to_string()
 }
 
-impl Money {
-    /// The amount captured for a booking, in minor units, over all its intents.
-    pub(super) fn captured(&self, booking: Uuid) -> i64 {
-        self.by_booking
-            .get(&booking)
-            .map_or(0, |all| all.iter().map(|one| one.captured).sum())
+#[cfg(test)]
+mod tests {
+    use surge::stripe::{ApiFault, Config, Operation, StandIn};
+
+    use super::*;
+
+    /// A captured payment for a booking.
+    async fn charge(stripe: &StandIn, booking: Uuid) {
+        let booking = booking.to_string();
+        let form = [
+            ("amount", "500"),
+            ("currency", "eur"),
+            ("payment_method", "pm_card_visa"),
+            ("confirm", "true"),
+            ("payment_method_types[]", "card"),
+            ("metadata[booking_id]", booking.as_str()),
+        ];
+        let request = reqwest::Client::new()
+            .post(format!("{}/v1/payment_intents", stripe.url()))
+            .bearer_auth(stripe.secret_key())
+            .form(&form);
+        let answer = request.send().await.unwrap();
+        assert!(answer.status().is_success());
+    }
+
+    fn client(stripe: &StandIn) -> Client {
+        let client = ClientBuilder::new(stripe.secret_key()).url(stripe.url());
+        client.build().unwrap()
+    }
+
+    #[tokio::test]
+    async fn the_limit_of_a_page_is_none_of_all_pages() {
+        let stripe = StandIn::start(Config::default()).await.unwrap();
+        let bookings: Vec<_> = (0..6).map(|_| Uuid::new_v4()).collect();
+        for booking in &bookings {
+            charge(&stripe, *booking).await;
+        }
+        let slow = ApiFault::Delay {
+            milliseconds: 1_500,
+        };
+        let faults = stripe.faults();
+        faults.sometimes(1.0, Operation::ListPaymentIntents, slow);
+        // Six pages of 1.5 s each, of which every one is within 6 s.
+        let pages = Pages {
+            size: 1,
+            limit: Duration::from_secs(6),
+        };
+        let money = read_since(&client(&stripe), pages, 0).await.unwrap();
+        assert_eq!(money.by_booking.len(), bookings.len());
+        for booking in &bookings {
+            let captured = money.by_booking[booking][0].captured;
+            assert_eq!(captured, 500);
+        }
+
+        let hang = ApiFault::Delay {
+            milliseconds: 60_000,
+        };
+        faults.clear();
+        faults.sometimes(1.0, Operation::ListPaymentIntents, hang);
+        let pages = Pages {
+            limit: Duration::from_millis(100),
+            ..pages
+        };
+        let failed = read_since(&client(&stripe), pages, 0).await.unwrap_err();
+        let said = "the payment provider took too long for a page";
+        assert_eq!(failed.to_string(), said);
     }
 }

@@ -25,7 +25,8 @@ pub(crate) struct InFlight {
     pub(crate) webhooks: i64,
     /// Messages not published.
     pub(crate) outbox: i64,
-    /// Mails and SMS not sent; reminders and mails about holds don't count.
+    /// Mails and SMS not sent; reminders, mails about holds, and what waits for an address to be
+    /// confirmed don't count.
     pub(crate) notices: i64,
 }
 
@@ -101,7 +102,8 @@ async fn look(db: &PgPool) -> Result<InFlight, sqlx::Error> {
             (select count(*) from payment.webhook_inbox where processed_at is null) as "webhooks!",
             (select count(*) from platform.outbox) as "outbox!",
             (select count(*) from notifier.notifications
-                where state in ('waiting', 'sending') and kind not in ('reminder', 'held')) as "notices!"
+                where state in ('waiting', 'sending') and kind not in ('reminder', 'held')
+                  and last_error is distinct from 'the address is not confirmed') as "notices!"
         "#
     )
     .fetch_one(db)

@@ -13,7 +13,8 @@ const REQUEST: TimeDelta = TimeDelta::minutes(2);
 const HOLD: TimeDelta = TimeDelta::minutes(15);
 /// An operation at Stripe is retried with backoff through an outage.
 const OPERATION: TimeDelta = TimeDelta::minutes(15);
-/// Tickets are captured, and captured payments mailed, within seconds and a sweep.
+/// Tickets are captured, captured payments mailed, and those of cancelled bookings given back, within
+/// seconds and a sweep.
 const CAPTURE: TimeDelta = TimeDelta::minutes(15);
 /// Webhooks and messages are taken over by another worker when one dies.
 const MESSAGE: TimeDelta = TimeDelta::minutes(5);
@@ -75,11 +76,20 @@ async fn in_payment(db: &PgPool, now: DateTime<Utc>) -> Result<Vec<String>, sqlx
         where p.state in ('pending', 'requires_action', 'authorised')
           and b.state in ('rejected', 'expired', 'cancelled') and b.updated_at < $1
         union all
+        select 'booking ' || c.booking_id || ' was cancelled at ' || c.cancelled_at
+               || ', but its money was not given back'
+        from booking.cancellations c join payment.payments p using (booking_id)
+        where p.state = 'captured' and p.kept_on_cancel_minor is null
+          and p.refunded_minor + p.kept_minor < p.captured_minor and c.cancelled_at < $3
+          and not exists (select from payment.refunds r
+                          where r.booking_id = c.booking_id and r.occasion = 'cancelled')
+        union all
         select 'webhook ' || event_id || ' (' || type || ') waits since ' || received_at
         from payment.webhook_inbox where processed_at is null and received_at < $2
         "#,
         now - OPERATION,
-        now - MESSAGE
+        now - MESSAGE,
+        now - CAPTURE
     )
     .fetch_all(db)
     .await
@@ -96,14 +106,19 @@ async fn in_messages(db: &PgPool, now: DateTime<Utc>) -> Result<Vec<String>, sql
                || coalesce(died_at, stored_at) || ': ' || reason
         from platform.dead_letters
         union all
-        select channel || ' ' || kind || ' of booking ' || booking_id || ' is ' || state
-               || ' since ' || coalesce(again_at, created_at) || coalesce(': ' || last_error, '')
-        from notifier.notifications
-        where kind = 'confirmed'
+        select n.channel || ' ' || n.kind || ' of booking ' || n.booking_id || ' is ' || n.state
+               || ' since ' || coalesce(n.again_at, n.created_at) || coalesce(': ' || n.last_error, '')
+        from notifier.notifications n left join box_office.accounts a on a.id = n.account_id
+        cross join lateral (select case n.channel when 'sms' then a.phone_confirmed_at
+                                                  else a.email_confirmed_at end as confirmed_at) address
+        where n.kind = 'confirmed'
           -- What staff had sent again is theirs to see to, whatever becomes of it.
-          and (state = 'failed' and again_at is null
-               or state = 'uncertain' and again_at is null and created_at < $2
-               or state in ('waiting', 'sending') and coalesce(again_at, created_at) < $2)
+          and (n.state = 'failed' and n.again_at is null
+               or n.state = 'uncertain' and n.again_at is null and n.created_at < $2
+               -- Nothing is mailed to an address before its owner has confirmed it.
+               or n.state in ('waiting', 'sending')
+                  and greatest(coalesce(n.again_at, n.created_at), address.confirmed_at) < $2
+                  and (a.id is null or address.confirmed_at is not null))
         "#,
         now - MESSAGE,
         now - NOTICE

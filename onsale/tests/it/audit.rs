@@ -106,6 +106,62 @@ const REFUSED_MAIL: &str = "
         'confirmed', 'email', '{}', 'failed', 1, 'no such mailbox', now(), now() - interval '{age}');
 ";
 
+/// A ticket mail to an account that has not confirmed its address. It is the account of
+/// [`REFUSED_MAIL`]'s booking, too.
+const UNCONFIRMED_MAIL: &str = "
+    insert into box_office.accounts (id, email, password_hash, created_at, updated_at)
+    overriding system value
+    values (1, 'buyer@example.org', 'none', now() - interval '{age}', now());
+    update notifier.notifications set state = 'waiting', last_error = 'the address is not confirmed';
+";
+
+/// A captured payment of a booking that was cancelled; whoever is to give it back did not hear of it.
+const LOST_CANCELLATION: &str = "
+    insert into admission.requests (booking_id, event_id, account_id, wish, tickets, published, accepted_at)
+    values ('0199aaaa-0000-7000-8000-000000000008', 1, 1, '{}', 1, true, now() - interval '{age}');
+    insert into booking.bookings (id, event_id, account_id, tickets, state, total_minor, hold_until,
+        captured_at, created_at, updated_at)
+    values ('0199aaaa-0000-7000-8000-000000000008', 1, 1, 1, 'cancelled', 2500, now() - interval '{age}',
+        now() - interval '{age}', now() - interval '{age}', now() - interval '{age}');
+    insert into booking.cancellations (booking_id, cancelled_by, cancelled_at)
+    values ('0199aaaa-0000-7000-8000-000000000008', 1, now() - interval '{age}');
+    insert into payment.payments (booking_id, event_id, account_id, amount_minor, captured_minor, state,
+        intent_id, created_at, updated_at, checked_at)
+    values ('0199aaaa-0000-7000-8000-000000000008', 1, 1, 2500, 2500, 'captured', 'pi_8',
+        now() - interval '{age}', now() - interval '{age}', now());
+";
+
+/// A paid booking with its ticket and mail, whose money was refunded in the provider's dashboard.
+const REFUND_ELSEWHERE: &str = "
+    insert into admission.requests (booking_id, event_id, account_id, wish, tickets, published, accepted_at)
+    values ('0199aaaa-0000-7000-8000-000000000009', 1, 1, '{}', 1, true, now() - interval '{age}');
+    insert into booking.bookings (id, event_id, account_id, tickets, state, total_minor, hold_until,
+        captured_at, created_at, updated_at)
+    values ('0199aaaa-0000-7000-8000-000000000009', 1, 1, 1, 'confirmed', 2500, now() - interval '{age}',
+        now() - interval '{age}', now() - interval '{age}', now() - interval '{age}');
+    insert into booking.seats (section_id, rank, state, booking_id)
+    values (1, 3, 'sold', '0199aaaa-0000-7000-8000-000000000009');
+    insert into booking.tickets (id, code, booking_id, event_id, account_id, seat_id, live_seat_id, state,
+        created_at)
+    select gen_random_uuid(), 'code-of-twenty-letters-9', booking_id, 1, 1, id, id, 'valid', now() - interval '{age}'
+    from booking.seats where state = 'sold';
+    insert into notifier.notifications (booking_id, event_id, account_id, kind, channel, facts, state,
+        next_try_at, created_at, sent_at)
+    values ('0199aaaa-0000-7000-8000-000000000009', 1, 1, 'confirmed', 'email', '{}', 'sent', now(),
+        now() - interval '{age}', now());
+    insert into payment.payments (booking_id, event_id, account_id, amount_minor, captured_minor,
+        refunded_minor, state, intent_id, created_at, updated_at, checked_at)
+    values ('0199aaaa-0000-7000-8000-000000000009', 1, 1, 2500, 2500, 2500, 'captured', 'pi_9',
+        now() - interval '{age}', now() - interval '{age}', now());
+    insert into payment.refunds (id, booking_id, amount_minor, currency, state, stripe_refund_id, occasion,
+        created_at, updated_at, checked_at)
+    values (gen_random_uuid(), '0199aaaa-0000-7000-8000-000000000009', 2500, 'eur', 'succeeded', 're_9', 're_9',
+        now() - interval '{age}', now() - interval '{age}', now());
+    insert into payment.findings (id, kind, subject, booking_id, detail, found_at)
+    values (gen_random_uuid(), 'refund_elsewhere', 're_9', '0199aaaa-0000-7000-8000-000000000009',
+        '25.00 EUR was refunded in the dashboard', now() - interval '{age}');
+";
+
 const DEAD_LETTER: &str = "
     insert into platform.dead_letters (id, queue, message_id, message_name, body, reason, attempts)
     values (gen_random_uuid(), 'payment.bookings', gen_random_uuid(), 'booking.confirmed.v1', '', 'too early',
@@ -220,6 +276,66 @@ async fn a_ticket_mail_that_failed_is_a_violation_until_staff_have_it_sent_again
     // The server refuses it once more, and staff have seen to that.
     let refuse = "update notifier.notifications set state = 'failed'; delete from platform.outbox";
     run(&app.ctx.db, refuse.to_owned()).await;
+    let (status, text) = audit(&app);
+    assert_eq!(status, Some(0), "{text}");
+    app.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ticket_mail_that_waits_for_a_confirmed_address_is_not_stuck() {
+    let app = TestApp::start().await;
+    plant(&app.ctx.db, REFUSED_MAIL, "1 hour").await;
+    plant(&app.ctx.db, UNCONFIRMED_MAIL, "1 hour").await;
+    let (status, text) = audit(&app);
+    assert_eq!(status, Some(0), "{text}");
+    // A mail that is not sent once the address is confirmed is stuck, after a while.
+    let confirm = "update box_office.accounts set email_confirmed_at = now() - interval '{age}';
+        update notifier.notifications set last_error = null;";
+    plant(&app.ctx.db, confirm, "1 minute").await;
+    assert_ne!(audit(&app).0, Some(0));
+    assert!(!audit(&app).1.contains("email confirmed of booking"));
+    plant(&app.ctx.db, confirm, "30 minutes").await;
+    let (status, text) = audit(&app);
+    assert_eq!(status, Some(1), "{text}");
+    let stuck = "email confirmed of booking 0199aaaa-0000-7000-8000-000000000007 is waiting";
+    assert!(text.contains(stuck), "{text}");
+    app.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancellation_whose_money_is_not_given_back_is_a_violation() {
+    let app = TestApp::start().await;
+    plant(&app.ctx.db, LOST_CANCELLATION, "1 hour").await;
+    let (status, text) = audit(&app);
+    assert_eq!(status, Some(1), "{text}");
+    let booking = "booking 0199aaaa-0000-7000-8000-000000000008";
+    for broken in [
+        format!("pi_8: 25.00 EUR captured and 0.00 EUR refunded for {booking}, which is cancelled"),
+        format!("{booking} was cancelled at"),
+    ] {
+        assert!(text.contains(&broken), "no {broken:?} in:\n{text}");
+    }
+    // By the policy all of it is kept.
+    let keep = "update payment.payments set kept_minor = 2500, kept_on_cancel_minor = 2500";
+    run(&app.ctx.db, keep.to_owned()).await;
+    let (status, text) = audit(&app);
+    assert_eq!(status, Some(0), "{text}");
+    app.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ticket_whose_money_was_refunded_elsewhere_is_a_violation_until_staff_settle_it() {
+    let app = TestApp::start().await;
+    plant(&app.ctx.db, REFUND_ELSEWHERE, "1 hour").await;
+    let (status, text) = audit(&app);
+    assert_eq!(status, Some(1), "{text}");
+    let broken = "booking 0199aaaa-0000-7000-8000-000000000009: 25.00 EUR refunded elsewhere";
+    assert!(text.contains(broken), "{text}");
+    run(
+        &app.ctx.db,
+        "update payment.findings set settled_at = now()".to_owned(),
+    )
+    .await;
     let (status, text) = audit(&app);
     assert_eq!(status, Some(0), "{text}");
     app.finish().await;
