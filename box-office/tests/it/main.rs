@@ -10,6 +10,7 @@ mod confirm;
 mod document;
 mod events;
 mod pages;
+mod refreshes;
 mod repeats;
 mod sales;
 mod search;
