@@ -317,7 +317,8 @@ impl Problem {
         &self.detail
     }
 
-    fn body(&self) -> Vec<u8> {
+    /// The JSON of the answer.
+    pub(crate) fn body(&self) -> Vec<u8> {
         let (name, status, title) = self.kind.facts();
         let mut members = self.extensions.clone();
         members.insert("type".into(), format!("{TYPE_BASE}{name}").into());

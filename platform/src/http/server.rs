@@ -22,6 +22,7 @@ use tower::Service;
 use super::connections::{Connections, Full};
 use super::lent::{self, Lender};
 use super::stalled::Stalled;
+use crate::problem::{Kind, Problem};
 
 /// Longest wait for a request's headers, which includes the pause between two requests on one
 /// connection: above the longest time between two polls.
@@ -101,16 +102,29 @@ impl Listener {
 
 /// Answers before the request is read, as far as the socket takes it at once.
 fn refuse(stream: &TcpStream, full: Full) {
-    let (status, scope) = match full {
-        Full::Total => ("503 Service Unavailable", "total"),
-        Full::Address => ("429 Too Many Requests", "address"),
+    let (kind, scope, detail) = match full {
+        Full::Total => (
+            Kind::Overloaded,
+            "total",
+            "The server has no connection left; try again in a moment.",
+        ),
+        Full::Address => (
+            Kind::RateLimited,
+            "address",
+            "Too many connections from this address; close some.",
+        ),
     };
     metrics::counter!("http_connections_refused_total", "limit" => scope).increment(1);
-    let answer = format!(
-        "HTTP/1.1 {status}\r\nretry-after: 1\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
-    );
+    let (status, body) = (kind.status(), Problem::new(kind, detail).body());
+    let mut answer = format!(
+        "HTTP/1.1 {status}\r\ncontent-type: application/problem+json\r\ncache-control: no-store\r\n\
+         retry-after: 1\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+        body.len()
+    )
+    .into_bytes();
+    answer.extend_from_slice(&body);
     // The client sees a closed connection otherwise.
-    let _unsent = stream.try_write(answer.as_bytes());
+    let _unsent = stream.try_write(&answer);
 }
 
 fn is_of_one_connection(error: &io::Error) -> bool {

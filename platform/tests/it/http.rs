@@ -545,9 +545,22 @@ async fn one_address_cannot_take_all_connections() {
         idle.push(stream);
     }
     let mut third = TcpStream::connect(server.address).await.unwrap();
-    let refused = head(&mut third).await;
-    assert!(refused.starts_with("http/1.1 429"), "{refused}");
-    assert!(refused.contains("retry-after"), "{refused}");
+    let mut refused = String::new();
+    third.read_to_string(&mut refused).await.unwrap();
+    let (head, body) = refused.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 429 Too Many Requests\r\n"));
+    for header in [
+        "content-type: application/problem+json",
+        "retry-after: 1",
+        "connection: close",
+    ] {
+        assert!(head.contains(header), "{head}");
+    }
+    let body: serde_json::Value = serde_json::from_str(body).unwrap();
+    assert_eq!(
+        (name(&body), body["status"].as_u64()),
+        ("rate-limited", Some(429))
+    );
     idle.pop();
     eventually(SOON, async || {
         let mut next = TcpStream::connect(server.address).await.unwrap();
@@ -556,6 +569,28 @@ async fn one_address_cannot_take_all_connections() {
             .is_some_and(|answer| answer.starts_with("http/1.1 200"))
     })
     .await;
+}
+
+/// What is no request reaches no layer: the HTTP library answers by itself, without a body.
+#[tokio::test]
+async fn a_head_that_can_not_be_read_is_refused_and_the_connection_ends() {
+    let server = Server::start(routes()).await;
+    let long = format!("x: {}\r\n", "y".repeat(256 * 1_024));
+    for (header, status) in [("no colon\r\n", "400 Bad Request"), (&long, "431 ")] {
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        let request = format!("GET /orders/7 HTTP/1.1\r\nhost: x\r\n{header}\r\n");
+        // The rest of a long head may find the connection closed.
+        let _unread = stream.write_all(request.as_bytes()).await;
+        let answer = head(&mut stream).await;
+        let expected = format!("http/1.1 {}", status.to_lowercase());
+        assert!(answer.starts_with(&expected), "{answer}");
+        let mut rest = Vec::new();
+        let ended = tokio::time::timeout(SOON, stream.read_to_end(&mut rest)).await;
+        assert!(
+            ended.is_ok() && rest.is_empty(),
+            "the connection stays open"
+        );
+    }
 }
 
 /// [`exchange`] on a connection that may be refused.
