@@ -205,7 +205,6 @@ async fn assert_called_by_the_database(db: &PgPool, begun: DateTime<Utc>) {
     assert_eq!(outside, 0, "moves at another time than PostgreSQL's");
     assert_eq!(missed, 0, "who was called a moment ago missed the turn");
     let due = (until - since).as_seconds_f64() * f64::from(watched().rate_per_minute) / 60.0;
-    println!("{calls} calls, {due:.0} due");
     #[expect(clippy::cast_precision_loss, reason = "some hundreds")]
     let calls = calls as f64;
     // The first calls make up for a pause; that there are enough was waited for.
