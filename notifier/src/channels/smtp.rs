@@ -132,7 +132,7 @@ impl MailServer {
         let mut connection =
             AsyncSmtpConnection::connect_tokio1(at, limit, &self.hello, wrapper, None)
                 .await
-                .map_err(unreachable)?;
+                .map_err(|error| unreachable(&error))?;
         let starts_tls = match tls {
             Tls::Required(tls) => Some(tls),
             Tls::WhenOffered(tls) if connection.can_starttls() => Some(tls),
@@ -140,7 +140,7 @@ impl MailServer {
         };
         if let Some(tls) = starts_tls {
             let upgrading = connection.starttls(tls.clone(), &self.hello);
-            upgrading.await.map_err(unreachable)?;
+            upgrading.await.map_err(|error| unreachable(&error))?;
         }
         if let Some(credentials) = credentials {
             if !connection.is_encrypted() && !matches!(tls, Tls::None) {
@@ -151,11 +151,11 @@ impl MailServer {
                 ));
             }
             let signing_in = connection.auth(DEFAULT_MECHANISMS, credentials);
-            signing_in.await.map_err(unreachable)?;
+            signing_in.await.map_err(|error| unreachable(&error))?;
         }
         Dialogue::begin(connection, &self.hello)
             .await
-            .map_err(unreachable)
+            .map_err(|error| unreachable(&error))
     }
 
     fn take_idle(&self) -> Option<Dialogue> {
@@ -176,7 +176,7 @@ impl MailServer {
 }
 
 /// Describes a failure before the first mail; names the setting that trusts one's own authority.
-fn unreachable(error: smtp::Error) -> Outcome {
+fn unreachable(error: &smtp::Error) -> Outcome {
     let mut text = error.to_string();
     if text.contains("UnknownIssuer") {
         text.push_str("; if its authority is your own, ONSALE_CA_FILE must name it");

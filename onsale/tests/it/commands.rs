@@ -375,7 +375,13 @@ async fn a_command_that_can_not_work_says_why_and_fails() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_money_is_compared_by_a_command() {
-    let system = System::start(&["all"]).await.unwrap();
+    // A proxy that is dead: no call inside the installation goes through it.
+    let proxy = format!("http://{}", nowhere());
+    let proxies = ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"].map(|key| (key, proxy.clone()));
+    let none = ("NO_PROXY", String::new());
+    let system = System::start_with(&["all"], proxies.into_iter().chain([none]))
+        .await
+        .unwrap();
     let event = system.event(10, 6_000, json!({})).await.unwrap();
     let funnel = Arc::new(Funnel::default());
     let buyer = system.buyers(event, 1, PlanMix::all_buy(), &funnel);
