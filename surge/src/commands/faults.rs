@@ -7,10 +7,11 @@ mod row;
 mod sale;
 mod standby;
 
+use std::fs::File;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
+use anyhow::ensure;
 use clap::ValueEnum as _;
 
 use super::{machine, say};
@@ -26,7 +27,7 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=10))]
     arrivals: u32,
     /// Longest time from the repair to the last failed request
-    #[arg(long, default_value_t = 15, value_name = "SECONDS")]
+    #[arg(long, default_value_t = 30, value_name = "SECONDS")]
     recovery: u64,
     /// The program to start; the default is the one beside this
     #[arg(long, value_name = "PATH")]
@@ -42,27 +43,37 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         [] => Fault::value_variants(),
         chosen => chosen,
     };
+    let log = std::env::temp_dir().join("surge-faults.log");
+    File::create(&log)?;
+    say(format_args!("the processes log to {}", log.display()));
     let mut installation = None;
     say(row::HEADER);
     let mut broken = 0;
     for fault in faults {
         let at = match &mut installation {
             Some(running) => running,
-            none => none.insert(Installation::start(args.onsale.clone()).await?),
+            none => none.insert(Installation::start(args.onsale.clone(), log.clone()).await?),
         };
         let selling = sale::sell(at, *fault, args.arrivals);
-        let row = Box::pin(selling).await.with_context(|| fault.name())?;
-        say(&row);
-        let promises = row.broken_promises(Duration::from_secs(args.recovery));
+        let mut promises = match Box::pin(selling).await {
+            Ok(row) => {
+                say(&row);
+                row.broken_promises(Duration::from_secs(args.recovery))
+            }
+            Err(error) => vec![format!("{error:#}")],
+        };
+        if promises.is_empty() && !fault.is_final() {
+            let ready = at.wait_until_ready().await;
+            promises.extend(ready.err().map(|error| format!("{error:#}")));
+        }
         for promise in &promises {
             say(format_args!("  {}: {promise}", fault.name()));
         }
-        broken += promises.len();
-        if fault.is_final() {
+        if fault.is_final() || !promises.is_empty() {
+            // The next fault gets a sound one.
             installation = None;
-        } else {
-            at.wait_until_ready().await?;
         }
+        broken += promises.len();
     }
     ensure!(broken == 0, "{broken} promises were broken");
     Ok(())

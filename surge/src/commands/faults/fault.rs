@@ -40,11 +40,6 @@ pub(super) enum Fault {
     PostgresSilent,
     /// A proxy before PostgreSQL accepts connections and closes them
     PostgresHangsUp,
-    /// PostgreSQL is killed, and its synchronous standby is promoted
-    FailoverSynchronous,
-    /// PostgreSQL is killed four seconds after the replication to its standby ended: what was
-    /// acknowledged meanwhile is lost, and the audit must find it
-    FailoverAsynchronous,
     /// Redis is suspended
     RedisSuspended,
     /// Redis is killed and returns empty
@@ -63,6 +58,11 @@ pub(super) enum Fault {
     RabbitmqEmptied,
     /// An admission node is started while Redis and RabbitMQ are away
     StartWithoutBrokers,
+    /// PostgreSQL is killed, and its synchronous standby is promoted
+    FailoverSynchronous,
+    /// PostgreSQL is killed four seconds after the replication to its standby ended: what was
+    /// acknowledged meanwhile is lost, and the audit must find it
+    FailoverAsynchronous,
 }
 
 impl Fault {
@@ -106,8 +106,9 @@ impl Fault {
             | Self::RabbitmqKilled
             | Self::StartWithoutBrokers => NODES - 2..=NODES,
             Self::LeaderKilled | Self::LeaderSuspended => NODES - 1..=NODES - 1,
-            Self::PostgresReadOnly => 0..=0,
-            // Without any other server nothing is promised.
+            // The waiting rooms still answer those who wait.
+            Self::PostgresReadOnly => 0..=2,
+            // Nothing is promised of the others.
             Self::PostgresSuspended
             | Self::PostgresKilled
             | Self::PostgresSilent

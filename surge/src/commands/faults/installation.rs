@@ -1,6 +1,6 @@
 //! A private installation: its servers, two nodes of each service, and the stand-ins.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
@@ -154,7 +154,8 @@ fn erase(dir: &Path) {
 }
 
 impl Installation {
-    pub(super) async fn start(program: Option<PathBuf>) -> anyhow::Result<Self> {
+    /// Starts everything; the processes append to `log`.
+    pub(super) async fn start(program: Option<PathBuf>, log: PathBuf) -> anyhow::Result<Self> {
         let program = match program {
             Some(path) => path,
             None => std::env::current_exe()?.with_file_name("onsale"),
@@ -195,9 +196,6 @@ impl Installation {
             ),
             ("STRIPE_WEBHOOK_SECRET", stripe.webhook_secret().to_owned()),
         ];
-        let log = std::env::temp_dir().join("surge-faults.log");
-        File::create(&log)?;
-        say(format_args!("the processes log to {}", log.display()));
         let mut installation = Self {
             db: connect(&primary)?,
             servers,

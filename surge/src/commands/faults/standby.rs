@@ -1,7 +1,7 @@
 //! A standby of the private PostgreSQL, by streaming replication.
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt as _, chown};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -51,6 +51,7 @@ impl Standby {
             command
         };
         fs::create_dir(&dir)?;
+        fs::set_permissions(&dir, fs::Permissions::from_mode(0o700))?;
         chown(&dir, Some(owner.uid()), Some(owner.gid()))?;
         let mut copy = program("pg_basebackup");
         copy.args(["--write-recovery-conf", "--checkpoint=fast", "--dbname"]);
