@@ -1,5 +1,7 @@
 //! A demo that is interrupted leaves nothing on the servers.
 
+#![expect(clippy::unwrap_used, reason = "a test that can't go on fails")]
+
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
