@@ -201,6 +201,10 @@ async fn lead(
             Ok(Err(error)) => {
                 metrics::counter!("admission_tick_failures_total").increment(1);
                 tracing::warn!(%error, "tick failed");
+                // After a failover its pool still names the host that is gone.
+                if platform::pg::is_away(&error) {
+                    leader.reconnect();
+                }
             }
             Err(_) => {
                 metrics::counter!("admission_tick_failures_total").increment(1);
@@ -216,7 +220,7 @@ async fn lead(
 
 /// Reads the stock of the sales that were due, and the load, once a second.
 async fn measure(desk: &Desk, measured: &Mutex<Measured>) {
-    let db = on_own_pool(&desk.ctx, 1).db;
+    let mut db = on_own_pool(&desk.ctx, 1).db;
     let mut undecided = Undecided::default();
     let mut ticks = tokio::time::interval(MEASURE_PERIOD);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -241,7 +245,11 @@ async fn measure(desk: &Desk, measured: &Mutex<Measured>) {
                 let mut measured = measured.lock_unpoisoned();
                 measured.load = Some(load);
             }
-            Err(error) => tracing::warn!(%error, "failed to measure load"),
+            Err(error) => {
+                tracing::warn!(%error, "failed to measure load");
+                // After a failover it still names the host that is gone.
+                db = on_own_pool(&desk.ctx, 1).db;
+            }
         }
     }
 }
