@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use axum::Extension;
 use axum::extract::State;
-use axum::http::StatusCode;
 use axum::http::header::{LOCATION, RETRY_AFTER};
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use domain::booking::{BookingState, CancelRefusal};
 use domain::message::{CancelBooking, Outcome};
@@ -13,6 +13,7 @@ use domain::{AccountId, BookingId, EventId};
 use platform::amqp::{Exchange, PublishError};
 use platform::auth::Caller;
 use platform::http::{Json, Path};
+use platform::idempotency;
 use platform::problem::{Kind, Problem};
 use platform::topology;
 use serde_json::json;
@@ -30,7 +31,10 @@ pub(super) async fn cancel(
     Extension(access): Extension<Access>,
     Path(id): Path<BookingId>,
     caller: Caller,
+    headers: HeaderMap,
 ) -> Result<Response, Problem> {
+    // A repeat does no more than the first, so the key is only held against its pattern.
+    idempotency::key_of(&headers)?;
     let (owner, event_id, state) = find(&desk, id).await?;
     access.check(&desk, &caller, event_id, owner).await?;
     // A final state never changes; any other is for the worker to decide.

@@ -389,6 +389,19 @@ async fn a_cancellation_that_is_refused_says_why() {
 }
 
 #[tokio::test]
+async fn a_cancellation_with_a_key_that_is_none_is_refused_and_cancels_nothing() {
+    let shop = Shop::open().await;
+    shop.worker(held, Some(Outcome::Cancelled)).await;
+    let id = store_held(&shop, "held").await;
+    let long = "k".repeat(256);
+    for (key, status) in [("", 422), ("a b", 422), (&long, 422), ("k", 200)] {
+        let answer = shop.cancel_with(BUYER, id, key).await;
+        assert_eq!(answer.status(), status, "{key:?}");
+    }
+    shop.app.finish().await;
+}
+
+#[tokio::test]
 async fn an_ended_booking_is_not_asked_about_again() {
     let shop = Shop::open().await;
     let cancelled = store_held(&shop, "cancelled").await;

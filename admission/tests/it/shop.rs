@@ -394,13 +394,21 @@ impl Shop {
     }
 
     pub(crate) async fn cancel(&self, account: AccountId, id: BookingId) -> Response {
-        let url = format!("{}/api/bookings/{id}/cancel", self.base);
-        self.client
-            .put(url)
-            .bearer_auth(self.access(account))
-            .send()
+        self.put_or_post(&format!("/api/bookings/{id}/cancel"), account)
             .await
-            .unwrap()
+    }
+
+    /// [`cancel`](Self::cancel) with an `Idempotency-Key`.
+    pub(crate) async fn cancel_with(
+        &self,
+        account: AccountId,
+        id: BookingId,
+        key: &str,
+    ) -> Response {
+        let url = format!("{}/api/bookings/{id}/cancel", self.base);
+        let request = self.client.put(url).bearer_auth(self.access(account));
+        let request = request.header("idempotency-key", key);
+        request.send().await.unwrap()
     }
 
     /// Starts a booking worker that answers holds by `decide` and cancellations with `cancel`.
