@@ -290,6 +290,8 @@ mod tests {
         for reason in RejectReason::ALL {
             assert_eq!(RejectReason::parse(reason.as_str()), Some(reason));
         }
+        let refused = EndReason::PaymentRefused;
+        assert_eq!(EndReason::parse(refused.as_str()), Some(refused));
     }
 
     #[test]

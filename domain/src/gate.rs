@@ -303,6 +303,16 @@ mod tests {
     }
 
     #[test]
+    fn a_wait_for_the_cap_is_half_of_the_time_in_which_as_many_came() {
+        let mut gate = Memory::new(1_000, 30);
+        gate.step(&places(1..=30), 60_000);
+        // Thirty passes a minute: one ends every two seconds.
+        let turns = gate.step(&places([31, 32, 33]), 60_000);
+        let seconds = |n| Turn::Wait(Duration::from_secs(n));
+        assert_eq!(turns, [seconds(1), seconds(2), seconds(3)]);
+    }
+
+    #[test]
     fn shoppers_leave_and_as_many_come_in() {
         let mut gate = Memory::new(1_000, 2);
         let mut entered = Vec::new();

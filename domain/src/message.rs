@@ -460,6 +460,13 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_channel_has_one_word_everywhere() {
+        for channel in [ContactChannel::Email, ContactChannel::Sms] {
+            assert_eq!(serde_json::json!(channel), channel.as_str());
+        }
+    }
+
+    #[test]
     fn a_reason_of_a_later_version_spoils_no_message() {
         let outcomes = r#"{"outcomes": [
             {"booking_id": "0199aaaa-0000-7000-8000-000000000001", "outcome": {"rejected": "full_moon"}},

@@ -404,14 +404,37 @@ fn presence_is_asked_for_where_somebody_waits_whatever_the_numbers() {
     assert_eq!(parts(&release), 3..=3);
     release.see(7, 3, &[0, 0b0100_0000]);
     assert!(release.presence.has(Place(3 * SEEN_PART + 9), 1));
-    let lottery = crate::lottery::Draw {
-        lobby: 4,
-        seed: [3; 32],
-        entropy: String::new(),
+    let order = |lobby| {
+        let (seed, entropy) = ([3; 32], String::new());
+        let lottery = crate::lottery::Draw {
+            lobby,
+            seed,
+            entropy,
+        };
+        Arc::new(lottery.order())
     };
-    let order = Arc::new(lottery.order());
-    release.remember(order, 3 * SEEN_PART, None);
+    release.remember(order(4), 3 * SEEN_PART, None);
     assert_eq!(parts(&release), 0..=3);
+    // Somebody waits at the last place of the lottery, whose number may be any of the lobby's.
+    let called = Move {
+        called: vec![Run {
+            first: Place(1),
+            last: Place(SEEN_PART - 1),
+        }],
+        ..moved
+    };
+    release.remember(order(SEEN_PART), 3 * SEEN_PART, None);
+    release.recall(&called);
+    assert_eq!(parts(&release), 0..=3);
+}
+
+#[test]
+fn everybody_counts_as_seen_once_that_is_said() {
+    let mut release = Release::default();
+    release.remember(Arc::new(Order::of_joining()), 9, None);
+    assert!(release.has_seen_nobody());
+    release.see_everybody(at(0));
+    assert!(!release.has_seen_nobody());
 }
 
 #[test]
