@@ -1,6 +1,7 @@
 //! Release loops of whole nodes whose connections are silent, whose public pool is busy, or whose
 //! clock is wrong.
 
+use std::str::FromStr as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use platform::service::Context;
 use platform::testing::{Proxy, ShiftedClock, eventually};
 use secrecy::ExposeSecret;
 use sqlx::PgPool;
+use sqlx::postgres::PgConnectOptions;
 
 use crate::leaders::{Nodes, call_times, now, open};
 
@@ -22,11 +24,17 @@ const LIMIT: Duration = Duration::from_secs(60);
 async fn start_behind_proxy(nodes: &mut Nodes) -> Proxy {
     let url = nodes.app.ctx.config.database_url.clone();
     let (proxy, url) = Proxy::before(url.expose_secret()).await;
+    start_at(nodes, url).await;
+    proxy
+}
+
+/// Starts a node with this database.
+async fn start_at(nodes: &mut Nodes, url: String) -> Context {
     let configure =
         |config: &mut platform::config::PlatformConfig| config.database_url = url.into();
     let ctx = nodes.app.another_node_with(configure).await;
-    nodes.start_on(ctx).await;
-    proxy
+    nodes.start_on(ctx.clone()).await;
+    ctx
 }
 
 /// Waits until a sale was called `calls` times after `since`.
@@ -112,6 +120,23 @@ async fn a_leader_whose_connections_fall_silent_is_replaced_within_seconds() {
     proxy.cut();
     nodes.shared_out().await;
     assert_eq!(paused(nodes.db(), orphans[0], LIMIT).await, cursor);
+    nodes.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_follows_a_failover_to_the_next_host() {
+    let mut nodes = Nodes::new().await;
+    nodes.add(&open(1), 100_000).await;
+    let next = nodes.app.ctx.config.database_url.clone();
+    let (first, url) = Proxy::before(next.expose_secret()).await;
+    let ctx = start_at(&mut nodes, url).await;
+    nodes.shop(vec![1]);
+    called(nodes.db(), 1, now(), 4).await;
+    // Its connections end, and new ones are refused; the checks of the process find the next host.
+    drop(first);
+    let options = PgConnectOptions::from_str(next.expose_secret()).unwrap();
+    ctx.db.set_connect_options(options);
+    called(nodes.db(), 1, now(), 4).await;
     nodes.finish().await;
 }
 
