@@ -208,24 +208,34 @@ fn next(accepted: &mut impl Iterator<Item = Request>) -> Request {
         .expect("one request for each order that is new")
 }
 
-/// Looks up the first response to a key whose order may not be booked now. A fresh key is not
-/// claimed: the caller may be allowed to book later.
+/// Repeats an order that may not be booked now: the first response to its key; or the request that
+/// an earlier call stored when it might be booked, and which may have got seats although that call
+/// failed. A fresh key is not claimed: the caller may be allowed to book later.
 ///
 /// # Errors
-/// `refusal` when the key is fresh.
-pub(super) async fn answer_before(
+/// `refusal` when the key is fresh; `idempotency-key-reused` when it belongs to another order.
+pub(super) async fn repeat(
     db: &PgPool,
+    order: &Order,
     key: &OrderKey,
     refusal: Problem,
     now: DateTime<Utc>,
-) -> Result<Begin, Problem> {
+) -> Result<Written, Problem> {
     let refusal = &refusal;
-    run_tx(db, "look_up_booking", |tx| {
+    run_tx(db, "repeat_booking", |tx| {
         Box::pin(async move {
-            match idempotency::begin(tx, &key.scope, &key.key, &key.hash, now).await? {
-                // The error rolls it back.
-                Begin::Fresh(_) => Err(refusal.clone()),
-                begun => Ok(begun),
+            let token =
+                match idempotency::begin(&mut *tx, &key.scope, &key.key, &key.hash, now).await? {
+                    Begin::Fresh(token) => token,
+                    begun => return Ok(Written::Repeated(begun)),
+                };
+            // An error rolls the claim of the key back.
+            match requests::repeat(tx, &key.request_key, now).await? {
+                Some(request) if request.order == *order => {
+                    Ok(Written::Accepted(request, Some(token)))
+                }
+                Some(_) => Err(idempotency::reused()),
+                None => Err(refusal.clone()),
             }
         })
     })

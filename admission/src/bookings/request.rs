@@ -30,7 +30,7 @@ use serde::Deserialize;
 use tracing::Instrument;
 
 use super::access::Access;
-use super::ledger::{NewOrder, OrderKey, Written, answer_before};
+use super::ledger::{self, NewOrder, OrderKey, Written};
 use super::{answer, repeat};
 use crate::outcomes::Asked;
 use crate::store::accounts;
@@ -240,8 +240,8 @@ async fn may_book(
     }
 }
 
-/// Stores the order, unless it may not be booked or is a repeat. A repeat is replayed, even if its
-/// pass has ended since.
+/// Stores the order, unless it may not be booked or is a repeat. A repeat is replayed or continued,
+/// even if its pass has ended since.
 async fn accept(
     desk: &Desk,
     caller: &Caller,
@@ -261,9 +261,9 @@ async fn accept(
     let written = match (may_book, &key) {
         (Ok(()), _) => desk.ledger.accept(NewOrder { order, key }).await?,
         (Err(refusal), None) => return Err(refusal),
-        (Err(refusal), Some(key)) => Written::Repeated(
-            answer_before(&desk.ctx.db, key, refusal, desk.ctx.clock.now()).await?,
-        ),
+        (Err(refusal), Some(key)) => {
+            ledger::repeat(&desk.ctx.db, &order, key, refusal, desk.ctx.clock.now()).await?
+        }
     };
     match written {
         Written::Accepted(request, token) => Ok(Accepted::Fresh(request, token)),

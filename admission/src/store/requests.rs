@@ -155,6 +155,24 @@ async fn insert_all(
     Ok(known.collect())
 }
 
+/// The stored request of a key that was used within the last 24 h, marked as repeated.
+pub(crate) async fn repeat(
+    conn: &mut PgConnection,
+    key: &str,
+    now: DateTime<Utc>,
+) -> Result<Option<Request>, sqlx::Error> {
+    let row = sqlx::query_as!(
+        Row,
+        r#"update admission.requests set repeated_at = $2
+           where request_key = $1 and accepted_at > $3
+           returning booking_id, event_id, account_id, wish as "wish: Json<Wish>", accepted_at"#,
+        key,
+        now,
+        now - KEY_KEPT,
+    );
+    Ok(row.fetch_optional(conn).await?.map(Request::from))
+}
+
 /// Marks a request as published: it is listed as requested until it is decided.
 pub(crate) async fn mark_published(db: &PgPool, id: BookingId) -> Result<(), sqlx::Error> {
     sqlx::query!(
