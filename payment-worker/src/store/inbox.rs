@@ -31,6 +31,8 @@ pub(crate) struct New {
     pub payload: String,
     /// The note, if this transaction applies it.
     pub applied: Option<&'static str>,
+    /// Before it the webhook is not applied; `None` for at once.
+    pub due: Option<DateTime<Utc>>,
 }
 
 /// Stores webhooks; returns those that are new.
@@ -46,13 +48,14 @@ pub(crate) async fn insert(
         .iter()
         .map(|new| new.applied.map(str::to_owned))
         .collect();
+    let dues: Vec<_> = webhooks.iter().map(|new| new.due).collect();
     let stored = sqlx::query_scalar!(
         "insert into payment.webhook_inbox
              (event_id, type, payload, received_at, next_try_at, processed_at, note)
-         select event_id, type, payload::jsonb, $5, $5,
+         select event_id, type, payload::jsonb, $5, coalesce(due, $5),
                 case when note is not null then $5::timestamptz end, note
-         from unnest($1::text[], $2::text[], $3::text[], $4::text[])
-              as new (event_id, type, payload, note)
+         from unnest($1::text[], $2::text[], $3::text[], $4::text[], $6::timestamptz[])
+              as new (event_id, type, payload, note, due)
          order by event_id
          on conflict (event_id) do nothing
          returning event_id",
@@ -61,6 +64,7 @@ pub(crate) async fn insert(
         &payloads,
         notes.as_slice() as &[Option<String>],
         now,
+        dues.as_slice() as &[Option<DateTime<Utc>>],
     )
     .fetch_all(conn)
     .await?;

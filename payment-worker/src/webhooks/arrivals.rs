@@ -5,7 +5,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use domain::payment::PaymentState;
 use futures_util::future::join_all;
 use platform::lane::{Job, Lane, Limits, Work};
@@ -25,6 +25,10 @@ use crate::store::inbox::{self, New};
 use crate::store::payments;
 use crate::stripe::{Intent, IntentStatus};
 use crate::worker::Worker;
+
+/// Time for our own capture to be recorded. Its webhook often overtakes it, and needs no read at
+/// Stripe afterwards.
+const CAPTURE_RECORDED: TimeDelta = TimeDelta::seconds(2);
 
 /// A verified webhook.
 #[derive(Debug, Clone)]
@@ -59,6 +63,7 @@ impl Arrived {
                 kind: event.kind,
                 payload: payload.to_string(),
                 applied,
+                due: None,
             },
             created: event.created,
             intent,
@@ -157,31 +162,44 @@ async fn store_and_apply(
 ) -> Result<(HashSet<String>, Kept), sqlx::Error> {
     let mut kept = Kept::of(OWNER);
     let mut new: Vec<_> = arrived.iter().map(|arrived| arrived.new.clone()).collect();
-    for index in apply(conn, arrived, now, &mut kept).await? {
+    let Applied { plain, captures } = apply(conn, arrived, now, &mut kept).await?;
+    for index in plain {
         new[index].applied = Some("applied");
         measure_lag(arrived[index].created, now);
+    }
+    for index in captures {
+        new[index].due = Some(now + CAPTURE_RECORDED);
     }
     Ok((inbox::insert(conn, &new, now).await?, kept))
 }
 
-/// Moves payments that take a plain step; returns the indices of the webhooks applied. What an
-/// event says was true once, so its move is right also when the webhook is a repeat.
+/// Indices of webhooks.
+#[derive(Debug, Default)]
+struct Applied {
+    plain: Vec<usize>,
+    /// Left to the inbox: captures that are not recorded yet.
+    captures: Vec<usize>,
+}
+
+/// Moves payments that take a plain step. What an event says was true once, so its move is right
+/// also when the webhook is a repeat.
 async fn apply(
     conn: &mut PgConnection,
     arrived: &[Arrived],
     now: DateTime<Utc>,
     kept: &mut Kept,
-) -> Result<Vec<usize>, sqlx::Error> {
+) -> Result<Applied, sqlx::Error> {
     let intents: Vec<_> = arrived.iter().filter_map(|a| a.intent.as_ref()).collect();
+    let mut applied = Applied::default();
     if intents.is_empty() {
-        return Ok(Vec::new());
+        return Ok(applied);
     }
     let ids: Vec<_> = intents.iter().map(|intent| intent.id.clone()).collect();
     let bookings = payments::bookings_of(conn, &ids).await?;
     let ids: Vec<_> = bookings.values().copied().collect();
     let payments = payments::lock_all(conn, &ids).await?;
 
-    let (mut applied, mut steps, mut seen) = (Vec::new(), Vec::new(), HashSet::new());
+    let (mut steps, mut seen) = (Vec::new(), HashSet::new());
     for (index, arrived) in arrived.iter().enumerate() {
         let Some(intent) = &arrived.intent else {
             continue;
@@ -192,10 +210,10 @@ async fn apply(
             continue;
         };
         // A capture is believed only after a read, which the inbox does.
-        let is_certain =
-            intent.status != IntentStatus::Succeeded || payment.state == PaymentState::Captured;
-        if is_certain && let Some(step) = moves::step(payment, intent) {
-            applied.push(index);
+        if intent.status == IntentStatus::Succeeded && payment.state != PaymentState::Captured {
+            applied.captures.push(index);
+        } else if let Some(step) = moves::step(payment, intent) {
+            applied.plain.push(index);
             steps.push((payment, step));
         }
     }
