@@ -9,8 +9,7 @@ use sqlx::PgConnection;
 
 use crate::confirm::News;
 use crate::store::accounts::Tally;
-use crate::store::bookings::Ended;
-use crate::store::lost::End;
+use crate::store::bookings::{End, Ended};
 use crate::store::{accounts, bookings, seats, tickets};
 
 /// Ends bookings that no payment can come for: a held one expires, or is cancelled if its buyer
@@ -103,31 +102,28 @@ async fn end(
     bookings::insert_cancellations(conn, &cancelled, ending.asked, now).await?;
     let entries = ended
         .iter()
-        .map(|ended| news_of(ended, ending))
+        .map(|ended| news_of(end_of(ended, ending)))
         .collect::<Result<_, _>>()?;
     kept.put_all(conn, entries).await?;
     seats::free(conn, &ids).await?;
     Ok(ended)
 }
 
-fn news_of(ended: &Ended, ending: &Ending<'_>) -> Result<Entry, sqlx::Error> {
-    let booking = ended.facts.clone();
-    if ended.is == BookingState::Expired {
-        let reason = ending.reason;
-        return Entry::new(&BookingExpired { booking, reason });
-    }
-    let was_confirmed = ended.was == BookingState::Confirmed;
-    Entry::new(&BookingCancelled {
-        booking,
-        was_confirmed,
+fn end_of(ended: &Ended, ending: &Ending<'_>) -> End {
+    End {
+        facts: ended.facts.clone(),
+        was_confirmed: ended.was == BookingState::Confirmed,
+        is_expired: ended.is == BookingState::Expired,
         asked: ending.asked,
-    })
+        reason: ending.reason,
+    }
 }
 
-/// The message about a booking that ended before, as it was published then.
-pub(crate) fn news_again(end: &End) -> Result<Entry, sqlx::Error> {
-    let (booking, reason) = (end.facts.clone(), end.reason);
+/// The message about a booking that ended.
+pub(crate) fn news_of(end: End) -> Result<Entry, sqlx::Error> {
+    let End { facts: booking, .. } = end;
     if end.is_expired {
+        let reason = end.reason;
         return Entry::new(&BookingExpired { booking, reason });
     }
     Entry::new(&BookingCancelled {

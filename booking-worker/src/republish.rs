@@ -18,8 +18,8 @@ use sqlx::{PgConnection, PgPool};
 
 use crate::OWNER;
 use crate::confirm::paid_entries;
-use crate::end::news_again;
-use crate::store::{bookings, lost};
+use crate::end::news_of;
+use crate::store::lost::{self, Lost, Search};
 
 /// Time between two reads of the clock.
 const TICK: Duration = Duration::from_secs(1);
@@ -60,32 +60,6 @@ pub(crate) async fn republish_lost(ctx: Context) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The messages that may be lost on their way to the notifier.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Lost {
-    /// `hold.placed.v1`.
-    Held,
-    /// `booking.paid.v1`.
-    Paid,
-    /// `booking.expired.v1` or `booking.cancelled.v1`.
-    Ended,
-    /// `ticket.transferred.v1`.
-    Transferred,
-}
-
-impl Lost {
-    const ALL: [Self; 4] = [Self::Held, Self::Paid, Self::Ended, Self::Transferred];
-
-    fn label(self) -> &'static str {
-        match self {
-            Self::Held => "held",
-            Self::Paid => "paid",
-            Self::Ended => "ended",
-            Self::Transferred => "transferred",
-        }
-    }
-}
-
 /// Publishes lost messages of a kind again; returns how many.
 async fn sweep(
     pool: &PgPool,
@@ -121,27 +95,33 @@ async fn publish_again(
     (from, to): (DateTime<Utc>, DateTime<Utc>),
     now: DateTime<Utc>,
 ) -> Result<usize, sqlx::Error> {
-    let entries: Vec<Entry> = match lost {
+    let limit = BATCH;
+    let search = Search {
+        from,
+        to,
+        limit,
+        now,
+    };
+    let entries: Result<Vec<Entry>, _> = match lost {
         Lost::Held => {
-            let lost = lost::claim_holds(conn, from, to, now, BATCH).await?;
-            let entries = lost
-                .into_iter()
-                .map(|booking| Entry::new(&HoldPlaced { booking }));
-            entries.collect::<Result<_, _>>()?
+            let lost = lost::claim_holds(conn, from, to, limit, now).await?;
+            let placed = lost.into_iter().map(|booking| HoldPlaced { booking });
+            placed.map(|placed| Entry::new(&placed)).collect()
         }
         Lost::Paid => {
-            let lost = bookings::claim_unmailed(conn, from, to, now, BATCH).await?;
-            paid_entries(conn, lost).await?
+            let lost = lost::claim_paid(conn, search).await?;
+            paid_entries(conn, lost).await
         }
         Lost::Ended => {
-            let lost = lost::claim_ends(conn, (from, to), now, BATCH).await?;
-            lost.iter().map(news_again).collect::<Result<_, _>>()?
+            let lost = lost::claim_ends(conn, search).await?;
+            lost.into_iter().map(news_of).collect()
         }
         Lost::Transferred => {
-            let lost = lost::claim_transfers(conn, (from, to), now, BATCH).await?;
-            lost.iter().map(Entry::new).collect::<Result<_, _>>()?
+            let lost = lost::claim_transfers(conn, search).await?;
+            lost.iter().map(Entry::new).collect()
         }
     };
+    let entries = entries?;
     let count = entries.len();
     outbox::put_all(conn, OWNER, entries).await?;
     Ok(count)

@@ -19,10 +19,6 @@ use crate::hold::Decision;
 /// First and longest pause before an unanswered void is repeated.
 const ANSWER_WITHIN: TimeDelta = TimeDelta::seconds(60);
 const LONGEST_ANSWER: TimeDelta = TimeDelta::seconds(600);
-/// Pause before a lost message is published again.
-pub(super) const REPUBLISH_AFTER: TimeDelta = TimeDelta::hours(1);
-/// Time from the start of an event for which none of its notices is pruned.
-pub(super) const NOTICES_KEPT: TimeDelta = TimeDelta::days(30);
 
 /// A decided request.
 #[derive(Debug)]
@@ -41,16 +37,31 @@ pub(crate) struct Ended {
     pub(crate) is: BookingState,
 }
 
+/// The end of a booking, as `booking.expired.v1` or `booking.cancelled.v1` has it.
+#[derive(Debug)]
+pub(crate) struct End {
+    pub(crate) facts: BookingFacts,
+    /// `true` if it had tickets.
+    pub(crate) was_confirmed: bool,
+    /// Expired or cancelled.
+    pub(crate) is_expired: bool,
+    /// The cancellation by an account; `None` when its payment is impossible or its event is
+    /// cancelled.
+    pub(crate) asked: Option<CancelAsked>,
+    /// Why its hold ended early.
+    pub(crate) reason: Option<EndReason>,
+}
+
 /// Columns of [`BookingFacts`].
-pub(super) struct Row {
-    pub(super) id: Uuid,
-    pub(super) event_id: i64,
-    pub(super) account_id: i64,
-    pub(super) seats: Json<Vec<BookedSeat>>,
-    pub(super) total_minor: i64,
-    pub(super) currency: String,
-    pub(super) hold_until: DateTime<Utc>,
-    pub(super) created_at: DateTime<Utc>,
+struct Row {
+    id: Uuid,
+    event_id: i64,
+    account_id: i64,
+    seats: Json<Vec<BookedSeat>>,
+    total_minor: i64,
+    currency: String,
+    hold_until: DateTime<Utc>,
+    created_at: DateTime<Utc>,
 }
 
 impl From<Row> for BookingFacts {
@@ -133,6 +144,23 @@ pub(crate) async fn read(
         Ok((id, booking))
     });
     bookings.collect()
+}
+
+/// Reads the facts of bookings that were held.
+pub(super) async fn facts(
+    conn: &mut PgConnection,
+    ids: &[BookingId],
+) -> Result<Vec<BookingFacts>, sqlx::Error> {
+    let rows = sqlx::query_as!(
+        Row,
+        r#"select id, event_id, account_id, seats as "seats: Json<Vec<BookedSeat>>", total_minor,
+                  currency, hold_until as "hold_until!", created_at
+           from booking.bookings where id = any($1) and hold_until is not null"#,
+        &uuids(ids),
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(rows.into_iter().map(BookingFacts::from).collect())
 }
 
 /// Inserts decided requests, as held or rejected; `false` when one was decided before, and the
@@ -265,48 +293,6 @@ pub(crate) async fn mark_captured(
                      b.total_minor, b.currency, b.hold_until as "hold_until!", b.created_at"#,
         &uuids(ids),
         now,
-    )
-    .fetch_all(conn)
-    .await?;
-    Ok(rows.into_iter().map(BookingFacts::from).collect())
-}
-
-/// Claims up to `limit` bookings that were paid after `from` and until `to`, without a ticket mail
-/// and not claimed within [`REPUBLISH_AFTER`]; of two workers one gets each. Excludes events whose
-/// notices may be pruned.
-pub(crate) async fn claim_unmailed(
-    conn: &mut PgConnection,
-    from: DateTime<Utc>,
-    to: DateTime<Utc>,
-    now: DateTime<Utc>,
-    limit: i64,
-) -> Result<Vec<BookingFacts>, sqlx::Error> {
-    let rows = sqlx::query_as!(
-        Row,
-        r#"with lost as materialized (
-               select b.id from booking.bookings b join booking.events e using (event_id)
-               where b.state = 'confirmed' and b.captured_at > $1 and b.captured_at <= $2 and e.date > $3
-                 and not exists (select from notifier.public_notices n
-                                 where n.booking_id = b.id and n.kind = 'confirmed')
-                 and not exists (select from booking.republished r
-                                 where r.booking_id = b.id and r.republished_at > $4)
-               order by b.captured_at limit $6
-           ), claimed as (
-               insert into booking.republished as r (booking_id, republished_at)
-               select id, $5 from lost order by id
-               on conflict (booking_id) do update set republished_at = excluded.republished_at
-               where r.republished_at <= $4
-               returning booking_id
-           )
-           select b.id, b.event_id, b.account_id, b.seats as "seats: Json<Vec<BookedSeat>>",
-                  b.total_minor, b.currency, b.hold_until as "hold_until!", b.created_at
-           from booking.bookings b join claimed c on c.booking_id = b.id"#,
-        from,
-        to,
-        now - NOTICES_KEPT,
-        now - REPUBLISH_AFTER,
-        now,
-        limit,
     )
     .fetch_all(conn)
     .await?;
