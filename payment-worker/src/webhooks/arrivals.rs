@@ -233,7 +233,11 @@ mod tests {
     use crate::testing::{self, payment, set_intent};
 
     fn event(id: &str, kind: &str) -> Arrived {
-        let object = r#"{"id": "pi_1", "status": "requires_capture"}"#;
+        event_of(id, kind, "requires_capture")
+    }
+
+    fn event_of(id: &str, kind: &str, status: &str) -> Arrived {
+        let object = format!(r#"{{"id": "pi_1", "status": "{status}"}}"#);
         let body = format!(r#"{{"id": "{id}", "type": "{kind}", "data": {{"object": {object}}}}}"#);
         match Body::read(body.as_bytes()).unwrap() {
             Body::Event(event) => Arrived::new(event, None),
@@ -286,6 +290,32 @@ mod tests {
         assert_eq!(waiting.len(), 1, "{waiting:?}");
         apply::apply(&worker, &waiting[0]).await.unwrap();
         assert_eq!(payment(&worker, &booking).await.unwrap().0, "authorised");
+        app.finish().await;
+    }
+
+    #[tokio::test]
+    async fn the_webhook_of_our_own_capture_waits_until_that_is_recorded_and_asks_stripe_nothing() {
+        let app = TestApp::start().await;
+        // Its Stripe does not answer.
+        let worker = testing::worker(&app);
+        let [booking] = testing::hold(&worker).await;
+        set_intent(&worker, &booking, "pi_1").await;
+        let arrivals = Arrivals::new(app.ctx.clone(), Arc::clone(&worker));
+        let succeeded = event_of("evt_1", "payment_intent.succeeded", "succeeded");
+        assert!(arrivals.store(succeeded).await.unwrap());
+        let due = async |at| {
+            let lease = Duration::from_secs(60);
+            inbox::claim_due(&worker.db, 10, lease, at).await.unwrap()
+        };
+        assert!(due(worker.now()).await.is_empty());
+        let record = "update payment.payments
+            set state = 'captured', captured_minor = amount_minor";
+        sqlx::query(record).execute(&worker.db).await.unwrap();
+        let waiting = due(worker.now() + CAPTURE_RECORDED).await;
+        assert_eq!(waiting.len(), 1);
+        apply::apply(&worker, &waiting[0]).await.unwrap();
+        assert!(due(worker.now() + TimeDelta::days(1)).await.is_empty());
+        assert_eq!(payment(&worker, &booking).await.unwrap().0, "captured");
         app.finish().await;
     }
 }
