@@ -16,6 +16,7 @@ pub(crate) mod sell_out;
 pub(crate) mod simulate;
 pub(crate) mod streams;
 mod subject;
+mod until;
 mod wire;
 
 /// Prints a line of a command's output.

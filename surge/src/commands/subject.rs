@@ -7,7 +7,7 @@ pub(super) mod staff;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Stdio;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use chrono::TimeDelta;
@@ -24,6 +24,7 @@ use tokio::process::{Child, Command};
 use url::Url;
 
 use super::say;
+use super::until::{until_answer, until_ready};
 use database::Database;
 use staff::Staff;
 
@@ -32,8 +33,6 @@ const NAMESPACE: &str = "surge";
 const ADMIN: &str = "admin@surge.test";
 /// Seats of the event; the maximum, since nobody is called without stock.
 pub(super) const SEATS: i64 = 50_000;
-/// Time limit of a start, and of each wait.
-const PATIENCE: Duration = Duration::from_secs(60);
 /// Keys of an earlier run removed per command.
 const KEYS_AT_ONCE: u32 = 1_000;
 
@@ -160,7 +159,7 @@ impl Subject {
             log_path.display()
         ));
         let http = reqwest::Client::builder().no_proxy().build()?;
-        wait_until_ready(&mut child, &http, ops).await?;
+        until_ready(&mut child, &http, ops).await?;
         let internal = Url::parse(&format!("http://{internal}"))?;
         let own = Own {
             pid: child.id().context("onsale ended at once")?,
@@ -196,8 +195,7 @@ impl Subject {
         let Some(own) = &self.own else { return Ok(()) };
         own.database.join(self.event_id, count).await?;
         let url = format!("http://{}/api/events/{}/queue", self.address, self.event_id);
-        own.wait_for(&url, |snapshot| snapshot["joined"] == count)
-            .await
+        until_answer(&own.http, &url, |snapshot| snapshot["joined"] == count).await
     }
 
     /// Changes the sale's message, which publishes a new snapshot.
@@ -209,9 +207,10 @@ impl Subject {
     pub(super) async fn ask_for_challenges(&self) -> anyhow::Result<()> {
         self.change_sale(&json!({ "challenge": true })).await?;
         let url = format!("http://{}/api/events/{}/queue", self.address, self.event_id);
-        self.own()?
-            .wait_for(&url, |snapshot| snapshot["challenge"] == true)
-            .await
+        until_answer(&self.own()?.http, &url, |snapshot| {
+            snapshot["challenge"] == true
+        })
+        .await
     }
 
     /// Changes settings of the sale.
@@ -225,7 +224,7 @@ impl Subject {
     pub(super) async fn wait_until_called(&self, place: i64) -> anyhow::Result<()> {
         let url = format!("http://{}/api/events/{}/queue", self.address, self.event_id);
         let is_called = |snapshot: &Value| snapshot["cursor"].as_i64() >= Some(place);
-        self.own()?.wait_for(&url, is_called).await
+        until_answer(&self.own()?.http, &url, is_called).await
     }
 
     /// Returns the mean number of claims per transaction.
@@ -313,7 +312,7 @@ impl Subject {
         let capacity = answer["event"]["capacity"].clone();
         let at = |what: &str| format!("http://{}/api/events/{id}/{what}", self.address);
         // The queue's snapshot shows that admission knows the sale, and that the stock is known.
-        own.wait_for(&at("queue"), |snapshot| {
+        until_answer(&own.http, &at("queue"), |snapshot| {
             snapshot["state"] == "open" && snapshot["available"] == capacity
         })
         .await?;
@@ -381,43 +380,8 @@ impl Own {
             .as_i64()
             .context("the answer has no id")?;
         let url = format!("http://{public}/api/events/{id}/queue");
-        self.wait_for(&url, |snapshot| snapshot["state"] == "open")
-            .await?;
+        until_answer(&self.http, &url, |snapshot| snapshot["state"] == "open").await?;
         Ok(EventId(id))
-    }
-
-    async fn wait_for(&self, url: &str, holds: impl Fn(&Value) -> bool) -> anyhow::Result<()> {
-        let begun = Instant::now();
-        loop {
-            let answer = self.http.get(url).send().await?.json().await;
-            let answer: Value = answer.unwrap_or_default();
-            if holds(&answer) {
-                return Ok(());
-            }
-            ensure!(begun.elapsed() < PATIENCE, "{url} still answers {answer}");
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-    }
-}
-
-/// Waits until the process answers that it is ready; an error when it ends instead.
-pub(super) async fn wait_until_ready(
-    child: &mut Child,
-    http: &reqwest::Client,
-    ops: SocketAddr,
-) -> anyhow::Result<()> {
-    let begun = Instant::now();
-    let url = format!("http://{ops}/readyz");
-    loop {
-        if let Some(status) = child.try_wait()? {
-            anyhow::bail!("onsale ended: {status}");
-        }
-        let answer = http.get(&url).send().await;
-        if answer.is_ok_and(|answer| answer.status().is_success()) {
-            return Ok(());
-        }
-        ensure!(begun.elapsed() < PATIENCE, "onsale does not become ready");
-        tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
 

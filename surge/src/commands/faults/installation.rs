@@ -27,13 +27,14 @@ use surge::buyer::Endpoints;
 use surge::{mail, stripe};
 use tokio::process::{Child, Command};
 use tokio::task::block_in_place;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::timeout;
 use url::Url;
 
 use super::standby::{self, Standby};
 use crate::commands::say;
 use crate::commands::subject::staff::Staff;
-use crate::commands::subject::{free_ports, random_hex, wait_until_ready};
+use crate::commands::subject::{free_ports, random_hex};
+use crate::commands::until::{until_answer, until_ready};
 
 const SERVICES: [&str; NODES] = [
     "waiting-room",
@@ -302,7 +303,7 @@ impl Installation {
     async fn wait_for(&mut self, index: usize) -> anyhow::Result<()> {
         let Node { child, ops, .. } = &mut self.nodes[index];
         let child = child.as_mut().context("it runs")?;
-        let ready = wait_until_ready(child, &self.http, *ops).await;
+        let ready = until_ready(child, &self.http, *ops).await;
         ready.context(SERVICES[index])
     }
 
@@ -377,30 +378,19 @@ impl Installation {
         for second in [false, true] {
             let at = self.endpoints(second);
             let queue = at.waiting_room.join(&format!("api/events/{id}/queue"))?;
-            self.wait_until(queue, |queue| {
+            until_answer(&self.http, queue.as_str(), |queue| {
                 queue["state"] == "open" && queue["available"] == seats
             })
             .await?;
             let stock = at
                 .box_office
                 .join(&format!("api/events/{id}/availability"))?;
-            self.wait_until(stock, |stock| stock["available"] == seats)
-                .await?;
+            until_answer(&self.http, stock.as_str(), |stock| {
+                stock["available"] == seats
+            })
+            .await?;
         }
         Ok(EventId(id))
-    }
-
-    async fn wait_until(&self, url: Url, holds: impl Fn(&Value) -> bool) -> anyhow::Result<()> {
-        let begun = Instant::now();
-        loop {
-            let answer = self.http.get(url.clone()).send().await?.json().await;
-            let answer: Value = answer.unwrap_or_default();
-            if holds(&answer) {
-                return Ok(());
-            }
-            ensure!(begun.elapsed() < PATIENCE, "{url} still answers {answer}");
-            sleep(Duration::from_millis(100)).await;
-        }
     }
 
     /// Changes a setting of PostgreSQL in every session.

@@ -4,7 +4,6 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::ensure;
 use domain::EventId;
 use sqlx::PgPool;
 use surge::buyer::{Api, Buyer, Card, Fate, Funnel, Plan};
@@ -16,6 +15,7 @@ use uuid::Uuid;
 use super::fault::Fault;
 use super::installation::Installation;
 use super::row::Row;
+use crate::commands::until::until_right;
 
 /// Most buyers of a sale; each wants one ticket.
 const MOST_BUYERS: u32 = 500;
@@ -43,11 +43,11 @@ pub(super) async fn sell(
     let arriving = tokio::spawn(arrive(buyers, arrivals, stop.clone()));
     // Ends the arrivals with this sale, however it ends.
     let stopping = stop.drop_guard();
-    let begun = Instant::now();
-    while funnel.counts().confirmed < WARM {
-        ensure!(begun.elapsed() < PATIENCE, "nobody gets tickets");
-        sleep(Duration::from_millis(50)).await;
-    }
+    until_right(PATIENCE, async || {
+        let is_warm = funnel.counts().confirmed >= WARM;
+        Ok((!is_warm).then(|| "nobody gets tickets".to_owned()))
+    })
+    .await?;
     let leader = leader(calls_before, installation.calls().await?);
 
     fault.inject(installation, leader).await?;

@@ -11,10 +11,11 @@ use nix::sys::signal::Signal;
 use platform::testing::Proxy;
 use sqlx::{Connection as _, PgConnection};
 use tokio::process::{Child, Command};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::timeout;
 use url::Url;
 
 use super::installation::signal;
+use crate::commands::until::until_right;
 
 /// Time limit of the copy, and until it replicates.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -102,19 +103,15 @@ impl Drop for Standby {
 /// Waits until `primary` has a standby in this state, which is `streaming`, or `sync` for one
 /// that is waited for.
 pub(super) async fn wait_for(primary: &str, state: &str) -> anyhow::Result<()> {
-    let begun = Instant::now();
     let mut connection = PgConnection::connect(primary).await?;
-    loop {
+    until_right(PATIENCE, async || {
         let is_there: bool = sqlx::query_scalar(
             "select exists (select from pg_stat_replication where $1 in (state, sync_state))",
         )
         .bind(state)
         .fetch_one(&mut connection)
         .await?;
-        if is_there {
-            return Ok(());
-        }
-        ensure!(begun.elapsed() < PATIENCE, "the standby is not {state}");
-        sleep(Duration::from_millis(100)).await;
-    }
+        Ok((!is_there).then(|| format!("the standby is not {state}")))
+    })
+    .await
 }
