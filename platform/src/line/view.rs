@@ -50,7 +50,7 @@ impl View {
         self.snapshot.state == SaleState::Lobby || self.snapshot.lottery.is_awaited()
     }
 
-    /// Whose place `place` is; `None` as for [`place_of`](Self::place_of).
+    /// The number at `place`; `None` as for [`place_of`](Self::place_of).
     #[must_use]
     pub fn number_of(&self, place: Place) -> Option<Number> {
         self.place_of(Number(place.0))?;

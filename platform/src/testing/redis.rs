@@ -18,6 +18,19 @@ pub struct OwnRedis {
 }
 
 impl OwnRedis {
+    /// The commands that make it answer and refuse writes, each with the one that ends it: as a
+    /// replica, and as a server out of memory, which needs `--maxmemory-policy noeviction`.
+    pub const REFUSING_WRITES: [[&[&str]; 2]; 2] = [
+        [
+            &["REPLICAOF", "127.0.0.1", "1"],
+            &["REPLICAOF", "NO", "ONE"],
+        ],
+        [
+            &["CONFIG", "SET", "maxmemory", "1"],
+            &["CONFIG", "SET", "maxmemory", "0"],
+        ],
+    ];
+
     /// Starts `redis-server` with `options`, such as `["--cluster-enabled", "yes"]`.
     ///
     /// # Panics

@@ -15,21 +15,28 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
+/// The test, which also runs itself as the process with few files.
+const NAME: &str = "files::buyers_and_operations_go_on_when_somebody_uses_up_the_connections";
 const FILES: usize = 256;
 const PER_ADDRESS: usize = 50;
 const SOON: Duration = Duration::from_secs(20);
 
+/// Set in the process with few files.
+const SERVES: &str = "ONSALE_TEST_SERVES";
+
 async fn buy(ctx: Context) -> Result<&'static str, Problem> {
-    // All at once, so that the pool opens connections for them.
-    let reads = (0..8).map(|_| sqlx::query("select pg_sleep(0.05)").execute(&ctx.db));
-    futures_util::future::try_join_all(reads).await?;
+    // Eight at a time, so that the pool opens connections.
+    let connections = (0..8).map(|_| ctx.db.acquire());
+    futures_util::future::try_join_all(connections).await?;
     Ok("bought")
 }
 
-/// The process with few files: serves until its standard input ends.
-#[tokio::test]
-#[ignore = "a part of the test below, which starts it"]
-async fn serving() {
+/// Serves until its standard input ends.
+#[expect(
+    clippy::print_stdout,
+    reason = "the process that started it reads the addresses"
+)]
+async fn serve() {
     let app = TestApp::start_with(SystemClock::shared(), |config| {
         config.connections_per_address = PER_ADDRESS;
     })
@@ -47,13 +54,15 @@ async fn serving() {
     app.finish().await;
 }
 
-/// Starts [`serving`], and returns it with its public and its operations listener.
+/// Starts a process with few files that runs [`serve`], and returns it with its public and its
+/// operations listener.
 async fn start() -> (Child, SocketAddr, SocketAddr) {
     let limited = format!("ulimit -n {FILES} && exec \"$@\"");
     let mut child = Command::new("sh")
         .args(["-c", &limited, "sh"])
         .arg(std::env::current_exe().unwrap())
-        .args(["--exact", "files::serving", "--ignored", "--nocapture"])
+        .args(["--exact", NAME, "--nocapture"])
+        .env(SERVES, "1")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .kill_on_drop(true)
@@ -101,6 +110,9 @@ async fn status(from: u8, to: SocketAddr, path: &str) -> u16 {
 
 #[tokio::test]
 async fn buyers_and_operations_go_on_when_somebody_uses_up_the_connections() {
+    if std::env::var_os(SERVES).is_some() {
+        return serve().await;
+    }
     let (mut child, public, ops) = start().await;
     let mut buyer = connect(1, public).await;
     assert_eq!(get_on(&mut buyer, "/buy").await, 200);

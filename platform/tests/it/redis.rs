@@ -40,23 +40,11 @@ async fn writes(redis: &Redis) -> [RedisResult<()>; 3] {
     ]
 }
 
-/// The command that makes Redis refuse writes, and the one that ends it.
-const REFUSING: [[&[&str]; 2]; 2] = [
-    [
-        &["REPLICAOF", "127.0.0.1", "1"],
-        &["REPLICAOF", "NO", "ONE"],
-    ],
-    [
-        &["CONFIG", "SET", "maxmemory", "1"],
-        &["CONFIG", "SET", "maxmemory", "0"],
-    ],
-];
-
 #[tokio::test]
 async fn a_replica_and_a_full_redis_are_away_and_come_back() {
     let server = OwnRedis::start(&["--maxmemory-policy", "noeviction"]).await;
     let redis = server.connect();
-    for [refuse, take] in REFUSING {
+    for [refuse, take] in OwnRedis::REFUSING_WRITES {
         server.command(refuse).await;
         for write in writes(&redis).await {
             let problem = Problem::from(write.expect_err("writes are refused"));

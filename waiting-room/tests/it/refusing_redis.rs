@@ -7,18 +7,6 @@ use platform::testing::{OwnRedis, eventually};
 
 use crate::hall::{BUYER, Hall, problem};
 
-/// The command that makes Redis refuse writes, and the one that ends it.
-const REFUSING: [[&[&str]; 2]; 2] = [
-    [
-        &["REPLICAOF", "127.0.0.1", "1"],
-        &["REPLICAOF", "NO", "ONE"],
-    ],
-    [
-        &["CONFIG", "SET", "maxmemory", "1"],
-        &["CONFIG", "SET", "maxmemory", "0"],
-    ],
-];
-
 #[tokio::test]
 async fn challenges_are_refused_with_503_and_joins_and_polls_go_on() {
     let redis = OwnRedis::start(&["--maxmemory-policy", "noeviction"]).await;
@@ -29,7 +17,7 @@ async fn challenges_are_refused_with_503_and_joins_and_polls_go_on() {
     };
     assert_eq!(challenge().await.status(), 200);
     let mut accounts = (100..).map(AccountId);
-    for [refuse, take] in REFUSING {
+    for [refuse, take] in OwnRedis::REFUSING_WRITES {
         redis.command(refuse).await;
         let refused = challenge().await;
         assert_eq!(refused.status(), 503, "{refuse:?}");
