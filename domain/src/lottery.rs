@@ -92,7 +92,7 @@ impl Order {
         Place(moved(&self.places, number.0))
     }
 
-    /// Whose place `place` is.
+    /// The number at `place`.
     #[must_use]
     pub fn number_of(&self, place: Place) -> Number {
         Number(moved(&self.numbers, place.0))

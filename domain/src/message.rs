@@ -355,7 +355,7 @@ message!(SaleChanged, "sale.changed.v1");
 pub struct PassRevoked {
     /// The sale.
     pub event_id: EventId,
-    /// Whose pass.
+    /// The holder of the pass.
     pub account_id: AccountId,
     /// When; a pass that was issued later is not meant.
     pub at: DateTime<Utc>,
@@ -405,7 +405,7 @@ impl AuditNoted {
 /// derived where it is sent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConfirmationAsked {
-    /// Whose address it is to be.
+    /// The account that the address is to belong to.
     pub account_id: AccountId,
     /// The channel of the code.
     pub channel: ContactChannel,

@@ -62,7 +62,7 @@ pub struct Facts<'a> {
     pub left: &'a [Number],
     /// Places that claimed since the last step.
     pub claimed: &'a [Place],
-    /// Whose pass ended since the last step.
+    /// Places whose pass ended since the last step.
     pub over: &'a [Place],
     /// The ready line.
     pub ready: &'a [Place],
