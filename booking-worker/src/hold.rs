@@ -70,8 +70,10 @@ pub(crate) async fn place_holds(
 ) -> Result<Vec<Answer>, WorkError> {
     let mut round = 1;
     loop {
+        // Hardly any request was decided before, and the guard of the write finds those.
+        let may_be_decided = round > 1;
         let placed = run_tx(&ctx.db, "place_holds", |tx| {
-            Box::pin(place(tx, requests, now, &ctx.keys))
+            Box::pin(place(tx, requests, may_be_decided, now, &ctx.keys))
         });
         match placed.await {
             Err(WorkError::Moved) if round < MAX_ROUNDS => round += 1,
@@ -92,18 +94,19 @@ pub(crate) async fn place_holds(
 async fn place(
     conn: &mut PgConnection,
     requests: &[Request],
+    may_be_decided: bool,
     now: DateTime<Utc>,
     keys: &KeyRing,
 ) -> Result<Placed, WorkError> {
-    let ids: Vec<_> = requests
-        .iter()
-        .map(|request| request.command.booking_id)
-        .collect();
-    let mut outcomes: HashMap<BookingId, Outcome> = bookings::read(conn, &ids)
-        .await?
-        .into_iter()
-        .map(|(id, booking)| (id, outcome_of(booking)))
-        .collect();
+    let mut outcomes = HashMap::new();
+    if may_be_decided {
+        let ids: Vec<_> = requests
+            .iter()
+            .map(|request| request.command.booking_id)
+            .collect();
+        let decided = bookings::read(conn, &ids).await?.into_iter();
+        outcomes.extend(decided.map(|(id, booking)| (id, outcome_of(booking))));
+    }
     let mut seen = HashSet::new();
     let undecided: Vec<_> = requests
         .iter()
