@@ -15,7 +15,7 @@ pub(crate) const METRICS: MetricHelp = MetricHelp {
         ("admission_claims_total", "Claims of a pass by outcome."),
         (
             "admission_eta_outcomes_total",
-            "Called places by how the waiting time they were told turned out.",
+            "Called places by outcome of their predicted waiting time.",
         ),
         (
             "admission_leader_resignations_total",

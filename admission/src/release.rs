@@ -362,22 +362,25 @@ impl Leader {
         let Some(line) = self.lines.get(&sale.event_id) else {
             return false;
         };
-        let told = line.release.told();
-        let period = if told.is_some_and(|told| told.state == SaleState::Closed) {
+        let published = line.release.published();
+        let period = if published.is_some_and(|published| published.state == SaleState::Closed) {
             CLOSED_TICKS
         } else {
             IDLE_TICKS
         };
-        let is_moving = told.is_none_or(|told| told.shopping > 0) || line.release.is_busy();
+        let is_moving =
+            published.is_none_or(|published| published.shopping > 0) || line.release.is_busy();
         let is_closed = period == CLOSED_TICKS;
         line.version != Some(sale.version)
             || (is_moving && !is_closed)
             || line.joined != self.joined_of(sale.event_id)
-            || line.state_at(now, sale, stock.copied()) != told.map(|told| told.state)
+            || line.state_at(now, sale, stock.copied())
+                != published.map(|published| published.state)
             || (stock.is_some()
-                && stock.map(|stock| stock.available) != told.and_then(|told| told.available))
+                && stock.map(|stock| stock.available)
+                    != published.and_then(|published| published.available))
             || line.need(now, sale).is_some()
-            || told.is_some_and(|told| told.lottery != line.lottery)
+            || published.is_some_and(|published| published.lottery != line.lottery)
             || self.is_turn(sale.event_id, period)
     }
 
@@ -520,9 +523,9 @@ impl Leader {
             let id = sale.event_id;
             if let Some(line) = self.lines.get(&id).filter(|line| line.is_at_rest(sale)) {
                 if line.unfolded > 0
-                    && let Some(told) = line.release.told()
+                    && let Some(published) = line.release.published()
                 {
-                    self.beside.compact(id, told.seq);
+                    self.beside.compact(id, published.seq);
                 }
                 self.lines.remove(&id);
                 self.restless.remove(&id);
@@ -535,9 +538,9 @@ impl Leader {
         let (mut waiting, mut shopping) = (0, 0);
         let mut within = [("p50", 0), ("p90", 0), ("later", 0)];
         for line in self.lines.values_mut() {
-            if let Some(told) = line.release.told() {
-                waiting += told.waiting;
-                shopping += told.shopping;
+            if let Some(published) = line.release.published() {
+                waiting += published.waiting;
+                shopping += published.shopping;
             }
             let outcomes = line.release.take_outcomes();
             within[0].1 += outcomes.by_p50;

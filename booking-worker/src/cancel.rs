@@ -5,7 +5,7 @@ use domain::booking::{Booking, BookingState, CancelRefusal};
 use domain::message::{AuditNoted, VoidPayment};
 use domain::payment::VoidReason;
 use domain::{AccountId, BookingId};
-use platform::outbox::{Entry, Kept};
+use platform::outbox::{Entry, Staged};
 use serde_json::json;
 use sqlx::PgConnection;
 
@@ -20,7 +20,7 @@ pub(crate) enum Cancellation {
     /// The booking's state does not allow it.
     Refused(BookingState),
     /// The booking is confirmed, and stays so for this reason.
-    Kept(CancelRefusal),
+    Denied(CancelRefusal),
     /// The booking is undecided: its request may still be in a retry queue.
     Undecided,
 }
@@ -34,25 +34,25 @@ pub(crate) async fn cancel(
     id: BookingId,
     asked_by: Option<AccountId>,
     now: DateTime<Utc>,
-    kept: &mut Kept,
+    staged: &mut Staged,
 ) -> Result<Cancellation, sqlx::Error> {
     if let Some(buyer) = bookings::begin_cancel(conn, id, now).await? {
         let void = VoidPayment {
             booking_id: id,
             reason: VoidReason::Cancelled,
         };
-        kept.put_all(conn, vec![Entry::new(&void)?]).await?;
-        note(conn, id, asked_by, buyer, now, kept).await?;
+        staged.put_all(conn, vec![Entry::new(&void)?]).await?;
+        note(conn, id, asked_by, buyer, now, staged).await?;
         return Ok(Cancellation::Done);
     }
     // A cancelled event refunds those who were let in, too.
     if let Some(by) = asked_by
         && let Some(refusal) = tickets::bind(conn, id, by, now).await?
     {
-        return Ok(Cancellation::Kept(refusal));
+        return Ok(Cancellation::Denied(refusal));
     }
-    if let Some(buyer) = cancel_confirmed(conn, id, asked_by, now, kept).await? {
-        note(conn, id, asked_by, buyer, now, kept).await?;
+    if let Some(buyer) = cancel_confirmed(conn, id, asked_by, now, staged).await? {
+        note(conn, id, asked_by, buyer, now, staged).await?;
         return Ok(Cancellation::Done);
     }
     Ok(match bookings::read(conn, &[id]).await?.remove(&id) {
@@ -69,12 +69,12 @@ async fn note(
     asked_by: Option<AccountId>,
     buyer: AccountId,
     now: DateTime<Utc>,
-    kept: &mut Kept,
+    staged: &mut Staged,
 ) -> Result<(), sqlx::Error> {
     let Some(by) = asked_by.filter(|by| *by != buyer) else {
         return Ok(());
     };
     let detail = json!({ "account_id": buyer });
     let note = AuditNoted::new(by, "booking.cancel", format!("booking:{id}"), detail, now);
-    kept.put_all(conn, vec![Entry::new(&note)?]).await
+    staged.put_all(conn, vec![Entry::new(&note)?]).await
 }

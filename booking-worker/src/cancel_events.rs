@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use domain::BookingId;
-use platform::outbox::Kept;
+use platform::outbox::Staged;
 use platform::pg::run_tx;
 use platform::service::Context;
 
@@ -67,12 +67,12 @@ async fn cancel_one(ctx: &Context, id: BookingId) -> Result<Cancellation, sqlx::
     let now = ctx.clock.now();
     let cancelling = run_tx(&ctx.db, "cancel_booking_of_event", |tx| {
         Box::pin(async move {
-            let mut kept = Kept::of(OWNER);
-            let outcome = cancel(tx, id, None, now, &mut kept).await?;
-            Ok::<_, sqlx::Error>((outcome, kept))
+            let mut staged = Staged::of(OWNER);
+            let outcome = cancel(tx, id, None, now, &mut staged).await?;
+            Ok::<_, sqlx::Error>((outcome, staged))
         })
     });
-    let (outcome, kept) = cancelling.await?;
-    kept.send_soon(ctx);
+    let (outcome, staged) = cancelling.await?;
+    staged.send_soon(ctx);
     Ok(outcome)
 }

@@ -7,7 +7,7 @@ use domain::BookingId;
 use domain::booking::{Booking, BookingFacts, TicketFacts};
 use domain::message::{BookingConfirmed, BookingPaid, VoidPayment};
 use domain::payment::VoidReason;
-use platform::outbox::{Entry, Kept};
+use platform::outbox::{Entry, Staged};
 use platform::tokens::KeyRing;
 use sqlx::PgConnection;
 
@@ -30,9 +30,9 @@ pub(crate) async fn confirm_authorised(
     ids: &[BookingId],
     now: DateTime<Utc>,
     keys: &KeyRing,
-    kept: &mut Kept,
+    staged: &mut Staged,
 ) -> Result<Vec<News>, sqlx::Error> {
-    confirm(conn, ids, now, keys, kept).await?;
+    confirm(conn, ids, now, keys, staged).await?;
     let bookings = bookings::read(conn, ids).await?;
     let mut released = Vec::new();
     let mut news = Vec::with_capacity(ids.len());
@@ -54,7 +54,7 @@ pub(crate) async fn confirm_authorised(
             }
         });
     }
-    kept.put_all(conn, released).await?;
+    staged.put_all(conn, released).await?;
     Ok(news)
 }
 
@@ -64,13 +64,13 @@ pub(crate) async fn confirm_free(
     ids: &[BookingId],
     now: DateTime<Utc>,
     keys: &KeyRing,
-    kept: &mut Kept,
+    staged: &mut Staged,
 ) -> Result<(), sqlx::Error> {
     if ids.is_empty() {
         return Ok(());
     }
-    confirm(conn, ids, now, keys, kept).await?;
-    mark_paid(conn, ids, now, kept).await
+    confirm(conn, ids, now, keys, staged).await?;
+    mark_paid(conn, ids, now, staged).await
 }
 
 /// Applies captures: confirmed bookings are paid.
@@ -78,9 +78,9 @@ pub(crate) async fn mark_captured(
     conn: &mut PgConnection,
     ids: &[BookingId],
     now: DateTime<Utc>,
-    kept: &mut Kept,
+    staged: &mut Staged,
 ) -> Result<Vec<News>, sqlx::Error> {
-    mark_paid(conn, ids, now, kept).await?;
+    mark_paid(conn, ids, now, staged).await?;
     let bookings = bookings::read(conn, ids).await?;
     let news = ids.iter().map(|id| match bookings.get(id) {
         None | Some(Booking::Requested | Booking::Held { .. }) => News::TooEarly,
@@ -95,7 +95,7 @@ async fn confirm(
     ids: &[BookingId],
     now: DateTime<Utc>,
     keys: &KeyRing,
-    kept: &mut Kept,
+    staged: &mut Staged,
 ) -> Result<(), sqlx::Error> {
     let confirmed = bookings::confirm(conn, ids, now).await?;
     if confirmed.is_empty() {
@@ -118,7 +118,7 @@ async fn confirm(
         .into_iter()
         .map(|(booking, tickets)| Entry::new(&BookingConfirmed { booking, tickets }))
         .collect::<Result<_, _>>()?;
-    kept.put_all(conn, entries).await?;
+    staged.put_all(conn, entries).await?;
     seats::sell(conn, &confirmed).await
 }
 
@@ -139,11 +139,11 @@ async fn mark_paid(
     conn: &mut PgConnection,
     ids: &[BookingId],
     now: DateTime<Utc>,
-    kept: &mut Kept,
+    staged: &mut Staged,
 ) -> Result<(), sqlx::Error> {
     let paid = bookings::mark_captured(conn, ids, now).await?;
     let entries = paid_entries(conn, paid).await?;
-    kept.put_all(conn, entries).await
+    staged.put_all(conn, entries).await
 }
 
 /// The `booking.paid.v1` of these bookings, each with the tickets that its buyer holds.

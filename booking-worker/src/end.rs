@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use domain::booking::{BookingState, EndReason};
 use domain::message::{BookingCancelled, BookingExpired, CancelAsked};
 use domain::{AccountId, BookingId};
-use platform::outbox::{Entry, Kept};
+use platform::outbox::{Entry, Staged};
 use sqlx::PgConnection;
 
 use crate::confirm::News;
@@ -19,14 +19,14 @@ pub(crate) async fn end_unpayable(
     ids: &[BookingId],
     reason: Option<EndReason>,
     now: DateTime<Utc>,
-    kept: &mut Kept,
+    staged: &mut Staged,
 ) -> Result<Vec<News>, sqlx::Error> {
     let ending = Ending {
         from: &[BookingState::Held, BookingState::Confirmed],
         asked: None,
         reason,
     };
-    end(conn, ids, &ending, now, kept).await?;
+    end(conn, ids, &ending, now, staged).await?;
     let known = bookings::read(conn, ids).await?;
     let news = |id| {
         if known.contains_key(id) {
@@ -45,7 +45,7 @@ pub(crate) async fn cancel_confirmed(
     id: BookingId,
     asked_by: Option<AccountId>,
     now: DateTime<Utc>,
-    kept: &mut Kept,
+    staged: &mut Staged,
 ) -> Result<Option<AccountId>, sqlx::Error> {
     let asked = asked_by.map(|by| CancelAsked { by, at: now });
     let ending = Ending {
@@ -53,7 +53,7 @@ pub(crate) async fn cancel_confirmed(
         asked,
         reason: None,
     };
-    let ended = end(conn, &[id], &ending, now, kept).await?;
+    let ended = end(conn, &[id], &ending, now, staged).await?;
     Ok(ended.first().map(|ended| ended.facts.account_id))
 }
 
@@ -72,7 +72,7 @@ async fn end(
     ids: &[BookingId],
     ending: &Ending<'_>,
     now: DateTime<Utc>,
-    kept: &mut Kept,
+    staged: &mut Staged,
 ) -> Result<Vec<Ended>, sqlx::Error> {
     let ended = bookings::end(conn, ids, ending.from, ending.reason, now).await?;
     if ended.is_empty() {
@@ -104,7 +104,7 @@ async fn end(
         .iter()
         .map(|ended| news_of(end_of(ended, ending)))
         .collect::<Result<_, _>>()?;
-    kept.put_all(conn, entries).await?;
+    staged.put_all(conn, entries).await?;
     seats::free(conn, &ids).await?;
     Ok(ended)
 }

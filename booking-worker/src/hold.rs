@@ -14,7 +14,7 @@ use domain::BookingId;
 use domain::booking::{Booking, BookingFacts, CancelRefusal};
 use domain::limits::MAX_SEATS_PER_EVENT;
 use domain::message::{AuditNoted, HoldPlaced, Outcome, PlaceHold};
-use platform::outbox::{self, Kept};
+use platform::outbox::{self, Staged};
 use platform::pg::run_tx;
 use platform::service::Context;
 use platform::tokens::KeyRing;
@@ -48,7 +48,7 @@ pub(crate) enum Answer {
     /// It is decided.
     Decided(Outcome),
     /// A confirmed booking that was to be cancelled stays, for this reason.
-    Kept(CancelRefusal),
+    Denied(CancelRefusal),
     /// It names something that is not known yet: the event, the sale, or the booking to be
     /// cancelled.
     Wait,
@@ -59,7 +59,7 @@ struct Placed {
     /// Outcomes decided by this batch.
     decided: Vec<Outcome>,
     /// Messages to be published after the commit.
-    kept: Kept,
+    staged: Staged,
 }
 
 /// Decides requests and commits. Idempotent: a decided booking gets its outcome again.
@@ -81,9 +81,9 @@ pub(crate) async fn place_holds(
             Ok(Placed {
                 answers,
                 decided,
-                kept,
+                staged,
             }) => {
-                kept.send_soon(ctx);
+                staged.send_soon(ctx);
                 decided.iter().for_each(metrics::request_decided);
                 return Ok(answers);
             }
@@ -115,8 +115,8 @@ async fn place(
             !outcomes.contains_key(&id) && seen.insert(id)
         })
         .collect();
-    let mut kept = Kept::of(OWNER);
-    let new = decide_and_write(conn, &undecided, now, keys, &mut kept).await?;
+    let mut staged = Staged::of(OWNER);
+    let new = decide_and_write(conn, &undecided, now, keys, &mut staged).await?;
     let decided = new.iter().map(|(_, outcome)| outcome.clone()).collect();
     outcomes.extend(new);
     let answer = |request: &Request| match outcomes.get(&request.command.booking_id) {
@@ -126,7 +126,7 @@ async fn place(
     Ok(Placed {
         answers: requests.iter().map(answer).collect(),
         decided,
-        kept,
+        staged,
     })
 }
 
@@ -146,7 +146,7 @@ async fn decide_and_write(
     undecided: &[&Request],
     now: DateTime<Utc>,
     keys: &KeyRing,
-    kept: &mut Kept,
+    staged: &mut Staged,
 ) -> Result<Vec<(BookingId, Outcome)>, WorkError> {
     if undecided.is_empty() {
         return Ok(Vec::new());
@@ -164,7 +164,7 @@ async fn decide_and_write(
         .zip(&decisions)
         .map(|(request, decision)| Decided { request, decision })
         .collect();
-    write(conn, &decided, now, keys, kept).await
+    write(conn, &decided, now, keys, staged).await
 }
 
 /// Decides `requests` in order, reading as many free seats as needed.
@@ -226,7 +226,7 @@ async fn write(
     decided: &[Decided<'_>],
     now: DateTime<Utc>,
     keys: &KeyRing,
-    kept: &mut Kept,
+    staged: &mut Staged,
 ) -> Result<Vec<(BookingId, Outcome)>, WorkError> {
     let mut tally = Tally::new();
     let mut taken = Vec::new();
@@ -267,12 +267,12 @@ async fn write(
     if !guarded {
         return Err(WorkError::Moved);
     }
-    kept.put_all(conn, entries).await?;
+    staged.put_all(conn, entries).await?;
     if !seats::hold(conn, &taken).await? {
         return Err(WorkError::Moved);
     }
     let free_ids: Vec<_> = free.iter().map(|booking| booking.booking_id).collect();
-    confirm_free(conn, &free_ids, now, keys, kept).await?;
+    confirm_free(conn, &free_ids, now, keys, staged).await?;
 
     let rejected = decided
         .iter()

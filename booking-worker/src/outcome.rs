@@ -21,7 +21,7 @@ pub(crate) struct Reply {
 
 /// Publishes outcomes, best effort, one message per node: a node that misses it reads the bookings
 /// from the database. Does not delay the next batch.
-pub(crate) fn tell(broker: &Broker, replies: Vec<Reply>) {
+pub(crate) fn publish(broker: &Broker, replies: Vec<Reply>) {
     let mut by_node: BTreeMap<String, Vec<BookingOutcome>> = BTreeMap::new();
     for Reply { reply_to, outcome } in replies {
         if !reply_to.is_empty() {

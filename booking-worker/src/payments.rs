@@ -4,7 +4,7 @@ use domain::BookingId;
 use domain::booking::EndReason;
 use domain::message::{Message, PaymentAuthorised, PaymentCaptured, PaymentFailed, PaymentVoided};
 use platform::amqp::{BatchHandler, Delivery, ParseError, Verdict};
-use platform::outbox::Kept;
+use platform::outbox::Staged;
 use platform::pg::run_tx;
 use platform::service::Context;
 
@@ -120,23 +120,23 @@ impl Work for TakeNews<'_> {
         };
         let taking = run_tx(&ctx.db, name, |tx| {
             Box::pin(async move {
-                let mut kept = Kept::of(OWNER);
+                let mut staged = Staged::of(OWNER);
                 let news = match kind {
                     Kind::Authorised => {
-                        confirm_authorised(tx, ids, now, &ctx.keys, &mut kept).await?
+                        confirm_authorised(tx, ids, now, &ctx.keys, &mut staged).await?
                     }
-                    Kind::Captured => mark_captured(tx, ids, now, &mut kept).await?,
-                    Kind::Ended => end_unpayable(tx, ids, None, now, &mut kept).await?,
+                    Kind::Captured => mark_captured(tx, ids, now, &mut staged).await?,
+                    Kind::Ended => end_unpayable(tx, ids, None, now, &mut staged).await?,
                     Kind::Refused => {
                         let reason = Some(EndReason::PaymentRefused);
-                        end_unpayable(tx, ids, reason, now, &mut kept).await?
+                        end_unpayable(tx, ids, reason, now, &mut staged).await?
                     }
                 };
-                Ok::<_, sqlx::Error>((news, kept))
+                Ok::<_, sqlx::Error>((news, staged))
             })
         });
-        let (news, kept) = taking.await?;
-        kept.send_soon(ctx);
+        let (news, staged) = taking.await?;
+        staged.send_soon(ctx);
         Ok(news)
     }
 }

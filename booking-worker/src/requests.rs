@@ -5,7 +5,7 @@ use std::time::Duration;
 use domain::booking::{BookingState, CancelRefusal};
 use domain::message::{BookingOutcome, CancelBooking, Message, Outcome, PlaceHold};
 use platform::amqp::{BatchHandler, Delivery, Verdict};
-use platform::outbox::Kept;
+use platform::outbox::Staged;
 use platform::pg::run_tx;
 use platform::service::Context;
 
@@ -13,7 +13,7 @@ use crate::cancel::{Cancellation, cancel};
 use crate::error::WorkError;
 use crate::hold::{Answer, Request, place_holds};
 use crate::metrics;
-use crate::outcome::{Reply, tell};
+use crate::outcome::{self, Reply};
 use crate::run::{Runner, Work};
 use crate::{MAX_ATTEMPTS, OWNER};
 
@@ -77,7 +77,7 @@ impl BatchHandler for Requests {
             for (entry, answer) in run.iter().zip(self.carry_out(run, &runner).await) {
                 match answer {
                     Some(Answer::Decided(outcome)) => replies.push(entry.reply(outcome, None)),
-                    Some(Answer::Kept(why)) => {
+                    Some(Answer::Denied(why)) => {
                         let refused = Outcome::Refused(BookingState::Confirmed);
                         replies.push(entry.reply(refused, Some(why)));
                     }
@@ -89,7 +89,7 @@ impl BatchHandler for Requests {
                 }
             }
         }
-        tell(&self.ctx.broker, replies);
+        outcome::publish(&self.ctx.broker, replies);
         verdicts
     }
 }
@@ -176,17 +176,17 @@ impl Work for Cancels<'_> {
             let (id, asked_by) = (command.booking_id, Some(command.asked_by));
             let cancelling = run_tx(&self.0.db, "cancel_booking", |tx| {
                 Box::pin(async move {
-                    let mut kept = Kept::of(OWNER);
-                    let outcome = cancel(tx, id, asked_by, now, &mut kept).await?;
-                    Ok::<_, sqlx::Error>((outcome, kept))
+                    let mut staged = Staged::of(OWNER);
+                    let outcome = cancel(tx, id, asked_by, now, &mut staged).await?;
+                    Ok::<_, sqlx::Error>((outcome, staged))
                 })
             });
-            let (outcome, kept) = cancelling.await?;
-            kept.send_soon(self.0);
+            let (outcome, staged) = cancelling.await?;
+            staged.send_soon(self.0);
             answers.push(match outcome {
                 Cancellation::Done => Answer::Decided(Outcome::Cancelled),
                 Cancellation::Refused(state) => Answer::Decided(Outcome::Refused(state)),
-                Cancellation::Kept(why) => Answer::Kept(why),
+                Cancellation::Denied(why) => Answer::Denied(why),
                 Cancellation::Undecided => Answer::Wait,
             });
         }

@@ -294,7 +294,7 @@ async fn renew(
     let new = new_code(keys, EventId(ticket.event_id), SeatId(ticket.seat_id));
     let number = transfers::replace_code(conn, &ticket, code, &new, now).await?;
     let number = number.ok_or_else(|| conflict("This ticket is no longer valid."))?;
-    tell(conn, &ticket, &new, by, number).await?;
+    emit(conn, &ticket, &new, by, number).await?;
     Ok(renewal(new))
 }
 
@@ -308,11 +308,11 @@ async fn announce(
 ) -> Result<(), sqlx::Error> {
     let code = new_code(keys, EventId(ticket.event_id), SeatId(ticket.seat_id));
     let number = transfers::replace(conn, ticket, to, &code, now).await?;
-    tell(conn, ticket, &code, to, number).await
+    emit(conn, ticket, &code, to, number).await
 }
 
 /// Publishes the ticket's new code and its holder.
-async fn tell(
+async fn emit(
     conn: &mut PgConnection,
     ticket: &Ticket,
     code: &str,

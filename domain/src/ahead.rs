@@ -373,8 +373,8 @@ mod tests {
             let all = present.iter().copied().map(Place);
             let steps = Ahead::count(Place(first), Place(at), all).steps();
             for (truth, place) in (0..).zip(&present) {
-                let told = steps.of(Place(*place));
-                prop_assert!((told - truth).abs() * 50 <= truth, "{told} at {truth}");
+                let shown = steps.of(Place(*place));
+                prop_assert!((shown - truth).abs() * 50 <= truth, "{shown} at {truth}");
                 let found = steps.place_behind(truth).expect("somebody stands there");
                 let index = present.partition_point(|one| *one < found.0);
                 let index = i64::try_from(index).unwrap();

@@ -278,8 +278,8 @@ mod tests {
 
     #[test]
     fn a_wish_of_before_parts_is_read() {
-        let kept = r#"{"best":{"tickets":2,"section_id":null}}"#;
-        assert_eq!(serde_json::from_str::<Wish>(kept).unwrap(), Wish::best(2));
+        let stored = r#"{"best":{"tickets":2,"section_id":null}}"#;
+        assert_eq!(serde_json::from_str::<Wish>(stored).unwrap(), Wish::best(2));
     }
 
     #[test]

@@ -168,10 +168,10 @@ impl Gate<'_> {
 
     /// Everyone whose turn counts, in order.
     fn line(&self, claimants: &[Place]) -> Vec<Place> {
-        let mut kept: Vec<&Ready> = self.ready.iter().collect();
-        kept.retain(|ready| ready.is_kept(self.now));
-        kept.sort_unstable_by_key(|ready| (ready.since, ready.place));
-        let mut line: Vec<Place> = kept.into_iter().map(|ready| ready.place).collect();
+        let mut live: Vec<&Ready> = self.ready.iter().collect();
+        live.retain(|ready| ready.is_kept(self.now));
+        live.sort_unstable_by_key(|ready| (ready.since, ready.place));
+        let mut line: Vec<Place> = live.into_iter().map(|ready| ready.place).collect();
         let in_line: HashSet<Place> = line.iter().copied().collect();
         line.extend(claimants.iter().filter(|place| !in_line.contains(place)));
         line
@@ -398,8 +398,8 @@ mod tests {
                     .collect();
                 let now = at(gate.now);
                 let order = |place: &Place| {
-                    let kept = gate.ready.get(place).filter(|ready| ready.is_kept(now));
-                    kept.map(|ready| (ready.since, ready.place))
+                    let live = gate.ready.get(place).filter(|ready| ready.is_kept(now));
+                    live.map(|ready| (ready.since, ready.place))
                 };
                 let before: Vec<_> = claimants.iter().map(order).collect();
                 let turns = gate.step(&claimants, lasts);

@@ -145,9 +145,9 @@ impl VoidReason {
 pub struct RefundPolicy {
     /// After it nothing goes back; none: the event's start.
     pub until: Option<DateTime<Utc>>,
-    /// Kept of what was paid, in percent from 0 to 100, rounded down.
+    /// Fee, of the sum paid, in percent from 0 to 100, rounded down.
     pub fee_percent: u8,
-    /// Kept on top, in minor units, from 0.
+    /// Fixed fee, in minor units, from 0.
     pub fee_minor: i64,
     /// The currency of `fee_minor`, which is not retained of payments in others. `None`: that of
     /// the payment.
@@ -167,7 +167,7 @@ impl RefundPolicy {
     /// The part of `paid` retained when a buyer cancels at `at`, in minor units; from 0 to all. A
     /// fee is rounded down to the currency's step, so that the rest can go back.
     #[must_use]
-    pub fn kept(&self, paid: Money, at: DateTime<Utc>) -> i64 {
+    pub fn fee(&self, paid: Money, at: DateTime<Utc>) -> i64 {
         let paid_minor = paid.amount_minor;
         if self.until.is_some_and(|until| at > until) {
             return paid_minor;
@@ -199,23 +199,23 @@ mod tests {
             fee_currency: Some(Currency::EUR),
         };
         let euros = |minor| Money::new(minor, Currency::EUR);
-        assert_eq!(policy.kept(euros(9_999), at(0)), 999 + 250);
-        assert_eq!(policy.kept(euros(9_999), at(1)), 9_999);
+        assert_eq!(policy.fee(euros(9_999), at(0)), 999 + 250);
+        assert_eq!(policy.fee(euros(9_999), at(1)), 9_999);
         assert_eq!(
-            policy.kept(euros(200), at(0)),
+            policy.fee(euros(200), at(0)),
             200,
             "never more than was paid"
         );
         let yen = Money::new(9_999, "jpy".try_into().unwrap());
-        assert_eq!(policy.kept(yen, at(0)), 999, "cents are no yen");
-        assert_eq!(RefundPolicy::EVERYTHING.kept(euros(9_999), at(1)), 0);
+        assert_eq!(policy.fee(yen, at(0)), 999, "cents are no yen");
+        assert_eq!(RefundPolicy::EVERYTHING.fee(euros(9_999), at(1)), 0);
         let of_dinars = RefundPolicy {
             fee_currency: None,
             ..policy
         };
         let dinars = Money::new(4_510, Currency::try_from("kwd").unwrap());
         assert_eq!(
-            of_dinars.kept(dinars, at(0)),
+            of_dinars.fee(dinars, at(0)),
             700,
             "451 + 250, but for the last digit"
         );
@@ -223,6 +223,6 @@ mod tests {
             fee_percent: 100,
             ..RefundPolicy::EVERYTHING
         };
-        assert_eq!(all.kept(euros(i64::MAX), at(0)), i64::MAX);
+        assert_eq!(all.fee(euros(i64::MAX), at(0)), i64::MAX);
     }
 }

@@ -380,10 +380,10 @@ mod tests {
     #[test]
     fn presence_is_kept_for_as_long_as_silence_may_last() {
         let longest = silence(Wait::Call(Eta { p50: 1e9, p90: 1e9 }));
-        let kept = SEEN_SLOT_SECONDS * (SEEN_SLOTS - 1);
+        let retained = SEEN_SLOT_SECONDS * (SEEN_SLOTS - 1);
         assert!(
-            longest.as_secs_f64() <= f64::from(i32::try_from(kept).unwrap()),
-            "{longest:?} of {kept} s"
+            longest.as_secs_f64() <= f64::from(i32::try_from(retained).unwrap()),
+            "{longest:?} of {retained} s"
         );
     }
 

@@ -103,7 +103,7 @@ pub struct Release {
     control: Control,
     forecast: Forecast,
     appetite: Appetite,
-    told: Option<Snapshot>,
+    published: Option<Snapshot>,
 }
 
 impl Release {
@@ -111,21 +111,21 @@ impl Release {
     /// presence and pace stay. [`recall`](Self::recall) replays the moves.
     ///
     /// `order` is the lottery's, or that of joining while nothing was drawn.
-    pub fn remember(&mut self, order: Arc<Order>, joined: i64, told: Option<Snapshot>) {
+    pub fn remember(&mut self, order: Arc<Order>, joined: i64, published: Option<Snapshot>) {
         self.order = order;
         self.waiting = Bits::default();
         self.waiting.fill(1, joined);
         self.joined = joined;
-        self.cursor = told.as_ref().map_or(0, |told| told.cursor.0);
+        self.cursor = published.as_ref().map_or(0, |published| published.cursor.0);
         self.left = 0;
         self.calls = Calls::default();
         self.shows.forget_called();
-        if let Some(told) = &told {
-            let wait = |people| told.wait(Some(people), told.at);
-            let (steps, last) = (told.ahead.steps(), told.ahead.last);
-            self.patience.tell(told.at, &steps, last, wait);
+        if let Some(published) = &published {
+            let wait = |people| published.wait(Some(people), published.at);
+            let (steps, last) = (published.ahead.steps(), published.ahead.last);
+            self.patience.sample(published.at, &steps, last, wait);
         }
-        self.told = told;
+        self.published = published;
     }
 
     /// Replays a move of the past; in order, each once. The hazard rate and the no-show rate are
@@ -151,10 +151,13 @@ impl Release {
         }
         if is_checkpoint {
             self.shows.resume(moved.at);
-        } else if let Some(told) = &self.told {
-            let per_second = f64::from(told.rate_per_minute) / 60.0;
-            self.shows
-                .learn(moved.at, per_second.max(0.1), told.claim_window_seconds);
+        } else if let Some(published) = &self.published {
+            let per_second = f64::from(published.rate_per_minute) / 60.0;
+            self.shows.learn(
+                moved.at,
+                per_second.max(0.1),
+                published.claim_window_seconds,
+            );
         }
     }
 
@@ -207,15 +210,16 @@ impl Release {
 
     /// Returns the last snapshot.
     #[must_use]
-    pub fn told(&self) -> Option<&Snapshot> {
-        self.told.as_ref()
+    pub fn published(&self) -> Option<&Snapshot> {
+        self.published.as_ref()
     }
 
     /// Returns whether a next step may have an effect without new inputs.
     #[must_use]
     pub fn is_busy(&self) -> bool {
-        let is_waited_for = self.told.as_ref().is_none_or(|told| {
-            told.waiting > 0 && !matches!(told.state, SaleState::Closed | SaleState::Scheduled)
+        let is_waited_for = self.published.as_ref().is_none_or(|published| {
+            published.waiting > 0
+                && !matches!(published.state, SaleState::Closed | SaleState::Scheduled)
         });
         is_waited_for || !self.calls.is_empty()
     }
@@ -224,8 +228,8 @@ impl Release {
     /// slower pace.
     #[must_use]
     pub fn is_waited_for(&self) -> bool {
-        let is_over = |told: &Snapshot| told.state == SaleState::Closed;
-        !self.told.as_ref().is_some_and(is_over) && !self.waiting.is_empty()
+        let is_over = |published: &Snapshot| published.state == SaleState::Closed;
+        !self.published.as_ref().is_some_and(is_over) && !self.waiting.is_empty()
     }
 
     /// Executes one step. `None` when nothing changed that must be published.
@@ -278,7 +282,7 @@ impl Release {
         let served = room
             .by_stock
             .map(|room| (room - underway).max(0.0) / limits.shows);
-        self.tell(facts, moved, calls_per_second, served)
+        self.publish(facts, moved, calls_per_second, served)
     }
 
     fn join(&mut self, now: DateTime<Utc>, joined: i64) {

@@ -227,15 +227,15 @@ pub(crate) mod tests {
             entropy_source: "the lottery numbers of tonight".to_owned(),
             ..settings()
         };
-        let told = SaleSettings {
+        let published = SaleSettings {
             entropy: "4 8 15 16 23 42".to_owned(),
             ..waits.clone()
         };
         let states = |sale: &SaleSettings| [-1, 0, 1000].map(|s| sale.state_at(at(s), None));
         use SaleState::{Closed, Lobby, Open};
         assert_eq!(states(&waits), [Lobby, Lobby, Closed]);
-        assert_eq!(states(&told), [Lobby, Open, Closed]);
-        assert!(!waits.takes_bookings_at(at(1)) && told.takes_bookings_at(at(1)));
+        assert_eq!(states(&published), [Lobby, Open, Closed]);
+        assert!(!waits.takes_bookings_at(at(1)) && published.takes_bookings_at(at(1)));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use platform::amqp::{Delivery, Handler, Verdict};
 use platform::pg::run_tx;
 use sqlx::PgConnection;
 
-use crate::notice::Told;
+use crate::notice::Announced;
 use crate::shared::{Shared, leave_to_newer};
 use crate::store::{announcements, directory, queue};
 
@@ -73,13 +73,13 @@ async fn follow_event(
     if !directory::put_event(conn, event, remind_at(event)).await? {
         return Ok(());
     }
-    let (Some(known), told) = (known, Told::of(event)) else {
+    let (Some(known), current) = (known, Announced::of(event)) else {
         return Ok(());
     };
-    if known == told {
+    if known == current {
         return Ok(());
     }
-    match (known.cancelled, told.cancelled) {
+    match (known.cancelled, current.cancelled) {
         (false, true) => announcements::put_cancelled(conn, event.id, event.version, now).await,
         // Changes of a cancelled event are not announced.
         (true, true) => Ok(()),

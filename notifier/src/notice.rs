@@ -131,12 +131,12 @@ pub(crate) struct Holding {
     pub(crate) received_by: Option<AccountId>,
     /// For a change: the event as last announced to the reader.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) before: Option<Told>,
+    pub(crate) before: Option<Announced>,
 }
 
 /// The fields of an event that readers are informed about; changes of others are not announced.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Told {
+pub(crate) struct Announced {
     pub(crate) name: String,
     pub(crate) date: DateTime<Utc>,
     pub(crate) venue: String,
@@ -145,7 +145,7 @@ pub(crate) struct Told {
     pub(crate) cancelled: bool,
 }
 
-impl Told {
+impl Announced {
     /// Extracts the fields from an event.
     pub(crate) fn of(event: &Event) -> Self {
         Self {

@@ -192,7 +192,7 @@ async fn show(staff: &mut Staff, event: i64, watch: bool) -> anyhow::Result<Exit
         match staff.call(Method::GET, &path, None).await {
             Ok(answer) => {
                 is_away = false;
-                if !told(&lines(&answer)) {
+                if !print_all(&lines(&answer)) {
                     return Ok(ExitCode::SUCCESS);
                 }
             }
@@ -218,7 +218,7 @@ fn lines(answer: &Value) -> Vec<String> {
 }
 
 /// Prints the lines; `false` when the reader is gone.
-fn told(lines: &[impl Display]) -> bool {
+fn print_all(lines: &[impl Display]) -> bool {
     let mut out = io::stdout().lock();
     lines.iter().all(|line| writeln!(out, "{line}").is_ok())
 }

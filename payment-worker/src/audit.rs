@@ -6,7 +6,7 @@ use domain::message::AuditNoted;
 use serde_json::Value;
 use sqlx::PgConnection;
 
-use crate::transitions::tell;
+use crate::transitions::emit;
 
 /// Publishes what `actor` did, in the transaction that does it. `subject` is such as `booking:ID`.
 pub(crate) async fn note(
@@ -17,5 +17,5 @@ pub(crate) async fn note(
     detail: Value,
     at: DateTime<Utc>,
 ) -> Result<(), sqlx::Error> {
-    tell(conn, &AuditNoted::new(actor, action, subject, detail, at)).await
+    emit(conn, &AuditNoted::new(actor, action, subject, detail, at)).await
 }

@@ -5,7 +5,7 @@
 use chrono::{DateTime, Utc};
 use domain::payment::machine::{self, PaymentCommand};
 use domain::payment::{PaymentState, VoidReason};
-use platform::outbox::{Entry, Kept};
+use platform::outbox::{Entry, Staged};
 use sqlx::PgConnection;
 
 use crate::store::payments::{self, Payment};
@@ -46,7 +46,7 @@ pub(crate) async fn take(
     conn: &mut PgConnection,
     steps: Vec<(&Payment, Step)>,
     now: DateTime<Utc>,
-    kept: &mut Kept,
+    staged: &mut Staged,
 ) -> Result<(), sqlx::Error> {
     let mut moves = Vec::with_capacity(steps.len());
     let mut news = Vec::with_capacity(steps.len());
@@ -62,7 +62,7 @@ pub(crate) async fn take(
         moves.push((payment, next));
     }
     payments::advance_all(conn, &moves, now).await?;
-    kept.put_all(conn, news).await
+    staged.put_all(conn, news).await
 }
 
 #[cfg(test)]

@@ -25,7 +25,7 @@ use crate::stripe::{
 /// Lifetime of an idempotency key. Stripe may forget it after 24 h.
 pub(crate) const KEY_LIFETIME: TimeDelta = TimeDelta::hours(23);
 /// Repeats of a key whose saved answer is inconclusive before the object itself is read.
-pub(crate) const SPOILT_REPEATS: i32 = 3;
+pub(crate) const FAILED_KEY_REPEATS: i32 = 3;
 /// Age from which "no such PaymentIntent" is believed: the key of another account has the same
 /// effect, and is noticed within minutes.
 const MISSING_AFTER: TimeDelta = TimeDelta::minutes(10);
@@ -185,8 +185,8 @@ pub(crate) async fn perform(
         "its key is too old to be repeated".to_owned()
     } else {
         match call(stripe, operation, now).await {
-            Err(spoilt @ Failure::KeySpoilt { .. }) if operation.tries >= SPOILT_REPEATS => {
-                spoilt.to_string()
+            Err(failure @ Failure::KeyConsumed { .. }) if operation.tries >= FAILED_KEY_REPEATS => {
+                failure.to_string()
             }
             outcome => return outcome,
         }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use futures_util::future::join_all;
 use platform::lane::{Job, Lane, Limits, Unanswered, Work};
-use platform::outbox::Kept;
+use platform::outbox::Staged;
 use platform::pg::run_tx;
 use platform::service::Context;
 use sqlx::PgConnection;
@@ -81,8 +81,8 @@ impl Records {
             Box::pin(record_simple(tx, jobs, now))
         });
         match recording.await {
-            Ok((recorded, kept)) => {
-                kept.send_soon(&self.ctx);
+            Ok((recorded, staged)) => {
+                staged.send_soon(&self.ctx);
                 recorded
             }
             Err(error) => {
@@ -101,8 +101,8 @@ async fn record_simple(
     conn: &mut PgConnection,
     jobs: &[Job<Records>],
     now: DateTime<Utc>,
-) -> Result<(HashSet<Uuid>, Kept), sqlx::Error> {
-    let mut kept = Kept::of(OWNER);
+) -> Result<(HashSet<Uuid>, Staged), sqlx::Error> {
+    let mut staged = Staged::of(OWNER);
     let bookings: Vec<_> = jobs.iter().map(|job| job.item.0.booking_id).collect();
     let payments = payments::lock_all(conn, &bookings).await?;
 
@@ -118,7 +118,7 @@ async fn record_simple(
         simple.extend(result.map(|result| (operation, payment, result)));
     }
     if simple.is_empty() {
-        return Ok((HashSet::new(), kept));
+        return Ok((HashSet::new(), staged));
     }
     let operations: Vec<_> = simple.iter().map(|(operation, ..)| *operation).collect();
     let recorded = table::succeed_all(conn, &operations, now).await?;
@@ -133,9 +133,9 @@ async fn record_simple(
         }
     }
     payments::set_intents(conn, &created, now).await?;
-    moves::take(conn, steps, now, &mut kept).await?;
+    moves::take(conn, steps, now, &mut staged).await?;
     breaker::record(conn, None, now).await?;
-    Ok((recorded, kept))
+    Ok((recorded, staged))
 }
 
 async fn record_alone(

@@ -19,7 +19,7 @@ use crate::worker::Worker;
 /// Age from which a message counts as lost.
 const LOST_AFTER: TimeDelta = TimeDelta::seconds(60);
 /// Pause before the state of a payment is published again.
-const TOLD_AGAIN_AFTER: TimeDelta = TimeDelta::minutes(10);
+const REPUBLISH_AFTER: TimeDelta = TimeDelta::minutes(10);
 /// Age from which the message behind the mail about a refund counts as lost.
 const MAIL_LOST_AFTER: TimeDelta = TimeDelta::minutes(10);
 /// Pause before the outcome of a refund is published again.
@@ -46,9 +46,9 @@ pub(crate) const PRUNE_INTERVAL: Duration = Duration::from_secs(3_600);
 /// When the database can't be read. A booking that can't be repaired is logged and stops no other.
 pub(crate) async fn sweep(worker: &Worker, since: DateTime<Utc>) -> Result<(), sqlx::Error> {
     let now = worker.now();
-    let (lost, told) = (now - LOST_AFTER, now - TOLD_AGAIN_AFTER);
-    let unpaid = sweeps::unpaid(&worker.db, lost, told, BATCH).await?;
-    let unheard = sweeps::authorised_and_held(&worker.db, lost, told, BATCH).await?;
+    let (lost, republished_before) = (now - LOST_AFTER, now - REPUBLISH_AFTER);
+    let unpaid = sweeps::unpaid(&worker.db, lost, republished_before, BATCH).await?;
+    let unheard = sweeps::authorised_and_held(&worker.db, lost, republished_before, BATCH).await?;
     let unsettled = cancellations::unsettled(&worker.db, since, lost, BATCH).await?;
     let ended = (since, now - MAIL_LOST_AFTER);
     let (begun, published) = (now - NOTICES_KEPT, now - MAILED_AGAIN_AFTER);

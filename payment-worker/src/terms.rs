@@ -69,7 +69,7 @@ async fn of(worker: &Worker, caller: &Caller, booking: &Paid) -> Result<Preview,
     );
     let kept = if caller.account_id == AccountId(booking.account_id) {
         let policy = policies::get(&worker.db, EventId(booking.event_id)).await?;
-        policy.kept(money(taken), worker.now()).min(left)
+        policy.fee(money(taken), worker.now()).min(left)
     } else {
         0
     };

@@ -26,7 +26,7 @@ use crate::stripe::{Dispute, Intent, IntentStatus, NewRefund, Refund, RefundStat
 const CANCELLED: &str = "cancelled";
 
 /// Stores a message in the outbox.
-pub(crate) async fn tell<M: Message>(
+pub(crate) async fn emit<M: Message>(
     conn: &mut PgConnection,
     message: &M,
 ) -> Result<(), sqlx::Error> {
@@ -38,7 +38,7 @@ pub(crate) async fn tell_voided(
     conn: &mut PgConnection,
     booking_id: BookingId,
 ) -> Result<(), sqlx::Error> {
-    tell(conn, &PaymentVoided { booking_id }).await
+    emit(conn, &PaymentVoided { booking_id }).await
 }
 
 /// The message that the money is reserved.
@@ -62,7 +62,7 @@ pub(crate) async fn tell_authorised(
     conn: &mut PgConnection,
     payment: &Payment,
 ) -> Result<(), sqlx::Error> {
-    tell(conn, &authorised(payment)).await
+    emit(conn, &authorised(payment)).await
 }
 
 /// Publishes that the money is captured.
@@ -71,7 +71,7 @@ pub(crate) async fn tell_captured(
     payment: &Payment,
     captured_minor: i64,
 ) -> Result<(), sqlx::Error> {
-    tell(conn, &captured(payment, captured_minor)).await
+    emit(conn, &captured(payment, captured_minor)).await
 }
 
 /// Moves the payment to the state of its PaymentIntent; `false` when it does not move. A webhook
@@ -223,17 +223,17 @@ pub(crate) async fn fail(
             reason,
             is_refused: payment.intent_id.is_none(),
         };
-        tell(conn, &failed).await?;
+        emit(conn, &failed).await?;
     }
     Ok(())
 }
 
-/// Begins the refund of a captured payment whose booking was cancelled, less `kept_minor`, once.
+/// Begins the refund of a captured payment whose booking was cancelled, less `fee_minor`, once.
 /// Returns the amount, or `None` when nothing begins now.
 pub(crate) async fn refund_cancelled(
     conn: &mut PgConnection,
     payment: &Payment,
-    kept_minor: i64,
+    fee_minor: i64,
     now: DateTime<Utc>,
 ) -> Result<Option<Money>, sqlx::Error> {
     let booking_id = payment.booking_id;
@@ -244,12 +244,12 @@ pub(crate) async fn refund_cancelled(
         return Ok(None);
     }
     let left = payment.left_minor();
-    let kept = kept_minor.min(left);
-    payments::set_kept(conn, booking_id, kept, now).await?;
-    if left == kept {
+    let fee = fee_minor.min(left);
+    payments::set_fee(conn, booking_id, fee, now).await?;
+    if left == fee {
         return Ok(None);
     }
-    let amount = Money::new(left - kept, payment.amount.currency);
+    let amount = Money::new(left - fee, payment.amount.currency);
     let is_begun = begin_refund(conn, booking_id, amount, CANCELLED, now).await?;
     Ok(is_begun.then_some(amount))
 }
@@ -482,7 +482,7 @@ async fn tell_refunded(
         amount: refund.amount,
         number: refunds::number_of(conn, refund).await?,
     };
-    tell(conn, &message).await
+    emit(conn, &message).await
 }
 
 /// Publishes that a refund did not reach the buyer. The payment is locked.
@@ -503,7 +503,7 @@ async fn tell_refund_failed(
         amount: refund.amount,
         number: refunds::number_of(conn, refund).await?,
     };
-    tell(conn, &message).await
+    emit(conn, &message).await
 }
 
 #[cfg(test)]

@@ -99,7 +99,7 @@ pub enum Begin {
 
 /// The right to finish one run of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[must_use = "finish or abandon it, or repeats will be told for a while that it still runs"]
+#[must_use = "finish or abandon it, or repeats are answered for a while that it still runs"]
 pub struct Token {
     scope: String,
     key: String,

@@ -296,7 +296,7 @@ mod tests {
         let lane = lane(1);
         assert!(lane.ask(1).now_or_never().is_none());
         let permits = || lane.0.worker.0.available_permits();
-        crate::testing::eventually(std::time::Duration::from_secs(5), async || permits() == 0)
+        crate::testing::eventually(std::time::Duration::from_secs(30), async || permits() == 0)
             .await;
     }
 }

@@ -168,10 +168,10 @@ impl Lines {
         Self::kept_for(db, KEPT)
     }
 
-    /// Creates a cache whose lines are evicted after `kept` without a request.
+    /// Creates a cache whose lines are evicted after `retention` without a request.
     #[must_use]
-    pub fn kept_for(db: PgPool, kept: Duration) -> Self {
-        let refreshes = kept.as_millis() / REFRESH_PERIOD.as_millis();
+    pub fn kept_for(db: PgPool, retention: Duration) -> Self {
+        let refreshes = retention.as_millis() / REFRESH_PERIOD.as_millis();
         Self(Arc::new(Inner {
             kept_refreshes: u32::try_from(refreshes).unwrap_or(u32::MAX),
             followed: RwLock::default(),
@@ -327,7 +327,7 @@ impl Inner {
         let mut changed = Vec::new();
         let mut to_read = Vec::new();
         for ((event_id, line), (_, after)) in lines.iter().zip(&known) {
-            match changes.told.remove(event_id) {
+            match changes.lines.remove(event_id) {
                 None => {}
                 Some(Err(unreadable)) => line.note_unreadable(*event_id, &unreadable),
                 Some(Ok(snapshot)) => {

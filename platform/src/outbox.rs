@@ -1,7 +1,7 @@
 //! Transactional outbox: a message is sent if and only if the transaction that wrote it commits.
 //!
 //! [`put`] stores a message beside the change that caused it; a [`relay`] publishes it afterwards,
-//! at least once. A writer of many messages also [keeps](Kept) them in memory and publishes them
+//! at least once. A writer of many messages also [stages](Staged) them in memory and publishes them
 //! itself after the commit, so that the relay reads only those left behind. An unroutable message
 //! stays and is retried: each needs a receiver that binds a queue.
 
@@ -109,12 +109,12 @@ impl StoredMessage {
 /// relay publishes them when the lease expires because the process died or RabbitMQ is unavailable.
 #[derive(Debug, Clone)]
 #[must_use = "until the relay finds them nobody sends these messages"]
-pub struct Kept {
+pub struct Staged {
     owner: &'static str,
     messages: Vec<StoredMessage>,
 }
 
-impl Kept {
+impl Staged {
     /// Creates an empty set; the relay of `owner` publishes what is left.
     pub fn of(owner: &'static str) -> Self {
         Self {

@@ -1,10 +1,12 @@
 //! Fault injection: rules that select calls, a fault for them, and how often it fires.
 
 use std::sync::Mutex;
+use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
 
 /// Maximum number of rules; adding more drops the oldest.
 const MAX_RULES: usize = 1_000;
@@ -37,6 +39,7 @@ pub struct Rule<S, A> {
 #[derive(Debug)]
 pub struct Faults<S, A> {
     state: Mutex<State<S, A>>,
+    cleared: Notify,
 }
 
 #[derive(Debug)]
@@ -54,6 +57,7 @@ impl<S: PartialEq, A: Clone> Faults<S, A> {
         };
         Self {
             state: Mutex::new(state),
+            cleared: Notify::new(),
         }
     }
 
@@ -89,9 +93,16 @@ impl<S: PartialEq, A: Clone> Faults<S, A> {
         self.lock().rng = StdRng::seed_from_u64(seed);
     }
 
-    /// Removes every rule.
+    /// Removes every rule, and ends the delays under way.
     pub fn clear(&self) {
         self.lock().rules.clear();
+        self.cleared.notify_waiters();
+    }
+
+    /// Waits for `time`, or until the faults are cleared.
+    pub(crate) async fn delay(&self, time: Duration) {
+        // Whichever comes first.
+        let _cleared = tokio::time::timeout(time, self.cleared.notified()).await;
     }
 
     /// Returns the rules that can still fire.

@@ -113,7 +113,7 @@ pub fn sale(seed: u64, scale: Scale) -> Result<Report, Failure> {
     World::new(seed, scale).run()
 }
 
-/// Simulates the sales of `seeds` on `threads` threads; `told` is called after each.
+/// Simulates the sales of `seeds` on `threads` threads; `show` is called after each.
 ///
 /// # Errors
 /// The failure with the lowest seed.
@@ -121,7 +121,7 @@ pub fn sales(
     seeds: std::ops::Range<u64>,
     threads: usize,
     scale: Scale,
-    told: impl Fn(u64, &Report) + Sync,
+    show: impl Fn(u64, &Report) + Sync,
 ) -> Result<Report, Failure> {
     let next = AtomicU64::new(seeds.start);
     let total = Mutex::new((Report::default(), None::<Failure>));
@@ -137,7 +137,7 @@ pub fn sales(
                     let mut total = total.lock().expect("no thread panics while it adds");
                     match outcome {
                         Ok(report) => {
-                            told(seed, &report);
+                            show(seed, &report);
                             total.0.add(&report);
                         }
                         Err(failure) => {

@@ -80,7 +80,7 @@ impl Asked {
     }
 
     /// Sets the earliest next poll of `number`.
-    pub(crate) fn tell(&self, number: Number, next_ms: u32) {
+    pub(crate) fn set_next(&self, number: Number, next_ms: u32) {
         let next = next_ms.max(NEVER + 1);
         self.with(number, |chunk, at| {
             chunk.next[at].store(next, Ordering::Relaxed);
@@ -90,7 +90,7 @@ impl Asked {
     /// Returns the people ahead to report to `number`: `ahead`, but never more than was reported
     /// before. Somebody who returns to an earlier place does not set it back.
     pub(crate) fn least(&self, number: Number, ahead: i64) -> i64 {
-        let told = self.with(number, |chunk, at| {
+        let shown = self.with(number, |chunk, at| {
             let mine = u32::try_from(ahead + 1).unwrap_or(u32::MAX);
             let before = chunk.least[at].load(Ordering::Relaxed);
             if before == 0 || mine < before {
@@ -99,7 +99,7 @@ impl Asked {
             }
             i64::from(before) - 1
         });
-        told.unwrap_or(ahead)
+        shown.unwrap_or(ahead)
     }
 
     /// Takes the presence since the last call, and clears it; parts without anybody are left out.
@@ -210,7 +210,7 @@ mod tests {
     #[test]
     fn whoever_was_told_to_wait_waits_and_others_do_not() {
         let asked = Asked::default();
-        asked.tell(Number(5), 1_500);
+        asked.set_next(Number(5), 1_500);
         assert_eq!(
             asked.wait(Number(5), 1_000),
             Some(Duration::from_millis(500))
@@ -222,7 +222,7 @@ mod tests {
     #[test]
     fn a_clock_that_goes_around_keeps_nobody_waiting() {
         let asked = Asked::default();
-        asked.tell(Number(5), 10);
+        asked.set_next(Number(5), 10);
         let before = u32::MAX - 9;
         assert_eq!(
             asked.wait(Number(5), before),
@@ -239,7 +239,7 @@ mod tests {
             assert_eq!(asked.wait(Number(7), now), None);
         }
         // A time that coincides with the marker for never.
-        asked.tell(Number(7), 0);
+        asked.set_next(Number(7), 0);
         assert!(asked.wait(Number(7), u32::MAX - 60_000).is_some());
     }
 
@@ -260,7 +260,7 @@ mod tests {
         let seen = asked.take_seen();
         assert_eq!((seen.len(), seen[0].bitmap.len()), (1, 70_000 / 8 + 1));
         assert_eq!(numbers(&seen[0]), [1, 7, 8, 70_000]);
-        assert!(asked.take_seen().is_empty(), "each is told once");
+        assert!(asked.take_seen().is_empty(), "each is shown once");
         asked.put_back(&seen[0]);
         asked.see(Number(2));
         assert_eq!(numbers(&asked.take_seen()[0]), [1, 2, 7, 8, 70_000]);
@@ -272,7 +272,7 @@ mod tests {
         let high = [10_000_000, 70_000_000, 70_000_001, 4_000_000_000];
         for number in high {
             asked.see(Number(number));
-            asked.tell(Number(number), 5_000);
+            asked.set_next(Number(number), 5_000);
             assert!(asked.wait(Number(number), 1_000).is_some());
         }
         let seen = asked.take_seen();
@@ -288,8 +288,8 @@ mod tests {
     #[test]
     fn the_people_ahead_that_somebody_is_told_of_never_rise() {
         let asked = Asked::default();
-        let told = [9, 12, 8, 0, 3].map(|ahead| asked.least(Number(5), ahead));
-        assert_eq!(told, [9, 9, 8, 0, 0]);
+        let shown = [9, 12, 8, 0, 3].map(|ahead| asked.least(Number(5), ahead));
+        assert_eq!(shown, [9, 9, 8, 0, 0]);
         assert_eq!(asked.least(Number(6), 12), 12);
     }
 
@@ -298,7 +298,7 @@ mod tests {
         let asked = Asked::default();
         for number in [-1, i64::MAX, 1 << 32] {
             asked.see(Number(number));
-            asked.tell(Number(number), 9);
+            asked.set_next(Number(number), 9);
             assert_eq!(asked.wait(Number(number), 1), None);
         }
         assert!(asked.take_seen().is_empty());

@@ -47,14 +47,16 @@ impl Calibration {
     /// Emits the outcomes of numbers called since; numbers that left are dropped.
     pub(crate) fn settle(&self, view: &View) {
         let mut sample = self.0.lock_unpoisoned();
-        sample.retain(|number, told| match view.line.standing(told.place) {
-            Standing::Waiting => !view.line.has_left(*number),
-            Standing::Called(at) => {
-                told.compare(at);
-                false
-            }
-            Standing::Missed | Standing::Claimed | Standing::Over => false,
-        });
+        sample.retain(
+            |number, predicted| match view.line.standing(predicted.place) {
+                Standing::Waiting => !view.line.has_left(*number),
+                Standing::Called(at) => {
+                    predicted.compare(at);
+                    false
+                }
+                Standing::Missed | Standing::Claimed | Standing::Over => false,
+            },
+        );
     }
 }
 

@@ -10,7 +10,7 @@ pub(crate) const METRICS: MetricHelp = MetricHelp {
         ),
         (
             "waiting_room_eta_outcomes_total",
-            "Waiting times told, by how they turned out.",
+            "Predicted waiting times by outcome.",
         ),
         ("waiting_room_joins_total", "Joins by outcome."),
         (
@@ -26,7 +26,7 @@ pub(crate) const METRICS: MetricHelp = MetricHelp {
     histograms: &[
         (
             "waiting_room_eta_ratio",
-            "Waiting times as they turned out, divided by those told.",
+            "Actual waiting times divided by predicted ones.",
         ),
         (
             "waiting_room_join_batch_size",

@@ -20,6 +20,7 @@ pub mod store;
 mod streams;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use platform::service::{Context, Routes};
@@ -71,7 +72,13 @@ pub struct Config {
     /// Limit of open streams in all; by default half of the files that the process may open
     #[arg(long, env = "ONSALE_STREAMS", value_parser = clap::value_parser!(u32).range(1..))]
     pub streams: Option<u32>,
+    /// Time after which joins go on without the shared limits; no setting of operators.
+    #[arg(skip = SHARED_LIMITS_TIMEOUT)]
+    pub shared_limits_timeout: Duration,
 }
+
+/// Timeout of one call to Redis, for which a batch of joins waits.
+const SHARED_LIMITS_TIMEOUT: Duration = Duration::from_millis(50);
 
 impl Default for Config {
     fn default() -> Self {
@@ -81,6 +88,7 @@ impl Default for Config {
             lobby_joins_per_network: 2_000,
             streams_per_address: 100,
             streams: None,
+            shared_limits_timeout: SHARED_LIMITS_TIMEOUT,
         }
     }
 }

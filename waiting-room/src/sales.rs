@@ -96,10 +96,10 @@ impl Sales {
         });
         known.insert(event_id, Arc::clone(&sale));
         drop(known);
-        let (sales, kept) = (Arc::clone(self), Arc::clone(&sale));
+        let (sales, refreshed) = (Arc::clone(self), Arc::clone(&sale));
         let heartbeat = self.ctx.health.heartbeat(SALE_LOOP, LONGEST_TURN);
         self.ctx.spawn(SALE_LOOP, async move {
-            sales.keep(kept, follower, &heartbeat).await;
+            sales.keep(refreshed, follower, &heartbeat).await;
             Ok(())
         });
         Ok(sale)
@@ -133,7 +133,7 @@ impl Sales {
                 }
                 _ = periods.tick() => {}
             }
-            seen::tell(&self.ctx, sale.event_id, &sale.asked).await;
+            seen::flush(&self.ctx, sale.event_id, &sale.asked).await;
             let is_asked_for =
                 sale.is_asked_for.swap(false, Ordering::Relaxed) || sale.shown.receiver_count() > 0;
             unasked = if is_asked_for { 0 } else { unasked + 1 };
@@ -143,6 +143,6 @@ impl Sales {
                 return;
             }
         }
-        seen::tell(&self.ctx, sale.event_id, &sale.asked).await;
+        seen::flush(&self.ctx, sale.event_id, &sale.asked).await;
     }
 }

@@ -15,7 +15,7 @@ const OWN_SECONDS: i64 = 10;
 
 /// Merges the presence since the last flush into the current slot, by the clock of Redis, which all
 /// nodes share. If Redis fails, the presence is flushed with the next call.
-pub(crate) async fn tell(ctx: &Context, event_id: EventId, asked: &Asked) {
+pub(crate) async fn flush(ctx: &Context, event_id: EventId, asked: &Asked) {
     let seen = asked.take_seen();
     if seen.is_empty() {
         return;
@@ -47,7 +47,7 @@ async fn slot(ctx: &Context) -> RedisResult<i64> {
 async fn add(ctx: &Context, event_id: EventId, slot: i64, seen: &Seen) -> RedisResult<()> {
     let slot = ctx.sale_keys(event_id).seen(slot, seen.part);
     let own = format!("{slot}:{}", ctx.node);
-    let kept = SEEN_SLOT_SECONDS * SEEN_SLOTS;
+    let retained = SEEN_SLOT_SECONDS * SEEN_SLOTS;
     pipe()
         .atomic()
         .add_command(
@@ -66,7 +66,7 @@ async fn add(ctx: &Context, event_id: EventId, slot: i64, seen: &Seen) -> RedisR
                 .arg(&own)
                 .clone(),
         )
-        .add_command(cmd("EXPIRE").arg(&slot).arg(kept).clone())
+        .add_command(cmd("EXPIRE").arg(&slot).arg(retained).clone())
         .add_command(cmd("DEL").arg(&own).clone())
         .query_async(&mut ctx.redis.clone())
         .await

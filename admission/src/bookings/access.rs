@@ -105,7 +105,7 @@ impl Access {
         let (actor, now) = (caller.account_id, desk.ctx.clock.now());
         let note = AuditNoted::new(actor, "booking.read", subject(), json!({}), now);
         let broker = &desk.ctx.broker;
-        let told = broker.publish(Exchange::Events, AuditNoted::NAME, &note, note.id);
-        told.await.map_err(|error| Problem::overloaded(&error))
+        let published = broker.publish(Exchange::Events, AuditNoted::NAME, &note, note.id);
+        published.await.map_err(|error| Problem::overloaded(&error))
     }
 }

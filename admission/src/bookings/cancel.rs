@@ -45,8 +45,8 @@ pub(super) async fn cancel(
         || answer::overloaded("The booking is already being cancelled; check again in a moment.");
     let expected = desk.outcomes.expect(id, Asked::Cancel).ok_or_else(busy)?;
     publish(&desk, id, event_id, caller.account_id).await?;
-    let told = expected.within(desk.config.outcome_wait()).await;
-    match told.map(|told| (told.outcome, told.why)) {
+    let reply = expected.within(desk.config.outcome_wait()).await;
+    match reply.map(|reply| (reply.outcome, reply.why)) {
         Some((Outcome::Cancelled, _)) => settled(BookingState::Cancelled, None),
         Some((Outcome::Refused(state), why)) => settled(state, why),
         // The outcome of another request; this one's is still to come.

@@ -324,8 +324,8 @@ async fn ask(desk: &Desk, asked_by: AccountId, request: &Request) -> Result<Resp
             return Err(problem);
         }
     }
-    if let Some(told) = expected.within(desk.config.outcome_wait()).await {
-        return Ok(answer::decided(request, told.outcome));
+    if let Some(reply) = expected.within(desk.config.outcome_wait()).await {
+        return Ok(answer::decided(request, reply.outcome));
     }
     if let Err(error) = requests::mark_published(&desk.ctx.db, request.booking_id).await {
         tracing::error!(

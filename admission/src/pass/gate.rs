@@ -290,14 +290,16 @@ fn in_order(claimants: &[Claimant], outcomes: &HashMap<Claimant, Claim>) -> Vec<
         .iter()
         .map(|(claimant, outcome)| (claimant.account_id, *outcome))
         .collect();
-    let mut told = HashSet::new();
+    let mut answered = HashSet::new();
     claimants
         .iter()
         .map(|claimant| {
             let own = outcomes.get(claimant);
             let own = own.or_else(|| by_account.get(&claimant.account_id));
             match own {
-                Some(Claim::Granted(grant)) if !told.insert(grant.jti) => Claim::Repeated(*grant),
+                Some(Claim::Granted(grant)) if !answered.insert(grant.jti) => {
+                    Claim::Repeated(*grant)
+                }
                 Some(outcome) => *outcome,
                 None => Claim::Another,
             }

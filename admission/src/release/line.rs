@@ -68,7 +68,9 @@ impl Line {
 
     /// Returns whether the published snapshot counts anybody who joined.
     pub(super) fn has_people(&self) -> bool {
-        self.release.told().is_some_and(|told| told.joined.0 > 0)
+        self.release
+            .published()
+            .is_some_and(|published| published.joined.0 > 0)
     }
 
     /// Returns whether the sale's end has been published, nobody shops and nobody may claim.
@@ -77,10 +79,9 @@ impl Line {
             && !self.is_drawing
             && !self.is_compacting
             && !self.release.is_busy()
-            && self
-                .release
-                .told()
-                .is_some_and(|told| told.state == SaleState::Closed && told.shopping == 0)
+            && self.release.published().is_some_and(|published| {
+                published.state == SaleState::Closed && published.shopping == 0
+            })
     }
 
     /// Returns the lottery's next step at `now`.
@@ -107,7 +108,10 @@ impl Line {
     }
 
     fn stage(&self, now: DateTime<Utc>, sale: &SaleSettings) -> Stage {
-        let has_called = self.release.told().is_some_and(|told| told.cursor.0 > 0);
+        let has_called = self
+            .release
+            .published()
+            .is_some_and(|published| published.cursor.0 > 0);
         Stage::of(sale, now, &self.lottery, has_called)
     }
 
@@ -142,7 +146,10 @@ impl Line {
         brake: Braking,
     ) -> Option<ToWrite> {
         let state = self.state_at(now, sale, stock)?;
-        let before = self.release.told().map_or(0, |told| told.seq);
+        let before = self
+            .release
+            .published()
+            .map_or(0, |published| published.seq);
         self.claims = gate.change.unwrap_or(self.claims);
         self.leavings = gate.leaving.unwrap_or(self.leavings);
         self.version = Some(sale.version);

@@ -46,7 +46,7 @@ impl Answers {
     }
 
     /// Stores the statistics for the leader, and resets them.
-    pub(super) async fn tell(&self, db: &PgPool, node: &str) -> Result<(), sqlx::Error> {
+    pub(super) async fn report(&self, db: &PgPool, node: &str) -> Result<(), sqlx::Error> {
         let counts = {
             let mut counts = self.0.lock_unpoisoned();
             std::mem::take(&mut *counts)

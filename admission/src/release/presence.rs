@@ -44,7 +44,7 @@ impl Presence {
     }
 
     /// Reads every slot that Redis retains.
-    pub(super) async fn kept(
+    pub(super) async fn retained(
         &self,
         ctx: &Context,
         now: DateTime<Utc>,
@@ -98,8 +98,8 @@ impl Presence {
 
 /// Restores presence from retained slots. When they are empty everybody counts as seen now: Redis
 /// was flushed, or is unavailable.
-pub(super) fn recall(release: &mut Release, now: DateTime<Utc>, kept: &[Slot]) {
-    take_in(release, kept);
+pub(super) fn recall(release: &mut Release, now: DateTime<Utc>, retained: &[Slot]) {
+    take_in(release, retained);
     if release.has_seen_nobody() {
         release.see_everybody(now);
     }

@@ -98,8 +98,9 @@ impl Recall {
                 .map(|one| &*one.sale)
                 .filter(|sale| {
                     let written = lines.get(&sale.event_id);
-                    let told = written.and_then(|written| written.as_ref().ok());
-                    let is_fixed = told.is_some_and(|told| told.snapshot.lottery.fixed.is_some());
+                    let published = written.and_then(|written| written.as_ref().ok());
+                    let is_fixed = published
+                        .is_some_and(|published| published.snapshot.lottery.fixed.is_some());
                     sale.lobby_seconds > 0 || is_fixed
                 })
                 .collect();
@@ -177,10 +178,10 @@ impl Recall {
             .filter(|(_, (_, line))| line.has_people())
             .map(|(id, (_, line))| (*id, 0..=line.joined.joined / SEEN_PART))
             .collect();
-        let mut seen = self.presence.kept(&self.ctx, self.now, &present).await;
+        let mut seen = self.presence.retained(&self.ctx, self.now, &present).await;
         for (event_id, (ticket, line)) in lines {
-            let kept = seen.remove(&event_id).unwrap_or_default();
-            self.send(resume(self.now, event_id, ticket, line, &kept));
+            let retained = seen.remove(&event_id).unwrap_or_default();
+            self.send(resume(self.now, event_id, ticket, line, &retained));
         }
         self.arrived.notify_one();
         Ok(())
@@ -232,10 +233,10 @@ fn begin(begun: Begun, order: Arc<Order>) -> Line {
     let (claims, leavings) = written
         .as_ref()
         .map_or((0, 0), |written| (written.claims, written.leavings));
-    let told = written.map(|written| written.snapshot);
-    let joined = told.as_ref().map_or(0, |told| told.joined.0);
+    let published = written.map(|written| written.snapshot);
+    let joined = published.as_ref().map_or(0, |published| published.joined.0);
     let mut release = Release::default();
-    release.remember(order, joined, told);
+    release.remember(order, joined, published);
     Line {
         release,
         version: None,
@@ -255,11 +256,11 @@ fn resume(
     event_id: EventId,
     ticket: Ticket,
     mut line: Line,
-    kept: &[Slot],
+    retained: &[Slot],
 ) -> Done {
     let resumed = catch_unwind(AssertUnwindSafe(|| {
         if line.has_people() {
-            presence::recall(&mut line.release, now, kept);
+            presence::recall(&mut line.release, now, retained);
         }
         line
     }));

@@ -260,7 +260,7 @@ async fn tell_answers(desk: &Desk) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        if let Err(error) = desk.answers.tell(&desk.ctx.db, &desk.ctx.node).await {
+        if let Err(error) = desk.answers.report(&desk.ctx.db, &desk.ctx.node).await {
             tracing::warn!(%error, "failed to store booking response stats");
         }
     }

@@ -205,10 +205,10 @@ async fn stand(
 /// higher fencing token, or another seq than the step was decided on, is left as it is.
 pub(super) async fn write(db: &PgPool, steps: &[ToWrite]) -> Result<HashSet<EventId>, sqlx::Error> {
     let snapshots = || steps.iter().map(|line| &line.step.snapshot);
-    let events: Vec<i64> = snapshots().map(|told| told.event_id.0).collect();
-    let seqs: Vec<i64> = snapshots().map(|told| told.seq).collect();
-    let cursors: Vec<i64> = snapshots().map(|told| told.cursor.0).collect();
-    let told: Vec<Json<&Snapshot>> = snapshots().map(Json).collect();
+    let events: Vec<i64> = snapshots().map(|published| published.event_id.0).collect();
+    let seqs: Vec<i64> = snapshots().map(|published| published.seq).collect();
+    let cursors: Vec<i64> = snapshots().map(|published| published.cursor.0).collect();
+    let published: Vec<Json<&Snapshot>> = snapshots().map(Json).collect();
     let epochs: Vec<i64> = steps.iter().map(|line| line.epoch).collect();
     let before: Vec<i64> = steps.iter().map(|line| line.before).collect();
     let claims: Vec<i64> = steps.iter().map(|line| line.claims).collect();
@@ -222,7 +222,7 @@ pub(super) async fn write(db: &PgPool, steps: &[ToWrite]) -> Result<HashSet<Even
                  as u (event_id, snapshot, before)
              where before = 0 order by event_id on conflict do nothing",
             &events,
-            &told as _,
+            &published as _,
             &before,
         )
         .execute(&mut *tx)
@@ -241,7 +241,7 @@ pub(super) async fn write(db: &PgPool, steps: &[ToWrite]) -> Result<HashSet<Even
         &events,
         &seqs,
         &cursors,
-        &told as _,
+        &published as _,
         &before,
         &claims,
         &leavings,

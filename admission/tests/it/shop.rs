@@ -32,7 +32,12 @@ pub(crate) const BUYER: AccountId = AccountId(7);
 pub(crate) const OTHER: AccountId = AccountId(8);
 pub(crate) const STAFF: AccountId = AccountId(9);
 
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(30);
+/// Longest wait for an outcome that comes, and for one that does not.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(40);
+pub(crate) const A_MOMENT: Duration = Duration::from_millis(500);
+/// Longest time of a request, above the wait for an outcome.
+const REQUEST_SECONDS: u64 = 60;
 
 pub(crate) struct Shop {
     pub(crate) app: TestApp,
@@ -54,26 +59,37 @@ impl Node {
     }
 }
 
-fn config() -> admission::Config {
+fn config(outcome_wait: Duration) -> admission::Config {
     admission::Config {
         stripe_publishable_key: Some("pk_test_1".to_owned()),
-        outcome_wait_ms: 500,
+        outcome_wait_ms: u64::try_from(outcome_wait.as_millis()).unwrap(),
         ..admission::Config::default()
     }
 }
 
 /// Starts admission; returns its base URL.
-pub(crate) async fn launch(ctx: &Context) -> (String, Running) {
-    let routes = admission::start(ctx.clone(), config()).await.unwrap();
+pub(crate) async fn launch(ctx: &Context, outcome_wait: Duration) -> (String, Running) {
+    let config = config(outcome_wait);
+    let routes = admission::start(ctx.clone(), config).await.unwrap();
     let running = platform::testing::serve_consuming(ctx, routes).await;
     (format!("http://{}", running.public_addr), running)
 }
 
 impl Shop {
-    /// An installation with one open sale, [`EVENT`].
+    /// An installation with one open sale, [`EVENT`], that waits for every outcome.
     pub(crate) async fn open() -> Self {
+        Self::waiting(PATIENCE).await
+    }
+
+    /// As [`open`](Self::open), for outcomes that don't come.
+    pub(crate) async fn impatient() -> Self {
+        Self::waiting(A_MOMENT).await
+    }
+
+    async fn waiting(outcome_wait: Duration) -> Self {
         let app = TestApp::start_with(domain::clock::SystemClock::shared(), |config| {
             config.limits_scale = 100.0;
+            config.request_timeout_seconds = REQUEST_SECONDS;
         })
         .await;
         for queue in [
@@ -86,7 +102,7 @@ impl Shop {
         // The test holds the leader row, so the nodes' own release loops stand by.
         let lead = "insert into admission.leader values (true, 'the test', 1, 'infinity')";
         sqlx::query(lead).execute(&app.ctx.db).await.unwrap();
-        let (base, _) = launch(&app.ctx).await;
+        let (base, _) = launch(&app.ctx, outcome_wait).await;
         let shop = Self {
             base,
             client: Client::new(),
@@ -107,7 +123,7 @@ impl Shop {
         configure: impl FnOnce(&mut PlatformConfig),
     ) -> Node {
         let ctx = self.app.another_node_with(configure).await;
-        let (base, running) = launch(&ctx).await;
+        let (base, running) = launch(&ctx, PATIENCE).await;
         Node { base, running }
     }
 
@@ -153,7 +169,7 @@ impl Shop {
             step(snapshot, &mut moved);
             (snapshot.clone(), moved)
         };
-        line::tell(&self.app.ctx.db, &snapshot, &moved).await;
+        line::publish(&self.app.ctx.db, &snapshot, &moved).await;
         let lines = &self.app.ctx.lines;
         eventually(SOON, async || {
             lines

@@ -140,7 +140,7 @@ pub(crate) async fn withdraw_sections(
     conn: &mut PgConnection,
     event: &Event,
 ) -> Result<Vec<i64>, sqlx::Error> {
-    let kept: Vec<_> = event.sections.iter().map(|section| section.id.0).collect();
+    let offered: Vec<_> = event.sections.iter().map(|section| section.id.0).collect();
     sqlx::query_scalar!(
         "update booking.sections
          set offered = false, layout_version = $3, layout_capacity = 0,
@@ -149,7 +149,7 @@ pub(crate) async fn withdraw_sections(
          where event_id = $1 and section_id <> all($2)
          returning section_id",
         event.id.0,
-        &kept,
+        &offered,
         event.version,
     )
     .fetch_all(conn)

@@ -110,7 +110,7 @@ pub(crate) async fn insert(
     )
     .fetch_optional(&mut *conn)
     .await?;
-    tell(conn, row).await
+    emit(conn, row).await
 }
 
 /// Replaces an account's roles and publishes it; `None` if the account does not exist.
@@ -133,7 +133,7 @@ pub(crate) async fn set_roles(
     )
     .fetch_optional(&mut *conn)
     .await?;
-    tell(conn, row).await
+    emit(conn, row).await
 }
 
 /// Marks an account's address or phone as confirmed, deletes its code and publishes the account;
@@ -167,7 +167,7 @@ pub(crate) async fn set_confirmed(
     )
     .execute(&mut *conn)
     .await?;
-    tell(conn, row).await
+    emit(conn, row).await
 }
 
 /// The current code of an address or phone.
@@ -243,7 +243,7 @@ pub(crate) async fn count_wrong_code(
 }
 
 /// Puts `account.changed` into the outbox.
-async fn tell(
+async fn emit(
     conn: &mut PgConnection,
     row: Option<AccountRow>,
 ) -> Result<Option<Account>, sqlx::Error> {

@@ -57,7 +57,7 @@ struct Followed {
     at: DateTime<Utc>,
     /// Without what was learned from others.
     seconds: f64,
-    told: Eta,
+    eta: Eta,
 }
 
 impl Default for Forecast {
@@ -126,12 +126,12 @@ impl Forecast {
             return;
         }
         if let Some(place) = find(ahead) {
-            let told = self.pace(per_second).eta(ahead);
+            let eta = self.pace(per_second).eta(ahead);
             self.followed.push_back(Followed {
                 place,
                 at: now,
                 seconds,
-                told,
+                eta,
             });
         }
     }
@@ -158,8 +158,8 @@ impl Forecast {
         self.ratio_p50 = (self.ratio_p50 + step(self.ratio_p50, 0.5)).clamp(-2.0, 2.0);
         self.ratio_p90 = (self.ratio_p90 + step(self.ratio_p90, 0.9)).clamp(-2.0, 2.5);
         let count = match waited {
-            waited if waited <= prediction.told.p50 => &mut self.outcomes.by_p50,
-            waited if waited <= prediction.told.p90 => &mut self.outcomes.by_p90,
+            waited if waited <= prediction.eta.p50 => &mut self.outcomes.by_p50,
+            waited if waited <= prediction.eta.p90 => &mut self.outcomes.by_p90,
             _ => &mut self.outcomes.later,
         };
         *count += 1;
@@ -215,14 +215,14 @@ mod tests {
     /// Follows waits for so many ticks that all take `part` of what was predicted.
     fn learn(forecast: &mut Forecast, part: f64) {
         for nth in 1..=2_000 {
-            let (told, place) = (at(nth * 1_000_000), Place(nth));
-            forecast.follow(told, 1.0, 100, |_| Some(place));
+            let (published, place) = (at(nth * 1_000_000), Place(nth));
+            forecast.follow(published, 1.0, 100, |_| Some(place));
             let Some(followed) = forecast.followed.back().copied() else {
                 continue;
             };
             #[expect(clippy::cast_possible_truncation, reason = "milliseconds")]
             let waited = (followed.seconds * part * 1_000.0) as i64;
-            let now = told + chrono::TimeDelta::milliseconds(waited);
+            let now = published + chrono::TimeDelta::milliseconds(waited);
             let mut calls = Calls::default();
             let (first, last) = (place, place);
             calls.add(now, &[Run { first, last }]);

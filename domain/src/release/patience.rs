@@ -31,7 +31,7 @@ const MOST_PEOPLE: i64 = 1 << 40;
 type Reach = [i64; DEPTHS];
 
 #[derive(Debug, Clone)]
-struct Told {
+struct Sample {
     at: DateTime<Utc>,
     /// Until when somebody may act on it.
     until: DateTime<Utc>,
@@ -43,21 +43,25 @@ struct Told {
 /// Recently published waits.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Patience {
-    told: VecDeque<Told>,
+    samples: VecDeque<Sample>,
 }
 
 impl Patience {
     /// Samples the waits published at `now`: `wait` returns the wait by the number of people ahead,
     /// and `steps` has that number by place; places after `last` joined since.
-    pub(super) fn tell(
+    pub(super) fn sample(
         &mut self,
         now: DateTime<Utc>,
         steps: &Steps,
         last: Place,
         wait: impl Fn(i64) -> Wait,
     ) {
-        self.told.retain(|told| now < told.until);
-        if self.told.back().is_some_and(|told| now - told.at < NOTED) {
+        self.samples.retain(|sample| now < sample.until);
+        if self
+            .samples
+            .back()
+            .is_some_and(|sample| now - sample.at < NOTED)
+        {
             return;
         }
         let total = steps.of(Place(last.0 + 1));
@@ -73,7 +77,7 @@ impl Patience {
         });
         let longest = poll_after_ms(PlaceState::Waiting, wait(total), 1.0);
         let longest = Duration::from_millis(longest.into()) + LATE;
-        self.told.push_back(Told {
+        self.samples.push_back(Sample {
             at: now,
             until: now + longest,
             reach,
@@ -84,25 +88,25 @@ impl Patience {
     /// Time until a called place learns of its call: the longest published poll interval, with a
     /// margin.
     pub(super) fn hears_within(&self) -> TimeDelta {
-        let pauses = self.told.iter().map(|told| told.until - told.at);
+        let pauses = self.samples.iter().map(|sample| sample.until - sample.at);
         pauses.max().unwrap_or_default().min(LONGEST_PAUSE)
     }
 
     /// Slots of silence allowed to a called place. Not more than in a line that stands: a lobby
     /// that opens early had poll intervals of two minutes, and misses no call meanwhile.
     pub(super) fn front(&self) -> usize {
-        let fronts = self.told.iter().map(|told| told.front);
+        let fronts = self.samples.iter().map(|sample| sample.front);
         fronts.max().unwrap_or_else(standing).min(standing())
     }
 
     /// Slots of silence allowed to each place.
     pub(super) fn depths(&self) -> Depths {
         let mut reach = [i64::MAX; DEPTHS];
-        if self.told.is_empty() {
+        if self.samples.is_empty() {
             reach[..standing() - 1].fill(i64::MIN);
         }
-        for told in &self.told {
-            for (least, one) in reach.iter_mut().zip(told.reach) {
+        for sample in &self.samples {
+            for (least, one) in reach.iter_mut().zip(sample.reach) {
                 *least = one.min(*least);
             }
         }
@@ -187,7 +191,7 @@ mod tests {
     fn every_place_may_be_silent_as_long_as_it_was_told_itself() {
         let wait = pace(1);
         let mut patience = Patience::default();
-        patience.tell(at(0), &steps(60), Place(60), &wait);
+        patience.sample(at(0), &steps(60), Place(60), &wait);
         for place in 1..=400 {
             assert_eq!(patience.depths().of(place), own(&wait, place), "{place}");
         }
@@ -198,14 +202,14 @@ mod tests {
     fn what_was_told_counts_until_it_was_acted_on() {
         let mut patience = Patience::default();
         let (slow, quick) = (pace(1), pace(100));
-        patience.tell(at(0), &steps(200), Place(200), &slow);
-        patience.tell(at(1_000), &steps(200), Place(200), &quick);
+        patience.sample(at(0), &steps(200), Place(200), &slow);
+        patience.sample(at(1_000), &steps(200), Place(200), &quick);
         let depth_of = |patience: &Patience| patience.depths().of(200);
         assert_eq!(depth_of(&patience), own(&slow, 200));
         // 20 s and a fifth, and some.
-        patience.tell(at(28_000), &steps(200), Place(200), &quick);
+        patience.sample(at(28_000), &steps(200), Place(200), &quick);
         assert_eq!(depth_of(&patience), own(&slow, 200));
-        patience.tell(at(29_000), &steps(200), Place(200), &quick);
+        patience.sample(at(29_000), &steps(200), Place(200), &quick);
         assert_eq!(depth_of(&patience), own(&quick, 200));
     }
 
@@ -213,7 +217,7 @@ mod tests {
     fn who_may_be_silent_for_longer_than_presence_is_kept_is_present() {
         let mut patience = Patience::default();
         let opening = |_| Wait::Opening(Duration::from_secs(3_600));
-        patience.tell(at(0), &steps(10), Place(10), opening);
+        patience.sample(at(0), &steps(10), Place(10), opening);
         assert_eq!(patience.depths().of(3), None);
         let seen = |depth: Option<usize>| if depth.is_none() { 0b1010 } else { 0 };
         assert_eq!(patience.depths().present(0, seen), 0b1010);

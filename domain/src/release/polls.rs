@@ -37,7 +37,7 @@ impl Absent {
 struct Person {
     asks_at: i64,
     /// The last response to each.
-    told: i64,
+    shown: i64,
 }
 
 struct Polls {
@@ -61,7 +61,7 @@ impl Polls {
         let asks_at = -BEFORE_SECONDS * 1_000;
         let person = Person {
             asks_at,
-            told: i64::MAX / 2,
+            shown: i64::MAX / 2,
         };
         let all = usize::try_from(people).unwrap() + 1;
         Self {
@@ -114,8 +114,8 @@ impl Polls {
     }
 
     fn ask(&mut self, millis: i64) {
-        let told = self.release.told().unwrap().clone();
-        let steps = told.ahead.steps();
+        let published = self.release.published().unwrap().clone();
+        let steps = published.ahead.steps();
         let mut truth = 0;
         for place in 1..=self.joined() {
             let index = usize::try_from(place).unwrap();
@@ -131,14 +131,14 @@ impl Polls {
             if millis > 0 {
                 assert!(
                     (ahead - before).abs() * 50 <= before,
-                    "{ahead} told and {before} ahead of {place} after {millis} ms"
+                    "{ahead} shown and {before} ahead of {place} after {millis} ms"
                 );
                 // By what a group is exact to.
-                let last = self.people[index].told;
+                let last = self.people[index].shown;
                 assert!(ahead <= last + last / 64, "{last} rose to {ahead}");
-                self.people[index].told = ahead;
+                self.people[index].shown = ahead;
             }
-            let wait = told.wait(Some(ahead), at(millis));
+            let wait = published.wait(Some(ahead), at(millis));
             let pause = poll_after_ms(PlaceState::Waiting, wait, self.jitter());
             self.people[index].asks_at = millis + i64::from(pause);
             let (_, bitmap) = self.seen.back_mut().unwrap();

@@ -29,7 +29,7 @@ impl Presence {
     /// is ignored.
     pub(super) fn see(&mut self, slot: i64, part: i64, bitmap: &[u8], order: &Order) {
         self.begin(slot);
-        let Some((_, bits)) = self.slots.iter_mut().find(|kept| kept.0 == slot) else {
+        let Some((_, bits)) = self.slots.iter_mut().find(|retained| retained.0 == slot) else {
             return;
         };
         let first = index(part * SEEN_PART);

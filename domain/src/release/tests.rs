@@ -180,7 +180,10 @@ fn who_is_back_is_waited_for_although_nobody_else_is_there() {
     line.sale.paused = true;
     line.away = 1..2;
     line.run(400);
-    assert_eq!(line.release.told().map(|told| told.waiting), Some(0));
+    assert_eq!(
+        line.release.published().map(|published| published.waiting),
+        Some(0)
+    );
     assert!(!line.release.is_busy() && line.release.is_waited_for());
     line.sale.paused = false;
     line.away = 0..0;
@@ -238,7 +241,9 @@ fn the_lottery_decides_who_of_the_lobby_is_called_when_and_who_has_left() {
     };
     line.release.step(&left);
     assert_eq!(
-        line.release.told().map(|told| (told.left, told.waiting)),
+        line.release
+            .published()
+            .map(|published| (published.left, published.waiting)),
         Some((1, 99))
     );
     let place = order.place_of(gone);
@@ -276,10 +281,10 @@ fn a_leader_that_takes_over_calls_nobody_twice_and_forgets_nobody() {
     let mut called = Vec::new();
     for tick in 0..160 {
         if tick == 20 {
-            let told = line.release.told().cloned();
+            let published = line.release.published().cloned();
             line.release = Release::default();
             let order = Arc::new(Order::of_joining());
-            line.release.remember(order, line.joined, told);
+            line.release.remember(order, line.joined, published);
             moves.iter().for_each(|moved| line.release.recall(moved));
             line.release.see_everybody(at(line.millis));
         }
@@ -333,25 +338,25 @@ fn the_stock_stops_the_calls_and_tells_who_will_find_nothing() {
 fn the_pace_that_is_told_is_the_rate_and_where_the_house_is_full_what_was_measured() {
     let mut sale = sale(600);
     let mut release = Release::default();
-    let told = release.step(&facts(&sale, 250, 100)).unwrap().snapshot;
-    let pace = told.pace.unwrap();
+    let published = release.step(&facts(&sale, 250, 100)).unwrap().snapshot;
+    let pace = published.pace.unwrap();
     // Ten a second come, and some more are called.
     assert!((36_000..40_000).contains(&pace.p50_per_hour), "{pace:?}");
     assert!(pace.p90_per_hour < pace.p50_per_hour);
 
     sale.shopper_cap = 5;
     let mut full = Release::default();
-    let mut told = None;
+    let mut published = None;
     for tick in 1..9 {
         let facts = Facts {
             shopping: 5,
             ..facts(&sale, tick * 250, 100)
         };
-        told = full.step(&facts).map(|step| step.snapshot).or(told);
+        published = full.step(&facts).map(|step| step.snapshot).or(published);
     }
-    let told = told.unwrap();
+    let published = published.unwrap();
     assert_eq!(
-        (told.pace, told.cursor, told.waiting),
+        (published.pace, published.cursor, published.waiting),
         (None, Place(0), 100)
     );
     assert!(full.is_busy());

@@ -15,7 +15,7 @@ const DAY_SECONDS: i64 = 86_400;
 impl Release {
     /// The move and the snapshot after it, unless neither has anything new. `served` is how many
     /// of those who wait will find something.
-    pub(super) fn tell(
+    pub(super) fn publish(
         &mut self,
         facts: &Facts<'_>,
         mut moved: Move,
@@ -35,21 +35,24 @@ impl Release {
             self.forecast
                 .follow(facts.now, calls_per_second, waiting, find);
         }
-        let seq = self.told.as_ref().map_or(0, |told| told.seq);
+        let seq = self.published.as_ref().map_or(0, |published| published.seq);
         let mut next = self.snapshot(facts, ahead);
         next.seq = seq;
         next.pace = pace;
         let wait = |people| next.wait(Some(people), facts.now);
         self.patience
-            .tell(facts.now, &steps, Place(self.joined), wait);
+            .sample(facts.now, &steps, Place(self.joined), wait);
         next.likely_until = served.and_then(|served| last_served(&next, served));
-        let is_news = self.told.as_ref().is_none_or(|told| differ(told, &next));
+        let is_news = self
+            .published
+            .as_ref()
+            .is_none_or(|published| differ(published, &next));
         if !is_news && moved.is_empty() {
             return None;
         }
         next.seq = seq + 1;
         moved.seq = next.seq;
-        self.told = Some(next.clone());
+        self.published = Some(next.clone());
         Some(Step {
             moved,
             snapshot: next,
@@ -201,22 +204,26 @@ mod tests {
         sale.closes_at = Some(at(90_000));
         let mut release = Release::default();
         let step = release.step(&facts(&sale, 0, 0)).unwrap();
-        let told = step.snapshot;
+        let published = step.snapshot;
         assert_eq!(
-            (told.lobby_opens_at, told.opens_at, told.closes_at),
+            (
+                published.lobby_opens_at,
+                published.opens_at,
+                published.closes_at
+            ),
             (Some(at(50_000)), Some(at(60_000)), Some(at(90_000)))
         );
     }
 
     #[test]
     fn whoever_will_find_nothing_is_told_from_which_place_on() {
-        let mut told = Release::default()
+        let mut published = Release::default()
             .step(&facts(&sale(60), 0, 0))
             .unwrap()
             .snapshot;
-        told.ahead = Ahead::count(Place(3), Place(12), [3, 5, 9].map(Place).into_iter());
-        told.waiting = 3;
-        let until = |served| last_served(&told, served);
+        published.ahead = Ahead::count(Place(3), Place(12), [3, 5, 9].map(Place).into_iter());
+        published.waiting = 3;
+        let until = |served| last_served(&published, served);
         assert_eq!(
             [until(0.0), until(1.0), until(2.9)],
             [2, 4, 8].map(|n| Some(Place(n)))

@@ -6,7 +6,7 @@ use domain::message::{BookingCancelled, BookingPaid, TicketTransferred};
 
 use super::line::one_line;
 use super::time::{in_full, in_full_of, in_short};
-use crate::notice::{Holding, Notice, Told};
+use crate::notice::{Announced, Holding, Notice};
 
 /// Longest name of an event, place or section, in characters.
 const NAME_LIMIT: usize = 120;
@@ -162,7 +162,7 @@ pub(super) fn letter<'a>(event: &Event, notice: &'a Notice) -> Letter<'a> {
 }
 
 /// Describes the differences from the last notice to the reader; generic if that is unknown.
-fn changes(event: &Event, name: &str, before: Option<&Told>) -> String {
+fn changes(event: &Event, name: &str, before: Option<&Announced>) -> String {
     let Some(before) = before else {
         return format!("{name} was changed. This is how it takes place now:");
     };
@@ -431,7 +431,7 @@ pub(super) mod tests {
 
     #[test]
     fn a_cancellation_promises_no_money_that_may_not_come() {
-        let told = |total: i64, asked_by: Option<i64>, was_confirmed: bool| {
+        let sentence = |total: i64, asked_by: Option<i64>, was_confirmed: bool| {
             let mut booking = paid().booking;
             booking.total = Money::new(total, Currency::try_from("ugx").unwrap());
             let asked = asked_by.map(|by| CancelAsked {
@@ -445,9 +445,9 @@ pub(super) mod tests {
             });
             letter(&event(), &notice).paragraphs.join(" ")
         };
-        let free = told(0, Some(1), true);
+        let free = sentence(0, Some(1), true);
         assert!(free.ends_with("are no longer valid."), "{free}");
-        let by_buyer = told(38_000, Some(1), true);
+        let by_buyer = sentence(38_000, Some(1), true);
         assert!(
             by_buyer.contains("If the 38000 UGX were charged already, the event's refund terms")
         );
@@ -457,37 +457,37 @@ pub(super) mod tests {
             "{by_buyer}"
         );
         for asked_by in [None, Some(2)] {
-            let by_others = told(38_000, asked_by, true);
+            let by_others = sentence(38_000, asked_by, true);
             assert!(by_others.contains("all of it goes back"), "{by_others}");
             assert!(
                 by_others.ends_with("If not, nothing is charged."),
                 "{by_others}"
             );
         }
-        assert!(told(38_000, None, false).ends_with("Nothing was charged."));
+        assert!(sentence(38_000, None, false).ends_with("Nothing was charged."));
     }
 
     #[test]
     fn a_hold_that_ended_blames_no_delay_on_the_buyer() {
-        let told = |reason| {
+        let sentence = |reason| {
             let booking = paid().booking;
             let notice = Notice::Expired(BookingExpired { booking, reason });
             letter(&event(), &notice).paragraphs.join(" ")
         };
         for reason in [None, Some(EndReason::PaymentRefused)] {
-            let told = told(reason);
+            let text = sentence(reason);
             assert!(
-                told.contains("Nothing was charged") && !told.contains("in time"),
-                "{told}"
+                text.contains("Nothing was charged") && !text.contains("in time"),
+                "{text}"
             );
         }
-        let refused = told(Some(EndReason::PaymentRefused));
+        let refused = sentence(Some(EndReason::PaymentRefused));
         assert!(
             refused.contains("the payment provider refused")
                 && refused.contains("no fault of yours"),
             "{refused}"
         );
-        assert!(told(None).contains("their payment was not made"));
+        assert!(sentence(None).contains("their payment was not made"));
     }
 
     #[test]
@@ -584,11 +584,11 @@ pub(super) mod tests {
 
     #[test]
     fn a_change_says_what_is_different() {
-        let before = Told {
+        let before = Announced {
             name: "Gala night".into(),
             venue: "Town hall".into(),
             date: "2024-05-02T18:00:00Z".parse().unwrap(),
-            ..Told::of(&event())
+            ..Announced::of(&event())
         };
         let holding = Holding {
             before: Some(before),

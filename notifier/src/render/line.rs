@@ -103,7 +103,7 @@ mod tests {
 
     #[test]
     fn nobody_is_called_an_advertisement() {
-        for kept in [
+        for unchanged in [
             "Ada",
             "Zoë Ångström-李",
             "J.R.R. Tolkien",
@@ -111,7 +111,7 @@ mod tests {
             "O’Neill",
             "Ḥasan",
         ] {
-            assert_eq!(name(kept), kept);
+            assert_eq!(name(unchanged), unchanged);
         }
         for dropped in [
             "WIN 500 EUR http://evil.example now",

@@ -14,7 +14,7 @@ const CLASSES: usize = Urgency::ALL.len();
 pub(super) struct Places {
     total: usize,
     /// Slots reserved for each class.
-    kept: [usize; CLASSES],
+    reserved: [usize; CLASSES],
     taken: Mutex<[usize; CLASSES]>,
     /// Wakes the send loop.
     freed: Notify,
@@ -43,7 +43,7 @@ impl Places {
         let share = |part: usize| (total / part).max(usize::from(total >= CLASSES));
         Arc::new(Self {
             total,
-            kept: [share(4), share(8), share(8)],
+            reserved: [share(4), share(8), share(8)],
             taken: Mutex::default(),
             freed: Notify::new(),
             available: Notify::new(),
@@ -52,11 +52,11 @@ impl Places {
 
     fn free_in(&self, taken: &[usize; CLASSES], urgency: Urgency) -> usize {
         let others = (0..CLASSES).filter(|class| *class != urgency as usize);
-        let kept: usize = others
-            .map(|class| self.kept[class].saturating_sub(taken[class]))
+        let reserved: usize = others
+            .map(|class| self.reserved[class].saturating_sub(taken[class]))
             .sum();
         let under_way: usize = taken.iter().sum();
-        self.total.saturating_sub(under_way + kept)
+        self.total.saturating_sub(under_way + reserved)
     }
 
     /// Takes up to `most` of the slots available to a class.

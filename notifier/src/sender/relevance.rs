@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use domain::event::EventState;
 
-use crate::notice::{Channel, Notice, Told};
+use crate::notice::{Announced, Channel, Notice};
 use crate::store::queue::Due;
 
 /// The new holder gets a notice of their own.
@@ -11,7 +11,7 @@ const GIVEN_AWAY: &str = "the reader has transferred the tickets";
 const BOOKING_CANCELLED: &str = "the booking was cancelled";
 const EVENT_CANCELLED: &str = "the event was cancelled";
 /// A reader gets one message about a cancelled event.
-const TOLD_BY_EVENT: &str = "the reader is notified that the event was cancelled";
+const COVERED_BY_EVENT: &str = "the reader is notified that the event was cancelled";
 
 /// Limits per reader and hour on notices that can be triggered for free.
 const MAILS_PER_HOUR: i64 = 20;
@@ -56,7 +56,7 @@ pub(super) fn why_outdated(due: &Due, now: DateTime<Utc>) -> Option<&'static str
             (!due.holds_tickets, GIVEN_AWAY),
             (is_off, EVENT_CANCELLED),
             (
-                holding.before.as_ref() == Some(&Told::of(event)),
+                holding.before.as_ref() == Some(&Announced::of(event)),
                 "the event is again as the reader knows it",
             ),
         ]),
@@ -67,9 +67,9 @@ pub(super) fn why_outdated(due: &Due, now: DateTime<Utc>) -> Option<&'static str
         ]),
         Notice::Cancelled(facts) => first_of(&[(
             facts.asked.is_none() && due.hears_event_cancelled,
-            TOLD_BY_EVENT,
+            COVERED_BY_EVENT,
         )]),
-        Notice::Withdrawn(_) => first_of(&[(due.hears_event_cancelled, TOLD_BY_EVENT)]),
+        Notice::Withdrawn(_) => first_of(&[(due.hears_event_cancelled, COVERED_BY_EVENT)]),
         Notice::Expired(_)
         | Notice::Refunded(_)
         | Notice::RefundFailed(_)

@@ -9,7 +9,7 @@ use sqlx::types::Json;
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
-use crate::notice::{Kind, Told};
+use crate::notice::{Announced, Kind};
 
 /// Bookings fanned out in one transaction.
 const CHUNK: i64 = 1_000;
@@ -23,7 +23,7 @@ pub(crate) struct Claimed {
     pub(crate) event_id: EventId,
     pub(crate) kind: String,
     occasion: i64,
-    before: Option<Json<Told>>,
+    before: Option<Json<Announced>>,
     heard_at: DateTime<Utc>,
     written_up_to: Option<Uuid>,
 }
@@ -69,7 +69,7 @@ pub(crate) async fn put_cancelled(
 pub(crate) async fn put_changed(
     conn: &mut PgConnection,
     event: &Event,
-    before: &Told,
+    before: &Announced,
     due_at: DateTime<Utc>,
     now: DateTime<Utc>,
 ) -> Result<(), sqlx::Error> {
@@ -78,7 +78,7 @@ pub(crate) async fn put_changed(
         "delete from notifier.announcements
          where event_id = $1 and kind = 'event_changed' and tries = 0 and before = $2",
         event_id.0,
-        Json(Told::of(event)) as _,
+        Json(Announced::of(event)) as _,
     );
     if taken_back.execute(&mut *conn).await?.rows_affected() > 0 {
         return Ok(());
@@ -124,7 +124,7 @@ async fn put(
     event_id: EventId,
     kind: Kind,
     occasion: i64,
-    before: Option<&Told>,
+    before: Option<&Announced>,
     due_at: DateTime<Utc>,
     now: DateTime<Utc>,
 ) -> Result<(), sqlx::Error> {
@@ -154,7 +154,7 @@ pub(crate) async fn claim(
         r#"update notifier.announcements set tries = tries + 1, due_at = $2
            where id = (select id from notifier.announcements where due_at <= $1
                        order by due_at, id limit 1 for update skip locked)
-           returning id, tries, event_id, kind, occasion, before as "before: Json<Told>", heard_at,
+           returning id, tries, event_id, kind, occasion, before as "before: Json<Announced>", heard_at,
                      written_up_to"#,
         now,
         now + lease,

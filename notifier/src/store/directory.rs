@@ -9,7 +9,7 @@ use domain::{AccountId, EventId};
 use sqlx::types::Json;
 use sqlx::{PgConnection, PgPool};
 
-use crate::notice::Told;
+use crate::notice::Announced;
 
 /// Upserts an account, unless this or a later version is stored.
 pub(crate) async fn put_account(
@@ -40,7 +40,7 @@ pub(crate) async fn put_account(
 pub(crate) async fn lock_event(
     conn: &mut PgConnection,
     event_id: EventId,
-) -> Result<Option<Told>, sqlx::Error> {
+) -> Result<Option<Announced>, sqlx::Error> {
     let event = sqlx::query_scalar!(
         "select event from notifier.events where event_id = $1 for no key update",
         event_id.0,
@@ -48,7 +48,7 @@ pub(crate) async fn lock_event(
     let event = event.fetch_optional(conn).await?;
     Ok(event
         .and_then(|event| serde_json::from_value(event).ok())
-        .map(|event: Event| Told::of(&event)))
+        .map(|event: Event| Announced::of(&event)))
 }
 
 /// Upserts an event; returns `false` if this or a later version is stored. An event already

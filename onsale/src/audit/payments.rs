@@ -176,8 +176,8 @@ impl Results {
         let has_ticket = booking.is_some_and(|b| b.state == "confirmed");
         let in_flight = booking.is_some_and(|b| !b.is_settled);
         // The cancellation fee of the event's refund policy.
-        let kept = booking.map_or(0, |b| b.kept_minor);
-        if !has_ticket && !in_flight && intent.refunded + kept < intent.captured {
+        let fee = booking.map_or(0, |b| b.kept_minor);
+        if !has_ticket && !in_flight && intent.refunded + fee < intent.captured {
             let state = booking.map_or("unknown", |b| b.state.as_str());
             let amount = |minor| shown(minor, &intent.currency);
             self.charge_has_ticket.broken.push(format!(

@@ -48,7 +48,7 @@ pub(super) enum Fault {
     Token(String),
     #[error("a token is for {0}, not for this sale")]
     OtherSale(String),
-    #[error("number {number} of the token is somebody else's in the list, or nobody's: its entry is {}, the token's is {token}", told(*listed))]
+    #[error("number {number} of the token is somebody else's in the list, or nobody's: its entry is {}, the token's is {token}", describe(*listed))]
     NotListed {
         number: Number,
         token: Entry,
@@ -61,7 +61,7 @@ fn verb(found: &i64, were: &i64) -> &'static str {
     if found > were { "inserted" } else { "dropped" }
 }
 
-fn told(entry: Option<Entry>) -> String {
+fn describe(entry: Option<Entry>) -> String {
     entry.map_or_else(|| "missing".to_owned(), |entry| entry.to_string())
 }
 

@@ -137,11 +137,11 @@ fn a_moved_or_replaced_entry_is_found() {
 #[test]
 fn a_doubled_entry_is_found() {
     let doubled = found(|entries| entries[19] = entries[2]);
-    let told = format!(
+    let expected = format!(
         "the entry {} has the numbers 3 and 20: it was doubled",
         entry(3)
     );
-    assert_eq!(doubled, told);
+    assert_eq!(doubled, expected);
 }
 
 #[test]

@@ -139,10 +139,10 @@ async fn sign_up(crowd: Vec<Buyer>) -> anyhow::Result<Vec<(Buyer, Session)>> {
 }
 
 impl Fates {
-    fn count(&mut self, fate: &Fate, kept: &mut Vec<Uuid>) {
+    fn count(&mut self, fate: &Fate, held: &mut Vec<Uuid>) {
         match fate {
             Fate::Confirmed { booking_id } => {
-                kept.push(*booking_id);
+                held.push(*booking_id);
                 self.confirmed += 1;
             }
             Fate::Cancelled { .. } => self.cancelled += 1,

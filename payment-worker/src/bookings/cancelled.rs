@@ -47,8 +47,8 @@ pub(crate) async fn give_back(
             release(conn, payment, VoidReason::Cancelled, now).await
         }
         PaymentState::Authorised => {
-            let kept = decide(conn, payment, payment.amount, asked, now).await?;
-            if kept == 0 {
+            let fee = decide(conn, payment, payment.amount, asked, now).await?;
+            if fee == 0 {
                 return release(conn, payment, VoidReason::Cancelled, now).await;
             }
             // The fee is due however late the capture is: all is captured, and the rest refunded
@@ -70,8 +70,8 @@ pub(crate) async fn refund(
     now: DateTime<Utc>,
 ) -> Result<bool, sqlx::Error> {
     let paid = Money::new(payment.captured_minor, payment.amount.currency);
-    let kept = decide(conn, payment, paid, asked, now).await?;
-    let begun = transitions::refund_cancelled(conn, payment, kept, now).await?;
+    let fee = decide(conn, payment, paid, asked, now).await?;
+    let begun = transitions::refund_cancelled(conn, payment, fee, now).await?;
     let is_new = begun.is_some() || payment.kept_on_cancel_minor.is_none();
     let (Some(amount), Some(asked)) = (begun, asked) else {
         return Ok(is_new);
@@ -82,7 +82,7 @@ pub(crate) async fn refund(
         "refund.cancel"
     };
     let subject = format!("booking:{}", payment.booking_id);
-    let detail = json!({ "amount": amount, "kept_minor": kept });
+    let detail = json!({ "amount": amount, "kept_minor": fee });
     audit::note(conn, asked.by, action, subject, detail, now).await?;
     Ok(true)
 }
@@ -96,18 +96,18 @@ async fn decide(
     asked: Option<CancelAsked>,
     now: DateTime<Utc>,
 ) -> Result<i64, sqlx::Error> {
-    if let Some(kept) = payment.kept_on_cancel_minor {
-        return Ok(kept);
+    if let Some(fee) = payment.kept_on_cancel_minor {
+        return Ok(fee);
     }
     let by_buyer = asked.filter(|asked| is_by_buyer(payment, *asked));
-    let kept = match (by_buyer, payment.event_id) {
+    let fee = match (by_buyer, payment.event_id) {
         (Some(asked), Some(event_id)) => {
             let policy = policies::get_at(&mut *conn, EventId(event_id), asked.at).await?;
-            policy.kept(paid, asked.at)
+            policy.fee(paid, asked.at)
         }
         _ => 0,
     };
-    payments::decide_kept(conn, payment.booking_id, kept, now).await
+    payments::decide_fee(conn, payment.booking_id, fee, now).await
 }
 
 fn is_by_buyer(payment: &Payment, asked: CancelAsked) -> bool {

@@ -60,7 +60,7 @@ pub(crate) async fn take_money(
                 reason: format!("the payment is {}", payment.state.as_str()),
                 is_refused: false,
             };
-            transitions::tell(conn, &failed).await?;
+            transitions::emit(conn, &failed).await?;
         }
     }
     Ok(Done::Yes)

@@ -38,7 +38,7 @@ impl Effect for VoidPayment {
                     reason,
                     is_refused: true,
                 };
-                transitions::tell(conn, &failed).await?;
+                transitions::emit(conn, &failed).await?;
             }
             (PaymentState::Voided | PaymentState::Failed, _) => {
                 transitions::tell_voided(conn, booking_id).await?;

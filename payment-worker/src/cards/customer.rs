@@ -6,7 +6,7 @@ use domain::AccountId;
 use platform::problem::Problem;
 
 use super::{require_stripe, unsettled};
-use crate::operations::{CLOCK_DIFFERENCE, KEY_LIFETIME, SPOILT_REPEATS};
+use crate::operations::{CLOCK_DIFFERENCE, FAILED_KEY_REPEATS, KEY_LIFETIME};
 use crate::store::customers::Asked;
 use crate::store::{breaker, customers};
 use crate::stripe::Failure;
@@ -44,7 +44,7 @@ async fn ask_stripe(worker: &Worker, asked: &Asked) -> Result<Option<String>, Fa
     let may_be_forgotten = asked.tries > 1 && worker.now() - asked.asked_at > KEY_LIFETIME;
     if !may_be_forgotten {
         match stripe.create_customer(key).await {
-            Err(Failure::KeySpoilt { .. }) if asked.tries >= SPOILT_REPEATS => {}
+            Err(Failure::KeyConsumed { .. }) if asked.tries >= FAILED_KEY_REPEATS => {}
             answer => return answer.map(Some),
         }
     }

@@ -458,7 +458,7 @@ pub(crate) async fn reserve_refund(
 }
 
 /// Records the amount that the policy of a cancelled booking retains.
-pub(crate) async fn set_kept(
+pub(crate) async fn set_fee(
     conn: &mut PgConnection,
     booking_id: BookingId,
     kept_minor: i64,
@@ -476,7 +476,7 @@ pub(crate) async fn set_kept(
 
 /// Records the retained part of a cancelled booking's payment, once; returns the one recorded
 /// first.
-pub(crate) async fn decide_kept(
+pub(crate) async fn decide_fee(
     conn: &mut PgConnection,
     booking_id: BookingId,
     kept_minor: i64,

@@ -6,11 +6,11 @@ use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
 /// Up to `limit` bookings that have had tickets since `before` and count as unpaid, with no capture
-/// in flight; none whose payment was published again after `told`.
+/// in flight; none whose payment was published again after `republished_before`.
 pub(crate) async fn unpaid(
     pool: &PgPool,
     before: DateTime<Utc>,
-    told: DateTime<Utc>,
+    republished_before: DateTime<Utc>,
     limit: i64,
 ) -> Result<Vec<BookingId>, sqlx::Error> {
     let ids = sqlx::query_scalar!(
@@ -22,7 +22,7 @@ pub(crate) async fn unpaid(
                                and o.kind in ('capture', 'cancel'))
            order by b.confirmed_at limit $3"#,
         before,
-        told,
+        republished_before,
         limit,
     )
     .fetch_all(pool)
@@ -31,11 +31,11 @@ pub(crate) async fn unpaid(
 }
 
 /// Up to `limit` bookings that are held though their payment has been authorised since `before`;
-/// none whose payment was published again after `told`.
+/// none whose payment was published again after `republished_before`.
 pub(crate) async fn authorised_and_held(
     pool: &PgPool,
     before: DateTime<Utc>,
-    told: DateTime<Utc>,
+    republished_before: DateTime<Utc>,
     limit: i64,
 ) -> Result<Vec<BookingId>, sqlx::Error> {
     let ids = sqlx::query_scalar!(
@@ -46,7 +46,7 @@ pub(crate) async fn authorised_and_held(
              and (p.told_at is null or p.told_at <= $2)
            order by p.checked_at limit $3"#,
         before,
-        told,
+        republished_before,
         limit,
     )
     .fetch_all(pool)

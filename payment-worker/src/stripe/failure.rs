@@ -28,7 +28,7 @@ pub(crate) enum Failure {
     /// Unknown, and every repeat of the idempotency key gets this saved answer: only the object
     /// says whether it was done.
     #[error("Stripe's answer to this key says nothing ({status}): {message}")]
-    KeySpoilt { status: u16, message: String },
+    KeyConsumed { status: u16, message: String },
     /// Unknown: no answer, or none that can be parsed.
     #[error("it is unknown what became of a call to Stripe: {0}")]
     Unknown(String),
@@ -54,7 +54,7 @@ impl Failure {
         match self {
             Self::Refused { .. } => false,
             Self::Busy { status, .. } => matches!(status, 401 | 424),
-            Self::KeySpoilt { status, .. } => *status >= 500,
+            Self::KeyConsumed { status, .. } => *status >= 500,
             Self::Unknown(_) => true,
         }
     }
@@ -63,7 +63,7 @@ impl Failure {
         match self {
             Self::Refused { .. } => "refused",
             Self::Busy { .. } => "busy",
-            Self::KeySpoilt { .. } => "key_spoilt",
+            Self::KeyConsumed { .. } => "key_consumed",
             Self::Unknown(_) => "unknown",
         }
     }
@@ -87,9 +87,9 @@ impl From<ClientError> for Failure {
                 retry_after,
                 message,
             },
-            500 => Self::KeySpoilt { status, message },
+            500 => Self::KeyConsumed { status, message },
             400 if details.type_ == ApiErrorsType::IdempotencyError => {
-                Self::KeySpoilt { status, message }
+                Self::KeyConsumed { status, message }
             }
             400..=499 => {
                 let code = match &details.code {
@@ -128,8 +128,8 @@ mod tests {
         let forbidden = answered(403, "invalid_request_error");
         assert!(forbidden.is_forbidden() && !forbidden.is_outage());
         assert!(answered(401, "invalid_request_error").is_outage());
-        assert_eq!(answered(500, "api_error").label(), "key_spoilt");
-        assert_eq!(answered(400, "idempotency_error").label(), "key_spoilt");
+        assert_eq!(answered(500, "api_error").label(), "key_consumed");
+        assert_eq!(answered(400, "idempotency_error").label(), "key_consumed");
         assert_eq!(answered(503, "api_error").label(), "unknown");
         assert_eq!(Failure::from(ClientError::Timeout).label(), "unknown");
         assert_eq!(

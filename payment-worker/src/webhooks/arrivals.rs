@@ -9,7 +9,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use domain::payment::PaymentState;
 use futures_util::future::join_all;
 use platform::lane::{Job, Lane, Limits, Work};
-use platform::outbox::Kept;
+use platform::outbox::Staged;
 use platform::pg::run_tx;
 use platform::problem::Problem;
 use platform::service::Context;
@@ -118,8 +118,8 @@ impl Work for Store {
             Box::pin(store_and_apply(tx, &arrived, now))
         });
         match storing.await {
-            Ok((mut stored, kept)) => {
-                kept.send_soon(&self.ctx);
+            Ok((mut stored, staged)) => {
+                staged.send_soon(&self.ctx);
                 for (arrived, asker) in arrived.iter().zip(askers) {
                     asker.answer(Ok(stored.remove(&arrived.new.event_id)));
                 }
@@ -159,10 +159,10 @@ async fn store_and_apply(
     conn: &mut PgConnection,
     arrived: &[Arrived],
     now: DateTime<Utc>,
-) -> Result<(HashSet<String>, Kept), sqlx::Error> {
-    let mut kept = Kept::of(OWNER);
+) -> Result<(HashSet<String>, Staged), sqlx::Error> {
+    let mut staged = Staged::of(OWNER);
     let mut new: Vec<_> = arrived.iter().map(|arrived| arrived.new.clone()).collect();
-    let Applied { plain, captures } = apply(conn, arrived, now, &mut kept).await?;
+    let Applied { plain, captures } = apply(conn, arrived, now, &mut staged).await?;
     for index in plain {
         new[index].applied = Some("applied");
         measure_lag(arrived[index].created, now);
@@ -170,7 +170,7 @@ async fn store_and_apply(
     for index in captures {
         new[index].due = Some(now + CAPTURE_RECORDED);
     }
-    Ok((inbox::insert(conn, &new, now).await?, kept))
+    Ok((inbox::insert(conn, &new, now).await?, staged))
 }
 
 /// Indices of webhooks.
@@ -187,7 +187,7 @@ async fn apply(
     conn: &mut PgConnection,
     arrived: &[Arrived],
     now: DateTime<Utc>,
-    kept: &mut Kept,
+    staged: &mut Staged,
 ) -> Result<Applied, sqlx::Error> {
     let intents: Vec<_> = arrived.iter().filter_map(|a| a.intent.as_ref()).collect();
     let mut applied = Applied::default();
@@ -217,7 +217,7 @@ async fn apply(
             steps.push((payment, step));
         }
     }
-    moves::take(conn, steps, now, kept).await?;
+    moves::take(conn, steps, now, staged).await?;
     Ok(applied)
 }
 

@@ -76,7 +76,7 @@ fn event(whole: &RawValue) -> Option<Event> {
         .get("data")
         .and_then(|data| fields(data))
         .and_then(|data| fields(data.get("object")?))
-        .map_or(Value::Null, |object| kept(&object));
+        .map_or(Value::Null, |object| retained(&object));
     Some(Event {
         id: word("id")?,
         kind: word("type")?,
@@ -88,25 +88,25 @@ fn event(whole: &RawValue) -> Option<Event> {
 }
 
 /// Selects the fields of an object that are stored.
-fn kept(object: &Fields<'_>) -> Value {
-    let mut kept = Map::new();
+fn retained(object: &Fields<'_>) -> Value {
+    let mut retained = Map::new();
     for name in FIELDS {
         let value = object.get(name).and_then(|raw| scalar(raw));
-        kept.extend(value.map(|value| (name.to_owned(), value)));
+        retained.extend(value.map(|value| (name.to_owned(), value)));
     }
     if let Some(metadata) = object.get("metadata").and_then(|raw| fields(raw)) {
         let ours = METADATA.iter().filter_map(|name| {
             let value = text(metadata.get(*name)?)?;
             Some(((*name).to_owned(), Value::String(value)))
         });
-        kept.insert("metadata".to_owned(), Value::Object(ours.collect()));
+        retained.insert("metadata".to_owned(), Value::Object(ours.collect()));
     }
     let error = object.get("last_payment_error").and_then(|raw| fields(raw));
     if let Some(message) = error.and_then(|error| text(error.get("message")?)) {
         let error = Map::from_iter([("message".to_owned(), Value::String(message))]);
-        kept.insert("last_payment_error".to_owned(), Value::Object(error));
+        retained.insert("last_payment_error".to_owned(), Value::Object(error));
     }
-    Value::Object(kept)
+    Value::Object(retained)
 }
 
 /// The fields of an object, unparsed; `None` when it is no object.
@@ -152,11 +152,11 @@ mod tests {
                     "last_payment_error": {"message": "no", "code": "c"}}}}"#,
         );
         assert_eq!((event.created, event.is_live), (Some(5), Some(false)));
-        let kept = json!({
+        let retained = json!({
             "object": "charge", "id": "ch_1", "payment_intent": "pi_1", "amount": 7,
             "metadata": { "booking_id": "b" }, "last_payment_error": { "message": "no" },
         });
-        assert_eq!(event.object, kept);
+        assert_eq!(event.object, retained);
     }
 
     #[test]

@@ -137,7 +137,7 @@ impl Round {
         let ids: Vec<_> = new.iter().map(|(id, _)| (*id, NEVER_READ)).collect();
         let mut changes = store::changes(&lines.db, &ids).await?;
         for (event_id, of) in new {
-            let told = match changes.told.remove(event_id) {
+            let snapshot = match changes.lines.remove(event_id) {
                 Some(Ok(snapshot)) => snapshot,
                 Some(Err(unreadable)) => {
                     of.note_unreadable(*event_id, &unreadable);
@@ -158,7 +158,7 @@ impl Round {
             };
             let begun = Begun {
                 of: Arc::clone(of),
-                snapshot: told,
+                snapshot,
                 line,
                 after,
             };

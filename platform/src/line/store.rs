@@ -8,7 +8,7 @@ use sqlx::PgPool;
 use uuid::Uuid;
 
 /// A line's snapshot, or the error of parsing it, which affects its own line only.
-pub(super) type Told = Result<Snapshot, Unreadable>;
+pub(super) type Changed = Result<Snapshot, Unreadable>;
 
 /// A snapshot that can't be read: of another version, perhaps.
 #[derive(Debug)]
@@ -21,7 +21,7 @@ pub(super) struct Unreadable {
 pub(super) struct Changes {
     /// Identifies the history of the database; `None` before admission first ran.
     pub(super) generation: Option<Uuid>,
-    pub(super) told: HashMap<EventId, Told>,
+    pub(super) lines: HashMap<EventId, Changed>,
 }
 
 /// Returns the snapshots of the lines that changed since their known seq.
@@ -45,14 +45,17 @@ pub(super) async fn changes(db: &PgPool, known: &[(EventId, i64)]) -> Result<Cha
     .fetch_all(db)
     .await?;
     let generation = rows.first().and_then(|row| row.generation);
-    let told = rows.into_iter().filter_map(|row| {
+    let lines = rows.into_iter().filter_map(|row| {
         let (event_id, seq) = (EventId(row.event_id?), row.seq?);
-        let told = serde_json::from_str(&row.snapshot?);
-        Some((event_id, told.map_err(|error| Unreadable { seq, error })))
+        let snapshot = serde_json::from_str(&row.snapshot?);
+        Some((
+            event_id,
+            snapshot.map_err(|error| Unreadable { seq, error }),
+        ))
     });
     Ok(Changes {
         generation,
-        told: told.collect(),
+        lines: lines.collect(),
     })
 }
 

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use super::{Kept, StoredMessage, relay};
+use super::{Staged, StoredMessage, relay};
 use crate::amqp::{Broker, Outgoing};
 use crate::lane::{Job, Lane, Limits, Work};
 use crate::pg;
@@ -16,7 +16,7 @@ const LIMITS: Limits = Limits {
     ..Limits::USUAL
 };
 
-/// Publishes [kept](Kept) messages, and deletes the rows of all writers in batches. Cheap to clone.
+/// Publishes [staged](Staged) messages, and deletes the rows of all writers in batches. Cheap to clone.
 #[derive(Clone)]
 pub struct Sender {
     db: PgPool,
@@ -36,8 +36,8 @@ impl Sender {
         }
     }
 
-    pub(super) async fn send(&self, kept: Kept) {
-        let Kept { owner, messages } = kept;
+    pub(super) async fn send(&self, staged: Staged) {
+        let Staged { owner, messages } = staged;
         let claimed = messages.into_iter().map(first_try).collect();
         let relay::Sent { sent, failed } = relay::publish(&self.broker, claimed).await;
         let postponing = relay::postpone(&self.db, owner, failed);

@@ -48,8 +48,8 @@ pub fn snapshot(event_id: EventId, at: DateTime<Utc>) -> Snapshot {
 ///
 /// # Panics
 /// When PostgreSQL refuses.
-pub async fn tell(db: &PgPool, snapshot: &Snapshot, moved: &Move) {
-    assert_eq!(snapshot.seq, moved.seq, "they are told together");
+pub async fn publish(db: &PgPool, snapshot: &Snapshot, moved: &Move) {
+    assert_eq!(snapshot.seq, moved.seq, "they are published together");
     let places = |all: &[Place]| all.iter().map(|place| place.0).collect::<Vec<_>>();
     let called: Vec<i64> = moved
         .called

@@ -200,15 +200,15 @@ impl Forwarded {
             }
         };
         let listening = async {
-            let mut told = vec![0; 16 * 1024];
+            let mut read = vec![0; 16 * 1024];
             loop {
-                let length = from_server.read(&mut told).await?;
+                let length = from_server.read(&mut read).await?;
                 if length == 0 {
                     return to_client.shutdown().await;
                 }
                 is_clients_turn.store(true, Ordering::SeqCst);
                 if !self.faults.borrow().deafens {
-                    to_client.write_all(&told[..length]).await?;
+                    to_client.write_all(&read[..length]).await?;
                 }
             }
         };

@@ -5,13 +5,13 @@ use domain::BookingId;
 use domain::clock::{Clock, SystemClock};
 use domain::message::{Message, PaymentVoided};
 use platform::amqp::{Delivery, Exchange, Handler, QueueSpec, Settings, Verdict, consume};
-use platform::outbox::{self, Entry, Kept};
+use platform::outbox::{self, Entry, Staged};
 use platform::pg::run_tx;
 use platform::testing::{TestApp, eventually};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(60);
 const OWNER: &str = "tests";
 
 fn spec() -> QueueSpec {
@@ -65,11 +65,11 @@ async fn a_message_is_sent_if_and_only_if_its_transaction_commits() {
     let mut seen = listen(&app);
     start_relay(&app);
 
-    let (kept, dropped) = (message(), message());
+    let (staged, dropped) = (message(), message());
     let mut tx = app.ctx.db.begin().await.unwrap();
     outbox::put(&mut tx, OWNER, &dropped).await.unwrap();
     tx.rollback().await.unwrap();
-    let kept_too = &kept;
+    let kept_too = &staged;
     run_tx(&app.ctx.db, "test", |tx| {
         Box::pin(outbox::put(tx, OWNER, kept_too))
     })
@@ -81,7 +81,7 @@ async fn a_message_is_sent_if_and_only_if_its_transaction_commits() {
         .await
         .unwrap()
         .unwrap();
-    assert_eq!(first, kept.booking_id);
+    assert_eq!(first, staged.booking_id);
     eventually(SOON, async || left(&app).await == 0).await;
     assert!(seen.try_recv().is_err());
     app.finish().await;
@@ -195,12 +195,12 @@ async fn a_message_nobody_takes_yet_waits_without_holding_others_up() {
 }
 
 /// Stores `message` in a transaction, to be sent by its writer.
-async fn store_kept(app: &TestApp, message: &PaymentVoided) -> Kept {
+async fn stage(app: &TestApp, message: &PaymentVoided) -> Staged {
     run_tx(&app.ctx.db, "test", |tx| {
         Box::pin(async move {
-            let mut kept = Kept::of(OWNER);
-            kept.put_all(tx, vec![Entry::new(message)?]).await?;
-            Ok::<_, sqlx::Error>(kept)
+            let mut staged = Staged::of(OWNER);
+            staged.put_all(tx, vec![Entry::new(message)?]).await?;
+            Ok::<_, sqlx::Error>(staged)
         })
     })
     .await
@@ -214,8 +214,8 @@ async fn a_kept_message_is_sent_by_its_writer_and_not_by_a_relay_as_well() {
     let mut seen = listen(&app);
     start_relay(&app);
     let message = message();
-    let kept = store_kept(&app, &message).await;
-    kept.send(&app.ctx.outbox).await;
+    let staged = stage(&app, &message).await;
+    staged.send(&app.ctx.outbox).await;
     assert_eq!(left(&app).await, 0);
     let first = tokio::time::timeout(SOON, seen.recv()).await.unwrap();
     assert_eq!(first, Some(message.booking_id));
@@ -229,7 +229,7 @@ async fn a_kept_message_whose_writer_died_is_sent_by_a_relay_when_its_time_is_ov
     app.ctx.broker.declare(&spec()).await.unwrap();
     let mut seen = listen(&app);
     let message = message();
-    drop(store_kept(&app, &message).await);
+    drop(stage(&app, &message).await);
     start_relay(&app);
     outbox::wake(OWNER);
     sqlx::query("UPDATE platform.outbox SET available_at = now()")

@@ -1,5 +1,5 @@
 //! `surge faults`: sells through two nodes of each service while its servers and services fail one
-//! after another, and compares what the buyers were told with the database.
+//! after another, and compares what the buyers were answered with the database.
 
 mod fault;
 mod installation;

@@ -66,7 +66,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     }
     subject.tear_down().await?;
     for each in &figures {
-        each.tell(&args);
+        each.print(&args);
     }
     if args.markdown {
         for each in &figures {
@@ -208,7 +208,7 @@ impl Figures {
             .map_or_else(|| "not counted".to_owned(), |rate| format!("{rate:.1}"))
     }
 
-    fn tell(&self, args: &Args) {
+    fn print(&self, args: &Args) {
         say(format_args!(
             "{} waiters: {:.0} polls/s, bare {:.0}/s: {:.0} %; CPU {:.1} us a poll, bare {:.1}; \
              Redis commands/s {}; at {} polls/s p50 {} us, p99 {} us",

@@ -67,7 +67,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     subject.tear_down().await?;
     say(format_args!("{booked} bookings were made meanwhile"));
     for each in &figures {
-        each.tell(args.markdown);
+        each.print(args.markdown);
     }
     Ok(())
 }
@@ -193,7 +193,7 @@ fn bookings(subject: &Subject, event_id: EventId, per_second: f64, second: i64) 
 }
 
 impl Figures {
-    fn tell(&self, markdown: bool) {
+    fn print(&self, markdown: bool) {
         let ratio = 100.0 * self.onsale.per_second() / self.bare.per_second();
         say(format_args!(
             "{}: {:.0} reads/s, bare {:.0}/s: {ratio:.0} %; CPU {:.1} us a read, bare {:.1}",

@@ -97,7 +97,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let crowd = Crowd::gather(&subject, &stripe).await?;
 
     let sold = sell_out(&args, &crowd).await?;
-    sold.tell(args.seats);
+    sold.print(args.seats);
     let half = half_load(&args, &crowd, sold.asked.seats_per_second()).await?;
     let slow = match args.slow_stripe {
         Some(milliseconds) => Some(compare(&args, &crowd, milliseconds).await?),
@@ -110,7 +110,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     crowd.leave().await;
     subject.tear_down().await?;
 
-    tell_all(&args, &sold, half.as_ref(), slow, alone);
+    print_all(&args, &sold, half.as_ref(), slow, alone);
     ensure!(is_clean, "the audit found broken promises");
     Ok(())
 }
@@ -269,8 +269,8 @@ async fn alone(args: &Args, crowd: &Crowd<'_>) -> anyhow::Result<Option<f64>> {
 }
 
 impl Sold {
-    fn tell(&self, seats: u32) {
-        self.asked.tell("sell-out");
+    fn print(&self, seats: u32) {
+        self.asked.print("sell-out");
         say(format_args!(
             "confirmed: {seats} tickets in {:.1} s, {:.0}/s end to end, {:.0}/s while it flowed; \
              Onsale's CPU {:.0} us a ticket",
@@ -287,16 +287,16 @@ impl Sold {
     }
 }
 
-fn tell_all(
+fn print_all(
     args: &Args,
     sold: &Sold,
     half: Option<&Asked>,
     slow: Option<(f64, f64)>,
     alone: Option<f64>,
 ) {
-    sold.tell(args.seats);
+    sold.print(args.seats);
     if let Some(half) = half {
-        half.tell("half load");
+        half.print("half load");
     }
     if let Some((quick, slow)) = slow {
         say(format_args!(

@@ -33,13 +33,13 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     scale.rate_per_minute = args.rate.unwrap_or(scale.rate_per_minute).max(1);
     let threads = thread::available_parallelism().map_or(1, usize::from);
     let end = args.from.saturating_add(args.seeds);
-    let told = |seed, report: &Report| {
+    let print = |seed, report: &Report| {
         say(format_args!(
             "seed {seed}: {} steps, {} joined, {} called, {} claims, {} missed, {} left",
             report.steps, report.joined, report.called, report.claims, report.missed, report.left,
         ));
     };
-    let report = sales(args.from..end, threads, scale, told).with_context(|| {
+    let report = sales(args.from..end, threads, scale, print).with_context(|| {
         format!(
             "run again with --waiters {} --seeds 1 --from SEED",
             args.waiters

@@ -73,7 +73,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let after = machine::resident_bytes(pid)?;
     drop(listeners);
     subject.tear_down().await?;
-    tell(
+    print(
         &args,
         streams,
         &spreads,
@@ -166,7 +166,7 @@ fn per_stream(before: u64, after: u64, streams: u32) -> f64 {
     bytes / f64::from(streams) / 1e3
 }
 
-fn tell(args: &Args, streams: u32, spreads: &[Spread], idle_kb: f64, used_kb: f64) {
+fn print(args: &Args, streams: u32, spreads: &[Spread], idle_kb: f64, used_kb: f64) {
     let lasts: Vec<f64> = spreads.iter().map(|spread| spread.last).collect();
     let worst = lasts.iter().copied().fold(0.0, f64::max);
     say(format_args!(

@@ -186,7 +186,7 @@ impl Session {
             Some(MailFault::TemporaryFailure) => return self.reply("451 Try again later"),
             Some(MailFault::AnswerRecipient { line }) => return self.reply(&line),
             Some(MailFault::DelayRecipient { milliseconds }) => {
-                tokio::time::sleep(delay(milliseconds)).await;
+                self.shared.faults.delay(delay(milliseconds)).await;
             }
             Some(_) => return self.reply("550 No such mailbox"),
             None => {}
@@ -233,18 +233,18 @@ impl Session {
             return Ok(Next::Command);
         }
         let mail = Mail::receive(envelope.from.unwrap_or_default(), envelope.to, raw);
-        let kept = self.shared.keep(mail).await;
+        let stored = self.shared.keep(mail).await;
         match fault {
             Some(MailFault::AcceptThenCut) => {
                 self.replies.clear();
                 return Ok(Next::Close);
             }
             Some(MailFault::Delay { milliseconds }) => {
-                tokio::time::sleep(delay(milliseconds)).await;
+                self.shared.faults.delay(delay(milliseconds)).await;
             }
             _ => {}
         }
-        match kept {
+        match stored {
             Ok(number) => self.reply(&format!("250 Taken as {number}")),
             Err(error) => {
                 tracing::warn!(%error, "failed to store a mail");

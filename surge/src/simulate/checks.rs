@@ -42,12 +42,12 @@ pub enum Broken {
     #[error("place {0} claimed twice")]
     Pass(i64),
     /// Fewer people ahead were reported than there were.
-    #[error("place {place} was told of {told} people ahead, when {truth} were there")]
+    #[error("place {place} was shown {shown} people ahead, when {truth} were there")]
     Ahead {
         /// The place that polled.
         place: i64,
         /// People ahead that were reported.
-        told: i64,
+        shown: i64,
         /// People ahead that had polled recently.
         truth: i64,
     },

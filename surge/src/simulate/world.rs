@@ -123,7 +123,7 @@ impl World {
         let waiting = self
             .snapshot
             .as_ref()
-            .map_or(0, |told| told.snapshot.waiting);
+            .map_or(0, |published| published.snapshot.waiting);
         Err(self.failure(MOST_TICKS, Broken::Stall(waiting)))
     }
 
@@ -167,7 +167,7 @@ impl World {
         let step = self.release.step(&facts);
         self.report.steps += 1;
         if let Some(step) = step {
-            self.told(tick, step)?;
+            self.published(tick, step)?;
         }
         self.ask(tick);
         if tick.is_multiple_of(CHECKED_TICKS) {
@@ -231,11 +231,11 @@ impl World {
             Act::NoShows(share) => self.no_shows = share,
             Act::Vanish(share) => self.people.vanish(tick, share, &mut self.rng),
             Act::Restart => {
-                let told = self.release.told().cloned();
-                let joined = told.as_ref().map_or(0, |told| told.joined.0);
+                let published = self.release.published().cloned();
+                let joined = published.as_ref().map_or(0, |published| published.joined.0);
                 self.release = Release::default();
                 let order = Arc::clone(&self.order);
-                self.release.remember(order, joined, told);
+                self.release.remember(order, joined, published);
                 for moved in &self.moves {
                     self.release.recall(moved);
                 }
@@ -295,7 +295,7 @@ impl World {
         }
     }
 
-    fn told(&mut self, tick: u32, step: Step) -> Result<(), Broken> {
+    fn published(&mut self, tick: u32, step: Step) -> Result<(), Broken> {
         let Step { moved, snapshot } = step;
         let (all, order) = (&self.people.all, &self.order);
         let is_present = |place: i64| {
@@ -316,7 +316,7 @@ impl World {
 
     /// Checks that no place is shown fewer people ahead than are certainly present.
     fn check_ahead(&mut self, tick: u32) -> Result<(), Broken> {
-        let Some(told) = self.snapshot.as_ref().filter(|_| tick > LOBBY_TICKS) else {
+        let Some(published) = self.snapshot.as_ref().filter(|_| tick > LOBBY_TICKS) else {
             return Ok(());
         };
         let place = self.rng.random_range(1..=i64::from(self.joined.max(1)));
@@ -327,11 +327,11 @@ impl World {
         let before = self.truth.waiting().take_while(|other| *other < place);
         let truth = before.filter(is_here).count();
         let truth = i64::try_from(truth).expect("few");
-        let ahead = told.ahead(Place(place));
+        let ahead = published.ahead(Place(place));
         if ahead < truth - 1 - truth / 50 {
             return Err(Broken::Ahead {
                 place,
-                told: ahead,
+                shown: ahead,
                 truth,
             });
         }
@@ -368,9 +368,9 @@ impl World {
 
     fn wait(&mut self, number: u32, place: Place, tick: u32) {
         let now = self.start + ticks(tick);
-        let told = self.snapshot.as_ref();
-        let wait = told.map_or(Wait::Standing, |told| {
-            told.snapshot.wait(Some(told.ahead(place)), now)
+        let published = self.snapshot.as_ref();
+        let wait = published.map_or(Wait::Standing, |published| {
+            published.snapshot.wait(Some(published.ahead(place)), now)
         });
         let pause = poll_after_ms(PlaceState::Waiting, wait, self.rng.random());
         self.people.plan(number, tick, pause.div_ceil(250));
@@ -390,7 +390,7 @@ impl World {
         let cursor = self
             .snapshot
             .as_ref()
-            .map_or(0, |told| told.snapshot.cursor.0);
+            .map_or(0, |published| published.snapshot.cursor.0);
         self.predictions
             .retain(|(place, at, eta)| match truth.of(*place) {
                 // Passed by the cursor while absent: unpredictable.
@@ -404,8 +404,8 @@ impl World {
                 }
                 _ => false,
             });
-        let told = self.snapshot.as_ref().map(|told| &told.snapshot);
-        let is_waited_for = told.is_none_or(|told| told.waiting > 0);
+        let published = self.snapshot.as_ref().map(|published| &published.snapshot);
+        let is_waited_for = published.is_none_or(|published| published.waiting > 0);
         let is_joined = tick > LOBBY_TICKS + JOIN_TICKS;
         if is_joined && !is_waited_for && self.door.shopping == 0 && !self.release.is_busy() {
             return self.finish(tick).map(|()| true);

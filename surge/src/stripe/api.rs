@@ -229,7 +229,7 @@ impl Api {
             Err(reply) => return reply,
         };
         if let Some(ApiFault::Delay { milliseconds }) = fault {
-            tokio::time::sleep(delay(milliseconds)).await;
+            self.faults.delay(delay(milliseconds)).await;
         }
         let answer = self.execute(call, claim, fault);
         match fault {

@@ -63,7 +63,7 @@ pub(crate) fn authenticate(books: &mut Books, id: &str, passed: bool) -> Result<
             charge: None,
         },
     );
-    Ok(books.tell("payment_intent.payment_failed", id))
+    Ok(books.emit("payment_intent.payment_failed", id))
 }
 
 /// Captures `amount` of an authorised intent.
@@ -107,7 +107,7 @@ pub(crate) fn give_up(books: &mut Books, id: &str, reason: Option<String>) -> Va
     intent.authentication_url = None;
     intent.canceled_at = Some(now);
     intent.cancellation_reason = reason;
-    books.tell("payment_intent.canceled", id)
+    books.emit("payment_intent.canceled", id)
 }
 
 fn authorise(books: &mut Books, id: &str, method: PaymentMethod) -> Value {
@@ -122,12 +122,12 @@ fn authorise(books: &mut Books, id: &str, method: PaymentMethod) -> Value {
         intent.status = Status::RequiresCapture;
         calendar::enter(books, id);
         books.tell_charge("charge.succeeded", &charge);
-        return books.tell("payment_intent.amount_capturable_updated", id);
+        return books.emit("payment_intent.amount_capturable_updated", id);
     }
     let amount = intent.amount;
     take_money(books, id, amount);
     books.tell_charge("charge.succeeded", &charge);
-    books.tell("payment_intent.succeeded", id)
+    books.emit("payment_intent.succeeded", id)
 }
 
 fn ask_to_authenticate(books: &mut Books, id: &str, method: PaymentMethod) -> Value {
@@ -136,7 +136,7 @@ fn ask_to_authenticate(books: &mut Books, id: &str, method: PaymentMethod) -> Va
     intent.status = Status::RequiresAction;
     intent.authentication_url = Some(url);
     intent.payment_method = Some(method);
-    books.tell("payment_intent.requires_action", id)
+    books.emit("payment_intent.requires_action", id)
 }
 
 fn decline_payment(
@@ -157,7 +157,7 @@ fn decline_payment(
         },
     );
     books.tell_charge("charge.failed", &charge);
-    let intent = books.tell("payment_intent.payment_failed", id);
+    let intent = books.emit("payment_intent.payment_failed", id);
     let mut refusal = Refusal::executed(402, ErrorType::Card, decline.message)
         .code(decline.code)
         .with("charge", json!(charge))

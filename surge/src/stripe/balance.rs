@@ -11,7 +11,7 @@ use super::refunds;
 /// `GET /v1/balance`: returns the available balance by currency.
 pub(crate) fn retrieve() -> Effect {
     Box::new(|books| {
-        let amounts = books.balance.clone().unwrap_or_else(|| kept(books));
+        let amounts = books.balance.clone().unwrap_or_else(|| net(books));
         let available: Vec<_> = amounts
             .iter()
             .map(|(currency, amount)| {
@@ -45,11 +45,11 @@ pub(crate) fn account() -> Effect {
 }
 
 /// Sums captures minus refunds, which is the balance while nothing has been paid out.
-fn kept(books: &Books) -> BTreeMap<String, i64> {
+fn net(books: &Books) -> BTreeMap<String, i64> {
     let mut amounts = BTreeMap::new();
     for charge in books.charges.iter() {
-        let kept = charge.amount_captured - charge.amount_refunded;
-        *amounts.entry(charge.currency.clone()).or_default() += kept;
+        let net = charge.amount_captured - charge.amount_refunded;
+        *amounts.entry(charge.currency.clone()).or_default() += net;
     }
     amounts
 }

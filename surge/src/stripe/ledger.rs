@@ -187,7 +187,7 @@ impl Books {
     }
 
     /// Emits an event of an intent, and returns its JSON.
-    pub(crate) fn tell(&mut self, kind: &'static str, payment_intent: &str) -> Value {
+    pub(crate) fn emit(&mut self, kind: &'static str, payment_intent: &str) -> Value {
         let object = self.show(payment_intent);
         self.report(kind, object.clone());
         object

@@ -67,7 +67,7 @@ pub(crate) fn create(form: &Form) -> Result<Effect, Refusal> {
             payment_method,
             automatic_payment_methods,
         });
-        let created = books.tell("payment_intent.created", &id);
+        let created = books.emit("payment_intent.created", &id);
         if confirm {
             attempts::confirm(books, &id, None, off_session)
         } else {
@@ -153,7 +153,7 @@ pub(crate) fn capture(id: String, form: &Form) -> Result<Effect, Refusal> {
         let charge = books.known(&id).latest_charge.clone();
         let charge = charge.expect("an authorised intent has a charge");
         books.tell_charge("charge.captured", &charge);
-        Ok(books.tell("payment_intent.succeeded", &id))
+        Ok(books.emit("payment_intent.succeeded", &id))
     }))
 }
 

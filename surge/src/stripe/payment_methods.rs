@@ -183,7 +183,7 @@ pub(crate) fn use_up(books: &mut Books, intent: &str, method: PaymentMethod) -> 
     match customer {
         Some(customer) => {
             keep(books, method, customer);
-            books.methods.get(&id).expect("it is just kept").clone()
+            books.methods.get(&id).expect("it was just stored").clone()
         }
         None => {
             // A method without an entry can't be named again and needs none.

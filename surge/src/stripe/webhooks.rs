@@ -254,7 +254,7 @@ impl Webhooks {
         let (inner, body) = (Arc::clone(&self.0), event.body.clone());
         tokio::spawn(async move {
             let delivery = async {
-                tokio::time::sleep(wait).await;
+                inner.faults.delay(wait).await;
                 inner.deliver(endpoint, &body).await
             };
             let delivered = inner

@@ -37,7 +37,7 @@ async fn everybody_arrives_signed_out_behind_twenty_addresses_and_nobody_is_limi
     let routes = box_office.merge(waiting_room.await.unwrap());
     let public = app.serve(routes).await.public_addr;
     let now = app.ctx.clock.now();
-    line::tell(
+    line::publish(
         &app.ctx.db,
         &line::snapshot(EVENT, now),
         &Move::nothing(1, now),

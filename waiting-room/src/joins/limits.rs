@@ -21,8 +21,6 @@ use crate::store::Given;
 
 /// Time for which the breaker stays open: every attempt delays a batch.
 const LEFT_ALONE: TimeDelta = TimeDelta::seconds(5);
-/// Timeout of one call to Redis.
-const LIMIT: Duration = Duration::from_millis(50);
 /// Consecutive timeouts that open the breaker.
 const MOST_SLOW: u32 = 2;
 /// Window of a network's joins to one lobby. In a draw more entries are more luck, so all of them
@@ -38,6 +36,8 @@ pub(crate) struct JoinLimits {
     namespace: Arc<str>,
     per_network: u32,
     per_network_of_lobby: u32,
+    /// Timeout of one call to Redis.
+    timeout: Duration,
     slow: Arc<AtomicU32>,
     /// End of the breaker's open state, in Unix milliseconds.
     away_until: Arc<AtomicI64>,
@@ -50,6 +50,7 @@ impl JoinLimits {
             namespace: ctx.config.namespace.as_str().into(),
             per_network: config.joins_per_network,
             per_network_of_lobby: config.lobby_joins_per_network,
+            timeout: config.shared_limits_timeout,
             slow: Arc::default(),
             away_until: Arc::default(),
         }
@@ -167,7 +168,7 @@ impl JoinLimits {
 
     /// Calls Redis; `None` when it fails or times out.
     async fn ask(&self, takes: &[Take], now: DateTime<Utc>) -> Option<Vec<Taken>> {
-        match tokio::time::timeout(LIMIT, self.limits.take(takes, now)).await {
+        match tokio::time::timeout(self.timeout, self.limits.take(takes, now)).await {
             Ok(Ok(taken)) => {
                 self.slow.store(0, Ordering::Relaxed);
                 return Some(taken);
@@ -176,7 +177,9 @@ impl JoinLimits {
                 tracing::warn!(%error, "shared join limits failed, skipping them");
             }
             Err(_) if self.slow.fetch_add(1, Ordering::Relaxed) + 1 < MOST_SLOW => return None,
-            Err(_) => tracing::warn!(limit = ?LIMIT, "shared join limits are slow, skipping them"),
+            Err(_) => {
+                tracing::warn!(limit = ?self.timeout, "shared join limits are slow, skipping them")
+            }
         }
         self.slow.store(0, Ordering::Relaxed);
         let until = (now + LEFT_ALONE).timestamp_millis();

@@ -48,7 +48,7 @@ pub(super) async fn me(
         sale.calibration.note(holder.number, place, eta, now);
     }
     let poll_after_ms = standing.poll_after_ms();
-    sale.asked.tell(
+    sale.asked.set_next(
         holder.number,
         now_ms.wrapping_add(room.too_early_ms(poll_after_ms)),
     );

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use domain::clock::{Clock as _, ManualClock, SharedClock, SystemClock};
 use domain::line::{Move, Run};
 use domain::queue::Snapshot;
 use domain::token::{
@@ -19,6 +20,15 @@ pub(crate) const BUYER: AccountId = AccountId(7);
 pub(crate) const OTHER: AccountId = AccountId(8);
 /// Lifts every rate limit.
 const NO_LIMITS: f64 = 1e6;
+const SOON: Duration = Duration::from_secs(30);
+
+/// Settings with which no join does without the shared limits because the machine is busy.
+pub(crate) fn config() -> waiting_room::Config {
+    waiting_room::Config {
+        shared_limits_timeout: SOON,
+        ..waiting_room::Config::default()
+    }
+}
 
 pub(crate) struct Hall {
     pub(crate) app: TestApp,
@@ -38,15 +48,29 @@ impl Hall {
     }
 
     pub(crate) async fn with(configure: impl FnOnce(&mut PlatformConfig)) -> Self {
-        let clock = domain::clock::SystemClock::shared();
+        Self::at(SystemClock::shared(), configure).await
+    }
+
+    /// A hall with the usual limits, whose time passes only when the test says so: no limit has
+    /// room again because the machine is slow.
+    pub(crate) async fn timeless() -> (Self, ManualClock) {
+        let clock = ManualClock::at(SystemClock.now());
+        let hall = Self::at(std::sync::Arc::new(clock.clone()), |config| {
+            config.limits_scale = 1.0;
+        });
+        (hall.await, clock)
+    }
+
+    async fn at(clock: SharedClock, configure: impl FnOnce(&mut PlatformConfig)) -> Self {
         let app = TestApp::start_with(clock, |config| {
             config.limits_scale = NO_LIMITS;
             config.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
             configure(config);
         })
         .await;
-        let config = waiting_room::Config::default();
-        let routes = waiting_room::start(app.ctx.clone(), config).await.unwrap();
+        let routes = waiting_room::start(app.ctx.clone(), config())
+            .await
+            .unwrap();
         let base = format!("http://{}", app.serve(routes).await.public_addr);
         let snapshot = line::snapshot(EVENT, app.ctx.clock.now());
         let hall = Self {
@@ -61,13 +85,12 @@ impl Hall {
 
     /// Starts another node; returns its base URL.
     pub(crate) async fn another_node(&self) -> String {
-        self.node_with(waiting_room::Config::default()).await
+        self.node_with(config()).await
     }
 
     /// Serves on `ctx`; returns its base URL.
     pub(crate) async fn node_of(&self, ctx: &platform::service::Context) -> String {
-        let config = waiting_room::Config::default();
-        let routes = waiting_room::start(ctx.clone(), config).await.unwrap();
+        let routes = waiting_room::start(ctx.clone(), config()).await.unwrap();
         let running = platform::service::serve(ctx, routes).await.unwrap();
         format!("http://{}", running.public_addr)
     }
@@ -106,9 +129,9 @@ impl Hall {
     }
 
     async fn write(&self, moved: &Move) {
-        line::tell(&self.app.ctx.db, &self.snapshot, moved).await;
+        line::publish(&self.app.ctx.db, &self.snapshot, moved).await;
         let seq = self.snapshot.seq;
-        eventually(Duration::from_secs(5), async || self.seq().await == seq).await;
+        eventually(SOON, async || self.seq().await == seq).await;
     }
 
     async fn seq(&self) -> i64 {

@@ -183,11 +183,12 @@ impl Cashier {
     }
 
     async fn send<M: Message>(&self, message: &M) {
-        let broker = &self.0.broker;
-        broker
-            .publish(Exchange::Events, M::NAME, message, Uuid::new_v4())
-            .await
-            .unwrap();
+        let (broker, id) = (&self.0.broker, Uuid::new_v4());
+        // A busy machine may confirm too late; the worker knows repeats.
+        let publish = async || broker.publish(Exchange::Events, M::NAME, message, id).await;
+        while publish().await.is_err() {
+            tokio::time::sleep(RETRY).await;
+        }
     }
 
     /// The answer to a message; `None` when its predecessor has not been handled.

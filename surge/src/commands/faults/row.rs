@@ -17,7 +17,7 @@ pub(super) struct Row {
     pub(super) requests: Requests,
     /// Buyers who got no tickets.
     pub(super) unserved: u64,
-    /// Bookings that buyers were told are confirmed, and the database does not have as such.
+    /// Bookings that were answered to buyers as confirmed, and the database does not have as such.
     pub(super) gone: u64,
     /// Whether the fault loses commits, which the audit must then find.
     pub(super) is_lossy: bool,

@@ -57,14 +57,14 @@ pub(super) async fn sell(
     let repaired = Instant::now();
     sleep(AFTERWARDS).await;
     drop(stopping);
-    let (arrived, told) = arriving.await?;
+    let (arrived, confirmed) = arriving.await?;
     let requests = funnel.requests();
-    let sold = Sold::read(&installation.db, event, &told).await?;
+    let sold = Sold::read(&installation.db, event, &confirmed).await?;
     Ok(Row {
         name: fault.name(),
         buyers: arrived,
         requests,
-        unserved: arrived - told.len() as u64,
+        unserved: arrived - confirmed.len() as u64,
         gone: sold.gone,
         is_lossy: fault.is_lossy(),
         twice: sold.twice,
@@ -100,7 +100,7 @@ fn buyers(
     Ok(numbers.zip(endpoints.iter().cycle()).map(buyer).collect())
 }
 
-/// Lets buyers arrive until stopped. Returns their number, and the bookings they were told of as
+/// Lets buyers arrive until stopped. Returns their number, and the bookings they were answered as
 /// confirmed.
 async fn arrive(buyers: Vec<Buyer>, per_second: u32, stop: CancellationToken) -> (u64, Vec<Uuid>) {
     let mut ticks = interval(Duration::from_secs(1) / per_second);
@@ -118,14 +118,14 @@ async fn arrive(buyers: Vec<Buyer>, per_second: u32, stop: CancellationToken) ->
     stop.cancelled().await;
     let arrived = shopping.len() as u64;
     let deadline = Instant::now() + PATIENCE;
-    let mut told = Vec::new();
+    let mut confirmed = Vec::new();
     while let Ok(Some(fate)) = timeout_at(deadline, shopping.join_next()).await {
         match fate {
-            Ok(Ok(Fate::Confirmed { booking_id })) => told.push(booking_id),
+            Ok(Ok(Fate::Confirmed { booking_id })) => confirmed.push(booking_id),
             other => crate::commands::say(format_args!("  a buyer got no tickets: {other:?}")),
         }
     }
-    (arrived, told)
+    (arrived, confirmed)
 }
 
 /// Returns the admission node that called most places between two looks.
@@ -137,7 +137,7 @@ fn leader(before: [(usize, f64); 2], after: [(usize, f64); 2]) -> usize {
 
 /// The sale as the database has it.
 struct Sold {
-    /// Bookings that were told to buyers as confirmed and are not.
+    /// Bookings that were answered to buyers as confirmed and are not.
     gone: u64,
     twice: u64,
     oversold: u64,
@@ -145,12 +145,12 @@ struct Sold {
 }
 
 impl Sold {
-    async fn read(db: &PgPool, event: EventId, told: &[Uuid]) -> anyhow::Result<Self> {
+    async fn read(db: &PgPool, event: EventId, confirmed: &[Uuid]) -> anyhow::Result<Self> {
         let (gone, twice, oversold, pause): (i64, i64, i64, f64) = sqlx::query_as(
             "select
-                (select count(*) from unnest($2::uuid[]) as told (id)
+                (select count(*) from unnest($2::uuid[]) as confirmed (id)
                  where not exists (select from booking.bookings b
-                                   where b.id = told.id and b.state = 'confirmed')),
+                                   where b.id = confirmed.id and b.state = 'confirmed')),
                 (select count(*) from (select from booking.bookings
                                        where event_id = $1 and state <> 'rejected'
                                        group by account_id having count(*) > 1) as accounts),
@@ -161,7 +161,7 @@ impl Sold {
                        from admission.claims where event_id = $1) as pauses)",
         )
         .bind(event.0)
-        .bind(told)
+        .bind(confirmed)
         .fetch_one(db)
         .await?;
         Ok(Self {

@@ -289,7 +289,7 @@ impl Asked {
         Duration::from_micros(self.latency.value_at_quantile(quantile)).as_secs_f64() * 1e3
     }
 
-    pub(super) fn tell(&self, what: &str) {
+    pub(super) fn print(&self, what: &str) {
         say(format_args!(
             "{what}: {} seats held in {:.1} s, {:.0} seats/s in {} bookings; request to held p50 \
              {:.0} ms, p99 {:.0} ms; {} late, {} refused, {} turned away for a moment",

@@ -39,7 +39,7 @@ with wanted as materialized (
     insert into booking.account_tickets (event_id, account_id, tickets)
     select :event, account_id, tickets from held
     on conflict (event_id, account_id) do update set tickets = booking.account_tickets.tickets + excluded.tickets
-), told as (
+), announced as (
     insert into platform.outbox (id, owner, exchange, routing_key, message_name, body)
     select gen_random_uuid(), 'surge', 'events', 'hold.placed.v1', 'hold.placed.v1', to_jsonb(held) from held
 )
@@ -91,7 +91,7 @@ pub(super) async fn seats_per_second(
         .lines()
         .find_map(|line| line.strip_prefix("tps = "))
         .and_then(|rest| rest.split(' ').next()?.parse().ok())
-        .context("pgbench told no tps")?;
+        .context("pgbench printed no tps")?;
     Ok(Some(per_second * f64::from(a_statement)))
 }
 

@@ -98,11 +98,11 @@ mod tests {
             )
         };
         let text = event(17, 1) + ": alive\n\n" + &event(18, 2);
-        let told: Vec<_> = events(&text)
+        let versions: Vec<_> = events(&text)
             .map(|(seq, rest)| (seq, between(rest, "\"at\":\"", '"').unwrap()))
             .collect();
         assert_eq!(
-            told,
+            versions,
             [(17, "2026-01-01T00:00:00Z"), (18, "2026-01-02T00:00:00Z")]
         );
         assert_eq!(events(": alive\n\n").count(), 0);
