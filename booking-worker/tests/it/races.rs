@@ -8,6 +8,7 @@ use platform::testing::{eventually, wait_until_consumed};
 use platform::topology::BOOKING_PARTITIONS;
 
 use crate::shop::{LIMIT, Shop, best, config, euros, floor, stand};
+use crate::witness::open_lanes;
 
 /// Sends requests for one event to all partitions, so that several workers compete for it; returns
 /// the outcomes.
@@ -42,6 +43,7 @@ async fn the_last_seat_is_sold_once_by_workers_that_compete() {
     let other = shop.app.another_node().await;
     let routes = booking_worker::start(other.clone(), config()).await;
     wait_until_consumed(&other, &routes.unwrap()).await;
+    open_lanes(&other.broker).await;
     let requests: Vec<_> = (0..40)
         .map(|account| shop.request(account, best(1)))
         .collect();

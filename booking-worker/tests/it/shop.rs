@@ -22,7 +22,8 @@ use uuid::Uuid;
 use crate::invariants::assert_invariants;
 use crate::witness::{NODE, Witness};
 
-pub(crate) const LIMIT: Duration = Duration::from_secs(20);
+/// Longest wait for a condition, on a busy machine.
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 pub(crate) const EVENT: EventId = EventId(1);
 pub(crate) const HOLD_SECONDS: i64 = 60;
 
