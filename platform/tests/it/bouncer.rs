@@ -11,7 +11,7 @@ use platform::testing::{TestApp, eventually};
 use secrecy::ExposeSecret;
 use url::Url;
 
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(30);
 
 /// A private PgBouncer in front of the test's server.
 struct Bouncer {

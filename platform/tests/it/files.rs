@@ -19,7 +19,7 @@ use tokio::time::timeout;
 const NAME: &str = "files::buyers_and_operations_go_on_when_somebody_uses_up_the_connections";
 const FILES: usize = 256;
 const PER_ADDRESS: usize = 50;
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(60);
 
 /// Set in the process with few files.
 const SERVES: &str = "ONSALE_TEST_SERVES";

@@ -231,7 +231,7 @@ async fn a_defect_is_a_problem_with_the_trace_id_and_nothing_else() {
 
 #[tokio::test]
 async fn a_handler_that_hangs_is_cut_off_with_an_honest_503() {
-    let server = Server::start(routes()).await;
+    let server = Server::impatient(routes()).await;
     let response = server.get("/hangs").send().await.unwrap();
     assert!(response.headers().contains_key("retry-after"));
     let (status, answer) = problem(response).await;
@@ -249,7 +249,7 @@ async fn a_stream_outlives_the_request_timeout() {
         };
         axum::body::Body::from_stream(futures_util::stream::once(last))
     });
-    let server = Server::start(routes().route("/stream", stream)).await;
+    let server = Server::impatient(routes().route("/stream", stream)).await;
     let response = server.get("/stream").send().await.unwrap();
     // Two requests that are cut off, one after the other, show that the limit went by twice.
     for _ in 0..2 {
@@ -398,7 +398,7 @@ async fn a_server_that_stops_finishes_what_it_began_and_accepts_no_more() {
         running.await.unwrap().unwrap().text().await.unwrap(),
         "done"
     );
-    tokio::time::timeout(Duration::from_secs(5), server.serving)
+    tokio::time::timeout(SOON, server.serving)
         .await
         .unwrap()
         .unwrap();
@@ -419,7 +419,7 @@ async fn a_hard_stop_does_not_wait() {
     begun.notified().await;
     server.stop.cancel();
     server.hard.cancel();
-    tokio::time::timeout(Duration::from_secs(5), server.serving)
+    tokio::time::timeout(SOON, server.serving)
         .await
         .unwrap()
         .unwrap();
@@ -429,7 +429,7 @@ async fn a_hard_stop_does_not_wait() {
     }
 }
 
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(30);
 
 /// Sends one request over `stream` and returns the head of its answer.
 async fn exchange(stream: &mut TcpStream, request: &[u8]) -> String {

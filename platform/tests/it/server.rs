@@ -20,8 +20,10 @@ use secrecy::SecretString;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-/// Longest time a request to the test's server may take.
-pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_millis(300);
+/// Longest time that a request may take: more than any stall of the machine.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+/// That of a server whose requests are to be cut off.
+const SHORT_TIMEOUT: Duration = Duration::from_millis(300);
 
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
@@ -47,6 +49,20 @@ impl Server {
         proxies: &[&str],
         routes: Router,
     ) -> Self {
+        Self::with(connections, proxies, REQUEST_TIMEOUT, routes).await
+    }
+
+    /// Cuts off requests that take longer than a moment.
+    pub(crate) async fn impatient(routes: Router) -> Self {
+        Self::with(Connections::unlimited(), &[], SHORT_TIMEOUT, routes).await
+    }
+
+    async fn with(
+        connections: Connections,
+        proxies: &[&str],
+        request_timeout: Duration,
+        routes: Router,
+    ) -> Self {
         let health = Health::default();
         telemetry::init(LogFormat::Json, None);
         let _ = rustls::crypto::ring::default_provider().install_default();
@@ -59,7 +75,7 @@ impl Server {
                 .iter()
                 .map(|net| net.parse::<IpNet>().unwrap())
                 .collect(),
-            request_timeout: REQUEST_TIMEOUT,
+            request_timeout,
             is_secure: true,
             health: health.clone(),
             has_untrusted_forwarder: AtomicBool::new(false),
@@ -71,7 +87,7 @@ impl Server {
         let serving = tokio::spawn(listener.serve(routes, connections, stop.clone(), hard.clone()));
         let client = reqwest::Client::builder()
             .no_proxy()
-            .timeout(Duration::from_secs(20))
+            .timeout(Duration::from_secs(60))
             .build()
             .unwrap();
         Self {

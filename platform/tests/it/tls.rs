@@ -7,7 +7,7 @@ use std::time::Duration;
 use platform::testing::eventually;
 use platform::{redis, tls};
 
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(30);
 
 struct Folder(PathBuf);
 
