@@ -41,7 +41,7 @@ async fn numbers_of_sales_that_ended_long_ago_are_removed_and_no_others() {
     let config = waiting_room::Config::default();
     let routes = waiting_room::start(app.ctx.clone(), config).await.unwrap();
     app.serve(routes).await;
-    eventually(Duration::from_secs(10), async || rows(db, 1).await == 0).await;
+    eventually(Duration::from_secs(30), async || rows(db, 1).await == 0).await;
     assert_eq!((rows(db, 2).await, rows(db, 3).await), (2, 2));
     app.finish().await;
 }

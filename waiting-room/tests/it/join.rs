@@ -13,7 +13,7 @@ use sqlx::Executor as _;
 use url::Url;
 use waiting_room::store::{self, Asks};
 
-use crate::hall::{BUYER, EVENT, Hall, OTHER, problem};
+use crate::hall::{BUYER, EVENT, Hall, OTHER, config, problem};
 
 #[tokio::test]
 async fn joining_twice_gives_one_number() {
@@ -290,10 +290,17 @@ async fn who_has_a_pass_cannot_leave_and_joins_again_when_it_is_over() {
 #[tokio::test]
 async fn an_account_joins_ten_times_a_minute_at_most() {
     let hall = Hall::with_limits(1.0).await;
-    for _ in 0..10 {
-        assert!(hall.join(BUYER).await.status().is_success());
-    }
-    let refused = hall.join(BUYER).await;
+    let (mut joined, begun) = (0, Instant::now());
+    let refused = loop {
+        let answer = hall.join(BUYER).await;
+        if !answer.status().is_success() {
+            break answer;
+        }
+        joined += 1;
+    };
+    // One comes back each six seconds.
+    let most = 10 + begun.elapsed().as_secs() / 6;
+    assert!((10..=most).contains(&joined), "{joined} of {most}");
     assert!(refused.headers().contains_key("retry-after"));
     assert_eq!(problem(refused).await, "rate-limited");
     assert_eq!(hall.join(OTHER).await.status(), 201);
@@ -317,7 +324,7 @@ async fn a_join_outlasts_silent_connections_to_postgresql() {
     };
     assert_eq!(join(BUYER).await, 201);
     proxy.mute_open();
-    eventually(Duration::from_secs(10), async || {
+    eventually(Duration::from_secs(30), async || {
         let status = join(OTHER).await;
         assert!([201, 503].contains(&status), "{status}");
         status == 201
@@ -362,15 +369,24 @@ async fn a_redis_that_is_slow_is_left_alone_and_slows_no_joins() {
         config.redis_url = SecretString::from(redis.to_string());
     })
     .await;
-    assert_eq!(hall.number(BUYER).await.1, 1);
+    let base = hall.node_with(waiting_room::Config::default()).await;
+    let join = async |account| {
+        let request = hall.client.post(format!("{base}/api/events/1/queue"));
+        let joined = hall.signed_in(request, account).send().await.unwrap();
+        assert_eq!(joined.status(), 201);
+    };
+    join(BUYER).await;
     // Successful answers, each slower than a batch should wait for.
-    proxy.slow(Duration::from_millis(400));
-    let begun = Instant::now();
+    let delay = Duration::from_millis(800);
+    proxy.slow(delay);
+    let mut quick = 0;
     for account in 20..40 {
-        hall.number(AccountId(account)).await;
+        let begun = Instant::now();
+        join(AccountId(account)).await;
+        quick += usize::from(begun.elapsed() < delay);
     }
-    let each_waits = Duration::from_millis(400) * 20;
-    assert!(begun.elapsed() < each_waits / 2, "{:?}", begun.elapsed());
+    // Where the machine is busy some take as long by themselves.
+    assert!(quick > 10, "only {quick} of 20 did not wait for Redis");
     hall.app.finish().await;
 }
 
@@ -378,9 +394,9 @@ async fn a_redis_that_is_slow_is_left_alone_and_slows_no_joins() {
 async fn a_network_joins_as_often_as_it_may_and_others_go_on() {
     let config = waiting_room::Config {
         joins_per_network: 3,
-        ..waiting_room::Config::default()
+        ..config()
     };
-    let hall = Hall::with_limits(1.0).await;
+    let (hall, _) = Hall::timeless().await;
     let base = hall.node_with(config).await;
     let join = |account: i64, address: &'static str| {
         let request = hall.client.post(format!("{base}/api/events/1/queue"));

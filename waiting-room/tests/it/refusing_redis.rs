@@ -27,7 +27,7 @@ async fn challenges_are_refused_with_503_and_joins_and_polls_go_on() {
         let (token, _) = hall.number(account).await;
         assert_eq!(hall.me_as(account, &token).await.status(), 200);
         redis.command(take).await;
-        eventually(Duration::from_secs(10), async || {
+        eventually(Duration::from_secs(30), async || {
             challenge().await.status() == 200
         })
         .await;
