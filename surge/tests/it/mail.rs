@@ -7,7 +7,7 @@ use surge::mail::{Config, MailFault, StandIn};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 type Transport = AsyncSmtpTransport<Tokio1Executor>;
 

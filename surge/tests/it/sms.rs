@@ -3,7 +3,7 @@ use std::time::Duration;
 use serde_json::Value;
 use surge::sms::{Config, SmsFault, StandIn};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 async fn send(server: &StandIn, form: &[(&str, &str)]) -> reqwest::Result<reqwest::Response> {
     let account = server.account_sid();

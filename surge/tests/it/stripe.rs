@@ -24,7 +24,7 @@ use stripe_types::Currency;
 use surge::stripe::{Config, StandIn};
 
 /// Time limit of every wait.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) struct Stage {
     pub(crate) stripe: StandIn,

@@ -225,16 +225,16 @@ async fn webhooks_are_lost_and_duplicated_on_demand() {
 async fn a_delayed_webhook_is_overtaken() {
     let (stage, receiver) = stage(Config::default(), 0).await;
     let late = WebhookFault::Delayed {
-        milliseconds: 1_000,
+        milliseconds: 600_000,
     };
-    stage
-        .stripe
-        .webhooks()
-        .faults()
-        .next(1, "payment_intent.created".to_owned(), late);
+    let faults = stage.stripe.webhooks().faults();
+    faults.next(1, "payment_intent.created".to_owned(), late);
     stage.authorised().await;
+    let kinds = || receiver.kinds(stage.stripe.webhook_secret());
+    eventually(PATIENCE, async || kinds().len() == 2).await;
+    faults.clear();
     stage.stripe.wait_until_delivered(PATIENCE).await.unwrap();
-    let mut kinds = receiver.kinds(stage.stripe.webhook_secret());
+    let mut kinds = kinds();
     // The two events of one call are sent concurrently, and may arrive in any order.
     kinds[..2].sort_unstable();
     assert_eq!(
