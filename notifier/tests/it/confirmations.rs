@@ -55,6 +55,7 @@ async fn every_queue_that_the_notifier_consumes_is_waited_for() {
         assert_eq!(waited_for.contains(&&*queue.name), is_its, "{}", queue.name);
     }
     node.shutdown.soft().cancel();
+    node.shutdown.tasks_left().await;
     stage.app.finish().await;
 }
 

@@ -22,7 +22,7 @@ use surge::{mail, sms};
 use uuid::Uuid;
 
 /// Time limit of every wait.
-pub(crate) const SOON: Duration = Duration::from_secs(30);
+pub(crate) const SOON: Duration = Duration::from_secs(60);
 pub(crate) const EMAIL: &str = "ada@buyers.test";
 pub(crate) const PHONE: &str = "+491701234567";
 pub(crate) const ACCOUNT: AccountId = AccountId(7);
@@ -244,6 +244,17 @@ impl Stage {
         .fetch_all(&self.app.ctx.db)
         .await
         .unwrap()
+    }
+
+    /// Waits until a mail of this kind waits for another try.
+    pub(crate) async fn mail_is_put_off(&self, booking_id: BookingId, kind: &str) {
+        let is_it = |row: &Row| row.kind == kind && row.channel == "email" && row.tries > 0;
+        let is_put_off = |row: &Row| is_it(row) && row.last_error.is_some();
+        eventually(SOON, async || {
+            self.rows(booking_id).await.iter().any(is_put_off)
+        })
+        .await;
+        self.mail_is(booking_id, kind, "waiting").await;
     }
 
     /// Waits until a mail of this kind is in this state.
