@@ -88,6 +88,7 @@ async fn a_leader_whose_connections_fall_silent_is_replaced_within_seconds() {
     for event in events.clone() {
         called(nodes.db(), event, now() - TimeDelta::minutes(1), 1).await;
     }
+    nodes.shared_out().await;
     let before = nodes.shards().await;
     let orphans: Vec<i64> = events
         .filter(|event| before[&i16::try_from(event % 32).unwrap()].0.as_ref() == Some(&silent))
@@ -151,7 +152,7 @@ async fn a_pause_acts_although_the_leaders_connections_are_silent() {
     proxy.mute_open();
     pause(nodes.db(), 1).await;
     // The kernel would wait for a quarter of an hour.
-    let cursor = paused(nodes.db(), 1, Duration::from_secs(20)).await;
+    let cursor = paused(nodes.db(), 1, LIMIT).await;
     // The loop is alive, and calls nobody.
     let joined =
         "update waiting_room.lines set joined = joined + 1, updated_at = clock_timestamp()";
@@ -185,7 +186,7 @@ async fn a_crowd_that_holds_the_public_pool_does_not_starve_the_loop() {
     }
     // Some ten seconds at this pace, several times the lease.
     called(nodes.db(), 1, now(), 40).await;
-    assert_eq!(nodes.shards().await, before, "the lease was kept");
+    nodes.assert_kept(&before).await;
     assert!(public.try_acquire().is_none(), "the crowd stayed");
     drop(held);
     nodes.finish().await;

@@ -10,7 +10,7 @@ use sqlx::PgPool;
 use sqlx::types::Json;
 
 use crate::line::sale;
-use crate::shop::launch;
+use crate::shop::{PATIENCE, launch};
 
 /// Inserts a sale changed `days` days ago, with a row in each table of its line.
 async fn add(db: &PgPool, sale: &SaleSettings, days: i32) {
@@ -83,9 +83,9 @@ async fn lines_of_sales_that_ended_long_ago_are_removed_and_no_others() {
     };
     add(db, &ending, 60).await;
 
-    launch(&app.ctx).await;
+    launch(&app.ctx, PATIENCE).await;
     for event in [1, 2] {
-        eventually(Duration::from_secs(10), async || rows(db, event).await == 0).await;
+        eventually(Duration::from_secs(60), async || rows(db, event).await == 0).await;
     }
     for event in [3, 4, 5] {
         assert!(rows(db, event).await >= 4, "the line of event {event}");
@@ -106,9 +106,9 @@ async fn a_busy_day_of_old_requests_is_removed_in_one_round() {
     .execute(db)
     .await
     .unwrap();
-    launch(&app.ctx).await;
+    launch(&app.ctx, PATIENCE).await;
     // Left: an undecided one, and one that is not a day old.
-    eventually(Duration::from_secs(10), async || {
+    eventually(Duration::from_secs(60), async || {
         let left: i64 = sqlx::query_scalar("select count(*) from admission.requests")
             .fetch_one(db)
             .await

@@ -4,8 +4,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use platform::testing::eventually;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions as _, Connection as _, PgPool};
 use tokio::time::MissedTickBehavior;
@@ -13,6 +14,8 @@ use tokio::time::MissedTickBehavior;
 const PERIOD: Duration = Duration::from_millis(50);
 /// Waits in a row, on timers and on PostgreSQL, between an event and the call that a test times.
 const STEPS: u32 = 4;
+/// Longest wait for what has a bound of its own.
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// Records the longest time from when a trivial statement was due until it was answered. It has a
 /// thread and a connection of its own, so that a program which blocks its runtime is not excused.
@@ -48,6 +51,20 @@ impl Machine {
     pub(crate) fn extend(&self, bound: Duration) -> Duration {
         let worst = Duration::from_millis(self.worst_millis.load(Ordering::Relaxed));
         bound + STEPS * worst
+    }
+
+    /// Waits until `condition` holds, and asserts that this took no longer than `bound` and what
+    /// the machine adds.
+    pub(crate) async fn holds_within(&self, bound: Duration, condition: impl AsyncFnMut() -> bool) {
+        let begun = Instant::now();
+        eventually(LIMIT, condition).await;
+        let (took, bound) = (begun.elapsed(), self.extend(bound));
+        assert!(took < bound, "{took:?}, more than {bound:?}");
+    }
+
+    /// Returns whether the machine was in time for `lease`: otherwise it may have expired by right.
+    pub(crate) fn is_in_time_for(&self, lease: Duration) -> bool {
+        self.extend(Duration::ZERO) < lease
     }
 
     /// Closes the connection.

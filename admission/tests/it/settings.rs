@@ -11,7 +11,7 @@ use sqlx::types::Json;
 use crate::line::{EVENT, sale};
 use crate::shop::{BUYER, Shop, problem};
 
-const SOON: Duration = Duration::from_secs(5);
+const SOON: Duration = Duration::from_secs(30);
 
 #[tokio::test]
 async fn a_change_that_commits_late_is_seen_by_every_node() {
