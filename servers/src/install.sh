@@ -1,3 +1,4 @@
+# shellcheck shell=sh
 # Installs Debian or Ubuntu packages ("$@") so that no system service starts and no default
 # database cluster is made. Run as root.
 set -eu

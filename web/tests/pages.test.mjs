@@ -2,7 +2,29 @@
 
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
-import { PUBLIC, STAFF, ADMIN, PASSWORD, accepted, account, api, atTheDoor, closeBrowser, dismissed, endToken, event, joined, mailedCode, openBrowser, shopping, signIn, staff, text, until, visitor } from './shop.mjs';
+import {
+  PUBLIC,
+  STAFF,
+  ADMIN,
+  PASSWORD,
+  accepted,
+  account,
+  api,
+  atTheDoor,
+  closeBrowser,
+  dismissed,
+  endToken,
+  event,
+  joined,
+  mailedCode,
+  openBrowser,
+  shopping,
+  signIn,
+  staff,
+  text,
+  until,
+  visitor,
+} from './shop.mjs';
 
 before(openBrowser);
 after(closeBrowser);
@@ -15,7 +37,14 @@ test('a reload shows the place at once', async () => {
   const context = await visitor();
   const page = await joined(context, id, await account());
   await until(async () => (await text(page, '#place')) === '1', 'the place is shown');
-  await context.route('**/queue/me', (route) => route.fulfill({ status: 429, headers: { 'retry-after': '60' }, contentType: 'application/problem+json', body: '{"type":"/problems/too-early","status":429}' }));
+  await context.route('**/queue/me', (route) =>
+    route.fulfill({
+      status: 429,
+      headers: { 'retry-after': '60' },
+      contentType: 'application/problem+json',
+      body: '{"type":"/problems/too-early","status":429}',
+    }),
+  );
   await page.reload();
   await page.waitForSelector('#waiting:visible');
   await until(async () => (await text(page, '#place')) === '1', 'the place is shown again');
@@ -45,7 +74,11 @@ test('another device finds the place after the sign-in', async () => {
   await page.waitForSelector('#waiting:visible');
   await until(async () => (await text(page, '#place')) === '1', 'the place is shown');
   // Signed in, but without the stored place.
-  await page.evaluate(() => Object.keys(localStorage).filter((key) => /queue|standing/.test(key)).forEach((key) => localStorage.removeItem(key)));
+  await page.evaluate(() =>
+    Object.keys(localStorage)
+      .filter((key) => /queue|standing/.test(key))
+      .forEach((key) => localStorage.removeItem(key)),
+  );
   await page.reload();
   await page.waitForSelector('#waiting:visible');
   await phone.close();
@@ -68,7 +101,10 @@ test('a place is found when everything is sold', async () => {
   await page.goto(`${PUBLIC}/events/${id}`);
   await signIn(page, person);
   await page.waitForSelector('#waiting:visible');
-  await until(async () => /You are called if seats come back/.test(await text(page, '#waiting-text')), 'the place is still good');
+  await until(
+    async () => /You are called if seats come back/.test(await text(page, '#waiting-text')),
+    'the place is still good',
+  );
   await phone.close();
   const stranger = await visitor();
   const late = await stranger.newPage();
@@ -83,8 +119,26 @@ test('a place is found when everything is sold', async () => {
 
 for (const [name, answer] of [
   ['lost', (route) => route.abort()],
-  ['answered 503', (route) => route.fulfill({ status: 503, headers: { 'retry-after': '1' }, contentType: 'application/problem+json', body: '{"type":"/problems/overloaded"}' })],
-  ['answered 429', (route) => route.fulfill({ status: 429, headers: { 'retry-after': '1' }, contentType: 'application/problem+json', body: '{"type":"/problems/rate-limited"}' })],
+  [
+    'answered 503',
+    (route) =>
+      route.fulfill({
+        status: 503,
+        headers: { 'retry-after': '1' },
+        contentType: 'application/problem+json',
+        body: '{"type":"/problems/overloaded"}',
+      }),
+  ],
+  [
+    'answered 429',
+    (route) =>
+      route.fulfill({
+        status: 429,
+        headers: { 'retry-after': '1' },
+        contentType: 'application/problem+json',
+        body: '{"type":"/problems/rate-limited"}',
+      }),
+  ],
 ]) {
   test(`a renewal of the session that was ${name} ends neither the session nor the place`, async () => {
     const id = await event(WAIT);
@@ -94,9 +148,12 @@ for (const [name, answer] of [
     let asked = 0;
     await context.route('**/api/sessions/refresh', (route) => (asked++ === 0 ? answer(route) : route.continue()));
     await endToken(page);
-    await page.evaluate(() => localStorage.removeItem(Object.keys(localStorage).find((key) => key.startsWith('onsale.standing'))));
+    await page.evaluate(() =>
+      localStorage.removeItem(Object.keys(localStorage).find((key) => key.startsWith('onsale.standing'))),
+    );
     await until(() => asked >= 2, 'the renewal is asked for again');
-    const isRenewed = () => page.evaluate(() => JSON.parse(localStorage.getItem('onsale.session'))?.access_token !== 'ended');
+    const isRenewed = () =>
+      page.evaluate(() => JSON.parse(localStorage.getItem('onsale.session'))?.access_token !== 'ended');
     await until(isRenewed, 'the session is renewed');
     assert.ok(await page.isVisible('#waiting'));
     await context.close();
@@ -116,7 +173,8 @@ test('two tabs whose token ran out share one renewal', async () => {
   });
   for (let round = 0; round < 2; round++) {
     await endToken(page);
-    const call = (where) => where.evaluate(async () => (await import('/assets/api.js')).call('GET', '/api/accounts/me'));
+    const call = (where) =>
+      where.evaluate(async () => (await import('/assets/api.js')).call('GET', '/api/accounts/me'));
     const [one, two] = await Promise.all([call(page), call(tab)]);
     assert.equal(one.account.id, two.account.id);
   }
@@ -169,14 +227,33 @@ test('Enter in the form signs in who has an account', async () => {
 
 test('the door says how the sale stands before anybody signs in', async () => {
   const opens = new Date(Date.now() + 3 * 86_400_000).toISOString();
-  const id = await event({ opens_at: opens, lobby_seconds: 3600, message: 'Bring a warm coat.' }, { time_zone: 'Pacific/Auckland' });
+  const id = await event(
+    { opens_at: opens, lobby_seconds: 3600, message: 'Bring a warm coat.' },
+    { time_zone: 'Pacific/Auckland' },
+  );
   const context = await visitor({ locale: 'en-US', timezoneId: 'Europe/London' });
   const page = await context.newPage();
   await page.goto(`${PUBLIC}/events/${id}`);
   await until(async () => (await text(page, '#operator')) === 'Bring a warm coat.', 'the message is shown');
-  const shown = (time) => new Intl.DateTimeFormat('en-US', { weekday: 'long', day: 'numeric', month: 'long', year: 'numeric', hour: 'numeric', minute: '2-digit', timeZone: 'Pacific/Auckland', timeZoneName: 'short' }).format(time);
+  const shown = (time) =>
+    new Intl.DateTimeFormat('en-US', {
+      weekday: 'long',
+      day: 'numeric',
+      month: 'long',
+      year: 'numeric',
+      hour: 'numeric',
+      minute: '2-digit',
+      timeZone: 'Pacific/Auckland',
+      timeZoneName: 'short',
+    }).format(time);
   const lobby = new Date(new Date(opens) - 3_600_000);
-  await until(async () => (await text(page, '#door-text')).includes(`The sale has not opened yet. It opens ${shown(new Date(opens))}. You can join from ${shown(lobby)} on.`), 'the door says when, in the zone of the event');
+  await until(
+    async () =>
+      (await text(page, '#door-text')).includes(
+        `The sale has not opened yet. It opens ${shown(new Date(opens))}. You can join from ${shown(lobby)} on.`,
+      ),
+    'the door says when, in the zone of the event',
+  );
   await context.close();
 });
 
@@ -211,7 +288,12 @@ test('the answer of a hold that was lost makes no second hold', async () => {
       await route.fetch();
       return route.abort();
     }
-    if (keys.length === 2) return route.fulfill({ status: 409, contentType: 'application/problem+json', body: '{"type":"/problems/idempotency-key-in-progress","status":409}' });
+    if (keys.length === 2)
+      return route.fulfill({
+        status: 409,
+        contentType: 'application/problem+json',
+        body: '{"type":"/problems/idempotency-key-in-progress","status":409}',
+      });
     return route.continue();
   });
   await page.click('#book button:not([type=button])');
@@ -235,7 +317,10 @@ test('a cancellation names what goes back before it is confirmed', async () => {
   await page.waitForSelector('#tickets:visible');
   assert.match(await dismissed(page, () => page.click('#cancel')), /All of the €50\.00 you paid go back/);
   await staff('PUT', `/api/events/${id}/refund-policy`, { until: null, fee_percent: 30 });
-  assert.match(await dismissed(page, () => page.click('#cancel')), /€35\.00 of the €50\.00 you paid go back.*€15\.00 are kept/);
+  assert.match(
+    await dismissed(page, () => page.click('#cancel')),
+    /€35\.00 of the €50\.00 you paid go back.*€15\.00 are kept/,
+  );
   await staff('PUT', `/api/events/${id}/refund-policy`, { until: new Date(Date.now() - 60_000).toISOString() });
   assert.match(await accepted(page, () => page.click('#cancel')), /Nothing is refunded/);
   await until(async () => /This booking is cancelled/.test(await text(page, '#state')), 'the booking is cancelled');
@@ -288,10 +373,18 @@ test('a join that the server was too busy for is tried again', async () => {
     asked++;
     const status = answers.shift();
     if (!status) return route.continue();
-    return route.fulfill({ status, headers: { 'retry-after': '1' }, contentType: 'application/problem+json', body: '{"type":"/problems/overloaded"}' });
+    return route.fulfill({
+      status,
+      headers: { 'retry-after': '1' },
+      contentType: 'application/problem+json',
+      body: '{"type":"/problems/overloaded"}',
+    });
   });
   await page.click('#join');
-  await until(async () => /we keep trying for you/.test(await text(page, '#door-text')), 'the door says that it tries again');
+  await until(
+    async () => /we keep trying for you/.test(await text(page, '#door-text')),
+    'the door says that it tries again',
+  );
   assert.ok(await page.isDisabled('#join'));
   await page.waitForSelector('#waiting:visible');
   assert.equal(asked, 3);
@@ -322,7 +415,10 @@ test('a new account confirms its address by the code from the mail', async () =>
   await page.waitForSelector('#confirm-problem:visible');
   assert.match(await text(page, '#confirm-problem'), /The code is wrong\. You can try 4 times more/);
   await page.click('#confirm-again');
-  await until(async () => /Another can be sent in/.test(await text(page, '#confirm-problem')), 'the page says when another is sent');
+  await until(
+    async () => /Another can be sent in/.test(await text(page, '#confirm-problem')),
+    'the page says when another is sent',
+  );
   await page.fill('#confirm-code', ` ${code.slice(0, 3)} ${code.slice(3)}`);
   await page.click('#confirm-form button:not([type=button])');
   await until(async () => /Your address is confirmed/.test(await text(page, '#confirm-text')), 'the page says so');
@@ -458,7 +554,9 @@ test('a payment form that could not be loaded is loaded again', async () => {
   });
   let asked = 0;
   const stripe = 'window.Stripe = () => ({ elements: () => ({ create: () => ({ mount() {} }) }) });';
-  await context.route('https://js.stripe.com/**', (route) => (asked++ < 1 ? route.abort() : route.fulfill({ contentType: 'text/javascript', body: stripe })));
+  await context.route('https://js.stripe.com/**', (route) =>
+    asked++ < 1 ? route.abort() : route.fulfill({ contentType: 'text/javascript', body: stripe }),
+  );
   const page = await shopping(context, id, await account());
   await page.click('#book button:not([type=button])');
   await page.waitForURL('**/bookings/*');
@@ -479,14 +577,20 @@ test('a name from right to left turns nothing around it', async () => {
   await page.goto(PUBLIC);
   await page.fill('#q', name);
   await page.press('#q', 'Enter');
-  await until(async () => (await page.locator('#events a bdi').allTextContents()).join() === name, 'the list has the name');
+  await until(
+    async () => (await page.locator('#events a bdi').allTextContents()).join() === name,
+    'the list has the name',
+  );
   const staffPage = await console_(context, id);
   assert.equal(await text(staffPage, 'h1 bdi'), name);
   await staffPage.goto(STAFF);
   await staffPage.waitForSelector('#choose:visible');
   await staffPage.fill('#q', name);
   await staffPage.press('#q', 'Enter');
-  await until(async () => (await staffPage.locator('#events a bdi').allTextContents()).join() === name, 'the console lists the name');
+  await until(
+    async () => (await staffPage.locator('#events a bdi').allTextContents()).join() === name,
+    'the console lists the name',
+  );
   await context.close();
 });
 
@@ -508,9 +612,16 @@ test('two operators do not undo each other', async () => {
   await page.fill('#message', 'Welcome.');
   const { sale } = await staff('PUT', `/api/sales/${id}`, { rate_per_minute: 60 });
   await page.click('#settings button:not([type=button])');
-  await until(async () => (await staff('GET', `/api/sales/${id}`)).sale.message === 'Welcome.' || (await page.isVisible('#problem')), 'an answer');
+  await until(
+    async () =>
+      (await staff('GET', `/api/sales/${id}`)).sale.message === 'Welcome.' || (await page.isVisible('#problem')),
+    'an answer',
+  );
   if (await page.isVisible('#problem')) await page.click('#settings button:not([type=button])');
-  await until(async () => (await staff('GET', `/api/sales/${id}`)).sale.message === 'Welcome.', 'the message is applied');
+  await until(
+    async () => (await staff('GET', `/api/sales/${id}`)).sale.message === 'Welcome.',
+    'the message is applied',
+  );
   assert.equal((await staff('GET', `/api/sales/${id}`)).sale.rate_per_minute, sale.rate_per_minute);
   await context.close();
 });
@@ -551,6 +662,9 @@ test('figures that are old are said to be so', async () => {
     };
   });
   const page = await console_(context, id);
-  await until(async () => /these figures are old/.test(await text(page, '#link')), 'the console says that its figures are old');
+  await until(
+    async () => /these figures are old/.test(await text(page, '#link')),
+    'the console says that its figures are old',
+  );
   await context.close();
 });

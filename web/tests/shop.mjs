@@ -16,7 +16,12 @@ let browser = null;
 export async function openBrowser() {
   browser = await chromium.launch({
     executablePath: process.env.CHROMIUM || '/usr/bin/chromium',
-    args: ['--no-sandbox', '--disable-gpu', '--disable-background-networking', '--host-resolver-rules=MAP onsale.test 127.0.0.1'],
+    args: [
+      '--no-sandbox',
+      '--disable-gpu',
+      '--disable-background-networking',
+      '--host-resolver-rules=MAP onsale.test 127.0.0.1',
+    ],
   });
 }
 
@@ -49,7 +54,8 @@ export async function api(base, method, path, { body, token, headers = {} } = {}
 let staffToken = null;
 
 export async function staff(method, path, body) {
-  staffToken ??= (await api(STAFF, 'POST', '/api/sessions', { body: { email: ADMIN, password: PASSWORD } })).session.access_token;
+  staffToken ??= (await api(STAFF, 'POST', '/api/sessions', { body: { email: ADMIN, password: PASSWORD } })).session
+    .access_token;
   return api(STAFF, method, path, { body, token: staffToken });
 }
 
@@ -65,7 +71,14 @@ export async function until(question, what) {
 
 /** Creates an event on sale with these settings, and returns its id. */
 export async function event(sale = {}, more = {}) {
-  const body = { name: 'Garden party', date: '2031-06-01T18:00:00Z', time_zone: 'Europe/Brussels', capacity: 50, price: { amount_minor: 2500, currency: 'eur' }, ...more };
+  const body = {
+    name: 'Garden party',
+    date: '2031-06-01T18:00:00Z',
+    time_zone: 'Europe/Brussels',
+    capacity: 50,
+    price: { amount_minor: 2500, currency: 'eur' },
+    ...more,
+  };
   const { event: made } = await staff('POST', '/api/events', body);
   const { sale: settings } = await staff('PUT', `/api/sales/${made.id}`, { rate_per_minute: 6000, ...sale });
   const isThere = async () => {
@@ -75,7 +88,8 @@ export async function event(sale = {}, more = {}) {
     return queue.rate_per_minute === settings.rate_per_minute && queue.state === settings.state;
   };
   await until(isThere, 'the sale is known to the queue');
-  const isStocked = async () => (await (await fetch(`${PUBLIC}/api/events/${made.id}/availability`)).json()).available === made.capacity;
+  const isStocked = async () =>
+    (await (await fetch(`${PUBLIC}/api/events/${made.id}/availability`)).json()).available === made.capacity;
   await until(isStocked, 'the seats are on sale');
   return made.id;
 }

@@ -1,6 +1,23 @@
 // One booking: its seats, payment, tickets and cancellation.
 
-import { at, attempt, call, clock, count, countDown, isolated, list, money, pause, pauseBefore, problem, session, show, whenAndWhere, write } from './api.js';
+import {
+  at,
+  attempt,
+  call,
+  clock,
+  count,
+  countDown,
+  isolated,
+  list,
+  money,
+  pause,
+  pauseBefore,
+  problem,
+  session,
+  show,
+  whenAndWhere,
+  write,
+} from './api.js';
 import { listCards } from './cards.js';
 import { openTill } from './pay.js';
 import { askToSignIn } from './sign-in.js';
@@ -81,7 +98,7 @@ function render(booking) {
 }
 
 /** Shows the event, read once; a booking is usable without it. */
-async function tellEvent(id) {
+async function showEvent(id) {
   at('again').firstElementChild.href = `/events/${id}`;
   if (event) return;
   ({ event } = await call('GET', `/api/events/${id}`));
@@ -113,7 +130,10 @@ function watchHold(until) {
     say: (text) => write('hold-warning', `${text} left to pay.`),
     over: () => {
       at('pay-button').disabled = true;
-      write('hold-warning', 'The time to pay is over. Seats that are not paid go back on sale, and nothing is charged.');
+      write(
+        'hold-warning',
+        'The time to pay is over. Seats that are not paid go back on sale, and nothing is charged.',
+      );
     },
   });
 }
@@ -125,13 +145,13 @@ function isOver({ state, payment }) {
 
 async function look() {
   const { booking } = await call('GET', `/api/bookings/${bookingId}`);
-  await tellEvent(booking.event_id).catch(() => {});
+  await showEvent(booking.event_id).catch(() => {});
   render(booking);
   return booking;
 }
 
 async function follow() {
-  for (let failures = 0; ; ) {
+  for (let failures = 0; ;) {
     try {
       const booking = await look();
       if (failures) problem('');
@@ -159,14 +179,18 @@ function signInFirst() {
 
 function nothingHere(failure) {
   const isUnknown = [400, 403, 404].includes(failure.status);
-  write('state', isUnknown ? 'This account has no such booking. It may belong to another address of yours.' : failure.message);
+  write(
+    'state',
+    isUnknown ? 'This account has no such booking. It may belong to another address of yours.' : failure.message,
+  );
   at('elsewhere').hidden = false;
 }
 
 /** The question before a cancellation: what is lost, and how much is refunded, how and when. */
 async function priceOfCancelling() {
   const { booking } = await call('GET', `/api/bookings/${bookingId}`);
-  if (booking.state !== 'confirmed') return 'Give these seats back? They go on sale again at once, and nothing is charged.';
+  if (booking.state !== 'confirmed')
+    return 'Give these seats back? They go on sale again at once, and nothing is charged.';
   const question = 'Cancel this booking? Its tickets stop working, and the seats go on sale again at once.';
   if (booking.total.amount_minor === 0) return question;
   const { refund } = await call('GET', `/api/bookings/${bookingId}/refund`);

@@ -2,7 +2,14 @@
 
 import { at, attempt, call, list } from './api.js';
 
-const BRANDS = { visa: 'Visa', mastercard: 'Mastercard', amex: 'American Express', diners: 'Diners Club', jcb: 'JCB', unionpay: 'UnionPay' };
+const BRANDS = {
+  visa: 'Visa',
+  mastercard: 'Mastercard',
+  amex: 'American Express',
+  diners: 'Diners Club',
+  jcb: 'JCB',
+  unionpay: 'UnionPay',
+};
 
 function name({ brand, last4, exp_month: month, exp_year: year }) {
   const known = BRANDS[brand] || brand.charAt(0).toUpperCase() + brand.slice(1).replaceAll('_', ' ');

@@ -28,7 +28,7 @@ export async function askToConfirm() {
 
 /** Shows what a page says about mails that go out already. */
 function sayMailed(isMailed) {
-  for (const line of document.querySelectorAll('.mailed')) line.hidden = !isMailed;
+  for (const line of document.querySelectorAll('.mailed')) line.toggleAttribute('hidden', !isMailed);
 }
 
 function refuse(text) {
@@ -84,7 +84,9 @@ async function sendAnother() {
 }
 
 function whyNoOther({ kind, message, retryAfter }) {
-  return kind === 'rate-limited' && retryAfter ? `A code was sent already. Another can be sent in ${duration(retryAfter / 1000)}.` : message;
+  return kind === 'rate-limited' && retryAfter
+    ? `A code was sent already. Another can be sent in ${duration(retryAfter / 1000)}.`
+    : message;
 }
 
 at('confirm').insertAdjacentHTML('beforeend', FORM);

@@ -1,6 +1,32 @@
 // One event: its queue, and choosing seats at one's turn.
 
-import { at, attempt, bdi, call, clock, count, countDown, duration, isolated, list, moment, money, now, patiently, pause, pauseBefore, pauseOrOnline, problem, randomKey, session, show, store, stored, whenAndWhere, write } from './api.js';
+import {
+  at,
+  attempt,
+  bdi,
+  call,
+  clock,
+  count,
+  countDown,
+  duration,
+  isolated,
+  list,
+  moment,
+  money,
+  now,
+  patiently,
+  pause,
+  pauseBefore,
+  pauseOrOnline,
+  problem,
+  randomKey,
+  session,
+  show,
+  store,
+  stored,
+  whenAndWhere,
+  write,
+} from './api.js';
 import { askToSignIn } from './sign-in.js';
 
 const eventId = location.pathname.split('/')[2];
@@ -26,7 +52,10 @@ let progress = null;
 let joining = '';
 
 async function describe() {
-  ({ event } = await patiently(() => call('GET', `/api/events/${eventId}`), (failure) => problem(failure.message)));
+  ({ event } = await patiently(
+    () => call('GET', `/api/events/${eventId}`),
+    (failure) => problem(failure.message),
+  ));
   problem('');
   document.title = `${isolated(event.name)} · Onsale`;
   write('name', event.name);
@@ -34,7 +63,10 @@ async function describe() {
   write('about', event.description);
   list('prices', event.sections, price);
   const anywhere = new Option('Best available, anywhere', '');
-  at('section').replaceChildren(anywhere, ...event.sections.map((s) => new Option(`${isolated(s.name)}, ${money(s.tier.price)}`, s.id)));
+  at('section').replaceChildren(
+    anywhere,
+    ...event.sections.map((s) => new Option(`${isolated(s.name)}, ${money(s.tier.price)}`, s.id)),
+  );
   const most = Math.min(20, event.max_tickets_per_account);
   at('tickets').max = most;
   at('tickets').value = Math.min(2, most);
@@ -75,7 +107,8 @@ function atTheDoor({ state, waiting, rate_per_minute: rate }) {
   const waiters = waiting ? `${count(waiting, 'person waits', 'people wait')}.` : 'Nobody waits right now.';
   return {
     scheduled: 'The sale has not opened yet.',
-    lobby: 'The sale opens soon. You can join now. The order of everybody who joins before the opening is drawn by lottery, so there is no hurry.',
+    lobby:
+      'The sale opens soon. You can join now. The order of everybody who joins before the opening is drawn by lottery, so there is no hurry.',
     open: rate ? `${waiters} Up to ${rate.toLocaleString()} are let in each minute.` : waiters,
     paused: 'The sale is paused. You can join, and will be called when it resumes.',
     closed: 'The sale is closed.',
@@ -95,7 +128,7 @@ async function door() {
   const loop = ++latestLoop;
   stopCountdown();
   show('door', SECTIONS);
-  for (let failures = 0; loop === latestLoop; ) {
+  for (let failures = 0; loop === latestLoop;) {
     try {
       const queue = await call('GET', `/api/events/${eventId}/queue`);
       if (loop !== latestLoop) return;
@@ -118,7 +151,10 @@ function standAtTheDoor(queue) {
   write('door-text', joining || [atTheDoor(queue), opening(queue)].filter(Boolean).join(' '));
   const mayJoin = JOINABLE.includes(queue.state);
   at('join').hidden = !mayJoin || !session();
-  write('sign-in-title', mayJoin || queue.state === 'scheduled' ? 'Sign in to join the queue' : 'Sign in to see your place');
+  write(
+    'sign-in-title',
+    mayJoin || queue.state === 'scheduled' ? 'Sign in to join the queue' : 'Sign in to see your place',
+  );
   askToSignIn(queue.state !== 'closed', () => {
     standAtTheDoor(queue);
     return findPlace();
@@ -131,7 +167,10 @@ async function findPlace() {
   if (!me || stored(TOKEN)) return;
   if (me.state === 'claimed') {
     // Its pass may have ended, by a purchase for instance: then there is nothing to resume.
-    const shops = await patiently(() => takePass(me.queue_token)).then(() => true, () => false);
+    const shops = await patiently(() => takePass(me.queue_token)).then(
+      () => true,
+      () => false,
+    );
     if (shops) shop();
   } else if (['waiting', 'ready'].includes(me.state)) {
     store(TOKEN, me.queue_token);
@@ -151,7 +190,7 @@ async function lookUpPlace() {
 
 /** Milliseconds until the lobby or the sale opens, with jitter; the door polls then. */
 function untilChange({ opens_at: opens, lobby_opens_at: lobby }) {
-  const coming = [opens, lobby].map((time) => new Date(time ?? 0) - now()).filter((left) => left > 0);
+  const coming = [opens, lobby].map((time) => Date.parse(time) - now()).filter((left) => left > 0);
   return Math.min(...coming.map((left) => left + Math.random() * 1000));
 }
 
@@ -179,7 +218,9 @@ async function askToJoin() {
     } catch (refused) {
       if (!refused.kind?.startsWith('challenge-') || tries === 3) throw refused;
       sayJoining('One moment: your browser is showing that it is not a robot.');
-      body.challenge = await solve(await patiently(() => call('GET', `/api/events/${eventId}/queue/challenge`), sayBusy));
+      body.challenge = await solve(
+        await patiently(() => call('GET', `/api/events/${eventId}/queue/challenge`), sayBusy),
+      );
     }
   }
 }
@@ -224,7 +265,14 @@ async function lottery() {
   at('lottery-check').hidden = !drawn;
   const from = source ? `, with public entropy from: ${source}` : '';
   const people = drawn && count(drawn.lobby, 'person', 'people');
-  write('lottery-text', drawn ? `The order of the first ${people} was drawn when the sale opened.` : fixed ? `The order is being drawn${from}.` : `When the sale opens, the order of everybody who joined before is drawn by lottery${from}. This commitment fixes the draw beforehand:`);
+  write(
+    'lottery-text',
+    drawn
+      ? `The order of the first ${people} was drawn when the sale opened.`
+      : fixed
+        ? `The order is being drawn${from}.`
+        : `When the sale opens, the order of everybody who joined before is drawn by lottery${from}. This commitment fixes the draw beforehand:`,
+  );
 }
 
 async function wait() {
@@ -261,7 +309,7 @@ function doorSaying(text) {
  * finds one due polls, and the others draw it.
  */
 async function nextStanding(loop) {
-  for (let failures = 0; loop === latestLoop; ) {
+  for (let failures = 0; loop === latestLoop;) {
     const token = stored(TOKEN);
     if (!token) return null;
     const last = stored(STANDING);
@@ -289,7 +337,8 @@ async function look(token) {
     return { me: await call('GET', `/api/events/${eventId}/queue/me`, { headers: { 'onsale-queue-token': token } }) };
   } catch (failure) {
     if (failure.status === 401 || failure.status === 404) return { me: { state: 'unknown', poll_after_ms: 0 } };
-    if (failure.kind !== 'too-early') write('waiting-text', 'The connection is slow. Your place is kept, and we keep trying.');
+    if (failure.kind !== 'too-early')
+      write('waiting-text', 'The connection is slow. Your place is kept, and we keep trying.');
     return { failure };
   }
 }
@@ -316,7 +365,11 @@ function stand({ number, ahead: counted, place, eta_seconds: eta, sale, likely_u
   at('progress').value = first > 0 ? 1 - ahead / first : 1;
   const isLate = likely !== null && place > likely;
   const text = {
-    open: isLate ? 'So many people are ahead of you that everything will probably be sold by your turn.' : ahead ? '' : 'You are next.',
+    open: isLate
+      ? 'So many people are ahead of you that everything will probably be sold by your turn.'
+      : ahead
+        ? ''
+        : 'You are next.',
     paused: 'The sale is paused. Your place is kept.',
     lobby: 'The sale has not opened yet.',
     sold_out: 'Everything is sold or held. You are called if seats come back.',
@@ -343,13 +396,16 @@ function span({ p50, p90 }) {
 
 /** Claims the pass of a place that was called; a repeat returns the same pass. */
 async function takePass(token) {
-  const { pass, expires_at: until } = await call('POST', `/api/events/${eventId}/pass`, { body: {}, headers: { 'onsale-queue-token': token } });
+  const { pass, expires_at: until } = await call('POST', `/api/events/${eventId}/pass`, {
+    body: {},
+    headers: { 'onsale-queue-token': token },
+  });
   store(PASS, { pass, until });
 }
 
 async function claim() {
   const loop = ++latestLoop;
-  for (let failures = 0; loop === latestLoop; ) {
+  for (let failures = 0; loop === latestLoop;) {
     try {
       await takePass(stored(TOKEN));
       if (loop === latestLoop) shop();
@@ -369,7 +425,7 @@ async function claim() {
 /** The unexpired pass of this browser, or null; `until` is by the server's clock. */
 function heldPass() {
   const held = stored(PASS);
-  return held && new Date(held.until) > now() ? held : null;
+  return held && Date.parse(held.until) > now() ? held : null;
 }
 
 function shop() {
@@ -422,7 +478,10 @@ async function book() {
   const { key } = order(body);
   const headers = { 'onsale-pass': held.pass, 'idempotency-key': key };
   try {
-    const { booking } = await patiently(() => call('POST', '/api/bookings', { body, headers }), () => problem('The answer was lost. We are asking again for the same seats.'));
+    const { booking } = await patiently(
+      () => call('POST', '/api/bookings', { body, headers }),
+      () => problem('The answer was lost. We are asking again for the same seats.'),
+    );
     store(ORDER, null);
     location.assign(`/bookings/${booking.id}`);
   } catch (failure) {

@@ -19,7 +19,8 @@ function line(event) {
 
 async function load(fresh) {
   const wanted = new URLSearchParams();
-  for (const [key, value] of new FormData(at('search'))) {
+  for (const [key, entry] of new FormData(at('search'))) {
+    const value = String(entry);
     if (value) wanted.set(key, key === 'from' ? new Date(value).toISOString() : value);
   }
   if (!fresh && cursor) wanted.set('cursor', cursor);

@@ -63,7 +63,11 @@ async function post(payment, path, form) {
     });
     return await answer.json();
   } catch {
-    return { error: new Error('The bank can’t be reached. Wait a moment: if the payment went through after all, this page shows it.') };
+    return {
+      error: new Error(
+        'The bank can’t be reached. Wait a moment: if the payment went through after all, this page shows it.',
+      ),
+    };
   }
 }
 
@@ -120,8 +124,12 @@ export async function openTill(bookingId, payment) {
   const form = at('pay-form');
   // Stripe's webhook arrives within a second; meanwhile nobody should pay again.
   form.hidden = word === 'succeeded';
-  if (form.hidden) setTimeout(() => { form.hidden = false; }, 10000);
-  if (word === 'failed') problem('Your bank did not confirm the payment, so nothing was charged. Try again, or pay with another card.');
+  if (form.hidden)
+    setTimeout(() => {
+      form.hidden = false;
+    }, 10000);
+  if (word === 'failed')
+    problem('Your bank did not confirm the payment, so nothing was charged. Try again, or pay with another card.');
   form.onsubmit = (submit) => {
     submit.preventDefault();
     const card = chosenCard();

@@ -24,7 +24,11 @@ function ticket({ code, seat, state }, event, number) {
   const all = document.createDocumentFragment();
   const name = document.createElement('strong');
   name.append(bdi(event.name));
-  all.append(name, line('quiet', whenAndWhere(event)), line('', [seat && seatName(seat), TICKETS[state]].filter(Boolean).join(' · ')));
+  all.append(
+    name,
+    line('quiet', whenAndWhere(event)),
+    line('', [seat && seatName(seat), TICKETS[state]].filter(Boolean).join(' · ')),
+  );
   if (!code) return all;
   const text = document.createElement('code');
   text.textContent = code;
@@ -37,8 +41,15 @@ async function load() {
   const { tickets } = await call('GET', '/api/tickets');
   const received = tickets.filter((one) => one.received_at);
   const told = await Promise.all(received.map(async (one) => [one, await eventOf(one)]));
-  list('tickets', told.map((pair, number) => [...pair, number]), (triple) => ticket(...triple));
-  write('state', received.length ? `${count(received.length, 'ticket', 'tickets')}.` : 'Nobody has transferred a ticket to you.');
+  list(
+    'tickets',
+    told.map((pair, number) => [...pair, number]),
+    (triple) => ticket(...triple),
+  );
+  write(
+    'state',
+    received.length ? `${count(received.length, 'ticket', 'tickets')}.` : 'Nobody has transferred a ticket to you.',
+  );
 }
 
 async function start() {

@@ -17,7 +17,8 @@ export const REASONS = {
   mixed_currencies: 'These seats are priced in different currencies. Choose seats in one.',
   limit_reached: 'You would have more tickets than are allowed for one person.',
   sale_closed: 'The sale is closed.',
-  payment_refused: 'The payment provider refused to take this payment, which is no fault of yours. Nothing was charged; the seats went back on sale, and we are looking into it.',
+  payment_refused:
+    'The payment provider refused to take this payment, which is no fault of yours. Nothing was charged; the seats went back on sale, and we are looking into it.',
   seat_taken: 'Somebody else has one of these seats.',
   timed_out: 'It took too long. Please try again.',
   hold_used_up: 'You held tickets without paying for them. Try again in half an hour.',
@@ -38,7 +39,8 @@ export const TICKETS = {
 };
 
 /** The name of a seat. */
-export const seatName = ({ section, row, number }) => (row ? `${isolated(section)}, row ${isolated(row)}, seat ${number}` : isolated(section));
+export const seatName = ({ section, row, number }) =>
+  row ? `${isolated(section)}, row ${isolated(row)}, seat ${number}` : isolated(section);
 
 export const PAYMENTS = {
   authorised: 'Your bank has agreed. We are making your tickets…',

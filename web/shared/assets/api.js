@@ -84,7 +84,13 @@ async function attemptOnce(method, path, body, headers) {
   }
 }
 
-/** Sends a request and returns the response, renewing the session when its token has expired. */
+/**
+ * Sends a request and returns the response, renewing the session when its token has expired.
+ *
+ * @param {string} method
+ * @param {string} path
+ * @param {{ body?: object, headers?: Record<string, string> }} [options]
+ */
 export async function send(method, path, { body, headers = {} } = {}) {
   const signed = session();
   let answer = await attemptOnce(method, path, body, headers);
@@ -97,7 +103,13 @@ export async function send(method, path, { body, headers = {} } = {}) {
   throw await refused(answer);
 }
 
-/** Calls the API and returns the parsed body. */
+/**
+ * Calls the API and returns the parsed body.
+ *
+ * @param {string} method
+ * @param {string} path
+ * @param {{ body?: object, headers?: Record<string, string> }} [options]
+ */
 export async function call(method, path, options) {
   const answer = await send(method, path, options);
   return answer.status === 204 ? {} : answer.json();
@@ -152,7 +164,12 @@ export function pauseBefore(tries, failure) {
   return pauseOrOnline(failure.retryAfter ?? backoff);
 }
 
-/** Waits; ends early when the network is back. */
+/**
+ * Waits; ends early when the network is back.
+ *
+ * @param {number} milliseconds
+ * @returns {Promise<void>}
+ */
 export function pauseOrOnline(milliseconds) {
   return new Promise((done) => {
     const end = () => {
@@ -165,7 +182,12 @@ export function pauseOrOnline(milliseconds) {
   });
 }
 
-/** Retries an action until it succeeds or fails for good; `trouble` gets each passing failure. */
+/**
+ * Retries an action until it succeeds or fails for good; `trouble` gets each passing failure.
+ *
+ * @param {() => Promise<any>} action
+ * @param {(failure: Refused) => void} [trouble]
+ */
 export async function patiently(action, trouble = () => {}) {
   for (let tries = 1; ; tries++) {
     try {
@@ -212,7 +234,7 @@ export const pause = (milliseconds) => new Promise((done) => setTimeout(done, mi
 
 /** The time left until a moment of the server's clock: seconds, and text such as `4:09`. */
 export function timeLeft(until) {
-  const seconds = Math.max(0, Math.floor((new Date(until) - now()) / 1000));
+  const seconds = Math.max(0, Math.floor((Date.parse(until) - now()) / 1000));
   return { seconds, text: `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, '0')}` };
 }
 
@@ -246,9 +268,12 @@ export function money({ amount_minor: minor, currency }) {
   const unit = 10 ** digits;
   const shown = minor % unit === 0 ? ofWhole : digits;
   const decimals = { minimumFractionDigits: shown, maximumFractionDigits: shown };
-  return new Intl.NumberFormat(undefined, { style: 'currency', currency: currency.toUpperCase(), ...decimals }).format(minor / unit);
+  return new Intl.NumberFormat(undefined, { style: 'currency', currency: currency.toUpperCase(), ...decimals }).format(
+    minor / unit,
+  );
 }
 
+/** @type {Intl.DateTimeFormatOptions} */
 const MOMENT = { weekday: 'long', day: 'numeric', month: 'long', year: 'numeric', hour: 'numeric', minute: '2-digit' };
 
 /** Formats a moment in a time zone, and names the zone where the visitor's clock shows another time. */
@@ -292,6 +317,11 @@ export function duration(seconds) {
   return `${(seconds / 3600).toLocaleString(undefined, { maximumFractionDigits: 1 })} hours`;
 }
 
+/**
+ * The element with this id.
+ *
+ * @returns {any}
+ */
 export const at = (id) => document.getElementById(id);
 
 /** Sets a text if it differs, so that a live region does not announce it again. */

@@ -1,7 +1,23 @@
 // The staff page: the list of sales; for one, live figures and controls for operators, and its terms
 // for organisers.
 
-import { at, attempt, bdi, call, count, isolated, list, pause, send, session, show, signIn, signOut, whenAndWhere, write } from './api.js';
+import {
+  at,
+  attempt,
+  bdi,
+  call,
+  count,
+  isolated,
+  list,
+  pause,
+  send,
+  session,
+  show,
+  signIn,
+  signOut,
+  whenAndWhere,
+  write,
+} from './api.js';
 import { draw, forget } from './chart.js';
 import { terms } from './terms.js';
 
@@ -59,11 +75,14 @@ function lottery(known) {
 }
 
 function lotteryText({ fixed, drawn }, source, entropy) {
-  if (drawn) return `Drawn: ${count(drawn.lobby, 'person', 'people')} took part.${entropy ? ` Entropy: ${entropy}.` : ''}`;
+  if (drawn)
+    return `Drawn: ${count(drawn.lobby, 'person', 'people')} took part.${entropy ? ` Entropy: ${entropy}.` : ''}`;
   const from = source ? ` Entropy will come from: ${source}.` : '';
   if (!fixed) return `At the opening, the order of everybody who joined before is drawn.${from}`;
   const people = count(fixed.lobby, 'person takes', 'people take');
-  return source && !entropy ? `${people} part. The sale opens when you enter what this source showed: ${source}` : `${people} part.`;
+  return source && !entropy
+    ? `${people} part. The sale opens when you enter what this source showed: ${source}`
+    : `${people} part.`;
 }
 
 function fill() {
@@ -74,7 +93,9 @@ function fill() {
 /** The settings that were changed in the form; untouched ones are not sent. */
 function touched(before) {
   const entries = Object.entries(FIELDS).filter(([setting, id]) => at(id).value !== String(before[setting]));
-  return Object.fromEntries(entries.map(([setting, id]) => [setting, setting === 'message' ? at(id).value : Number(at(id).value)]));
+  return Object.fromEntries(
+    entries.map(([setting, id]) => [setting, setting === 'message' ? at(id).value : Number(at(id).value)]),
+  );
 }
 
 /** Updates untouched fields with changes by others. */
@@ -84,7 +105,11 @@ function refill(before) {
   for (const [setting, id] of Object.entries(FIELDS)) if (!(setting in mine)) at(id).value = sale[setting];
 }
 
-/** Confirms an unusual change of the rate. */
+/**
+ * Confirms an unusual change of the rate.
+ *
+ * @param {{ rate_per_minute?: number }} settings
+ */
 function isMeant({ rate_per_minute: rate }) {
   if (rate === undefined) return true;
   const was = sale.rate_per_minute;
@@ -176,7 +201,9 @@ async function applyTouched() {
   } catch (failure) {
     if (failure.status !== 409) throw failure;
     state((await call('GET', `/api/sales/${sale.event_id}`)).sale);
-    throw new Error('Somebody else has just changed this sale. Their values are shown where you changed nothing; look, and apply again.');
+    throw new Error(
+      'Somebody else has just changed this sale. Their values are shown where you changed nothing; look, and apply again.',
+    );
   }
 }
 
@@ -224,7 +251,10 @@ async function open(id) {
   // Never show another sale's figures and controls under this URL.
   sale = null;
   show(null, SECTIONS);
-  const [{ event }, { account }] = await Promise.all([call('GET', `/api/events/${id}`), call('GET', '/api/accounts/me')]);
+  const [{ event }, { account }] = await Promise.all([
+    call('GET', `/api/events/${id}`),
+    call('GET', '/api/accounts/me'),
+  ]);
   const is = (...roles) => roles.some((role) => account.roles.includes(role));
   write('sale-name', event.name);
   document.title = `${isolated(event.name)} · Onsale operator`;

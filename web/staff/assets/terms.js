@@ -20,6 +20,9 @@ at('terms-form').addEventListener('submit', (submit) => {
     const body = { ...event, ticket_transfer: at('transfer').checked };
     const answer = await call('PUT', `/api/events/${event.id}`, { body });
     event = answer.event;
-    write('terms-done', event.ticket_transfer ? 'Saved. Tickets can be transferred.' : 'Saved. Tickets can’t be transferred.');
+    write(
+      'terms-done',
+      event.ticket_transfer ? 'Saved. Tickets can be transferred.' : 'Saved. Tickets can’t be transferred.',
+    );
   }, submit.submitter);
 });
