@@ -18,12 +18,9 @@ impl Shop {
 async fn the_backlog_is_what_stripe_has_not_answered_and_its_age() {
     let shop = Shop::open().await;
     assert_eq!(shop.backlog().await, (0, 0.0, false));
-    let slow = ApiFault::Delay {
-        milliseconds: 1_000,
-    };
-    shop.stripe
-        .faults()
-        .next(1, Operation::CreatePaymentIntent, slow);
+    let refused = ApiFault::Refused { status: 403 };
+    let faults = shop.stripe.faults();
+    faults.sometimes(1.0, Operation::CreatePaymentIntent, refused);
     let booking = shop.booking();
     shop.send(&domain::message::HoldPlaced {
         booking: booking.clone(),
@@ -34,6 +31,7 @@ async fn the_backlog_is_what_stripe_has_not_answered_and_its_age() {
         pending == 1 && oldest > 0.5
     })
     .await;
+    faults.clear();
     shop.wait_for_intent(&booking).await;
     assert_eq!(shop.backlog().await, (0, 0.0, false));
     shop.close(&[]).await;

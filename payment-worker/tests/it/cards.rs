@@ -9,7 +9,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use surge::stripe::{ApiFault, Customer, FutureUsage, Operation, PaymentIntent};
 
-use crate::pipeline::{PATIENCE, Pipeline};
+use crate::pipeline::{PATIENCE, Pipeline, UNLIMITED};
 
 /// The buyer, and another account.
 const ANNA: i64 = 1;
@@ -151,7 +151,7 @@ async fn the_number_of_an_account_leads_to_nobody_elses_cards() {
 
 #[tokio::test]
 async fn who_saves_no_card_makes_no_call_and_no_customer() {
-    let pipeline = Pipeline::open(2).await;
+    let pipeline = Pipeline::open_with(2, |config| config.stripe_timeout = UNLIMITED).await;
     let id = pipeline.sell(ANNA).await;
     pipeline.come_to_rest().await;
     let taken = pipeline.stripe.requests().taken;

@@ -114,7 +114,7 @@ async fn a_saved_500_without_effect_is_tried_with_a_new_key() {
 
 #[tokio::test]
 async fn an_operation_whose_lease_ran_out_is_repeated_with_its_key() {
-    let shop = Shop::open_with(|c| c.stripe_timeout = Duration::from_secs(5)).await;
+    let shop = Shop::open_with(|c| c.stripe_timeout = Duration::from_secs(12)).await;
     let booking = shop.hold().await;
     assert!(shop.pay(&booking, "pm_card_visa").await);
     shop.wait_until_told::<PaymentAuthorised>(&booking).await;

@@ -74,7 +74,7 @@ impl Pipeline {
         eventually(PATIENCE, async || {
             let holds = condition().await;
             if !holds {
-                self.clock.jump(chrono::TimeDelta::milliseconds(200));
+                self.clock.jump(chrono::TimeDelta::milliseconds(100));
             }
             holds
         })

@@ -8,6 +8,7 @@ use domain::BookingId;
 use futures_util::future::join_all;
 use platform::testing::eventually;
 use surge::stripe::{ApiFault, Operation, Status};
+use tokio::sync::Notify;
 use tokio::time::sleep;
 
 use crate::pipeline::{HOLD_SECONDS, PATIENCE, Pipeline};
@@ -41,17 +42,16 @@ async fn hold_many(pipeline: &Pipeline, count: usize) -> Vec<BookingId> {
 async fn one_second_late_is_in_time_while_the_seat_is_pinned() {
     for seats in [2, 1] {
         let pipeline = Pipeline::open(seats).await;
-        // The read that decides takes a while to reach Stripe.
-        let slow = ApiFault::Delay {
-            milliseconds: 1_000,
-        };
-        pipeline
-            .stripe
-            .faults()
-            .next(1, Operation::RetrievePaymentIntent, slow);
+        // The read that decides does not reach Stripe before the buyer has paid.
+        let faults = pipeline.stripe.faults();
+        let cut = ApiFault::CutBeforeEffect;
+        faults.sometimes(1.0, Operation::RetrievePaymentIntent, cut);
         let late = pipeline.hold(1).await;
         pipeline.clock.jump(PAST_THE_HOLD);
+        let ending = "select count(*) from payment.operations where kind = 'cancel' and tries > 0";
+        eventually(PATIENCE, async || pipeline.count(ending).await == 1).await;
         assert!(pipeline.pay(late, "pm_card_visa").await);
+        faults.clear();
         if seats == 1 {
             let other = pipeline.request(2, 1).await;
             pipeline.wait_for_booking(other, "rejected").await;
@@ -84,6 +84,8 @@ async fn too_late_is_refused_by_stripe_and_costs_nothing() {
 /// Runs one batch; returns how many buyers got tickets.
 async fn expire_against_authorise(pipeline: &Pipeline, count: usize, order: Order) -> usize {
     let ids = hold_many(pipeline, count).await;
+    let one_paid = Notify::new();
+    let has_paid = &one_paid;
     let paying = ids.iter().zip(0_u64..).map(|(id, number)| async move {
         if order == Order::EndFirst {
             sleep(Duration::from_millis(number * 70)).await;
@@ -92,11 +94,16 @@ async fn expire_against_authorise(pipeline: &Pipeline, count: usize, order: Orde
             // Certainly too late.
             eventually(PATIENCE, async || pipeline.booking(*id).await != "held").await;
         }
-        pipeline.pay(*id, "pm_card_visa").await
+        let paid = pipeline.pay(*id, "pm_card_visa").await;
+        if paid {
+            has_paid.notify_one();
+        }
+        paid
     });
     let ending = async {
         if order == Order::MoneyFirst {
-            sleep(Duration::from_millis(15)).await;
+            // One is certainly in time.
+            one_paid.notified().await;
         }
         pipeline.clock.jump(PAST_THE_HOLD);
     };
@@ -139,6 +146,13 @@ async fn the_end_of_the_hold_against_the_authorisation() {
 async fn cancel_against_capture(pipeline: &Pipeline, count: usize, order: Order) -> usize {
     let ids = hold_many(pipeline, count).await;
     let racing = ids.iter().zip(0..).map(|(id, account)| async move {
+        if order == Order::EndFirst && account == 0 {
+            // Certainly in time.
+            pipeline.cancel(*id, 0).await;
+            pipeline.wait_for_booking(*id, "cancelled").await;
+            assert!(!pipeline.pay(*id, "pm_card_visa").await);
+            return;
+        }
         assert!(pipeline.pay(*id, "pm_card_visa").await);
         match order {
             Order::EndFirst => sleep(Duration::from_millis(account * 10)).await,

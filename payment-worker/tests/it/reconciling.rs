@@ -7,13 +7,11 @@ use futures_util::{StreamExt, stream};
 use platform::testing::eventually;
 use surge::stripe::{ApiFault, Operation, WebhookFault};
 
-use crate::pipeline::{PATIENCE, Pipeline};
+use crate::pipeline::{PATIENCE, Pipeline, UNLIMITED};
 
 /// Pause between two comparisons: several end before the hold does. At its end the cancellation
 /// reads the PaymentIntent, too, and may meet the fault that is meant for the comparison.
 const PAUSE: TimeDelta = TimeDelta::seconds(1);
-/// For calls that nothing delays but a busy machine.
-const UNLIMITED: Duration = Duration::from_secs(60);
 const CAPTURED: &str = "select count(*) from payment.payments where state = 'captured'";
 
 impl Pipeline {
@@ -75,6 +73,7 @@ async fn only_what_stripe_does_not_know_is_missing() {
 #[tokio::test]
 async fn a_page_that_does_not_come_is_asked_for_again() {
     let pipeline = Pipeline::open_with(2, |config| {
+        config.stripe_timeout = UNLIMITED;
         config.reconcile_interval = Duration::from_secs(3_600);
     })
     .await;
@@ -94,6 +93,7 @@ async fn a_page_that_does_not_come_is_asked_for_again() {
 async fn after_an_outage_every_buyer_has_tickets_in_time_without_a_second_webhook() {
     const BUYERS: i64 = 110;
     let pipeline = Pipeline::open_with(110, |config| {
+        config.stripe_timeout = UNLIMITED;
         config.reconcile_interval = Duration::from_secs(3_600);
     })
     .await;

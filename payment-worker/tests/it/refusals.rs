@@ -9,7 +9,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::Value;
 use surge::stripe::{ApiFault, Operation, Status, WebhookFault};
 
-use crate::pipeline::{EVENT, Pipeline};
+use crate::pipeline::{EVENT, Pipeline, UNLIMITED};
 use crate::shop::{PATIENCE, Shop};
 
 const REFUSED: ApiFault = ApiFault::Refused { status: 400 };
@@ -94,7 +94,7 @@ async fn a_payment_intent_that_stripe_does_not_know_pins_no_seat_for_ever() {
 
 #[tokio::test]
 async fn a_key_that_may_not_refund_stops_nothing_else() {
-    let shop = Shop::open().await;
+    let shop = Shop::open_with(|config| config.stripe_timeout = UNLIMITED).await;
     let forbidden = ApiFault::Refused { status: 403 };
     let faults = shop.stripe.faults();
     faults.next(8, Operation::CreateRefund, forbidden);

@@ -127,6 +127,8 @@ impl Pipeline {
         read.unwrap();
         let mut notes = notes.0.lock().unwrap().clone();
         notes.pop();
+        // Those of two services may overtake each other.
+        notes.sort_by_key(|note| note.at);
         notes
     }
 
@@ -141,8 +143,13 @@ impl Pipeline {
 struct Notes(Arc<Mutex<Vec<AuditNoted>>>);
 
 impl Handler for Notes {
+    /// As the audit log, it has each note once.
     async fn handle(&self, delivery: Delivery) -> Verdict {
-        self.0.lock().unwrap().push(delivery.parse().unwrap());
+        let (mut notes, note) = (self.0.lock().unwrap(), delivery.parse::<AuditNoted>());
+        let note = note.unwrap();
+        if notes.iter().all(|known| known.id != note.id) {
+            notes.push(note);
+        }
         Verdict::Ack
     }
 }
@@ -168,11 +175,14 @@ async fn of_fifty_parallel_refunds_of_sixty_percent_exactly_one_succeeds() {
     let pipeline = Pipeline::open(1).await;
     let id = pipeline.sell(1).await;
     let keys: Vec<_> = (0..50).map(|number| format!("key-{number}")).collect();
-    let answers = join_all(
-        keys.iter()
-            .map(|key| pipeline.refund(id, key, PRICE * 6 / 10)),
-    )
-    .await;
+    // Where a busy machine has no connection for it in time, it is asked again.
+    let refund = async |key: &String| loop {
+        let answer = pipeline.refund(id, key, PRICE * 6 / 10).await;
+        if answer.0 != StatusCode::SERVICE_UNAVAILABLE {
+            break answer;
+        }
+    };
+    let answers = join_all(keys.iter().map(refund)).await;
     let with = |status| answers.iter().filter(|(s, _)| *s == status).count();
     assert_eq!(with(StatusCode::CREATED), 1);
     assert_eq!(with(StatusCode::CONFLICT), 49);
@@ -263,7 +273,8 @@ async fn what_a_buyer_who_cancels_gets_back_is_the_events_policy() {
     assert_eq!(status, StatusCode::OK);
     assert_eq!(answer["refund_policy"], policy);
     // Buyers are shown it a second later at the latest.
-    eventually(Duration::from_secs(2), async || shown().await == answer).await;
+    pipeline.clock.jump(TimeDelta::seconds(1));
+    assert_eq!(shown().await, answer);
 
     let ids = [
         pipeline.sell(1).await,
@@ -312,6 +323,8 @@ async fn what_a_buyer_who_cancels_gets_back_is_the_events_policy() {
 #[tokio::test]
 async fn the_policy_that_two_hundred_buyers_read_at_once_is_loaded_three_times_at_most() {
     let pipeline = alone(1).await;
+    // Else a busy machine reads it for longer than it is kept.
+    pipeline.clock.stop();
     let url = pipeline.public_url(&format!("/api/events/{EVENT}/refund-policy"));
     let db = &pipeline.app.ctx.db;
     let reads = Reads::of(db, "payment", "refund_policy_history").await;

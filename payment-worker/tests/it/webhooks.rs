@@ -7,6 +7,7 @@ use reqwest::StatusCode;
 use stripe_webhook::Webhook;
 use surge::stripe::{ApiFault, Operation, WebhookFault};
 
+use crate::pipeline::UNLIMITED;
 use crate::shop::{PATIENCE, Shop};
 
 const INBOX: &str = "select count(*) from payment.webhook_inbox";
@@ -344,7 +345,7 @@ async fn webhooks_that_need_a_look_at_stripe_wait_while_it_is_down() {
 /// Stripe knows the PaymentIntent, and refuses to show it.
 #[tokio::test]
 async fn a_webhook_whose_look_at_stripe_is_refused_is_applied_later() {
-    let shop = Shop::open().await;
+    let shop = Shop::open_with(|config| config.stripe_timeout = UNLIMITED).await;
     let booking = shop.hold().await;
     let refused = ApiFault::Refused { status: 400 };
     let faults = shop.stripe.faults();

@@ -1,6 +1,7 @@
 //! Saving a card while calls to Stripe fail.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use chrono::TimeDelta;
 use domain::BookingId;
@@ -13,8 +14,15 @@ use surge::stripe::{ApiFault, Operation};
 use super::ANNA;
 use crate::pipeline::{PATIENCE, Pipeline};
 
+/// Timeout of a call, in which the worker certainly crashes.
+const TIMEOUT: Duration = Duration::from_secs(12);
 /// Longer than any lease.
-const LEASE: TimeDelta = TimeDelta::seconds(30);
+const LEASE: TimeDelta = TimeDelta::seconds(60);
+
+async fn open(seats: u32) -> Arc<Pipeline> {
+    let opening = Pipeline::open_with(seats, |config| config.stripe_timeout = TIMEOUT);
+    Arc::new(opening.await)
+}
 
 /// Crashes the worker while Stripe performs the call, and starts it again.
 async fn crash_while_saving(pipeline: &Arc<Pipeline>, id: BookingId, operation: Operation) {
@@ -45,7 +53,7 @@ async fn finish(pipeline: Arc<Pipeline>, id: BookingId) {
 
 #[tokio::test]
 async fn a_crash_after_stripe_made_the_customer_makes_no_second_one() {
-    let pipeline = Arc::new(Pipeline::open(1).await);
+    let pipeline = open(1).await;
     let id = pipeline.hold(ANNA).await;
     crash_while_saving(&pipeline, id, Operation::CreateCustomer).await;
     assert_eq!(pipeline.customers().len(), 1);
@@ -55,7 +63,7 @@ async fn a_crash_after_stripe_made_the_customer_makes_no_second_one() {
 
 #[tokio::test]
 async fn a_customer_is_found_when_its_key_is_too_old_to_be_repeated() {
-    let pipeline = Arc::new(Pipeline::open(2).await);
+    let pipeline = open(2).await;
     let expired = pipeline.hold(ANNA).await;
     crash_while_saving(&pipeline, expired, Operation::CreateCustomer).await;
     pipeline.clock.jump(TimeDelta::hours(25));
@@ -67,7 +75,7 @@ async fn a_customer_is_found_when_its_key_is_too_old_to_be_repeated() {
 
 #[tokio::test]
 async fn a_crash_while_the_payment_gets_its_customer_is_made_up_for_without_the_buyer() {
-    let pipeline = Arc::new(Pipeline::open(1).await);
+    let pipeline = open(1).await;
     let id = pipeline.hold(ANNA).await;
     crash_while_saving(&pipeline, id, Operation::UpdatePaymentIntent).await;
     pipeline.clock.jump(LEASE);
@@ -87,7 +95,7 @@ async fn answers_that_are_lost_or_say_nothing_make_no_second_customer() {
         ApiFault::SavedServerErrorAfterEffect,
         ApiFault::SavedServerError,
     ] {
-        let pipeline = Arc::new(Pipeline::open(1).await);
+        let pipeline = open(1).await;
         let id = pipeline.hold(ANNA).await;
         pipeline
             .stripe
