@@ -8,6 +8,7 @@ mod door;
 mod interleavings;
 mod invariants;
 mod inventory;
+mod machine;
 mod races;
 mod shop;
 mod transfer;

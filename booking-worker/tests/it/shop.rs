@@ -319,7 +319,7 @@ impl Shop {
 
     /// Waits until everything sent so far is handled: each queue is in order, so an unreadable
     /// message reaches the dead queue after all before it.
-    async fn settle(&self) {
+    pub(crate) async fn settle(&self) {
         let broker = &self.app.ctx.broker;
         let mut queues: Vec<_> = (0..topology::BOOKING_PARTITIONS)
             .map(|partition| topology::booking_requests(partition).name)
