@@ -77,7 +77,7 @@ async fn what_another_service_notes_is_in_the_log_once() {
         sending.await.unwrap();
     }
     let queue = "/api/audit-log?subject=booking:1";
-    eventually(Duration::from_secs(20), async || {
+    eventually(Duration::from_secs(60), async || {
         let log = operator.staff_get(queue).await.expect(200);
         log["entries"].as_array().unwrap().len() == 2
     })

@@ -78,7 +78,8 @@ async fn each_further_guess_waits_twice_as_long_up_to_a_quarter_of_an_hour() {
 
 #[tokio::test]
 async fn guesses_at_once_are_not_more_than_guesses_one_after_the_other() {
-    let app = App::start().await;
+    // None is shed, however slowly a busy machine hashes.
+    let app = App::start_with(1_000.0, |config| config.password_wait_ms = 600_000).await;
     let guesses = (0..40).map(async |n| {
         let answer = sign_in(&app, &network(n), "wrong horse battery").await;
         answer.status.as_u16()
@@ -195,49 +196,47 @@ async fn arrive(app: &App, n: usize) -> Duration {
     }
 }
 
-/// `ONSALE_FULL_SIZE=1` takes the crowd, and the latency, that the program is to hold; without it
-/// the crowd is small and the latency lenient, for an unoptimised build on a busy machine.
+/// `ONSALE_FULL_SIZE=1` takes the crowd, and the latency, that the program is to hold. Without it the
+/// crowd is small and the bars are those who overtake, which an unoptimised build on a busy machine
+/// does not change.
 fn is_full_size() -> bool {
     std::env::var_os("ONSALE_FULL_SIZE").is_some()
 }
 
 /// The 99th percentile.
-fn p99(mut times: Vec<Duration>) -> Duration {
-    times.sort_unstable();
-    times[(times.len() * 99).div_ceil(100) - 1]
+fn p99<T: Copy + Ord>(mut all: Vec<T>) -> T {
+    all.sort_unstable();
+    all[(all.len() * 99).div_ceil(100) - 1]
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_crowd_behind_one_address_signs_in_while_others_and_staff_go_on() {
-    let (people, limit) = if is_full_size() {
-        (1_000, Duration::from_millis(50))
-    } else {
-        (150, Duration::from_secs(2))
-    };
+    let people = if is_full_size() { 1_000 } else { 150 };
     let app = App::start_with_limits(1.0).await;
     crowd(&app, i32::try_from(people).unwrap()).await;
     let (arrived, is_over) = (AtomicUsize::new(0), AtomicBool::new(false));
     let reads = async {
         let mut pace = tokio::time::interval(Duration::from_millis(20));
-        let mut times = Vec::new();
+        let (mut times, mut overtook) = (Vec::new(), Vec::new());
         while !is_over.load(Ordering::Relaxed) {
             pace.tick().await;
-            let begun = Instant::now();
+            let (begun, before) = (Instant::now(), arrived.load(Ordering::Relaxed));
             app.nobody().get("/api/events").await.expect(200);
             times.push(begun.elapsed());
+            overtook.push(arrived.load(Ordering::Relaxed) - before);
         }
-        p99(times)
+        (p99(times), p99(overtook))
     };
     let staff = async {
         let has_begun = async || arrived.load(Ordering::Relaxed) > 0;
         platform::testing::eventually(Duration::from_secs(60), has_begun).await;
-        let begun = Instant::now();
+        let before = arrived.load(Ordering::Relaxed);
         let admin = json!({"email": "admin@example.org", "password": PASSWORD});
         app.nobody()
             .staff_post("/api/sessions", &admin)
             .await
             .expect(201);
-        begun.elapsed()
+        (before, arrived.load(Ordering::Relaxed))
     };
     let crowd = async {
         let arriving = (1..=people).map(async |n| {
@@ -249,13 +248,14 @@ async fn a_crowd_behind_one_address_signs_in_while_others_and_staff_go_on() {
         is_over.store(true, Ordering::Relaxed);
         took.into_iter().max().unwrap()
     };
-    let (crowd_took, staff_took, reads_p99) = tokio::join!(crowd, staff, reads);
-    println!("{people} signed in within {crowd_took:?}, reads took {reads_p99:?} at p99");
-    assert!(staff_took < Duration::from_secs(3), "{staff_took:?}");
-    assert!(reads_p99 < limit, "{reads_p99:?}");
-    assert!(
-        crowd_took > staff_took,
-        "there was no crowd: {crowd_took:?}"
-    );
+    let (crowd_took, (before, after), (read_took, overtook)) = tokio::join!(crowd, staff, reads);
+    println!("{people} signed in within {crowd_took:?}, reads took {read_took:?} at p99");
+    assert!(after < people, "there was no crowd");
+    let overtook_staff = after - before;
+    assert!(overtook_staff < people / 3, "{overtook_staff} of {people}");
+    assert!(overtook < people / 10, "{overtook} of {people}");
+    if is_full_size() {
+        assert!(read_took < Duration::from_millis(50), "{read_took:?}");
+    }
     app.finish().await;
 }
