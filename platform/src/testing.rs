@@ -5,6 +5,7 @@ mod clock;
 mod database;
 mod described;
 pub mod line;
+mod port;
 mod proxy;
 mod reads;
 mod redis;
@@ -25,6 +26,7 @@ use database::TestDatabase;
 
 pub use clock::ShiftedClock;
 pub use described::assert_described;
+pub use port::free_port;
 pub use proxy::Proxy;
 pub use reads::{Reads, RowsRead};
 pub use redis::OwnRedis;
@@ -36,9 +38,9 @@ const DB_CONNECTIONS: u32 = 8;
 /// The tests cut connections and make handlers fail; `RUST_LOG` shows what comes of it.
 const LOG_FILTER: &str = "error,lapin=off,platform::amqp=off";
 /// Timeout until a service consumes its queues.
-const START_LIMIT: Duration = Duration::from_secs(20);
+const START_LIMIT: Duration = Duration::from_secs(60);
 /// Timeout until the tasks of a test end.
-const LEAVE_LIMIT: Duration = Duration::from_secs(20);
+const LEAVE_LIMIT: Duration = Duration::from_secs(60);
 
 /// The surroundings of one test: a fresh database with the schema, an own namespace in Redis and
 /// RabbitMQ, and a context that is connected to them. Everything goes when it is dropped.
@@ -131,7 +133,7 @@ impl TestApp {
     /// the addresses are in what it returns.
     ///
     /// # Panics
-    /// When no port can be bound, or a queue is not consumed within 20 s.
+    /// When no port can be bound, or a queue is not consumed within a minute.
     pub async fn serve(&self, routes: Routes) -> Running {
         serve_consuming(&self.ctx, routes).await
     }
@@ -139,7 +141,7 @@ impl TestApp {
     /// Drains the tasks of the context, and removes database and queues.
     ///
     /// # Panics
-    /// When a task failed, or does not leave within 20 s.
+    /// When a task failed, or does not leave within a minute.
     pub async fn finish(mut self) {
         let shutdown = self.ctx.shutdown.clone();
         shutdown.soft().cancel();
@@ -168,7 +170,7 @@ impl Drop for TestApp {
 /// queues are consumed may cut the connection in the midst of it, and wait for ever.
 ///
 /// # Panics
-/// When no port can be bound, or a queue is not consumed within 20 s.
+/// When no port can be bound, or a queue is not consumed within a minute.
 pub async fn serve_consuming(ctx: &Context, routes: Routes) -> Running {
     wait_until_consumed(ctx, &routes).await;
     serve(ctx, routes).await.expect("ports can be bound")
@@ -177,7 +179,7 @@ pub async fn serve_consuming(ctx: &Context, routes: Routes) -> Running {
 /// Waits until a service that was started consumes its queues.
 ///
 /// # Panics
-/// When a queue is not consumed within 20 s.
+/// When a queue is not consumed within a minute.
 pub async fn wait_until_consumed(ctx: &Context, routes: &Routes) {
     let queues = &routes.consumes;
     let consumed = ctx.broker.wait_until_consumed(queues);

@@ -320,6 +320,7 @@ mod tests {
             .enable_time()
             .build()
             .unwrap();
+        let begun = std::time::Instant::now();
         let lines = captured::warnings(|| {
             runtime.block_on(async {
                 let mut routes = served();
@@ -334,8 +335,14 @@ mod tests {
             });
         });
         let of = |what: &str| lines.iter().filter(|line| line.contains(what)).count();
-        assert_eq!(of("the database of this test is away"), 1, "{lines:?}");
-        assert_eq!(of("request failed"), 2, "one of each route: {lines:?}");
-        assert_eq!(lines.len(), 3, "{lines:?}");
+        let (refused, failed) = (
+            of("the database of this test is away"),
+            of("request failed"),
+        );
+        // One of each kind, and again after ten seconds on a machine that is so slow.
+        let most = 1 + usize::try_from(begun.elapsed().as_secs() / 10).unwrap();
+        assert!((1..=most).contains(&refused), "{lines:?}");
+        assert!((2..=2 * most).contains(&failed), "of each route: {lines:?}");
+        assert_eq!(lines.len(), refused + failed, "{lines:?}");
     }
 }

@@ -1,12 +1,11 @@
-use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use super::eventually;
+use super::{eventually, free_port};
 use crate::redis::{self, Redis};
 
-const START_LIMIT: Duration = Duration::from_secs(20);
+const START_LIMIT: Duration = Duration::from_secs(60);
 
 /// A Redis of the test's own, for states that the other tests must not see. It ends when it is
 /// dropped.
@@ -34,13 +33,12 @@ impl OwnRedis {
     /// Starts `redis-server` with `options`, such as `["--cluster-enabled", "yes"]`.
     ///
     /// # Panics
-    /// When it is not installed, or does not answer within 20 s.
+    /// When it is not installed, or does not answer within a minute.
     pub async fn start(options: &[&str]) -> Self {
         let name = format!("onsale-redis-{:016x}", rand::random::<u64>());
         let folder = std::env::temp_dir().join(name);
         std::fs::create_dir(&folder).expect("a folder can be made");
-        let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-        let port = port.expect("a free port").port();
+        let port = free_port();
         let server = Command::new("redis-server")
             .args(["--bind", "127.0.0.1", "--port", &port.to_string()])
             .args(["--save", "", "--appendonly", "no"])

@@ -7,7 +7,7 @@ use std::time::Duration;
 use platform::config::{InvalidConfig, PlatformConfig};
 use platform::pg;
 use platform::service::{Routes, launch};
-use platform::testing::{TestApp, eventually};
+use platform::testing::{TestApp, eventually, free_port};
 use secrecy::ExposeSecret;
 use url::Url;
 
@@ -23,11 +23,7 @@ struct Bouncer {
 impl Bouncer {
     async fn start(app: &TestApp, mode: &str) -> Self {
         let mut url = Url::parse(app.ctx.config.database_url.expose_secret()).unwrap();
-        let port = std::net::TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .port();
+        let port = free_port();
         let password = url.password().unwrap_or_default().to_owned();
         let settings = format!(
             "[databases]\n* = host={} port={} user={} password={password}\n\

@@ -418,7 +418,7 @@ async fn the_last_view_stays_while_postgresql_is_away() {
     let seq = async || reading.lines.view(SALE).await.unwrap().snapshot.seq;
     eventually(SOON, async || seq().await == 2).await;
 
-    drop(proxy);
+    proxy.hang_up();
     told.next(|_, moved| moved.called = calls(2, 2)).await;
     // Longer than a refresh takes: the answer stays.
     let mut answers = 0;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use platform::testing::eventually;
+use platform::testing::{eventually, free_port};
 use platform::{redis, tls};
 
 const SOON: Duration = Duration::from_secs(30);
@@ -62,11 +62,7 @@ async fn a_redis_with_a_certificate_of_ones_own_authority_is_reached() {
     let folder = Folder(std::env::temp_dir().join(name));
     std::fs::create_dir(&folder.0).unwrap();
     certificates(&folder.0);
-    let port = std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
+    let port = free_port();
     let options = format!(
         "--port 0 --tls-port {port} --bind 127.0.0.1 --save  --appendonly no --tls-auth-clients no \
          --tls-cert-file server.pem --tls-key-file server.key --tls-ca-cert-file ca.pem"
