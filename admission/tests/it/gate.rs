@@ -7,7 +7,9 @@ use std::time::Duration;
 use admission::pass::{Claim, Claimant, Grant, Passes, Terms};
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::{AccountId, EventId, Place};
+use futures_util::StreamExt as _;
 use futures_util::future::join_all;
+use futures_util::stream;
 use platform::testing::{Proxy, TestApp};
 use sqlx::PgPool;
 use url::Url;
@@ -253,6 +255,10 @@ async fn a_slot_goes_to_who_came_first_unless_they_stay_away() {
     door.app.finish().await;
 }
 
+/// Claims under way at once: as many as the connections of two nodes carry, since a claim waits for
+/// a connection no longer than a request may take.
+const AT_ONCE: usize = 16;
+
 /// Claims from two nodes at once, each place several times.
 async fn crowd(nodes: [&Passes; 2], terms: Terms, places: i64) -> Vec<(Place, Claim)> {
     let one = async |node: &Passes, place: i64| {
@@ -263,7 +269,10 @@ async fn crowd(nodes: [&Passes; 2], terms: Terms, places: i64) -> Vec<(Place, Cl
         let [first, second] = nodes;
         one(if n % 2 == 0 { first } else { second }, n % places + 1)
     });
-    join_all(claims).await
+    stream::iter(claims)
+        .buffer_unordered(AT_ONCE)
+        .collect()
+        .await
 }
 
 #[tokio::test]
