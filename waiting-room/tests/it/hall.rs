@@ -64,6 +64,8 @@ impl Hall {
     async fn at(clock: SharedClock, configure: impl FnOnce(&mut PlatformConfig)) -> Self {
         let app = TestApp::start_with(clock, |config| {
             config.limits_scale = NO_LIMITS;
+            // A busy machine takes long to answer a crowd.
+            config.request_timeout_seconds = 60;
             config.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
             configure(config);
         })
