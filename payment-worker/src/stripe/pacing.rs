@@ -145,14 +145,14 @@ mod tests {
         Pacing::new(rate(per_second), rate(per_second_and_call))
     }
 
-    /// In milliseconds. A busy machine makes it longer, never shorter.
+    /// In milliseconds of the test's own time.
     async fn time_of(calls: impl Future) -> u128 {
         let begun = Instant::now();
         calls.await;
         begun.elapsed().as_millis()
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn calls_of_a_kind_keep_to_its_limit_and_hold_up_no_other_kind() {
         let pacing = pacing(1_000, 100);
         let captures = join_all((0..41).map(|_| pacing.wait_for_turn(Call::Capture)));
@@ -161,7 +161,7 @@ mod tests {
         assert!((400..750).contains(&took), "{took} ms");
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn all_kinds_together_keep_to_the_limit_of_all() {
         let pacing = pacing(100, 1_000);
         let kinds = [Call::Capture, Call::Create, Call::Cancel, Call::Refund];
@@ -170,7 +170,7 @@ mod tests {
         assert!((400..750).contains(&took), "{took} ms");
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_429_stops_everything_for_a_second_and_halves_the_speed_once() {
         let pacing = pacing(200, 1_000);
         for _ in 0..10 {
@@ -183,7 +183,7 @@ mod tests {
         assert!(took >= 300, "{took} ms");
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_429_that_asks_for_more_time_gets_it() {
         let pacing = pacing(200, 1_000);
         pacing.slow_down(Some(Duration::from_millis(1_300)));

@@ -302,12 +302,14 @@ mod tests {
         set_intent(&worker, &booking, "pi_1").await;
         let arrivals = Arrivals::new(app.ctx.clone(), Arc::clone(&worker));
         let succeeded = event_of("evt_1", "payment_intent.succeeded", "succeeded");
+        let arrived = worker.now();
         assert!(arrivals.store(succeeded).await.unwrap());
         let due = async |at| {
             let lease = Duration::from_secs(60);
             inbox::claim_due(&worker.db, 10, lease, at).await.unwrap()
         };
-        assert!(due(worker.now()).await.is_empty());
+        let too_early = arrived + CAPTURE_RECORDED - TimeDelta::milliseconds(1);
+        assert!(due(too_early).await.is_empty());
         let record = "update payment.payments
             set state = 'captured', captured_minor = amount_minor";
         sqlx::query(record).execute(&worker.db).await.unwrap();
