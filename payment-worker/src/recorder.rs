@@ -225,7 +225,7 @@ mod tests {
             recorder.record(operation, refused).await.unwrap();
         }
         let pause: f64 = sqlx::query_scalar(
-            "select extract(epoch from next_try_at - created_at)::double precision
+            "select extract(epoch from next_try_at - updated_at)::double precision
              from payment.operations where state = 'pending'",
         )
         .fetch_one(&worker.db)
