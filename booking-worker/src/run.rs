@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use platform::backoff::Backoff;
 use platform::shutdown::Shutdown;
 use tokio::time::Instant;
 
@@ -22,8 +23,7 @@ pub(crate) trait Work {
 /// Longest wait for the database in an outage; then the messages go to a retry queue, where they
 /// lose their order. Well below the time limit of a batch.
 const PATIENCE: Duration = Duration::from_secs(20);
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(1));
 
 /// Runs the commands of one batch.
 pub(crate) struct Runner<'a> {
@@ -77,12 +77,13 @@ impl<'a> Runner<'a> {
         work: &W,
         commands: &[W::Command],
     ) -> Result<Vec<W::Answer>, WorkError> {
-        let mut pause = FIRST_PAUSE;
+        let mut failures = 0;
         loop {
+            failures += 1;
+            let pause = BACKOFF.after(failures);
             match work.attempt(commands).await {
                 Err(error) if error.is_outage() && self.has_time_for(pause) => {
                     tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(LONGEST_PAUSE);
                 }
                 result => return result,
             }

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use platform::amqp;
+use platform::leased::{self, Claimed, Timing};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -30,10 +31,10 @@ use breaker::Allowed;
 use gate::Gate;
 use places::Place;
 
-/// Polling interval of an idle sender that is not woken.
-const POLL_INTERVAL: Duration = Duration::from_millis(500);
-/// Shortest time between two claims, so that a busy sender claims in batches.
-const LOOK_PACE: Duration = Duration::from_millis(30);
+const TIMING: Timing = Timing {
+    pace: Duration::from_millis(30),
+    idle: Duration::from_millis(500),
+};
 /// Pause after a database failure.
 const FAILURE_PAUSE: Duration = Duration::from_secs(1);
 /// Interval of the sweep of expired leases.
@@ -81,6 +82,65 @@ struct Work {
     stop: CancellationToken,
 }
 
+impl leased::Work for Sender {
+    fn name(&self) -> &'static str {
+        self.work.gate.channel().as_str()
+    }
+
+    /// Claims and starts as many due messages as breaker, bucket and bulkheads allow.
+    async fn begin_due(&mut self) -> Result<Claimed, sqlx::Error> {
+        let (now, gate) = (Instant::now(), &self.work.gate);
+        let allowed = gate.breaker.allowed(now);
+        let mut left = match allowed {
+            Allowed::NotBefore(probe_at) => return Ok(Claimed::NotBefore(probe_at)),
+            Allowed::One if !gate.places.are_empty() => return Ok(Claimed::All),
+            Allowed::One => {
+                gate.breaker.put_off_probe(now);
+                1
+            }
+            Allowed::All => gate.pace().available(now),
+        };
+        if left == 0 {
+            return Ok(Claimed::NotBefore(gate.pace().next()));
+        }
+        let mut begun = 0;
+        for urgency in Urgency::ALL {
+            let reserved = gate.places.reserve(urgency, left);
+            if reserved.left() == 0 {
+                continue;
+            }
+            let claimed = self.claim(urgency, reserved.left()).await?;
+            begun += claimed.len();
+            left -= claimed.len();
+            gate.pace().spend(claimed.len(), now);
+            for (message, place) in claimed.into_iter().zip(reserved) {
+                self.begin(message, place);
+            }
+        }
+        if begun == 0 && allowed == Allowed::One {
+            // Left to the next message, which may be one without a row.
+            gate.breaker.probe_again(now);
+        }
+        Ok(if begun == 0 {
+            Claimed::All
+        } else {
+            Claimed::Some
+        })
+    }
+
+    async fn woken(&mut self) {
+        tokio::select! {
+            () = self.work.shared.written(self.work.gate.channel()).notified() => {}
+            () = self.work.gate.places.freed() => {}
+        }
+    }
+
+    async fn drain(self) {
+        self.tracker.close();
+        self.tracker.wait().await;
+    }
+}
+
 impl Sender {
     /// The sender of the channel of `gate`.
     pub(crate) fn new(
@@ -107,69 +167,8 @@ impl Sender {
     /// # Errors
     /// None at present: failures are retried.
     pub(crate) async fn run(self) -> anyhow::Result<()> {
-        let work = &self.work;
-        while !work.stop.is_cancelled() {
-            let next_look = Instant::now() + LOOK_PACE;
-            let idle_until = match self.begin_due().await {
-                Ok(idle_until) => idle_until,
-                Err(error) => {
-                    let error = &error as &dyn Error;
-                    tracing::warn!(error, "failed to claim notifications, retrying");
-                    Some(Instant::now() + FAILURE_PAUSE)
-                }
-            };
-            if let Some(idle_until) = idle_until {
-                tokio::select! {
-                    () = work.stop.cancelled() => {}
-                    () = tokio::time::sleep_until(idle_until) => {}
-                    () = work.shared.written(work.gate.channel()).notified() => {}
-                    () = work.gate.places.freed() => {}
-                }
-            }
-            let pausing = tokio::time::sleep_until(next_look);
-            work.stop.run_until_cancelled(pausing).await;
-        }
-        self.tracker.close();
-        self.tracker.wait().await;
-        Ok(())
-    }
-
-    /// Claims and starts as many due messages as breaker, bucket and bulkheads allow. Returns the
-    /// time until which the loop may sleep unless woken; `None` if more may be due.
-    async fn begin_due(&self) -> Result<Option<Instant>, sqlx::Error> {
-        let (now, gate) = (Instant::now(), &self.work.gate);
-        let allowed = gate.breaker.allowed(now);
-        let mut left = match allowed {
-            Allowed::NotBefore(probe_at) => return Ok(Some(probe_at)),
-            Allowed::One if !gate.places.are_empty() => return Ok(Some(now + POLL_INTERVAL)),
-            Allowed::One => {
-                gate.breaker.put_off_probe(now);
-                1
-            }
-            Allowed::All => gate.pace().available(now),
-        };
-        if left == 0 {
-            return Ok(Some(gate.pace().next()));
-        }
-        let mut begun = 0;
-        for urgency in Urgency::ALL {
-            let reserved = gate.places.reserve(urgency, left);
-            if reserved.left() == 0 {
-                continue;
-            }
-            let claimed = self.claim(urgency, reserved.left()).await?;
-            begun += claimed.len();
-            left -= claimed.len();
-            gate.pace().spend(claimed.len(), now);
-            for (message, place) in claimed.into_iter().zip(reserved) {
-                self.begin(message, place);
-            }
-        }
-        if begun == 0 && allowed == Allowed::One {
-            // Left to the next message, which may be one without a row.
-            gate.breaker.probe_again(now);
-        }
-        Ok((begun == 0).then(|| now + POLL_INTERVAL))
+        let stop = self.work.stop.clone();
+        leased::run(self, TIMING, stop).await
     }
 
     async fn claim(

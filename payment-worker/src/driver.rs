@@ -8,25 +8,24 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::Instant;
+use platform::backoff::Backoff;
+use platform::leased::{self, Claimed, Place, Room, Timing};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use tracing::Instrument;
+use uuid::Uuid;
 
-use crate::backoff::backoff;
 use crate::operations::{self, Kind, Operation};
 use crate::recorder::{RecordError, Recorder};
 use crate::store::{breaker, operations as table};
 use crate::stripe::Failure;
 use crate::worker::Worker;
 
-/// Longest time between two polls of an idle driver.
-const POLL_INTERVAL: Duration = Duration::from_millis(500);
-/// Shortest time between two polls, so that a busy driver claims several operations at once.
-const PACE: Duration = Duration::from_millis(30);
-/// Pause after a failure of the database.
-const FAILURE_PAUSE: Duration = Duration::from_secs(1);
+const TIMING: Timing = Timing {
+    pace: Duration::from_millis(30),
+    idle: Duration::from_millis(500),
+};
+/// Backoff of an operation whose outcome is uncertain.
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(60));
 /// Calls that the lease of an operation has room for: the write, a read that settles it, and pages
 /// of a list.
 const CALLS: u32 = 4;
@@ -45,64 +44,63 @@ pub(crate) async fn run(
     kind: Kind,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    let permits = Arc::new(Semaphore::new(worker.concurrency));
-    let tracker = TaskTracker::new();
-    while !stop.is_cancelled() {
-        let next = Instant::now() + PACE;
-        // Registered before the poll, so that a wake in between is not lost.
-        let woken = worker.operations_due[kind as usize].notified();
-        let pause = match begin_due(&worker, &recorder, kind, &permits, &tracker).await {
-            Ok(true) => continue,
-            Ok(false) => POLL_INTERVAL,
-            Err(error) => {
-                let error = &error as &dyn std::error::Error;
-                tracing::warn!(error, "claiming operations failed; retrying");
-                FAILURE_PAUSE
-            }
-        };
-        tokio::select! {
-            () = stop.cancelled() => {}
-            () = tokio::time::sleep(pause) => {}
-            () = woken => {}
-        }
-        tokio::time::sleep_until(next).await;
-    }
-    tracker.close();
-    tracker.wait().await;
-    Ok(())
+    let room = Room::new(worker.concurrency);
+    let driver = Driver {
+        worker,
+        recorder,
+        kind,
+        room,
+    };
+    leased::run(driver, TIMING, stop).await
 }
 
-/// Starts as many due operations as there are permits; `true` when more may be due.
-async fn begin_due(
-    worker: &Arc<Worker>,
-    recorder: &Arc<Recorder>,
+/// The operations of one kind.
+struct Driver {
+    worker: Arc<Worker>,
+    recorder: Arc<Recorder>,
     kind: Kind,
-    permits: &Arc<Semaphore>,
-    tracker: &TaskTracker,
-) -> Result<bool, sqlx::Error> {
-    // Waits for one permit, then takes all that are free: nothing is leased to wait for a permit.
-    let mut places = vec![place(permits).await];
-    while let Ok(more) = Arc::clone(permits).try_acquire_owned() {
-        places.push(more);
+    room: Room,
+}
+
+impl leased::Work for Driver {
+    fn name(&self) -> &'static str {
+        self.kind.as_str()
     }
-    let limit = i64::try_from(places.len()).expect("the places fit into memory");
-    let due = claim_due(worker, kind, limit).await?;
-    let is_full = due.len() == places.len();
-    for (operation, place) in due.into_iter().zip(places) {
-        let (worker, recorder) = (Arc::clone(worker), Arc::clone(recorder));
+
+    async fn begin_due(&mut self) -> Result<Claimed, sqlx::Error> {
+        let places = self.room.take().await;
+        let limit = i64::try_from(places.len()).expect("the places fit into memory");
+        let due = claim_due(&self.worker, self.kind, limit).await?;
+        let is_full = due.len() == places.len();
+        for (operation, place) in due.into_iter().zip(places) {
+            self.begin(operation, place);
+        }
+        Ok(if is_full { Claimed::Some } else { Claimed::All })
+    }
+
+    async fn woken(&mut self) {
+        self.worker.operations_due[self.kind as usize]
+            .notified()
+            .await;
+    }
+
+    async fn drain(self) {
+        self.room.drain().await;
+    }
+}
+
+impl Driver {
+    fn begin(&self, operation: Operation, place: Place) {
+        let (worker, recorder) = (Arc::clone(&self.worker), Arc::clone(&self.recorder));
         let span = tracing::info_span!(
             "stripe operation",
             booking_id = %operation.booking_id,
             operation = operation.request.kind().as_str(),
             tries = operation.tries,
         );
-        let carrying_out = async move {
-            carry_out(&worker, &recorder, operation).await;
-            drop(place);
-        };
-        tracker.spawn(carrying_out.instrument(span));
+        let carrying_out = async move { carry_out(&worker, &recorder, operation).await };
+        self.room.begin(place, carrying_out.instrument(span));
     }
-    Ok(is_full)
 }
 
 /// Claims up to `limit` due operations; with an open breaker one probe, when it is due.
@@ -123,11 +121,9 @@ pub(crate) fn lease(worker: &Worker) -> Duration {
     worker.stripe_timeout * CALLS + LEASE_MARGIN
 }
 
-async fn place(permits: &Arc<Semaphore>) -> OwnedSemaphorePermit {
-    Arc::clone(permits)
-        .acquire_owned()
-        .await
-        .expect("the semaphore is never closed")
+/// The backoff after so many tries, from 1.
+pub(crate) fn backoff(tries: i32, id: Uuid) -> Duration {
+    BACKOFF.jittered(u32::try_from(tries).unwrap_or(1), id)
 }
 
 /// Performs one operation and records its outcome. After a crash or a failed record the lease
@@ -170,7 +166,7 @@ async fn put_off(
     } else {
         LONGEST_BUSY
     };
-    let due = now + backoff(operation.id, operation.tries).min(longest);
+    let due = now + backoff(operation.tries, operation.id).min(longest);
     let mut conn = worker.db.acquire().await?;
     let error = failure.to_string();
     breaker::record(&mut conn, Some(failure), now).await?;

@@ -13,7 +13,6 @@
 //! An unknown outcome is settled by repeating the key or reading the object, never by guessing.
 
 mod audit;
-mod backoff;
 mod bookings;
 mod cards;
 mod config;

@@ -14,7 +14,7 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use crate::OWNER;
-use crate::backoff::backoff;
+use crate::driver::backoff;
 use crate::moves;
 use crate::operations::{self, Next, Operation, Outcome, Simple};
 use crate::store::{breaker, operations as table, payments};
@@ -164,7 +164,7 @@ async fn record_in(
         .await?
         .expect("a foreign key keeps the payment of an operation");
     let next = operations::record(conn, &payment, request, outcome, now).await?;
-    let later = now + backoff(operation.id, operation.tries);
+    let later = now + backoff(operation.tries, operation.id);
     let is_ours = match &next {
         Next::Succeeded => table::finish(conn, operation, true, None, now).await?,
         Next::Failed(error) | Next::Retry(error) => {
@@ -179,7 +179,7 @@ async fn record_in(
     }
     if matches!(next, Next::Retry(_)) {
         // The new row has no tries yet: backoff by its attempt, too.
-        let later = now + backoff(operation.id, operation.attempt.max(operation.tries));
+        let later = now + backoff(operation.attempt.max(operation.tries), operation.id);
         table::insert(conn, booking_id, request, later, now).await?;
     }
     Ok(())

@@ -3,12 +3,14 @@
 
 pub mod amqp;
 pub mod auth;
+pub mod backoff;
 pub mod config;
 pub mod egress;
 pub mod health;
 pub mod http;
 pub mod idempotency;
 pub mod lane;
+pub mod leased;
 pub mod limits;
 pub mod line;
 pub mod outbox;

@@ -15,6 +15,8 @@ use metrics::{counter, histogram};
 use rand::Rng;
 use sqlx::{PgPool, Postgres, Transaction};
 
+use crate::backoff::Backoff;
+
 pub(crate) use away::observe;
 pub use away::{is_away, is_busy, recent_refusal};
 pub use deadline::{Patience, doubt, renew_connections, within};
@@ -29,6 +31,8 @@ pub use schema::{
 
 /// Most attempts of a transaction.
 const MAX_ATTEMPTS: u32 = 8;
+/// Backoff between two attempts.
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(10), Duration::from_millis(320));
 /// Timeout of one attempt. The server's statement timeout is shorter; this one covers a server that
 /// is silent.
 const ATTEMPT_LIMIT: Duration = Duration::from_secs(20);
@@ -132,6 +136,7 @@ fn sources<'a>(
 
 /// Backoff with full jitter, so that conflicting transactions do not collide again.
 fn pause(attempt: u32) -> Duration {
-    let longest = 5_u64 << attempt.min(6);
-    Duration::from_millis(rand::rng().random_range(1..=longest))
+    let longest = BACKOFF.after(attempt).as_micros();
+    let micros = rand::rng().random_range(1_000..=u64::try_from(longest).unwrap_or(u64::MAX));
+    Duration::from_micros(micros)
 }

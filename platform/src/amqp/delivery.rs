@@ -8,6 +8,7 @@ use lapin::types::{AMQPValue, FieldTable};
 use uuid::Uuid;
 
 use super::publisher::TRACEPARENT;
+use crate::backoff::Backoff;
 use crate::telemetry::TraceContext;
 
 const ATTEMPT: &str = "onsale-attempt";
@@ -62,10 +63,8 @@ impl Verdict {
 /// The exponential backoff after `attempt` (from 1): 250 ms, doubled each time, at most 5 minutes.
 #[must_use]
 pub fn backoff(attempt: u32) -> Duration {
-    const FIRST: Duration = Duration::from_millis(250);
-    const LONGEST: Duration = Duration::from_secs(300);
-    let factor = 2_u32.saturating_pow(attempt.saturating_sub(1));
-    FIRST.saturating_mul(factor).min(LONGEST)
+    const BACKOFF: Backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(300));
+    BACKOFF.after(attempt)
 }
 
 /// The failure to parse a message.

@@ -3,11 +3,13 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use metrics::gauge;
 use sqlx::PgPool;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::wake;
 use crate::amqp::{Broker, Exchange, Outgoing, PublishError, backoff};
+use crate::leased::{self, Claimed, Timing};
 use crate::pg::within;
 
 /// Most messages claimed at once.
@@ -15,12 +17,12 @@ const BATCH: i64 = 500;
 /// Duration of the lease of a claim. Above the publish timeout, or another relay would repeat the
 /// messages of a slow one.
 pub(super) const LEASE_SECONDS: f64 = 30.0;
-/// Poll interval of an idle relay that is not woken.
-const POLL_INTERVAL: Duration = Duration::from_millis(200);
+const TIMING: Timing = Timing {
+    pace: Duration::ZERO,
+    idle: Duration::from_millis(200),
+};
 /// Timeout of one statement.
 const STATEMENT_LIMIT: Duration = Duration::from_secs(10);
-/// The pause after the database failed.
-const FAILURE_PAUSE: Duration = Duration::from_secs(1);
 const LAG_INTERVAL: Duration = Duration::from_secs(10);
 /// Upper bound of the backoff of a message that can't be sent.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
@@ -37,31 +39,44 @@ pub async fn relay(
     stop: CancellationToken,
     owner: &'static str,
 ) -> anyhow::Result<()> {
-    let mut wakes = wake::subscribe(owner);
-    let mut lag = LagGauge::new(owner);
-    while !stop.is_cancelled() {
-        wakes.borrow_and_update();
-        let pause = match send_batch(&pool, &broker, owner).await {
-            Ok(claimed) if claimed == full_batch() => continue,
-            Ok(_) => POLL_INTERVAL,
-            Err(error) => {
-                tracing::warn!(
-                    owner,
-                    error = &error as &dyn std::error::Error,
-                    "outbox relay failed; trying again"
-                );
-                FAILURE_PAUSE
-            }
-        };
-        lag.update(&pool).await;
-        tokio::select! {
-            () = stop.cancelled() => {}
-            () = tokio::time::sleep(pause) => {}
-            // The sender lives as long as the process.
-            _ = wakes.changed(), if pause == POLL_INTERVAL => {}
-        }
+    let relay = Relay {
+        pool,
+        broker,
+        owner,
+        wakes: wake::subscribe(owner),
+        lag: LagGauge::new(owner),
+    };
+    leased::run(relay, TIMING, stop).await
+}
+
+struct Relay {
+    pool: PgPool,
+    broker: Broker,
+    owner: &'static str,
+    wakes: watch::Receiver<u64>,
+    lag: LagGauge,
+}
+
+impl leased::Work for Relay {
+    fn name(&self) -> &'static str {
+        self.owner
     }
-    Ok(())
+
+    async fn begin_due(&mut self) -> Result<Claimed, sqlx::Error> {
+        self.wakes.borrow_and_update();
+        let claimed = send_batch(&self.pool, &self.broker, self.owner).await;
+        self.lag.update(&self.pool).await;
+        let is_full = claimed? == full_batch();
+        Ok(if is_full { Claimed::Some } else { Claimed::All })
+    }
+
+    async fn woken(&mut self) {
+        // The sender lives as long as the process.
+        let _ = self.wakes.changed().await;
+    }
+
+    /// A batch is finished before the next is claimed.
+    async fn drain(self) {}
 }
 
 fn full_batch() -> usize {
@@ -94,7 +109,7 @@ pub(super) struct Sent {
 }
 
 /// Publishes messages whose lease this process holds.
-pub(super) async fn publish(broker: &Broker, claimed: Vec<Claimed>) -> Sent {
+pub(super) async fn publish(broker: &Broker, claimed: Vec<Leased>) -> Sent {
     let marks: Vec<_> = claimed
         .iter()
         .map(|row| (row.message.message_id, row.attempts))
@@ -115,12 +130,12 @@ pub(super) async fn publish(broker: &Broker, claimed: Vec<Claimed>) -> Sent {
 }
 
 /// A message whose lease this process holds.
-pub(super) struct Claimed {
+pub(super) struct Leased {
     message: Outgoing,
     attempts: u32,
 }
 
-impl Claimed {
+impl Leased {
     /// Creates a first attempt.
     pub(super) fn first(message: Outgoing) -> Self {
         Self {
@@ -130,7 +145,7 @@ impl Claimed {
     }
 }
 
-async fn claim(pool: &PgPool, owner: &'static str) -> Result<Vec<Claimed>, sqlx::Error> {
+async fn claim(pool: &PgPool, owner: &'static str) -> Result<Vec<Leased>, sqlx::Error> {
     let rows = sqlx::query!(
         "UPDATE platform.outbox
          SET available_at = now() + make_interval(secs => $3), attempts = attempts + 1
@@ -151,7 +166,7 @@ async fn claim(pool: &PgPool, owner: &'static str) -> Result<Vec<Claimed>, sqlx:
     .await?;
     let mut claimed: Vec<_> = rows
         .into_iter()
-        .map(|row| Claimed {
+        .map(|row| Leased {
             attempts: u32::try_from(row.attempts).unwrap_or(u32::MAX),
             message: Outgoing {
                 exchange: Exchange::parse(&row.exchange).expect("a constraint allows no other"),

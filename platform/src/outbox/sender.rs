@@ -52,9 +52,9 @@ impl Sender {
     }
 }
 
-fn first_try(message: StoredMessage) -> relay::Claimed {
+fn first_try(message: StoredMessage) -> relay::Leased {
     let StoredMessage { id, entry } = message;
-    relay::Claimed::first(Outgoing {
+    relay::Leased::first(Outgoing {
         exchange: entry.exchange,
         routing_key: entry.routing_key,
         name: entry.name.to_owned(),
