@@ -73,7 +73,7 @@ async fn a_backlog_leaves_at_twenty_mails_a_second_and_more_over_a_slow_network(
     // One connection alone carries ten a second.
     let takes = |count: usize| {
         let since = |(begun, before): &(Instant, usize)| {
-            let enough = arrived.iter().find(|(_, after)| after - before >= count);
+            let enough = arrived.iter().find(|(_, after)| *after >= before + count);
             enough.map(|(at, _)| *at - *begun)
         };
         let all = arrived
