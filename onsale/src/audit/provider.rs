@@ -210,19 +210,19 @@ mod tests {
     #[tokio::test]
     async fn the_limit_of_a_page_is_none_of_all_pages() {
         let stripe = StandIn::start(Config::default()).await.unwrap();
-        let bookings: Vec<_> = (0..6).map(|_| Uuid::new_v4()).collect();
+        let bookings: Vec<_> = (0..14).map(|_| Uuid::new_v4()).collect();
         for booking in &bookings {
             charge(&stripe, *booking).await;
         }
         let slow = ApiFault::Delay {
-            milliseconds: 1_500,
+            milliseconds: 1_000,
         };
         let faults = stripe.faults();
         faults.sometimes(1.0, Operation::ListPaymentIntents, slow);
-        // Six pages of 1.5 s each, of which every one is within 6 s.
+        // Fourteen pages of a second each, of which every one is within 12 s.
         let pages = Pages {
             size: 1,
-            limit: Duration::from_secs(6),
+            limit: Duration::from_secs(12),
         };
         let money = read_since(&client(&stripe), pages, 0).await.unwrap();
         assert_eq!(money.by_booking.len(), bookings.len());

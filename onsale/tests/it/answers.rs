@@ -20,7 +20,7 @@ use url::Url;
 use crate::description::{Answer, Description, Listener};
 use crate::system::{ADMIN, PASSWORD, System};
 
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(60);
 const GET: Method = Method::GET;
 const POST: Method = Method::POST;
 const PUT: Method = Method::PUT;

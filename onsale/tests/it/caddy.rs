@@ -14,7 +14,8 @@ use reqwest::{Client, StatusCode};
 use crate::guard::{
     NEW, Publisher, SALE, Verifier, example, others_go_to_the_waiting_room, pass, ring,
 };
-use crate::nginx::{free_address, shop};
+use crate::nginx::shop;
+use crate::system::free_address;
 
 /// A running Caddy; dropping it stops it and removes its files.
 struct Caddy {
@@ -77,7 +78,7 @@ async fn caddy_hands_on_the_account_of_a_good_pass_and_no_other() {
     let _caddy = Caddy::start(&format!("{{\n\tadmin off\n}}\n{config}"));
     let client = Client::builder().redirect(Policy::none()).build().unwrap();
     let url = format!("http://{address}/");
-    eventually(Duration::from_secs(10), async || {
+    eventually(Duration::from_secs(60), async || {
         client.get(&url).send().await.is_ok()
     })
     .await;

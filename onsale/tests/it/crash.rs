@@ -42,7 +42,7 @@ async fn a_sale_survives_the_death_of_each_process() {
     ];
     let mut system = System::start(&services).await.unwrap();
     let event = system
-        .event(SEATS, 600, serde_json::json!({}))
+        .event(SEATS, 600, serde_json::json!({ "hold_seconds": 30 }))
         .await
         .unwrap();
     let funnel = Arc::new(Funnel::default());

@@ -20,11 +20,15 @@ use platform::testing::eventually;
 use reqwest::redirect::Policy;
 use reqwest::{Client, Response, StatusCode};
 use serde_json::Value;
-use tokio::net::TcpListener;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
-use crate::nginx::{Nginx, free_address, program};
+use crate::nginx::{Nginx, program};
+use crate::system::free_address;
 
+/// Longest wait for a condition, on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
 const PUBLIC: &str = "public";
 const INTERNAL: &str = "internal";
 
@@ -196,7 +200,7 @@ impl Gateway {
             _nginx: nginx,
             files,
         };
-        eventually(Duration::from_secs(10), async || {
+        eventually(PATIENCE, async || {
             gateway.get(public, "/healthy").await.is_ok()
         })
         .await;
@@ -281,7 +285,12 @@ async fn polls_share_connections_to_the_waiting_room() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_crowd_that_asks_for_the_snapshot_is_answered_from_the_cache() {
-    let gateway = Gateway::start(&[]).await;
+    // An origin that stands still on a busy machine is asked once, too.
+    let patient = (
+        "proxy_cache_lock_timeout 2s;",
+        "proxy_cache_lock_timeout 60s;",
+    );
+    let gateway = Gateway::start(&[patient]).await;
     let path = "/api/events/1/queue";
     let asks = (0..300).map(|_| gateway.text(gateway.public, path));
     let start = std::time::Instant::now();
@@ -302,12 +311,12 @@ async fn the_snapshot_stays_while_the_waiting_room_is_away_and_nothing_personal_
     let path = "/api/events/1/queue";
     assert_eq!(gateway.text(gateway.public, path).await, "waiting-room");
     gateway.origins["waiting-room"].serving.abort();
-    eventually(Duration::from_secs(10), async || {
+    eventually(PATIENCE, async || {
         let personal = gateway.get(gateway.public, "/api/events/1/queue/me").await;
         personal.is_ok_and(|answer| answer.status() == StatusCode::BAD_GATEWAY)
     })
     .await;
-    eventually(Duration::from_secs(10), async || {
+    eventually(PATIENCE, async || {
         let snapshot = gateway.get(gateway.public, path).await.unwrap();
         assert_eq!(snapshot.status(), StatusCode::OK);
         let cache = snapshot.headers()["x-cache-status"].clone();
@@ -362,21 +371,21 @@ async fn with_tls_http_is_redirected_and_the_cache_is_shown_as_without() {
 #[tokio::test(flavor = "multi_thread")]
 async fn one_address_cannot_take_all_connections() {
     let gateway = Gateway::start(&[("limit_conn address 1000;", "limit_conn address 1;")]).await;
-    // A body that is never sent keeps its connection open until the gateway times it out.
-    let mut open = tokio::net::TcpStream::connect(gateway.public)
-        .await
-        .unwrap();
+    // A body that is never sent keeps its connection open until the gateway times it out, after
+    // which a busy machine tries again.
     let head = "POST /api/bookings HTTP/1.1\r\nhost: shop\r\ncontent-length: 5\r\n\r\n";
-    tokio::io::AsyncWriteExt::write_all(&mut open, head.as_bytes())
-        .await
-        .unwrap();
-    eventually(Duration::from_secs(5), async || {
+    let mut open = None;
+    eventually(PATIENCE, async || {
+        drop(open.take());
+        let stream = TcpStream::connect(gateway.public).await.unwrap();
+        let stream = open.insert(stream);
+        stream.write_all(head.as_bytes()).await.unwrap();
         let other = gateway.get(gateway.public, "/api/bookings").await;
         other.is_ok_and(|answer| answer.status() == StatusCode::SERVICE_UNAVAILABLE)
     })
     .await;
     drop(open);
-    eventually(Duration::from_secs(5), async || {
+    eventually(PATIENCE, async || {
         let other = gateway.get(gateway.public, "/api/bookings").await;
         other.is_ok_and(|answer| answer.status() == StatusCode::OK)
     })

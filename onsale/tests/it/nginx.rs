@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test's own steps")]
 
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -18,6 +18,7 @@ use reqwest::{Client, StatusCode};
 use crate::guard::{
     NEW, Publisher, SALE, Verifier, example, others_go_to_the_waiting_room, pass, ring,
 };
+use crate::system::free_address;
 
 /// A running nginx; dropping it stops it and removes its files.
 pub(crate) struct Nginx {
@@ -86,13 +87,6 @@ impl Drop for Nginx {
     }
 }
 
-/// An address without a listener.
-pub(crate) fn free_address() -> SocketAddr {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
-        .and_then(|listener| listener.local_addr())
-        .unwrap()
-}
-
 pub(crate) fn program() -> Option<PathBuf> {
     ["nginx", "/usr/sbin/nginx"]
         .into_iter()
@@ -135,7 +129,7 @@ async fn nginx_lets_in_good_passes_and_sends_others_to_the_waiting_room() {
     let nginx = Nginx::guard(&program, shop().await, verifier_address);
     let client = Client::builder().redirect(Policy::none()).build().unwrap();
     let url = format!("http://{}/", nginx.address);
-    eventually(Duration::from_secs(10), async || {
+    eventually(Duration::from_secs(60), async || {
         client.get(&url).send().await.is_ok()
     })
     .await;

@@ -1,6 +1,6 @@
 //! The system under test: services as processes, with a database and a namespace of their own.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail, ensure};
 use domain::payment::STRIPE_EVENTS;
 use platform::amqp::Broker;
-use platform::testing::eventually;
+use platform::testing::{eventually, free_port};
 use platform::topology;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
@@ -16,6 +16,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use surge::buyer::{Api, Buyer, Endpoints, Funnel, PlanMix};
+use tokio::time::{MissedTickBehavior, interval};
 use url::Url;
 
 pub(crate) const ADMIN: &str = "admin@test.example";
@@ -115,9 +116,9 @@ impl System {
             let process = Process {
                 name,
                 child: None,
-                public: free_address()?,
-                internal: free_address()?,
-                ops: free_address()?,
+                public: free_address(),
+                internal: free_address(),
+                ops: free_address(),
             };
             system.processes.push(process);
         }
@@ -422,8 +423,24 @@ async fn execute(url: &str, sql: String) -> anyhow::Result<()> {
     Ok(())
 }
 
-pub(crate) fn free_address() -> anyhow::Result<SocketAddr> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
+/// An address without a listener.
+pub(crate) fn free_address() -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, free_port()).into()
+}
+
+/// Waits until a condition holds, for at most `limit` of the time in which this machine runs the
+/// test: what it skips is not counted.
+pub(crate) async fn in_running_time(limit: Duration, mut condition: impl AsyncFnMut() -> bool) {
+    const TICK: Duration = Duration::from_millis(20);
+    let mut ticks = interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    for _ in 0..limit.as_millis() / TICK.as_millis() {
+        ticks.tick().await;
+        if condition().await {
+            return;
+        }
+    }
+    panic!("not within {limit:?}");
 }
 
 fn address_url(address: SocketAddr) -> Url {

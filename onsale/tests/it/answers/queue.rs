@@ -6,7 +6,7 @@ use platform::testing::eventually;
 use reqwest::RequestBuilder;
 use serde_json::{Value, json};
 
-use super::{Admitted, DELETE, GET, POST, Person, SOON, Walk, ids, text};
+use super::{Admitted, DELETE, GET, POST, PUT, Person, SOON, Walk, ids, text};
 
 impl Walk {
     /// Joins and waits until it is called.
@@ -89,8 +89,8 @@ impl Walk {
 
     /// Runs a sale with a lobby up to the drawn lottery.
     pub(super) async fn lottery(&self, admin: &str) {
-        let opens_at = SystemClock.now() + TimeDelta::seconds(5);
-        let sale = json!({ "opens_at": opens_at, "lobby_seconds": 60 });
+        let in_seconds = |seconds| SystemClock.now() + TimeDelta::seconds(seconds);
+        let sale = json!({ "opens_at": in_seconds(3_600), "lobby_seconds": 7_200 });
         let event = self.event(admin, sale).await;
         let sale = ids(&[event]);
         let early = self.sign_up("early").await;
@@ -111,6 +111,11 @@ impl Walk {
         let path = "/api/events/{id}/queue/lottery";
         let nobody = |request: RequestBuilder| request;
         self.public(GET, path, &sale, nobody).await.expect(409);
+        // However long all that took, the opening is ahead until now.
+        let soon = json!({ "opens_at": in_seconds(1) });
+        let open = |request: RequestBuilder| request.bearer_auth(admin).json(&soon);
+        let opening = self.internal(PUT, "/api/sales/{event_id}", &sale, open);
+        opening.await.expect(200);
         eventually(SOON, async || {
             self.public(GET, path, &sale, nobody).await.status == 200
         })
