@@ -456,6 +456,7 @@ mod tests {
 
     #[test]
     fn a_server_that_is_away_for_thousands_of_requests_is_logged_once() {
+        let begun = std::time::Instant::now();
         let lines = crate::telemetry::captured::warnings(|| {
             for _ in 0..5_000 {
                 let cause = std::io::Error::other("the server of this test is away");
@@ -465,9 +466,11 @@ mod tests {
             let other = std::io::Error::other("another server of this test is away");
             let _news = Problem::overloaded(&other);
         });
-        assert_eq!(lines.len(), 2, "{lines:?}");
+        // One of each, and again after ten seconds on a machine that is so slow.
+        let most = 2 + usize::try_from(begun.elapsed().as_secs() / 10).unwrap();
+        assert!((2..=most).contains(&lines.len()), "{lines:?}");
         assert!(lines[0].contains("the server of this test is away"));
-        assert!(lines[1].contains("another server of this test is away"));
+        assert!(lines[lines.len() - 1].contains("another server of this test is away"));
     }
 
     #[test]

@@ -74,7 +74,7 @@ pub(crate) mod captured {
     use std::io;
     use std::sync::{Arc, Mutex};
 
-    use tracing::Level;
+    use tracing::{Dispatch, Level};
 
     use crate::sync::MutexExt as _;
 
@@ -91,8 +91,15 @@ pub(crate) mod captured {
         }
     }
 
+    /// A second dispatcher, to be held while a thread has one of its own. Beside that one alone a
+    /// call site is disabled for good if a thread without any, another test's, comes to it first.
+    pub(crate) fn another() -> Dispatch {
+        Dispatch::new(tracing_subscriber::registry())
+    }
+
     /// Returns the warnings and errors that `work` logs on this thread.
     pub(crate) fn warnings(work: impl FnOnce()) -> Vec<String> {
+        let _another = another();
         let written = Arc::new(Mutex::new(Vec::new()));
         let writer = written.clone();
         let subscriber = tracing_subscriber::fmt()

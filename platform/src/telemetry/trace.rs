@@ -156,6 +156,7 @@ mod tests {
     use tracing_subscriber::layer::SubscriberExt;
 
     use super::*;
+    use crate::telemetry::captured;
 
     const HEADER: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
@@ -187,6 +188,7 @@ mod tests {
 
     #[test]
     fn work_keeps_the_trace_of_its_cause_in_nested_spans() {
+        let _another = captured::another();
         let _guard = tracing::subscriber::set_default(
             Registry::default().with(tracing_subscriber::filter::LevelFilter::ERROR),
         );
