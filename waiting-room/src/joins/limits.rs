@@ -178,7 +178,7 @@ impl JoinLimits {
             }
             Err(_) if self.slow.fetch_add(1, Ordering::Relaxed) + 1 < MOST_SLOW => return None,
             Err(_) => {
-                tracing::warn!(limit = ?self.timeout, "shared join limits are slow, skipping them")
+                tracing::warn!(limit = ?self.timeout, "shared join limits are slow, skipping them");
             }
         }
         self.slow.store(0, Ordering::Relaxed);
