@@ -37,7 +37,7 @@ pub struct Outcome {
     pub elapsed: Duration,
 }
 
-/// Client of one person, by number; 0 is the model of [`add_accounts`].
+/// Client of one person, by number; 0 is the model of the accounts that are added.
 fn person(
     crowd: Crowd,
     client: &reqwest::Client,

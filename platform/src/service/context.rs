@@ -57,7 +57,7 @@ impl Context {
     /// RabbitMQ when they are first used.
     ///
     /// # Errors
-    /// [`InvalidConfig`](crate::config::InvalidConfig), or when PostgreSQL can't be reached.
+    /// [`InvalidConfig`], or when PostgreSQL can't be reached.
     pub async fn connect(
         service_name: &'static str,
         config: PlatformConfig,
