@@ -1,6 +1,8 @@
 //! The descriptions in `.sqlx`, by which a build checks its queries without a database: each is what
 //! PostgreSQL says of the newest schema, and belongs to a query of the source.
 
+#![expect(clippy::unwrap_used, reason = "a test that can't go on fails")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
