@@ -228,12 +228,17 @@ async fn a_kept_session_serves_many_commands_and_a_sale_is_paused_at_once_in_a_c
         });
     }
     eventually(SOON, async || answered.load(Ordering::Relaxed) > 0).await;
-    let before = answered.load(Ordering::Relaxed);
-    system.says(&["sale", "pause", event]);
-    let overtook = answered.load(Ordering::Relaxed) - before;
+    let answered_during = |command: &str| {
+        let before = answered.load(Ordering::Relaxed);
+        system.says(&["sale", command, event]);
+        answered.load(Ordering::Relaxed) - before
+    };
+    let overtook = answered_during("pause");
+    // These sign in no more: they cost what a command costs on this machine.
+    let others = (0..5).map(|_| answered_during("show")).max().unwrap();
     is_crowd_there.store(false, Ordering::Relaxed);
     // In the line of the crowd, the whole of it would be ahead.
-    assert!(overtook < CROWD / 2, "{overtook} were answered meanwhile");
+    assert!(overtook < others + CROWD / 2, "{overtook}, else {others}");
 
     // Only its user can read the session, which is all that further commands need.
     let folder = Path::new(&system.setting("XDG_STATE_HOME")).join("onsale");
