@@ -360,3 +360,45 @@ pub(crate) async fn due(db: &PgPool) -> Result<Vec<EventId>, sqlx::Error> {
     .await?;
     Ok(events.into_iter().map(EventId).collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use platform::testing::TestApp;
+
+    use super::*;
+
+    /// Rows of claims that this transaction has read.
+    async fn rows_read(conn: &mut PgConnection) -> i64 {
+        let read = "select seq_tup_read + idx_tup_fetch from pg_stat_xact_all_tables
+            where relid = 'admission.claims'::regclass";
+        sqlx::query_scalar(read).fetch_one(conn).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_claim_reads_its_own_rows_also_by_a_plan_made_while_nobody_had_claimed() {
+        let app = TestApp::start().await;
+        let mut tx = app.ctx.db.begin().await.unwrap();
+        sqlx::query("set local plan_cache_mode = force_generic_plan")
+            .execute(&mut *tx)
+            .await
+            .unwrap();
+        let event = EventId(1);
+        let found = claimed(&mut tx, event, &[1], &[1]).await.unwrap();
+        assert_eq!(found.len(), 0);
+        sqlx::query(
+            "insert into admission.claims (event_id, place, account_id, jti, claimed_at, issued_at,
+                                           ends_at, change)
+             select 1, n, n, gen_random_uuid(), now(), 0, 4000000000, n
+             from generate_series(1, 20000) n",
+        )
+        .execute(&mut *tx)
+        .await
+        .unwrap();
+        let before = rows_read(&mut tx).await;
+        let found = claimed(&mut tx, event, &[5, 6], &[7, 8]).await.unwrap();
+        assert_eq!(found.len(), 4);
+        assert_eq!(rows_read(&mut tx).await - before, 4);
+        drop(tx);
+        app.finish().await;
+    }
+}
