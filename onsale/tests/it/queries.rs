@@ -58,8 +58,16 @@ async fn every_description_of_a_query_is_used_and_true() {
         }
         let query = sqlx::AssertSqlSafe(query).into_sql_str();
         match app.ctx.db.describe(query).await {
-            Ok(described) if serde_json::to_value(&described).unwrap() == stored["describe"] => {}
-            Ok(_) => wrong.push(format!("{name}: the schema has changed")),
+            Ok(described) => {
+                let described = serde_json::to_value(&described).unwrap();
+                // Which columns of an outer join may be null is a guess from the plan of the day.
+                for part in ["columns", "parameters"] {
+                    let (now, before) = (&described[part], &stored["describe"][part]);
+                    if now != before {
+                        wrong.push(format!("{name}: {part} were {before} and are {now}"));
+                    }
+                }
+            }
             Err(error) => wrong.push(format!("{name}: {error}")),
         }
     }
