@@ -178,7 +178,12 @@ impl MailServer {
 /// Describes a failure before the first mail; names the setting that trusts one's own authority.
 fn unreachable(error: &smtp::Error) -> Outcome {
     let mut text = error.to_string();
-    if text.contains("UnknownIssuer") {
+    // The second is an authority that has the name of a trusted one, such as its predecessor.
+    let is_unknown = |fault| text.contains(fault);
+    if ["UnknownIssuer", "BadSignature"]
+        .into_iter()
+        .any(is_unknown)
+    {
         text.push_str("; if its authority is your own, ONSALE_CA_FILE must name it");
     }
     Outcome::Unreachable(text)
