@@ -18,9 +18,12 @@ impl Shop {
 async fn the_backlog_is_what_stripe_has_not_answered_and_its_age() {
     let shop = Shop::open().await;
     assert_eq!(shop.backlog().await, (0, 0.0, false));
-    let refused = ApiFault::Refused { status: 403 };
+    // Until the faults are cleared, or the call is given up and made again.
+    let silent = ApiFault::Delay {
+        milliseconds: 60_000,
+    };
     let faults = shop.stripe.faults();
-    faults.sometimes(1.0, Operation::CreatePaymentIntent, refused);
+    faults.sometimes(1.0, Operation::CreatePaymentIntent, silent);
     let booking = shop.booking();
     shop.send(&domain::message::HoldPlaced {
         booking: booking.clone(),
