@@ -185,9 +185,13 @@ impl Cashier {
     async fn send<M: Message>(&self, message: &M) {
         let (broker, id) = (&self.0.broker, Uuid::new_v4());
         // A busy machine may confirm too late; the worker knows repeats.
-        let publish = async || broker.publish(Exchange::Events, M::NAME, message, id).await;
-        while publish().await.is_err() {
-            tokio::time::sleep(RETRY).await;
+        let mut attempts = tokio::time::interval(RETRY);
+        loop {
+            attempts.tick().await;
+            let published = broker.publish(Exchange::Events, M::NAME, message, id).await;
+            if published.is_ok() {
+                return;
+            }
         }
     }
 
