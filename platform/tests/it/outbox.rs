@@ -208,7 +208,7 @@ async fn stage(app: &TestApp, message: &PaymentVoided) -> Staged {
 }
 
 #[tokio::test]
-async fn a_kept_message_is_sent_by_its_writer_and_not_by_a_relay_as_well() {
+async fn a_staged_message_is_sent_by_its_writer_and_not_by_a_relay_as_well() {
     let app = TestApp::start().await;
     app.ctx.broker.declare(&spec()).await.unwrap();
     let mut seen = listen(&app);
@@ -224,7 +224,7 @@ async fn a_kept_message_is_sent_by_its_writer_and_not_by_a_relay_as_well() {
 }
 
 #[tokio::test]
-async fn a_kept_message_whose_writer_died_is_sent_by_a_relay_when_its_time_is_over() {
+async fn a_staged_message_whose_writer_died_is_sent_by_a_relay_when_its_time_is_over() {
     let app = TestApp::start().await;
     app.ctx.broker.declare(&spec()).await.unwrap();
     let mut seen = listen(&app);
