@@ -40,9 +40,9 @@ const ATTEMPT_LIMIT: Duration = Duration::from_secs(20);
 /// Timeout of a rollback that is awaited. After it the connection rolls back by itself, or closes.
 const ROLLBACK_LIMIT: Duration = Duration::from_secs(1);
 
-/// Runs `work` in a transaction, and commits if it returns `Ok`. After a deadlock or a
-/// serialization failure, found among the error's sources, the transaction is retried with jitter,
-/// up to 8 attempts. An attempt that takes longer than 20 s fails, and its connection is closed.
+/// Runs `work` in a transaction, and commits if it returns `Ok`. After a deadlock, a serialization
+/// failure, or a pause of this process for which PostgreSQL ended it (4 s), found among the error's
+/// sources, the transaction is retried with jitter, up to 8 attempts. An attempt that takes longer than 20 s fails, and its connection is closed.
 ///
 /// `name` labels the metrics. `work` may borrow:
 /// ```no_run
@@ -108,13 +108,14 @@ async fn run_once<'env, T, E: From<sqlx::Error>>(
     }
 }
 
-/// Returns whether a deadlock or a serialization failure is among the sources.
+/// Returns whether the sources say that the transaction was rolled back only because of when it ran.
 fn asks_for_repeat(error: &(dyn std::error::Error + 'static)) -> bool {
     const SERIALIZATION_FAILURE: &str = "40001";
     const DEADLOCK: &str = "40P01";
+    const IDLE_IN_TRANSACTION: &str = "25P03";
     sources(error)
         .filter_map(|error| error.as_database_error()?.code())
-        .any(|code| code == SERIALIZATION_FAILURE || code == DEADLOCK)
+        .any(|code| [SERIALIZATION_FAILURE, DEADLOCK, IDLE_IN_TRANSACTION].contains(&&*code))
 }
 
 /// The outcome label of a transaction that did not commit: `refused` by the rules of its caller,

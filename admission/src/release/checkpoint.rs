@@ -54,8 +54,7 @@ pub(super) async fn compact(
     } else {
         line.checkpoint()
     };
-    let moves: Vec<(EventId, &Move)> = checkpoint.iter().map(|moved| (event_id, moved)).collect();
-    super::store::append(&mut tx, &moves).await?;
+    super::store::append(&mut tx, event_id, &checkpoint).await?;
     tx.commit().await?;
     Ok(removed.len() >= MAX_ROWS)
 }

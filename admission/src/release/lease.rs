@@ -12,7 +12,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use domain::EventId;
 use platform::service::Context;
 use sqlx::postgres::PgConnectOptions;
-use sqlx::{ConnectOptions, Connection, PgConnection};
+use sqlx::{ConnectOptions, PgConnection};
 use uuid::Uuid;
 
 /// Number of shards; equals the rows of `admission.shards`.
@@ -363,30 +363,29 @@ async fn claim(
     wanted: &[(i16, i64)],
 ) -> Result<Vec<(i16, i64)>, sqlx::Error> {
     let (shards, epochs): (Vec<i16>, Vec<i64>) = wanted.iter().copied().unzip();
-    let mut tx = conn.begin().await?;
-    let epoch = sqlx::query_scalar!(
-        "update admission.leader set epoch = epoch + 1 where node = $1 returning epoch",
+    // One statement, whose locks never depend on this node: a silent one would hold every turn up.
+    let claimed = sqlx::query!(
+        r#"with leader as (
+               update admission.leader set epoch = epoch + 1 where node = $1 returning epoch
+           )
+           update admission.shards s set owner = $2, epoch = leader.epoch
+           from leader, unnest($3::smallint[], $4::bigint[]) as u (shard, epoch)
+           where s.shard = u.shard and s.epoch = u.epoch
+           returning s.shard, s.epoch"#,
         SHARED,
-    )
-    .fetch_optional(&mut *tx)
-    .await?;
-    // A node of the version before shards took the leader row meanwhile.
-    let Some(epoch) = epoch else {
-        return Ok(Vec::new());
-    };
-    let claimed = sqlx::query_scalar!(
-        "update admission.shards s set owner = $1, epoch = $2
-         from unnest($3::smallint[], $4::bigint[]) as u (shard, epoch)
-         where s.shard = u.shard and s.epoch = u.epoch
-         returning s.shard",
         node,
-        epoch,
         &shards,
         &epochs,
     )
-    .fetch_all(&mut *tx)
+    .fetch_all(conn)
     .await?;
-    tx.commit().await?;
-    tracing::info!(node, epoch, shards = claimed.len(), "took over shards");
-    Ok(claimed.into_iter().map(|shard| (shard, epoch)).collect())
+    // None when a node of the version before shards took the leader row meanwhile.
+    if let Some(first) = claimed.first() {
+        let epoch = first.epoch;
+        tracing::info!(node, epoch, shards = claimed.len(), "took over shards");
+    }
+    Ok(claimed
+        .into_iter()
+        .map(|row| (row.shard, row.epoch))
+        .collect())
 }

@@ -35,7 +35,7 @@ const ACQUIRE_LIMIT: Duration = Duration::from_secs(2);
 
 /// Session timeouts of the loop's connections, shorter than elsewhere: a tick can't wait.
 const LIMITS: &str = "set statement_timeout = '15s'; set lock_timeout = '2s'; \
-    set idle_in_transaction_session_timeout = '30s'; \
+    set idle_in_transaction_session_timeout = '4s'; \
     set tcp_keepalives_idle = 10; set tcp_keepalives_interval = 3; set tcp_keepalives_count = 3";
 
 /// Returns `ctx` with a small pool of its own to the same database, named for the node.

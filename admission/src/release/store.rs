@@ -201,8 +201,11 @@ async fn stand(
     Ok(())
 }
 
-/// Writes lines and their moves in one transaction. Returns the lines that were written: one with a
-/// higher fencing token, or another seq than the step was decided on, is left as it is.
+/// Writes lines and their moves. Returns the lines that were written: one with a higher fencing
+/// token, or another seq than the step was decided on, is left as it is.
+///
+/// It is one statement, so that its locks never depend on this node: between two statements of a
+/// transaction they would be held for as long as the node is silent, and its successor would wait.
 pub(super) async fn write(db: &PgPool, steps: &[ToWrite]) -> Result<HashSet<EventId>, sqlx::Error> {
     let snapshots = || steps.iter().map(|line| &line.step.snapshot);
     let events: Vec<i64> = snapshots().map(|published| published.event_id.0).collect();
@@ -213,30 +216,41 @@ pub(super) async fn write(db: &PgPool, steps: &[ToWrite]) -> Result<HashSet<Even
     let before: Vec<i64> = steps.iter().map(|line| line.before).collect();
     let claims: Vec<i64> = steps.iter().map(|line| line.claims).collect();
     let leavings: Vec<i64> = steps.iter().map(|line| line.leavings).collect();
-    let mut tx = db.begin().await?;
-    if before.contains(&0) {
-        sqlx::query!(
-            "insert into admission.lines (event_id, snapshot)
-             select event_id, snapshot
-             from unnest($1::bigint[], $2::jsonb[], $3::bigint[])
-                 as u (event_id, snapshot, before)
-             where before = 0 order by event_id on conflict do nothing",
-            &events,
-            &published as _,
-            &before,
-        )
-        .execute(&mut *tx)
-        .await?;
-    }
+    let moves = steps
+        .iter()
+        .map(|line| (line.step.snapshot.event_id, &line.step.moved))
+        .filter(|(_, moved)| !moved.is_empty());
     let written = sqlx::query_scalar!(
-        "update admission.lines l
-         set fence = u.epoch, seq = u.seq, cursor = u.cursor, snapshot = u.snapshot,
-             claims = u.claims, leavings = u.leavings
-         from unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::jsonb[],
-                     $6::bigint[], $7::bigint[], $8::bigint[])
-              as u (epoch, event_id, seq, cursor, snapshot, before, claims, leavings)
-         where l.event_id = u.event_id and l.fence <= u.epoch and l.seq = u.before
-         returning l.event_id",
+        r#"with decided as (
+               select * from unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[],
+                                    $5::jsonb[], $6::bigint[], $7::bigint[], $8::bigint[])
+                   as u (epoch, event_id, seq, cursor, snapshot, before, claims, leavings)
+           ), inserted as (
+               insert into admission.lines
+                   (event_id, fence, seq, cursor, snapshot, claims, leavings)
+               select event_id, epoch, seq, cursor, snapshot, claims, leavings
+               from decided where before = 0 order by event_id
+               on conflict do nothing
+               returning event_id
+           ), updated as (
+               update admission.lines l
+               set fence = d.epoch, seq = d.seq, cursor = d.cursor, snapshot = d.snapshot,
+                   claims = d.claims, leavings = d.leavings
+               from decided d
+               where l.event_id = d.event_id and l.fence <= d.epoch and l.seq = d.before
+               returning l.event_id
+           ), written as (
+               select event_id from inserted union all select event_id from updated
+           ), moved as (
+               insert into admission.moves
+                   (event_id, seq, at, called, missed, claimed, over, left_numbers)
+               select event_id, seq, at, called, missed, claimed, over, left_numbers
+               from jsonb_to_recordset($9)
+                   as m (event_id bigint, seq bigint, at timestamptz, called bigint[],
+                         missed bigint[], claimed bigint[], over bigint[], left_numbers bigint[])
+               join written using (event_id)
+           )
+           select event_id as "event_id!" from written"#,
         &epochs,
         &events,
         &seqs,
@@ -245,18 +259,11 @@ pub(super) async fn write(db: &PgPool, steps: &[ToWrite]) -> Result<HashSet<Even
         &before,
         &claims,
         &leavings,
+        rows(moves) as _,
     )
-    .fetch_all(&mut *tx)
+    .fetch_all(db)
     .await?;
-    let written: HashSet<EventId> = written.into_iter().map(EventId).collect();
-    let moves: Vec<(EventId, &Move)> = steps
-        .iter()
-        .map(|line| (line.step.snapshot.event_id, &line.step.moved))
-        .filter(|(event_id, moved)| written.contains(event_id) && !moved.is_empty())
-        .collect();
-    append(&mut tx, &moves).await?;
-    tx.commit().await?;
-    Ok(written)
+    Ok(written.into_iter().map(EventId).collect())
 }
 
 /// JSON of a move for `jsonb_to_recordset`, so that one statement inserts those of many lines.
@@ -272,16 +279,9 @@ struct Row {
     left_numbers: Vec<Number>,
 }
 
-/// Inserts moves, in one statement.
-pub(super) async fn append(
-    tx: &mut sqlx::PgConnection,
-    moves: &[(EventId, &Move)],
-) -> Result<(), sqlx::Error> {
-    if moves.is_empty() {
-        return Ok(());
-    }
-    let rows = moves.iter().map(|(event_id, moved)| Row {
-        event_id: *event_id,
+fn rows<'a>(moves: impl Iterator<Item = (EventId, &'a Move)>) -> Json<Vec<Row>> {
+    let row = |(event_id, moved): (EventId, &Move)| Row {
+        event_id,
         seq: moved.seq,
         at: moved.at,
         called: moved
@@ -293,7 +293,19 @@ pub(super) async fn append(
         claimed: moved.claimed.clone(),
         over: moved.over.clone(),
         left_numbers: moved.left.clone(),
-    });
+    };
+    Json(moves.map(row).collect())
+}
+
+/// Inserts moves of a line, in one statement.
+pub(super) async fn append(
+    tx: &mut sqlx::PgConnection,
+    event_id: EventId,
+    moves: &[Move],
+) -> Result<(), sqlx::Error> {
+    if moves.is_empty() {
+        return Ok(());
+    }
     sqlx::query!(
         "insert into admission.moves
              (event_id, seq, at, called, missed, claimed, over, left_numbers)
@@ -301,7 +313,7 @@ pub(super) async fn append(
          from jsonb_to_recordset($1)
              as m (event_id bigint, seq bigint, at timestamptz, called bigint[], missed bigint[],
                    claimed bigint[], over bigint[], left_numbers bigint[])",
-        Json(rows.collect::<Vec<_>>()) as _,
+        rows(moves.iter().map(|moved| (event_id, moved))) as _,
     )
     .execute(tx)
     .await?;

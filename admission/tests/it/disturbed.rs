@@ -124,6 +124,37 @@ async fn a_leader_whose_connections_fall_silent_is_replaced_within_seconds() {
     nodes.finish().await;
 }
 
+/// A lock that is held between two statements is held for as long as its node is silent, and its
+/// successor waits.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_falls_silent_leaves_no_lock_behind() {
+    let mut nodes = Nodes::new().await;
+    for event in 1..=4 {
+        nodes.add(&open(event), 5_000).await;
+    }
+    let proxy = start_behind_proxy(&mut nodes).await;
+    nodes.shop((1..=4).collect());
+    called(nodes.db(), 1, now() - TimeDelta::minutes(1), 1).await;
+    // A transaction of several statements would be idle for most of its time.
+    proxy.slow(Duration::from_millis(50));
+    let since = now();
+    eventually(LIMIT, async || {
+        let idle: i64 = sqlx::query_scalar(
+            "select count(*) from pg_stat_activity
+             where datname = current_database() and state like 'idle in transaction%'
+               and (application_name like 'admission-release%'
+                    or application_name = 'admission-lease')",
+        )
+        .fetch_one(nodes.db())
+        .await
+        .unwrap();
+        assert_eq!(idle, 0, "the loop waits with a transaction open");
+        call_times(nodes.db(), 1, since).await.len() >= 10
+    })
+    .await;
+    nodes.finish().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_follows_a_failover_to_the_next_host() {
     let mut nodes = Nodes::new().await;

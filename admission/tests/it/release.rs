@@ -532,6 +532,10 @@ async fn a_join_that_commits_late_is_seen() {
     line.tick().await;
     // Another sale changes meanwhile, so that the read position advances.
     let mut late = line.app.ctx.db.begin().await.unwrap();
+    sqlx::query("set local idle_in_transaction_session_timeout = 0")
+        .execute(&mut *late)
+        .await
+        .unwrap();
     sqlx::query(
         "insert into waiting_room.lines (event_id, joined, updated_at)
          values ($1, 1, clock_timestamp() - interval '10 seconds')",

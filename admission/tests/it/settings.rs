@@ -19,6 +19,10 @@ async fn a_change_that_commits_late_is_seen_by_every_node() {
     let node = shop.another_node().await;
     let db = &shop.app.ctx.db;
     let mut late = db.begin().await.unwrap();
+    sqlx::query("set local idle_in_transaction_session_timeout = 0")
+        .execute(&mut *late)
+        .await
+        .unwrap();
     // As if the commit took ten seconds, on a stalled synchronous standby for example.
     sqlx::query(
         "update admission.sales

@@ -66,6 +66,62 @@ async fn of_two_deadlocked_transactions_both_end_up_committed() {
     app.finish().await;
 }
 
+/// Waits until no transaction of the database is idle.
+async fn until_ended(pool: &PgPool) {
+    let idle = "SELECT EXISTS (SELECT FROM pg_stat_activity
+                WHERE datname = current_database() AND state LIKE 'idle in%')";
+    while sqlx::query_scalar(idle).fetch_one(pool).await.unwrap() {}
+}
+
+#[tokio::test]
+async fn a_transaction_that_was_ended_for_a_pause_is_run_again() {
+    let app = TestApp::start().await;
+    let pool = &app.ctx.db;
+    pool.execute("CREATE TABLE single (id int PRIMARY KEY)")
+        .await
+        .unwrap();
+    let attempts = AtomicU32::new(0);
+    let counted = &attempts;
+    run_tx(pool, "test", |tx| {
+        Box::pin(async move {
+            tx.execute("INSERT INTO single VALUES (1)").await?;
+            if counted.fetch_add(1, Ordering::SeqCst) == 0 {
+                // As if this process were suspended here.
+                tx.execute("SET LOCAL idle_in_transaction_session_timeout = '10ms'")
+                    .await?;
+                tokio::time::timeout(SOON, until_ended(pool)).await.unwrap();
+            }
+            tx.execute("UPDATE single SET id = 2").await?;
+            Ok::<_, sqlx::Error>(())
+        })
+    })
+    .await
+    .unwrap();
+    assert_eq!(attempts.load(Ordering::SeqCst), 2);
+    let ids: Vec<i32> = sqlx::query_scalar("SELECT id FROM single")
+        .fetch_all(pool)
+        .await
+        .unwrap();
+    assert_eq!(ids, [2]);
+    app.finish().await;
+}
+
+/// Whoever waits for a lock of a process that is suspended gets it, and no error.
+#[tokio::test]
+async fn a_transaction_left_idle_holds_nobody_up_for_long() {
+    let app = TestApp::start().await;
+    let pool = &app.ctx.db;
+    pool.execute("CREATE TABLE single (id int PRIMARY KEY)")
+        .await
+        .unwrap();
+    pool.execute("INSERT INTO single VALUES (1)").await.unwrap();
+    let mut silent = pool.begin().await.unwrap();
+    silent.execute("UPDATE single SET id = 2").await.unwrap();
+    pool.execute("UPDATE single SET id = 3").await.unwrap();
+    assert!(silent.commit().await.is_err());
+    app.finish().await;
+}
+
 #[tokio::test]
 async fn an_error_rolls_everything_back() {
     let app = TestApp::start().await;
