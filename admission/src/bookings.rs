@@ -12,7 +12,6 @@ mod request;
 mod view;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post, put};
@@ -27,8 +26,6 @@ use access::Access;
 use crate::Desk;
 use crate::release::load;
 
-const MINUTE: Duration = Duration::from_secs(60);
-
 /// Routes of the public listener: buyers reach their own bookings.
 pub(crate) fn routes(desk: &Arc<Desk>) -> Router<Arc<Desk>> {
     bookings(desk, Access::Owner)
@@ -40,14 +37,11 @@ pub(crate) fn staff_routes(desk: &Arc<Desk>) -> Router<Arc<Desk>> {
 }
 
 fn bookings(desk: &Arc<Desk>, access: Access) -> Router<Arc<Desk>> {
-    let per_minute = Quota {
-        burst: match access {
-            Access::Owner => 20,
-            Access::Staff => 120,
-        },
-        per: MINUTE,
-    };
-    let limit = |name| desk.ctx.limits.layer(name, per_minute, Key::Account);
+    let quota = Quota::per_minute(match access {
+        Access::Owner => 20,
+        Access::Staff => 120,
+    });
+    let limit = |name| desk.ctx.limits.layer(name, quota, Key::Account);
     Router::new()
         .route(
             "/api/bookings",

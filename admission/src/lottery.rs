@@ -11,7 +11,6 @@ mod store;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
 use axum::routing::get;
@@ -125,10 +124,7 @@ pub async fn draw(
 }
 
 pub(crate) fn routes(desk: &Desk) -> Router<Arc<Desk>> {
-    let quota = Quota {
-        burst: 60,
-        per: Duration::from_secs(60),
-    };
+    let quota = Quota::per_minute(60);
     let limit = desk.ctx.limits.layer("lottery", quota, Key::Address);
     Router::new().route(
         "/api/events/{id}/queue/lottery",

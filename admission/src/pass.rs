@@ -29,10 +29,7 @@ pub use gate::{Claim, Claimant, Passes, Terms};
 
 /// Request header of the pass.
 const PASS: &str = "onsale-pass";
-/// Request header of the queue token.
-const QUEUE_TOKEN: &str = "onsale-queue-token";
 
-const MINUTE: Duration = Duration::from_secs(60);
 /// Sweep period of expired passes.
 const END_PERIOD: Duration = Duration::from_millis(500);
 const SHORTEST_DEADLINE: Duration = Duration::from_secs(2);
@@ -40,22 +37,8 @@ const LONGEST_DEADLINE: Duration = Duration::from_secs(15);
 
 pub(crate) fn routes(desk: &Desk) -> Router<Arc<Desk>> {
     let limits = &desk.ctx.limits;
-    let claims = limits.layer(
-        "pass",
-        Quota {
-            burst: 60,
-            per: MINUTE,
-        },
-        Key::Account,
-    );
-    let finishes = limits.layer(
-        "pass-finish",
-        Quota {
-            burst: 600,
-            per: MINUTE,
-        },
-        Key::Address,
-    );
+    let claims = limits.layer("pass", Quota::per_minute(60), Key::Account);
+    let finishes = limits.layer("pass-finish", Quota::per_minute(600), Key::Address);
     Router::new()
         .route(
             "/api/events/{id}/pass",

@@ -16,7 +16,6 @@ pub(crate) mod store;
 pub(crate) mod sweep;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::routing::{delete, get, post, put};
 use axum::{Extension, Router};
@@ -26,31 +25,17 @@ use platform::service::Routes;
 use crate::office::Office;
 use password::Line;
 
-const MINUTE: Duration = Duration::from_secs(60);
-
 /// Sign-ups per minute, from one address and from one network: many people may share either.
-const SIGN_UPS: Quota = Quota {
-    burst: 300,
-    per: MINUTE,
-};
+const SIGN_UPS: Quota = Quota::per_minute(300);
 /// Sign-ins per address and minute. High, because a campus or a carrier's NAT may be behind one
 /// address; guesses are limited per account and per network, see [`attempts`].
-const SIGN_INS: Quota = Quota {
-    burst: 3_000,
-    per: MINUTE,
-};
+const SIGN_INS: Quota = Quota::per_minute(3_000);
 /// Refreshes and sign-outs per address and minute: sessions that began together are refreshed
 /// together.
-const REFRESHES: Quota = Quota {
-    burst: 6_000,
-    per: MINUTE,
-};
+const REFRESHES: Quota = Quota::per_minute(6_000);
 
 /// Confirmation codes submitted or requested per account and minute.
-const CONFIRMATIONS: Quota = Quota {
-    burst: 20,
-    per: MINUTE,
-};
+const CONFIRMATIONS: Quota = Quota::per_minute(20);
 
 /// Account, role and session routes, with their rate limits.
 pub(crate) fn routes(office: &Arc<Office>) -> Routes {

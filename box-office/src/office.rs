@@ -1,7 +1,5 @@
 //! State shared by the service's handlers.
 
-use std::time::Duration;
-
 use domain::EventId;
 use platform::http::SecondCache;
 use platform::limits::{Key, LimitLayer, Quota};
@@ -13,10 +11,7 @@ use crate::sales::live::Live;
 use crate::shared::Answer;
 
 /// Changes per staff account and minute.
-const STAFF_WRITES: Quota = Quota {
-    burst: 120,
-    per: Duration::from_secs(60),
-};
+const STAFF_WRITES: Quota = Quota::per_minute(120);
 
 /// The service's state, shared by its routes.
 pub(crate) struct Office {

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use domain::message::{ConfirmationAsked, ContactChannel};
+use platform::causes::with_causes;
 use platform::config::InvalidConfig;
 use url::Url;
 
-use crate::causes::with_causes;
 use crate::config::Config;
 use crate::notice::Channel;
 use crate::recorder::Handover;

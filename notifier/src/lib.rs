@@ -12,7 +12,6 @@
 //! certainly has not accepted it. Otherwise it becomes `uncertain` and is not resent automatically.
 
 mod announcements;
-mod causes;
 mod channels;
 mod config;
 mod confirmations;

@@ -78,7 +78,7 @@ impl Handover<'_> {
         match begun {
             Ok(true) => Ok(()),
             Ok(false) => Err("the message was taken over or withdrawn".into()),
-            Err(error) => Err(crate::causes::with_causes(&error)),
+            Err(error) => Err(platform::causes::with_causes(&error)),
         }
     }
 }

@@ -14,13 +14,13 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use platform::amqp;
+use platform::causes::with_causes;
 use platform::leased::{self, Claimed, Timing};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
-use crate::causes::with_causes;
 use crate::channels::{BEFORE_HANDOVER_LIMIT, Channels, HANDOVER_LIMIT, Outcome};
 use crate::metrics;
 use crate::notice::Urgency;

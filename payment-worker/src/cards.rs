@@ -9,7 +9,6 @@ mod customer;
 mod saved;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
 use axum::routing::{delete, get, put};
@@ -23,10 +22,7 @@ use crate::stripe::Failure;
 use crate::worker::Worker;
 
 /// Each request makes one or more calls to Stripe, which are rate-limited.
-const PER_ACCOUNT: Quota = Quota {
-    burst: 30,
-    per: Duration::from_secs(60),
-};
+const PER_ACCOUNT: Quota = Quota::per_minute(30);
 
 /// State of the routes.
 struct Desk {

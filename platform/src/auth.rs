@@ -8,12 +8,15 @@ use axum::http::{HeaderMap, header};
 use chrono::{DateTime, Utc};
 use domain::account::Role;
 use domain::token;
-use domain::{AccountId, EventId};
+use domain::{AccountId, EventId, Number};
 use sqlx::PgPool;
 
 use crate::http::Shared;
 use crate::problem::{Kind, Problem};
 use crate::tokens::{KeyRing, TokenError};
+
+/// Request header of the queue token.
+pub const QUEUE_TOKEN: &str = "onsale-queue-token";
 
 /// The signed-in account, from `Authorization: Bearer …`. As an extractor it refuses callers
 /// without a valid access token; `Option<Caller>` refuses only tokens that are not valid.
@@ -176,6 +179,38 @@ impl Joiner {
         Ok(Some(Self {
             id: id.map_err(refused)?,
         }))
+    }
+
+    /// Returns the number in the queue token of `headers`, which must be this joiner's own for
+    /// `event_id`'s sale: a leaked token is useless to anybody else.
+    ///
+    /// # Errors
+    /// `queue-token-required` without a token, `queue-token-invalid` for another one.
+    pub fn number(
+        self,
+        keys: &KeyRing,
+        event_id: EventId,
+        headers: &HeaderMap,
+        now: DateTime<Utc>,
+    ) -> Result<Number, Problem> {
+        let invalid = |detail: String| Problem::new(Kind::QueueTokenInvalid, detail);
+        let token = headers.get(QUEUE_TOKEN).ok_or_else(|| {
+            Problem::new(
+                Kind::QueueTokenRequired,
+                "Join the queue, and send its token as Onsale-Queue-Token.",
+            )
+        })?;
+        let token = token
+            .to_str()
+            .map_err(|_| invalid("The queue token can't be read.".to_owned()))?;
+        let claims = keys
+            .verify_queue(token, event_id, now)
+            .map_err(|error| invalid(format!("Join the queue again: {error}.")))?;
+        if token::subject(&claims.sub) != Some(self.id) {
+            let detail = "The queue token belongs to another account.";
+            return Err(invalid(detail.to_owned()));
+        }
+        Ok(claims.number)
     }
 }
 

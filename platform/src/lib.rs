@@ -4,6 +4,7 @@
 pub mod amqp;
 pub mod auth;
 pub mod backoff;
+pub mod causes;
 pub mod config;
 pub mod egress;
 pub mod health;

@@ -31,6 +31,15 @@ pub struct Quota {
 }
 
 impl Quota {
+    /// `burst` requests at once, refilled over a minute.
+    #[must_use]
+    pub const fn per_minute(burst: u32) -> Self {
+        Self {
+            burst,
+            per: Duration::from_secs(60),
+        }
+    }
+
     fn scaled(self, scale: f64) -> Self {
         assert!(
             self.burst > 0 && !self.per.is_zero(),

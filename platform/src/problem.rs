@@ -9,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use crate::causes::with_causes;
 use crate::telemetry::{Throttle, TraceContext};
 
 /// The prefix of every `type`.
@@ -273,7 +274,7 @@ impl Problem {
     /// A defect. Logs `error` with its sources; the caller sees only the trace id.
     #[must_use]
     pub fn internal(error: &(dyn Error + 'static)) -> Self {
-        tracing::error!(error = %Chain(error), "request failed");
+        tracing::error!(error = with_causes(error), "request failed");
         Self::defect()
     }
 
@@ -291,7 +292,7 @@ impl Problem {
     #[must_use]
     pub fn overloaded(error: &(dyn Error + 'static)) -> Self {
         static LOGGED: Throttle = Throttle::new();
-        let cause = Chain(error).to_string();
+        let cause = with_causes(error);
         if let Some(suppressed) = LOGGED.permit(&cause) {
             tracing::warn!(
                 error = cause,
@@ -387,21 +388,6 @@ impl From<::redis::RedisError> for Problem {
         } else {
             Self::internal(&error)
         }
-    }
-}
-
-/// An error and its sources on one line.
-pub(crate) struct Chain<'a>(pub(crate) &'a (dyn Error + 'static));
-
-impl fmt::Display for Chain<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0)?;
-        let mut next = self.0.source();
-        while let Some(source) = next {
-            write!(f, ": {source}")?;
-            next = source.source();
-        }
-        Ok(())
     }
 }
 

@@ -15,7 +15,6 @@ use axum::http::HeaderMap;
 use axum::routing::{delete, get, post};
 use chrono::{DateTime, Utc};
 use domain::queue::{Eta, PlaceState, Wait, poll_after_ms};
-use domain::token::{QueueClaims, subject};
 use domain::{AccountId, EventId, Number, Place};
 use platform::auth::{Joiner, signed_out};
 use platform::limits::{Key, Quota};
@@ -23,13 +22,10 @@ use platform::problem::{Kind, Problem};
 use platform::service::Context;
 use platform::tokens::KeyRing;
 
-use crate::quotas::{MINUTE, PER_ACCOUNT};
+use crate::quotas::PER_ACCOUNT;
 use crate::sales::Sale;
 use crate::shown::Shown;
 use crate::{Config, Room};
-
-/// Request header of the queue token.
-pub(crate) const QUEUE_TOKEN: &str = "onsale-queue-token";
 
 pub(crate) fn routes(room: Arc<Room>, ctx: &Context, config: &Config) -> Router {
     let leave = delete(leave::leave).layer(ctx.limits.layer(
@@ -68,10 +64,7 @@ pub(crate) fn quick(room: Arc<Room>, ctx: &Context, config: &Config) -> Router {
 }
 
 fn per_address(config: &Config) -> Quota {
-    Quota {
-        burst: config.joins_per_address,
-        per: MINUTE,
-    }
+    Quota::per_minute(config.joins_per_address)
 }
 
 /// The holder of a queue token.
@@ -80,8 +73,7 @@ struct Holder {
     number: Number,
 }
 
-/// Verifies the queue token in `headers`, which must be the caller's own for `event_id`'s sale: a
-/// leaked token is useless to anybody else.
+/// Verifies the queue token in `headers`, which must be the caller's own for `event_id`'s sale.
 fn holder(
     keys: &KeyRing,
     event_id: EventId,
@@ -89,27 +81,10 @@ fn holder(
     now: DateTime<Utc>,
 ) -> Result<Holder, Problem> {
     let joiner = Joiner::of(keys, event_id, headers, now)?.ok_or_else(signed_out)?;
-    let token = headers.get(QUEUE_TOKEN).ok_or_else(|| {
-        Problem::new(
-            Kind::QueueTokenRequired,
-            "Join the queue, and send its token as Onsale-Queue-Token.",
-        )
-    })?;
-    let invalid = |detail: String| Problem::new(Kind::QueueTokenInvalid, detail);
-    let token = token
-        .to_str()
-        .map_err(|_| invalid("The queue token can't be read.".to_owned()))?;
-    let claims: QueueClaims = keys
-        .verify_queue(token, event_id, now)
-        .map_err(|error| invalid(format!("Join the queue again: {error}.")))?;
-    if subject(&claims.sub) != Some(joiner.id) {
-        return Err(invalid(
-            "The queue token belongs to another account.".to_owned(),
-        ));
-    }
+    let number = joiner.number(keys, event_id, headers, now)?;
     Ok(Holder {
         joiner: joiner.id,
-        number: claims.number,
+        number,
     })
 }
 

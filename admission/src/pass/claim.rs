@@ -17,7 +17,7 @@ use platform::http::{Json, Path};
 use platform::problem::{Kind, Problem};
 use serde::Serialize;
 
-use super::{Claim, Claimant, Grant, QUEUE_TOKEN, Terms};
+use super::{Claim, Claimant, Grant, Terms};
 use crate::Desk;
 
 #[derive(Serialize)]
@@ -33,7 +33,7 @@ pub(super) async fn claim(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let now = desk.ctx.clock.now();
-    let number = number(&desk, event_id, joiner, &headers, now)?;
+    let number = joiner.number(&desk.ctx.keys, event_id, &headers, now)?;
     let sale = desk.sales.get(event_id).await?;
     if !sale.state_at(now, None).is_bookable() {
         return Err(Problem::new(
@@ -121,36 +121,6 @@ fn not_called(ahead: i64, sale: &SaleSettings) -> Problem {
     Problem::new(Kind::NotCalled, "Your place has not been called yet.")
         .with("retry_after_seconds", seconds)
         .retry_after(Duration::from_secs(seconds))
-}
-
-/// Verifies the queue token, which must be the caller's own, and returns its number.
-fn number(
-    desk: &Desk,
-    event_id: EventId,
-    joiner: Joiner,
-    headers: &HeaderMap,
-    now: DateTime<Utc>,
-) -> Result<Number, Problem> {
-    let invalid = |detail: String| Problem::new(Kind::QueueTokenInvalid, detail);
-    let token = headers.get(QUEUE_TOKEN).ok_or_else(|| {
-        Problem::new(
-            Kind::QueueTokenRequired,
-            "Join the queue, and send its token as Onsale-Queue-Token.",
-        )
-    })?;
-    let token = token
-        .to_str()
-        .map_err(|_| invalid("The queue token can't be read.".to_owned()))?;
-    let claims = desk
-        .ctx
-        .keys
-        .verify_queue(token, event_id, now)
-        .map_err(|error| invalid(format!("Join the queue again: {error}.")))?;
-    if claims.sub != joiner.id.to_string() {
-        let detail = "The queue token belongs to another account.";
-        return Err(invalid(detail.to_owned()));
-    }
-    Ok(claims.number)
 }
 
 fn claims(event_id: EventId, account_id: AccountId, grant: Grant) -> PassClaims {

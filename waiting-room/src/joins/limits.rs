@@ -16,7 +16,7 @@ use platform::service::Context;
 
 use super::Join;
 use crate::Config;
-use crate::quotas::{MINUTE, PER_ACCOUNT};
+use crate::quotas::PER_ACCOUNT;
 use crate::store::Given;
 
 /// Time for which the breaker stays open: every attempt delays a batch.
@@ -64,10 +64,7 @@ impl JoinLimits {
         now: DateTime<Utc>,
     ) -> Vec<Join> {
         let keys = SaleKeys::new(&self.namespace, event_id);
-        let quota = Quota {
-            burst: self.per_network,
-            per: MINUTE,
-        };
+        let quota = Quota::per_minute(self.per_network);
         // Replacing a used-up number was counted by the request that found it.
         let cell = |join: &Join| {
             let wish = &join.item;

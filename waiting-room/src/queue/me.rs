@@ -13,10 +13,11 @@ use axum::response::Response;
 use chrono::{DateTime, SecondsFormat, Utc};
 use domain::queue::PlaceState;
 use domain::{EventId, Number, Place};
+use platform::auth::QUEUE_TOKEN;
 use platform::problem::{Kind, Problem};
 use serde_json::{Map, Value};
 
-use super::{QUEUE_TOKEN, Standing, found, holder};
+use super::{Standing, found, holder};
 use crate::Room;
 use crate::shown::Shown;
 

@@ -13,13 +13,14 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use domain::{EventId, Number};
 use futures_util::Stream;
+use platform::auth::QUEUE_TOKEN;
 use platform::http::{ClientAddr, Path};
 use platform::problem::Problem;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{QUEUE_TOKEN, holder};
+use super::holder;
 use crate::Room;
 use crate::sales::Sale;
 use crate::shown::Shown;
