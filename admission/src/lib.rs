@@ -26,7 +26,7 @@ use url::Url;
 
 use bookings::{Ledger, Lookups};
 use outcomes::Outcomes;
-use pass::{Counter, Passes};
+use pass::{ClaimBatcher, Passes};
 use release::load::Answers;
 use revoked::Revoked;
 use sales::Sales;
@@ -78,7 +78,7 @@ struct Desk {
     config: Config,
     sales: Sales,
     passes: Passes,
-    claims: Counter,
+    claims: ClaimBatcher,
     revoked: Revoked,
     outcomes: Outcomes,
     ledger: Ledger,
@@ -98,7 +98,7 @@ pub async fn start(ctx: Context, config: Config) -> anyhow::Result<Routes> {
     let desk = Arc::new(Desk {
         config,
         sales: Sales::load(ctx.db.clone()).await?,
-        claims: Counter::new(passes.clone()),
+        claims: ClaimBatcher::new(passes.clone()),
         passes,
         revoked: Revoked::load(ctx.db.clone(), ctx.clock.clone()).await?,
         outcomes: Outcomes::default(),

@@ -1,7 +1,7 @@
 //! Passes: signed, short-lived admission to shop, which any origin can verify offline.
 
+mod batcher;
 mod claim;
-mod counter;
 mod finish;
 mod gate;
 mod jwks;
@@ -24,7 +24,7 @@ use tokio::time::MissedTickBehavior;
 use crate::Desk;
 
 pub use crate::store::gate::{Grant, Refused};
-pub(crate) use counter::Counter;
+pub(crate) use batcher::ClaimBatcher;
 pub use gate::{Claim, Claimant, Passes, Terms};
 
 /// Request header of the pass.

@@ -10,8 +10,8 @@ use domain::EventId;
 use domain::message::SaleChanged;
 use domain::sale::SaleSettings;
 use platform::amqp::{self, Delivery, Handler, Settings, Verdict};
+use platform::batcher::{Batcher, Job, Limits, Work};
 use platform::health::Heartbeat;
-use platform::lane::{Job, Lane, Limits, Work};
 use platform::pg::Patience;
 use platform::problem::{Kind, Problem};
 use platform::sync::RwLockExt as _;
@@ -40,7 +40,7 @@ const LOOKUPS: Limits = Limits {
 /// Cache of every sale.
 pub(crate) struct Sales {
     known: Arc<Known>,
-    unknown: Lane<Lookup>,
+    unknown: Batcher<Lookup>,
     loaded: Reading,
 }
 
@@ -59,7 +59,7 @@ impl Sales {
         });
         sales.into_iter().for_each(|sale| known.put(sale));
         Ok(Self {
-            unknown: Lane::new(Lookup(Arc::clone(&known)), LOOKUPS),
+            unknown: Batcher::new(Lookup(Arc::clone(&known)), LOOKUPS),
             known,
             loaded,
         })
@@ -148,7 +148,7 @@ struct Lookup(Arc<Known>);
 
 impl Work for Lookup {
     type Item = EventId;
-    type Answer = Result<Option<Arc<SaleSettings>>, Problem>;
+    type Output = Result<Option<Arc<SaleSettings>>, Problem>;
 
     async fn work(&self, jobs: Vec<Job<Self>>) {
         let ids: Vec<EventId> = jobs.iter().map(|job| job.item).collect();

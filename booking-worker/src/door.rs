@@ -43,7 +43,7 @@ struct Wanted {
 }
 
 #[derive(Serialize)]
-struct Answer {
+struct CheckedInResponse {
     ticket: View,
 }
 
@@ -132,7 +132,7 @@ async fn let_in(conn: &mut PgConnection, scan: &Scan) -> Result<(Vec<u8>, bool),
     let note = AuditNoted::new(*by, "ticket.check-in", subject, detail, *at);
     outbox::put(conn, OWNER, &note).await?;
     let ticket = View::from(ticket);
-    let body = serde_json::to_vec(&Answer { ticket }).expect("an answer is plain data");
+    let body = serde_json::to_vec(&CheckedInResponse { ticket }).expect("an answer is plain data");
     if let Some(token) = token {
         idempotency::finish(conn, token, StatusCode::OK.as_u16(), &body).await?;
     }
@@ -199,7 +199,10 @@ async fn undo(
     });
     let ticket = undoing.await?;
     outbox::wake(OWNER);
-    Ok(([(CACHE_CONTROL, "no-store")], Json(Answer { ticket })))
+    Ok((
+        [(CACHE_CONTROL, "no-store")],
+        Json(CheckedInResponse { ticket }),
+    ))
 }
 
 /// Checks that the caller may act for the event of a ticket.

@@ -5,8 +5,6 @@
 //! guard fails, somebody else wrote first: the transaction is rolled back and the batch decided
 //! anew. Normally nobody else writes, for each partition has one worker.
 
-mod decide;
-
 use std::collections::{HashMap, HashSet};
 
 use chrono::{DateTime, Utc};
@@ -24,13 +22,11 @@ use sqlx::PgConnection;
 use crate::OWNER;
 use crate::confirm::confirm_free;
 use crate::error::WorkError;
+use crate::market::{Decision, Market, ReadMore, forecast};
 use crate::metrics;
 use crate::store::accounts::Tally;
 use crate::store::bookings::Decided;
 use crate::store::{accounts, bookings, market, seats};
-
-pub(crate) use decide::{Decision, Market, NamedSeat, Section, Terms, UNPAID_COUNTS_FOR, Unpaid};
-use decide::{ReadMore, forecast};
 
 /// Most attempts of a batch that loses to concurrent writers.
 const MAX_ROUNDS: u32 = 5;
@@ -44,7 +40,7 @@ pub(crate) struct Request {
 
 /// Outcome of a request or a cancellation.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Answer {
+pub(crate) enum Handled {
     /// It is decided.
     Decided(Outcome),
     /// A confirmed booking that was to be cancelled stays, for this reason.
@@ -55,7 +51,7 @@ pub(crate) enum Answer {
 }
 
 struct Placed {
-    answers: Vec<Answer>,
+    answers: Vec<Handled>,
     /// Outcomes decided by this batch.
     decided: Vec<Outcome>,
     /// Messages to be published after the commit.
@@ -67,7 +63,7 @@ pub(crate) async fn place_holds(
     ctx: &Context,
     requests: &[Request],
     now: DateTime<Utc>,
-) -> Result<Vec<Answer>, WorkError> {
+) -> Result<Vec<Handled>, WorkError> {
     let mut round = 1;
     loop {
         // Hardly any request was decided before, and the guard of the write finds those.
@@ -120,8 +116,8 @@ async fn place(
     let decided = new.iter().map(|(_, outcome)| outcome.clone()).collect();
     outcomes.extend(new);
     let answer = |request: &Request| match outcomes.get(&request.command.booking_id) {
-        Some(outcome) => Answer::Decided(outcome.clone()),
-        None => Answer::Wait,
+        Some(outcome) => Handled::Decided(outcome.clone()),
+        None => Handled::Wait,
     };
     Ok(Placed {
         answers: requests.iter().map(answer).collect(),

@@ -16,6 +16,7 @@ mod expire;
 mod help;
 mod hold;
 mod inventory;
+mod market;
 mod metrics;
 mod outcome;
 mod payments;

@@ -108,7 +108,7 @@ struct TakeNews<'a> {
 
 impl Work for TakeNews<'_> {
     type Command = BookingId;
-    type Answer = News;
+    type Output = News;
 
     async fn attempt(&self, ids: &[BookingId]) -> Result<Vec<News>, WorkError> {
         let (ctx, kind, now) = (self.ctx, self.kind, self.ctx.clock.now());

@@ -11,7 +11,7 @@ use platform::service::Context;
 
 use crate::cancel::{Cancellation, cancel};
 use crate::error::WorkError;
-use crate::hold::{Answer, Request, place_holds};
+use crate::hold::{Handled, Request, place_holds};
 use crate::metrics;
 use crate::outcome::{self, Reply};
 use crate::run::{Runner, Work};
@@ -47,7 +47,7 @@ impl Requests {
     }
 
     /// Carries out commands of one kind; `None` for one that failed.
-    async fn carry_out(&self, run: &[Entry], runner: &Runner<'_>) -> Vec<Option<Answer>> {
+    async fn carry_out(&self, run: &[Entry], runner: &Runner<'_>) -> Vec<Option<Handled>> {
         let requests: Vec<_> = run.iter().filter_map(Entry::request).collect();
         if !requests.is_empty() {
             return runner.settle(&PlaceHolds(&self.ctx), &requests).await;
@@ -76,12 +76,12 @@ impl BatchHandler for Requests {
         for run in entries.chunk_by(|one, next| one.is_request() == next.is_request()) {
             for (entry, answer) in run.iter().zip(self.carry_out(run, &runner).await) {
                 match answer {
-                    Some(Answer::Decided(outcome)) => replies.push(entry.reply(outcome, None)),
-                    Some(Answer::Denied(why)) => {
+                    Some(Handled::Decided(outcome)) => replies.push(entry.reply(outcome, None)),
+                    Some(Handled::Denied(why)) => {
                         let refused = Outcome::Refused(BookingState::Confirmed);
                         replies.push(entry.reply(refused, Some(why)));
                     }
-                    Some(Answer::Wait) => match entry.wait(&batch[entry.index]) {
+                    Some(Handled::Wait) => match entry.wait(&batch[entry.index]) {
                         Some(verdict) => verdicts[entry.index] = verdict,
                         None => replies.push(entry.reply(UNDECIDED, None)),
                     },
@@ -156,9 +156,9 @@ struct PlaceHolds<'a>(&'a Context);
 
 impl Work for PlaceHolds<'_> {
     type Command = Request;
-    type Answer = Answer;
+    type Output = Handled;
 
-    async fn attempt(&self, requests: &[Request]) -> Result<Vec<Answer>, WorkError> {
+    async fn attempt(&self, requests: &[Request]) -> Result<Vec<Handled>, WorkError> {
         place_holds(self.0, requests, self.0.clock.now()).await
     }
 }
@@ -167,9 +167,9 @@ struct Cancels<'a>(&'a Context);
 
 impl Work for Cancels<'_> {
     type Command = CancelBooking;
-    type Answer = Answer;
+    type Output = Handled;
 
-    async fn attempt(&self, commands: &[CancelBooking]) -> Result<Vec<Answer>, WorkError> {
+    async fn attempt(&self, commands: &[CancelBooking]) -> Result<Vec<Handled>, WorkError> {
         let now = self.0.clock.now();
         let mut answers = Vec::with_capacity(commands.len());
         for command in commands {
@@ -184,10 +184,10 @@ impl Work for Cancels<'_> {
             let (outcome, staged) = cancelling.await?;
             staged.send_soon(self.0);
             answers.push(match outcome {
-                Cancellation::Done => Answer::Decided(Outcome::Cancelled),
-                Cancellation::Refused(state) => Answer::Decided(Outcome::Refused(state)),
-                Cancellation::Denied(why) => Answer::Denied(why),
-                Cancellation::Undecided => Answer::Wait,
+                Cancellation::Done => Handled::Decided(Outcome::Cancelled),
+                Cancellation::Refused(state) => Handled::Decided(Outcome::Refused(state)),
+                Cancellation::Denied(why) => Handled::Denied(why),
+                Cancellation::Undecided => Handled::Wait,
             });
         }
         Ok(answers)

@@ -11,13 +11,13 @@ use crate::error::WorkError;
 /// One transaction on commands of one kind.
 pub(crate) trait Work {
     type Command: Sync;
-    type Answer: Send;
+    type Output: Send;
 
     /// Carries out all commands, or none; returns an answer for each.
     fn attempt(
         &self,
         commands: &[Self::Command],
-    ) -> impl Future<Output = Result<Vec<Self::Answer>, WorkError>> + Send;
+    ) -> impl Future<Output = Result<Vec<Self::Output>, WorkError>> + Send;
 }
 
 /// Longest wait for the database in an outage; then the messages go to a retry queue, where they
@@ -46,7 +46,7 @@ impl<'a> Runner<'a> {
         &self,
         work: &W,
         commands: &[W::Command],
-    ) -> Vec<Option<W::Answer>> {
+    ) -> Vec<Option<W::Output>> {
         match self.ride_out(work, commands).await {
             Ok(answers) => answers.into_iter().map(Some).collect(),
             Err(error) if commands.len() == 1 || error.is_outage() => {
@@ -61,7 +61,7 @@ impl<'a> Runner<'a> {
         &self,
         work: &W,
         commands: &[W::Command],
-    ) -> Vec<Option<W::Answer>> {
+    ) -> Vec<Option<W::Output>> {
         let mut answers = Vec::with_capacity(commands.len());
         for command in commands {
             let answer = self.ride_out(work, std::slice::from_ref(command)).await;
@@ -76,7 +76,7 @@ impl<'a> Runner<'a> {
         &self,
         work: &W,
         commands: &[W::Command],
-    ) -> Result<Vec<W::Answer>, WorkError> {
+    ) -> Result<Vec<W::Output>, WorkError> {
         let mut failures = 0;
         loop {
             failures += 1;

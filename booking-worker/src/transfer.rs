@@ -18,7 +18,7 @@ use platform::auth::Caller;
 use platform::http::{Json, Path};
 use platform::limits::{Key, Quota};
 use platform::outbox;
-use platform::pg::run_tx;
+use platform::pg::{BrokenInvariant, run_tx};
 use platform::problem::{Kind, Problem};
 use platform::refusal::Refusal;
 use platform::service::Context;
@@ -64,7 +64,7 @@ struct Wanted {
 }
 
 #[derive(Serialize)]
-struct Answer {
+struct TransferResponse {
     ticket: Given,
 }
 
@@ -89,7 +89,7 @@ async fn transfer(
     caller: Caller,
     Path(code): Path<String>,
     Json(wanted): Json<Wanted>,
-) -> Result<Json<Answer>, Problem> {
+) -> Result<Json<TransferResponse>, Problem> {
     let to = wanted.to.trim();
     if !to.contains('@') || to.chars().count() > MAX_ADDRESS_CHARS {
         let problem = Problem::new(
@@ -104,7 +104,7 @@ async fn transfer(
     });
     let given = transferring.await?;
     outbox::wake(OWNER);
-    Ok(Json(Answer { ticket: given }))
+    Ok(Json(TransferResponse { ticket: given }))
 }
 
 async fn give(
@@ -323,10 +323,14 @@ async fn emit(
     let code = code.to_owned();
     let booking = bookings::read(conn, &[id]).await?.remove(&id);
     let Some(Booking::Confirmed { facts, .. }) = booking else {
-        return Err(sqlx::Error::RowNotFound);
+        return Err(
+            BrokenInvariant("a ticket that changes hands is of a confirmed booking").into(),
+        );
     };
     let seat = facts.seats.iter().find(|seat| seat.id.0 == ticket.seat_id);
-    let seat = seat.cloned().ok_or(sqlx::Error::RowNotFound)?;
+    let seat = seat
+        .cloned()
+        .ok_or(BrokenInvariant("a ticket's seat is one of its booking's"))?;
     let message = TicketTransferred {
         booking: facts,
         ticket: TicketFacts { code, seat },

@@ -7,6 +7,7 @@ mod confirm;
 mod me;
 pub(crate) mod password;
 mod refresh;
+mod replayed;
 mod search;
 pub(crate) mod session;
 mod sign_in;

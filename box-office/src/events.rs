@@ -66,7 +66,7 @@ fn crowd_reads() -> Router<Arc<Office>> {
 
 /// `{"event": …}`.
 #[derive(Debug, Serialize, Deserialize)]
-struct EventAnswer {
+struct EventResponse {
     event: Event,
 }
 

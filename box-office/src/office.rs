@@ -8,7 +8,7 @@ use platform::service::Context;
 use crate::accounts::attempts::Networks;
 use crate::accounts::password::Passwords;
 use crate::sales::live::Live;
-use crate::shared::Answer;
+use crate::shared::CachedResponse;
 
 /// Changes per staff account and minute.
 const STAFF_WRITES: Quota = Quota::per_minute(120);
@@ -26,11 +26,11 @@ pub(crate) struct Office {
     /// Cluster-wide quotas per network.
     pub(crate) networks: Networks,
     /// `GET /api/events/{id}`; `None` for an unknown event.
-    pub(crate) events: SecondCache<EventId, Option<Answer>>,
+    pub(crate) events: SecondCache<EventId, Option<CachedResponse>>,
     /// `GET /api/events/{id}/availability`; `None` for an unknown event.
-    pub(crate) availability: SecondCache<EventId, Option<Answer>>,
+    pub(crate) availability: SecondCache<EventId, Option<CachedResponse>>,
     /// `GET /api/events/{id}/seats`; `None` for an unknown event.
-    pub(crate) seats: SecondCache<EventId, Option<Answer>>,
+    pub(crate) seats: SecondCache<EventId, Option<CachedResponse>>,
     /// Live figures of a sale, shared by its streams.
     pub(crate) live: SecondCache<EventId, Live>,
 }

@@ -7,13 +7,13 @@ use axum::routing::get;
 use bytes::Bytes;
 use platform::service::Routes;
 
-use crate::shared::Answer;
+use crate::shared::CachedResponse;
 
 const DOCUMENT: &[u8] = include_bytes!("../../docs/openapi.json");
 
 /// Serves the embedded document on the public listener.
 pub(crate) fn routes() -> Routes {
-    let answer = Answer::ready(Bytes::from_static(DOCUMENT));
+    let answer = CachedResponse::ready(Bytes::from_static(DOCUMENT));
     let document = async move |headers: HeaderMap| answer.respond(&headers);
     Routes {
         public: Router::new().route("/openapi.json", get(document)),

@@ -19,14 +19,14 @@ const PACK_ABOVE_BYTES: usize = 1_024;
 
 /// A JSON response, serialized once.
 #[derive(Debug, Clone)]
-pub(crate) struct Answer {
+pub(crate) struct CachedResponse {
     body: Bytes,
     /// The body compressed with gzip.
     packed: Option<Bytes>,
     etag: HeaderValue,
 }
 
-impl Answer {
+impl CachedResponse {
     /// Serializes `value`.
     pub(crate) fn json(value: &impl Serialize) -> Self {
         Self::ready(
@@ -78,7 +78,7 @@ impl Answer {
     }
 }
 
-impl Answer {
+impl CachedResponse {
     fn full(&self, request: &HeaderMap) -> Response {
         let packed = self.packed.as_ref().filter(|_| takes_gzip(request));
         let body = packed.unwrap_or(&self.body);
@@ -129,7 +129,7 @@ mod tests {
 
     #[test]
     fn only_who_takes_gzip_gets_it() {
-        let long = Answer::json(&vec![0; 2_000]).packed();
+        let long = CachedResponse::json(&vec![0; 2_000]).packed();
         let answer = |accepted: Option<&'static str>| {
             let mut request = HeaderMap::new();
             if let Some(accepted) = accepted {
@@ -146,19 +146,19 @@ mod tests {
             Some("gzip;q=0.5"),
         ];
         assert_eq!(accepted.map(answer), [false, false, false, true, true]);
-        assert!(Answer::json(&[1]).packed().packed.is_none());
+        assert!(CachedResponse::json(&[1]).packed().packed.is_none());
     }
 
     #[test]
     fn a_reader_who_has_the_newest_is_told_so() {
-        let shared = Answer::json(&[1, 2]);
+        let shared = CachedResponse::json(&[1, 2]);
         let mut request = HeaderMap::new();
         assert_eq!(shared.respond(&request).status(), StatusCode::OK);
         let list = format!("\"other\", {}", shared.etag.to_str().unwrap());
         request.insert(header::IF_NONE_MATCH, HeaderValue::try_from(list).unwrap());
         assert_eq!(shared.respond(&request).status(), StatusCode::NOT_MODIFIED);
         assert_eq!(
-            Answer::json(&[3]).respond(&request).status(),
+            CachedResponse::json(&[3]).respond(&request).status(),
             StatusCode::OK
         );
     }

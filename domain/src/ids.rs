@@ -72,38 +72,59 @@ integer_id! {
     Place
 }
 
-/// A booking. A UUID version 7, made by admission when it accepts the request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct BookingId(pub Uuid);
+macro_rules! uuid_id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(pub Uuid);
 
-impl BookingId {
-    /// A new id for a booking accepted at `now`.
-    #[must_use]
-    pub fn new(now: DateTime<Utc>) -> Self {
-        let seconds = u64::try_from(now.timestamp()).unwrap_or(0);
-        let stamp = Timestamp::from_unix(NoContext, seconds, now.timestamp_subsec_nanos());
-        Self(Uuid::new_v7(stamp))
-    }
+        impl $name {
+            /// A new id. Those made later are greater, to the millisecond.
+            #[must_use]
+            pub fn new(now: DateTime<Utc>) -> Self {
+                let seconds = u64::try_from(now.timestamp()).unwrap_or(0);
+                let stamp = Timestamp::from_unix(NoContext, seconds, now.timestamp_subsec_nanos());
+                Self(Uuid::new_v7(stamp))
+            }
 
-    /// The least id of the bookings accepted at `at` or later.
-    #[must_use]
-    pub fn least_at(at: DateTime<Utc>) -> Self {
-        let millis = u64::try_from(at.timestamp_millis()).unwrap_or(0);
-        Self(Builder::from_unix_timestamp_millis(millis, &[0; 10]).into_uuid())
-    }
+            /// The least id of those made at `at` or later.
+            #[must_use]
+            pub fn least_at(at: DateTime<Utc>) -> Self {
+                let millis = u64::try_from(at.timestamp_millis()).unwrap_or(0);
+                Self(Builder::from_unix_timestamp_millis(millis, &[0; 10]).into_uuid())
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = uuid::Error;
+
+            fn from_str(text: &str) -> Result<Self, Self::Err> {
+                text.parse().map(Self)
+            }
+        }
+    };
 }
 
-impl fmt::Display for BookingId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
+uuid_id! {
+    /// A booking. A UUID version 7, made by admission when it accepts the request.
+    BookingId
 }
-
-impl FromStr for BookingId {
-    type Err = uuid::Error;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        text.parse().map(Self)
-    }
+uuid_id! {
+    /// A refund, whoever began it. A UUID version 7; Stripe's id of the same refund is text.
+    RefundId
+}
+uuid_id! {
+    /// A stored call to Stripe. A UUID version 7.
+    OperationId
+}
+uuid_id! {
+    /// A disagreement about money that a person must look at. A UUID version 7.
+    FindingId
 }

@@ -21,5 +21,8 @@ pub mod sale;
 pub mod text;
 pub mod token;
 
-pub use ids::{AccountId, BookingId, EventId, Number, Place, SeatId, SectionId};
+pub use ids::{
+    AccountId, BookingId, EventId, FindingId, Number, OperationId, Place, RefundId, SeatId,
+    SectionId,
+};
 pub use money::{Currency, Money, Wire};

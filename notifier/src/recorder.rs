@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use platform::lane::{GroupCommit, Grouped, Lane, Limits, Unanswered};
+use platform::batcher::{Batcher, GroupCommit, Grouped, Limits, Unanswered};
 use tokio_util::sync::CancellationToken;
 
 use crate::shared::Shared;
@@ -12,8 +12,8 @@ use crate::store::queue::{self, Ended, Try};
 
 /// Records state changes of all messages of one channel.
 pub(crate) struct Recorder {
-    ended: Lane<Grouped<EndedTries, RecordError>>,
-    handed_over: Lane<Grouped<Handovers, RecordError>>,
+    ended: Batcher<Grouped<EndedTries, RecordError>>,
+    handed_over: Batcher<Grouped<Handovers, RecordError>>,
 }
 
 /// Error of recording a change.
@@ -32,15 +32,15 @@ impl From<sqlx::Error> for RecordError {
 }
 
 impl Recorder {
-    /// Starts both lanes; a handover is leased for `lease`.
+    /// Starts both batchers; a handover is leased for `lease`.
     pub(crate) fn new(shared: &Arc<Shared>, lease: Duration) -> Self {
         let handovers = Handovers {
             shared: Arc::clone(shared),
             lease,
         };
         Self {
-            ended: Lane::new(EndedTries(Arc::clone(shared)).into(), Limits::USUAL),
-            handed_over: Lane::new(handovers.into(), Limits::USUAL),
+            ended: Batcher::new(EndedTries(Arc::clone(shared)).into(), Limits::USUAL),
+            handed_over: Batcher::new(handovers.into(), Limits::USUAL),
         }
     }
 
@@ -87,7 +87,7 @@ struct EndedTries(Arc<Shared>);
 
 impl GroupCommit for EndedTries {
     type Item = Ended;
-    type Answer = bool;
+    type Output = bool;
 
     async fn commit(&self, ended: &[Ended]) -> Result<Vec<bool>, sqlx::Error> {
         let recorded = queue::record(&self.0.db, ended, self.0.now()).await?;
@@ -103,7 +103,7 @@ struct Handovers {
 
 impl GroupCommit for Handovers {
     type Item = Try;
-    type Answer = bool;
+    type Output = bool;
 
     async fn commit(&self, tries: &[Try]) -> Result<Vec<bool>, sqlx::Error> {
         let until = self.shared.now() + self.lease;

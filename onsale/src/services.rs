@@ -4,8 +4,9 @@ use clap::Args;
 use platform::config::{InvalidConfig, PlatformConfig};
 use platform::service::{Context, Routes};
 use secrecy::{ExposeSecret as _, SecretString};
+use url::Url;
 
-use crate::stand_ins::StandIns;
+use crate::stand_ins::{SMS_FROM, StandIns};
 use crate::{serve, warn};
 
 macro_rules! service {
@@ -83,6 +84,39 @@ pub(crate) struct Services {
     pub(crate) notifier: notifier::Config,
 }
 
+impl Services {
+    /// Points every service at the stand-ins, overriding its settings.
+    pub(crate) fn point_at(&mut self, stand_ins: &StandIns) {
+        self.point_payments_at(stand_ins);
+        self.point_notices_at(stand_ins);
+    }
+
+    /// Points payments and the pages at the stand-in for Stripe.
+    fn point_payments_at(&mut self, stand_ins: &StandIns) {
+        let stripe = &stand_ins.stripe;
+        let url: Url = stripe.url().parse().expect("a stand-in knows its URL");
+        let payments = &mut self.payment_worker;
+        payments.stripe_secret_key = Some(stripe.secret_key().into());
+        payments.stripe_webhook_secrets = vec![stripe.webhook_secret().into()];
+        payments.stripe_url = url.clone();
+        self.admission.stripe_publishable_key = Some(stripe.publishable_key().to_owned());
+        self.admission.stripe_public_url = url.clone();
+        self.box_office.pages_stripe_url = url;
+    }
+
+    /// Points the notifier at the stand-ins for mail and SMS.
+    fn point_notices_at(&mut self, stand_ins: &StandIns) {
+        let (mail, sms) = (&stand_ins.mail, &stand_ins.sms);
+        let notices = &mut self.notifier;
+        notices.smtp_url = Some(mail.smtp_url().into());
+        notices.sms_url = Some(sms.url().parse().expect("a stand-in knows its URL"));
+        notices.sms_account = Some(sms.account_sid().to_owned());
+        notices.sms_token = Some(sms.auth_token().into());
+        notices.sms_from = Some(SMS_FROM.to_owned());
+        self.box_office.mails_to_stand_in = true;
+    }
+}
+
 impl All {
     /// Runs every service until a signal. A missing server is an error, unless stand-ins were asked
     /// for by name.
@@ -103,7 +137,7 @@ impl All {
         let stand_ins = StandIns::start(None).await?;
         if missing.payments {
             warn("payments go to a stand-in: no money moves");
-            stand_ins.route_payments(&mut self.services);
+            self.services.point_payments_at(&stand_ins);
             let public = self.platform.public_addr;
             stand_ins
                 .stripe
@@ -114,7 +148,7 @@ impl All {
             warn(format_args!(
                 "mails go to a stand-in and reach nobody; read them at {page}"
             ));
-            stand_ins.route_notices(&mut self.services);
+            self.services.point_notices_at(&stand_ins);
         }
         Ok(Some(stand_ins))
     }

@@ -7,13 +7,11 @@ use anyhow::Context as _;
 use clap::Args;
 use domain::payment::STRIPE_EVENTS;
 use surge::{mail, sms, stripe};
-use url::Url;
 
 use crate::say;
-use crate::services::Services;
 
 /// The sender of the stand-in's SMS.
-const SMS_FROM: &str = "+15005550006";
+pub(crate) const SMS_FROM: &str = "+15005550006";
 
 #[derive(Args)]
 pub(crate) struct StandInsArgs {
@@ -78,35 +76,6 @@ impl StandIns {
                 .context("the mail server")?,
             sms: sms::StandIn::start(sms).await.context("the SMS provider")?,
         })
-    }
-
-    /// Points the services at these stand-ins, overriding their settings.
-    pub(crate) fn route_all(&self, services: &mut Services) {
-        self.route_payments(services);
-        self.route_notices(services);
-    }
-
-    /// Points payments and the pages at the stand-in for Stripe.
-    pub(crate) fn route_payments(&self, services: &mut Services) {
-        let url: Url = self.stripe.url().parse().expect("a stand-in knows its URL");
-        let payments = &mut services.payment_worker;
-        payments.stripe_secret_key = Some(self.stripe.secret_key().into());
-        payments.stripe_webhook_secrets = vec![self.stripe.webhook_secret().into()];
-        payments.stripe_url = url.clone();
-        services.admission.stripe_publishable_key = Some(self.stripe.publishable_key().to_owned());
-        services.admission.stripe_public_url = url.clone();
-        services.box_office.pages_stripe_url = url;
-    }
-
-    /// Points the notifier at the stand-ins for mail and SMS.
-    pub(crate) fn route_notices(&self, services: &mut Services) {
-        let notices = &mut services.notifier;
-        notices.smtp_url = Some(self.mail.smtp_url().into());
-        notices.sms_url = Some(self.sms.url().parse().expect("a stand-in knows its URL"));
-        notices.sms_account = Some(self.sms.account_sid().to_owned());
-        notices.sms_token = Some(self.sms.auth_token().into());
-        notices.sms_from = Some(SMS_FROM.to_owned());
-        services.box_office.mails_to_stand_in = true;
     }
 
     /// The settings that point services of other processes here.

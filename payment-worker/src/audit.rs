@@ -6,7 +6,7 @@ use domain::message::AuditNoted;
 use serde_json::Value;
 use sqlx::PgConnection;
 
-use crate::transitions::emit;
+use crate::messages::emit;
 
 /// Publishes what `actor` did, in the transaction that does it. `subject` is such as `booking:ID`.
 pub(crate) async fn note(

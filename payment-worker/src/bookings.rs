@@ -1,9 +1,10 @@
 //! Consumer of messages about bookings. Only the database changes here; the [driver](crate::driver)
 //! calls Stripe.
 
-pub(crate) mod cancelled;
+mod cancelled;
 pub(crate) mod confirmed;
 mod hold_placed;
+pub(crate) mod release;
 mod void;
 
 use std::collections::HashSet;
@@ -17,7 +18,7 @@ use platform::amqp::{BatchHandler, Delivery, Verdict};
 use platform::pg::run_tx;
 use sqlx::PgConnection;
 
-use crate::operations::Kind;
+use crate::operation::Kind;
 use crate::worker::Worker;
 
 /// Delay of a message whose predecessor has not been applied.

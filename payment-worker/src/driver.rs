@@ -8,13 +8,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use platform::backoff::Backoff;
 use platform::leased::{self, Claimed, Place, Room, Timing};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
-use uuid::Uuid;
 
-use crate::operations::{self, Kind, Operation};
+use crate::operation::{Kind, Operation, backoff};
+use crate::operations;
 use crate::recorder::{RecordError, Recorder};
 use crate::store::{breaker, operations as table};
 use crate::stripe::Failure;
@@ -24,8 +23,6 @@ const TIMING: Timing = Timing {
     pace: Duration::from_millis(30),
     idle: Duration::from_millis(500),
 };
-/// Backoff of an operation whose outcome is uncertain.
-const BACKOFF: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(60));
 /// Calls that the lease of an operation has room for: the write, a read that settles it, and pages
 /// of a list.
 const CALLS: u32 = 4;
@@ -121,11 +118,6 @@ pub(crate) fn lease(worker: &Worker) -> Duration {
     worker.stripe_timeout * CALLS + LEASE_MARGIN
 }
 
-/// The backoff after so many tries, from 1.
-pub(crate) fn backoff(tries: i32, id: Uuid) -> Duration {
-    BACKOFF.jittered(u32::try_from(tries).unwrap_or(1), id)
-}
-
 /// Performs one operation and records its outcome. After a crash or a failed record the lease
 /// expires and the operation is repeated with the same key.
 pub(crate) async fn carry_out(worker: &Worker, recorder: &Recorder, operation: Operation) {
@@ -166,7 +158,7 @@ async fn put_off(
     } else {
         LONGEST_BUSY
     };
-    let due = now + backoff(operation.tries, operation.id).min(longest);
+    let due = now + backoff(operation.tries, operation.id.0).min(longest);
     let mut conn = worker.db.acquire().await?;
     let error = failure.to_string();
     breaker::record(&mut conn, Some(failure), now).await?;

@@ -8,9 +8,9 @@ use domain::payment::{PaymentState, VoidReason};
 use platform::outbox::{Entry, Staged};
 use sqlx::PgConnection;
 
+use crate::messages::{authorised, captured};
 use crate::store::payments::{self, Payment};
 use crate::stripe::{Intent, IntentStatus};
-use crate::transitions::{authorised, captured};
 
 /// The step that follows from a PaymentIntent.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -9,140 +9,19 @@ mod create;
 mod refund;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use domain::payment::{PaymentState, VoidReason};
-use domain::{BookingId, Currency, Money, Wire};
-use serde::{Deserialize, Serialize};
+use domain::{Currency, Money, Wire};
 use sqlx::PgConnection;
-use uuid::Uuid;
 
 use crate::moves::{self, Step};
+use crate::operation::{Operation, Request};
 use crate::store::findings;
 use crate::store::payments::Payment;
-use crate::stripe::{
-    Assignment, Failure, Intent, IntentStatus, NewIntent, NewRefund, Refund, Stripe,
-};
+use crate::stripe::{Failure, Intent, IntentStatus, Refund, Stripe};
 
-/// Lifetime of an idempotency key. Stripe may forget it after 24 h.
-pub(crate) const KEY_LIFETIME: TimeDelta = TimeDelta::hours(23);
 /// Repeats of a key whose saved answer is inconclusive before the object itself is read.
 pub(crate) const FAILED_KEY_REPEATS: i32 = 3;
-/// Age from which "no such PaymentIntent" is believed: the key of another account has the same
-/// effect, and is noticed within minutes.
-const MISSING_AFTER: TimeDelta = TimeDelta::minutes(10);
 /// Largest tolerated difference between Stripe's clock and ours.
 pub(crate) const CLOCK_DIFFERENCE: TimeDelta = TimeDelta::minutes(5);
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
-    Create,
-    Capture,
-    Cancel,
-    Refund,
-    /// Attach the PaymentIntent to the buyer's customer.
-    Assign,
-}
-
-impl Kind {
-    pub(crate) const ALL: [Self; 5] = [
-        Self::Create,
-        Self::Capture,
-        Self::Cancel,
-        Self::Refund,
-        Self::Assign,
-    ];
-
-    /// The word in the database.
-    #[must_use]
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::Create => "create",
-            Self::Capture => "capture",
-            Self::Cancel => "cancel",
-            Self::Refund => "refund",
-            Self::Assign => "assign",
-        }
-    }
-}
-
-/// Parameters of a call. Stored, so that every repeat of a key sends the same request.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(tag = "do", rename_all = "snake_case")]
-pub(crate) enum Request {
-    Create(NewIntent),
-    /// Capture the authorised amount.
-    Capture {
-        amount_minor: i64,
-        /// Its currency; absent in requests stored before amounts had their own unit at Stripe.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        currency: Option<Currency>,
-    },
-    Cancel,
-    Refund(NewRefund),
-    /// Attach the PaymentIntent to the buyer's customer.
-    Assign(Assignment),
-}
-
-impl Request {
-    #[must_use]
-    pub(crate) fn kind(&self) -> Kind {
-        match self {
-            Self::Create(_) => Kind::Create,
-            Self::Capture { .. } => Kind::Capture,
-            Self::Cancel => Kind::Cancel,
-            Self::Refund(_) => Kind::Refund,
-            Self::Assign(_) => Kind::Assign,
-        }
-    }
-
-    /// Our id of the refund that it makes.
-    #[must_use]
-    pub(crate) fn refund_id(&self) -> Option<Uuid> {
-        match self {
-            Self::Refund(new) => Some(new.refund_id),
-            Self::Create(_) | Self::Capture { .. } | Self::Cancel | Self::Assign(_) => None,
-        }
-    }
-}
-
-/// A leased operation, with its payment as it was then.
-#[derive(Debug, Clone)]
-pub(crate) struct Operation {
-    pub id: Uuid,
-    pub booking_id: BookingId,
-    /// Its idempotency key.
-    pub key: String,
-    pub request: Request,
-    /// Counts the keys of its kind, from 1.
-    pub attempt: i32,
-    /// Counts the leases, this one included: the fencing token.
-    pub tries: i32,
-    /// When it was written; its key is not older.
-    pub created_at: DateTime<Utc>,
-    pub intent_id: Option<String>,
-    /// Why the payment is to be released, if it is.
-    pub void_reason: Option<VoidReason>,
-    pub payment_state: PaymentState,
-}
-
-impl Operation {
-    /// The PaymentIntent, for an operation that can't go without.
-    fn intent_id(&self) -> Result<&str, Failure> {
-        self.intent_id.as_deref().ok_or_else(|| Failure::Refused {
-            code: "no_intent".to_owned(),
-            message: "the payment has no PaymentIntent".to_owned(),
-        })
-    }
-
-    /// Returns `true` if it is old enough that a missing PaymentIntent does not exist.
-    fn is_old(&self, now: DateTime<Utc>) -> bool {
-        now - self.created_at > MISSING_AFTER
-    }
-
-    /// Returns `true` if Stripe may have forgotten the key of an earlier try.
-    fn key_may_be_forgotten(&self, now: DateTime<Utc>) -> bool {
-        self.tries > 1 && now - self.created_at > KEY_LIFETIME
-    }
-}
 
 /// Effect of an operation at Stripe.
 #[derive(Debug)]
@@ -153,7 +32,7 @@ pub(crate) enum Outcome {
     Refund(Refund),
     /// It was not done, and can't be.
     Impossible(String),
-    /// Stripe has not known the PaymentIntent for [`MISSING_AFTER`].
+    /// Stripe has not known the PaymentIntent for [`MISSING_AFTER`](crate::operation::MISSING_AFTER).
     Missing(String),
     /// It was not done, and its key is spent: retry with a new one.
     NotDone(String),
@@ -236,7 +115,7 @@ async fn look_up(
 /// A PaymentIntent that was read for an operation.
 enum Read {
     Intent(Intent),
-    /// Stripe has not known it for [`MISSING_AFTER`].
+    /// Stripe has not known it for [`MISSING_AFTER`](crate::operation::MISSING_AFTER).
     Missing(String),
 }
 

@@ -23,11 +23,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::operations::CLOCK_DIFFERENCE;
 use crate::store::findings::{self, Finding, Kind};
-use crate::store::{self, breaker, chores, payments, refunds};
+use crate::store::{self, breaker, chores, payments, refunds as table};
 use crate::stripe::{Failure, Intent, Refund};
 use crate::sweep;
-use crate::transitions;
 use crate::worker::Worker;
+use crate::{refunds, transitions};
 
 /// Most payments, and most refunds, that a round compares one by one: its calls must leave room for
 /// those that buyers wait for. More payments are compared by Stripe's lists, a hundred per call.
@@ -243,7 +243,7 @@ async fn compare_before(
         let since = oldest.unwrap_or(now) - CLOCK_DIFFERENCE;
         window::compare_intents(worker, since).await?
     };
-    let sent = refunds::claim_unsettled(&worker.db, before, PER_ROUND, now).await?;
+    let sent = table::claim_unsettled(&worker.db, before, PER_ROUND, now).await?;
     let has_more = sent.len() == full;
     tally += each(sent, String::as_str, |id| compare_refund(worker, id)).await;
     Ok((tally, has_more))
@@ -341,11 +341,11 @@ async fn follow_refund(
     now: DateTime<Utc>,
 ) -> Result<bool, sqlx::Error> {
     if let Some(id) = refund.refund_id
-        && let Some(is_moved) = transitions::follow_refund(conn, id, refund, now).await?
+        && let Some(is_moved) = refunds::follow(conn, id, refund, now).await?
     {
         return Ok(is_moved);
     }
-    let followed = transitions::follow_foreign_refund(conn, refund, now).await?;
+    let followed = refunds::follow_foreign(conn, refund, now).await?;
     Ok(followed.unwrap_or(false))
 }
 

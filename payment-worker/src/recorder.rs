@@ -5,18 +5,18 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
+use domain::OperationId;
 use futures_util::future::join_all;
-use platform::lane::{Job, Lane, Limits, Unanswered, Work};
+use platform::batcher::{Batcher, Job, Limits, Unanswered, Work};
 use platform::outbox::Staged;
 use platform::pg::run_tx;
 use platform::service::Context;
 use sqlx::PgConnection;
-use uuid::Uuid;
 
 use crate::OWNER;
-use crate::driver::backoff;
 use crate::moves;
-use crate::operations::{self, Next, Operation, Outcome, Simple};
+use crate::operation::{Operation, backoff};
+use crate::operations::{self, Next, Outcome, Simple};
 use crate::store::{breaker, operations as table, payments};
 use crate::worker::Worker;
 
@@ -32,11 +32,11 @@ pub(crate) enum RecordError {
 }
 
 /// Records the outcomes of this process's operations.
-pub(crate) struct Recorder(Lane<Records>);
+pub(crate) struct Recorder(Batcher<Records>);
 
 impl Recorder {
     pub(crate) fn new(ctx: Context, worker: Arc<Worker>) -> Self {
-        Self(Lane::new(Records { ctx, worker }, Limits::USUAL))
+        Self(Batcher::new(Records { ctx, worker }, Limits::USUAL))
     }
 
     /// Records an outcome, and ends the operation or reschedules it.
@@ -56,7 +56,7 @@ struct Records {
 
 impl Work for Records {
     type Item = (Operation, Outcome);
-    type Answer = Result<(), RecordError>;
+    type Output = Result<(), RecordError>;
 
     async fn work(&self, jobs: Vec<Job<Self>>) {
         let recorded = &self.record_together(&jobs).await;
@@ -75,7 +75,7 @@ impl Work for Records {
 
 impl Records {
     /// Records the plain successes; returns the operations that are recorded.
-    async fn record_together(&self, jobs: &[Job<Self>]) -> HashSet<Uuid> {
+    async fn record_together(&self, jobs: &[Job<Self>]) -> HashSet<OperationId> {
         let now = self.worker.now();
         let recording = run_tx(&self.ctx.db, "payment record operations", |tx| {
             Box::pin(record_simple(tx, jobs, now))
@@ -101,7 +101,7 @@ async fn record_simple(
     conn: &mut PgConnection,
     jobs: &[Job<Records>],
     now: DateTime<Utc>,
-) -> Result<(HashSet<Uuid>, Staged), sqlx::Error> {
+) -> Result<(HashSet<OperationId>, Staged), sqlx::Error> {
     let mut staged = Staged::of(OWNER);
     let bookings: Vec<_> = jobs.iter().map(|job| job.item.0.booking_id).collect();
     let payments = payments::lock_all(conn, &bookings).await?;
@@ -164,7 +164,7 @@ async fn record_in(
         .await?
         .expect("a foreign key keeps the payment of an operation");
     let next = operations::record(conn, &payment, request, outcome, now).await?;
-    let later = now + backoff(operation.tries, operation.id);
+    let later = now + backoff(operation.tries, operation.id.0);
     let is_ours = match &next {
         Next::Succeeded => table::finish(conn, operation, true, None, now).await?,
         Next::Failed(error) | Next::Retry(error) => {
@@ -179,7 +179,7 @@ async fn record_in(
     }
     if matches!(next, Next::Retry(_)) {
         // The new row has no tries yet: backoff by its attempt, too.
-        let later = now + backoff(operation.attempt.max(operation.tries), operation.id);
+        let later = now + backoff(operation.attempt.max(operation.tries), operation.id.0);
         table::insert(conn, booking_id, request, later, now).await?;
     }
     Ok(())
@@ -194,7 +194,7 @@ mod tests {
     use platform::testing::TestApp;
 
     use super::*;
-    use crate::operations::Kind;
+    use crate::operation::Kind;
     use crate::stripe::IntentStatus;
     use crate::testing::{self, intent, operations_of, payment, set_intent};
 
@@ -244,7 +244,7 @@ mod tests {
         set_intent(&worker, &other, "pi_taken").await;
         let recorder = Recorder::new(app.ctx.clone(), Arc::clone(&worker));
         let of = |id: BookingId| operations.get(&id).unwrap().clone();
-        // Submitted before the lane's task runs, so they form one batch.
+        // Submitted before the batcher's task runs, so they form one batch.
         let recorded = join_all([
             recorder.record(of(first.booking_id), found("pi_first")),
             recorder.record(of(poisoned.booking_id), found("pi_taken")),

@@ -29,7 +29,7 @@ mod tests {
     use platform::testing::TestApp;
 
     use super::*;
-    use crate::operations::Kind;
+    use crate::operation::Kind;
     use crate::testing;
 
     /// As while an upgrade runs, when the later version is the first to write them.

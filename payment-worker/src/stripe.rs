@@ -13,7 +13,7 @@ mod refund;
 use std::collections::HashMap;
 use std::time::Duration;
 
-use domain::{BookingId, Currency, Money, Wire};
+use domain::{BookingId, Currency, Money, RefundId, Wire};
 use platform::config::InvalidConfig;
 use stripe_client_core::{IdempotencyKey, RequestStrategy, StripeRequest};
 use stripe_core::payment_intent::{
@@ -75,7 +75,7 @@ pub(crate) struct NewRefund {
     /// Its currency; absent in requests stored before amounts had their own unit at Stripe.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub currency: Option<Currency>,
-    pub refund_id: Uuid,
+    pub refund_id: RefundId,
 }
 
 impl Stripe {
@@ -173,7 +173,7 @@ impl Stripe {
         &self,
         key: &str,
         intent_id: &str,
-        refund_id: Uuid,
+        refund_id: RefundId,
         amount: Wire,
     ) -> Result<Refund, Failure> {
         let request = CreateRefund::new()
@@ -202,7 +202,7 @@ impl Stripe {
     pub(crate) async fn find_refund(
         &self,
         intent_id: &str,
-        refund_id: Uuid,
+        refund_id: RefundId,
     ) -> Result<Option<Refund>, Failure> {
         let mut request = ListRefund::new().payment_intent(intent_id).limit(PAGE);
         for _ in 0..MAX_PAGES {

@@ -5,15 +5,15 @@
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use domain::BookingId;
 use domain::payment::PaymentState;
+use domain::{BookingId, RefundId};
 use platform::pg::run_tx;
 use sqlx::PgConnection;
-use uuid::Uuid;
 
-use crate::bookings::{Done, cancelled, confirmed};
+use crate::bookings::{Done, confirmed, release};
+use crate::messages::emit_authorised;
+use crate::refunds;
 use crate::store::{cancellations, operations, payments, sweeps};
-use crate::transitions;
 use crate::worker::Worker;
 
 /// Age from which a message counts as lost.
@@ -82,7 +82,7 @@ enum Lost {
     /// `booking.cancelled`.
     Cancellation,
     /// `refund.succeeded` or `refund.failed` of this refund.
-    Refund(Uuid),
+    Refund(RefundId),
 }
 
 impl Lost {
@@ -138,16 +138,16 @@ async fn mend_in(
             if payment.state != PaymentState::Authorised {
                 return Ok(false);
             }
-            transitions::tell_authorised(conn, &payment).await?;
+            emit_authorised(conn, &payment).await?;
             Ok(true)
         }
         Lost::Cancellation => {
             let asked = cancellations::asked(conn, id).await?;
-            cancelled::give_back(conn, &payment, asked, now).await
+            release::give_back(conn, &payment, asked, now).await
         }
         Lost::Refund(refund_id) => {
             sweeps::set_republished(conn, refund_id, now).await?;
-            transitions::republish_refund(conn, &payment, refund_id).await
+            refunds::republish(conn, &payment, refund_id).await
         }
     }
 }

@@ -24,7 +24,7 @@ pub(crate) fn routes(worker: Arc<Worker>) -> Router {
 }
 
 #[derive(Serialize)]
-struct Answer {
+struct TermsResponse {
     refund: Preview,
 }
 
@@ -45,7 +45,7 @@ async fn preview(
     State(worker): State<Arc<Worker>>,
     caller: Caller,
     Path(id): Path<BookingId>,
-) -> Result<([(HeaderName, &'static str); 1], Json<Answer>), Problem> {
+) -> Result<([(HeaderName, &'static str); 1], Json<TermsResponse>), Problem> {
     let unknown = || Problem::new(Kind::NotFound, "There is no such booking.");
     let booking = payments::paid(&worker.db, id).await?.ok_or_else(unknown)?;
     if caller.account_id != AccountId(booking.account_id) {
@@ -56,7 +56,10 @@ async fn preview(
             .await?;
     }
     let refund = of(&worker, &caller, &booking).await?;
-    Ok(([(CACHE_CONTROL, "no-store")], Json(Answer { refund })))
+    Ok((
+        [(CACHE_CONTROL, "no-store")],
+        Json(TermsResponse { refund }),
+    ))
 }
 
 async fn of(worker: &Worker, caller: &Caller, booking: &Paid) -> Result<Preview, Problem> {

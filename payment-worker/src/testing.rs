@@ -9,7 +9,7 @@ use platform::pg::run_tx;
 use platform::testing::TestApp;
 
 use crate::config::Config;
-use crate::operations::Request;
+use crate::operation::Request;
 use crate::store::{operations, payments};
 use crate::stripe::{Intent, IntentStatus, NewIntent};
 use crate::worker::Worker;

@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use crate::OWNER;
 use crate::config::Config;
-use crate::operations::Kind;
+use crate::operation::Kind;
 use crate::store::events;
 use crate::stripe::Stripe;
 

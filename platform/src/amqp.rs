@@ -5,12 +5,12 @@
 //! as soon as it is found broken, and every wait has a limit.
 
 mod broker;
+mod confirms;
 mod consumed;
 mod consumer;
 mod declared;
 mod delivery;
 mod error;
-mod lane;
 mod link;
 mod publisher;
 mod topology;

@@ -4,13 +4,13 @@
 pub mod amqp;
 pub mod auth;
 pub mod backoff;
+pub mod batcher;
 pub mod causes;
 pub mod config;
 pub mod egress;
 pub mod health;
 pub mod http;
 pub mod idempotency;
-pub mod lane;
 pub mod leased;
 pub mod limits;
 pub mod line;

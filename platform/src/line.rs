@@ -30,8 +30,8 @@ use tokio::sync::{Notify, watch};
 use tokio::time::MissedTickBehavior;
 use uuid::Uuid;
 
+use crate::batcher::{Batcher, Job, Limits, Work};
 use crate::health::{Health, Heartbeat};
-use crate::lane::{Job, Lane, Limits, Work};
 use crate::problem::{Kind, Problem};
 use crate::sync::{MutexExt as _, RwLockExt as _};
 use moves::Stretch;
@@ -89,7 +89,7 @@ struct Inner {
     db: PgPool,
     kept_refreshes: u32,
     followed: RwLock<HashMap<EventId, Arc<Followed>>>,
-    unknown: Lane<Existing>,
+    unknown: Batcher<Existing>,
     /// The history of the database that the lines are of.
     generation: Mutex<Option<Uuid>>,
     /// Notified when there is a line to catch up with.
@@ -175,7 +175,7 @@ impl Lines {
         Self(Arc::new(Inner {
             kept_refreshes: u32::try_from(refreshes).unwrap_or(u32::MAX),
             followed: RwLock::default(),
-            unknown: Lane::new(Existing(db.clone()), UNKNOWN),
+            unknown: Batcher::new(Existing(db.clone()), UNKNOWN),
             generation: Mutex::default(),
             behind: Notify::new(),
             db,
@@ -391,7 +391,7 @@ struct Unasked;
 
 impl Work for Existing {
     type Item = EventId;
-    type Answer = Result<bool, Unasked>;
+    type Output = Result<bool, Unasked>;
 
     async fn work(&self, jobs: Vec<Job<Self>>) {
         let ids: Vec<EventId> = jobs.iter().map(|job| job.item).collect();

@@ -17,8 +17,8 @@ use sqlx::{PgPool, Postgres, Transaction};
 
 use crate::backoff::Backoff;
 
-pub(crate) use away::observe;
 pub use away::{is_away, is_busy, recent_refusal};
+pub(crate) use deadline::observe;
 pub use deadline::{Patience, doubt, renew_connections, within};
 pub use hosts::Hosts;
 pub(crate) use hosts::is_read_only;
@@ -39,6 +39,20 @@ const ATTEMPT_LIMIT: Duration = Duration::from_secs(20);
 
 /// Timeout of a rollback that is awaited. After it the connection rolls back by itself, or closes.
 const ROLLBACK_LIMIT: Duration = Duration::from_secs(1);
+
+/// What a constraint or a lock rules out is the case: a defect, and a retry would not help.
+#[derive(Debug, thiserror::Error)]
+#[error("broken invariant: {0}")]
+pub struct BrokenInvariant(
+    /// What should hold.
+    pub &'static str,
+);
+
+impl From<BrokenInvariant> for sqlx::Error {
+    fn from(error: BrokenInvariant) -> Self {
+        Self::Decode(error.into())
+    }
+}
 
 /// Runs `work` in a transaction, and commits if it returns `Ok`. After a deadlock, a serialization
 /// failure, or a pause of this process for which PostgreSQL ended it (4 s), found among the error's

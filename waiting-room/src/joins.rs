@@ -9,7 +9,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use domain::clock::SharedClock;
 use domain::{AccountId, EventId, Number};
-use platform::lane::{GroupCommit, Job, Lane, Limits, Unanswered, Work, commit_each};
+use platform::batcher::{Batcher, GroupCommit, Job, Limits, Unanswered, Work, commit_each};
 use platform::limits::AddressGroup;
 use platform::problem::{Kind, Problem};
 use platform::service::Context;
@@ -29,7 +29,7 @@ const LIMITS: Limits = Limits {
 };
 
 /// Batcher of one sale's joins on this node.
-pub(crate) struct Joins(Lane<Numbers>);
+pub(crate) struct Joins(Batcher<Numbers>);
 
 /// Applies limits to a batch and issues its numbers.
 struct Numbers {
@@ -63,7 +63,7 @@ impl Joins {
             clock: ctx.clock.clone(),
             limits,
         };
-        Self(Lane::new(numbers, LIMITS))
+        Self(Batcher::new(numbers, LIMITS))
     }
 
     /// Returns the number of `joiner`: its present one, or a new one at the end when it has none or
@@ -96,7 +96,7 @@ fn refusal(unanswered: Unanswered) -> Problem {
 
 impl Work for Numbers {
     type Item = Wish;
-    type Answer = Result<Given, Problem>;
+    type Output = Result<Given, Problem>;
 
     async fn work(&self, batch: Vec<Join>) {
         metrics::histogram!("waiting_room_join_batch_size").record(batch_size(&batch));
@@ -114,7 +114,7 @@ impl Work for Numbers {
 
 impl GroupCommit for Numbers {
     type Item = Asks;
-    type Answer = Given;
+    type Output = Given;
 
     async fn commit(&self, asks: &[Asks]) -> Result<Vec<Given>, sqlx::Error> {
         store::join(&self.db, self.event_id, asks, self.clock.now()).await

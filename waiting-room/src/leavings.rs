@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use domain::clock::SharedClock;
 use domain::{AccountId, EventId, Number};
-use platform::lane::{Job, Lane, Limits, Work};
+use platform::batcher::{Batcher, Job, Limits, Work};
 use platform::problem::Problem;
 use platform::service::Context;
 use sqlx::PgPool;
@@ -21,7 +21,7 @@ const LIMITS: Limits = Limits {
 };
 
 /// Batcher of one sale's leavings on this node.
-pub(crate) struct Leavings(Lane<Leave>);
+pub(crate) struct Leavings(Batcher<Leave>);
 
 struct Leave {
     event_id: EventId,
@@ -36,7 +36,7 @@ impl Leavings {
             db: ctx.db.clone(),
             clock: ctx.clock.clone(),
         };
-        Self(Lane::new(leave, LIMITS))
+        Self(Batcher::new(leave, LIMITS))
     }
 
     /// Records that `joiner` left with `number`.
@@ -50,7 +50,7 @@ impl Leavings {
 
 impl Work for Leave {
     type Item = (AccountId, Number);
-    type Answer = Result<(), Problem>;
+    type Output = Result<(), Problem>;
 
     async fn work(&self, jobs: Vec<Job<Self>>) {
         let leavers: Vec<_> = jobs.iter().map(|job| job.item).collect();

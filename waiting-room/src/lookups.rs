@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use domain::{AccountId, EventId, Number};
-use platform::lane::{Job, Lane, Limits, Work};
+use platform::batcher::{Batcher, Job, Limits, Work};
 use platform::problem::Problem;
 use platform::service::Context;
 use sqlx::PgPool;
@@ -18,7 +18,7 @@ const LIMITS: Limits = Limits {
 };
 
 /// Batcher of one sale's lookups on this node.
-pub(crate) struct Lookups(Lane<Look>);
+pub(crate) struct Lookups(Batcher<Look>);
 
 struct Look {
     event_id: EventId,
@@ -28,7 +28,7 @@ struct Look {
 impl Lookups {
     pub(crate) fn new(ctx: &Context, event_id: EventId) -> Self {
         let db = ctx.db.clone();
-        Self(Lane::new(Look { event_id, db }, LIMITS))
+        Self(Batcher::new(Look { event_id, db }, LIMITS))
     }
 
     /// Returns the number of `joiner`, if it has joined.
@@ -42,7 +42,7 @@ impl Lookups {
 
 impl Work for Look {
     type Item = AccountId;
-    type Answer = Result<Option<Number>, Problem>;
+    type Output = Result<Option<Number>, Problem>;
 
     async fn work(&self, jobs: Vec<Job<Self>>) {
         let joiners: Vec<AccountId> = jobs.iter().map(|job| job.item).collect();

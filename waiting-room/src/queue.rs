@@ -1,4 +1,4 @@
-//! HTTP routes of the queue, and what they share: quotas, the queue token, a number's standing.
+//! HTTP routes of the queue, and what they share: quotas and the queue token.
 
 mod challenge;
 mod found;
@@ -6,6 +6,7 @@ mod join;
 mod leave;
 mod me;
 mod shared;
+mod standing;
 mod stream;
 
 use std::sync::Arc;
@@ -14,17 +15,14 @@ use axum::Router;
 use axum::http::HeaderMap;
 use axum::routing::{delete, get, post};
 use chrono::{DateTime, Utc};
-use domain::queue::{Eta, PlaceState, Wait, poll_after_ms};
-use domain::{AccountId, EventId, Number, Place};
+use domain::{AccountId, EventId, Number};
 use platform::auth::{Joiner, signed_out};
 use platform::limits::{Key, Quota};
-use platform::problem::{Kind, Problem};
+use platform::problem::Problem;
 use platform::service::Context;
 use platform::tokens::KeyRing;
 
 use crate::quotas::PER_ACCOUNT;
-use crate::sales::Sale;
-use crate::shown::Shown;
 use crate::{Config, Room};
 
 pub(crate) fn routes(room: Arc<Room>, ctx: &Context, config: &Config) -> Router {
@@ -86,56 +84,4 @@ fn holder(
         joiner: joiner.id,
         number,
     })
-}
-
-/// The standing of a number.
-struct Standing {
-    place: Option<Place>,
-    state: PlaceState,
-    /// People ahead; `None` while its place is unknown.
-    ahead: Option<i64>,
-    wait: Wait,
-}
-
-impl Sale {
-    /// Returns the standing of `number`, whose count of people ahead never rises.
-    fn standing(&self, shown: &Shown, number: Number, now: DateTime<Utc>) -> Standing {
-        let mut standing = Standing::of(shown, number, now);
-        if let (PlaceState::Waiting, Some(ahead)) = (standing.state, standing.ahead) {
-            standing.ahead = Some(self.asked.least(number, ahead));
-        }
-        standing
-    }
-}
-
-impl Standing {
-    fn of(shown: &Shown, number: Number, now: DateTime<Utc>) -> Self {
-        let place = shown.view.place_of(number);
-        let state = shown.view.state_at(number, place);
-        let is_waiting = state == PlaceState::Waiting;
-        let ahead = match place {
-            Some(place) if is_waiting => Some(shown.ahead_of(place)),
-            Some(_) => Some(0),
-            None => None,
-        };
-        let wait = shown.view.snapshot.wait(ahead, now);
-        Self {
-            place,
-            state,
-            ahead,
-            wait,
-        }
-    }
-
-    /// The forecast time until the call, if it waits and the sale is calling.
-    fn eta(&self) -> Option<Eta> {
-        match self.wait {
-            Wait::Call(eta) if self.state == PlaceState::Waiting => Some(eta),
-            _ => None,
-        }
-    }
-
-    fn poll_after_ms(&self) -> u32 {
-        poll_after_ms(self.state, self.wait, rand::random())
-    }
 }

@@ -9,7 +9,6 @@ use platform::auth::Caller;
 use platform::problem::{Kind, Problem};
 use serde_json::json;
 
-use super::get::unknown;
 use super::view::BookingView;
 use crate::Desk;
 
@@ -24,6 +23,10 @@ pub(super) enum Access {
 
 /// Roles that reach the bookings of every event.
 const EVERYWHERE: [Role; 1] = [Role::Operator];
+
+pub(super) fn unknown() -> Problem {
+    Problem::new(Kind::NotFound, "There is no booking with this id.")
+}
 
 impl Access {
     /// Checks that the caller may reach a booking of `owner` in the event.

@@ -20,8 +20,8 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::access::Access;
+use super::access::unknown;
 use super::answer;
-use super::get::unknown;
 use crate::Desk;
 use crate::outcomes::Asked;
 use crate::store::requests;

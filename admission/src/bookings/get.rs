@@ -9,9 +9,9 @@ use axum::response::{IntoResponse, Response};
 use domain::BookingId;
 use platform::auth::Caller;
 use platform::http::{Json, Path};
-use platform::problem::{Kind, Problem};
+use platform::problem::Problem;
 
-use super::access::Access;
+use super::access::{Access, unknown};
 use super::view::{BookingView, One};
 use crate::Desk;
 use crate::store::requests;
@@ -40,8 +40,4 @@ pub(super) async fn booking(
     let subject = || format!("booking:{id}");
     access.note_reading(&desk, &caller, subject).await?;
     Ok(([(CACHE_CONTROL, "no-store")], Json(One { booking })).into_response())
-}
-
-pub(super) fn unknown() -> Problem {
-    Problem::new(Kind::NotFound, "There is no booking with this id.")
 }

@@ -5,8 +5,8 @@ use std::collections::HashSet;
 
 use chrono::{DateTime, Utc};
 use domain::clock::SharedClock;
+use platform::batcher::{Batcher, GroupCommit, Grouped, Job, Limits, Work, commit_each};
 use platform::idempotency::{self, Answered, Begin, Keyed, Token};
-use platform::lane::{GroupCommit, Grouped, Job, Lane, Limits, Work, commit_each};
 use platform::pg::run_tx;
 use platform::problem::Problem;
 use sqlx::{PgConnection, PgPool};
@@ -45,8 +45,8 @@ pub(super) enum Written {
 
 /// The node's group-commit writers.
 pub(crate) struct Ledger {
-    orders: Lane<Orders>,
-    answers: Lane<Grouped<Answers, Problem>>,
+    orders: Batcher<Orders>,
+    answers: Batcher<Grouped<Answers, Problem>>,
 }
 
 impl Ledger {
@@ -57,8 +57,8 @@ impl Ledger {
         };
         let answers = Answers { db: db.clone() };
         Self {
-            orders: Lane::new(orders, Limits::USUAL),
-            answers: Lane::new(answers.into(), Limits::USUAL),
+            orders: Batcher::new(orders, Limits::USUAL),
+            answers: Batcher::new(answers.into(), Limits::USUAL),
         }
     }
 
@@ -86,7 +86,7 @@ struct Orders {
 
 impl Work for Orders {
     type Item = NewOrder;
-    type Answer = Result<Written, Problem>;
+    type Output = Result<Written, Problem>;
 
     async fn work(&self, jobs: Vec<Job<Self>>) {
         let mut seen = HashSet::new();
@@ -109,9 +109,9 @@ impl Work for Orders {
 
 impl GroupCommit for Orders {
     type Item = NewOrder;
-    type Answer = Result<Written, Problem>;
+    type Output = Result<Written, Problem>;
 
-    async fn commit(&self, orders: &[NewOrder]) -> Result<Vec<Self::Answer>, sqlx::Error> {
+    async fn commit(&self, orders: &[NewOrder]) -> Result<Vec<Self::Output>, sqlx::Error> {
         let now = self.clock.now();
         run_tx(&self.db, "write_orders", |tx| {
             Box::pin(write_all(tx, orders, now))
@@ -126,7 +126,7 @@ struct Answers {
 
 impl GroupCommit for Answers {
     type Item = Answered;
-    type Answer = ();
+    type Output = ();
 
     async fn commit(&self, answers: &[Answered]) -> Result<Vec<()>, sqlx::Error> {
         run_tx(&self.db, "write_answers", |tx| {

@@ -4,18 +4,18 @@
 use std::collections::HashMap;
 
 use domain::BookingId;
-use platform::lane::{GroupCommit, Grouped, Lane, Limits};
+use platform::batcher::{Batcher, GroupCommit, Grouped, Limits};
 use platform::problem::Problem;
 use sqlx::PgPool;
 
 use crate::store::bookings::{self, Booking};
 
 /// The node's batched reads.
-pub(crate) struct Lookups(Lane<Grouped<Lookup, Problem>>);
+pub(crate) struct Lookups(Batcher<Grouped<Lookup, Problem>>);
 
 impl Lookups {
     pub(crate) fn new(db: &PgPool) -> Self {
-        Self(Lane::new(Lookup(db.clone()).into(), Limits::USUAL))
+        Self(Batcher::new(Lookup(db.clone()).into(), Limits::USUAL))
     }
 
     /// Returns the booking, read after this call began; `None` when no worker has decided it.
@@ -31,7 +31,7 @@ struct Lookup(PgPool);
 
 impl GroupCommit for Lookup {
     type Item = BookingId;
-    type Answer = Option<Booking>;
+    type Output = Option<Booking>;
 
     async fn commit(&self, ids: &[BookingId]) -> Result<Vec<Option<Booking>>, sqlx::Error> {
         let found = by_id(bookings::find(&self.0, ids).await?);

@@ -21,7 +21,7 @@ use super::{Claim, Claimant, Grant, Terms};
 use crate::Desk;
 
 #[derive(Serialize)]
-struct Answer {
+struct PassResponse {
     pass: String,
     expires_at: Option<DateTime<Utc>>,
 }
@@ -74,7 +74,7 @@ pub(super) async fn claim(
             .retry_after(wait));
         }
     };
-    let answer = Answer {
+    let answer = PassResponse {
         expires_at: DateTime::from_timestamp(grant.exp, 0),
         pass: desk.ctx.keys.sign_pass(&claims(event_id, joiner.id, grant)),
     };

@@ -8,6 +8,7 @@ use chrono::{DateTime, Utc};
 use domain::gate::{self, PATIENCE, Ready, Window};
 use domain::token::LEEWAY_SECONDS;
 use domain::{AccountId, EventId, Place};
+use platform::pg::BrokenInvariant;
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
@@ -80,7 +81,7 @@ pub(crate) async fn lock(
     .await?;
     lock_existing(conn, event_id)
         .await?
-        .ok_or(sqlx::Error::RowNotFound)
+        .ok_or_else(|| BrokenInvariant("a gate that was inserted exists").into())
 }
 
 async fn lock_existing(

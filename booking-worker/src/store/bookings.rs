@@ -14,7 +14,7 @@ use sqlx::types::Json;
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
-use crate::hold::Decision;
+use crate::market::Decision;
 
 /// First and longest pause before an unanswered void is repeated.
 const ANSWER_WITHIN: TimeDelta = TimeDelta::seconds(60);

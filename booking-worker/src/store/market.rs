@@ -13,7 +13,7 @@ use sqlx::types::Json;
 
 use super::bookings::currency;
 use crate::choose::FreeSeat;
-use crate::hold::{Market, NamedSeat, Section, Terms, UNPAID_COUNTS_FOR, Unpaid};
+use crate::market::{Market, NamedSeat, Section, Terms, UNPAID_COUNTS_FOR, Unpaid};
 
 /// Age of the oldest requests whose holds are looked at. More than a hold can last, with its
 /// extension, and [`UNPAID_COUNTS_FOR`] together.

@@ -16,7 +16,7 @@ use serde::Deserialize;
 use serde_json::json;
 use sqlx::PgConnection;
 
-use super::me::AccountAnswer;
+use super::me::AccountResponse;
 use super::store;
 use crate::audit::{self, Actor};
 use crate::fields::invalid;
@@ -76,10 +76,10 @@ async fn change(
     id: AccountId,
     roles: &[Role],
     actor: Actor,
-) -> Result<AccountAnswer, Refusal> {
+) -> Result<AccountResponse, Refusal> {
     let before = store::lock(conn, id).await?.ok_or_else(unknown)?;
     if before.roles == roles {
-        return Ok(AccountAnswer { account: before });
+        return Ok(AccountResponse { account: before });
     }
     let now = office.ctx.clock.now();
     let account = store::set_roles(conn, id, roles, now)
@@ -87,7 +87,7 @@ async fn change(
         .ok_or_else(unknown)?;
     let (subject, detail) = (format!("account:{id}"), json!({ "roles": roles }));
     audit::put(conn, actor, "account.roles", &subject, &detail, now).await?;
-    Ok(AccountAnswer { account })
+    Ok(AccountResponse { account })
 }
 
 fn unknown() -> Problem {

@@ -21,7 +21,7 @@ use serde_json::json;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::me::AccountAnswer;
+use super::me::AccountResponse;
 use super::store::{self, Account};
 use crate::OWNER;
 use crate::fields::invalid;
@@ -74,7 +74,7 @@ pub(super) async fn confirm(
     let account = outcome?;
     Ok((
         [(header::CACHE_CONTROL, "no-store")],
-        Json(AccountAnswer { account }),
+        Json(AccountResponse { account }),
     )
         .into_response())
 }

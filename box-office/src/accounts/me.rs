@@ -15,7 +15,7 @@ use crate::office::Office;
 
 /// `{"account": …}`.
 #[derive(Debug, Serialize, serde::Deserialize)]
-pub(super) struct AccountAnswer {
+pub(super) struct AccountResponse {
     pub(super) account: Account,
 }
 
@@ -33,6 +33,6 @@ pub(super) async fn me(
         .ok_or_else(|| Problem::new(Kind::SignedOut, "This account no longer exists."))?;
     Ok((
         [(header::CACHE_CONTROL, "no-store")],
-        Json(AccountAnswer { account }),
+        Json(AccountResponse { account }),
     ))
 }

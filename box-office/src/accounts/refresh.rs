@@ -14,7 +14,8 @@ use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::session::{self, Grant, SessionAnswer, hash_of, session_of};
+use super::replayed;
+use super::session::{self, Grant, SessionResponse, hash_of, session_of};
 use super::store::{self, LiveSession};
 use crate::office::Office;
 use crate::write::Posted;
@@ -60,9 +61,9 @@ pub(super) async fn refresh(
             Err(signed_out())
         }
     })?;
-    let (grant, roles) = session::unless_moved_on(&office, renewed).await?;
+    let (grant, roles) = replayed::unless_moved_on(&office, renewed).await?;
     let (keys, now) = (&office.ctx.keys, office.ctx.clock.now());
-    let answer = grant.map(|grant| SessionAnswer {
+    let answer = grant.map(|grant| SessionResponse {
         session: grant.session(keys, &roles, now),
     });
     Ok(answer.respond(StatusCode::CREATED))

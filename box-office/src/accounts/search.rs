@@ -25,7 +25,7 @@ pub(super) struct Search {
 }
 
 #[derive(Debug, Serialize)]
-struct Answer {
+struct AccountsResponse {
     accounts: Vec<Account>,
 }
 
@@ -56,6 +56,6 @@ pub(super) async fn search(
     let accounts = store::search(&mut conn, &prefix).await?;
     Ok((
         [(header::CACHE_CONTROL, "no-store")],
-        Json(Answer { accounts }),
+        Json(AccountsResponse { accounts }),
     ))
 }

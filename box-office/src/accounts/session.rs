@@ -9,15 +9,10 @@ use domain::AccountId;
 use domain::account::Role;
 use domain::token::{ACCESS_AUDIENCE, AccessClaims, ISSUER};
 use hmac::{Hmac, Mac as _};
-use platform::problem::{Kind, Problem};
 use platform::tokens::KeyRing;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
-
-use super::store;
-use crate::office::Office;
-use crate::write::Done;
 
 /// Validity of an access token.
 const ACCESS_LIFE: TimeDelta = TimeDelta::minutes(15);
@@ -105,30 +100,8 @@ pub(crate) struct Session {
 
 /// `{"session": …}`.
 #[derive(Debug, Serialize)]
-pub(crate) struct SessionAnswer {
+pub(crate) struct SessionResponse {
     pub(crate) session: Session,
-}
-
-/// Passes the outcome of a sign-in, sign-up or refresh on, unless it is a replay whose refresh
-/// token has been rotated since: using that one would end the session.
-///
-/// # Errors
-/// `signed-out` for such a replay.
-pub(crate) async fn unless_moved_on<T>(
-    office: &Office,
-    done: Done<(Grant, T)>,
-) -> Result<(Done<Grant>, T), Problem> {
-    let (done, rest) = done.split();
-    if done.is_replay() {
-        let grant = done.value;
-        let token = grant.refresh_token(&office.ctx.keys);
-        let now = office.ctx.clock.now();
-        if !store::is_newest(&office.ctx.db, grant.session_id, &hash_of(&token), now).await? {
-            let detail = "The session of this request was refreshed or ended since. Sign in again.";
-            return Err(Problem::new(Kind::SignedOut, detail));
-        }
-    }
-    Ok((done, rest))
 }
 
 #[cfg(test)]

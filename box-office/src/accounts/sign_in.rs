@@ -20,7 +20,8 @@ use sqlx::PgConnection;
 
 use super::attempts::{self, Place};
 use super::password::{self, Line};
-use super::session::{self, Grant, SessionAnswer};
+use super::replayed;
+use super::session::{Grant, SessionResponse};
 use super::store;
 use crate::audit::{self, Actor};
 use crate::fields;
@@ -59,9 +60,9 @@ pub(super) async fn sign_in(
         })
         .await?;
     let keys = &office.ctx.keys;
-    let (grant, roles) = session::unless_moved_on(&office, done).await?;
+    let (grant, roles) = replayed::unless_moved_on(&office, done).await?;
     let now = office.ctx.clock.now();
-    let answer = grant.map(|grant| SessionAnswer {
+    let answer = grant.map(|grant| SessionResponse {
         session: grant.session(keys, &roles, now),
     });
     Ok(answer.respond(StatusCode::CREATED))

@@ -20,7 +20,8 @@ use super::SIGN_UPS;
 use super::attempts::Place;
 use super::confirm;
 use super::password::{self, Line};
-use super::session::{self, Grant, Session};
+use super::replayed;
+use super::session::{Grant, Session};
 use super::store::{self, Account, NewAccount};
 use crate::fields;
 use crate::office::Office;
@@ -48,7 +49,7 @@ pub(super) struct SignUp {
 }
 
 #[derive(Debug, Serialize)]
-struct Answer {
+struct SignUpResponse {
     account: Account,
     session: Session,
 }
@@ -94,9 +95,9 @@ pub(super) async fn sign_up(
             Box::pin(insert(tx, &office, &account, place))
         })
         .await?;
-    let (grant, account) = session::unless_moved_on(&office, done).await?;
+    let (grant, account) = replayed::unless_moved_on(&office, done).await?;
     let now = office.ctx.clock.now();
-    let answer = grant.map(|grant| Answer {
+    let answer = grant.map(|grant| SignUpResponse {
         session: grant.session(&office.ctx.keys, &account.roles, now),
         account,
     });

@@ -26,7 +26,7 @@ pub(super) struct Wanted {
 }
 
 #[derive(Debug, Serialize)]
-struct Answer {
+struct EntriesResponse {
     entries: Vec<Entry>,
     next_cursor: Option<String>,
 }
@@ -56,7 +56,7 @@ pub(super) async fn list(
     let next_cursor = last.map(|last| Cursor([last.id]).encode());
     Ok((
         [(header::CACHE_CONTROL, "no-store")],
-        Json(Answer {
+        Json(EntriesResponse {
             entries,
             next_cursor,
         }),

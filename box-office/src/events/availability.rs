@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::stock::{self, SectionStock};
 use super::unknown_event;
 use crate::office::Office;
-use crate::shared::Answer;
+use crate::shared::CachedResponse;
 
 #[derive(Debug, Serialize)]
 struct Availability {
@@ -35,7 +35,7 @@ pub(super) async fn availability(
     Ok(answer.ok_or_else(unknown_event)?.respond(&headers))
 }
 
-async fn load(office: Arc<Office>, id: EventId) -> Result<Option<Answer>, Problem> {
+async fn load(office: Arc<Office>, id: EventId) -> Result<Option<CachedResponse>, Problem> {
     let sections = stock::by_section(&office.ctx.db, id).await?;
     // Every event has a section.
     if sections.is_empty() {
@@ -46,7 +46,7 @@ async fn load(office: Arc<Office>, id: EventId) -> Result<Option<Answer>, Proble
         .map(|section| i64::from(section.available))
         .sum();
     Ok(Some(
-        Answer::json(&Availability {
+        CachedResponse::json(&Availability {
             available,
             sections,
         })

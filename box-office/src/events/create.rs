@@ -15,7 +15,7 @@ use serde_json::json;
 use sqlx::PgConnection;
 
 use super::draft::{Draft, EventBody};
-use super::{EventAnswer, require_organiser, store, unknown_event};
+use super::{EventResponse, require_organiser, store, unknown_event};
 use crate::OWNER;
 use crate::audit::{self, Actor};
 use crate::office::Office;
@@ -51,7 +51,7 @@ async fn insert(
     draft: &Draft,
     patch: &SalePatch,
     creator: AccountId,
-) -> Result<EventAnswer, Refusal> {
+) -> Result<EventResponse, Refusal> {
     let (now, actor) = (office.ctx.clock.now(), Actor::Account(creator));
     let id = store::insert(conn, draft, creator, now).await?;
     let event = store::get(conn, id).await?.ok_or_else(unknown_event)?;
@@ -66,5 +66,5 @@ async fn insert(
     )
     .await?;
     sales::open(conn, &event, patch, actor, now).await?;
-    Ok(EventAnswer { event })
+    Ok(EventResponse { event })
 }

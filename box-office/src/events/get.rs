@@ -9,9 +9,9 @@ use domain::EventId;
 use platform::http::Path;
 use platform::problem::Problem;
 
-use super::{EventAnswer, store, unknown_event};
+use super::{EventResponse, store, unknown_event};
 use crate::office::Office;
-use crate::shared::Answer;
+use crate::shared::CachedResponse;
 
 /// Returns one event, uncached; cancelled ones, too.
 ///
@@ -40,8 +40,8 @@ pub(super) async fn shared(
     Ok(answer.ok_or_else(unknown_event)?.respond(&headers))
 }
 
-async fn load(office: Arc<Office>, id: EventId) -> Result<Option<Answer>, Problem> {
+async fn load(office: Arc<Office>, id: EventId) -> Result<Option<CachedResponse>, Problem> {
     let mut conn = office.ctx.db.acquire().await?;
     let event = store::get(&mut conn, id).await?;
-    Ok(event.map(|event| Answer::json(&EventAnswer { event })))
+    Ok(event.map(|event| CachedResponse::json(&EventResponse { event })))
 }

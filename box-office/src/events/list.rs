@@ -17,7 +17,7 @@ use super::when::{self, End};
 use crate::cursor::Cursor;
 use crate::fields::{self, invalid};
 use crate::office::Office;
-use crate::shared::Answer;
+use crate::shared::CachedResponse;
 
 const DEFAULT_LIMIT: i64 = 20;
 const MAX_LIMIT: u32 = 100;
@@ -54,7 +54,7 @@ pub(super) async fn list(
 ) -> Result<Response, Problem> {
     let wanted = Wanted::of(&filter, office.ctx.clock.now())?;
     let page = wanted.page(&office.ctx.db).await?;
-    Ok(Answer::json(&page).respond(&headers))
+    Ok(CachedResponse::json(&page).respond(&headers))
 }
 
 /// A validated filter.

@@ -19,7 +19,7 @@ use sqlx::PgConnection;
 
 use super::draft::{Draft, EventBody};
 use super::stock::{self, Taken};
-use super::{EventAnswer, store, unknown_event};
+use super::{EventResponse, store, unknown_event};
 use crate::OWNER;
 use crate::audit::{self, Actor};
 use crate::fields::invalid;
@@ -77,7 +77,11 @@ struct Change {
 }
 
 impl Change {
-    async fn make(&self, conn: &mut PgConnection, office: &Office) -> Result<EventAnswer, Refusal> {
+    async fn make(
+        &self,
+        conn: &mut PgConnection,
+        office: &Office,
+    ) -> Result<EventResponse, Refusal> {
         let Self {
             id,
             draft,
@@ -109,7 +113,7 @@ impl Change {
         if of_sale(&event) != of_sale(&before) {
             sales::follow_event(conn, &event, actor, now).await?;
         }
-        Ok(EventAnswer { event })
+        Ok(EventResponse { event })
     }
 }
 

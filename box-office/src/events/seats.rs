@@ -14,7 +14,7 @@ use serde::Serialize;
 use super::stock::{self, RowOfSeats};
 use super::{store, unknown_event};
 use crate::office::Office;
-use crate::shared::Answer;
+use crate::shared::CachedResponse;
 
 #[derive(Debug, Serialize)]
 struct SeatMap {
@@ -56,7 +56,7 @@ pub(super) async fn seats(
     Ok(answer.ok_or_else(unknown_event)?.respond(&headers))
 }
 
-async fn load(office: Arc<Office>, id: EventId) -> Result<Option<Answer>, Problem> {
+async fn load(office: Arc<Office>, id: EventId) -> Result<Option<CachedResponse>, Problem> {
     let mut conn = office.ctx.db.acquire().await?;
     let Some(event) = store::get(&mut conn, id).await? else {
         return Ok(None);
@@ -72,7 +72,7 @@ async fn load(office: Arc<Office>, id: EventId) -> Result<Option<Answer>, Proble
         numbered: section.numbered,
     });
     Ok(Some(
-        Answer::json(&SeatMap {
+        CachedResponse::json(&SeatMap {
             event_id: id,
             sections: sections.collect(),
         })

@@ -23,6 +23,6 @@ pub(super) async fn get(
     Path(id): Path<EventId>,
 ) -> Result<impl IntoResponse, Problem> {
     require_operator(&caller)?;
-    let live = live::read(&office, id).await?;
+    let live = live::read(&office.ctx, id).await?;
     Ok(([(header::CACHE_CONTROL, "no-store")], Json(live)))
 }

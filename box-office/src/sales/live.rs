@@ -1,17 +1,15 @@
 //! Live figures of a sale, for operators.
 
-use std::sync::Arc;
-
 use domain::EventId;
 use domain::queue::Snapshot;
 use domain::sale::Stock;
 use platform::problem::Problem;
+use platform::service::Context;
 use serde::Serialize;
 use serde_json::Value;
 
 use super::{Sale, store, unknown_sale};
 use crate::events::stock;
-use crate::office::Office;
 
 /// A sale and its live figures.
 #[derive(Debug, Clone, Serialize)]
@@ -29,28 +27,16 @@ struct Figures {
     stock: Option<Stock>,
 }
 
-/// Returns a sale with its figures, at most a second old: all streams share one query per second.
-///
-/// # Errors
-/// `not-found` for an unknown sale.
-pub(super) async fn watch(office: &Arc<Office>, id: EventId) -> Result<Live, Problem> {
-    let reading = || {
-        let office = Arc::clone(office);
-        async move { read(&office, id).await }
-    };
-    office.live.get(id, reading).await
-}
-
 /// Reads a sale with its current figures.
 ///
 /// # Errors
 /// `not-found` for an unknown sale.
-pub(super) async fn read(office: &Office, id: EventId) -> Result<Live, Problem> {
-    let mut conn = office.ctx.db.acquire().await?;
+pub(super) async fn read(ctx: &Context, id: EventId) -> Result<Live, Problem> {
+    let mut conn = ctx.db.acquire().await?;
     let settings = store::get(&mut conn, id).await?.ok_or_else(unknown_sale)?;
     let stock = stock::total(&mut conn, id).await?;
     let queue = parse(id, store::snapshot(&mut conn, id).await?);
-    let sale = Sale::at(settings, office.ctx.clock.now(), stock);
+    let sale = Sale::at(settings, ctx.clock.now(), stock);
     Ok(Live {
         sale,
         live: Figures { queue, stock },

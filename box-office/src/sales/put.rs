@@ -22,7 +22,7 @@ use crate::office::Office;
 use crate::write::Posted;
 
 #[derive(Debug, Serialize, Deserialize)]
-struct Answer {
+struct SaleResponse {
     sale: Sale,
 }
 
@@ -61,7 +61,7 @@ async fn change(
     id: EventId,
     patch: &SalePatch,
     actor: Actor,
-) -> Result<Answer, Refusal> {
+) -> Result<SaleResponse, Refusal> {
     let now = office.ctx.clock.now();
     let before = store::lock(conn, id).await?.ok_or_else(unknown_sale)?;
     patch.check_version(&before)?;
@@ -76,7 +76,7 @@ async fn change(
         record(conn, &settings, "sale.change", &json!(patch), actor, now).await?;
     }
     let stock = stock::total(conn, id).await?;
-    Ok(Answer {
+    Ok(SaleResponse {
         sale: Sale::at(settings, now, stock),
     })
 }

@@ -15,7 +15,8 @@ use platform::http::Path;
 use platform::problem::Problem;
 use tokio::time::{Interval, MissedTickBehavior};
 
-use super::{live, require_operator};
+use super::live::{self, Live};
+use super::require_operator;
 use crate::office::Office;
 
 const PERIOD: Duration = Duration::from_secs(1);
@@ -36,7 +37,7 @@ pub(super) async fn stream(
     Path(id): Path<EventId>,
 ) -> Result<impl IntoResponse, Problem> {
     require_operator(&caller)?;
-    live::watch(&office, id).await?;
+    watch(&office, id).await?;
     let headers = [
         (HeaderName::from_static("x-accel-buffering"), "no"),
         (axum::http::header::CACHE_CONTROL, "no-store"),
@@ -75,7 +76,7 @@ async fn next(
     if sent == MAX_EVENTS || tick.await.is_none() {
         return None;
     }
-    match live::watch(office, id).await {
+    match watch(office, id).await {
         Ok(live) => {
             let json = serde_json::to_string(&live).expect("the figures are plain JSON");
             let at = office.ctx.clock.now().timestamp_millis();
@@ -86,4 +87,16 @@ async fn next(
             Some(Event::default().comment("live figures unavailable"))
         }
     }
+}
+
+/// Returns a sale with its figures, at most a second old: all streams share one query per second.
+///
+/// # Errors
+/// `not-found` for an unknown sale.
+async fn watch(office: &Arc<Office>, id: EventId) -> Result<Live, Problem> {
+    let reading = || {
+        let office = Arc::clone(office);
+        async move { live::read(&office.ctx, id).await }
+    };
+    office.live.get(id, reading).await
 }

@@ -212,7 +212,7 @@ fn preferred(port: u16) -> SocketAddr {
 async fn launch(config: PlatformConfig, stand_ins: &StandIns) -> anyhow::Result<Running> {
     let ServiceFlags { mut services } = ServiceFlags::try_parse_from(["demo"])
         .context("the settings of the services in the environment")?;
-    stand_ins.route_all(&mut services);
+    services.point_at(stand_ins);
     service::launch("onsale", config, |ctx| start_all(ctx, services))
         .await
         .context("starting the services")

@@ -4,6 +4,7 @@ mod alarm;
 mod answers;
 mod audit;
 mod caddy;
+mod circles;
 mod commands;
 mod crash;
 mod crowd;

@@ -13,7 +13,7 @@ use sqlx::{Executor as _, SqlSafeStr as _};
 /// Folders without source.
 const NO_SOURCE: [&str; 2] = ["target", "node_modules"];
 
-fn root() -> PathBuf {
+pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 

@@ -9,10 +9,10 @@ use domain::payment::{PaymentState, VoidReason};
 use sqlx::PgConnection;
 
 use super::{Done, Effect};
-use crate::operations::Request;
+use crate::messages::{emit, emit_captured};
+use crate::operation::Request;
 use crate::store::operations;
 use crate::store::payments::{self, Payment};
-use crate::transitions;
 
 impl Effect for BookingConfirmed {
     async fn apply(
@@ -52,7 +52,7 @@ pub(crate) async fn take_money(
         }
         // Published again, because the first message may have come before the confirmation.
         PaymentState::Captured => {
-            transitions::tell_captured(conn, payment, payment.captured_minor).await?;
+            emit_captured(conn, payment, payment.captured_minor).await?;
         }
         PaymentState::Failed | PaymentState::Voided => {
             let failed = PaymentFailed {
@@ -60,7 +60,7 @@ pub(crate) async fn take_money(
                 reason: format!("the payment is {}", payment.state.as_str()),
                 is_refused: false,
             };
-            transitions::emit(conn, &failed).await?;
+            emit(conn, &failed).await?;
         }
     }
     Ok(Done::Yes)

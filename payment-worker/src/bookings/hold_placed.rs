@@ -7,7 +7,7 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::{Done, Effect};
-use crate::operations::Request;
+use crate::operation::Request;
 use crate::store::{events, operations, payments};
 use crate::stripe::NewIntent;
 

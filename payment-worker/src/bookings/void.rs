@@ -9,11 +9,12 @@ use domain::message::{PaymentFailed, VoidPayment};
 use domain::payment::{PaymentState, VoidReason};
 use sqlx::PgConnection;
 
-use super::{Done, Effect, cancelled};
-use crate::operations::{Kind, Request};
-use crate::store::payments::Payment;
+use super::release::{give_back, release};
+use super::{Done, Effect};
+use crate::messages::{emit, emit_authorised, emit_voided};
+use crate::operation::Request;
+use crate::refunds;
 use crate::store::{cancellations, operations, payments};
-use crate::transitions;
 
 impl Effect for VoidPayment {
     async fn apply(
@@ -23,7 +24,7 @@ impl Effect for VoidPayment {
     ) -> Result<Done, sqlx::Error> {
         let VoidPayment { booking_id, reason } = *self;
         if payments::insert_voided(conn, booking_id, reason, now).await? {
-            transitions::tell_voided(conn, booking_id).await?;
+            emit_voided(conn, booking_id).await?;
             return Ok(Done::Yes);
         }
         let Some(payment) = payments::lock(conn, booking_id).await? else {
@@ -38,22 +39,22 @@ impl Effect for VoidPayment {
                     reason,
                     is_refused: true,
                 };
-                transitions::emit(conn, &failed).await?;
+                emit(conn, &failed).await?;
             }
             (PaymentState::Voided | PaymentState::Failed, _) => {
-                transitions::tell_voided(conn, booking_id).await?;
+                emit_voided(conn, booking_id).await?;
             }
             (PaymentState::Authorised | PaymentState::Captured, VoidReason::HoldExpired) => {
-                transitions::tell_authorised(conn, &payment).await?;
+                emit_authorised(conn, &payment).await?;
             }
             (PaymentState::Captured, VoidReason::Cancelled) => {
                 let asked = cancellations::asked(conn, booking_id).await?;
-                cancelled::refund(conn, &payment, asked, now).await?;
-                transitions::tell_voided(conn, booking_id).await?;
+                refunds::refund_cancelled(conn, &payment, asked, now).await?;
+                emit_voided(conn, booking_id).await?;
             }
             (PaymentState::Authorised, VoidReason::Cancelled) => {
                 let asked = cancellations::asked(conn, booking_id).await?;
-                cancelled::give_back(conn, &payment, asked, now).await?;
+                give_back(conn, &payment, asked, now).await?;
             }
             (PaymentState::Pending | PaymentState::RequiresAction, _) => {
                 release(conn, &payment, reason, now).await?;
@@ -92,27 +93,4 @@ pub(super) async fn release_unpaid(
         .collect();
     operations::insert_all(conn, &cancels, now, now).await?;
     Ok(seen)
-}
-
-/// Begins to release an open payment; `false` when that was begun before. A capture in flight goes
-/// on, and is refunded when it is done; an intent that is being created is cancelled when it exists.
-pub(super) async fn release(
-    conn: &mut PgConnection,
-    payment: &Payment,
-    reason: VoidReason,
-    now: DateTime<Utc>,
-) -> Result<bool, sqlx::Error> {
-    let booking_id = payment.booking_id;
-    let mut is_new = payments::set_void_reason(conn, booking_id, reason, now).await?;
-    if payment.intent_id.is_none() {
-        if operations::drop_create(conn, booking_id, now).await? {
-            transitions::void(conn, payment, now).await?;
-            is_new = true;
-        }
-        return Ok(is_new);
-    }
-    if !operations::is_pending(conn, booking_id, Kind::Capture).await? {
-        is_new |= operations::insert(conn, booking_id, &Request::Cancel, now, now).await?;
-    }
-    Ok(is_new)
 }

@@ -14,7 +14,7 @@ use super::customer::bring_about;
 use super::saved::{of_account, unknown};
 use super::{Desk, require_stripe, unreachable};
 use crate::driver;
-use crate::operations::{Kind as OperationKind, Operation, Request};
+use crate::operation::{Kind as OperationKind, Operation, Request};
 use crate::store::payments::Payment;
 use crate::store::{customers, operations, payments};
 use crate::stripe::Assignment;

@@ -6,7 +6,8 @@ use domain::AccountId;
 use platform::problem::Problem;
 
 use super::{require_stripe, unsettled};
-use crate::operations::{CLOCK_DIFFERENCE, FAILED_KEY_REPEATS, KEY_LIFETIME};
+use crate::operation::KEY_LIFETIME;
+use crate::operations::{CLOCK_DIFFERENCE, FAILED_KEY_REPEATS};
 use crate::store::customers::Asked;
 use crate::store::{breaker, customers};
 use crate::stripe::Failure;

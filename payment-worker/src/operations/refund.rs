@@ -4,9 +4,9 @@ use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 
 use super::{Next, Operation, Outcome, note_missing, unexpected, wire};
+use crate::refunds;
 use crate::store::payments::Payment;
 use crate::stripe::{Failure, NewRefund, Stripe};
-use crate::transitions;
 
 pub(super) async fn call(
     stripe: &Stripe,
@@ -58,16 +58,16 @@ pub(super) async fn record(
 ) -> Result<Next, sqlx::Error> {
     match outcome {
         Outcome::Refund(refund) => {
-            transitions::follow_refund(conn, new.refund_id, refund, now).await?;
+            refunds::follow(conn, new.refund_id, refund, now).await?;
             Ok(Next::Succeeded)
         }
         Outcome::Impossible(reason) => {
-            transitions::fail_refund(conn, new.refund_id, reason, now).await?;
+            refunds::fail(conn, new.refund_id, reason, now).await?;
             Ok(Next::Failed(reason.clone()))
         }
         Outcome::Missing(reason) => {
             note_missing(conn, payment, reason, now).await?;
-            transitions::fail_refund(conn, new.refund_id, reason, now).await?;
+            refunds::fail(conn, new.refund_id, reason, now).await?;
             Ok(Next::Failed(reason.clone()))
         }
         other => Ok(unexpected(other)),

@@ -9,7 +9,7 @@ use platform::pg::run_tx;
 use sqlx::PgConnection;
 
 use super::{RoundError, Tally, each, follow_refund, readable};
-use crate::operations::Kind as Operation;
+use crate::operation::Kind as Operation;
 use crate::store::findings::{self, Kind};
 use crate::store::payments::{self, Payment};
 use crate::store::{operations, refunds};

@@ -15,10 +15,10 @@ use sqlx::PgConnection;
 
 use super::{MONEY, require};
 use crate::audit;
+use crate::refunds;
 use crate::store::payments;
-use crate::store::refunds::{self, Standing};
+use crate::store::refunds::{self as table, Standing};
 use crate::store::timeline::{self, Entry};
-use crate::transitions;
 use crate::worker::Worker;
 
 #[derive(Serialize)]
@@ -48,7 +48,7 @@ pub(super) struct Wanted {
 }
 
 #[derive(Serialize)]
-pub(super) struct Answer {
+pub(super) struct RefundResponse {
     refund: Shown,
 }
 
@@ -78,7 +78,7 @@ pub(super) async fn refund(
     Path(id): Path<BookingId>,
     headers: HeaderMap,
     Json(wanted): Json<Wanted>,
-) -> Result<(StatusCode, Json<Answer>), Problem> {
+) -> Result<(StatusCode, Json<RefundResponse>), Problem> {
     require(&caller, &MONEY)?;
     let by = caller.account_id;
     let occasion = format!("staff {by}: {}", idempotency::required_key_of(&headers)?);
@@ -90,7 +90,7 @@ pub(super) async fn refund(
     let refund = begun.await?;
     worker.wake_after_commit();
     let refund = refund.into();
-    Ok((StatusCode::CREATED, Json(Answer { refund })))
+    Ok((StatusCode::CREATED, Json(RefundResponse { refund })))
 }
 
 async fn begin(
@@ -104,7 +104,7 @@ async fn begin(
     let payment = payments::lock(conn, id).await?;
     let payment = payment
         .ok_or_else(|| Problem::new(Kind::NotFound, "There is no payment for this booking."))?;
-    if let Some(before) = refunds::of_occasion(conn, id, occasion).await? {
+    if let Some(before) = table::of_occasion(conn, id, occasion).await? {
         if amount_minor.is_some_and(|amount| amount != before.amount_minor) {
             let detail = "This Idempotency-Key was used for another amount.";
             return Err(Problem::new(Kind::IdempotencyKeyReused, detail).into());
@@ -127,13 +127,13 @@ async fn begin(
         let problem = Problem::new(Kind::Invalid, format!("A multiple of {step} minor units."));
         return Err(problem.with("field", "amount_minor").into());
     }
-    if amount_minor > left || !transitions::begin_refund(conn, id, amount, occasion, now).await? {
+    if amount_minor > left || !refunds::begin(conn, id, amount, occasion, now).await? {
         let left = Money::new(left, payment.amount.currency);
         let detail = format!("Only {left} of this payment can still be refunded.");
         return Err(Problem::new(Kind::Conflict, detail).into());
     }
     let (subject, detail) = (format!("booking:{id}"), json!({ "amount": amount }));
     audit::note(conn, by, "refund.staff", subject, detail, now).await?;
-    let begun = refunds::of_occasion(conn, id, occasion).await?;
+    let begun = table::of_occasion(conn, id, occasion).await?;
     Ok(begun.expect("it was just written"))
 }

@@ -16,9 +16,9 @@ use serde_json::json;
 
 use super::{MONEY, require};
 use crate::audit;
-use crate::store::refunds::{self, Progress};
+use crate::refunds;
+use crate::store::refunds::{self as table, Progress};
 use crate::store::{events, policies};
-use crate::transitions;
 use crate::worker::Worker;
 
 #[derive(Serialize)]
@@ -165,7 +165,7 @@ pub(super) async fn progress(
 ) -> Result<Json<Refunds>, Problem> {
     caller.require_event(&worker.db, id, &MONEY).await?;
     require_known(&worker, id).await?;
-    let refunds = refunds::progress(&worker.db, id.0).await?;
+    let refunds = table::progress(&worker.db, id.0).await?;
     Ok(Json(Refunds { refunds }))
 }
 
@@ -184,10 +184,10 @@ pub(super) async fn refund_again(
     require_known(&worker, id).await?;
     let (by, now) = (caller.account_id, worker.now());
     let mut begun = 0;
-    for booking_id in refunds::failed_of(&worker.db, id.0).await? {
+    for booking_id in table::failed_of(&worker.db, id.0).await? {
         let beginning = run_tx(&worker.db, "payment refund again", |tx| {
             Box::pin(async move {
-                let is_begun = transitions::refund_again(tx, booking_id, now).await?;
+                let is_begun = refunds::again(tx, booking_id, now).await?;
                 if is_begun {
                     let subject = format!("booking:{booking_id}");
                     audit::note(tx, by, "refund.again", subject, json!({}), now).await?;

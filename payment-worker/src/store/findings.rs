@@ -1,7 +1,7 @@
 //! Findings: differences without one right answer, for staff.
 
 use chrono::{DateTime, Utc};
-use domain::BookingId;
+use domain::{BookingId, FindingId};
 use serde::Serialize;
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
@@ -72,7 +72,7 @@ pub(crate) async fn note(
         "insert into payment.findings (id, kind, subject, booking_id, detail, found_at)
          values ($1, $2, $3, $4, $5, $6)
          on conflict (kind, subject) do nothing",
-        BookingId::new(now).0,
+        FindingId::new(now).0,
         kind.as_str(),
         subject,
         booking_id.map(|id| id.0),

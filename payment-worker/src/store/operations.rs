@@ -4,8 +4,8 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use domain::BookingId;
 use domain::payment::{PaymentState, VoidReason};
+use domain::{BookingId, OperationId};
 use serde_json::Value;
 use sqlx::types::Json;
 use sqlx::{PgConnection, PgPool};
@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::breaker::THRESHOLD;
 use super::known;
-use crate::operations::{Kind, Operation, Request};
+use crate::operation::{Kind, Operation, Request};
 
 /// Adds an operation that is due at `due`; `false` when one of its kind is pending. The caller holds
 /// the payment's lock.
@@ -38,13 +38,16 @@ pub(crate) async fn insert_all(
     if new.is_empty() {
         return Ok(0);
     }
-    let ids: Vec<_> = new.iter().map(|_| BookingId::new(now).0).collect();
+    let ids: Vec<_> = new.iter().map(|_| OperationId::new(now).0).collect();
     let bookings: Vec<_> = new.iter().map(|(booking, _)| booking.0).collect();
     let kinds: Vec<_> = new
         .iter()
         .map(|(_, request)| request.kind().as_str().to_owned())
         .collect();
-    let refunds: Vec<_> = new.iter().map(|(_, request)| request.refund_id()).collect();
+    let refunds: Vec<_> = new
+        .iter()
+        .map(|(_, request)| request.refund_id().map(|id| id.0))
+        .collect();
     let requests: Vec<_> = new.iter().map(|(_, request)| Json(*request)).collect();
     let done = sqlx::query!(
         "insert into payment.operations
@@ -173,11 +176,11 @@ pub(crate) async fn claim_of(
 /// State and last error of an operation.
 pub(crate) async fn outcome(
     pool: &PgPool,
-    id: Uuid,
+    id: OperationId,
 ) -> Result<(String, Option<String>), sqlx::Error> {
     let row = sqlx::query!(
         "select state, last_error from payment.operations where id = $1",
-        id
+        id.0
     );
     let row = row.fetch_one(pool).await?;
     Ok((row.state, row.last_error))
@@ -211,7 +214,7 @@ impl TryFrom<Row> for Operation {
     fn try_from(row: Row) -> Result<Self, sqlx::Error> {
         let request = serde_json::from_value(row.params.0);
         Ok(Self {
-            id: row.id,
+            id: OperationId(row.id),
             booking_id: BookingId(row.booking_id),
             key: row.idempotency_key,
             request: request.map_err(|error| sqlx::Error::Decode(error.into()))?,
@@ -241,7 +244,7 @@ pub(crate) async fn finish(
         "update payment.operations
          set state = $3, last_error = $4, leased_until = null, updated_at = $5
          where id = $1 and tries = $2 and state = 'pending'",
-        operation.id,
+        operation.id.0,
         operation.tries,
         state,
         error,
@@ -255,8 +258,8 @@ pub(crate) async fn succeed_all(
     conn: &mut PgConnection,
     operations: &[&Operation],
     now: DateTime<Utc>,
-) -> Result<HashSet<Uuid>, sqlx::Error> {
-    let ids: Vec<_> = operations.iter().map(|operation| operation.id).collect();
+) -> Result<HashSet<OperationId>, sqlx::Error> {
+    let ids: Vec<_> = operations.iter().map(|operation| operation.id.0).collect();
     let tries: Vec<_> = operations.iter().map(|operation| operation.tries).collect();
     let ended = sqlx::query_scalar!(
         "update payment.operations o
@@ -270,7 +273,7 @@ pub(crate) async fn succeed_all(
     )
     .fetch_all(conn)
     .await?;
-    Ok(ended.into_iter().collect())
+    Ok(ended.into_iter().map(OperationId).collect())
 }
 
 /// Reschedules an operation; `false` when its lease was lost.
@@ -286,7 +289,7 @@ pub(crate) async fn put_off(
          set next_try_at = $3, leased_until = null, last_error = coalesce($4, last_error),
              updated_at = $5
          where id = $1 and tries = $2 and state = 'pending'",
-        operation.id,
+        operation.id.0,
         operation.tries,
         due,
         error,
@@ -348,7 +351,7 @@ pub(crate) async fn delete_settled(
              select id from payment.operations
              where id < $1 and state <> 'pending' order by id limit $2
              for update skip locked)",
-        BookingId::new(before).0,
+        OperationId::least_at(before).0,
         limit,
     );
     Ok(done.execute(pool).await?.rows_affected())

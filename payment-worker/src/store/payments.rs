@@ -6,6 +6,7 @@ use chrono::{DateTime, Utc};
 use domain::booking::BookingFacts;
 use domain::payment::{PaymentState, VoidReason, machine};
 use domain::{BookingId, Currency, Money};
+use platform::pg::BrokenInvariant;
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
@@ -368,7 +369,7 @@ fn all(changed: u64, expected: usize) -> Result<(), sqlx::Error> {
     if usize::try_from(changed) == Ok(expected) {
         Ok(())
     } else {
-        Err(sqlx::Error::RowNotFound)
+        Err(BrokenInvariant("a locked payment stays in its state").into())
     }
 }
 

@@ -2,16 +2,15 @@
 
 use chrono::{DateTime, Utc};
 use domain::payment::{RefundState, machine};
-use domain::{BookingId, Currency, Money};
+use domain::{BookingId, Currency, Money, RefundId};
 use sqlx::{PgConnection, PgPool};
-use uuid::Uuid;
 
 use super::known;
 
 #[derive(Debug, Clone)]
 pub(crate) struct RefundRow {
     /// Our id.
-    pub id: Uuid,
+    pub id: RefundId,
     pub booking_id: BookingId,
     pub amount: Money,
 }
@@ -29,7 +28,7 @@ pub(crate) async fn insert(
               created_at, updated_at, checked_at)
          values ($1, $2, $3, $4, 'pending', $5, $6, $6, $6)
          on conflict (booking_id, occasion) do nothing",
-        refund.id,
+        refund.id.0,
         refund.booking_id.0,
         refund.amount.amount_minor,
         refund.amount.currency.as_str(),
@@ -42,14 +41,14 @@ pub(crate) async fn insert(
 /// The refund with our id.
 pub(crate) async fn find(
     conn: &mut PgConnection,
-    id: Uuid,
+    id: RefundId,
 ) -> Result<Option<RefundRow>, sqlx::Error> {
     let row = sqlx::query!(
         "select id, booking_id, amount_minor, currency from payment.refunds where id = $1",
-        id
+        id.0
     );
     Ok(row.fetch_optional(conn).await?.map(|row| RefundRow {
-        id: row.id,
+        id: RefundId(row.id),
         booking_id: BookingId(row.booking_id),
         amount: Money::new(
             row.amount_minor,
@@ -67,7 +66,7 @@ pub(crate) async fn number_of(
         r#"select count(*) as "number!" from payment.refunds
            where booking_id = $1 and id < $2"#,
         refund.booking_id.0,
-        refund.id,
+        refund.id.0,
     )
     .fetch_one(conn)
     .await
@@ -76,14 +75,14 @@ pub(crate) async fn number_of(
 /// Records Stripe's id.
 pub(crate) async fn set_stripe_id(
     conn: &mut PgConnection,
-    id: Uuid,
+    id: RefundId,
     stripe_refund_id: &str,
     now: DateTime<Utc>,
 ) -> Result<(), sqlx::Error> {
     let done = sqlx::query!(
         "update payment.refunds set stripe_refund_id = $2, updated_at = $3
          where id = $1 and stripe_refund_id is null",
-        id,
+        id.0,
         stripe_refund_id,
         now,
     );
@@ -93,11 +92,11 @@ pub(crate) async fn set_stripe_id(
 /// The state with its data.
 pub(crate) async fn standing(
     conn: &mut PgConnection,
-    id: Uuid,
+    id: RefundId,
 ) -> Result<Option<machine::Refund>, sqlx::Error> {
     let row = sqlx::query!(
         "select state, last_error from payment.refunds where id = $1",
-        id
+        id.0
     );
     let Some(row) = row.fetch_optional(conn).await? else {
         return Ok(None);
@@ -114,7 +113,7 @@ pub(crate) async fn standing(
 /// Moves a refund from the state it was read in; `false` when it left that state.
 pub(crate) async fn advance(
     conn: &mut PgConnection,
-    id: Uuid,
+    id: RefundId,
     from: RefundState,
     to: &machine::Refund,
     now: DateTime<Utc>,
@@ -127,7 +126,7 @@ pub(crate) async fn advance(
         "update payment.refunds
          set state = $3, last_error = coalesce($4, last_error), updated_at = $5
          where id = $1 and state = $2",
-        id,
+        id.0,
         from.as_str(),
         to.state().as_str(),
         error,
@@ -188,7 +187,7 @@ pub(crate) async fn insert_foreign(
               created_at, updated_at, checked_at)
          values ($1, $2, $3, $4, 'pending', $5, $5, $6, $6, $6)
          on conflict do nothing",
-        refund.id,
+        refund.id.0,
         refund.booking_id.0,
         refund.amount.amount_minor,
         refund.amount.currency.as_str(),
@@ -202,13 +201,12 @@ pub(crate) async fn insert_foreign(
 pub(crate) async fn id_of(
     conn: &mut PgConnection,
     stripe_refund_id: &str,
-) -> Result<Option<Uuid>, sqlx::Error> {
-    sqlx::query_scalar!(
+) -> Result<Option<RefundId>, sqlx::Error> {
+    let id = sqlx::query_scalar!(
         "select id from payment.refunds where stripe_refund_id = $1",
         stripe_refund_id
-    )
-    .fetch_optional(conn)
-    .await
+    );
+    Ok(id.fetch_optional(conn).await?.map(RefundId))
 }
 
 /// Our state of Stripe's refund.
@@ -228,7 +226,7 @@ pub(crate) async fn state_of(
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Standing {
     /// Our id.
-    pub id: Uuid,
+    pub id: RefundId,
     /// In minor units.
     pub amount_minor: i64,
     pub currency: String,
@@ -242,15 +240,18 @@ pub(crate) async fn of_occasion(
     booking_id: BookingId,
     occasion: &str,
 ) -> Result<Option<Standing>, sqlx::Error> {
-    sqlx::query_as!(
-        Standing,
+    let row = sqlx::query!(
         "select id, amount_minor, currency, state from payment.refunds
          where booking_id = $1 and occasion = $2",
         booking_id.0,
         occasion,
-    )
-    .fetch_optional(conn)
-    .await
+    );
+    Ok(row.fetch_optional(conn).await?.map(|row| Standing {
+        id: RefundId(row.id),
+        amount_minor: row.amount_minor,
+        currency: row.currency,
+        state: row.state,
+    }))
 }
 
 /// Progress of an event's refunds.

@@ -1,9 +1,8 @@
 //! Reads what should have followed from a message and did not.
 
 use chrono::{DateTime, Utc};
-use domain::BookingId;
+use domain::{BookingId, RefundId};
 use sqlx::{PgConnection, PgPool};
-use uuid::Uuid;
 
 /// Up to `limit` bookings that have had tickets since `before` and count as unpaid, with no capture
 /// in flight; none whose payment was published again after `republished_before`.
@@ -63,7 +62,7 @@ pub(crate) async fn unmailed_refunds(
     begun: DateTime<Utc>,
     published: DateTime<Utc>,
     limit: i64,
-) -> Result<Vec<(BookingId, Uuid)>, sqlx::Error> {
+) -> Result<Vec<(BookingId, RefundId)>, sqlx::Error> {
     let rows = sqlx::query!(
         r#"select r.booking_id, r.id
            from payment.refunds r join payment.payments p using (booking_id)
@@ -89,18 +88,18 @@ pub(crate) async fn unmailed_refunds(
     .await?;
     let refunds = rows
         .into_iter()
-        .map(|row| (BookingId(row.booking_id), row.id));
+        .map(|row| (BookingId(row.booking_id), RefundId(row.id)));
     Ok(refunds.collect())
 }
 
 pub(crate) async fn set_republished(
     conn: &mut PgConnection,
-    refund_id: Uuid,
+    refund_id: RefundId,
     now: DateTime<Utc>,
 ) -> Result<(), sqlx::Error> {
     let done = sqlx::query!(
         "update payment.refunds set republished_at = $2 where id = $1",
-        refund_id,
+        refund_id.0,
         now,
     );
     done.execute(conn).await.map(|_| ())

@@ -1,7 +1,7 @@
 use std::collections::HashMap;
 
+use domain::RefundId;
 use serde::Deserialize;
-use uuid::Uuid;
 
 use super::minor;
 
@@ -20,7 +20,7 @@ pub(crate) struct Refund {
     /// The refunded PaymentIntent.
     pub intent_id: Option<String>,
     /// Our id; `None` when it was made elsewhere, such as in Stripe's dashboard.
-    pub refund_id: Option<Uuid>,
+    pub refund_id: Option<RefundId>,
     pub failure_reason: Option<String>,
 }
 

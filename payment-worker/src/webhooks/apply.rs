@@ -10,10 +10,10 @@ use serde_json::Value;
 use sqlx::PgConnection;
 
 use crate::store::inbox::{self, Stored};
-use crate::store::{breaker, payments, refunds};
+use crate::store::{breaker, payments, refunds as table};
 use crate::stripe::{Dispute, Failure, Intent, IntentStatus, Refund};
-use crate::transitions;
 use crate::worker::Worker;
+use crate::{refunds, transitions};
 
 /// Tries of an event about an unknown PaymentIntent: the answer that makes it known may be in
 /// flight.
@@ -79,7 +79,7 @@ pub(super) async fn apply(worker: &Worker, webhook: &Stored) -> Result<(), Apply
         About::Refund(refund) => apply_refunds(worker, webhook, vec![refund]).await,
         About::Refunds { intent_id } => {
             let mut found = Vec::new();
-            for id in refunds::under_way_of(&worker.db, &intent_id).await? {
+            for id in table::under_way_of(&worker.db, &intent_id).await? {
                 found.extend(read(worker, worker.stripe.retrieve_refund(&id)).await?);
             }
             apply_refunds(worker, webhook, found).await
@@ -267,13 +267,11 @@ async fn follow_refund(
     now: DateTime<Utc>,
 ) -> Result<(), ApplyError> {
     if let Some(id) = refund.refund_id
-        && transitions::follow_refund(conn, id, refund, now)
-            .await?
-            .is_some()
+        && refunds::follow(conn, id, refund, now).await?.is_some()
     {
         return Ok(());
     }
-    let followed = transitions::follow_foreign_refund(conn, refund, now).await?;
+    let followed = refunds::follow_foreign(conn, refund, now).await?;
     if followed.is_some() {
         return Ok(());
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::payment::PaymentState;
 use futures_util::future::join_all;
-use platform::lane::{Job, Lane, Limits, Work};
+use platform::batcher::{Batcher, Job, Limits, Work};
 use platform::outbox::Staged;
 use platform::pg::run_tx;
 use platform::problem::Problem;
@@ -86,11 +86,11 @@ fn without_effect(event: &Event, is_live: Option<bool>) -> Option<&'static str> 
 }
 
 /// Stores webhooks on behalf of this node's requests.
-pub(super) struct Arrivals(Lane<Store>);
+pub(super) struct Arrivals(Batcher<Store>);
 
 impl Arrivals {
     pub(super) fn new(ctx: Context, worker: Arc<Worker>) -> Self {
-        Self(Lane::new(Store { ctx, worker }, Limits::USUAL))
+        Self(Batcher::new(Store { ctx, worker }, Limits::USUAL))
     }
 
     /// Stores a webhook; `false` when it was delivered before.
@@ -109,7 +109,7 @@ struct Store {
 
 impl Work for Store {
     type Item = Arrived;
-    type Answer = Result<bool, Problem>;
+    type Output = Result<bool, Problem>;
 
     async fn work(&self, jobs: Vec<Job<Self>>) {
         let (arrived, askers): (Vec<_>, Vec<_>) = jobs.into_iter().map(Job::split).unzip();
@@ -269,7 +269,7 @@ mod tests {
                 event("evt_3", "charge.captured"),
             ]
         };
-        // Submitted before the lane's task runs, so they form one batch.
+        // Submitted before the batcher's task runs, so they form one batch.
         let store = async || join_all(batch().map(|event| arrivals.store(event))).await;
         let stored = store().await;
         assert!(

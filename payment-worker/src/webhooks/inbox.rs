@@ -9,7 +9,7 @@ use tracing::Instrument;
 use uuid::Uuid;
 
 use super::apply::{ApplyError, apply};
-use crate::driver::backoff;
+use crate::operation::backoff;
 use crate::store;
 use crate::store::inbox::Stored;
 use crate::worker::Worker;

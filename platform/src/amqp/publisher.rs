@@ -11,9 +11,9 @@ use metrics::counter;
 use tokio::sync::Mutex;
 use uuid::Uuid;
 
+use super::confirms::{ConfirmChannel, Publish};
 use super::declared::Declared;
 use super::error::{BrokerError, PublishError};
-use super::lane::{Job, Lane};
 use super::link::Link;
 use super::topology::Exchange;
 use crate::telemetry::TraceContext;
@@ -21,7 +21,7 @@ use crate::telemetry::TraceContext;
 /// Timeout of a publish, from the call to the confirm.
 const PUBLISH_LIMIT: Duration = Duration::from_secs(5);
 /// Channels used in turn: RabbitMQ serves each with its own process.
-const LANES: usize = 4;
+const CHANNELS: usize = 4;
 
 pub(super) const TRACEPARENT: &str = "traceparent";
 const PERSISTENT: u8 = 2;
@@ -54,7 +54,7 @@ pub(super) struct Address {
 pub(super) struct Publisher {
     link: Arc<Link>,
     declared: Arc<Declared>,
-    lanes: [Mutex<Option<Lane>>; LANES],
+    channels: [Mutex<Option<ConfirmChannel>>; CHANNELS],
     next: AtomicUsize,
 }
 
@@ -63,7 +63,7 @@ impl Publisher {
         Self {
             link,
             declared,
-            lanes: Default::default(),
+            channels: Default::default(),
             next: AtomicUsize::new(0),
         }
     }
@@ -101,7 +101,7 @@ impl Publisher {
         } else {
             PERSISTENT
         };
-        let job = Job {
+        let job = Publish {
             exchange: address.exchange,
             routing_key: address.routing_key,
             mandatory: !address.is_transient,
@@ -120,15 +120,15 @@ impl Publisher {
             limit: PUBLISH_LIMIT,
         };
 
-        let lane = match tokio::time::timeout_at(limit, self.lane()).await {
-            Ok(lane) => lane.map_err(PublishError::NotSent)?,
+        let channel = match tokio::time::timeout_at(limit, self.channel()).await {
+            Ok(channel) => channel.map_err(PublishError::NotSent)?,
             Err(_) => return Err(PublishError::NotSent(late())),
         };
-        let fate = match tokio::time::timeout_at(limit, lane.send(job)).await {
+        let fate = match tokio::time::timeout_at(limit, channel.send(job)).await {
             Ok(Some(fate)) => fate,
             Ok(None) => return Err(PublishError::NotSent(lost())),
             Err(_) => {
-                lane.discard();
+                channel.discard();
                 return Err(PublishError::NotSent(late()));
             }
         };
@@ -140,7 +140,7 @@ impl Publisher {
             Ok(Err(_)) => Err(PublishError::Unknown(lost())),
             Err(_) => {
                 // The confirm may never come; others on this channel would wait in vain too.
-                lane.discard();
+                channel.discard();
                 Err(PublishError::Unknown(late()))
             }
         }
@@ -155,19 +155,19 @@ impl Publisher {
         }
     }
 
-    async fn lane(&self) -> Result<Lane, BrokerError> {
+    async fn channel(&self) -> Result<ConfirmChannel, BrokerError> {
         if self.declared.is_stale() {
             self.declared.ensure().await?;
         }
-        let turn = self.next.fetch_add(1, Ordering::Relaxed) % LANES;
-        let mut slot = self.lanes[turn].lock().await;
-        if let Some(lane) = slot.as_ref().filter(|lane| lane.is_open()) {
-            return Ok(lane.clone());
+        let turn = self.next.fetch_add(1, Ordering::Relaxed) % CHANNELS;
+        let mut slot = self.channels[turn].lock().await;
+        if let Some(channel) = slot.as_ref().filter(|channel| channel.is_open()) {
+            return Ok(channel.clone());
         }
         self.declared.ensure().await?;
-        let lane = Lane::open(&self.link).await?;
-        *slot = Some(lane.clone());
-        Ok(lane)
+        let channel = ConfirmChannel::open(&self.link).await?;
+        *slot = Some(channel.clone());
+        Ok(channel)
     }
 }
 

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::{Staged, StoredMessage, relay};
 use crate::amqp::{Broker, Outgoing};
-use crate::lane::{Job, Lane, Limits, Work};
+use crate::batcher::{Batcher, Job, Limits, Work};
 use crate::pg;
 
 /// A slow pace: no caller waits for the deletion, and the lease is much longer.
@@ -21,7 +21,7 @@ const LIMITS: Limits = Limits {
 pub struct Sender {
     db: PgPool,
     broker: Broker,
-    removal: Arc<Lane<Removal>>,
+    removal: Arc<Batcher<Removal>>,
 }
 
 impl Sender {
@@ -32,7 +32,7 @@ impl Sender {
         Self {
             db,
             broker,
-            removal: Arc::new(Lane::new(removal, LIMITS)),
+            removal: Arc::new(Batcher::new(removal, LIMITS)),
         }
     }
 
@@ -69,7 +69,7 @@ struct Removal(PgPool);
 
 impl Work for Removal {
     type Item = Vec<Uuid>;
-    type Answer = ();
+    type Output = ();
 
     async fn work(&self, jobs: Vec<Job<Self>>) {
         let (ids, askers): (Vec<_>, Vec<_>) = jobs.into_iter().map(Job::split).unzip();

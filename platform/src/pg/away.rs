@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use sqlx::error::DatabaseError;
 
-use super::deadline;
 use crate::sync::MutexExt as _;
 
 /// SQLSTATE classes and codes of a server that can't serve: connection exceptions, read-only
@@ -26,9 +25,6 @@ const DISK_FULL: &str = "53100";
 
 /// Time and message of the last report of a full disk.
 static REFUSAL: Mutex<Option<(Instant, String)>> = Mutex::new(None);
-
-/// Shortest time between two renewals of all connections.
-const RENEWAL_PAUSE: Duration = Duration::from_secs(1);
 
 /// Returns whether PostgreSQL is unavailable: unreachable, silent, starting, shutting
 /// down, read-only, or out of disk, memory or connections. The same request may succeed later, and
@@ -65,16 +61,17 @@ pub fn recent_refusal(life: Duration) -> Option<String> {
         .map(|(_, said)| said.clone())
 }
 
-/// Renews the pool's connections after an error that other connections would meet as well, and
-/// remembers that a disk is full, which no check without a write finds.
-pub(crate) fn observe(error: &sqlx::Error) {
+/// Remembers that a disk is full, which no check without a write finds.
+pub(super) fn remember_refusal(error: &sqlx::Error) {
     if has_code(error, &[DISK_FULL]) {
         let mut refusal = REFUSAL.lock_unpoisoned();
         *refusal = Some((Instant::now(), error.to_string()));
     }
-    if has_code(error, &MOVED) {
-        deadline::renew(RENEWAL_PAUSE);
-    }
+}
+
+/// Returns whether the server behind every connection of the pool can't serve writes any more.
+pub(super) fn has_moved(error: &sqlx::Error) -> bool {
+    has_code(error, &MOVED)
 }
 
 fn has_code(error: &sqlx::Error, codes: &[&str]) -> bool {

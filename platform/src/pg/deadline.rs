@@ -8,6 +8,10 @@ use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use super::away;
+
+/// Shortest time between two renewals of all connections.
+const RENEWAL_PAUSE: Duration = Duration::from_secs(1);
 /// The origin of what the atomics count.
 static ORIGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
 /// Connections last used before this are pinged before they are used again.
@@ -73,10 +77,19 @@ pub async fn within<T, E: From<sqlx::Error> + std::error::Error + 'static>(
     match outcome {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => {
-            super::sources(&error).for_each(super::away::observe);
+            super::sources(&error).for_each(observe);
             Err(error)
         }
         Err(_) => Err(expired(limit).into()),
+    }
+}
+
+/// Renews the pool's connections after an error that other connections would meet as well, and
+/// remembers that a disk is full.
+pub(crate) fn observe(error: &sqlx::Error) {
+    away::remember_refusal(error);
+    if away::has_moved(error) {
+        renew(RENEWAL_PAUSE);
     }
 }
 

@@ -134,24 +134,24 @@ impl Api {
         let started = tokio::time::Instant::now();
         loop {
             let answer = self.once(method.clone(), url, credentials, body).await;
-            funnel.ended(answer.as_ref().ok().map(Answer::status));
+            funnel.ended(answer.as_ref().ok().map(Reply::status));
             let pause = match &answer {
-                Ok(Answer::Busy(pause, _)) => *pause,
+                Ok(Reply::Busy(pause, _)) => *pause,
                 Err(_) => Duration::from_millis(300),
-                Ok(Answer::Done(_) | Answer::Refused(_)) => Duration::ZERO,
+                Ok(Reply::Done(_) | Reply::Refused(_)) => Duration::ZERO,
             };
-            if let Ok(Answer::Busy(_, ApiError::Refused { status, .. })) = &answer
+            if let Ok(Reply::Busy(_, ApiError::Refused { status, .. })) = &answer
                 && *status == StatusCode::TOO_MANY_REQUESTS
             {
                 funnel.limited();
             }
             let patient = started.elapsed() + pause < PATIENCE;
             match answer {
-                Ok(Answer::Done(value)) => return Ok(value),
-                Ok(Answer::Refused(error)) => return Err(error),
-                Ok(Answer::Busy(_, error)) if !patient => return Err(error),
+                Ok(Reply::Done(value)) => return Ok(value),
+                Ok(Reply::Refused(error)) => return Err(error),
+                Ok(Reply::Busy(_, error)) if !patient => return Err(error),
                 Err(error) if !patient => return Err(ApiError::NoAnswer(url.to_string(), error)),
-                Ok(Answer::Busy(..)) | Err(_) => {}
+                Ok(Reply::Busy(..)) | Err(_) => {}
             }
             funnel.retried();
             tokio::time::sleep(jittered(pause)).await;
@@ -173,7 +173,7 @@ impl Api {
         url: &Url,
         credentials: Credentials<'_>,
         body: Option<&Value>,
-    ) -> Result<Answer, reqwest::Error> {
+    ) -> Result<Reply, reqwest::Error> {
         let request = self
             .client
             .request(method, url.clone())
@@ -196,16 +196,16 @@ impl Api {
         let bytes = response.bytes().await?;
         let value: Value = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
         if status.is_success() {
-            return Ok(Answer::Done(value));
+            return Ok(Reply::Done(value));
         }
         let error = refusal(status, value);
         let is_busy = status == StatusCode::TOO_MANY_REQUESTS
             || status.is_server_error()
             || error.kind() == "idempotency-key-in-progress";
         if is_busy {
-            Ok(Answer::Busy(pause, error))
+            Ok(Reply::Busy(pause, error))
         } else {
-            Ok(Answer::Refused(error))
+            Ok(Reply::Refused(error))
         }
     }
 
@@ -253,13 +253,13 @@ impl Api {
     }
 }
 
-enum Answer {
+enum Reply {
     Done(Value),
     Refused(ApiError),
     Busy(Duration, ApiError),
 }
 
-impl Answer {
+impl Reply {
     fn status(&self) -> StatusCode {
         match self {
             Self::Refused(ApiError::Refused { status, .. })

@@ -13,7 +13,7 @@ use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
 
 use super::say;
-use super::wire::{Answer, headers};
+use super::wire::{Response, headers};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {}
@@ -27,7 +27,7 @@ pub(super) struct Canned {
 
 impl Canned {
     /// Copies `answer` byte for byte, except for headers that the server writes itself.
-    pub(super) fn of(answer: &Answer<'_>) -> anyhow::Result<Self> {
+    pub(super) fn of(answer: &Response<'_>) -> anyhow::Result<Self> {
         let own = ["content-length", "date", "connection"];
         Ok(Self {
             headers: headers(std::str::from_utf8(answer.head)?)

@@ -5,6 +5,7 @@ mod fault;
 mod installation;
 mod row;
 mod sale;
+mod signals;
 mod standby;
 
 use std::fs::File;

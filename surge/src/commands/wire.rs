@@ -18,7 +18,7 @@ pub(super) struct Connection {
 }
 
 /// A response.
-pub(super) struct Answer<'a> {
+pub(super) struct Response<'a> {
     pub(super) status: u16,
     /// Status line and headers.
     pub(super) head: &'a [u8],
@@ -36,7 +36,7 @@ impl Connection {
     }
 
     /// Sends `request` verbatim and reads the response, which must have a Content-Length.
-    pub(super) async fn exchange(&mut self, request: &[u8]) -> io::Result<Answer<'_>> {
+    pub(super) async fn exchange(&mut self, request: &[u8]) -> io::Result<Response<'_>> {
         self.stream.write_all(request).await?;
         let mut filled = 0;
         let mut frame = None;
@@ -57,7 +57,7 @@ impl Connection {
             if let Some(Frame { status, head, end }) = frame
                 && filled >= end
             {
-                return Ok(Answer {
+                return Ok(Response {
                     status,
                     head: &self.buffer[..head],
                     body: &self.buffer[head..end],

@@ -9,7 +9,7 @@ use platform::auth::{Joiner, signed_out};
 use platform::problem::{Kind, Problem};
 
 use super::join::claims;
-use super::me;
+use super::standing;
 use crate::Room;
 
 /// Returns the caller's standing and queue token.
@@ -36,9 +36,9 @@ pub(super) async fn find(
     let snapshot = &shown.view.snapshot;
     let claims = claims(snapshot, joiner.id, number, now);
     let token = keys.sign_queue(&claims, &snapshot.lottery.entries_key);
-    let standing = me::answer(&shown, number, &standing, standing.poll_after_ms());
+    let standing = standing::body(&shown, number, &standing, standing.poll_after_ms());
     // The usual JSON, with one more member in front.
     let mut body = format!("{{\"queue_token\":\"{token}\",").into_bytes();
     body.extend_from_slice(&standing[1..]);
-    Ok(me::respond(body))
+    Ok(standing::respond(body))
 }

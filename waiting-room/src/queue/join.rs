@@ -28,7 +28,7 @@ use crate::store::Given;
 const TOKEN_LIFE: TimeDelta = TimeDelta::hours(24);
 
 #[derive(Serialize)]
-struct Answer {
+struct JoinResponse {
     queue_token: String,
     /// For visitors, renewed with each join so that it lasts as long as the queue token.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -72,7 +72,7 @@ pub(super) async fn join(
     let standing = sale.standing(&shown, given.number, now);
     sale.asked.see(given.number);
     let claims = claims(&shown.view.snapshot, joiner, given.number, now);
-    let answer = Answer {
+    let answer = JoinResponse {
         queue_token: room
             .ctx
             .keys

@@ -1,30 +1,21 @@
 //! `GET /api/events/{id}/queue/me`: polls the standing of a queue token. Nearly all requests are
-//! these, so the response is built from memory alone, by hand-written serialisation.
+//! these, so the response is built from memory alone.
 
-use std::io::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
-use axum::http::{HeaderValue, Uri};
+use axum::http::Uri;
 use axum::response::Response;
-use chrono::{DateTime, SecondsFormat, Utc};
-use domain::queue::PlaceState;
-use domain::{EventId, Number, Place};
+use domain::{EventId, Number};
 use platform::auth::QUEUE_TOKEN;
 use platform::problem::{Kind, Problem};
 use serde_json::{Map, Value};
 
-use super::{Standing, found, holder};
+use super::standing::{self, Standing};
+use super::{found, holder};
 use crate::Room;
 use crate::shown::Shown;
-
-const JSON: HeaderValue = HeaderValue::from_static("application/json");
-const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
-/// Typical size of a response without a message.
-const ANSWER_BYTES: usize = 320;
 
 pub(super) async fn me(
     State(room): State<Arc<Room>>,
@@ -53,17 +44,8 @@ pub(super) async fn me(
         holder.number,
         now_ms.wrapping_add(room.too_early_ms(poll_after_ms)),
     );
-    let body = answer(&shown, holder.number, &standing, poll_after_ms);
-    Ok(respond(body))
-}
-
-pub(super) fn respond(body: Vec<u8>) -> Response {
-    let mut response = Response::new(Body::from(body));
-    let headers = response.headers_mut();
-    headers.reserve(4);
-    headers.insert(CONTENT_TYPE, JSON);
-    headers.insert(CACHE_CONTROL, NO_STORE);
-    response
+    let body = standing::body(&shown, holder.number, &standing, poll_after_ms);
+    Ok(standing::respond(body))
 }
 
 /// Parses the sale's id from the path.
@@ -79,7 +61,7 @@ fn event_id(uri: &Uri) -> Result<EventId, Problem> {
 /// once.
 fn too_early(shown: &Shown, number: Number, standing: &Standing, wait: Duration) -> Problem {
     let poll_after_ms = u32::try_from(wait.as_millis()).unwrap_or(u32::MAX);
-    let body = answer(shown, number, standing, poll_after_ms);
+    let body = standing::body(shown, number, standing, poll_after_ms);
     let members: Map<String, Value> =
         serde_json::from_slice(&body).expect("what was written can be read");
     Problem::new(
@@ -88,85 +70,4 @@ fn too_early(shown: &Shown, number: Number, standing: &Standing, wait: Duration)
     )
     .retry_after(wait)
     .with_all(members)
-}
-
-pub(super) fn answer(
-    shown: &Shown,
-    number: Number,
-    standing: &Standing,
-    poll_after_ms: u32,
-) -> Vec<u8> {
-    let mut body = Vec::with_capacity(ANSWER_BYTES + shown.tail.len());
-    let written = write_members(&mut body, shown, number, standing, poll_after_ms);
-    written.expect("memory takes what is written");
-    body.extend_from_slice(&shown.tail);
-    body
-}
-
-fn write_members(
-    body: &mut Vec<u8>,
-    shown: &Shown,
-    number: Number,
-    standing: &Standing,
-    poll_after_ms: u32,
-) -> std::io::Result<()> {
-    write!(body, "{{\"number\":{number},\"place\":")?;
-    write_or_null(body, standing.place.map(|Place(place)| place))?;
-    body.extend_from_slice(b",\"ahead\":");
-    write_or_null(body, standing.ahead)?;
-    write!(
-        body,
-        ",\"state\":\"{}\",\"eta_seconds\":",
-        word(standing.state)
-    )?;
-    match standing.eta() {
-        Some(eta) => {
-            body.extend_from_slice(b"{\"p50\":");
-            write_tenths(body, eta.p50)?;
-            body.extend_from_slice(b",\"p90\":");
-            write_tenths(body, eta.p90)?;
-            body.push(b'}');
-        }
-        None => body.extend_from_slice(b"null"),
-    }
-    if let Some(until) = claim_until(shown, standing) {
-        let until = until.to_rfc3339_opts(SecondsFormat::Millis, true);
-        write!(body, ",\"claim_until\":\"{until}\"")?;
-    }
-    write!(body, ",\"poll_after_ms\":{poll_after_ms}")
-}
-
-fn claim_until(shown: &Shown, standing: &Standing) -> Option<DateTime<Utc>> {
-    match (standing.state, standing.place) {
-        (PlaceState::Ready, Some(place)) => shown.view.claim_until(place),
-        _ => None,
-    }
-}
-
-fn write_or_null(body: &mut Vec<u8>, value: Option<i64>) -> std::io::Result<()> {
-    match value {
-        Some(value) => write!(body, "{value}"),
-        None => body.write_all(b"null"),
-    }
-}
-
-/// Writes seconds with one decimal, the precision of estimates.
-fn write_tenths(body: &mut Vec<u8>, seconds: f64) -> std::io::Result<()> {
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "an estimate that is neither negative nor beyond centuries; others are cut off"
-    )]
-    let tenths = (seconds * 10.0).round() as u64;
-    write!(body, "{}.{}", tenths / 10, tenths % 10)
-}
-
-fn word(state: PlaceState) -> &'static str {
-    match state {
-        PlaceState::Waiting => "waiting",
-        PlaceState::Ready => "ready",
-        PlaceState::Claimed => "claimed",
-        PlaceState::Missed => "missed",
-        PlaceState::Left => "left",
-    }
 }

@@ -9,7 +9,8 @@ use nix::sys::signal::Signal;
 use platform::testing::Proxy;
 use tokio::task::block_in_place;
 
-use super::installation::{Installation, NODES, signal};
+use super::installation::{Installation, NODES};
+use super::signals::signal;
 
 /// Time between the restarts of two nodes.
 const BETWEEN_RESTARTS: Duration = Duration::from_secs(1);

@@ -12,9 +12,7 @@ use domain::EventId;
 use domain::clock::{Clock as _, SystemClock};
 use domain::payment::STRIPE_EVENTS;
 use futures_util::future::join_all;
-use nix::errno::Errno;
-use nix::sys::signal::{self as signals, Signal};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use platform::redis::cmd;
 use platform::testing::Proxy;
 use reqwest::Method;
@@ -30,6 +28,7 @@ use tokio::task::block_in_place;
 use tokio::time::timeout;
 use url::Url;
 
+use super::signals::signal;
 use super::standby::{self, Standby};
 use crate::commands::say;
 use crate::commands::subject::staff::Staff;
@@ -470,25 +469,4 @@ impl Installation {
 
 fn connect(url: &str) -> anyhow::Result<PgPool> {
     Ok(PgPoolOptions::new().max_connections(2).connect_lazy(url)?)
-}
-
-/// Signals a process and its children, which PostgreSQL's sessions are. Suspended, it starts no
-/// more of them meanwhile.
-pub(super) fn signal(pid: Option<u32>, signal: Signal) -> anyhow::Result<()> {
-    let pid = pid.context("it does not run")?;
-    let children = format!("/proc/{pid}/task/{pid}/children");
-    if signal == Signal::SIGSTOP {
-        send(pid, signal)?;
-    }
-    for child in fs::read_to_string(children)?.split_whitespace() {
-        send(child.parse()?, signal)?;
-    }
-    send(pid, signal)
-}
-
-fn send(pid: u32, signal: Signal) -> anyhow::Result<()> {
-    match signals::kill(Pid::from_raw(i32::try_from(pid)?), signal) {
-        Ok(()) | Err(Errno::ESRCH) => Ok(()),
-        Err(error) => Err(error).with_context(|| format!("signalling process {pid}")),
-    }
 }

@@ -14,7 +14,7 @@ use tokio::process::{Child, Command};
 use tokio::time::timeout;
 use url::Url;
 
-use super::installation::signal;
+use super::signals::signal;
 use crate::commands::until::until_right;
 
 /// Time limit of the copy, and until it replicates.

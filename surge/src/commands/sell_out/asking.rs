@@ -48,7 +48,7 @@ struct Wish {
 }
 
 #[derive(Deserialize)]
-struct Answer {
+struct BookingResponse {
     booking: Booking,
 }
 
@@ -307,6 +307,7 @@ impl Asked {
 }
 
 fn booking(body: &[u8]) -> anyhow::Result<Booking> {
-    let answer: Answer = serde_json::from_slice(body).context("an answer without a booking")?;
+    let answer: BookingResponse =
+        serde_json::from_slice(body).context("an answer without a booking")?;
     Ok(answer.booking)
 }

@@ -1,6 +1,6 @@
-//! Batching of requests from many tasks: a request that arrives while a batch runs joins the next,
-//! which takes all that are queued. An idle lane runs a request at once; a busy one combines
-//! hundreds into one commit.
+//! Group commit: requests of many tasks are executed in batches. One that arrives while a batch
+//! runs joins the next, which takes all that are queued. An idle batcher runs a request at once; a
+//! busy one combines hundreds into one commit.
 
 mod group;
 
@@ -23,7 +23,7 @@ pub trait Work: Send + Sync + Sized + 'static {
     /// A request.
     type Item: Send + 'static;
     /// A response.
-    type Answer: Send + 'static;
+    type Output: Send + 'static;
 
     /// Executes a batch and answers each job. An unanswered one fails with
     /// [`Unanswered::Failed`].
@@ -35,13 +35,13 @@ pub struct Job<W: Work> {
     /// The request.
     pub item: W::Item,
     /// The caller.
-    pub asker: Asker<W::Answer>,
+    pub asker: Asker<W::Output>,
 }
 
 impl<W: Work> Job<W> {
     /// Splits into the request and its caller.
     #[must_use]
-    pub fn split(self) -> (W::Item, Asker<W::Answer>) {
+    pub fn split(self) -> (W::Item, Asker<W::Output>) {
         (self.item, self.asker)
     }
 }
@@ -79,7 +79,7 @@ impl From<Unanswered> for Problem {
     }
 }
 
-/// Limits of a lane.
+/// Limits of a batcher.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// Most requests in a batch.
@@ -88,7 +88,7 @@ pub struct Limits {
     pub waiting: usize,
     /// Timeout of a batch, which is then dropped and fails all its requests.
     pub time: Duration,
-    /// Shortest time from the start of one batch to that of the next. A lane that was idle for
+    /// Shortest time from the start of one batch to that of the next. A batcher that was idle for
     /// longer adds no delay; under load, fewer and larger batches save commits.
     pub pace: Duration,
 }
@@ -105,7 +105,7 @@ impl Limits {
 }
 
 /// A queue of requests and the worker that executes them.
-pub struct Lane<W: Work>(Arc<Shared<W>>);
+pub struct Batcher<W: Work>(Arc<Shared<W>>);
 
 struct Shared<W: Work> {
     worker: W,
@@ -119,8 +119,8 @@ struct Queue<W: Work> {
     is_worked: bool,
 }
 
-impl<W: Work> Lane<W> {
-    /// Creates an empty lane.
+impl<W: Work> Batcher<W> {
+    /// Creates an empty batcher.
     pub fn new(worker: W, limits: Limits) -> Self {
         let queue = Queue {
             waiting: Vec::new(),
@@ -137,7 +137,7 @@ impl<W: Work> Lane<W> {
     ///
     /// # Errors
     /// When the queue is full, or the batch fails.
-    pub async fn ask(&self, item: W::Item) -> Result<W::Answer, Unanswered> {
+    pub async fn ask(&self, item: W::Item) -> Result<W::Output, Unanswered> {
         let (sender, answered) = oneshot::channel();
         let asker = Asker(sender);
         self.add(Job { item, asker })?;
@@ -206,7 +206,7 @@ mod tests {
 
     impl Work for Doubtful {
         type Item = u32;
-        type Answer = usize;
+        type Output = usize;
 
         async fn work(&self, jobs: Vec<Job<Self>>) {
             self.0.acquire().await.unwrap().forget();
@@ -218,84 +218,86 @@ mod tests {
         }
     }
 
-    fn lane(batches_let: usize) -> Lane<Doubtful> {
+    fn batcher(batches_let: usize) -> Batcher<Doubtful> {
         let limits = Limits {
             batch: 3,
             waiting: 5,
             time: Duration::from_secs(60),
             pace: PACE,
         };
-        Lane::new(Doubtful(Semaphore::new(batches_let)), limits)
+        Batcher::new(Doubtful(Semaphore::new(batches_let)), limits)
     }
 
     #[tokio::test]
     async fn what_comes_while_a_batch_is_under_way_is_the_next() {
-        let lane = lane(10);
-        let all = join_all((1..=5).map(|number| lane.ask(number))).await;
+        let batcher = batcher(10);
+        let all = join_all((1..=5).map(|number| batcher.ask(number))).await;
         assert_eq!(all, [Ok(3), Ok(3), Ok(3), Ok(2), Ok(2)]);
-        assert_eq!(lane.ask(6).await, Ok(1));
+        assert_eq!(batcher.ask(6).await, Ok(1));
     }
 
     #[tokio::test(start_paused = true)]
     async fn batches_keep_their_pace_and_whoever_comes_to_a_lane_that_rests_waits_for_nothing() {
-        let lane = lane(10);
+        let batcher = batcher(10);
         let began = Instant::now();
-        assert_eq!(lane.ask(1).await, Ok(1));
+        assert_eq!(batcher.ask(1).await, Ok(1));
         assert_eq!(began.elapsed(), Duration::ZERO);
         assert_eq!(
-            join_all([2, 3].map(|number| lane.ask(number))).await,
+            join_all([2, 3].map(|number| batcher.ask(number))).await,
             [Ok(2); 2]
         );
         assert_eq!(began.elapsed(), PACE);
         tokio::time::sleep(PACE).await;
         let began = Instant::now();
-        assert_eq!(lane.ask(4).await, Ok(1));
+        assert_eq!(batcher.ask(4).await, Ok(1));
         assert_eq!(began.elapsed(), Duration::ZERO);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_panic_ends_its_own_batch_only() {
-        let lane = lane(10);
-        let all = join_all([7, 0, 7, 7].map(|number| lane.ask(number)));
+        let batcher = batcher(10);
+        let all = join_all([7, 0, 7, 7].map(|number| batcher.ask(number)));
         let all = tokio::time::timeout(PACE * 10, all).await;
         let failed = Err(Unanswered::Failed);
         assert_eq!(all.unwrap(), [Ok(3), failed, failed, Ok(1)]);
-        assert_eq!(lane.ask(7).await, Ok(1));
+        assert_eq!(batcher.ask(7).await, Ok(1));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_batch_that_hangs_ends_at_its_limit_and_the_next_is_done() {
-        let lane = lane(0);
+        let batcher = batcher(0);
         let begun = Instant::now();
-        assert_eq!(lane.ask(1).await, Err(Unanswered::Failed));
+        assert_eq!(batcher.ask(1).await, Err(Unanswered::Failed));
         assert_eq!(begun.elapsed(), Duration::from_secs(60));
-        lane.0.worker.0.add_permits(1);
-        assert_eq!(lane.ask(2).await, Ok(1));
+        batcher.0.worker.0.add_permits(1);
+        assert_eq!(batcher.ask(2).await, Ok(1));
     }
 
     #[tokio::test]
     async fn who_comes_while_too_many_wait_is_refused_and_the_others_are_not() {
-        let lane = lane(0);
-        let mut first: Vec<_> = (1..=5).map(|number| Box::pin(lane.ask(number))).collect();
+        let batcher = batcher(0);
+        let mut first: Vec<_> = (1..=5)
+            .map(|number| Box::pin(batcher.ask(number)))
+            .collect();
         for asking in &mut first {
             assert!(asking.now_or_never().is_none());
         }
-        let refused = lane.ask(6).now_or_never();
+        let refused = batcher.ask(6).now_or_never();
         assert_eq!(refused, Some(Err(Unanswered::Full)));
-        lane.0.worker.0.add_permits(10);
+        batcher.0.worker.0.add_permits(10);
         assert_eq!(
             join_all(first).await,
             [Ok(3), Ok(3), Ok(3), Ok(2), Ok(2)],
             "those before it are served"
         );
-        assert_eq!(lane.ask(7).await, Ok(1));
+        assert_eq!(batcher.ask(7).await, Ok(1));
     }
 
     #[tokio::test]
     async fn it_is_done_even_if_the_caller_leaves() {
-        let lane = lane(1);
-        assert!(lane.ask(1).now_or_never().is_none());
-        let permits = || lane.0.worker.0.available_permits();
+        let batcher = batcher(1);
+        assert!(batcher.ask(1).now_or_never().is_none());
+        let permits = || batcher.0.worker.0.available_permits();
         crate::testing::eventually(std::time::Duration::from_secs(30), async || permits() == 0)
             .await;
     }

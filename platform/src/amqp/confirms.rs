@@ -30,7 +30,7 @@ const BACKLOG: usize = 1024;
 const WINDOW: usize = 1024;
 
 /// A message to be published.
-pub(super) struct Job {
+pub(super) struct Publish {
     pub(super) exchange: String,
     pub(super) routing_key: String,
     pub(super) mandatory: bool,
@@ -39,27 +39,27 @@ pub(super) struct Job {
     pub(super) properties: BasicProperties,
 }
 
-type Answer = oneshot::Sender<Result<(), PublishError>>;
-type Confirmed = (Uuid, Answer, lapin::Result<Confirmation>);
+type Reply = oneshot::Sender<Result<(), PublishError>>;
+type Confirmed = (Uuid, Reply, lapin::Result<Confirmation>);
 
 #[derive(Clone)]
-pub(super) struct Lane {
-    jobs: mpsc::Sender<(Job, Answer)>,
+pub(super) struct ConfirmChannel {
+    jobs: mpsc::Sender<(Publish, Reply)>,
     broken: CancellationToken,
 }
 
-impl Lane {
+impl ConfirmChannel {
     pub(super) async fn open(link: &Link) -> Result<Self, BrokerError> {
         let channel = link.channel().await?;
         let select = channel.confirm_select(ConfirmSelectOptions::default());
         within(REQUEST_LIMIT, "switch confirms on", select).await?;
         let (jobs, inbox) = mpsc::channel(BACKLOG);
-        let lane = Self {
+        let confirms = Self {
             jobs,
             broken: CancellationToken::new(),
         };
-        tokio::spawn(run(channel, inbox, lane.broken.clone()));
-        Ok(lane)
+        tokio::spawn(run(channel, inbox, confirms.broken.clone()));
+        Ok(confirms)
     }
 
     pub(super) fn is_open(&self) -> bool {
@@ -75,16 +75,16 @@ impl Lane {
     /// when the channel is gone and nothing was sent.
     pub(super) async fn send(
         &self,
-        job: Job,
+        job: Publish,
     ) -> Option<oneshot::Receiver<Result<(), PublishError>>> {
-        let (answer, fate) = oneshot::channel();
-        self.jobs.send((job, answer)).await.ok().map(|()| fate)
+        let (reply, fate) = oneshot::channel();
+        self.jobs.send((job, reply)).await.ok().map(|()| fate)
     }
 }
 
 async fn run(
     channel: Channel,
-    mut inbox: mpsc::Receiver<(Job, Answer)>,
+    mut inbox: mpsc::Receiver<(Publish, Reply)>,
     broken: CancellationToken,
 ) {
     let mut in_flight = FuturesUnordered::new();
@@ -98,12 +98,12 @@ async fn run(
                 }
             }
             job = inbox.recv(), if in_flight.len() < WINDOW => match job {
-                Some((job, answer)) => {
-                    in_flight.push(publish(channel.clone(), job, answer));
+                Some((job, reply)) => {
+                    in_flight.push(publish(channel.clone(), job, reply));
                     while in_flight.len() < WINDOW
-                        && let Ok((job, answer)) = inbox.try_recv()
+                        && let Ok((job, reply)) = inbox.try_recv()
                     {
-                        in_flight.push(publish(channel.clone(), job, answer));
+                        in_flight.push(publish(channel.clone(), job, reply));
                     }
                 }
                 None => break,
@@ -111,12 +111,12 @@ async fn run(
         }
     }
     broken.cancel();
-    for (_, answer, outcome) in drain_ready(&mut in_flight) {
-        let _ = answer.send(fate(outcome, false));
+    for (_, reply, outcome) in drain_ready(&mut in_flight) {
+        let _ = reply.send(fate(outcome, false));
     }
 }
 
-async fn publish(channel: Channel, job: Job, answer: Answer) -> Confirmed {
+async fn publish(channel: Channel, job: Publish, reply: Reply) -> Confirmed {
     let options = BasicPublishOptions {
         mandatory: job.mandatory,
         immediate: false,
@@ -134,7 +134,7 @@ async fn publish(channel: Channel, job: Job, answer: Answer) -> Confirmed {
         Ok(confirm) => confirm.await,
         Err(error) => Err(error),
     };
-    (job.message_id, answer, outcome)
+    (job.message_id, reply, outcome)
 }
 
 /// Resolves the publishes. `false` when the channel is broken.
@@ -145,11 +145,11 @@ fn settle(confirmed: Vec<Confirmed>, returned: &mut HashSet<Uuid>) -> bool {
             .filter_map(|(_, _, outcome)| returned_id(outcome)),
     );
     let mut healthy = true;
-    for (id, answer, outcome) in confirmed {
+    for (id, reply, outcome) in confirmed {
         healthy &= outcome.is_ok();
         let was_returned = returned.remove(&id);
         // The sender may have given up waiting.
-        let _ = answer.send(fate(outcome, was_returned));
+        let _ = reply.send(fate(outcome, was_returned));
     }
     healthy
 }
@@ -196,7 +196,7 @@ fn drain_ready<S: Stream + Unpin>(stream: &mut S) -> Vec<S::Item> {
     poll_all(stream, Waker::noop())
 }
 
-/// Polls until nothing more is ready. `FuturesUnordered` may answer `Pending` early to let others
+/// Polls until nothing more is ready. `FuturesUnordered` may reply `Pending` early to let others
 /// run, and shows that by waking: so `Pending` is believed only when nobody woke meanwhile.
 fn poll_all<S: Stream + Unpin>(stream: &mut S, waker: &Waker) -> Vec<S::Item> {
     let flag = Arc::new(Flag {

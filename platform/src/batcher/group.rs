@@ -14,13 +14,13 @@ pub trait GroupCommit: Sync {
     /// A request.
     type Item: Sync;
     /// The response to it.
-    type Answer: Send;
+    type Output: Send;
 
     /// Executes all `items` in one transaction, or none. Returns a response for each, in order.
     fn commit(
         &self,
         items: &[Self::Item],
-    ) -> impl Future<Output = Result<Vec<Self::Answer>, Error>> + Send;
+    ) -> impl Future<Output = Result<Vec<Self::Output>, Error>> + Send;
 }
 
 /// Commits `items` together, and bisects when one of them is at fault. An outage of the database is
@@ -28,7 +28,7 @@ pub trait GroupCommit: Sync {
 pub async fn commit_each<W: GroupCommit, E: From<Error> + Clone + Send>(
     work: &W,
     items: &[W::Item],
-) -> Vec<Result<W::Answer, E>> {
+) -> Vec<Result<W::Output, E>> {
     let mut answers = Vec::with_capacity(items.len());
     // The parts that are left, the next one last.
     let mut parts = vec![items];
@@ -53,7 +53,7 @@ pub async fn commit_each<W: GroupCommit, E: From<Error> + Clone + Send>(
     answers
 }
 
-/// A [`GroupCommit`] as the [`Work`] of a lane: each caller gets its item's outcome, with errors
+/// A [`GroupCommit`] as the [`Work`] of a batcher: each caller gets its item's outcome, with errors
 /// converted to `E`.
 pub struct Grouped<C, E> {
     commit: C,
@@ -71,11 +71,11 @@ impl<C, E> From<C> for Grouped<C, E> {
 
 impl<C, E> Work for Grouped<C, E>
 where
-    C: GroupCommit<Item: Send + 'static, Answer: 'static> + Send + 'static,
+    C: GroupCommit<Item: Send + 'static, Output: 'static> + Send + 'static,
     E: From<Error> + Clone + Send + 'static,
 {
     type Item = C::Item;
-    type Answer = Result<C::Answer, E>;
+    type Output = Result<C::Output, E>;
 
     async fn work(&self, jobs: Vec<Job<Self>>) {
         let (items, askers): (Vec<_>, Vec<_>) = jobs.into_iter().map(Job::split).unzip();
@@ -93,7 +93,7 @@ mod tests {
     use std::sync::Mutex;
 
     use super::*;
-    use crate::lane::{Lane, Limits};
+    use crate::batcher::{Batcher, Limits};
     use crate::problem::{Kind, Problem};
 
     /// Refuses batches with zero among them, and is out for those with a negative number.
@@ -102,7 +102,7 @@ mod tests {
 
     impl GroupCommit for Fussy {
         type Item = i32;
-        type Answer = i32;
+        type Output = i32;
 
         async fn commit(&self, items: &[i32]) -> Result<Vec<i32>, Error> {
             self.0.lock().unwrap().push(items.len());
@@ -147,8 +147,8 @@ mod tests {
     #[tokio::test]
     async fn a_lane_of_a_group_commit_gives_each_caller_the_outcome_of_its_item() {
         let fussy = Grouped::<Fussy, Problem>::from(Fussy::default());
-        let lane = Lane::new(fussy, Limits::USUAL);
-        let asked = futures_util::future::join_all([1, 0, 3].map(|item| lane.ask(item))).await;
+        let batcher = Batcher::new(fussy, Limits::USUAL);
+        let asked = futures_util::future::join_all([1, 0, 3].map(|item| batcher.ask(item))).await;
         let outcomes = asked.into_iter().map(|answer| answer.unwrap().ok());
         assert_eq!(outcomes.collect::<Vec<_>>(), [Some(10), None, Some(30)]);
     }

@@ -21,7 +21,7 @@ const BATCH_LIMIT: Duration = Duration::from_secs(6);
 
 /// Batcher of claims.
 #[derive(Debug, Clone)]
-pub(crate) struct Counter(Arc<Inner>);
+pub(crate) struct ClaimBatcher(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
@@ -43,7 +43,7 @@ struct Waiting {
     answer: oneshot::Sender<Result<Claim, Problem>>,
 }
 
-impl Counter {
+impl ClaimBatcher {
     pub(crate) fn new(passes: Passes) -> Self {
         Self(Arc::new(Inner {
             passes,
