@@ -155,7 +155,7 @@ async fn refusal(conn: &mut PgConnection, scan: &Scan) -> Result<Problem, sqlx::
             None => unknown(),
         });
     };
-    if ticket.event_id != scan.event_id.0 {
+    if ticket.event_id != scan.event_id {
         let problem = conflict("This ticket is for another event.");
         return Ok(problem.with("event_id", ticket.event_id));
     }
@@ -211,7 +211,7 @@ async fn reaches(ctx: &Context, caller: &Caller, code: &str) -> Result<(), Probl
         let mut conn = ctx.db.acquire().await?;
         tickets::find(&mut conn, code).await?
     };
-    let event_id = EventId(found.ok_or_else(unknown)?.event_id);
+    let event_id = found.ok_or_else(unknown)?.event_id;
     let reached = caller.require_event(&ctx.db, event_id, &[Role::Operator]);
     reached.await.map_err(|problem| match problem.kind() {
         Kind::NotFound => unknown(),
@@ -251,9 +251,9 @@ async fn take_back(
 impl From<AtTheDoor> for View {
     fn from(ticket: AtTheDoor) -> Self {
         Self {
-            event_id: EventId(ticket.event_id),
-            booking_id: BookingId(ticket.booking_id),
-            seat_id: SeatId(ticket.seat_id),
+            event_id: ticket.event_id,
+            booking_id: ticket.booking_id,
+            seat_id: ticket.seat_id,
             state: ticket.state,
             checked_in_at: ticket.checked_in_at,
         }

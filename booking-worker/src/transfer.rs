@@ -148,7 +148,7 @@ async fn lock(
             None => Problem::new(Kind::NotFound, "There is no such ticket.").into(),
         });
     };
-    if ticket.account_id != by.0 {
+    if ticket.account_id != by {
         let detail = "Only the holder of a ticket can do this.";
         return Err(Problem::new(Kind::Forbidden, detail).into());
     }
@@ -158,9 +158,9 @@ async fn lock(
 impl Given {
     fn new(ticket: &Ticket, transferred_at: DateTime<Utc>, transferred_to: AccountId) -> Self {
         Self {
-            event_id: EventId(ticket.event_id),
-            booking_id: BookingId(ticket.booking_id),
-            seat_id: SeatId(ticket.seat_id),
+            event_id: ticket.event_id,
+            booking_id: ticket.booking_id,
+            seat_id: ticket.seat_id,
             state: "transferred",
             transferred_at,
             transferred_to,
@@ -220,7 +220,7 @@ async fn count(
     from: AccountId,
     to: AccountId,
 ) -> Result<(), Refusal> {
-    let (event_id, buyer) = (EventId(ticket.event_id), AccountId(ticket.buyer));
+    let (event_id, buyer) = (ticket.event_id, ticket.buyer);
     accounts::lock(conn, event_id, &[from, to]).await?;
     accounts::subtract(conn, &Tally::from([((event_id, from), 1)]), &Tally::new()).await?;
     if from == buyer {
@@ -279,9 +279,9 @@ async fn renew(
     let current = replaced.as_ref().map_or(code, |replaced| &replaced.code);
     let (booking_id, ticket) = lock(conn, current, by).await?;
     let renewal = |code| Renewal {
-        event_id: EventId(ticket.event_id),
+        event_id: ticket.event_id,
         booking_id,
-        seat_id: SeatId(ticket.seat_id),
+        seat_id: ticket.seat_id,
         state: "valid",
         code,
     };
@@ -291,7 +291,7 @@ async fn renew(
     if replaced.is_some() {
         return Ok(renewal(current.to_owned()));
     }
-    let new = new_code(keys, EventId(ticket.event_id), SeatId(ticket.seat_id));
+    let new = new_code(keys, ticket.event_id, ticket.seat_id);
     let number = transfers::replace_code(conn, &ticket, code, &new, now).await?;
     let number = number.ok_or_else(|| conflict("This ticket is no longer valid."))?;
     emit(conn, &ticket, &new, by, number).await?;
@@ -306,7 +306,7 @@ async fn announce(
     to: AccountId,
     now: DateTime<Utc>,
 ) -> Result<(), sqlx::Error> {
-    let code = new_code(keys, EventId(ticket.event_id), SeatId(ticket.seat_id));
+    let code = new_code(keys, ticket.event_id, ticket.seat_id);
     let number = transfers::replace(conn, ticket, to, &code, now).await?;
     emit(conn, ticket, &code, to, number).await
 }
@@ -319,7 +319,7 @@ async fn emit(
     to: AccountId,
     number: i64,
 ) -> Result<(), sqlx::Error> {
-    let id = BookingId(ticket.booking_id);
+    let id = ticket.booking_id;
     let code = code.to_owned();
     let booking = bookings::read(conn, &[id]).await?.remove(&id);
     let Some(Booking::Confirmed { facts, .. }) = booking else {
@@ -327,14 +327,14 @@ async fn emit(
             BrokenInvariant("a ticket that changes hands is of a confirmed booking").into(),
         );
     };
-    let seat = facts.seats.iter().find(|seat| seat.id.0 == ticket.seat_id);
+    let seat = facts.seats.iter().find(|seat| seat.id == ticket.seat_id);
     let seat = seat
         .cloned()
         .ok_or(BrokenInvariant("a ticket's seat is one of its booking's"))?;
     let message = TicketTransferred {
         booking: facts,
         ticket: TicketFacts { code, seat },
-        from: AccountId(ticket.account_id),
+        from: ticket.account_id,
         to,
         number,
     };

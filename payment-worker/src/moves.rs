@@ -67,7 +67,7 @@ pub(crate) async fn take(
 
 #[cfg(test)]
 mod tests {
-    use domain::{BookingId, Currency, Money};
+    use domain::{AccountId, BookingId, Currency, EventId, Money};
     use uuid::Uuid;
 
     use super::*;
@@ -75,8 +75,8 @@ mod tests {
     fn payment(state: PaymentState, void_reason: Option<VoidReason>) -> Payment {
         Payment {
             booking_id: BookingId(Uuid::nil()),
-            event_id: Some(1),
-            account_id: Some(1),
+            event_id: Some(EventId(1)),
+            account_id: Some(AccountId(1)),
             amount: Money::new(9_000, Currency::EUR),
             state,
             intent_id: Some("pi_1".to_owned()),

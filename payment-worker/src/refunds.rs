@@ -4,7 +4,7 @@
 use chrono::{DateTime, Utc};
 use domain::message::{CancelAsked, RefundFailed, RefundSucceeded};
 use domain::payment::machine::{self, PaymentCommand, RefundCommand};
-use domain::{AccountId, BookingId, EventId, Money, RefundId};
+use domain::{BookingId, Money, RefundId};
 use serde_json::json;
 use sqlx::PgConnection;
 
@@ -60,7 +60,7 @@ pub(crate) async fn decide_fee(
     let by_buyer = asked.filter(|asked| is_by_buyer(payment, *asked));
     let fee = match (by_buyer, payment.event_id) {
         (Some(asked), Some(event_id)) => {
-            let policy = policies::get_at(&mut *conn, EventId(event_id), asked.at).await?;
+            let policy = policies::get_at(&mut *conn, event_id, asked.at).await?;
             policy.fee(paid, asked.at)
         }
         _ => 0,
@@ -69,7 +69,7 @@ pub(crate) async fn decide_fee(
 }
 
 fn is_by_buyer(payment: &Payment, asked: CancelAsked) -> bool {
-    payment.account_id == Some(asked.by.0)
+    payment.account_id == Some(asked.by)
 }
 
 /// Begins the refund of a captured payment whose booking was cancelled, less `fee_minor`, once.
@@ -299,8 +299,8 @@ async fn emit_succeeded(
     };
     let message = RefundSucceeded {
         booking_id: payment.booking_id,
-        event_id: EventId(event_id),
-        account_id: AccountId(account_id),
+        event_id,
+        account_id,
         amount: refund.amount,
         number: table::number_of(conn, refund).await?,
     };
@@ -317,8 +317,8 @@ async fn emit_failed(conn: &mut PgConnection, refund: &RefundRow) -> Result<(), 
     };
     let message = RefundFailed {
         booking_id: payment.booking_id,
-        event_id: EventId(event_id),
-        account_id: AccountId(account_id),
+        event_id,
+        account_id,
         amount: refund.amount,
         number: table::number_of(conn, refund).await?,
     };

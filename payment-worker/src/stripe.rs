@@ -13,7 +13,7 @@ mod refund;
 use std::collections::HashMap;
 use std::time::Duration;
 
-use domain::{BookingId, Currency, Money, RefundId, Wire};
+use domain::{AccountId, BookingId, Currency, EventId, Money, RefundId, Wire};
 use platform::config::InvalidConfig;
 use stripe_client_core::{IdempotencyKey, RequestStrategy, StripeRequest};
 use stripe_core::payment_intent::{
@@ -53,9 +53,9 @@ pub(crate) struct Stripe {
 pub(crate) struct NewIntent {
     pub amount: Money,
     /// The event, shown in Stripe's dashboard.
-    pub event_id: i64,
+    pub event_id: EventId,
     /// The buyer, shown in Stripe's dashboard.
-    pub account_id: i64,
+    pub account_id: AccountId,
     /// Description of the purchase, shown in the dashboard and on receipts.
     #[serde(default)]
     pub description: Option<String>,

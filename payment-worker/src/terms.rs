@@ -7,7 +7,7 @@ use axum::extract::State;
 use axum::http::header::{CACHE_CONTROL, HeaderName};
 use axum::routing::get;
 use domain::account::Role;
-use domain::{AccountId, BookingId, Currency, EventId, Money};
+use domain::{BookingId, Currency, Money};
 use platform::auth::Caller;
 use platform::http::{Json, Path};
 use platform::problem::{Kind, Problem};
@@ -48,8 +48,8 @@ async fn preview(
 ) -> Result<([(HeaderName, &'static str); 1], Json<TermsResponse>), Problem> {
     let unknown = || Problem::new(Kind::NotFound, "There is no such booking.");
     let booking = payments::paid(&worker.db, id).await?.ok_or_else(unknown)?;
-    if caller.account_id != AccountId(booking.account_id) {
-        let event_id = EventId(booking.event_id);
+    if caller.account_id != booking.account_id {
+        let event_id = booking.event_id;
         let everywhere = [Role::Operator];
         caller
             .require_event(&worker.db, event_id, &everywhere)
@@ -70,8 +70,8 @@ async fn of(worker: &Worker, caller: &Caller, booking: &Paid) -> Result<Preview,
         booking.taken_minor,
         booking.taken_minor - booking.refunded_minor,
     );
-    let kept = if caller.account_id == AccountId(booking.account_id) {
-        let policy = policies::get(&worker.db, EventId(booking.event_id)).await?;
+    let kept = if caller.account_id == booking.account_id {
+        let policy = policies::get(&worker.db, booking.event_id).await?;
         policy.fee(money(taken), worker.now()).min(left)
     } else {
         0

@@ -59,8 +59,8 @@ pub(crate) async fn hold<const COUNT: usize>(worker: &Worker) -> [BookingFacts; 
             for booking in facts {
                 let request = Request::Create(NewIntent {
                     amount: booking.total,
-                    event_id: booking.event_id.0,
-                    account_id: booking.account_id.0,
+                    event_id: booking.event_id,
+                    account_id: booking.account_id,
                     description: None,
                     statement_suffix: None,
                     installation: None,

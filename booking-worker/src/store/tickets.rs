@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
 use domain::booking::{BookingFacts, CancelRefusal, TicketFacts};
-use domain::{AccountId, BookingId, EventId};
+use domain::{AccountId, BookingId, EventId, SeatId};
 use sqlx::PgConnection;
 use uuid::{NoContext, Timestamp, Uuid};
 
@@ -181,9 +181,9 @@ pub(crate) async fn bind(
 /// A ticket as the door sees it.
 #[derive(Debug)]
 pub(crate) struct AtTheDoor {
-    pub(crate) booking_id: Uuid,
-    pub(crate) event_id: i64,
-    pub(crate) seat_id: i64,
+    pub(crate) booking_id: BookingId,
+    pub(crate) event_id: EventId,
+    pub(crate) seat_id: SeatId,
     pub(crate) state: String,
     pub(crate) checked_in_at: Option<DateTime<Utc>>,
     pub(crate) transferred_at: Option<DateTime<Utc>>,
@@ -247,9 +247,9 @@ pub(crate) async fn undo_check_in(
     .await?;
     Ok(row.map(|row| Undone {
         ticket: AtTheDoor {
-            booking_id: row.booking_id,
-            event_id: row.event_id,
-            seat_id: row.seat_id,
+            booking_id: BookingId(row.booking_id),
+            event_id: EventId(row.event_id),
+            seat_id: SeatId(row.seat_id),
             state: row.state,
             checked_in_at: None,
             transferred_at: None,

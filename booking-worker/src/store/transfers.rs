@@ -17,12 +17,12 @@ const MOST_LISTED: i64 = 100;
 #[derive(Debug)]
 pub(crate) struct Ticket {
     pub(crate) id: Uuid,
-    pub(crate) booking_id: Uuid,
-    pub(crate) event_id: i64,
+    pub(crate) booking_id: BookingId,
+    pub(crate) event_id: EventId,
     /// The holder, or the last one.
-    pub(crate) account_id: i64,
-    pub(crate) buyer: i64,
-    pub(crate) seat_id: i64,
+    pub(crate) account_id: AccountId,
+    pub(crate) buyer: AccountId,
+    pub(crate) seat_id: SeatId,
     pub(crate) state: String,
     pub(crate) checked_in_at: Option<DateTime<Utc>>,
     pub(crate) transferred_at: Option<DateTime<Utc>>,
@@ -132,10 +132,10 @@ pub(crate) async fn replace(
          values ($1, $2, $3, $4, $5, $6, $6, 'valid', $7, $8)",
         new_id(now),
         code,
-        ticket.booking_id,
-        ticket.event_id,
+        ticket.booking_id.0,
+        ticket.event_id.0,
         to.0,
-        ticket.seat_id,
+        ticket.seat_id.0,
         now,
         ticket.id,
     )
@@ -145,12 +145,12 @@ pub(crate) async fn replace(
 }
 
 /// Counts the booking's changes of codes, by transfers or for their holders.
-async fn changes(conn: &mut PgConnection, booking_id: Uuid) -> Result<i64, sqlx::Error> {
+async fn changes(conn: &mut PgConnection, booking_id: BookingId) -> Result<i64, sqlx::Error> {
     sqlx::query_scalar!(
         r#"select (select count(*) from booking.tickets where booking_id = $1 and replaces is not null)
                   + (select count(*) from booking.replaced_codes c
                      join booking.tickets t on t.id = c.ticket_id where t.booking_id = $1) as "count!""#,
-        booking_id,
+        booking_id.0,
     )
     .fetch_one(conn)
     .await

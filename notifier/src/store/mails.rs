@@ -1,6 +1,7 @@
 //! SQL of messages that need a person's decision: failed or uncertain.
 
 use chrono::{DateTime, Utc};
+use domain::{AccountId, BookingId, EventId};
 use serde::Serialize;
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
@@ -11,11 +12,11 @@ pub struct Stuck {
     /// Id to resend it by.
     pub id: Uuid,
     /// The booking it is about.
-    pub booking_id: Uuid,
+    pub booking_id: BookingId,
     /// The event it is about.
-    pub event_id: i64,
+    pub event_id: EventId,
     /// The reader.
-    pub account_id: i64,
+    pub account_id: AccountId,
     /// Its kind, such as `confirmed`.
     pub kind: String,
     /// `email` or `sms`.

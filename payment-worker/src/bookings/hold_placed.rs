@@ -67,8 +67,8 @@ fn new_intent(booking: &BookingFacts, event: Option<&str>, installation: Uuid) -
         statement_suffix: event.and_then(statement_suffix),
         installation: Some(installation),
         amount: booking.total,
-        event_id: booking.event_id.0,
-        account_id: booking.account_id.0,
+        event_id: booking.event_id,
+        account_id: booking.account_id,
     }
 }
 

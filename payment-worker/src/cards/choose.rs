@@ -158,7 +158,7 @@ async fn due(
     let payment = payments::lock(conn, id).await?;
     let payment = payment
         .ok_or_else(|| Problem::new(Kind::NotFound, "No payment is due for this booking."))?;
-    if payment.account_id != Some(account_id.0) {
+    if payment.account_id != Some(account_id) {
         let detail = "This booking belongs to another account.";
         return Err(Problem::new(Kind::Forbidden, detail).into());
     }

@@ -1,6 +1,7 @@
 //! Creates the PaymentIntent that the buyer pays.
 
 use chrono::{DateTime, Utc};
+use domain::EventId;
 use sqlx::PgConnection;
 
 use super::{Next, Operation, Outcome, Request, unexpected};
@@ -44,7 +45,7 @@ async fn note_refused(
     reason: &str,
     now: DateTime<Utc>,
 ) -> Result<(), sqlx::Error> {
-    let event = payment.event_id.unwrap_or_default();
+    let event = payment.event_id.unwrap_or(EventId(0));
     let subject = format!("event:{event}:{}", now.date_naive());
     let (booking_id, amount) = (payment.booking_id, payment.amount);
     let detail = format!("A payment of {amount} could not begin: {reason}");

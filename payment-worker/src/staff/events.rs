@@ -165,7 +165,7 @@ pub(super) async fn progress(
 ) -> Result<Json<Refunds>, Problem> {
     caller.require_event(&worker.db, id, &MONEY).await?;
     require_known(&worker, id).await?;
-    let refunds = table::progress(&worker.db, id.0).await?;
+    let refunds = table::progress(&worker.db, id).await?;
     Ok(Json(Refunds { refunds }))
 }
 
@@ -184,7 +184,7 @@ pub(super) async fn refund_again(
     require_known(&worker, id).await?;
     let (by, now) = (caller.account_id, worker.now());
     let mut begun = 0;
-    for booking_id in table::failed_of(&worker.db, id.0).await? {
+    for booking_id in table::failed_of(&worker.db, id).await? {
         let beginning = run_tx(&worker.db, "payment refund again", |tx| {
             Box::pin(async move {
                 let is_begun = refunds::again(tx, booking_id, now).await?;

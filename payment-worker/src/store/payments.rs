@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use chrono::{DateTime, Utc};
 use domain::booking::BookingFacts;
 use domain::payment::{PaymentState, VoidReason, machine};
-use domain::{BookingId, Currency, Money};
+use domain::{AccountId, BookingId, Currency, EventId, Money};
 use platform::pg::BrokenInvariant;
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
@@ -17,9 +17,9 @@ use crate::stripe::Intent;
 pub(crate) struct Payment {
     pub booking_id: BookingId,
     /// The event; `None` when a void came before its hold.
-    pub event_id: Option<i64>,
+    pub event_id: Option<EventId>,
     /// The buyer; `None` like the event.
-    pub account_id: Option<i64>,
+    pub account_id: Option<AccountId>,
     /// Amount due.
     pub amount: Money,
     pub state: PaymentState,
@@ -94,8 +94,8 @@ impl TryFrom<Row> for Payment {
         let currency = Currency::try_from(row.currency).expect("the table has a check");
         Ok(Self {
             booking_id: BookingId(row.booking_id),
-            event_id: row.event_id,
-            account_id: row.account_id,
+            event_id: row.event_id.map(EventId),
+            account_id: row.account_id.map(AccountId),
             amount: Money::new(row.amount_minor, currency),
             state: known(&row.state, PaymentState::parse)?,
             intent_id: row.intent_id,
@@ -157,8 +157,8 @@ pub(crate) async fn lock_all(
 /// Payment of a booking, for previews of its refund.
 #[derive(Debug, Clone)]
 pub(crate) struct Paid {
-    pub event_id: i64,
-    pub account_id: i64,
+    pub event_id: EventId,
+    pub account_id: AccountId,
     /// Captured, or authorised for its tickets, in minor units; 0 without tickets.
     pub taken_minor: i64,
     /// Sum of the refunds that are pending or succeeded, in minor units.

@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use domain::payment::{RefundState, machine};
-use domain::{BookingId, Currency, Money, RefundId};
+use domain::{BookingId, Currency, EventId, Money, RefundId};
 use sqlx::{PgConnection, PgPool};
 
 use super::known;
@@ -271,7 +271,7 @@ pub(crate) struct Progress {
 }
 
 /// Counts the refunds of an event.
-pub(crate) async fn progress(pool: &PgPool, event_id: i64) -> Result<Progress, sqlx::Error> {
+pub(crate) async fn progress(pool: &PgPool, event_id: EventId) -> Result<Progress, sqlx::Error> {
     sqlx::query_as!(
         Progress,
         r#"select
@@ -286,14 +286,17 @@ pub(crate) async fn progress(pool: &PgPool, event_id: i64) -> Result<Progress, s
               from payment.payments q where q.event_id = $1) as "left_minor!"
            from payment.payments p left join payment.refunds r using (booking_id)
            where p.event_id = $1"#,
-        event_id
+        event_id.0
     )
     .fetch_one(pool)
     .await
 }
 
 /// Cancelled bookings of an event with a failed refund and money left to refund.
-pub(crate) async fn failed_of(pool: &PgPool, event_id: i64) -> Result<Vec<BookingId>, sqlx::Error> {
+pub(crate) async fn failed_of(
+    pool: &PgPool,
+    event_id: EventId,
+) -> Result<Vec<BookingId>, sqlx::Error> {
     let ids = sqlx::query_scalar!(
         r#"select p.booking_id from payment.payments p
            where p.event_id = $1 and p.state = 'captured'
@@ -302,7 +305,7 @@ pub(crate) async fn failed_of(pool: &PgPool, event_id: i64) -> Result<Vec<Bookin
                          where r.booking_id = p.booking_id and r.state = 'failed')
              and not exists (select from booking.public_bookings b
                              where b.id = p.booking_id and b.state in ('held', 'confirmed'))"#,
-        event_id
+        event_id.0
     )
     .fetch_all(pool)
     .await?;
