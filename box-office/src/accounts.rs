@@ -4,6 +4,7 @@ pub(crate) mod attempts;
 mod change_roles;
 pub(crate) mod command_line;
 mod confirm;
+pub(crate) mod enrol;
 mod me;
 pub(crate) mod password;
 mod refresh;

@@ -26,6 +26,7 @@ use platform::service::{Context, Routes};
 use platform::topology;
 
 pub use accounts::command_line::{CommandLineError, bootstrap_admin, grant_role, revoke_role};
+pub use accounts::enrol::enrol;
 use office::Office;
 
 /// This service's owner name in the outbox.

@@ -111,8 +111,12 @@ async fn perform(args: &DemoArgs, stage: &Stage) -> anyhow::Result<DemoReport> {
         .await
         .context("seeding the event")?;
     stage.print_addresses(event_id);
+    say(format_args!("{} buyers get their accounts", args.buyers));
+    let sessions = crowd::enrol(stage, args.buyers)
+        .await
+        .context("creating the buyers' accounts")?;
     let progress = Progress::start(u64::from(args.buyers), stage.mail().inbox().clone());
-    let outcome = crowd::run(stage, event_id, args.buyers, args.seed, &progress).await;
+    let outcome = crowd::run(stage, event_id, sessions, args.seed, &progress).await;
     progress.finish();
     let crowd = outcome?;
     say("every buyer is done; waiting for the pipeline to be at rest");

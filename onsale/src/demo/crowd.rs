@@ -4,7 +4,6 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use serde::Serialize;
@@ -18,8 +17,8 @@ use super::progress::Progress;
 use super::seed;
 use super::stage::Stage;
 
-/// Most sign-ups at once, since each costs a password hash.
-const SIGNING_UP: usize = 16;
+/// The password of every simulated buyer.
+const PASSWORD: &str = "correct horse battery";
 /// Everybody arrives within this time of the opening.
 const ARRIVAL: Duration = Duration::from_secs(1);
 
@@ -51,23 +50,30 @@ pub(super) struct Fates {
     pub(super) errors: Vec<String>,
 }
 
-/// Signs everybody up, opens the sale, and waits until everybody is done.
+/// Creates the accounts of `buyers`, and signs them in.
+pub(super) async fn enrol(stage: &Stage, buyers: u32) -> anyhow::Result<Vec<Session>> {
+    let emails: Vec<String> = (0..buyers).map(email_of).collect();
+    let enrolled = box_office::enrol(stage.ctx(), &emails, &PASSWORD.into()).await?;
+    Ok(enrolled.iter().map(Session::of).collect())
+}
+
+/// Opens the sale to the buyers of these sessions, and waits until everybody is done.
 pub(super) async fn run(
     stage: &Stage,
     event_id: i64,
-    buyers: u32,
+    sessions: Vec<Session>,
     seed: u64,
     progress: &Progress,
 ) -> anyhow::Result<Crowd> {
     let mut rng = StdRng::seed_from_u64(seed);
+    let buyers = u32::try_from(sessions.len())?;
     let crowd = gather(stage, event_id, buyers, &mut rng, progress)?;
-    let signed_up = sign_up(crowd).await.context("signing the buyers up")?;
     seed::open(stage, event_id)
         .await
         .context("opening the sale")?;
     let opened = tokio::time::Instant::now();
     let mut shopping = JoinSet::new();
-    for (buyer, session) in signed_up {
+    for (buyer, session) in crowd.into_iter().zip(sessions) {
         let arrives_after = ARRIVAL.mul_f64(rng.random());
         shopping.spawn(async move {
             tokio::time::sleep(arrives_after).await;
@@ -107,13 +113,12 @@ fn gather(
     let endpoints = Endpoints::at(&stage.public_url());
     let crowd = (0..buyers).map(|n| {
         let api = Api::new(client.clone(), endpoints.clone(), address_of(n));
-        let email = format!("buyer{n}@demo.example");
         let tickets = rng.random_range(1..=3);
         Buyer::new(
             api,
             progress.funnel().clone(),
             event_id,
-            email,
+            email_of(n),
             tickets,
             mix.draw(rng),
         )
@@ -127,15 +132,8 @@ fn address_of(n: u32) -> IpAddr {
     IpAddr::V4(Ipv4Addr::from_bits(0x0A00_0001 + n))
 }
 
-async fn sign_up(crowd: Vec<Buyer>) -> anyhow::Result<Vec<(Buyer, Session)>> {
-    stream::iter(crowd)
-        .map(|buyer| async move {
-            let session = buyer.sign_up().await?;
-            anyhow::Ok((buyer, session))
-        })
-        .buffer_unordered(SIGNING_UP)
-        .try_collect()
-        .await
+fn email_of(n: u32) -> String {
+    format!("buyer{n}@demo.example")
 }
 
 impl Fates {

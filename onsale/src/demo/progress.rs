@@ -27,8 +27,7 @@ pub(super) struct Progress {
 /// A row of the view: its label, and its value of the counts and the number of mails.
 type Row = (&'static str, fn(&FunnelCounts, u64) -> u64);
 
-const ROWS: [Row; 7] = [
-    ("signed up", |counts, _| counts.signed_up),
+const ROWS: [Row; 6] = [
     ("joined", |counts, _| counts.joined),
     ("admitted", |counts, _| counts.admitted),
     ("held", |counts, _| counts.held),
@@ -79,7 +78,7 @@ struct View {
 }
 
 impl View {
-    fn values(&self) -> [(&'static str, u64); 7] {
+    fn values(&self) -> [(&'static str, u64); ROWS.len()] {
         let counts = self.funnel.counts();
         let mails = self.inbox.len() as u64;
         ROWS.map(|(label, read)| (label, read(&counts, mails)))

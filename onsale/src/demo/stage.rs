@@ -8,7 +8,7 @@ use clap::Parser;
 use domain::clock::{SharedClock, SystemClock};
 use platform::config::PlatformConfig;
 use platform::pg;
-use platform::service::{self, Running};
+use platform::service::{self, Context, Running};
 use rand::Rng as _;
 use rand::distr::Alphanumeric;
 use reqwest::Method;
@@ -96,6 +96,11 @@ impl Stage {
         body: Option<&Value>,
     ) -> anyhow::Result<Value> {
         Ok(self.staff.lock().await.call(method, path, body).await?)
+    }
+
+    /// The context of the services.
+    pub(super) fn ctx(&self) -> &Context {
+        &self.running.ctx
     }
 
     pub(super) fn http(&self) -> &reqwest::Client {

@@ -36,8 +36,9 @@ impl Tokens {
 }
 
 impl Session {
-    /// Parses the session in the response to a sign-up or sign-in.
-    pub(super) fn of(answer: &Value) -> Self {
+    /// Parses the session in the JSON of a response to a sign-up or sign-in.
+    #[must_use]
+    pub fn of(answer: &Value) -> Self {
         let session = &answer["session"];
         Self {
             account_id: session["account_id"].as_i64().unwrap_or_default(),
