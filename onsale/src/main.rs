@@ -105,7 +105,7 @@ struct MigrateArgs {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    surge::tls::install();
+    ::stand_ins::tls::install();
     let onsale = match Onsale::try_parse() {
         Ok(onsale) => onsale,
         Err(error) => return refuse(&error),

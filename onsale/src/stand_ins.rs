@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use clap::Args;
 use domain::payment::STRIPE_EVENTS;
-use surge::{mail, sms, stripe};
+use stand_ins::{mail, sms, stripe};
 
 use crate::say;
 

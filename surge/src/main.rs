@@ -57,7 +57,7 @@ const INTERRUPTED: i32 = 130;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    surge::tls::install();
+    stand_ins::tls::install();
     let running = Box::pin(run(Surge::parse().command));
     let outcome = tokio::select! {
         outcome = running => Some(outcome),

@@ -128,7 +128,7 @@ fn meaning(status: StatusCode, reason: String) -> Outcome {
 mod tests {
     use std::process::Stdio;
 
-    use surge::sms::{Config, StandIn};
+    use stand_ins::sms::{Config, StandIn};
     use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
     use tokio::net::TcpListener;
     use tokio::process::Command;

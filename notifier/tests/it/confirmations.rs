@@ -7,7 +7,7 @@ use domain::message::{AccountChanged, ContactChannel};
 use platform::testing::eventually;
 use platform::tokens::Confirmation;
 use platform::topology;
-use surge::mail;
+use stand_ins::mail;
 
 use crate::stage::{ACCOUNT, EMAIL, PHONE, SOON, Stage, event};
 

@@ -8,7 +8,7 @@ use domain::clock::{Clock, ManualClock, SystemClock};
 use domain::event::Event;
 use domain::message::EventChanged;
 use platform::testing::eventually;
-use surge::mail::{self, MailFault};
+use stand_ins::mail::{self, MailFault};
 
 use crate::stage::{EMAIL, SOON, Stage, event};
 

@@ -3,7 +3,7 @@
 use domain::clock::SystemClock;
 use domain::message::{AccountChanged, ContactChannel};
 use platform::testing::eventually;
-use surge::mail;
+use stand_ins::mail;
 
 use crate::stage::{ACCOUNT, EMAIL, SOON, Stage, event};
 

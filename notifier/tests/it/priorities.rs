@@ -8,7 +8,7 @@ use domain::clock::{Clock, ManualClock, SystemClock};
 use domain::event::Event;
 use domain::message::{EventChanged, HoldPlaced};
 use platform::testing::eventually;
-use surge::mail;
+use stand_ins::mail;
 
 use crate::stage::{SOON, Stage, event};
 

@@ -8,7 +8,7 @@ use domain::event::{Event, EventState};
 use domain::message::EventChanged;
 use domain::{BookingId, EventId};
 use platform::testing::eventually;
-use surge::mail::MailFault;
+use stand_ins::mail::MailFault;
 
 use crate::stage::{EMAIL, SOON, Stage, event};
 

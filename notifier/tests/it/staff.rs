@@ -12,7 +12,7 @@ use platform::testing::eventually;
 use platform::topology;
 use reqwest::{Method, StatusCode};
 use serde_json::Value;
-use surge::mail::MailFault;
+use stand_ins::mail::MailFault;
 
 use crate::stage::{EMAIL, SOON, Stage, event};
 

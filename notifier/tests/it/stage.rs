@@ -17,8 +17,8 @@ use platform::amqp::Exchange;
 use platform::service::{Context, Routes};
 use platform::testing::{TestApp, eventually, wait_until_consumed};
 use platform::topology;
-use surge::mail::Mail;
-use surge::{mail, sms};
+use stand_ins::mail::Mail;
+use stand_ins::{mail, sms};
 use uuid::Uuid;
 
 /// Time limit of every wait.

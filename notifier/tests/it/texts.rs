@@ -2,8 +2,8 @@
 
 use domain::message::HoldPlaced;
 use platform::testing::eventually;
-use surge::mail::MailFault;
-use surge::sms::SmsFault;
+use stand_ins::mail::MailFault;
+use stand_ins::sms::SmsFault;
 
 use crate::stage::{PHONE, SOON, Stage, event};
 

@@ -9,7 +9,7 @@ use domain::clock::{Clock, ManualClock, SystemClock};
 use domain::event::{Event, EventState};
 use domain::message::{AccountChanged, BookingPaid, EventChanged, TicketTransferred};
 use platform::testing::eventually;
-use surge::mail::MailFault;
+use stand_ins::mail::MailFault;
 
 use crate::stage::{ACCOUNT, EMAIL, SOON, Stage, event};
 

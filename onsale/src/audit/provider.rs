@@ -179,7 +179,7 @@ fn intent_id(intent: &Expandable<PaymentIntent>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use surge::stripe::{ApiFault, Config, Operation, StandIn};
+    use stand_ins::stripe::{ApiFault, Config, Operation, StandIn};
 
     use super::*;
 

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use serde::Serialize;
-use surge::Inbox;
-use surge::mail::Mail;
+use stand_ins::Inbox;
+use stand_ins::mail::Mail;
 use uuid::Uuid;
 
 /// The result of the check.

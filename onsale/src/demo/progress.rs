@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
-use surge::Inbox;
+use stand_ins::Inbox;
+use stand_ins::mail::Mail;
 use surge::buyer::{Funnel, FunnelCounts};
-use surge::mail::Mail;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;

@@ -119,7 +119,7 @@ impl Stage {
         &self.provider
     }
 
-    pub(super) fn mail(&self) -> &surge::mail::StandIn {
+    pub(super) fn mail(&self) -> &stand_ins::mail::StandIn {
         &self.stand_ins.mail
     }
 

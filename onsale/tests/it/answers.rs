@@ -14,7 +14,7 @@ use std::time::Duration;
 use platform::testing::eventually;
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
-use surge::mail::MailFault;
+use stand_ins::mail::MailFault;
 use url::Url;
 
 use crate::description::{Answer, Description, Listener};

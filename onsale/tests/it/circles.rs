@@ -17,7 +17,7 @@ type Module = Vec<String>;
 
 /// The crate and module whose parts may need each other: the stand-in for Stripe is one model, whose
 /// objects refer to each other as Stripe's do.
-const ONE_PART: (&str, &str) = ("surge", "stripe");
+const ONE_PART: (&str, &str) = ("stand-ins", "stripe");
 
 /// The modules of a crate, and what each needs.
 #[derive(Default)]

@@ -135,7 +135,7 @@ impl Origin {
 
 /// A client that follows no redirect and trusts the certificates of these tests.
 fn client() -> Client {
-    surge::tls::install();
+    stand_ins::tls::install();
     Client::builder()
         .no_proxy()
         .redirect(Policy::none())

@@ -79,7 +79,7 @@ pub(crate) struct Verifier {
 
 impl Verifier {
     pub(crate) fn start(arguments: &[&str]) -> anyhow::Result<Self> {
-        surge::tls::install();
+        stand_ins::tls::install();
         let mut process = Command::new(env!("CARGO_BIN_EXE_onsale"))
             .args(["verify-pass", "--sale", "1", "--listen", "127.0.0.1:0"])
             .args(arguments)

@@ -37,8 +37,8 @@ pub(crate) struct Process {
 pub(crate) struct System {
     processes: Vec<Process>,
     environment: Vec<(&'static str, String)>,
-    stripe: surge::stripe::StandIn,
-    pub(crate) mail: surge::mail::StandIn,
+    stripe: stand_ins::stripe::StandIn,
+    pub(crate) mail: stand_ins::mail::StandIn,
     http: reqwest::Client,
     access_token: String,
     server_url: String,
@@ -60,12 +60,12 @@ impl System {
         let run: u64 = rand::random();
         let database = format!("onsale_system_{run:016x}");
         execute(&server_url, format!("create database {database}")).await?;
-        let stripe = surge::stripe::StandIn::start(surge::stripe::Config {
+        let stripe = stand_ins::stripe::StandIn::start(stand_ins::stripe::Config {
             webhook_events: STRIPE_EVENTS.map(str::to_owned).into(),
-            ..surge::stripe::Config::default()
+            ..stand_ins::stripe::Config::default()
         })
         .await?;
-        let mail = surge::mail::StandIn::start(surge::mail::Config::default()).await?;
+        let mail = stand_ins::mail::StandIn::start(stand_ins::mail::Config::default()).await?;
         let mut database_url = Url::parse(&server_url)?;
         database_url.set_path(&database);
         let state = std::env::temp_dir().join(&database);
@@ -96,7 +96,7 @@ impl System {
             environment.retain(|(known, _)| *known != key);
             environment.push((key, value));
         }
-        surge::tls::install();
+        stand_ins::tls::install();
         let http = reqwest::Client::builder()
             .timeout(Duration::from_secs(20))
             .build()?;

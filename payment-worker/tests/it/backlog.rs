@@ -1,5 +1,5 @@
 use platform::testing::eventually;
-use surge::stripe::{ApiFault, Operation};
+use stand_ins::stripe::{ApiFault, Operation};
 
 use crate::shop::{PATIENCE, Shop};
 

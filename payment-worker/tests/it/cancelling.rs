@@ -1,7 +1,7 @@
 use domain::message::{HoldPlaced, PaymentAuthorised, PaymentCaptured, PaymentVoided};
 use domain::payment::VoidReason;
 use platform::testing::eventually;
-use surge::stripe::{ApiFault, Operation, Status, WebhookFault};
+use stand_ins::stripe::{ApiFault, Operation, Status, WebhookFault};
 
 use crate::shop::{PATIENCE, Shop};
 

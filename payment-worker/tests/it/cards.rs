@@ -7,7 +7,7 @@ use domain::account::Role;
 use platform::testing::eventually;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
-use surge::stripe::{ApiFault, Customer, FutureUsage, Operation, PaymentIntent};
+use stand_ins::stripe::{ApiFault, Customer, FutureUsage, Operation, PaymentIntent};
 
 use crate::pipeline::{PATIENCE, Pipeline, UNLIMITED};
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use reqwest::Client;
 use serde_json::Value;
 use sqlx::types::Uuid;
-use surge::stripe::{self, StandIn};
+use stand_ins::stripe::{self, StandIn};
 
 struct Stripe {
     http: Client,

@@ -1,6 +1,6 @@
 use domain::message::{HoldPlaced, PaymentCaptured, RefundSucceeded};
 use domain::{Currency, Money};
-use surge::stripe::Status;
+use stand_ins::stripe::Status;
 
 use crate::pipeline::Pipeline;
 use crate::shop::Shop;

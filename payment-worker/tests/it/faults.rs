@@ -6,7 +6,7 @@ use domain::booking::BookingFacts;
 use domain::message::PaymentAuthorised;
 use domain::payment::VoidReason;
 use platform::testing::eventually;
-use surge::stripe::{ApiFault, Operation, Status, WebhookFault};
+use stand_ins::stripe::{ApiFault, Operation, Status, WebhookFault};
 
 use crate::shop::{PATIENCE, Shop};
 

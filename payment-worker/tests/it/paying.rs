@@ -2,7 +2,7 @@ use domain::message::{
     BookingConfirmed, HoldPlaced, PaymentAuthorised, PaymentCaptured, PaymentFailed,
 };
 use platform::testing::eventually;
-use surge::stripe::{Status, WebhookFault};
+use stand_ins::stripe::{Status, WebhookFault};
 
 use crate::shop::{PATIENCE, Shop};
 

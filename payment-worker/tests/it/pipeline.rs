@@ -28,7 +28,7 @@ use platform::topology;
 use serde_json::Value;
 use sqlx::postgres::types::PgInterval;
 use sqlx::types::Uuid;
-use surge::stripe::{self, StandIn, WebhookFault};
+use stand_ins::stripe::{self, StandIn, WebhookFault};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use clock::JumpingClock;

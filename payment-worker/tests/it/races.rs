@@ -7,7 +7,7 @@ use chrono::TimeDelta;
 use domain::BookingId;
 use futures_util::future::join_all;
 use platform::testing::eventually;
-use surge::stripe::{ApiFault, Operation, Status};
+use stand_ins::stripe::{ApiFault, Operation, Status};
 use tokio::sync::Notify;
 use tokio::time::sleep;
 

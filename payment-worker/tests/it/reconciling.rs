@@ -5,7 +5,7 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use futures_util::{StreamExt, stream};
 use platform::testing::eventually;
-use surge::stripe::{ApiFault, Operation, WebhookFault};
+use stand_ins::stripe::{ApiFault, Operation, WebhookFault};
 
 use crate::pipeline::{PATIENCE, Pipeline, UNLIMITED};
 

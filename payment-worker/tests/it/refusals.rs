@@ -7,7 +7,7 @@ use platform::testing::eventually;
 use platform::topology;
 use reqwest::{Method, StatusCode};
 use serde_json::Value;
-use surge::stripe::{ApiFault, Operation, Status, WebhookFault};
+use stand_ins::stripe::{ApiFault, Operation, Status, WebhookFault};
 
 use crate::pipeline::{EVENT, Pipeline, UNLIMITED};
 use crate::shop::{PATIENCE, Shop};

@@ -10,7 +10,7 @@ use futures_util::future::join_all;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
-use surge::stripe::{ApiFault, Operation, WebhookFault};
+use stand_ins::stripe::{ApiFault, Operation, WebhookFault};
 use tokio::time::sleep;
 
 use crate::pipeline::Pipeline;

@@ -20,7 +20,7 @@ use platform::service::Running;
 use platform::testing::{TestApp, eventually};
 use platform::topology;
 use sqlx::types::Uuid;
-use surge::stripe::{self, StandIn};
+use stand_ins::stripe::{self, StandIn};
 
 /// Longest wait for a condition.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);

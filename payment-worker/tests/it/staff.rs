@@ -14,7 +14,7 @@ use platform::testing::{Reads, eventually};
 use platform::topology;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
-use surge::stripe::{ApiFault, Operation, PaymentIntent, Status};
+use stand_ins::stripe::{ApiFault, Operation, PaymentIntent, Status};
 use tokio_util::sync::CancellationToken;
 
 use crate::pipeline::{EVENT, PATIENCE, PRICE, Pipeline};

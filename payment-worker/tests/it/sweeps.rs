@@ -8,7 +8,7 @@ use domain::message::{
 use platform::testing::eventually;
 use platform::topology;
 use serde_json::Value;
-use surge::stripe::{ApiFault, Operation};
+use stand_ins::stripe::{ApiFault, Operation};
 
 use crate::pipeline::{PATIENCE, PRICE, Pipeline};
 

@@ -4,8 +4,8 @@ use domain::message::{PaymentAuthorised, RefundSucceeded};
 use futures_util::future::join_all;
 use platform::testing::eventually;
 use reqwest::StatusCode;
+use stand_ins::stripe::{ApiFault, Operation, WebhookFault};
 use stripe_webhook::Webhook;
-use surge::stripe::{ApiFault, Operation, WebhookFault};
 
 use crate::pipeline::UNLIMITED;
 use crate::shop::{PATIENCE, Shop};

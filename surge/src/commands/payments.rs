@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::ensure;
 use domain::payment::STRIPE_EVENTS;
 use secrecy::SecretString;
-use surge::stripe::{self, RateLimits, StandIn};
+use stand_ins::stripe::{self, RateLimits, StandIn};
 
 use super::{machine, say};
 use shop::Shop;

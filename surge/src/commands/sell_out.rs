@@ -15,7 +15,7 @@ use domain::EventId;
 use domain::clock::{Clock as _, SystemClock};
 use domain::payment::STRIPE_EVENTS;
 use serde_json::json;
-use surge::stripe::{self, ApiFault};
+use stand_ins::stripe::{self, ApiFault};
 
 use super::load::Pace;
 use super::rounds::median;

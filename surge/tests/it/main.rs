@@ -1,20 +1,13 @@
-//! The stand-ins, tested through the clients that the services use.
+//! The simulated buyer and the simulated sale.
 
 #![expect(clippy::unwrap_used, reason = "a test may fail anywhere")]
-#![expect(
-    clippy::large_futures,
-    reason = "the Stripe client's requests are large"
-)]
 
-mod mail;
 mod opening;
 mod patience;
 mod simulate;
-mod sms;
-mod stripe;
 
 /// An HTTP client like a browser's.
 fn http() -> reqwest::Client {
-    surge::tls::install();
+    stand_ins::tls::install();
     reqwest::Client::new()
 }

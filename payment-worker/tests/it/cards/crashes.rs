@@ -9,7 +9,7 @@ use futures_util::future::join_all;
 use platform::testing::eventually;
 use reqwest::StatusCode;
 use serde_json::json;
-use surge::stripe::{ApiFault, Operation};
+use stand_ins::stripe::{ApiFault, Operation};
 
 use super::ANNA;
 use crate::pipeline::{PATIENCE, Pipeline};

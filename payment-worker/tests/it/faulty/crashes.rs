@@ -2,7 +2,7 @@ use chrono::TimeDelta;
 use domain::BookingId;
 use platform::testing::{Proxy, eventually};
 use secrecy::ExposeSecret;
-use surge::stripe::{ApiFault, Operation, WebhookFault};
+use stand_ins::stripe::{ApiFault, Operation, WebhookFault};
 use url::Url;
 
 use super::Trade;

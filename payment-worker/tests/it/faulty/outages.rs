@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use platform::testing::eventually;
-use surge::stripe::{ApiFault, Operation, RateLimits};
+use stand_ins::stripe::{ApiFault, Operation, RateLimits};
 
 use super::Trade;
 use crate::pipeline::{PATIENCE, Pipeline};

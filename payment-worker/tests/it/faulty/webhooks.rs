@@ -4,8 +4,8 @@ use domain::clock::Clock;
 use futures_util::future::join_all;
 use platform::testing::eventually;
 use serde_json::Value;
+use stand_ins::stripe::WebhookFault;
 use stripe_webhook::Webhook;
-use surge::stripe::WebhookFault;
 
 use super::Trade;
 use crate::pipeline::{PATIENCE, Pipeline};

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use sqlx::PgPool;
 use sqlx::types::Uuid;
-use surge::stripe::{Ledger, PaymentIntent, RefundStatus, Status};
+use stand_ins::stripe::{Ledger, PaymentIntent, RefundStatus, Status};
 
 #[derive(sqlx::FromRow)]
 struct Booking {

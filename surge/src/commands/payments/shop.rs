@@ -14,7 +14,7 @@ use platform::amqp::{Broker, Exchange};
 use platform::topology;
 use secrecy::{ExposeSecret as _, SecretString};
 use sqlx::PgPool;
-use surge::stripe::{RateLimits, StandIn};
+use stand_ins::stripe::{RateLimits, StandIn};
 use tokio::process::{Child, Command};
 use tokio::time::Instant;
 use uuid::Uuid;

@@ -10,7 +10,7 @@ use domain::sale::Stock;
 use secrecy::ExposeSecret as _;
 use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
-use surge::stripe::StandIn;
+use stand_ins::stripe::StandIn;
 use url::Url;
 
 use super::super::machine;

@@ -1,12 +1,12 @@
 //! Every operation through the real client, which parses complete objects only.
 
+use stand_ins::stripe::Status;
 use stripe_core::payment_intent::{
     CancelPaymentIntent, CancelPaymentIntentCancellationReason, CapturePaymentIntent,
     ListPaymentIntent, RetrievePaymentIntent,
 };
 use stripe_core::refund::{CreateRefund, ListRefund, RetrieveRefund};
 use stripe_shared::PaymentIntentStatus;
-use surge::stripe::Status;
 
 use super::{Stage, create};
 

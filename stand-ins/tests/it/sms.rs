@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use serde_json::Value;
-use surge::sms::{Config, SmsFault, StandIn};
+use stand_ins::sms::{Config, SmsFault, StandIn};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 

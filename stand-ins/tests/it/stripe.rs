@@ -13,6 +13,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use serde_json::Value;
+use stand_ins::stripe::{Config, StandIn};
 use stripe::{Client, ClientBuilder, IdempotencyKey, RequestStrategy, StripeError};
 use stripe_client_core::{RequestBuilder, StripeMethod};
 use stripe_core::payment_intent::{
@@ -21,7 +22,6 @@ use stripe_core::payment_intent::{
 use stripe_core::refund::CreateRefund;
 use stripe_shared::{ApiErrors, PaymentIntent, PaymentIntentCaptureMethod, Refund};
 use stripe_types::Currency;
-use surge::stripe::{Config, StandIn};
 
 /// Time limit of every wait.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);

@@ -11,10 +11,10 @@ use axum::routing::post;
 use chrono::TimeDelta;
 use domain::clock::{Clock as _, ManualClock};
 use platform::testing::eventually;
+use stand_ins::stripe::{Config, Deliveries, RefundStatus, Retry, WebhookFault};
 use stripe::StripeRequest;
 use stripe_core::payment_intent::CancelPaymentIntent;
 use stripe_webhook::{EventObject, Webhook};
-use surge::stripe::{Config, Deliveries, RefundStatus, Retry, WebhookFault};
 
 use super::{PATIENCE, Stage};
 

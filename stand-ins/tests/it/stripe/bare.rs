@@ -2,7 +2,7 @@
 
 use reqwest::Response;
 use serde_json::{Value, json};
-use surge::stripe::Status;
+use stand_ins::stripe::Status;
 
 use super::Stage;
 
@@ -166,7 +166,7 @@ async fn the_banks_page_asks_a_browser_and_sends_it_back_to_the_booking() {
             "{page}"
         );
 
-        surge::tls::install();
+        stand_ins::tls::install();
         let browser = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none());
         let press = browser
             .build()

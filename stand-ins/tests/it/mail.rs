@@ -3,7 +3,7 @@ use std::time::Duration;
 use lettre::message::{MultiPart, header::ContentType};
 use lettre::transport::smtp::client::Tls;
 use lettre::{AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor};
-use surge::mail::{Config, MailFault, StandIn};
+use stand_ins::mail::{Config, MailFault, StandIn};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 

@@ -8,7 +8,7 @@ use domain::{Currency, Money, Wire};
 use platform::testing::eventually;
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
-use surge::stripe::{ApiFault, Config, Operation, RefundStatus, Status};
+use stand_ins::stripe::{ApiFault, Config, Operation, RefundStatus, Status};
 
 use super::{PATIENCE, Stage};
 

@@ -5,10 +5,10 @@ use std::time::Duration;
 use futures_util::future::{Either, select};
 use platform::testing::eventually;
 use serde_json::json;
+use stand_ins::stripe::{ApiFault, Operation};
 use stripe::{StripeError, StripeRequest};
 use stripe_core::payment_intent::CapturePaymentIntent;
 use stripe_shared::{ApiErrorsCode, ApiErrorsType, PaymentIntentStatus};
-use surge::stripe::{ApiFault, Operation};
 
 use super::{PATIENCE, Stage, create, keyed, refusal};
 
