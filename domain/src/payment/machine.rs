@@ -13,7 +13,7 @@ pub enum Payment {
     /// The money is reserved.
     Authorised,
     /// The money is taken.
-    Captured(Money),
+    Captured(Captured),
     /// It can't be taken any more.
     Failed {
         /// Stripe's word for it.
@@ -25,7 +25,7 @@ pub enum Payment {
 
 /// Captured and refunded amounts, in minor units of the payment's currency.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Money {
+pub struct Captured {
     /// Taken from the buyer; more than zero.
     pub taken: i64,
     /// Given back or on its way back; at most what was taken.
@@ -112,18 +112,18 @@ impl Payment {
                 | Self::Failed { .. }
                 | Self::Voided,
                 Capture { taken },
-            ) if taken > 0 => Ok(Self::Captured(Money { taken, refunded: 0 })),
+            ) if taken > 0 => Ok(Self::Captured(Captured { taken, refunded: 0 })),
             (Self::Captured(money), SetAside { amount })
                 if amount > 0 && amount <= money.taken - money.refunded =>
             {
                 let refunded = money.refunded + amount;
-                Ok(Self::Captured(Money { refunded, ..money }))
+                Ok(Self::Captured(Captured { refunded, ..money }))
             }
             (Self::Captured(money), TakeBack { amount })
                 if amount > 0 && amount <= money.refunded =>
             {
                 let refunded = money.refunded - amount;
-                Ok(Self::Captured(Money { refunded, ..money }))
+                Ok(Self::Captured(Captured { refunded, ..money }))
             }
             (payment, command) => Err(InvalidMove {
                 subject: "payment",
@@ -203,7 +203,7 @@ mod tests {
     }
 
     fn captured(refunded: i64) -> Payment {
-        Payment::Captured(Money {
+        Payment::Captured(Captured {
             taken: 100,
             refunded,
         })

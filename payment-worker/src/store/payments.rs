@@ -47,7 +47,7 @@ impl Payment {
             PaymentState::Pending => machine::Payment::Pending,
             PaymentState::RequiresAction => machine::Payment::RequiresAction,
             PaymentState::Authorised => machine::Payment::Authorised,
-            PaymentState::Captured => machine::Payment::Captured(machine::Money {
+            PaymentState::Captured => machine::Payment::Captured(machine::Captured {
                 taken: self.captured_minor,
                 refunded: self.refunded_minor,
             }),
