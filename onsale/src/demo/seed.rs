@@ -10,9 +10,10 @@ use tokio::time::Instant;
 
 use super::stage::Stage;
 
-/// Short, so that the demo shows seats of unpaid holds coming back.
-const HOLD_SECONDS: u32 = 30;
-const CLAIM_WINDOW_SECONDS: u32 = 20;
+/// Short, so that the demo shows seats of unpaid holds coming back, and ends soon after: the last
+/// may be held, and left unpaid, once more.
+const HOLD_SECONDS: u32 = 15;
+const CLAIM_WINDOW_SECONDS: u32 = 10;
 /// Longest wait until the other services know the event.
 const PATIENCE: Duration = Duration::from_secs(30);
 

@@ -201,6 +201,11 @@ fn platform_config(args: &DemoArgs, database_url: SecretString, run: i64) -> Pla
     config.internal_addr = preferred(8081);
     config.ops_addr = preferred(9090);
     config.public_url = address_url(config.public_addr);
+    // Over the picture of the sale only what somebody must act on.
+    config.log_filter = ["ONSALE_LOG", "RUST_LOG"]
+        .into_iter()
+        .find_map(|key| std::env::var(key).ok())
+        .or_else(|| Some("error".to_owned()));
     config
 }
 
