@@ -1,4 +1,5 @@
-//! Payments and refunds: two state machines, apart from the booking's.
+//! Payments and refunds: their states, the reasons to void a payment, the policy of cancellation
+//! fees, and the events of Stripe that are handled. Transitions are in [`machine`].
 
 pub mod machine;
 

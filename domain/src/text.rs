@@ -1,4 +1,5 @@
-//! Characters that text by users may not carry into lines of others.
+//! Detects bidirectional controls and invisible format characters, with which one user's text could
+//! change how the text around it is shown.
 
 /// Returns true for characters that change how the text around them is shown: the controls of the
 /// bidirectional algorithm (marks, embeddings, overrides and isolates, UAX #9), and invisible

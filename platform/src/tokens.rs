@@ -1,5 +1,6 @@
-//! Signing and checking tokens, after RFC 8725: each type of token has one algorithm, its own
-//! key, and a `typ`; issuer, audience and times are always checked, and the time is an argument.
+//! Signs and verifies JWTs after RFC 8725 (algorithm and `typ` are fixed for each type of token;
+//! issuer, audience and times are always checked, and the time is an argument), ticket codes,
+//! confirmation codes and the pseudonyms of a lottery, and publishes the public keys as a JWKS.
 //!
 //! Keys are derived from the configured secrets, so there is nothing to store or to distribute.
 //! The first secret signs, all of them verify: put a new secret in front, and drop the old one

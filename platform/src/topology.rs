@@ -1,5 +1,6 @@
-//! The catalogue of queues. Each process declares them all, so that messages for a service that is
-//! down are queued instead of unroutable.
+//! The RabbitMQ topology: every durable queue with its bindings. Each process declares them all, so
+//! that messages for a service that is down are queued instead of unroutable. Booking requests are
+//! partitioned by event, and each partition has a single active consumer.
 
 use domain::EventId;
 use domain::message::{

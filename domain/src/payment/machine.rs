@@ -1,5 +1,5 @@
-//! The two machines: what a payment and a refund know in each state, and how they move. A move
-//! consumes the state it starts from, so that nobody goes on with what it knew before.
+//! The state machines of a payment and of a refund: the data of each state, and the transitions. A
+//! transition consumes the state it starts from, so that nobody goes on with its data.
 
 use super::{PaymentState, RefundState};
 

@@ -1,4 +1,4 @@
-//! A stand-in for admission's release leader, for tests of followers of a line.
+//! Fixtures that write a line's snapshot and moves to PostgreSQL, as the release leader does.
 
 use chrono::{DateTime, Utc};
 use domain::line::Move;
