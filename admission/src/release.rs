@@ -10,6 +10,7 @@
 
 mod beside;
 mod checkpoint;
+mod done;
 mod lease;
 mod line;
 pub mod load;
@@ -31,7 +32,8 @@ use tokio::sync::Notify;
 use uuid::Uuid;
 
 use crate::store::reading::Reading;
-use beside::{Beside, Done, Ticket};
+use beside::Beside;
+use done::{Advanced, Done, Ticket};
 use line::Line;
 use presence::Presence;
 use quarantine::{Failure, Quarantine};
@@ -266,7 +268,7 @@ impl Leader {
         now: DateTime<Utc>,
         event_id: EventId,
         epoch: i64,
-        outcome: Result<beside::Advanced, String>,
+        outcome: Result<Advanced, String>,
     ) {
         let Some(line) = self.lines.get_mut(&event_id) else {
             return;

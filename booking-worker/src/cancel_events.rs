@@ -73,6 +73,6 @@ async fn cancel_one(ctx: &Context, id: BookingId) -> Result<Cancellation, sqlx::
         })
     });
     let (outcome, staged) = cancelling.await?;
-    staged.send_soon(ctx);
+    ctx.send_soon(staged);
     Ok(outcome)
 }

@@ -79,7 +79,7 @@ pub(crate) async fn place_holds(
                 decided,
                 staged,
             }) => {
-                staged.send_soon(ctx);
+                ctx.send_soon(staged);
                 decided.iter().for_each(metrics::request_decided);
                 return Ok(answers);
             }

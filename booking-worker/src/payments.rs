@@ -136,7 +136,7 @@ impl Work for TakeNews<'_> {
             })
         });
         let (news, staged) = taking.await?;
-        staged.send_soon(ctx);
+        ctx.send_soon(staged);
         Ok(news)
     }
 }

@@ -182,7 +182,7 @@ impl Work for Cancels<'_> {
                 })
             });
             let (outcome, staged) = cancelling.await?;
-            staged.send_soon(self.0);
+            self.0.send_soon(staged);
             answers.push(match outcome {
                 Cancellation::Done => Handled::Decided(Outcome::Cancelled),
                 Cancellation::Refused(state) => Handled::Decided(Outcome::Refused(state)),

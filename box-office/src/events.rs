@@ -25,8 +25,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::office::Office;
 
-pub(crate) use draft::present;
-
 /// Event routes: reads on both listeners, writes on the internal one.
 pub(crate) fn routes(office: &Arc<Office>) -> Routes {
     let writes = Router::new()

@@ -7,8 +7,16 @@ use std::ops::RangeInclusive;
 
 use domain::text::is_invisible_control;
 use platform::problem::{Kind, Problem};
+use serde::{Deserialize, Deserializer};
 
 pub(crate) use email::email;
+
+/// Deserializes a present `null` as `Some(None)`, to distinguish it from a missing field.
+pub(crate) fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
+}
 
 /// The `invalid` problem for a field.
 pub(crate) fn invalid(field: impl Display, detail: impl Into<String>) -> Problem {

@@ -82,7 +82,7 @@ impl Records {
         });
         match recording.await {
             Ok((recorded, staged)) => {
-                staged.send_soon(&self.ctx);
+                self.ctx.send_soon(staged);
                 recorded
             }
             Err(error) => {

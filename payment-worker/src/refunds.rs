@@ -1,5 +1,5 @@
-//! Refunds: begun once for each occasion, followed at Stripe, and announced. Each function runs in the
-//! caller's transaction, and is a no-op when its change was made before.
+//! Refunds: begun once for each occasion, followed at Stripe, and announced. Each function runs in
+//! the caller's transaction; those that take a payment need it locked.
 
 use chrono::{DateTime, Utc};
 use domain::message::{CancelAsked, RefundFailed, RefundSucceeded};

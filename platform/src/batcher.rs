@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn batches_keep_their_pace_and_whoever_comes_to_a_lane_that_rests_waits_for_nothing() {
+    async fn batches_keep_their_pace_and_an_idle_batcher_adds_no_delay() {
         let batcher = batcher(10);
         let began = Instant::now();
         assert_eq!(batcher.ask(1).await, Ok(1));

@@ -1,5 +1,7 @@
 //! Configuration of every process. Each key is a flag and an environment variable.
 
+mod invalid;
+
 use std::convert::Infallible;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -13,6 +15,8 @@ use url::Url;
 
 use crate::pg::Hosts;
 use crate::tokens::{KeyRing, SecretError};
+
+pub use invalid::InvalidConfig;
 
 const DEFAULT_NAMESPACE: &str = "onsale";
 const DEFAULT_PUBLIC_URL: &str = "http://127.0.0.1:8080";
@@ -146,19 +150,6 @@ pub struct PlatformConfig {
     /// Filter of the logs, such as info,sqlx=warn,platform=debug; RUST_LOG applies when it is unset
     #[arg(long = "log", env = "ONSALE_LOG", value_name = "FILTER")]
     pub log_filter: Option<String>,
-}
-
-/// A configuration that can't work. A process that gets one exits with status 64.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct InvalidConfig(String);
-
-impl InvalidConfig {
-    /// The sentence names the key and says what it must be.
-    #[must_use]
-    pub fn new(sentence: impl Into<String>) -> Self {
-        Self(sentence.into())
-    }
 }
 
 impl PlatformConfig {

@@ -8,6 +8,7 @@ pub mod batcher;
 pub mod causes;
 pub mod config;
 pub mod egress;
+mod files;
 pub mod health;
 pub mod http;
 pub mod idempotency;

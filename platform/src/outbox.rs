@@ -15,7 +15,6 @@ use sqlx::PgConnection;
 use uuid::{NoContext, Timestamp, Uuid};
 
 use crate::amqp::Exchange;
-use crate::service::Context;
 use crate::telemetry::TraceContext;
 
 use relay::LEASE_SECONDS;
@@ -137,18 +136,6 @@ impl Staged {
         insert(conn, self.owner, &messages, LEASE_SECONDS).await?;
         self.messages.extend(messages);
         Ok(())
-    }
-
-    /// Publishes them in the background; call after the commit.
-    pub fn send_soon(self, ctx: &Context) {
-        if self.messages.is_empty() {
-            return;
-        }
-        let sender = ctx.outbox.clone();
-        ctx.spawn("outbox messages", async move {
-            self.send(&sender).await;
-            Ok(())
-        });
     }
 
     /// Publishes them and deletes their rows; call after the commit.

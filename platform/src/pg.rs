@@ -54,9 +54,9 @@ impl From<BrokenInvariant> for sqlx::Error {
     }
 }
 
-/// Runs `work` in a transaction, and commits if it returns `Ok`. After a deadlock, a serialization
-/// failure, or a pause of this process for which PostgreSQL ended it (4 s), found among the error's
-/// sources, the transaction is retried with jitter, up to 8 attempts. An attempt that takes longer than 20 s fails, and its connection is closed.
+/// Runs `work` in a transaction, and commits if it returns `Ok`. The transaction is retried with
+/// jitter, up to 8 attempts, after a deadlock or a serialization failure, or when PostgreSQL ended
+/// it because this process left it idle (4 s); these are found among the error's sources. An attempt that takes longer than 20 s fails, and its connection is closed.
 ///
 /// `name` labels the metrics. `work` may borrow:
 /// ```no_run

@@ -12,7 +12,6 @@
 
 mod checks;
 mod context;
-mod files;
 mod housekeeping;
 mod ops;
 mod running;
@@ -31,10 +30,9 @@ use crate::config::{InvalidConfig, PlatformConfig};
 use crate::{pg, telemetry, topology};
 use signals::Signals;
 
+pub use crate::files::raise_open_files;
 pub use crate::shutdown::Shutdown;
 pub use context::Context;
-pub(crate) use files::max_open as max_open_files;
-pub use files::raise_open_files;
 pub use running::{Running, serve};
 
 /// `EX_USAGE` of sysexits: starting again without a change will not help.

@@ -15,4 +15,4 @@ pub use api::{Api, ApiError, Endpoints};
 pub use funnel::{Funnel, FunnelCounts, Latencies, Quantiles, Requests, Stage};
 pub use plan::{Card, Habits, Plan, PlanMix};
 pub use session::Session;
-pub use shopping::{Buyer, Fate};
+pub use shopping::{Buyer, Fate, PASSWORD};

@@ -2,13 +2,11 @@
 //! ordering lobbies, checkpoints. Outcomes are applied in a later tick. Dropping the leader aborts
 //! the tasks, which is safe: each is one guarded transaction, or only reads.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use domain::EventId;
 use domain::lottery::Order;
-use domain::queue::Lottery;
 use domain::sale::SaleSettings;
 use platform::service::Context;
 use sqlx::PgPool;
@@ -17,6 +15,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 
 use super::checkpoint;
+use super::done::{Advanced, Done, Ticket};
 use super::line::{Line, Need, order_of};
 use super::presence::Presence;
 use super::quarantine::Failure;
@@ -30,29 +29,6 @@ const READERS: usize = 2;
 const DRAWERS: usize = 2;
 /// Bound on checkpoints made concurrently.
 const COMPACTORS: usize = 1;
-
-/// Identifies one read of a line: an outcome with an outdated ticket is ignored.
-pub(super) type Ticket = u64;
-
-/// The state of a lottery, with the order once it is drawn.
-pub(super) type Advanced = (Lottery, Option<Arc<Order>>);
-
-/// The outcome of a task.
-pub(super) enum Done {
-    /// A line was read or ordered.
-    Recalled(EventId, Ticket, Box<Line>),
-    /// A line failed by itself.
-    Failed(Ticket, Failure),
-    /// Lines were not read because of an outage; they are retried.
-    Unread(Vec<(EventId, Ticket)>),
-    /// The ended sales that were checked, with the versions of their settings, and those of them
-    /// at rest.
-    AtRest(Vec<(EventId, i64)>, HashSet<EventId>),
-    /// The state of a lottery, and the epoch under which it was requested.
-    Lottery(EventId, i64, Result<Advanced, String>),
-    /// A checkpoint finished: whether more moves are left to compact, or `None` when it failed.
-    Compacted(EventId, Option<bool>),
-}
 
 pub(super) struct Beside {
     ctx: Context,

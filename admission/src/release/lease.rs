@@ -180,7 +180,12 @@ impl Leases {
         if self.conn.is_none() {
             let options = PgConnectOptions::clone(&self.ctx.db.connect_options());
             let options = options.application_name("admission-lease");
-            self.conn = Some(options.connect().await?);
+            let mut conn = options.connect().await?;
+            // A turn that was given up must not go on waiting for a lock at the server.
+            sqlx::raw_sql("set statement_timeout = '1s'")
+                .execute(&mut conn)
+                .await?;
+            self.conn = Some(conn);
         }
         Ok(self.conn.as_mut().expect("connected above"))
     }
@@ -379,7 +384,7 @@ async fn claim(
     )
     .fetch_all(conn)
     .await?;
-    // None when a node of the version before shards took the leader row meanwhile.
+    // None when other nodes were first, or one of the version before shards took the leader row.
     if let Some(first) = claimed.first() {
         let epoch = first.epoch;
         tracing::info!(node, epoch, shards = claimed.len(), "took over shards");

@@ -17,11 +17,11 @@ use platform::service::Context;
 use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedSender;
 
+use super::done::{Done, Ticket};
 use super::line::{Line, order_of};
 use super::presence::{self, Presence, Slot, Waited};
 use super::quarantine::{Failure, is_of_one_sale};
 use super::store::{self, Joined, Written};
-use super::{Done, Ticket};
 use crate::lottery;
 
 /// Rows read by one statement.

@@ -33,8 +33,10 @@ const MEASURE_PERIOD: Duration = Duration::from_secs(1);
 /// Acquire timeout of the loop's own pool.
 const ACQUIRE_LIMIT: Duration = Duration::from_secs(2);
 
-/// Session timeouts of the loop's connections, shorter than elsewhere: a tick can't wait.
-const LIMITS: &str = "set statement_timeout = '15s'; set lock_timeout = '2s'; \
+/// Session timeouts of the loop's connections. A lock is waited for longer than another node may
+/// idle with it, so that drawing a lobby outlives the node that began it; a tick has its own
+/// deadline.
+const LIMITS: &str = "set statement_timeout = '15s'; set lock_timeout = '5s'; \
     set idle_in_transaction_session_timeout = '4s'; \
     set tcp_keepalives_idle = 10; set tcp_keepalives_interval = 3; set tcp_keepalives_count = 3";
 

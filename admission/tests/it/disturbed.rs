@@ -125,19 +125,20 @@ async fn a_leader_whose_connections_fall_silent_is_replaced_within_seconds() {
 }
 
 /// A lock that is held between two statements is held for as long as its node is silent, and its
-/// successor waits.
+/// successor waits: the loop holds none.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_leader_that_falls_silent_leaves_no_lock_behind() {
+async fn the_loop_is_never_idle_in_a_transaction() {
     let mut nodes = Nodes::new().await;
     for event in 1..=4 {
         nodes.add(&open(event), 5_000).await;
     }
-    let proxy = start_behind_proxy(&mut nodes).await;
-    nodes.shop((1..=4).collect());
-    called(nodes.db(), 1, now() - TimeDelta::minutes(1), 1).await;
+    let url = nodes.app.ctx.config.database_url.clone();
+    let (proxy, url) = Proxy::before(url.expose_secret()).await;
     // A transaction of several statements would be idle for most of its time.
-    proxy.slow(Duration::from_millis(50));
+    proxy.slow(Duration::from_millis(20));
     let since = now();
+    start_at(&mut nodes, url).await;
+    nodes.shop((1..=4).collect());
     eventually(LIMIT, async || {
         let idle: i64 = sqlx::query_scalar(
             "select count(*) from pg_stat_activity

@@ -10,11 +10,11 @@ use domain::limits::{MAX_SEATS_PER_EVENT, MAX_SECTIONS_PER_EVENT, MAX_TICKETS_PE
 use domain::money::NotChargeable;
 use domain::{Currency, Money, SectionId};
 use platform::problem::Problem;
+use serde::Deserialize;
 use serde::de::IgnoredAny;
-use serde::{Deserialize, Deserializer};
 
 use super::when;
-use crate::fields::{self, invalid};
+use crate::fields::{self, invalid, present};
 use crate::sales::settings::SalePatch;
 
 const MAX_NAME_CHARS: usize = 200;
@@ -88,13 +88,6 @@ struct TierBody {
 struct MoneyBody {
     amount_minor: i64,
     currency: String,
-}
-
-/// Deserializes a present `null` as `Some(None)`, to distinguish it from a missing field.
-pub(crate) fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
-    deserializer: D,
-) -> Result<Option<T>, D::Error> {
-    T::deserialize(deserializer).map(Some)
 }
 
 /// A validated event without an id.

@@ -8,7 +8,7 @@ use platform::http;
 use platform::problem::{Kind, Problem};
 use serde::{Deserialize, Serialize};
 
-use crate::events::present;
+use crate::fields::present;
 use crate::fields::{self, invalid};
 
 const LOBBY_SECONDS: std::ops::RangeInclusive<u32> = 0..=604_800;

@@ -8,7 +8,7 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use serde::Serialize;
 use surge::buyer::{
-    Api, Buyer, Endpoints, Fate, FunnelCounts, Habits, Latencies, PlanMix, Session,
+    Api, Buyer, Endpoints, Fate, FunnelCounts, Habits, Latencies, PASSWORD, PlanMix, Session,
 };
 use tokio::task::JoinSet;
 use uuid::Uuid;
@@ -17,8 +17,6 @@ use super::progress::Progress;
 use super::seed;
 use super::stage::Stage;
 
-/// The password of every simulated buyer.
-const PASSWORD: &str = "correct horse battery";
 /// Everybody arrives within this time of the opening.
 const ARRIVAL: Duration = Duration::from_secs(1);
 

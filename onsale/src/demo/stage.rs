@@ -202,10 +202,11 @@ fn platform_config(args: &DemoArgs, database_url: SecretString, run: i64) -> Pla
     config.ops_addr = preferred(9090);
     config.public_url = address_url(config.public_addr);
     // Over the picture of the sale only what somebody must act on.
-    config.log_filter = ["ONSALE_LOG", "RUST_LOG"]
+    let mut asked = ["ONSALE_LOG", "RUST_LOG"]
         .into_iter()
-        .find_map(|key| std::env::var(key).ok())
-        .or_else(|| Some("error".to_owned()));
+        .filter_map(|key| std::env::var(key).ok())
+        .filter(|filter| !filter.is_empty());
+    config.log_filter = Some(asked.next().unwrap_or_else(|| "error".to_owned()));
     config
 }
 

@@ -1,5 +1,5 @@
 //! No module of a crate needs another one that needs it back, however long the way round: what is
-//! below can be read and changed without what is above. A module and those inside it may.
+//! below can be read and changed without what is above. What a module contains may use it.
 
 #![expect(clippy::unwrap_used, reason = "a test that can't go on fails")]
 
@@ -12,106 +12,149 @@ use syn::{Attribute, ItemMod, ItemUse, UseTree};
 
 use crate::queries::root;
 
-/// A module by its path in the crate; the root is empty.
-type Module = Vec<String>;
+/// A module, or an item in one, by its path in the crate; the root is empty.
+type Names = Vec<String>;
 
 /// The crate and module whose parts may need each other: the stand-in for Stripe is one model, whose
 /// objects refer to each other as Stripe's do.
 const ONE_PART: (&str, &str) = ("stand-ins", "stripe");
 
-/// The modules of a crate, and what each needs.
+/// What one module of a crate says.
 #[derive(Default)]
-struct Needs {
-    modules: BTreeMap<Module, BTreeSet<Module>>,
-    /// Modules that only tests compile.
-    tests: BTreeSet<Module>,
+struct Module {
+    /// Names that `use` brings into it, and the paths that they stand for.
+    imported: BTreeMap<String, Names>,
+    /// Every path in it that begins in this crate, or with an imported name.
+    paths: Vec<Names>,
 }
 
-impl Needs {
-    /// Reads the sources of a crate.
-    fn of(source: &Path) -> Self {
-        let mut files = BTreeMap::new();
-        find_modules(source, &Module::new(), &mut files);
-        let mut needs = Self {
-            modules: files
-                .keys()
-                .map(|module| (module.clone(), BTreeSet::new()))
-                .collect(),
-            ..Self::default()
-        };
-        for (module, text) in files {
-            let file = syn::parse_file(&text).unwrap();
+/// The modules of a crate, without those that only tests compile.
+#[derive(Default)]
+struct Crate(BTreeMap<Names, Module>);
+
+impl Crate {
+    /// Reads the sources under `source`.
+    fn read(source: &Path) -> Self {
+        let mut files = Vec::new();
+        find_modules(source, &Names::new(), &mut files);
+        let mut modules = BTreeMap::new();
+        let mut tests = BTreeSet::new();
+        for (name, text) in files {
             let mut reader = Reader {
-                needs: &mut needs,
-                file: module.clone(),
-                module,
+                inside: name.clone(),
+                module: modules.remove(&name).unwrap_or_default(),
+                tests: &mut tests,
             };
-            reader.visit_file(&file);
+            reader.visit_file(&syn::parse_file(&text).unwrap());
+            modules.insert(name, reader.module);
         }
-        needs
-            .modules
-            .retain(|module, _| !needs.tests.iter().any(|test| module.starts_with(test)));
-        needs
+        modules.retain(|name, _| !tests.iter().any(|test| name.starts_with(test)));
+        Self(modules)
     }
 
-    /// The module that a path names, seen from `module`; `None` when it is of another crate.
-    fn resolve(&self, module: &Module, path: &[String]) -> Option<Module> {
-        let (first, rest) = path.split_first()?;
-        let (mut found, rest) = match first.as_str() {
-            "crate" => (Module::new(), rest),
-            "self" => (module.clone(), rest),
-            "super" => (module[..module.len().checked_sub(1)?].to_vec(), rest),
-            _ => (module.clone(), path),
-        };
-        let named = rest.iter().take_while(|name| *name == "super").count();
-        found.truncate(found.len().checked_sub(named)?);
-        let from_here = found.len();
-        for name in &rest[named..] {
-            found.push(name.clone());
-            if !self.modules.contains_key(&found) {
-                found.pop();
-                break;
+    /// The module in which what `path` names is defined; re-exports are followed.
+    fn home_of(&self, path: &[String], follow: u32) -> Names {
+        let path = path
+            .split_first()
+            .filter(|(first, _)| *first == "crate")
+            .map_or(path, |(_, rest)| rest);
+        let is_module = |length: &usize| self.0.contains_key(&path[..*length]);
+        let length = (0..=path.len()).take_while(is_module).last().unwrap_or(0);
+        let module = path[..length].to_vec();
+        let imported = path
+            .get(length)
+            .and_then(|name| self.0.get(&module)?.imported.get(name));
+        match imported {
+            Some(target) if follow > 0 => {
+                let path = [target.as_slice(), &path[length + 1..]].concat();
+                self.home_of(&path, follow - 1)
             }
+            _ => module,
         }
-        let is_ours =
-            found.len() > from_here || matches!(first.as_str(), "crate" | "self" | "super");
-        is_ours.then_some(found)
     }
 
-    /// Every module that `module` needs, directly or by way of others.
-    fn all_of<'a>(&'a self, module: &'a Module) -> BTreeSet<&'a Module> {
-        let mut found = BTreeSet::new();
-        let mut open = vec![module];
-        while let Some(next) = open.pop() {
-            let needed = self.modules.get(next).into_iter().flatten();
-            open.extend(needed.filter(|needed| found.insert(*needed)));
-        }
-        found
+    /// The modules that each needs; those that contain it, which it may use, are left out.
+    fn needs(&self) -> BTreeMap<&Names, BTreeSet<Names>> {
+        const RE_EXPORTS: u32 = 8;
+        let of = |name: &Names, module: &Module| -> BTreeSet<Names> {
+            let homes = module.paths.iter().map(|path| {
+                let imported = module.imported.get(&path[0]).filter(|_| path[0] != "crate");
+                match imported {
+                    Some(target) => [target.as_slice(), &path[1..]].concat(),
+                    None => path.clone(),
+                }
+            });
+            homes
+                .map(|path| self.home_of(&path, RE_EXPORTS))
+                .filter(|home| !name.starts_with(home))
+                .collect()
+        };
+        self.0
+            .iter()
+            .map(|(name, module)| (name, of(name, module)))
+            .collect()
     }
 
-    /// The modules that need themselves by way of others, each with those it needs directly.
+    /// Two modules that need each other, directly or by way of others, for every such need.
     fn circles(&self) -> Vec<String> {
-        let all: BTreeMap<_, _> = self
-            .modules
+        let needs = self.needs();
+        let all: BTreeMap<_, _> = needs
             .keys()
-            .map(|module| (module, self.all_of(module)))
+            .map(|name| (*name, all_of(name, &needs)))
             .collect();
-        let in_a_circle = |one: &Module, other: &Module| {
-            let back = all.get(other).is_some_and(|needed| needed.contains(one));
-            back && all[one].contains(other)
-        };
         let mut found = Vec::new();
-        for (module, needed) in &self.modules {
-            for needed in needed.iter().filter(|needed| in_a_circle(module, needed)) {
-                found.push(format!("{} needs {}", module.join("::"), needed.join("::")));
-            }
+        for (name, needed) in &needs {
+            let back = needed
+                .iter()
+                .filter(|needed| all.get(needed).is_some_and(|all| all.contains(*name)));
+            found.extend(
+                back.map(|needed| format!("{} needs {}", name.join("::"), needed.join("::"))),
+            );
         }
         found
     }
+
+    /// Takes the modules inside `part` for one.
+    fn join(&mut self, part: &str) {
+        let whole = vec![part.to_owned()];
+        let inside: Vec<Names> = self
+            .0
+            .keys()
+            .filter(|name| name.len() > 1 && name[0] == part)
+            .cloned()
+            .collect();
+        for name in inside {
+            let module = self.0.remove(&name).unwrap();
+            let whole = self.0.get_mut(&whole).unwrap();
+            let absolute =
+                module
+                    .paths
+                    .into_iter()
+                    .map(|path| match module.imported.get(&path[0]) {
+                        Some(target) => [target.as_slice(), &path[1..]].concat(),
+                        None => path,
+                    });
+            whole.paths.extend(absolute);
+        }
+    }
+}
+
+/// Every module that `name` needs, directly or by way of others.
+fn all_of(name: &Names, needs: &BTreeMap<&Names, BTreeSet<Names>>) -> BTreeSet<Names> {
+    let mut found = BTreeSet::new();
+    let mut open = vec![name.clone()];
+    while let Some(next) = open.pop() {
+        for needed in needs.get(&next).into_iter().flatten() {
+            if found.insert(needed.clone()) {
+                open.push(needed.clone());
+            }
+        }
+    }
+    found
 }
 
 /// Reads the files under `folder`, the module `inside`.
-fn find_modules(folder: &Path, inside: &Module, files: &mut BTreeMap<Module, String>) {
+fn find_modules(folder: &Path, inside: &Names, files: &mut Vec<(Names, String)>) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         let name = path.file_stem().unwrap().to_string_lossy().into_owned();
@@ -123,57 +166,80 @@ fn find_modules(folder: &Path, inside: &Module, files: &mut BTreeMap<Module, Str
             if !(inside.is_empty() && matches!(name.as_str(), "lib" | "main")) {
                 module.push(name);
             }
-            files.insert(module, fs::read_to_string(&path).unwrap());
+            files.push((module, fs::read_to_string(&path).unwrap()));
         }
     }
 }
 
-/// Notes what one file needs.
+/// Reads one file.
 struct Reader<'a> {
-    needs: &'a mut Needs,
-    /// The module of the file.
-    file: Module,
     /// The module that is read: that of the file, or one written inside it.
+    inside: Names,
     module: Module,
+    tests: &'a mut BTreeSet<Names>,
 }
 
 impl Reader<'_> {
-    fn note(&mut self, path: &[String]) {
-        let Some(needed) = self.needs.resolve(&self.module, path) else {
-            return;
+    /// The path from the root of the crate, beginning with `crate`; `None` for one that begins with
+    /// a name in scope.
+    fn absolute(&self, path: &[String]) -> Option<Names> {
+        let ups = path.iter().take_while(|name| *name == "super").count();
+        let inside = match path[0].as_str() {
+            "crate" => return Some(path.to_vec()),
+            "self" => &self.inside[..],
+            "super" => &self.inside[..self.inside.len().checked_sub(ups)?],
+            _ => return None,
         };
-        let is_inside = needed.starts_with(&self.file) || self.file.starts_with(&needed);
-        if !is_inside {
-            self.needs
-                .modules
-                .get_mut(&self.file)
-                .unwrap()
-                .insert(needed);
-        }
+        Some([&["crate".to_owned()], inside, &path[ups.max(1)..]].concat())
     }
 
-    fn note_tree(&mut self, tree: &UseTree, path: &mut Vec<String>) {
+    fn import(&mut self, tree: &UseTree, path: &mut Names) {
         match tree {
             UseTree::Path(part) => {
                 path.push(part.ident.to_string());
-                self.note_tree(&part.tree, path);
+                self.import(&part.tree, path);
                 path.pop();
             }
-            UseTree::Group(group) => {
-                for tree in &group.items {
-                    self.note_tree(tree, path);
-                }
+            UseTree::Group(group) => group.items.iter().for_each(|tree| self.import(tree, path)),
+            UseTree::Name(name) => {
+                self.import_as(&name.ident.to_string(), &name.ident.to_string(), path)
             }
-            UseTree::Name(name) => self.note_name(name.ident.to_string(), path),
-            UseTree::Rename(rename) => self.note_name(rename.ident.to_string(), path),
+            UseTree::Rename(name) => {
+                self.import_as(&name.ident.to_string(), &name.rename.to_string(), path)
+            }
             UseTree::Glob(_) => self.note(path),
         }
     }
 
-    fn note_name(&mut self, name: String, path: &mut Vec<String>) {
-        path.push(name);
-        self.note(path);
-        path.pop();
+    fn import_as(&mut self, name: &str, alias: &str, path: &[String]) {
+        let mut target = path.to_vec();
+        if name != "self" {
+            target.push(name.to_owned());
+        }
+        let alias = if alias == "self" { path.last() } else { None }
+            .map_or(alias, String::as_str)
+            .to_owned();
+        // A name of this module, as in `pub use child::Type`, is a path from here.
+        let from_here = [self.inside.as_slice(), &target].concat();
+        let target = match self.absolute(&target) {
+            Some(target) => target,
+            None => [vec!["crate".to_owned()], from_here].concat(),
+        };
+        self.module.paths.push(target.clone());
+        self.module.imported.insert(alias, target);
+    }
+
+    fn note(&mut self, path: &[String]) {
+        match self.absolute(path) {
+            Some(path) => self.module.paths.push(path),
+            // The name may be imported, or that of a module inside this one.
+            None if path.len() > 1 => {
+                self.module.paths.push(path.to_vec());
+                let from_here = [&["crate".to_owned()], self.inside.as_slice(), path].concat();
+                self.module.paths.push(from_here);
+            }
+            None => {}
+        }
     }
 }
 
@@ -181,31 +247,28 @@ impl<'ast> Visit<'ast> for Reader<'_> {
     fn visit_item_mod(&mut self, item: &'ast ItemMod) {
         let name = item.ident.to_string();
         if item.attrs.iter().any(is_for_tests) {
-            self.needs
-                .tests
-                .insert([self.module.clone(), vec![name]].concat());
+            self.tests
+                .insert([self.inside.clone(), vec![name]].concat());
             return;
         }
-        self.module.push(name);
+        self.inside.push(name);
         visit::visit_item_mod(self, item);
-        self.module.pop();
+        self.inside.pop();
     }
 
     fn visit_item_use(&mut self, item: &'ast ItemUse) {
         if !item.attrs.iter().any(is_for_tests) {
-            self.note_tree(&item.tree, &mut Vec::new());
+            self.import(&item.tree, &mut Names::new());
         }
     }
 
     fn visit_path(&mut self, path: &'ast syn::Path) {
-        let names: Vec<String> = path
+        let names: Names = path
             .segments
             .iter()
             .map(|part| part.ident.to_string())
             .collect();
-        if matches!(names[0].as_str(), "crate" | "self" | "super") && names.len() > 1 {
-            self.note(&names);
-        }
+        self.note(&names);
         visit::visit_path(self, path);
     }
 }
@@ -227,20 +290,13 @@ fn no_module_needs_one_that_needs_it_back() {
         if !path.join("Cargo.toml").is_file() {
             continue;
         }
-        let mut needs = Needs::of(&path.join("src"));
-        read += needs.modules.len();
-        let (crate_name, part) = ONE_PART;
-        if name == crate_name {
-            needs
-                .modules
-                .retain(|module, _| module.first().is_none_or(|first| first != part));
+        let mut modules = Crate::read(&path.join("src"));
+        read += modules.0.len();
+        if name == ONE_PART.0 {
+            modules.join(ONE_PART.1);
         }
-        circles.extend(
-            needs
-                .circles()
-                .into_iter()
-                .map(|circle| format!("{name}: {circle}")),
-        );
+        let found = modules.circles().into_iter();
+        circles.extend(found.map(|circle| format!("{name}: {circle}")));
     }
     assert!(read > 400, "{read} modules were read");
     assert!(circles.is_empty(), "\n{}", circles.join("\n"));

@@ -119,7 +119,7 @@ impl Work for Store {
         });
         match storing.await {
             Ok((mut stored, staged)) => {
-                staged.send_soon(&self.ctx);
+                self.ctx.send_soon(staged);
                 for (arrived, asker) in arrived.iter().zip(askers) {
                     asker.answer(Ok(stored.remove(&arrived.new.event_id)));
                 }

@@ -196,7 +196,7 @@ fn drain_ready<S: Stream + Unpin>(stream: &mut S) -> Vec<S::Item> {
     poll_all(stream, Waker::noop())
 }
 
-/// Polls until nothing more is ready. `FuturesUnordered` may reply `Pending` early to let others
+/// Polls until nothing more is ready. `FuturesUnordered` may answer `Pending` early to let others
 /// run, and shows that by waking: so `Pending` is believed only when nobody woke meanwhile.
 fn poll_all<S: Stream + Unpin>(stream: &mut S, waker: &Waker) -> Vec<S::Item> {
     let flag = Arc::new(Flag {

@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_lane_of_a_group_commit_gives_each_caller_the_outcome_of_its_item() {
+    async fn each_caller_of_a_group_commit_gets_the_outcome_of_its_item() {
         let fussy = Grouped::<Fussy, Problem>::from(Fussy::default());
         let batcher = Batcher::new(fussy, Limits::USUAL);
         let asked = futures_util::future::join_all([1, 0, 3].map(|item| batcher.ask(item))).await;

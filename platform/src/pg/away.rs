@@ -154,7 +154,7 @@ mod tests {
 
     #[test]
     fn contention_is_busy_and_not_away() {
-        for code in ["40001", "40P01", "55P03"] {
+        for code in ["40001", "40P01", "55P03", "25P03"] {
             assert!(
                 is_busy(&refused(code)) && !is_away(&refused(code)),
                 "{code}"

@@ -21,8 +21,9 @@ const PING_LIMIT: Duration = Duration::from_millis(500);
 const SETTINGS_LIMIT: Duration = Duration::from_secs(5);
 
 /// Session limits of a service. A transaction is rolled back sooner after its client fell silent
-/// than others stop waiting for its locks: a node that is suspended, or cut off, holds up a sale
-/// for seconds, and nobody fails because of it. (A dead client is detected within some 20 s.)
+/// than others stop waiting for its locks: a node that is suspended, or cut off, holds a sale up
+/// for seconds. Whoever waits behind several of its transactions may still give up. (A dead client
+/// is detected within some 20 s.)
 const SERVICE_LIMITS: &str = "\
     set statement_timeout = '15s'; \
     set lock_timeout = '5s'; \

@@ -112,6 +112,15 @@ impl Context {
         self.shutdown.spawn(name, task);
     }
 
+    /// Publishes staged messages in the background; call after the commit.
+    pub fn send_soon(&self, staged: outbox::Staged) {
+        let sender = self.outbox.clone();
+        self.spawn("outbox messages", async move {
+            staged.send(&sender).await;
+            Ok(())
+        });
+    }
+
     /// The Redis keys of one sale.
     #[must_use]
     pub fn sale_keys(&self, event: EventId) -> SaleKeys {

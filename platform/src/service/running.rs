@@ -11,7 +11,8 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::checks::Checks;
-use super::{Context, Routes, files, housekeeping, ops};
+use super::{Context, Routes, housekeeping, ops};
+use crate::files;
 use crate::http::{self, ConnectionLimits, Connections, Listener, Shared};
 
 /// Timeout of the last steps, which should be immediate: dropping tasks, closing connections.

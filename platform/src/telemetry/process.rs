@@ -4,7 +4,7 @@ use std::fs;
 
 use metrics::{counter, gauge};
 
-use crate::service::max_open_files;
+use crate::files;
 
 /// Clock ticks a second in `/proc`, which Linux fixes for programs.
 const TICKS: u32 = 100;
@@ -26,7 +26,7 @@ pub(super) fn measure() {
         let count = u32::try_from(files.count()).unwrap_or(u32::MAX);
         gauge!("process_open_fds").set(f64::from(count));
     }
-    let limit = u32::try_from(max_open_files()).map_or(f64::INFINITY, f64::from);
+    let limit = u32::try_from(files::max_open()).map_or(f64::INFINITY, f64::from);
     gauge!("process_max_fds").set(limit);
 }
 

@@ -14,6 +14,8 @@ use super::plan::{Card, Habits, Plan};
 use super::session::Session;
 use crate::challenge;
 
+/// The password of every simulated buyer.
+pub const PASSWORD: &str = "correct horse battery";
 /// First pause between polls of a booking.
 const FIRST_LOOK: Duration = Duration::from_millis(150);
 /// Longest pause between polls of a booking.
@@ -133,7 +135,7 @@ impl Buyer {
     }
 
     fn password(&self) -> Value {
-        json!({ "email": self.email, "password": "correct horse battery" })
+        json!({ "email": self.email, "password": PASSWORD })
     }
 
     /// Follows the plan from joining to its end, or to an earlier one.
