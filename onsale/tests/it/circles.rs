@@ -202,10 +202,10 @@ impl Reader<'_> {
             }
             UseTree::Group(group) => group.items.iter().for_each(|tree| self.import(tree, path)),
             UseTree::Name(name) => {
-                self.import_as(&name.ident.to_string(), &name.ident.to_string(), path)
+                self.import_as(&name.ident.to_string(), &name.ident.to_string(), path);
             }
             UseTree::Rename(name) => {
-                self.import_as(&name.ident.to_string(), &name.rename.to_string(), path)
+                self.import_as(&name.ident.to_string(), &name.rename.to_string(), path);
             }
             UseTree::Glob(_) => self.note(path),
         }
