@@ -3,6 +3,7 @@
 
 mod clock;
 mod database;
+mod declare;
 mod described;
 pub mod line;
 mod port;

@@ -157,7 +157,7 @@ async fn a_full_queue_is_an_honest_503_that_changes_nothing() {
     let queue = QueueSpec::durable(&name)
         .bind(Exchange::Commands, &name)
         .max_length(1);
-    shop.app.ctx.broker.declare(&queue).await.unwrap();
+    shop.app.ctx.broker.declare_patiently(&queue).await;
     let pass = shop.pass(EVENT, BUYER, 600);
     let mut refused = None;
     for attempt in 0..20 {

@@ -60,7 +60,7 @@ impl Nodes {
             topology::admission_sales(),
             topology::admission_revocations(),
         ] {
-            app.ctx.broker.declare(&queue).await.unwrap();
+            app.ctx.broker.declare_patiently(&queue).await;
         }
         Self {
             machine: Machine::watch(&app.ctx.db),

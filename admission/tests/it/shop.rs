@@ -97,7 +97,7 @@ impl Shop {
             topology::admission_revocations(),
             topology::admission_bookings(),
         ] {
-            app.ctx.broker.declare(&queue).await.unwrap();
+            app.ctx.broker.declare_patiently(&queue).await;
         }
         // The test holds the leader row, so the nodes' own release loops stand by.
         let lead = "insert into admission.leader values (true, 'the test', 1, 'infinity')";
@@ -446,7 +446,7 @@ impl Shop {
         cancel: Option<Outcome>,
     ) -> Arc<Mutex<Vec<PlaceHold>>> {
         let ctx = self.app.ctx.clone();
-        ctx.broker.declare(&queue).await.unwrap();
+        ctx.broker.declare_patiently(&queue).await;
         let seen = Arc::new(Mutex::new(Vec::new()));
         let worker = Worker {
             ctx: ctx.clone(),

@@ -111,7 +111,7 @@ async fn a_message_that_is_early_waits_for_the_end_of_an_alarm_without_going_bac
         .await
         .unwrap();
     let queue = QueueSpec::durable("early").bind(Exchange::Events, PaymentVoided::NAME);
-    broker.declare(&queue).await.unwrap();
+    broker.declare_patiently(&queue).await;
     let message = PaymentVoided {
         booking_id: BookingId::new(SystemClock.now()),
     };

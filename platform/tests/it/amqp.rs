@@ -121,7 +121,7 @@ async fn a_message_keeps_its_id_and_name_and_is_in_the_trace_of_its_booking() {
     let mut consumer = Consumer::start(&app.ctx.broker, spec(), Settings::default(), |_| {
         Verdict::Ack
     });
-    app.ctx.broker.declare(&spec()).await.unwrap();
+    app.ctx.broker.declare_patiently(&spec()).await;
 
     let sender = TraceContext::root();
     let sent = message();
@@ -146,7 +146,7 @@ async fn a_message_keeps_its_id_and_name_and_is_in_the_trace_of_its_booking() {
 async fn a_message_whose_consumer_dies_is_delivered_to_another() {
     let app = TestApp::start().await;
     let broker = &app.ctx.broker;
-    broker.declare(&spec()).await.unwrap();
+    broker.declare_patiently(&spec()).await;
     let id = publish(broker).await;
 
     let dying = app.another_node().await;
@@ -188,7 +188,7 @@ async fn a_message_whose_consumer_dies_is_delivered_to_another() {
 async fn a_retry_comes_back_after_its_delay_as_the_next_attempt() {
     let app = TestApp::start().await;
     let broker = &app.ctx.broker;
-    broker.declare(&spec()).await.unwrap();
+    broker.declare_patiently(&spec()).await;
     let delay = Duration::from_secs(1);
     let handled = Arc::new(Mutex::new(Vec::new()));
     let times = Arc::clone(&handled);
@@ -218,7 +218,7 @@ async fn a_retry_comes_back_after_its_delay_as_the_next_attempt() {
 async fn a_short_retry_does_not_wait_behind_a_long_one() {
     let app = TestApp::start().await;
     let broker = &app.ctx.broker;
-    broker.declare(&spec()).await.unwrap();
+    broker.declare_patiently(&spec()).await;
     let mut consumer = Consumer::start(broker, spec(), Settings::default(), |delivery| {
         match (delivery.attempt, delivery.name.as_str()) {
             (1, "slow") => Verdict::RetryAfter(Duration::from_secs(300)),
@@ -250,7 +250,7 @@ async fn a_short_retry_does_not_wait_behind_a_long_one() {
 async fn a_message_that_cannot_be_read_is_put_aside_and_the_consumer_goes_on() {
     let app = TestApp::start().await;
     let broker = &app.ctx.broker;
-    broker.declare(&spec()).await.unwrap();
+    broker.declare_patiently(&spec()).await;
     let mut consumer =
         Consumer::start(
             broker,
@@ -291,7 +291,7 @@ async fn a_message_that_cannot_be_read_is_put_aside_and_the_consumer_goes_on() {
 async fn dead_letters_can_be_brought_back_or_discarded() {
     let app = TestApp::start().await;
     let broker = &app.ctx.broker;
-    broker.declare(&spec()).await.unwrap();
+    broker.declare_patiently(&spec()).await;
     let is_repaired = Arc::new(AtomicBool::new(false));
     let repaired = is_repaired.clone();
     let mut consumer = Consumer::start(broker, spec(), Settings::default(), move |_| {
@@ -332,7 +332,7 @@ async fn dead_letters_can_be_brought_back_or_discarded() {
 async fn looking_at_dead_letters_removes_none() {
     let app = TestApp::start().await;
     let broker = &app.ctx.broker;
-    broker.declare(&spec()).await.unwrap();
+    broker.declare_patiently(&spec()).await;
     let mut consumer = Consumer::start(broker, spec(), Settings::default(), |_| {
         Verdict::DeadLetter("broken".into())
     });
@@ -357,7 +357,7 @@ async fn looking_at_dead_letters_removes_none() {
 async fn a_message_is_given_up_after_the_last_attempt() {
     let app = TestApp::start().await;
     let broker = &app.ctx.broker;
-    broker.declare(&spec()).await.unwrap();
+    broker.declare_patiently(&spec()).await;
     let settings = Settings {
         max_attempts: 2,
         ..Settings::default()
@@ -399,7 +399,7 @@ async fn a_handler_that_panics_or_hangs_is_a_failed_attempt() {
     }
     let app = TestApp::start().await;
     let broker = app.ctx.broker.clone();
-    broker.declare(&spec()).await.unwrap();
+    broker.declare_patiently(&spec()).await;
     let id = publish(&broker).await;
     let (sender, mut seen) = mpsc::unbounded_channel();
     let stop = app.ctx.shutdown.soft().clone();
@@ -429,7 +429,7 @@ async fn a_handler_that_panics_or_hangs_is_a_failed_attempt() {
 async fn a_full_queue_refuses_and_says_so() {
     let app = TestApp::start().await;
     let broker = &app.ctx.broker;
-    broker.declare(&spec().max_length(5)).await.unwrap();
+    broker.declare_patiently(&spec().max_length(5)).await;
     // RabbitMQ checks the bound a little late.
     let mut outcome = Ok(());
     for _ in 0..500 {
@@ -453,7 +453,7 @@ async fn a_full_queue_refuses_and_says_so() {
 async fn a_message_for_nobody_is_reported_and_never_another_one() {
     let app = TestApp::start().await;
     let broker = &app.ctx.broker;
-    broker.declare(&spec()).await.unwrap();
+    broker.declare_patiently(&spec()).await;
     let messages: Vec<_> = (0..2_000)
         .map(|at| {
             let mut message = outgoing(PaymentVoided::NAME, "{}");
@@ -513,7 +513,7 @@ async fn through_proxy(app: &TestApp) -> (Broker, Proxy) {
 async fn publisher_and_consumer_recover_when_their_connections_are_cut() {
     let app = TestApp::start().await;
     let (broker, proxy) = through_proxy(&app).await;
-    app.ctx.broker.declare(&spec()).await.unwrap();
+    app.ctx.broker.declare_patiently(&spec()).await;
     let mut consumer = Consumer::start(&broker, spec(), Settings::default(), |_| Verdict::Ack);
     publish(&broker).await;
     consumer.next().await;
@@ -539,7 +539,7 @@ async fn publisher_and_consumer_recover_when_their_connections_are_cut() {
 async fn nothing_confirmed_is_lost_while_connections_are_cut_under_load() {
     let app = TestApp::start().await;
     let (broker, proxy) = through_proxy(&app).await;
-    app.ctx.broker.declare(&spec()).await.unwrap();
+    app.ctx.broker.declare_patiently(&spec()).await;
     let mut confirmed = HashSet::new();
     let mut round = 0;
     // A few rounds more where the machine is too slow for the timeouts.
@@ -584,7 +584,7 @@ async fn nothing_confirmed_is_lost_while_connections_are_cut_under_load() {
 async fn soft_shutdown_finishes_what_was_begun_and_leaves_the_rest() {
     let app = TestApp::start().await;
     let broker = &app.ctx.broker;
-    broker.declare(&spec()).await.unwrap();
+    broker.declare_patiently(&spec()).await;
     for _ in 0..10 {
         publish(broker).await;
     }
@@ -648,7 +648,7 @@ async fn batches_hold_what_has_arrived_in_order() {
     let app = TestApp::start().await;
     let broker = app.ctx.broker.clone();
     let spec = spec().single_active_consumer();
-    broker.declare(&spec).await.unwrap();
+    broker.declare_patiently(&spec).await;
     let mut sent = Vec::new();
     for _ in 0..50 {
         sent.push(publish(&broker).await);
@@ -687,7 +687,7 @@ async fn batches_hold_what_has_arrived_in_order() {
 async fn one_bad_message_does_not_take_its_batch_with_it() {
     let app = TestApp::start().await;
     let broker = app.ctx.broker.clone();
-    broker.declare(&spec()).await.unwrap();
+    broker.declare_patiently(&spec()).await;
     let mut good = HashSet::new();
     let mut poison = None;
     for at in 0..10 {
@@ -737,7 +737,7 @@ async fn one_bad_message_does_not_take_its_batch_with_it() {
 async fn a_broker_that_lost_everything_is_declared_everything_again() {
     let app = TestApp::start().await;
     let broker = &app.ctx.broker;
-    broker.declare(&spec()).await.unwrap();
+    broker.declare_patiently(&spec()).await;
     let mut consumer = Consumer::start(broker, spec(), Settings::default(), |_| Verdict::Ack);
     publish(broker).await;
     consumer.next().await;
@@ -761,7 +761,7 @@ async fn a_retry_whose_copy_cannot_be_stored_keeps_its_original() {
     use secrecy::ExposeSecret;
     let app = TestApp::start().await;
     let broker = &app.ctx.broker;
-    broker.declare(&spec()).await.unwrap();
+    broker.declare_patiently(&spec()).await;
     // The copy is for nobody as long as this queue is missing.
     let url = app.ctx.config.amqp_url.expose_secret();
     let connection = lapin::Connection::connect(url, lapin::ConnectionProperties::default())
@@ -800,8 +800,8 @@ async fn a_full_queue_does_not_hold_up_the_retries_of_others() {
     let bounded = QueueSpec::durable("bounded")
         .bind(Exchange::Commands, "bounded")
         .max_length(5);
-    broker.declare(&bounded).await.unwrap();
-    broker.declare(&spec()).await.unwrap();
+    broker.declare_patiently(&bounded).await;
+    broker.declare_patiently(&spec()).await;
     let mut busy = Consumer::start(broker, bounded, Settings::default(), |_| {
         Verdict::RetryAfter(Duration::from_secs(1))
     });
@@ -842,10 +842,10 @@ async fn a_full_queue_does_not_hold_up_the_retries_of_others() {
 #[tokio::test]
 async fn a_queue_with_other_arguments_is_named_and_used_as_it_is() {
     let app = TestApp::start().await;
-    app.ctx.broker.declare(&spec()).await.unwrap();
+    app.ctx.broker.declare_patiently(&spec()).await;
     let newer = app.another_node().await.broker;
     let changed = spec().max_length(3);
-    newer.declare(&changed).await.unwrap();
+    newer.declare_patiently(&changed).await;
     assert_eq!(newer.mismatched(), [QUEUE]);
     let mut consumer = Consumer::start(&newer, changed, Settings::default(), |_| Verdict::Ack);
     publish(&newer).await;
@@ -889,7 +889,7 @@ async fn a_dead_or_a_retry_queue_with_other_arguments_is_named_and_its_queue_wor
     let (dead, retry) = (format!("{QUEUE}.dead"), "retry.1000ms");
     declare_plain(&app, &dead).await;
     declare_plain(&app, retry).await;
-    broker.declare(&spec()).await.unwrap();
+    broker.declare_patiently(&spec()).await;
     assert_eq!(broker.mismatched(), [dead.as_str(), retry]);
 
     let mut consumer = Consumer::start(broker, spec(), Settings::default(), |_| {
@@ -930,10 +930,10 @@ async fn only_the_retry_queues_of_wanted_queues_are_declared() {
     };
     broker.ensure_declared().await.unwrap();
     assert!(!exists("retry.250ms").await);
-    broker.declare(&spec()).await.unwrap();
+    broker.declare_patiently(&spec()).await;
     assert!(exists("retry.250ms").await && !exists("retry-bounded.250ms").await);
     let bounded = QueueSpec::durable("bounded").max_length(5);
-    broker.declare(&bounded).await.unwrap();
+    broker.declare_patiently(&bounded).await;
     assert!(exists("retry-bounded.250ms").await);
     connection.close(200, "done".into()).await.unwrap();
     app.finish().await;
@@ -951,6 +951,6 @@ async fn queues_may_be_deleted_right_after_their_declaration() {
         node.delete_all(&[]).await.unwrap();
         node.close().await;
     }
-    app.ctx.broker.declare(&spec()).await.unwrap();
+    app.ctx.broker.declare_patiently(&spec()).await;
     app.finish().await;
 }

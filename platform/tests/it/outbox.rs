@@ -61,7 +61,7 @@ async fn left(app: &TestApp) -> i64 {
 #[tokio::test]
 async fn a_message_is_sent_if_and_only_if_its_transaction_commits() {
     let app = TestApp::start().await;
-    app.ctx.broker.declare(&spec()).await.unwrap();
+    app.ctx.broker.declare_patiently(&spec()).await;
     let mut seen = listen(&app);
     start_relay(&app);
 
@@ -90,7 +90,7 @@ async fn a_message_is_sent_if_and_only_if_its_transaction_commits() {
 #[tokio::test]
 async fn what_a_crashed_relay_had_claimed_is_sent_when_its_lease_runs_out() {
     let app = TestApp::start().await;
-    app.ctx.broker.declare(&spec()).await.unwrap();
+    app.ctx.broker.declare_patiently(&spec()).await;
     let mut seen = listen(&app);
     let message = message();
     outbox::put(&mut app.ctx.db.acquire().await.unwrap(), OWNER, &message)
@@ -117,7 +117,7 @@ async fn what_a_crashed_relay_had_claimed_is_sent_when_its_lease_runs_out() {
 async fn nothing_is_lost_when_relays_are_killed_at_any_moment() {
     const MESSAGES: usize = 3_000;
     let app = TestApp::start().await;
-    app.ctx.broker.declare(&spec()).await.unwrap();
+    app.ctx.broker.declare_patiently(&spec()).await;
     let mut seen = listen(&app);
     let mut missing = HashMap::new();
     let mut entries = Vec::new();
@@ -162,7 +162,7 @@ async fn nothing_is_lost_when_relays_are_killed_at_any_moment() {
 #[tokio::test]
 async fn a_message_nobody_takes_yet_waits_without_holding_others_up() {
     let app = TestApp::start().await;
-    app.ctx.broker.declare(&spec()).await.unwrap();
+    app.ctx.broker.declare_patiently(&spec()).await;
     let mut seen = listen(&app);
     let (early, message) = (message(), message());
     let key = "payments.later";
@@ -183,9 +183,8 @@ async fn a_message_nobody_takes_yet_waits_without_holding_others_up() {
 
     app.ctx
         .broker
-        .declare(&spec().bind(Exchange::Commands, key))
-        .await
-        .unwrap();
+        .declare_patiently(&spec().bind(Exchange::Commands, key))
+        .await;
     let second = tokio::time::timeout(SOON, seen.recv())
         .await
         .unwrap()
@@ -210,7 +209,7 @@ async fn stage(app: &TestApp, message: &PaymentVoided) -> Staged {
 #[tokio::test]
 async fn a_staged_message_is_sent_by_its_writer_and_not_by_a_relay_as_well() {
     let app = TestApp::start().await;
-    app.ctx.broker.declare(&spec()).await.unwrap();
+    app.ctx.broker.declare_patiently(&spec()).await;
     let mut seen = listen(&app);
     start_relay(&app);
     let message = message();
@@ -226,7 +225,7 @@ async fn a_staged_message_is_sent_by_its_writer_and_not_by_a_relay_as_well() {
 #[tokio::test]
 async fn a_staged_message_whose_writer_died_is_sent_by_a_relay_when_its_time_is_over() {
     let app = TestApp::start().await;
-    app.ctx.broker.declare(&spec()).await.unwrap();
+    app.ctx.broker.declare_patiently(&spec()).await;
     let mut seen = listen(&app);
     let message = message();
     drop(stage(&app, &message).await);
