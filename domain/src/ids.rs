@@ -7,15 +7,16 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use uuid::{Builder, NoContext, Timestamp, Uuid};
 
-macro_rules! integer_id {
-    ($(#[$doc:meta])* $name:ident) => {
+/// An id that is an `$inner`.
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident($inner:ty)) => {
         $(#[$doc])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(transparent)]
-        pub struct $name(pub i64);
+        pub struct $name(pub $inner);
 
-        impl From<i64> for $name {
-            fn from(id: i64) -> Self {
+        impl From<$inner> for $name {
+            fn from(id: $inner) -> Self {
                 Self(id)
             }
         }
@@ -27,7 +28,7 @@ macro_rules! integer_id {
         }
 
         impl FromStr for $name {
-            type Err = std::num::ParseIntError;
+            type Err = <$inner as FromStr>::Err;
 
             fn from_str(text: &str) -> Result<Self, Self::Err> {
                 text.parse().map(Self)
@@ -36,60 +37,10 @@ macro_rules! integer_id {
     };
 }
 
-integer_id! {
-    /// An event, and its sale: a sale has the id of its event.
-    EventId
-}
-integer_id! {
-    /// A person's account. In the queue of a sale that is open to anybody, a negative one is an
-    /// anonymous visitor, drawn at random.
-    AccountId
-}
-
-impl AccountId {
-    /// Returns whether this is an anonymous visitor instead of an account.
-    #[must_use]
-    pub fn is_visitor(self) -> bool {
-        self.0 < 0
-    }
-
-    /// The visitor that `random` bits make.
-    #[must_use]
-    pub fn visitor(random: u64) -> Self {
-        Self(random.cast_signed() | i64::MIN)
-    }
-}
-integer_id! {
-    /// A section of one event.
-    SectionId
-}
-integer_id! {
-    /// A seat of one section; a general-admission place is one too.
-    SeatId
-}
-integer_id! {
-    /// The number of a joiner in one sale's queue, from 1, in the order of joining. Numbers from
-    /// before the lottery get their [`Place`] from its draw; later ones have the place that equals
-    /// their number.
-    Number
-}
-integer_id! {
-    /// The number that decides the order in which one sale's queue is called, from 1.
-    Place
-}
-
+/// An id that is a UUID version 7, which begins with the time.
 macro_rules! uuid_id {
     ($(#[$doc:meta])* $name:ident) => {
-        $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-        #[serde(transparent)]
-        pub struct $name(pub Uuid);
-
-        impl From<Uuid> for $name {
-            fn from(id: Uuid) -> Self {
-                Self(id)
-            }
-        }
+        id! { $(#[$doc])* $name(Uuid) }
 
         impl $name {
             /// A new id. Those made later are greater, to the millisecond.
@@ -107,21 +58,49 @@ macro_rules! uuid_id {
                 Self(Builder::from_unix_timestamp_millis(millis, &[0; 10]).into_uuid())
             }
         }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                self.0.fmt(f)
-            }
-        }
-
-        impl FromStr for $name {
-            type Err = uuid::Error;
-
-            fn from_str(text: &str) -> Result<Self, Self::Err> {
-                text.parse().map(Self)
-            }
-        }
     };
+}
+
+id! {
+    /// An event, and its sale: a sale has the id of its event.
+    EventId(i64)
+}
+id! {
+    /// A person's account. In the queue of a sale that is open to anybody, a negative one is an
+    /// anonymous visitor, drawn at random.
+    AccountId(i64)
+}
+
+impl AccountId {
+    /// Returns whether this is an anonymous visitor instead of an account.
+    #[must_use]
+    pub fn is_visitor(self) -> bool {
+        self.0 < 0
+    }
+
+    /// The visitor that `random` bits make.
+    #[must_use]
+    pub fn visitor(random: u64) -> Self {
+        Self(random.cast_signed() | i64::MIN)
+    }
+}
+id! {
+    /// A section of one event.
+    SectionId(i64)
+}
+id! {
+    /// A seat of one section; a general-admission place is one too.
+    SeatId(i64)
+}
+id! {
+    /// The number of a joiner in one sale's queue, from 1, in the order of joining. Numbers from
+    /// before the lottery get their [`Place`] from its draw; later ones have the place that equals
+    /// their number.
+    Number(i64)
+}
+id! {
+    /// The number that decides the order in which one sale's queue is called, from 1.
+    Place(i64)
 }
 
 uuid_id! {

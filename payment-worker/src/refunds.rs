@@ -3,7 +3,8 @@
 
 use chrono::{DateTime, Utc};
 use domain::message::{CancelAsked, RefundFailed, RefundSucceeded};
-use domain::payment::machine::{self, PaymentCommand, RefundCommand};
+use domain::payment::RefundState;
+use domain::payment::machine::{PaymentCommand, RefundCommand};
 use domain::{BookingId, Money, RefundId};
 use serde_json::json;
 use sqlx::PgConnection;
@@ -213,7 +214,7 @@ pub(crate) async fn follow(
         RefundStatus::Succeeded => {
             let is_moved = advance(conn, row.id, RefundCommand::Succeed, now).await?;
             if is_moved {
-                emit_succeeded(conn, &payment, &row).await?;
+                emit_outcome(conn, &payment, &row, RefundState::Succeeded).await?;
             }
             is_moved
         }
@@ -267,7 +268,9 @@ pub(crate) async fn fail(
     let subject = refund_id.to_string();
     let kind = findings::Kind::RefundFailed;
     findings::note(conn, kind, &subject, Some(row.booking_id), reason, now).await?;
-    emit_failed(conn, &row).await?;
+    if let Some(payment) = payments::lock(conn, row.booking_id).await? {
+        emit_outcome(conn, &payment, &row, RefundState::Failed).await?;
+    }
     Ok(true)
 }
 
@@ -281,48 +284,49 @@ pub(crate) async fn republish(
     let Some(row) = table::find(conn, refund_id).await? else {
         return Ok(false);
     };
-    match table::standing(conn, refund_id).await? {
-        Some(machine::Refund::Succeeded) => emit_succeeded(conn, payment, &row).await?,
-        Some(machine::Refund::Failed { .. }) => emit_failed(conn, &row).await?,
-        Some(machine::Refund::Pending) | None => return Ok(false),
-    }
-    Ok(true)
+    let state = table::standing(conn, refund_id)
+        .await?
+        .map_or(RefundState::Pending, |standing| standing.state());
+    emit_outcome(conn, payment, &row, state).await?;
+    Ok(state != RefundState::Pending)
 }
 
-async fn emit_succeeded(
+/// Publishes that a refund succeeded or failed; nothing while it is pending, or when the payment has
+/// no buyer, since a void came before its hold.
+async fn emit_outcome(
     conn: &mut PgConnection,
     payment: &Payment,
     refund: &RefundRow,
+    state: RefundState,
 ) -> Result<(), sqlx::Error> {
     let (Some(event_id), Some(account_id)) = (payment.event_id, payment.account_id) else {
         return Ok(());
     };
-    let message = RefundSucceeded {
-        booking_id: payment.booking_id,
-        event_id,
-        account_id,
-        amount: refund.amount,
-        number: table::number_of(conn, refund).await?,
-    };
-    emit(conn, &message).await
-}
-
-/// Publishes that a refund did not reach the buyer. The payment is locked.
-async fn emit_failed(conn: &mut PgConnection, refund: &RefundRow) -> Result<(), sqlx::Error> {
-    let Some(payment) = payments::lock(conn, refund.booking_id).await? else {
-        return Ok(());
-    };
-    let (Some(event_id), Some(account_id)) = (payment.event_id, payment.account_id) else {
-        return Ok(());
-    };
-    let message = RefundFailed {
-        booking_id: payment.booking_id,
-        event_id,
-        account_id,
-        amount: refund.amount,
-        number: table::number_of(conn, refund).await?,
-    };
-    emit(conn, &message).await
+    let (booking_id, amount) = (payment.booking_id, refund.amount);
+    let number = table::number_of(conn, refund).await?;
+    match state {
+        RefundState::Pending => Ok(()),
+        RefundState::Succeeded => {
+            let succeeded = RefundSucceeded {
+                booking_id,
+                event_id,
+                account_id,
+                amount,
+                number,
+            };
+            emit(conn, &succeeded).await
+        }
+        RefundState::Failed => {
+            let failed = RefundFailed {
+                booking_id,
+                event_id,
+                account_id,
+                amount,
+                number,
+            };
+            emit(conn, &failed).await
+        }
+    }
 }
 
 #[cfg(test)]

@@ -247,7 +247,7 @@ mod tests {
             [Ok(2); 2]
         );
         assert_eq!(began.elapsed(), PACE);
-        tokio::time::sleep(PACE).await;
+        tokio::time::advance(PACE).await;
         let began = Instant::now();
         assert_eq!(batcher.ask(4).await, Ok(1));
         assert_eq!(began.elapsed(), Duration::ZERO);

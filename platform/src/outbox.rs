@@ -138,9 +138,14 @@ impl Staged {
         Ok(())
     }
 
+    /// Returns whether nothing is to be published.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.messages.is_empty()
+    }
+
     /// Publishes them and deletes their rows; call after the commit.
     pub async fn send(self, sender: &Sender) {
-        if !self.messages.is_empty() {
+        if !self.is_empty() {
             sender.send(self).await;
         }
     }

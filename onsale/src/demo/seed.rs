@@ -10,8 +10,8 @@ use tokio::time::Instant;
 
 use super::stage::Stage;
 
-/// Short, so that the demo shows seats of unpaid holds coming back, and ends soon after: the last
-/// may be held, and left unpaid, once more.
+/// Short, so that the demo shows seats of unpaid holds coming back, and is not long about it: the
+/// last may be held, and left unpaid, once more.
 const HOLD_SECONDS: u32 = 15;
 const CLAIM_WINDOW_SECONDS: u32 = 10;
 /// Longest wait until the other services know the event.

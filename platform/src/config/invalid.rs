@@ -1,3 +1,5 @@
+//! The error of a configuration.
+
 /// A configuration that can't work. A process that gets one exits with status 64.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]

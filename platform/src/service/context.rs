@@ -114,6 +114,9 @@ impl Context {
 
     /// Publishes staged messages in the background; call after the commit.
     pub fn send_soon(&self, staged: outbox::Staged) {
+        if staged.is_empty() {
+            return;
+        }
         let sender = self.outbox.clone();
         self.spawn("outbox messages", async move {
             staged.send(&sender).await;

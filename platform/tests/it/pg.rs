@@ -23,6 +23,18 @@ async fn ask(pool: &PgPool) -> Result<i32, sqlx::Error> {
     sqlx::query_scalar("select 1").fetch_one(pool).await
 }
 
+/// Creates the table `single`, with `ids`.
+async fn create_single(pool: &PgPool, ids: &[i32]) {
+    pool.execute("CREATE TABLE single (id int PRIMARY KEY)")
+        .await
+        .unwrap();
+    sqlx::query("INSERT INTO single SELECT unnest($1::int[])")
+        .bind(ids)
+        .execute(pool)
+        .await
+        .unwrap();
+}
+
 #[tokio::test]
 async fn of_two_deadlocked_transactions_both_end_up_committed() {
     let app = TestApp::start().await;
@@ -77,9 +89,7 @@ async fn until_ended(pool: &PgPool) {
 async fn a_transaction_that_was_ended_for_a_pause_is_run_again() {
     let app = TestApp::start().await;
     let pool = &app.ctx.db;
-    pool.execute("CREATE TABLE single (id int PRIMARY KEY)")
-        .await
-        .unwrap();
+    create_single(pool, &[]).await;
     let attempts = AtomicU32::new(0);
     let counted = &attempts;
     run_tx(pool, "test", |tx| {
@@ -111,10 +121,7 @@ async fn a_transaction_that_was_ended_for_a_pause_is_run_again() {
 async fn a_transaction_left_idle_holds_nobody_up_for_long() {
     let app = TestApp::start().await;
     let pool = &app.ctx.db;
-    pool.execute("CREATE TABLE single (id int PRIMARY KEY)")
-        .await
-        .unwrap();
-    pool.execute("INSERT INTO single VALUES (1)").await.unwrap();
+    create_single(pool, &[1]).await;
     let mut silent = pool.begin().await.unwrap();
     silent.execute("UPDATE single SET id = 2").await.unwrap();
     pool.execute("UPDATE single SET id = 3").await.unwrap();
@@ -126,9 +133,7 @@ async fn a_transaction_left_idle_holds_nobody_up_for_long() {
 async fn an_error_rolls_everything_back() {
     let app = TestApp::start().await;
     let pool = &app.ctx.db;
-    pool.execute("CREATE TABLE single (id int PRIMARY KEY)")
-        .await
-        .unwrap();
+    create_single(pool, &[]).await;
     let result = run_tx(pool, "test", |tx| {
         Box::pin(async move {
             tx.execute("INSERT INTO single VALUES (1)").await?;
