@@ -13,6 +13,7 @@ mod dependencies;
 mod description;
 mod gateway;
 mod guard;
+mod guides;
 mod nginx;
 mod operator;
 mod outage;
