@@ -1,5 +1,7 @@
 //! Configuration of every process. Each key is a flag and an environment variable.
 
+mod defaults;
+mod durations;
 mod invalid;
 
 use std::convert::Infallible;
@@ -16,6 +18,8 @@ use url::Url;
 use crate::pg::Hosts;
 use crate::tokens::{KeyRing, SecretError};
 
+pub use defaults::defaults;
+pub use durations::{milliseconds, positive_seconds, seconds};
 pub use invalid::InvalidConfig;
 
 const DEFAULT_NAMESPACE: &str = "onsale";
