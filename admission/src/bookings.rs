@@ -4,12 +4,12 @@ mod access;
 mod answer;
 mod cancel;
 mod get;
-mod ledger;
 mod list;
 mod lookups;
 mod repeat;
 mod request;
 mod view;
+mod writer;
 
 use std::sync::Arc;
 
@@ -18,36 +18,36 @@ use axum::routing::{get, post, put};
 use axum::{Extension, Router};
 use platform::limits::{Key, Quota};
 
-pub(crate) use ledger::Ledger;
 pub(crate) use lookups::Lookups;
+pub(crate) use writer::RequestWriter;
 
 use access::Access;
 
-use crate::Desk;
 use crate::release::load;
+use crate::state::AppState;
 
 /// Routes of the public listener: buyers reach their own bookings.
-pub(crate) fn routes(desk: &Arc<Desk>) -> Router<Arc<Desk>> {
-    bookings(desk, Access::Owner)
+pub(crate) fn routes(state: &Arc<AppState>) -> Router<Arc<AppState>> {
+    bookings(state, Access::Owner)
 }
 
 /// Routes of the internal listener: staff reach the bookings of their events.
-pub(crate) fn staff_routes(desk: &Arc<Desk>) -> Router<Arc<Desk>> {
-    bookings(desk, Access::Staff)
+pub(crate) fn staff_routes(state: &Arc<AppState>) -> Router<Arc<AppState>> {
+    bookings(state, Access::Staff)
 }
 
-fn bookings(desk: &Arc<Desk>, access: Access) -> Router<Arc<Desk>> {
+fn bookings(state: &Arc<AppState>, access: Access) -> Router<Arc<AppState>> {
     let quota = Quota::per_minute(match access {
         Access::Owner => 20,
         Access::Staff => 120,
     });
-    let limit = |name| desk.ctx.limits.layer(name, quota, Key::Account);
+    let limit = |name| state.ctx.limits.layer(name, quota, Key::Account);
     Router::new()
         .route(
             "/api/bookings",
             post(request::request)
                 .layer(limit("booking"))
-                .layer(from_fn_with_state(Arc::clone(desk), load::count)),
+                .layer(from_fn_with_state(Arc::clone(state), load::count)),
         )
         .route("/api/bookings/{id}", get(get::booking))
         .route("/api/bookings/user/{user_id}", get(list::bookings))

@@ -6,7 +6,7 @@ pub(crate) const METRICS: MetricHelp = MetricHelp {
     counters: &[
         (
             "admission_booking_requests_total",
-            "Booking requests by how they were answered.",
+            "Booking requests by outcome.",
         ),
         (
             "admission_calls_total",
@@ -21,7 +21,7 @@ pub(crate) const METRICS: MetricHelp = MetricHelp {
             "admission_leader_resignations_total",
             "Times a node gave up its shards because its release loop failed.",
         ),
-        ("admission_revocations_total", "Passes taken back by staff."),
+        ("admission_revocations_total", "Passes revoked by staff."),
         (
             "admission_sale_failures_total",
             "Steps of one sale that failed, by step.",
@@ -38,11 +38,11 @@ pub(crate) const METRICS: MetricHelp = MetricHelp {
     gauges: &[
         (
             "admission_brake_percent",
-            "How much of the rate the brake lets through; 100 is all.",
+            "Percentage of the set rate that the brake lets through.",
         ),
         (
             "admission_clock_offset_seconds",
-            "By how much the database's clock is ahead of this node's.",
+            "The database's clock minus this node's.",
         ),
         (
             "admission_leader",
@@ -66,11 +66,11 @@ pub(crate) const METRICS: MetricHelp = MetricHelp {
         ),
         (
             "admission_outcome_wait_seconds",
-            "How long booking requests waited for their outcome.",
+            "Time for which booking requests waited for their outcome.",
         ),
         (
             "admission_tick_seconds",
-            "How long a tick of the release loop took.",
+            "Duration of a tick of the release loop.",
         ),
     ],
 };

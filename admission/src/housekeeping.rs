@@ -7,7 +7,8 @@ use chrono::{DateTime, Utc};
 use platform::idempotency;
 use sqlx::PgPool;
 
-use crate::{Desk, store};
+use crate::state::AppState;
+use crate::store;
 
 const PERIOD: Duration = Duration::from_secs(600);
 /// Maximum number of statements per period that remove rows of ended sales.
@@ -15,11 +16,11 @@ const MAX_SWEEPS: usize = 200;
 
 /// Sweeps expired requests and idempotency records, and rows of sales that ended long ago, until
 /// soft shutdown.
-pub(crate) async fn run(desk: Arc<Desk>) -> anyhow::Result<()> {
-    let soft = desk.ctx.shutdown.soft().clone();
+pub(crate) async fn run(state: Arc<AppState>) -> anyhow::Result<()> {
+    let soft = state.ctx.shutdown.soft().clone();
     let mut ticks = tokio::time::interval(PERIOD);
     while soft.run_until_cancelled(ticks.tick()).await.is_some() {
-        let (db, now) = (&desk.ctx.db, desk.ctx.clock.now());
+        let (db, now) = (&state.ctx.db, state.ctx.clock.now());
         while !soft.is_cancelled() {
             match store::requests::sweep(db, now).await {
                 Ok(true) => {}

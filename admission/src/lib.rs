@@ -6,14 +6,16 @@
 //! when none arrives in time.
 
 mod bookings;
+mod config;
 mod help;
 mod housekeeping;
 pub mod lottery;
 mod outcomes;
 pub mod pass;
 pub mod release;
-mod revoked;
+mod revocations;
 mod sales;
+mod state;
 mod store;
 
 use std::sync::Arc;
@@ -22,69 +24,20 @@ use std::time::Duration;
 use platform::health::Dependency;
 use platform::service::{Context, Routes};
 use platform::topology;
-use url::Url;
 
-use bookings::{Ledger, Lookups};
+use bookings::{Lookups, RequestWriter};
 use outcomes::Outcomes;
 use pass::{ClaimBatcher, Passes};
-use release::load::Answers;
-use revoked::Revoked;
+use release::load::ResponseStats;
+use revocations::Revocations;
 use sales::Sales;
+use state::AppState;
 
-/// Stripe's public API, the default address for buyers' browsers.
-const STRIPE_URL: &str = "https://api.stripe.com";
+pub use config::Config;
 
 /// Heartbeat limit of the polling loops: their own deadlines are shorter, so a loop that has been
 /// silent for this long hangs.
-const LONGEST_TURN: Duration = Duration::from_secs(30);
-
-/// Settings of admission.
-#[derive(Debug, Clone, clap::Args)]
-#[command(next_help_heading = "Admission")]
-#[group(skip)]
-pub struct Config {
-    /// Stripe's publishable key, sent to buyers with a payment due
-    #[arg(long, env = "STRIPE_PUBLISHABLE_KEY")]
-    pub stripe_publishable_key: Option<String>,
-
-    /// Address at which buyers' browsers reach Stripe
-    #[arg(long, env = "ONSALE_STRIPE_PUBLIC_URL", default_value = STRIPE_URL)]
-    pub stripe_public_url: Url,
-
-    /// Time a booking request waits for its outcome before it is answered 202
-    #[arg(long, env = "ONSALE_OUTCOME_WAIT_MS", default_value_t = 2_000)]
-    pub outcome_wait_ms: u64,
-}
-
-impl Config {
-    fn outcome_wait(&self) -> Duration {
-        Duration::from_millis(self.outcome_wait_ms)
-    }
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            stripe_publishable_key: None,
-            stripe_public_url: STRIPE_URL.parse().expect("the default is a URL"),
-            outcome_wait_ms: 2_000,
-        }
-    }
-}
-
-/// State shared by handlers, loops and consumers.
-struct Desk {
-    ctx: Context,
-    config: Config,
-    sales: Sales,
-    passes: Passes,
-    claims: ClaimBatcher,
-    revoked: Revoked,
-    outcomes: Outcomes,
-    ledger: Ledger,
-    lookups: Lookups,
-    answers: Answers,
-}
+const MAX_TURN: Duration = Duration::from_secs(30);
 
 /// Loads the sales and the revoked passes, starts the loops and consumers, and returns the routes.
 ///
@@ -95,42 +48,42 @@ pub async fn start(ctx: Context, config: Config) -> anyhow::Result<Routes> {
     // Passes and lookups work without RabbitMQ, and everything works without Redis.
     ctx.health.needs(&[Dependency::Postgres]);
     let passes = Passes::new(ctx.db.clone());
-    let desk = Arc::new(Desk {
+    let state = Arc::new(AppState {
         config,
         sales: Sales::load(ctx.db.clone()).await?,
         claims: ClaimBatcher::new(passes.clone()),
         passes,
-        revoked: Revoked::load(ctx.db.clone(), ctx.clock.clone()).await?,
+        revoked: Revocations::load(ctx.db.clone(), ctx.clock.clone()).await?,
         outcomes: Outcomes::default(),
-        ledger: Ledger::new(&ctx.db, &ctx.clock),
+        writer: RequestWriter::new(&ctx.db, &ctx.clock),
         lookups: Lookups::new(&ctx.db),
-        answers: Answers::default(),
+        responses: ResponseStats::default(),
         ctx: ctx.clone(),
     });
-    ctx.spawn("admission.sales", sales::consume(Arc::clone(&desk)));
+    ctx.spawn("admission.sales", sales::consume(Arc::clone(&state)));
     ctx.spawn(
         "admission.revocations",
-        pass::revoke::consume(Arc::clone(&desk)),
+        pass::revoke::consume(Arc::clone(&state)),
     );
     ctx.spawn(
         "admission.bookings",
-        pass::shopped::consume(Arc::clone(&desk)),
+        pass::shopped::consume(Arc::clone(&state)),
     );
-    ctx.spawn("admission.outcomes", outcomes::consume(Arc::clone(&desk)));
-    ctx.spawn("admission.release", release::run(Arc::clone(&desk)));
+    ctx.spawn("admission.outcomes", outcomes::consume(Arc::clone(&state)));
+    ctx.spawn("admission.release", release::run(Arc::clone(&state)));
     ctx.spawn(
         "admission.housekeeping",
-        housekeeping::run(Arc::clone(&desk)),
+        housekeeping::run(Arc::clone(&state)),
     );
-    let followed = Arc::clone(&desk);
-    let following = ctx.health.heartbeat("admission.settings", LONGEST_TURN);
-    let refusing = ctx.health.heartbeat("admission.revocations", LONGEST_TURN);
+    let followed = Arc::clone(&state);
+    let following = ctx.health.heartbeat("admission.settings", MAX_TURN);
+    let refusing = ctx.health.heartbeat("admission.revocations", MAX_TURN);
     ctx.spawn("admission.follow", async move {
         let follow = async {
             tokio::join!(
                 followed.sales.follow(following),
                 followed.revoked.follow(refusing),
-                pass::end_due(&followed.passes),
+                pass::expire_due(&followed.passes),
             )
         };
         followed
@@ -141,13 +94,13 @@ pub async fn start(ctx: Context, config: Config) -> anyhow::Result<Routes> {
             .await;
         Ok(())
     });
-    let public = pass::routes(&desk)
-        .merge(bookings::routes(&desk))
-        .merge(lottery::routes(&desk));
-    let internal = bookings::staff_routes(&desk);
+    let public = pass::routes(&state)
+        .merge(bookings::routes(&state))
+        .merge(lottery::routes(&state));
+    let internal = bookings::staff_routes(&state);
     Ok(Routes {
-        public: public.with_state(Arc::clone(&desk)),
-        internal: internal.with_state(desk),
+        public: public.with_state(Arc::clone(&state)),
+        internal: internal.with_state(state),
         consumes: vec![
             topology::admission_sales(),
             topology::admission_revocations(),

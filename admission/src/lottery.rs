@@ -24,7 +24,7 @@ use rand::TryRngCore;
 use rand::rngs::OsRng;
 use sqlx::PgPool;
 
-use crate::Desk;
+use crate::state::AppState;
 
 /// Commits to a seed from the system's randomness unless the sale has one, and returns the
 /// lottery's state. Idempotent.
@@ -123,9 +123,9 @@ pub async fn draw(
     Ok(lottery)
 }
 
-pub(crate) fn routes(desk: &Desk) -> Router<Arc<Desk>> {
+pub(crate) fn routes(state: &AppState) -> Router<Arc<AppState>> {
     let quota = Quota::per_minute(60);
-    let limit = desk.ctx.limits.layer("lottery", quota, Key::Address);
+    let limit = state.ctx.limits.layer("lottery", quota, Key::Address);
     Router::new().route(
         "/api/events/{id}/queue/lottery",
         get(receipts::receipts).layer(limit),

@@ -11,45 +11,49 @@ use platform::sync::MutexExt as _;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use crate::Desk;
+use crate::state::AppState;
 
 /// Bound on requests that await an outcome on one node.
 const MAX_WAITING: usize = 10_000;
 
 /// The command that was sent to the worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Asked {
+pub(crate) enum CommandKind {
     /// [`PlaceHold`](domain::message::PlaceHold).
     Hold,
     /// [`CancelBooking`](domain::message::CancelBooking).
     Cancel,
 }
 
-type Waiting = Mutex<HashMap<(BookingId, Asked), oneshot::Sender<BookingOutcome>>>;
+type Waiting = Mutex<HashMap<(BookingId, CommandKind), oneshot::Sender<BookingOutcome>>>;
 
 /// Registry of pending requests.
 #[derive(Default)]
 pub(crate) struct Outcomes(Arc<Waiting>);
 
 /// A pending request, unregistered on drop.
-pub(crate) struct Expected {
+pub(crate) struct PendingOutcome {
     waiting: Arc<Waiting>,
-    key: (BookingId, Asked),
+    key: (BookingId, CommandKind),
     outcome: oneshot::Receiver<BookingOutcome>,
 }
 
 impl Outcomes {
     /// Registers a request before it is published, so that no outcome is missed; `None` at
     /// capacity, or when the same command for this booking is already pending.
-    pub(crate) fn expect(&self, booking_id: BookingId, asked: Asked) -> Option<Expected> {
-        let key = (booking_id, asked);
+    pub(crate) fn expect(
+        &self,
+        booking_id: BookingId,
+        kind: CommandKind,
+    ) -> Option<PendingOutcome> {
+        let key = (booking_id, kind);
         let mut waiting = self.0.lock_unpoisoned();
         if waiting.len() >= MAX_WAITING || waiting.contains_key(&key) {
             return None;
         }
         let (sender, outcome) = oneshot::channel();
         waiting.insert(key, sender);
-        Some(Expected {
+        Some(PendingOutcome {
             waiting: Arc::clone(&self.0),
             key,
             outcome,
@@ -57,15 +61,17 @@ impl Outcomes {
     }
 
     fn deliver(&self, outcome: BookingOutcome) {
-        let order = match outcome.outcome {
-            Outcome::Held(_) | Outcome::Confirmed(_) | Outcome::Rejected(_) => [Asked::Hold; 2],
+        let kinds = match outcome.outcome {
+            Outcome::Held(_) | Outcome::Confirmed(_) | Outcome::Rejected(_) => {
+                [CommandKind::Hold; 2]
+            }
             // A repeated hold whose booking has ended is refused, too.
-            Outcome::Cancelled | Outcome::Refused(_) => [Asked::Cancel, Asked::Hold],
+            Outcome::Cancelled | Outcome::Refused(_) => [CommandKind::Cancel, CommandKind::Hold],
         };
         let mut waiting = self.0.lock_unpoisoned();
-        let sender = order
+        let sender = kinds
             .into_iter()
-            .find_map(|asked| waiting.remove(&(outcome.booking_id, asked)));
+            .find_map(|kind| waiting.remove(&(outcome.booking_id, kind)));
         if let Some(sender) = sender {
             // The receiver is gone if the request timed out meanwhile.
             let _ = sender.send(outcome);
@@ -73,21 +79,21 @@ impl Outcomes {
     }
 }
 
-impl Expected {
+impl PendingOutcome {
     /// Awaits the outcome; `None` after `limit`.
     pub(crate) async fn within(mut self, limit: Duration) -> Option<BookingOutcome> {
-        let asked_at = Instant::now();
+        let started = Instant::now();
         let outcome = tokio::time::timeout(limit, &mut self.outcome)
             .await
             .ok()?
             .ok();
         metrics::histogram!("admission_outcome_wait_seconds")
-            .record(asked_at.elapsed().as_secs_f64());
+            .record(started.elapsed().as_secs_f64());
         outcome
     }
 }
 
-impl Drop for Expected {
+impl Drop for PendingOutcome {
     fn drop(&mut self) {
         self.waiting.lock_unpoisoned().remove(&self.key);
     }
@@ -99,16 +105,23 @@ pub(crate) fn queue(node: &str) -> QueueSpec {
 }
 
 /// Consumes this node's outcomes and delivers them to pending requests, until soft shutdown.
-pub(crate) async fn consume(desk: Arc<Desk>) -> anyhow::Result<()> {
-    let broker = desk.ctx.broker.clone();
-    let stop = desk.ctx.shutdown.soft().clone();
-    let queue = queue(&desk.ctx.node);
-    amqp::consume(&broker, &stop, &queue, Settings::default(), Deliver(desk)).await
+pub(crate) async fn consume(state: Arc<AppState>) -> anyhow::Result<()> {
+    let broker = state.ctx.broker.clone();
+    let stop = state.ctx.shutdown.soft().clone();
+    let queue = queue(&state.ctx.node);
+    amqp::consume(
+        &broker,
+        &stop,
+        &queue,
+        Settings::default(),
+        OutcomeHandler(state),
+    )
+    .await
 }
 
-struct Deliver(Arc<Desk>);
+struct OutcomeHandler(Arc<AppState>);
 
-impl Handler for Deliver {
+impl Handler for OutcomeHandler {
     async fn handle(&self, delivery: Delivery) -> Verdict {
         match delivery.parse::<BookingOutcomes>() {
             Ok(BookingOutcomes { outcomes }) => {
@@ -137,8 +150,8 @@ mod tests {
     #[tokio::test]
     async fn an_outcome_reaches_the_request_that_asked() {
         let (outcomes, booking_id) = (Outcomes::default(), booking());
-        let hold = outcomes.expect(booking_id, Asked::Hold).unwrap();
-        let cancel = outcomes.expect(booking_id, Asked::Cancel).unwrap();
+        let hold = outcomes.expect(booking_id, CommandKind::Hold).unwrap();
+        let cancel = outcomes.expect(booking_id, CommandKind::Cancel).unwrap();
         let cancelled = BookingOutcome {
             booking_id,
             outcome: Outcome::Cancelled,
@@ -152,9 +165,9 @@ mod tests {
     #[tokio::test]
     async fn a_request_that_gave_up_is_forgotten() {
         let (outcomes, booking_id) = (Outcomes::default(), booking());
-        let first = outcomes.expect(booking_id, Asked::Hold).unwrap();
-        assert!(outcomes.expect(booking_id, Asked::Hold).is_none());
+        let first = outcomes.expect(booking_id, CommandKind::Hold).unwrap();
+        assert!(outcomes.expect(booking_id, CommandKind::Hold).is_none());
         assert_eq!(first.within(NOW).await, None);
-        assert!(outcomes.expect(booking_id, Asked::Hold).is_some());
+        assert!(outcomes.expect(booking_id, CommandKind::Hold).is_some());
     }
 }

@@ -21,22 +21,22 @@ use platform::pg::Patience;
 use platform::problem::{Kind, Problem};
 use tokio::time::MissedTickBehavior;
 
-use crate::Desk;
+use crate::state::AppState;
 
-pub use crate::store::gate::{Grant, Refused};
+pub use crate::store::gate::{Grant, RevokedPass};
 pub(crate) use batcher::ClaimBatcher;
-pub use gate::{Claim, Claimant, Passes, Terms};
+pub use gate::{Claim, Claimant, PassTerms, Passes};
 
 /// Request header of the pass.
 const PASS: &str = "onsale-pass";
 
 /// Sweep period of expired passes.
 const END_PERIOD: Duration = Duration::from_millis(500);
-const SHORTEST_DEADLINE: Duration = Duration::from_secs(2);
-const LONGEST_DEADLINE: Duration = Duration::from_secs(15);
+const MIN_DEADLINE: Duration = Duration::from_secs(2);
+const MAX_DEADLINE: Duration = Duration::from_secs(15);
 
-pub(crate) fn routes(desk: &Desk) -> Router<Arc<Desk>> {
-    let limits = &desk.ctx.limits;
+pub(crate) fn routes(state: &AppState) -> Router<Arc<AppState>> {
+    let limits = &state.ctx.limits;
     let claims = limits.layer("pass", Quota::per_minute(60), Key::Account);
     let finishes = limits.layer("pass-finish", Quota::per_minute(600), Key::Address);
     Router::new()
@@ -50,13 +50,13 @@ pub(crate) fn routes(desk: &Desk) -> Router<Arc<Desk>> {
 }
 
 /// Sweeps expired passes, until dropped.
-pub(crate) async fn end_due(passes: &Passes) {
+pub(crate) async fn expire_due(passes: &Passes) {
     let mut ticks = tokio::time::interval(END_PERIOD);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut patience = Patience::between(SHORTEST_DEADLINE, LONGEST_DEADLINE);
+    let mut patience = Patience::between(MIN_DEADLINE, MAX_DEADLINE);
     loop {
         ticks.tick().await;
-        if let Err(error) = patience.bound(Box::pin(passes.end_due())).await {
+        if let Err(error) = patience.bound(Box::pin(passes.expire_due())).await {
             tracing::warn!(%error, "failed to end expired passes");
         }
     }
@@ -66,7 +66,11 @@ pub(crate) async fn end_due(passes: &Passes) {
 ///
 /// # Errors
 /// `pass-required` without one, `pass-invalid` for one that does not verify.
-fn verified(desk: &Desk, event_id: EventId, headers: &HeaderMap) -> Result<PassClaims, Problem> {
+fn verified(
+    state: &AppState,
+    event_id: EventId,
+    headers: &HeaderMap,
+) -> Result<PassClaims, Problem> {
     let pass = headers.get(PASS).ok_or_else(|| {
         Problem::new(
             Kind::PassRequired,
@@ -76,9 +80,10 @@ fn verified(desk: &Desk, event_id: EventId, headers: &HeaderMap) -> Result<PassC
     let pass = pass
         .to_str()
         .map_err(|_| Problem::new(Kind::PassInvalid, "The pass can't be read."))?;
-    desk.ctx
+    state
+        .ctx
         .keys
-        .verify_pass(pass, event_id, desk.ctx.clock.now())
+        .verify_pass(pass, event_id, state.ctx.clock.now())
         .map_err(|error| Problem::new(Kind::PassInvalid, format!("The pass is refused: {error}.")))
 }
 
@@ -87,12 +92,12 @@ fn verified(desk: &Desk, event_id: EventId, headers: &HeaderMap) -> Result<PassC
 /// # Errors
 /// `pass-required` or `pass-invalid`.
 pub(crate) fn admitted(
-    desk: &Desk,
+    state: &AppState,
     event_id: EventId,
     headers: &HeaderMap,
 ) -> Result<PassClaims, Problem> {
-    let claims = verified(desk, event_id, headers)?;
-    if desk.revoked.contains(&claims.jti) {
+    let claims = verified(state, event_id, headers)?;
+    if state.revoked.contains(&claims.jti) {
         return Err(Problem::new(
             Kind::PassInvalid,
             "The pass was given back or revoked.",

@@ -8,17 +8,17 @@
 //! checkpoints made in background tasks, and a sale that fails is quarantined without stopping the
 //! others.
 
-mod beside;
+mod background;
 mod checkpoint;
-mod done;
 mod lease;
 mod line;
 pub mod load;
+mod loader;
 mod presence;
 mod quarantine;
-mod recall;
 mod run;
 mod store;
+mod task;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -31,17 +31,17 @@ use platform::service::Context;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-use crate::store::reading::Reading;
-use beside::Beside;
-use done::{Advanced, Done, Ticket};
+use crate::store::position::ReadPosition;
+use background::Background;
 use line::Line;
+use loader::LineRequest;
 use presence::Presence;
-use quarantine::{Failure, Quarantine};
-use recall::Wanted;
-use store::{AtGate, Joined, ToWrite};
+use quarantine::{Quarantine, SaleFailure};
+use store::{GateChanges, JoinCounts, PendingStep};
+use task::{Advanced, TaskId, TaskOutcome};
 
 pub use domain::release::TICK;
-pub use lease::{Held, Leases};
+pub use lease::{HeldShards, Leases};
 pub(crate) use run::run;
 
 /// An idle sale, with nobody in its line, is due in one of this many ticks.
@@ -51,11 +51,11 @@ const CLOSED_TICKS: u64 = 240;
 /// Presence is read in one of this many ticks.
 const PRESENCE_TICKS: u64 = 4;
 /// Lines read in one batch.
-const LINES_AT_ONCE: usize = 128;
+const LOAD_BATCH: usize = 128;
 /// Ended sales checked for rest in one batch.
-const ENDED_AT_ONCE: usize = 1_000;
+const REST_BATCH: usize = 1_000;
 /// Lines written in one transaction.
-const WRITTEN_AT_ONCE: usize = 256;
+const WRITE_BATCH: usize = 256;
 /// Pool size of the loop and its background tasks: one connection for the tick, one for each task.
 const DB_CONNECTIONS: u32 = 6;
 
@@ -63,18 +63,18 @@ const DB_CONNECTIONS: u32 = 6;
 pub struct Leader {
     /// The service's context, with its shared pool.
     source: Context,
-    beside: Beside,
+    background: Background,
     lines: HashMap<EventId, Line>,
     /// Lines that background tasks are reading or ordering.
-    awaited: HashMap<EventId, Ticket>,
-    tickets: Ticket,
+    awaited: HashMap<EventId, TaskId>,
+    last_task: TaskId,
     /// Ended sales at rest, with the version of their settings.
     resting: HashMap<EventId, i64>,
     /// Ended sales that are not at rest yet.
-    restless: HashSet<EventId>,
+    draining: HashSet<EventId>,
     quarantine: Quarantine,
-    joined: HashMap<EventId, Joined>,
-    joined_read: Option<Reading>,
+    joined: HashMap<EventId, JoinCounts>,
+    joined_read: Option<ReadPosition>,
     presence: Presence,
     brake: Brake,
     generation: Option<Uuid>,
@@ -87,13 +87,13 @@ impl Leader {
     #[must_use]
     pub fn new(ctx: &Context) -> Self {
         Self {
-            beside: Beside::new(run::on_own_pool(ctx, DB_CONNECTIONS)),
+            background: Background::new(run::on_own_pool(ctx, DB_CONNECTIONS)),
             source: ctx.clone(),
             lines: HashMap::new(),
             awaited: HashMap::new(),
-            tickets: 0,
+            last_task: 0,
             resting: HashMap::new(),
-            restless: HashSet::new(),
+            draining: HashSet::new(),
             quarantine: Quarantine::default(),
             joined: HashMap::new(),
             joined_read: None,
@@ -111,7 +111,7 @@ impl Leader {
     /// When PostgreSQL fails. Lines that were written stay; the others are decided again.
     pub async fn tick(
         &mut self,
-        held: &Held,
+        held: &HeldShards,
         now: DateTime<Utc>,
         sales: &[Arc<SaleSettings>],
         stock: &HashMap<EventId, Stock>,
@@ -121,14 +121,14 @@ impl Leader {
             return Ok(Vec::new());
         }
         self.ticks = self.ticks.wrapping_add(1);
-        self.keep_held(held);
-        self.take_outcomes(now);
+        self.drop_lost(held);
+        self.apply_outcomes(now);
         self.read_joined().await?;
         let mine: Vec<&Arc<SaleSettings>> = sales
             .iter()
             .filter(|sale| held.epoch_of(sale.event_id).is_some())
             .collect();
-        self.read_unknown(held, now, &mine);
+        self.load_missing(held, now, &mine);
         let due: Vec<&Arc<SaleSettings>> = mine
             .into_iter()
             .filter(|sale| self.is_due(now, sale, stock.get(&sale.event_id)))
@@ -137,7 +137,7 @@ impl Leader {
         let mut gates = if due.is_empty() {
             HashMap::new()
         } else {
-            store::at_gates(self.beside.db(), &known).await?
+            store::gate_changes(self.background.db(), &known).await?
         };
         self.look(now, &due).await;
         let mut steps = Vec::new();
@@ -147,7 +147,7 @@ impl Leader {
             steps.extend(self.step(now, sale, stock, &gate));
         }
         self.write(now, &steps).await?;
-        self.lay_to_rest(&due);
+        self.unload_resting(&due);
         self.measure();
         Ok(due.iter().map(|sale| sale.event_id).collect())
     }
@@ -162,28 +162,28 @@ impl Leader {
     /// Drops all state and every connection: a silent one would delay tick after tick.
     pub(crate) fn reconnect(&mut self) {
         self.forget();
-        self.beside = Beside::new(run::on_own_pool(&self.source, DB_CONNECTIONS));
+        self.background = Background::new(run::on_own_pool(&self.source, DB_CONNECTIONS));
     }
 
     /// Notified when lines have been read and are ready to advance.
     pub(crate) fn arrived(&self) -> Arc<Notify> {
-        self.beside.arrived()
+        self.background.arrived()
     }
 
     /// Waits for every background task, and returns whether any ran. The next tick applies their
     /// outcomes.
     pub async fn settle(&mut self) -> bool {
-        self.beside.settle().await
+        self.background.settle().await
     }
 
     fn forget(&mut self) {
         if self.joined_read.is_some() {
-            self.beside.forget();
+            self.background.forget();
         }
         self.lines.clear();
         self.awaited.clear();
         self.resting.clear();
-        self.restless.clear();
+        self.draining.clear();
         self.joined.clear();
         self.joined_read = None;
         self.quarantine.retain(|_| false);
@@ -191,7 +191,7 @@ impl Leader {
 
     /// Drops the lines of shards that changed hands, even if they came back, and everything when
     /// the database's history changed (a failover).
-    fn keep_held(&mut self, held: &Held) {
+    fn drop_lost(&mut self, held: &HeldShards) {
         if self.generation != held.generation() {
             self.forget();
             self.generation = held.generation();
@@ -201,42 +201,42 @@ impl Leader {
             .retain(|event_id, line| held.epoch_of(*event_id) == Some(line.epoch));
         self.awaited.retain(|event_id, _| is_mine(event_id));
         self.resting.retain(|event_id, _| is_mine(event_id));
-        self.restless.retain(is_mine);
+        self.draining.retain(is_mine);
         self.quarantine.retain(|event_id| is_mine(&event_id));
     }
 
     /// Applies the outcomes of background tasks.
-    fn take_outcomes(&mut self, now: DateTime<Utc>) {
-        while let Some(done) = self.beside.next() {
+    fn apply_outcomes(&mut self, now: DateTime<Utc>) {
+        while let Some(done) = self.background.try_next() {
             match done {
-                Done::Recalled(event_id, ticket, line) => {
-                    if self.is_awaited(event_id, ticket) {
+                TaskOutcome::Loaded(event_id, task, line) => {
+                    if self.end_wait(event_id, task) {
                         self.lines.insert(event_id, *line);
                     }
                 }
-                Done::Failed(ticket, failure) => {
-                    if self.is_awaited(failure.event_id, ticket) {
-                        self.quarantine.put(now, &failure);
+                TaskOutcome::Failed(task, failure) => {
+                    if self.end_wait(failure.event_id, task) {
+                        self.quarantine.add(now, &failure);
                     }
                 }
-                Done::Unread(tickets) => {
-                    for (event_id, ticket) in tickets {
-                        self.is_awaited(event_id, ticket);
+                TaskOutcome::NotLoaded(tasks) => {
+                    for (event_id, task) in tasks {
+                        self.end_wait(event_id, task);
                     }
                 }
-                Done::AtRest(asked, resting) => {
+                TaskOutcome::AtRest(asked, resting) => {
                     for (event_id, version) in asked {
                         if resting.contains(&event_id) {
                             self.resting.insert(event_id, version);
                         } else {
-                            self.restless.insert(event_id);
+                            self.draining.insert(event_id);
                         }
                     }
                 }
-                Done::Lottery(event_id, epoch, outcome) => {
-                    self.take_lottery(now, event_id, epoch, outcome);
+                TaskOutcome::Lottery(event_id, epoch, outcome) => {
+                    self.apply_lottery(now, event_id, epoch, outcome);
                 }
-                Done::Compacted(event_id, has_more) => {
+                TaskOutcome::Compacted(event_id, has_more) => {
                     if let Some(line) = self.lines.get_mut(&event_id) {
                         line.is_compacting = false;
                         if has_more == Some(false) {
@@ -248,22 +248,22 @@ impl Leader {
         }
     }
 
-    /// Settles the ticket, and returns whether the line was still awaited under it.
-    fn is_awaited(&mut self, event_id: EventId, ticket: Ticket) -> bool {
-        let is_awaited = self.awaited.get(&event_id) == Some(&ticket);
+    /// Ends the wait for the line, if it is for this task, and returns whether it was.
+    fn end_wait(&mut self, event_id: EventId, task: TaskId) -> bool {
+        let is_awaited = self.awaited.get(&event_id) == Some(&task);
         if is_awaited {
             self.awaited.remove(&event_id);
         }
         is_awaited
     }
 
-    fn await_line(&mut self, event_id: EventId) -> Ticket {
-        self.tickets += 1;
-        self.awaited.insert(event_id, self.tickets);
-        self.tickets
+    fn await_line(&mut self, event_id: EventId) -> TaskId {
+        self.last_task += 1;
+        self.awaited.insert(event_id, self.last_task);
+        self.last_task
     }
 
-    fn take_lottery(
+    fn apply_lottery(
         &mut self,
         now: DateTime<Utc>,
         event_id: EventId,
@@ -283,25 +283,25 @@ impl Leader {
                 if let Some(order) = order
                     && let Some(line) = self.lines.remove(&event_id)
                 {
-                    let ticket = self.await_line(event_id);
-                    self.beside.order(event_id, ticket, Box::new(line), order);
+                    let task = self.await_line(event_id);
+                    self.background.order(event_id, task, Box::new(line), order);
                 }
             }
             Err(error) => {
                 self.lines.remove(&event_id);
-                let failure = Failure {
+                let failure = SaleFailure {
                     event_id,
                     step: "lottery",
                     error,
                 };
-                self.quarantine.put(now, &failure);
+                self.quarantine.add(now, &failure);
             }
         }
     }
 
     async fn read_joined(&mut self) -> Result<(), sqlx::Error> {
         let since = self.joined_read.as_ref();
-        let (reading, joined) = store::joined(self.beside.db(), since).await?;
+        let (reading, joined) = store::joined(self.background.db(), since).await?;
         self.joined_read = Some(reading);
         self.joined.extend(joined);
         Ok(())
@@ -309,15 +309,20 @@ impl Leader {
 
     /// Starts reading lines that are not loaded: those with waiters first, and last the ended sales
     /// that are not at rest.
-    fn read_unknown(&mut self, held: &Held, now: DateTime<Utc>, sales: &[&Arc<SaleSettings>]) {
+    fn load_missing(
+        &mut self,
+        held: &HeldShards,
+        now: DateTime<Utc>,
+        sales: &[&Arc<SaleSettings>],
+    ) {
         let (mut unknown, mut ended) = (Vec::new(), Vec::new());
         for sale in sales.iter().copied() {
             let id = sale.event_id;
             let is_here = self.lines.contains_key(&id) || self.awaited.contains_key(&id);
-            if is_here || self.quarantine.has(id, now) {
+            if is_here || self.quarantine.contains(id, now) {
                 continue;
             }
-            if sale.state_at(now, None) != SaleState::Closed || self.restless.contains(&id) {
+            if sale.state_at(now, None) != SaleState::Closed || self.draining.contains(&id) {
                 unknown.push(sale);
             } else if self.resting.get(&id) != Some(&sale.version) {
                 ended.push((id, sale.version));
@@ -327,31 +332,31 @@ impl Leader {
             let is_joined = self.joined_of(sale.event_id).joined > 0;
             !(is_joined && sale.state_at(now, None).is_joinable())
         });
-        for some in unknown.chunks(LINES_AT_ONCE) {
-            let Some(permit) = self.beside.reader() else {
+        for some in unknown.chunks(LOAD_BATCH) {
+            let Some(permit) = self.background.reader() else {
                 return;
             };
             let wanted = some.iter().filter_map(|sale| {
-                Some(Wanted {
+                Some(LineRequest {
                     sale: Arc::clone(sale),
                     joined: self.joined_of(sale.event_id),
                     epoch: held.epoch_of(sale.event_id)?,
-                    ticket: self.await_line(sale.event_id),
+                    task: self.await_line(sale.event_id),
                 })
             });
             let wanted = wanted.collect();
-            self.beside
-                .recall(permit, self.presence.clone(), now, wanted);
+            self.background
+                .load(permit, self.presence.clone(), now, wanted);
         }
-        ended.truncate(ENDED_AT_ONCE);
+        ended.truncate(REST_BATCH);
         if !ended.is_empty()
-            && let Some(permit) = self.beside.reader()
+            && let Some(permit) = self.background.reader()
         {
-            self.beside.ask_rest(permit, ended);
+            self.background.check_rest(permit, ended);
         }
     }
 
-    fn joined_of(&self, event_id: EventId) -> Joined {
+    fn joined_of(&self, event_id: EventId) -> JoinCounts {
         self.joined.get(&event_id).copied().unwrap_or_default()
     }
 
@@ -381,7 +386,7 @@ impl Leader {
             || (stock.is_some()
                 && stock.map(|stock| stock.available)
                     != published.and_then(|published| published.available))
-            || line.need(now, sale).is_some()
+            || line.lottery_step(now, sale).is_some()
             || published.is_some_and(|published| published.lottery != line.lottery)
             || self.is_turn(sale.event_id, period)
     }
@@ -394,21 +399,21 @@ impl Leader {
     /// Updates joins, and presence where it is due. While Redis is unavailable, presence stays as
     /// it was read last.
     async fn look(&mut self, now: DateTime<Utc>, due: &[&Arc<SaleSettings>]) {
-        let mut waited_for = Vec::new();
+        let mut waited = Vec::new();
         for id in due.iter().map(|sale| sale.event_id) {
             let is_turn = self.is_turn(id, PRESENCE_TICKS);
             let joined = self.joined_of(id);
             if let Some(line) = self.lines.get_mut(&id) {
                 line.joined = joined;
-                if is_turn && line.is_waited_for() {
-                    waited_for.push((id, line.release.seen_parts()));
+                if is_turn && line.has_waiters() {
+                    waited.push((id, line.release.presence_parts()));
                 }
             }
         }
-        let newest = self.presence.newest(self.beside.ctx(), now, &waited_for);
+        let newest = self.presence.newest(self.background.ctx(), now, &waited);
         for (id, slots) in newest.await {
             if let Some(line) = self.lines.get_mut(&id) {
-                presence::take_in(&mut line.release, &slots);
+                presence::apply(&mut line.release, &slots);
             }
         }
     }
@@ -418,15 +423,15 @@ impl Leader {
         now: DateTime<Utc>,
         sale: &Arc<SaleSettings>,
         stock: Option<Stock>,
-        gate: &AtGate,
-    ) -> Option<ToWrite> {
+        gate: &GateChanges,
+    ) -> Option<PendingStep> {
         let line = self.lines.get_mut(&sale.event_id)?;
         line.drop_lottery(now, sale);
-        if let Some(need) = line.need(now, sale) {
+        if let Some(step) = line.lottery_step(now, sale) {
             line.is_drawing = true;
             let joined = line.joined.joined;
-            self.beside
-                .advance_lottery(now, sale, line.epoch, (need, joined));
+            self.background
+                .advance_lottery(now, sale, line.epoch, (step, joined));
         }
         if line.awaits_commitment(sale) {
             return None;
@@ -440,22 +445,26 @@ impl Leader {
             }
             Err(_) => {
                 self.lines.remove(&sale.event_id);
-                let failure = Failure {
+                let failure = SaleFailure {
                     event_id: sale.event_id,
                     step: "step",
                     error: "panicked".to_owned(),
                 };
-                self.quarantine.put(now, &failure);
+                self.quarantine.add(now, &failure);
                 None
             }
         }
     }
 
     /// Writes the steps. A line that could not be written is dropped, and read again.
-    async fn write(&mut self, now: DateTime<Utc>, steps: &[ToWrite]) -> Result<(), sqlx::Error> {
+    async fn write(
+        &mut self,
+        now: DateTime<Utc>,
+        steps: &[PendingStep],
+    ) -> Result<(), sqlx::Error> {
         let mut outcome = Ok(());
-        for some in steps.chunks(WRITTEN_AT_ONCE) {
-            match store::write(self.beside.db(), some).await {
+        for some in steps.chunks(WRITE_BATCH) {
+            match store::write(self.background.db(), some).await {
                 Ok(written) => self.note_written(some, &written),
                 Err(error) if quarantine::is_of_one_sale(&error) => {
                     outcome = outcome.and(self.write_one_by_one(now, some).await);
@@ -473,21 +482,21 @@ impl Leader {
     async fn write_one_by_one(
         &mut self,
         now: DateTime<Utc>,
-        steps: &[ToWrite],
+        steps: &[PendingStep],
     ) -> Result<(), sqlx::Error> {
         let mut outcome = Ok(());
         for one in steps {
-            let written = store::write(self.beside.db(), std::slice::from_ref(one)).await;
+            let written = store::write(self.background.db(), std::slice::from_ref(one)).await;
             let written = match written {
                 Ok(written) => written,
                 Err(error) => {
                     if quarantine::is_of_one_sale(&error) {
-                        let failure = Failure {
+                        let failure = SaleFailure {
                             event_id: one.step.snapshot.event_id,
                             step: "write",
                             error: error.to_string(),
                         };
-                        self.quarantine.put(now, &failure);
+                        self.quarantine.add(now, &failure);
                     } else {
                         outcome = Err(error);
                     }
@@ -499,7 +508,7 @@ impl Leader {
         outcome
     }
 
-    fn note_written(&mut self, steps: &[ToWrite], written: &HashSet<EventId>) {
+    fn note_written(&mut self, steps: &[PendingStep], written: &HashSet<EventId>) {
         for step in steps {
             let id = step.step.snapshot.event_id;
             if !written.contains(&id) {
@@ -514,23 +523,23 @@ impl Leader {
             }
             if line.unfolded >= checkpoint::WORTH_WHILE && !line.is_compacting {
                 line.is_compacting = true;
-                self.beside.compact(id, step.step.snapshot.seq);
+                self.background.compact(id, step.step.snapshot.seq);
             }
         }
     }
 
     /// Unloads ended sales in which nothing will happen any more; from then on they cost nothing.
-    fn lay_to_rest(&mut self, due: &[&Arc<SaleSettings>]) {
+    fn unload_resting(&mut self, due: &[&Arc<SaleSettings>]) {
         for sale in due {
             let id = sale.event_id;
             if let Some(line) = self.lines.get(&id).filter(|line| line.is_at_rest(sale)) {
                 if line.unfolded > 0
                     && let Some(published) = line.release.published()
                 {
-                    self.beside.compact(id, published.seq);
+                    self.background.compact(id, published.seq);
                 }
                 self.lines.remove(&id);
-                self.restless.remove(&id);
+                self.draining.remove(&id);
                 self.resting.insert(id, sale.version);
             }
         }

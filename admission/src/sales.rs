@@ -10,7 +10,7 @@ use domain::EventId;
 use domain::message::SaleChanged;
 use domain::sale::SaleSettings;
 use platform::amqp::{self, Delivery, Handler, Settings, Verdict};
-use platform::batcher::{Batcher, Job, Limits, Work};
+use platform::batcher::{BatchLimits, BatchWork, Batcher, Job};
 use platform::health::Heartbeat;
 use platform::pg::Patience;
 use platform::problem::{Kind, Problem};
@@ -19,18 +19,18 @@ use platform::topology;
 use sqlx::PgPool;
 use tokio::time::MissedTickBehavior;
 
-use crate::Desk;
+use crate::state::AppState;
 use crate::store;
-use crate::store::reading::Reading;
+use crate::store::position::ReadPosition;
 
 /// Polling period of changed sales.
 const READ_PERIOD: Duration = Duration::from_millis(250);
 /// First deadline of a read. A longer one may hang on a silent connection, and a pause must not
 /// wait for that.
-const SHORTEST_DEADLINE: Duration = Duration::from_millis(600);
-const LONGEST_DEADLINE: Duration = Duration::from_secs(15);
+const MIN_DEADLINE: Duration = Duration::from_millis(600);
+const MAX_DEADLINE: Duration = Duration::from_secs(15);
 /// Bounds on the lookups of unknown sales.
-const LOOKUPS: Limits = Limits {
+const LOOKUPS: BatchLimits = BatchLimits {
     batch: 4_096,
     waiting: 100_000,
     pace: Duration::from_millis(50),
@@ -41,7 +41,7 @@ const LOOKUPS: Limits = Limits {
 pub(crate) struct Sales {
     known: Arc<Known>,
     unknown: Batcher<Lookup>,
-    loaded: Reading,
+    loaded: ReadPosition,
 }
 
 struct Known {
@@ -98,15 +98,15 @@ impl Sales {
         let mut ticks = tokio::time::interval(READ_PERIOD);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut read = self.loaded.clone();
-        let mut patience = Patience::between(SHORTEST_DEADLINE, LONGEST_DEADLINE);
+        let mut patience = Patience::between(MIN_DEADLINE, MAX_DEADLINE);
         loop {
             ticks.tick().await;
             let reading = store::sales::changed(&self.known.db, Some(&read));
             match patience.bound(reading).await {
                 Ok((reading, sales)) => {
-                    if !read.is_of_the_history_of(&reading) {
+                    if !read.shares_history_with(&reading) {
                         // A failover may have lost the last versions and reuse their numbers.
-                        self.known.forget();
+                        self.known.clear();
                     }
                     sales.into_iter().for_each(|sale| self.put(sale));
                     read = reading;
@@ -128,7 +128,7 @@ impl Known {
         sales.get(&event_id).map(Arc::clone)
     }
 
-    fn forget(&self) {
+    fn clear(&self) {
         let mut sales = self.sales.write_unpoisoned();
         sales.clear();
     }
@@ -146,7 +146,7 @@ impl Known {
 
 struct Lookup(Arc<Known>);
 
-impl Work for Lookup {
+impl BatchWork for Lookup {
     type Item = EventId;
     type Output = Result<Option<Arc<SaleSettings>>, Problem>;
 
@@ -163,16 +163,23 @@ impl Work for Lookup {
 }
 
 /// Consumes changes of sales and stores them, until soft shutdown.
-pub(crate) async fn consume(desk: Arc<Desk>) -> anyhow::Result<()> {
-    let broker = desk.ctx.broker.clone();
-    let stop = desk.ctx.shutdown.soft().clone();
+pub(crate) async fn consume(state: Arc<AppState>) -> anyhow::Result<()> {
+    let broker = state.ctx.broker.clone();
+    let stop = state.ctx.shutdown.soft().clone();
     let queue = topology::admission_sales();
-    amqp::consume(&broker, &stop, &queue, Settings::default(), Changes(desk)).await
+    amqp::consume(
+        &broker,
+        &stop,
+        &queue,
+        Settings::default(),
+        SaleHandler(state),
+    )
+    .await
 }
 
-struct Changes(Arc<Desk>);
+struct SaleHandler(Arc<AppState>);
 
-impl Handler for Changes {
+impl Handler for SaleHandler {
     async fn handle(&self, delivery: Delivery) -> Verdict {
         let sale = match delivery.parse::<SaleChanged>() {
             Ok(message) => message.sale,

@@ -4,9 +4,9 @@ pub(crate) mod accounts;
 pub(crate) mod bookings;
 pub(crate) mod ended;
 pub(crate) mod gate;
-pub(crate) mod reading;
-pub(crate) mod refused;
+pub(crate) mod position;
 pub(crate) mod requests;
+pub(crate) mod revocations;
 pub(crate) mod sales;
 pub(crate) mod stock;
 

@@ -16,9 +16,9 @@ use crate::store::{bookings, seats, tickets};
 
 /// Effect of a message about a payment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum News {
-    /// Applied, or nothing to do.
-    Taken,
+pub(crate) enum Applied {
+    /// It changed the booking, or there was nothing to change.
+    Yes,
     /// Its predecessor has not been applied yet.
     TooEarly,
 }
@@ -31,7 +31,7 @@ pub(crate) async fn confirm_authorised(
     now: DateTime<Utc>,
     keys: &KeyRing,
     staged: &mut Staged,
-) -> Result<Vec<News>, sqlx::Error> {
+) -> Result<Vec<Applied>, sqlx::Error> {
     confirm(conn, ids, now, keys, staged).await?;
     let bookings = bookings::read(conn, ids).await?;
     let mut released = Vec::new();
@@ -42,15 +42,15 @@ pub(crate) async fn confirm_authorised(
             Some(Booking::Held {
                 ending: Some(VoidReason::Cancelled),
                 ..
-            }) => News::Taken,
-            None | Some(Booking::Requested | Booking::Held { .. }) => News::TooEarly,
-            Some(Booking::Confirmed { .. }) => News::Taken,
+            }) => Applied::Yes,
+            None | Some(Booking::Requested | Booking::Held { .. }) => Applied::TooEarly,
+            Some(Booking::Confirmed { .. }) => Applied::Yes,
             Some(Booking::Rejected(_) | Booking::Expired(_) | Booking::Cancelled(_)) => {
                 released.push(Entry::new(&VoidPayment {
                     booking_id: *id,
                     reason: VoidReason::Cancelled,
                 })?);
-                News::Taken
+                Applied::Yes
             }
         });
     }
@@ -79,13 +79,13 @@ pub(crate) async fn mark_captured(
     ids: &[BookingId],
     now: DateTime<Utc>,
     staged: &mut Staged,
-) -> Result<Vec<News>, sqlx::Error> {
+) -> Result<Vec<Applied>, sqlx::Error> {
     mark_paid(conn, ids, now, staged).await?;
     let bookings = bookings::read(conn, ids).await?;
     let news = ids.iter().map(|id| match bookings.get(id) {
-        None | Some(Booking::Requested | Booking::Held { .. }) => News::TooEarly,
+        None | Some(Booking::Requested | Booking::Held { .. }) => Applied::TooEarly,
         // Money captured for an ended booking is refunded by the payment worker.
-        Some(_) => News::Taken,
+        Some(_) => Applied::Yes,
     });
     Ok(news.collect())
 }

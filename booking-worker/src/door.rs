@@ -37,18 +37,18 @@ const STAFF: [Role; 3] = [Role::Operator, Role::Organiser, Role::Admin];
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Wanted {
+struct CheckInBody {
     /// The event at whose door the code is scanned.
     event_id: EventId,
 }
 
 #[derive(Serialize)]
 struct CheckedInResponse {
-    ticket: View,
+    ticket: DoorTicket,
 }
 
 #[derive(Serialize)]
-struct View {
+struct DoorTicket {
     event_id: EventId,
     booking_id: BookingId,
     seat_id: SeatId,
@@ -76,7 +76,7 @@ async fn check_in(
     caller: Caller,
     headers: HeaderMap,
     Path(code): Path<String>,
-    Json(wanted): Json<Wanted>,
+    Json(wanted): Json<CheckInBody>,
 ) -> Result<Response, Problem> {
     let everywhere = [Role::Operator];
     caller
@@ -131,7 +131,7 @@ async fn let_in(conn: &mut PgConnection, scan: &Scan) -> Result<(Vec<u8>, bool),
     let subject = format!("booking:{}", ticket.booking_id);
     let note = AuditNoted::new(*by, "ticket.check-in", subject, detail, *at);
     outbox::put(conn, OWNER, &note).await?;
-    let ticket = View::from(ticket);
+    let ticket = DoorTicket::from(ticket);
     let body = serde_json::to_vec(&CheckedInResponse { ticket }).expect("an answer is plain data");
     if let Some(token) = token {
         idempotency::finish(conn, token, StatusCode::OK.as_u16(), &body).await?;
@@ -146,7 +146,7 @@ async fn begin(conn: &mut PgConnection, scan: &Scan, key: &str) -> Result<Begin,
     idempotency::begin(conn, &scope, key, &hash, scan.at).await
 }
 
-/// Why a code is refused.
+/// Returns the reason for refusing a code.
 async fn refusal(conn: &mut PgConnection, scan: &Scan) -> Result<Problem, sqlx::Error> {
     let conflict = |detail: &'static str| Problem::new(Kind::Conflict, detail);
     let Some(ticket) = tickets::find(conn, &scan.code).await? else {
@@ -224,7 +224,7 @@ async fn take_back(
     code: &str,
     by: AccountId,
     now: DateTime<Utc>,
-) -> Result<View, Refusal> {
+) -> Result<DoorTicket, Refusal> {
     if let Some(undone) = tickets::undo_check_in(conn, code).await? {
         let ticket = undone.ticket;
         let detail = json!({
@@ -248,7 +248,7 @@ async fn take_back(
     }
 }
 
-impl From<AtTheDoor> for View {
+impl From<AtTheDoor> for DoorTicket {
     fn from(ticket: AtTheDoor) -> Self {
         Self {
             event_id: ticket.event_id,

@@ -7,9 +7,9 @@ use domain::{AccountId, BookingId};
 use platform::outbox::{Entry, Staged};
 use sqlx::PgConnection;
 
-use crate::confirm::News;
+use crate::confirm::Applied;
 use crate::store::accounts::Tally;
-use crate::store::bookings::{End, Ended};
+use crate::store::bookings::{BookingEnd, EndedBooking};
 use crate::store::{accounts, bookings, seats, tickets};
 
 /// Ends bookings that no payment can come for: a held one expires, or is cancelled if its buyer
@@ -20,7 +20,7 @@ pub(crate) async fn end_unpayable(
     reason: Option<EndReason>,
     now: DateTime<Utc>,
     staged: &mut Staged,
-) -> Result<Vec<News>, sqlx::Error> {
+) -> Result<Vec<Applied>, sqlx::Error> {
     let ending = Ending {
         from: &[BookingState::Held, BookingState::Confirmed],
         asked: None,
@@ -30,9 +30,9 @@ pub(crate) async fn end_unpayable(
     let known = bookings::read(conn, ids).await?;
     let news = |id| {
         if known.contains_key(id) {
-            News::Taken
+            Applied::Yes
         } else {
-            News::TooEarly
+            Applied::TooEarly
         }
     };
     Ok(ids.iter().map(news).collect())
@@ -57,13 +57,13 @@ pub(crate) async fn cancel_confirmed(
     Ok(ended.first().map(|ended| ended.facts.account_id))
 }
 
-/// Ends of bookings.
+/// A transition to an end state.
 struct Ending<'a> {
     /// Only bookings in these states end.
     from: &'a [BookingState],
     /// The canceller; `None` when its payment is impossible or its event is cancelled.
     asked: Option<CancelAsked>,
-    /// Why a hold ends early.
+    /// The reason of holds that end early.
     reason: Option<EndReason>,
 }
 
@@ -73,7 +73,7 @@ async fn end(
     ending: &Ending<'_>,
     now: DateTime<Utc>,
     staged: &mut Staged,
-) -> Result<Vec<Ended>, sqlx::Error> {
+) -> Result<Vec<EndedBooking>, sqlx::Error> {
     let ended = bookings::end(conn, ids, ending.from, ending.reason, now).await?;
     if ended.is_empty() {
         return Ok(ended);
@@ -89,7 +89,7 @@ async fn end(
                 .or_default() += 1;
         }
     }
-    for Ended { facts, .. } in ended.iter().filter(|ended| ended.was == BookingState::Held) {
+    for EndedBooking { facts, .. } in ended.iter().filter(|ended| ended.was == BookingState::Held) {
         *tally.entry((facts.event_id, facts.account_id)).or_default() +=
             crate::count(facts.seats.len());
     }
@@ -109,8 +109,8 @@ async fn end(
     Ok(ended)
 }
 
-fn end_of(ended: &Ended, ending: &Ending<'_>) -> End {
-    End {
+fn end_of(ended: &EndedBooking, ending: &Ending<'_>) -> BookingEnd {
+    BookingEnd {
         facts: ended.facts.clone(),
         was_confirmed: ended.was == BookingState::Confirmed,
         is_expired: ended.is == BookingState::Expired,
@@ -120,8 +120,8 @@ fn end_of(ended: &Ended, ending: &Ending<'_>) -> End {
 }
 
 /// The message about a booking that ended.
-pub(crate) fn news_of(end: End) -> Result<Entry, sqlx::Error> {
-    let End { facts: booking, .. } = end;
+pub(crate) fn news_of(end: BookingEnd) -> Result<Entry, sqlx::Error> {
+    let BookingEnd { facts: booking, .. } = end;
     if end.is_expired {
         let reason = end.reason;
         return Entry::new(&BookingExpired { booking, reason });

@@ -1,7 +1,7 @@
-/// Why commands were not carried out.
+/// Failure of a transaction.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum WorkError {
-    /// The database refused, or is away.
+    /// The database refused a statement, or is unavailable.
     #[error("the database failed")]
     Database(#[from] sqlx::Error),
     /// Concurrent writers kept taking the chosen seats.

@@ -14,11 +14,11 @@ use crate::store::seats;
 const MAX_SIDE: u32 = 1000;
 
 /// Consumer of `booking.events`.
-pub(crate) struct Inventory {
+pub(crate) struct InventoryHandler {
     pool: PgPool,
 }
 
-impl Inventory {
+impl InventoryHandler {
     pub(crate) fn new(pool: PgPool) -> Self {
         Self { pool }
     }
@@ -38,7 +38,7 @@ impl Inventory {
     }
 }
 
-impl Handler for Inventory {
+impl Handler for InventoryHandler {
     async fn handle(&self, delivery: Delivery) -> Verdict {
         let followed = if delivery.name == <SaleChanged as domain::message::Message>::NAME {
             match delivery.parse::<SaleChanged>() {
@@ -69,7 +69,7 @@ impl Handler for Inventory {
     }
 }
 
-/// Why an event's seats can't be laid out.
+/// Returns the reason for which an event's seats can't be laid out, if there is one.
 fn fault(event: &Event) -> Option<String> {
     let bad = event.sections.iter().find(|section| {
         section.numbered && grid(section).is_none_or(|(rows, per_row)| rows.max(per_row) > MAX_SIDE)

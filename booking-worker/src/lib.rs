@@ -44,6 +44,7 @@ const BATCH_LIMIT: Duration = Duration::from_secs(60);
 
 /// Settings of the booking worker.
 #[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Booking worker")]
 #[group(skip)]
 pub struct Config {
     /// Most booking requests, or messages about payments, that one transaction takes
@@ -72,10 +73,10 @@ pub async fn start(ctx: Context, config: Config) -> anyhow::Result<Routes> {
             "booking.requests",
             queue,
             &config,
-            requests::Requests::new(ctx.clone()),
+            requests::RequestHandler::new(ctx.clone()),
         );
     }
-    let payments = payments::Payments::new(ctx.clone());
+    let payments = payments::PaymentHandler::new(ctx.clone());
     spawn_batches(
         &ctx,
         "booking.payments",
@@ -138,7 +139,7 @@ fn spawn_inventory(ctx: &Context) {
         ..Settings::default()
     };
     let (broker, stop) = (ctx.broker.clone(), ctx.shutdown.soft().clone());
-    let handler = inventory::Inventory::new(ctx.db.clone());
+    let handler = inventory::InventoryHandler::new(ctx.db.clone());
     ctx.spawn("booking.events", async move {
         consume(
             &broker,

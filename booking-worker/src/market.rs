@@ -113,8 +113,8 @@ pub(crate) enum Decision {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ReadMore(pub(crate) Vec<SectionId>);
 
-/// Why a request gets no seats, yet or at all.
-enum Refusal {
+/// Reason for which a request gets no seats, or none yet.
+enum NoSeats {
     Reject(RejectReason),
     ReadMore(Vec<SectionId>),
 }
@@ -128,7 +128,7 @@ enum Take {
     ReadMore,
 }
 
-impl From<RejectReason> for Refusal {
+impl From<RejectReason> for NoSeats {
     fn from(reason: RejectReason) -> Self {
         Self::Reject(reason)
     }
@@ -146,12 +146,12 @@ impl Market {
     ) -> Result<Decision, ReadMore> {
         match self.try_hold(request, now) {
             Ok(decision) => Ok(decision),
-            Err(Refusal::Reject(reason)) => Ok(Decision::Reject(reason)),
-            Err(Refusal::ReadMore(sections)) => Err(ReadMore(sections)),
+            Err(NoSeats::Reject(reason)) => Ok(Decision::Reject(reason)),
+            Err(NoSeats::ReadMore(sections)) => Err(ReadMore(sections)),
         }
     }
 
-    fn try_hold(&mut self, request: &PlaceHold, now: DateTime<Utc>) -> Result<Decision, Refusal> {
+    fn try_hold(&mut self, request: &PlaceHold, now: DateTime<Utc>) -> Result<Decision, NoSeats> {
         if now - request.asked_at.unwrap_or(request.accepted_at) > MAX_AGE {
             return Err(RejectReason::TimedOut.into());
         }
@@ -222,7 +222,7 @@ impl Market {
         &mut self,
         event_id: EventId,
         part: &Part,
-    ) -> Result<(Vec<BookedSeat>, Money), Refusal> {
+    ) -> Result<(Vec<BookedSeat>, Money), NoSeats> {
         let sections = self
             .sections
             .get_mut(&event_id)
@@ -249,7 +249,7 @@ impl Market {
                             .iter()
                             .filter(|section| !section.is_complete && section.available >= tickets);
                         let unread = unread.map(|section| section.id).collect();
-                        return Err(Refusal::ReadMore(unread));
+                        return Err(NoSeats::ReadMore(unread));
                     }
                 }
             }
@@ -268,7 +268,7 @@ impl Market {
         &mut self,
         event_id: EventId,
         parts: &[Part],
-    ) -> Result<(Vec<BookedSeat>, Money), Refusal> {
+    ) -> Result<(Vec<BookedSeat>, Money), NoSeats> {
         let before = self.sections.get(&event_id).cloned();
         let mut taken = Vec::new();
         let mut prices = Vec::new();
@@ -293,7 +293,7 @@ impl Market {
         &mut self,
         event_id: EventId,
         ids: &[SeatId],
-    ) -> Result<(Vec<BookedSeat>, Money), Refusal> {
+    ) -> Result<(Vec<BookedSeat>, Money), NoSeats> {
         let sections = self
             .sections
             .get_mut(&event_id)

@@ -9,16 +9,16 @@ use platform::pg::run_tx;
 use platform::service::Context;
 
 use crate::OWNER;
-use crate::confirm::{News, confirm_authorised, mark_captured};
+use crate::confirm::{Applied, confirm_authorised, mark_captured};
 use crate::end::end_unpayable;
 use crate::error::WorkError;
-use crate::run::{Runner, Work};
+use crate::run::{Runner, Transaction};
 
-pub(crate) struct Payments {
+pub(crate) struct PaymentHandler {
     ctx: Context,
 }
 
-impl Payments {
+impl PaymentHandler {
     pub(crate) fn new(ctx: Context) -> Self {
         Self { ctx }
     }
@@ -26,7 +26,7 @@ impl Payments {
 
 /// A transition of a payment, as far as it concerns the booking.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum TransitionKind {
     Authorised,
     Captured,
     /// Voided or failed: no money will come.
@@ -36,20 +36,20 @@ enum Kind {
 }
 
 /// A transition with the index of its message in the batch.
-struct Entry {
+struct Transition {
     index: usize,
-    kind: Kind,
+    kind: TransitionKind,
     booking_id: BookingId,
 }
 
-impl BatchHandler for Payments {
+impl BatchHandler for PaymentHandler {
     async fn handle_batch(&self, batch: Vec<Delivery>) -> Vec<Verdict> {
         let runner = Runner::new(&self.ctx.shutdown);
         let mut verdicts = vec![Verdict::Ack; batch.len()];
         let mut entries = Vec::with_capacity(batch.len());
         for (index, delivery) in batch.iter().enumerate() {
             match parse(delivery) {
-                Ok((kind, booking_id)) => entries.push(Entry {
+                Ok((kind, booking_id)) => entries.push(Transition {
                     index,
                     kind,
                     booking_id,
@@ -58,18 +58,23 @@ impl BatchHandler for Payments {
             }
         }
         // One transaction per kind, in the order in which they happen to a payment.
-        for kind in [Kind::Authorised, Kind::Captured, Kind::Ended, Kind::Refused] {
+        for kind in [
+            TransitionKind::Authorised,
+            TransitionKind::Captured,
+            TransitionKind::Ended,
+            TransitionKind::Refused,
+        ] {
             let run: Vec<_> = entries.iter().filter(|entry| entry.kind == kind).collect();
             let ids: Vec<_> = run.iter().map(|entry| entry.booking_id).collect();
             if ids.is_empty() {
                 continue;
             }
-            let work = TakeNews {
+            let work = ApplyTransitions {
                 ctx: &self.ctx,
                 kind,
             };
             for (entry, news) in run.iter().zip(runner.settle(&work, &ids).await) {
-                if news != Some(News::Taken) {
+                if news != Some(Applied::Yes) {
                     verdicts[entry.index] = Verdict::retry(&batch[entry.index]);
                 }
             }
@@ -78,56 +83,59 @@ impl BatchHandler for Payments {
     }
 }
 
-fn parse(delivery: &Delivery) -> Result<(Kind, BookingId), ParseError> {
+fn parse(delivery: &Delivery) -> Result<(TransitionKind, BookingId), ParseError> {
     Ok(match delivery.name.as_str() {
         PaymentAuthorised::NAME => (
-            Kind::Authorised,
+            TransitionKind::Authorised,
             delivery.parse::<PaymentAuthorised>()?.booking_id,
         ),
         PaymentCaptured::NAME => (
-            Kind::Captured,
+            TransitionKind::Captured,
             delivery.parse::<PaymentCaptured>()?.booking_id,
         ),
         PaymentFailed::NAME => {
             let failed: PaymentFailed = delivery.parse()?;
             let kind = if failed.is_refused {
-                Kind::Refused
+                TransitionKind::Refused
             } else {
-                Kind::Ended
+                TransitionKind::Ended
             };
             (kind, failed.booking_id)
         }
-        _ => (Kind::Ended, delivery.parse::<PaymentVoided>()?.booking_id),
+        _ => (
+            TransitionKind::Ended,
+            delivery.parse::<PaymentVoided>()?.booking_id,
+        ),
     })
 }
 
-struct TakeNews<'a> {
+struct ApplyTransitions<'a> {
     ctx: &'a Context,
-    kind: Kind,
+    kind: TransitionKind,
 }
 
-impl Work for TakeNews<'_> {
+impl Transaction for ApplyTransitions<'_> {
     type Command = BookingId;
-    type Output = News;
+    type Output = Applied;
 
-    async fn attempt(&self, ids: &[BookingId]) -> Result<Vec<News>, WorkError> {
+    async fn attempt(&self, ids: &[BookingId]) -> Result<Vec<Applied>, WorkError> {
         let (ctx, kind, now) = (self.ctx, self.kind, self.ctx.clock.now());
         let name = match kind {
-            Kind::Authorised => "confirm",
-            Kind::Captured => "mark_captured",
-            Kind::Ended => "end_unpayable",
-            Kind::Refused => "end_refused",
+            TransitionKind::Authorised => "confirm",
+            TransitionKind::Captured => "mark_captured",
+            TransitionKind::Ended => "end_unpayable",
+            TransitionKind::Refused => "end_refused",
         };
         let taking = run_tx(&ctx.db, name, |tx| {
             Box::pin(async move {
                 let mut staged = Staged::of(OWNER);
                 let news = match kind {
-                    Kind::Authorised => {
+                    TransitionKind::Authorised => {
                         confirm_authorised(tx, ids, now, &ctx.keys, &mut staged).await?
                     }
-                    Kind::Captured => mark_captured(tx, ids, now, &mut staged).await?,
-                    Kind::Ended => end_unpayable(tx, ids, None, now, &mut staged).await?,
-                    Kind::Refused => {
+                    TransitionKind::Captured => mark_captured(tx, ids, now, &mut staged).await?,
+                    TransitionKind::Ended => end_unpayable(tx, ids, None, now, &mut staged).await?,
+                    TransitionKind::Refused => {
                         let reason = Some(EndReason::PaymentRefused);
                         end_unpayable(tx, ids, reason, now, &mut staged).await?
                     }

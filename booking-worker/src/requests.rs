@@ -14,7 +14,7 @@ use crate::error::WorkError;
 use crate::hold::{Handled, Request, place_holds};
 use crate::metrics;
 use crate::outcome::{self, Reply};
-use crate::run::{Runner, Work};
+use crate::run::{Runner, Transaction};
 use crate::{MAX_ATTEMPTS, OWNER};
 
 /// Delay of a request for an unknown event.
@@ -22,7 +22,7 @@ const NEWS_DELAY: Duration = Duration::from_secs(1);
 const MAX_ATTEMPTS_FOR_NEWS: u32 = 3;
 
 /// Handles the commands of one partition.
-pub(crate) struct Requests {
+pub(crate) struct RequestHandler {
     ctx: Context,
 }
 
@@ -30,37 +30,37 @@ pub(crate) struct Requests {
 const UNDECIDED: Outcome = Outcome::Refused(BookingState::Requested);
 
 /// A command of a buyer.
-enum Command {
+enum BuyerCommand {
     Place(Request),
     Cancel(CancelBooking),
 }
 
 /// A command with the index of its message in the batch.
-struct Entry {
+struct IndexedCommand {
     index: usize,
-    command: Command,
+    command: BuyerCommand,
 }
 
-impl Requests {
+impl RequestHandler {
     pub(crate) fn new(ctx: Context) -> Self {
         Self { ctx }
     }
 
     /// Carries out commands of one kind; `None` for one that failed.
-    async fn carry_out(&self, run: &[Entry], runner: &Runner<'_>) -> Vec<Option<Handled>> {
-        let requests: Vec<_> = run.iter().filter_map(Entry::request).collect();
+    async fn carry_out(&self, run: &[IndexedCommand], runner: &Runner<'_>) -> Vec<Option<Handled>> {
+        let requests: Vec<_> = run.iter().filter_map(IndexedCommand::request).collect();
         if !requests.is_empty() {
             return runner.settle(&PlaceHolds(&self.ctx), &requests).await;
         }
         let mut answers = Vec::with_capacity(run.len());
-        for command in run.iter().filter_map(Entry::cancellation) {
+        for command in run.iter().filter_map(IndexedCommand::cancellation) {
             answers.extend(runner.settle(&Cancels(&self.ctx), &[command]).await);
         }
         answers
     }
 }
 
-impl BatchHandler for Requests {
+impl BatchHandler for RequestHandler {
     async fn handle_batch(&self, batch: Vec<Delivery>) -> Vec<Verdict> {
         metrics::batch_arrived(batch.len());
         let runner = Runner::new(&self.ctx.shutdown);
@@ -68,7 +68,7 @@ impl BatchHandler for Requests {
         let mut entries = Vec::with_capacity(batch.len());
         for (index, delivery) in batch.iter().enumerate() {
             match parse(delivery) {
-                Ok(command) => entries.push(Entry { index, command }),
+                Ok(command) => entries.push(IndexedCommand { index, command }),
                 Err(verdict) => verdicts[index] = verdict,
             }
         }
@@ -94,43 +94,43 @@ impl BatchHandler for Requests {
     }
 }
 
-fn parse(delivery: &Delivery) -> Result<Command, Verdict> {
+fn parse(delivery: &Delivery) -> Result<BuyerCommand, Verdict> {
     if delivery.name == CancelBooking::NAME {
-        return Ok(Command::Cancel(delivery.parse()?));
+        return Ok(BuyerCommand::Cancel(delivery.parse()?));
     }
     let command: PlaceHold = delivery.parse()?;
     if command.wish.tickets() == 0 {
         return Err(Verdict::DeadLetter("a request for no tickets".to_owned()));
     }
     let may_wait = delivery.attempt < MAX_ATTEMPTS_FOR_NEWS;
-    Ok(Command::Place(Request { command, may_wait }))
+    Ok(BuyerCommand::Place(Request { command, may_wait }))
 }
 
-impl Entry {
+impl IndexedCommand {
     fn is_request(&self) -> bool {
-        matches!(self.command, Command::Place(_))
+        matches!(self.command, BuyerCommand::Place(_))
     }
 
     fn request(&self) -> Option<Request> {
         match &self.command {
-            Command::Place(request) => Some(request.clone()),
-            Command::Cancel(_) => None,
+            BuyerCommand::Place(request) => Some(request.clone()),
+            BuyerCommand::Cancel(_) => None,
         }
     }
 
     fn cancellation(&self) -> Option<CancelBooking> {
         match &self.command {
-            Command::Place(_) => None,
-            Command::Cancel(cancellation) => Some(cancellation.clone()),
+            BuyerCommand::Place(_) => None,
+            BuyerCommand::Cancel(cancellation) => Some(cancellation.clone()),
         }
     }
 
-    /// When to retry a command whose event or booking is unknown; `None` after its last attempt. A
-    /// cancellation waits as long as its request may be in a retry queue.
+    /// Returns the retry of a command whose event or booking is unknown; `None` after its last
+    /// attempt. A cancellation waits as long as its request may be in a retry queue.
     fn wait(&self, delivery: &Delivery) -> Option<Verdict> {
         match self.command {
-            Command::Place(_) => Some(Verdict::RetryAfter(NEWS_DELAY)),
-            Command::Cancel(_) => {
+            BuyerCommand::Place(_) => Some(Verdict::RetryAfter(NEWS_DELAY)),
+            BuyerCommand::Cancel(_) => {
                 (delivery.attempt < MAX_ATTEMPTS).then(|| Verdict::retry(delivery))
             }
         }
@@ -138,8 +138,8 @@ impl Entry {
 
     fn reply(&self, outcome: Outcome, why: Option<CancelRefusal>) -> Reply {
         let (booking_id, reply_to) = match &self.command {
-            Command::Place(Request { command, .. }) => (command.booking_id, &command.reply_to),
-            Command::Cancel(command) => (command.booking_id, &command.reply_to),
+            BuyerCommand::Place(Request { command, .. }) => (command.booking_id, &command.reply_to),
+            BuyerCommand::Cancel(command) => (command.booking_id, &command.reply_to),
         };
         Reply {
             reply_to: reply_to.clone(),
@@ -154,7 +154,7 @@ impl Entry {
 
 struct PlaceHolds<'a>(&'a Context);
 
-impl Work for PlaceHolds<'_> {
+impl Transaction for PlaceHolds<'_> {
     type Command = Request;
     type Output = Handled;
 
@@ -165,7 +165,7 @@ impl Work for PlaceHolds<'_> {
 
 struct Cancels<'a>(&'a Context);
 
-impl Work for Cancels<'_> {
+impl Transaction for Cancels<'_> {
     type Command = CancelBooking;
     type Output = Handled;
 

@@ -1,4 +1,6 @@
-//! Runs commands in batches that survive a bad command and a short outage of the database.
+//! Batches of commands: one transaction for all, one each when a poison message makes it fail, and
+//! retries with backoff in place, so that a short outage of the database does not change their
+//! order.
 
 use std::time::Duration;
 
@@ -9,11 +11,11 @@ use tokio::time::Instant;
 use crate::error::WorkError;
 
 /// One transaction on commands of one kind.
-pub(crate) trait Work {
+pub(crate) trait Transaction {
     type Command: Sync;
     type Output: Send;
 
-    /// Carries out all commands, or none; returns an answer for each.
+    /// Executes all commands, or none; returns an output for each, in order.
     fn attempt(
         &self,
         commands: &[Self::Command],
@@ -25,7 +27,7 @@ pub(crate) trait Work {
 const PATIENCE: Duration = Duration::from_secs(20);
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(1));
 
-/// Runs the commands of one batch.
+/// Executes the commands of one batch, within [`PATIENCE`].
 pub(crate) struct Runner<'a> {
     shutdown: &'a Shutdown,
     patient_until: Instant,
@@ -42,7 +44,7 @@ impl<'a> Runner<'a> {
 
     /// Carries out `commands` together, or each alone when one of them may be at fault. `None` for
     /// a command that failed, which is logged.
-    pub(crate) async fn settle<W: Work + Sync>(
+    pub(crate) async fn settle<W: Transaction + Sync>(
         &self,
         work: &W,
         commands: &[W::Command],
@@ -57,7 +59,7 @@ impl<'a> Runner<'a> {
         }
     }
 
-    async fn settle_each<W: Work + Sync>(
+    async fn settle_each<W: Transaction + Sync>(
         &self,
         work: &W,
         commands: &[W::Command],
@@ -72,7 +74,7 @@ impl<'a> Runner<'a> {
     }
 
     /// Retries with backoff while the database is away.
-    async fn ride_out<W: Work>(
+    async fn ride_out<W: Transaction>(
         &self,
         work: &W,
         commands: &[W::Command],

@@ -31,7 +31,7 @@ use crate::code::new_code;
 use crate::door;
 use crate::store::accounts::{self, Tally};
 use crate::store::bookings;
-use crate::store::transfers::{self, Changed, Replaced, Ticket};
+use crate::store::transfers::{self, Replaced, Ticket, TransferredTicket};
 
 /// Longest mail address, in characters.
 const MAX_ADDRESS_CHARS: usize = 254;
@@ -58,19 +58,19 @@ pub(crate) fn routes(ctx: &Context) -> Router {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Wanted {
+struct TransferBody {
     /// The mail address that the recipient signs in with.
     to: String,
 }
 
 #[derive(Serialize)]
 struct TransferResponse {
-    ticket: Given,
+    ticket: FormerTicket,
 }
 
 /// The ticket as its former holder sees it, without the new code.
 #[derive(Debug, Serialize)]
-struct Given {
+struct FormerTicket {
     event_id: EventId,
     booking_id: BookingId,
     seat_id: SeatId,
@@ -88,7 +88,7 @@ async fn transfer(
     State(ctx): State<Arc<Context>>,
     caller: Caller,
     Path(code): Path<String>,
-    Json(wanted): Json<Wanted>,
+    Json(wanted): Json<TransferBody>,
 ) -> Result<Json<TransferResponse>, Problem> {
     let to = wanted.to.trim();
     if !to.contains('@') || to.chars().count() > MAX_ADDRESS_CHARS {
@@ -114,7 +114,7 @@ async fn give(
     by: AccountId,
     to: &str,
     now: DateTime<Utc>,
-) -> Result<Given, Refusal> {
+) -> Result<FormerTicket, Refusal> {
     let (booking_id, ticket) = lock(conn, code, by).await?;
     let recipient = transfers::account_at(conn, to).await?;
     if let Some(before) = before(&ticket) {
@@ -130,7 +130,7 @@ async fn give(
         return Err(conflict("This ticket is no longer valid.").into());
     }
     announce(conn, keys, &ticket, recipient, now).await?;
-    Ok(Given::new(&ticket, now, recipient))
+    Ok(FormerTicket::new(&ticket, now, recipient))
 }
 
 /// Locks the ticket of `by` with this code, and its booking.
@@ -155,7 +155,7 @@ async fn lock(
     Ok((booking_id, ticket))
 }
 
-impl Given {
+impl FormerTicket {
     fn new(ticket: &Ticket, transferred_at: DateTime<Utc>, transferred_to: AccountId) -> Self {
         Self {
             event_id: ticket.event_id,
@@ -169,17 +169,17 @@ impl Given {
 }
 
 /// The earlier transfer of this ticket.
-fn before(ticket: &Ticket) -> Option<Given> {
+fn before(ticket: &Ticket) -> Option<FormerTicket> {
     let to = AccountId(ticket.transferred_to?);
-    Some(Given::new(ticket, ticket.transferred_at?, to))
+    Some(FormerTicket::new(ticket, ticket.transferred_at?, to))
 }
 
 fn conflict(detail: &'static str) -> Problem {
     Problem::new(Kind::Conflict, detail)
 }
 
-/// One problem for every obstacle, so that it reveals little about who has an account, and nothing
-/// about anybody's tickets.
+/// The same problem for every obstacle, so that it reveals little about who has an account, and
+/// nothing about anybody's tickets.
 fn unavailable() -> Problem {
     conflict(
         "The ticket can't go to this address. Its owner needs an account with exactly this address, \
@@ -343,7 +343,7 @@ async fn emit(
 
 #[derive(Serialize)]
 struct Tickets {
-    tickets: Vec<Changed>,
+    tickets: Vec<TransferredTicket>,
 }
 
 /// `GET /api/tickets`: tickets that the caller received or gave away, newest first. Those that were

@@ -24,8 +24,8 @@ use axum::{Extension, Router};
 use platform::limits::{Key, Quota};
 use platform::service::Routes;
 
-use crate::office::Office;
-use password::Line;
+use crate::state::AppState;
+use password::HashQueue;
 
 /// Sign-ups per minute, from one address and from one network: many people may share either.
 const SIGN_UPS: Quota = Quota::per_minute(300);
@@ -40,8 +40,8 @@ const REFRESHES: Quota = Quota::per_minute(6_000);
 const CONFIRMATIONS: Quota = Quota::per_minute(20);
 
 /// Account, role and session routes, with their rate limits.
-pub(crate) fn routes(office: &Arc<Office>) -> Routes {
-    let limits = &office.ctx.limits;
+pub(crate) fn routes(state: &Arc<AppState>) -> Routes {
+    let limits = &state.ctx.limits;
     let sign_up = Router::new()
         .route("/api/accounts", post(sign_up::sign_up))
         .route_layer(limits.layer("sign-up", SIGN_UPS, Key::Address));
@@ -54,28 +54,28 @@ pub(crate) fn routes(office: &Arc<Office>) -> Routes {
         .route_layer(limits.layer("confirmation", CONFIRMATIONS, Key::Account));
     let roles = Router::new()
         .route("/api/accounts/{id}/roles", put(change_roles::change_roles))
-        .route_layer(office.staff_limit.clone());
+        .route_layer(state.staff_limit.clone());
     let search = Router::new().route("/api/accounts", get(search::search));
     Routes {
         public: sign_up
             .merge(confirmations)
-            .merge(sessions(office, Line::Public))
-            .with_state(Arc::clone(office)),
+            .merge(sessions(state, HashQueue::Public))
+            .with_state(Arc::clone(state)),
         internal: roles
             .merge(search)
-            .merge(sessions(office, Line::Staff))
-            .with_state(Arc::clone(office)),
+            .merge(sessions(state, HashQueue::Staff))
+            .with_state(Arc::clone(state)),
         ..Routes::default()
     }
 }
 
 /// Session routes of one listener; staff sign in on the internal one.
-fn sessions(office: &Office, line: Line) -> Router<Arc<Office>> {
-    let limits = &office.ctx.limits;
+fn sessions(state: &AppState, queue: HashQueue) -> Router<Arc<AppState>> {
+    let limits = &state.ctx.limits;
     let sign_in = Router::new()
         .route("/api/sessions", post(sign_in::sign_in))
         .route_layer(limits.layer("sign-in", SIGN_INS, Key::Address))
-        .layer(Extension(line));
+        .layer(Extension(queue));
     let others = Router::new()
         .route("/api/sessions", delete(sign_out::sign_out))
         .route("/api/sessions/refresh", post(refresh::refresh))

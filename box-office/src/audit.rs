@@ -12,7 +12,7 @@ use domain::AccountId;
 use platform::service::Routes;
 use platform::topology;
 
-use crate::office::Office;
+use crate::state::AppState;
 
 pub(crate) use notes::consume;
 pub(crate) use store::put;
@@ -37,11 +37,11 @@ impl Actor {
 }
 
 /// Audit log routes, on the internal listener only.
-pub(crate) fn routes(office: &Arc<Office>) -> Routes {
+pub(crate) fn routes(state: &Arc<AppState>) -> Routes {
     let internal = Router::new().route("/api/audit-log", get(list::list));
     Routes {
         consumes: vec![topology::box_office_audit()],
-        internal: internal.with_state(Arc::clone(office)),
+        internal: internal.with_state(Arc::clone(state)),
         ..Routes::default()
     }
 }

@@ -23,29 +23,29 @@ use platform::problem::{Kind, Problem};
 use platform::service::Routes;
 use serde::{Deserialize, Serialize};
 
-use crate::office::Office;
+use crate::state::AppState;
 
 /// Event routes: reads on both listeners, writes on the internal one.
-pub(crate) fn routes(office: &Arc<Office>) -> Routes {
+pub(crate) fn routes(state: &Arc<AppState>) -> Routes {
     let writes = Router::new()
         .route("/api/events", post(create::create))
         .route(
             "/api/events/{id}",
             put(replace::replace).delete(delete::delete),
         )
-        .route_layer(office.staff_limit.clone());
+        .route_layer(state.staff_limit.clone());
     Routes {
-        public: reads(on_get(get::shared)).with_state(Arc::clone(office)),
-        quick: crowd_reads().with_state(Arc::clone(office)),
+        public: reads(on_get(get::shared)).with_state(Arc::clone(state)),
+        quick: crowd_reads().with_state(Arc::clone(state)),
         internal: reads(on_get(get::get))
             .merge(crowd_reads())
             .merge(writes)
-            .with_state(Arc::clone(office)),
+            .with_state(Arc::clone(state)),
         ..Routes::default()
     }
 }
 
-fn reads(event: MethodRouter<Arc<Office>>) -> Router<Arc<Office>> {
+fn reads(event: MethodRouter<Arc<AppState>>) -> Router<Arc<AppState>> {
     Router::new()
         .route("/api/events", on_get(list::list))
         .route("/api/events/{id}", event)
@@ -53,7 +53,7 @@ fn reads(event: MethodRouter<Arc<Office>>) -> Router<Arc<Office>> {
 
 /// Routes polled by all buyers during a sale. Their responses are cached and compressed once per
 /// load, not per request.
-fn crowd_reads() -> Router<Arc<Office>> {
+fn crowd_reads() -> Router<Arc<AppState>> {
     Router::new()
         .route(
             "/api/events/{id}/availability",

@@ -6,20 +6,20 @@
 
 mod accounts;
 mod audit;
+mod cached_response;
 mod cursor;
 mod events;
 mod fields;
-mod office;
 mod openapi;
 mod pages;
 mod sales;
-mod shared;
+mod state;
 mod write;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use platform::config::is_stripe;
+use platform::config::{is_stripe, milliseconds};
 use platform::health::Dependency;
 use platform::outbox;
 use platform::service::{Context, Routes};
@@ -27,19 +27,26 @@ use platform::topology;
 
 pub use accounts::command_line::{CommandLineError, bootstrap_admin, grant_role, revoke_role};
 pub use accounts::enrol::enrol;
-use office::Office;
+use state::AppState;
 
 /// This service's owner name in the outbox.
 const OWNER: &str = "box-office";
 
 /// Settings of box-office.
 #[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Box office")]
 #[group(skip)]
 pub struct Config {
-    /// Longest queueing time for password hashing at sign-up and sign-in, in milliseconds. Requests
-    /// that would wait longer get 503 with Retry-After.
-    #[arg(long, env = "ONSALE_PASSWORD_WAIT_MS", default_value_t = 7_000)]
-    pub password_wait_ms: u64,
+    /// Longest queueing time for password hashing at sign-up and sign-in. Requests that would wait
+    /// longer get 503 with Retry-After.
+    #[arg(
+        long = "password-wait-ms",
+        env = "ONSALE_PASSWORD_WAIT_MS",
+        value_name = "MILLISECONDS",
+        default_value = "7000",
+        value_parser = milliseconds
+    )]
+    pub password_wait: Duration,
     /// Require a new account's address to be confirmed by a code before other mail is sent to it or
     /// a ticket is transferred to it
     #[arg(
@@ -57,7 +64,7 @@ pub struct Config {
         default_value = "https://api.stripe.com"
     )]
     pub pages_stripe_url: url::Url,
-    /// Whether the notifier's mail server is a stand-in, so that no mail leaves: every page and
+    /// Set if the notifier's mail server is a stand-in, so that no mail leaves: every page and
     /// /readyz then say so. `onsale stand-ins` prints it
     #[arg(
         long,
@@ -83,9 +90,8 @@ pub async fn start(ctx: Context, config: Config) -> anyhow::Result<Routes> {
     let health = &ctx.health;
     health.show_stand_in("stripe", config.payments_to_stand_in());
     health.show_stand_in("mail", config.mails_to_stand_in);
-    let wait = Duration::from_millis(config.password_wait_ms);
-    let passwords = accounts::password::Passwords::start(wait).await?;
-    let office = Arc::new(Office::new(
+    let passwords = accounts::password::Passwords::start(config.password_wait).await?;
+    let state = Arc::new(AppState::new(
         ctx.clone(),
         passwords,
         config.confirm_addresses,
@@ -103,10 +109,10 @@ pub async fn start(ctx: Context, config: Config) -> anyhow::Result<Routes> {
     }
     ctx.spawn("box-office audit", audit::consume(ctx.clone()));
     ctx.spawn("box-office sweep", accounts::sweep::run(ctx.clone()));
-    Ok(accounts::routes(&office)
-        .merge(events::routes(&office))
-        .merge(sales::routes(&office))
-        .merge(audit::routes(&office))
+    Ok(accounts::routes(&state)
+        .merge(events::routes(&state))
+        .merge(sales::routes(&state))
+        .merge(audit::routes(&state))
         .merge(openapi::routes())
         .merge(pages::routes(&config)))
 }

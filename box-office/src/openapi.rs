@@ -7,7 +7,7 @@ use axum::routing::get;
 use bytes::Bytes;
 use platform::service::Routes;
 
-use crate::shared::CachedResponse;
+use crate::cached_response::CachedResponse;
 
 const DOCUMENT: &[u8] = include_bytes!("../../docs/openapi.json");
 

@@ -16,7 +16,7 @@ use platform::service::Routes;
 use rust_embed::{EmbeddedFile, RustEmbed};
 
 use crate::Config;
-use crate::shared::is_known;
+use crate::cached_response::is_known;
 
 const REFERRER_POLICY: HeaderName = HeaderName::from_static("referrer-policy");
 /// Pages are revalidated on each visit, so that they match the running version.

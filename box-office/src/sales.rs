@@ -30,24 +30,24 @@ use sqlx::PgConnection;
 
 use crate::OWNER;
 use crate::audit::{self, Actor};
-use crate::office::Office;
+use crate::state::AppState;
 use settings::SalePatch;
 
 /// Sale routes, on the internal listener only.
-pub(crate) fn routes(office: &Arc<Office>) -> Routes {
+pub(crate) fn routes(state: &Arc<AppState>) -> Routes {
     let writes = Router::new()
         .route("/api/sales/{event_id}", on_put(put::put))
         .route(
             "/api/sales/{event_id}/passes/{account_id}",
             on_delete(revoke::revoke),
         )
-        .route_layer(office.staff_limit.clone());
+        .route_layer(state.staff_limit.clone());
     let internal = Router::new()
         .route("/api/sales/{event_id}", on_get(get::get))
         .route("/api/sales/{event_id}/stream", on_get(stream::stream))
         .merge(writes);
     Routes {
-        internal: internal.with_state(Arc::clone(office)),
+        internal: internal.with_state(Arc::clone(state)),
         ..Routes::default()
     }
 }

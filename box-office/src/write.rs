@@ -20,7 +20,7 @@ use sqlx::{PgConnection, Postgres, Transaction};
 
 use crate::OWNER;
 
-use crate::office::Office;
+use crate::state::AppState;
 
 const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
@@ -41,15 +41,15 @@ pub(crate) struct Repeat {
     hashes: Vec<[u8; 32]>,
 }
 
-impl<T: DeserializeOwned> FromRequest<Arc<Office>> for Posted<T> {
+impl<T: DeserializeOwned> FromRequest<Arc<AppState>> for Posted<T> {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, office: &Arc<Office>) -> Result<Self, Problem> {
+    async fn from_request(request: Request, state: &Arc<AppState>) -> Result<Self, Problem> {
         let (parts, body) = request.into_parts();
         let raw = Request::from_parts(parts.clone(), body);
-        let RawBody(bytes) = RawBody::from_request(raw, office).await?;
+        let RawBody(bytes) = RawBody::from_request(raw, state).await?;
         // The body may hold a password, so the stored hash is keyed.
-        let secrets = office.ctx.keys.derive_each("idempotency");
+        let secrets = state.ctx.keys.derive_each("idempotency");
         let hash = |secret: &[u8; 32]| idempotency::request_hash(&[secret, &bytes]);
         let repeat = Repeat {
             key: idempotency::key_of(&parts.headers)?.map(str::to_owned),
@@ -57,7 +57,7 @@ impl<T: DeserializeOwned> FromRequest<Arc<Office>> for Posted<T> {
             hashes: secrets.iter().map(hash).collect(),
         };
         let again = Request::from_parts(parts, Body::from(bytes));
-        let Json(body) = Json::from_request(again, office).await?;
+        let Json(body) = Json::from_request(again, state).await?;
         Ok(Self { body, repeat })
     }
 }
@@ -119,9 +119,9 @@ impl<T: Serialize> Done<T> {
 }
 
 /// Future of the work done in one transaction, which borrows the transaction.
-pub(crate) type Work<'c, T> = BoxFuture<'c, Result<T, Refusal>>;
+pub(crate) type WriteFuture<'c, T> = BoxFuture<'c, Result<T, Refusal>>;
 
-impl Office {
+impl AppState {
     /// Runs `work` in a transaction, and wakes the outbox relay on commit. With an
     /// `Idempotency-Key`, a repeat by the same `caller` gets the stored outcome of the first
     /// request. `work` may run more than once; at most one run is committed.
@@ -134,7 +134,7 @@ impl Office {
         name: &'static str,
         caller: &'env str,
         repeat: &'env Repeat,
-        work: &'env (impl for<'c> Fn(&'c mut Transaction<'env, Postgres>) -> Work<'c, T> + Sync),
+        work: &'env (impl for<'c> Fn(&'c mut Transaction<'env, Postgres>) -> WriteFuture<'c, T> + Sync),
     ) -> Result<Done<T>, Problem> {
         let now = self.ctx.clock.now();
         let done = pg::run_tx(&self.ctx.db, name, |tx| {

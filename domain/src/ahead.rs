@@ -45,14 +45,14 @@ impl Ahead {
     /// out.
     #[must_use]
     pub fn count(from: Place, last: Place, present: impl Iterator<Item = Place>) -> Self {
-        let mut tally = Tally::new(from, last);
+        let mut builder = AheadBuilder::new(from, last);
         for place in present.filter(|place| (from..=last).contains(place)) {
-            tally.add(place.0, 1);
+            builder.add(place.0, 1);
         }
-        tally.finish()
+        builder.finish()
     }
 
-    /// Nobody in `from..=last`.
+    /// The sketch of `from..=last` without anybody.
     #[must_use]
     pub fn empty(from: Place, last: Place) -> Self {
         let places = (last.0 - from.0 + 1).max(0);
@@ -71,20 +71,20 @@ impl Ahead {
         usize::try_from((place - self.from.0).div_euclid(self.step)).ok()
     }
 
-    /// Number of people ahead of `place`, excluding it. For many questions see
+    /// Number of people ahead of `place`, excluding it. For many lookups use
     /// [`steps`](Self::steps).
     #[must_use]
     pub fn of(&self, place: Place) -> i64 {
         self.steps().of(place)
     }
 
-    /// Everybody counted.
+    /// Number of people counted.
     #[must_use]
     pub fn total(&self) -> i64 {
         self.counts.iter().map(|n| i64::from(*n)).sum()
     }
 
-    /// The table in a form that answers by bisection.
+    /// Converts the sketch for lookups by binary search.
     #[must_use]
     pub fn steps(&self) -> Steps {
         let total = self.total();
@@ -118,9 +118,9 @@ fn group(people: i64) -> i64 {
     1 + people / GROUPS
 }
 
-/// Counts who waits, from the front to the back.
+/// Builds an [`Ahead`] from the front to the back.
 #[derive(Debug)]
-pub struct Tally {
+pub struct AheadBuilder {
     ahead: Ahead,
     people: i64,
     /// Number still missing in the current group, and its first place.
@@ -128,8 +128,8 @@ pub struct Tally {
     began: i64,
 }
 
-impl Tally {
-    /// Nobody yet of `from..=last`.
+impl AheadBuilder {
+    /// An empty sketch of `from..=last`.
     #[must_use]
     pub fn new(from: Place, last: Place) -> Self {
         Self {
@@ -183,7 +183,7 @@ impl Tally {
         }
     }
 
-    /// The table.
+    /// Returns the sketch.
     #[must_use]
     pub fn finish(self) -> Ahead {
         self.ahead
@@ -210,7 +210,7 @@ impl Steps {
         before + (people - before) * (place.0 - at) / (end - at)
     }
 
-    /// Where somebody stands with `people` before them; `None` when nobody does.
+    /// Returns the place with `people` people ahead; `None` when there is none.
     #[must_use]
     pub fn place_behind(&self, people: i64) -> Option<Place> {
         let after = self.points.partition_point(|(_, before)| *before <= people);

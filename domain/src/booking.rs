@@ -9,21 +9,21 @@ use crate::{AccountId, BookingId, EventId, Money, SeatId, SectionId};
 
 pub use life::{Booking, BookingCommand, InvalidTransition};
 
-/// Where a booking stands.
+/// State of a booking.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BookingState {
     /// Accepted; no worker has decided it.
     Requested,
-    /// Seats are set aside until `hold_until`.
+    /// Seats are held until `hold_until`.
     Held,
     /// Tickets exist.
     Confirmed,
-    /// No seats were given.
+    /// No seats were allocated.
     Rejected,
     /// The hold ended without a payment.
     Expired,
-    /// Given up by the buyer, by staff, or because its payment was impossible.
+    /// Cancelled by the buyer, by staff, or because its payment was impossible.
     Cancelled,
 }
 
@@ -64,7 +64,7 @@ impl BookingState {
     }
 }
 
-/// Why no seats were given.
+/// Reason for a rejection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RejectReason {
@@ -82,20 +82,20 @@ pub enum RejectReason {
     SeatTaken,
     /// The event, section or seat does not exist.
     UnknownEvent,
-    /// The request waited so long that its buyer has left.
+    /// The request waited longer than buyers do.
     TimedOut,
-    /// The account held seats of the event without paying, and gets no others for a while.
+    /// The account held seats of the event without paying, and may hold no others for a while.
     HoldUsedUp,
     /// A reason of a later version, met while an upgrade runs; never written.
     #[serde(other)]
     Unknown,
 }
 
-/// Why a confirmed booking is not cancelled.
+/// Reason for not cancelling a confirmed booking.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CancelRefusal {
-    /// Somebody was let in with one of its tickets.
+    /// One of its tickets was checked in.
     CheckedIn,
     /// Its buyer has transferred one of its tickets.
     Transferred,
@@ -147,7 +147,7 @@ impl RejectReason {
     }
 }
 
-/// Why a hold ended before its time.
+/// Reason for ending a hold before `hold_until`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EndReason {
@@ -185,20 +185,20 @@ pub enum Wish {
     Seats(Vec<SeatId>),
 }
 
-/// So many seats next to each other.
+/// A number of adjacent seats.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Part {
     /// Number of tickets, from 1.
     pub tickets: u32,
-    /// Where; anywhere when absent.
+    /// The section; any when absent.
     pub section_id: Option<SectionId>,
-    /// At what price, by the tier's name; any when absent.
+    /// The tier, by name; any when absent.
     #[serde(default)]
     pub tier: Option<String>,
 }
 
 impl Wish {
-    /// So many of the best seats, anywhere.
+    /// The best seats, anywhere.
     #[must_use]
     pub fn best(tickets: u32) -> Self {
         Self::Best(Part {
@@ -208,7 +208,7 @@ impl Wish {
         })
     }
 
-    /// So many of the best seats of one section.
+    /// The best seats of one section.
     #[must_use]
     pub fn best_in(section_id: SectionId, tickets: u32) -> Self {
         Self::Best(Part {
@@ -231,7 +231,7 @@ impl Wish {
     }
 }
 
-/// A seat as people know it.
+/// A seat by its section, row and number.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BookedSeat {
     /// Its id.
@@ -244,7 +244,7 @@ pub struct BookedSeat {
     pub number: Option<i32>,
 }
 
-/// A booking that has, or had, seats: what the other services need to act on it.
+/// The facts of a booking that has, or had, seats, as other services need them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BookingFacts {
     /// Its id.

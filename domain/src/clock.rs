@@ -1,4 +1,4 @@
-//! Where the time comes from. Nothing else in the program asks the system for it.
+//! The clock, the only source of the current time: a parameter wherever time matters.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -10,15 +10,15 @@ pub trait Clock: Send + Sync + 'static {
     fn now(&self) -> DateTime<Utc>;
 }
 
-/// A clock that many parts hold.
+/// A shared clock.
 pub type SharedClock = Arc<dyn Clock>;
 
-/// The machine's clock.
+/// The system clock.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SystemClock;
 
 impl SystemClock {
-    /// The machine's clock, ready to share.
+    /// The system clock as a [`SharedClock`].
     #[must_use]
     pub fn shared() -> SharedClock {
         Arc::new(Self)
@@ -40,13 +40,13 @@ impl Clock for SystemClock {
 pub struct ManualClock(Arc<Mutex<DateTime<Utc>>>);
 
 impl ManualClock {
-    /// A clock that stands at `start`.
+    /// A clock at `start`.
     #[must_use]
     pub fn at(start: DateTime<Utc>) -> Self {
         Self(Arc::new(Mutex::new(start)))
     }
 
-    /// Moves the clock on by `step`.
+    /// Advances the clock by `step`.
     pub fn advance(&self, step: TimeDelta) {
         *self.time() += step;
     }

@@ -1,4 +1,4 @@
-//! Events and what is sold in them.
+//! Events, their sections and prices.
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -9,9 +9,9 @@ use crate::{EventId, Money, SectionId};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EventState {
-    /// It is planned.
+    /// Planned.
     Announced,
-    /// It will not take place, or was taken off the list.
+    /// Will not take place, or was withdrawn.
     Cancelled,
 }
 
@@ -32,7 +32,7 @@ pub struct Event {
     pub description: String,
     /// Such as `concert`; empty when unknown.
     pub category: String,
-    /// Where; empty when unknown.
+    /// Empty when unknown.
     pub venue: String,
     /// Empty when unknown.
     pub city: String,
@@ -53,7 +53,7 @@ pub struct Event {
     pub sections: Vec<Section>,
 }
 
-/// A part of the house with one price.
+/// A part of the venue with one price.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Section {
     /// Its id.

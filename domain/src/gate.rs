@@ -16,11 +16,11 @@ const WINDOW_MILLIS: i64 = 60_000;
 /// Width of one bucket of claims, in milliseconds.
 const BUCKET_MILLIS: i64 = 250;
 /// Longest retry delay for the ready line.
-pub const LONGEST_WAIT: Duration = Duration::from_secs(5);
+pub const MAX_WAIT: Duration = Duration::from_secs(5);
 /// Shortest retry delay, used when it is unknown when a slot will be free.
-const SHORTEST_WAIT: Duration = Duration::from_secs(1);
+const MIN_WAIT: Duration = Duration::from_secs(1);
 /// A claimant that has not retried for this long loses the turn.
-pub const PATIENCE: TimeDelta = TimeDelta::seconds(8);
+pub const RETRY_TIMEOUT: TimeDelta = TimeDelta::seconds(8);
 
 /// The bucket that counts claims made at `at`.
 #[must_use]
@@ -60,7 +60,7 @@ impl Window {
         }
     }
 
-    /// Forgets what no minute from `now` on has.
+    /// Drops buckets that are older than a minute at `now`.
     pub fn forget_before(&mut self, now: DateTime<Utc>) {
         self.counts.retain(|count| count.0 >= oldest_bucket(now));
     }
@@ -97,24 +97,24 @@ impl Window {
 pub struct Ready {
     /// The place.
     pub place: Place,
-    /// When it came first.
+    /// Time of its first claim.
     pub since: DateTime<Utc>,
-    /// When it came last.
+    /// Time of its latest claim.
     pub tried_at: DateTime<Utc>,
 }
 
 impl Ready {
     /// Returns whether its turn is reserved at `now`.
     #[must_use]
-    pub fn is_kept(&self, now: DateTime<Utc>) -> bool {
-        now - self.tried_at < PATIENCE
+    pub fn is_reserved(&self, now: DateTime<Utc>) -> bool {
+        now - self.tried_at < RETRY_TIMEOUT
     }
 }
 
-/// One sale's gate at one moment.
+/// The inputs of one decision of a sale's gate.
 #[derive(Debug, Clone, Copy)]
 pub struct Gate<'a> {
-    /// The moment.
+    /// Time of the decision.
     pub now: DateTime<Utc>,
     /// Most claims in any 60 s.
     pub rate_per_minute: u32,
@@ -122,7 +122,7 @@ pub struct Gate<'a> {
     pub shopper_cap: u32,
     /// Claims made before.
     pub window: &'a Window,
-    /// Passes that run.
+    /// Running passes.
     pub shopping: u32,
     /// The ready line, in any order.
     pub ready: &'a [Ready],
@@ -131,9 +131,9 @@ pub struct Gate<'a> {
 /// The decision on a claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Turn {
-    /// The pass is given.
+    /// A pass is issued.
     Pass,
-    /// There is no slot; come back after this long, at most [`LONGEST_WAIT`].
+    /// There is no slot; retry after this long, at most [`MAX_WAIT`].
     Wait(Duration),
 }
 
@@ -166,10 +166,10 @@ impl Gate<'_> {
         by_rate.min(self.shopper_cap.saturating_sub(self.shopping))
     }
 
-    /// Everyone whose turn counts, in order.
+    /// Reserved places of the ready line, then new claimants, in order.
     fn line(&self, claimants: &[Place]) -> Vec<Place> {
         let mut live: Vec<&Ready> = self.ready.iter().collect();
-        live.retain(|ready| ready.is_kept(self.now));
+        live.retain(|ready| ready.is_reserved(self.now));
         live.sort_unstable_by_key(|ready| (ready.since, ready.place));
         let mut line: Vec<Place> = live.into_iter().map(|ready| ready.place).collect();
         let in_line: HashSet<Place> = line.iter().copied().collect();
@@ -177,9 +177,8 @@ impl Gate<'_> {
         line
     }
 
-    /// When to come back with `behind` others waiting before, once `slots` are taken: when the
-    /// rate has room, to the moment; and about half-way to when the cap has, for a slot may come
-    /// back any time.
+    /// Retry delay with `behind` others ahead, once `slots` are taken: exact for the rate, and about half
+    /// of the expected time for the cap, since a slot may be freed any time.
     fn wait(&self, slots: u32, behind: u32) -> Duration {
         let claims = self.window.claims(self.now);
         let needed = |used: u32, most: u32| {
@@ -189,19 +188,16 @@ impl Gate<'_> {
         };
         let by_rate = match needed(claims, self.rate_per_minute) {
             0 => Duration::ZERO,
-            claims => self
-                .window
-                .until_gone(self.now, claims)
-                .unwrap_or(LONGEST_WAIT),
+            claims => self.window.until_gone(self.now, claims).unwrap_or(MAX_WAIT),
         };
         let by_cap = match needed(self.shopping, self.shopper_cap) {
             0 => Duration::ZERO,
             ends => {
                 let half = Duration::from_secs(30).saturating_mul(ends) / claims.max(1);
-                half.max(SHORTEST_WAIT)
+                half.max(MIN_WAIT)
             }
         };
-        by_rate.max(by_cap).min(LONGEST_WAIT)
+        by_rate.max(by_cap).min(MAX_WAIT)
     }
 }
 
@@ -246,7 +242,7 @@ mod tests {
         fn step(&mut self, claimants: &[Place], lasts: i64) -> Vec<Turn> {
             let now = at(self.now);
             self.running.retain(|running| running.1 > self.now);
-            self.ready.retain(|_, ready| ready.is_kept(now));
+            self.ready.retain(|_, ready| ready.is_reserved(now));
             let ready: Vec<Ready> = self.ready.values().copied().collect();
             let gate = Gate {
                 now,
@@ -293,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn who_does_not_come_back_loses_the_turn() {
+    fn a_claimant_that_does_not_retry_loses_the_turn() {
         let mut gate = Memory::new(1_000, 1);
         gate.step(&places([1, 2]), 1_000);
         gate.now = 7_999;
@@ -348,14 +344,14 @@ mod tests {
     }
 
     #[test]
-    fn a_gate_that_lets_nobody_in_tells_all_to_come_back() {
+    fn a_gate_that_lets_nobody_in_makes_all_retry() {
         let mut gate = Memory::new(0, 0);
-        let longest = Turn::Wait(LONGEST_WAIT);
+        let longest = Turn::Wait(MAX_WAIT);
         assert_eq!(gate.step(&places([1, 2]), 100), [longest, longest]);
     }
 
     #[test]
-    fn a_crowd_that_comes_back_as_told_keeps_the_rate() {
+    fn a_crowd_that_retries_when_due_stays_within_the_rate() {
         let mut gate = Memory::new(600, 100_000);
         let mut due: Vec<(i64, Place)> = (1..=1_500).map(|n| (n, Place(n))).collect();
         while gate.now < 120_000 {
@@ -398,7 +394,7 @@ mod tests {
                     .collect();
                 let now = at(gate.now);
                 let order = |place: &Place| {
-                    let live = gate.ready.get(place).filter(|ready| ready.is_kept(now));
+                    let live = gate.ready.get(place).filter(|ready| ready.is_reserved(now));
                     live.map(|ready| (ready.since, ready.place))
                 };
                 let before: Vec<_> = claimants.iter().map(order).collect();

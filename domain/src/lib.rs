@@ -1,5 +1,5 @@
-//! The words and rules every part of Onsale shares: ids, money, the clock, states and their
-//! transitions, message contracts and token claims. No I/O and no async.
+//! The domain model: ids, money, the clock, state machines, message contracts and token claims. No
+//! I/O and no async.
 
 pub mod account;
 pub mod ahead;
@@ -18,6 +18,8 @@ pub mod payment;
 pub mod queue;
 pub mod release;
 pub mod sale;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 pub mod text;
 pub mod token;
 

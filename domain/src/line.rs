@@ -1,4 +1,4 @@
-//! The state of each place of a line, event-sourced. Admission's release leader writes changes as
+//! The state of each place of a line, event-sourced: admission's release leader appends changes as
 //! [`Move`]s; every node folds them, in order, into its own [`Line`], and answers from memory.
 
 use std::collections::{BTreeMap, HashMap};
@@ -31,7 +31,7 @@ pub struct Move {
     pub seq: i64,
     /// When it happened.
     pub at: DateTime<Utc>,
-    /// Called now.
+    /// Places called.
     pub called: Vec<Run>,
     /// Their claim window expired.
     pub missed: Vec<Place>,
@@ -44,9 +44,9 @@ pub struct Move {
 }
 
 impl Move {
-    /// A move in which nothing happened.
+    /// An empty move.
     #[must_use]
-    pub fn nothing(seq: i64, at: DateTime<Utc>) -> Self {
+    pub fn empty(seq: i64, at: DateTime<Utc>) -> Self {
         Self {
             seq,
             at,
@@ -66,18 +66,18 @@ impl Move {
     }
 }
 
-/// Where a place stands.
+/// State of a place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
     /// Not called: the cursor has not reached it, or passed it while it was absent.
     Waiting,
-    /// Called then; it may claim.
+    /// Called at this time; it may claim.
     Called(DateTime<Utc>),
-    /// The claim window went by.
+    /// The claim window expired.
     Missed,
-    /// Shops.
+    /// Has a running pass.
     Claimed,
-    /// Had its pass.
+    /// Its pass has ended.
     Over,
 }
 
@@ -103,7 +103,7 @@ pub struct Line {
 }
 
 impl Line {
-    /// The last move it holds.
+    /// The seq of the last move that was applied.
     #[must_use]
     pub fn seq(&self) -> i64 {
         self.seq
@@ -136,8 +136,8 @@ impl Line {
         }
     }
 
-    /// A checkpoint: a few moves that replace all it holds. Applying them after any prefix of those
-    /// it holds results in the same line as applying all.
+    /// Compacts the log into a checkpoint: a few moves that replace all that were applied. Applying
+    /// them after any prefix of those results in the same line as applying all.
     ///
     /// The last has the seq of the last move and every place that is done; those before it call
     /// again, at their own times, the places that may still claim.
@@ -151,11 +151,11 @@ impl Line {
             .zip(open)
             .map(|(seq, (at, places))| Move {
                 called: runs(places),
-                ..Move::nothing(seq, at)
+                ..Move::empty(seq, at)
             })
             .collect();
         if moves.is_empty() {
-            moves.push(Move::nothing(self.seq, self.at));
+            moves.push(Move::empty(self.seq, self.at));
         }
         let last = moves.last_mut().expect("there is one");
         for (place, standing) in (0..).map(Place).zip(&self.standings) {
@@ -174,7 +174,7 @@ impl Line {
         moves
     }
 
-    /// Where `place` stands.
+    /// Returns the state of `place`.
     #[must_use]
     pub fn standing(&self, place: Place) -> Standing {
         match index(place.0).and_then(|at| self.standings.get(at)) {
@@ -260,8 +260,8 @@ mod tests {
         DateTime::from_timestamp(second, 0).unwrap()
     }
 
-    fn nothing(seq: i64) -> Move {
-        Move::nothing(seq, at(seq))
+    fn empty(seq: i64) -> Move {
+        Move::empty(seq, at(seq))
     }
 
     fn run(first: i64, last: i64) -> Run {
@@ -277,7 +277,7 @@ mod tests {
         assert_eq!(line.standing(Place(5)), Standing::Waiting);
         line.apply(&Move {
             called: vec![run(1, 3), run(6, 6)],
-            ..nothing(1)
+            ..empty(1)
         });
         assert_eq!(line.standing(Place(3)), Standing::Called(at(1)));
         assert_eq!(line.standing(Place(5)), Standing::Waiting);
@@ -285,7 +285,7 @@ mod tests {
             missed: vec![Place(1)],
             claimed: vec![Place(2), Place(3)],
             over: vec![Place(3)],
-            ..nothing(2)
+            ..empty(2)
         });
         let standings = [1, 2, 3, 6].map(|place| line.standing(Place(place)));
         use Standing::{Called, Claimed, Missed, Over};
@@ -299,12 +299,12 @@ mod tests {
         let first = Move {
             called: vec![run(1, 1)],
             left: vec![Number(4)],
-            ..nothing(1)
+            ..empty(1)
         };
         line.apply(&first);
         line.apply(&Move {
             claimed: vec![Place(1)],
-            ..nothing(2)
+            ..empty(2)
         });
         line.apply(&first);
         assert_eq!(line.standing(Place(1)), Standing::Claimed);
@@ -323,7 +323,7 @@ mod tests {
                     missed: is(2).then_some(Place(done)).into_iter().collect(),
                     over: is(1).then_some(Place(done - 4)).into_iter().collect(),
                     left: is(3).then_some(Number(done + 60)).into_iter().collect(),
-                    ..nothing(seq)
+                    ..empty(seq)
                 }
             })
             .collect()
@@ -371,7 +371,7 @@ mod tests {
         let mut line = Line::default();
         line.apply(&Move {
             left: vec![Number(0), Number(-3)],
-            ..nothing(1)
+            ..empty(1)
         });
         assert_eq!(line.standing(Place(-1)), Standing::Waiting);
         assert!(!line.has_left(Number(-3)) && line.left_count() == 0);
@@ -379,28 +379,28 @@ mod tests {
 
     #[test]
     fn each_thing_that_happens_makes_a_move_that_is_written() {
-        assert!(nothing(1).is_empty());
+        assert!(empty(1).is_empty());
         let places = vec![Place(1)];
         let moves = [
             Move {
                 called: vec![run(1, 1)],
-                ..nothing(1)
+                ..empty(1)
             },
             Move {
                 missed: places.clone(),
-                ..nothing(1)
+                ..empty(1)
             },
             Move {
                 claimed: places.clone(),
-                ..nothing(1)
+                ..empty(1)
             },
             Move {
                 over: places,
-                ..nothing(1)
+                ..empty(1)
             },
             Move {
                 left: vec![Number(1)],
-                ..nothing(1)
+                ..empty(1)
             },
         ];
         assert!(moves.iter().all(|moved| !moved.is_empty()));
@@ -412,7 +412,7 @@ mod tests {
         let left = [1, 63, 64, 65, 200].map(Number);
         line.apply(&Move {
             left: left.to_vec(),
-            ..nothing(7)
+            ..empty(7)
         });
         let found: Vec<i64> = (1..300).filter(|n| line.has_left(Number(*n))).collect();
         assert_eq!(found, [1, 63, 64, 65, 200]);

@@ -1,5 +1,5 @@
-//! The lottery of a lobby: everybody who joined before the opening gets their place by a
-//! permutation that nobody could choose and anybody can repeat.
+//! The lottery of a lobby: a verifiable random permutation of the numbers issued before the opening,
+//! which nobody could choose and anybody can repeat.
 //!
 //! The permutation is the swap-or-not shuffle of Ethereum's consensus specification
 //! (`compute_shuffled_index`, 90 rounds), whose published test vectors hold here, too.
@@ -46,27 +46,27 @@ impl Draw {
             .into()
     }
 
-    /// The place of everyone's number, computed once: number n + 1 gets place p + 1 when the
-    /// shuffle puts index n at position p.
+    /// Computes the place of each number: number n + 1 gets place p + 1 when the shuffle puts index n
+    /// at position p.
     #[must_use]
-    pub fn order(&self) -> Order {
-        Order::new(&self.shuffle_seed(), self.lobby)
+    pub fn permutation(&self) -> Permutation {
+        Permutation::new(&self.shuffle_seed(), self.lobby)
     }
 }
 
-/// Which number has which place. Without a lottery both are the same.
+/// The bijection of numbers and places. Without a lottery it is the identity.
 #[derive(Debug, Clone, Default)]
-pub struct Order {
+pub struct Permutation {
     /// Place of number n + 1, less one.
     places: Vec<u32>,
     /// Number of place n + 1, less one.
     numbers: Vec<u32>,
 }
 
-impl Order {
-    /// The order of joining.
+impl Permutation {
+    /// The order of joining: each number is its place.
     #[must_use]
-    pub fn of_joining() -> Self {
+    pub fn identity() -> Self {
         Self::default()
     }
 
@@ -117,7 +117,7 @@ mod tests {
             seed: [7; 32],
             entropy: "4 8 15 16 23 42".to_owned(),
         };
-        let order = draw.order();
+        let order = draw.permutation();
         let mut places: Vec<_> = (1..=1_000).map(|n| order.place_of(Number(n)).0).collect();
         assert!((1..=1_000).all(|n| order.number_of(order.place_of(Number(n))) == Number(n)));
         assert!(!places.is_sorted());
@@ -140,7 +140,10 @@ mod tests {
             seed: [1; 32],
             entropy: String::new(),
         };
-        assert_eq!((draw.order().lobby(), Order::of_joining().lobby()), (3, 0));
+        assert_eq!(
+            (draw.permutation().lobby(), Permutation::identity().lobby()),
+            (3, 0)
+        );
     }
 
     #[test]
@@ -151,7 +154,7 @@ mod tests {
                 seed: [7; 32],
                 entropy: entropy.to_owned(),
             }
-            .order();
+            .permutation();
             (1..=100).map(move |n| order.place_of(Number(n))).collect()
         };
         let (first, second): (Vec<_>, Vec<_>) = (places("4 8 15"), places("4 8 16"));
@@ -159,13 +162,13 @@ mod tests {
     }
 
     #[test]
-    fn whoever_comes_after_the_lobby_keeps_their_number_as_place() {
+    fn a_number_after_the_lobby_is_its_place() {
         let draw = Draw {
             lobby: 3,
             seed: [1; 32],
             entropy: String::new(),
         };
-        assert_eq!(draw.order().place_of(Number(4)), Place(4));
-        assert_eq!(Order::of_joining().place_of(Number(2)), Place(2));
+        assert_eq!(draw.permutation().place_of(Number(4)), Place(4));
+        assert_eq!(Permutation::identity().place_of(Number(2)), Place(2));
     }
 }

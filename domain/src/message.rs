@@ -1,8 +1,7 @@
 //! Message contracts between services, over RabbitMQ. Commands are imperative and go to one
 //! service; events are past tense, carry a version, and go to every queue bound to them.
 //!
-//! Every message may arrive more than once and out of order; what a receiver does with it must
-//! not depend on either.
+//! Delivery is at least once and unordered: the effect of a message must not depend on either.
 
 use chrono::{DateTime, Utc};
 use serde::de::DeserializeOwned;
@@ -43,8 +42,8 @@ macro_rules! message {
     };
 }
 
-/// Reads a value that the receiver can do without; `None` for one of a later version.
-fn known<'de, D: Deserializer<'de>, T: DeserializeOwned>(
+/// Deserialises an optional value leniently: `None` for one of a later version.
+fn lenient<'de, D: Deserializer<'de>, T: DeserializeOwned>(
     deserializer: D,
 ) -> Result<Option<T>, D::Error> {
     let value = Option::<Value>::deserialize(deserializer)?;
@@ -68,7 +67,7 @@ pub struct PlaceHold {
     pub accepted_at: DateTime<Utc>,
     /// The admission node that waits for the outcome.
     pub reply_to: String,
-    /// When it was asked for; of a repeat, later than the acceptance.
+    /// Time of the request; of a repeat, later than the acceptance.
     #[serde(default)]
     pub asked_at: Option<DateTime<Utc>>,
     /// The requester: the buyer, or staff for the buyer.
@@ -79,7 +78,7 @@ message!(PlaceHold, "booking.place-hold", |message| Some(
     message.booking_id
 ));
 
-/// Give a booking up.
+/// Cancel a booking.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CancelBooking {
     /// The booking.
@@ -95,8 +94,8 @@ message!(CancelBooking, "booking.cancel", |message| Some(
     message.booking_id
 ));
 
-/// Outcomes of commands, for the admission node that waits for them. Sent once, not persistent: a
-/// node that misses it answers 202, and the buyer reads the booking.
+/// Outcomes of commands, for the admission node that awaits them. Published at most once and not
+/// persistent: a node that misses it answers 202, and the buyer polls the booking.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BookingOutcomes {
     /// One for each command.
@@ -111,11 +110,11 @@ pub struct BookingOutcome {
     pub booking_id: BookingId,
     /// The outcome.
     pub outcome: Outcome,
-    /// Why a confirmed booking that was to be cancelled stays; none for a reason of a later version.
+    /// Reason for not cancelling a confirmed booking; none for a reason of a later version.
     #[serde(
         default,
         skip_serializing_if = "Option::is_none",
-        deserialize_with = "known"
+        deserialize_with = "lenient"
     )]
     pub why: Option<CancelRefusal>,
 }
@@ -126,7 +125,7 @@ pub struct BookingOutcome {
 pub enum Outcome {
     /// Seats are held.
     Held(BookingFacts),
-    /// No seats were given.
+    /// No seats were allocated.
     Rejected(RejectReason),
     /// Nothing was due, so the tickets exist already.
     Confirmed(BookingFacts),
@@ -138,7 +137,7 @@ pub enum Outcome {
 
 // Events of the booking worker.
 
-/// Seats are set aside; a payment is due.
+/// Seats are held; a payment is due.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HoldPlaced {
     /// The booking.
@@ -177,16 +176,16 @@ message!(BookingPaid, "booking.paid.v1", |message| Some(
 pub struct BookingExpired {
     /// The booking.
     pub booking: BookingFacts,
-    /// Why it ended before its time; none when the time was over, or for a reason of a later
+    /// Reason for ending before `hold_until`; none when that passed, or for a reason of a later
     /// version.
-    #[serde(default, deserialize_with = "known")]
+    #[serde(default, deserialize_with = "lenient")]
     pub reason: Option<EndReason>,
 }
 message!(BookingExpired, "booking.expired.v1", |message| Some(
     message.booking.booking_id
 ));
 
-/// A booking was given up. What was captured for it is to be refunded.
+/// A booking was cancelled. The captured amount is to be refunded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BookingCancelled {
     /// The booking.
@@ -211,8 +210,8 @@ message!(BookingCancelled, "booking.cancelled.v1", |message| Some(
     message.booking.booking_id
 ));
 
-/// A ticket was transferred to another account, or its holder asked for another code: its old code
-/// is worthless, and its holder has a new one.
+/// A ticket was transferred to another account, or its code was replaced at its holder's request: the
+/// old code is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TicketTransferred {
     /// The booking, which stays the buyer's.
@@ -230,8 +229,7 @@ message!(TicketTransferred, "ticket.transferred.v1", |message| Some(
     message.booking.booking_id
 ));
 
-/// Command to the payment worker: make sure that no payment for this booking can come, and say
-/// how it ended with [`PaymentVoided`] or [`PaymentAuthorised`].
+/// Command to the payment worker: void the payment of this booking, and report the outcome with [`PaymentVoided`] or [`PaymentAuthorised`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VoidPayment {
     /// The booking.
@@ -245,7 +243,7 @@ message!(VoidPayment, "payment.void", |message| Some(
 
 // Events of the payment worker.
 
-/// The buyer authorised; or was found to have when a void was asked for.
+/// The buyer authorised the payment, perhaps before it was to be voided.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PaymentAuthorised {
     /// The booking.
@@ -362,7 +360,7 @@ pub struct PassRevoked {
 }
 message!(PassRevoked, "pass.revoked.v1");
 
-/// Something for the audit log, from a service that does not keep it.
+/// An entry for the audit log, which box-office owns, from another service.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AuditNoted {
     /// Its id; the same in a redelivery.
@@ -401,8 +399,8 @@ impl AuditNoted {
     }
 }
 
-/// A code is to be sent to an address or a phone, so that its owner confirms it. The code itself is
-/// derived where it is sent.
+/// A confirmation code is to be sent to an address or a phone. The code itself is derived by the
+/// sender.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConfirmationAsked {
     /// The account that the address is to belong to.
@@ -413,7 +411,7 @@ pub struct ConfirmationAsked {
     pub address: String,
     /// The input that the code is derived from.
     pub nonce: Uuid,
-    /// Until when the code is good.
+    /// Expiry of the code.
     pub good_until: DateTime<Utc>,
 }
 message!(ConfirmationAsked, "account.confirmation-asked.v1");
@@ -439,7 +437,7 @@ impl ContactChannel {
     }
 }
 
-/// An account was made, or its contact data changed or was confirmed.
+/// An account was created, or its contact data changed or was confirmed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AccountChanged {
     /// The account.

@@ -8,8 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Currency, Money};
 
-/// The types of Stripe's events that the payment worker asks for: those that can change anything
-/// here. A webhook endpoint at Stripe is subscribed to these.
+/// The types of Stripe's events that the payment worker handles. A webhook endpoint at Stripe is subscribed to these.
 pub const STRIPE_EVENTS: [&str; 11] = [
     "payment_intent.amount_capturable_updated",
     "payment_intent.succeeded",
@@ -24,13 +23,13 @@ pub const STRIPE_EVENTS: [&str; 11] = [
     "charge.dispute.created",
 ];
 
-/// Where a payment stands.
+/// State of a payment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PaymentState {
     /// The buyer has not authorised it.
     Pending,
-    /// The buyer's bank asks for another step.
+    /// The buyer's bank requires another step.
     RequiresAction,
     /// The money is reserved.
     Authorised,
@@ -38,7 +37,7 @@ pub enum PaymentState {
     Captured,
     /// It can't be taken any more.
     Failed,
-    /// Given up before anything was taken.
+    /// Cancelled before anything was captured.
     Voided,
 }
 
@@ -79,11 +78,11 @@ impl PaymentState {
     }
 }
 
-/// Where a refund stands.
+/// State of a refund.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RefundState {
-    /// Asked for.
+    /// Requested.
     Pending,
     /// The money is on its way back.
     Succeeded,
@@ -112,7 +111,7 @@ impl RefundState {
     }
 }
 
-/// Why a payment is to be given up.
+/// Reason for voiding a payment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum VoidReason {
@@ -144,7 +143,7 @@ impl VoidReason {
 /// The refund policy of cancellations by buyers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct RefundPolicy {
-    /// After it nothing goes back; none: the event's start.
+    /// Last moment of a refund; none: the event's start.
     pub until: Option<DateTime<Utc>>,
     /// Fee, of the sum paid, in percent from 0 to 100, rounded down.
     pub fee_percent: u8,
@@ -157,7 +156,7 @@ pub struct RefundPolicy {
 }
 
 impl RefundPolicy {
-    /// Everything goes back, always.
+    /// Full refunds at any time.
     pub const EVERYTHING: Self = Self {
         until: None,
         fee_percent: 0,

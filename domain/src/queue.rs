@@ -10,8 +10,8 @@ use crate::ahead::Ahead;
 use crate::sale::SaleState;
 use crate::{EventId, Place};
 
-/// The names of one sale's keys. All carry the hash tag `{sale:ID}`, so that one script may use
-/// them together in a Redis Cluster. In brackets: type, and who writes.
+/// Names of one sale's Redis keys. All carry the hash tag `{sale:ID}`, so that one script may use
+/// them together in a Redis Cluster. In brackets: type and writer.
 #[derive(Debug, Clone)]
 pub struct SaleKeys {
     prefix: String,
@@ -57,17 +57,17 @@ impl SaleKeys {
     }
 }
 
-/// Numbers that share a bitmap of presence: numbers `SEEN_PART * p ..` are part p. So it costs by
-/// the numbers of those who ask, wherever in a long line they are.
+/// Numbers that share a bitmap of presence: numbers `SEEN_PART * p ..` are part p. The cost thus
+/// depends on those who poll, wherever in a long line they are.
 pub const SEEN_PART: i64 = 1 << 20;
 
 /// Width of one presence bitmap, in seconds.
 pub const SEEN_SLOT_SECONDS: i64 = 5;
-/// Retention of a presence bitmap, in slots: two and a half times the longest time between
-/// two polls, and some.
+/// Retention of a presence bitmap, in slots: two and a half times the longest poll interval, and
+/// some.
 pub const SEEN_SLOTS: i64 = 20;
 
-/// The bitmap of presence that collects at `now`.
+/// The presence slot of `now`.
 #[must_use]
 pub fn seen_slot(now: DateTime<Utc>) -> i64 {
     now.timestamp().div_euclid(SEEN_SLOT_SECONDS)
@@ -82,7 +82,7 @@ pub struct Snapshot {
     pub seq: i64,
     /// When it was taken.
     pub at: DateTime<Utc>,
-    /// Where the sale stands.
+    /// State of the sale.
     pub state: SaleState,
     /// The operator's message to everyone.
     pub message: String,
@@ -109,7 +109,7 @@ pub struct Snapshot {
     pub claim_window_seconds: u32,
     /// Arrivals per minute, as set.
     pub rate_per_minute: u32,
-    /// The highest place given.
+    /// The highest place issued.
     pub joined: Place,
     /// Places up to it have been called.
     pub cursor: Place,
@@ -119,7 +119,7 @@ pub struct Snapshot {
     pub waiting: i64,
     /// Number of running passes.
     pub shopping: i64,
-    /// Most who may.
+    /// Most passes that may run at once.
     pub shopper_cap: u32,
     /// Claims in the last 60 s.
     pub claimed_last_minute: i64,
@@ -136,32 +136,32 @@ pub struct Snapshot {
     pub pace: Option<Pace>,
     /// The brake: the share of the set rate that passes, and the reason.
     #[serde(default)]
-    pub brake: Braking,
+    pub brake: BrakeState,
     /// When queue tokens end that are signed now, as Unix seconds.
     pub tokens_expire_at: i64,
-    /// When to ask for the snapshot again, in milliseconds.
+    /// Poll interval of the snapshot, in milliseconds.
     pub poll_after_ms: u32,
 }
 
 /// The pace at which waiting people are called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pace {
-    /// People called per hour, as likely more as fewer.
+    /// Median of the people called per hour.
     pub p50_per_hour: u32,
-    /// Fewer in one case of ten.
+    /// 10th percentile of them: fewer in one case of ten.
     pub p90_per_hour: u32,
 }
 
 /// The share of the set rate that the brake lets pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Braking {
-    /// Of the set rate, from 1 to 100.
+pub struct BrakeState {
+    /// Percentage of the set rate, from 1 to 100.
     pub percent: u32,
     /// The cause; `None` when there is none, also while the rate recovers.
-    pub by: Option<Strain>,
+    pub by: Option<Bottleneck>,
 }
 
-impl Default for Braking {
+impl Default for BrakeState {
     fn default() -> Self {
         Self {
             percent: 100,
@@ -173,7 +173,7 @@ impl Default for Braking {
 /// A bottleneck behind the gate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Strain {
+pub enum Bottleneck {
     /// Booking requests wait long for their outcome.
     Bookings,
     /// The booking API fails, or answers slowly.
@@ -192,7 +192,7 @@ pub struct Lottery {
     /// The id of the key that names the entries; empty for the key that signs. For servers.
     #[serde(default)]
     pub entries_key: String,
-    /// Where the public entropy will come from, as announced; empty for none.
+    /// Announced source of the public entropy; empty for none.
     pub entropy_source: String,
     /// The participants, once fixed: before anybody knows entropy and seed.
     #[serde(default)]
@@ -206,7 +206,7 @@ pub struct Lottery {
 pub struct Fixed {
     /// Number of participants: `1..=lobby`. Later numbers are places.
     pub lobby: i64,
-    /// Fixes who had which number, see [`crate::lottery::EntriesDigest`].
+    /// Commits to the holder of each number, see [`crate::lottery::EntriesDigest`].
     pub entries_digest: String,
 }
 
@@ -219,11 +219,11 @@ pub struct Drawn {
     pub seed: String,
     /// The value of the announced source.
     pub entropy: String,
-    /// Fixes who had which number.
+    /// Commits to the holder of each number.
     pub entries_digest: String,
 }
 
-/// Where one holder of a queue token stands.
+/// State of the place of a queue token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PlaceState {
@@ -233,7 +233,7 @@ pub enum PlaceState {
     Ready,
     /// The pass was claimed.
     Claimed,
-    /// Called, but the claim window went by.
+    /// Called, but the claim window expired.
     Missed,
     /// Left the queue.
     Left,
@@ -258,7 +258,7 @@ impl Snapshot {
         let is_before = matches!(self.state, SaleState::Scheduled | SaleState::Lobby);
         let opening = self.opens_at.filter(|_| is_before);
         let left = opening.and_then(|opening| (opening - now).to_std().ok());
-        left.map_or(Wait::Standing, Wait::Opening)
+        left.map_or(Wait::Unknown, Wait::Opening)
     }
 }
 
@@ -285,26 +285,26 @@ const TICKS_SECONDS: f64 = 0.5;
 /// Time until a place is called, in seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Eta {
-    /// As likely sooner as later.
+    /// The median.
     pub p50: f64,
-    /// Later in one case of ten.
+    /// The 90th percentile.
     pub p90: f64,
 }
 
 /// The wait of a place.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Wait {
-    /// Its call.
+    /// Until its call.
     Call(Eta),
-    /// The opening, after so long.
+    /// Until the opening.
     Opening(Duration),
-    /// The line stands, and nobody knows for how long.
-    Standing,
+    /// Nobody is called, and the time of the next call is unknown.
+    Unknown,
 }
 
-/// When a place is to ask again, in milliseconds: sooner near the front, from 1 s to 30 s, or
+/// The poll interval of a place, in milliseconds: sooner near the front, from 1 s to 30 s, or
 /// before the opening, from 10 s to two minutes; and 20 % more or less by `jitter` (from 0 to 1),
-/// so that those who joined together don't ask together.
+/// so that clients that joined together don't poll together.
 #[must_use]
 pub fn poll_after_ms(state: PlaceState, wait: Wait, jitter: f64) -> u32 {
     let seconds = match (state, wait) {
@@ -312,7 +312,7 @@ pub fn poll_after_ms(state: PlaceState, wait: Wait, jitter: f64) -> u32 {
         (PlaceState::Waiting, Wait::Opening(left)) => {
             (left.as_secs_f64() / 10.0).clamp(10.0, 120.0)
         }
-        (PlaceState::Waiting, Wait::Standing) => 10.0,
+        (PlaceState::Waiting, Wait::Unknown) => 10.0,
         (PlaceState::Ready, _) => 2.0,
         (PlaceState::Claimed | PlaceState::Missed | PlaceState::Left, _) => 30.0,
     };
@@ -320,13 +320,13 @@ pub fn poll_after_ms(state: PlaceState, wait: Wait, jitter: f64) -> u32 {
     u32::try_from(millis.as_millis()).expect("at most 144 s")
 }
 
-/// Silence after which somebody who waits counts as absent: two and a half of the longest pauses
-/// from [`poll_after_ms`], and the delay until presence is known.
+/// Silence after which a waiting place counts as absent: two and a half of the longest intervals of
+/// [`poll_after_ms`], and the delay until presence is flushed and read.
 #[must_use]
-pub fn silence(wait: Wait) -> Duration {
-    const KNOWN_AFTER: Duration = Duration::from_secs(3);
+pub fn absence_timeout(wait: Wait) -> Duration {
+    const FLUSH_DELAY: Duration = Duration::from_secs(3);
     let pause = poll_after_ms(PlaceState::Waiting, wait, 1.0);
-    Duration::from_millis(u64::from(pause)).mul_f64(2.5) + KNOWN_AFTER
+    Duration::from_millis(u64::from(pause)).mul_f64(2.5) + FLUSH_DELAY
 }
 
 #[cfg(test)]
@@ -334,7 +334,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_is_nearer_the_front_asks_sooner() {
+    fn places_nearer_the_front_poll_sooner() {
         let eta = |p50| Wait::Call(Eta { p50, p90: p50 });
         let at = |p50| poll_after_ms(PlaceState::Waiting, eta(p50), 0.5);
         assert_eq!([at(0.1), at(50.0), at(10_000.0)], [1_000, 5_000, 30_000]);
@@ -351,13 +351,13 @@ mod tests {
         let now = DateTime::UNIX_EPOCH;
         let mut lobby = snapshot();
         lobby.state = SaleState::Lobby;
-        assert_eq!(lobby.wait(None, now), Wait::Standing, "an older snapshot");
+        assert_eq!(lobby.wait(None, now), Wait::Unknown, "an older snapshot");
         lobby.opens_at = Some(now + chrono::TimeDelta::seconds(90));
         assert_eq!(lobby.wait(None, now), left(90));
         let late = now + chrono::TimeDelta::seconds(91);
         assert_eq!(
             lobby.wait(None, late),
-            Wait::Standing,
+            Wait::Unknown,
             "the entropy is awaited"
         );
         lobby.state = SaleState::Open;
@@ -366,20 +366,20 @@ mod tests {
 
     #[test]
     fn a_silence_is_two_and_a_half_pauses_and_three_seconds() {
-        assert_eq!(silence(Wait::Standing), Duration::from_secs(33));
+        assert_eq!(absence_timeout(Wait::Unknown), Duration::from_secs(33));
         let eta = Eta { p50: 0.0, p90: 0.0 };
-        assert_eq!(silence(Wait::Call(eta)), Duration::from_secs(6));
+        assert_eq!(absence_timeout(Wait::Call(eta)), Duration::from_secs(6));
     }
 
     #[test]
     fn polls_are_spread_by_a_fifth_both_ways() {
-        let at = |jitter| poll_after_ms(PlaceState::Waiting, Wait::Standing, jitter);
+        let at = |jitter| poll_after_ms(PlaceState::Waiting, Wait::Unknown, jitter);
         assert_eq!([at(0.0), at(0.5), at(1.0)], [8_000, 10_000, 12_000]);
     }
 
     #[test]
     fn presence_is_kept_for_as_long_as_silence_may_last() {
-        let longest = silence(Wait::Call(Eta { p50: 1e9, p90: 1e9 }));
+        let longest = absence_timeout(Wait::Call(Eta { p50: 1e9, p90: 1e9 }));
         let retained = SEEN_SLOT_SECONDS * (SEEN_SLOTS - 1);
         assert!(
             longest.as_secs_f64() <= f64::from(i32::try_from(retained).unwrap()),
@@ -416,7 +416,7 @@ mod tests {
                 p50_per_hour: 36_000,
                 p90_per_hour: 27_000,
             }),
-            brake: Braking::default(),
+            brake: BrakeState::default(),
             tokens_expire_at: 0,
             poll_after_ms: 1000,
         }

@@ -1,4 +1,4 @@
-//! The sale of one event: what the operator sets, and the state that follows from it.
+//! The sale of one event: the operator's settings, and the state derived from them.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
@@ -23,7 +23,7 @@ pub struct SaleSettings {
     pub lobby_seconds: u32,
     /// Calls per minute.
     pub rate_per_minute: u32,
-    /// Most people who hold a pass at once.
+    /// Most passes that run at once.
     pub shopper_cap: u32,
     /// Claim window, after which a called place is a no-show.
     pub claim_window_seconds: u32,
@@ -31,33 +31,33 @@ pub struct SaleSettings {
     pub pass_seconds: u32,
     /// Lifetime of a hold without payment.
     pub hold_seconds: u32,
-    /// Nobody is called while paused; passes go on.
+    /// Whether calling is paused; running passes stay valid.
     pub paused: bool,
-    /// Ended by hand.
+    /// Whether an operator ended it.
     pub closed: bool,
     /// Whether booking needs a pass. Off, bookings go straight through.
     pub queue: bool,
-    /// Whether joining requires proof of work, which costs those who join in great numbers.
+    /// Whether joining requires proof of work, which makes mass joins expensive.
     #[serde(default)]
     pub challenge: bool,
     /// Whether visitors without an account may join. The queue then guards another site: the event
     /// sells nothing here, so bookings are not taken.
     #[serde(default)]
     pub anonymous: bool,
-    /// Where public entropy for the lobby's lottery will come from, announced before the lobby
-    /// opens; empty for none.
+    /// Source of the public entropy of the lobby's lottery, announced before the lobby opens; empty for
+    /// none.
     #[serde(default)]
     pub entropy_source: String,
     /// The value of that source. With a source announced, the sale opens only once it is entered.
     #[serde(default)]
     pub entropy: String,
-    /// Shown to everyone who waits.
+    /// The operator's message to everybody in the queue.
     pub message: String,
     /// Most live tickets of one account, from the event.
     pub max_tickets_per_account: u32,
 }
 
-/// Where a sale stands.
+/// State of a sale.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SaleState {
@@ -82,8 +82,8 @@ impl SaleState {
         matches!(self, Self::Lobby | Self::Open | Self::Paused)
     }
 
-    /// Returns whether a booking may be accepted now. A paused sale calls nobody, but those who
-    /// were admitted go on, and a sold-out one may have seats again.
+    /// Returns whether a booking may be accepted. A paused sale calls nobody, but passes stay valid, and
+    /// a sold-out one may have seats again.
     #[must_use]
     pub fn is_bookable(self) -> bool {
         matches!(self, Self::Open | Self::Paused | Self::SoldOut)
@@ -91,7 +91,7 @@ impl SaleState {
 }
 
 impl SaleSettings {
-    /// When people may join.
+    /// Opening of the lobby, from which people may join.
     #[must_use]
     pub fn lobby_opens_at(&self) -> DateTime<Utc> {
         self.opens_at - TimeDelta::seconds(i64::from(self.lobby_seconds))
@@ -104,7 +104,7 @@ impl SaleSettings {
         !self.entropy_source.is_empty() && self.entropy.is_empty()
     }
 
-    /// When calling and booking end, unless they are ended by hand before.
+    /// End of calling and booking, unless an operator ends them before.
     #[must_use]
     pub fn ends_at(&self) -> Option<DateTime<Utc>> {
         self.closes_at.or(self.event_starts_at)
@@ -162,6 +162,7 @@ impl Stock {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::testing;
 
     pub(crate) fn at(second: i64) -> DateTime<Utc> {
         DateTime::from_timestamp(1_800_000_000 + second, 0).unwrap()
@@ -169,26 +170,11 @@ pub(crate) mod tests {
 
     pub(crate) fn settings() -> SaleSettings {
         SaleSettings {
-            event_id: EventId(1),
-            version: 1,
-            opens_at: at(0),
             closes_at: Some(at(1000)),
             event_starts_at: Some(at(500)),
             lobby_seconds: 60,
-            rate_per_minute: 600,
             shopper_cap: 10,
-            claim_window_seconds: 60,
-            pass_seconds: 60,
-            hold_seconds: 60,
-            paused: false,
-            closed: false,
-            queue: true,
-            challenge: false,
-            anonymous: false,
-            entropy_source: String::new(),
-            entropy: String::new(),
-            message: String::new(),
-            max_tickets_per_account: 4,
+            ..testing::sale(EventId(1), at(0))
         }
     }
 
@@ -222,7 +208,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_sale_stays_in_its_lobby_until_the_announced_entropy_is_told() {
+    fn a_sale_stays_in_its_lobby_until_the_announced_entropy_is_entered() {
         let waits = SaleSettings {
             entropy_source: "the lottery numbers of tonight".to_owned(),
             ..settings()

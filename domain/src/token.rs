@@ -92,7 +92,7 @@ pub struct PassClaims {
     pub aud: String,
     /// The account, or the visitor.
     pub sub: String,
-    /// Unique to the pass; what is revoked.
+    /// Unique to the pass, for revocation.
     pub jti: String,
     /// The place it was claimed with.
     pub place: Place,
@@ -122,11 +122,11 @@ pub struct LotteryClaims {
     pub lobby: i64,
     /// Number of them that were held.
     pub entries: i64,
-    /// Fixes who had which number, see [`crate::lottery::EntriesDigest`].
+    /// Commits to the holder of each number, see [`crate::lottery::EntriesDigest`].
     pub entries_digest: String,
     /// When that was fixed.
     pub fixed_at: DateTime<Utc>,
-    /// Where the entropy was to come from; empty for none.
+    /// Announced source of the entropy; empty for none.
     pub entropy_source: String,
     /// The value of that source.
     pub entropy: String,

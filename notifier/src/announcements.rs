@@ -8,21 +8,21 @@ use std::time::Duration;
 use platform::pg::run_tx;
 use tokio_util::sync::CancellationToken;
 
-use crate::shared::Shared;
-use crate::store::announcements::{self, Claimed, Written};
+use crate::state::AppState;
+use crate::store::announcements::{self, ClaimedAnnouncement, Fanout};
 
 /// Polling interval of an idle writer that is not woken.
 const INTERVAL: Duration = Duration::from_secs(1);
 /// Lease for one chunk, and the delay before a failed one is retried.
 const LEASE: Duration = Duration::from_secs(60);
 
-/// Runs until `stop`.
+/// Fans out announcements until `stop`, one chunk at a time.
 ///
 /// # Errors
 /// None at present: failures are retried.
-pub(crate) async fn run(shared: Arc<Shared>, stop: CancellationToken) -> anyhow::Result<()> {
+pub(crate) async fn run(state: Arc<AppState>, stop: CancellationToken) -> anyhow::Result<()> {
     while !stop.is_cancelled() {
-        match work(&shared).await {
+        match work(&state).await {
             Ok(true) => continue,
             Ok(false) => {}
             Err(error) => {
@@ -33,7 +33,7 @@ pub(crate) async fn run(shared: Arc<Shared>, stop: CancellationToken) -> anyhow:
         tokio::select! {
             () = stop.cancelled() => {}
             () = tokio::time::sleep(INTERVAL) => {}
-            () = shared.announced.notified() => {}
+            () = state.announced.notified() => {}
         }
     }
     Ok(())
@@ -41,22 +41,22 @@ pub(crate) async fn run(shared: Arc<Shared>, stop: CancellationToken) -> anyhow:
 
 /// Inserts announcements for due reminders, then writes one chunk of one announcement. Returns
 /// `false` if nothing was due.
-async fn work(shared: &Shared) -> Result<bool, sqlx::Error> {
-    let now = shared.now();
-    let events = announcements::put_reminders(&shared.db, now).await?;
+async fn work(state: &AppState) -> Result<bool, sqlx::Error> {
+    let now = state.now();
+    let events = announcements::put_reminders(&state.db, now).await?;
     if events > 0 {
         tracing::info!(events, "reminders are due");
     }
-    let Some(claimed) = announcements::claim(&shared.db, LEASE, now).await? else {
+    let Some(claimed) = announcements::claim(&state.db, LEASE, now).await? else {
         return Ok(false);
     };
     let (event_id, kind) = (claimed.event_id.0, claimed.kind.as_str());
-    match write_chunk(shared, &claimed).await {
-        Ok(Written::Some(notices)) => {
+    match write_chunk(state, &claimed).await {
+        Ok(Fanout::Chunk(notices)) => {
             tracing::info!(event_id, kind, notices, "news written");
-            shared.wake_senders();
+            state.wake_senders();
         }
-        Ok(Written::All | Written::Lost) => {}
+        Ok(Fanout::Complete | Fanout::LeaseLost) => {}
         Err(error) => {
             let error = &error as &dyn std::error::Error;
             tracing::error!(
@@ -70,9 +70,12 @@ async fn work(shared: &Shared) -> Result<bool, sqlx::Error> {
     Ok(true)
 }
 
-async fn write_chunk(shared: &Shared, claimed: &Claimed) -> Result<Written, sqlx::Error> {
-    let (has_sms, now) = (shared.has_sms, shared.now());
-    run_tx(&shared.db, "notifier write news", |tx| {
+async fn write_chunk(
+    state: &AppState,
+    claimed: &ClaimedAnnouncement,
+) -> Result<Fanout, sqlx::Error> {
+    let (has_sms, now) = (state.has_sms, state.now());
+    run_tx(&state.db, "notifier write news", |tx| {
         Box::pin(announcements::write_chunk(tx, claimed, has_sms, now))
     })
     .await

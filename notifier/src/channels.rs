@@ -27,7 +27,7 @@ pub(crate) const HANDOVER_LIMIT: Duration = smtp::AFTER_DATA_LIMIT;
 /// Outcome of one delivery attempt. All but `Accepted` and `Unknown` guarantee that the server does
 /// not have the message.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Outcome {
+pub(crate) enum DeliveryOutcome {
     /// The server took responsibility for the message.
     Accepted,
     /// The server could not be reached or serves nobody; counts against the circuit breaker.
@@ -45,7 +45,7 @@ pub(crate) enum Outcome {
     Withheld(String),
 }
 
-impl Outcome {
+impl DeliveryOutcome {
     /// Metric label of a failure; `None` if accepted.
     pub(crate) fn reason(&self) -> Option<&'static str> {
         match self {
@@ -97,7 +97,7 @@ impl Channels {
         due: &Due,
         handover: &Handover<'_>,
         now: DateTime<Utc>,
-    ) -> Outcome {
+    ) -> DeliveryOutcome {
         match due.channel {
             Channel::Email => self.mail(due, handover, now).await,
             Channel::Sms => self.text(due, handover).await,
@@ -110,7 +110,7 @@ impl Channels {
         asked: &ConfirmationAsked,
         code: &str,
         now: DateTime<Utc>,
-    ) -> Outcome {
+    ) -> DeliveryOutcome {
         match (asked.channel, &self.sms_provider) {
             (ContactChannel::Email, _) => {
                 match render::code_mail(asked, code, &self.letterhead, now) {
@@ -119,18 +119,25 @@ impl Channels {
                         let envelope = message.envelope();
                         self.mail_server.send(envelope, &mail, None).await
                     }
-                    Err(error) => Outcome::Refused(with_causes(&error)),
+                    Err(error) => DeliveryOutcome::Refused(with_causes(&error)),
                 }
             }
             (ContactChannel::Sms, Some(provider)) => {
                 let text = render::code_sms(code);
                 provider.send(&asked.address, &text, None).await
             }
-            (ContactChannel::Sms, None) => Outcome::Refused("no SMS provider is configured".into()),
+            (ContactChannel::Sms, None) => {
+                DeliveryOutcome::Refused("no SMS provider is configured".into())
+            }
         }
     }
 
-    async fn mail(&self, due: &Due, handover: &Handover<'_>, now: DateTime<Utc>) -> Outcome {
+    async fn mail(
+        &self,
+        due: &Due,
+        handover: &Handover<'_>,
+        now: DateTime<Utc>,
+    ) -> DeliveryOutcome {
         match render::mail(due, &self.letterhead, &self.links, now) {
             Ok(message) => {
                 let mail = message.formatted();
@@ -138,20 +145,20 @@ impl Channels {
                     .send(message.envelope(), &mail, Some(handover))
                     .await
             }
-            Err(error) => Outcome::Refused(with_causes(&error)),
+            Err(error) => DeliveryOutcome::Refused(with_causes(&error)),
         }
     }
 
-    async fn text(&self, due: &Due, handover: &Handover<'_>) -> Outcome {
+    async fn text(&self, due: &Due, handover: &Handover<'_>) -> DeliveryOutcome {
         let Some(provider) = &self.sms_provider else {
-            return Outcome::Refused("no SMS provider is configured any more".into());
+            return DeliveryOutcome::Refused("no SMS provider is configured any more".into());
         };
         let Some(phone) = &due.phone else {
-            return Outcome::Refused("the account has no phone any more".into());
+            return DeliveryOutcome::Refused("the account has no phone any more".into());
         };
         match render::sms(&due.event, &due.notice, &self.links) {
             Some(body) => provider.send(phone, &body, Some(handover)).await,
-            None => Outcome::Refused("there is no text for an SMS of this kind".into()),
+            None => DeliveryOutcome::Refused("there is no text for an SMS of this kind".into()),
         }
     }
 }

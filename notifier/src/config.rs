@@ -1,11 +1,12 @@
 //! Configuration of the notifier.
 
 use std::num::{NonZeroU16, NonZeroU32};
+use std::time::Duration;
 
 use lettre::Address;
 use lettre::message::Mailbox;
 use lettre::transport::smtp::extension::ClientId;
-use platform::config::InvalidConfig;
+use platform::config::{InvalidConfig, seconds};
 use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
@@ -16,6 +17,7 @@ const LOCAL_SENDER: &str = "Onsale <tickets@localhost>";
 
 /// Settings of the notifier.
 #[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Mail and SMS")]
 #[group(skip)]
 pub struct Config {
     /// Mail server: smtp:// or smtps://USER:PASSWORD@HOST:PORT. smtp uses STARTTLS if offered;
@@ -56,11 +58,23 @@ pub struct Config {
     pub mails_per_second: Option<NonZeroU32>,
     /// Delay of the mail about held seats, so that a buyer who pays at once gets only the tickets;
     /// at most a quarter of the hold.
-    #[arg(long, env = "ONSALE_HELD_MAIL_DELAY_SECONDS", default_value_t = 60)]
-    pub held_mail_delay_seconds: u32,
+    #[arg(
+        long = "held-mail-delay-seconds",
+        env = "ONSALE_HELD_MAIL_DELAY_SECONDS",
+        value_name = "SECONDS",
+        default_value = "60",
+        value_parser = seconds
+    )]
+    pub held_mail_delay: Duration,
     /// Delay of news about a changed event, so that several changes are sent as one.
-    #[arg(long, env = "ONSALE_NEWS_DELAY_SECONDS", default_value_t = 60)]
-    pub news_delay_seconds: u32,
+    #[arg(
+        long = "news-delay-seconds",
+        env = "ONSALE_NEWS_DELAY_SECONDS",
+        value_name = "SECONDS",
+        default_value = "60",
+        value_parser = seconds
+    )]
+    pub news_delay: Duration,
     /// Days after an event until its notifications are deleted.
     #[arg(
         long,
@@ -173,13 +187,13 @@ mod tests {
     use super::*;
 
     #[derive(clap::Parser)]
-    struct Command {
+    struct Program {
         #[command(flatten)]
         config: Config,
     }
 
     fn parse(flags: &[&str]) -> Config {
-        Command::parse_from([&["notifier"], flags].concat()).config
+        Program::parse_from([&["notifier"], flags].concat()).config
     }
 
     #[test]

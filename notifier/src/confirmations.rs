@@ -9,17 +9,18 @@ use domain::message::{ConfirmationAsked, Message};
 use platform::amqp::{self, Delivery, Handler, Verdict};
 use platform::tokens::{Confirmation, KeyRing};
 
-use crate::channels::{Channels, Outcome};
+use crate::channels::{Channels, DeliveryOutcome};
 use crate::notice::Urgency;
 use crate::sender::gate::Gates;
-use crate::shared::{Shared, leave_to_newer};
+use crate::state::AppState;
+use crate::unparsed::retry_unparsed;
 
 /// Longest backoff: a code is useful for ten minutes.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// Consumer of `notifier.confirmations`.
 pub(crate) struct Confirmations {
-    pub(crate) shared: Arc<Shared>,
+    pub(crate) state: Arc<AppState>,
     pub(crate) channels: Arc<Channels>,
     pub(crate) gates: Gates,
     pub(crate) keys: Arc<KeyRing>,
@@ -28,13 +29,13 @@ pub(crate) struct Confirmations {
 impl Handler for Confirmations {
     async fn handle(&self, delivery: Delivery) -> Verdict {
         if delivery.name != ConfirmationAsked::NAME {
-            return leave_to_newer(&delivery, &"unknown message");
+            return retry_unparsed(&delivery, &"unknown message");
         }
         let asked: ConfirmationAsked = match delivery.parse() {
             Ok(asked) => asked,
-            Err(error) => return leave_to_newer(&delivery, &error),
+            Err(error) => return retry_unparsed(&delivery, &error),
         };
-        if asked.good_until <= self.shared.now() {
+        if asked.good_until <= self.state.now() {
             tracing::info!("confirmation code expired before it was sent, dropped");
             return Verdict::Ack;
         }
@@ -44,17 +45,17 @@ impl Handler for Confirmations {
             address: &asked.address,
         });
         let gate = self.gates.of(asked.channel.into());
-        let sending = self.channels.send_code(&asked, &code, self.shared.now());
+        let sending = self.channels.send_code(&asked, &code, self.state.now());
         match gate.send(Urgency::Deadline, Box::pin(sending)).await {
-            Outcome::Accepted | Outcome::Unknown(_) => Verdict::Ack,
-            Outcome::Refused(error) => {
+            DeliveryOutcome::Accepted | DeliveryOutcome::Unknown(_) => Verdict::Ack,
+            DeliveryOutcome::Refused(error) => {
                 tracing::warn!(error, "confirmation code refused");
                 Verdict::Ack
             }
-            Outcome::Unreachable(error)
-            | Outcome::Rejected(error)
-            | Outcome::Deferred(error)
-            | Outcome::Withheld(error) => {
+            DeliveryOutcome::Unreachable(error)
+            | DeliveryOutcome::Rejected(error)
+            | DeliveryOutcome::Deferred(error)
+            | DeliveryOutcome::Withheld(error) => {
                 tracing::debug!(error, "failed to send confirmation code, retrying");
                 Verdict::RetryAfter(amqp::backoff(delivery.attempt).min(LONGEST_PAUSE))
             }

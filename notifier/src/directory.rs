@@ -12,24 +12,25 @@ use platform::pg::run_tx;
 use sqlx::PgConnection;
 
 use crate::notice::Announced;
-use crate::shared::{Shared, leave_to_newer};
+use crate::state::AppState;
 use crate::store::{announcements, directory, queue};
+use crate::unparsed::retry_unparsed;
 
 /// Consumer of `notifier.directory`.
-pub(crate) struct Directory(pub(crate) Arc<Shared>);
+pub(crate) struct Directory(pub(crate) Arc<AppState>);
 
 impl Handler for Directory {
     async fn handle(&self, delivery: Delivery) -> Verdict {
         let followed = match delivery.name.as_str() {
             AccountChanged::NAME => match delivery.parse() {
                 Ok(account) => self.follow_account(&account).await,
-                Err(error) => return leave_to_newer(&delivery, &error),
+                Err(error) => return retry_unparsed(&delivery, &error),
             },
             EventChanged::NAME => match delivery.parse() {
                 Ok(EventChanged { event }) => self.follow_event(&event).await,
-                Err(error) => return leave_to_newer(&delivery, &error),
+                Err(error) => return retry_unparsed(&delivery, &error),
             },
-            _ => return leave_to_newer(&delivery, &"unknown message"),
+            _ => return retry_unparsed(&delivery, &"unknown message"),
         };
         match followed {
             Ok(()) => Verdict::Ack,

@@ -24,9 +24,10 @@ mod pruning;
 mod recorder;
 mod render;
 mod sender;
-mod shared;
 mod staff;
+mod state;
 mod store;
+mod unparsed;
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -48,7 +49,7 @@ use notice::Channel;
 use notices::Notices;
 use sender::Sender;
 use sender::gate::{Bounds, Gate, Gates};
-use shared::Shared;
+use state::AppState;
 
 /// This service's owner name in the outbox.
 const OWNER: &str = "notifier";
@@ -71,7 +72,7 @@ pub async fn start(ctx: Context, config: Config) -> anyhow::Result<Routes> {
     // RabbitMQ is not listed: due notifications are sent without it.
     ctx.health.needs(&[Dependency::Postgres]);
     let channels = Arc::new(Channels::new(&config, &ctx.config.public_url)?);
-    let shared = Arc::new(Shared::new(&ctx, &config));
+    let state = Arc::new(AppState::new(&ctx, &config));
     let gates = gates(&config);
     let stop = ctx.shutdown.soft();
 
@@ -79,21 +80,21 @@ pub async fn start(ctx: Context, config: Config) -> anyhow::Result<Routes> {
         &ctx,
         "notifier directory",
         topology::notifier_directory(),
-        Directory(shared.clone()),
+        Directory(state.clone()),
     );
     consume(
         &ctx,
         "notifier confirmations",
         topology::notifier_confirmations(),
         Confirmations {
-            shared: shared.clone(),
+            state: state.clone(),
             channels: channels.clone(),
             gates: gates.clone(),
             keys: ctx.keys.clone(),
         },
     );
     let (broker, soft) = (ctx.broker.clone(), stop.clone());
-    let notices = Notices(shared.clone());
+    let notices = Notices(state.clone());
     ctx.spawn("notifier notices", async move {
         let queue = topology::notifier_notices();
         let consuming = amqp::consume_batches(&broker, &soft, &queue, BATCHES, notices);
@@ -101,26 +102,26 @@ pub async fn start(ctx: Context, config: Config) -> anyhow::Result<Routes> {
     });
     ctx.spawn(
         "notifier announcements",
-        announcements::run(shared.clone(), stop.clone()),
+        announcements::run(state.clone(), stop.clone()),
     );
     ctx.spawn(
         "notifier leases",
-        sender::watch_leases(shared.clone(), stop.clone()),
+        sender::watch_leases(state.clone(), stop.clone()),
     );
     ctx.spawn(
         "notifier backlog",
-        metrics::watch_backlog(shared.clone(), stop.clone()),
+        metrics::watch_backlog(state.clone(), stop.clone()),
     );
     let keep = TimeDelta::days(config.notices_kept_days.into());
     ctx.spawn(
         "notifier pruning",
-        pruning::run(shared.clone(), keep, stop.clone()),
+        pruning::run(state.clone(), keep, stop.clone()),
     );
     for (task, gate) in [
         ("notifier mail sender", &gates.mail),
         ("notifier SMS sender", &gates.sms),
     ] {
-        let sender = Sender::new(&shared, &channels, gate, stop.clone());
+        let sender = Sender::new(&state, &channels, gate, stop.clone());
         ctx.spawn(task, sender.run());
     }
     ctx.spawn(
@@ -128,7 +129,7 @@ pub async fn start(ctx: Context, config: Config) -> anyhow::Result<Routes> {
         outbox::relay(ctx.db.clone(), ctx.broker.clone(), stop.clone(), OWNER),
     );
     Ok(Routes {
-        internal: staff::routes(shared),
+        internal: staff::routes(state),
         consumes: vec![
             topology::notifier_notices(),
             topology::notifier_directory(),

@@ -7,8 +7,8 @@ use chrono::{DateTime, Utc};
 use metrics::{counter, gauge, histogram};
 use tokio_util::sync::CancellationToken;
 
-use crate::notice::{Channel, Kind};
-use crate::shared::Shared;
+use crate::notice::{Channel, NoticeKind};
+use crate::state::AppState;
 use crate::store::queue::{self, Backlog};
 
 const BACKLOG_INTERVAL: Duration = Duration::from_secs(10);
@@ -38,12 +38,12 @@ pub(crate) fn sending_took(channel: Channel, duration: Duration) {
 /// # Errors
 /// None at present: failures are retried.
 pub(crate) async fn watch_backlog(
-    shared: Arc<Shared>,
+    state: Arc<AppState>,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     while !stop.is_cancelled() {
-        match queue::count_unsettled(&shared.db).await {
-            Ok(backlog) => show(&backlog, shared.now()),
+        match queue::count_unsettled(&state.db).await {
+            Ok(backlog) => show(&backlog, state.now()),
             Err(error) => {
                 let error = &error as &dyn std::error::Error;
                 tracing::warn!(error, "failed to read backlog");
@@ -74,7 +74,7 @@ fn show(backlog: &[Backlog], now: DateTime<Utc>) {
 /// Returns the time of the oldest waiting notification of each kind; kinds unknown to this version
 /// are grouped as `other`.
 fn oldest_waiting(backlog: &[Backlog]) -> Vec<(&'static str, Option<DateTime<Utc>>)> {
-    let known: Vec<_> = Kind::ALL.iter().map(|kind| kind.as_str()).collect();
+    let known: Vec<_> = NoticeKind::ALL.iter().map(|kind| kind.as_str()).collect();
     let oldest = |is_it: &dyn Fn(&str) -> bool| {
         let waiting = backlog.iter().filter(|row| row.state == "waiting");
         let of_kind = waiting.filter(|row| is_it(&row.kind));

@@ -64,21 +64,21 @@ impl Urgency {
     /// Kinds of this class, by their names in the database. Rows of kinds in no class belong to a
     /// later version, and are left to it.
     pub(crate) fn kinds(self) -> Vec<String> {
-        let of_class = Kind::ALL.iter().filter(|kind| kind.urgency() == self);
+        let of_class = NoticeKind::ALL.iter().filter(|kind| kind.urgency() == self);
         of_class.map(|kind| kind.as_str().to_owned()).collect()
     }
 }
 
-/// Declares [`Kind`] from one table of variant, name and priority class.
+/// Declares [`NoticeKind`] from one table of variant, name and priority class.
 macro_rules! kinds {
     ($($kind:ident = $name:literal in $urgency:ident,)+) => {
         /// The kind of a notice.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        pub(crate) enum Kind {
+        pub(crate) enum NoticeKind {
             $($kind,)+
         }
 
-        impl Kind {
+        impl NoticeKind {
             /// All kinds that this version can send.
             pub(crate) const ALL: &[Self] = &[$(Self::$kind,)+];
 
@@ -113,7 +113,7 @@ kinds! {
     EventCancelled = "event_cancelled" in News,
 }
 
-impl Kind {
+impl NoticeKind {
     /// Parses the name in the database; `None` for a kind of a later version.
     fn parse(name: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|kind| kind.as_str() == name)
@@ -129,7 +129,7 @@ pub(crate) struct Holding {
     /// The account, if it is not the buyer.
     #[serde(default)]
     pub(crate) received_by: Option<AccountId>,
-    /// For a change: the event as last announced to the reader.
+    /// The event as last announced to the reader, in a notice about a change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) before: Option<Announced>,
 }
@@ -202,19 +202,19 @@ impl Notice {
     /// # Errors
     /// [`UnreadableNotice`] for an unknown kind, or facts of another form.
     pub(crate) fn read(kind: &str, facts: Value) -> Result<Self, UnreadableNotice> {
-        let read = match Kind::parse(kind) {
-            Some(Kind::Held) => parse(facts).map(Self::Held),
-            Some(Kind::Confirmed) => parse(facts).map(Self::Confirmed),
-            Some(Kind::Expired) => parse(facts).map(Self::Expired),
-            Some(Kind::Cancelled) => parse(facts).map(Self::Cancelled),
-            Some(Kind::Refunded) => parse(facts).map(Self::Refunded),
-            Some(Kind::RefundFailed) => parse(facts).map(Self::RefundFailed),
-            Some(Kind::Reminder) => parse(facts).map(Self::Reminder),
-            Some(Kind::EventChanged) => parse(facts).map(Self::EventChanged),
-            Some(Kind::EventCancelled) => parse(facts).map(Self::EventCancelled),
-            Some(Kind::Transferred) => parse(facts).map(Self::Transferred),
-            Some(Kind::Received) => parse(facts).map(Self::Received),
-            Some(Kind::Withdrawn) => parse(facts).map(Self::Withdrawn),
+        let read = match NoticeKind::parse(kind) {
+            Some(NoticeKind::Held) => parse(facts).map(Self::Held),
+            Some(NoticeKind::Confirmed) => parse(facts).map(Self::Confirmed),
+            Some(NoticeKind::Expired) => parse(facts).map(Self::Expired),
+            Some(NoticeKind::Cancelled) => parse(facts).map(Self::Cancelled),
+            Some(NoticeKind::Refunded) => parse(facts).map(Self::Refunded),
+            Some(NoticeKind::RefundFailed) => parse(facts).map(Self::RefundFailed),
+            Some(NoticeKind::Reminder) => parse(facts).map(Self::Reminder),
+            Some(NoticeKind::EventChanged) => parse(facts).map(Self::EventChanged),
+            Some(NoticeKind::EventCancelled) => parse(facts).map(Self::EventCancelled),
+            Some(NoticeKind::Transferred) => parse(facts).map(Self::Transferred),
+            Some(NoticeKind::Received) => parse(facts).map(Self::Received),
+            Some(NoticeKind::Withdrawn) => parse(facts).map(Self::Withdrawn),
             None => Err(serde::de::Error::custom("unknown kind")),
         };
         read.map_err(|source| UnreadableNotice {
@@ -236,20 +236,20 @@ impl Notice {
     }
 
     /// The kind, without the facts.
-    pub(crate) fn kind(&self) -> Kind {
+    pub(crate) fn kind(&self) -> NoticeKind {
         match self {
-            Self::Held(_) => Kind::Held,
-            Self::Confirmed(_) => Kind::Confirmed,
-            Self::Expired(_) => Kind::Expired,
-            Self::Cancelled(_) => Kind::Cancelled,
-            Self::Refunded(_) => Kind::Refunded,
-            Self::RefundFailed(_) => Kind::RefundFailed,
-            Self::Reminder(_) => Kind::Reminder,
-            Self::EventChanged(_) => Kind::EventChanged,
-            Self::EventCancelled(_) => Kind::EventCancelled,
-            Self::Transferred(_) => Kind::Transferred,
-            Self::Received(_) => Kind::Received,
-            Self::Withdrawn(_) => Kind::Withdrawn,
+            Self::Held(_) => NoticeKind::Held,
+            Self::Confirmed(_) => NoticeKind::Confirmed,
+            Self::Expired(_) => NoticeKind::Expired,
+            Self::Cancelled(_) => NoticeKind::Cancelled,
+            Self::Refunded(_) => NoticeKind::Refunded,
+            Self::RefundFailed(_) => NoticeKind::RefundFailed,
+            Self::Reminder(_) => NoticeKind::Reminder,
+            Self::EventChanged(_) => NoticeKind::EventChanged,
+            Self::EventCancelled(_) => NoticeKind::EventCancelled,
+            Self::Transferred(_) => NoticeKind::Transferred,
+            Self::Received(_) => NoticeKind::Received,
+            Self::Withdrawn(_) => NoticeKind::Withdrawn,
         }
     }
 
@@ -358,7 +358,7 @@ mod tests {
     #[test]
     fn every_kind_that_is_claimed_can_be_read() {
         let claimed = Urgency::ALL.map(Urgency::kinds).concat();
-        assert_eq!(claimed.len(), Kind::ALL.len());
+        assert_eq!(claimed.len(), NoticeKind::ALL.len());
         for kind in claimed {
             let error = Notice::read(&kind, Value::Null).unwrap_err();
             let source = error.source.to_string();

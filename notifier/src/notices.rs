@@ -11,23 +11,25 @@ use domain::message::{
 };
 use domain::{AccountId, EventId};
 use platform::amqp::{BatchHandler, Delivery, ParseError, Verdict};
+use platform::batcher::{GroupCommit, commit_each};
 use platform::pg::run_tx;
 use sqlx::PgConnection;
 
 use crate::notice::Notice;
-use crate::shared::{Shared, leave_to_newer};
+use crate::state::AppState;
 use crate::store::notifications::{self, Addressed};
 use crate::store::{bookings, directory, holders};
+use crate::unparsed::retry_unparsed;
 
-/// Consumer of `notifier.notices`. A batch is written in one transaction; if that fails, each
-/// notice is retried in its own, so that a poison message does not block the others.
-pub(crate) struct Notices(pub(crate) Arc<Shared>);
+/// Consumer of `notifier.notices`. A batch is one group commit, with bisection, so that a poison
+/// message does not block the others.
+pub(crate) struct Notices(pub(crate) Arc<AppState>);
 
-/// Outcome of writing a notice.
+/// Outcome of storing a notice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Written {
+pub(crate) enum NoticeOutcome {
     /// The notification exists, new or from before.
-    Yes,
+    Written,
     /// The account, the event or the booking is not known yet; to be retried.
     TooEarly,
 }
@@ -35,24 +37,25 @@ enum Written {
 impl BatchHandler for Notices {
     async fn handle_batch(&self, batch: Vec<Delivery>) -> Vec<Verdict> {
         let mut verdicts = vec![Verdict::Ack; batch.len()];
-        let (mut places, mut notices) = (Vec::new(), Vec::new());
+        let (mut indices, mut notices) = (Vec::new(), Vec::new());
         for (index, delivery) in batch.iter().enumerate() {
             match read(delivery) {
                 Ok(read) if read.is_empty() => {
                     let why = "unknown message";
-                    verdicts[index] = leave_to_newer(delivery, &why);
+                    verdicts[index] = retry_unparsed(delivery, &why);
                 }
                 Ok(read) => {
                     for notice in read.into_iter().filter(|notice| !is_free_hold(notice)) {
-                        places.push(index);
+                        indices.push(index);
                         notices.push(notice);
                     }
                 }
-                Err(error) => verdicts[index] = leave_to_newer(delivery, &error),
+                Err(error) => verdicts[index] = retry_unparsed(delivery, &error),
             }
         }
-        for (index, written) in places.into_iter().zip(self.write_all(&notices).await) {
-            if written != Some(Written::Yes) {
+        let written: Vec<Result<_, Arc<sqlx::Error>>> = commit_each(self, &notices).await;
+        for (index, written) in indices.into_iter().zip(written) {
+            if !matches!(written, Ok(NoticeOutcome::Written)) {
                 verdicts[index] = Verdict::retry(&batch[index]);
             }
         }
@@ -60,42 +63,26 @@ impl BatchHandler for Notices {
     }
 }
 
-impl Notices {
-    /// Writes notices together, or one by one if that fails. `None` for each that failed.
-    async fn write_all(&self, notices: &[Notice]) -> Vec<Option<Written>> {
-        if notices.is_empty() {
-            return Vec::new();
-        }
-        match self.write(notices).await {
-            Ok(written) => return written.into_iter().map(Some).collect(),
-            Err(error) => log(&error, notices.len()),
-        }
-        if notices.len() == 1 {
-            return vec![None];
-        }
-        let mut written = Vec::with_capacity(notices.len());
-        for notice in notices {
-            let alone = self.write(std::slice::from_ref(notice)).await;
-            let alone = alone.inspect_err(|error| log(error, 1)).ok();
-            written.push(alone.and_then(|mut written| written.pop()));
-        }
-        written
-    }
+impl GroupCommit for Notices {
+    type Item = Notice;
+    type Output = NoticeOutcome;
 
-    async fn write(&self, notices: &[Notice]) -> Result<Vec<Written>, sqlx::Error> {
-        let shared = &*self.0;
-        let writing = run_tx(&shared.db, "notifier write notices", |tx| {
-            Box::pin(write(tx, notices, shared))
+    async fn commit(&self, notices: &[Notice]) -> Result<Vec<NoticeOutcome>, sqlx::Error> {
+        let state = &*self.0;
+        let writing = run_tx(&state.db, "notifier write notices", |tx| {
+            Box::pin(write(tx, notices, state))
         });
-        let written = writing.await?;
-        self.0.wake_senders();
+        let written = writing.await.inspect_err(|error| {
+            let error = error as &dyn std::error::Error;
+            tracing::warn!(
+                notices = notices.len(),
+                error,
+                "failed to write notices, retrying"
+            );
+        })?;
+        state.wake_senders();
         Ok(written)
     }
-}
-
-fn log(error: &sqlx::Error, notices: usize) {
-    let error = error as &dyn std::error::Error;
-    tracing::warn!(notices, error, "failed to write notices, retrying");
 }
 
 /// Parses a message into its notices: one or two, or none for an unknown message.
@@ -127,9 +114,9 @@ fn is_free_hold(notice: &Notice) -> bool {
 async fn write(
     conn: &mut PgConnection,
     notices: &[Notice],
-    shared: &Shared,
-) -> Result<Vec<Written>, sqlx::Error> {
-    let now = shared.now();
+    state: &AppState,
+) -> Result<Vec<NoticeOutcome>, sqlx::Error> {
+    let now = state.now();
     let addressees: Vec<_> = notices.iter().map(addressee).collect();
     let mut phones = directory::find_phones(conn, &addressees).await?;
     let unknown = addressees
@@ -149,7 +136,7 @@ async fn write(
     let (mut addressed, mut withdrawn, mut written) = (Vec::new(), Vec::new(), Vec::new());
     for (notice, addressee) in known() {
         let Some(has_phone) = phones.get(addressee) else {
-            written.push(Written::TooEarly);
+            written.push(NoticeOutcome::TooEarly);
             continue;
         };
         match notice {
@@ -158,17 +145,17 @@ async fn write(
                 withdrawn.extend(withdrawn_from(conn, &cancelled.booking).await?);
             }
             Notice::Received(transferred) if !holders::put(conn, transferred).await? => {
-                written.push(Written::TooEarly);
+                written.push(NoticeOutcome::TooEarly);
                 continue;
             }
             _ => {}
         }
-        written.push(Written::Yes);
-        let (can_sms, due_at) = (shared.has_sms && *has_phone, due_at(notice, shared, now));
+        written.push(NoticeOutcome::Written);
+        let (can_sms, due_at) = (state.has_sms && *has_phone, due_at(notice, state, now));
         addressed.push(Addressed::of(notice, *addressee, can_sms, due_at));
     }
     for notice in &withdrawn {
-        let due_at = due_at(notice, shared, now);
+        let due_at = due_at(notice, state, now);
         addressed.push(Addressed::of(notice, addressee(notice), false, due_at));
     }
     notifications::put(conn, &addressed, now).await?;
@@ -177,18 +164,18 @@ async fn write(
 
 /// Returns the earliest time to send a notice. Notices that are likely to be superseded are
 /// delayed: `held` by the payment, `cancelled` and `withdrawn` by news that the event is cancelled.
-fn due_at(notice: &Notice, shared: &Shared, now: DateTime<Utc>) -> DateTime<Utc> {
+fn due_at(notice: &Notice, state: &AppState, now: DateTime<Utc>) -> DateTime<Utc> {
     match notice {
         Notice::Held(facts) => {
             let left = (facts.booking.hold_until - now)
                 .to_std()
                 .unwrap_or_default();
-            now + shared.held_delay.min(left / 4)
+            now + state.held_mail_delay.min(left / 4)
         }
         Notice::Cancelled(facts) if facts.was_confirmed && facts.asked.is_none() => {
-            now + shared.news_delay
+            now + state.news_delay
         }
-        Notice::Withdrawn(_) => now + shared.news_delay,
+        Notice::Withdrawn(_) => now + state.news_delay,
         _ => now,
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use tokio_util::sync::CancellationToken;
 
-use crate::shared::Shared;
+use crate::state::AppState;
 use crate::store::pruning;
 
 /// Interval between two sweeps.
@@ -19,13 +19,13 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// # Errors
 /// None at present: failures are retried.
 pub(crate) async fn run(
-    shared: Arc<Shared>,
+    state: Arc<AppState>,
     after: TimeDelta,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     while !stop.is_cancelled() {
-        let before = shared.now() - after;
-        let pause = match pruning::remove_some(&shared.db, before).await {
+        let before = state.now() - after;
+        let pause = match pruning::remove_some(&state.db, before).await {
             Ok(0) => INTERVAL,
             Ok(rows) => {
                 tracing::info!(rows, "deleted rows of past events");

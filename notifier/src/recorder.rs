@@ -4,11 +4,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use platform::batcher::{Batcher, GroupCommit, Grouped, Limits, Unanswered};
+use platform::batcher::{BatchLimits, Batcher, GroupCommit, Grouped, Unanswered};
 use tokio_util::sync::CancellationToken;
 
-use crate::shared::Shared;
-use crate::store::queue::{self, Ended, Try};
+use crate::state::AppState;
+use crate::store::queue::{self, EndedAttempt, Try};
 
 /// Records state changes of all messages of one channel.
 pub(crate) struct Recorder {
@@ -33,14 +33,14 @@ impl From<sqlx::Error> for RecordError {
 
 impl Recorder {
     /// Starts both batchers; a handover is leased for `lease`.
-    pub(crate) fn new(shared: &Arc<Shared>, lease: Duration) -> Self {
+    pub(crate) fn new(state: &Arc<AppState>, lease: Duration) -> Self {
         let handovers = Handovers {
-            shared: Arc::clone(shared),
+            state: Arc::clone(state),
             lease,
         };
         Self {
-            ended: Batcher::new(EndedTries(Arc::clone(shared)).into(), Limits::USUAL),
-            handed_over: Batcher::new(handovers.into(), Limits::USUAL),
+            ended: Batcher::new(EndedTries(Arc::clone(state)).into(), BatchLimits::USUAL),
+            handed_over: Batcher::new(handovers.into(), BatchLimits::USUAL),
         }
     }
 
@@ -49,7 +49,7 @@ impl Recorder {
     ///
     /// # Errors
     /// When the outcome of the statement is unknown; idempotent, so to be repeated.
-    pub(crate) async fn record(&self, ended: Ended) -> Result<bool, RecordError> {
+    pub(crate) async fn record(&self, ended: EndedAttempt) -> Result<bool, RecordError> {
         self.ended.ask(ended).await?
     }
 }
@@ -83,21 +83,21 @@ impl Handover<'_> {
     }
 }
 
-struct EndedTries(Arc<Shared>);
+struct EndedTries(Arc<AppState>);
 
 impl GroupCommit for EndedTries {
-    type Item = Ended;
+    type Item = EndedAttempt;
     type Output = bool;
 
-    async fn commit(&self, ended: &[Ended]) -> Result<Vec<bool>, sqlx::Error> {
+    async fn commit(&self, ended: &[EndedAttempt]) -> Result<Vec<bool>, sqlx::Error> {
         let recorded = queue::record(&self.0.db, ended, self.0.now()).await?;
-        let is_recorded = |ended: &Ended| recorded.contains(&ended.attempt.id);
+        let is_recorded = |ended: &EndedAttempt| recorded.contains(&ended.attempt.id);
         Ok(ended.iter().map(is_recorded).collect())
     }
 }
 
 struct Handovers {
-    shared: Arc<Shared>,
+    state: Arc<AppState>,
     lease: Duration,
 }
 
@@ -106,8 +106,8 @@ impl GroupCommit for Handovers {
     type Output = bool;
 
     async fn commit(&self, tries: &[Try]) -> Result<Vec<bool>, sqlx::Error> {
-        let until = self.shared.now() + self.lease;
-        let begun = queue::begin_handover(&self.shared.db, tries, until).await?;
+        let until = self.state.now() + self.lease;
+        let begun = queue::begin_handover(&self.state.db, tries, until).await?;
         Ok(tries
             .iter()
             .map(|attempt| begun.contains(&attempt.id))

@@ -3,10 +3,10 @@
 //! token bucket limit what is in flight.
 
 mod breaker;
+pub(crate) mod bulkheads;
 pub(crate) mod gate;
-mod pace;
-pub(crate) mod places;
 mod relevance;
+mod token_bucket;
 
 use std::error::Error;
 use std::sync::Arc;
@@ -21,15 +21,15 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
-use crate::channels::{BEFORE_HANDOVER_LIMIT, Channels, HANDOVER_LIMIT, Outcome};
+use crate::channels::{BEFORE_HANDOVER_LIMIT, Channels, DeliveryOutcome, HANDOVER_LIMIT};
 use crate::metrics;
 use crate::notice::Urgency;
 use crate::recorder::{Handover, RecordError, Recorder};
-use crate::shared::Shared;
-use crate::store::queue::{self, Due, End, Ended, Settled, Unreadable};
+use crate::state::AppState;
+use crate::store::queue::{self, AttemptEnd, Due, EndedAttempt, Settled, Unreadable};
 use breaker::Allowed;
+use bulkheads::Permit;
 use gate::Gate;
-use places::Place;
 
 const TIMING: Timing = Timing {
     pace: Duration::from_millis(30),
@@ -69,13 +69,13 @@ enum Disposition {
 /// The send loop of one channel. Channels have separate loops, so that a hanging server delays only
 /// its own messages.
 pub(crate) struct Sender {
-    work: Arc<Work>,
+    work: Arc<InFlight>,
     tracker: TaskTracker,
 }
 
 /// State shared by the messages in flight on one channel.
-struct Work {
-    shared: Arc<Shared>,
+struct InFlight {
+    state: Arc<AppState>,
     channels: Arc<Channels>,
     gate: Arc<Gate>,
     recorder: Recorder,
@@ -93,28 +93,28 @@ impl leased::Work for Sender {
         let allowed = gate.breaker.allowed(now);
         let mut left = match allowed {
             Allowed::NotBefore(probe_at) => return Ok(Claimed::NotBefore(probe_at)),
-            Allowed::One if !gate.places.are_empty() => return Ok(Claimed::All),
+            Allowed::One if !gate.bulkheads.are_empty() => return Ok(Claimed::All),
             Allowed::One => {
                 gate.breaker.put_off_probe(now);
                 1
             }
-            Allowed::All => gate.pace().available(now),
+            Allowed::All => gate.tokens().available(now),
         };
         if left == 0 {
-            return Ok(Claimed::NotBefore(gate.pace().next()));
+            return Ok(Claimed::NotBefore(gate.tokens().next()));
         }
         let mut begun = 0;
         for urgency in Urgency::ALL {
-            let reserved = gate.places.reserve(urgency, left);
+            let reserved = gate.bulkheads.reserve(urgency, left);
             if reserved.left() == 0 {
                 continue;
             }
             let claimed = self.claim(urgency, reserved.left()).await?;
             begun += claimed.len();
             left -= claimed.len();
-            gate.pace().spend(claimed.len(), now);
-            for (message, place) in claimed.into_iter().zip(reserved) {
-                self.begin(message, place);
+            gate.tokens().spend(claimed.len(), now);
+            for (message, permit) in claimed.into_iter().zip(reserved) {
+                self.begin(message, permit);
             }
         }
         if begun == 0 && allowed == Allowed::One {
@@ -130,8 +130,8 @@ impl leased::Work for Sender {
 
     async fn woken(&mut self) {
         tokio::select! {
-            () = self.work.shared.written(self.work.gate.channel()).notified() => {}
-            () = self.work.gate.places.freed() => {}
+            () = self.work.state.queued(self.work.gate.channel()).notified() => {}
+            () = self.work.gate.bulkheads.freed() => {}
         }
     }
 
@@ -144,14 +144,14 @@ impl leased::Work for Sender {
 impl Sender {
     /// The sender of the channel of `gate`.
     pub(crate) fn new(
-        shared: &Arc<Shared>,
+        state: &Arc<AppState>,
         channels: &Arc<Channels>,
         gate: &Arc<Gate>,
         stop: CancellationToken,
     ) -> Self {
-        let work = Work {
-            recorder: Recorder::new(shared, HANDOVER_LEASE),
-            shared: Arc::clone(shared),
+        let work = InFlight {
+            recorder: Recorder::new(state, HANDOVER_LEASE),
+            state: Arc::clone(state),
             channels: Arc::clone(channels),
             gate: Arc::clone(gate),
             stop,
@@ -176,13 +176,13 @@ impl Sender {
         urgency: Urgency,
         limit: usize,
     ) -> Result<Vec<Result<Due, Unreadable>>, sqlx::Error> {
-        let Work { shared, gate, .. } = &*self.work;
-        let limit = i64::try_from(limit).expect("the places fit into memory");
+        let InFlight { state, gate, .. } = &*self.work;
+        let limit = i64::try_from(limit).expect("the permits fit into memory");
         let channel = gate.channel();
-        queue::claim_due(&shared.db, channel, urgency, limit, LEASE, shared.now()).await
+        queue::claim_due(&state.db, channel, urgency, limit, LEASE, state.now()).await
     }
 
-    fn begin(&self, message: Result<Due, Unreadable>, place: Place) {
+    fn begin(&self, message: Result<Due, Unreadable>, permit: Permit) {
         let work = Arc::clone(&self.work);
         let channel = work.gate.channel().as_str();
         let span = match &message {
@@ -202,13 +202,13 @@ impl Sender {
                 Ok(due) => work.carry_out(&due).await,
                 Err(unreadable) => work.put_aside(&unreadable).await,
             }
-            drop(place);
+            drop(permit);
         };
         self.tracker.spawn(sending.instrument(span));
     }
 }
 
-impl Work {
+impl InFlight {
     /// Sends one message and records the result. If this process dies before the handover, the
     /// lease expires and the message is due again; if it dies later, the message becomes uncertain.
     async fn carry_out(&self, due: &Due) {
@@ -220,12 +220,12 @@ impl Work {
         metrics::try_ended(due.notice.kind().as_str(), self.gate.channel(), outcome);
         log(&disposition);
         let (end, error) = match disposition {
-            Disposition::Settled(settled, error) => (End::Settled(settled), error),
+            Disposition::Settled(settled, error) => (AttemptEnd::Settled(settled), error),
             Disposition::Again(error, after) => {
-                (End::PutOff(self.shared.now() + after), Some(error))
+                (AttemptEnd::PutOff(self.state.now() + after), Some(error))
             }
         };
-        self.record(Ended {
+        self.record(EndedAttempt {
             attempt: due.attempt,
             end,
             error,
@@ -242,16 +242,16 @@ impl Work {
             error,
             "failed to parse notification, left to a later version"
         );
-        self.record(Ended {
+        self.record(EndedAttempt {
             attempt: unreadable.attempt,
-            end: End::PutOff(self.shared.now() + UNREADABLE_PAUSE),
+            end: AttemptEnd::PutOff(self.state.now() + UNREADABLE_PAUSE),
             error: Some(error),
         })
         .await;
     }
 
     async fn decide(&self, due: &Due) -> Disposition {
-        let outdated = relevance::why_outdated(due, self.shared.now());
+        let outdated = relevance::why_outdated(due, self.state.now());
         if let Some(reason) = outdated.or_else(|| relevance::why_too_many(due)) {
             self.gate.breaker.probe_again(Instant::now());
             return Disposition::Settled(Settled::Skipped, Some(reason.to_owned()));
@@ -259,7 +259,7 @@ impl Work {
         if due.is_unconfirmed {
             self.gate.breaker.probe_again(Instant::now());
             let reason = queue::UNCONFIRMED.to_owned();
-            return if self.shared.now() - due.since > UNCONFIRMED_AFTER {
+            return if self.state.now() - due.since > UNCONFIRMED_AFTER {
                 Disposition::Settled(Settled::Skipped, Some(reason))
             } else {
                 Disposition::Again(reason, UNCONFIRMED_PAUSE)
@@ -270,28 +270,34 @@ impl Work {
             attempt: due.attempt,
             stop: &self.stop,
         };
-        let sending = self.channels.send(due, &handover, self.shared.now());
+        let sending = self.channels.send(due, &handover, self.state.now());
         let outcome = self.gate.observe(sending).await;
-        let has_waited_long = self.shared.now() - due.since > GIVE_UP_AFTER;
+        let has_waited_long = self.state.now() - due.since > GIVE_UP_AFTER;
         let tries = due.attempt.number;
         match outcome {
-            Outcome::Accepted => Disposition::Settled(Settled::Sent, None),
-            Outcome::Unknown(error) => Disposition::Settled(Settled::Uncertain, Some(error)),
-            Outcome::Refused(error) => Disposition::Settled(Settled::Failed, Some(error)),
-            Outcome::Deferred(error) | Outcome::Rejected(error) if has_waited_long => {
+            DeliveryOutcome::Accepted => Disposition::Settled(Settled::Sent, None),
+            DeliveryOutcome::Unknown(error) => {
+                Disposition::Settled(Settled::Uncertain, Some(error))
+            }
+            DeliveryOutcome::Refused(error) => Disposition::Settled(Settled::Failed, Some(error)),
+            DeliveryOutcome::Deferred(error) | DeliveryOutcome::Rejected(error)
+                if has_waited_long =>
+            {
                 Disposition::Settled(Settled::Failed, Some(error))
             }
-            Outcome::Deferred(error) | Outcome::Rejected(error) => {
+            DeliveryOutcome::Deferred(error) | DeliveryOutcome::Rejected(error) => {
                 Disposition::Again(error, pause(tries, Duration::MAX))
             }
-            Outcome::Unreachable(error) => Disposition::Again(error, pause(tries, LONGEST_PAUSE)),
-            Outcome::Withheld(error) => Disposition::Again(error, Duration::ZERO),
+            DeliveryOutcome::Unreachable(error) => {
+                Disposition::Again(error, pause(tries, LONGEST_PAUSE))
+            }
+            DeliveryOutcome::Withheld(error) => Disposition::Again(error, Duration::ZERO),
         }
     }
 
     /// Records a result, retrying for [`RECORD_LIMIT`] so that a short outage of the database does
     /// not lose it.
-    async fn record(&self, ended: Ended) {
+    async fn record(&self, ended: EndedAttempt) {
         let deadline = Instant::now() + RECORD_LIMIT;
         loop {
             let recorded: Result<bool, RecordError> = self.recorder.record(ended.clone()).await;
@@ -322,11 +328,11 @@ impl Work {
 /// # Errors
 /// None at present: failures are retried.
 pub(crate) async fn watch_leases(
-    shared: Arc<Shared>,
+    state: Arc<AppState>,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     while !stop.is_cancelled() {
-        match queue::doubt_expired(&shared.db, shared.now()).await {
+        match queue::doubt_expired(&state.db, state.now()).await {
             Ok(0) => {}
             Ok(notices) => tracing::warn!(notices, "handover leases expired, messages uncertain"),
             Err(error) => {

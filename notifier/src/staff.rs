@@ -21,7 +21,7 @@ use sqlx::PgPool;
 use uuid::Uuid;
 
 use crate::OWNER;
-use crate::shared::Shared;
+use crate::state::AppState;
 use crate::store::mails::{self, Stuck};
 
 /// Roles that may list and resend messages.
@@ -30,16 +30,16 @@ const SUPPORT: [Role; 2] = [Role::Operator, Role::Admin];
 const MAX_LISTED: i64 = 500;
 
 /// The routes of the internal listener.
-pub(crate) fn routes(shared: Arc<Shared>) -> Router {
+pub(crate) fn routes(state: Arc<AppState>) -> Router {
     Router::new()
         .route("/api/mails", get(list))
         .route("/api/mails/{id}/again", post(again))
-        .with_state(shared)
+        .with_state(state)
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Wanted {
+struct StuckParams {
     state: Option<StuckState>,
     kind: Option<String>,
 }
@@ -70,28 +70,28 @@ struct Mails {
 
 /// `GET /api/mails`: returns failed and uncertain messages, newest first.
 async fn list(
-    State(shared): State<Arc<Shared>>,
+    State(state): State<Arc<AppState>>,
     caller: Caller,
-    Query(wanted): Query<Wanted>,
+    Query(wanted): Query<StuckParams>,
 ) -> Result<Json<Mails>, Problem> {
     caller.require_any(&SUPPORT)?;
-    let mails = stuck(&shared.db, wanted.state, wanted.kind.as_deref()).await?;
+    let mails = stuck(&state.db, wanted.state, wanted.kind.as_deref()).await?;
     Ok(Json(Mails { mails }))
 }
 
 /// `POST /api/mails/{id}/again`: requeues a failed or uncertain message.
 async fn again(
-    State(shared): State<Arc<Shared>>,
+    State(state): State<Arc<AppState>>,
     caller: Caller,
     Path(id): Path<Uuid>,
 ) -> Result<StatusCode, Problem> {
     caller.require_any(&SUPPORT)?;
-    if send_again(&shared.db, id, caller.account_id, shared.now()).await? {
-        shared.wake_senders();
+    if send_again(&state.db, id, caller.account_id, state.now()).await? {
+        state.wake_senders();
         outbox::wake(OWNER);
         return Ok(StatusCode::ACCEPTED);
     }
-    if mails::exists(&shared.db, id).await? {
+    if mails::exists(&state.db, id).await? {
         return Err(Problem::new(
             Kind::Conflict,
             "Only a failed or uncertain mail can be sent again.",

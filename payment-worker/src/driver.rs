@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use platform::leased::{self, Claimed, Place, Room, Timing};
+use platform::leased::{self, Capacity, Claimed, Permit, Timing};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
@@ -41,7 +41,7 @@ pub(crate) async fn run(
     kind: Kind,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    let room = Room::new(worker.concurrency);
+    let room = Capacity::new(worker.concurrency);
     let driver = Driver {
         worker,
         recorder,
@@ -56,7 +56,7 @@ struct Driver {
     worker: Arc<Worker>,
     recorder: Arc<Recorder>,
     kind: Kind,
-    room: Room,
+    room: Capacity,
 }
 
 impl leased::Work for Driver {
@@ -65,7 +65,7 @@ impl leased::Work for Driver {
     }
 
     async fn begin_due(&mut self) -> Result<Claimed, sqlx::Error> {
-        let places = self.room.take().await;
+        let places = self.room.acquire_all().await;
         let limit = i64::try_from(places.len()).expect("the places fit into memory");
         let due = claim_due(&self.worker, self.kind, limit).await?;
         let is_full = due.len() == places.len();
@@ -87,7 +87,7 @@ impl leased::Work for Driver {
 }
 
 impl Driver {
-    fn begin(&self, operation: Operation, place: Place) {
+    fn begin(&self, operation: Operation, place: Permit) {
         let (worker, recorder) = (Arc::clone(&self.worker), Arc::clone(&self.recorder));
         let span = tracing::info_span!(
             "stripe operation",

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use domain::OperationId;
 use futures_util::future::join_all;
-use platform::batcher::{Batcher, Job, Limits, Unanswered, Work};
+use platform::batcher::{BatchLimits, BatchWork, Batcher, Job, Unanswered};
 use platform::outbox::Staged;
 use platform::pg::run_tx;
 use platform::service::Context;
@@ -36,7 +36,7 @@ pub(crate) struct Recorder(Batcher<Records>);
 
 impl Recorder {
     pub(crate) fn new(ctx: Context, worker: Arc<Worker>) -> Self {
-        Self(Batcher::new(Records { ctx, worker }, Limits::USUAL))
+        Self(Batcher::new(Records { ctx, worker }, BatchLimits::USUAL))
     }
 
     /// Records an outcome, and ends the operation or reschedules it.
@@ -54,7 +54,7 @@ struct Records {
     worker: Arc<Worker>,
 }
 
-impl Work for Records {
+impl BatchWork for Records {
     type Item = (Operation, Outcome);
     type Output = Result<(), RecordError>;
 

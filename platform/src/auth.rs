@@ -11,7 +11,7 @@ use domain::token;
 use domain::{AccountId, EventId, Number};
 use sqlx::PgPool;
 
-use crate::http::Shared;
+use crate::http::HttpState;
 use crate::problem::{Kind, Problem};
 use crate::tokens::{KeyRing, TokenError};
 
@@ -134,7 +134,7 @@ pub(crate) fn identify(parts: &mut Parts) -> Result<Option<Caller>, Problem> {
     let Some(token) = token(&parts.headers)? else {
         return Ok(None);
     };
-    let caller = verify(Shared::of(parts)?, token).map_err(refused)?;
+    let caller = verify(HttpState::of(parts)?, token).map_err(refused)?;
     parts.extensions.insert(caller.clone());
     Ok(Some(caller))
 }
@@ -144,7 +144,7 @@ pub(crate) fn identify(parts: &mut Parts) -> Result<Option<Caller>, Problem> {
 pub(crate) fn identify_visitor(parts: &Parts) -> Option<AccountId> {
     let rest = parts.uri.path().strip_prefix("/api/events/")?;
     let event_id = rest.split('/').next()?.parse().ok().map(EventId)?;
-    let shared = Shared::of(parts).ok()?;
+    let shared = HttpState::of(parts).ok()?;
     let token = token(&parts.headers).ok()??;
     visitor(&shared.keys, event_id, token, shared.clock.now()).ok()
 }
@@ -240,7 +240,7 @@ impl<S: Send + Sync> OptionalFromRequestParts<S> for Joiner {
             let id = caller.account_id;
             return Ok(Some(Self { id }));
         }
-        let shared = Shared::of(parts)?;
+        let shared = HttpState::of(parts)?;
         Self::of(&shared.keys, event_id, &parts.headers, shared.clock.now())
     }
 }
@@ -276,7 +276,7 @@ fn bearer(value: &str) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
-fn verify(shared: &Shared, token: &str) -> Result<Caller, TokenError> {
+fn verify(shared: &HttpState, token: &str) -> Result<Caller, TokenError> {
     let claims = shared.keys.verify_access(token, shared.clock.now())?;
     let account_id = token::subject(&claims.sub).ok_or(TokenError::Malformed)?;
     Ok(Caller {

@@ -1,4 +1,4 @@
-//! Exponential backoff.
+//! Exponential backoff, with jitter where many retry at once.
 
 use std::time::Duration;
 

@@ -18,8 +18,8 @@ use crate::sync::MutexExt as _;
 
 pub use group::{GroupCommit, Grouped, commit_each};
 
-/// Executes requests of one kind in batches.
-pub trait Work: Send + Sync + Sized + 'static {
+/// What a [`Batcher`] executes: requests of one kind, a batch at a time.
+pub trait BatchWork: Send + Sync + Sized + 'static {
     /// A request.
     type Item: Send + 'static;
     /// A response.
@@ -31,14 +31,14 @@ pub trait Work: Send + Sync + Sized + 'static {
 }
 
 /// A request and its caller.
-pub struct Job<W: Work> {
+pub struct Job<W: BatchWork> {
     /// The request.
     pub item: W::Item,
     /// The caller.
     pub asker: Asker<W::Output>,
 }
 
-impl<W: Work> Job<W> {
+impl<W: BatchWork> Job<W> {
     /// Splits into the request and its caller.
     #[must_use]
     pub fn split(self) -> (W::Item, Asker<W::Output>) {
@@ -56,7 +56,7 @@ impl<A> Asker<A> {
     }
 }
 
-/// The reason of a missing response.
+/// Failure of a request without a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Unanswered {
     /// The queue is full; nothing was executed.
@@ -79,9 +79,9 @@ impl From<Unanswered> for Problem {
     }
 }
 
-/// Limits of a batcher.
+/// Bounds of a batcher's batches and of its queue.
 #[derive(Debug, Clone, Copy)]
-pub struct Limits {
+pub struct BatchLimits {
     /// Most requests in a batch.
     pub batch: usize,
     /// Most queued requests; more are refused.
@@ -93,8 +93,8 @@ pub struct Limits {
     pub pace: Duration,
 }
 
-impl Limits {
-    /// For statements of some milliseconds.
+impl BatchLimits {
+    /// Suits statements that take some milliseconds: batches of 512, 6 s each.
     pub const USUAL: Self = Self {
         batch: 512,
         waiting: 100_000,
@@ -105,23 +105,23 @@ impl Limits {
 }
 
 /// A queue of requests and the worker that executes them.
-pub struct Batcher<W: Work>(Arc<Shared<W>>);
+pub struct Batcher<W: BatchWork>(Arc<Shared<W>>);
 
-struct Shared<W: Work> {
+struct Shared<W: BatchWork> {
     worker: W,
-    limits: Limits,
+    limits: BatchLimits,
     queue: Mutex<Queue<W>>,
 }
 
-struct Queue<W: Work> {
+struct Queue<W: BatchWork> {
     waiting: Vec<Job<W>>,
-    /// Whether a task is draining it.
+    /// True while a task drains the queue.
     is_worked: bool,
 }
 
-impl<W: Work> Batcher<W> {
+impl<W: BatchWork> Batcher<W> {
     /// Creates an empty batcher.
-    pub fn new(worker: W, limits: Limits) -> Self {
+    pub fn new(worker: W, limits: BatchLimits) -> Self {
         let queue = Queue {
             waiting: Vec::new(),
             is_worked: false,
@@ -159,7 +159,7 @@ impl<W: Work> Batcher<W> {
     }
 }
 
-async fn work_until_none_waits<W: Work>(shared: Arc<Shared<W>>) {
+async fn work_until_none_waits<W: BatchWork>(shared: Arc<Shared<W>>) {
     while let Some(jobs) = shared.next_batch() {
         let next = Instant::now() + shared.limits.pace;
         // A panic ends this batch and nothing else; its hook has logged it.
@@ -173,7 +173,7 @@ async fn work_until_none_waits<W: Work>(shared: Arc<Shared<W>>) {
     }
 }
 
-impl<W: Work> Shared<W> {
+impl<W: BatchWork> Shared<W> {
     fn lock(&self) -> MutexGuard<'_, Queue<W>> {
         self.queue.lock_unpoisoned()
     }
@@ -204,7 +204,7 @@ mod tests {
     /// batch.
     struct Doubtful(Semaphore);
 
-    impl Work for Doubtful {
+    impl BatchWork for Doubtful {
         type Item = u32;
         type Output = usize;
 
@@ -219,7 +219,7 @@ mod tests {
     }
 
     fn batcher(batches_let: usize) -> Batcher<Doubtful> {
-        let limits = Limits {
+        let limits = BatchLimits {
             batch: 3,
             waiting: 5,
             time: Duration::from_secs(60),

@@ -22,32 +22,29 @@ pub use defaults::defaults;
 pub use durations::{milliseconds, positive_seconds, seconds};
 pub use invalid::InvalidConfig;
 
-const DEFAULT_NAMESPACE: &str = "onsale";
-const DEFAULT_PUBLIC_URL: &str = "http://127.0.0.1:8080";
-const DEFAULT_DB_CONNECTIONS: u32 = 10;
-/// Above the detection time of load balancers.
-const DEFAULT_DRAIN_SECONDS: u64 = 10;
-/// Many households share an address; a client beyond it would starve the others.
-const DEFAULT_CONNECTIONS_PER_ADDRESS: usize = 2_000;
-const DEFAULT_SHUTDOWN_GRACE_SECONDS: u64 = 60;
-const DEFAULT_REQUEST_TIMEOUT_SECONDS: u64 = 10;
 /// More would exceed what PostgreSQL serves well, pool for pool.
 const MAX_DB_CONNECTIONS: u32 = 500;
 const MAX_NAMESPACE_BYTES: usize = 60;
+
+const LIMITS: &str = "Limits and timeouts";
+const LOGS: &str = "Logs";
 
 const fn local(port: u16) -> SocketAddr {
     SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)
 }
 
-/// Format of logs.
+/// Format of the logs on standard error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum LogFormat {
-    /// One JSON object a line.
+    /// One JSON object per event.
     #[default]
     Json,
-    /// For people.
+    /// One line of readable text per event.
     Text,
 }
+
+/// The arguments without which [`PlatformConfig`] does not parse, empty.
+const REQUIRED: [&str; 3] = ["--database-url=", "--redis-url=", "--amqp-url="];
 
 /// The configuration that every service shares.
 #[derive(Args, Clone)]
@@ -82,23 +79,28 @@ pub struct PlatformConfig {
     pub secrets: Vec<SecretString>,
 
     /// Prefix of every Redis key, exchange and queue
-    #[arg(long, env = "ONSALE_NAMESPACE", default_value = DEFAULT_NAMESPACE)]
+    #[arg(long, env = "ONSALE_NAMESPACE", default_value = "onsale")]
     pub namespace: String,
 
-    /// Where buyers and apps connect
+    /// Address of the public listener, for buyers and apps
     #[arg(long, env = "ONSALE_PUBLIC_ADDR", default_value_t = local(8080))]
     pub public_addr: SocketAddr,
 
-    /// Where staff connect; keep it on a private network
+    /// Address of the internal listener, for staff; keep it on a private network
     #[arg(long, env = "ONSALE_INTERNAL_ADDR", default_value_t = local(8081))]
     pub internal_addr: SocketAddr,
 
-    /// Where /livez, /readyz and /metrics answer; keep it on a private network
+    /// Address of the operations listener: /livez, /readyz and /metrics; keep it on a private
+    /// network
     #[arg(long, env = "ONSALE_OPS_ADDR", default_value_t = local(9090))]
     pub ops_addr: SocketAddr,
 
     /// URL at which buyers reach the public listener; used in mails and links
-    #[arg(long, env = "ONSALE_PUBLIC_URL", default_value = DEFAULT_PUBLIC_URL)]
+    #[arg(
+        long,
+        env = "ONSALE_PUBLIC_URL",
+        default_value = "http://127.0.0.1:8080"
+    )]
     pub public_url: Url,
 
     /// Networks of the reverse proxies whose X-Forwarded-For is believed, separated by commas
@@ -112,47 +114,69 @@ pub struct PlatformConfig {
     pub trusted_proxies: Vec<IpNet>,
 
     /// Most connections from one address (IPv6: one /64); trusted proxies are not counted
+    // Many households share an address; a client beyond it would starve the others.
     #[arg(
         long,
         env = "ONSALE_CONNECTIONS_PER_ADDRESS",
-        default_value_t = DEFAULT_CONNECTIONS_PER_ADDRESS
+        default_value_t = 2_000,
+        help_heading = LIMITS
     )]
     pub connections_per_address: usize,
 
     /// Most connections to PostgreSQL
-    #[arg(long, env = "ONSALE_DB_CONNECTIONS", default_value_t = DEFAULT_DB_CONNECTIONS)]
+    #[arg(long, env = "ONSALE_DB_CONNECTIONS", default_value_t = 10, help_heading = LIMITS)]
     pub db_connections: u32,
 
     /// Multiplies every rate limit
-    #[arg(long, env = "ONSALE_LIMITS_SCALE", default_value_t = 1.0)]
+    #[arg(long, env = "ONSALE_LIMITS_SCALE", default_value_t = 1.0, help_heading = LIMITS)]
     pub limits_scale: f64,
 
     /// Longest time a request may take until its answer begins
     #[arg(
-        long,
+        long = "request-timeout-seconds",
         env = "ONSALE_REQUEST_TIMEOUT_SECONDS",
-        default_value_t = DEFAULT_REQUEST_TIMEOUT_SECONDS
+        value_name = "SECONDS",
+        default_value = "10",
+        value_parser = seconds,
+        help_heading = LIMITS
     )]
-    pub request_timeout_seconds: u64,
+    pub request_timeout: Duration,
 
-    /// Seconds to accept connections after readiness was withdrawn, so that load balancers notice
-    #[arg(long, env = "ONSALE_DRAIN_SECONDS", default_value_t = DEFAULT_DRAIN_SECONDS)]
-    pub drain_seconds: u64,
-
-    /// Seconds that running work may take to finish at shutdown
+    /// Time during which connections are accepted after readiness was withdrawn, so that load
+    /// balancers notice
     #[arg(
-        long,
-        env = "ONSALE_SHUTDOWN_GRACE_SECONDS",
-        default_value_t = DEFAULT_SHUTDOWN_GRACE_SECONDS
+        long = "drain-seconds",
+        env = "ONSALE_DRAIN_SECONDS",
+        value_name = "SECONDS",
+        default_value = "10",
+        value_parser = seconds,
+        help_heading = LIMITS
     )]
-    pub shutdown_grace_seconds: u64,
+    pub drain: Duration,
+
+    /// Time that running work may take to finish at shutdown
+    #[arg(
+        long = "shutdown-grace-seconds",
+        env = "ONSALE_SHUTDOWN_GRACE_SECONDS",
+        value_name = "SECONDS",
+        default_value = "60",
+        value_parser = seconds,
+        help_heading = LIMITS
+    )]
+    pub shutdown_grace: Duration,
 
     /// Format of the logs
-    #[arg(long, env = "ONSALE_LOG_FORMAT", value_enum, default_value_t = LogFormat::Json)]
+    #[arg(
+        long,
+        env = "ONSALE_LOG_FORMAT",
+        value_enum,
+        default_value_t = LogFormat::Json,
+        help_heading = LOGS
+    )]
     pub log_format: LogFormat,
 
     /// Filter of the logs, such as info,sqlx=warn,platform=debug; RUST_LOG applies when it is unset
-    #[arg(long = "log", env = "ONSALE_LOG", value_name = "FILTER")]
+    #[arg(long = "log", env = "ONSALE_LOG", value_name = "FILTER", help_heading = LOGS)]
     pub log_filter: Option<String>,
 }
 
@@ -170,22 +194,13 @@ impl PlatformConfig {
             database_url: database_url.into(),
             redis_url: redis_url.into(),
             amqp_url: amqp_url.into(),
-            ca_file: None,
             secrets: vec![secret.into()],
-            namespace: DEFAULT_NAMESPACE.to_owned(),
             public_addr: local(0),
             internal_addr: local(0),
             ops_addr: local(0),
-            public_url: Url::parse(DEFAULT_PUBLIC_URL).expect("the default is a URL"),
-            trusted_proxies: Vec::new(),
             connections_per_address: usize::MAX,
-            db_connections: DEFAULT_DB_CONNECTIONS,
-            limits_scale: 1.0,
-            request_timeout_seconds: DEFAULT_REQUEST_TIMEOUT_SECONDS,
-            drain_seconds: 0,
-            shutdown_grace_seconds: DEFAULT_SHUTDOWN_GRACE_SECONDS,
-            log_format: LogFormat::default(),
-            log_filter: None,
+            drain: Duration::ZERO,
+            ..defaults(&REQUIRED)
         }
     }
 
@@ -261,12 +276,12 @@ impl PlatformConfig {
                 self.limits_scale
             )));
         }
-        if self.request_timeout_seconds == 0 {
+        if self.request_timeout < Duration::from_secs(1) {
             return Err(InvalidConfig::new(
                 "ONSALE_REQUEST_TIMEOUT_SECONDS must be at least 1",
             ));
         }
-        if self.shutdown_grace_seconds <= self.drain_seconds {
+        if self.shutdown_grace <= self.drain {
             return Err(InvalidConfig::new(
                 "ONSALE_SHUTDOWN_GRACE_SECONDS must exceed ONSALE_DRAIN_SECONDS",
             ));
@@ -286,24 +301,6 @@ impl PlatformConfig {
             }
         }
         Ok(())
-    }
-
-    /// Timeout until a response begins.
-    #[must_use]
-    pub fn request_timeout(&self) -> Duration {
-        Duration::from_secs(self.request_timeout_seconds)
-    }
-
-    /// Time during which connections are accepted after readiness was withdrawn.
-    #[must_use]
-    pub fn drain(&self) -> Duration {
-        Duration::from_secs(self.drain_seconds)
-    }
-
-    /// Grace period of a shutdown.
-    #[must_use]
-    pub fn shutdown_grace(&self) -> Duration {
-        Duration::from_secs(self.shutdown_grace_seconds)
     }
 }
 
@@ -345,9 +342,9 @@ impl fmt::Debug for PlatformConfig {
             .field("connections_per_address", &self.connections_per_address)
             .field("db_connections", &self.db_connections)
             .field("limits_scale", &self.limits_scale)
-            .field("request_timeout", &self.request_timeout())
-            .field("drain", &self.drain())
-            .field("shutdown_grace", &self.shutdown_grace())
+            .field("request_timeout", &self.request_timeout)
+            .field("drain", &self.drain)
+            .field("shutdown_grace", &self.shutdown_grace)
             .field("log_format", &self.log_format)
             .field("log_filter", &self.log_filter)
             .finish()
@@ -490,6 +487,10 @@ mod tests {
         assert!(refusal(|config| config.db_connections = 0).contains("ONSALE_DB_CONNECTIONS"));
         assert!(refusal(|config| config.log_filter = Some("a=b=c".into())).contains("ONSALE_LOG"));
         assert!(refusal(|config| config.limits_scale = 0.0).contains("ONSALE_LIMITS_SCALE"));
+        assert!(
+            refusal(|config| config.request_timeout = Duration::ZERO)
+                .contains("ONSALE_REQUEST_TIMEOUT_SECONDS")
+        );
         assert!(
             refusal(|config| {
                 config.public_addr = local(1);

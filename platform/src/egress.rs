@@ -1,4 +1,4 @@
-//! Which calls may leave the installation through a forward proxy.
+//! Selection of the calls that leave the installation through a forward proxy.
 
 use url::{Host, Url};
 

@@ -54,7 +54,7 @@ struct Inner {
     stand_ins: Mutex<BTreeSet<&'static str>>,
     checked: Mutex<BTreeMap<Dependency, (Instant, Checked)>>,
     loops: Mutex<BTreeMap<&'static str, Vec<Arc<Loop>>>>,
-    /// By their source.
+    /// Warnings by their source.
     warnings: Mutex<BTreeMap<&'static str, BTreeSet<String>>>,
 }
 
@@ -71,7 +71,7 @@ struct Loop {
 #[derive(Debug)]
 pub struct Heartbeat(Arc<Loop>);
 
-/// The answer of `/readyz`.
+/// The response of `/readyz`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Readiness {
     /// Whether the process accepts requests.
@@ -128,8 +128,8 @@ impl Health {
         self.0.warnings.lock_unpoisoned().insert(source, warnings);
     }
 
-    /// Shows in `/readyz` and as `onsale_stand_in_active` whether a stand-in answers in place of
-    /// `server`. What one service of the process has shown, another does not withdraw.
+    /// Publishes in `/readyz` and as `onsale_stand_in_active` whether a stand-in replaces `server`.
+    /// A stand-in that one service of the process has reported, another does not withdraw.
     pub fn show_stand_in(&self, server: &'static str, is_active: bool) {
         let gauge = metrics::gauge!("onsale_stand_in_active", "server" => server);
         if is_active {

@@ -1,4 +1,4 @@
-//! HTTP as every service speaks it: extractors whose refusals are problems, and the layers and
+//! HTTP of every service: extractors whose rejections are problems, and the layers and
 //! the server around all routes.
 
 mod address;
@@ -33,9 +33,9 @@ pub use second_cache::{FOR_A_SECOND, SecondCache};
 pub use server::{Listener, bind};
 pub use storable::date;
 
-/// Shared state of extractors and layers. [`wrap`] puts it into the extensions of every request, so
+/// State shared by extractors and layers. [`wrap`] puts it into the extensions of every request, so
 /// that a router may have any state of its own.
-pub struct Shared {
+pub struct HttpState {
     /// Verifies access tokens.
     pub keys: Arc<KeyRing>,
     /// The clock against which their validity is checked.
@@ -52,7 +52,7 @@ pub struct Shared {
     pub has_untrusted_forwarder: AtomicBool,
 }
 
-impl Shared {
+impl HttpState {
     pub(crate) fn of(parts: &Parts) -> Result<&Self, Problem> {
         parts
             .extensions

@@ -17,9 +17,9 @@ use uuid::Uuid;
 
 use crate::problem::{Kind, Problem};
 
-/// Retention of responses.
-pub const KEPT: TimeDelta = TimeDelta::hours(24);
-/// After this a request without a response counts as crashed; above the request timeout.
+/// Retention of stored responses; a key may be reused afterwards.
+pub const RETENTION: TimeDelta = TimeDelta::hours(24);
+/// Age at which a request without a response counts as crashed. Above the request timeout.
 pub const RUNNING_LIMIT: TimeDelta = TimeDelta::seconds(15);
 /// Most expired rows that one sweep deletes.
 const SWEEP_LIMIT: i64 = 10_000;
@@ -223,7 +223,7 @@ async fn take(
         &hashes,
         &attempts,
         now + RUNNING_LIMIT,
-        now + KEPT,
+        now + RETENTION,
         now,
     )
     .fetch_all(conn)

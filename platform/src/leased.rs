@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 /// Pause after a failure of the database, whatever is due.
 const FAILURE_PAUSE: Duration = Duration::from_secs(1);
 
-/// The waits of a loop.
+/// Bounds on the time between two claims.
 #[derive(Debug, Clone, Copy)]
 pub struct Timing {
     /// Shortest time between two claims, so that a busy loop claims in batches.
@@ -34,9 +34,9 @@ pub enum Claimed {
     NotBefore(Instant),
 }
 
-/// What a loop claims, and what it does with it.
+/// The claims of a loop, and the work on claimed rows.
 pub trait Work: Send {
-    /// Its name in logs.
+    /// The loop's name in logs.
     fn name(&self) -> &'static str;
 
     /// Claims due rows, as many as there is room for, and begins them.
@@ -86,46 +86,46 @@ fn log(work: &'static str, error: &sqlx::Error) {
     tracing::warn!(work, error, "claiming failed; retrying");
 }
 
-/// Room for a number of rows in flight.
+/// Bound on the rows in flight, and the tasks that work on them.
 #[derive(Debug)]
-pub struct Room {
-    places: Arc<Semaphore>,
+pub struct Capacity {
+    permits: Arc<Semaphore>,
     tracker: TaskTracker,
 }
 
-/// A place in a [`Room`]; free again when it is dropped.
+/// The right to work on one row; dropping it releases it.
 #[derive(Debug)]
-pub struct Place(#[expect(dead_code, reason = "held")] OwnedSemaphorePermit);
+pub struct Permit(#[expect(dead_code, reason = "held")] OwnedSemaphorePermit);
 
-impl Room {
-    /// Creates room for `places` rows.
+impl Capacity {
+    /// Allows `permits` rows at once.
     #[must_use]
-    pub fn new(places: usize) -> Self {
+    pub fn new(permits: usize) -> Self {
         Self {
-            places: Arc::new(Semaphore::new(places)),
+            permits: Arc::new(Semaphore::new(permits)),
             tracker: TaskTracker::new(),
         }
     }
 
-    /// Waits for a place, then takes all that are free: nothing is leased to wait for one.
-    pub async fn take(&self) -> Vec<Place> {
-        let first = Arc::clone(&self.places).acquire_owned().await;
-        let mut taken = vec![Place(first.expect("the semaphore is never closed"))];
-        while let Ok(more) = Arc::clone(&self.places).try_acquire_owned() {
-            taken.push(Place(more));
+    /// Waits for a permit, then takes all that are free, so that no row is leased without one.
+    pub async fn acquire_all(&self) -> Vec<Permit> {
+        let first = Arc::clone(&self.permits).acquire_owned().await;
+        let mut taken = vec![Permit(first.expect("the semaphore is never closed"))];
+        while let Ok(more) = Arc::clone(&self.permits).try_acquire_owned() {
+            taken.push(Permit(more));
         }
         taken
     }
 
-    /// Carries out a row in the background.
-    pub fn begin(&self, place: Place, row: impl Future<Output = ()> + Send + 'static) {
+    /// Spawns the work on a row, which holds `permit` until it ends.
+    pub fn begin(&self, permit: Permit, row: impl Future<Output = ()> + Send + 'static) {
         self.tracker.spawn(async move {
             row.await;
-            drop(place);
+            drop(permit);
         });
     }
 
-    /// Waits for what is in flight.
+    /// Waits for the rows in flight.
     pub async fn drain(self) {
         self.tracker.close();
         self.tracker.wait().await;
@@ -178,7 +178,7 @@ mod tests {
         async fn drain(self) {}
     }
 
-    /// When a loop with these results claims, in milliseconds.
+    /// Returns the times at which a loop with these results claims, in milliseconds.
     async fn claims(
         results: Vec<Result<Claimed, sqlx::Error>>,
         woken_at: Option<u64>,
@@ -226,17 +226,17 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn room_is_taken_whole_and_drained() {
-        let room = Room::new(2);
-        let taken = room.take().await;
+    async fn capacity_is_acquired_whole_and_drained() {
+        let capacity = Capacity::new(2);
+        let taken = capacity.acquire_all().await;
         assert_eq!(taken.len(), 2);
         let started = Instant::now();
-        for (place, seconds) in taken.into_iter().zip([3, 5]) {
-            room.begin(place, sleep(Duration::from_secs(seconds)));
+        for (permit, seconds) in taken.into_iter().zip([3, 5]) {
+            capacity.begin(permit, sleep(Duration::from_secs(seconds)));
         }
-        assert_eq!(room.take().await.len(), 1);
+        assert_eq!(capacity.acquire_all().await.len(), 1);
         assert_eq!(started.elapsed(), Duration::from_secs(3));
-        room.drain().await;
+        capacity.drain().await;
         assert_eq!(started.elapsed(), Duration::from_secs(5));
     }
 }

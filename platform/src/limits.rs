@@ -13,7 +13,7 @@ use limiter::Limiter;
 
 pub use group::{AddressGroup, subscriber};
 pub use layer::LimitLayer;
-pub use shared::{SharedLimits, Take, Taken};
+pub use shared::{SharedLimits, Take, TakeOutcome};
 
 use crate::redis::Redis;
 use crate::sync::MutexExt as _;

@@ -23,14 +23,14 @@ use std::time::Duration;
 
 use domain::EventId;
 use domain::line::Line;
-use domain::lottery::Order;
+use domain::lottery::Permutation;
 use domain::queue::{Drawn, Snapshot};
 use sqlx::PgPool;
 use tokio::sync::{Notify, watch};
 use tokio::time::MissedTickBehavior;
 use uuid::Uuid;
 
-use crate::batcher::{Batcher, Job, Limits, Work};
+use crate::batcher::{BatchLimits, BatchWork, Batcher, Job};
 use crate::health::{Health, Heartbeat};
 use crate::problem::{Kind, Problem};
 use crate::sync::{MutexExt as _, RwLockExt as _};
@@ -41,7 +41,7 @@ pub use view::View;
 /// Interval at which changes are polled.
 pub const REFRESH_PERIOD: Duration = Duration::from_millis(250);
 /// Time after which an unused line is evicted.
-const KEPT: Duration = Duration::from_secs(60);
+const RETENTION: Duration = Duration::from_secs(60);
 /// Longest wait for the first view of a line.
 const FIRST_WAIT: Duration = Duration::from_secs(4);
 /// Timeout of one refresh.
@@ -51,14 +51,14 @@ const LONGEST_TURN: Duration = Duration::from_secs(30);
 /// Most rows of moves that one statement reads.
 const ROWS: usize = 4_000;
 /// Batching of look-ups of unknown ids.
-const UNKNOWN: Limits = Limits {
+const UNKNOWN: BatchLimits = BatchLimits {
     batch: 4_096,
     waiting: 100_000,
     pace: Duration::from_millis(50),
     time: Duration::from_secs(5),
 };
 
-/// The reason of a missing view.
+/// Failure to return a view.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum LineError {
     /// The release leader has never seen the sale.
@@ -81,14 +81,14 @@ impl From<LineError> for Problem {
     }
 }
 
-/// The followed lines. Cheap to clone.
+/// A cache of the followed lines. Cheap to clone.
 #[derive(Clone)]
 pub struct Lines(Arc<Inner>);
 
 struct Inner {
     db: PgPool,
     kept_refreshes: u32,
-    followed: RwLock<HashMap<EventId, Arc<Followed>>>,
+    followed: RwLock<HashMap<EventId, Arc<FollowedLine>>>,
     unknown: Batcher<Existing>,
     /// The history of the database that the lines are of.
     generation: Mutex<Option<Uuid>>,
@@ -96,24 +96,24 @@ struct Inner {
     behind: Notify,
 }
 
-/// One sale's line.
-struct Followed {
+/// A line that this process follows.
+struct FollowedLine {
     known: watch::Sender<Known>,
-    /// Whether it was requested since the last refresh.
+    /// True if it was requested since the last refresh.
     is_asked: AtomicBool,
     /// Refreshes since the last request.
     unasked: AtomicU32,
-    /// Whether it lags by more than one refresh reads.
+    /// True if it lags by more than one refresh reads.
     is_behind: AtomicBool,
-    /// Whether the view is of a history that a failover may have discarded.
+    /// True if the view is of a history that a failover may have discarded.
     is_void: AtomicBool,
     /// The last seq whose snapshot could not be read.
     unreadable: AtomicI64,
-    order: Mutex<Option<(Drawn, Arc<Order>)>>,
+    order: Mutex<Option<(Drawn, Arc<Permutation>)>>,
     is_ordering: AtomicBool,
 }
 
-/// Before every seq.
+/// Less than every seq.
 const NEVER_READ: i64 = -1;
 
 #[derive(Debug, Clone)]
@@ -165,12 +165,12 @@ impl Lines {
     /// until [`refresh`](Self::refresh) runs.
     #[must_use]
     pub fn new(db: PgPool) -> Self {
-        Self::kept_for(db, KEPT)
+        Self::with_retention(db, RETENTION)
     }
 
     /// Creates a cache whose lines are evicted after `retention` without a request.
     #[must_use]
-    pub fn kept_for(db: PgPool, retention: Duration) -> Self {
+    pub fn with_retention(db: PgPool, retention: Duration) -> Self {
         let refreshes = retention.as_millis() / REFRESH_PERIOD.as_millis();
         Self(Arc::new(Inner {
             kept_refreshes: u32::try_from(refreshes).unwrap_or(u32::MAX),
@@ -244,7 +244,7 @@ impl Lines {
     }
 
     /// Returns a followed line, and marks it as requested.
-    fn ask(&self, event_id: EventId) -> Option<Arc<Followed>> {
+    fn ask(&self, event_id: EventId) -> Option<Arc<FollowedLine>> {
         let followed = self.0.read_lock().get(&event_id).map(Arc::clone)?;
         followed.is_asked.store(true, Ordering::Relaxed);
         Some(followed)
@@ -272,11 +272,11 @@ impl Lines {
     }
 
     /// Starts to follow a line, if it exists.
-    async fn begin(&self, event_id: EventId) -> Result<Arc<Followed>, LineError> {
+    async fn begin(&self, event_id: EventId) -> Result<Arc<FollowedLine>, LineError> {
         match self.0.unknown.ask(event_id).await {
             Ok(Ok(true)) => {}
             Ok(Ok(false)) => return Err(LineError::NoSale),
-            Ok(Err(Unasked)) | Err(_) => return Err(LineError::Unread),
+            Ok(Err(LookupFailed)) | Err(_) => return Err(LineError::Unread),
         }
         let followed = {
             let mut all = self.0.write_lock();
@@ -296,16 +296,16 @@ impl fmt::Debug for Lines {
 }
 
 impl Inner {
-    fn read_lock(&self) -> std::sync::RwLockReadGuard<'_, HashMap<EventId, Arc<Followed>>> {
+    fn read_lock(&self) -> std::sync::RwLockReadGuard<'_, HashMap<EventId, Arc<FollowedLine>>> {
         self.followed.read_unpoisoned()
     }
 
-    fn write_lock(&self) -> std::sync::RwLockWriteGuard<'_, HashMap<EventId, Arc<Followed>>> {
+    fn write_lock(&self) -> std::sync::RwLockWriteGuard<'_, HashMap<EventId, Arc<FollowedLine>>> {
         self.followed.write_unpoisoned()
     }
 
     /// Returns the lines to poll, and evicts unused ones.
-    fn asked_for(&self) -> Vec<(EventId, Arc<Followed>)> {
+    fn asked_for(&self) -> Vec<(EventId, Arc<FollowedLine>)> {
         let mut followed = self.write_lock();
         followed.retain(|_, line| line.is_asked_for(self.kept_refreshes));
         let near = followed
@@ -315,7 +315,7 @@ impl Inner {
             .collect()
     }
 
-    async fn read_again(&self, lines: &[(EventId, Arc<Followed>)]) -> Result<(), sqlx::Error> {
+    async fn read_again(&self, lines: &[(EventId, Arc<FollowedLine>)]) -> Result<(), sqlx::Error> {
         let known: Vec<_> = lines
             .iter()
             .map(|(event_id, line)| (*event_id, line.known.borrow().seq()))
@@ -385,19 +385,19 @@ impl Inner {
 /// Looks up which ids have a line.
 struct Existing(PgPool);
 
-/// The look-up failed.
+/// The database failed; logged where it did.
 #[derive(Clone, Copy)]
-struct Unasked;
+struct LookupFailed;
 
-impl Work for Existing {
+impl BatchWork for Existing {
     type Item = EventId;
-    type Output = Result<bool, Unasked>;
+    type Output = Result<bool, LookupFailed>;
 
     async fn work(&self, jobs: Vec<Job<Self>>) {
         let ids: Vec<EventId> = jobs.iter().map(|job| job.item).collect();
         let existing = store::existing(&self.0, &ids).await.map_err(|error| {
             tracing::warn!(%error, "unknown sales were not looked up");
-            Unasked
+            LookupFailed
         });
         for Job { item, asker } in jobs {
             asker.answer(match &existing {
@@ -408,7 +408,7 @@ impl Work for Existing {
     }
 }
 
-impl Default for Followed {
+impl Default for FollowedLine {
     fn default() -> Self {
         Self {
             known: watch::Sender::new(Known::Unread),
@@ -423,7 +423,7 @@ impl Default for Followed {
     }
 }
 
-impl Followed {
+impl FollowedLine {
     /// Returns whether the line is in use; called once per refresh.
     fn is_asked_for(&self, kept_refreshes: u32) -> bool {
         if self.is_asked.swap(false, Ordering::Relaxed) || self.known.receiver_count() > 0 {
@@ -455,7 +455,7 @@ impl Followed {
     }
 
     /// Returns the order of a draw, if it was computed.
-    fn order_of(&self, drawn: Option<&Drawn>) -> Option<Arc<Order>> {
+    fn order_of(&self, drawn: Option<&Drawn>) -> Option<Arc<Permutation>> {
         let order = self.order.lock_unpoisoned();
         let (of, order) = order.as_ref()?;
         (Some(of) == drawn).then(|| Arc::clone(order))
@@ -472,7 +472,7 @@ impl Followed {
         };
         let line = Arc::clone(self);
         tokio::task::spawn_blocking(move || {
-            let order = Arc::new(draw.order());
+            let order = Arc::new(draw.permutation());
             let computed = Some((drawn.clone(), Arc::clone(&order)));
             *line.order.lock_unpoisoned() = computed;
             line.known.send_if_modified(|known| {

@@ -40,11 +40,12 @@ const ATTEMPT_LIMIT: Duration = Duration::from_secs(20);
 /// Timeout of a rollback that is awaited. After it the connection rolls back by itself, or closes.
 const ROLLBACK_LIMIT: Duration = Duration::from_secs(1);
 
-/// What a constraint or a lock rules out is the case: a defect, and a retry would not help.
+/// Error of a state that a constraint or a lock should rule out: a defect, which a retry does not
+/// cure.
 #[derive(Debug, thiserror::Error)]
 #[error("broken invariant: {0}")]
 pub struct BrokenInvariant(
-    /// What should hold.
+    /// The invariant, as a statement.
     pub &'static str,
 );
 
@@ -56,7 +57,8 @@ impl From<BrokenInvariant> for sqlx::Error {
 
 /// Runs `work` in a transaction, and commits if it returns `Ok`. The transaction is retried with
 /// jitter, up to 8 attempts, after a deadlock or a serialization failure, or when PostgreSQL ended
-/// it because this process left it idle (4 s); these are found among the error's sources. An attempt that takes longer than 20 s fails, and its connection is closed.
+/// it because this process left it idle (4 s); these are found among the error's sources. An
+/// attempt that takes longer than 20 s fails, and its connection is closed.
 ///
 /// `name` labels the metrics. `work` may borrow:
 /// ```no_run
@@ -122,7 +124,8 @@ async fn run_once<'env, T, E: From<sqlx::Error>>(
     }
 }
 
-/// Returns whether the sources say that the transaction was rolled back only because of when it ran.
+/// Returns whether the sources say that the transaction was rolled back only because of when it
+/// ran.
 fn asks_for_repeat(error: &(dyn std::error::Error + 'static)) -> bool {
     const SERIALIZATION_FAILURE: &str = "40001";
     const DEADLOCK: &str = "40P01";

@@ -28,9 +28,9 @@ pub enum Kind {
     TooLarge,
     /// The body is not JSON.
     UnsupportedMediaType,
-    /// No valid access token.
+    /// The access token is missing or not valid.
     SignedOut,
-    /// Sign-in failed.
+    /// The address or the password is wrong.
     WrongCredentials,
     /// The role or the ownership does not allow it.
     Forbidden,
@@ -46,7 +46,7 @@ pub enum Kind {
     IdempotencyKeyReused,
     /// The first request with this key is still running.
     IdempotencyKeyInProgress,
-    /// No queue token.
+    /// The request lacks a queue token.
     QueueTokenRequired,
     /// The queue token does not verify.
     QueueTokenInvalid,
@@ -64,11 +64,11 @@ pub enum Kind {
     PlaceLeft,
     /// The rate or the cap is used up this moment.
     AdmissionFull,
-    /// No pass.
+    /// The request lacks a pass.
     PassRequired,
     /// The pass does not verify, or was revoked.
     PassInvalid,
-    /// No seats were given; `reason` says why.
+    /// No seats were held, for the reason in `reason`.
     BookingRejected,
     /// The webhook's signature does not verify.
     WebhookSignature,
@@ -228,7 +228,7 @@ impl Kind {
     }
 }
 
-/// An error answer. Handlers return it as their `Err`.
+/// An error response. Handlers return it as their `Err`.
 #[derive(Debug, Clone)]
 pub struct Problem {
     kind: Kind,
@@ -238,7 +238,7 @@ pub struct Problem {
 }
 
 impl Problem {
-    /// A problem; `detail` is a sentence that helps the caller.
+    /// Creates a problem; `detail` is a sentence for the caller: what happened and what to do.
     #[must_use]
     pub fn new(kind: Kind, detail: impl Into<String>) -> Self {
         Self {
@@ -257,28 +257,29 @@ impl Problem {
         self
     }
 
-    /// Adds members.
+    /// Adds members, replacing those of the same name.
     #[must_use]
     pub fn with_all(mut self, members: Map<String, Value>) -> Self {
         self.extensions.extend(members);
         self
     }
 
-    /// When to try again; rounded up to whole seconds, at least 1.
+    /// Sets `Retry-After`, rounded up to whole seconds, at least 1.
     #[must_use]
     pub fn retry_after(mut self, wait: Duration) -> Self {
         self.retry_after = Some(wait);
         self
     }
 
-    /// A defect. Logs `error` with its sources; the caller sees only the trace id.
+    /// Creates the problem of a defect. Logs `error` with its sources; the caller sees only the
+    /// trace id.
     #[must_use]
     pub fn internal(error: &(dyn Error + 'static)) -> Self {
         tracing::error!(error = with_causes(error), "request failed");
         Self::defect()
     }
 
-    /// A defect that was already logged.
+    /// Creates the problem of a defect that was already logged.
     #[must_use]
     pub fn defect() -> Self {
         let problem = Self::new(Kind::Internal, "Try again later; the log has the cause.");
@@ -288,7 +289,8 @@ impl Problem {
         }
     }
 
-    /// A dependency did not answer in time. Logs `error` with its sources.
+    /// Creates the problem of a dependency that did not answer in time. Logs `error` with its
+    /// sources.
     #[must_use]
     pub fn overloaded(error: &(dyn Error + 'static)) -> Self {
         static LOGGED: Throttle = Throttle::new();

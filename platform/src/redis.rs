@@ -19,7 +19,7 @@ const RECONNECT_MAX_DELAY: Duration = Duration::from_millis(500);
 /// Commands that may be queued for writing; more apply backpressure.
 const PIPELINE_BUFFER: usize = 1_000;
 
-/// The failure to make a client.
+/// Failure to parse `ONSALE_REDIS_URL`.
 #[derive(Debug, thiserror::Error)]
 #[error("ONSALE_REDIS_URL is not a Redis URL such as redis://127.0.0.1:6379/0")]
 pub struct ConnectError(#[source] RedisError);
@@ -74,10 +74,10 @@ impl Redis {
         info.is_ok_and(|info| info.contains("cluster_enabled:1"))
     }
 
-    /// Probes the server.
+    /// Sends a `PING`.
     ///
     /// # Errors
-    /// When it does not, within [`COMMAND_TIMEOUT`].
+    /// When the server does not answer within [`COMMAND_TIMEOUT`].
     pub async fn ping(&self) -> RedisResult<()> {
         cmd("PING").query_async(&mut self.clone()).await
     }

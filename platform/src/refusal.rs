@@ -1,4 +1,4 @@
-//! Why a request's transaction changed nothing.
+//! The error of a request's transaction that changed nothing.
 
 use crate::problem::Problem;
 

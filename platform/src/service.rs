@@ -44,11 +44,11 @@ const DECLARING_LIMIT: Duration = Duration::from_secs(3);
 /// The routes of a service, or of several. They must not have a fallback.
 #[derive(Debug, Default)]
 pub struct Routes {
-    /// For buyers and apps.
+    /// Routes for buyers and apps.
     pub public: Router,
-    /// For buyers and apps: routes so hot that a span per request would be noticeable.
+    /// Routes for buyers and apps so hot that a span per request would be noticeable.
     pub quick: Router,
-    /// For staff.
+    /// Routes for staff.
     pub internal: Router,
     /// The queues that the service consumes soon after its start.
     pub consumes: Vec<QueueSpec>,

@@ -1,4 +1,4 @@
-//! Which certificate authorities are trusted besides the web's own: a company's servers mostly have
+//! Certificate authorities that are trusted besides the web's: a company's servers mostly have
 //! certificates of its own.
 
 use std::path::{Path, PathBuf};
@@ -14,7 +14,8 @@ use crate::config::InvalidConfig;
 const CA_FILE: &str = "ONSALE_CA_FILE";
 
 static AUTHORITIES: OnceLock<Authorities> = OnceLock::new();
-/// For commands that said nothing; what can't be read is found by those that did.
+/// Used by commands that never call [`trust`]; a file that can't be read is reported by those that
+/// do.
 static OF_ENVIRONMENT: LazyLock<Option<Authorities>> =
     LazyLock::new(|| read(None).unwrap_or_default());
 

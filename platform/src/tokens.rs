@@ -37,7 +37,7 @@ pub const MAX_TOKEN_BYTES: usize = 4096;
 /// Shortest secret, in characters.
 pub const MIN_SECRET_CHARS: usize = 32;
 
-/// The reason of a token's refusal.
+/// Failure to verify a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
     /// Longer than [`MAX_TOKEN_BYTES`].
@@ -49,7 +49,7 @@ pub enum TokenError {
     /// Signed with another algorithm than its type has; `none` is one.
     #[error("the token's algorithm is not accepted")]
     WrongAlgorithm,
-    /// Of another type.
+    /// Its `typ` is another than expected.
     #[error("the token is of another type")]
     WrongType,
     /// Signed with a key that is not, or no longer, known.
@@ -64,18 +64,18 @@ pub enum TokenError {
     /// The audience is another, such as another sale.
     #[error("the token is for something else")]
     WrongAudience,
-    /// It has expired.
+    /// Its `exp` has passed.
     #[error("the token has expired")]
     Expired,
-    /// It is not valid yet.
+    /// Its `nbf` is in the future.
     #[error("the token is not valid yet")]
     NotYetValid,
 }
 
-/// The reason of the secrets' refusal.
+/// Failure to derive keys from the secrets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SecretError {
-    /// There is none.
+    /// No secret is set.
     #[error("no secret is set")]
     Missing,
     /// Too short to be safe.

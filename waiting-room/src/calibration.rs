@@ -12,9 +12,9 @@ use platform::line::View;
 use platform::sync::MutexExt as _;
 
 /// One number in this many is sampled.
-const SAMPLE: i64 = 61;
+const SAMPLE_EVERY: i64 = 61;
 /// Maximum size of the sample.
-const MOST: usize = 10_000;
+const MAX_SAMPLE: usize = 10_000;
 
 /// Open forecasts of one sale.
 #[derive(Default)]
@@ -29,12 +29,12 @@ struct Prediction {
 
 impl Calibration {
     /// Records the first forecast for `number`, if it is in the sample.
-    pub(crate) fn note(&self, number: Number, place: Place, eta: Eta, now: DateTime<Utc>) {
-        if number.0 % SAMPLE != 0 {
+    pub(crate) fn record(&self, number: Number, place: Place, eta: Eta, now: DateTime<Utc>) {
+        if number.0 % SAMPLE_EVERY != 0 {
             return;
         }
         let mut sample = self.0.lock_unpoisoned();
-        if sample.len() < MOST || sample.contains_key(&number) {
+        if sample.len() < MAX_SAMPLE || sample.contains_key(&number) {
             let prediction = Prediction {
                 place,
                 at: now,

@@ -67,7 +67,7 @@ struct Solution {
 
 /// Reason for refusing a solution.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
+pub enum InvalidSolution {
     /// Not base64, not JSON, or not of the protocol.
     #[error("the solution is malformed")]
     Malformed,
@@ -100,7 +100,7 @@ impl Challenges {
 
     /// Issues a challenge to `bearer` with the secret `number`, at most `maxnumber`.
     #[must_use]
-    pub fn give(
+    pub fn issue(
         &self,
         bearer: Bearer,
         maxnumber: u32,
@@ -133,27 +133,27 @@ impl Challenges {
         solution: &str,
         bearer: Bearer,
         now: DateTime<Utc>,
-    ) -> Result<String, Refusal> {
-        let solution = read(solution).ok_or(Refusal::Malformed)?;
-        let signature = unhex(&solution.signature).ok_or(Refusal::Malformed)?;
+    ) -> Result<String, InvalidSolution> {
+        let solution = read(solution).ok_or(InvalidSolution::Malformed)?;
+        let signature = unhex(&solution.signature).ok_or(InvalidSolution::Malformed)?;
         self.mac(&solution.challenge)
             .verify_slice(&signature)
-            .map_err(|_| Refusal::BadSignature)?;
+            .map_err(|_| InvalidSolution::BadSignature)?;
         // The signature covers the hash, and the hash covers the salt.
         if hash(&solution.salt, solution.number) != solution.challenge {
-            return Err(Refusal::Wrong);
+            return Err(InvalidSolution::Wrong);
         }
         let (expires, holder) = solution
             .salt
             .split_once("?expires=")
             .and_then(|(_, rest)| rest.split_once('&'))
-            .ok_or(Refusal::Malformed)?;
+            .ok_or(InvalidSolution::Malformed)?;
         if holder != format!("{bearer}&") {
-            return Err(Refusal::NotYours);
+            return Err(InvalidSolution::NotYours);
         }
-        let expires: i64 = expires.parse().map_err(|_| Refusal::Malformed)?;
+        let expires: i64 = expires.parse().map_err(|_| InvalidSolution::Malformed)?;
         if expires <= now.timestamp() {
-            return Err(Refusal::Expired);
+            return Err(InvalidSolution::Expired);
         }
         Ok(solution.signature)
     }
@@ -236,18 +236,27 @@ mod tests {
     fn the_found_number_is_taken_from_its_bearer_in_time() {
         let challenges = Challenges::new([7; 32]);
         let mine = bearer(7, "192.0.2.1");
-        let challenge = challenges.give(mine, 100, 42, [1; 12], now());
+        let challenge = challenges.issue(mine, 100, 42, [1; 12], now());
         let good = solved(&challenge, |_| ());
         assert_eq!(
             challenges.check(&good, mine, now()),
             Ok(challenge.signature.clone())
         );
         let refused = |bearer, at| challenges.check(&good, bearer, at).unwrap_err();
-        assert_eq!(refused(mine, now() + LIFE), Refusal::Expired);
-        assert_eq!(refused(bearer(8, "192.0.2.1"), now()), Refusal::NotYours);
-        assert_eq!(refused(bearer(7, "192.0.3.1"), now()), Refusal::NotYours);
+        assert_eq!(refused(mine, now() + LIFE), InvalidSolution::Expired);
+        assert_eq!(
+            refused(bearer(8, "192.0.2.1"), now()),
+            InvalidSolution::NotYours
+        );
+        assert_eq!(
+            refused(bearer(7, "192.0.3.1"), now()),
+            InvalidSolution::NotYours
+        );
         let other = Challenges::new([8; 32]);
-        assert_eq!(other.check(&good, mine, now()), Err(Refusal::BadSignature));
+        assert_eq!(
+            other.check(&good, mine, now()),
+            Err(InvalidSolution::BadSignature)
+        );
     }
 
     #[test]
@@ -255,7 +264,7 @@ mod tests {
         let challenges = Challenges::new([7; 32]);
         let mine = bearer(7, "192.0.2.1");
         // The number is 42: "…&" and 42 must not pass as "…&4" and 2.
-        let challenge = challenges.give(mine, 100, 42, [1; 12], now());
+        let challenge = challenges.issue(mine, 100, 42, [1; 12], now());
         let attacks: [&dyn Fn(&mut Value); 5] = [
             &|solution| solution["number"] = json!(43),
             &|solution| solution["algorithm"] = json!("SHA-1"),
@@ -278,7 +287,7 @@ mod tests {
         }
         assert_eq!(
             challenges.check("nonsense", mine, now()),
-            Err(Refusal::Malformed)
+            Err(InvalidSolution::Malformed)
         );
     }
 }

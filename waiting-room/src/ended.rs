@@ -6,20 +6,20 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::PgPool;
 
-use crate::Room;
+use crate::state::AppState;
 
 /// Retention after the end of a sale: tokens have expired, and support has had time.
-const KEPT: TimeDelta = TimeDelta::days(30);
+const RETENTION: TimeDelta = TimeDelta::days(30);
 /// Maximum number of rows of a table that one sweep deletes.
 const SWEEP_LIMIT: i64 = 5_000;
 const PERIOD: Duration = Duration::from_secs(600);
 
 /// Sweeps until soft shutdown.
-pub(crate) async fn run(room: Arc<Room>) -> anyhow::Result<()> {
-    let soft = room.ctx.shutdown.soft().clone();
+pub(crate) async fn run(state: Arc<AppState>) -> anyhow::Result<()> {
+    let soft = state.ctx.shutdown.soft().clone();
     let mut ticks = tokio::time::interval(PERIOD);
     while soft.run_until_cancelled(ticks.tick()).await.is_some() {
-        if let Err(error) = sweep(&room.ctx.db, room.ctx.clock.now()).await {
+        if let Err(error) = sweep(&state.ctx.db, state.ctx.clock.now()).await {
             tracing::warn!(%error, "failed to sweep numbers of ended sales");
         }
     }
@@ -34,7 +34,7 @@ async fn sweep(db: &PgPool, now: DateTime<Utc>) -> Result<(), sqlx::Error> {
              and (exists (select from waiting_room.numbers n where n.event_id = e.event_id)
                   or exists (select from waiting_room.leavings l where l.event_id = e.event_id))
            limit 100"#,
-        now - KEPT,
+        now - RETENTION,
     )
     .fetch_all(db)
     .await?;

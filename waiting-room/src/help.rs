@@ -4,10 +4,7 @@ use platform::telemetry::MetricHelp;
 
 pub(crate) const METRICS: MetricHelp = MetricHelp {
     counters: &[
-        (
-            "waiting_room_challenges_total",
-            "Challenges by what became of them.",
-        ),
+        ("waiting_room_challenges_total", "Challenges issued."),
         (
             "waiting_room_eta_outcomes_total",
             "Predicted waiting times by outcome.",

@@ -9,23 +9,25 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use domain::clock::SharedClock;
 use domain::{AccountId, EventId, Number};
-use platform::batcher::{Batcher, GroupCommit, Job, Limits, Unanswered, Work, commit_each};
+use platform::batcher::{
+    BatchLimits, BatchWork, Batcher, GroupCommit, Job, Unanswered, commit_each,
+};
 use platform::limits::AddressGroup;
 use platform::problem::{Kind, Problem};
 use platform::service::Context;
 use sqlx::PgPool;
 
-use crate::store::{self, Asks, Given};
+use crate::store::{self, IssuedNumber, NumberRequest};
 pub(crate) use limits::JoinLimits;
 
 /// Bounds on the joins of one transaction, which takes some tens of milliseconds, and on those
 /// waiting on this node for one sale.
-const LIMITS: Limits = Limits {
+const LIMITS: BatchLimits = BatchLimits {
     batch: 2_000,
     waiting: 100_000,
     // A crowd fills the batches by itself, so commits need no pacing.
     pace: Duration::ZERO,
-    ..Limits::USUAL
+    ..BatchLimits::USUAL
 };
 
 /// Batcher of one sale's joins on this node.
@@ -41,16 +43,16 @@ struct Numbers {
 
 /// Network of a join, and the lobby it enters.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Origin {
+pub(crate) struct JoinOrigin {
     pub(crate) group: AddressGroup,
     /// Size of the lobby, if its order is drawn.
     pub(crate) lobby: Option<i64>,
 }
 
 /// A request to join.
-struct Wish {
-    asks: Asks,
-    from: Origin,
+struct JoinRequest {
+    number: NumberRequest,
+    from: JoinOrigin,
 }
 
 type Join = Job<Numbers>;
@@ -75,12 +77,12 @@ impl Joins {
     pub(crate) async fn join(
         &self,
         joiner: AccountId,
-        from: Origin,
+        from: JoinOrigin,
         used_up: Option<Number>,
-    ) -> Result<Given, Problem> {
-        let asks = Asks { joiner, used_up };
-        let given = self.0.ask(Wish { asks, from }).await;
-        given.unwrap_or_else(|unanswered| Err(refusal(unanswered)))
+    ) -> Result<IssuedNumber, Problem> {
+        let number = NumberRequest { joiner, used_up };
+        let issued = self.0.ask(JoinRequest { number, from }).await;
+        issued.unwrap_or_else(|unanswered| Err(refusal(unanswered)))
     }
 }
 
@@ -94,9 +96,9 @@ fn refusal(unanswered: Unanswered) -> Problem {
     }
 }
 
-impl Work for Numbers {
-    type Item = Wish;
-    type Output = Result<Given, Problem>;
+impl BatchWork for Numbers {
+    type Item = JoinRequest;
+    type Output = Result<IssuedNumber, Problem>;
 
     async fn work(&self, batch: Vec<Join>) {
         metrics::histogram!("waiting_room_join_batch_size").record(batch_size(&batch));
@@ -106,18 +108,18 @@ impl Work for Numbers {
         if batch.is_empty() {
             return;
         }
-        let (asks, asks_of) = asks(&batch);
-        let given = commit_each(self, &asks).await;
-        self.answer(batch, asks_of, &given, now).await;
+        let (requests, request_of) = requests(&batch);
+        let issued = commit_each(self, &requests).await;
+        self.answer(batch, request_of, &issued, now).await;
     }
 }
 
 impl GroupCommit for Numbers {
-    type Item = Asks;
-    type Output = Given;
+    type Item = NumberRequest;
+    type Output = IssuedNumber;
 
-    async fn commit(&self, asks: &[Asks]) -> Result<Vec<Given>, sqlx::Error> {
-        store::join(&self.db, self.event_id, asks, self.clock.now()).await
+    async fn commit(&self, requests: &[NumberRequest]) -> Result<Vec<IssuedNumber>, sqlx::Error> {
+        store::join(&self.db, self.event_id, requests, self.clock.now()).await
     }
 }
 
@@ -127,11 +129,11 @@ impl Numbers {
         let Some(joined) = batch.iter().filter_map(|join| join.item.from.lobby).max() else {
             return batch;
         };
-        let joiners: Vec<AccountId> = batch.iter().map(|join| join.item.asks.joiner).collect();
+        let joiners: Vec<AccountId> = batch.iter().map(|join| join.item.number.joiner).collect();
         // An outage of PostgreSQL surfaces in the join itself.
         let known = store::numbers_of(&self.db, self.event_id, &joiners).await;
         let known = known.unwrap_or_default();
-        let is_known = |join: &Join| known.contains_key(&join.item.asks.joiner);
+        let is_known = |join: &Join| known.contains_key(&join.item.number.joiner);
         let (mut repeated, new): (Vec<Join>, Vec<Join>) = batch.into_iter().partition(is_known);
         let admitted = self
             .limits
@@ -144,13 +146,13 @@ impl Numbers {
     async fn answer(
         &self,
         batch: Vec<Join>,
-        asks_of: Vec<usize>,
-        given: &[Result<Given, Problem>],
+        request_of: Vec<usize>,
+        issued: &[Result<IssuedNumber, Problem>],
         now: DateTime<Utc>,
     ) {
         let mut repeated = Vec::new();
-        for (join, nth) in batch.into_iter().zip(asks_of) {
-            match given.get(nth) {
+        for (join, nth) in batch.into_iter().zip(request_of) {
+            match issued.get(nth) {
                 Some(Ok(own)) if own.is_new => join.asker.answer(Ok(*own)),
                 Some(Ok(own)) => repeated.push((join, *own)),
                 Some(Err(problem)) => join.asker.answer(Err(problem.clone())),
@@ -165,20 +167,20 @@ impl Numbers {
 }
 
 /// Deduplicates joiners; returns them, and for each job the index of its joiner.
-fn asks(batch: &[Join]) -> (Vec<Asks>, Vec<usize>) {
+fn requests(batch: &[Join]) -> (Vec<NumberRequest>, Vec<usize>) {
     let mut known = HashMap::with_capacity(batch.len());
-    let mut asks: Vec<Asks> = Vec::with_capacity(batch.len());
-    let asks_of = batch.iter().map(|join| {
-        let own = join.item.asks;
-        let nth = *known.entry(own.joiner).or_insert(asks.len());
-        match asks.get_mut(nth) {
+    let mut requests: Vec<NumberRequest> = Vec::with_capacity(batch.len());
+    let request_of = batch.iter().map(|join| {
+        let own = join.item.number;
+        let nth = *known.entry(own.joiner).or_insert(requests.len());
+        match requests.get_mut(nth) {
             Some(first) => first.used_up = first.used_up.or(own.used_up),
-            None => asks.push(own),
+            None => requests.push(own),
         }
         nth
     });
-    let asks_of = asks_of.collect();
-    (asks, asks_of)
+    let request_of = request_of.collect();
+    (requests, request_of)
 }
 
 fn batch_size(batch: &[Join]) -> f64 {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use domain::clock::SharedClock;
 use domain::{AccountId, EventId, Number};
-use platform::batcher::{Batcher, Job, Limits, Work};
+use platform::batcher::{BatchLimits, BatchWork, Batcher, Job};
 use platform::problem::Problem;
 use platform::service::Context;
 use sqlx::PgPool;
@@ -13,11 +13,11 @@ use sqlx::PgPool;
 use crate::store;
 
 /// Leavings are not urgent, so their batches collect for longer than those of joins.
-const LIMITS: Limits = Limits {
+const LIMITS: BatchLimits = BatchLimits {
     batch: 2_000,
     waiting: 100_000,
     pace: Duration::from_millis(100),
-    ..Limits::USUAL
+    ..BatchLimits::USUAL
 };
 
 /// Batcher of one sale's leavings on this node.
@@ -48,7 +48,7 @@ impl Leavings {
     }
 }
 
-impl Work for Leave {
+impl BatchWork for Leave {
     type Item = (AccountId, Number);
     type Output = Result<(), Problem>;
 

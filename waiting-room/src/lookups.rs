@@ -3,24 +3,24 @@
 use std::time::Duration;
 
 use domain::{AccountId, EventId, Number};
-use platform::batcher::{Batcher, Job, Limits, Work};
+use platform::batcher::{BatchLimits, BatchWork, Batcher, Job};
 use platform::problem::Problem;
 use platform::service::Context;
 use sqlx::PgPool;
 
 use crate::store;
 
-const LIMITS: Limits = Limits {
+const LIMITS: BatchLimits = BatchLimits {
     batch: 2_000,
     waiting: 20_000,
     pace: Duration::from_millis(50),
-    ..Limits::USUAL
+    ..BatchLimits::USUAL
 };
 
 /// Batcher of one sale's lookups on this node.
-pub(crate) struct Lookups(Batcher<Look>);
+pub(crate) struct Lookups(Batcher<Lookup>);
 
-struct Look {
+struct Lookup {
     event_id: EventId,
     db: PgPool,
 }
@@ -28,7 +28,7 @@ struct Look {
 impl Lookups {
     pub(crate) fn new(ctx: &Context, event_id: EventId) -> Self {
         let db = ctx.db.clone();
-        Self(Batcher::new(Look { event_id, db }, LIMITS))
+        Self(Batcher::new(Lookup { event_id, db }, LIMITS))
     }
 
     /// Returns the number of `joiner`, if it has joined.
@@ -40,7 +40,7 @@ impl Lookups {
     }
 }
 
-impl Work for Look {
+impl BatchWork for Lookup {
     type Item = AccountId;
     type Output = Result<Option<Number>, Problem>;
 

@@ -1,12 +1,12 @@
-//! HTTP routes of the queue, and what they share: quotas and the queue token.
+//! HTTP routes of the queue, with their quotas and the check of queue tokens.
 
 mod challenge;
-mod found;
 mod join;
 mod leave;
 mod me;
+mod recover;
 mod shared;
-mod standing;
+mod status;
 mod stream;
 
 use std::sync::Arc;
@@ -22,10 +22,11 @@ use platform::problem::Problem;
 use platform::service::Context;
 use platform::tokens::KeyRing;
 
+use crate::config::Config;
 use crate::quotas::PER_ACCOUNT;
-use crate::{Config, Room};
+use crate::state::AppState;
 
-pub(crate) fn routes(room: Arc<Room>, ctx: &Context, config: &Config) -> Router {
+pub(crate) fn routes(state: Arc<AppState>, ctx: &Context, config: &Config) -> Router {
     let leave = delete(leave::leave).layer(ctx.limits.layer(
         "leave-address",
         per_address(config),
@@ -43,12 +44,12 @@ pub(crate) fn routes(room: Arc<Room>, ctx: &Context, config: &Config) -> Router 
         .route("/api/events/{id}/queue", get(shared::snapshot))
         .route("/api/events/{id}/queue/challenge", challenge)
         .route("/api/events/{id}/queue/me", leave)
-        .with_state(room)
+        .with_state(state)
 }
 
 /// Hot routes, served without a span each: polls, which are nearly all requests; joins, which
 /// arrive all at once; and streams, which stay open.
-pub(crate) fn quick(room: Arc<Room>, ctx: &Context, config: &Config) -> Router {
+pub(crate) fn quick(state: Arc<AppState>, ctx: &Context, config: &Config) -> Router {
     let per_address = ctx
         .limits
         .layer("join-address", per_address(config), Key::Address);
@@ -58,7 +59,7 @@ pub(crate) fn quick(room: Arc<Room>, ctx: &Context, config: &Config) -> Router {
         .route("/api/events/{id}/queue", join)
         .route("/api/events/{id}/queue/me", get(me::me))
         .route("/api/events/{id}/queue/stream", get(stream::stream))
-        .with_state(room)
+        .with_state(state)
 }
 
 fn per_address(config: &Config) -> Quota {

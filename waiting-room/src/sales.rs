@@ -13,20 +13,20 @@ use platform::sync::RwLockExt as _;
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
-use crate::asked::Asked;
 use crate::calibration::Calibration;
 use crate::joins::{JoinLimits, Joins};
 use crate::leavings::Leavings;
 use crate::lookups::Lookups;
-use crate::seen;
-use crate::shown::Shown;
+use crate::polls::Polls;
+use crate::presence;
+use crate::rendered::Rendered;
 
 /// Period at which presence is flushed to Redis.
 const SEEN_PERIOD: Duration = Duration::from_secs(2);
 /// Unused periods, a minute in all, after which a sale is evicted.
-const KEPT_PERIODS: u32 = 30;
+const MAX_UNUSED_PERIODS: u32 = 30;
 /// Heartbeat limit of a sale's loop: its calls to Redis have deadlines of a second or less.
-const LONGEST_TURN: Duration = Duration::from_secs(30);
+const MAX_TURN: Duration = Duration::from_secs(30);
 
 /// Name of the loops of sales, as tasks and in `/readyz`.
 const SALE_LOOP: &str = "waiting-room.sale";
@@ -35,30 +35,30 @@ const SALE_LOOP: &str = "waiting-room.sale";
 pub(crate) struct Sales {
     ctx: Context,
     limits: JoinLimits,
-    known: RwLock<HashMap<EventId, Arc<Sale>>>,
+    known: RwLock<HashMap<EventId, Arc<LiveSale>>>,
 }
 
 /// The state of one sale.
-pub(crate) struct Sale {
+pub(crate) struct LiveSale {
     pub(crate) event_id: EventId,
-    pub(crate) asked: Asked,
+    pub(crate) polls: Polls,
     pub(crate) joins: Joins,
     pub(crate) leavings: Leavings,
     pub(crate) lookups: Lookups,
     pub(crate) calibration: Calibration,
-    shown: watch::Sender<Arc<Shown>>,
-    is_asked_for: AtomicBool,
+    rendered: watch::Sender<Arc<Rendered>>,
+    is_used: AtomicBool,
 }
 
-impl Sale {
+impl LiveSale {
     /// Returns the latest snapshot, rendered.
-    pub(crate) fn shown(&self) -> Arc<Shown> {
-        Arc::clone(&self.shown.borrow())
+    pub(crate) fn rendered(&self) -> Arc<Rendered> {
+        Arc::clone(&self.rendered.borrow())
     }
 
     /// Subscribes to rendered snapshots.
-    pub(crate) fn subscribe(&self) -> watch::Receiver<Arc<Shown>> {
-        self.shown.subscribe()
+    pub(crate) fn subscribe(&self) -> watch::Receiver<Arc<Rendered>> {
+        self.rendered.subscribe()
     }
 }
 
@@ -75,7 +75,10 @@ impl Sales {
     ///
     /// # Errors
     /// When there is none, or its line can't be loaded.
-    pub(crate) async fn get(self: &Arc<Self>, event_id: EventId) -> Result<Arc<Sale>, LineError> {
+    pub(crate) async fn get(
+        self: &Arc<Self>,
+        event_id: EventId,
+    ) -> Result<Arc<LiveSale>, LineError> {
         if let Some(known) = self.known(event_id) {
             return Ok(known);
         }
@@ -84,65 +87,65 @@ impl Sales {
         if let Some(known) = known.get(&event_id) {
             return Ok(Arc::clone(known));
         }
-        let sale = Arc::new(Sale {
+        let sale = Arc::new(LiveSale {
             event_id,
-            asked: Asked::default(),
+            polls: Polls::default(),
             joins: Joins::new(&self.ctx, event_id, self.limits.clone()),
             leavings: Leavings::new(&self.ctx, event_id),
             lookups: Lookups::new(&self.ctx, event_id),
             calibration: Calibration::default(),
-            shown: watch::Sender::new(Arc::new(Shown::new(follower.view()))),
-            is_asked_for: AtomicBool::new(true),
+            rendered: watch::Sender::new(Arc::new(Rendered::new(follower.view()))),
+            is_used: AtomicBool::new(true),
         });
         known.insert(event_id, Arc::clone(&sale));
         drop(known);
         let (sales, refreshed) = (Arc::clone(self), Arc::clone(&sale));
-        let heartbeat = self.ctx.health.heartbeat(SALE_LOOP, LONGEST_TURN);
+        let heartbeat = self.ctx.health.heartbeat(SALE_LOOP, MAX_TURN);
         self.ctx.spawn(SALE_LOOP, async move {
-            sales.keep(refreshed, follower, &heartbeat).await;
+            sales.run(refreshed, follower, &heartbeat).await;
             Ok(())
         });
         Ok(sale)
     }
 
-    fn known(&self, event_id: EventId) -> Option<Arc<Sale>> {
+    fn known(&self, event_id: EventId) -> Option<Arc<LiveSale>> {
         let known = self.known.read_unpoisoned();
         let sale = known.get(&event_id)?;
         // Usually set already, and a load does not invalidate other cores' cache lines.
-        if !sale.is_asked_for.load(Ordering::Relaxed) {
-            sale.is_asked_for.store(true, Ordering::Relaxed);
+        if !sale.is_used.load(Ordering::Relaxed) {
+            sale.is_used.store(true, Ordering::Relaxed);
         }
         Some(Arc::clone(sale))
     }
 
     /// Updates `sale` and flushes its presence until it is unused, or until soft shutdown: polls
     /// during the drain are answered from the last snapshot.
-    async fn keep(&self, sale: Arc<Sale>, mut follower: Follower, heartbeat: &Heartbeat) {
+    async fn run(&self, sale: Arc<LiveSale>, mut follower: Follower, heartbeat: &Heartbeat) {
         let soft = self.ctx.shutdown.soft().clone();
         let mut periods = tokio::time::interval(SEEN_PERIOD);
         periods.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut unasked = 0;
+        let mut unused = 0;
         loop {
             heartbeat.turn();
             tokio::select! {
                 () = soft.cancelled() => break,
                 Some(view) = follower.next() => {
                     sale.calibration.settle(&view);
-                    sale.shown.send_replace(Arc::new(Shown::new(view)));
+                    sale.rendered.send_replace(Arc::new(Rendered::new(view)));
                     continue;
                 }
                 _ = periods.tick() => {}
             }
-            seen::flush(&self.ctx, sale.event_id, &sale.asked).await;
-            let is_asked_for =
-                sale.is_asked_for.swap(false, Ordering::Relaxed) || sale.shown.receiver_count() > 0;
-            unasked = if is_asked_for { 0 } else { unasked + 1 };
-            if unasked > KEPT_PERIODS {
+            presence::flush(&self.ctx, sale.event_id, &sale.polls).await;
+            let is_used =
+                sale.is_used.swap(false, Ordering::Relaxed) || sale.rendered.receiver_count() > 0;
+            unused = if is_used { 0 } else { unused + 1 };
+            if unused > MAX_UNUSED_PERIODS {
                 let mut known = self.known.write_unpoisoned();
                 known.remove(&sale.event_id);
                 return;
             }
         }
-        seen::flush(&self.ctx, sale.event_id, &sale.asked).await;
+        presence::flush(&self.ctx, sale.event_id, &sale.polls).await;
     }
 }

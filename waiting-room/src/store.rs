@@ -9,7 +9,7 @@ use sqlx::{PgPool, Postgres, Transaction};
 
 /// A joiner that requests a number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Asks {
+pub struct NumberRequest {
     /// Account, or visitor with a negative id.
     pub joiner: AccountId,
     /// Its present number, if that is used up and to be replaced.
@@ -18,14 +18,14 @@ pub struct Asks {
 
 /// The number of a joiner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Given {
+pub struct IssuedNumber {
     /// Its present number.
     pub number: Number,
     /// `false` when it was issued before.
     pub is_new: bool,
 }
 
-/// Issues numbers to those of `asks` that have none, in that order, and commits. Joiners must be
+/// Issues numbers to those of `requests` that have none, in that order, and commits. Joiners must be
 /// distinct. Returns everybody's number, in the same order.
 ///
 /// # Errors
@@ -33,19 +33,19 @@ pub struct Given {
 pub async fn join(
     db: &PgPool,
     event_id: EventId,
-    asks: &[Asks],
+    requests: &[NumberRequest],
     now: DateTime<Utc>,
-) -> Result<Vec<Given>, sqlx::Error> {
-    let joiners: Vec<i64> = asks.iter().map(|asks| asks.joiner.0).collect();
-    let used_up: Vec<Option<i64>> = asks
+) -> Result<Vec<IssuedNumber>, sqlx::Error> {
+    let joiners: Vec<i64> = requests.iter().map(|request| request.joiner.0).collect();
+    let used_up: Vec<Option<i64>> = requests
         .iter()
-        .map(|asks| asks.used_up.map(|number| number.0))
+        .map(|request| request.used_up.map(|number| number.0))
         .collect();
     let (joiners, used_up) = (&joiners, &used_up);
     run_tx(db, "waiting-room.join", |tx| {
         Box::pin(async move {
             let joined = lock_line(tx, event_id).await?;
-            give(tx, event_id, joined, joiners, used_up, now).await
+            issue(tx, event_id, joined, joiners, used_up, now).await
         })
     })
     .await
@@ -78,14 +78,14 @@ async fn lock_line(
 
 /// Issues the numbers. A separate statement from the lock, so that its snapshot includes everything
 /// that committed before the lock was granted.
-async fn give(
+async fn issue(
     tx: &mut Transaction<'_, Postgres>,
     event_id: EventId,
     joined: i64,
     joiners: &[i64],
     used_up: &[Option<i64>],
     now: DateTime<Utc>,
-) -> Result<Vec<Given>, sqlx::Error> {
+) -> Result<Vec<IssuedNumber>, sqlx::Error> {
     let row = sqlx::query!(
         // Scalar subqueries, not joins: before the first statistics of a new sale the planner would
         // scan all its numbers for each batch. `again` always conflicts and `new` never does, since
@@ -133,9 +133,9 @@ async fn give(
     )
     .fetch_one(&mut **tx)
     .await?;
-    let given = row.numbers.into_iter().zip(row.are_new);
-    Ok(given
-        .map(|(number, is_new)| Given {
+    let issued = row.numbers.into_iter().zip(row.are_new);
+    Ok(issued
+        .map(|(number, is_new)| IssuedNumber {
             number: Number(number),
             is_new,
         })

@@ -10,7 +10,7 @@ use platform::problem::{Kind, Problem};
 use serde_json::json;
 
 use super::view::BookingView;
-use crate::Desk;
+use crate::state::AppState;
 
 /// The capacity in which a listener's callers act.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,7 +35,7 @@ impl Access {
     /// `forbidden`; `not-found` when the event belongs to another organiser.
     pub(super) async fn check(
         self,
-        desk: &Desk,
+        state: &AppState,
         caller: &Caller,
         event_id: EventId,
         owner: AccountId,
@@ -47,7 +47,7 @@ impl Access {
                 "The booking belongs to another account.",
             )),
             Self::Staff => {
-                let db = &desk.ctx.db;
+                let db = &state.ctx.db;
                 let reached = caller.require_event(db, event_id, &EVERYWHERE).await;
                 reached.map_err(|problem| match problem.kind() {
                     Kind::NotFound => unknown(),
@@ -77,7 +77,7 @@ impl Access {
     /// `forbidden` when the caller's roles reach none.
     pub(super) async fn filter(
         self,
-        desk: &Desk,
+        state: &AppState,
         caller: &Caller,
         bookings: Vec<BookingView>,
     ) -> Result<Vec<BookingView>, Problem> {
@@ -85,7 +85,7 @@ impl Access {
             return Ok(bookings);
         }
         let ids: Vec<_> = bookings.iter().map(|booking| booking.event_id).collect();
-        let db = &desk.ctx.db;
+        let db = &state.ctx.db;
         let reached = caller.reachable_events(db, &ids, &EVERYWHERE).await?;
         let is_reached = |booking: &BookingView| reached.contains(&booking.event_id);
         Ok(bookings.into_iter().filter(is_reached).collect())
@@ -96,18 +96,18 @@ impl Access {
     ///
     /// # Errors
     /// `overloaded` when the entry can't be published.
-    pub(super) async fn note_reading(
+    pub(super) async fn audit_read(
         self,
-        desk: &Desk,
+        state: &AppState,
         caller: &Caller,
         subject: impl FnOnce() -> String,
     ) -> Result<(), Problem> {
         if self == Self::Owner {
             return Ok(());
         }
-        let (actor, now) = (caller.account_id, desk.ctx.clock.now());
+        let (actor, now) = (caller.account_id, state.ctx.clock.now());
         let note = AuditNoted::new(actor, "booking.read", subject(), json!({}), now);
-        let broker = &desk.ctx.broker;
+        let broker = &state.ctx.broker;
         let published = broker.publish(Exchange::Events, AuditNoted::NAME, &note, note.id);
         published.await.map_err(|error| Problem::overloaded(&error))
     }

@@ -11,8 +11,8 @@ use domain::message::Outcome;
 use platform::http::Json;
 use platform::problem::{Kind, Problem};
 
-use super::view::{BookingView, One};
-use crate::store::requests::Request;
+use super::view::{BookingResponse, BookingView};
+use crate::store::requests::AcceptedRequest;
 
 /// `Retry-After` of a 202: when to poll the booking.
 const LOOK_AGAIN_SECONDS: &str = "1";
@@ -20,15 +20,15 @@ const LOOK_AGAIN_SECONDS: &str = "1";
 const TRY_AGAIN: Duration = Duration::from_secs(2);
 
 /// The response to a request that the worker has decided.
-pub(super) fn decided(request: &Request, outcome: Outcome) -> Response {
+pub(super) fn decided(accepted: &AcceptedRequest, outcome: Outcome) -> Response {
     match outcome {
         Outcome::Held(facts) => created(facts, BookingState::Held),
         Outcome::Confirmed(facts) => created(facts, BookingState::Confirmed),
         Outcome::Rejected(reason) => rejected(reason)
-            .with("booking_id", request.booking_id)
+            .with("booking_id", accepted.booking_id)
             .into_response(),
-        Outcome::Cancelled => ended(request, BookingState::Cancelled),
-        Outcome::Refused(state) => ended(request, state),
+        Outcome::Cancelled => ended(accepted, BookingState::Cancelled),
+        Outcome::Refused(state) => ended(accepted, state),
     }
 }
 
@@ -39,20 +39,25 @@ fn created(facts: BookingFacts, state: BookingState) -> Response {
         StatusCode::CREATED,
         location,
         [(CACHE_CONTROL, "no-store")],
-        Json(One { booking }),
+        Json(BookingResponse { booking }),
     )
         .into_response()
 }
 
 /// The 202 sent while no outcome is known.
-pub(super) fn undecided(request: &Request) -> Response {
+pub(super) fn undecided(accepted: &AcceptedRequest) -> Response {
     let headers = [
-        (LOCATION, path(request.booking_id)),
+        (LOCATION, path(accepted.booking_id)),
         (RETRY_AFTER, LOOK_AGAIN_SECONDS.to_owned()),
         (CACHE_CONTROL, "no-store".to_owned()),
     ];
-    let booking = BookingView::requested(request);
-    (StatusCode::ACCEPTED, headers, Json(One { booking })).into_response()
+    let booking = BookingView::requested(accepted);
+    (
+        StatusCode::ACCEPTED,
+        headers,
+        Json(BookingResponse { booking }),
+    )
+        .into_response()
 }
 
 /// The problem for a rejected request.
@@ -75,12 +80,12 @@ pub(super) fn rejected(reason: RejectReason) -> Problem {
 }
 
 /// The response to a repeat whose booking has ended since.
-fn ended(request: &Request, state: BookingState) -> Response {
+fn ended(accepted: &AcceptedRequest, state: BookingState) -> Response {
     Problem::new(
         Kind::Conflict,
         format!("The booking is already {}.", state.as_str()),
     )
-    .with("booking_id", request.booking_id)
+    .with("booking_id", accepted.booking_id)
     .into_response()
 }
 

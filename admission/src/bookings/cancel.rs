@@ -22,12 +22,12 @@ use uuid::Uuid;
 use super::access::Access;
 use super::access::unknown;
 use super::answer;
-use crate::Desk;
-use crate::outcomes::Asked;
+use crate::outcomes::CommandKind;
+use crate::state::AppState;
 use crate::store::requests;
 
 pub(super) async fn cancel(
-    State(desk): State<Arc<Desk>>,
+    State(state): State<Arc<AppState>>,
     Extension(access): Extension<Access>,
     Path(id): Path<BookingId>,
     caller: Caller,
@@ -35,20 +35,23 @@ pub(super) async fn cancel(
 ) -> Result<Response, Problem> {
     // A repeat does no more than the first, so the key is only held against its pattern.
     idempotency::key_of(&headers)?;
-    let (owner, event_id, state) = find(&desk, id).await?;
-    access.check(&desk, &caller, event_id, owner).await?;
+    let (owner, event_id, booking_state) = find(&state, id).await?;
+    access.check(&state, &caller, event_id, owner).await?;
     // A final state never changes; any other is for the worker to decide.
-    if state.is_final() {
-        return settled(state, None);
+    if booking_state.is_final() {
+        return settled(booking_state, None);
     }
     let busy =
         || answer::overloaded("The booking is already being cancelled; check again in a moment.");
-    let expected = desk.outcomes.expect(id, Asked::Cancel).ok_or_else(busy)?;
-    publish(&desk, id, event_id, caller.account_id).await?;
-    let reply = expected.within(desk.config.outcome_wait()).await;
+    let expected = state
+        .outcomes
+        .expect(id, CommandKind::Cancel)
+        .ok_or_else(busy)?;
+    publish(&state, id, event_id, caller.account_id).await?;
+    let reply = expected.within(state.config.outcome_wait).await;
     match reply.map(|reply| (reply.outcome, reply.why)) {
         Some((Outcome::Cancelled, _)) => settled(BookingState::Cancelled, None),
-        Some((Outcome::Refused(state), why)) => settled(state, why),
+        Some((Outcome::Refused(booking_state), why)) => settled(booking_state, why),
         // The outcome of another request; this one's is still to come.
         Some((Outcome::Held(_) | Outcome::Confirmed(_) | Outcome::Rejected(_), _)) | None => {
             let headers = [(LOCATION, answer::path(id)), (RETRY_AFTER, "1".to_owned())];
@@ -58,24 +61,31 @@ pub(super) async fn cancel(
     }
 }
 
-async fn find(desk: &Desk, id: BookingId) -> Result<(AccountId, EventId, BookingState), Problem> {
-    if let Some(booking) = desk.lookups.find(id).await? {
+async fn find(
+    state: &AppState,
+    id: BookingId,
+) -> Result<(AccountId, EventId, BookingState), Problem> {
+    if let Some(booking) = state.lookups.find(id).await? {
         return Ok((booking.account_id, booking.event_id, booking.state));
     }
-    let order = requests::find(&desk.ctx.db, id)
+    let request = requests::find(&state.ctx.db, id)
         .await?
         .ok_or_else(unknown)?
-        .order;
-    Ok((order.account_id, order.event_id, BookingState::Requested))
+        .request;
+    Ok((
+        request.account_id,
+        request.event_id,
+        BookingState::Requested,
+    ))
 }
 
 async fn publish(
-    desk: &Desk,
+    state: &AppState,
     booking_id: BookingId,
     event_id: EventId,
     asked_by: AccountId,
 ) -> Result<(), Problem> {
-    let reply_to = desk.ctx.node.clone();
+    let reply_to = state.ctx.node.clone();
     let message = CancelBooking {
         booking_id,
         event_id,
@@ -83,7 +93,7 @@ async fn publish(
         reply_to,
     };
     let queue = topology::booking_requests_of(event_id);
-    let broker = &desk.ctx.broker;
+    let broker = &state.ctx.broker;
     match broker
         .publish(Exchange::Commands, &queue, &message, Uuid::new_v4())
         .await

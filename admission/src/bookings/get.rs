@@ -12,32 +12,36 @@ use platform::http::{Json, Path};
 use platform::problem::Problem;
 
 use super::access::{Access, unknown};
-use super::view::{BookingView, One};
-use crate::Desk;
+use super::view::{BookingResponse, BookingView};
+use crate::state::AppState;
 use crate::store::requests;
 
 pub(super) async fn booking(
-    State(desk): State<Arc<Desk>>,
+    State(state): State<Arc<AppState>>,
     Extension(access): Extension<Access>,
     Path(id): Path<BookingId>,
     caller: Caller,
 ) -> Result<Response, Problem> {
-    let booking = match desk.lookups.find(id).await? {
+    let booking = match state.lookups.find(id).await? {
         Some(booking) => {
             let (event_id, owner) = (booking.event_id, booking.account_id);
-            access.check(&desk, &caller, event_id, owner).await?;
-            BookingView::stored(booking, &caller, &desk.config)
+            access.check(&state, &caller, event_id, owner).await?;
+            BookingView::stored(booking, &caller, &state.config)
         }
         None => {
-            let request = requests::find(&desk.ctx.db, id)
+            let accepted = requests::find(&state.ctx.db, id)
                 .await?
                 .ok_or_else(unknown)?;
-            let (event_id, owner) = (request.order.event_id, request.order.account_id);
-            access.check(&desk, &caller, event_id, owner).await?;
-            BookingView::requested(&request)
+            let (event_id, owner) = (accepted.request.event_id, accepted.request.account_id);
+            access.check(&state, &caller, event_id, owner).await?;
+            BookingView::requested(&accepted)
         }
     };
     let subject = || format!("booking:{id}");
-    access.note_reading(&desk, &caller, subject).await?;
-    Ok(([(CACHE_CONTROL, "no-store")], Json(One { booking })).into_response())
+    access.audit_read(&state, &caller, subject).await?;
+    Ok((
+        [(CACHE_CONTROL, "no-store")],
+        Json(BookingResponse { booking }),
+    )
+        .into_response())
 }

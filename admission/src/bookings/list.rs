@@ -13,15 +13,15 @@ use platform::http::{Json, Path};
 use platform::problem::Problem;
 
 use super::access::Access;
-use super::view::{BookingView, Many};
-use crate::Desk;
+use super::view::{BookingView, BookingsResponse};
+use crate::state::AppState;
 use crate::store::{bookings, requests};
 
 /// Maximum number returned.
 const LIMIT: usize = 100;
 
 pub(super) async fn bookings(
-    State(desk): State<Arc<Desk>>,
+    State(state): State<Arc<AppState>>,
     Extension(access): Extension<Access>,
     Path(owner): Path<AccountId>,
     caller: Caller,
@@ -30,8 +30,8 @@ pub(super) async fn bookings(
     let limit = i64::try_from(LIMIT).expect("a small number");
     // Requests are read first: one that is decided between the reads appears in both, rather than
     // in neither, and the later read wins.
-    let undecided = requests::undecided_of(&desk.ctx.db, owner, limit).await?;
-    let decided = bookings::of_account(&desk.ctx.db, owner, limit).await?;
+    let undecided = requests::undecided_of(&state.ctx.db, owner, limit).await?;
+    let decided = bookings::of_account(&state.ctx.db, owner, limit).await?;
     let is_new = |id| decided.iter().all(|booking| booking.id != id);
     let mut bookings: Vec<_> = undecided
         .iter()
@@ -40,12 +40,16 @@ pub(super) async fn bookings(
         .collect();
     let stored = decided
         .into_iter()
-        .map(|booking| BookingView::stored(booking, &caller, &desk.config));
+        .map(|booking| BookingView::stored(booking, &caller, &state.config));
     bookings.extend(stored);
-    let mut bookings = access.filter(&desk, &caller, bookings).await?;
+    let mut bookings = access.filter(&state, &caller, bookings).await?;
     bookings.sort_by_key(|booking| Reverse(booking.created_at));
     bookings.truncate(LIMIT);
     let subject = || format!("account:{owner}");
-    access.note_reading(&desk, &caller, subject).await?;
-    Ok(([(CACHE_CONTROL, "no-store")], Json(Many { bookings })).into_response())
+    access.audit_read(&state, &caller, subject).await?;
+    Ok((
+        [(CACHE_CONTROL, "no-store")],
+        Json(BookingsResponse { bookings }),
+    )
+        .into_response())
 }

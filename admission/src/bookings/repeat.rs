@@ -8,7 +8,7 @@ use platform::idempotency::{self, Answered, Begin, Token};
 use platform::problem::Problem;
 use sqlx::PgPool;
 
-use super::ledger::Ledger;
+use super::writer::RequestWriter;
 
 /// Exceeds the size of any response to a booking request.
 const MAX_ANSWER_BYTES: usize = 1024 * 1024;
@@ -39,7 +39,7 @@ fn replay(status: u16, body: Vec<u8>) -> Response {
 
 /// Stores `response` for replay, and returns it. If storing fails the response is still sent, and
 /// a repeat runs again with the same booking id.
-pub(super) async fn keep(ledger: &Ledger, token: Token, response: Response) -> Response {
+pub(super) async fn store(writer: &RequestWriter, token: Token, response: Response) -> Response {
     let (parts, body) = response.into_parts();
     let Ok(body) = to_bytes(body, MAX_ANSWER_BYTES).await else {
         unreachable!("the body is in memory and short");
@@ -49,7 +49,7 @@ pub(super) async fn keep(ledger: &Ledger, token: Token, response: Response) -> R
         status: parts.status.as_u16(),
         body: body.to_vec(),
     };
-    if let Err(error) = ledger.keep(answered).await {
+    if let Err(error) = writer.store_answer(answered).await {
         tracing::error!(%error, "failed to store a booking response for replay");
     }
     Response::from_parts(parts, Body::from(body))

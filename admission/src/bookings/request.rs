@@ -1,12 +1,12 @@
 //! `POST /api/bookings`: requests seats.
 //!
-//! 1. The order is stored under its booking id, together with the `Idempotency-Key`.
+//! 1. The request is stored under its booking id, together with the `Idempotency-Key`.
 //! 2. It is published to the booking worker, with no transaction or connection held.
 //! 3. The outcome is awaited for a bounded time; without one the response is 202.
 //!
 //! A crash between 1 and 2 loses nothing that was acknowledged: the caller has no response, and a
 //! repeat with the same key gets the same booking id, which the worker decides once. Only the call
-//! that stored an order may withdraw it, and only while no repeat has taken it up.
+//! that stored a request may withdraw it, and only while no repeat has taken it up.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -30,66 +30,68 @@ use serde::Deserialize;
 use tracing::Instrument;
 
 use super::access::Access;
-use super::ledger::{self, NewOrder, OrderKey, Written};
+use super::writer::{self, IdempotencyKey, NewRequest, Stored};
 use super::{answer, repeat};
-use crate::outcomes::Asked;
+use crate::outcomes::CommandKind;
+use crate::pass;
+use crate::state::AppState;
 use crate::store::accounts;
-use crate::store::requests::{self, Order, Request};
-use crate::{Desk, pass};
+use crate::store::requests::{self, AcceptedRequest, BookingRequest};
 
 /// Maximum number of parts of one request.
 const MAX_PARTS: usize = 10;
 /// Box-office's bound on the name of a tier.
 const MAX_TIER_CHARS: usize = 100;
 
+/// The body; `NewBooking` in the OpenAPI document.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Wanted {
+pub(super) struct NewBooking {
     event_id: EventId,
     user_id: AccountId,
     tickets: Option<i64>,
     section_id: Option<SectionId>,
     tier: Option<String>,
-    wanted: Option<Vec<WantedPart>>,
+    wanted: Option<Vec<RequestedPart>>,
     seats: Option<Vec<SeatId>>,
 }
 
 /// One of several parts of a request.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct WantedPart {
+struct RequestedPart {
     tickets: i64,
     section_id: Option<SectionId>,
     tier: Option<String>,
 }
 
 /// Outcome of accepting a request.
-enum Accepted {
+enum Acceptance {
     /// To be published.
-    Fresh(Request, Option<Token>),
+    Fresh(AcceptedRequest, Option<Token>),
     /// A repeat with a known response.
-    Answered(Response),
+    Replayed(Response),
 }
 
 pub(super) async fn request(
-    State(desk): State<Arc<Desk>>,
+    State(state): State<Arc<AppState>>,
     Extension(access): Extension<Access>,
     caller: Caller,
     headers: HeaderMap,
-    Json(wanted): Json<Wanted>,
+    Json(body): Json<NewBooking>,
 ) -> Result<Response, Problem> {
     let key = idempotency::key_of(&headers)?.map(str::to_owned);
-    let order = wanted.order()?;
-    may_order(access, &desk, &caller, &order).await?;
-    must_exist(&desk, &caller, order.account_id).await?;
-    let may_book = may_book(&desk, &caller, &order, &headers, desk.ctx.clock.now()).await;
+    let request = body.into_request()?;
+    check_buyer(access, &state, &caller, &request).await?;
+    check_exists(&state, &caller, request.account_id).await?;
+    let may_book = check_bookable(&state, &caller, &request, &headers, state.ctx.clock.now()).await;
     // In its own task, so that it completes even when the caller disconnects.
     let finished = tokio::spawn(
         async move {
-            match accept(&desk, &caller, key, order, may_book).await? {
-                Accepted::Answered(response) => Ok(response),
-                Accepted::Fresh(request, token) => {
-                    let response = place(&desk, caller.account_id, &request, token).await;
+            match accept(&state, &caller, key, request, may_book).await? {
+                Acceptance::Replayed(response) => Ok(response),
+                Acceptance::Fresh(accepted, token) => {
+                    let response = place(&state, caller.account_id, &accepted, token).await;
                     let outcome = label(response.status().as_u16());
                     metrics::counter!("admission_booking_requests_total", "outcome" => outcome)
                         .increment(1);
@@ -102,32 +104,32 @@ pub(super) async fn request(
     finished.await.map_err(|error| Problem::internal(&error))?
 }
 
-/// Checks whom the order is for: buyers book for themselves, staff on the internal listener for
+/// Authorises the caller: buyers book for themselves, staff on the internal listener for
 /// others.
-async fn may_order(
+async fn check_buyer(
     access: Access,
-    desk: &Desk,
+    state: &AppState,
     caller: &Caller,
-    order: &Order,
+    request: &BookingRequest,
 ) -> Result<(), Problem> {
-    if access == Access::Owner && order.account_id != caller.account_id {
+    if access == Access::Owner && request.account_id != caller.account_id {
         let detail = "You can only book for yourself.";
         return Err(Problem::new(Kind::Forbidden, detail));
     }
     access
-        .check(desk, caller, order.event_id, order.account_id)
+        .check(state, caller, request.event_id, request.account_id)
         .await
 }
 
-impl Wanted {
-    fn order(self) -> Result<Order, Problem> {
+impl NewBooking {
+    fn into_request(self) -> Result<BookingRequest, Problem> {
         let has_place = self.section_id.is_some() || self.tier.is_some();
         let wish = match (self.seats, self.tickets, self.wanted) {
             (Some(_), None, None) if has_place => {
                 return Err(invalid("section_id", "Seats already have a section."));
             }
             (Some(seats), None, None) => seats_wish(seats)?,
-            (None, Some(tickets), None) => Wish::Best(part(WantedPart {
+            (None, Some(tickets), None) => Wish::Best(part(RequestedPart {
                 tickets,
                 section_id: self.section_id,
                 tier: self.tier,
@@ -143,7 +145,7 @@ impl Wanted {
                 ));
             }
         };
-        Ok(Order {
+        Ok(BookingRequest {
             event_id: self.event_id,
             account_id: self.user_id,
             wish,
@@ -151,8 +153,8 @@ impl Wanted {
     }
 }
 
-fn part(wanted: WantedPart) -> Result<Part, Problem> {
-    let tickets = u32::try_from(wanted.tickets)
+fn part(requested: RequestedPart) -> Result<Part, Problem> {
+    let tickets = u32::try_from(requested.tickets)
         .ok()
         .filter(|count| (1..=MAX_TICKETS_PER_BOOKING).contains(count))
         .ok_or_else(|| {
@@ -161,7 +163,7 @@ fn part(wanted: WantedPart) -> Result<Part, Problem> {
                 format!("Ask for 1 to {MAX_TICKETS_PER_BOOKING} tickets."),
             )
         })?;
-    if wanted
+    if requested
         .tier
         .as_ref()
         .is_some_and(|tier| tier.chars().count() > MAX_TIER_CHARS)
@@ -170,12 +172,12 @@ fn part(wanted: WantedPart) -> Result<Part, Problem> {
     }
     Ok(Part {
         tickets,
-        section_id: wanted.section_id,
-        tier: wanted.tier,
+        section_id: requested.section_id,
+        tier: requested.tier,
     })
 }
 
-fn mixed_wish(wanted: Vec<WantedPart>) -> Result<Wish, Problem> {
+fn mixed_wish(wanted: Vec<RequestedPart>) -> Result<Wish, Problem> {
     if !(1..=MAX_PARTS).contains(&wanted.len()) {
         return Err(invalid(
             "wanted",
@@ -207,30 +209,30 @@ fn invalid(field: &'static str, detail: impl Into<String>) -> Problem {
 }
 
 /// Checks that the account staff book for exists. The caller's own does.
-async fn must_exist(desk: &Desk, caller: &Caller, buyer: AccountId) -> Result<(), Problem> {
-    if buyer == caller.account_id || accounts::exists(&desk.ctx.db, buyer).await? {
+async fn check_exists(state: &AppState, caller: &Caller, buyer: AccountId) -> Result<(), Problem> {
+    if buyer == caller.account_id || accounts::exists(&state.ctx.db, buyer).await? {
         return Ok(());
     }
     Err(invalid("user_id", "There is no account with this id."))
 }
 
 /// Checks that the sale takes bookings, and that the caller or the buyer holds a pass for it.
-async fn may_book(
-    desk: &Desk,
+async fn check_bookable(
+    state: &AppState,
     caller: &Caller,
-    order: &Order,
+    request: &BookingRequest,
     headers: &HeaderMap,
     now: DateTime<Utc>,
 ) -> Result<(), Problem> {
-    let sale = desk.sales.get(order.event_id).await?;
+    let sale = state.sales.get(request.event_id).await?;
     if !sale.takes_bookings_at(now) {
         return Err(answer::rejected(RejectReason::SaleClosed));
     }
     if !sale.queue {
         return Ok(());
     }
-    let holder = pass::admitted(desk, order.event_id, headers)?.sub;
-    if holder == caller.account_id.to_string() || holder == order.account_id.to_string() {
+    let holder = pass::admitted(state, request.event_id, headers)?.sub;
+    if holder == caller.account_id.to_string() || holder == request.account_id.to_string() {
         Ok(())
     } else {
         Err(Problem::new(
@@ -240,56 +242,56 @@ async fn may_book(
     }
 }
 
-/// Stores the order, unless it may not be booked or is a repeat. A repeat is replayed or continued,
+/// Stores the request, unless it may not be booked or is a repeat. A repeat is replayed or continued,
 /// even if its pass has ended since.
 async fn accept(
-    desk: &Desk,
+    state: &AppState,
     caller: &Caller,
     key: Option<String>,
-    order: Order,
+    request: BookingRequest,
     may_book: Result<(), Problem>,
-) -> Result<Accepted, Problem> {
+) -> Result<Acceptance, Problem> {
     let key = match key {
         None => None,
-        Some(key) => Some(OrderKey {
+        Some(key) => Some(IdempotencyKey {
             scope: format!("booking:{}", caller.account_id),
             request_key: format!("{}:{key}", caller.account_id),
             key,
-            hash: hash(&order)?,
+            hash: hash(&request)?,
         }),
     };
-    let written = match (may_book, &key) {
-        (Ok(()), _) => desk.ledger.accept(NewOrder { order, key }).await?,
+    let stored = match (may_book, &key) {
+        (Ok(()), _) => state.writer.accept(NewRequest { request, key }).await?,
         (Err(refusal), None) => return Err(refusal),
         (Err(refusal), Some(key)) => {
-            ledger::repeat(&desk.ctx.db, &order, key, refusal, desk.ctx.clock.now()).await?
+            writer::repeat(&state.ctx.db, &request, key, refusal, state.ctx.clock.now()).await?
         }
     };
-    match written {
-        Written::Accepted(request, token) => Ok(Accepted::Fresh(request, token)),
-        Written::Repeated(begin) => repeat::answer(begin).map(Accepted::Answered),
+    match stored {
+        Stored::Accepted(accepted, token) => Ok(Acceptance::Fresh(accepted, token)),
+        Stored::Repeated(begin) => repeat::answer(begin).map(Acceptance::Replayed),
     }
 }
 
-fn hash(order: &Order) -> Result<[u8; 32], Problem> {
-    let wish = serde_json::to_vec(&order.wish).map_err(|error| Problem::internal(&error))?;
+fn hash(request: &BookingRequest) -> Result<[u8; 32], Problem> {
+    let wish = serde_json::to_vec(&request.wish).map_err(|error| Problem::internal(&error))?;
     Ok(idempotency::request_hash(&[
-        &order.event_id.0.to_be_bytes(),
-        &order.account_id.0.to_be_bytes(),
+        &request.event_id.0.to_be_bytes(),
+        &request.account_id.0.to_be_bytes(),
         &wish,
     ]))
 }
 
 /// Publishes the request, awaits its outcome, and completes or releases its idempotency key.
 async fn place(
-    desk: &Desk,
+    state: &AppState,
     asked_by: AccountId,
-    request: &Request,
+    accepted: &AcceptedRequest,
     token: Option<Token>,
 ) -> Response {
-    let db = &desk.ctx.db;
-    match (ask(desk, asked_by, request).await, token) {
-        (Ok(response), Some(token)) => repeat::keep(&desk.ledger, token, response).await,
+    let db = &state.ctx.db;
+    match (ask(state, asked_by, accepted).await, token) {
+        (Ok(response), Some(token)) => repeat::store(&state.writer, token, response).await,
         (Ok(response), None) => response,
         (Err(problem), token) => {
             if let Some(token) = token
@@ -302,56 +304,68 @@ async fn place(
     }
 }
 
-async fn ask(desk: &Desk, asked_by: AccountId, request: &Request) -> Result<Response, Problem> {
+async fn ask(
+    state: &AppState,
+    asked_by: AccountId,
+    accepted: &AcceptedRequest,
+) -> Result<Response, Problem> {
     let full =
         || answer::overloaded("Too many booking requests are waiting; try again in a moment.");
-    let Some(expected) = desk.outcomes.expect(request.booking_id, Asked::Hold) else {
-        withdraw(desk, request).await;
+    let Some(expected) = state
+        .outcomes
+        .expect(accepted.booking_id, CommandKind::Hold)
+    else {
+        withdraw(state, accepted).await;
         return Err(full());
     };
-    match publish(desk, asked_by, request).await {
+    match publish(state, asked_by, accepted).await {
         Ok(()) => {}
         Err(PublishError::Full) => {
-            withdraw(desk, request).await;
+            withdraw(state, accepted).await;
             return Err(full());
         }
         Err(error) => {
             let is_certain = error.is_certain();
             let problem = Problem::overloaded(&error);
             if is_certain {
-                withdraw(desk, request).await;
+                withdraw(state, accepted).await;
             }
             return Err(problem);
         }
     }
-    if let Some(reply) = expected.within(desk.config.outcome_wait()).await {
-        return Ok(answer::decided(request, reply.outcome));
+    if let Some(reply) = expected.within(state.config.outcome_wait).await {
+        return Ok(answer::decided(accepted, reply.outcome));
     }
-    if let Err(error) = requests::mark_published(&desk.ctx.db, request.booking_id).await {
+    if let Err(error) = requests::mark_published(&state.ctx.db, accepted.booking_id).await {
         tracing::error!(
             %error,
-            booking_id = %request.booking_id,
+            booking_id = %accepted.booking_id,
             "failed to mark a booking request as published; it stays unlisted until decided"
         );
     }
-    Ok(answer::undecided(request))
+    Ok(answer::undecided(accepted))
 }
 
-async fn publish(desk: &Desk, asked_by: AccountId, request: &Request) -> Result<(), PublishError> {
-    let order = &request.order;
+async fn publish(
+    state: &AppState,
+    asked_by: AccountId,
+    accepted: &AcceptedRequest,
+) -> Result<(), PublishError> {
+    let request = &accepted.request;
     let message = PlaceHold {
-        booking_id: request.booking_id,
-        event_id: order.event_id,
-        account_id: order.account_id,
-        wish: order.wish.clone(),
-        accepted_at: request.accepted_at,
-        reply_to: desk.ctx.node.clone(),
-        asked_at: Some(desk.ctx.clock.now()),
+        booking_id: accepted.booking_id,
+        event_id: request.event_id,
+        account_id: request.account_id,
+        wish: request.wish.clone(),
+        accepted_at: accepted.accepted_at,
+        reply_to: state.ctx.node.clone(),
+        asked_at: Some(state.ctx.clock.now()),
         asked_by: Some(asked_by),
     };
-    let queue = topology::booking_requests_of(order.event_id);
-    let id = request.booking_id.0;
-    desk.ctx
+    let queue = topology::booking_requests_of(request.event_id);
+    let id = accepted.booking_id.0;
+    state
+        .ctx
         .broker
         .publish(Exchange::Commands, &queue, &message, id)
         .await
@@ -359,8 +373,8 @@ async fn publish(desk: &Desk, asked_by: AccountId, request: &Request) -> Result<
 
 /// Deletes a request that this call did not publish. If that fails, or an earlier call may have
 /// published it, the row stays: it is swept later, and a repeat with its key continues it.
-async fn withdraw(desk: &Desk, request: &Request) {
-    if let Err(error) = requests::withdraw(&desk.ctx.db, request.booking_id).await {
+async fn withdraw(state: &AppState, accepted: &AcceptedRequest) {
+    if let Err(error) = requests::withdraw(&state.ctx.db, accepted.booking_id).await {
         tracing::warn!(%error, "failed to withdraw an unpublished booking request");
     }
 }
@@ -379,13 +393,13 @@ fn label(status: u16) -> &'static str {
 mod tests {
     use super::*;
 
-    fn order(json: &serde_json::Value) -> Result<Order, Kind> {
-        let wanted: Wanted = serde_json::from_value(json.clone()).unwrap();
-        wanted.order().map_err(|problem| problem.kind())
+    fn request(json: &serde_json::Value) -> Result<BookingRequest, Kind> {
+        let body: NewBooking = serde_json::from_value(json.clone()).unwrap();
+        body.into_request().map_err(|problem| problem.kind())
     }
 
     #[test]
-    fn an_order_names_tickets_or_seats_within_bounds() {
+    fn a_request_names_tickets_or_seats_within_bounds() {
         let json = |extra: &str| {
             serde_json::from_str(&format!(r#"{{"event_id":1,"user_id":7{extra}}}"#)).unwrap()
         };
@@ -397,7 +411,7 @@ mod tests {
             r#","wanted":[{"tickets":2,"section_id":3},{"tickets":1,"tier":"Child"}]"#,
         ];
         for extra in good {
-            assert!(order(&json(extra)).is_ok(), "{extra}");
+            assert!(request(&json(extra)).is_ok(), "{extra}");
         }
         let bad = [
             "",
@@ -416,7 +430,7 @@ mod tests {
             r#","wanted":[{"tickets":1}],"section_id":3"#,
         ];
         for extra in bad {
-            assert_eq!(order(&json(extra)), Err(Kind::Invalid), "{extra}");
+            assert_eq!(request(&json(extra)), Err(Kind::Invalid), "{extra}");
         }
     }
 }

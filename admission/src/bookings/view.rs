@@ -8,18 +8,18 @@ use platform::auth::Caller;
 use serde::Serialize;
 
 use crate::Config;
-use crate::store::bookings::{Booking, Payment};
-use crate::store::requests::Request;
+use crate::store::bookings::{StoredBooking, StoredPayment};
+use crate::store::requests::AcceptedRequest;
 
 /// `{"booking": …}`.
 #[derive(Serialize)]
-pub(super) struct One {
+pub(super) struct BookingResponse {
     pub(super) booking: BookingView,
 }
 
 /// `{"bookings": […]}`.
 #[derive(Serialize)]
-pub(super) struct Many {
+pub(super) struct BookingsResponse {
     pub(super) bookings: Vec<BookingView>,
 }
 
@@ -55,17 +55,17 @@ struct PaymentView {
 
 impl BookingView {
     /// View of a request that no worker has decided.
-    pub(super) fn requested(request: &Request) -> Self {
+    pub(super) fn requested(accepted: &AcceptedRequest) -> Self {
         Self {
-            id: request.booking_id,
-            event_id: request.order.event_id,
-            user_id: request.order.account_id,
-            tickets: i64::from(request.order.wish.tickets()),
+            id: accepted.booking_id,
+            event_id: accepted.request.event_id,
+            user_id: accepted.request.account_id,
+            tickets: i64::from(accepted.request.wish.tickets()),
             state: BookingState::Requested,
             reason: None,
             total: None,
             hold_until: None,
-            created_at: request.accepted_at,
+            created_at: accepted.accepted_at,
             seats: Vec::new(),
             payment: None,
             ticket_codes: Vec::new(),
@@ -94,7 +94,7 @@ impl BookingView {
 
     /// View of a stored booking. Only its owner sees the payment's secrets, while a payment is
     /// due, and the ticket codes, which admit any bearer.
-    pub(super) fn stored(booking: Booking, caller: &Caller, config: &Config) -> Self {
+    pub(super) fn stored(booking: StoredBooking, caller: &Caller, config: &Config) -> Self {
         let is_owner = caller.account_id == booking.account_id;
         let may_pay = is_owner && booking.state == BookingState::Held;
         let payment = booking
@@ -123,7 +123,7 @@ impl BookingView {
 }
 
 impl PaymentView {
-    fn new(payment: Payment, may_pay: bool, config: &Config) -> Self {
+    fn new(payment: StoredPayment, may_pay: bool, config: &Config) -> Self {
         let is_shown = may_pay && payment.state.is_due();
         Self {
             client_secret: payment.client_secret.filter(|_| is_shown),

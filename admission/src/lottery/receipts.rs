@@ -24,7 +24,7 @@ use sqlx::PgPool;
 use tokio::sync::{Semaphore, mpsc};
 
 use super::store::{self, CHUNK, Draw, NOBODY};
-use crate::Desk;
+use crate::state::AppState;
 
 /// The draw is immutable, but the key that signs it may be rotated.
 const CACHED: HeaderValue = HeaderValue::from_static("public, max-age=3600");
@@ -34,11 +34,11 @@ const CACHED: HeaderValue = HeaderValue::from_static("public, max-age=3600");
 /// # Errors
 /// `not-found`, and `conflict` before the draw.
 pub(super) async fn receipts(
-    State(desk): State<Arc<Desk>>,
+    State(state): State<Arc<AppState>>,
     Path(event_id): Path<EventId>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let draw = store::drawn(&desk.ctx.db, event_id).await?;
+    let draw = store::drawn(&state.ctx.db, event_id).await?;
     let draw = draw
         .ok_or_else(|| Problem::new(Kind::NotFound, "There is no sale of this event."))?
         .ok_or_else(|| {
@@ -47,7 +47,7 @@ pub(super) async fn receipts(
                 "The lottery has not been drawn yet. Its commitment is in the queue's snapshot.",
             )
         })?;
-    let signed = desk.ctx.keys.sign_lottery(&claims(event_id, &draw));
+    let signed = state.ctx.keys.sign_lottery(&claims(event_id, &draw));
     let (_, signature) = signed.rsplit_once('.').expect("a token has three parts");
     let etag = HeaderValue::try_from(format!("\"{signature}\"")).expect("base64url in quotes");
     let caching = [(CACHE_CONTROL, CACHED), (ETAG, etag.clone())];
@@ -62,20 +62,20 @@ pub(super) async fn receipts(
         .retry_after(PIECE_LIMIT)
     })?;
     let json = HeaderValue::from_static("application/json");
-    let pieces = pieces(desk.ctx.db.clone(), event_id, draw.lobby, &signed);
+    let pieces = pieces(state.ctx.db.clone(), event_id, draw.lobby, &signed);
     let body = Body::from_stream(paced(pieces, permit, PIECE_LIMIT));
     Ok((caching, [(CONTENT_TYPE, json)], body).into_response())
 }
 
 /// Bound on concurrent readers of receipts on this node.
-const MOST_READERS: usize = 64;
-static READERS: Semaphore = Semaphore::const_new(MOST_READERS);
+const MAX_READERS: usize = 64;
+static READERS: Semaphore = Semaphore::const_new(MAX_READERS);
 /// A client must take this many bytes within [`PIECE_LIMIT`], which is 13 kB a second.
 const PIECE_BYTES: usize = 64 * 1_024;
 const PIECE_LIMIT: Duration = Duration::from_secs(5);
 
 /// An item of the channel between the reading task and the response body.
-enum Sent {
+enum BodyFrame {
     Piece(Result<Bytes, sqlx::Error>),
     /// The body is complete.
     End,
@@ -98,20 +98,20 @@ where
         let mut pieces = std::pin::pin!(pieces);
         while let Some(piece) = pieces.next().await {
             for part in parts(piece) {
-                let sending = sender.send(Sent::Piece(part));
+                let sending = sender.send(BodyFrame::Piece(part));
                 if !matches!(tokio::time::timeout(limit, sending).await, Ok(Ok(()))) {
                     return;
                 }
             }
         }
-        let _gone = tokio::time::timeout(limit, sender.send(Sent::End)).await;
+        let _closed = tokio::time::timeout(limit, sender.send(BodyFrame::End)).await;
     });
     stream::unfold(Some(receiver), |receiver| async move {
         let mut receiver = receiver?;
         match receiver.recv().await {
-            Some(Sent::Piece(Ok(bytes))) => Some((Ok(bytes), Some(receiver))),
-            Some(Sent::Piece(Err(error))) => Some((Err(io::Error::other(error)), None)),
-            Some(Sent::End) => None,
+            Some(BodyFrame::Piece(Ok(bytes))) => Some((Ok(bytes), Some(receiver))),
+            Some(BodyFrame::Piece(Err(error))) => Some((Err(io::Error::other(error)), None)),
+            Some(BodyFrame::End) => None,
             None => Some((Err(io::ErrorKind::TimedOut.into()), None)),
         }
     })

@@ -77,7 +77,7 @@ pub(super) async fn get_all(
     Ok(lotteries.collect())
 }
 
-/// Stores seeds of sales that have none; the others keep theirs.
+/// Inserts seeds of sales that have none; existing ones are unchanged.
 pub(super) async fn insert_all(
     db: &PgPool,
     seeds: &[(EventId, [u8; 32])],

@@ -11,7 +11,7 @@ use platform::problem::Problem;
 use platform::sync::MutexExt as _;
 use tokio::sync::oneshot;
 
-use super::{Claim, Claimant, Passes, Terms};
+use super::{Claim, Claimant, PassTerms, Passes};
 
 /// Maximum number of claims in one transaction.
 const MAX_BATCH: usize = 500;
@@ -33,7 +33,7 @@ struct Inner {
 #[derive(Debug)]
 struct Queue {
     /// The terms of the latest claim.
-    terms: Terms,
+    terms: PassTerms,
     waiting: Vec<Waiting>,
 }
 
@@ -59,7 +59,7 @@ impl ClaimBatcher {
         &self,
         event_id: EventId,
         claimant: Claimant,
-        terms: Terms,
+        terms: PassTerms,
     ) -> Result<Claim, Problem> {
         let (answer, answered) = oneshot::channel();
         let is_first = {
@@ -122,7 +122,7 @@ struct Worker<'a> {
 
 impl Worker<'_> {
     /// Takes the next batch; removes the sale's queue when it is empty.
-    fn next_batch(&self) -> Option<(Terms, Vec<Waiting>)> {
+    fn next_batch(&self) -> Option<(PassTerms, Vec<Waiting>)> {
         let mut queues = self.inner.lock();
         let queue = queues.get_mut(&self.event_id)?;
         if queue.waiting.is_empty() {

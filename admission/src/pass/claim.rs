@@ -17,8 +17,8 @@ use platform::http::{Json, Path};
 use platform::problem::{Kind, Problem};
 use serde::Serialize;
 
-use super::{Claim, Claimant, Grant, Terms};
-use crate::Desk;
+use super::{Claim, Claimant, Grant, PassTerms};
+use crate::state::AppState;
 
 #[derive(Serialize)]
 struct PassResponse {
@@ -27,28 +27,28 @@ struct PassResponse {
 }
 
 pub(super) async fn claim(
-    State(desk): State<Arc<Desk>>,
+    State(state): State<Arc<AppState>>,
     Path(event_id): Path<EventId>,
     joiner: Joiner,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let now = desk.ctx.clock.now();
-    let number = joiner.number(&desk.ctx.keys, event_id, &headers, now)?;
-    let sale = desk.sales.get(event_id).await?;
+    let now = state.ctx.clock.now();
+    let number = joiner.number(&state.ctx.keys, event_id, &headers, now)?;
+    let sale = state.sales.get(event_id).await?;
     if !sale.state_at(now, None).is_bookable() {
         return Err(Problem::new(
             Kind::QueueClosed,
             "This sale is not issuing passes.",
         ));
     }
-    let place = called_place(&desk, event_id, number, &sale).await?;
+    let place = called_place(&state, event_id, number, &sale).await?;
     let claimant = Claimant {
         place,
         account_id: joiner.id,
     };
-    let claim = desk
+    let claim = state
         .claims
-        .claim(event_id, claimant, Terms::from(&*sale))
+        .claim(event_id, claimant, PassTerms::from(&*sale))
         .await?;
     count(label(&claim));
     let (status, grant) = match claim {
@@ -76,7 +76,10 @@ pub(super) async fn claim(
     };
     let answer = PassResponse {
         expires_at: DateTime::from_timestamp(grant.exp, 0),
-        pass: desk.ctx.keys.sign_pass(&claims(event_id, joiner.id, grant)),
+        pass: state
+            .ctx
+            .keys
+            .sign_pass(&claims(event_id, joiner.id, grant)),
     };
     Ok((status, [(CACHE_CONTROL, "no-store")], Json(answer)).into_response())
 }
@@ -84,12 +87,12 @@ pub(super) async fn claim(
 /// Returns the place of `number` if it was called. A place that has claimed passes, too, so that a
 /// repeat gets the same pass.
 async fn called_place(
-    desk: &Desk,
+    state: &AppState,
     event_id: EventId,
     number: Number,
     sale: &SaleSettings,
 ) -> Result<Place, Problem> {
-    let view = desk.ctx.lines.view(event_id).await?;
+    let view = state.ctx.lines.view(event_id).await?;
     let place = view.place_of(number);
     match (view.state_at(number, place), place) {
         (PlaceState::Ready | PlaceState::Claimed, Some(place)) => Ok(place),

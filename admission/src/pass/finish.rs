@@ -11,15 +11,15 @@ use platform::problem::{Kind, Problem};
 use uuid::Uuid;
 
 use super::verified;
-use crate::Desk;
+use crate::state::AppState;
 
 pub(super) async fn finish(
-    State(desk): State<Arc<Desk>>,
+    State(state): State<Arc<AppState>>,
     Path(event_id): Path<EventId>,
     joiner: Joiner,
     headers: HeaderMap,
 ) -> Result<StatusCode, Problem> {
-    let pass = verified(&desk, event_id, &headers)?;
+    let pass = verified(&state, event_id, &headers)?;
     if pass.sub != joiner.id.to_string() {
         return Err(Problem::new(
             Kind::PassInvalid,
@@ -28,8 +28,8 @@ pub(super) async fn finish(
     }
     // A pass whose id is not a UUID was never claimed here.
     if let Ok(jti) = Uuid::parse_str(&pass.jti) {
-        let ended = desk.passes.give_back(event_id, jti, None).await?;
-        desk.revoked.remember(ended);
+        let ended = state.passes.give_back(event_id, jti, None).await?;
+        state.revoked.add(ended);
     }
     Ok(StatusCode::NO_CONTENT)
 }

@@ -12,7 +12,7 @@ use platform::pg;
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
-use crate::store::gate::{self, Claimed, Grant, NewPass, Refused};
+use crate::store::gate::{self, Claimed, Grant, NewPass, RevokedPass};
 
 /// Repository of the passes of every sale.
 #[derive(Debug, Clone)]
@@ -22,7 +22,7 @@ pub struct Passes {
 
 /// The sale's limits on passes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Terms {
+pub struct PassTerms {
     /// Maximum number of claims in any 60 s.
     pub rate_per_minute: u32,
     /// Maximum number of running passes.
@@ -31,7 +31,7 @@ pub struct Terms {
     pub pass_seconds: u32,
 }
 
-impl From<&SaleSettings> for Terms {
+impl From<&SaleSettings> for PassTerms {
     fn from(sale: &SaleSettings) -> Self {
         Self {
             rate_per_minute: sale.rate_per_minute,
@@ -61,8 +61,7 @@ pub enum Claim {
     Over,
     /// Another account has claimed this place.
     Another,
-    /// The rate or the cap is exhausted. The place keeps its turn in the ready line and retries
-    /// after this long.
+    /// The rate or the cap is exhausted. The place is in the ready line, and retries after this long.
     Full(Duration),
 }
 
@@ -83,7 +82,7 @@ impl Passes {
         &self,
         event_id: EventId,
         claimants: &[Claimant],
-        terms: Terms,
+        terms: PassTerms,
         at: Option<DateTime<Utc>>,
     ) -> Result<Vec<Claim>, sqlx::Error> {
         pg::run_tx(&self.db, "claim_passes", |tx| {
@@ -102,7 +101,7 @@ impl Passes {
         event_id: EventId,
         jti: Uuid,
         at: Option<DateTime<Utc>>,
-    ) -> Result<Option<Refused>, sqlx::Error> {
+    ) -> Result<Option<RevokedPass>, sqlx::Error> {
         pg::run_tx(&self.db, "give_back_pass", |tx| {
             Box::pin(async move {
                 let mut locked = gate::lock(tx, event_id).await?;
@@ -124,7 +123,7 @@ impl Passes {
         &self,
         event_id: EventId,
         accounts: &[(AccountId, DateTime<Utc>)],
-    ) -> Result<Vec<Refused>, sqlx::Error> {
+    ) -> Result<Vec<RevokedPass>, sqlx::Error> {
         if accounts.is_empty() {
             return Ok(Vec::new());
         }
@@ -148,9 +147,9 @@ impl Passes {
     ///
     /// # Errors
     /// When PostgreSQL fails; the next sweep continues.
-    pub(crate) async fn end_due(&self) -> Result<(), sqlx::Error> {
+    pub(crate) async fn expire_due(&self) -> Result<(), sqlx::Error> {
         for event_id in gate::due(&self.db).await? {
-            self.end_run_out(event_id, None).await?;
+            self.expire(event_id, None).await?;
         }
         Ok(())
     }
@@ -159,7 +158,7 @@ impl Passes {
     ///
     /// # Errors
     /// When PostgreSQL fails; safe to retry.
-    pub async fn end_run_out(
+    pub async fn expire(
         &self,
         event_id: EventId,
         at: Option<DateTime<Utc>>,
@@ -179,7 +178,7 @@ async fn claim(
     tx: &mut PgConnection,
     event_id: EventId,
     claimants: &[Claimant],
-    terms: Terms,
+    terms: PassTerms,
     at: Option<DateTime<Utc>>,
 ) -> Result<Vec<Claim>, sqlx::Error> {
     let mut locked = gate::lock(tx, event_id).await?;
@@ -253,7 +252,7 @@ fn asking(claimants: &[Claimant], outcomes: &HashMap<Claimant, Claim>) -> Vec<Cl
 fn settle(
     asking: &[Claimant],
     turns: &[Turn],
-    terms: Terms,
+    terms: PassTerms,
     now: DateTime<Utc>,
     outcomes: &mut HashMap<Claimant, Claim>,
 ) -> (Vec<NewPass>, Vec<i64>) {

@@ -7,11 +7,11 @@ use axum::http::header::CACHE_CONTROL;
 use axum::response::IntoResponse;
 use platform::http::Json;
 
-use crate::Desk;
+use crate::state::AppState;
 
-pub(super) async fn keys(State(desk): State<Arc<Desk>>) -> impl IntoResponse {
+pub(super) async fn keys(State(state): State<Arc<AppState>>) -> impl IntoResponse {
     (
         [(CACHE_CONTROL, "public, max-age=300")],
-        Json(desk.ctx.keys.jwks()),
+        Json(state.ctx.keys.jwks()),
     )
 }

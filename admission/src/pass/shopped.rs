@@ -1,5 +1,5 @@
-//! Ends the passes of buyers who are done: their booking is confirmed, or their hold reaches the
-//! event's limit of tickets per account. The slots go to the next in line.
+//! Ends passes that are used up: the buyer's booking is confirmed, or their hold reaches the event's
+//! limit of tickets per account. The slots go to the next in line.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -11,30 +11,30 @@ use domain::{AccountId, EventId};
 use platform::amqp::{self, BatchHandler, Delivery, ParseError, Settings, Verdict};
 use platform::topology;
 
-use crate::Desk;
+use crate::state::AppState;
 use crate::store::accounts;
 
 /// Maximum number of bookings handled in one batch.
 const MAX_BATCH: u16 = 256;
 
 /// Consumes holds and confirmations until soft shutdown.
-pub(crate) async fn consume(desk: Arc<Desk>) -> anyhow::Result<()> {
-    let broker = desk.ctx.broker.clone();
-    let stop = desk.ctx.shutdown.soft().clone();
+pub(crate) async fn consume(state: Arc<AppState>) -> anyhow::Result<()> {
+    let broker = state.ctx.broker.clone();
+    let stop = state.ctx.shutdown.soft().clone();
     let queue = topology::admission_bookings();
     let settings = Settings {
         prefetch: MAX_BATCH * 2,
         max_batch: MAX_BATCH.into(),
         ..Settings::default()
     };
-    let consuming = amqp::consume_batches(&broker, &stop, &queue, settings, Shopped(desk));
+    let consuming = amqp::consume_batches(&broker, &stop, &queue, settings, BookingHandler(state));
     Box::pin(consuming).await
 }
 
-struct Shopped(Arc<Desk>);
+struct BookingHandler(Arc<AppState>);
 
 /// A booking with the index of its message in the batch.
-struct Entry {
+struct BatchEntry {
     index: usize,
     account_id: AccountId,
     /// A pass issued later belongs to another visit and stays.
@@ -42,19 +42,22 @@ struct Entry {
     is_confirmed: bool,
 }
 
-impl BatchHandler for Shopped {
+impl BatchHandler for BookingHandler {
     async fn handle_batch(&self, batch: Vec<Delivery>) -> Vec<Verdict> {
         let mut verdicts = vec![Verdict::Ack; batch.len()];
-        let mut by_sale: BTreeMap<EventId, Vec<Entry>> = BTreeMap::new();
+        let mut by_sale: BTreeMap<EventId, Vec<BatchEntry>> = BTreeMap::new();
         for (index, delivery) in batch.iter().enumerate() {
             match read(delivery) {
                 Ok((booking, is_confirmed)) if self.has_queue(booking.event_id) => {
-                    by_sale.entry(booking.event_id).or_default().push(Entry {
-                        index,
-                        account_id: booking.account_id,
-                        made_at: booking.created_at,
-                        is_confirmed,
-                    });
+                    by_sale
+                        .entry(booking.event_id)
+                        .or_default()
+                        .push(BatchEntry {
+                            index,
+                            account_id: booking.account_id,
+                            made_at: booking.created_at,
+                            is_confirmed,
+                        });
                 }
                 Ok(_) => {}
                 Err(error) => verdicts[index] = error.into(),
@@ -63,7 +66,7 @@ impl BatchHandler for Shopped {
         for (event_id, entries) in by_sale {
             if let Err(error) = self.end(event_id, &entries).await {
                 tracing::warn!(%event_id, %error, "failed to end passes of buyers who are done");
-                for Entry { index, .. } in entries {
+                for BatchEntry { index, .. } in entries {
                     verdicts[index] = Verdict::retry(&batch[index]);
                 }
             }
@@ -72,13 +75,13 @@ impl BatchHandler for Shopped {
     }
 }
 
-impl Shopped {
+impl BookingHandler {
     /// Returns whether the sale issues passes; an unknown sale has issued none.
     fn has_queue(&self, event_id: EventId) -> bool {
         self.0.sales.known(event_id).is_some_and(|sale| sale.queue)
     }
 
-    async fn end(&self, event_id: EventId, entries: &[Entry]) -> Result<(), sqlx::Error> {
+    async fn end(&self, event_id: EventId, entries: &[BatchEntry]) -> Result<(), sqlx::Error> {
         let held: Vec<_> = entries
             .iter()
             .filter(|entry| !entry.is_confirmed)
@@ -92,7 +95,7 @@ impl Shopped {
             .collect();
         let ended = self.0.passes.revoke(event_id, &done).await?;
         metrics::counter!("admission_shopped_total").increment(ended.len() as u64);
-        self.0.revoked.remember(ended);
+        self.0.revoked.add(ended);
         Ok(())
     }
 }

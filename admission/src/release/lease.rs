@@ -37,7 +37,7 @@ fn shard_of(event_id: EventId) -> i16 {
 
 /// The shards a node owns, as of its last renewal. Cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub struct Held(Arc<Inner>);
+pub struct HeldShards(Arc<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -49,7 +49,7 @@ struct Inner {
     generation: Option<Uuid>,
 }
 
-impl Held {
+impl HeldShards {
     /// Returns the epoch that fences writes of the sale's line; `None` when another node owns its
     /// shard.
     #[must_use]
@@ -64,7 +64,7 @@ impl Held {
     }
 
     /// Returns whether both hold the same shards under the same epochs.
-    pub(super) fn has_the_shards_of(&self, other: &Self) -> bool {
+    pub(super) fn has_same_shards(&self, other: &Self) -> bool {
         self.0.epochs == other.0.epochs
     }
 
@@ -99,13 +99,13 @@ pub struct Leases {
     ctx: Context,
     conn: Option<PgConnection>,
     node: String,
-    held: Held,
+    held: HeldShards,
     /// Number of live nodes, and since when it has been stable.
     candidates: (i64, Instant),
 }
 
 /// State read in one turn.
-struct Standing {
+struct LeaseState {
     /// The database's clock at some instant.
     clock: (Instant, DateTime<Utc>),
     /// The database's clock minus this machine's.
@@ -128,7 +128,7 @@ impl Leases {
             ctx: ctx.clone(),
             conn: None,
             node: node.to_owned(),
-            held: Held::default(),
+            held: HeldShards::default(),
             candidates: (0, Instant::now()),
         }
     }
@@ -144,7 +144,7 @@ impl Leases {
     /// # Errors
     /// When PostgreSQL fails or does not answer within a second. Shards stay owned until the lease
     /// expires.
-    pub async fn turn(&mut self) -> Result<Held, sqlx::Error> {
+    pub async fn turn(&mut self) -> Result<HeldShards, sqlx::Error> {
         let turn = tokio::time::timeout(TURN_LIMIT, self.try_turn()).await;
         let outcome = turn.unwrap_or_else(|_| {
             Err(sqlx::Error::Io(std::io::Error::from(
@@ -163,7 +163,7 @@ impl Leases {
     /// # Errors
     /// When PostgreSQL fails; the lease then expires within seconds.
     pub async fn resign(&mut self) -> Result<(), sqlx::Error> {
-        self.held = Held::default();
+        self.held = HeldShards::default();
         let node = self.node.clone();
         let conn = self.connection().await?;
         sqlx::query!(
@@ -181,7 +181,7 @@ impl Leases {
             let options = PgConnectOptions::clone(&self.ctx.db.connect_options());
             let options = options.application_name("admission-lease");
             let mut conn = options.connect().await?;
-            // A turn that was given up must not go on waiting for a lock at the server.
+            // A turn that timed out must not hold a place in a lock queue of the server.
             sqlx::raw_sql("set statement_timeout = '1s'")
                 .execute(&mut conn)
                 .await?;
@@ -190,37 +190,37 @@ impl Leases {
         Ok(self.conn.as_mut().expect("connected above"))
     }
 
-    async fn try_turn(&mut self) -> Result<Held, sqlx::Error> {
+    async fn try_turn(&mut self) -> Result<HeldShards, sqlx::Error> {
         let (node, clock) = (self.node.clone(), self.ctx.clock.clone());
         let was_settled = self.candidates;
         let conn = self.connection().await?;
         let renewed_at = Instant::now();
         renew(conn, &node).await?;
         let before = clock.now();
-        let mut standing = read(conn, &node, before).await?;
-        if standing.generation.is_none() {
-            standing.generation = Some(begin_generation(conn).await?);
+        let mut state = read(conn, &node, before).await?;
+        if state.generation.is_none() {
+            state.generation = Some(begin_generation(conn).await?);
         }
-        let candidates = if was_settled.0 == standing.candidates {
+        let candidates = if was_settled.0 == state.candidates {
             was_settled
         } else {
-            (standing.candidates, Instant::now())
+            (state.candidates, Instant::now())
         };
-        if standing.is_taken {
-            standing.mine.clear();
+        if state.is_taken {
+            state.mine.clear();
         } else {
-            if standing.is_due {
+            if state.is_due {
                 renew_shared(conn).await?;
             }
-            share_out(conn, &node, candidates, &mut standing).await?;
+            rebalance(conn, &node, candidates, &mut state).await?;
         }
         self.candidates = candidates;
-        self.held = Held(Arc::new(Inner {
-            epochs: standing.mine,
+        self.held = HeldShards(Arc::new(Inner {
+            epochs: state.mine,
             until: Some(renewed_at + LEASE - LEASE_MARGIN),
-            clock: Some(standing.clock),
-            offset: standing.offset,
-            generation: standing.generation,
+            clock: Some(state.clock),
+            offset: state.offset,
+            generation: state.generation,
         }));
         Ok(self.held.clone())
     }
@@ -243,7 +243,7 @@ async fn read(
     conn: &mut PgConnection,
     node: &str,
     before: DateTime<Utc>,
-) -> Result<Standing, sqlx::Error> {
+) -> Result<LeaseState, sqlx::Error> {
     let asked = Instant::now();
     let row = sqlx::query!(
         r#"select clock_timestamp() as "now!",
@@ -273,7 +273,7 @@ async fn read(
     .await?;
     // The answer is as old as its way back.
     let half = asked.elapsed() / 2;
-    Ok(Standing {
+    Ok(LeaseState {
         clock: (asked + half, row.now),
         offset: row.now - (before + half),
         candidates: row.candidates,
@@ -303,8 +303,8 @@ async fn begin_generation(conn: &mut PgConnection) -> Result<Uuid, sqlx::Error> 
     Ok(id)
 }
 
-/// Renews the leader row on behalf of all sharded nodes. `skip locked` keeps the others from
-/// waiting for the first.
+/// Renews the leader row on behalf of all sharded nodes. With `skip locked` the others don't
+/// wait for the first.
 async fn renew_shared(conn: &mut PgConnection) -> Result<(), sqlx::Error> {
     sqlx::query!(
         "insert into admission.leader (node, epoch, leads_until)
@@ -331,24 +331,24 @@ async fn renew_shared(conn: &mut PgConnection) -> Result<(), sqlx::Error> {
 }
 
 /// Claims free shards, or releases those beyond this node's fair share.
-async fn share_out(
+async fn rebalance(
     conn: &mut PgConnection,
     node: &str,
     (candidates, since): (i64, Instant),
-    standing: &mut Standing,
+    state: &mut LeaseState,
 ) -> Result<(), sqlx::Error> {
     let nodes = usize::try_from(candidates.max(1)).expect("a few nodes");
     let share = usize::from(SHARDS.unsigned_abs()).div_ceil(nodes);
-    let mine = standing.mine.len();
-    if mine < share && !standing.free.is_empty() {
-        let mut wanted: Vec<_> = std::mem::take(&mut standing.free).into_iter().collect();
+    let mine = state.mine.len();
+    if mine < share && !state.free.is_empty() {
+        let mut wanted: Vec<_> = std::mem::take(&mut state.free).into_iter().collect();
         // Nodes start at different shards, so that they rarely contend for the same.
         let start = node.bytes().map(usize::from).sum::<usize>() % wanted.len();
         wanted.rotate_left(start);
         wanted.truncate(share - mine);
-        standing.mine.extend(claim(conn, node, &wanted).await?);
+        state.mine.extend(claim(conn, node, &wanted).await?);
     } else if mine > share && since.elapsed() >= SETTLED_AFTER {
-        let extra: Vec<i16> = standing.mine.keys().copied().skip(share).collect();
+        let extra: Vec<i16> = state.mine.keys().copied().skip(share).collect();
         sqlx::query!(
             "update admission.shards set owner = null where owner = $1 and shard = any($2)",
             node,
@@ -356,7 +356,7 @@ async fn share_out(
         )
         .execute(conn)
         .await?;
-        standing.mine.retain(|shard, _| !extra.contains(shard));
+        state.mine.retain(|shard, _| !extra.contains(shard));
     }
     Ok(())
 }

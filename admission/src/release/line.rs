@@ -1,16 +1,16 @@
-//! The leader's state of one sale's line.
+//! The leader's in-memory state of one sale's line.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use domain::hex;
-use domain::lottery::{Draw, Order, Stage};
-use domain::queue::{Braking, Drawn, Lottery};
+use domain::lottery::{Draw, Permutation, Stage};
+use domain::queue::{BrakeState, Drawn, Lottery};
 use domain::release::{Facts, Release};
 use domain::sale::{SaleSettings, SaleState, Stock};
 
-use super::store::{AtGate, Joined, ToWrite};
+use super::store::{GateChanges, JoinCounts, PendingStep};
 
 #[derive(Debug)]
 pub(super) struct Line {
@@ -19,7 +19,7 @@ pub(super) struct Line {
     pub(super) version: Option<i64>,
     /// The shard's epoch when the line was read: under another it is read again.
     pub(super) epoch: i64,
-    pub(super) joined: Joined,
+    pub(super) joined: JoinCounts,
     /// Last change of a claim that a step includes.
     pub(super) claims: i64,
     /// Last change of a leaving that a step includes.
@@ -35,7 +35,7 @@ pub(super) struct Line {
 
 /// The next step of a sale's lottery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Need {
+pub(super) enum LotteryStep {
     /// Load or make the commitment, on first sight and after each change of settings.
     Announcement,
     /// The sale opens: fix the entries and draw.
@@ -62,8 +62,8 @@ impl Line {
         })
     }
 
-    pub(super) fn is_waited_for(&self) -> bool {
-        self.joined.joined > 0 && self.release.is_waited_for()
+    pub(super) fn has_waiters(&self) -> bool {
+        self.joined.joined > 0 && self.release.has_waiters()
     }
 
     /// Returns whether the published snapshot counts anybody who joined.
@@ -85,7 +85,11 @@ impl Line {
     }
 
     /// Returns the lottery's next step at `now`.
-    pub(super) fn need(&self, now: DateTime<Utc>, sale: &SaleSettings) -> Option<Need> {
+    pub(super) fn lottery_step(
+        &self,
+        now: DateTime<Utc>,
+        sale: &SaleSettings,
+    ) -> Option<LotteryStep> {
         if self.is_drawing {
             return None;
         }
@@ -93,9 +97,9 @@ impl Line {
         let is_known = !self.lottery.commitment.is_empty() && !is_news;
         match self.stage(now, sale) {
             Stage::Due if is_known && self.lottery.fixed.is_some() && sale.awaits_entropy() => None,
-            Stage::Due => Some(Need::Draw),
-            Stage::Renewed => Some(Need::Renewal),
-            Stage::Committed if !is_known => Some(Need::Announcement),
+            Stage::Due => Some(LotteryStep::Draw),
+            Stage::Renewed => Some(LotteryStep::Renewal),
+            Stage::Committed if !is_known => Some(LotteryStep::Announcement),
             Stage::None | Stage::Committed | Stage::Drawn => None,
         }
     }
@@ -129,9 +133,9 @@ impl Line {
         now: DateTime<Utc>,
         sale: &SaleSettings,
         stock: Option<Stock>,
-        gate: &AtGate,
-        brake: Braking,
-    ) -> std::thread::Result<Option<ToWrite>> {
+        gate: &GateChanges,
+        brake: BrakeState,
+    ) -> std::thread::Result<Option<PendingStep>> {
         catch_unwind(AssertUnwindSafe(|| {
             self.try_step(now, sale, stock, gate, brake)
         }))
@@ -142,9 +146,9 @@ impl Line {
         now: DateTime<Utc>,
         sale: &SaleSettings,
         stock: Option<Stock>,
-        gate: &AtGate,
-        brake: Braking,
-    ) -> Option<ToWrite> {
+        gate: &GateChanges,
+        brake: BrakeState,
+    ) -> Option<PendingStep> {
         let state = self.state_at(now, sale, stock)?;
         let before = self
             .release
@@ -172,7 +176,7 @@ impl Line {
         let called = called.map(|run| run.last.0 - run.first.0 + 1).sum::<i64>();
         metrics::counter!("admission_calls_total").increment(called.unsigned_abs());
         self.unfolded += usize::from(!step.moved.is_empty());
-        Some(ToWrite {
+        Some(PendingStep {
             step,
             epoch: self.epoch,
             before,
@@ -186,13 +190,13 @@ impl Line {
 ///
 /// # Errors
 /// When the draw is malformed, or the computation panicked.
-pub(super) async fn order_of(drawn: &Drawn) -> Result<Arc<Order>, String> {
+pub(super) async fn order_of(drawn: &Drawn) -> Result<Arc<Permutation>, String> {
     let seed = hex::decode(&drawn.seed).ok_or("the seed of the lottery is not hexadecimal")?;
     let draw = Draw {
         lobby: drawn.lobby,
         seed,
         entropy: drawn.entropy.clone(),
     };
-    let order = tokio::task::spawn_blocking(move || draw.order()).await;
+    let order = tokio::task::spawn_blocking(move || draw.permutation()).await;
     order.map(Arc::new).map_err(|error| error.to_string())
 }

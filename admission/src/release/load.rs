@@ -1,6 +1,6 @@
 //! Load signals of the AIMD brake: latencies, failure rate and queue ages behind the gate.
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use axum::extract::{Request, State};
@@ -10,7 +10,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use domain::release::Load;
 use sqlx::PgPool;
 
-use crate::Desk;
+use crate::state::AppState;
 use platform::sync::MutexExt as _;
 
 /// Period at which each node reports its response statistics.
@@ -18,17 +18,17 @@ pub(super) const PERIOD: Duration = Duration::from_secs(2);
 /// Reports older than this are ignored, in seconds.
 const RECENT_SECONDS: f64 = 10.0;
 /// A request that has been undecided for longer is lost rather than a sign of load.
-const GIVEN_UP: TimeDelta = TimeDelta::minutes(10);
+const LOST_AFTER: TimeDelta = TimeDelta::minutes(10);
 /// Time after acceptance by which `published` is final.
-const SETTLES: TimeDelta = TimeDelta::seconds(15);
+const SETTLE_DELAY: TimeDelta = TimeDelta::seconds(15);
 /// Requests examined by one statement.
 const SLICE: i64 = 5_000;
 /// Minimum sample size for a failure rate and a mean latency.
-const FEWEST_ANSWERS: i64 = 5;
+const MIN_SAMPLE: i64 = 5;
 
 /// Statistics of this node's responses to booking requests since the last report.
 #[derive(Debug, Default)]
-pub(crate) struct Answers(Mutex<Counts>);
+pub(crate) struct ResponseStats(Mutex<Counts>);
 
 #[derive(Debug, Clone, Copy, Default)]
 struct Counts {
@@ -37,7 +37,7 @@ struct Counts {
     seconds: f64,
 }
 
-impl Answers {
+impl ResponseStats {
     fn count(&self, is_failure: bool, took: Duration) {
         let mut counts = self.0.lock_unpoisoned();
         counts.answers += 1;
@@ -73,13 +73,14 @@ impl Answers {
 
 /// Middleware that records the responses of its routes.
 pub(crate) async fn count(
-    State(desk): State<std::sync::Arc<Desk>>,
+    State(state): State<Arc<AppState>>,
     request: Request,
     next: Next,
 ) -> Response {
     let started = Instant::now();
     let response = next.run(request).await;
-    desk.answers
+    state
+        .responses
         .count(response.status().is_server_error(), started.elapsed());
     response
 }
@@ -112,12 +113,12 @@ impl Undecided {
                    left join lateral (select true as is_decided from booking.public_bookings b
                                       where b.id = s.booking_id limit 1) d on s.published"#,
                 self.from,
-                GIVEN_UP.as_seconds_f64(),
+                LOST_AFTER.as_seconds_f64(),
                 SLICE,
             )
             .fetch_one(db)
             .await?;
-            let settled = slice.now - SETTLES;
+            let settled = slice.now - SETTLE_DELAY;
             if let Some(oldest) = slice.oldest {
                 self.from = Some(oldest.min(settled));
                 return Ok((slice.now - oldest).as_seconds_f64().max(0.0));
@@ -157,7 +158,7 @@ pub async fn measure(db: &PgPool, undecided: &mut Undecided) -> Result<Load, sql
     .fetch_one(&mut *conn)
     .await?;
     drop(conn);
-    let is_telling = answered.answers >= FEWEST_ANSWERS;
+    let is_telling = answered.answers >= MIN_SAMPLE;
     #[expect(clippy::cast_precision_loss, reason = "a share")]
     let (answers, failures) = (answered.answers.max(1) as f64, answered.failures as f64);
     Ok(Load {

@@ -15,19 +15,19 @@ use platform::sync::MutexExt as _;
 use redis::RedisResult;
 
 /// Pause after a failed read of Redis: every attempt delays a tick by up to a timeout.
-const LEFT_ALONE: TimeDelta = TimeDelta::seconds(5);
+const BREAKER_TIMEOUT: TimeDelta = TimeDelta::seconds(5);
 
 /// A time slot, a part of the numbers, and the bitmap of those seen.
-pub(super) type Slot = (i64, i64, Vec<u8>);
+pub(super) type PresenceSlot = (i64, i64, Vec<u8>);
 /// A sale, and the parts of its numbers in which somebody waits.
-pub(super) type Waited = (EventId, RangeInclusive<i64>);
+pub(super) type WaitedParts = (EventId, RangeInclusive<i64>);
 
 /// Reads presence of all sales concurrently, so that a hanging Redis costs a tick one timeout,
 /// whatever the number of sales. After a failure Redis is left alone for a while; clones share that
 /// pause.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Presence {
-    away_until: Arc<Mutex<Option<DateTime<Utc>>>>,
+    open_until: Arc<Mutex<Option<DateTime<Utc>>>>,
 }
 
 impl Presence {
@@ -37,8 +37,8 @@ impl Presence {
         &self,
         ctx: &Context,
         now: DateTime<Utc>,
-        sales: &[Waited],
-    ) -> HashMap<EventId, Vec<Slot>> {
+        sales: &[WaitedParts],
+    ) -> HashMap<EventId, Vec<PresenceSlot>> {
         let slot = seen_slot(now);
         self.read(ctx, now, sales, slot - 2..=slot + 1).await
     }
@@ -48,15 +48,15 @@ impl Presence {
         &self,
         ctx: &Context,
         now: DateTime<Utc>,
-        sales: &[Waited],
-    ) -> HashMap<EventId, Vec<Slot>> {
+        sales: &[WaitedParts],
+    ) -> HashMap<EventId, Vec<PresenceSlot>> {
         let slot = seen_slot(now);
         self.read(ctx, now, sales, slot - SEEN_SLOTS + 1..=slot + 1)
             .await
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<DateTime<Utc>>> {
-        self.away_until.lock_unpoisoned()
+        self.open_until.lock_unpoisoned()
     }
 
     /// Reads `slots` of each sale; sales whose read failed are left out.
@@ -64,9 +64,9 @@ impl Presence {
         &self,
         ctx: &Context,
         now: DateTime<Utc>,
-        sales: &[Waited],
+        sales: &[WaitedParts],
         slots: RangeInclusive<i64>,
-    ) -> HashMap<EventId, Vec<Slot>> {
+    ) -> HashMap<EventId, Vec<PresenceSlot>> {
         if self.lock().is_some_and(|until| now < until) {
             return HashMap::new();
         }
@@ -87,7 +87,7 @@ impl Presence {
                     seen.insert(sale, slots);
                 }
                 Err(error) => {
-                    *self.lock() = Some(now + LEFT_ALONE);
+                    *self.lock() = Some(now + BREAKER_TIMEOUT);
                     tracing::warn!(event_id = %sale, %error, "failed to read presence");
                 }
             }
@@ -98,16 +98,16 @@ impl Presence {
 
 /// Restores presence from retained slots. When they are empty everybody counts as seen now: Redis
 /// was flushed, or is unavailable.
-pub(super) fn recall(release: &mut Release, now: DateTime<Utc>, retained: &[Slot]) {
-    take_in(release, retained);
-    if release.has_seen_nobody() {
-        release.see_everybody(now);
+pub(super) fn restore(release: &mut Release, now: DateTime<Utc>, retained: &[PresenceSlot]) {
+    apply(release, retained);
+    if release.has_no_presence() {
+        release.mark_all_present(now);
     }
 }
 
-pub(super) fn take_in(release: &mut Release, slots: &[Slot]) {
+pub(super) fn apply(release: &mut Release, slots: &[PresenceSlot]) {
     for (slot, part, bitmap) in slots.iter().filter(|(.., bitmap)| !bitmap.is_empty()) {
-        release.see(*slot, *part, bitmap);
+        release.record_presence(*slot, *part, bitmap);
     }
 }
 
@@ -117,7 +117,7 @@ async fn read(
     event_id: EventId,
     slots: RangeInclusive<i64>,
     parts: &RangeInclusive<i64>,
-) -> RedisResult<Vec<Slot>> {
+) -> RedisResult<Vec<PresenceSlot>> {
     let keys = SaleKeys::new(namespace, event_id);
     let wanted = slots.flat_map(|slot| parts.clone().map(move |part| (slot, part)));
     let wanted: Vec<(i64, i64)> = wanted.collect();

@@ -1,5 +1,5 @@
 //! Quarantine of failing sales: a sale that can't be read, drawn, advanced or written is retried
-//! with exponential backoff, while the others go on.
+//! with exponential backoff, without stopping the others.
 
 use std::collections::HashMap;
 
@@ -12,17 +12,17 @@ const FIRST_PAUSE: TimeDelta = TimeDelta::seconds(1);
 const MAX_DOUBLINGS: u32 = 6;
 
 #[derive(Debug, Default)]
-pub(super) struct Quarantine(HashMap<EventId, Sick>);
+pub(super) struct Quarantine(HashMap<EventId, Quarantined>);
 
 #[derive(Debug)]
-struct Sick {
+struct Quarantined {
     until: DateTime<Utc>,
     failures: u32,
 }
 
 /// A failed step of a sale.
 #[derive(Debug, Clone)]
-pub(super) struct Failure {
+pub(super) struct SaleFailure {
     pub(super) event_id: EventId,
     /// The step that failed; a closed set, since it labels a metric.
     pub(super) step: &'static str,
@@ -46,29 +46,29 @@ pub(super) fn is_of_one_sale(error: &sqlx::Error) -> bool {
 
 impl Quarantine {
     /// Returns whether the sale is quarantined at `now`.
-    pub(super) fn has(&self, event_id: EventId, now: DateTime<Utc>) -> bool {
-        self.0.get(&event_id).is_some_and(|sick| now < sick.until)
+    pub(super) fn contains(&self, event_id: EventId, now: DateTime<Utc>) -> bool {
+        self.0.get(&event_id).is_some_and(|entry| now < entry.until)
     }
 
     /// Quarantines the sale with backoff. Only its first failure is logged as an error.
-    pub(super) fn put(&mut self, now: DateTime<Utc>, failure: &Failure) {
-        let Failure {
+    pub(super) fn add(&mut self, now: DateTime<Utc>, failure: &SaleFailure) {
+        let SaleFailure {
             event_id,
             step,
             error,
         } = failure;
         metrics::counter!("admission_sale_failures_total", "step" => *step).increment(1);
-        let sick = self.0.entry(*event_id).or_insert(Sick {
+        let entry = self.0.entry(*event_id).or_insert(Quarantined {
             until: now,
             failures: 0,
         });
-        if sick.failures == 0 {
+        if entry.failures == 0 {
             tracing::error!(%event_id, step, error, "sale failed, quarantined with backoff");
         } else {
             tracing::debug!(%event_id, step, error, "quarantined sale failed again");
         }
-        sick.until = now + FIRST_PAUSE * (1 << sick.failures.min(MAX_DOUBLINGS));
-        sick.failures += 1;
+        entry.until = now + FIRST_PAUSE * (1 << entry.failures.min(MAX_DOUBLINGS));
+        entry.failures += 1;
         self.measure();
     }
 
@@ -99,24 +99,24 @@ mod tests {
     fn a_sale_that_fails_again_and_again_is_tried_less_and_less() {
         let mut quarantine = Quarantine::default();
         let mut now = DateTime::UNIX_EPOCH;
-        let failure = Failure {
+        let failure = SaleFailure {
             event_id: EventId(1),
             step: "step",
             error: String::new(),
         };
         let mut pauses = Vec::new();
         for _ in 0..8 {
-            quarantine.put(now, &failure);
+            quarantine.add(now, &failure);
             let failed_at = now;
-            while quarantine.has(EventId(1), now) {
+            while quarantine.contains(EventId(1), now) {
                 now += TimeDelta::seconds(1);
             }
             pauses.push((now - failed_at).num_seconds());
         }
         assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 64, 64]);
-        assert!(!quarantine.has(EventId(2), DateTime::UNIX_EPOCH));
-        quarantine.put(now, &failure);
+        assert!(!quarantine.contains(EventId(2), DateTime::UNIX_EPOCH));
+        quarantine.add(now, &failure);
         quarantine.release(EventId(1));
-        assert!(!quarantine.has(EventId(1), now));
+        assert!(!quarantine.contains(EventId(1), now));
     }
 }

@@ -15,8 +15,9 @@ use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
 use super::load::{self, Undecided};
-use super::{Held, Leader, Leases, TICK};
-use crate::{Desk, store as desk_store};
+use super::{HeldShards, Leader, Leases, TICK};
+use crate::state::AppState;
+use crate::store::stock;
 
 /// Period of lease renewal, and of claiming shards up to the node's fair share.
 const TURN_PERIOD: Duration = Duration::from_millis(250);
@@ -25,7 +26,7 @@ const TICK_LIMIT: Duration = Duration::from_secs(3);
 /// A leader without a successful tick for this long resigns, if other nodes are live.
 const MAX_SILENCE: Duration = Duration::from_secs(3);
 /// Time for which a leader that resigned claims no shards.
-const STAND_BACK: Duration = Duration::from_secs(10);
+const RESIGN_COOLDOWN: Duration = Duration::from_secs(10);
 /// Clock offset above which a warning is logged: tokens allow five seconds of leeway.
 const MAX_CLOCK_OFFSET: TimeDelta = TimeDelta::seconds(3);
 /// Period at which stock and load are read.
@@ -67,9 +68,9 @@ struct Measured {
 }
 
 /// Time of the loop's last successful tick.
-struct Pulse(Mutex<Instant>);
+struct Watchdog(Mutex<Instant>);
 
-impl Pulse {
+impl Watchdog {
     fn beat(&self) {
         *self.0.lock_unpoisoned() = Instant::now();
     }
@@ -80,22 +81,22 @@ impl Pulse {
 }
 
 /// Runs the release loop for this node's shards, until soft shutdown.
-pub(crate) async fn run(desk: Arc<Desk>) -> anyhow::Result<()> {
+pub(crate) async fn run(state: Arc<AppState>) -> anyhow::Result<()> {
     let measured = Mutex::new(Measured::default());
-    let pulse = Pulse(Mutex::new(Instant::now()));
-    let (sender, held) = watch::channel(Held::default());
-    let mut leases = Leases::new(&desk.ctx, &desk.ctx.node);
-    let mut leader = Leader::new(&desk.ctx);
+    let watchdog = Watchdog(Mutex::new(Instant::now()));
+    let (sender, held) = watch::channel(HeldShards::default());
+    let mut leases = Leases::new(&state.ctx, &state.ctx.node);
+    let mut leader = Leader::new(&state.ctx);
     {
         let work = Box::pin(async {
             tokio::join!(
-                lease(&mut leases, &pulse, &sender),
-                lead(&desk, &mut leader, held, &measured, &pulse),
-                measure(&desk, &measured),
-                tell_answers(&desk),
+                renew_leases(&mut leases, &watchdog, &sender),
+                run_ticks(&state, &mut leader, held, &measured, &watchdog),
+                measure(&state, &measured),
+                report_responses(&state),
             )
         });
-        desk.ctx.shutdown.soft().run_until_cancelled(work).await;
+        state.ctx.shutdown.soft().run_until_cancelled(work).await;
     }
     if let Err(error) = leases.resign().await {
         tracing::warn!(%error, "failed to release the shards; the lease expires by itself");
@@ -104,34 +105,34 @@ pub(crate) async fn run(desk: Arc<Desk>) -> anyhow::Result<()> {
 }
 
 /// Renews the lease, and nothing else. A node whose loop makes no progress resigns.
-async fn lease(leases: &mut Leases, pulse: &Pulse, held: &watch::Sender<Held>) {
+async fn renew_leases(leases: &mut Leases, watchdog: &Watchdog, held: &watch::Sender<HeldShards>) {
     let mut ticks = tokio::time::interval(TURN_PERIOD);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut stands_back_until = Instant::now();
+    let mut cooldown_until = Instant::now();
     let mut is_off = false;
     loop {
         ticks.tick().await;
-        if Instant::now() < stands_back_until {
+        if Instant::now() < cooldown_until {
             continue;
         }
         let led = held.borrow().shards();
         if led == 0 {
-            pulse.beat();
-        } else if pulse.silence() > MAX_SILENCE && leases.candidates() > 1 {
+            watchdog.beat();
+        } else if watchdog.silence() > MAX_SILENCE && leases.candidates() > 1 {
             tracing::error!(shards = led, "release loop makes no progress, resigning");
             metrics::counter!("admission_leader_resignations_total").increment(1);
-            stands_back_until = Instant::now() + STAND_BACK;
+            cooldown_until = Instant::now() + RESIGN_COOLDOWN;
             let resigned = tokio::time::timeout(TURN_PERIOD, leases.resign()).await;
             if !matches!(resigned, Ok(Ok(()))) {
                 tracing::warn!("failed to release the shards; the lease expires by itself");
             }
-            note(held, Held::default());
+            publish_held(held, HeldShards::default());
             continue;
         }
         match leases.turn().await {
             Ok(now) => {
                 compare_clocks(&now, &mut is_off);
-                note(held, now);
+                publish_held(held, now);
             }
             Err(error) => tracing::warn!(%error, "failed to renew the lease"),
         }
@@ -140,7 +141,7 @@ async fn lease(leases: &mut Leases, pulse: &Pulse, held: &watch::Sender<Held>) {
 
 /// Warns of a clock offset: the loop uses the database's clock, but this node's tokens and requests
 /// use its own.
-fn compare_clocks(held: &Held, was_off: &mut bool) {
+fn compare_clocks(held: &HeldShards, was_off: &mut bool) {
     let offset = held.clock_offset();
     metrics::gauge!("admission_clock_offset_seconds").set(offset.as_seconds_f64());
     let is_off = offset.abs() > MAX_CLOCK_OFFSET;
@@ -150,22 +151,22 @@ fn compare_clocks(held: &Held, was_off: &mut bool) {
     *was_off = is_off;
 }
 
-fn note(held: &watch::Sender<Held>, now: Held) {
+fn publish_held(held: &watch::Sender<HeldShards>, now: HeldShards) {
     #[expect(clippy::cast_precision_loss, reason = "a gauge of a few")]
     metrics::gauge!("admission_leader").set(now.shards() as f64);
     held.send_if_modified(|held| {
-        let is_news = !held.has_the_shards_of(&now);
+        let is_news = !held.has_same_shards(&now);
         *held = now;
         is_news
     });
 }
 
-async fn lead(
-    desk: &Desk,
+async fn run_ticks(
+    state: &AppState,
     leader: &mut Leader,
-    mut changes: watch::Receiver<Held>,
+    mut changes: watch::Receiver<HeldShards>,
     measured: &Mutex<Measured>,
-    pulse: &Pulse,
+    watchdog: &Watchdog,
 ) {
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -191,12 +192,12 @@ async fn lead(
             leader.observe(now, &load);
         }
         let started = Instant::now();
-        let sales = desk.sales.all();
+        let sales = state.sales.all();
         let tick = Box::pin(leader.tick(&held, now, &sales, &stock));
         let outcome = tokio::time::timeout(TICK_LIMIT, tick).await;
         match outcome {
             Ok(Ok(seen)) => {
-                pulse.beat();
+                watchdog.beat();
                 let mut measured = measured.lock_unpoisoned();
                 measured.wanted.extend(seen);
             }
@@ -221,8 +222,8 @@ async fn lead(
 }
 
 /// Reads the stock of the sales that were due, and the load, once a second.
-async fn measure(desk: &Desk, measured: &Mutex<Measured>) {
-    let mut db = on_own_pool(&desk.ctx, 1).db;
+async fn measure(state: &AppState, measured: &Mutex<Measured>) {
+    let mut db = on_own_pool(&state.ctx, 1).db;
     let mut undecided = Undecided::default();
     let mut ticks = tokio::time::interval(MEASURE_PERIOD);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -235,7 +236,7 @@ async fn measure(desk: &Desk, measured: &Mutex<Measured>) {
         if wanted.is_empty() {
             continue;
         }
-        match desk_store::stock::of(&db, &wanted).await {
+        match stock::of(&db, &wanted).await {
             Ok(read) => {
                 let mut measured = measured.lock_unpoisoned();
                 measured.stock.extend(read);
@@ -250,19 +251,19 @@ async fn measure(desk: &Desk, measured: &Mutex<Measured>) {
             Err(error) => {
                 tracing::warn!(%error, "failed to measure load");
                 // After a failover it still names the host that is gone.
-                db = on_own_pool(&desk.ctx, 1).db;
+                db = on_own_pool(&state.ctx, 1).db;
             }
         }
     }
 }
 
 /// Reports this node's response statistics to the leaders.
-async fn tell_answers(desk: &Desk) {
+async fn report_responses(state: &AppState) {
     let mut ticks = tokio::time::interval(load::PERIOD);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        if let Err(error) = desk.answers.report(&desk.ctx.db, &desk.ctx.node).await {
+        if let Err(error) = state.responses.report(&state.ctx.db, &state.ctx.node).await {
             tracing::warn!(%error, "failed to store booking response stats");
         }
     }

@@ -11,10 +11,10 @@ use serde::Serialize;
 use sqlx::PgPool;
 use sqlx::types::Json;
 
-use crate::store::reading::Reading;
+use crate::store::position::ReadPosition;
 
 /// A stored line.
-pub(super) struct Written {
+pub(super) struct StoredLine {
     pub(super) claims: i64,
     pub(super) leavings: i64,
     pub(super) snapshot: Snapshot,
@@ -22,14 +22,14 @@ pub(super) struct Written {
 
 /// The highest number issued in a sale, and the last change of its leavings.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Joined {
+pub(super) struct JoinCounts {
     pub(super) joined: i64,
     pub(super) leavings: i64,
 }
 
 /// Changes at the gate of a sale since the last step, and its present figures.
 #[derive(Debug, Default)]
-pub(super) struct AtGate {
+pub(super) struct GateChanges {
     pub(super) claimed: Vec<Place>,
     pub(super) over: Vec<Place>,
     /// Last change of a claim, if any.
@@ -43,7 +43,7 @@ pub(super) struct AtGate {
 }
 
 /// A step to write.
-pub(super) struct ToWrite {
+pub(super) struct PendingStep {
     pub(super) step: Step,
     /// Fencing token: the epoch of the shard.
     pub(super) epoch: i64,
@@ -62,7 +62,7 @@ fn ids(events: &[EventId]) -> Vec<i64> {
 pub(super) async fn lines(
     db: &PgPool,
     events: &[EventId],
-) -> Result<HashMap<EventId, serde_json::Result<Written>>, sqlx::Error> {
+) -> Result<HashMap<EventId, serde_json::Result<StoredLine>>, sqlx::Error> {
     let rows = sqlx::query!(
         r#"select event_id, claims, leavings, snapshot::text as "snapshot!"
            from admission.lines where event_id = any($1)"#,
@@ -73,7 +73,7 @@ pub(super) async fn lines(
     Ok(rows
         .into_iter()
         .map(|row| {
-            let written = serde_json::from_str(&row.snapshot).map(|snapshot| Written {
+            let written = serde_json::from_str(&row.snapshot).map(|snapshot| StoredLine {
                 claims: row.claims,
                 leavings: row.leavings,
                 snapshot,
@@ -104,9 +104,9 @@ pub(super) async fn at_rest(
 /// position.
 pub(super) async fn joined(
     db: &PgPool,
-    since: Option<&Reading>,
-) -> Result<(Reading, HashMap<EventId, Joined>), sqlx::Error> {
-    let reading = Reading::begin(db).await?;
+    since: Option<&ReadPosition>,
+) -> Result<(ReadPosition, HashMap<EventId, JoinCounts>), sqlx::Error> {
+    let reading = ReadPosition::begin(db).await?;
     let rows = sqlx::query!(
         r#"select event_id as "event_id!", joined as "joined!", leavings as "leavings!"
            from waiting_room.public_lines
@@ -116,7 +116,7 @@ pub(super) async fn joined(
     .fetch_all(db)
     .await?;
     let changed = rows.into_iter().map(|row| {
-        let joined = Joined {
+        let joined = JoinCounts {
             joined: row.joined,
             leavings: row.leavings,
         };
@@ -127,14 +127,14 @@ pub(super) async fn joined(
 
 /// Returns the changes at the gates of `known`: each sale with its last seen changes of claims and
 /// of leavings.
-pub(super) async fn at_gates(
+pub(super) async fn gate_changes(
     db: &PgPool,
     known: &[(EventId, i64, i64)],
-) -> Result<HashMap<EventId, AtGate>, sqlx::Error> {
+) -> Result<HashMap<EventId, GateChanges>, sqlx::Error> {
     let events: Vec<i64> = known.iter().map(|(event, ..)| event.0).collect();
     let claims: Vec<i64> = known.iter().map(|(_, claims, _)| *claims).collect();
     let leavings: Vec<i64> = known.iter().map(|(.., leavings)| *leavings).collect();
-    let mut gates: HashMap<EventId, AtGate> = HashMap::new();
+    let mut gates: HashMap<EventId, GateChanges> = HashMap::new();
     let changed = sqlx::query!(
         r#"select c.event_id, c.place, c.over_at is not null as "is_over!", c.change
            from unnest($1::bigint[], $2::bigint[]) as k (event_id, change)
@@ -164,21 +164,21 @@ pub(super) async fn at_gates(
         gate.left.push(Number(row.number));
         gate.leaving = gate.leaving.max(Some(row.change));
     }
-    stand(db, &events, &mut gates).await?;
+    add_figures(db, &events, &mut gates).await?;
     Ok(gates)
 }
 
 /// Adds ready lines, counts of shoppers and the last minute's claims.
-async fn stand(
+async fn add_figures(
     db: &PgPool,
     events: &[i64],
-    gates: &mut HashMap<EventId, AtGate>,
+    gates: &mut HashMap<EventId, GateChanges>,
 ) -> Result<(), sqlx::Error> {
     let ready = sqlx::query!(
         "select event_id, place from admission.ready
          where event_id = any($1) and tried_at > clock_timestamp() - make_interval(secs => $2)",
         events,
-        domain::gate::PATIENCE.as_seconds_f64(),
+        domain::gate::RETRY_TIMEOUT.as_seconds_f64(),
     );
     for row in ready.fetch_all(db).await? {
         let gate = gates.entry(EventId(row.event_id)).or_default();
@@ -206,7 +206,10 @@ async fn stand(
 ///
 /// It is one statement, so that its locks never depend on this node: between two statements of a
 /// transaction they would be held for as long as the node is silent, and its successor would wait.
-pub(super) async fn write(db: &PgPool, steps: &[ToWrite]) -> Result<HashSet<EventId>, sqlx::Error> {
+pub(super) async fn write(
+    db: &PgPool,
+    steps: &[PendingStep],
+) -> Result<HashSet<EventId>, sqlx::Error> {
     let snapshots = || steps.iter().map(|line| &line.step.snapshot);
     let events: Vec<i64> = snapshots().map(|published| published.event_id.0).collect();
     let seqs: Vec<i64> = snapshots().map(|published| published.seq).collect();

@@ -11,7 +11,7 @@ use super::{unreadable, word};
 
 /// A booking that a worker has decided.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Booking {
+pub(crate) struct StoredBooking {
     pub(crate) id: BookingId,
     pub(crate) event_id: EventId,
     pub(crate) account_id: AccountId,
@@ -25,12 +25,12 @@ pub(crate) struct Booking {
     pub(crate) created_at: DateTime<Utc>,
     pub(crate) ticket_codes: Vec<String>,
     pub(crate) transferred_seats: Vec<SeatId>,
-    pub(crate) payment: Option<Payment>,
+    pub(crate) payment: Option<StoredPayment>,
 }
 
 /// The payment of a booking.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Payment {
+pub(crate) struct StoredPayment {
     pub(crate) state: PaymentState,
     pub(crate) intent_id: Option<String>,
     pub(crate) client_secret: Option<String>,
@@ -57,14 +57,14 @@ struct Row {
     refund_state: Option<String>,
 }
 
-impl TryFrom<Row> for Booking {
+impl TryFrom<Row> for StoredBooking {
     type Error = sqlx::Error;
 
     fn try_from(row: Row) -> Result<Self, sqlx::Error> {
         let currency = Currency::try_from(row.currency).map_err(unreadable)?;
         let payment = match row.payment_state {
             None => None,
-            Some(state) => Some(Payment {
+            Some(state) => Some(StoredPayment {
                 state: word(&state, PaymentState::parse)?,
                 intent_id: row.intent_id,
                 client_secret: row.client_secret,
@@ -96,7 +96,10 @@ fn reason(text: &str) -> Option<&'static str> {
 }
 
 /// Returns those of the bookings that a worker has decided.
-pub(crate) async fn find(db: &PgPool, ids: &[BookingId]) -> Result<Vec<Booking>, sqlx::Error> {
+pub(crate) async fn find(
+    db: &PgPool,
+    ids: &[BookingId],
+) -> Result<Vec<StoredBooking>, sqlx::Error> {
     let ids: Vec<_> = ids.iter().map(|id| id.0).collect();
     let rows = sqlx::query_as!(
         Row,
@@ -118,7 +121,7 @@ pub(crate) async fn find(db: &PgPool, ids: &[BookingId]) -> Result<Vec<Booking>,
     )
     .fetch_all(db)
     .await?;
-    rows.into_iter().map(Booking::try_from).collect()
+    rows.into_iter().map(StoredBooking::try_from).collect()
 }
 
 /// Returns the latest bookings of an account, newest first.
@@ -126,7 +129,7 @@ pub(crate) async fn of_account(
     db: &PgPool,
     account_id: AccountId,
     limit: i64,
-) -> Result<Vec<Booking>, sqlx::Error> {
+) -> Result<Vec<StoredBooking>, sqlx::Error> {
     let rows = sqlx::query_as!(
         Row,
         r#"select b.id as "id!", b.event_id as "event_id!", b.account_id as "account_id!",
@@ -148,5 +151,5 @@ pub(crate) async fn of_account(
     )
     .fetch_all(db)
     .await?;
-    rows.into_iter().map(Booking::try_from).collect()
+    rows.into_iter().map(StoredBooking::try_from).collect()
 }

@@ -4,14 +4,14 @@ use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::PgPool;
 
 /// Retention after the end of a sale: tokens and passes have expired, and support has had time.
-const KEPT: TimeDelta = TimeDelta::days(30);
+const RETENTION: TimeDelta = TimeDelta::days(30);
 /// Maximum number of rows of a table that one sweep deletes.
 const SWEEP_LIMIT: i64 = 5_000;
 
 /// Deletes a bounded batch of claims, ready lines and moves of sales past retention. Returns the
 /// number of rows.
 pub(crate) async fn sweep(db: &PgPool, now: DateTime<Utc>) -> Result<u64, sqlx::Error> {
-    let ended = ended(db, now - KEPT).await?;
+    let ended = ended(db, now - RETENTION).await?;
     if ended.is_empty() {
         return Ok(0);
     }

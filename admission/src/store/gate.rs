@@ -5,7 +5,7 @@
 //! that has seen one has seen all before it.
 
 use chrono::{DateTime, Utc};
-use domain::gate::{self, PATIENCE, Ready, Window};
+use domain::gate::{self, RETRY_TIMEOUT, Ready, Window};
 use domain::token::LEEWAY_SECONDS;
 use domain::{AccountId, EventId, Place};
 use platform::pg::BrokenInvariant;
@@ -13,10 +13,10 @@ use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
 /// Maximum number of places of a ready line that are considered; those behind keep waiting.
-const MOST_READY: i64 = 5_000;
+const MAX_READY: i64 = 5_000;
 
 /// Maximum number of passes that expire in one transaction; the rest expire in the next ones.
-const MOST_ENDED: i64 = 1_000;
+const MAX_EXPIRED: i64 = 1_000;
 
 /// An unsigned pass. Signing is deterministic: the same grant yields the same bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -33,7 +33,7 @@ pub struct Grant {
 
 /// A pass that was ended before its expiry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Refused {
+pub struct RevokedPass {
     /// Id of the pass.
     pub jti: Uuid,
     /// Expiry, in Unix seconds.
@@ -135,8 +135,8 @@ pub(crate) async fn expire_due(
         locked.event_id.0,
         at,
         locked.changes,
-        PATIENCE.as_seconds_f64(),
-        MOST_ENDED,
+        RETRY_TIMEOUT.as_seconds_f64(),
+        MAX_EXPIRED,
         LEEWAY_SECONDS.cast_signed(),
     )
     .fetch_one(conn)
@@ -180,7 +180,7 @@ pub(crate) async fn window(
     Ok(Window::new(counts))
 }
 
-/// Returns the head of the ready line, in order, at most [`MOST_READY`] places.
+/// Returns the head of the ready line, in order, at most [`MAX_READY`] places.
 pub(crate) async fn ready(
     conn: &mut PgConnection,
     event_id: EventId,
@@ -189,7 +189,7 @@ pub(crate) async fn ready(
         "select place, since, tried_at from admission.ready
          where event_id = $1 order by since, place limit $2",
         event_id.0,
-        MOST_READY,
+        MAX_READY,
     )
     .fetch_all(conn)
     .await?;
@@ -309,7 +309,7 @@ pub(crate) async fn end(
     locked: &mut Locked,
     jti: Uuid,
     now: DateTime<Utc>,
-) -> Result<Option<Refused>, sqlx::Error> {
+) -> Result<Option<RevokedPass>, sqlx::Error> {
     let ended = sqlx::query_scalar!(
         "update admission.claims set over_at = $3, change = $4
          where event_id = $1 and jti = $2 and over_at is null returning ends_at",
@@ -325,7 +325,7 @@ pub(crate) async fn end(
     };
     locked.changes += 1;
     locked.shopping -= 1;
-    Ok(Some(Refused { jti, ends_at }))
+    Ok(Some(RevokedPass { jti, ends_at }))
 }
 
 /// Returns each account's running passes that were issued up to the given time.

@@ -9,25 +9,25 @@ use sqlx::types::Json;
 use sqlx::{PgConnection, PgPool};
 
 /// Retention of a request's idempotency key; equals that of the stored response.
-const KEY_KEPT: TimeDelta = platform::idempotency::KEPT;
+const KEY_RETENTION: TimeDelta = platform::idempotency::RETENTION;
 /// Maximum number of rows that one sweep deletes.
 const SWEEP_LIMIT: i64 = 5_000;
 
-/// An order: an event, a buyer and the seats wished for.
+/// The content of a booking request: an event, a buyer and the seats wished for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Order {
+pub(crate) struct BookingRequest {
     pub(crate) event_id: EventId,
     /// The buyer, who may differ from the caller when staff book.
     pub(crate) account_id: AccountId,
     pub(crate) wish: Wish,
 }
 
-/// A stored order with its booking id.
+/// A stored request with its booking id.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Request {
+pub(crate) struct AcceptedRequest {
     /// The same for every repeat with the same key.
     pub(crate) booking_id: BookingId,
-    pub(crate) order: Order,
+    pub(crate) request: BookingRequest,
     /// Time of the first acceptance.
     pub(crate) accepted_at: DateTime<Utc>,
 }
@@ -40,11 +40,11 @@ struct Row {
     accepted_at: DateTime<Utc>,
 }
 
-impl From<Row> for Request {
+impl From<Row> for AcceptedRequest {
     fn from(row: Row) -> Self {
         Self {
             booking_id: BookingId(row.booking_id),
-            order: Order {
+            request: BookingRequest {
                 event_id: EventId(row.event_id),
                 account_id: AccountId(row.account_id),
                 wish: row.wish.0,
@@ -54,33 +54,33 @@ impl From<Row> for Request {
     }
 }
 
-/// Stores orders, each under a new booking id. For a key that was used within the last 24 h the
-/// stored request is returned, which may be for another order. Keys within `orders` are distinct.
+/// Stores requests, each under a new booking id. For a key that was used within the last 24 h the
+/// stored request is returned, whose content may differ. Keys within `requests` are distinct.
 pub(crate) async fn accept_all(
     conn: &mut PgConnection,
-    orders: &[(Option<&str>, &Order)],
+    requests: &[(Option<&str>, &BookingRequest)],
     now: DateTime<Utc>,
-) -> Result<Vec<Request>, sqlx::Error> {
-    let keys: Vec<_> = orders
+) -> Result<Vec<AcceptedRequest>, sqlx::Error> {
+    let keys: Vec<_> = requests
         .iter()
         .filter_map(|(key, _)| key.map(str::to_owned))
         .collect();
     if !keys.is_empty() {
         forget_old_keys(conn, &keys, now).await?;
     }
-    let new: Vec<_> = orders
+    let new: Vec<_> = requests
         .iter()
-        .map(|(_, order)| Request {
+        .map(|(_, request)| AcceptedRequest {
             booking_id: BookingId::new(now),
-            order: (*order).clone(),
+            request: (*request).clone(),
             accepted_at: now,
         })
         .collect();
-    let mut known = insert_all(conn, orders, &new, now).await?;
-    let request = |(new, (key, _)): (Request, &(Option<&str>, &Order))| {
+    let mut known = insert_all(conn, requests, &new, now).await?;
+    let stored = |(new, (key, _)): (AcceptedRequest, &(Option<&str>, &BookingRequest))| {
         key.and_then(|key| known.remove(key)).unwrap_or(new)
     };
-    Ok(new.into_iter().zip(orders).map(request).collect())
+    Ok(new.into_iter().zip(requests).map(stored).collect())
 }
 
 async fn forget_old_keys(
@@ -92,7 +92,7 @@ async fn forget_old_keys(
         "update admission.requests set request_key = null
          where request_key = any($1) and accepted_at <= $2",
         keys,
-        now - KEY_KEPT,
+        now - KEY_RETENTION,
     )
     .execute(conn)
     .await?;
@@ -103,19 +103,28 @@ async fn forget_old_keys(
 /// keys.
 async fn insert_all(
     conn: &mut PgConnection,
-    orders: &[(Option<&str>, &Order)],
-    new: &[Request],
+    requests: &[(Option<&str>, &BookingRequest)],
+    new: &[AcceptedRequest],
     now: DateTime<Utc>,
-) -> Result<HashMap<String, Request>, sqlx::Error> {
+) -> Result<HashMap<String, AcceptedRequest>, sqlx::Error> {
     let ids: Vec<_> = new.iter().map(|request| request.booking_id.0).collect();
-    let events: Vec<_> = orders.iter().map(|(_, order)| order.event_id.0).collect();
-    let accounts: Vec<_> = orders.iter().map(|(_, order)| order.account_id.0).collect();
-    let wishes: Vec<_> = orders.iter().map(|(_, order)| Json(&order.wish)).collect();
-    let tickets: Vec<_> = orders
+    let events: Vec<_> = requests
         .iter()
-        .map(|(_, order)| i32::try_from(order.wish.tickets()).unwrap_or(i32::MAX))
+        .map(|(_, request)| request.event_id.0)
         .collect();
-    let keys: Vec<_> = orders
+    let accounts: Vec<_> = requests
+        .iter()
+        .map(|(_, request)| request.account_id.0)
+        .collect();
+    let wishes: Vec<_> = requests
+        .iter()
+        .map(|(_, request)| Json(&request.wish))
+        .collect();
+    let tickets: Vec<_> = requests
+        .iter()
+        .map(|(_, request)| i32::try_from(request.wish.tickets()).unwrap_or(i32::MAX))
+        .collect();
+    let keys: Vec<_> = requests
         .iter()
         .map(|(key, _)| key.map(str::to_owned))
         .collect();
@@ -160,7 +169,7 @@ pub(crate) async fn repeat(
     conn: &mut PgConnection,
     key: &str,
     now: DateTime<Utc>,
-) -> Result<Option<Request>, sqlx::Error> {
+) -> Result<Option<AcceptedRequest>, sqlx::Error> {
     let row = sqlx::query_as!(
         Row,
         r#"update admission.requests set repeated_at = $2
@@ -168,9 +177,9 @@ pub(crate) async fn repeat(
            returning booking_id, event_id, account_id, wish as "wish: Json<Wish>", accepted_at"#,
         key,
         now,
-        now - KEY_KEPT,
+        now - KEY_RETENTION,
     );
-    Ok(row.fetch_optional(conn).await?.map(Request::from))
+    Ok(row.fetch_optional(conn).await?.map(AcceptedRequest::from))
 }
 
 /// Marks a request as published: it is listed as requested until it is decided.
@@ -197,7 +206,10 @@ pub(crate) async fn withdraw(db: &PgPool, id: BookingId) -> Result<(), sqlx::Err
 }
 
 /// Returns the request with this id. Ids are only sent to callers whose request was accepted.
-pub(crate) async fn find(db: &PgPool, id: BookingId) -> Result<Option<Request>, sqlx::Error> {
+pub(crate) async fn find(
+    db: &PgPool,
+    id: BookingId,
+) -> Result<Option<AcceptedRequest>, sqlx::Error> {
     let row = sqlx::query_as!(
         Row,
         r#"select booking_id, event_id, account_id, wish as "wish: Json<Wish>", accepted_at
@@ -206,7 +218,7 @@ pub(crate) async fn find(db: &PgPool, id: BookingId) -> Result<Option<Request>, 
     )
     .fetch_optional(db)
     .await?;
-    Ok(row.map(Request::from))
+    Ok(row.map(AcceptedRequest::from))
 }
 
 /// Returns the latest published but undecided requests of an account, newest first.
@@ -214,7 +226,7 @@ pub(crate) async fn undecided_of(
     db: &PgPool,
     account_id: AccountId,
     limit: i64,
-) -> Result<Vec<Request>, sqlx::Error> {
+) -> Result<Vec<AcceptedRequest>, sqlx::Error> {
     let rows = sqlx::query_as!(
         Row,
         r#"select booking_id, event_id, account_id, wish as "wish: Json<Wish>", accepted_at
@@ -227,7 +239,7 @@ pub(crate) async fn undecided_of(
     )
     .fetch_all(db)
     .await?;
-    Ok(rows.into_iter().map(Request::from).collect())
+    Ok(rows.into_iter().map(AcceptedRequest::from).collect())
 }
 
 /// Deletes one batch of requests past retention that are decided or were never published. Returns
@@ -241,7 +253,7 @@ pub(crate) async fn sweep(db: &PgPool, now: DateTime<Utc>) -> Result<bool, sqlx:
                     or exists (select from booking.public_bookings b where b.id = r.booking_id))
              order by r.accepted_at limit $2 for update of r skip locked
          )",
-        now - KEY_KEPT,
+        now - KEY_RETENTION,
         SWEEP_LIMIT,
     )
     .execute(db)

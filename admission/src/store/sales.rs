@@ -5,14 +5,14 @@ use domain::sale::SaleSettings;
 use sqlx::PgPool;
 use sqlx::types::Json;
 
-use super::reading::Reading;
+use super::position::ReadPosition;
 
 /// Returns the sales that changed after `since`, all for `None`, and the new read position.
 pub(crate) async fn changed(
     db: &PgPool,
-    since: Option<&Reading>,
-) -> Result<(Reading, Vec<SaleSettings>), sqlx::Error> {
-    let reading = Reading::begin(db).await?;
+    since: Option<&ReadPosition>,
+) -> Result<(ReadPosition, Vec<SaleSettings>), sqlx::Error> {
+    let reading = ReadPosition::begin(db).await?;
     let rows = sqlx::query!(
         "select event_id, settings::text from admission.sales
          where changed_in >= $1::text::xid8",

@@ -246,7 +246,7 @@ async fn a_misspelt_field_of_a_request_books_nothing() {
 }
 
 #[tokio::test]
-async fn a_request_that_makes_no_sense_is_told_why() {
+async fn an_invalid_request_is_refused_with_the_reason() {
     let shop = Shop::open().await;
     shop.add_sale(EventId(3), |sale| sale.closed = true).await;
     let pass = shop.pass(EVENT, BUYER, 600);

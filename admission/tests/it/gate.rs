@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use admission::pass::{Claim, Claimant, Grant, Passes, Terms};
+use admission::pass::{Claim, Claimant, Grant, PassTerms, Passes};
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::{AccountId, EventId, Place};
 use futures_util::StreamExt as _;
@@ -22,7 +22,7 @@ const CUTS: u32 = 250;
 struct Door {
     app: TestApp,
     passes: Passes,
-    terms: Terms,
+    terms: PassTerms,
     now: DateTime<Utc>,
 }
 
@@ -31,7 +31,7 @@ impl Door {
         let app = TestApp::start().await;
         Self {
             passes: Passes::new(app.ctx.db.clone()),
-            terms: Terms {
+            terms: PassTerms {
                 rate_per_minute,
                 shopper_cap,
                 pass_seconds: 600,
@@ -211,10 +211,7 @@ async fn a_pass_that_runs_out_gives_its_slot_back_once() {
     assert_eq!(door.shopping().await, 1);
     door.now += TimeDelta::seconds(1);
     for _ in 0..2 {
-        door.passes
-            .end_run_out(EVENT, Some(door.now))
-            .await
-            .unwrap();
+        door.passes.expire(EVENT, Some(door.now)).await.unwrap();
         assert_eq!(door.shopping().await, 0);
     }
     assert_eq!(door.claim(1).await, Claim::Over);
@@ -260,7 +257,7 @@ async fn a_slot_goes_to_who_came_first_unless_they_stay_away() {
 const AT_ONCE: usize = 16;
 
 /// Claims from two nodes at once, each place several times.
-async fn crowd(nodes: [&Passes; 2], terms: Terms, places: i64) -> Vec<(Place, Claim)> {
+async fn crowd(nodes: [&Passes; 2], terms: PassTerms, places: i64) -> Vec<(Place, Claim)> {
     let one = async |node: &Passes, place: i64| {
         let claims = node.claim(EVENT, &[claimant(place)], terms, None).await;
         (Place(place), claims.unwrap()[0])
@@ -294,7 +291,7 @@ async fn two_nodes_together_hold_the_cap_and_give_a_place_one_pass() {
 }
 
 /// Claims until a pass was returned 40 times; returns the distinct grants.
-async fn insist(passes: &Passes, terms: Terms, place: i64) -> HashSet<Grant> {
+async fn insist(passes: &Passes, terms: PassTerms, place: i64) -> HashSet<Grant> {
     let mut heard = HashSet::new();
     let mut answers = 0;
     while answers < 40 {

@@ -247,7 +247,7 @@ pub(crate) async fn seed_ended(db: &PgPool, sales: i64, moves: i64) {
         })
         .collect();
     add(db, &ended, moves).await;
-    let told = Snapshot {
+    let snapshot = Snapshot {
         seq: moves,
         state: SaleState::Closed,
         ..snapshot(EventId(0), now())
@@ -260,7 +260,7 @@ pub(crate) async fn seed_ended(db: &PgPool, sales: i64, moves: i64) {
     .bind(first)
     .bind(sales)
     .bind(moves)
-    .bind(Json(told))
+    .bind(Json(snapshot))
     .execute(db)
     .await
     .unwrap();
@@ -302,20 +302,20 @@ async fn seed_drawn(db: &PgPool, event: i64, lobby: i64) {
     .execute(db)
     .await
     .unwrap();
-    let mut told = Snapshot {
+    let mut snapshot = Snapshot {
         state: SaleState::Paused,
         joined: Place(lobby),
         waiting: lobby,
         ..snapshot(EventId(event), now())
     };
-    told.lottery.commitment = hex::encode(&commitment(&draw.seed));
-    told.lottery.drawn = Some(Drawn {
+    snapshot.lottery.commitment = hex::encode(&commitment(&draw.seed));
+    snapshot.lottery.drawn = Some(Drawn {
         lobby,
         seed: hex::encode(&draw.seed),
         entropy: String::new(),
         entries_digest: hex::encode(&commitment(&draw.seed)),
     });
-    publish(db, &told, &Move::nothing(1, told.at)).await;
+    publish(db, &snapshot, &Move::empty(1, snapshot.at)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -591,7 +591,7 @@ async fn many_busy_sales_are_each_called_at_their_rate() {
 }
 
 #[tokio::test]
-async fn what_was_decided_long_ago_does_not_brake() {
+async fn requests_decided_long_ago_do_not_brake() {
     let requests = sized(300_000, 60_000);
     let app = TestApp::start().await;
     let db = &app.ctx.db;

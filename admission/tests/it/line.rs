@@ -3,13 +3,13 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use admission::pass::{Claim, Claimant, Passes, Terms};
-use admission::release::{Held, Leader, Leases, TICK};
+use admission::pass::{Claim, Claimant, PassTerms, Passes};
+use admission::release::{HeldShards, Leader, Leases, TICK};
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::line::Move;
 use domain::queue::{Snapshot, seen_slot};
 use domain::sale::{SaleSettings, Stock};
-use domain::{AccountId, EventId, Place};
+use domain::{AccountId, EventId, Place, testing};
 use platform::line::moves::MoveRow;
 use platform::redis::cmd;
 use platform::testing::TestApp;
@@ -20,26 +20,11 @@ pub(crate) const EVENT: EventId = EventId(1);
 /// Settings of a sale that opened a minute before [`start`].
 pub(crate) fn sale() -> SaleSettings {
     SaleSettings {
-        event_id: EVENT,
-        version: 1,
-        opens_at: start() - TimeDelta::seconds(60),
-        closes_at: None,
-        event_starts_at: None,
-        lobby_seconds: 0,
-        rate_per_minute: 600,
         shopper_cap: 100_000,
-        claim_window_seconds: 60,
         pass_seconds: 600,
         hold_seconds: 600,
-        paused: false,
-        closed: false,
-        queue: true,
-        challenge: false,
-        anonymous: false,
-        entropy_source: String::new(),
-        entropy: String::new(),
-        message: String::new(),
         max_tickets_per_account: 6,
+        ..testing::sale(EVENT, start() - TimeDelta::seconds(60))
     }
 }
 
@@ -195,7 +180,7 @@ impl Line {
                 account_id: AccountId(1_000 + place),
             })
             .collect();
-        let terms = Terms::from(&self.sale);
+        let terms = PassTerms::from(&self.sale);
         let claims = self.passes.claim(EVENT, &claimants, terms, Some(self.now));
         let claims = claims.await.unwrap();
         let granted = |claim: &&Claim| matches!(claim, Claim::Granted(_));
@@ -240,7 +225,7 @@ pub(crate) async fn tick(
 }
 
 /// Renews the lease, again where the machine is too slow for its timeouts.
-async fn lead(leases: &mut Leases) -> Held {
+async fn lead(leases: &mut Leases) -> HeldShards {
     for _ in 0..30 {
         match leases.turn().await {
             Ok(held) if !held.is_empty() => return held,

@@ -96,7 +96,7 @@ async fn the_commitment_stays_and_is_that_of_the_seed_shown_later() {
 }
 
 #[tokio::test]
-async fn who_takes_part_is_fixed_before_the_entropy_is_told_and_the_seed_is_shown() {
+async fn entries_are_fixed_before_the_entropy_is_entered_and_the_seed_is_revealed() {
     let app = TestApp::start().await;
     let (db, keys) = (&app.ctx.db, &app.ctx.keys);
     join(db, 1..=5).await;
@@ -110,12 +110,12 @@ async fn who_takes_part_is_fixed_before_the_entropy_is_told_and_the_seed_is_show
     join(db, 6..=7).await;
     assert_eq!(draw(&announced(""), 7).await, fixed);
 
-    let told = draw(&announced("4 8 15 16 23 42"), 7).await;
-    let drawn = told.drawn.clone().unwrap();
+    let lottery = draw(&announced("4 8 15 16 23 42"), 7).await;
+    let drawn = lottery.drawn.clone().unwrap();
     let (lobby, digest) = (drawn.lobby, drawn.entries_digest);
     assert_eq!((lobby, drawn.entropy.as_str()), (5, "4 8 15 16 23 42"));
     assert_eq!(digest, fixed.fixed.unwrap().entries_digest);
-    assert_eq!(draw(&announced("something else"), 7).await, told);
+    assert_eq!(draw(&announced("something else"), 7).await, lottery);
     app.finish().await;
 }
 
@@ -198,7 +198,7 @@ async fn the_receipt_has_everything_to_check_the_lottery_and_stays() {
         seed: hex::decode(&claims.seed).unwrap(),
         entropy: claims.entropy,
     }
-    .order();
+    .permutation();
     let places: HashSet<_> = (1..=MANY).map(|n| order.place_of(Number(n))).collect();
     assert_eq!(places.len(), entries.len());
 

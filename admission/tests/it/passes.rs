@@ -74,7 +74,7 @@ async fn a_queue_token_that_is_not_the_callers_own_for_this_sale_is_refused() {
 }
 
 #[tokio::test]
-async fn a_place_that_is_not_called_is_told_when_to_come_back() {
+async fn a_place_that_is_not_called_is_refused_with_a_retry_delay() {
     let shop = Shop::open().await;
     let token = shop.queue_token(BUYER, 100, 600);
     let answer = shop.claim(EVENT, BUYER, Some(&token)).await;
@@ -138,7 +138,7 @@ async fn a_crowd_of_visitors_behind_one_address_claims_and_one_who_floods_is_lim
 }
 
 #[tokio::test]
-async fn whoever_missed_the_turn_or_left_gets_no_pass() {
+async fn a_place_that_missed_its_turn_or_left_gets_no_pass() {
     let shop = Shop::open().await;
     let (missed, left) = (shop.join(BUYER).await, shop.join(OTHER).await);
     shop.miss(1).await;

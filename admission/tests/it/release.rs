@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use admission::release::{Leader, Leases, TICK};
 use chrono::TimeDelta;
 use domain::line::Standing;
-use domain::queue::Strain;
+use domain::queue::Bottleneck;
 use domain::release::Load;
 use domain::sale::{SaleSettings, SaleState, Stock};
 use domain::{EventId, Place};
@@ -76,8 +76,12 @@ async fn claims_and_ends_reach_everyone_and_slots_are_used_again_one_for_one() {
         let cursor = line.snapshot().await.cursor.0;
         assert_eq!(cursor, served + 2, "two in round {round}");
         assert_eq!(line.claim(served + 1..=cursor).await, 2);
-        let told = line.ticks(8).await;
-        assert_eq!((told.shopping, told.cursor.0), (2, cursor), "the cap holds");
+        let published = line.ticks(8).await;
+        assert_eq!(
+            (published.shopping, published.cursor.0),
+            (2, cursor),
+            "the cap holds"
+        );
         line.finish(served + 1..=cursor).await;
         served = cursor;
     }
@@ -185,9 +189,9 @@ async fn a_new_leader_goes_on_where_the_old_one_stopped() {
     line.leases.resign().await.unwrap();
     line.leases = Leases::new(&line.app.ctx, "second");
     line.leader = Leader::new(&line.app.ctx);
-    let told = line.ticks(20).await;
+    let published = line.ticks(20).await;
     let called = line.called().await;
-    assert_eq!(called, (1..=told.cursor.0).collect::<Vec<_>>());
+    assert_eq!(called, (1..=published.cursor.0).collect::<Vec<_>>());
     assert!(called.len() > before.len());
     let claimed: Vec<_> = line
         .moves()
@@ -198,7 +202,7 @@ async fn a_new_leader_goes_on_where_the_old_one_stopped() {
     assert_eq!(
         claimed,
         [1, 2].map(Place),
-        "claims in between are told of once"
+        "claims in between are reported once"
     );
     line.app.finish().await;
 }
@@ -231,7 +235,7 @@ async fn of_two_leaders_only_the_later_one_is_obeyed() {
         .await
         .unwrap();
     let first = line.leases.turn().await.unwrap();
-    assert!(first.is_empty(), "the first is told that it leads no more");
+    assert!(first.is_empty(), "the first loses its shards");
     let called = line.called().await;
     let cursor = line.snapshot().await.cursor.0;
     assert_eq!(called, (1..=cursor).collect::<Vec<_>>());
@@ -315,23 +319,23 @@ async fn the_lobby_is_drawn_at_the_opening() {
     .await
     .unwrap();
     line.join(50).await;
-    let told = line.ticks(8).await;
+    let published = line.ticks(8).await;
     assert_eq!(
-        (told.state, told.cursor, told.lottery.drawn),
+        (published.state, published.cursor, published.lottery.drawn),
         (SaleState::Lobby, Place(0), None)
     );
-    assert_eq!(told.lottery.commitment.len(), 64);
+    assert_eq!(published.lottery.commitment.len(), 64);
     line.leave(7).await;
     let opened = line.ticks(40).await;
     let drawn = opened.lottery.drawn.unwrap();
     assert_eq!((opened.state, drawn.lobby), (SaleState::Open, 50));
-    assert_eq!(opened.lottery.commitment, told.lottery.commitment);
+    assert_eq!(opened.lottery.commitment, published.lottery.commitment);
     let draw = domain::lottery::Draw {
         lobby: 50,
         seed: domain::hex::decode(&drawn.seed).unwrap(),
         entropy: drawn.entropy,
     };
-    let gone = draw.order().place_of(domain::Number(7)).0;
+    let gone = draw.permutation().place_of(domain::Number(7)).0;
     line.ticks(8).await;
     let expected: Vec<i64> = (1..=50).filter(|place| *place != gone).collect();
     assert_eq!(line.called().await, expected);
@@ -365,7 +369,7 @@ async fn a_sale_that_opened_before_anybody_came_draws_the_lobby_of_its_next_open
         seed: domain::hex::decode(&drawn.seed).unwrap(),
         entropy: String::new(),
     };
-    let order = draw.order();
+    let order = draw.permutation();
     let stayed = (1..=200).filter(|n| order.place_of(domain::Number(*n)).0 == *n);
     assert!(stayed.count() < 20, "places are not numbers");
     let called = line.ticks(8).await.cursor.0;
@@ -409,9 +413,13 @@ async fn nobody_is_called_while_every_seat_is_held() {
     };
     line.stock.insert(EVENT, stock(0));
     let before = line.tick().await.cursor;
-    let told = line.ticks(20).await;
-    assert_eq!(told.cursor, before);
-    assert_eq!(told.likely_until, Some(before), "those who wait are told");
+    let published = line.ticks(20).await;
+    assert_eq!(published.cursor, before);
+    assert_eq!(
+        published.likely_until,
+        Some(before),
+        "the bound is published"
+    );
     line.stock.insert(
         EVENT,
         Stock {
@@ -442,7 +450,7 @@ async fn the_brake_slows_the_calls_and_says_so() {
     let before = line.tick().await;
     assert_eq!(
         (before.brake.percent, before.brake.by),
-        (6, Some(Strain::Bookings))
+        (6, Some(Bottleneck::Bookings))
     );
     let after = line.ticks(20).await;
     let called = after.cursor.0 - before.cursor.0;

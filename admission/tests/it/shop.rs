@@ -44,7 +44,7 @@ pub(crate) struct Shop {
     pub(crate) base: String,
     client: Client,
     /// The last published snapshot of each sale.
-    told: Mutex<HashMap<EventId, Snapshot>>,
+    snapshots: Mutex<HashMap<EventId, Snapshot>>,
 }
 
 /// Another node of the same installation.
@@ -62,7 +62,7 @@ impl Node {
 fn config(outcome_wait: Duration) -> admission::Config {
     admission::Config {
         stripe_publishable_key: Some("pk_test_1".to_owned()),
-        outcome_wait_ms: u64::try_from(outcome_wait.as_millis()).unwrap(),
+        outcome_wait,
         ..admission::Config::default()
     }
 }
@@ -89,7 +89,7 @@ impl Shop {
     async fn waiting(outcome_wait: Duration) -> Self {
         let app = TestApp::start_with(domain::clock::SystemClock::shared(), |config| {
             config.limits_scale = 100.0;
-            config.request_timeout_seconds = REQUEST_SECONDS;
+            config.request_timeout = Duration::from_secs(REQUEST_SECONDS);
         })
         .await;
         for queue in [
@@ -106,7 +106,7 @@ impl Shop {
         let shop = Self {
             base,
             client: Client::new(),
-            told: Mutex::default(),
+            snapshots: Mutex::default(),
             app,
         };
         shop.add_sale(EVENT, |_| ()).await;
@@ -147,7 +147,7 @@ impl Shop {
             )
             .await;
         published.unwrap();
-        self.tell(event_id, |_, _| ()).await;
+        self.publish_step(event_id, |_, _| ()).await;
         let token = self.queue_token_of(event_id, BUYER, i64::MAX, 600);
         eventually(SOON, async || {
             self.claim(event_id, BUYER, Some(&token)).await.status() != 404
@@ -156,16 +156,16 @@ impl Shop {
     }
 
     /// Publishes a step, as the release leader does.
-    async fn tell(&self, event_id: EventId, step: impl FnOnce(&mut Snapshot, &mut Move)) {
+    async fn publish_step(&self, event_id: EventId, step: impl FnOnce(&mut Snapshot, &mut Move)) {
         let now = self.app.ctx.clock.now();
         let (snapshot, moved) = {
-            let mut told = self.told.lock().unwrap();
-            let snapshot = told.entry(event_id).or_insert_with(|| Snapshot {
+            let mut snapshots = self.snapshots.lock().unwrap();
+            let snapshot = snapshots.entry(event_id).or_insert_with(|| Snapshot {
                 seq: 0,
                 ..line::snapshot(event_id, now)
             });
             snapshot.seq += 1;
-            let mut moved = Move::nothing(snapshot.seq, now);
+            let mut moved = Move::empty(snapshot.seq, now);
             step(snapshot, &mut moved);
             (snapshot.clone(), moved)
         };
@@ -182,13 +182,13 @@ impl Shop {
 
     /// Marks `place` as having missed its claim window.
     pub(crate) async fn miss(&self, place: i64) {
-        self.tell(EVENT, |_, moved| moved.missed.push(Place(place)))
+        self.publish_step(EVENT, |_, moved| moved.missed.push(Place(place)))
             .await;
     }
 
     /// Marks the holder of `number` as having left.
     pub(crate) async fn leave(&self, number: i64) {
-        self.tell(EVENT, |_, moved| moved.left.push(Number(number)))
+        self.publish_step(EVENT, |_, moved| moved.left.push(Number(number)))
             .await;
     }
 
@@ -210,7 +210,7 @@ impl Shop {
     /// Joins and calls the next place.
     pub(crate) async fn call(&self, event_id: EventId) -> Place {
         let mut number = Place(0);
-        self.tell(event_id, |snapshot, moved| {
+        self.publish_step(event_id, |snapshot, moved| {
             number = Place(snapshot.joined.0 + 1);
             snapshot.joined = number;
             snapshot.cursor = number;
@@ -226,7 +226,7 @@ impl Shop {
     /// Joins and calls the next `people` places of [`EVENT`] at once; returns the first.
     pub(crate) async fn call_many(&self, people: i64) -> Place {
         let mut first = Place(0);
-        self.tell(EVENT, |snapshot, moved| {
+        self.publish_step(EVENT, |snapshot, moved| {
             first = Place(snapshot.joined.0 + 1);
             let last = Place(snapshot.joined.0 + people);
             (snapshot.joined, snapshot.cursor) = (last, last);

@@ -4,7 +4,7 @@ use platform::testing::TestApp;
 use platform::topology;
 
 #[tokio::test]
-async fn every_queue_that_admission_consumes_is_waited_for() {
+async fn start_waits_for_every_queue_that_admission_consumes() {
     let app = TestApp::start().await;
     let config = admission::Config::default();
     let routes = admission::start(app.ctx.clone(), config).await.unwrap();

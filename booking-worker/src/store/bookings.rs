@@ -29,7 +29,7 @@ pub(crate) struct Decided<'a> {
 
 /// A booking that ended.
 #[derive(Debug)]
-pub(crate) struct Ended {
+pub(crate) struct EndedBooking {
     pub(crate) facts: BookingFacts,
     /// Its state before.
     pub(crate) was: BookingState,
@@ -39,7 +39,7 @@ pub(crate) struct Ended {
 
 /// The end of a booking, as `booking.expired.v1` or `booking.cancelled.v1` has it.
 #[derive(Debug)]
-pub(crate) struct End {
+pub(crate) struct BookingEnd {
     pub(crate) facts: BookingFacts,
     /// `true` if it had tickets.
     pub(crate) was_confirmed: bool,
@@ -48,7 +48,7 @@ pub(crate) struct End {
     /// The cancellation by an account; `None` when its payment is impossible or its event is
     /// cancelled.
     pub(crate) asked: Option<CancelAsked>,
-    /// Why its hold ended early.
+    /// The reason of a hold that ended early.
     pub(crate) reason: Option<EndReason>,
 }
 
@@ -307,7 +307,7 @@ pub(crate) async fn end(
     from: &[BookingState],
     reason: Option<EndReason>,
     now: DateTime<Utc>,
-) -> Result<Vec<Ended>, sqlx::Error> {
+) -> Result<Vec<EndedBooking>, sqlx::Error> {
     let from: Vec<_> = from.iter().map(|state| state.as_str().to_owned()).collect();
     let rows = sqlx::query!(
         r#"with due as materialized (
@@ -332,7 +332,7 @@ pub(crate) async fn end(
     .fetch_all(conn)
     .await?;
     let ended = rows.into_iter().map(|row| {
-        Ok(Ended {
+        Ok(EndedBooking {
             was: state(&row.was)?,
             is: state(&row.state)?,
             facts: Row {

@@ -10,7 +10,7 @@ use domain::{AccountId, BookingId, SeatId};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::bookings::{self, End};
+use super::bookings::{self, BookingEnd};
 
 /// Pause before a lost message is published again.
 const REPUBLISH_AFTER: TimeDelta = TimeDelta::hours(1);
@@ -25,29 +25,34 @@ pub(crate) enum Lost {
     /// `booking.paid.v1`.
     Paid,
     /// `booking.expired.v1` or `booking.cancelled.v1`.
-    Ended,
+    EndedBooking,
     /// `ticket.transferred.v1`.
     Transferred,
 }
 
 impl Lost {
-    pub(crate) const ALL: [Self; 4] = [Self::Held, Self::Paid, Self::Ended, Self::Transferred];
+    pub(crate) const ALL: [Self; 4] = [
+        Self::Held,
+        Self::Paid,
+        Self::EndedBooking,
+        Self::Transferred,
+    ];
 
     /// The word in the database and in metrics.
     pub(crate) fn label(self) -> &'static str {
         match self {
             Self::Held => "held",
             Self::Paid => "paid",
-            Self::Ended => "ended",
+            Self::EndedBooking => "ended",
             Self::Transferred => "transferred",
         }
     }
 }
 
-/// The period in which something happened, most messages, and the time.
+/// The searched period, with the most messages to claim.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Search {
-    /// Excluded.
+    /// Start of the period, exclusive.
     pub(crate) from: DateTime<Utc>,
     pub(crate) to: DateTime<Utc>,
     pub(crate) limit: i64,
@@ -55,12 +60,12 @@ pub(crate) struct Search {
 }
 
 impl Search {
-    /// Events that begin later have all their notices.
+    /// Earliest start of an event none of whose notices was pruned.
     fn begun(&self) -> DateTime<Utc> {
         self.now - NOTICES_KEPT
     }
 
-    /// What was published again since then is not searched.
+    /// Messages that were republished later than this are skipped.
     fn republished(&self) -> DateTime<Utc> {
         self.now - REPUBLISH_AFTER
     }
@@ -119,7 +124,7 @@ pub(crate) async fn claim_paid(
 pub(crate) async fn claim_ends(
     conn: &mut PgConnection,
     search: Search,
-) -> Result<Vec<End>, sqlx::Error> {
+) -> Result<Vec<BookingEnd>, sqlx::Error> {
     let rows = sqlx::query!(
         r#"select b.id, b.state, b.end_reason, c.cancelled_at as "cancelled_at?",
                   c.cancelled_by as "cancelled_by?"
@@ -142,11 +147,11 @@ pub(crate) async fn claim_ends(
     );
     let rows = rows.fetch_all(&mut *conn).await?;
     let lost: Vec<_> = rows.iter().map(|row| row.id).collect();
-    let claimed = claim_bookings(conn, Lost::Ended, &lost, search.now).await?;
+    let claimed = claim_bookings(conn, Lost::EndedBooking, &lost, search.now).await?;
     let mut claimed: HashMap<_, _> = by_id(claimed).collect();
     let ends = rows.into_iter().filter_map(|row| {
         let asked = row.cancelled_at.zip(row.cancelled_by);
-        Some(End {
+        Some(BookingEnd {
             facts: claimed.remove(&BookingId(row.id))?,
             was_confirmed: row.cancelled_at.is_some(),
             is_expired: row.state == BookingState::Expired.as_str(),
@@ -263,7 +268,8 @@ async fn claim_bookings(
     bookings::facts(conn, &ids).await
 }
 
-/// Claims messages, by booking and number; returns those that no other worker has claimed meanwhile.
+/// Claims messages, by booking and number; returns those that no other worker has claimed
+/// meanwhile.
 async fn claim(
     conn: &mut PgConnection,
     kind: Lost,

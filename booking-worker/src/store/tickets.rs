@@ -108,7 +108,7 @@ pub(crate) async fn of(
 
 /// A ticket that was cancelled.
 #[derive(Debug)]
-pub(crate) struct Gone {
+pub(crate) struct CancelledTicket {
     pub(crate) event_id: EventId,
     pub(crate) holder: AccountId,
     pub(crate) buyer: AccountId,
@@ -118,7 +118,7 @@ pub(crate) struct Gone {
 pub(crate) async fn cancel(
     conn: &mut PgConnection,
     bookings: &[BookingId],
-) -> Result<Vec<Gone>, sqlx::Error> {
+) -> Result<Vec<CancelledTicket>, sqlx::Error> {
     let rows = sqlx::query!(
         "update booking.tickets t set state = 'cancelled', live_seat_id = null
          from booking.bookings b
@@ -128,7 +128,7 @@ pub(crate) async fn cancel(
     )
     .fetch_all(conn)
     .await?;
-    let gone = rows.into_iter().map(|row| Gone {
+    let gone = rows.into_iter().map(|row| CancelledTicket {
         event_id: EventId(row.event_id),
         holder: AccountId(row.holder),
         buyer: AccountId(row.buyer),
@@ -136,9 +136,10 @@ pub(crate) async fn cancel(
     Ok(gone.collect())
 }
 
-/// Why `asked_by` must not cancel this confirmed booking: one of its tickets is checked in; or its
-/// buyer asks and has transferred a ticket, which the new holder is not to lose, or the event has
-/// begun. Locks the booking, so the answer holds until the transaction ends.
+/// Returns the reason for which `asked_by` must not cancel this confirmed booking: one of its
+/// tickets is checked in; or its buyer asks and has transferred a ticket, which the new holder is
+/// not to lose, or the event has begun. Locks the booking, so the answer holds until the
+/// transaction ends.
 pub(crate) async fn bind(
     conn: &mut PgConnection,
     id: BookingId,
@@ -274,7 +275,7 @@ pub(crate) async fn find(
     .await
 }
 
-/// When the ticket with this code got another one; `None` when none had it.
+/// Returns the time at which this code was replaced; `None` if it never was.
 pub(crate) async fn replaced_at(
     conn: &mut PgConnection,
     code: &str,

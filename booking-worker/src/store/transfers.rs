@@ -208,11 +208,11 @@ pub(crate) async fn replaced(
 
 /// A ticket that changed hands, as one of the two accounts sees it.
 #[derive(Debug, Serialize)]
-pub(crate) struct Changed {
+pub(crate) struct TransferredTicket {
     pub(crate) event_id: EventId,
     pub(crate) booking_id: BookingId,
     pub(crate) seat: Option<BookedSeat>,
-    /// Only while the account holds it.
+    /// Present while the account holds the ticket.
     pub(crate) code: Option<String>,
     pub(crate) state: String,
     pub(crate) received_at: Option<DateTime<Utc>>,
@@ -225,7 +225,7 @@ pub(crate) struct Changed {
 pub(crate) async fn of_account(
     pool: &PgPool,
     account: AccountId,
-) -> Result<Vec<Changed>, sqlx::Error> {
+) -> Result<Vec<TransferredTicket>, sqlx::Error> {
     let rows = sqlx::query!(
         r#"select t.event_id, t.booking_id, t.seat_id, t.code, t.state, t.created_at, t.transferred_at,
                   b.seats as "seats: Json<Vec<BookedSeat>>",
@@ -240,7 +240,7 @@ pub(crate) async fn of_account(
     )
     .fetch_all(pool)
     .await?;
-    let changed = rows.into_iter().map(|row| Changed {
+    let changed = rows.into_iter().map(|row| TransferredTicket {
         event_id: EventId(row.event_id),
         booking_id: BookingId(row.booking_id),
         seat: row

@@ -20,7 +20,7 @@ use super::me::AccountResponse;
 use super::store;
 use crate::audit::{self, Actor};
 use crate::fields::invalid;
-use crate::office::Office;
+use crate::state::AppState;
 use crate::write::Posted;
 
 #[derive(Debug, Deserialize)]
@@ -36,7 +36,7 @@ pub(super) struct Roles {
 /// `forbidden` unless the caller is an admin, `not-found`, `invalid` for no role or one listed
 /// twice, and `conflict` if admins would remove their own admin role.
 pub(super) async fn change_roles(
-    State(office): State<Arc<Office>>,
+    State(state): State<Arc<AppState>>,
     caller: Caller,
     Path(id): Path<AccountId>,
     Posted { body, repeat }: Posted<Roles>,
@@ -62,9 +62,9 @@ pub(super) async fn change_roles(
         caller.account_id.to_string(),
         Actor::Account(caller.account_id),
     );
-    let done = office
+    let done = state
         .write("change roles", &who, &repeat, &|tx| {
-            Box::pin(change(tx, &office, id, &roles, actor))
+            Box::pin(change(tx, &state, id, &roles, actor))
         })
         .await?;
     Ok(done.respond(StatusCode::OK))
@@ -72,7 +72,7 @@ pub(super) async fn change_roles(
 
 async fn change(
     conn: &mut PgConnection,
-    office: &Office,
+    state: &AppState,
     id: AccountId,
     roles: &[Role],
     actor: Actor,
@@ -81,7 +81,7 @@ async fn change(
     if before.roles == roles {
         return Ok(AccountResponse { account: before });
     }
-    let now = office.ctx.clock.now();
+    let now = state.ctx.clock.now();
     let account = store::set_roles(conn, id, roles, now)
         .await?
         .ok_or_else(unknown)?;

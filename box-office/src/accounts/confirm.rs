@@ -25,7 +25,7 @@ use super::me::AccountResponse;
 use super::store::{self, Account};
 use crate::OWNER;
 use crate::fields::invalid;
-use crate::office::Office;
+use crate::state::AppState;
 
 /// Validity of a code.
 const CODE_LIFE: TimeDelta = TimeDelta::minutes(10);
@@ -39,7 +39,7 @@ const DAY: TimeDelta = TimeDelta::days(1);
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Given {
+pub(super) struct ConfirmBody {
     #[serde(default = "email")]
     channel: ContactChannel,
     code: String,
@@ -47,7 +47,7 @@ pub(super) struct Given {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Wanted {
+pub(super) struct SendCodeBody {
     #[serde(default = "email")]
     channel: ContactChannel,
 }
@@ -61,12 +61,12 @@ fn email() -> ContactChannel {
 /// # Errors
 /// `invalid` for a wrong code, with `tries_left`; `conflict` when no code is valid any more.
 pub(super) async fn confirm(
-    State(office): State<Arc<Office>>,
+    State(state): State<Arc<AppState>>,
     caller: Caller,
-    Json(given): Json<Given>,
+    Json(given): Json<ConfirmBody>,
 ) -> Result<Response, Problem> {
-    let outcome = pg::run_tx(&office.ctx.db, "confirm address", |tx| {
-        Box::pin(take(tx, &office, caller.account_id, &given))
+    let outcome = pg::run_tx(&state.ctx.db, "confirm address", |tx| {
+        Box::pin(take(tx, &state, caller.account_id, &given))
     })
     .await?;
     outbox::wake(OWNER);
@@ -81,11 +81,11 @@ pub(super) async fn confirm(
 
 async fn take(
     conn: &mut PgConnection,
-    office: &Office,
+    state: &AppState,
     account_id: AccountId,
-    given: &Given,
+    given: &ConfirmBody,
 ) -> Result<Result<Account, Problem>, Refusal> {
-    let now = office.ctx.clock.now();
+    let now = state.ctx.clock.now();
     let account = store::lock(conn, account_id).await?.ok_or_else(gone)?;
     if is_confirmed(&account, given.channel) {
         return Ok(Ok(account));
@@ -101,7 +101,7 @@ async fn take(
         account_id,
         address: &address,
     };
-    if !office
+    if !state
         .ctx
         .keys
         .is_confirmed_by(&confirmation, given.code.trim())
@@ -120,12 +120,12 @@ async fn take(
 /// `rate-limited` within a minute of the last code, or after ten in a day; `conflict` when the
 /// contact is already confirmed, there is no phone, or the address must be confirmed first.
 pub(super) async fn send_code(
-    State(office): State<Arc<Office>>,
+    State(state): State<Arc<AppState>>,
     caller: Caller,
-    Json(wanted): Json<Wanted>,
+    Json(wanted): Json<SendCodeBody>,
 ) -> Result<Response, Problem> {
-    pg::run_tx(&office.ctx.db, "send confirmation code", |tx| {
-        Box::pin(send_another(tx, &office, caller.account_id, wanted.channel))
+    pg::run_tx(&state.ctx.db, "send confirmation code", |tx| {
+        Box::pin(send_another(tx, &state, caller.account_id, wanted.channel))
     })
     .await?;
     outbox::wake(OWNER);
@@ -134,11 +134,11 @@ pub(super) async fn send_code(
 
 async fn send_another(
     conn: &mut PgConnection,
-    office: &Office,
+    state: &AppState,
     account_id: AccountId,
     channel: ContactChannel,
 ) -> Result<(), Refusal> {
-    let now = office.ctx.clock.now();
+    let now = state.ctx.clock.now();
     let account = store::lock(conn, account_id).await?.ok_or_else(gone)?;
     if is_confirmed(&account, channel) {
         return Err(Problem::new(Kind::Conflict, "Already confirmed.").into());

@@ -11,7 +11,7 @@ use platform::problem::{Kind, Problem};
 use serde::Serialize;
 
 use super::store::{self, Account};
-use crate::office::Office;
+use crate::state::AppState;
 
 /// `{"account": …}`.
 #[derive(Debug, Serialize, serde::Deserialize)]
@@ -24,10 +24,10 @@ pub(super) struct AccountResponse {
 /// # Errors
 /// `signed-out` without a valid access token, or when the account was deleted since.
 pub(super) async fn me(
-    State(office): State<Arc<Office>>,
+    State(state): State<Arc<AppState>>,
     caller: Caller,
 ) -> Result<impl IntoResponse, Problem> {
-    let mut conn = office.ctx.db.acquire().await?;
+    let mut conn = state.ctx.db.acquire().await?;
     let account = store::get(&mut conn, caller.account_id)
         .await?
         .ok_or_else(|| Problem::new(Kind::SignedOut, "This account no longer exists."))?;

@@ -63,9 +63,10 @@ pub(crate) fn check_length(password: &SecretString) -> Result<(), Problem> {
     Err(invalid("password", detail))
 }
 
-/// The queue a caller waits in. Staff have their own and never wait behind the public.
+/// The hashing queue that a request joins: staff have their own, so that none of them waits behind
+/// the public.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Line {
+pub(crate) enum HashQueue {
     /// The public listener.
     Public,
     /// The internal listener.
@@ -97,15 +98,15 @@ impl Passwords {
         })
     }
 
-    /// Reserves a place in the queue of `line`. Requests are admitted before any quota is charged,
+    /// Reserves a place in `queue`. Requests are admitted before any quota is charged,
     /// so that load shedding costs the caller nothing.
     ///
     /// # Errors
     /// [`PasswordError::Busy`] when the queue is too long.
-    pub(crate) fn admit(&self, line: Line) -> Result<Admitted<'_>, PasswordError> {
-        let pool = match line {
-            Line::Public => &self.public,
-            Line::Staff => &self.staff,
+    pub(crate) fn admit(&self, queue: HashQueue) -> Result<Admitted<'_>, PasswordError> {
+        let pool = match queue {
+            HashQueue::Public => &self.public,
+            HashQueue::Staff => &self.staff,
         };
         Ok(Admitted {
             slot: pool.admit()?,
@@ -152,13 +153,13 @@ type Job = Box<dyn FnOnce() + Send>;
 struct Pool {
     jobs: Sender<Job>,
     threads: u64,
-    load: Arc<Load>,
+    load: Arc<PoolLoad>,
     max_wait: Duration,
 }
 
 /// Inputs of the expected wait: queue length and service time (Little's law).
 #[derive(Debug, Default)]
-struct Load {
+struct PoolLoad {
     /// Jobs admitted: to be queued, queued or running.
     jobs: AtomicU64,
     /// EWMA of the service time of one job, in microseconds.
@@ -238,7 +239,7 @@ fn work_off(queue: &Mutex<Receiver<Job>>) {
     }
 }
 
-impl Load {
+impl PoolLoad {
     fn expected_wait(&self, ahead: u64, threads: u64) -> Duration {
         let cost = self.cost_micros.load(Ordering::Relaxed);
         Duration::from_micros(ahead * cost / threads)
@@ -260,12 +261,12 @@ impl Load {
 
 /// Guard that counts a job until it is dropped.
 struct Counted {
-    load: Arc<Load>,
+    load: Arc<PoolLoad>,
 }
 
 impl Counted {
     /// Counts one more job, and returns the number of those before it.
-    fn one(load: &Arc<Load>) -> (Self, u64) {
+    fn one(load: &Arc<PoolLoad>) -> (Self, u64) {
         let ahead = load.jobs.fetch_add(1, Ordering::Relaxed);
         let load = Arc::clone(load);
         (Self { load }, ahead)
@@ -319,7 +320,7 @@ mod tests {
     #[tokio::test]
     async fn only_the_right_password_verifies_and_a_missing_hash_never_does() {
         let passwords = Passwords::start(LONG).await.unwrap();
-        let admit = || passwords.admit(Line::Public).unwrap();
+        let admit = || passwords.admit(HashQueue::Public).unwrap();
         let stored = admit().hash("correct horse".into()).await.unwrap();
         let verify = |password: &str, stored| admit().verify(password.into(), stored);
         assert!(verify("correct horse", Some(stored.clone())).await.unwrap());

@@ -17,7 +17,7 @@ use uuid::Uuid;
 use super::replayed;
 use super::session::{self, Grant, SessionResponse, hash_of, session_of};
 use super::store::{self, LiveSession};
-use crate::office::Office;
+use crate::state::AppState;
 use crate::write::Posted;
 
 #[derive(Debug, Deserialize)]
@@ -30,7 +30,7 @@ pub(super) struct Refresh {
 /// not an error of the transaction.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum Outcome {
+enum RefreshOutcome {
     Renewed(Grant, Vec<Role>),
     Unknown,
     Reused,
@@ -43,26 +43,26 @@ enum Outcome {
 /// # Errors
 /// `signed-out` when the token is unknown, expired or reused.
 pub(super) async fn refresh(
-    State(office): State<Arc<Office>>,
+    State(state): State<Arc<AppState>>,
     Posted { body, repeat }: Posted<Refresh>,
 ) -> Result<Response, Problem> {
     let session_id = session_of(&body.refresh_token).ok_or_else(signed_out)?;
     let (caller, token) = (session_id.to_string(), body.refresh_token);
-    let done = office
+    let done = state
         .write("refresh", &caller, &repeat, &|tx| {
-            Box::pin(renew(tx, &office, session_id, &token))
+            Box::pin(renew(tx, &state, session_id, &token))
         })
         .await?;
     let renewed = done.try_map(|outcome| match outcome {
-        Outcome::Renewed(grant, roles) => Ok((grant, roles)),
-        Outcome::Unknown => Err(signed_out()),
-        Outcome::Reused => {
+        RefreshOutcome::Renewed(grant, roles) => Ok((grant, roles)),
+        RefreshOutcome::Unknown => Err(signed_out()),
+        RefreshOutcome::Reused => {
             tracing::warn!(session.id = %session_id, "refresh token reused, session ended");
             Err(signed_out())
         }
     })?;
-    let (grant, roles) = replayed::unless_moved_on(&office, renewed).await?;
-    let (keys, now) = (&office.ctx.keys, office.ctx.clock.now());
+    let (grant, roles) = replayed::unless_moved_on(&state, renewed).await?;
+    let (keys, now) = (&state.ctx.keys, state.ctx.clock.now());
     let answer = grant.map(|grant| SessionResponse {
         session: grant.session(keys, &roles, now),
     });
@@ -71,24 +71,24 @@ pub(super) async fn refresh(
 
 async fn renew(
     conn: &mut PgConnection,
-    office: &Office,
+    state: &AppState,
     session_id: Uuid,
     token: &str,
-) -> Result<Outcome, Refusal> {
-    let now = office.ctx.clock.now();
+) -> Result<RefreshOutcome, Refusal> {
+    let now = state.ctx.clock.now();
     let Some(session) = store::lock_session(conn, session_id, now).await? else {
-        return Ok(Outcome::Unknown);
+        return Ok(RefreshOutcome::Unknown);
     };
     let is_newest = session.refresh_hash == hash_of(token);
     if !is_newest && !session.was_just_replaced(&hash_of(token), now) {
         store::delete_session(conn, session_id).await?;
-        return Ok(Outcome::Reused);
+        return Ok(RefreshOutcome::Reused);
     }
     let Some(account) = store::get(conn, session.account_id).await? else {
-        return Ok(Outcome::Unknown);
+        return Ok(RefreshOutcome::Unknown);
     };
-    if !is_newest && let Some(newest) = session.newest(session_id, &office.ctx.keys) {
-        return Ok(Outcome::Renewed(newest, account.roles));
+    if !is_newest && let Some(newest) = session.newest(session_id, &state.ctx.keys) {
+        return Ok(RefreshOutcome::Renewed(newest, account.roles));
     }
     let grant = Grant {
         session_id,
@@ -96,8 +96,8 @@ async fn renew(
         account_id: session.account_id,
         at: now,
     };
-    store::rotate_session(conn, &grant, &grant.refresh_token(&office.ctx.keys)).await?;
-    Ok(Outcome::Renewed(grant, account.roles))
+    store::rotate_session(conn, &grant, &grant.refresh_token(&state.ctx.keys)).await?;
+    Ok(RefreshOutcome::Renewed(grant, account.roles))
 }
 
 impl LiveSession {

@@ -15,7 +15,7 @@ use serde_json::json;
 use super::store::{self, Account};
 use crate::audit::{self, Actor};
 use crate::fields;
-use crate::office::Office;
+use crate::state::AppState;
 
 const MAX_EMAIL_CHARS: usize = 254;
 
@@ -35,14 +35,14 @@ struct AccountsResponse {
 /// # Errors
 /// `forbidden` unless the caller is an admin.
 pub(super) async fn search(
-    State(office): State<Arc<Office>>,
+    State(state): State<Arc<AppState>>,
     caller: Caller,
     Query(query): Query<Search>,
 ) -> Result<impl IntoResponse, Problem> {
     caller.require_any(&[Role::Admin])?;
     let prefix = fields::line("email", &query.email, MAX_EMAIL_CHARS)?;
-    let mut conn = office.ctx.db.acquire().await?;
-    let (actor, now) = (Actor::Account(caller.account_id), office.ctx.clock.now());
+    let mut conn = state.ctx.db.acquire().await?;
+    let (actor, now) = (Actor::Account(caller.account_id), state.ctx.clock.now());
     let detail = json!({ "email": prefix });
     audit::put(
         &mut conn,

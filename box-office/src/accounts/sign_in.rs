@@ -19,13 +19,13 @@ use serde_json::json;
 use sqlx::PgConnection;
 
 use super::attempts::{self, Place};
-use super::password::{self, Line};
+use super::password::{self, HashQueue};
 use super::replayed;
 use super::session::{Grant, SessionResponse};
 use super::store;
 use crate::audit::{self, Actor};
 use crate::fields;
-use crate::office::Office;
+use crate::state::AppState;
 use crate::write::Posted;
 
 #[derive(Debug, Deserialize)]
@@ -41,8 +41,8 @@ pub(super) struct SignIn {
 /// `wrong-credentials`; `rate-limited` after several wrong passwords for one account or many from
 /// one network; `overloaded` when the hashing queue is too long.
 pub(super) async fn sign_in(
-    State(office): State<Arc<Office>>,
-    Extension(line): Extension<Line>,
+    State(state): State<Arc<AppState>>,
+    Extension(queue): Extension<HashQueue>,
     ClientAddr(address): ClientAddr,
     Posted { body, repeat }: Posted<SignIn>,
 ) -> Result<Response, Problem> {
@@ -51,17 +51,17 @@ pub(super) async fn sign_in(
         .map_err(|_| wrong())?
         .to_lowercase();
     password::check_length(&body.password).map_err(|_| wrong())?;
-    let from = Origin::network(&office, address.into());
-    let account_id = authenticate(&office, line, &email, body.password, &from).await?;
+    let from = Origin::network(&state, address.into());
+    let account_id = authenticate(&state, queue, &email, body.password, &from).await?;
 
-    let done = office
+    let done = state
         .write("sign in", &email, &repeat, &|tx| {
-            Box::pin(begin(tx, &office, account_id, line, from.place))
+            Box::pin(begin(tx, &state, account_id, queue, from.place))
         })
         .await?;
-    let keys = &office.ctx.keys;
-    let (grant, roles) = replayed::unless_moved_on(&office, done).await?;
-    let now = office.ctx.clock.now();
+    let keys = &state.ctx.keys;
+    let (grant, roles) = replayed::unless_moved_on(&state, done).await?;
+    let now = state.ctx.clock.now();
     let answer = grant.map(|grant| SessionResponse {
         session: grant.session(keys, &roles, now),
     });
@@ -75,38 +75,38 @@ struct Origin {
 }
 
 impl Origin {
-    fn network(office: &Office, network: AddressGroup) -> Self {
-        let place = Place::of(&office.ctx, network);
+    fn network(state: &AppState, network: AddressGroup) -> Self {
+        let place = Place::of(&state.ctx, network);
         Self { network, place }
     }
 }
 
 /// Verifies the credentials and returns the account.
 async fn authenticate(
-    office: &Office,
-    line: Line,
+    state: &AppState,
+    queue: HashQueue,
     email: &str,
     password: SecretString,
     from: &Origin,
 ) -> Result<AccountId, Problem> {
-    let (db, now) = (&office.ctx.db, office.ctx.clock.now());
+    let (db, now) = (&state.ctx.db, state.ctx.clock.now());
     let known = store::credentials(db, email, from.place.as_slice()).await?;
     let is_known_place = known.as_ref().is_some_and(|known| known.is_known_place);
     // A guessing neighbour must not lock out accounts that have signed in from here before.
     if !is_known_place {
-        office.networks.may_guess(from.network, now).await?;
+        state.networks.may_guess(from.network, now).await?;
     }
     let known_place = is_known_place.then_some(from.place);
     // Before the attempt is counted: load shedding must not use up the account's guesses.
-    let admitted = office.passwords.admit(line)?;
+    let admitted = state.passwords.admit(queue)?;
     attempts::begin(db, email, known_place, now).await?;
     let (account_id, stored) = known
         .map(|known| (known.account_id, known.password_hash))
         .unzip();
     let is_right = admitted.verify(password, stored).await?;
     let Some(right) = account_id.filter(|_| is_right) else {
-        office.networks.count_wrong(from.network, now).await;
-        if line == Line::Staff
+        state.networks.count_wrong(from.network, now).await;
+        if queue == HashQueue::Staff
             && let Some(account_id) = account_id
         {
             let mut conn = db.acquire().await?;
@@ -120,17 +120,17 @@ async fn authenticate(
 
 async fn begin(
     conn: &mut PgConnection,
-    office: &Office,
+    state: &AppState,
     account_id: AccountId,
-    line: Line,
+    queue: HashQueue,
     place: Place,
 ) -> Result<(Grant, Vec<Role>), Refusal> {
     let account = store::get(conn, account_id).await?.ok_or_else(wrong)?;
-    let now = office.ctx.clock.now();
+    let now = state.ctx.clock.now();
     let grant = Grant::first(account_id, now);
-    store::insert_session(conn, &grant, &grant.refresh_token(&office.ctx.keys)).await?;
+    store::insert_session(conn, &grant, &grant.refresh_token(&state.ctx.keys)).await?;
     store::know_place(conn, account_id, place.as_slice(), now).await?;
-    if line == Line::Staff {
+    if queue == HashQueue::Staff {
         record(conn, "session.begin", account_id, now).await?;
     }
     Ok((grant, account.roles))

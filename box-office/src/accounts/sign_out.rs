@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use super::session::session_of;
 use super::store;
-use crate::office::Office;
+use crate::state::AppState;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -24,11 +24,11 @@ pub(super) struct SignOut {
 /// # Errors
 /// When the database fails.
 pub(super) async fn sign_out(
-    State(office): State<Arc<Office>>,
+    State(state): State<Arc<AppState>>,
     Json(body): Json<SignOut>,
 ) -> Result<StatusCode, Problem> {
     if let Some(session_id) = session_of(&body.refresh_token) {
-        let mut conn = office.ctx.db.acquire().await?;
+        let mut conn = state.ctx.db.acquire().await?;
         store::delete_session(&mut conn, session_id).await?;
     }
     Ok(StatusCode::NO_CONTENT)

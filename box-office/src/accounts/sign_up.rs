@@ -19,12 +19,12 @@ use sqlx::PgConnection;
 use super::SIGN_UPS;
 use super::attempts::Place;
 use super::confirm;
-use super::password::{self, Line};
+use super::password::{self, HashQueue};
 use super::replayed;
 use super::session::{Grant, Session};
 use super::store::{self, Account, NewAccount};
 use crate::fields;
-use crate::office::Office;
+use crate::state::AppState;
 use crate::write::Posted;
 
 const MAX_NAME_CHARS: usize = 200;
@@ -60,7 +60,7 @@ struct SignUpResponse {
 /// # Errors
 /// `invalid`, `email-taken`, `rate-limited`, and `overloaded` when the hashing queue is too long.
 pub(super) async fn sign_up(
-    State(office): State<Arc<Office>>,
+    State(state): State<Arc<AppState>>,
     ClientAddr(address): ClientAddr,
     Posted { body, repeat }: Posted<SignUp>,
 ) -> Result<Response, Problem> {
@@ -72,14 +72,14 @@ pub(super) async fn sign_up(
         .map(|phone| fields::phone("phone", phone))
         .transpose()?;
     password::check_length(&body.password)?;
-    let (network, now) = (AddressGroup::from(address), office.ctx.clock.now());
+    let (network, now) = (AddressGroup::from(address), state.ctx.clock.now());
     // Before the sign-up is counted: load shedding must not use up the network's quota.
-    let admitted = office.passwords.admit(Line::Public)?;
-    let networks = &office.networks;
+    let admitted = state.passwords.admit(HashQueue::Public)?;
+    let networks = &state.networks;
     networks
         .count("sign-up", network, &PER_NETWORK, now)
         .await?;
-    let place = Place::of(&office.ctx, network);
+    let place = Place::of(&state.ctx, network);
     let password_hash = admitted.hash(body.password).await?;
     let account = NewAccount {
         email: &email,
@@ -87,18 +87,18 @@ pub(super) async fn sign_up(
         name: &name,
         phone: phone.as_deref(),
         roles: &[Role::Customer],
-        confirmed_at: (!office.confirms_addresses).then_some(now),
+        confirmed_at: (!state.confirms_addresses).then_some(now),
     };
     let caller = email.to_lowercase();
-    let done = office
+    let done = state
         .write("sign up", &caller, &repeat, &|tx| {
-            Box::pin(insert(tx, &office, &account, place))
+            Box::pin(insert(tx, &state, &account, place))
         })
         .await?;
-    let (grant, account) = replayed::unless_moved_on(&office, done).await?;
-    let now = office.ctx.clock.now();
+    let (grant, account) = replayed::unless_moved_on(&state, done).await?;
+    let now = state.ctx.clock.now();
     let answer = grant.map(|grant| SignUpResponse {
-        session: grant.session(&office.ctx.keys, &account.roles, now),
+        session: grant.session(&state.ctx.keys, &account.roles, now),
         account,
     });
     Ok(answer.respond(StatusCode::CREATED))
@@ -106,17 +106,17 @@ pub(super) async fn sign_up(
 
 async fn insert(
     conn: &mut PgConnection,
-    office: &Office,
+    state: &AppState,
     account: &NewAccount<'_>,
     place: Place,
 ) -> Result<(Grant, Account), Refusal> {
-    let now = office.ctx.clock.now();
+    let now = state.ctx.clock.now();
     let account = store::insert(conn, account, now).await?.ok_or_else(taken)?;
     if !account.email_confirmed {
         confirm::ask(conn, &account, ContactChannel::Email, now).await?;
     }
     let grant = Grant::first(account.id, now);
-    store::insert_session(conn, &grant, &grant.refresh_token(&office.ctx.keys)).await?;
+    store::insert_session(conn, &grant, &grant.refresh_token(&state.ctx.keys)).await?;
     store::know_place(conn, account.id, place.as_slice(), now).await?;
     Ok((grant, account))
 }

@@ -11,23 +11,23 @@ use platform::http::{Json, Query};
 use platform::problem::Problem;
 use serde::{Deserialize, Serialize};
 
-use super::store::{self, Entry};
+use super::store::{self, AuditEntry};
 use crate::cursor::Cursor;
 use crate::fields;
-use crate::office::Office;
+use crate::state::AppState;
 
 const PAGE: usize = 50;
 const MAX_SUBJECT_CHARS: usize = 100;
 
 #[derive(Debug, Deserialize)]
-pub(super) struct Wanted {
+pub(super) struct AuditParams {
     subject: Option<String>,
     cursor: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
-struct EntriesResponse {
-    entries: Vec<Entry>,
+struct AuditLogResponse {
+    entries: Vec<AuditEntry>,
     next_cursor: Option<String>,
 }
 
@@ -36,9 +36,9 @@ struct EntriesResponse {
 /// # Errors
 /// `forbidden` unless the caller is an operator or admin.
 pub(super) async fn list(
-    State(office): State<Arc<Office>>,
+    State(state): State<Arc<AppState>>,
     caller: Caller,
-    Query(wanted): Query<Wanted>,
+    Query(wanted): Query<AuditParams>,
 ) -> Result<impl IntoResponse, Problem> {
     caller.require_any(&[Role::Operator, Role::Admin])?;
     let subject = wanted
@@ -51,12 +51,12 @@ pub(super) async fn list(
         .transpose()?;
     let Cursor([before]) = before.unwrap_or(Cursor([i64::MAX]));
     let limit = i64::try_from(PAGE).expect("a page is small");
-    let entries = store::list(&office.ctx.db, subject.as_deref(), before, limit).await?;
+    let entries = store::list(&state.ctx.db, subject.as_deref(), before, limit).await?;
     let last = entries.last().filter(|_| entries.len() == PAGE);
     let next_cursor = last.map(|last| Cursor([last.id]).encode());
     Ok((
         [(header::CACHE_CONTROL, "no-store")],
-        Json(EntriesResponse {
+        Json(AuditLogResponse {
             entries,
             next_cursor,
         }),

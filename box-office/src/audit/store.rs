@@ -10,7 +10,7 @@ use super::Actor;
 
 /// One entry of the log.
 #[derive(Debug, Serialize)]
-pub(super) struct Entry {
+pub(super) struct AuditEntry {
     pub(super) id: i64,
     at: DateTime<Utc>,
     actor: i64,
@@ -67,11 +67,11 @@ pub(super) async fn list(
     subject: Option<&str>,
     before: i64,
     limit: i64,
-) -> Result<Vec<Entry>, sqlx::Error> {
+) -> Result<Vec<AuditEntry>, sqlx::Error> {
     match subject {
         Some(subject) => {
             sqlx::query_as!(
-                Entry,
+                AuditEntry,
                 "select id, at, actor, action, subject, detail from box_office.audit_log
                  where subject = $1 and id < $2 order by id desc limit $3",
                 subject,
@@ -83,7 +83,7 @@ pub(super) async fn list(
         }
         None => {
             sqlx::query_as!(
-                Entry,
+                AuditEntry,
                 "select id, at, actor, action, subject, detail from box_office.audit_log
                  where id < $1 order by id desc limit $2",
                 before,

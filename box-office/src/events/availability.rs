@@ -12,8 +12,8 @@ use serde::Serialize;
 
 use super::stock::{self, SectionStock};
 use super::unknown_event;
-use crate::office::Office;
-use crate::shared::CachedResponse;
+use crate::cached_response::CachedResponse;
+use crate::state::AppState;
 
 #[derive(Debug, Serialize)]
 struct Availability {
@@ -26,17 +26,17 @@ struct Availability {
 /// # Errors
 /// `not-found` for an unknown event.
 pub(super) async fn availability(
-    State(office): State<Arc<Office>>,
+    State(state): State<Arc<AppState>>,
     Path(id): Path<EventId>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let loading = || load(Arc::clone(&office), id);
-    let answer = office.availability.get(id, loading).await?;
+    let loading = || load(Arc::clone(&state), id);
+    let answer = state.availability.get(id, loading).await?;
     Ok(answer.ok_or_else(unknown_event)?.respond(&headers))
 }
 
-async fn load(office: Arc<Office>, id: EventId) -> Result<Option<CachedResponse>, Problem> {
-    let sections = stock::by_section(&office.ctx.db, id).await?;
+async fn load(state: Arc<AppState>, id: EventId) -> Result<Option<CachedResponse>, Problem> {
+    let sections = stock::by_section(&state.ctx.db, id).await?;
     // Every event has a section.
     if sections.is_empty() {
         return Ok(None);

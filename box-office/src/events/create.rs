@@ -18,9 +18,9 @@ use super::draft::{Draft, EventBody};
 use super::{EventResponse, require_organiser, store, unknown_event};
 use crate::OWNER;
 use crate::audit::{self, Actor};
-use crate::office::Office;
 use crate::sales;
 use crate::sales::settings::SalePatch;
+use crate::state::AppState;
 use crate::write::Posted;
 
 /// Creates an event and its sale in one transaction.
@@ -29,7 +29,7 @@ use crate::write::Posted;
 /// `forbidden` unless the caller is an organiser or admin; `invalid`; `conflict` for a lottery
 /// setting that is not possible.
 pub(super) async fn create(
-    State(office): State<Arc<Office>>,
+    State(state): State<Arc<AppState>>,
     caller: Caller,
     Posted { body, repeat }: Posted<EventBody>,
 ) -> Result<Response, Problem> {
@@ -37,9 +37,9 @@ pub(super) async fn create(
     let draft = body.draft()?;
     let patch = body.sale.unwrap_or_default();
     let (who, creator) = (caller.account_id.to_string(), caller.account_id);
-    let done = office
+    let done = state
         .write("create event", &who, &repeat, &|tx| {
-            Box::pin(insert(tx, &office, &draft, &patch, creator))
+            Box::pin(insert(tx, &state, &draft, &patch, creator))
         })
         .await?;
     Ok(done.respond(StatusCode::CREATED))
@@ -47,12 +47,12 @@ pub(super) async fn create(
 
 async fn insert(
     conn: &mut PgConnection,
-    office: &Office,
+    state: &AppState,
     draft: &Draft,
     patch: &SalePatch,
     creator: AccountId,
 ) -> Result<EventResponse, Refusal> {
-    let (now, actor) = (office.ctx.clock.now(), Actor::Account(creator));
+    let (now, actor) = (state.ctx.clock.now(), Actor::Account(creator));
     let id = store::insert(conn, draft, creator, now).await?;
     let event = store::get(conn, id).await?.ok_or_else(unknown_event)?;
     let subject = format!("event:{id}");

@@ -19,8 +19,8 @@ use sqlx::PgConnection;
 use super::{stock, store, unknown_event};
 use crate::OWNER;
 use crate::audit::{self, Actor};
-use crate::office::Office;
 use crate::sales;
+use crate::state::AppState;
 
 /// Treatment of existing bookings.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -49,15 +49,15 @@ pub(super) struct Options {
 /// `forbidden` unless the caller is an organiser or admin; `not-found`, also for another
 /// organiser's event; `conflict` while seats are held or sold, unless they are to be cancelled.
 pub(super) async fn delete(
-    State(office): State<Arc<Office>>,
+    State(state): State<Arc<AppState>>,
     caller: Caller,
     Path(id): Path<EventId>,
     Query(options): Query<Options>,
 ) -> Result<impl IntoResponse, Problem> {
-    caller.require_event(&office.ctx.db, id, &[]).await?;
+    caller.require_event(&state.ctx.db, id, &[]).await?;
     let actor = Actor::Account(caller.account_id);
-    pg::run_tx(&office.ctx.db, "delete event", |tx| {
-        Box::pin(cancel(tx, &office, id, &options, actor))
+    pg::run_tx(&state.ctx.db, "delete event", |tx| {
+        Box::pin(cancel(tx, &state, id, &options, actor))
     })
     .await?;
     outbox::wake(OWNER);
@@ -66,7 +66,7 @@ pub(super) async fn delete(
 
 async fn cancel(
     conn: &mut PgConnection,
-    office: &Office,
+    state: &AppState,
     id: EventId,
     options: &Options,
     actor: Actor,
@@ -83,7 +83,7 @@ async fn cancel(
         );
         return Err(Problem::new(Kind::Conflict, detail).into());
     }
-    let now = office.ctx.clock.now();
+    let now = state.ctx.clock.now();
     store::cancel(conn, id, now).await?;
     let event = store::get(conn, id).await?.ok_or_else(unknown_event)?;
     let detail = json!({

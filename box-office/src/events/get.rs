@@ -10,19 +10,19 @@ use platform::http::Path;
 use platform::problem::Problem;
 
 use super::{EventResponse, store, unknown_event};
-use crate::office::Office;
-use crate::shared::CachedResponse;
+use crate::cached_response::CachedResponse;
+use crate::state::AppState;
 
 /// Returns one event, uncached; cancelled ones, too.
 ///
 /// # Errors
 /// `not-found` for an unknown event.
 pub(super) async fn get(
-    State(office): State<Arc<Office>>,
+    State(state): State<Arc<AppState>>,
     Path(id): Path<EventId>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let answer = load(office, id).await?;
+    let answer = load(state, id).await?;
     Ok(answer.ok_or_else(unknown_event)?.respond(&headers))
 }
 
@@ -31,17 +31,17 @@ pub(super) async fn get(
 /// # Errors
 /// `not-found` for an unknown event.
 pub(super) async fn shared(
-    State(office): State<Arc<Office>>,
+    State(state): State<Arc<AppState>>,
     Path(id): Path<EventId>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let loading = || load(Arc::clone(&office), id);
-    let answer = office.events.get(id, loading).await?;
+    let loading = || load(Arc::clone(&state), id);
+    let answer = state.events.get(id, loading).await?;
     Ok(answer.ok_or_else(unknown_event)?.respond(&headers))
 }
 
-async fn load(office: Arc<Office>, id: EventId) -> Result<Option<CachedResponse>, Problem> {
-    let mut conn = office.ctx.db.acquire().await?;
+async fn load(state: Arc<AppState>, id: EventId) -> Result<Option<CachedResponse>, Problem> {
+    let mut conn = state.ctx.db.acquire().await?;
     let event = store::get(&mut conn, id).await?;
     Ok(event.map(|event| CachedResponse::json(&EventResponse { event })))
 }

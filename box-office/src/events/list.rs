@@ -13,18 +13,18 @@ use serde::{Deserialize, Serialize};
 use sqlx::{PgPool, Postgres, QueryBuilder};
 
 use super::store::{self, EventRow};
-use super::when::{self, End};
+use super::when::{self, Bound};
+use crate::cached_response::CachedResponse;
 use crate::cursor::Cursor;
 use crate::fields::{self, invalid};
-use crate::office::Office;
-use crate::shared::CachedResponse;
+use crate::state::AppState;
 
 const DEFAULT_LIMIT: i64 = 20;
 const MAX_LIMIT: u32 = 100;
 const MAX_FILTER_CHARS: usize = 200;
 
 #[derive(Debug, Deserialize)]
-pub(super) struct Filter {
+pub(super) struct ListParams {
     q: Option<String>,
     city: Option<String>,
     country: Option<String>,
@@ -48,18 +48,18 @@ struct Page {
 /// # Errors
 /// `invalid`, naming the query parameter.
 pub(super) async fn list(
-    State(office): State<Arc<Office>>,
-    Query(filter): Query<Filter>,
+    State(state): State<Arc<AppState>>,
+    Query(filter): Query<ListParams>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let wanted = Wanted::of(&filter, office.ctx.clock.now())?;
-    let page = wanted.page(&office.ctx.db).await?;
+    let wanted = EventQuery::of(&filter, state.ctx.clock.now())?;
+    let page = wanted.page(&state.ctx.db).await?;
     Ok(CachedResponse::json(&page).respond(&headers))
 }
 
 /// A validated filter.
 #[derive(Debug)]
-struct Wanted {
+struct EventQuery {
     text: Option<SearchText>,
     city: Option<String>,
     country: Option<String>,
@@ -70,8 +70,8 @@ struct Wanted {
     limit: usize,
 }
 
-impl Wanted {
-    fn of(filter: &Filter, now: DateTime<Utc>) -> Result<Self, Problem> {
+impl EventQuery {
+    fn of(filter: &ListParams, now: DateTime<Utc>) -> Result<Self, Problem> {
         let limit = filter.limit.unwrap_or(DEFAULT_LIMIT);
         let limit = fields::number("limit", limit, 1..=MAX_LIMIT)?;
         let line = |field: &str, value: &Option<String>| {
@@ -80,11 +80,11 @@ impl Wanted {
                 .map(|text| fields::line(field, text, MAX_FILTER_CHARS))
                 .transpose()
         };
-        let bound = |field: &str, value: &Option<String>, end: End| {
+        let bound = |field: &str, value: &Option<String>, end: Bound| {
             let value = value.as_deref().filter(|text| !text.is_empty());
             value.map(|text| when::bound(field, text, end)).transpose()
         };
-        let to = bound("to", &filter.to, End::Last)?;
+        let to = bound("to", &filter.to, Bound::Last)?;
         let upcoming = to.is_none_or(|to| to >= now).then_some(now);
         let country = filter.country.as_deref();
         let filled = |text: Option<String>| text.filter(|text| !text.is_empty());
@@ -97,7 +97,7 @@ impl Wanted {
                     .transpose()?,
             ),
             category: filled(line("category", &filter.category)?),
-            from: bound("from", &filter.from, End::First)?.or(upcoming),
+            from: bound("from", &filter.from, Bound::First)?.or(upcoming),
             to,
             after: filter.cursor.as_deref().map(position).transpose()?,
             limit: usize::try_from(limit).expect("100 fits everywhere"),

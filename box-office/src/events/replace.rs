@@ -18,13 +18,13 @@ use serde_json::json;
 use sqlx::PgConnection;
 
 use super::draft::{Draft, EventBody};
-use super::stock::{self, Taken};
+use super::stock::{self, UnavailableSeats};
 use super::{EventResponse, store, unknown_event};
 use crate::OWNER;
 use crate::audit::{self, Actor};
 use crate::fields::invalid;
-use crate::office::Office;
 use crate::sales;
+use crate::state::AppState;
 use crate::write::Posted;
 
 /// Replaces an event. Sections are matched by name and keep their seats, unless `numbered` changes.
@@ -34,12 +34,12 @@ use crate::write::Posted;
 /// organiser's event; `invalid`; `conflict` when held or sold seats would be removed, the event is
 /// cancelled, or its version is not the expected one.
 pub(super) async fn replace(
-    State(office): State<Arc<Office>>,
+    State(state): State<Arc<AppState>>,
     caller: Caller,
     Path(id): Path<EventId>,
     Posted { body, repeat }: Posted<EventBody>,
 ) -> Result<Response, Problem> {
-    caller.require_event(&office.ctx.db, id, &[]).await?;
+    caller.require_event(&state.ctx.db, id, &[]).await?;
     body.check_whole()?;
     if body.id.is_some_and(|given| given != id.0) {
         return Err(invalid(
@@ -48,27 +48,27 @@ pub(super) async fn replace(
         ));
     }
     if body.sale.is_some() {
-        let detail = format!("Change the sale with PUT /api/sales/{id}.");
+        let detail = format!("Replacement the sale with PUT /api/sales/{id}.");
         return Err(invalid("sale", detail));
     }
     let draft = body.draft()?;
-    let change = Change {
+    let change = Replacement {
         id,
         draft,
         version: body.version,
         actor: Actor::Account(caller.account_id),
     };
     let who = caller.account_id.to_string();
-    let done = office
+    let done = state
         .write("replace event", &who, &repeat, &|tx| {
-            Box::pin(change.make(tx, &office))
+            Box::pin(change.make(tx, &state))
         })
         .await?;
     Ok(done.respond(StatusCode::OK))
 }
 
 /// A validated replacement.
-struct Change {
+struct Replacement {
     id: EventId,
     draft: Draft,
     /// Expected version, for optimistic concurrency control.
@@ -76,11 +76,11 @@ struct Change {
     actor: Actor,
 }
 
-impl Change {
+impl Replacement {
     async fn make(
         &self,
         conn: &mut PgConnection,
-        office: &Office,
+        state: &AppState,
     ) -> Result<EventResponse, Refusal> {
         let Self {
             id,
@@ -91,11 +91,11 @@ impl Change {
         let (id, actor) = (*id, *actor);
         let before = store::lock(conn, id).await?.ok_or_else(unknown_event)?;
         check_version(&before, *version)?;
-        let taken = stock::taken(conn, id).await?;
+        let taken = stock::unavailable(conn, id).await?;
         for section in &before.sections {
             check_section(section, draft, &taken)?;
         }
-        let now = office.ctx.clock.now();
+        let now = state.ctx.clock.now();
         store::replace(conn, id, draft, now).await?;
         let event = store::get(conn, id).await?.ok_or_else(unknown_event)?;
         let subject = format!("event:{id}");
@@ -134,7 +134,11 @@ fn check_version(event: &Event, expected: Option<i64>) -> Result<(), Problem> {
 
 /// Checks that every held or sold seat of `section` exists in the draft. The booking worker never
 /// deletes such seats; this check only gives the organiser an early refusal.
-fn check_section(section: &Section, draft: &Draft, taken: &[Taken]) -> Result<(), Problem> {
+fn check_section(
+    section: &Section,
+    draft: &Draft,
+    taken: &[UnavailableSeats],
+) -> Result<(), Problem> {
     let Some(taken) = taken.iter().find(|taken| taken.section_id == section.id) else {
         return Ok(());
     };
@@ -151,7 +155,7 @@ fn check_section(section: &Section, draft: &Draft, taken: &[Taken]) -> Result<()
     }
 }
 
-fn has_room(section: &Section, taken: &Taken) -> bool {
+fn has_room(section: &Section, taken: &UnavailableSeats) -> bool {
     let (Some(rows), Some(seats_per_row)) = (section.rows, section.seats_per_row) else {
         return section.capacity >= taken.seats;
     };

@@ -13,8 +13,8 @@ use serde::Serialize;
 
 use super::stock::{self, RowOfSeats};
 use super::{store, unknown_event};
-use crate::office::Office;
-use crate::shared::CachedResponse;
+use crate::cached_response::CachedResponse;
+use crate::state::AppState;
 
 #[derive(Debug, Serialize)]
 struct SeatMap {
@@ -47,17 +47,17 @@ struct Row {
 /// # Errors
 /// `not-found` for an unknown event.
 pub(super) async fn seats(
-    State(office): State<Arc<Office>>,
+    State(state): State<Arc<AppState>>,
     Path(id): Path<EventId>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let loading = || load(Arc::clone(&office), id);
-    let answer = office.seats.get(id, loading).await?;
+    let loading = || load(Arc::clone(&state), id);
+    let answer = state.seats.get(id, loading).await?;
     Ok(answer.ok_or_else(unknown_event)?.respond(&headers))
 }
 
-async fn load(office: Arc<Office>, id: EventId) -> Result<Option<CachedResponse>, Problem> {
-    let mut conn = office.ctx.db.acquire().await?;
+async fn load(state: Arc<AppState>, id: EventId) -> Result<Option<CachedResponse>, Problem> {
+    let mut conn = state.ctx.db.acquire().await?;
     let Some(event) = store::get(&mut conn, id).await? else {
         return Ok(None);
     };

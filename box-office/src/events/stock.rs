@@ -69,9 +69,9 @@ pub(crate) async fn total(
     })
 }
 
-/// Held and sold seats of a section.
+/// Held and sold seats of a section, which a replacement of the event must still contain.
 #[derive(Debug)]
-pub(super) struct Taken {
+pub(super) struct UnavailableSeats {
     pub(super) section_id: SectionId,
     pub(super) seats: u32,
     /// Labels of their rows; empty in an unnumbered section.
@@ -81,10 +81,10 @@ pub(super) struct Taken {
 }
 
 /// Returns held and sold seats by section; sections without any are left out.
-pub(super) async fn taken(
+pub(super) async fn unavailable(
     conn: &mut PgConnection,
     event_id: EventId,
-) -> Result<Vec<Taken>, sqlx::Error> {
+) -> Result<Vec<UnavailableSeats>, sqlx::Error> {
     let rows = sqlx::query!(
         "select section_id as \"section_id!\", count(*) as \"seats!\",
                 array_remove(array_agg(distinct row_label), null) as \"rows!\",
@@ -95,7 +95,7 @@ pub(super) async fn taken(
     )
     .fetch_all(conn)
     .await?;
-    let rows = rows.into_iter().map(|row| Taken {
+    let rows = rows.into_iter().map(|row| UnavailableSeats {
         section_id: SectionId(row.section_id),
         seats: u32::try_from(row.seats).unwrap_or(u32::MAX),
         rows: row.rows,

@@ -11,18 +11,18 @@ use platform::http::{Json, Path};
 use platform::problem::Problem;
 
 use super::{live, require_operator};
-use crate::office::Office;
+use crate::state::AppState;
 
 /// Returns a sale's settings and live figures, uncached.
 ///
 /// # Errors
 /// `forbidden` unless the caller is an operator or admin, and `not-found`.
 pub(super) async fn get(
-    State(office): State<Arc<Office>>,
+    State(state): State<Arc<AppState>>,
     caller: Caller,
     Path(id): Path<EventId>,
 ) -> Result<impl IntoResponse, Problem> {
     require_operator(&caller)?;
-    let live = live::read(&office.ctx, id).await?;
+    let live = live::read(&state.ctx, id).await?;
     Ok(([(header::CACHE_CONTROL, "no-store")], Json(live)))
 }

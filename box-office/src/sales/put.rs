@@ -18,7 +18,7 @@ use super::settings::SalePatch;
 use super::{Sale, lottery, record, require_operator, store, unknown_sale};
 use crate::audit::Actor;
 use crate::events::stock;
-use crate::office::Office;
+use crate::state::AppState;
 use crate::write::Posted;
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -33,7 +33,7 @@ struct SaleResponse {
 /// when the event is cancelled, the version is not the expected one, or the lottery or sold seats
 /// forbid the change.
 pub(super) async fn put(
-    State(office): State<Arc<Office>>,
+    State(state): State<Arc<AppState>>,
     caller: Caller,
     Path(id): Path<EventId>,
     Posted {
@@ -42,14 +42,14 @@ pub(super) async fn put(
     }: Posted<SalePatch>,
 ) -> Result<Response, Problem> {
     require_operator(&caller)?;
-    patch.check_wish()?;
+    patch.require_any_setting()?;
     let (who, actor) = (
         caller.account_id.to_string(),
         Actor::Account(caller.account_id),
     );
-    let done = office
+    let done = state
         .write("change sale", &who, &repeat, &|tx| {
-            Box::pin(change(tx, &office, id, &patch, actor))
+            Box::pin(change(tx, &state, id, &patch, actor))
         })
         .await?;
     Ok(done.respond(StatusCode::OK))
@@ -57,12 +57,12 @@ pub(super) async fn put(
 
 async fn change(
     conn: &mut PgConnection,
-    office: &Office,
+    state: &AppState,
     id: EventId,
     patch: &SalePatch,
     actor: Actor,
 ) -> Result<SaleResponse, Refusal> {
-    let now = office.ctx.clock.now();
+    let now = state.ctx.clock.now();
     let before = store::lock(conn, id).await?.ok_or_else(unknown_sale)?;
     patch.check_version(&before)?;
     if store::is_event_cancelled(conn, id).await? {

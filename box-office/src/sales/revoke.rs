@@ -18,7 +18,7 @@ use sqlx::PgConnection;
 use super::{require_operator, store, unknown_sale};
 use crate::OWNER;
 use crate::audit::{self, Actor};
-use crate::office::Office;
+use crate::state::AppState;
 
 /// Revokes an account's pass in a sale: adds an audit entry and publishes `pass.revoked` in one
 /// transaction. Answers 202, since admission acts on the message later.
@@ -26,7 +26,7 @@ use crate::office::Office;
 /// # Errors
 /// `forbidden` unless the caller is an operator or admin, and `not-found`.
 pub(super) async fn revoke(
-    State(office): State<Arc<Office>>,
+    State(state): State<Arc<AppState>>,
     caller: Caller,
     Path((event_id, account_id)): Path<(EventId, AccountId)>,
 ) -> Result<impl IntoResponse, Problem> {
@@ -34,10 +34,10 @@ pub(super) async fn revoke(
     let revoked = PassRevoked {
         event_id,
         account_id,
-        at: office.ctx.clock.now(),
+        at: state.ctx.clock.now(),
     };
     let actor = Actor::Account(caller.account_id);
-    pg::run_tx(&office.ctx.db, "revoke pass", |tx| {
+    pg::run_tx(&state.ctx.db, "revoke pass", |tx| {
         Box::pin(record(tx, &revoked, actor))
     })
     .await?;

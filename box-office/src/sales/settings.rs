@@ -151,7 +151,7 @@ impl SalePatch {
     ///
     /// # Errors
     /// `invalid` for an empty patch.
-    pub(crate) fn check_wish(&self) -> Result<(), Problem> {
+    pub(crate) fn require_any_setting(&self) -> Result<(), Problem> {
         let nothing = Self {
             version: self.version,
             ..Self::default()

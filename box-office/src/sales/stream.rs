@@ -17,7 +17,7 @@ use tokio::time::{Interval, MissedTickBehavior};
 
 use super::live::{self, Live};
 use super::require_operator;
-use crate::office::Office;
+use crate::state::AppState;
 
 const PERIOD: Duration = Duration::from_secs(1);
 /// Reconnection delay sent to browsers.
@@ -32,54 +32,47 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// # Errors
 /// `forbidden` unless the caller is an operator or admin, and `not-found`.
 pub(super) async fn stream(
-    State(office): State<Arc<Office>>,
+    State(state): State<Arc<AppState>>,
     caller: Caller,
     Path(id): Path<EventId>,
 ) -> Result<impl IntoResponse, Problem> {
     require_operator(&caller)?;
-    watch(&office, id).await?;
+    watch(&state, id).await?;
     let headers = [
         (HeaderName::from_static("x-accel-buffering"), "no"),
         (axum::http::header::CACHE_CONTROL, "no-store"),
     ];
     let keep_alive = KeepAlive::new().interval(KEEP_ALIVE).text("keep-alive");
-    Ok((
-        headers,
-        Sse::new(figures(office, id)).keep_alive(keep_alive),
-    ))
+    Ok((headers, Sse::new(figures(state, id)).keep_alive(keep_alive)))
 }
 
-fn figures(office: Arc<Office>, id: EventId) -> impl Stream<Item = Result<Event, Infallible>> {
+fn figures(state: Arc<AppState>, id: EventId) -> impl Stream<Item = Result<Event, Infallible>> {
     let mut period = tokio::time::interval(PERIOD);
     period.set_missed_tick_behavior(MissedTickBehavior::Skip);
     stream::unfold(
-        (office, period, 0),
-        move |(office, mut period, sent)| async move {
-            let event = next(&office, id, &mut period, sent).await?;
-            Some((Ok(event), (office, period, sent + 1)))
+        (state, period, 0),
+        move |(state, mut period, sent)| async move {
+            let event = next(&state, id, &mut period, sent).await?;
+            Some((Ok(event), (state, period, sent + 1)))
         },
     )
 }
 
 /// Returns the next event: the figures, or a comment if reading them failed.
 async fn next(
-    office: &Arc<Office>,
+    state: &Arc<AppState>,
     id: EventId,
     period: &mut Interval,
     sent: u64,
 ) -> Option<Event> {
-    let tick = office
-        .ctx
-        .shutdown
-        .soft()
-        .run_until_cancelled(period.tick());
+    let tick = state.ctx.shutdown.soft().run_until_cancelled(period.tick());
     if sent == MAX_EVENTS || tick.await.is_none() {
         return None;
     }
-    match watch(office, id).await {
+    match watch(state, id).await {
         Ok(live) => {
             let json = serde_json::to_string(&live).expect("the figures are plain JSON");
-            let at = office.ctx.clock.now().timestamp_millis();
+            let at = state.ctx.clock.now().timestamp_millis();
             Some(Event::default().id(at.to_string()).retry(RETRY).data(json))
         }
         Err(problem) => {
@@ -93,10 +86,10 @@ async fn next(
 ///
 /// # Errors
 /// `not-found` for an unknown sale.
-async fn watch(office: &Arc<Office>, id: EventId) -> Result<Live, Problem> {
+async fn watch(state: &Arc<AppState>, id: EventId) -> Result<Live, Problem> {
     let reading = || {
-        let office = Arc::clone(office);
-        async move { live::read(&office.ctx, id).await }
+        let state = Arc::clone(state);
+        async move { live::read(&state.ctx, id).await }
     };
-    office.live.get(id, reading).await
+    state.live.get(id, reading).await
 }

@@ -1,6 +1,6 @@
 //! Refreshes of the many people who share one address.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -16,7 +16,10 @@ fn refresh_token(answer: &Value) -> Value {
 #[tokio::test]
 async fn a_crowd_behind_one_address_refreshes_in_the_same_minute() {
     // A busy machine hashes slowly, which is not what is tested here.
-    let app = App::start_with(1.0, |config| config.password_wait_ms = 600_000).await;
+    let app = App::start_with(1.0, |config| {
+        config.password_wait = Duration::from_secs(600)
+    })
+    .await;
     let ada = json!({"email": "ada@example.org", "password": PASSWORD});
     let client = || app.nobody_at(CAMPUS);
     client().post("/api/accounts", &ada).await.expect(201);

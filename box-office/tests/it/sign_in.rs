@@ -79,7 +79,10 @@ async fn each_further_guess_waits_twice_as_long_up_to_a_quarter_of_an_hour() {
 #[tokio::test]
 async fn guesses_at_once_are_not_more_than_guesses_one_after_the_other() {
     // None is shed, however slowly a busy machine hashes.
-    let app = App::start_with(1_000.0, |config| config.password_wait_ms = 600_000).await;
+    let app = App::start_with(1_000.0, |config| {
+        config.password_wait = Duration::from_secs(600)
+    })
+    .await;
     let guesses = (0..40).map(async |n| {
         let answer = sign_in(&app, &network(n), "wrong horse battery").await;
         answer.status.as_u16()
@@ -93,7 +96,7 @@ async fn guesses_at_once_are_not_more_than_guesses_one_after_the_other() {
 #[tokio::test]
 async fn a_sign_in_that_is_shed_uses_up_no_guess() {
     // Sheds every sign-in that would wait for another.
-    let app = App::start_with(1_000.0, |config| config.password_wait_ms = 0).await;
+    let app = App::start_with(1_000.0, |config| config.password_wait = Duration::ZERO).await;
     let guess = async |n| {
         let answer = sign_in(&app, &network(n), "wrong horse battery").await;
         answer.status.as_u16()

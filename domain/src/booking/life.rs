@@ -9,11 +9,11 @@ use crate::payment::VoidReason;
 pub enum Booking {
     /// Accepted; no worker has decided it.
     Requested,
-    /// Seats are set aside.
+    /// Seats are held.
     Held {
         /// The booking.
         facts: BookingFacts,
-        /// Why it is to end, once that was begun: its seats stay until no payment can come.
+        /// Reason for ending it, once that was begun: its seats stay held until its payment is void.
         ending: Option<VoidReason>,
     },
     /// Tickets exist.
@@ -23,11 +23,11 @@ pub enum Booking {
         /// Whether the payment was captured, or none was due.
         is_paid: bool,
     },
-    /// No seats were given.
+    /// No seats were allocated.
     Rejected(RejectReason),
     /// The hold ended without a payment.
     Expired(BookingFacts),
-    /// Given up by the buyer, by staff, or because its payment was impossible.
+    /// Cancelled by the buyer, by staff, or because its payment was impossible.
     Cancelled(BookingFacts),
 }
 
@@ -36,17 +36,17 @@ pub enum Booking {
 pub enum BookingCommand {
     /// Seats were found.
     Hold(BookingFacts),
-    /// No seats can be given.
+    /// No seats can be allocated.
     Reject(RejectReason),
     /// The money is authorised, or nothing is due.
     Confirm,
     /// The money is taken.
     MarkPaid,
-    /// The hold ran out. Nothing is free yet: a payment may be under way.
+    /// The hold expired. Its seats stay held: a payment may be under way.
     RunOut,
     /// The buyer or staff cancels it.
     GiveUp,
-    /// No payment can come any more.
+    /// The payment is void.
     EndUnpayable,
 }
 
@@ -74,7 +74,7 @@ impl Booking {
         }
     }
 
-    /// The seats that nobody else may have.
+    /// The facts of a booking that occupies seats.
     #[must_use]
     pub fn live(&self) -> Option<&BookingFacts> {
         match self {
@@ -83,8 +83,8 @@ impl Booking {
         }
     }
 
-    /// The booking after `command`. A hold that the buyer has given up is not confirmed any more;
-    /// one that ran out is, when the payment was authorised first.
+    /// Applies `command`. A hold that was cancelled is not confirmed any more; one that expired is,
+    /// when the payment was authorised first.
     ///
     /// # Errors
     /// When this state does not allow the command.

@@ -22,7 +22,7 @@ pub struct Entry(pub [u8; Entry::BYTES]);
 pub struct EntryError;
 
 impl Entry {
-    /// Length of one.
+    /// Length in bytes.
     pub const BYTES: usize = 16;
 }
 
@@ -54,7 +54,7 @@ impl<'de> Deserialize<'de> for Entry {
     }
 }
 
-/// Fixes who had which number. It is SHA-256 of these bytes, numbers as 8 bytes with the highest
+/// Commits to the holder of each number: SHA-256 of these bytes, numbers as 8 bytes with the highest
 /// first:
 ///
 /// 1. the ASCII text `onsale lottery entries`,
@@ -67,7 +67,7 @@ pub struct EntriesDigest {
 }
 
 impl EntriesDigest {
-    /// Of `event_id`'s lottery of the numbers `1..=lobby`.
+    /// Starts the digest of `event_id`'s lottery of the numbers `1..=lobby`.
     #[must_use]
     pub fn new(event_id: EventId, lobby: i64) -> Self {
         let hash = Sha256::new()

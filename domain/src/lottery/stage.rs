@@ -1,4 +1,4 @@
-//! Stages of a sale's lottery: the rules by which a line gets its order.
+//! State machine of a sale's lottery, by which a line gets its order.
 
 use chrono::{DateTime, Utc};
 
@@ -22,8 +22,8 @@ pub enum Stage {
 }
 
 impl Stage {
-    /// The stage of `sale` at `now`, whose lottery has come as far as `lottery`. `has_called` says
-    /// whether a place of the line was ever called.
+    /// Derives the stage of `sale` at `now` from the stored `lottery`; `has_called` says whether a place
+    /// of the line was ever called.
     ///
     /// A lottery in which somebody takes part is never undone, whatever is set afterwards.
     #[must_use]

@@ -1,4 +1,4 @@
-//! The one table of currencies: what Stripe charges, in which unit, from which to which amount.
+//! Table of the currencies that Stripe charges, with their units and bounds.
 //!
 //! Sources: <https://docs.stripe.com/currencies> (presentment currencies, minor units,
 //! zero-decimal currencies, special cases, minimum and maximum charge amounts; the revision

@@ -1,14 +1,14 @@
 //! The state machines of a payment and of a refund: the data of each state, and the transitions. A
-//! transition consumes the state it starts from, so that nobody goes on with its data.
+//! transition consumes the state it starts from, so that its data can't be used afterwards.
 
 use super::{PaymentState, RefundState};
 
-/// A payment, with what its state knows.
+/// A payment, with the data of its state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Payment {
     /// The buyer has not authorised it.
     Pending,
-    /// The buyer's bank asks for another step.
+    /// The buyer's bank requires another step.
     RequiresAction,
     /// The money is reserved.
     Authorised,
@@ -19,7 +19,7 @@ pub enum Payment {
         /// Stripe's word for it.
         reason: String,
     },
-    /// Given up before anything was taken.
+    /// Cancelled before anything was captured.
     Voided,
 }
 
@@ -28,7 +28,7 @@ pub enum Payment {
 pub struct Captured {
     /// Taken from the buyer; more than zero.
     pub taken: i64,
-    /// Given back or on its way back; at most what was taken.
+    /// Refunded or on its way back; at most `taken`.
     pub refunded: i64,
 }
 
@@ -37,7 +37,7 @@ pub struct Captured {
 pub enum PaymentCommand {
     /// The buyer is to try, or to try again.
     AwaitBuyer,
-    /// The buyer's bank asks for another step.
+    /// The buyer's bank requires another step.
     RequireAction,
     /// The buyer authorised.
     Authorise,
@@ -75,7 +75,7 @@ pub struct InvalidMove {
 }
 
 impl Payment {
-    /// Its state without what it knows.
+    /// The state without its data.
     #[must_use]
     pub fn state(&self) -> PaymentState {
         match self {
@@ -88,7 +88,7 @@ impl Payment {
         }
     }
 
-    /// The payment after `command`.
+    /// Applies `command`.
     ///
     /// # Errors
     /// When its state does not allow the command, or the amount is out of bounds.
@@ -134,10 +134,10 @@ impl Payment {
     }
 }
 
-/// A refund, with what its state knows.
+/// A refund, with the data of its state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refund {
-    /// Asked for.
+    /// Requested.
     Pending,
     /// The money is on its way back.
     Succeeded,
@@ -161,7 +161,7 @@ pub enum RefundCommand {
 }
 
 impl Refund {
-    /// Its state without what it knows.
+    /// The state without its data.
     #[must_use]
     pub fn state(&self) -> RefundState {
         match self {
@@ -171,7 +171,7 @@ impl Refund {
         }
     }
 
-    /// The refund after `command`. One that succeeded may fail still, for the bank may send the
+    /// Applies `command`. A refund that succeeded may fail still, for the bank may send the
     /// money back.
     ///
     /// # Errors

@@ -1,10 +1,10 @@
-//! Sets of places, a bit each, worked on 64 at a time.
+//! Bit set of places, processed 64 at a time.
 
 /// A set of small positive numbers.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Bits(Vec<u64>);
+pub(super) struct BitSet(Vec<u64>);
 
-impl Bits {
+impl BitSet {
     /// Number of words.
     pub(super) fn words(&self) -> usize {
         self.0.len()
@@ -25,18 +25,18 @@ impl Bits {
         self.0.get(at).copied().unwrap_or(0)
     }
 
-    pub(super) fn has(&self, member: i64) -> bool {
-        place(member).is_some_and(|(at, bit)| self.word(at) & bit != 0)
+    pub(super) fn contains(&self, member: i64) -> bool {
+        position(member).is_some_and(|(at, bit)| self.word(at) & bit != 0)
     }
 
-    pub(super) fn put(&mut self, member: i64) {
-        if let Some((at, bit)) = place(member) {
-            self.join(at, bit);
+    pub(super) fn insert(&mut self, member: i64) {
+        if let Some((at, bit)) = position(member) {
+            self.insert_word(at, bit);
         }
     }
 
     /// Adds the members of a word.
-    pub(super) fn join(&mut self, at: usize, word: u64) {
+    pub(super) fn insert_word(&mut self, at: usize, word: u64) {
         if word == 0 {
             return;
         }
@@ -48,7 +48,7 @@ impl Bits {
 
     /// Returns whether it was a member.
     pub(super) fn remove(&mut self, member: i64) -> bool {
-        let Some((at, bit)) = place(member).filter(|(at, _)| *at < self.0.len()) else {
+        let Some((at, bit)) = position(member).filter(|(at, _)| *at < self.0.len()) else {
             return false;
         };
         let was = self.0[at] & bit != 0;
@@ -57,11 +57,11 @@ impl Bits {
     }
 
     /// Adds `first..=last`.
-    pub(super) fn fill(&mut self, first: i64, last: i64) {
-        let Some((mut at, _)) = place(first).filter(|_| first <= last) else {
+    pub(super) fn insert_range(&mut self, first: i64, last: i64) {
+        let Some((mut at, _)) = position(first).filter(|_| first <= last) else {
             return;
         };
-        let (end, _) = place(last).expect("not below the first");
+        let (end, _) = position(last).expect("not below the first");
         while at <= end {
             let mut word = u64::MAX;
             if at == index(first) {
@@ -70,17 +70,17 @@ impl Bits {
             if at == end {
                 word &= u64::MAX >> (63 - (last & 63));
             }
-            self.join(at, word);
+            self.insert_word(at, word);
             at += 1;
         }
     }
 
-    /// The same with every member moved.
-    pub(super) fn moved(&self, to: impl Fn(i64) -> i64) -> Self {
+    /// Returns the set of the members as mapped by `to`.
+    pub(super) fn map(&self, to: impl Fn(i64) -> i64) -> Self {
         let mut moved = Self(Vec::with_capacity(self.0.len()));
         for at in 0..self.words() {
             for member in members(at, self.word(at)) {
-                moved.put(to(member));
+                moved.insert(to(member));
             }
         }
         moved
@@ -104,7 +104,7 @@ pub(super) fn index(member: i64) -> usize {
     usize::try_from(member.max(0) / 64).expect("fits the address space")
 }
 
-fn place(member: i64) -> Option<(usize, u64)> {
+fn position(member: i64) -> Option<(usize, u64)> {
     (member > 0).then(|| (index(member), 1 << (member & 63)))
 }
 
@@ -116,13 +116,13 @@ mod tests {
     proptest! {
         #[test]
         fn a_run_is_filled_and_emptied_exactly(first in 1_i64..300, length in 0_i64..300) {
-            let mut bits = Bits::default();
-            bits.fill(first, first + length - 1);
-            let has: Vec<i64> = (0..700).filter(|n| bits.has(*n)).collect();
+            let mut bits = BitSet::default();
+            bits.insert_range(first, first + length - 1);
+            let has: Vec<i64> = (0..700).filter(|n| bits.contains(*n)).collect();
             prop_assert_eq!(&has, &(first..first + length).collect::<Vec<_>>());
             let listed: Vec<i64> = (0..bits.words()).flat_map(|at| members(at, bits.word(at))).collect();
             prop_assert_eq!(&listed, &has);
-            prop_assert!(has.iter().all(|n| bits.remove(*n) && !bits.has(*n)));
+            prop_assert!(has.iter().all(|n| bits.remove(*n) && !bits.contains(*n)));
         }
     }
 }

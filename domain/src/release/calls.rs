@@ -12,8 +12,8 @@ use crate::line::Run;
 pub(super) struct Call {
     /// When it was called.
     pub(super) at: DateTime<Utc>,
-    /// Whether it came to claim and is in the ready line.
-    pub(super) has_come: bool,
+    /// Whether it tried to claim, and entered the ready line.
+    pub(super) has_arrived: bool,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -21,7 +21,7 @@ pub(super) struct Calls {
     open: HashMap<Place, Call>,
     /// Calls by time, oldest first.
     queue: VecDeque<(DateTime<Utc>, Vec<Run>)>,
-    /// Their claim window went by while they stood in the ready line.
+    /// Their claim window expired while they were in the ready line.
     late: Vec<Place>,
     ready: HashSet<Place>,
 }
@@ -29,22 +29,22 @@ pub(super) struct Calls {
 impl Calls {
     pub(super) fn add(&mut self, at: DateTime<Utc>, runs: &[Run]) {
         for place in runs.iter().flat_map(|run| run.places()) {
-            let has_come = false;
-            self.open.insert(place, Call { at, has_come });
+            let has_arrived = false;
+            self.open.insert(place, Call { at, has_arrived });
         }
         if !runs.is_empty() {
             self.queue.push_back((at, runs.to_vec()));
         }
     }
 
-    /// The call of a place that needs none any more.
+    /// Removes and returns the call of a place that claimed, left or missed it.
     pub(super) fn remove(&mut self, place: Place) -> Option<Call> {
         self.ready.remove(&place);
         self.open.remove(&place)
     }
 
     /// Replaces the ready line. Returns the call times of new arrivals.
-    pub(super) fn stand_ready(&mut self, places: &[Place]) -> Vec<DateTime<Utc>> {
+    pub(super) fn set_ready(&mut self, places: &[Place]) -> Vec<DateTime<Utc>> {
         self.ready.clear();
         let mut came = Vec::new();
         for place in places {
@@ -52,14 +52,14 @@ impl Calls {
                 continue;
             };
             self.ready.insert(*place);
-            if !std::mem::replace(&mut call.has_come, true) {
+            if !std::mem::replace(&mut call.has_arrived, true) {
                 came.push(call.at);
             }
         }
         came
     }
 
-    /// Returns whether it was called at this time.
+    /// Returns whether `place` was called at `at` and has not claimed.
     pub(super) fn is_called_at(&self, place: Place, at: DateTime<Utc>) -> bool {
         self.open.get(&place).is_some_and(|call| call.at == at)
     }
@@ -74,7 +74,7 @@ impl Calls {
     }
 
     /// Places called at or before `now - window` that neither claimed nor wait to.
-    pub(super) fn miss(&mut self, now: DateTime<Utc>, window: TimeDelta) -> Vec<Place> {
+    pub(super) fn expire(&mut self, now: DateTime<Utc>, window: TimeDelta) -> Vec<Place> {
         let mut over = std::mem::take(&mut self.late);
         while self
             .queue
@@ -120,27 +120,27 @@ mod tests {
     }
 
     #[test]
-    fn each_who_stands_ready_counts_and_comes_once() {
+    fn a_place_in_the_ready_line_arrives_once() {
         let mut calls = called();
         let ready = [1, 4, 9].map(Place);
-        assert_eq!(calls.stand_ready(&ready), [at(0), at(250)]);
-        assert_eq!((calls.ready(), calls.stand_ready(&ready).len()), (2, 0));
+        assert_eq!(calls.set_ready(&ready), [at(0), at(250)]);
+        assert_eq!((calls.ready(), calls.set_ready(&ready).len()), (2, 0));
         calls.remove(Place(4));
         assert_eq!(calls.ready(), 1);
-        assert!(calls.stand_ready(&[]).is_empty());
+        assert!(calls.set_ready(&[]).is_empty());
         assert_eq!(calls.ready(), 0);
     }
 
     #[test]
-    fn whoever_stands_ready_misses_nothing_until_they_go() {
+    fn a_place_in_the_ready_line_is_no_no_show() {
         let mut calls = called();
         let window = TimeDelta::seconds(60);
-        calls.stand_ready(&[Place(2)]);
-        assert_eq!(calls.miss(at(59_999), window), []);
-        assert_eq!(calls.miss(at(60_000), window), [1, 3].map(Place));
-        assert_eq!(calls.miss(at(60_250), window), [Place(4)]);
-        calls.stand_ready(&[]);
-        assert_eq!(calls.miss(at(60_500), window), [Place(2)]);
+        calls.set_ready(&[Place(2)]);
+        assert_eq!(calls.expire(at(59_999), window), []);
+        assert_eq!(calls.expire(at(60_000), window), [1, 3].map(Place));
+        assert_eq!(calls.expire(at(60_250), window), [Place(4)]);
+        calls.set_ready(&[]);
+        assert_eq!(calls.expire(at(60_500), window), [Place(2)]);
         assert!(calls.is_empty());
     }
 }

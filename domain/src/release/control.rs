@@ -1,4 +1,5 @@
-//! Feedback control of calls, so that arrivals meet the rate.
+//! The rate controller: a token bucket with integral feedback, so that arrivals, not calls, meet the
+//! rate.
 
 use std::time::Duration;
 
@@ -6,19 +7,19 @@ use chrono::{DateTime, Utc};
 
 /// Period of the release loop.
 pub const TICK: Duration = Duration::from_millis(250);
-/// A stalled loop makes up for this much at most, in seconds.
-const LONGEST_STEP_SECONDS: f64 = 1.0;
-/// While fewer came than should have, so much faster than the rate is called.
-const CATCH_UP: f64 = 1.25;
-/// Fewer by the arrivals of this time, in seconds.
+/// Bound of the credit that a stalled loop earns at once, in seconds of the rate.
+const MAX_STEP_SECONDS: f64 = 1.0;
+/// Factor on the rate of calls while arrivals are short.
+const CATCH_UP_FACTOR: f64 = 1.25;
+/// Shortfall from which on calls are faster, in seconds of the rate.
 const CATCH_UP_SECONDS: f64 = 1.0;
-/// Arrivals that are missing are made up for if they are no more than those of this time, in
-/// seconds; what is missing beyond is forgotten.
-const LONGEST_DEBT_SECONDS: f64 = 3.0;
+/// Bound of the shortfall that is made up for, in seconds of the rate; what is missing beyond is
+/// forgotten.
+const MAX_DEBT_SECONDS: f64 = 3.0;
 
-/// The right to call, counted in people who come.
+/// Controls calls, counted in people who come.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Control {
+pub(super) struct RateController {
     /// Calls that may be made.
     credit: f64,
     /// Accumulated shortfall of arrivals below the rate, while people waited.
@@ -30,22 +31,22 @@ pub(super) struct Control {
 /// Limits of the calls.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
-    /// People who come, a second.
+    /// The rate: people who come, a second.
     pub(super) per_second: f64,
     /// Called people still expected to arrive.
     pub(super) expected: f64,
     /// Length of the ready line.
     pub(super) ready: f64,
-    /// Which part of the called come.
-    pub(super) shows: f64,
+    /// Share of the called that come.
+    pub(super) show_rate: f64,
     /// Their mean time to arrive, in seconds.
     pub(super) delay_seconds: f64,
-    /// Room for more shoppers within cap and stock, before those expected and those in the ready
+    /// Headroom for more shoppers within cap and stock, before those expected and those in the ready
     /// line are subtracted.
-    pub(super) room: f64,
+    pub(super) headroom: f64,
 }
 
-impl Control {
+impl RateController {
     /// Returns the number of calls at `now`, after `came` arrivals since the last step.
     ///
     /// An empty line has credit for one person and one tick: its first visitor does not wait, and
@@ -64,43 +65,43 @@ impl Control {
             return 0;
         }
         let longest = if self.is_busy {
-            LONGEST_STEP_SECONDS
+            MAX_STEP_SECONDS
         } else {
             TICK.as_secs_f64()
         };
         let seconds = elapsed.min(longest);
-        let most = rate * LONGEST_DEBT_SECONDS;
+        let most = rate * MAX_DEBT_SECONDS;
         self.debt = (self.debt + rate * seconds - f64::from(came)).clamp(-most, most);
         self.credit += rate
             * seconds
             * if self.debt > rate * CATCH_UP_SECONDS {
-                CATCH_UP
+                CATCH_UP_FACTOR
             } else {
                 1.0
             };
         let underway = limits.expected + limits.ready;
         let wanted = rate * limits.delay_seconds + self.debt + 1.0 - underway;
-        let room = limits.room - underway;
-        let by_room = (room / limits.shows + 0.5).floor();
-        let called = (self.credit.min(wanted) / limits.shows + 1e-9)
+        let headroom = limits.headroom - underway;
+        let by_headroom = (headroom / limits.show_rate + 0.5).floor();
+        let called = (self.credit.min(wanted) / limits.show_rate + 1e-9)
             .floor()
-            .min(by_room);
+            .min(by_headroom);
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
             reason = "not negative, and as few as people"
         )]
         let called = called.clamp(0.0, 1e9) as u32;
-        if by_room <= f64::from(called) {
+        if by_headroom <= f64::from(called) {
             self.debt = self.debt.min(0.0);
         }
         called
     }
 
-    /// `called` people were called; `is_busy` says whether more wait. What was granted and not
-    /// used is gone, but for one.
-    pub(super) fn spend(&mut self, called: u32, shows: f64, is_busy: bool) {
-        self.credit = (self.credit - f64::from(called) * shows).clamp(0.0, 1.0);
+    /// Spends the credit of `called` calls; `is_busy` says whether more people wait. Unused credit
+    /// expires, but for one.
+    pub(super) fn spend(&mut self, called: u32, show_rate: f64, is_busy: bool) {
+        self.credit = (self.credit - f64::from(called) * show_rate).clamp(0.0, 1.0);
         self.is_busy = is_busy;
         if !is_busy {
             self.debt = self.debt.min(0.0);
@@ -118,7 +119,13 @@ mod tests {
     }
 
     /// Calls in `ticks` ticks after `from`, while `waiting` people wait who come at once.
-    fn run(control: &mut Control, from: i64, ticks: i64, per_minute: f64, waiting: u32) -> u32 {
+    fn run(
+        controller: &mut RateController,
+        from: i64,
+        ticks: i64,
+        per_minute: f64,
+        waiting: u32,
+    ) -> u32 {
         let mut left = waiting;
         let mut came = 0;
         for tick in 1..=ticks {
@@ -126,24 +133,24 @@ mod tests {
                 per_second: per_minute / 60.0,
                 expected: 0.0,
                 ready: 0.0,
-                shows: 1.0,
+                show_rate: 1.0,
                 delay_seconds: 1.0,
-                room: 1e6,
+                headroom: 1e6,
             };
-            came = control
+            came = controller
                 .grant(at(from + tick * 250), came, &limits)
                 .min(left);
             left -= came;
-            control.spend(came, 1.0, left > 0);
+            controller.spend(came, 1.0, left > 0);
         }
         waiting - left
     }
 
     #[test]
     fn a_busy_line_is_called_at_the_rate() {
-        let mut control = Control::default();
-        assert_eq!(run(&mut control, 0, 1, 60.0, 10), 1);
-        let called = run(&mut control, 250, 2_400, 61.0, 10_000);
+        let mut controller = RateController::default();
+        assert_eq!(run(&mut controller, 0, 1, 60.0, 10), 1);
+        let called = run(&mut controller, 250, 2_400, 61.0, 10_000);
         assert!((609..=612).contains(&called), "{called}");
     }
 
@@ -152,31 +159,31 @@ mod tests {
             per_second: 10.0,
             expected: 0.0,
             ready: 0.0,
-            shows: 0.5,
+            show_rate: 0.5,
             delay_seconds: 2.0,
-            room: 1e6,
+            headroom: 1e6,
         }
     }
 
     /// A line in which two were called at once, by the credit of the first moment.
-    fn begun() -> Control {
-        let mut control = Control::default();
-        assert_eq!(control.grant(at(0), 0, &limits()), 2);
-        control.spend(2, 0.5, true);
-        control
+    fn begun() -> RateController {
+        let mut controller = RateController::default();
+        assert_eq!(controller.grant(at(0), 0, &limits()), 2);
+        controller.spend(2, 0.5, true);
+        controller
     }
 
     #[test]
     fn as_many_more_are_called_as_do_not_come() {
-        let mut control = begun();
+        let mut controller = begun();
         let expecting = Limits {
             expected: 1.0,
             ..limits()
         };
         // A quarter of a second is 2.5 people, and half of those called come.
-        assert_eq!(control.grant(at(250), 0, &expecting), 5);
-        control.spend(5, 0.5, true);
-        assert_eq!(control.grant(at(450), 4, &expecting), 4);
+        assert_eq!(controller.grant(at(250), 0, &expecting), 5);
+        controller.spend(5, 0.5, true);
+        assert_eq!(controller.grant(at(450), 4, &expecting), 4);
     }
 
     #[test]
@@ -195,55 +202,55 @@ mod tests {
     }
 
     #[test]
-    fn the_room_is_filled_by_as_many_as_are_needed_for_it_and_no_more() {
-        for (room, called) in [(1.0, 0), (1.5, 1), (2.0, 2), (2.2, 2), (3.0, 4), (9.0, 5)] {
+    fn calls_fill_the_headroom_and_no_more() {
+        for (headroom, called) in [(1.0, 0), (1.5, 1), (2.0, 2), (2.2, 2), (3.0, 4), (9.0, 5)] {
             let limits = Limits {
                 expected: 1.0,
-                room,
+                headroom,
                 ..limits()
             };
             assert_eq!(
                 begun().grant(at(250), 0, &limits),
                 called,
-                "room for {room}"
+                "headroom of {headroom}"
             );
         }
     }
 
     #[test]
     fn a_line_that_falls_behind_catches_up_a_quarter_faster() {
-        let mut control = begun();
+        let mut controller = begun();
         let limits = Limits {
-            shows: 1.0,
+            show_rate: 1.0,
             delay_seconds: 100.0,
             ..limits()
         };
         // A stalled loop makes up for one second, which is not yet more than one missing.
-        assert_eq!(control.grant(at(5_000), 0, &limits), 10);
-        control.spend(10, 1.0, true);
-        assert_eq!(control.grant(at(6_000), 0, &limits), 12);
-        control.spend(12, 1.0, true);
+        assert_eq!(controller.grant(at(5_000), 0, &limits), 10);
+        controller.spend(10, 1.0, true);
+        assert_eq!(controller.grant(at(6_000), 0, &limits), 12);
+        controller.spend(12, 1.0, true);
         // Half a person of before, and the missing is made up for.
-        assert_eq!(control.grant(at(7_000), 30, &limits), 10);
+        assert_eq!(controller.grant(at(7_000), 30, &limits), 10);
     }
 
     #[test]
     fn after_an_hour_of_nobody_or_a_pause_a_crowd_gets_one_tick_and_one() {
-        let mut control = Control::default();
-        run(&mut control, 0, 14_400, 600.0, 0);
-        let after = run(&mut control, 3_600_000, 1, 600.0, 1_000);
+        let mut controller = RateController::default();
+        run(&mut controller, 0, 14_400, 600.0, 0);
+        let after = run(&mut controller, 3_600_000, 1, 600.0, 1_000);
         assert!(after <= 4, "{after}");
-        run(&mut control, 3_600_250, 40, 600.0, 1_000);
-        run(&mut control, 3_610_250, 1_000, 0.0, 1_000);
-        let after = run(&mut control, 3_860_250, 1, 600.0, 1_000);
+        run(&mut controller, 3_600_250, 40, 600.0, 1_000);
+        run(&mut controller, 3_610_250, 1_000, 0.0, 1_000);
+        let after = run(&mut controller, 3_860_250, 1, 600.0, 1_000);
         assert!(after <= 4, "{after}");
     }
 
     #[test]
     fn a_trickle_of_people_is_held_to_the_rate() {
-        let mut control = Control::default();
+        let mut controller = RateController::default();
         let called: u32 = (0..240)
-            .map(|tick| run(&mut control, tick * 250, 1, 60.0, 1))
+            .map(|tick| run(&mut controller, tick * 250, 1, 60.0, 1))
             .sum();
         assert!((58..=62).contains(&called), "{called}");
     }

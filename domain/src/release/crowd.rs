@@ -1,4 +1,5 @@
-//! Crowds that behave badly, on a virtual clock: how soon those who come meet the rate again.
+//! Simulation of crowds that vanish or don't show up, on a virtual clock: how soon arrivals meet the
+//! rate again.
 
 use std::collections::VecDeque;
 
@@ -52,7 +53,8 @@ impl Crowd {
         for place in (1..=self.joined).filter(|place| (self.is_there)(*place)) {
             bitmap[usize::try_from(place / 8).unwrap()] |= 0x80 >> (place % 8);
         }
-        self.release.see(seen_slot(at(self.millis)), 0, &bitmap);
+        self.release
+            .record_presence(seen_slot(at(self.millis)), 0, &bitmap);
     }
 
     fn claim(&mut self) -> Vec<Place> {

@@ -1,22 +1,24 @@
-//! Forecast of waits: the published pace, and its calibration by outcomes.
+//! Forecast of waits: an EWMA of the pace of calls, calibrated by stochastic quantile regression on the
+//! outcomes of past predictions.
 
 use std::collections::VecDeque;
 
 use chrono::{DateTime, Utc};
 
-use super::bits::Bits;
+use super::bits::BitSet;
 use super::calls::Calls;
 use crate::Place;
 use crate::queue::{Eta, Pace};
 
-/// The measured pace forgets half of the past in about this much time, in seconds.
-const MEASURED_SECONDS: f64 = 20.0;
+/// Time constant of the EWMA of the pace, in seconds.
+const PACE_SECONDS: f64 = 20.0;
 /// Learning rate: the weight of one outcome.
-const LEARNING: f64 = 0.02;
+const LEARNING_RATE: f64 = 0.02;
 /// Most predictions followed at once.
-const MOST_FOLLOWED: usize = 2_048;
+const MAX_FOLLOWED: usize = 2_048;
 /// Shorter predictions are answered by the next ticks and say nothing of the pace.
-const SHORTEST_SECONDS: f64 = 3.0;
+const MIN_FOLLOWED_SECONDS: f64 = 3.0;
+
 /// Outcomes of predictions.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Outcomes {
@@ -30,14 +32,14 @@ pub struct Outcomes {
 
 #[derive(Debug, Clone)]
 pub(super) struct Forecast {
-    /// Calls a second, measured.
+    /// EWMA of the calls a second.
     measured: Option<f64>,
     at: Option<DateTime<Utc>>,
     /// Ratio of actual to predicted waits, as logarithms: the median and the 90th percentile.
     ratio_p50: f64,
     ratio_p90: f64,
     followed: VecDeque<Followed>,
-    /// Decides who is followed.
+    /// State of the generator that samples places.
     draw: u64,
     outcomes: Outcomes,
 }
@@ -45,7 +47,7 @@ pub(super) struct Forecast {
 /// The progress of a line.
 #[derive(Debug)]
 pub(super) struct Progress<'a> {
-    pub(super) waiting: &'a Bits,
+    pub(super) waiting: &'a BitSet,
     pub(super) cursor: i64,
     pub(super) calls: &'a Calls,
 }
@@ -55,7 +57,7 @@ pub(super) struct Progress<'a> {
 struct Followed {
     place: Place,
     at: DateTime<Utc>,
-    /// Without what was learned from others.
+    /// The predicted wait before calibration.
     seconds: f64,
     eta: Eta,
 }
@@ -75,7 +77,7 @@ impl Default for Forecast {
 }
 
 impl Forecast {
-    /// `people` were called in the step until `now`.
+    /// Records that `people` were called in the step until `now`.
     pub(super) fn called(&mut self, now: DateTime<Utc>, people: u32) {
         let then = self.at.replace(now);
         let Some(seconds) = then
@@ -84,7 +86,7 @@ impl Forecast {
         else {
             return;
         };
-        let weight = 1.0 - (-seconds / MEASURED_SECONDS).exp();
+        let weight = 1.0 - (-seconds / PACE_SECONDS).exp();
         let pace = f64::from(people) / seconds;
         let measured = self.measured.unwrap_or(pace);
         self.measured = Some(measured + weight * (pace - measured));
@@ -111,7 +113,7 @@ impl Forecast {
         waiting: i64,
         find: impl FnOnce(i64) -> Option<Place>,
     ) {
-        if self.followed.len() >= MOST_FOLLOWED || waiting < 1 {
+        if self.followed.len() >= MAX_FOLLOWED || waiting < 1 {
             return;
         }
         self.draw = self
@@ -122,7 +124,7 @@ impl Forecast {
         let ahead = i64::try_from((self.draw >> 33) % waiting).expect("as few as people");
         #[expect(clippy::cast_precision_loss, reason = "an estimate")]
         let seconds = (ahead + 1) as f64 / per_second;
-        if seconds < SHORTEST_SECONDS {
+        if seconds < MIN_FOLLOWED_SECONDS {
             return;
         }
         if let Some(place) = find(ahead) {
@@ -136,12 +138,12 @@ impl Forecast {
         }
     }
 
-    /// Counts the outcomes for those who no longer wait. Those who left, or were away when the
-    /// cursor passed them, have none.
+    /// Records the outcomes of places that no longer wait. One that left, or was absent when the cursor
+    /// passed it, has none.
     pub(super) fn learn(&mut self, now: DateTime<Utc>, line: &Progress<'_>) {
         let mut followed = std::mem::take(&mut self.followed);
         followed.retain(|prediction| {
-            let waits = line.waiting.has(prediction.place.0);
+            let waits = line.waiting.contains(prediction.place.0);
             if !waits && line.calls.is_called_at(prediction.place, now) {
                 self.count(now, prediction);
             }
@@ -153,8 +155,9 @@ impl Forecast {
     fn count(&mut self, now: DateTime<Utc>, prediction: &Followed) {
         let waited = (now - prediction.at).as_seconds_f64();
         let ratio = (waited / prediction.seconds).ln();
-        let step =
-            |ratio_of: f64, part: f64| LEARNING * if ratio > ratio_of { part } else { part - 1.0 };
+        let step = |ratio_of: f64, part: f64| {
+            LEARNING_RATE * if ratio > ratio_of { part } else { part - 1.0 }
+        };
         self.ratio_p50 = (self.ratio_p50 + step(self.ratio_p50, 0.5)).clamp(-2.0, 2.0);
         self.ratio_p90 = (self.ratio_p90 + step(self.ratio_p90, 0.9)).clamp(-2.0, 2.5);
         let count = match waited {
@@ -165,7 +168,7 @@ impl Forecast {
         *count += 1;
     }
 
-    /// The outcomes since this was asked last.
+    /// Returns the outcomes since the last call.
     pub(super) fn take_outcomes(&mut self) -> Outcomes {
         std::mem::take(&mut self.outcomes)
     }
@@ -206,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_told_at_first_is_the_pace_and_three_quarters_of_it() {
+    fn the_first_p90_is_three_quarters_of_the_pace() {
         let pace = Forecast::default().pace(10.0);
         assert_eq!((pace.p50_per_hour, pace.p90_per_hour), (36_000, 28_037));
         assert_eq!(Forecast::default().pace(0.0).p50_per_hour, 1);
@@ -227,7 +230,7 @@ mod tests {
             let (first, last) = (place, place);
             calls.add(now, &[Run { first, last }]);
             let progress = Progress {
-                waiting: &Bits::default(),
+                waiting: &BitSet::default(),
                 cursor: place.0,
                 calls: &calls,
             };
@@ -252,15 +255,15 @@ mod tests {
     }
 
     #[test]
-    fn who_left_or_was_passed_while_away_says_nothing_of_the_pace() {
+    fn places_that_left_or_were_passed_have_no_outcome() {
         let mut forecast = Forecast::default();
         forecast.follow(at(0), 1.0, 100, |_| Some(Place(5)));
         while forecast.followed.is_empty() {
             forecast.follow(at(0), 1.0, 100, |_| Some(Place(5)));
         }
-        let mut waiting = Bits::default();
-        waiting.put(5);
-        let still = |waiting: &Bits, cursor, forecast: &mut Forecast| {
+        let mut waiting = BitSet::default();
+        waiting.insert(5);
+        let still = |waiting: &BitSet, cursor, forecast: &mut Forecast| {
             let calls = Calls::default();
             let progress = Progress {
                 waiting,

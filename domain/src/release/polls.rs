@@ -32,7 +32,7 @@ impl Absent {
     }
 }
 
-/// One who polls.
+/// A client that polls.
 #[derive(Debug, Clone, Copy)]
 struct Person {
     asks_at: i64,
@@ -51,7 +51,7 @@ struct Polls {
     random: u64,
 }
 
-/// So long before the opening those who are absent close their tabs.
+/// Time before the opening at which the absent close their tabs.
 const BEFORE_SECONDS: i64 = 300;
 
 impl Polls {
@@ -101,7 +101,7 @@ impl Polls {
         // Nodes flush presence every two seconds, and the leader reads it every second.
         if millis % 3_000 == 0 {
             for (slot, bitmap) in &self.seen {
-                self.release.see(*slot, 0, bitmap);
+                self.release.record_presence(*slot, 0, bitmap);
             }
         }
         let facts = facts(&self.sale, millis, self.joined());
@@ -159,7 +159,7 @@ fn check(rate_per_minute: u32, people: i64, absent: Absent) {
 }
 
 #[test]
-fn a_thousand_who_poll_as_told_are_counted_as_they_are_at_slow_rates() {
+fn a_thousand_that_poll_when_due_are_counted_exactly_at_slow_rates() {
     for rate in [6, 40, 120, 600] {
         check(rate, 1_000, Absent::Nobody);
     }

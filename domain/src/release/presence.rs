@@ -1,10 +1,10 @@
-//! Presence: when places were last seen.
+//! Presence of places, in sliding time slots.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::bits::{Bits, index, members};
-use crate::lottery::Order;
+use super::bits::{BitSet, index, members};
+use crate::lottery::Permutation;
 use crate::queue::{SEEN_PART, SEEN_SLOT_SECONDS, SEEN_SLOTS};
 use crate::{Number, Place};
 
@@ -12,14 +12,14 @@ use crate::{Number, Place};
 /// could be read are not there, so that nobody counts as absent because nobody looked.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Presence {
-    slots: VecDeque<(i64, Bits)>,
+    slots: VecDeque<(i64, BitSet)>,
 }
 
 impl Presence {
     /// Begins `slot`, if it has not begun.
     pub(super) fn begin(&mut self, slot: i64) {
         if self.slots.front().is_none_or(|newest| newest.0 < slot) {
-            self.slots.push_front((slot, Bits::default()));
+            self.slots.push_front((slot, BitSet::default()));
             self.slots
                 .truncate(usize::try_from(SEEN_SLOTS).expect("a few"));
         }
@@ -27,7 +27,7 @@ impl Presence {
 
     /// Records presence in `slot`: a Redis bitmap of the numbers of `part`. A slot that is too old
     /// is ignored.
-    pub(super) fn see(&mut self, slot: i64, part: i64, bitmap: &[u8], order: &Order) {
+    pub(super) fn record(&mut self, slot: i64, part: i64, bitmap: &[u8], order: &Permutation) {
         self.begin(slot);
         let Some((_, bits)) = self.slots.iter_mut().find(|retained| retained.0 == slot) else {
             return;
@@ -43,19 +43,19 @@ impl Presence {
             }
             let last = i64::try_from(at).expect("as many words as memory has") * 64;
             if last > order.lobby() {
-                bits.join(at, word);
+                bits.insert_word(at, word);
             } else {
                 for number in members(at, word) {
-                    bits.put(order.place_of(Number(number)).0);
+                    bits.insert(order.place_of(Number(number)).0);
                 }
             }
         }
     }
 
     /// Counts `first..=last` as seen in the newest slot.
-    pub(super) fn fill(&mut self, first: i64, last: i64) {
+    pub(super) fn mark(&mut self, first: i64, last: i64) {
         if let Some((_, bits)) = self.slots.front_mut() {
-            bits.fill(first, last);
+            bits.insert_range(first, last);
         }
     }
 
@@ -64,15 +64,15 @@ impl Presence {
         self.slots.is_empty()
     }
 
-    /// Returns whether it is empty.
+    /// Returns whether nobody was seen in any retained slot.
     pub(super) fn is_empty(&self) -> bool {
         self.slots.iter().all(|(_, bits)| bits.words() == 0)
     }
 
-    /// Numbers become places.
-    pub(super) fn reorder(&mut self, order: &Order) {
+    /// Applies the draw: numbers become places.
+    pub(super) fn reorder(&mut self, order: &Permutation) {
         for (_, bits) in &mut self.slots {
-            *bits = bits.moved(|number| order.place_of(Number(number)).0);
+            *bits = bits.map(|number| order.place_of(Number(number)).0);
         }
     }
 
@@ -81,10 +81,10 @@ impl Presence {
         self.slots
             .iter()
             .take(depth)
-            .any(|(_, bits)| bits.has(place.0))
+            .any(|(_, bits)| bits.contains(place.0))
     }
 
-    /// Of the word `at`, who was seen in the last `depth` slots.
+    /// Returns those of the word `at` that were seen in the last `depth` slots.
     pub(super) fn word(&self, at: usize, depth: usize) -> u64 {
         self.slots
             .iter()
@@ -108,15 +108,15 @@ mod tests {
     fn numbers_of_a_redis_bitmap_are_seen_for_as_long_as_slots_reach() {
         let mut presence = Presence::default();
         // Numbers 1, 10 and 71.
-        presence.see(
+        presence.record(
             7,
             0,
             &[0b0100_0000, 0b0010_0000, 0, 0, 0, 0, 0, 0, 1],
-            &Order::of_joining(),
+            &Permutation::identity(),
         );
         assert_eq!(presence.word(0, 1), 1 << 1 | 1 << 10);
         assert_eq!(presence.word(1, 1), 1 << 7);
-        presence.see(7, 64, &[0b0100_0000], &Order::of_joining());
+        presence.record(7, 64, &[0b0100_0000], &Permutation::identity());
         assert!(presence.has(Place(64 * SEEN_PART + 1), 1));
         presence.begin(8);
         assert_eq!((presence.word(1, 1), presence.word(1, 2)), (0, 1 << 7));
@@ -126,7 +126,7 @@ mod tests {
     fn slots_that_nobody_could_read_make_nobody_absent() {
         let mut presence = Presence::default();
         presence.begin(7);
-        presence.fill(1, 3);
+        presence.mark(1, 3);
         presence.begin(1_000);
         assert_eq!(presence.word(0, 2), 0b1110);
     }

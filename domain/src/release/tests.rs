@@ -1,7 +1,7 @@
 use std::collections::VecDeque;
 
 use super::*;
-use crate::EventId;
+use crate::{EventId, testing};
 
 pub(super) fn at(millis: i64) -> DateTime<Utc> {
     DateTime::from_timestamp_millis(1_800_000_000_000 + millis).unwrap()
@@ -9,26 +9,9 @@ pub(super) fn at(millis: i64) -> DateTime<Utc> {
 
 pub(super) fn sale(rate_per_minute: u32) -> SaleSettings {
     SaleSettings {
-        event_id: EventId(1),
-        version: 1,
-        opens_at: at(-60_000),
-        closes_at: None,
-        event_starts_at: None,
-        lobby_seconds: 0,
         rate_per_minute,
         shopper_cap: 1_000_000,
-        claim_window_seconds: 60,
-        pass_seconds: 60,
-        hold_seconds: 60,
-        paused: false,
-        closed: false,
-        queue: true,
-        challenge: false,
-        anonymous: false,
-        entropy_source: String::new(),
-        entropy: String::new(),
-        message: String::new(),
-        max_tickets_per_account: 4,
+        ..testing::sale(EventId(1), at(-60_000))
     }
 }
 
@@ -45,7 +28,7 @@ pub(super) fn facts(sale: &SaleSettings, millis: i64, joined: i64) -> Facts<'_> 
         shopping: 0,
         claimed_last_minute: 0,
         stock: None,
-        brake: Braking::default(),
+        brake: BrakeState::default(),
         lottery: Lottery::default(),
     }
 }
@@ -80,7 +63,8 @@ impl Simple {
         for place in (1..=self.joined).filter(|place| !self.away.contains(place)) {
             bitmap[usize::try_from(place / 8).unwrap()] |= 0x80 >> (place % 8);
         }
-        self.release.see(seen_slot(at(self.millis)), 0, &bitmap);
+        self.release
+            .record_presence(seen_slot(at(self.millis)), 0, &bitmap);
     }
 
     fn tick(&mut self) -> Vec<Place> {
@@ -175,7 +159,7 @@ fn a_phone_that_was_locked_for_half_an_hour_is_called_first_when_it_is_back() {
 }
 
 #[test]
-fn who_is_back_is_waited_for_although_nobody_else_is_there() {
+fn an_absent_place_is_still_awaited_when_nobody_else_waits() {
     let mut line = Simple::new(600, 1);
     line.sale.paused = true;
     line.away = 1..2;
@@ -184,11 +168,11 @@ fn who_is_back_is_waited_for_although_nobody_else_is_there() {
         line.release.published().map(|published| published.waiting),
         Some(0)
     );
-    assert!(!line.release.is_busy() && line.release.is_waited_for());
+    assert!(!line.release.is_busy() && line.release.has_waiters());
     line.sale.paused = false;
     line.away = 0..0;
     assert_eq!(line.run(20), [Place(1)]);
-    assert!(!line.release.is_waited_for());
+    assert!(!line.release.has_waiters());
 }
 
 #[test]
@@ -223,7 +207,7 @@ fn the_cap_counts_those_who_shop_and_those_who_are_called() {
 }
 
 #[test]
-fn the_lottery_decides_who_of_the_lobby_is_called_when_and_who_has_left() {
+fn the_lobby_is_called_in_the_order_of_the_draw_without_those_who_left() {
     let mut line = Simple::new(60_000, 100);
     line.sale.opens_at = at(10_000);
     line.sale.lobby_seconds = 60;
@@ -233,7 +217,7 @@ fn the_lottery_decides_who_of_the_lobby_is_called_when_and_who_has_left() {
         seed: [3; 32],
         entropy: String::new(),
     }
-    .order();
+    .permutation();
     let gone = Number(17);
     let left = Facts {
         left: &[gone],
@@ -265,7 +249,7 @@ fn the_brake_slows_by_its_part_and_nothing_is_called_when_nothing_is_available()
         };
         rate(&Facts {
             stock: Some(stock),
-            brake: Braking { percent, by: None },
+            brake: BrakeState { percent, by: None },
             ..facts(&sale, 0, 10)
         })
     };
@@ -283,10 +267,10 @@ fn a_leader_that_takes_over_calls_nobody_twice_and_forgets_nobody() {
         if tick == 20 {
             let published = line.release.published().cloned();
             line.release = Release::default();
-            let order = Arc::new(Order::of_joining());
-            line.release.remember(order, line.joined, published);
-            moves.iter().for_each(|moved| line.release.recall(moved));
-            line.release.see_everybody(at(line.millis));
+            let order = Arc::new(Permutation::identity());
+            line.release.reset(order, line.joined, published);
+            moves.iter().for_each(|moved| line.release.replay(moved));
+            line.release.mark_all_present(at(line.millis));
         }
         line.millis += 250;
         line.see();
@@ -305,7 +289,7 @@ fn a_leader_that_takes_over_calls_nobody_twice_and_forgets_nobody() {
 }
 
 #[test]
-fn the_stock_stops_the_calls_and_tells_who_will_find_nothing() {
+fn the_stock_stops_the_calls_and_bounds_the_places_it_suffices_for() {
     let mut line = Simple::new(60_000, 10_000);
     line.millis = 250;
     let stock = Stock {
@@ -335,7 +319,7 @@ fn the_stock_stops_the_calls_and_tells_who_will_find_nothing() {
 }
 
 #[test]
-fn the_pace_that_is_told_is_the_rate_and_where_the_house_is_full_what_was_measured() {
+fn the_published_pace_is_the_rate_and_at_the_cap_the_measured_one() {
     let mut sale = sale(600);
     let mut release = Release::default();
     let published = release.step(&facts(&sale, 250, 100)).unwrap().snapshot;
@@ -363,7 +347,7 @@ fn the_pace_that_is_told_is_the_rate_and_where_the_house_is_full_what_was_measur
 }
 
 #[test]
-fn who_was_told_to_ask_later_than_the_claim_window_misses_nothing_meanwhile() {
+fn a_poll_interval_beyond_the_claim_window_extends_it() {
     let mut line = Simple::new(60, 2_000);
     line.sale.claim_window_seconds = 5;
     line.delay = usize::MAX;
@@ -387,9 +371,9 @@ fn who_was_told_to_ask_later_than_the_claim_window_misses_nothing_meanwhile() {
 }
 
 #[test]
-fn presence_is_asked_for_where_somebody_waits_whatever_the_numbers() {
+fn presence_is_read_for_the_parts_in_which_somebody_waits() {
     let mut release = Release::default();
-    let parts = |release: &Release| release.seen_parts();
+    let parts = |release: &Release| release.presence_parts();
     assert_eq!(parts(&release), 0..=0);
     let moved = Move {
         seq: 1,
@@ -403,11 +387,11 @@ fn presence_is_asked_for_where_somebody_waits_whatever_the_numbers() {
         over: Vec::new(),
         left: Vec::new(),
     };
-    let order = Arc::new(Order::of_joining());
-    release.remember(order, 3 * SEEN_PART + 9, None);
-    release.recall(&moved);
+    let order = Arc::new(Permutation::identity());
+    release.reset(order, 3 * SEEN_PART + 9, None);
+    release.replay(&moved);
     assert_eq!(parts(&release), 3..=3);
-    release.see(7, 3, &[0, 0b0100_0000]);
+    release.record_presence(7, 3, &[0, 0b0100_0000]);
     assert!(release.presence.has(Place(3 * SEEN_PART + 9), 1));
     let order = |lobby| {
         let (seed, entropy) = ([3; 32], String::new());
@@ -416,9 +400,9 @@ fn presence_is_asked_for_where_somebody_waits_whatever_the_numbers() {
             seed,
             entropy,
         };
-        Arc::new(lottery.order())
+        Arc::new(lottery.permutation())
     };
-    release.remember(order(4), 3 * SEEN_PART, None);
+    release.reset(order(4), 3 * SEEN_PART, None);
     assert_eq!(parts(&release), 0..=3);
     // Somebody waits at the last place of the lottery, whose number may be any of the lobby's.
     let called = Move {
@@ -428,22 +412,22 @@ fn presence_is_asked_for_where_somebody_waits_whatever_the_numbers() {
         }],
         ..moved
     };
-    release.remember(order(SEEN_PART), 3 * SEEN_PART, None);
-    release.recall(&called);
+    release.reset(order(SEEN_PART), 3 * SEEN_PART, None);
+    release.replay(&called);
     assert_eq!(parts(&release), 0..=3);
 }
 
 #[test]
-fn everybody_counts_as_seen_once_that_is_said() {
+fn everybody_can_be_marked_present() {
     let mut release = Release::default();
-    release.remember(Arc::new(Order::of_joining()), 9, None);
-    assert!(release.has_seen_nobody());
-    release.see_everybody(at(0));
-    assert!(!release.has_seen_nobody());
+    release.reset(Arc::new(Permutation::identity()), 9, None);
+    assert!(release.has_no_presence());
+    release.mark_all_present(at(0));
+    assert!(!release.has_no_presence());
 }
 
 #[test]
-fn nothing_is_told_when_nothing_changes() {
+fn nothing_is_published_when_nothing_changes() {
     let sale = sale(600);
     let mut release = Release::default();
     assert!(release.step(&facts(&sale, 250, 0)).is_some());

@@ -1,10 +1,10 @@
-//! The shared snapshot.
+//! Publishes the shared snapshot: the state of the line that is the same for everybody.
 
 use chrono::{DateTime, Utc};
 
 use super::{Facts, Release, Step};
 use crate::Place;
-use crate::ahead::{Ahead, Tally};
+use crate::ahead::{Ahead, AheadBuilder};
 use crate::line::Move;
 use crate::queue::Snapshot;
 use crate::release::bits::members;
@@ -13,8 +13,8 @@ use crate::sale::{SaleSettings, SaleState};
 const DAY_SECONDS: i64 = 86_400;
 
 impl Release {
-    /// The move and the snapshot after it, unless neither has anything new. `served` is how many
-    /// of those who wait will find something.
+    /// Returns the move and the snapshot after it; `None` when neither has changed. `served` is the
+    /// number of waiting people for whom the stock suffices.
     pub(super) fn publish(
         &mut self,
         facts: &Facts<'_>,
@@ -29,7 +29,7 @@ impl Release {
             let (waits, presence) = (&self.waiting, &self.presence);
             let find = |people| {
                 let place = steps.place_behind(people)?;
-                let is_here = waits.has(place.0) && presence.has(place, 2);
+                let is_here = waits.contains(place.0) && presence.has(place, 2);
                 is_here.then_some(place)
             };
             self.forecast
@@ -40,7 +40,7 @@ impl Release {
         next.seq = seq;
         next.pace = pace;
         let wait = |people| next.wait(Some(people), facts.now);
-        self.patience
+        self.timeouts
             .sample(facts.now, &steps, Place(self.joined), wait);
         next.likely_until = served.and_then(|served| last_served(&next, served));
         let is_news = self
@@ -92,24 +92,24 @@ impl Release {
         }
     }
 
-    /// Counts those who wait and are present.
+    /// Counts the waiting and present places.
     fn count(&self) -> Ahead {
         let mut present = self.present();
         let Some((at, word)) = present.next() else {
             return Ahead::empty(Place(self.cursor + 1), Place(self.joined));
         };
         let from = members(at, word).next().expect("a word with somebody");
-        let mut tally = Tally::new(Place(from), Place(self.joined));
-        tally.add(first(at), word);
+        let mut builder = AheadBuilder::new(Place(from), Place(self.joined));
+        builder.add(first(at), word);
         for (at, word) in present {
-            tally.add(first(at), word);
+            builder.add(first(at), word);
         }
-        tally.finish()
+        builder.finish()
     }
 
-    /// Words with somebody who waits and is present.
+    /// Returns the words with waiting and present places.
     fn present(&self) -> impl Iterator<Item = (usize, u64)> {
-        let depths = self.patience.depths();
+        let depths = self.timeouts.depths();
         (0..self.waiting.words())
             .map(move |at| {
                 let waiting = self.waiting.word(at);
@@ -130,7 +130,7 @@ fn first(at: usize) -> i64 {
     i64::try_from(at).expect("as many words as memory has") * 64
 }
 
-/// The last place that will probably find something; `None` when all who wait will.
+/// The last place for which the stock probably suffices; `None` when it does for all.
 fn last_served(snapshot: &Snapshot, served: f64) -> Option<Place> {
     #[expect(clippy::cast_possible_truncation, reason = "at most a few billions")]
     let served = served.min(1e9) as i64;
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn everyone_is_told_when_the_sale_opens_and_ends() {
+    fn the_snapshot_has_the_times_of_the_opening_and_the_end() {
         let mut sale = sale(60);
         sale.opens_at = at(60_000);
         sale.lobby_seconds = 10;
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_will_find_nothing_is_told_from_which_place_on() {
+    fn places_beyond_the_stock_are_published() {
         let mut published = Release::default()
             .step(&facts(&sale(60), 0, 0))
             .unwrap()
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn a_quiet_sale_is_asked_for_seldom_and_an_empty_one_that_is_open_often() {
+    fn a_quiet_sale_is_polled_seldom_and_an_empty_open_one_often() {
         use SaleState::{Closed, Lobby, Open, Paused, Scheduled, SoldOut};
         assert_eq!(
             [poll_after_ms(Open, 0), poll_after_ms(Open, 1)],

@@ -5,7 +5,7 @@ use chrono::{DateTime, TimeDelta};
 use domain::account::Role;
 use domain::booking::{BookingState, Part, RejectReason, Wish};
 use domain::clock::{Clock as _, ManualClock, SystemClock};
-use domain::lottery::{Draw, Order, commitment};
+use domain::lottery::{Draw, Permutation, commitment};
 use domain::payment::{PaymentState, RefundState, VoidReason};
 use domain::sale::SaleState;
 use domain::token::{audience_sale, sale_audience, subject};
@@ -127,10 +127,10 @@ fn a_lobby_counts_those_whom_the_lottery_moved() {
         seed: [3; 32],
         entropy: String::new(),
     };
-    assert_eq!(draw.order().lobby(), 17);
-    assert_eq!(Order::of_joining().lobby(), 0);
-    assert_eq!(Order::of_joining().place_of(Number(1)), Place(1));
-    assert_eq!(draw.order().number_of(Place(18)), Number(18));
+    assert_eq!(draw.permutation().lobby(), 17);
+    assert_eq!(Permutation::identity().lobby(), 0);
+    assert_eq!(Permutation::identity().place_of(Number(1)), Place(1));
+    assert_eq!(draw.permutation().number_of(Place(18)), Number(18));
 }
 
 #[test]

@@ -9,7 +9,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use url::Url;
 
-use super::Outcome;
+use super::DeliveryOutcome;
 use crate::config::SmsSettings;
 use crate::recorder::Handover;
 
@@ -28,7 +28,7 @@ pub(super) struct SmsProvider {
 
 /// Body of an error response.
 #[derive(Debug, Deserialize)]
-struct Refusal {
+struct ProviderError {
     code: Option<i64>,
     message: Option<String>,
 }
@@ -67,11 +67,11 @@ impl SmsProvider {
         to: &str,
         body: &str,
         handover: Option<&Handover<'_>>,
-    ) -> Outcome {
+    ) -> DeliveryOutcome {
         if let Some(handover) = handover
             && let Err(reason) = handover.begin().await
         {
-            return Outcome::Withheld(reason);
+            return DeliveryOutcome::Withheld(reason);
         }
         let sending = self
             .client
@@ -80,26 +80,28 @@ impl SmsProvider {
             .form(&[("To", to), ("From", &self.from), ("Body", body)])
             .send();
         match sending.await {
-            Ok(response) if response.status().is_success() => Outcome::Accepted,
+            Ok(response) if response.status().is_success() => DeliveryOutcome::Accepted,
             Ok(response) => refusal(response).await,
-            Err(error) if error.is_connect() => {
-                Outcome::Unreachable(format!("failed to connect to the SMS provider: {error}"))
+            Err(error) if error.is_connect() => DeliveryOutcome::Unreachable(format!(
+                "failed to connect to the SMS provider: {error}"
+            )),
+            Err(error) => {
+                DeliveryOutcome::Unknown(format!("no answer from the SMS provider: {error}"))
             }
-            Err(error) => Outcome::Unknown(format!("no answer from the SMS provider: {error}")),
         }
     }
 }
 
-async fn refusal(response: Response) -> Outcome {
+async fn refusal(response: Response) -> DeliveryOutcome {
     let status = response.status();
-    let reason = match response.json::<Refusal>().await {
-        Ok(Refusal {
+    let reason = match response.json::<ProviderError>().await {
+        Ok(ProviderError {
             code: Some(code),
             message: Some(message),
         }) => {
             format!("{status}: {code} {message}")
         }
-        Ok(Refusal {
+        Ok(ProviderError {
             message: Some(message),
             ..
         }) => format!("{status}: {message}"),
@@ -108,19 +110,19 @@ async fn refusal(response: Response) -> Outcome {
     meaning(status, reason)
 }
 
-fn meaning(status: StatusCode, reason: String) -> Outcome {
+fn meaning(status: StatusCode, reason: String) -> DeliveryOutcome {
     match status {
         StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
-            Outcome::Deferred(reason)
+            DeliveryOutcome::Deferred(reason)
         }
         // A problem with the account at the provider, not with this message.
         StatusCode::UNAUTHORIZED
         | StatusCode::PAYMENT_REQUIRED
         | StatusCode::FORBIDDEN
-        | StatusCode::NOT_FOUND => Outcome::Unreachable(reason),
-        _ if status.is_client_error() => Outcome::Refused(reason),
+        | StatusCode::NOT_FOUND => DeliveryOutcome::Unreachable(reason),
+        _ if status.is_client_error() => DeliveryOutcome::Refused(reason),
         // The provider may have accepted the message before it failed.
-        _ => Outcome::Unknown(reason),
+        _ => DeliveryOutcome::Unknown(reason),
     }
 }
 
@@ -135,7 +137,7 @@ mod tests {
 
     use super::*;
 
-    async fn send(url: &str, account: &str, token: &str) -> Outcome {
+    async fn send(url: &str, account: &str, token: &str) -> DeliveryOutcome {
         let settings = SmsSettings {
             url: &url.parse().unwrap(),
             account,
@@ -153,9 +155,12 @@ mod tests {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let inside = StandIn::start(Config::default()).await.unwrap();
         let outcome = send(&inside.url(), inside.account_sid(), inside.auth_token()).await;
-        assert_eq!(outcome, Outcome::Accepted);
+        assert_eq!(outcome, DeliveryOutcome::Accepted);
         let outcome = send("https://sms.test", "AC1", "hush").await;
-        assert!(matches!(outcome, Outcome::Unreachable(_)), "{outcome:?}");
+        assert!(
+            matches!(outcome, DeliveryOutcome::Unreachable(_)),
+            "{outcome:?}"
+        );
     }
 
     #[tokio::test]
@@ -207,10 +212,10 @@ mod tests {
     fn only_what_was_certainly_not_taken_is_tried_again() {
         let of = |status: u16| meaning(StatusCode::from_u16(status).unwrap(), String::new());
         let none = String::new;
-        assert_eq!(of(400), Outcome::Refused(none()));
-        assert_eq!(of(401), Outcome::Unreachable(none()));
-        assert_eq!(of(429), Outcome::Deferred(none()));
-        assert_eq!(of(500), Outcome::Unknown(none()));
-        assert_eq!(of(502), Outcome::Unknown(none()));
+        assert_eq!(of(400), DeliveryOutcome::Refused(none()));
+        assert_eq!(of(401), DeliveryOutcome::Unreachable(none()));
+        assert_eq!(of(429), DeliveryOutcome::Deferred(none()));
+        assert_eq!(of(500), DeliveryOutcome::Unknown(none()));
+        assert_eq!(of(502), DeliveryOutcome::Unknown(none()));
     }
 }

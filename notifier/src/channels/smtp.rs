@@ -20,7 +20,7 @@ use lettre::transport::smtp::client::AsyncSmtpConnection;
 use lettre::transport::smtp::extension::ClientId;
 use tokio::time::{Instant, timeout};
 
-use super::Outcome;
+use super::DeliveryOutcome;
 use crate::recorder::Handover;
 use address::{ServerAddress, Tls};
 use dialogue::Dialogue;
@@ -66,24 +66,24 @@ impl MailServer {
         envelope: &Envelope,
         mail: &[u8],
         handover: Option<&Handover<'_>>,
-    ) -> Outcome {
+    ) -> DeliveryOutcome {
         let announced = timeout(BEFORE_DATA_LIMIT, self.announce(envelope, mail.is_ascii())).await;
         let mut dialogue = match announced {
             Ok(Ok(dialogue)) => dialogue,
             Ok(Err(outcome)) => return outcome,
-            Err(_) => return Outcome::Unreachable("the mail server was too slow".into()),
+            Err(_) => return DeliveryOutcome::Unreachable("the mail server was too slow".into()),
         };
         if let Some(handover) = handover
             && let Err(reason) = handover.begin().await
         {
             // The connection is closed before the final dot, so the server discards the mail.
-            return Outcome::Withheld(reason);
+            return DeliveryOutcome::Withheld(reason);
         }
         let (outcome, is_usable) = match timeout(AFTER_DATA_LIMIT, dialogue.hand_over(mail)).await {
             Ok(ended) => ended,
             Err(_) => {
                 let error = "the mail server did not answer to the data".to_owned();
-                (Outcome::Unknown(error), false)
+                (DeliveryOutcome::Unknown(error), false)
             }
         };
         if is_usable {
@@ -94,7 +94,11 @@ impl MailServer {
 
     /// Runs the protocol up to the server's 354, on a pooled connection or else a new one. Pooled
     /// connections that the server has closed are discarded.
-    async fn announce(&self, envelope: &Envelope, is_ascii: bool) -> Result<Dialogue, Outcome> {
+    async fn announce(
+        &self,
+        envelope: &Envelope,
+        is_ascii: bool,
+    ) -> Result<Dialogue, DeliveryOutcome> {
         while let Some(mut dialogue) = self.take_idle() {
             match dialogue.announce(envelope, is_ascii).await {
                 Ok(()) => return Ok(dialogue),
@@ -109,14 +113,14 @@ impl MailServer {
         }
     }
 
-    fn give_up(&self, dialogue: Dialogue, refused: dialogue::Refused) -> Outcome {
+    fn give_up(&self, dialogue: Dialogue, refused: dialogue::Refused) -> DeliveryOutcome {
         if refused.is_usable {
             self.keep(dialogue);
         }
         refused.outcome
     }
 
-    async fn connect(&self) -> Result<Dialogue, Outcome> {
+    async fn connect(&self) -> Result<Dialogue, DeliveryOutcome> {
         let ServerAddress {
             host,
             port,
@@ -144,7 +148,7 @@ impl MailServer {
         }
         if let Some(credentials) = credentials {
             if !connection.is_encrypted() && !matches!(tls, Tls::None) {
-                return Err(Outcome::Unreachable(
+                return Err(DeliveryOutcome::Unreachable(
                     "the mail server offers no TLS, and the password is not sent in clear; \
                      ?tls=none in ONSALE_SMTP_URL allows it"
                         .into(),
@@ -176,7 +180,7 @@ impl MailServer {
 }
 
 /// Describes a failure before the first mail; names the setting that trusts one's own authority.
-fn unreachable(error: &smtp::Error) -> Outcome {
+fn unreachable(error: &smtp::Error) -> DeliveryOutcome {
     let mut text = error.to_string();
     // The second is an authority that has the name of a trusted one, such as its predecessor.
     let is_unknown = |fault| text.contains(fault);
@@ -186,7 +190,7 @@ fn unreachable(error: &smtp::Error) -> Outcome {
     {
         text.push_str("; if its authority is your own, ONSALE_CA_FILE must name it");
     }
-    Outcome::Unreachable(text)
+    DeliveryOutcome::Unreachable(text)
 }
 
 impl std::fmt::Debug for Idle {

@@ -19,7 +19,7 @@ const STEPS: i64 = 1_000;
 
 /// The event in the reader's calendar. The UID is that of the booking, so that a later file updates
 /// or removes the entry.
-pub(super) struct Entry<'a> {
+pub(super) struct CalendarEvent<'a> {
     pub(super) event: &'a Event,
     pub(super) booking_id: BookingId,
     pub(super) organiser: &'a Mailbox,
@@ -30,7 +30,7 @@ pub(super) struct Entry<'a> {
     pub(super) step: i64,
 }
 
-impl Entry<'_> {
+impl CalendarEvent<'_> {
     /// The iTIP method.
     pub(super) fn method(&self) -> &'static str {
         if self.is_cancelled {
@@ -123,7 +123,7 @@ mod tests {
     use crate::render::letter::tests::event;
 
     fn file_of(event: &Event, is_cancelled: bool, step: i64) -> String {
-        let entry = Entry {
+        let entry = CalendarEvent {
             event,
             booking_id: BookingId("018f0000-0000-7000-8000-000000000000".parse().unwrap()),
             organiser: &"Onsale <shop@tickets.test>".parse().unwrap(),

@@ -65,7 +65,7 @@ pub(crate) fn mail(
         .multipart(illustrated(&letter, html::document(&letter, &name, &link))?);
     let mut body = MultiPart::mixed().multipart(content);
     if let Some((is_cancelled, step)) = calendar_step(due) {
-        let entry = calendar::Entry {
+        let entry = calendar::CalendarEvent {
             event: &due.event,
             booking_id: due.booking_id,
             organiser: &letterhead.from,

@@ -17,10 +17,10 @@ const PROBE_INTERVAL: Duration = Duration::from_secs(5);
 /// Counts consecutive failures that are not specific to one message.
 pub(super) struct Breaker {
     channel: Channel,
-    state: Mutex<State>,
+    state: Mutex<BreakerState>,
 }
 
-enum State {
+enum BreakerState {
     Closed { failures: u32 },
     Open { since: Instant, probe_at: Instant },
 }
@@ -38,7 +38,7 @@ impl Breaker {
     pub(super) fn closed(channel: Channel) -> Self {
         let breaker = Self {
             channel,
-            state: Mutex::new(State::Closed { failures: 0 }),
+            state: Mutex::new(BreakerState::Closed { failures: 0 }),
         };
         breaker.show(false);
         breaker
@@ -46,9 +46,9 @@ impl Breaker {
 
     pub(super) fn allowed(&self, now: Instant) -> Allowed {
         match *self.lock() {
-            State::Closed { .. } => Allowed::All,
-            State::Open { probe_at, .. } if probe_at <= now => Allowed::One,
-            State::Open { probe_at, .. } => Allowed::NotBefore(probe_at),
+            BreakerState::Closed { .. } => Allowed::All,
+            BreakerState::Open { probe_at, .. } if probe_at <= now => Allowed::One,
+            BreakerState::Open { probe_at, .. } => Allowed::NotBefore(probe_at),
         }
     }
 
@@ -63,15 +63,15 @@ impl Breaker {
     }
 
     fn set_probe(&self, at: Instant) {
-        if let State::Open { probe_at, .. } = &mut *self.lock() {
+        if let BreakerState::Open { probe_at, .. } = &mut *self.lock() {
             *probe_at = at;
         }
     }
 
     /// Closes the breaker: the server accepted a message, or refused it for reasons of its own.
     pub(super) fn succeeded(&self, now: Instant) {
-        let before = std::mem::replace(&mut *self.lock(), State::Closed { failures: 0 });
-        if let State::Open { since, .. } = before {
+        let before = std::mem::replace(&mut *self.lock(), BreakerState::Closed { failures: 0 });
+        if let BreakerState::Open { since, .. } = before {
             self.show(false);
             let seconds = (now - since).as_secs();
             let channel = self.channel.as_str();
@@ -82,14 +82,14 @@ impl Breaker {
     /// Records a failure, and opens the breaker after [`FAILURES`] consecutive ones.
     pub(super) fn failed(&self, error: &str, now: Instant) {
         let mut state = self.lock();
-        let State::Closed { failures } = &mut *state else {
+        let BreakerState::Closed { failures } = &mut *state else {
             return;
         };
         *failures += 1;
         if *failures < FAILURES {
             return;
         }
-        *state = State::Open {
+        *state = BreakerState::Open {
             since: now,
             probe_at: now + PROBE_INTERVAL,
         };
@@ -104,7 +104,7 @@ impl Breaker {
         gauge!("notifier_breaker_open", "channel" => channel).set(f64::from(u8::from(is_open)));
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, BreakerState> {
         self.state.lock_unpoisoned()
     }
 }

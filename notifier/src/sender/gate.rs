@@ -9,9 +9,9 @@ use platform::sync::MutexExt as _;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::breaker::{Allowed, Breaker};
-use super::pace::Pace;
-use super::places::{Place, Places};
-use crate::channels::Outcome;
+use super::bulkheads::{Bulkheads, Permit};
+use super::token_bucket::TokenBucket;
+use crate::channels::DeliveryOutcome;
 use crate::metrics;
 use crate::notice::{Channel, Urgency};
 
@@ -30,8 +30,8 @@ pub(crate) struct Bounds {
 pub(crate) struct Gate {
     channel: Channel,
     pub(super) breaker: Breaker,
-    pub(super) places: Arc<Places>,
-    pace: Mutex<Pace>,
+    pub(super) bulkheads: Arc<Bulkheads>,
+    tokens: Mutex<TokenBucket>,
 }
 
 /// The gates of both channels.
@@ -57,8 +57,8 @@ impl Gate {
         Arc::new(Self {
             channel,
             breaker: Breaker::closed(channel),
-            places: Places::new(usize::from(bounds.concurrency.get())),
-            pace: Mutex::new(Pace::new(bounds.per_second, Instant::now())),
+            bulkheads: Bulkheads::new(usize::from(bounds.concurrency.get())),
+            tokens: Mutex::new(TokenBucket::new(bounds.per_second, Instant::now())),
         })
     }
 
@@ -67,8 +67,8 @@ impl Gate {
         self.channel
     }
 
-    pub(super) fn pace(&self) -> MutexGuard<'_, Pace> {
-        self.pace.lock_unpoisoned()
+    pub(super) fn tokens(&self) -> MutexGuard<'_, TokenBucket> {
+        self.tokens.lock_unpoisoned()
     }
 
     /// Sends a message without a row once it is admitted. It is withheld while the circuit breaker
@@ -76,16 +76,16 @@ impl Gate {
     pub(crate) async fn send(
         &self,
         urgency: Urgency,
-        sending: impl Future<Output = Outcome>,
-    ) -> Outcome {
+        sending: impl Future<Output = DeliveryOutcome>,
+    ) -> DeliveryOutcome {
         if !self.may_begin() {
-            return Outcome::Withheld("the circuit breaker is open".into());
+            return DeliveryOutcome::Withheld("the circuit breaker is open".into());
         }
-        let Ok(place) = timeout(ADMISSION_LIMIT, self.admit(urgency)).await else {
-            return Outcome::Withheld("too many messages are in flight".into());
+        let Ok(permit) = timeout(ADMISSION_LIMIT, self.admit(urgency)).await else {
+            return DeliveryOutcome::Withheld("too many messages are in flight".into());
         };
         let outcome = self.observe(sending).await;
-        drop(place);
+        drop(permit);
         outcome
     }
 
@@ -94,7 +94,7 @@ impl Gate {
         let now = Instant::now();
         match self.breaker.allowed(now) {
             Allowed::All => true,
-            Allowed::One if self.places.are_empty() => {
+            Allowed::One if self.bulkheads.are_empty() => {
                 self.breaker.put_off_probe(now);
                 true
             }
@@ -104,12 +104,12 @@ impl Gate {
 
     /// Waits for a slot and a token. The token may be borrowed, so that a backlog, which takes
     /// every token as it comes, does not starve single messages.
-    async fn admit(&self, urgency: Urgency) -> Place {
-        let place = self.places.acquire(urgency).await;
+    async fn admit(&self, urgency: Urgency) -> Permit {
+        let permit = self.bulkheads.acquire(urgency).await;
         loop {
-            let borrowed = self.pace().borrow(Instant::now());
+            let borrowed = self.tokens().borrow(Instant::now());
             match borrowed {
-                Ok(()) => return place,
+                Ok(()) => return permit,
                 Err(at) => sleep_until(at).await,
             }
         }
@@ -117,29 +117,36 @@ impl Gate {
 
     /// Awaits a delivery attempt, and reports its duration and outcome to the metrics and the
     /// circuit breaker.
-    pub(super) async fn observe(&self, sending: impl Future<Output = Outcome>) -> Outcome {
+    pub(super) async fn observe(
+        &self,
+        sending: impl Future<Output = DeliveryOutcome>,
+    ) -> DeliveryOutcome {
         let started = Instant::now();
         let outcome = sending.await;
         metrics::sending_took(self.channel, started.elapsed());
         if let Some(reason) = outcome.reason() {
             metrics::failed(self.channel, reason);
         }
-        self.tell_breaker(&outcome);
+        self.report_to_breaker(&outcome);
         outcome
     }
 
     /// `Unknown` counts as a failure: a server that breaks off after the data would leave every
     /// message uncertain.
-    fn tell_breaker(&self, outcome: &Outcome) {
+    fn report_to_breaker(&self, outcome: &DeliveryOutcome) {
         let now = Instant::now();
         match outcome {
-            Outcome::Accepted | Outcome::Deferred(_) | Outcome::Refused(_) => {
+            DeliveryOutcome::Accepted
+            | DeliveryOutcome::Deferred(_)
+            | DeliveryOutcome::Refused(_) => {
                 self.breaker.succeeded(now);
             }
-            Outcome::Unreachable(error) | Outcome::Rejected(error) | Outcome::Unknown(error) => {
+            DeliveryOutcome::Unreachable(error)
+            | DeliveryOutcome::Rejected(error)
+            | DeliveryOutcome::Unknown(error) => {
                 self.breaker.failed(error, now);
             }
-            Outcome::Withheld(_) => self.breaker.probe_again(now),
+            DeliveryOutcome::Withheld(_) => self.breaker.probe_again(now),
         }
     }
 }
@@ -160,12 +167,12 @@ mod tests {
         Gate::new(Channel::Email, &bounds)
     }
 
-    async fn accepted() -> Outcome {
-        Outcome::Accepted
+    async fn accepted() -> DeliveryOutcome {
+        DeliveryOutcome::Accepted
     }
 
-    async fn unreachable() -> Outcome {
-        Outcome::Unreachable("refused".into())
+    async fn unreachable() -> DeliveryOutcome {
+        DeliveryOutcome::Unreachable("refused".into())
     }
 
     #[tokio::test(start_paused = true)]
@@ -174,15 +181,15 @@ mod tests {
         let mut tried = 0;
         loop {
             match gate.send(Urgency::Deadline, unreachable()).await {
-                Outcome::Unreachable(_) => tried += 1,
-                withheld => break assert!(matches!(withheld, Outcome::Withheld(_))),
+                DeliveryOutcome::Unreachable(_) => tried += 1,
+                withheld => break assert!(matches!(withheld, DeliveryOutcome::Withheld(_))),
             }
         }
         assert_eq!(tried, 5);
         advance(Duration::from_secs(5)).await;
         assert_eq!(
             gate.send(Urgency::Deadline, accepted()).await,
-            Outcome::Accepted
+            DeliveryOutcome::Accepted
         );
         assert_eq!(gate.breaker.allowed(Instant::now()), Allowed::All);
     }
@@ -190,10 +197,13 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_message_without_a_row_waits_for_a_slot_and_not_for_ever() {
         let gate = gate(1, None);
-        let taken = gate.places.acquire(Urgency::News).await;
+        let taken = gate.bulkheads.acquire(Urgency::News).await;
         let begun = Instant::now();
         let withheld = gate.send(Urgency::Deadline, accepted()).await;
-        assert!(matches!(withheld, Outcome::Withheld(_)), "{withheld:?}");
+        assert!(
+            matches!(withheld, DeliveryOutcome::Withheld(_)),
+            "{withheld:?}"
+        );
         assert_eq!(begun.elapsed(), ADMISSION_LIMIT);
         let sending = gate.send(Urgency::Deadline, accepted());
         let freeing = async {
@@ -201,25 +211,25 @@ mod tests {
             drop(taken);
         };
         let (outcome, ()) = tokio::join!(sending, freeing);
-        assert_eq!(outcome, Outcome::Accepted);
+        assert_eq!(outcome, DeliveryOutcome::Accepted);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_message_without_a_row_borrows_a_token_and_the_send_loop_pays_it_back() {
         let gate = gate(4, Some(10));
         let begun = Instant::now();
-        gate.pace().spend(10, begun);
-        assert_eq!(gate.pace().available(begun), 0);
+        gate.tokens().spend(10, begun);
+        assert_eq!(gate.tokens().available(begun), 0);
         for _ in 0..20 {
             let outcome = gate.send(Urgency::Deadline, accepted()).await;
-            assert_eq!(outcome, Outcome::Accepted);
+            assert_eq!(outcome, DeliveryOutcome::Accepted);
         }
         // Ten are borrowed, and the others come at the rate.
         assert_eq!(begun.elapsed(), Duration::from_secs(1));
         advance(Duration::from_secs(1)).await;
-        assert_eq!(gate.pace().available(Instant::now()), 0);
+        assert_eq!(gate.tokens().available(Instant::now()), 0);
         advance(Duration::from_millis(100)).await;
-        assert_eq!(gate.pace().available(Instant::now()), 1);
+        assert_eq!(gate.tokens().available(Instant::now()), 1);
     }
 
     #[test]

@@ -9,14 +9,14 @@ use sqlx::types::Json;
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
-use crate::notice::{Announced, Kind};
+use crate::notice::{Announced, NoticeKind};
 
 /// Bookings fanned out in one transaction.
 const CHUNK: i64 = 1_000;
 
 /// An announcement leased by this process.
 #[derive(Debug, Clone)]
-pub(crate) struct Claimed {
+pub(crate) struct ClaimedAnnouncement {
     pub(crate) id: i64,
     /// Number of claims, which serves as the fencing token.
     pub(crate) tries: i32,
@@ -28,15 +28,15 @@ pub(crate) struct Claimed {
     written_up_to: Option<Uuid>,
 }
 
-/// Outcome of writing a chunk.
+/// Progress of a fan-out after one chunk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Written {
-    /// This many notifications were written; there may be more.
-    Some(u64),
+pub(crate) enum Fanout {
+    /// This many notifications were inserted; there may be more.
+    Chunk(u64),
     /// The announcement is complete and was deleted.
-    All,
-    /// The lease was lost to another process.
-    Lost,
+    Complete,
+    /// Another process has claimed the announcement since, by its fencing token.
+    LeaseLost,
 }
 
 /// Announces that an event was cancelled, and drops its other pending announcements.
@@ -55,7 +55,7 @@ pub(crate) async fn put_cancelled(
     put(
         conn,
         event_id,
-        Kind::EventCancelled,
+        NoticeKind::EventCancelled,
         version,
         None,
         now,
@@ -93,7 +93,7 @@ pub(crate) async fn put_changed(
     if joined.execute(&mut *conn).await?.rows_affected() > 0 {
         return Ok(());
     }
-    let kind = Kind::EventChanged;
+    let kind = NoticeKind::EventChanged;
     put(conn, event_id, kind, version, Some(before), due_at, now).await
 }
 
@@ -122,7 +122,7 @@ pub(crate) async fn put_reminders(pool: &PgPool, now: DateTime<Utc>) -> Result<u
 async fn put(
     conn: &mut PgConnection,
     event_id: EventId,
-    kind: Kind,
+    kind: NoticeKind,
     occasion: i64,
     before: Option<&Announced>,
     due_at: DateTime<Utc>,
@@ -149,7 +149,7 @@ pub(crate) async fn claim(
     pool: &PgPool,
     lease: Duration,
     now: DateTime<Utc>,
-) -> Result<Option<Claimed>, sqlx::Error> {
+) -> Result<Option<ClaimedAnnouncement>, sqlx::Error> {
     let row = sqlx::query!(
         r#"update notifier.announcements set tries = tries + 1, due_at = $2
            where id = (select id from notifier.announcements where due_at <= $1
@@ -161,7 +161,7 @@ pub(crate) async fn claim(
     )
     .fetch_optional(pool)
     .await?;
-    Ok(row.map(|row| Claimed {
+    Ok(row.map(|row| ClaimedAnnouncement {
         id: row.id,
         tries: row.tries,
         event_id: EventId(row.event_id),
@@ -176,17 +176,17 @@ pub(crate) async fn claim(
 /// Inserts the notifications for the next [`CHUNK`] bookings, one per reader and channel.
 pub(crate) async fn write_chunk(
     conn: &mut PgConnection,
-    claimed: &Claimed,
+    claimed: &ClaimedAnnouncement,
     has_sms: bool,
     now: DateTime<Utc>,
-) -> Result<Written, sqlx::Error> {
+) -> Result<Fanout, sqlx::Error> {
     let is_ours = sqlx::query_scalar!(
         "select id from notifier.announcements where id = $1 and tries = $2 for update",
         claimed.id,
         claimed.tries,
     );
     if is_ours.fetch_optional(&mut *conn).await?.is_none() {
-        return Ok(Written::Lost);
+        return Ok(Fanout::LeaseLost);
     }
     let bookings = next_bookings(conn, claimed).await?;
     let Some(last) = bookings.last().copied() else {
@@ -196,9 +196,9 @@ pub(crate) async fn write_chunk(
         )
         .execute(conn)
         .await?;
-        return Ok(Written::All);
+        return Ok(Fanout::Complete);
     };
-    let written = tell_readers(conn, claimed, &bookings, has_sms, now).await?;
+    let written = insert_chunk(conn, claimed, &bookings, has_sms, now).await?;
     sqlx::query!(
         "update notifier.announcements set written_up_to = $2, due_at = $3 where id = $1",
         claimed.id,
@@ -207,14 +207,14 @@ pub(crate) async fn write_chunk(
     )
     .execute(conn)
     .await?;
-    Ok(Written::Some(written))
+    Ok(Fanout::Chunk(written))
 }
 
 /// Returns the next live bookings, locked for share, so that a concurrent cancellation is ordered
 /// before or after this chunk.
 async fn next_bookings(
     conn: &mut PgConnection,
-    claimed: &Claimed,
+    claimed: &ClaimedAnnouncement,
 ) -> Result<Vec<Uuid>, sqlx::Error> {
     sqlx::query_scalar!(
         "select booking_id from notifier.bookings
@@ -232,9 +232,9 @@ async fn next_bookings(
 /// cancelled event, since they get the refund. A change replaces earlier ones that are still
 /// waiting, and keeps the oldest `before`, so that it describes the difference from what the reader
 /// knows.
-async fn tell_readers(
+async fn insert_chunk(
     conn: &mut PgConnection,
-    claimed: &Claimed,
+    claimed: &ClaimedAnnouncement,
     bookings: &[Uuid],
     has_sms: bool,
     now: DateTime<Utc>,

@@ -255,15 +255,15 @@ impl Settled {
 
 /// Result of an attempt.
 #[derive(Debug, Clone)]
-pub(crate) struct Ended {
+pub(crate) struct EndedAttempt {
     pub(crate) attempt: Try,
-    pub(crate) end: End,
+    pub(crate) end: AttemptEnd,
     pub(crate) error: Option<String>,
 }
 
-/// End of an attempt: a final state or a retry.
+/// The end of an attempt: a final state or a retry.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum End {
+pub(crate) enum AttemptEnd {
     Settled(Settled),
     /// Certainly not delivered; due again at this time.
     PutOff(DateTime<Utc>),
@@ -273,7 +273,7 @@ pub(crate) enum End {
 /// meanwhile. Returns the ids recorded; the others were taken over by a later attempt or withdrawn.
 pub(crate) async fn record(
     pool: &PgPool,
-    ended: &[Ended],
+    ended: &[EndedAttempt],
     now: DateTime<Utc>,
 ) -> Result<HashSet<Uuid>, sqlx::Error> {
     let ids: Vec<_> = ended.iter().map(|ended| ended.attempt.id).collect();
@@ -287,8 +287,8 @@ pub(crate) async fn record(
     let (states, due): (Vec<_>, Vec<_>) = ended
         .iter()
         .map(|ended| match ended.end {
-            End::Settled(settled) => (settled.as_str().to_owned(), None),
-            End::PutOff(due) => ("waiting".to_owned(), Some(due)),
+            AttemptEnd::Settled(settled) => (settled.as_str().to_owned(), None),
+            AttemptEnd::PutOff(due) => ("waiting".to_owned(), Some(due)),
         })
         .unzip();
     let recorded = sqlx::query_scalar!(

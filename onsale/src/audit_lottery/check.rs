@@ -5,7 +5,7 @@ use std::fmt;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use domain::lottery::{Draw, EntriesDigest, Entry, Order, commitment};
+use domain::lottery::{Draw, EntriesDigest, Entry, Permutation, commitment};
 use domain::token::{ISSUER, LotteryClaims, audience_sale, sale_audience};
 use domain::{EventId, Number, Place, hex};
 use platform::tokens::{PublishedKeys, TokenError};
@@ -84,7 +84,7 @@ pub(super) struct Checked {
     pub(super) claims: LotteryClaims,
     event_id: EventId,
     entries: Vec<Option<Entry>>,
-    order: Order,
+    order: Permutation,
 }
 
 /// The place of a token's holder.
@@ -135,7 +135,7 @@ impl Receipt {
             seed,
             entropy: self.claims.entropy.clone(),
         }
-        .order();
+        .permutation();
         Ok(Checked {
             claims: self.claims,
             event_id: self.event_id,

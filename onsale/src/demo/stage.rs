@@ -168,7 +168,7 @@ impl Stage {
         // The consumers leave first: without its queue, each would report its channel as lost.
         let shutdown = running.ctx.shutdown.clone();
         shutdown.soft().cancel();
-        let grace = running.ctx.config.shutdown_grace();
+        let grace = running.ctx.config.shutdown_grace;
         let _late = tokio::time::timeout(grace, shutdown.tasks_left()).await;
         let queues = running.ctx.broker.delete_all(&[]).await;
         if let Err(error) = running.stop().await {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::payment::PaymentState;
 use futures_util::future::join_all;
-use platform::batcher::{Batcher, Job, Limits, Work};
+use platform::batcher::{BatchLimits, BatchWork, Batcher, Job};
 use platform::outbox::Staged;
 use platform::pg::run_tx;
 use platform::problem::Problem;
@@ -90,7 +90,7 @@ pub(super) struct Arrivals(Batcher<Store>);
 
 impl Arrivals {
     pub(super) fn new(ctx: Context, worker: Arc<Worker>) -> Self {
-        Self(Batcher::new(Store { ctx, worker }, Limits::USUAL))
+        Self(Batcher::new(Store { ctx, worker }, BatchLimits::USUAL))
     }
 
     /// Stores a webhook; `false` when it was delivered before.
@@ -107,7 +107,7 @@ struct Store {
     worker: Arc<Worker>,
 }
 
-impl Work for Store {
+impl BatchWork for Store {
     type Item = Arrived;
     type Output = Result<bool, Problem>;
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use platform::leased::{self, Claimed, Room, Timing};
+use platform::leased::{self, Capacity, Claimed, Timing};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 use uuid::Uuid;
@@ -29,13 +29,13 @@ const LEASE: Duration = Duration::from_secs(30);
 /// # Errors
 /// None at present: whatever fails is tried again.
 pub(crate) async fn run(worker: Arc<Worker>, stop: CancellationToken) -> anyhow::Result<()> {
-    let room = Room::new(PLACES);
+    let room = Capacity::new(PLACES);
     leased::run(Inbox { worker, room }, TIMING, stop).await
 }
 
 struct Inbox {
     worker: Arc<Worker>,
-    room: Room,
+    room: Capacity,
 }
 
 impl leased::Work for Inbox {
@@ -44,7 +44,7 @@ impl leased::Work for Inbox {
     }
 
     async fn begin_due(&mut self) -> Result<Claimed, sqlx::Error> {
-        let (worker, places) = (&self.worker, self.room.take().await);
+        let (worker, places) = (&self.worker, self.room.acquire_all().await);
         let limit = i64::try_from(places.len()).expect("places are few");
         let due = store::inbox::claim_due(&worker.db, limit, LEASE, worker.now()).await?;
         let is_full = due.len() == places.len();

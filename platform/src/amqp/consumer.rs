@@ -17,7 +17,7 @@ use super::delivery::{Delivery, Verdict, backoff};
 use super::error::BrokerError;
 use super::topology::QueueSpec;
 use batches::Batches;
-use session::Session;
+use session::ConsumerSession;
 use singles::Singles;
 
 /// Handles messages one by one. Several calls run concurrently, so order is lost.
@@ -102,7 +102,11 @@ pub async fn consume_batches<H: BatchHandler>(
 /// Dispatch of messages to a handler, one by one or in batches.
 trait Mode {
     /// Dispatches messages until the session's channel breaks or `stop` is set.
-    fn run(&self, session: Session, stop: &CancellationToken) -> impl Future<Output = ()> + Send;
+    fn run(
+        &self,
+        session: ConsumerSession,
+        stop: &CancellationToken,
+    ) -> impl Future<Output = ()> + Send;
 }
 
 /// Opens sessions and runs them, one after another, until `stop`.
@@ -118,7 +122,7 @@ async fn supervise(
     let mut failures = 0;
     while !stop.is_cancelled() {
         let Some(opened) = stop
-            .run_until_cancelled(Session::open(broker, queue, settings, stop))
+            .run_until_cancelled(ConsumerSession::open(broker, queue, settings, stop))
             .await
         else {
             break;

@@ -107,7 +107,7 @@ pub async fn redrive(
     collect(broker, db, queue).await?;
     let stored = within_pg(STATEMENT_LIMIT, stored(db, queue, limit)).await?;
     let mut moved = 0;
-    for Stored { row, trace, letter } in stored {
+    for StoredLetter { row, trace, letter } in stored {
         let address = Address {
             exchange: String::new(),
             routing_key: QueueNames::new(broker.namespace(), queue).main,
@@ -168,7 +168,7 @@ pub async fn count_stored(db: &PgPool) -> Result<HashMap<String, i64>, sqlx::Err
 }
 
 /// A dead letter as it is stored.
-struct Stored {
+struct StoredLetter {
     row: Uuid,
     trace: Option<TraceContext>,
     letter: DeadLetter,
@@ -199,7 +199,7 @@ async fn store(
     Ok(())
 }
 
-async fn stored(db: &PgPool, queue: &str, limit: usize) -> Result<Vec<Stored>, sqlx::Error> {
+async fn stored(db: &PgPool, queue: &str, limit: usize) -> Result<Vec<StoredLetter>, sqlx::Error> {
     let rows = sqlx::query!(
         "select id, message_id, message_name, body, reason, died_at, attempts, traceparent
          from platform.dead_letters where queue = $1 order by stored_at, id limit $2",
@@ -208,7 +208,7 @@ async fn stored(db: &PgPool, queue: &str, limit: usize) -> Result<Vec<Stored>, s
     )
     .fetch_all(db)
     .await?;
-    let stored = rows.into_iter().map(|row| Stored {
+    let stored = rows.into_iter().map(|row| StoredLetter {
         row: row.id,
         trace: row.traceparent.as_deref().and_then(TraceContext::parse),
         letter: DeadLetter {

@@ -59,7 +59,7 @@ impl Exchange {
         }
     }
 
-    /// The exchange with this word.
+    /// Returns the exchange of this word; `None` for one of a later version.
     #[must_use]
     pub fn parse(word: &str) -> Option<Self> {
         Self::ALL
@@ -67,7 +67,7 @@ impl Exchange {
             .find(|exchange| exchange.as_str() == word)
     }
 
-    /// Where a message of this name goes unless said otherwise: one with a version is an event.
+    /// Returns the default exchange of a message name: one with a version is an event.
     #[must_use]
     pub fn for_name(name: &str) -> Self {
         let version = name.rsplit_once(".v").map_or("", |(_, version)| version);

@@ -6,7 +6,7 @@ use std::marker::PhantomData;
 
 use sqlx::Error;
 
-use super::{Job, Work};
+use super::{BatchWork, Job};
 use crate::pg;
 
 /// Work whose items share a transaction.
@@ -53,8 +53,8 @@ pub async fn commit_each<W: GroupCommit, E: From<Error> + Clone + Send>(
     answers
 }
 
-/// A [`GroupCommit`] as the [`Work`] of a batcher: each caller gets its item's outcome, with errors
-/// converted to `E`.
+/// A [`GroupCommit`] as the [`BatchWork`] of a batcher: each caller gets its item's outcome, with
+/// errors converted to `E`.
 pub struct Grouped<C, E> {
     commit: C,
     error: PhantomData<fn() -> E>,
@@ -69,7 +69,7 @@ impl<C, E> From<C> for Grouped<C, E> {
     }
 }
 
-impl<C, E> Work for Grouped<C, E>
+impl<C, E> BatchWork for Grouped<C, E>
 where
     C: GroupCommit<Item: Send + 'static, Output: 'static> + Send + 'static,
     E: From<Error> + Clone + Send + 'static,
@@ -93,7 +93,7 @@ mod tests {
     use std::sync::Mutex;
 
     use super::*;
-    use crate::batcher::{Batcher, Limits};
+    use crate::batcher::{BatchLimits, Batcher};
     use crate::problem::{Kind, Problem};
 
     /// Refuses batches with zero among them, and is out for those with a negative number.
@@ -147,7 +147,7 @@ mod tests {
     #[tokio::test]
     async fn each_caller_of_a_group_commit_gets_the_outcome_of_its_item() {
         let fussy = Grouped::<Fussy, Problem>::from(Fussy::default());
-        let batcher = Batcher::new(fussy, Limits::USUAL);
+        let batcher = Batcher::new(fussy, BatchLimits::USUAL);
         let asked = futures_util::future::join_all([1, 0, 3].map(|item| batcher.ask(item))).await;
         let outcomes = asked.into_iter().map(|answer| answer.unwrap().ok());
         assert_eq!(outcomes.collect::<Vec<_>>(), [Some(10), None, Some(30)]);

@@ -8,7 +8,7 @@ use axum::http::HeaderMap;
 use axum::http::request::Parts;
 use ipnet::IpNet;
 
-use super::Shared;
+use super::HttpState;
 use crate::problem::Problem;
 
 const FORWARDED_FOR: &str = "x-forwarded-for";
@@ -28,7 +28,7 @@ impl<S: Sync> FromRequestParts<S> for ClientAddr {
 
 impl ClientAddr {
     pub(crate) fn of(parts: &Parts) -> Result<Self, Problem> {
-        let trusted = &Shared::of(parts)?.trusted_proxies;
+        let trusted = &HttpState::of(parts)?.trusted_proxies;
         let Some(ConnectInfo(peer)) = parts.extensions.get::<ConnectInfo<SocketAddr>>() else {
             tracing::error!("a route is served without the peer's address");
             return Err(Problem::defect());
@@ -39,7 +39,7 @@ impl ClientAddr {
 
 /// Warns once about `X-Forwarded-For` from an untrusted peer: behind a reverse proxy that is not
 /// configured, all clients share the limits of one address.
-pub(super) fn warn_of_untrusted(request: &Request, shared: &Shared) {
+pub(super) fn warn_of_untrusted(request: &Request, shared: &HttpState) {
     let said = &shared.has_untrusted_forwarder;
     if said.load(Ordering::Relaxed) || !request.headers().contains_key(FORWARDED_FOR) {
         return;

@@ -1,4 +1,4 @@
-//! Long answers are compressed. Short ones, which nearly all are, don't even go through the
+//! Compression of long responses. Short ones, which nearly all are, don't even go through the
 //! compressor.
 
 use axum::body::Body;

@@ -22,7 +22,7 @@ use metrics::Gauge;
 use tower::{Layer, Service};
 use tracing::Instrument;
 
-use super::Shared;
+use super::HttpState;
 use super::address;
 use super::compress::compress;
 use super::metrics::HttpMetrics;
@@ -43,7 +43,7 @@ static IN_FLIGHT: LazyLock<Gauge> = LazyLock::new(|| metrics::gauge!("http_reque
 /// Puts the layers around `routes`: trace and request id, access log, metrics, time limit, panics
 /// and unknown paths as problems, body limit (a route raises its own with
 /// [`DefaultBodyLimit`]), compression. `routes` must have no fallback of its own.
-pub fn wrap(routes: Router, shared: Arc<Shared>) -> Router {
+pub fn wrap(routes: Router, shared: Arc<HttpState>) -> Router {
     let is_quick = false;
     routes
         .fallback(not_found)
@@ -54,9 +54,9 @@ pub fn wrap(routes: Router, shared: Arc<Shared>) -> Router {
         ))
 }
 
-/// As [`wrap`] for routes that are asked so often that a span and a look at compression would
-/// show: without these, so what a handler logs stands alone. There is no fallback.
-pub fn wrap_quick(routes: Router, shared: Arc<Shared>) -> Router {
+/// Like [`wrap`], without a span, compression and a fallback: for routes so hot that these would be
+/// noticeable. Their handlers' log lines carry no request id.
+pub fn wrap_quick(routes: Router, shared: Arc<HttpState>) -> Router {
     let is_quick = true;
     routes.layer((
         Observe { shared, is_quick },
@@ -78,7 +78,7 @@ async fn method_not_allowed() -> Problem {
 /// One layer for what every request needs, since polls are many.
 #[derive(Clone)]
 struct Observe {
-    shared: Arc<Shared>,
+    shared: Arc<HttpState>,
     is_quick: bool,
 }
 
@@ -97,7 +97,7 @@ impl<S> Layer<S> for Observe {
 #[derive(Clone)]
 struct Observed<S> {
     inner: S,
-    shared: Arc<Shared>,
+    shared: Arc<HttpState>,
     is_quick: bool,
 }
 
@@ -301,7 +301,7 @@ mod tests {
 
     fn served() -> Router {
         let secret = SecretString::from("test-secret-test-secret-test-secret");
-        let shared = Shared {
+        let shared = HttpState {
             keys: Arc::new(KeyRing::new(&[secret]).unwrap()),
             clock: SystemClock::shared(),
             trusted_proxies: Vec::new(),

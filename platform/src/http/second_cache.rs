@@ -91,7 +91,7 @@ impl<V: Clone> Slot<V> {
 }
 
 impl<K: Eq + Hash + Clone, V: Clone + Send + Sync + 'static> SecondCache<K, V> {
-    /// An empty cache.
+    /// Creates an empty cache.
     #[must_use]
     pub fn new(clock: SharedClock) -> Self {
         Self {

@@ -52,7 +52,7 @@ pub async fn bind(address: SocketAddr) -> io::Result<Listener> {
 }
 
 impl Listener {
-    /// Where it listens.
+    /// The bound address, with the port that the system chose if it was 0.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address

@@ -1,4 +1,4 @@
-//! A limit around a route.
+//! Middleware that applies a rate limit to a route.
 
 use std::convert::Infallible;
 use std::sync::Arc;

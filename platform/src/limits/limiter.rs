@@ -31,7 +31,7 @@ const COUNT_EVERY: u32 = 4_096;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Subject {
     Account(i64),
-    /// Of a [`subscriber`].
+    /// An address of one [`subscriber`].
     Address(IpAddr),
     Shared(u16),
 }

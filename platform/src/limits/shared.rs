@@ -37,7 +37,7 @@ impl Take {
 
 /// The outcome for one cell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Taken {
+pub struct TakeOutcome {
     /// The number of requests that are allowed.
     pub count: u32,
     /// Time until the next request is allowed.
@@ -61,7 +61,7 @@ impl SharedLimits {
     ///
     /// # Errors
     /// When Redis does not answer in time; the requests may then be counted.
-    pub async fn take(&self, takes: &[Take], now: DateTime<Utc>) -> RedisResult<Vec<Taken>> {
+    pub async fn take(&self, takes: &[Take], now: DateTime<Utc>) -> RedisResult<Vec<TakeOutcome>> {
         let mut call = TAKE.arg(now.timestamp_micros());
         for take in takes {
             let burst = take.quota.scaled(self.scale).burst;
@@ -71,7 +71,7 @@ impl SharedLimits {
             call.arg(micros(step)).arg(micros(whole)).arg(take.count);
         }
         let answer: Vec<u64> = call.invoke_async(&mut self.redis.clone()).await?;
-        let taken = answer.chunks_exact(2).map(|pair| Taken {
+        let taken = answer.chunks_exact(2).map(|pair| TakeOutcome {
             count: u32::try_from(pair[0]).unwrap_or(u32::MAX),
             wait: Duration::from_micros(pair[1]),
         });

@@ -11,17 +11,17 @@ use domain::line::Line;
 use domain::queue::Snapshot;
 
 use super::moves::{self, Stretch};
-use super::{Followed, Inner, NEVER_READ, REFRESH_LIMIT, REFRESH_PERIOD, ROWS, store};
+use super::{FollowedLine, Inner, NEVER_READ, REFRESH_LIMIT, REFRESH_PERIOD, ROWS, store};
 use crate::health::Heartbeat;
 
 /// Most lines that one round advances.
 const LINES_AT_ONCE: usize = 256;
 /// Pause before an unreadable line is retried.
-const TRIED_AGAIN: Duration = Duration::from_secs(1);
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 /// A line that is being read.
-struct Begun {
-    of: Arc<Followed>,
+struct PartialRead {
+    of: Arc<FollowedLine>,
     snapshot: Snapshot,
     line: Line,
     /// The last seq that was read.
@@ -30,7 +30,7 @@ struct Begun {
 
 #[derive(Default)]
 struct Round {
-    begun: HashMap<EventId, Begun>,
+    begun: HashMap<EventId, PartialRead>,
     unreadable: HashMap<EventId, Instant>,
 }
 
@@ -100,10 +100,10 @@ impl Round {
     }
 
     /// Returns the lines to advance, and discards the progress of others.
-    fn behind(&mut self, lines: &Inner) -> Vec<(EventId, Arc<Followed>)> {
+    fn behind(&mut self, lines: &Inner) -> Vec<(EventId, Arc<FollowedLine>)> {
         let now = Instant::now();
         self.unreadable
-            .retain(|_, tried| now - *tried < TRIED_AGAIN);
+            .retain(|_, tried| now - *tried < RETRY_PAUSE);
         let followed = lines.read_lock();
         self.begun.retain(|event_id, begun| {
             let is_same = followed
@@ -125,9 +125,9 @@ impl Round {
     async fn begin(
         &mut self,
         lines: &Inner,
-        behind: &[(EventId, Arc<Followed>)],
+        behind: &[(EventId, Arc<FollowedLine>)],
     ) -> Result<(), sqlx::Error> {
-        let new: Vec<&(EventId, Arc<Followed>)> = behind
+        let new: Vec<&(EventId, Arc<FollowedLine>)> = behind
             .iter()
             .filter(|(event_id, _)| !self.begun.contains_key(event_id))
             .collect();
@@ -156,7 +156,7 @@ impl Round {
                 Some(view) => (Line::clone(&view.line), view.snapshot.seq),
                 None => (Line::default(), NEVER_READ),
             };
-            let begun = Begun {
+            let begun = PartialRead {
                 of: Arc::clone(of),
                 snapshot,
                 line,

@@ -59,7 +59,7 @@ pub(super) async fn changes(db: &PgPool, known: &[(EventId, i64)]) -> Result<Cha
     })
 }
 
-/// Which of `events` have a line.
+/// Returns those of `events` that have a line.
 pub(super) async fn existing(
     db: &PgPool,
     events: &[EventId],

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::line::{Line, Standing};
-use domain::lottery::{Draw, Order};
+use domain::lottery::{Draw, Permutation};
 use domain::queue::{Drawn, PlaceState, Snapshot};
 use domain::sale::SaleState;
 use domain::{Number, Place};
@@ -16,11 +16,11 @@ pub struct View {
     pub snapshot: Snapshot,
     /// The state of every place.
     pub line: Line,
-    order: Option<Arc<Order>>,
+    order: Option<Arc<Permutation>>,
 }
 
 impl View {
-    pub(super) fn new(snapshot: Snapshot, line: Line, order: Option<Arc<Order>>) -> Self {
+    pub(super) fn new(snapshot: Snapshot, line: Line, order: Option<Arc<Permutation>>) -> Self {
         Self {
             snapshot,
             line,
@@ -29,7 +29,7 @@ impl View {
     }
 
     /// Returns the same view with its order.
-    pub(super) fn ordered(&self, order: Arc<Order>) -> Self {
+    pub(super) fn ordered(&self, order: Arc<Permutation>) -> Self {
         Self::new(self.snapshot.clone(), self.line.clone(), Some(order))
     }
 

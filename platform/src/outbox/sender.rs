@@ -7,16 +7,17 @@ use uuid::Uuid;
 
 use super::{Staged, StoredMessage, relay};
 use crate::amqp::{Broker, Outgoing};
-use crate::batcher::{Batcher, Job, Limits, Work};
+use crate::batcher::{BatchLimits, BatchWork, Batcher, Job};
 use crate::pg;
 
 /// A slow pace: no caller waits for the deletion, and the lease is much longer.
-const LIMITS: Limits = Limits {
+const LIMITS: BatchLimits = BatchLimits {
     pace: Duration::from_millis(100),
-    ..Limits::USUAL
+    ..BatchLimits::USUAL
 };
 
-/// Publishes [staged](Staged) messages, and deletes the rows of all writers in batches. Cheap to clone.
+/// Publishes [staged](Staged) messages, and deletes the rows of all writers in batches. Cheap to
+/// clone.
 #[derive(Clone)]
 pub struct Sender {
     db: PgPool,
@@ -67,7 +68,7 @@ fn first_try(message: StoredMessage) -> relay::Leased {
 /// Deletes the rows of published messages.
 struct Removal(PgPool);
 
-impl Work for Removal {
+impl BatchWork for Removal {
     type Item = Vec<Uuid>;
     type Output = ();
 

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::checks::Checks;
 use super::{Context, Routes, housekeeping, ops};
 use crate::files;
-use crate::http::{self, ConnectionLimits, Connections, Listener, Shared};
+use crate::http::{self, ConnectionLimits, Connections, HttpState, Listener};
 
 /// Timeout of the last steps, which should be immediate: dropping tasks, closing connections.
 const LAST_WAIT: Duration = Duration::from_secs(2);
@@ -21,11 +21,11 @@ const LAST_WAIT: Duration = Duration::from_secs(2);
 /// A process whose listeners are bound.
 #[derive(Debug)]
 pub struct Running {
-    /// Where buyers and apps connect.
+    /// Address of the public listener.
     pub public_addr: SocketAddr,
-    /// Where staff connect.
+    /// Address of the internal listener.
     pub internal_addr: SocketAddr,
-    /// Where `/livez`, `/readyz` and `/metrics` answer.
+    /// Address of the operations listener.
     pub ops_addr: SocketAddr,
     /// The context of its parts.
     pub ctx: Context,
@@ -95,12 +95,12 @@ async fn bind(key: &str, address: SocketAddr) -> anyhow::Result<Listener> {
         .with_context(|| format!("can't listen on {address} ({key})"))
 }
 
-fn shared(ctx: &Context) -> Arc<Shared> {
-    Arc::new(Shared {
+fn shared(ctx: &Context) -> Arc<HttpState> {
+    Arc::new(HttpState {
         keys: ctx.keys.clone(),
         clock: ctx.clock.clone(),
         trusted_proxies: ctx.config.trusted_proxies.clone(),
-        request_timeout: ctx.config.request_timeout(),
+        request_timeout: ctx.config.request_timeout,
         is_secure: ctx.config.public_url.scheme() == "https",
         health: ctx.health.clone(),
         has_untrusted_forwarder: AtomicBool::new(false),
@@ -124,7 +124,7 @@ fn closing(ctx: &Context) -> CancellationToken {
     let closing = CancellationToken::new();
     let (soft, drain, close) = (
         ctx.shutdown.soft().clone(),
-        ctx.config.drain(),
+        ctx.config.drain,
         closing.clone(),
     );
     ctx.spawn("drain", async move {
@@ -177,7 +177,7 @@ impl Running {
         tokio::select! {
             () = shutdown.tasks_left() => {}
             () = shutdown.hard().cancelled() => {}
-            () = tokio::time::sleep(self.ctx.config.shutdown_grace()) => {
+            () = tokio::time::sleep(self.ctx.config.shutdown_grace) => {
                 tracing::error!("the grace time is over");
                 shutdown.hard().cancel();
             }

@@ -2,17 +2,17 @@
 
 use metrics::{describe_counter, describe_gauge, describe_histogram};
 
-/// Names and texts.
+/// Pairs of a metric's name and its text.
 type Texts = &'static [(&'static str, &'static str)];
 
 /// The meaning of each metric of a crate: its name, and one sentence.
 #[derive(Debug, Clone, Copy)]
 pub struct MetricHelp {
-    /// Of counters.
+    /// Help of counters.
     pub counters: Texts,
-    /// Of gauges.
+    /// Help of gauges.
     pub gauges: Texts,
-    /// Of histograms.
+    /// Help of histograms.
     pub histograms: Texts,
 }
 

@@ -17,7 +17,7 @@ const OTHERS: &str = "";
 /// Kinds are compared by so many characters.
 const KEY_CHARS: usize = 160;
 
-/// When each kind of log line was last permitted, and how many were suppressed since. Bounded in
+/// Time of the last permitted log line of each kind, and the number suppressed since. Bounded in
 /// memory and in the number of lines, however many kinds there are.
 pub struct Throttle(LazyLock<Mutex<HashMap<String, Permitted>>>);
 

@@ -16,18 +16,18 @@ const FLUSH_LIMIT: Duration = Duration::from_secs(1);
 static SENDER: OnceLock<SyncSender<Message>> = OnceLock::new();
 
 enum Message {
-    Line(Vec<u8>),
+    LogLine(Vec<u8>),
     /// Acknowledged when everything before it is written.
     Flush(SyncSender<()>),
 }
 
-/// Creates one [`Line`] per event.
+/// Creates one [`LogLine`] per event.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct LogWriter;
 
 /// One event's text, sent when it is dropped.
 #[derive(Debug, Default)]
-pub(super) struct Line(Vec<u8>);
+pub(super) struct LogLine(Vec<u8>);
 
 impl LogWriter {
     /// Starts the thread.
@@ -61,7 +61,7 @@ fn write_all(lines: &Receiver<Message>, mut output: impl Write) {
     while let Ok(message) = lines.recv() {
         match message {
             // Nothing can be done when standard error is closed.
-            Message::Line(line) => {
+            Message::LogLine(line) => {
                 let _closed = output.write_all(&line);
             }
             Message::Flush(done) => {
@@ -73,14 +73,14 @@ fn write_all(lines: &Receiver<Message>, mut output: impl Write) {
 }
 
 impl MakeWriter<'_> for LogWriter {
-    type Writer = Line;
+    type Writer = LogLine;
 
-    fn make_writer(&self) -> Line {
-        Line::default()
+    fn make_writer(&self) -> LogLine {
+        LogLine::default()
     }
 }
 
-impl Write for Line {
+impl Write for LogLine {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.0.extend_from_slice(bytes);
         Ok(bytes.len())
@@ -91,7 +91,7 @@ impl Write for Line {
     }
 }
 
-impl Drop for Line {
+impl Drop for LogLine {
     fn drop(&mut self) {
         let line = std::mem::take(&mut self.0);
         if line.is_empty() {
@@ -104,7 +104,7 @@ impl Drop for Line {
 }
 
 fn send(sender: &SyncSender<Message>, line: Vec<u8>) {
-    match sender.try_send(Message::Line(line)) {
+    match sender.try_send(Message::LogLine(line)) {
         Ok(()) => {}
         Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
             metrics::counter!("log_lines_dropped_total").increment(1);

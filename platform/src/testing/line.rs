@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use domain::line::Move;
-use domain::queue::{Braking, Lottery, Pace, Snapshot};
+use domain::queue::{BrakeState, Lottery, Pace, Snapshot};
 use domain::sale::SaleState;
 use domain::{EventId, Place};
 use sqlx::PgPool;
@@ -38,7 +38,7 @@ pub fn snapshot(event_id: EventId, at: DateTime<Utc>) -> Snapshot {
             p50_per_hour: 36_000,
             p90_per_hour: 27_000,
         }),
-        brake: Braking::default(),
+        brake: BrakeState::default(),
         tokens_expire_at: at.timestamp() + 3_600,
         poll_after_ms: 2_000,
     }

@@ -102,7 +102,7 @@ impl Proxy {
         (proxy, url.into())
     }
 
-    /// Where to connect.
+    /// The address that clients connect to instead of the server's.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address

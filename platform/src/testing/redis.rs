@@ -58,13 +58,13 @@ impl OwnRedis {
         own
     }
 
-    /// Where it is.
+    /// The server's URL.
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// A connection.
+    /// Connects to the server.
     ///
     /// # Panics
     /// Never: the URL is one.

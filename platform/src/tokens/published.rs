@@ -15,7 +15,7 @@ use super::{Claims, TokenError, check, key_id, refusal, signature_only};
 const MAX_KEYS: usize = 16;
 const PUBLIC_KEY_BYTES: usize = 32;
 
-/// The reason of a JWK set's refusal.
+/// Failure to use a JWK set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum JwksError {
     /// Not a JWK set.

@@ -1,6 +1,6 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use platform::idempotency::{
-    Begin, KEPT, RUNNING_LIMIT, Token, abandon, begin, finish, request_hash, sweep,
+    Begin, RETENTION, RUNNING_LIMIT, Token, abandon, begin, finish, request_hash, sweep,
 };
 use platform::testing::TestApp;
 
@@ -27,7 +27,7 @@ async fn a_repeat_gets_the_first_answer() {
     tx.commit().await.unwrap();
 
     let mut conn = app.ctx.db.acquire().await.unwrap();
-    let later = now() + KEPT - TimeDelta::seconds(1);
+    let later = now() + RETENTION - TimeDelta::seconds(1);
     let replay = begin(&mut conn, SCOPE, "k", &hash, later).await.unwrap();
     assert_eq!(
         replay,
@@ -144,12 +144,12 @@ async fn keys_are_forgotten_after_a_day() {
     let one = request_hash(&[b"one"]);
     let token = fresh(begin(&mut conn, SCOPE, "k", &one, now()).await.unwrap());
     finish(&mut conn, token, 200, b"").await.unwrap();
-    let tomorrow = now() + KEPT;
+    let tomorrow = now() + RETENTION;
     let two = request_hash(&[b"two"]);
     let token = fresh(begin(&mut conn, SCOPE, "k", &two, tomorrow).await.unwrap());
     finish(&mut conn, token, 200, b"").await.unwrap();
     assert_eq!(sweep(&app.ctx.db, tomorrow).await.unwrap(), 0);
-    assert_eq!(sweep(&app.ctx.db, tomorrow + KEPT).await.unwrap(), 1);
+    assert_eq!(sweep(&app.ctx.db, tomorrow + RETENTION).await.unwrap(), 1);
     drop(conn);
     app.finish().await;
 }

@@ -72,13 +72,13 @@ impl Told {
             db: app.ctx.db.clone(),
             snapshot: snapshot(SALE, app.ctx.clock.now()),
         };
-        told.write(&Move::nothing(1, told.snapshot.at)).await;
+        told.write(&Move::empty(1, told.snapshot.at)).await;
         told
     }
 
     async fn next(&mut self, change: impl FnOnce(&mut Snapshot, &mut Move)) {
         self.snapshot.seq += 1;
-        let mut moved = Move::nothing(self.snapshot.seq, self.snapshot.at);
+        let mut moved = Move::empty(self.snapshot.seq, self.snapshot.at);
         change(&mut self.snapshot, &mut moved);
         self.write(&moved).await;
     }
@@ -212,7 +212,7 @@ async fn the_long_history_of_one_sale_holds_no_other_up() {
     .execute(&app.ctx.db)
     .await
     .unwrap();
-    publish(&app.ctx.db, &long, &Move::nothing(moves, at)).await;
+    publish(&app.ctx.db, &long, &Move::empty(moves, at)).await;
     let _told = Told::first(&app).await;
     if !is_full {
         slow_down(&app.ctx.db).await;
@@ -260,7 +260,7 @@ async fn a_history_whose_reading_does_not_end_leaves_the_lines_that_are_followed
         seq: moves,
         ..snapshot(EventId(2), at)
     };
-    publish(db, &long, &Move::nothing(moves, at)).await;
+    publish(db, &long, &Move::empty(moves, at)).await;
     // Later moves of it are read once the test lets go of a lock.
     let mut holding = db.begin().await.unwrap();
     sqlx::raw_sql(
@@ -331,7 +331,7 @@ async fn an_unreadable_snapshot_leaves_the_other_lines_alone() {
         seq: 2,
         ..snapshot(EventId(2), app.ctx.clock.now())
     };
-    publish(&app.ctx.db, &mended, &Move::nothing(2, mended.at)).await;
+    publish(&app.ctx.db, &mended, &Move::empty(2, mended.at)).await;
     eventually(SOON, async || reading.lines.view(EventId(2)).await.is_ok()).await;
     app.finish().await;
 }
@@ -385,7 +385,7 @@ async fn a_line_that_nobody_asks_for_is_forgotten() {
     let app = TestApp::start().await;
     let _told = Told::first(&app).await;
     let kept = Duration::from_millis(500);
-    let reading = Reading::of(Lines::kept_for(app.ctx.db.clone(), kept));
+    let reading = Reading::of(Lines::with_retention(app.ctx.db.clone(), kept));
     let mut follower = reading.follow(SALE).await;
     // Longer than the eviction time, but it is followed.
     let waited = tokio::time::timeout(kept * 3, follower.next()).await;
@@ -462,7 +462,7 @@ async fn places_of_a_lobby_are_known_when_the_lottery_is_drawn() {
     .await;
     let view = async || reading.lines.view(SALE).await.unwrap();
     eventually(SOON, async || view().await.place_of(Number(1)).is_some()).await;
-    let (view, order) = (view().await, Arc::new(draw.order()));
+    let (view, order) = (view().await, Arc::new(draw.permutation()));
     for number in (1..=60).map(Number) {
         let place = order.place_of(number);
         assert_eq!(view.place_of(number), Some(place));

@@ -13,7 +13,7 @@ use domain::token::{ACCESS_AUDIENCE, AccessClaims, ISSUER};
 use ipnet::IpNet;
 use platform::config::LogFormat;
 use platform::health::Health;
-use platform::http::{self, Connections, Shared};
+use platform::http::{self, Connections, HttpState};
 use platform::telemetry;
 use platform::tokens::KeyRing;
 use secrecy::SecretString;
@@ -68,7 +68,7 @@ impl Server {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let secret = SecretString::from("test-secret-test-secret-test-secret");
         let keys = Arc::new(KeyRing::new(&[secret]).unwrap());
-        let shared = Shared {
+        let shared = HttpState {
             keys: keys.clone(),
             clock: SystemClock::shared(),
             trusted_proxies: proxies

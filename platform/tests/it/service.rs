@@ -234,7 +234,10 @@ async fn a_task_that_fails_ends_the_process_with_its_name() {
 #[tokio::test]
 async fn work_that_outlasts_the_grace_time_is_dropped_and_reported() {
     let clock = domain::clock::SystemClock::shared();
-    let app = TestApp::start_with(clock, |config| config.shutdown_grace_seconds = 1).await;
+    let app = TestApp::start_with(clock, |config| {
+        config.shutdown_grace = Duration::from_secs(1)
+    })
+    .await;
     let (entered, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let running = app.serve(slow(&entered, &go_on)).await;
     let url = format!("http://{}/slow", running.public_addr);

@@ -53,7 +53,7 @@ impl Door {
             passed.over.extend(over);
         }
         self.window.forget_before(now);
-        self.ready.retain(|_, ready| ready.is_kept(now));
+        self.ready.retain(|_, ready| ready.is_reserved(now));
         let ready: Vec<Ready> = self.ready.values().copied().collect();
         let gate = Gate {
             now,

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use domain::ahead::Steps;
-use domain::lottery::{Draw, Order};
+use domain::lottery::{Draw, Permutation};
 use domain::queue::{
-    Braking, Eta, Lottery, PlaceState, SEEN_SLOTS, Snapshot, Wait, poll_after_ms, seen_slot,
+    BrakeState, Eta, Lottery, PlaceState, SEEN_SLOTS, Snapshot, Wait, poll_after_ms, seen_slot,
 };
 use domain::release::{Facts, Release, Step};
 use domain::sale::SaleSettings;
@@ -41,7 +41,7 @@ pub(super) struct World {
     sale: SaleSettings,
     plan: std::iter::Peekable<std::vec::IntoIter<(u32, Act)>>,
     people: People,
-    order: Arc<Order>,
+    order: Arc<Permutation>,
     release: Release,
     moves: Vec<domain::line::Move>,
     snapshot: Option<Told>,
@@ -92,7 +92,7 @@ impl World {
             sale,
             plan: plan.into_iter().peekable(),
             people: People::new(scale.waiters),
-            order: Arc::new(Order::of_joining()),
+            order: Arc::new(Permutation::identity()),
             release: Release::default(),
             moves: Vec::new(),
             snapshot: None,
@@ -161,7 +161,7 @@ impl World {
             shopping: i64::from(self.door.shopping),
             claimed_last_minute: i64::from(self.door.in_minute(now)),
             stock: None,
-            brake: Braking::default(),
+            brake: BrakeState::default(),
             lottery: Lottery::default(),
         };
         let step = self.release.step(&facts);
@@ -199,7 +199,7 @@ impl World {
             seed: self.rng.random(),
             entropy: String::new(),
         };
-        let order = Arc::new(draw.order());
+        let order = Arc::new(draw.permutation());
         let mut given = vec![false; self.joined as usize + 1];
         for number in 1..=lobby {
             let place = order.place_of(Number(number)).0;
@@ -235,12 +235,12 @@ impl World {
                 let joined = published.as_ref().map_or(0, |published| published.joined.0);
                 self.release = Release::default();
                 let order = Arc::clone(&self.order);
-                self.release.remember(order, joined, published);
+                self.release.reset(order, joined, published);
                 for moved in &self.moves {
-                    self.release.recall(moved);
+                    self.release.replay(moved);
                 }
                 for (slot, bitmap) in &self.seen {
-                    self.release.see(*slot, 0, bitmap);
+                    self.release.record_presence(*slot, 0, bitmap);
                 }
             }
             Act::Rate(_) | Act::Cap(_) | Act::Pause | Act::Resume => (),
@@ -283,7 +283,7 @@ impl World {
     fn flush(&mut self, tick: u32, now: DateTime<Utc>) {
         if tick.is_multiple_of(FLUSH_TICKS) {
             for (slot, bitmap) in self.seen.iter().rev().take(2) {
-                self.release.see(*slot, 0, bitmap);
+                self.release.record_presence(*slot, 0, bitmap);
             }
         }
         let slot = seen_slot(now);
@@ -369,14 +369,14 @@ impl World {
     fn wait(&mut self, number: u32, place: Place, tick: u32) {
         let now = self.start + ticks(tick);
         let published = self.snapshot.as_ref();
-        let wait = published.map_or(Wait::Standing, |published| {
+        let wait = published.map_or(Wait::Unknown, |published| {
             published.snapshot.wait(Some(published.ahead(place)), now)
         });
         let pause = poll_after_ms(PlaceState::Waiting, wait, self.rng.random());
         self.people.plan(number, tick, pause.div_ceil(250));
         let eta = match wait {
             Wait::Call(eta) => Some(eta),
-            Wait::Opening(_) | Wait::Standing => None,
+            Wait::Opening(_) | Wait::Unknown => None,
         };
         let is_followed = number.is_multiple_of(FOLLOWED) && self.rng.random_ratio(1, 8);
         if let Some(eta) = eta.filter(|eta| is_followed && eta.p50 > 3.0) {

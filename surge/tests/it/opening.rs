@@ -29,7 +29,7 @@ async fn everybody_arrives_signed_out_behind_twenty_addresses_and_nobody_is_limi
     let app = TestApp::start_with(SystemClock::shared(), |config| {
         config.limits_scale = SCALE;
         // A busy machine is no limit.
-        config.request_timeout_seconds = 60;
+        config.request_timeout = std::time::Duration::from_secs(60);
         config.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
     })
     .await;
@@ -42,7 +42,7 @@ async fn everybody_arrives_signed_out_behind_twenty_addresses_and_nobody_is_limi
     line::publish(
         &app.ctx.db,
         &line::snapshot(EVENT, now),
-        &Move::nothing(1, now),
+        &Move::empty(1, now),
     )
     .await;
 

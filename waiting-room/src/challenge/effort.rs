@@ -25,7 +25,7 @@ const FAIR_PART: i64 = 2_000;
 /// ten seconds on average.
 const MAX_STEPS: i64 = 7;
 const MILLIS: i64 = 60_000;
-const KEPT_SECONDS: i64 = 180;
+const RETENTION_SECONDS: i64 = 180;
 
 /// Counts of challenges over a sliding window of 60 s.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,7 +61,7 @@ impl Attempts {
             .arg(group.to_string())
             .arg(asker)
             .arg(inside)
-            .arg(KEPT_SECONDS)
+            .arg(RETENTION_SECONDS)
             .invoke_async(&mut redis.clone())
             .await?;
         Ok(Self { group, own, all })
@@ -81,7 +81,7 @@ impl Attempts {
             .key(keys.solved(id))
             .key(keys.attempts(now.timestamp_millis().div_euclid(MILLIS)))
             .arg(LIFE.num_seconds() + 1)
-            .arg(KEPT_SECONDS)
+            .arg(RETENTION_SECONDS)
             .invoke_async(&mut redis.clone())
             .await
     }
@@ -92,7 +92,7 @@ impl Attempts {
     ///
     /// # Errors
     /// When Redis does not answer in time.
-    pub async fn give_back(redis: &Redis, keys: &SaleKeys, id: &str) -> RedisResult<()> {
+    pub async fn revert(redis: &Redis, keys: &SaleKeys, id: &str) -> RedisResult<()> {
         cmd("DEL")
             .arg(keys.solved(id))
             .query_async(&mut redis.clone())
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_greedy_in_a_small_sale_is_fair_in_a_large_one() {
+    fn the_fair_share_grows_with_the_sale() {
         assert_eq!(at(50, 1, 100_000), BASE);
         assert_eq!(at(52, 1, 100_000), 4 * BASE);
     }

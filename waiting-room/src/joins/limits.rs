@@ -10,19 +10,19 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::EventId;
 use domain::queue::SaleKeys;
-use platform::limits::{Quota, SharedLimits, Take, Taken};
+use platform::limits::{Quota, SharedLimits, Take, TakeOutcome};
 use platform::problem::Problem;
 use platform::service::Context;
 
 use super::Join;
 use crate::Config;
 use crate::quotas::PER_ACCOUNT;
-use crate::store::Given;
+use crate::store::IssuedNumber;
 
 /// Time for which the breaker stays open: every attempt delays a batch.
-const LEFT_ALONE: TimeDelta = TimeDelta::seconds(5);
+const BREAKER_TIMEOUT: TimeDelta = TimeDelta::seconds(5);
 /// Consecutive timeouts that open the breaker.
-const MOST_SLOW: u32 = 2;
+const MAX_TIMEOUTS: u32 = 2;
 /// Window of a network's joins to one lobby. In a draw more entries are more luck, so all of them
 /// count together.
 const LOBBY: Duration = Duration::from_secs(7 * 24 * 3_600);
@@ -40,7 +40,7 @@ pub(crate) struct JoinLimits {
     timeout: Duration,
     slow: Arc<AtomicU32>,
     /// End of the breaker's open state, in Unix milliseconds.
-    away_until: Arc<AtomicI64>,
+    open_until: Arc<AtomicI64>,
 }
 
 impl JoinLimits {
@@ -52,7 +52,7 @@ impl JoinLimits {
             per_network_of_lobby: config.lobby_joins_per_network,
             timeout: config.shared_limits_timeout,
             slow: Arc::default(),
-            away_until: Arc::default(),
+            open_until: Arc::default(),
         }
     }
 
@@ -67,8 +67,8 @@ impl JoinLimits {
         let quota = Quota::per_minute(self.per_network);
         // Replacing a used-up number was counted by the request that found it.
         let cell = |join: &Join| {
-            let wish = &join.item;
-            wish.asks.used_up.is_none().then_some(wish.from.group)
+            let item = &join.item;
+            item.number.used_up.is_none().then_some(item.from.group)
         };
         let key = |group| keys.limit("join-network", group);
         let refuse = |join: Join, problem| join.asker.answer(Err(problem));
@@ -91,9 +91,9 @@ impl JoinLimits {
             per: LOBBY,
         };
         let cell = |join: &Join| {
-            let wish = &join.item;
-            let counts = wish.from.lobby.is_some() && wish.asks.used_up.is_none();
-            counts.then_some(wish.from.group)
+            let item = &join.item;
+            let counts = item.from.lobby.is_some() && item.number.used_up.is_none();
+            counts.then_some(item.from.group)
         };
         let key = |group| keys.limit("lobby-network", group);
         let refuse = |join: Join, problem| join.asker.answer(Err(problem));
@@ -105,13 +105,13 @@ impl JoinLimits {
     pub(super) async fn admit_again(
         &self,
         event_id: EventId,
-        repeated: Vec<(Join, Given)>,
+        repeated: Vec<(Join, IssuedNumber)>,
         now: DateTime<Utc>,
-    ) -> Vec<(Join, Given)> {
+    ) -> Vec<(Join, IssuedNumber)> {
         let keys = SaleKeys::new(&self.namespace, event_id);
-        let cell = |(join, _): &(Join, Given)| Some(join.item.asks.joiner);
+        let cell = |(join, _): &(Join, IssuedNumber)| Some(join.item.number.joiner);
         let key = |joiner| keys.limit("join-account", joiner);
-        let refuse = |(join, _): (Join, Given), problem| join.asker.answer(Err(problem));
+        let refuse = |(join, _): (Join, IssuedNumber), problem| join.asker.answer(Err(problem));
         self.take(repeated, PER_ACCOUNT, cell, key, refuse, now)
             .await
     }
@@ -130,8 +130,8 @@ impl JoinLimits {
         let mut takes: Vec<Take> = Vec::new();
         let cell_of: Vec<Option<usize>> = batch
             .iter()
-            .map(|wish| {
-                let cell = cell(wish)?;
+            .map(|item| {
+                let cell = cell(item)?;
                 let nth = *cells.entry(cell).or_insert_with(|| {
                     takes.push(Take::none(key(cell), quota));
                     takes.len() - 1
@@ -140,7 +140,7 @@ impl JoinLimits {
                 Some(nth)
             })
             .collect();
-        if takes.is_empty() || self.is_away(now) {
+        if takes.is_empty() || self.is_open(now) {
             return batch;
         }
         let Some(mut taken) = self.ask(&takes, now).await else {
@@ -148,23 +148,23 @@ impl JoinLimits {
             return batch;
         };
         let mut admitted = Vec::with_capacity(batch.len());
-        for (wish, cell) in batch.into_iter().zip(cell_of) {
+        for (item, cell) in batch.into_iter().zip(cell_of) {
             match cell.map(|cell| &mut taken[cell]) {
                 Some(taken) if taken.count == 0 => {
-                    refuse(wish, SharedLimits::refusal(taken.wait));
+                    refuse(item, SharedLimits::refusal(taken.wait));
                 }
                 Some(taken) => {
                     taken.count -= 1;
-                    admitted.push(wish);
+                    admitted.push(item);
                 }
-                None => admitted.push(wish),
+                None => admitted.push(item),
             }
         }
         admitted
     }
 
     /// Calls Redis; `None` when it fails or times out.
-    async fn ask(&self, takes: &[Take], now: DateTime<Utc>) -> Option<Vec<Taken>> {
+    async fn ask(&self, takes: &[Take], now: DateTime<Utc>) -> Option<Vec<TakeOutcome>> {
         match tokio::time::timeout(self.timeout, self.limits.take(takes, now)).await {
             Ok(Ok(taken)) => {
                 self.slow.store(0, Ordering::Relaxed);
@@ -173,18 +173,18 @@ impl JoinLimits {
             Ok(Err(error)) => {
                 tracing::warn!(%error, "shared join limits failed, skipping them");
             }
-            Err(_) if self.slow.fetch_add(1, Ordering::Relaxed) + 1 < MOST_SLOW => return None,
+            Err(_) if self.slow.fetch_add(1, Ordering::Relaxed) + 1 < MAX_TIMEOUTS => return None,
             Err(_) => {
                 tracing::warn!(limit = ?self.timeout, "shared join limits are slow, skipping them");
             }
         }
         self.slow.store(0, Ordering::Relaxed);
-        let until = (now + LEFT_ALONE).timestamp_millis();
-        self.away_until.store(until, Ordering::Relaxed);
+        let until = (now + BREAKER_TIMEOUT).timestamp_millis();
+        self.open_until.store(until, Ordering::Relaxed);
         None
     }
 
-    fn is_away(&self, now: DateTime<Utc>) -> bool {
-        now.timestamp_millis() < self.away_until.load(Ordering::Relaxed)
+    fn is_open(&self, now: DateTime<Utc>) -> bool {
+        now.timestamp_millis() < self.open_until.load(Ordering::Relaxed)
     }
 }

@@ -15,34 +15,34 @@ use platform::problem::{Kind, Problem};
 use rand::Rng as _;
 use serde::Deserialize;
 
-use crate::Room;
 use crate::challenge::{Attempts, Bearer, max_number};
+use crate::state::AppState;
 
 pub(super) async fn challenge(
-    State(room): State<Arc<Room>>,
+    State(state): State<Arc<AppState>>,
     Path(event_id): Path<EventId>,
     ClientAddr(address): ClientAddr,
     joiner: Option<Joiner>,
 ) -> Result<impl IntoResponse, Problem> {
     // Issued for every sale: solving one that is not required does no harm.
-    let shown = room.sales.get(event_id).await?.shown();
+    let rendered = state.sales.get(event_id).await?.rendered();
     let joiner = match joiner {
         Some(joiner) => joiner.id,
-        None if shown.view.snapshot.anonymous => ANY_VISITOR,
+        None if rendered.view.snapshot.anonymous => ANY_VISITOR,
         None => return Err(signed_out()),
     };
-    let now = room.ctx.clock.now();
+    let now = state.ctx.clock.now();
     let bearer = bearer(event_id, joiner, address);
-    let keys = room.ctx.sale_keys(event_id);
+    let keys = state.ctx.sale_keys(event_id);
     let asker = asker(joiner, address);
-    let attempts = Attempts::count(&room.ctx.redis, &keys, bearer.group, &asker, now).await?;
+    let attempts = Attempts::count(&state.ctx.redis, &keys, bearer.group, &asker, now).await?;
     let highest = max_number(attempts);
     let number = rand::rng().random_range(0..=highest);
-    let given = room
+    let issued = state
         .challenges
-        .give(bearer, highest, number, rand::random(), now);
+        .issue(bearer, highest, number, rand::random(), now);
     metrics::counter!("waiting_room_challenges_total").increment(1);
-    Ok(([(CACHE_CONTROL, "no-store")], Json(given)))
+    Ok(([(CACHE_CONTROL, "no-store")], Json(issued)))
 }
 
 /// Bearer of visitors' challenges: a visitor who has not joined has no identity yet.
@@ -89,24 +89,24 @@ impl Body {
 }
 
 /// A redeemed challenge.
-pub(super) struct Taken(String);
+pub(super) struct Redeemed(String);
 
 /// Reverts the redemption of a challenge after the join failed. If Redis fails, too, the client
 /// must solve another.
-pub(super) async fn give_back(room: &Room, bearer: Bearer, taken: &Taken) {
-    let keys = room.ctx.sale_keys(bearer.event_id);
-    if let Err(error) = Attempts::give_back(&room.ctx.redis, &keys, &taken.0).await {
+pub(super) async fn revert(state: &AppState, bearer: Bearer, redeemed: &Redeemed) {
+    let keys = state.ctx.sale_keys(bearer.event_id);
+    if let Err(error) = Attempts::revert(&state.ctx.redis, &keys, &redeemed.0).await {
         tracing::warn!(%error, "failed to revert a redeemed challenge");
     }
 }
 
 /// Verifies the solution in `body` and redeems it.
-pub(super) async fn take(
-    room: &Room,
+pub(super) async fn redeem(
+    state: &AppState,
     bearer: Bearer,
     body: &Body,
     now: DateTime<Utc>,
-) -> Result<Taken, Problem> {
+) -> Result<Redeemed, Problem> {
     let solution = body.challenge.as_deref().ok_or_else(|| {
         Problem::new(
             Kind::ChallengeRequired,
@@ -117,13 +117,13 @@ pub(super) async fn take(
         let detail = format!("Solve another challenge: {why}.");
         Problem::new(Kind::ChallengeInvalid, detail)
     };
-    let id = room
+    let id = state
         .challenges
         .check(solution, bearer, now)
         .map_err(|refusal| invalid(&refusal))?;
-    let keys = room.ctx.sale_keys(bearer.event_id);
-    if Attempts::redeem(&room.ctx.redis, &keys, &id, now).await? {
-        Ok(Taken(id))
+    let keys = state.ctx.sale_keys(bearer.event_id);
+    if Attempts::redeem(&state.ctx.redis, &keys, &id, now).await? {
+        Ok(Redeemed(id))
     } else {
         Err(invalid(&"it has already been used"))
     }

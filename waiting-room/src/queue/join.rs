@@ -18,11 +18,11 @@ use platform::problem::{Kind, Problem};
 use serde::Serialize;
 
 use super::challenge;
-use crate::Room;
 use crate::challenge::Bearer;
-use crate::joins::Origin;
-use crate::sales::Sale;
-use crate::store::Given;
+use crate::joins::JoinOrigin;
+use crate::sales::LiveSale;
+use crate::state::AppState;
+use crate::store::IssuedNumber;
 
 /// Lifetime of a token when the snapshot's expiry has passed.
 const TOKEN_LIFE: TimeDelta = TimeDelta::hours(24);
@@ -41,50 +41,50 @@ struct JoinResponse {
 }
 
 pub(super) async fn join(
-    State(room): State<Arc<Room>>,
+    State(state): State<Arc<AppState>>,
     Path(event_id): Path<EventId>,
     ClientAddr(address): ClientAddr,
     joiner: Option<Joiner>,
     RawBody(body): RawBody,
 ) -> Result<Response, Problem> {
     let body = challenge::Body::parse(&body)?;
-    let sale = room.sales.get(event_id).await?;
-    let shown = sale.shown();
-    let snapshot = &shown.view.snapshot;
+    let sale = state.sales.get(event_id).await?;
+    let rendered = sale.rendered();
+    let snapshot = &rendered.view.snapshot;
     if !snapshot.state.is_joinable() {
         metrics::counter!("waiting_room_joins_total", "outcome" => "closed").increment(1);
         return Err(closed(snapshot.state));
     }
-    let now = room.ctx.clock.now();
-    let (joiner, visitor_token) = identify(&room, snapshot, joiner, now)?;
-    let from = Origin {
+    let now = state.ctx.clock.now();
+    let (joiner, visitor_token) = identify(&state, snapshot, joiner, now)?;
+    let from = JoinOrigin {
         group: AddressGroup::from(address),
         lobby: (snapshot.state == SaleState::Lobby).then_some(snapshot.joined.0),
     };
-    let given = if snapshot.challenge {
+    let issued = if snapshot.challenge {
         let bearer = challenge::bearer(event_id, joiner, address);
-        give_for_work(&room, &sale, joiner, from, bearer, &body).await?
+        issue_for_work(&state, &sale, joiner, from, bearer, &body).await?
     } else {
-        give(&sale, joiner, from).await?
+        issue(&sale, joiner, from).await?
     };
     // Read again: the response includes what happened during the commit.
-    let shown = sale.shown();
-    let standing = sale.standing(&shown, given.number, now);
-    sale.asked.see(given.number);
-    let claims = claims(&shown.view.snapshot, joiner, given.number, now);
+    let rendered = sale.rendered();
+    let status = sale.status(&rendered, issued.number, now);
+    sale.polls.mark_present(issued.number);
+    let claims = claims(&rendered.view.snapshot, joiner, issued.number, now);
     let answer = JoinResponse {
-        queue_token: room
+        queue_token: state
             .ctx
             .keys
-            .sign_queue(&claims, &shown.view.snapshot.lottery.entries_key),
+            .sign_queue(&claims, &rendered.view.snapshot.lottery.entries_key),
         visitor_token,
-        number: given.number,
-        place: standing.place,
-        state: standing.state,
-        ahead: standing.ahead,
-        poll_after_ms: standing.poll_after_ms(),
+        number: issued.number,
+        place: status.place,
+        state: status.state,
+        ahead: status.ahead,
+        poll_after_ms: status.poll_after_ms(),
     };
-    let (status, outcome) = if given.is_new {
+    let (status, outcome) = if issued.is_new {
         (StatusCode::CREATED, "new")
     } else {
         (StatusCode::OK, "repeated")
@@ -96,7 +96,7 @@ pub(super) async fn join(
 /// Returns the joiner's id, and for a visitor a token: a new one each time, since the sale's end
 /// may have moved since the last was signed.
 fn identify(
-    room: &Room,
+    state: &AppState,
     snapshot: &Snapshot,
     joiner: Option<Joiner>,
     now: DateTime<Utc>,
@@ -115,31 +115,31 @@ fn identify(
         nbf: now.timestamp(),
         exp: expires_at(snapshot, now),
     };
-    Ok((id, Some(room.ctx.keys.sign_visitor(&claims))))
+    Ok((id, Some(state.ctx.keys.sign_visitor(&claims))))
 }
 
-/// As [`give`], for the solution in `body`, which is only spent on a number. A joiner that has a
+/// As [`issue`], for the solution in `body`, which is only spent on a number. A joiner that has a
 /// usable number gets it without a solution.
-async fn give_for_work(
-    room: &Room,
-    sale: &Sale,
+async fn issue_for_work(
+    state: &AppState,
+    sale: &LiveSale,
     joiner: AccountId,
-    from: Origin,
+    from: JoinOrigin,
     bearer: Bearer,
     body: &challenge::Body,
-) -> Result<Given, Problem> {
-    let now = room.ctx.clock.now();
-    match challenge::take(room, bearer, body, now).await {
-        Ok(taken) => {
-            let given = give(sale, joiner, from).await;
-            if given.is_err() {
-                challenge::give_back(room, bearer, &taken).await;
+) -> Result<IssuedNumber, Problem> {
+    let now = state.ctx.clock.now();
+    match challenge::redeem(state, bearer, body, now).await {
+        Ok(redeemed) => {
+            let issued = issue(sale, joiner, from).await;
+            if issued.is_err() {
+                challenge::revert(state, bearer, &redeemed).await;
             }
-            given
+            issued
         }
         Err(problem) => {
             let number = sale.lookups.number_of(joiner).await?;
-            let is_good = |number: &Number| !sale.shown().view.is_used_up(*number);
+            let is_good = |number: &Number| !sale.rendered().view.is_used_up(*number);
             if number.filter(is_good).is_none() {
                 return Err(problem);
             }
@@ -149,12 +149,16 @@ async fn give_for_work(
 }
 
 /// Returns the number of `joiner`, replacing one that is used up.
-async fn give(sale: &Sale, joiner: AccountId, from: Origin) -> Result<Given, Problem> {
-    let given = sale.joins.join(joiner, from, None).await?;
-    if !given.is_new && sale.shown().view.is_used_up(given.number) {
-        return sale.joins.join(joiner, from, Some(given.number)).await;
+async fn issue(
+    sale: &LiveSale,
+    joiner: AccountId,
+    from: JoinOrigin,
+) -> Result<IssuedNumber, Problem> {
+    let issued = sale.joins.join(joiner, from, None).await?;
+    if !issued.is_new && sale.rendered().view.is_used_up(issued.number) {
+        return sale.joins.join(joiner, from, Some(issued.number)).await;
     }
-    Ok(given)
+    Ok(issued)
 }
 
 pub(super) fn claims(

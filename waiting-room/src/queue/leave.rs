@@ -10,17 +10,17 @@ use platform::http::Path;
 use platform::problem::{Kind, Problem};
 
 use super::holder;
-use crate::Room;
+use crate::state::AppState;
 
 pub(super) async fn leave(
-    State(room): State<Arc<Room>>,
+    State(state): State<Arc<AppState>>,
     Path(event_id): Path<EventId>,
     headers: HeaderMap,
 ) -> Result<StatusCode, Problem> {
-    let now = room.ctx.clock.now();
-    let holder = holder(&room.ctx.keys, event_id, &headers, now)?;
-    let sale = room.sales.get(event_id).await?;
-    if sale.shown().view.state_of(holder.number) == PlaceState::Claimed {
+    let now = state.ctx.clock.now();
+    let holder = holder(&state.ctx.keys, event_id, &headers, now)?;
+    let sale = state.sales.get(event_id).await?;
+    if sale.rendered().view.state_of(holder.number) == PlaceState::Claimed {
         return Err(Problem::new(
             Kind::Conflict,
             "This place has claimed its pass; give the pass back instead.",

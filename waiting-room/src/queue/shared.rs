@@ -10,7 +10,7 @@ use domain::EventId;
 use platform::http::Path;
 use platform::problem::Problem;
 
-use crate::Room;
+use crate::state::AppState;
 
 /// A shared cache revalidates once a second, serves stale while it does so, and for ten minutes
 /// when the origin fails.
@@ -18,17 +18,17 @@ const FOR_EVERYONE: HeaderValue =
     HeaderValue::from_static("public, max-age=1, stale-while-revalidate=5, stale-if-error=600");
 
 pub(super) async fn snapshot(
-    State(room): State<Arc<Room>>,
+    State(state): State<Arc<AppState>>,
     Path(event_id): Path<EventId>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let shown = room.sales.get(event_id).await?.shown();
-    let cached = [(CACHE_CONTROL, FOR_EVERYONE), (ETAG, shown.etag.clone())];
-    if has(&headers, &shown.etag) {
+    let rendered = state.sales.get(event_id).await?.rendered();
+    let cached = [(CACHE_CONTROL, FOR_EVERYONE), (ETAG, rendered.etag.clone())];
+    if has(&headers, &rendered.etag) {
         return Ok((StatusCode::NOT_MODIFIED, cached).into_response());
     }
     let json = [(CONTENT_TYPE, HeaderValue::from_static("application/json"))];
-    Ok((cached, json, shown.body.clone()).into_response())
+    Ok((cached, json, rendered.body.clone()).into_response())
 }
 
 /// Evaluates `If-None-Match`. The comparison is weak, since a compressing proxy weakens the tag.

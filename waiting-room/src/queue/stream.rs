@@ -21,9 +21,9 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::holder;
-use crate::Room;
-use crate::sales::Sale;
-use crate::shown::Shown;
+use crate::rendered::Rendered;
+use crate::sales::LiveSale;
+use crate::state::AppState;
 use crate::streams;
 
 /// Period of keep-alive comments.
@@ -38,19 +38,19 @@ const RETRY_MS: u64 = 2_000;
 const RETRY_SPREAD_MS: f64 = 8_000.0;
 
 pub(super) async fn stream(
-    State(room): State<Arc<Room>>,
+    State(state): State<Arc<AppState>>,
     Path(event_id): Path<EventId>,
     ClientAddr(address): ClientAddr,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let sale = room.sales.get(event_id).await?;
+    let sale = state.sales.get(event_id).await?;
     let number = if headers.contains_key(QUEUE_TOKEN) {
-        let holder = holder(&room.ctx.keys, event_id, &headers, room.ctx.clock.now())?;
+        let holder = holder(&state.ctx.keys, event_id, &headers, state.ctx.clock.now())?;
         Some(holder.number)
     } else {
         None
     };
-    let counted = room.streams.open(address)?;
+    let counted = state.streams.open(address)?;
     let mut moments = sale.subscribe();
     // The current snapshot is sent first.
     moments.mark_changed();
@@ -64,8 +64,8 @@ pub(super) async fn stream(
         greeting: Some(greeting(rand::random())),
         next_at: Instant::now(),
         present: number.map(|number| Present { sale, number }),
-        soft: room.ctx.shutdown.soft().clone(),
-        stays: room.ctx.config.drain().mul_f64(rand::random()),
+        soft: state.ctx.shutdown.soft().clone(),
+        stays: state.ctx.config.drain.mul_f64(rand::random()),
         _counted: counted,
     };
     let headers = [
@@ -88,13 +88,13 @@ fn greeting(jitter: f64) -> Bytes {
 
 /// The holder of a queue token; an open stream counts as presence.
 struct Present {
-    sale: Arc<Sale>,
+    sale: Arc<LiveSale>,
     number: Number,
 }
 
 /// One open stream.
 struct Listener {
-    moments: watch::Receiver<Arc<Shown>>,
+    moments: watch::Receiver<Arc<Rendered>>,
     /// `seq` of the client's last snapshot.
     known: Option<i64>,
     /// The first frame.
@@ -132,18 +132,18 @@ impl Listener {
                 () = &mut keep_alive => return Some(Bytes::from_static(b": alive\n\n")),
                 _ = seen.tick(), if self.present.is_some() => {
                     if let Some(present) = &self.present {
-                        present.sale.asked.see(present.number);
+                        present.sale.polls.mark_present(present.number);
                     }
                     continue;
                 }
                 changed = changed(&mut self.moments, self.next_at) => changed.ok()?,
             }
-            let shown = self.moments.borrow_and_update();
-            let seq = shown.view.snapshot.seq;
+            let rendered = self.moments.borrow_and_update();
+            let seq = rendered.view.snapshot.seq;
             if self.known != Some(seq) {
                 self.known = Some(seq);
                 self.next_at = Instant::now() + PACE;
-                return Some(shown.frame.clone());
+                return Some(rendered.frame.clone());
             }
         }
     }
@@ -151,7 +151,7 @@ impl Listener {
 
 /// Waits for a change, not before `next_at`, so that changes in between are coalesced.
 async fn changed(
-    moments: &mut watch::Receiver<Arc<Shown>>,
+    moments: &mut watch::Receiver<Arc<Rendered>>,
     next_at: Instant,
 ) -> Result<(), watch::error::RecvError> {
     tokio::time::sleep_until(next_at).await;

@@ -153,7 +153,7 @@ async fn forty_phones_behind_one_address_of_a_carrier_join_within_a_minute() {
         };
         let highest = u32::try_from(highest).unwrap();
         let now = hall.app.ctx.clock.now();
-        let solved = challenges.give(bearer, highest, 1, rand::random(), now);
+        let solved = challenges.issue(bearer, highest, 1, rand::random(), now);
         let solution = surge::challenge::solve(&serde_json::to_value(solved).unwrap());
         let body = json!({ "challenge": solution });
         let joined = hall.join_with(EVENT, account, &body).await;

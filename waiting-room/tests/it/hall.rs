@@ -65,7 +65,7 @@ impl Hall {
         let app = TestApp::start_with(clock, |config| {
             config.limits_scale = NO_LIMITS;
             // A busy machine takes long to answer a crowd.
-            config.request_timeout_seconds = 60;
+            config.request_timeout = Duration::from_secs(60);
             config.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
             configure(config);
         })
@@ -81,7 +81,7 @@ impl Hall {
             base,
             snapshot,
         };
-        hall.write(&Move::nothing(1, hall.snapshot.at)).await;
+        hall.write(&Move::empty(1, hall.snapshot.at)).await;
         hall
     }
 
@@ -125,7 +125,7 @@ impl Hall {
     /// Publishes the next snapshot and its move, as the release leader does.
     pub(crate) async fn next(&mut self, change: impl FnOnce(&mut Snapshot, &mut Move)) {
         self.snapshot.seq += 1;
-        let mut moved = Move::nothing(self.snapshot.seq, self.app.ctx.clock.now());
+        let mut moved = Move::empty(self.snapshot.seq, self.app.ctx.clock.now());
         change(&mut self.snapshot, &mut moved);
         self.write(&moved).await;
     }

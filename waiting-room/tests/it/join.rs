@@ -11,7 +11,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 use sqlx::Executor as _;
 use url::Url;
-use waiting_room::store::{self, Asks};
+use waiting_room::store::{self, NumberRequest};
 
 use crate::hall::{BUYER, EVENT, Hall, OTHER, config, problem};
 
@@ -48,7 +48,7 @@ async fn two_hundred_who_join_at_once_get_two_hundred_numbers_without_a_gap() {
 }
 
 #[tokio::test]
-async fn whoever_joins_on_several_nodes_at_once_gets_the_same_number_everywhere() {
+async fn a_join_on_several_nodes_at_once_gets_one_number() {
     let hall = Hall::open().await;
     let bases = [
         hall.base.clone(),
@@ -97,7 +97,7 @@ async fn one_join_that_the_database_refuses_fails_no_other() {
 async fn a_join_that_was_committed_and_never_answered_keeps_its_number() {
     let hall = Hall::open().await;
     // As done by a node that crashed before it responded.
-    let asks = [BUYER, OTHER].map(|joiner| Asks {
+    let asks = [BUYER, OTHER].map(|joiner| NumberRequest {
         joiner,
         used_up: None,
     });
@@ -148,7 +148,7 @@ async fn a_join_that_fails_half_way_moves_nobody_and_its_repeat_gets_a_number() 
 async fn a_number_that_is_used_up_is_replaced_once() {
     let hall = Hall::open().await;
     assert_eq!(hall.number(BUYER).await.1, 1);
-    let asks = [Asks {
+    let asks = [NumberRequest {
         joiner: BUYER,
         used_up: Some(Number(1)),
     }];
@@ -185,7 +185,7 @@ async fn nobody_joins_a_sale_that_is_unknown_not_open_yet_or_over() {
 }
 
 #[tokio::test]
-async fn who_joins_a_lobby_has_a_number_and_no_place_yet() {
+async fn a_joiner_of_a_lobby_has_a_number_and_no_place_yet() {
     let mut hall = Hall::open().await;
     hall.publish(|snapshot| snapshot.state = SaleState::Lobby)
         .await;
@@ -199,7 +199,7 @@ async fn who_joins_a_lobby_has_a_number_and_no_place_yet() {
 }
 
 #[tokio::test]
-async fn who_leaves_joins_again_at_the_end() {
+async fn a_joiner_that_left_joins_again_at_the_end() {
     let hall = Hall::open().await;
     let (token, _) = hall.number(BUYER).await;
     hall.number(OTHER).await;
@@ -271,7 +271,7 @@ async fn a_leaving_counts_once_and_only_that_of_a_number_its_joiner_has() {
 }
 
 #[tokio::test]
-async fn who_has_a_pass_cannot_leave_and_joins_again_when_it_is_over() {
+async fn a_holder_of_a_pass_cannot_leave_and_joins_again_when_it_is_over() {
     let mut hall = Hall::open().await;
     let (token, number) = hall.number(BUYER).await;
     hall.call(1, 1).await;

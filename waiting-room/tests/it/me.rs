@@ -24,7 +24,7 @@ async fn a_place_waits_is_ready_and_is_missed_as_the_leader_tells() {
     })
     .await;
     assert_eq!(hall.standing(&token).await, ("waiting".to_owned(), 0));
-    // Times are told to the millisecond.
+    // Times are serialised to the millisecond.
     let before = hall.app.ctx.clock.now() - TimeDelta::milliseconds(1);
     hall.call(5, 5).await;
     let called = before..=hall.app.ctx.clock.now();
@@ -55,7 +55,7 @@ async fn those_who_are_not_there_are_not_ahead() {
 }
 
 #[tokio::test]
-async fn who_left_is_told_so_when_the_leader_has_told() {
+async fn a_joiner_that_left_has_left_once_the_leader_has_published_it() {
     let mut hall = Hall::open().await;
     let (token, _) = hall.number(BUYER).await;
     assert_eq!(hall.leave(&token).await.status(), 204);
@@ -90,7 +90,7 @@ async fn the_lottery_gives_the_lobby_its_places() {
         seed: [1; 32],
         entropy: String::new(),
     };
-    let place = draw.order().place_of(Number(2)).0;
+    let place = draw.permutation().place_of(Number(2)).0;
     eventually(Duration::from_secs(30), async || {
         let body: Value = hall.me(&token).await.json().await.unwrap();
         body["place"] == place
@@ -119,8 +119,8 @@ async fn nobody_is_shown_a_place_before_the_draw_also_when_the_sale_is_put_off_o
         .await;
         let body: Value = hall.me(&token).await.json().await.unwrap();
         let nothing = (&Value::Null, &Value::Null, &Value::Null);
-        let told = (&body["place"], &body["ahead"], &body["eta_seconds"]);
-        assert_eq!(told, nothing, "{state:?}");
+        let reported = (&body["place"], &body["ahead"], &body["eta_seconds"]);
+        assert_eq!(reported, nothing, "{state:?}");
     }
     hall.app.finish().await;
 }
@@ -153,7 +153,7 @@ async fn a_lobby_is_drawn_after_a_draw_of_nobody() {
         seed: [1; 32],
         entropy: String::new(),
     };
-    let place = draw.order().place_of(Number(2)).0;
+    let place = draw.permutation().place_of(Number(2)).0;
     eventually(Duration::from_secs(30), async || {
         let body: Value = hall.me(&token).await.json().await.unwrap();
         body["place"] == place
@@ -163,14 +163,14 @@ async fn a_lobby_is_drawn_after_a_draw_of_nobody() {
 }
 
 #[tokio::test]
-async fn who_asks_much_earlier_than_told_is_told_to_wait() {
+async fn a_poll_much_before_its_time_is_refused() {
     let (mut hall, clock) = Hall::timeless().await;
     hall.publish(|snapshot| {
         snapshot.ahead = Ahead::count(Place(1), Place(600), (1..=600).map(Place));
     })
     .await;
     let token = hall.token(EventId(1), 500, 600);
-    let told: Value = hall.me(&token).await.json().await.unwrap();
+    let first: Value = hall.me(&token).await.json().await.unwrap();
     let early = hall.me(&token).await;
     assert_eq!(early.status(), 429);
     let wait: u64 = early.headers()["retry-after"]
@@ -179,8 +179,8 @@ async fn who_asks_much_earlier_than_told_is_told_to_wait() {
         .parse()
         .unwrap();
     // `Retry-After` is rounded up to whole seconds.
-    let told = told["poll_after_ms"].as_u64().unwrap().div_ceil(1_000);
-    assert!((1..=told).contains(&wait), "{wait} s of {told} s");
+    let due = first["poll_after_ms"].as_u64().unwrap().div_ceil(1_000);
+    assert!((1..=due).contains(&wait), "{wait} s of {due} s");
     let early: Value = early.json().await.unwrap();
     assert!(early["type"].as_str().unwrap().ends_with("/too-early"));
     // The refusal carries the standing, for a reloaded page.
@@ -192,7 +192,7 @@ async fn who_asks_much_earlier_than_told_is_told_to_wait() {
     );
     assert!(early["eta_seconds"]["p50"].as_f64() > Some(10.0));
     let left = early["poll_after_ms"].as_u64().unwrap();
-    assert!(left <= told * 1_000);
+    assert!(left <= due * 1_000);
     let other = hall.token(EventId(1), 501, 600);
     assert_eq!(hall.me(&other).await.status(), 200, "others may ask");
     let left = TimeDelta::milliseconds(left.cast_signed());
@@ -225,7 +225,7 @@ impl Hall {
 }
 
 #[tokio::test]
-async fn whoever_asks_or_joins_is_seen() {
+async fn a_poll_or_a_join_is_recorded_as_presence() {
     let hall = Hall::open().await;
     let since = hall.slot().await;
     let (_, number) = hall.number(OTHER).await;
@@ -253,7 +253,7 @@ async fn whoever_asks_or_joins_is_seen() {
 
 /// The release leader counts those as gone whom it does not find in the slots of the last seconds.
 #[tokio::test]
-async fn whoever_asks_a_node_whose_clock_is_wrong_is_seen_all_the_same() {
+async fn presence_is_recorded_although_the_clock_of_the_node_is_wrong() {
     let hall = Hall::open().await;
     let since = hall.slot().await;
     for (number, offset) in [(5, TimeDelta::minutes(-4)), (6, TimeDelta::minutes(4))] {
@@ -277,7 +277,7 @@ async fn whoever_asks_a_node_whose_clock_is_wrong_is_seen_all_the_same() {
 }
 
 #[tokio::test]
-async fn whoever_waits_is_told_when_the_sale_is_sold_out() {
+async fn polls_say_when_the_sale_is_sold_out() {
     let mut hall = Hall::open().await;
     let token = hall.token(EventId(1), 600, 600);
     let sale = async |hall: &Hall| {
@@ -369,7 +369,7 @@ async fn an_account_finds_its_place_on_another_device() {
 }
 
 #[tokio::test]
-async fn whoever_listens_to_a_stream_with_the_tokens_is_seen() {
+async fn a_stream_with_a_queue_token_is_recorded_as_presence() {
     let hall = Hall::open().await;
     let (token, number) = hall.number(BUYER).await;
     let request = hall.client.get(hall.url("/api/events/1/queue/stream"));

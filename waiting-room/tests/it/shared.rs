@@ -149,7 +149,7 @@ async fn streams_of_one_address_are_limited_and_polls_go_on() {
 }
 
 #[tokio::test]
-async fn everyone_is_told_when_the_sale_opens() {
+async fn the_snapshot_has_the_time_of_the_opening() {
     let mut hall = Hall::open().await;
     let at = hall.app.ctx.clock.now();
     hall.publish(|snapshot| {

@@ -5,7 +5,7 @@ use std::error::Error as _;
 
 use lettre::transport::smtp::Error;
 
-use crate::channels::Outcome;
+use crate::channels::DeliveryOutcome;
 
 /// Returns true for a negative reply, as opposed to a broken connection or protocol error.
 pub(super) fn is_answer(error: &Error) -> bool {
@@ -13,26 +13,26 @@ pub(super) fn is_answer(error: &Error) -> bool {
 }
 
 /// Classifies a refused `MAIL FROM`, which is never about the recipient.
-pub(super) fn meaning_for_sender(error: &Error) -> Outcome {
+pub(super) fn meaning_for_sender(error: &Error) -> DeliveryOutcome {
     if error.is_permanent() {
-        Outcome::Rejected(error.to_string())
+        DeliveryOutcome::Rejected(error.to_string())
     } else {
-        Outcome::Unreachable(error.to_string())
+        DeliveryOutcome::Unreachable(error.to_string())
     }
 }
 
 /// Classifies an error at `RCPT TO`, at `DATA` or after the data.
-pub(super) fn meaning_for_mail(error: &Error) -> Outcome {
+pub(super) fn meaning_for_mail(error: &Error) -> DeliveryOutcome {
     let Some(code) = error.status() else {
-        return Outcome::Unreachable(error.to_string());
+        return DeliveryOutcome::Unreachable(error.to_string());
     };
     let text = error.source().map(ToString::to_string).unwrap_or_default();
     let words = error.to_string();
     match meaning(u16::from(code), &text) {
-        Meaning::Unreachable => Outcome::Unreachable(words),
-        Meaning::Rejected => Outcome::Rejected(words),
-        Meaning::Deferred => Outcome::Deferred(words),
-        Meaning::Refused => Outcome::Refused(words),
+        Meaning::Unreachable => DeliveryOutcome::Unreachable(words),
+        Meaning::Rejected => DeliveryOutcome::Rejected(words),
+        Meaning::Deferred => DeliveryOutcome::Deferred(words),
+        Meaning::Refused => DeliveryOutcome::Refused(words),
     }
 }
 

@@ -11,7 +11,7 @@ use lettre::transport::smtp::extension::{ClientId, Extension, MailBodyParameter,
 use lettre::transport::smtp::response::{Response, Severity};
 
 use super::answer::{is_answer, meaning_for_mail, meaning_for_sender};
-use crate::channels::Outcome;
+use crate::channels::DeliveryOutcome;
 
 /// Reply code that asks for the data.
 const START_DATA: u16 = 354;
@@ -24,7 +24,7 @@ pub(super) struct Dialogue {
 
 /// Failure before the data.
 pub(super) struct Refused {
-    pub(super) outcome: Outcome,
+    pub(super) outcome: DeliveryOutcome,
     /// True if the connection can take another mail.
     pub(super) is_usable: bool,
     /// True if the connection broke, so that the mail itself was not refused.
@@ -137,22 +137,25 @@ impl Dialogue {
     }
 
     /// Transfers the data. Also returns true if the connection can take another mail.
-    pub(super) async fn hand_over(&mut self, mail: &[u8]) -> (Outcome, bool) {
+    pub(super) async fn hand_over(&mut self, mail: &[u8]) -> (DeliveryOutcome, bool) {
         match self.connection.message(mail).await {
             Ok(answer) if answer.code().severity == Severity::PositiveCompletion => {
-                (Outcome::Accepted, true)
+                (DeliveryOutcome::Accepted, true)
             }
             Ok(answer) => {
                 let error = format!("the mail server answered {}", answer.code());
-                (Outcome::Unknown(error), false)
+                (DeliveryOutcome::Unknown(error), false)
             }
             Err(error) if is_answer(&error) => (meaning_for_mail(&error), true),
-            Err(error) => (Outcome::Unknown(format!("after the data: {error}")), false),
+            Err(error) => (
+                DeliveryOutcome::Unknown(format!("after the data: {error}")),
+                false,
+            ),
         }
     }
 
     /// Resets the transaction with RSET, unless the connection is broken.
-    async fn reset(&mut self, error: &Error, outcome: Outcome) -> Refused {
+    async fn reset(&mut self, error: &Error, outcome: DeliveryOutcome) -> Refused {
         if !is_answer(error) {
             return broken(error);
         }
@@ -171,7 +174,7 @@ fn wants_data(answer: &Response) -> Result<(), Refused> {
     }
     let error = format!("the mail server answered {} to DATA", answer.code());
     Err(Refused {
-        outcome: Outcome::Unreachable(error),
+        outcome: DeliveryOutcome::Unreachable(error),
         is_usable: false,
         is_broken: false,
     })
@@ -179,7 +182,7 @@ fn wants_data(answer: &Response) -> Result<(), Refused> {
 
 fn broken(error: &Error) -> Refused {
     Refused {
-        outcome: Outcome::Unreachable(error.to_string()),
+        outcome: DeliveryOutcome::Unreachable(error.to_string()),
         is_usable: false,
         is_broken: true,
     }
@@ -202,7 +205,7 @@ fn parameters(
     connection: &AsyncSmtpConnection,
     envelope: &Envelope,
     is_ascii: bool,
-) -> Result<Vec<MailParameter>, Outcome> {
+) -> Result<Vec<MailParameter>, DeliveryOutcome> {
     let can = |extension| connection.server_info().supports_feature(extension);
     let mut parameters = Vec::new();
     let is_ascii_only = |address: &Address| address.to_string().is_ascii();
@@ -213,7 +216,7 @@ fn parameters(
         .all(is_ascii_only)
     {
         if !can(Extension::SmtpUtfEight) {
-            return Err(Outcome::Refused(
+            return Err(DeliveryOutcome::Refused(
                 "the mail server takes only ASCII addresses".into(),
             ));
         }
@@ -221,7 +224,7 @@ fn parameters(
     }
     if !is_ascii {
         if !can(Extension::EightBitMime) {
-            return Err(Outcome::Refused(
+            return Err(DeliveryOutcome::Refused(
                 "the mail server takes only ASCII mails".into(),
             ));
         }

@@ -28,18 +28,18 @@ fn server(url: String) -> MailServer {
     MailServer::new(address, ClientId::Domain("shop.test".into()), 1)
 }
 
-async fn announce(url: String) -> Result<Dialogue, Outcome> {
+async fn announce(url: String) -> Result<Dialogue, DeliveryOutcome> {
     server(url).announce(&envelope(), true).await
 }
 
-async fn send(url: String) -> Outcome {
+async fn send(url: String) -> DeliveryOutcome {
     server(url).send(&envelope(), MAIL, None).await
 }
 
 /// Sends a mail that does not reach the server; returns the reason.
 async fn send_in_vain(url: String) -> String {
     match send(url).await {
-        Outcome::Unreachable(error) => error,
+        DeliveryOutcome::Unreachable(error) => error,
         outcome => panic!("{outcome:?}"),
     }
 }
@@ -167,7 +167,10 @@ async fn serve(
 async fn a_password_is_not_sent_in_clear_unless_the_operator_says_so() {
     let server = StandIn::start(Config::default()).await.unwrap();
     let at = server.smtp_address();
-    assert_eq!(send(format!("smtp://{at}")).await, Outcome::Accepted);
+    assert_eq!(
+        send(format!("smtp://{at}")).await,
+        DeliveryOutcome::Accepted
+    );
     let error = send_in_vain(format!("smtp://me:hush@{at}")).await;
     assert!(error.contains("offers no TLS"), "{error}");
     let error = send_in_vain(format!("smtp://me:hush@{at}?tls=none")).await;
@@ -181,9 +184,9 @@ async fn a_server_with_a_certificate_of_ones_own_authority_gets_its_mail_encrypt
     let server = Encrypting::start(&folder).await;
     let at = server.at;
     let required = send(format!("smtp://{at}?tls=required")).await;
-    assert_eq!(required, Outcome::Accepted);
+    assert_eq!(required, DeliveryOutcome::Accepted);
     let offered = send(format!("smtp://{at}")).await;
-    assert_eq!(offered, Outcome::Accepted);
+    assert_eq!(offered, DeliveryOutcome::Accepted);
     assert_eq!((server.handshakes(), server.inner.inbox().len()), (2, 2));
     // The stand-in behind knows nobody, so a password got as far as the encrypted sign-in.
     let error = send_in_vain(format!("smtp://me:hush@{at}")).await;
@@ -210,7 +213,10 @@ async fn a_server_whose_certificate_is_not_trusted_gets_neither_mail_nor_passwor
     assert!(server.inner.inbox().is_empty());
     assert_eq!(server.handshakes(), 0);
     // Without either, encrypted to somebody unknown is better than not encrypted.
-    assert_eq!(send(format!("smtp://{at}")).await, Outcome::Accepted);
+    assert_eq!(
+        send(format!("smtp://{at}")).await,
+        DeliveryOutcome::Accepted
+    );
     assert_eq!(server.handshakes(), 1);
 }
 
@@ -229,9 +235,9 @@ async fn two_mails_on_one_connection_need_no_greeting_between() {
         .await
         .unwrap_or_else(|outcome| panic!("{outcome:?}"));
     let (outcome, is_usable) = dialogue.hand_over(MAIL).await;
-    assert_eq!((outcome, is_usable), (Outcome::Accepted, true));
+    assert_eq!((outcome, is_usable), (DeliveryOutcome::Accepted, true));
     assert!(dialogue.announce(&envelope(), true).await.is_ok());
     let (outcome, _) = dialogue.hand_over(b"Subject: two\r\n\r\n2\r\n").await;
-    assert_eq!(outcome, Outcome::Accepted);
+    assert_eq!(outcome, DeliveryOutcome::Accepted);
     assert_eq!(server.inbox().len(), 2);
 }

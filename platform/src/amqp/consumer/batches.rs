@@ -6,7 +6,7 @@ use tracing::Instrument;
 
 use super::super::delivery::{Delivery, Verdict};
 use super::call::guarded;
-use super::session::Session;
+use super::session::ConsumerSession;
 use super::settle::Received;
 use super::{BatchHandler, Mode};
 use crate::telemetry::span_for;
@@ -15,12 +15,12 @@ use crate::telemetry::span_for;
 pub(super) struct Batches<H>(pub(super) H);
 
 impl<H: BatchHandler> Mode for Batches<H> {
-    async fn run(&self, session: Session, stop: &CancellationToken) {
+    async fn run(&self, session: ConsumerSession, stop: &CancellationToken) {
         run(session, stop, &self.0).await;
     }
 }
 
-async fn run<H: BatchHandler>(mut session: Session, stop: &CancellationToken, handler: &H) {
+async fn run<H: BatchHandler>(mut session: ConsumerSession, stop: &CancellationToken, handler: &H) {
     while let Some(first) = session.next(stop).await {
         let mut batch = vec![first];
         while batch.len() < session.settings.max_batch
@@ -40,7 +40,7 @@ async fn run<H: BatchHandler>(mut session: Session, stop: &CancellationToken, ha
 
 async fn verdicts<H: BatchHandler>(
     handler: &H,
-    session: &Session,
+    session: &ConsumerSession,
     batch: &[Received],
 ) -> Vec<Verdict> {
     let deliveries: Vec<_> = batch
@@ -62,7 +62,7 @@ async fn verdicts<H: BatchHandler>(
 /// Returns `None` unless the handler returned one verdict per message.
 async fn call<H: BatchHandler>(
     handler: &H,
-    session: &Session,
+    session: &ConsumerSession,
     batch: Vec<Delivery>,
 ) -> Option<Vec<Verdict>> {
     let queue = session.settler.queue();

@@ -7,7 +7,7 @@ use futures_util::FutureExt;
 
 /// The failure of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Failure {
+pub(super) enum HandlerFailure {
     Panicked,
     TooLate,
 }
@@ -15,12 +15,12 @@ pub(super) enum Failure {
 pub(super) async fn guarded<T>(
     time_limit: Duration,
     work: impl Future<Output = T>,
-) -> Result<T, Failure> {
+) -> Result<T, HandlerFailure> {
     let caught = AssertUnwindSafe(work).catch_unwind();
     match tokio::time::timeout(time_limit, caught).await {
         Ok(Ok(value)) => Ok(value),
-        Ok(Err(_)) => Err(Failure::Panicked),
-        Err(_) => Err(Failure::TooLate),
+        Ok(Err(_)) => Err(HandlerFailure::Panicked),
+        Err(_) => Err(HandlerFailure::TooLate),
     }
 }
 
@@ -31,12 +31,12 @@ mod tests {
     #[tokio::test]
     async fn a_panic_stays_inside() {
         let outcome = guarded(Duration::from_secs(5), async { panic!("expected") }).await;
-        assert_eq!(outcome, Err::<(), _>(Failure::Panicked));
+        assert_eq!(outcome, Err::<(), _>(HandlerFailure::Panicked));
     }
 
     #[tokio::test]
     async fn a_hang_ends_at_the_limit() {
         let outcome = guarded(Duration::from_millis(1), std::future::pending::<()>()).await;
-        assert_eq!(outcome, Err(Failure::TooLate));
+        assert_eq!(outcome, Err(HandlerFailure::TooLate));
     }
 }

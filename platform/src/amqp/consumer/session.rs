@@ -19,14 +19,14 @@ use super::settle::{Received, Settler};
 /// the stream, once; this covers the case that it does not.
 const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
-pub(super) struct Session {
+pub(super) struct ConsumerSession {
     pub(super) settings: Settings,
     pub(super) settler: Settler,
     channel: Channel,
     consumer: Consumer,
 }
 
-impl Session {
+impl ConsumerSession {
     pub(super) async fn open(
         broker: &Broker,
         queue: &QueueSpec,
@@ -78,8 +78,8 @@ impl Session {
         }
     }
 
-    /// The next message if it has arrived. An error is left for [`Session::next`], which finds the
-    /// channel broken.
+    /// The next message if it has arrived. An error is left for [`ConsumerSession::next`], which
+    /// finds the channel broken.
     pub(super) fn next_ready(&mut self) -> Option<Received> {
         match self.consumer.next().now_or_never()?? {
             Ok(delivery) => Some(Received::from(delivery)),

@@ -9,7 +9,7 @@ use tracing::Instrument;
 
 use super::super::delivery::Verdict;
 use super::call::guarded;
-use super::session::Session;
+use super::session::ConsumerSession;
 use super::settle::Received;
 use super::{Handler, Mode};
 use crate::telemetry::span_for;
@@ -19,12 +19,12 @@ use crate::telemetry::span_for;
 pub(super) struct Singles<H>(pub(super) Arc<H>);
 
 impl<H: Handler> Mode for Singles<H> {
-    async fn run(&self, session: Session, stop: &CancellationToken) {
+    async fn run(&self, session: ConsumerSession, stop: &CancellationToken) {
         run(session, stop, &self.0).await;
     }
 }
 
-async fn run<H: Handler>(mut session: Session, stop: &CancellationToken, handler: &Arc<H>) {
+async fn run<H: Handler>(mut session: ConsumerSession, stop: &CancellationToken, handler: &Arc<H>) {
     let permits = Arc::new(Semaphore::new(session.settings.concurrency.max(1)));
     let mut running = JoinSet::new();
     loop {

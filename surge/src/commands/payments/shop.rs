@@ -9,7 +9,7 @@ use domain::clock::{Clock as _, SystemClock};
 use domain::event::{Event, EventState, Section, Tier};
 use domain::message::{EventChanged, Message, PlaceHold, SaleChanged};
 use domain::sale::SaleSettings;
-use domain::{AccountId, BookingId, Currency, EventId, Money, SectionId};
+use domain::{AccountId, BookingId, Currency, EventId, Money, SectionId, testing};
 use platform::amqp::{Broker, Exchange};
 use platform::topology;
 use secrecy::{ExposeSecret as _, SecretString};
@@ -316,25 +316,11 @@ fn event(seats: u32) -> Event {
 
 fn sale(seats: u32) -> SaleSettings {
     SaleSettings {
-        event_id: EVENT,
-        version: 1,
-        opens_at: SystemClock.now(),
-        closes_at: None,
-        event_starts_at: None,
-        lobby_seconds: 0,
         rate_per_minute: 60,
         shopper_cap: seats,
-        claim_window_seconds: 60,
         pass_seconds: 600,
         hold_seconds: 3_600,
-        paused: false,
-        closed: false,
-        queue: true,
-        challenge: false,
-        anonymous: false,
-        entropy_source: String::new(),
-        entropy: String::new(),
-        message: String::new(),
         max_tickets_per_account: 6,
+        ..testing::sale(EVENT, SystemClock.now())
     }
 }

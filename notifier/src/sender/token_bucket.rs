@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// A bucket with the capacity of one second.
-pub(super) struct Pace {
+/// A bucket that holds the tokens of one second. May run into debt for messages without a row.
+pub(super) struct TokenBucket {
     /// `None` for no limit.
     interval: Option<Duration>,
     /// The time at which the bucket was, or will be, empty.
@@ -14,7 +14,7 @@ pub(super) struct Pace {
 
 const BURST: Duration = Duration::from_secs(1);
 
-impl Pace {
+impl TokenBucket {
     /// Starts with a full bucket; `None` disables the limit.
     pub(super) fn new(per_second: Option<u32>, now: Instant) -> Self {
         Self {
@@ -72,7 +72,7 @@ mod tests {
     #[test]
     fn a_second_holds_no_more_than_the_rate_after_the_first_burst() {
         let start = Instant::now();
-        let mut pace = Pace::new(Some(10), start);
+        let mut pace = TokenBucket::new(Some(10), start);
         let mut sent = 0;
         for tenth in 0..=30_u32 {
             let now = start + Duration::from_millis(100) * tenth;
@@ -91,7 +91,7 @@ mod tests {
 
     #[test]
     fn without_a_rate_nothing_waits() {
-        let pace = Pace::new(None, Instant::now());
+        let pace = TokenBucket::new(None, Instant::now());
         assert_eq!(pace.available(Instant::now()), usize::MAX);
     }
 }

@@ -6,13 +6,16 @@ use domain::EventId;
 use domain::token::LEEWAY_SECONDS;
 use sqlx::PgPool;
 
-use super::gate::Refused;
+use super::gate::RevokedPass;
 
 /// Read position: the last change seen of each sale's gate.
-pub(crate) type Changes = HashMap<EventId, i64>;
+pub(crate) type ReadPositions = HashMap<EventId, i64>;
 
 /// Returns the read position and every ended pass that has not expired at `now`, in Unix seconds.
-pub(crate) async fn all(db: &PgPool, now: i64) -> Result<(Changes, Vec<Refused>), sqlx::Error> {
+pub(crate) async fn all(
+    db: &PgPool,
+    now: i64,
+) -> Result<(ReadPositions, Vec<RevokedPass>), sqlx::Error> {
     // Positions first: a change in between is read twice rather than never.
     let gates = sqlx::query!("select event_id, changes from admission.gates")
         .fetch_all(db)
@@ -31,7 +34,7 @@ pub(crate) async fn all(db: &PgPool, now: i64) -> Result<(Changes, Vec<Refused>)
         .collect();
     let refused = rows
         .into_iter()
-        .map(|row| Refused {
+        .map(|row| RevokedPass {
             jti: row.jti,
             ends_at: row.ends_at,
         })
@@ -42,9 +45,9 @@ pub(crate) async fn all(db: &PgPool, now: i64) -> Result<(Changes, Vec<Refused>)
 /// Returns the passes that ended since `known`, and advances it.
 pub(crate) async fn since(
     db: &PgPool,
-    known: &mut Changes,
+    known: &mut ReadPositions,
     now: i64,
-) -> Result<Vec<Refused>, sqlx::Error> {
+) -> Result<Vec<RevokedPass>, sqlx::Error> {
     let (events, changes): (Vec<i64>, Vec<i64>) = known
         .iter()
         .map(|(event, change)| (event.0, *change))
@@ -70,7 +73,7 @@ pub(crate) async fn since(
     for row in rows {
         known.insert(EventId(row.event_id), row.changes);
         if let (Some(jti), Some(ends_at)) = (row.jti, row.ends_at) {
-            refused.push(Refused { jti, ends_at });
+            refused.push(RevokedPass { jti, ends_at });
         }
     }
     Ok(refused)

@@ -13,7 +13,7 @@ use platform::line::View;
 use serde::Serialize;
 
 /// A view of a line, with the parts shared by all responses rendered once.
-pub(crate) struct Shown {
+pub(crate) struct Rendered {
     pub(crate) view: Arc<View>,
     /// The shared snapshot's JSON.
     pub(crate) body: Bytes,
@@ -26,7 +26,7 @@ pub(crate) struct Shown {
     steps: Steps,
 }
 
-impl Shown {
+impl Rendered {
     pub(crate) fn new(view: Arc<View>) -> Self {
         let snapshot = &view.snapshot;
         let body = json(&PublicSnapshot::from(snapshot));

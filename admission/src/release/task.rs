@@ -4,26 +4,26 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use domain::EventId;
-use domain::lottery::Order;
+use domain::lottery::Permutation;
 use domain::queue::Lottery;
 
 use super::line::Line;
-use super::quarantine::Failure;
+use super::quarantine::SaleFailure;
 
-/// Identifies one read of a line: an outcome with an outdated ticket is ignored.
-pub(super) type Ticket = u64;
+/// Identifies one read of a line: an outcome with an outdated id is ignored.
+pub(super) type TaskId = u64;
 
 /// The state of a lottery, with the order once it is drawn.
-pub(super) type Advanced = (Lottery, Option<Arc<Order>>);
+pub(super) type Advanced = (Lottery, Option<Arc<Permutation>>);
 
 /// The outcome of a task.
-pub(super) enum Done {
+pub(super) enum TaskOutcome {
     /// A line was read or ordered.
-    Recalled(EventId, Ticket, Box<Line>),
+    Loaded(EventId, TaskId, Box<Line>),
     /// A line failed by itself.
-    Failed(Ticket, Failure),
+    Failed(TaskId, SaleFailure),
     /// Lines were not read because of an outage; they are retried.
-    Unread(Vec<(EventId, Ticket)>),
+    NotLoaded(Vec<(EventId, TaskId)>),
     /// The ended sales that were checked, with the versions of their settings, and those of them
     /// at rest.
     AtRest(Vec<(EventId, i64)>, HashSet<EventId>),

@@ -7,14 +7,13 @@ use platform::service::Context;
 
 use crate::accounts::attempts::Networks;
 use crate::accounts::password::Passwords;
+use crate::cached_response::CachedResponse;
 use crate::sales::live::Live;
-use crate::shared::CachedResponse;
 
 /// Changes per staff account and minute.
 const STAFF_WRITES: Quota = Quota::per_minute(120);
 
-/// The service's state, shared by its routes.
-pub(crate) struct Office {
+pub(crate) struct AppState {
     /// Connections, keys, clock and limits.
     pub(crate) ctx: Context,
     /// One rate limit for all staff writes.
@@ -35,7 +34,7 @@ pub(crate) struct Office {
     pub(crate) live: SecondCache<EventId, Live>,
 }
 
-impl Office {
+impl AppState {
     /// Creates the state with empty caches.
     pub(crate) fn new(ctx: Context, passwords: Passwords, confirms_addresses: bool) -> Self {
         let clock = || ctx.clock.clone();

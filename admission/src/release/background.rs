@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use domain::EventId;
-use domain::lottery::Order;
+use domain::lottery::Permutation;
 use domain::sale::SaleSettings;
 use platform::service::Context;
 use sqlx::PgPool;
@@ -15,12 +15,12 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 
 use super::checkpoint;
-use super::done::{Advanced, Done, Ticket};
-use super::line::{Line, Need, order_of};
+use super::line::{Line, LotteryStep, order_of};
+use super::loader::{LineRequest, Loader};
 use super::presence::Presence;
-use super::quarantine::Failure;
-use super::recall::{Recall, Wanted};
+use super::quarantine::SaleFailure;
 use super::store;
+use super::task::{Advanced, TaskId, TaskOutcome};
 use crate::lottery;
 
 /// Bound on concurrent statements that read lines.
@@ -30,11 +30,11 @@ const DRAWERS: usize = 2;
 /// Bound on checkpoints made concurrently.
 const COMPACTORS: usize = 1;
 
-pub(super) struct Beside {
+pub(super) struct Background {
     ctx: Context,
     tasks: JoinSet<()>,
-    sender: UnboundedSender<Done>,
-    receiver: UnboundedReceiver<Done>,
+    sender: UnboundedSender<TaskOutcome>,
+    receiver: UnboundedReceiver<TaskOutcome>,
     /// Notified when lines were read.
     arrived: Arc<Notify>,
     readers: Arc<Semaphore>,
@@ -42,7 +42,7 @@ pub(super) struct Beside {
     compactors: Arc<Semaphore>,
 }
 
-impl Beside {
+impl Background {
     /// Tasks that use the pool of `ctx`.
     pub(super) fn new(ctx: Context) -> Self {
         let (sender, receiver) = unbounded_channel();
@@ -59,7 +59,7 @@ impl Beside {
     }
 
     /// Returns the next outcome, if any is available.
-    pub(super) fn next(&mut self) -> Option<Done> {
+    pub(super) fn try_next(&mut self) -> Option<TaskOutcome> {
         // Panics attributable to a sale were caught in the task; others only end their task.
         while self.tasks.try_join_next().is_some() {}
         self.receiver.try_recv().ok()
@@ -88,14 +88,14 @@ impl Beside {
     }
 
     /// Spawns a read of lines.
-    pub(super) fn recall(
+    pub(super) fn load(
         &mut self,
         permit: OwnedSemaphorePermit,
         presence: Presence,
         now: DateTime<Utc>,
-        wanted: Vec<Wanted>,
+        wanted: Vec<LineRequest>,
     ) {
-        let recall = Recall {
+        let loader = Loader {
             ctx: self.ctx.clone(),
             presence,
             now,
@@ -103,19 +103,19 @@ impl Beside {
             arrived: Arc::clone(&self.arrived),
         };
         self.tasks.spawn(async move {
-            recall.run(wanted).await;
+            loader.run(wanted).await;
             drop(permit);
         });
     }
 
     /// Spawns a check of which ended sales are at rest.
-    pub(super) fn ask_rest(&mut self, permit: OwnedSemaphorePermit, ended: Vec<(EventId, i64)>) {
+    pub(super) fn check_rest(&mut self, permit: OwnedSemaphorePermit, ended: Vec<(EventId, i64)>) {
         let (db, sender) = (self.ctx.db.clone(), self.sender.clone());
         self.tasks.spawn(async move {
             let ids: Vec<EventId> = ended.iter().map(|(id, _)| *id).collect();
             match store::at_rest(&db, &ids).await {
                 Ok(resting) => {
-                    let _gone = sender.send(Done::AtRest(ended, resting));
+                    let _gone = sender.send(TaskOutcome::AtRest(ended, resting));
                 }
                 Err(error) => tracing::warn!(%error, "failed to read ended sales"),
             }
@@ -129,14 +129,14 @@ impl Beside {
         now: DateTime<Utc>,
         sale: &Arc<SaleSettings>,
         epoch: i64,
-        (need, joined): (Need, i64),
+        (step, joined): (LotteryStep, i64),
     ) {
         let (ctx, sender) = (self.ctx.clone(), self.sender.clone());
         let (drawers, sale) = (Arc::clone(&self.drawers), Arc::clone(sale));
         self.tasks.spawn(async move {
             let _permit = drawers.acquire_owned().await;
-            let outcome = advance(&ctx, &sale, need, joined, now).await;
-            let _gone = sender.send(Done::Lottery(sale.event_id, epoch, outcome));
+            let outcome = advance(&ctx, &sale, step, joined, now).await;
+            let _gone = sender.send(TaskOutcome::Lottery(sale.event_id, epoch, outcome));
         });
     }
 
@@ -144,9 +144,9 @@ impl Beside {
     pub(super) fn order(
         &mut self,
         event_id: EventId,
-        ticket: Ticket,
+        task: TaskId,
         mut line: Box<Line>,
-        order: Arc<Order>,
+        order: Arc<Permutation>,
     ) {
         let sender = self.sender.clone();
         self.tasks.spawn(async move {
@@ -155,10 +155,10 @@ impl Beside {
                 line
             });
             let done = match ordered.await {
-                Ok(line) => Done::Recalled(event_id, ticket, line),
-                Err(_) => Done::Failed(
-                    ticket,
-                    Failure {
+                Ok(line) => TaskOutcome::Loaded(event_id, task, line),
+                Err(_) => TaskOutcome::Failed(
+                    task,
+                    SaleFailure {
                         event_id,
                         step: "order",
                         error: "panicked".to_owned(),
@@ -179,7 +179,7 @@ impl Beside {
                 .await
                 .inspect_err(|error| tracing::warn!(%event_id, %error, "failed to checkpoint"))
                 .ok();
-            let _gone = sender.send(Done::Compacted(event_id, compacted));
+            let _gone = sender.send(TaskOutcome::Compacted(event_id, compacted));
         });
     }
 
@@ -195,14 +195,14 @@ impl Beside {
 async fn advance(
     ctx: &Context,
     sale: &SaleSettings,
-    need: Need,
+    step: LotteryStep,
     joined: i64,
     now: DateTime<Utc>,
 ) -> Result<Advanced, String> {
-    let lottery = match need {
-        Need::Announcement => lottery::commit(&ctx.db, &ctx.keys, sale, now).await,
-        Need::Renewal => lottery::renew(&ctx.db, &ctx.keys, sale, now).await,
-        Need::Draw => lottery::draw(&ctx.db, &ctx.keys, sale, joined, now).await,
+    let lottery = match step {
+        LotteryStep::Announcement => lottery::commit(&ctx.db, &ctx.keys, sale, now).await,
+        LotteryStep::Renewal => lottery::renew(&ctx.db, &ctx.keys, sale, now).await,
+        LotteryStep::Draw => lottery::draw(&ctx.db, &ctx.keys, sale, joined, now).await,
     };
     let lottery = lottery.map_err(|error| error.to_string())?;
     let order = match &lottery.drawn {

@@ -27,7 +27,7 @@ pub(crate) struct CachedResponse {
 }
 
 impl CachedResponse {
-    /// Serializes `value`.
+    /// Creates the response of `value` as JSON.
     pub(crate) fn json(value: &impl Serialize) -> Self {
         Self::ready(
             serde_json::to_vec(value)
@@ -36,7 +36,7 @@ impl CachedResponse {
         )
     }
 
-    /// A response of already serialized JSON.
+    /// Creates the response of a body that is JSON already.
     pub(crate) fn ready(body: Bytes) -> Self {
         // Weak, because a proxy may compress the body on its way out.
         let etag = format!(

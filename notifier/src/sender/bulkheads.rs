@@ -11,32 +11,32 @@ const CLASSES: usize = Urgency::ALL.len();
 
 /// The concurrency slots of one channel. A share is reserved for each class, so that its messages
 /// start at once while another class has a backlog; the rest are taken first come, first served.
-pub(super) struct Places {
+pub(super) struct Bulkheads {
     total: usize,
     /// Slots reserved for each class.
     reserved: [usize; CLASSES],
     taken: Mutex<[usize; CLASSES]>,
     /// Wakes the send loop.
     freed: Notify,
-    /// Wakes all that wait in [`Places::acquire`].
+    /// Wakes all that wait in [`Bulkheads::acquire`].
     available: Notify,
 }
 
 /// Slots taken ahead of a claim, as an iterator of them. Those left over are released without
 /// waking the send loop, which is the one that reserved them.
 pub(super) struct Reserved {
-    places: Arc<Places>,
+    bulkheads: Arc<Bulkheads>,
     urgency: Urgency,
     left: usize,
 }
 
 /// Guard of a slot; dropping it frees the slot.
-pub(super) struct Place {
-    places: Arc<Places>,
+pub(super) struct Permit {
+    bulkheads: Arc<Bulkheads>,
     urgency: Urgency,
 }
 
-impl Places {
+impl Bulkheads {
     /// Creates `total` slots. A quarter is reserved for the most urgent class and an eighth for
     /// each of the others, at least one each if there are enough.
     pub(super) fn new(total: usize) -> Arc<Self> {
@@ -66,19 +66,19 @@ impl Places {
         taken[urgency as usize] += left;
         drop(taken);
         Reserved {
-            places: Arc::clone(self),
+            bulkheads: Arc::clone(self),
             urgency,
             left,
         }
     }
 
     /// Waits for a slot of a class.
-    pub(super) async fn acquire(self: &Arc<Self>, urgency: Urgency) -> Place {
+    pub(super) async fn acquire(self: &Arc<Self>, urgency: Urgency) -> Permit {
         loop {
             // Before the look, so that no release in between is missed.
             let available = self.available.notified();
-            if let Some(place) = self.reserve(urgency, 1).next() {
-                return place;
+            if let Some(permit) = self.reserve(urgency, 1).next() {
+                return permit;
             }
             available.await;
         }
@@ -107,12 +107,12 @@ impl Reserved {
 }
 
 impl Iterator for Reserved {
-    type Item = Place;
+    type Item = Permit;
 
-    fn next(&mut self) -> Option<Place> {
+    fn next(&mut self) -> Option<Permit> {
         self.left = self.left.checked_sub(1)?;
-        Some(Place {
-            places: Arc::clone(&self.places),
+        Some(Permit {
+            bulkheads: Arc::clone(&self.bulkheads),
             urgency: self.urgency,
         })
     }
@@ -121,17 +121,17 @@ impl Iterator for Reserved {
 impl Drop for Reserved {
     fn drop(&mut self) {
         if self.left > 0 {
-            self.places.lock()[self.urgency as usize] -= self.left;
-            self.places.available.notify_waiters();
+            self.bulkheads.lock()[self.urgency as usize] -= self.left;
+            self.bulkheads.available.notify_waiters();
         }
     }
 }
 
-impl Drop for Place {
+impl Drop for Permit {
     fn drop(&mut self) {
-        self.places.lock()[self.urgency as usize] -= 1;
-        self.places.freed.notify_one();
-        self.places.available.notify_waiters();
+        self.bulkheads.lock()[self.urgency as usize] -= 1;
+        self.bulkheads.freed.notify_one();
+        self.bulkheads.available.notify_waiters();
     }
 }
 
@@ -141,8 +141,8 @@ mod tests {
 
     #[test]
     fn a_backlog_of_one_class_leaves_places_for_the_others() {
-        let places = Places::new(16);
-        let all = |urgency| places.reserve(urgency, usize::MAX);
+        let bulkheads = Bulkheads::new(16);
+        let all = |urgency| bulkheads.reserve(urgency, usize::MAX);
         let mut news: Vec<_> = all(Urgency::News).collect();
         assert_eq!(news.len(), 10);
         let held: Vec<_> = all(Urgency::Deadline).collect();
@@ -153,25 +153,25 @@ mod tests {
 
     #[test]
     fn slots_reserved_and_not_used_are_free_again() {
-        let places = Places::new(16);
-        let mut reserved = places.reserve(Urgency::Ticket, 3);
+        let bulkheads = Bulkheads::new(16);
+        let mut reserved = bulkheads.reserve(Urgency::Ticket, 3);
         let used = reserved.next();
         drop(reserved);
-        assert_eq!(places.reserve(Urgency::Ticket, usize::MAX).left(), 11);
+        assert_eq!(bulkheads.reserve(Urgency::Ticket, usize::MAX).left(), 11);
         drop(used);
-        assert!(places.are_empty());
+        assert!(bulkheads.are_empty());
     }
 
     #[test]
     fn a_single_place_serves_every_class() {
-        let places = Places::new(1);
+        let bulkheads = Bulkheads::new(1);
         for urgency in Urgency::ALL {
-            let reserved = places.reserve(urgency, usize::MAX);
+            let reserved = bulkheads.reserve(urgency, usize::MAX);
             assert_eq!(reserved.left(), 1);
-            let is_full = |other| places.reserve(other, 1).left() == 0;
+            let is_full = |other| bulkheads.reserve(other, 1).left() == 0;
             assert!(Urgency::ALL.into_iter().all(is_full));
             drop(reserved);
         }
-        assert!(places.are_empty());
+        assert!(bulkheads.are_empty());
     }
 }

@@ -14,36 +14,36 @@ use sqlx::PgPool;
 use tokio::time::MissedTickBehavior;
 use uuid::Uuid;
 
-use crate::pass::Refused;
-use crate::store::refused::{self, Changes};
+use crate::pass::RevokedPass;
+use crate::store::revocations::{self, ReadPositions};
 
 const READ_PERIOD: Duration = Duration::from_millis(250);
 /// First deadline of a read. A longer one may hang on a silent connection, during which a revoked
 /// pass would stay valid.
-const SHORTEST_DEADLINE: Duration = Duration::from_millis(600);
-const LONGEST_DEADLINE: Duration = Duration::from_secs(15);
+const MIN_DEADLINE: Duration = Duration::from_millis(600);
+const MAX_DEADLINE: Duration = Duration::from_secs(15);
 
 /// The revoked passes that have not expired.
-pub(crate) struct Revoked {
+pub(crate) struct Revocations {
     db: PgPool,
     clock: SharedClock,
     /// Pass id → expiry, in Unix seconds.
     ends: RwLock<HashMap<Uuid, i64>>,
     /// Position of the read at start-up.
-    loaded: Changes,
+    loaded: ReadPositions,
 }
 
-impl Revoked {
+impl Revocations {
     /// Loads the passes that are revoked now.
     pub(crate) async fn load(db: PgPool, clock: SharedClock) -> Result<Self, sqlx::Error> {
-        let (loaded, refused) = refused::all(&db, clock.now().timestamp()).await?;
+        let (loaded, refused) = revocations::all(&db, clock.now().timestamp()).await?;
         let revoked = Self {
             db,
             clock,
             ends: RwLock::default(),
             loaded,
         };
-        revoked.remember(refused);
+        revoked.add(refused);
         Ok(revoked)
     }
 
@@ -53,7 +53,7 @@ impl Revoked {
     }
 
     /// Adds passes on this node at once; other nodes poll them.
-    pub(crate) fn remember(&self, refused: impl IntoIterator<Item = Refused>) {
+    pub(crate) fn add(&self, refused: impl IntoIterator<Item = RevokedPass>) {
         let mut ends = self.ends.write_unpoisoned();
         ends.extend(refused.into_iter().map(|pass| (pass.jti, pass.ends_at)));
     }
@@ -63,21 +63,21 @@ impl Revoked {
         let mut ticks = tokio::time::interval(READ_PERIOD);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut known = self.loaded.clone();
-        let mut patience = Patience::between(SHORTEST_DEADLINE, LONGEST_DEADLINE);
+        let mut patience = Patience::between(MIN_DEADLINE, MAX_DEADLINE);
         loop {
             ticks.tick().await;
             let now = self.clock.now().timestamp();
-            let reading = refused::since(&self.db, &mut known, now);
+            let reading = revocations::since(&self.db, &mut known, now);
             match patience.bound(reading).await {
-                Ok(refused) => self.remember(refused),
+                Ok(refused) => self.add(refused),
                 Err(error) => tracing::warn!(%error, "failed to read revoked passes"),
             }
-            self.forget_run_out(now);
+            self.evict_expired(now);
             heartbeat.turn();
         }
     }
 
-    fn forget_run_out(&self, now: i64) {
+    fn evict_expired(&self, now: i64) {
         let now = now - LEEWAY_SECONDS.cast_signed();
         let mut ends = self.ends.write_unpoisoned();
         ends.retain(|_, end| *end > now);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use domain::EventId;
-use domain::lottery::Order;
+use domain::lottery::Permutation;
 use domain::queue::{Lottery, SEEN_PART};
 use domain::release::Release;
 use domain::sale::SaleSettings;
@@ -17,11 +17,11 @@ use platform::service::Context;
 use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::done::{Done, Ticket};
 use super::line::{Line, order_of};
-use super::presence::{self, Presence, Slot, Waited};
-use super::quarantine::{Failure, is_of_one_sale};
-use super::store::{self, Joined, Written};
+use super::presence::{self, Presence, PresenceSlot, WaitedParts};
+use super::quarantine::{SaleFailure, is_of_one_sale};
+use super::store::{self, JoinCounts, StoredLine};
+use super::task::{TaskId, TaskOutcome};
 use crate::lottery;
 
 /// Rows read by one statement.
@@ -31,32 +31,32 @@ const NOTHING_READ: i64 = -1;
 
 /// A line to load.
 #[derive(Debug, Clone)]
-pub(super) struct Wanted {
+pub(super) struct LineRequest {
     pub(super) sale: Arc<SaleSettings>,
-    pub(super) joined: Joined,
+    pub(super) joined: JoinCounts,
     pub(super) epoch: i64,
-    pub(super) ticket: Ticket,
+    pub(super) task: TaskId,
 }
 
 /// Loads lines, and sends each as it is ready.
-pub(super) struct Recall {
+pub(super) struct Loader {
     pub(super) ctx: Context,
     pub(super) presence: Presence,
     pub(super) now: DateTime<Utc>,
-    pub(super) done: UnboundedSender<Done>,
+    pub(super) done: UnboundedSender<TaskOutcome>,
     /// Notified after each batch.
     pub(super) arrived: Arc<Notify>,
 }
 
 /// A line whose moves are still to be read.
 struct Begun {
-    wanted: Wanted,
-    written: Option<Written>,
+    wanted: LineRequest,
+    written: Option<StoredLine>,
     lottery: Lottery,
 }
 
-impl Recall {
-    pub(super) async fn run(&self, wanted: Vec<Wanted>) {
+impl Loader {
+    pub(super) async fn run(&self, wanted: Vec<LineRequest>) {
         let again = wanted.clone();
         let Err(error) = self.read(wanted).await else {
             return;
@@ -64,31 +64,31 @@ impl Recall {
         if !is_of_one_sale(&error) {
             // PostgreSQL is unavailable or too slow; no sale is to blame.
             tracing::warn!(%error, "failed to read lines");
-            let tickets = again.iter().map(|one| (one.sale.event_id, one.ticket));
-            self.send(Done::Unread(tickets.collect()));
+            let tasks = again.iter().map(|one| (one.sale.event_id, one.task));
+            self.send(TaskOutcome::NotLoaded(tasks.collect()));
             return;
         }
         // One of them is the cause: read singly. The leader ignores lines it already received.
         for one in again {
-            let (event_id, ticket) = (one.sale.event_id, one.ticket);
+            let (event_id, task) = (one.sale.event_id, one.task);
             if let Err(error) = self.read(vec![one]).await {
-                let failure = Failure {
+                let failure = SaleFailure {
                     event_id,
                     step: "read",
                     error: error.to_string(),
                 };
-                self.send(Done::Failed(ticket, failure));
+                self.send(TaskOutcome::Failed(task, failure));
             }
         }
     }
 
-    fn send(&self, done: Done) {
+    fn send(&self, done: TaskOutcome) {
         // The receiver is gone if the leader was dropped.
         let _gone = self.done.send(done);
     }
 
     /// Boxed, since the future is large.
-    fn read(&self, wanted: Vec<Wanted>) -> BoxFuture<'_, Result<(), sqlx::Error>> {
+    fn read(&self, wanted: Vec<LineRequest>) -> BoxFuture<'_, Result<(), sqlx::Error>> {
         Box::pin(async move {
             let db = &self.ctx.db;
             let ids: Vec<EventId> = wanted.iter().map(|one| one.sale.event_id).collect();
@@ -112,12 +112,12 @@ impl Recall {
                 let written = match lines.remove(&event_id).transpose() {
                     Ok(written) => written,
                     Err(error) => {
-                        let failure = Failure {
+                        let failure = SaleFailure {
                             event_id,
                             step: "read",
                             error: format!("unreadable snapshot: {error}"),
                         };
-                        self.send(Done::Failed(wanted.ticket, failure));
+                        self.send(TaskOutcome::Failed(wanted.task, failure));
                         continue;
                     }
                 };
@@ -132,7 +132,7 @@ impl Recall {
                     None => plain.push(begun),
                 }
             }
-            let order = Arc::new(Order::of_joining());
+            let order = Arc::new(Permutation::identity());
             let plain = plain.into_iter().map(|begun| (begun, Arc::clone(&order)));
             self.finish(plain.collect()).await?;
             for begun in drawn {
@@ -141,12 +141,12 @@ impl Recall {
                 match order {
                     Ok(order) => self.finish(vec![(begun, order)]).await?,
                     Err(error) => {
-                        let failure = Failure {
+                        let failure = SaleFailure {
                             event_id: begun.wanted.sale.event_id,
                             step: "order",
                             error,
                         };
-                        self.send(Done::Failed(begun.wanted.ticket, failure));
+                        self.send(TaskOutcome::Failed(begun.wanted.task, failure));
                     }
                 }
             }
@@ -154,11 +154,11 @@ impl Recall {
         })
     }
 
-    async fn finish(&self, begun: Vec<(Begun, Arc<Order>)>) -> Result<(), sqlx::Error> {
+    async fn finish(&self, begun: Vec<(Begun, Arc<Permutation>)>) -> Result<(), sqlx::Error> {
         if begun.is_empty() {
             return Ok(());
         }
-        let mut lines: HashMap<EventId, (Ticket, Line)> = HashMap::new();
+        let mut lines: HashMap<EventId, (TaskId, Line)> = HashMap::new();
         let mut to_read = Vec::new();
         for (begun, order) in begun {
             let event_id = begun.wanted.sale.event_id;
@@ -169,19 +169,19 @@ impl Recall {
                     until: written.snapshot.seq,
                 });
             }
-            let ticket = begun.wanted.ticket;
-            lines.insert(event_id, (ticket, begin(begun, order)));
+            let task = begun.wanted.task;
+            lines.insert(event_id, (task, begin(begun, order)));
         }
         self.read_moves(&mut lines, to_read).await?;
-        let present: Vec<Waited> = lines
+        let present: Vec<WaitedParts> = lines
             .iter()
             .filter(|(_, (_, line))| line.has_people())
             .map(|(id, (_, line))| (*id, 0..=line.joined.joined / SEEN_PART))
             .collect();
         let mut seen = self.presence.retained(&self.ctx, self.now, &present).await;
-        for (event_id, (ticket, line)) in lines {
+        for (event_id, (task, line)) in lines {
             let retained = seen.remove(&event_id).unwrap_or_default();
-            self.send(resume(self.now, event_id, ticket, line, &retained));
+            self.send(resume(self.now, event_id, task, line, &retained));
         }
         self.arrived.notify_one();
         Ok(())
@@ -190,29 +190,29 @@ impl Recall {
     /// Reads and folds moves, [`ROWS`] at a time, until every line is complete.
     async fn read_moves(
         &self,
-        lines: &mut HashMap<EventId, (Ticket, Line)>,
+        lines: &mut HashMap<EventId, (TaskId, Line)>,
         mut to_read: Vec<Stretch>,
     ) -> Result<(), sqlx::Error> {
         while !to_read.is_empty() {
             let mut pieces = moves::read(&self.ctx.db, &to_read, ROWS).await?;
             to_read.retain_mut(|stretch| {
                 let piece = pieces.remove(&stretch.event_id).unwrap_or_default();
-                let Some((ticket, line)) = lines.get_mut(&stretch.event_id) else {
+                let Some((task, line)) = lines.get_mut(&stretch.event_id) else {
                     return false;
                 };
                 line.unfolded += piece.moves.len();
                 let recalled = catch_unwind(AssertUnwindSafe(|| {
                     for moved in &piece.moves {
-                        line.release.recall(moved);
+                        line.release.replay(moved);
                     }
                 }));
                 if recalled.is_err() {
-                    let failure = Failure {
+                    let failure = SaleFailure {
                         event_id: stretch.event_id,
                         step: "recall",
                         error: "panicked".to_owned(),
                     };
-                    self.send(Done::Failed(*ticket, failure));
+                    self.send(TaskOutcome::Failed(*task, failure));
                     lines.remove(&stretch.event_id);
                     return false;
                 }
@@ -224,7 +224,7 @@ impl Recall {
     }
 }
 
-fn begin(begun: Begun, order: Arc<Order>) -> Line {
+fn begin(begun: Begun, order: Arc<Permutation>) -> Line {
     let Begun {
         wanted,
         written,
@@ -236,7 +236,7 @@ fn begin(begun: Begun, order: Arc<Order>) -> Line {
     let published = written.map(|written| written.snapshot);
     let joined = published.as_ref().map_or(0, |published| published.joined.0);
     let mut release = Release::default();
-    release.remember(order, joined, published);
+    release.reset(order, joined, published);
     Line {
         release,
         version: None,
@@ -254,21 +254,21 @@ fn begin(begun: Begun, order: Arc<Order>) -> Line {
 fn resume(
     now: DateTime<Utc>,
     event_id: EventId,
-    ticket: Ticket,
+    task: TaskId,
     mut line: Line,
-    retained: &[Slot],
-) -> Done {
+    retained: &[PresenceSlot],
+) -> TaskOutcome {
     let resumed = catch_unwind(AssertUnwindSafe(|| {
         if line.has_people() {
-            presence::recall(&mut line.release, now, retained);
+            presence::restore(&mut line.release, now, retained);
         }
         line
     }));
     match resumed {
-        Ok(line) => Done::Recalled(event_id, ticket, Box::new(line)),
-        Err(_) => Done::Failed(
-            ticket,
-            Failure {
+        Ok(line) => TaskOutcome::Loaded(event_id, task, Box::new(line)),
+        Err(_) => TaskOutcome::Failed(
+            task,
+            SaleFailure {
                 event_id,
                 step: "recall",
                 error: "panicked".to_owned(),

@@ -8,33 +8,33 @@ use platform::redis::{cmd, pipe};
 use platform::service::Context;
 use redis::RedisResult;
 
-use crate::asked::{Asked, Seen};
+use crate::polls::{Polls, PresencePart};
 
 /// Expiry of a node's temporary bitmap, in seconds, in case its removal fails.
 const OWN_SECONDS: i64 = 10;
 
 /// Merges the presence since the last flush into the current slot, by the clock of Redis, which all
 /// nodes share. If Redis fails, the presence is flushed with the next call.
-pub(crate) async fn flush(ctx: &Context, event_id: EventId, asked: &Asked) {
-    let seen = asked.take_seen();
+pub(crate) async fn flush(ctx: &Context, event_id: EventId, polls: &Polls) {
+    let seen = polls.take_presence();
     if seen.is_empty() {
         return;
     }
     let slot = match slot(ctx).await {
         Ok(slot) => slot,
-        Err(error) => return put_back(event_id, asked, &seen, &error),
+        Err(error) => return restore(event_id, polls, &seen, &error),
     };
     for (nth, part) in seen.iter().enumerate() {
         if let Err(error) = add(ctx, event_id, slot, part).await {
-            return put_back(event_id, asked, &seen[nth..], &error);
+            return restore(event_id, polls, &seen[nth..], &error);
         }
     }
 }
 
-fn put_back(event_id: EventId, asked: &Asked, seen: &[Seen], error: &redis::RedisError) {
+fn restore(event_id: EventId, polls: &Polls, seen: &[PresencePart], error: &redis::RedisError) {
     tracing::warn!(%event_id, %error, "failed to flush presence, will retry");
     for part in seen {
-        asked.put_back(part);
+        polls.restore(part);
     }
 }
 
@@ -44,7 +44,7 @@ async fn slot(ctx: &Context) -> RedisResult<i64> {
     Ok(seen_slot(now.unwrap_or_else(|| ctx.clock.now())))
 }
 
-async fn add(ctx: &Context, event_id: EventId, slot: i64, seen: &Seen) -> RedisResult<()> {
+async fn add(ctx: &Context, event_id: EventId, slot: i64, seen: &PresencePart) -> RedisResult<()> {
     let slot = ctx.sale_keys(event_id).seen(slot, seen.part);
     let own = format!("{slot}:{}", ctx.node);
     let retained = SEEN_SLOT_SECONDS * SEEN_SLOTS;

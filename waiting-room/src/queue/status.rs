@@ -1,5 +1,5 @@
-//! The standing of a number, and its JSON by hand-written serialisation: nearly all requests ask for
-//! it.
+//! The status of a number, and its JSON. Serialisation is written by hand, since nearly all requests
+//! are polls.
 
 use std::io::Write as _;
 
@@ -11,16 +11,16 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use domain::queue::{Eta, PlaceState, Wait, poll_after_ms};
 use domain::{Number, Place};
 
-use crate::sales::Sale;
-use crate::shown::Shown;
+use crate::rendered::Rendered;
+use crate::sales::LiveSale;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 /// Typical size of a response without a message.
 const BODY_BYTES: usize = 320;
 
-/// The standing of a number.
-pub(super) struct Standing {
+/// Status of a number in the queue.
+pub(super) struct PlaceStatus {
     pub(super) place: Option<Place>,
     pub(super) state: PlaceState,
     /// People ahead; `None` while its place is unknown.
@@ -28,28 +28,33 @@ pub(super) struct Standing {
     wait: Wait,
 }
 
-impl Sale {
-    /// Returns the standing of `number`, whose count of people ahead never rises.
-    pub(super) fn standing(&self, shown: &Shown, number: Number, now: DateTime<Utc>) -> Standing {
-        let mut standing = Standing::of(shown, number, now);
-        if let (PlaceState::Waiting, Some(ahead)) = (standing.state, standing.ahead) {
-            standing.ahead = Some(self.asked.least(number, ahead));
+impl LiveSale {
+    /// Returns the status of `number`, whose count of people ahead never rises.
+    pub(super) fn status(
+        &self,
+        rendered: &Rendered,
+        number: Number,
+        now: DateTime<Utc>,
+    ) -> PlaceStatus {
+        let mut status = PlaceStatus::of(rendered, number, now);
+        if let (PlaceState::Waiting, Some(ahead)) = (status.state, status.ahead) {
+            status.ahead = Some(self.polls.clamp_ahead(number, ahead));
         }
-        standing
+        status
     }
 }
 
-impl Standing {
-    fn of(shown: &Shown, number: Number, now: DateTime<Utc>) -> Self {
-        let place = shown.view.place_of(number);
-        let state = shown.view.state_at(number, place);
+impl PlaceStatus {
+    fn of(rendered: &Rendered, number: Number, now: DateTime<Utc>) -> Self {
+        let place = rendered.view.place_of(number);
+        let state = rendered.view.state_at(number, place);
         let is_waiting = state == PlaceState::Waiting;
         let ahead = match place {
-            Some(place) if is_waiting => Some(shown.ahead_of(place)),
+            Some(place) if is_waiting => Some(rendered.ahead_of(place)),
             Some(_) => Some(0),
             None => None,
         };
-        let wait = shown.view.snapshot.wait(ahead, now);
+        let wait = rendered.view.snapshot.wait(ahead, now);
         Self {
             place,
             state,
@@ -58,7 +63,7 @@ impl Standing {
         }
     }
 
-    /// The forecast time until the call, if it waits and the sale is calling.
+    /// Returns the forecast time until the call, if the place waits and the sale is calling.
     pub(super) fn eta(&self) -> Option<Eta> {
         match self.wait {
             Wait::Call(eta) if self.state == PlaceState::Waiting => Some(eta),
@@ -82,35 +87,35 @@ pub(super) fn respond(body: Vec<u8>) -> Response {
 
 /// Builds the body of a poll's response.
 pub(super) fn body(
-    shown: &Shown,
+    rendered: &Rendered,
     number: Number,
-    standing: &Standing,
+    status: &PlaceStatus,
     poll_after_ms: u32,
 ) -> Vec<u8> {
-    let mut body = Vec::with_capacity(BODY_BYTES + shown.tail.len());
-    let written = write_members(&mut body, shown, number, standing, poll_after_ms);
+    let mut body = Vec::with_capacity(BODY_BYTES + rendered.tail.len());
+    let written = write_members(&mut body, rendered, number, status, poll_after_ms);
     written.expect("memory takes what is written");
-    body.extend_from_slice(&shown.tail);
+    body.extend_from_slice(&rendered.tail);
     body
 }
 
 fn write_members(
     body: &mut Vec<u8>,
-    shown: &Shown,
+    rendered: &Rendered,
     number: Number,
-    standing: &Standing,
+    status: &PlaceStatus,
     poll_after_ms: u32,
 ) -> std::io::Result<()> {
     write!(body, "{{\"number\":{number},\"place\":")?;
-    write_or_null(body, standing.place.map(|Place(place)| place))?;
+    write_or_null(body, status.place.map(|Place(place)| place))?;
     body.extend_from_slice(b",\"ahead\":");
-    write_or_null(body, standing.ahead)?;
+    write_or_null(body, status.ahead)?;
     write!(
         body,
         ",\"state\":\"{}\",\"eta_seconds\":",
-        word(standing.state)
+        word(status.state)
     )?;
-    match standing.eta() {
+    match status.eta() {
         Some(eta) => {
             body.extend_from_slice(b"{\"p50\":");
             write_tenths(body, eta.p50)?;
@@ -120,16 +125,16 @@ fn write_members(
         }
         None => body.extend_from_slice(b"null"),
     }
-    if let Some(until) = claim_until(shown, standing) {
+    if let Some(until) = claim_until(rendered, status) {
         let until = until.to_rfc3339_opts(SecondsFormat::Millis, true);
         write!(body, ",\"claim_until\":\"{until}\"")?;
     }
     write!(body, ",\"poll_after_ms\":{poll_after_ms}")
 }
 
-fn claim_until(shown: &Shown, standing: &Standing) -> Option<DateTime<Utc>> {
-    match (standing.state, standing.place) {
-        (PlaceState::Ready, Some(place)) => shown.view.claim_until(place),
+fn claim_until(rendered: &Rendered, status: &PlaceStatus) -> Option<DateTime<Utc>> {
+    match (status.state, status.place) {
+        (PlaceState::Ready, Some(place)) => rendered.view.claim_until(place),
         _ => None,
     }
 }

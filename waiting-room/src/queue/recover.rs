@@ -9,36 +9,36 @@ use platform::auth::{Joiner, signed_out};
 use platform::problem::{Kind, Problem};
 
 use super::join::claims;
-use super::standing;
-use crate::Room;
+use super::status;
+use crate::state::AppState;
 
-/// Returns the caller's standing and queue token.
+/// Returns the caller's status and queue token.
 ///
 /// # Errors
 /// `signed-out`; `not-found` when the caller has not joined.
-pub(super) async fn find(
-    room: &Room,
+pub(super) async fn recover(
+    state: &AppState,
     event_id: EventId,
     headers: &HeaderMap,
     now: DateTime<Utc>,
 ) -> Result<Response, Problem> {
-    let keys = &room.ctx.keys;
+    let keys = &state.ctx.keys;
     let joiner = Joiner::of(keys, event_id, headers, now)?.ok_or_else(signed_out)?;
-    let sale = room.sales.get(event_id).await?;
+    let sale = state.sales.get(event_id).await?;
     let number = sale
         .lookups
         .number_of(joiner.id)
         .await?
         .ok_or_else(|| Problem::new(Kind::NotFound, "You have not joined this queue."))?;
-    let shown = sale.shown();
-    let standing = sale.standing(&shown, number, now);
-    sale.asked.see(number);
-    let snapshot = &shown.view.snapshot;
+    let rendered = sale.rendered();
+    let status = sale.status(&rendered, number, now);
+    sale.polls.mark_present(number);
+    let snapshot = &rendered.view.snapshot;
     let claims = claims(snapshot, joiner.id, number, now);
     let token = keys.sign_queue(&claims, &snapshot.lottery.entries_key);
-    let standing = standing::body(&shown, number, &standing, standing.poll_after_ms());
+    let members = status::body(&rendered, number, &status, status.poll_after_ms());
     // The usual JSON, with one more member in front.
     let mut body = format!("{{\"queue_token\":\"{token}\",").into_bytes();
-    body.extend_from_slice(&standing[1..]);
-    Ok(standing::respond(body))
+    body.extend_from_slice(&members[1..]);
+    Ok(status::respond(body))
 }

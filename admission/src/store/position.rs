@@ -6,12 +6,12 @@ use sqlx::PgPool;
 /// A read position: the oldest transaction in progress at the time of the read. Everything before
 /// it was seen; everything from it on may not have been, and is read again.
 #[derive(Debug, Clone)]
-pub(crate) struct Reading {
+pub(crate) struct ReadPosition {
     oldest: String,
     timeline: String,
 }
 
-impl Reading {
+impl ReadPosition {
     /// Takes a position. Statements after this see everything that committed before it.
     pub(crate) async fn begin(db: &PgPool) -> Result<Self, sqlx::Error> {
         sqlx::query_as!(
@@ -28,12 +28,12 @@ impl Reading {
     /// are used again.
     pub(crate) fn first_unseen<'a>(&self, since: Option<&'a Self>) -> &'a str {
         since
-            .filter(|since| since.is_of_the_history_of(self))
+            .filter(|since| since.shares_history_with(self))
             .map_or("0", |since| &since.oldest)
     }
 
     /// Returns whether both positions are on the same timeline, without a failover in between.
-    pub(crate) fn is_of_the_history_of(&self, other: &Self) -> bool {
+    pub(crate) fn shares_history_with(&self, other: &Self) -> bool {
         self.timeline == other.timeline
     }
 }

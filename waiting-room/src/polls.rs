@@ -16,17 +16,17 @@ const CHUNK: usize = 1 << 16;
 /// Allocations of the first 67 million numbers, which are reached without a lock.
 const NEAR_CHUNKS: usize = 1 << 10;
 /// Maximum number of allocations of later numbers; the lowest is evicted for another.
-const MOST_FAR: usize = 1 << 7;
+const MAX_FAR_CHUNKS: usize = 1 << 7;
 /// Exclusive bound of numbers: places are stored in 32 bits.
-const MOST_NUMBERS: usize = u32::MAX as usize;
+const MAX_NUMBERS: usize = u32::MAX as usize;
 const WORD_BITS: usize = 64;
 /// Exceeds every poll interval: a longer wait is an artefact of the clock's wraparound.
-const LONGEST_WAIT_MS: u32 = 160_000;
+const MAX_WAIT_MS: u32 = 160_000;
 /// Marks a number that has not polled.
 const NEVER: u32 = 0;
 
 /// Polling state of one sale's numbers.
-pub(crate) struct Asked {
+pub(crate) struct Polls {
     near: Box<[OnceLock<Box<Chunk>>]>,
     far: RwLock<BTreeMap<usize, Arc<Chunk>>>,
 }
@@ -36,19 +36,19 @@ struct Chunk {
     next: Box<[AtomicU32]>,
     /// One more than the fewest people ahead that were reported; 0 for none.
     least: Box<[AtomicU32]>,
-    /// Numbers present since the last [`Asked::take_seen`]. Number n is bit 63 - n % 64 of its
+    /// Numbers present since the last [`Polls::take_presence`]. Number n is bit 63 - n % 64 of its
     /// word, so that the words in big-endian order form a Redis bitmap.
     seen: Box<[AtomicU64]>,
 }
 
 /// Presence of one part of [`SEEN_PART`] numbers, as a Redis bitmap.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Seen {
+pub(crate) struct PresencePart {
     pub(crate) part: i64,
     pub(crate) bitmap: Vec<u8>,
 }
 
-impl Default for Asked {
+impl Default for Polls {
     fn default() -> Self {
         Self {
             near: (0..NEAR_CHUNKS).map(|_| OnceLock::new()).collect(),
@@ -57,9 +57,9 @@ impl Default for Asked {
     }
 }
 
-impl Asked {
+impl Polls {
     /// Marks the holder of `number` as present.
-    pub(crate) fn see(&self, number: Number) {
+    pub(crate) fn mark_present(&self, number: Number) {
         self.with(number, |chunk, at| {
             let (word, bit) = (&chunk.seen[at / WORD_BITS], bit(at));
             // Usually set already, and a load does not invalidate other cores' cache lines.
@@ -70,11 +70,11 @@ impl Asked {
     }
 
     /// Returns the time until `number` may poll again; `None` when it may now.
-    pub(crate) fn wait(&self, number: Number, now_ms: u32) -> Option<Duration> {
+    pub(crate) fn retry_after(&self, number: Number, now_ms: u32) -> Option<Duration> {
         let next = self.with(number, |chunk, at| chunk.next[at].load(Ordering::Relaxed));
         let next = next.filter(|next| *next != NEVER)?;
         let wait = next.wrapping_sub(now_ms);
-        (1..=LONGEST_WAIT_MS)
+        (1..=MAX_WAIT_MS)
             .contains(&wait)
             .then(|| Duration::from_millis(wait.into()))
     }
@@ -89,8 +89,8 @@ impl Asked {
 
     /// Returns the people ahead to report to `number`: `ahead`, but never more than was reported
     /// before. Somebody who returns to an earlier place does not set it back.
-    pub(crate) fn least(&self, number: Number, ahead: i64) -> i64 {
-        let shown = self.with(number, |chunk, at| {
+    pub(crate) fn clamp_ahead(&self, number: Number, ahead: i64) -> i64 {
+        let rendered = self.with(number, |chunk, at| {
             let mine = u32::try_from(ahead + 1).unwrap_or(u32::MAX);
             let before = chunk.least[at].load(Ordering::Relaxed);
             if before == 0 || mine < before {
@@ -99,14 +99,14 @@ impl Asked {
             }
             i64::from(before) - 1
         });
-        shown.unwrap_or(ahead)
+        rendered.unwrap_or(ahead)
     }
 
     /// Takes the presence since the last call, and clears it; parts without anybody are left out.
-    pub(crate) fn take_seen(&self) -> Vec<Seen> {
+    pub(crate) fn take_presence(&self) -> Vec<PresencePart> {
         let mut parts: BTreeMap<i64, Vec<u8>> = BTreeMap::new();
         let mut take = |index: usize, chunk: &Chunk| {
-            let Some(bytes) = chunk.take_seen() else {
+            let Some(bytes) = chunk.take_presence() else {
                 return;
             };
             let per_part = usize::try_from(SEEN_PART).expect("a million") / CHUNK;
@@ -125,22 +125,23 @@ impl Asked {
             take(*index, chunk);
         }
         let seen = parts.into_iter();
-        seen.map(|(part, bitmap)| Seen { part, bitmap }).collect()
+        seen.map(|(part, bitmap)| PresencePart { part, bitmap })
+            .collect()
     }
 
-    /// Restores presence that was taken with [`take_seen`](Self::take_seen) but not stored.
-    pub(crate) fn put_back(&self, seen: &Seen) {
+    /// Restores presence that was taken with [`take_presence`](Self::take_presence) but not stored.
+    pub(crate) fn restore(&self, seen: &PresencePart) {
         for (nth, bytes) in seen.bitmap.chunks(CHUNK / 8).enumerate() {
             let nth = i64::try_from(nth * CHUNK).expect("few");
             self.with(Number(seen.part * SEEN_PART + nth), |chunk, _| {
-                chunk.put_back(bytes);
+                chunk.restore(bytes);
             });
         }
     }
 
     fn with<R>(&self, number: Number, work: impl FnOnce(&Chunk, usize) -> R) -> Option<R> {
         let number = usize::try_from(number.0).ok()?;
-        if number >= MOST_NUMBERS {
+        if number >= MAX_NUMBERS {
             return None;
         }
         let (index, at) = (number / CHUNK, number % CHUNK);
@@ -157,7 +158,7 @@ impl Asked {
         }
         drop(far);
         let mut far = self.far.write_unpoisoned();
-        if far.len() >= MOST_FAR && !far.contains_key(&index) {
+        if far.len() >= MAX_FAR_CHUNKS && !far.contains_key(&index) {
             far.pop_first();
         }
         Arc::clone(far.entry(index).or_default())
@@ -176,7 +177,7 @@ impl Default for Chunk {
 
 impl Chunk {
     /// Takes the bitmap up to its last non-zero byte.
-    fn take_seen(&self) -> Option<Vec<u8>> {
+    fn take_presence(&self) -> Option<Vec<u8>> {
         let mut bitmap = Vec::new();
         for (at, word) in self.seen.iter().enumerate() {
             if word.load(Ordering::Relaxed) == 0 {
@@ -190,7 +191,7 @@ impl Chunk {
         Some(bitmap)
     }
 
-    fn put_back(&self, bitmap: &[u8]) {
+    fn restore(&self, bitmap: &[u8]) {
         for (word, bytes) in self.seen.iter().zip(bitmap.chunks(8)) {
             let mut whole = [0; 8];
             whole[..bytes.len()].copy_from_slice(bytes);
@@ -208,43 +209,43 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whoever_was_told_to_wait_waits_and_others_do_not() {
-        let asked = Asked::default();
-        asked.set_next(Number(5), 1_500);
+    fn a_number_waits_for_its_next_poll_and_others_do_not() {
+        let polls = Polls::default();
+        polls.set_next(Number(5), 1_500);
         assert_eq!(
-            asked.wait(Number(5), 1_000),
+            polls.retry_after(Number(5), 1_000),
             Some(Duration::from_millis(500))
         );
-        assert_eq!(asked.wait(Number(5), 1_500), None);
-        assert_eq!(asked.wait(Number(6), 1_000), None);
+        assert_eq!(polls.retry_after(Number(5), 1_500), None);
+        assert_eq!(polls.retry_after(Number(6), 1_000), None);
     }
 
     #[test]
-    fn a_clock_that_goes_around_keeps_nobody_waiting() {
-        let asked = Asked::default();
-        asked.set_next(Number(5), 10);
+    fn a_clock_that_wraps_around_extends_no_wait() {
+        let polls = Polls::default();
+        polls.set_next(Number(5), 10);
         let before = u32::MAX - 9;
         assert_eq!(
-            asked.wait(Number(5), before),
+            polls.retry_after(Number(5), before),
             Some(Duration::from_millis(20))
         );
         // Never polled, and half a wraparound later.
-        assert_eq!(asked.wait(Number(7), u32::MAX / 2 + 9), None);
+        assert_eq!(polls.retry_after(Number(7), u32::MAX / 2 + 9), None);
     }
 
     #[test]
-    fn whoever_was_never_told_anything_waits_at_no_moment_of_the_clock() {
-        let asked = Asked::default();
+    fn a_number_that_has_not_polled_never_waits() {
+        let polls = Polls::default();
         for now in [0, u32::MAX - 60_000, u32::MAX] {
-            assert_eq!(asked.wait(Number(7), now), None);
+            assert_eq!(polls.retry_after(Number(7), now), None);
         }
         // A time that coincides with the marker for never.
-        asked.set_next(Number(7), 0);
-        assert!(asked.wait(Number(7), u32::MAX - 60_000).is_some());
+        polls.set_next(Number(7), 0);
+        assert!(polls.retry_after(Number(7), u32::MAX - 60_000).is_some());
     }
 
     /// Returns the numbers set in a bitmap.
-    fn numbers(seen: &Seen) -> Vec<i64> {
+    fn numbers(seen: &PresencePart) -> Vec<i64> {
         (0..seen.bitmap.len() * 8)
             .filter(|n| seen.bitmap[n / 8] & (0x80 >> (n % 8)) != 0)
             .map(|n| seen.part * SEEN_PART + i64::try_from(n).unwrap())
@@ -252,60 +253,60 @@ mod tests {
     }
 
     #[test]
-    fn the_bitmap_is_one_as_redis_keeps_it() {
-        let asked = Asked::default();
+    fn the_bitmap_has_the_bit_order_of_redis() {
+        let polls = Polls::default();
         for number in [1, 7, 8, 70_000] {
-            asked.see(Number(number));
+            polls.mark_present(Number(number));
         }
-        let seen = asked.take_seen();
+        let seen = polls.take_presence();
         assert_eq!((seen.len(), seen[0].bitmap.len()), (1, 70_000 / 8 + 1));
         assert_eq!(numbers(&seen[0]), [1, 7, 8, 70_000]);
-        assert!(asked.take_seen().is_empty(), "each is shown once");
-        asked.put_back(&seen[0]);
-        asked.see(Number(2));
-        assert_eq!(numbers(&asked.take_seen()[0]), [1, 2, 7, 8, 70_000]);
+        assert!(polls.take_presence().is_empty(), "each is taken once");
+        polls.restore(&seen[0]);
+        polls.mark_present(Number(2));
+        assert_eq!(numbers(&polls.take_presence()[0]), [1, 2, 7, 8, 70_000]);
     }
 
     #[test]
     fn high_numbers_are_seen_and_cost_no_more_than_low_ones() {
-        let asked = Asked::default();
+        let polls = Polls::default();
         let high = [10_000_000, 70_000_000, 70_000_001, 4_000_000_000];
         for number in high {
-            asked.see(Number(number));
-            asked.set_next(Number(number), 5_000);
-            assert!(asked.wait(Number(number), 1_000).is_some());
+            polls.mark_present(Number(number));
+            polls.set_next(Number(number), 5_000);
+            assert!(polls.retry_after(Number(number), 1_000).is_some());
         }
-        let seen = asked.take_seen();
+        let seen = polls.take_presence();
         assert!(seen.iter().all(|seen| seen.bitmap.len() <= 128 * 1_024));
         assert_eq!(seen.iter().flat_map(numbers).collect::<Vec<_>>(), high);
         for seen in &seen {
-            asked.put_back(seen);
+            polls.restore(seen);
         }
-        let again: Vec<i64> = asked.take_seen().iter().flat_map(numbers).collect();
+        let again: Vec<i64> = polls.take_presence().iter().flat_map(numbers).collect();
         assert_eq!(again, high);
     }
 
     #[test]
-    fn the_people_ahead_that_somebody_is_told_of_never_rise() {
-        let asked = Asked::default();
-        let shown = [9, 12, 8, 0, 3].map(|ahead| asked.least(Number(5), ahead));
-        assert_eq!(shown, [9, 9, 8, 0, 0]);
-        assert_eq!(asked.least(Number(6), 12), 12);
+    fn the_reported_people_ahead_never_rise() {
+        let polls = Polls::default();
+        let reported = [9, 12, 8, 0, 3].map(|ahead| polls.clamp_ahead(Number(5), ahead));
+        assert_eq!(reported, [9, 9, 8, 0, 0]);
+        assert_eq!(polls.clamp_ahead(Number(6), 12), 12);
     }
 
     #[test]
     fn numbers_that_nobody_has_take_no_memory() {
-        let asked = Asked::default();
+        let polls = Polls::default();
         for number in [-1, i64::MAX, 1 << 32] {
-            asked.see(Number(number));
-            asked.set_next(Number(number), 9);
-            assert_eq!(asked.wait(Number(number), 1), None);
+            polls.mark_present(Number(number));
+            polls.set_next(Number(number), 9);
+            assert_eq!(polls.retry_after(Number(number), 1), None);
         }
-        assert!(asked.take_seen().is_empty());
-        for chunk in 0..2 * MOST_FAR {
+        assert!(polls.take_presence().is_empty());
+        for chunk in 0..2 * MAX_FAR_CHUNKS {
             let number = (NEAR_CHUNKS + chunk) * CHUNK;
-            asked.see(Number(i64::try_from(number).unwrap()));
+            polls.mark_present(Number(i64::try_from(number).unwrap()));
         }
-        assert_eq!(asked.far.read().unwrap().len(), MOST_FAR);
+        assert_eq!(polls.far.read().unwrap().len(), MAX_FAR_CHUNKS);
     }
 }
