@@ -86,6 +86,7 @@ impl Report {
     /// Renders the report for a terminal.
     pub(crate) fn to_text(&self) -> String {
         let mut text = String::new();
+        let _infallible = writeln!(text, "{:<57}{:>9} {:>11}", "audit", "checked", "violations");
         for check in &self.checks {
             let mark = match (check.violations, check.unchecked) {
                 (0, None) => "ok  ",
@@ -101,7 +102,7 @@ impl Report {
             } = check;
             let _infallible = writeln!(
                 text,
-                "{mark} {id:<4} {promise:<46} {checked:>7} checked {violations:>5} violations"
+                "{mark} {id:<4} {promise:<46} {checked:>9} {violations:>11}"
             );
             if let Some(why) = check.unchecked {
                 let _infallible = writeln!(text, "          not checked: {why}");
@@ -113,7 +114,7 @@ impl Report {
         let totals = &self.totals;
         let _infallible = writeln!(
             text,
-            "seats: {} = {} available + {} held + {} sold; bookings: {} confirmed, {} expired, {} cancelled, {} rejected",
+            "seats: {} = {} available + {} held + {} sold\nbookings: {} confirmed, {} expired, {} cancelled, {} rejected",
             totals.capacity,
             totals.available,
             totals.held,
