@@ -1,7 +1,9 @@
 //! `onsale demo`: a whole flash sale with simulated buyers, on real servers, through real HTTP.
 
 mod crowd;
+mod house;
 mod mailbox;
+mod picture;
 mod progress;
 mod report;
 mod seed;
@@ -18,6 +20,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::audit;
 use crate::say;
+use house::House;
 use progress::Progress;
 use report::DemoReport;
 use stage::Stage;
@@ -31,13 +34,13 @@ const REST: Duration = Duration::from_secs(120);
 #[derive(Args)]
 pub(crate) struct DemoArgs {
     /// Seats of the event
-    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=50_000))]
+    #[arg(long, value_name = "N", default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=50_000))]
     seats: u32,
     /// Simulated buyers
-    #[arg(long, default_value_t = 3_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    #[arg(long, value_name = "N", default_value_t = 3_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     buyers: u32,
-    /// People called per minute
-    #[arg(long, default_value_t = 1_200, value_parser = clap::value_parser!(u32).range(1..=600_000))]
+    /// People let in a minute, at most
+    #[arg(long, value_name = "N", default_value_t = 1_200, value_parser = clap::value_parser!(u32).range(1..=600_000))]
     rate: u32,
     /// Exit when the sale is over, instead of staying up for a visit
     #[arg(long)]
@@ -46,16 +49,31 @@ pub(crate) struct DemoArgs {
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
     /// Seed of the buyers' plans; the same seed is the same crowd
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
     /// PostgreSQL; the demo creates a database of its own there
-    #[arg(long, env = "ONSALE_DATABASE_URL", hide_env_values = true)]
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "ONSALE_DATABASE_URL",
+        hide_env_values = true
+    )]
     database_url: SecretString,
     /// Redis
-    #[arg(long, env = "ONSALE_REDIS_URL", hide_env_values = true)]
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "ONSALE_REDIS_URL",
+        hide_env_values = true
+    )]
     redis_url: SecretString,
     /// RabbitMQ
-    #[arg(long, env = "ONSALE_AMQP_URL", hide_env_values = true)]
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "ONSALE_AMQP_URL",
+        hide_env_values = true
+    )]
     amqp_url: SecretString,
 }
 
@@ -69,7 +87,7 @@ pub(crate) async fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
         outcome = perform(&args, &stage) => outcome,
         // The servers may outlive the demo; its database and queues must not.
         () = &mut interrupted => {
-            say("interrupted; cleaning up");
+            say("\ninterrupted: removing the demo's database and queues");
             stage.tear_down().await;
             return Ok(ExitCode::from(INTERRUPTED));
         }
@@ -82,8 +100,8 @@ pub(crate) async fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
                 ExitCode::FAILURE
             };
             if !args.exit {
-                say("\nthe sale is over; the pages stay up. Ctrl-C ends the demo.");
                 interrupted.await;
+                say("\nending: removing the demo's database and queues");
             }
             Ok(code)
         }
@@ -111,15 +129,15 @@ async fn perform(args: &DemoArgs, stage: &Stage) -> anyhow::Result<DemoReport> {
         .await
         .context("seeding the event")?;
     stage.print_addresses(event_id);
-    say(format_args!("{} buyers get their accounts", args.buyers));
     let sessions = crowd::enrol(stage, args.buyers)
         .await
         .context("creating the buyers' accounts")?;
-    let progress = Progress::start(u64::from(args.buyers), stage.mail().inbox().clone());
-    let outcome = crowd::run(stage, event_id, sessions, args.seed, &progress).await;
-    progress.finish();
+    let house = House::watch(stage, event_id)?;
+    let progress = Progress::start(args, house.shown(), stage.mail().inbox().clone());
+    let outcome = crowd::run(stage, event_id, sessions, args.seed, &house, &progress).await;
+    progress.finish().await;
     let crowd = outcome?;
-    say("every buyer is done; waiting for the pipeline to be at rest");
+    say("The sale is over. The audit begins when nothing is in flight any more.");
     let audit = audit::run(stage.db(), stage.clock(), stage.provider(), REST).await?;
     let mailbox = mailbox::check(stage.mail().inbox(), &crowd.confirmed);
     let report = DemoReport::new(args, crowd, audit, mailbox);
@@ -130,5 +148,11 @@ async fn perform(args: &DemoArgs, stage: &Stage) -> anyhow::Result<DemoReport> {
             .with_context(|| format!("writing {}", file.display()))?;
     }
     say(report.to_text().trim_end());
+    if !args.exit {
+        say("");
+        stage.print_addresses(event_id);
+        stage.print_exports();
+        say("The pages stay up. Ctrl-C ends the demo.");
+    }
     Ok(report)
 }

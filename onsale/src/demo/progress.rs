@@ -1,61 +1,67 @@
-//! The live view of the funnel: bars on a terminal, a line every two seconds elsewhere.
+//! The live view of the sale: a picture on a terminal, a line every five seconds elsewhere.
 
-use std::io::IsTerminal as _;
-use std::sync::Arc;
+use std::fmt::Write as _;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use console::Term;
 use stand_ins::Inbox;
 use stand_ins::mail::Mail;
-use surge::buyer::{Funnel, FunnelCounts};
-use tokio::time::Instant;
+use surge::buyer::Funnel;
+use tokio::sync::watch;
+use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::DemoArgs;
+use super::house::Shown;
+use super::picture::{self, Figures, grouped};
 use crate::say;
 
-const FRAME: Duration = Duration::from_millis(150);
-const LINE_EVERY: Duration = Duration::from_secs(2);
+const FRAME: Duration = Duration::from_millis(200);
+const FRAMES_PER_SECOND: usize = 5;
+const LINE_EVERY: Duration = Duration::from_secs(5);
 
-/// The view and its funnel; dropping it stops the drawing.
+/// The view and its funnel; dropping it stops the drawing and puts the cursor below the picture.
 pub(super) struct Progress {
     funnel: Arc<Funnel>,
+    canvas: SharedCanvas,
     stop: CancellationToken,
-    _drawing: AbortOnDropHandle<()>,
+    drawing: AbortOnDropHandle<()>,
 }
 
-/// A row of the view: its label, and its value of the counts and the number of mails.
-type Row = (&'static str, fn(&FunnelCounts, u64) -> u64);
-
-const ROWS: [Row; 6] = [
-    ("joined", |counts, _| counts.joined),
-    ("admitted", |counts, _| counts.admitted),
-    ("held", |counts, _| counts.held),
-    ("paid", |counts, _| counts.paid),
-    ("confirmed", |counts, _| counts.confirmed),
-    ("mails", |_, mails| mails),
-];
-
 impl Progress {
-    /// Starts drawing, for a crowd of `buyers`.
-    pub(super) fn start(buyers: u64, inbox: Inbox<Mail>) -> Self {
+    /// Starts drawing the sale of this size.
+    pub(super) fn start(
+        args: &DemoArgs,
+        house: watch::Receiver<Shown>,
+        inbox: Inbox<Mail>,
+    ) -> Self {
         let funnel = Arc::new(Funnel::default());
         let stop = CancellationToken::new();
         let view = View {
-            funnel: funnel.clone(),
+            funnel: Arc::clone(&funnel),
+            house,
             inbox,
-            buyers,
+            buyers: u64::from(args.buyers),
+            seats: u64::from(args.seats),
+            rate_per_minute: u64::from(args.rate),
+            started: Instant::now(),
             stop: stop.clone(),
         };
-        let drawing = if std::io::stderr().is_terminal() {
-            tokio::spawn(view.bars())
+        let term = Term::stderr();
+        let canvas = SharedCanvas::default();
+        let drawing = if has_room(&term) {
+            *canvas.lock().unwrap_or_else(PoisonError::into_inner) = Some(Canvas::open(term));
+            tokio::spawn(view.pictures(Arc::clone(&canvas)))
         } else {
             tokio::spawn(view.lines())
         };
         Self {
             funnel,
+            canvas,
             stop,
-            _drawing: AbortOnDropHandle::new(drawing),
+            drawing: AbortOnDropHandle::new(drawing),
         }
     }
 
@@ -65,68 +71,177 @@ impl Progress {
     }
 
     /// Draws once more and stops.
-    pub(super) fn finish(&self) {
+    pub(super) async fn finish(mut self) {
         self.stop.cancel();
+        // A view that panicked must not end the demo.
+        let _panicked = (&mut self.drawing).await;
     }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        let mut canvas = self.canvas.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(canvas.take());
+    }
+}
+
+/// Returns whether the terminal can show a picture and redraw it.
+fn has_room(term: &Term) -> bool {
+    let is_dumb = std::env::var("TERM").is_ok_and(|name| name == "dumb");
+    let size = term.size_checked();
+    let is_large =
+        size.is_some_and(|(rows, columns)| usize::from(rows) > picture::ROWS + 1 && columns >= 80);
+    term.is_term() && !is_dumb && is_large
 }
 
 struct View {
     funnel: Arc<Funnel>,
+    house: watch::Receiver<Shown>,
     inbox: Inbox<Mail>,
     buyers: u64,
+    seats: u64,
+    rate_per_minute: u64,
+    started: Instant,
     stop: CancellationToken,
 }
 
 impl View {
-    fn values(&self) -> [(&'static str, u64); ROWS.len()] {
-        let counts = self.funnel.counts();
-        let mails = self.inbox.len() as u64;
-        ROWS.map(|(label, read)| (label, read(&counts, mails)))
-    }
-
-    async fn bars(self) {
-        let all = MultiProgress::new();
-        let style = ProgressStyle::with_template("  {prefix:>10} {bar:40.cyan/blue} {pos:>6}")
-            .expect("the template is a constant");
-        let bars = ROWS.map(|(label, _)| {
-            let bar = ProgressBar::new(self.buyers)
-                .with_style(style.clone())
-                .with_prefix(label);
-            all.add(bar)
-        });
-        while !self.stopped_within(FRAME).await {
-            for (bar, (_, value)) in bars.iter().zip(self.values()) {
-                bar.set_length(self.buyers.max(value));
-                bar.set_position(value);
+    async fn pictures(self, canvas: SharedCanvas) {
+        let mut history = History::default();
+        let mut frames = interval(FRAME);
+        frames.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        for frame in 0.. {
+            let is_last = tokio::select! {
+                _ = frames.tick() => false,
+                () = self.stop.cancelled() => true,
+            };
+            if frame % FRAMES_PER_SECOND == 0 {
+                history.record(&self.funnel);
             }
-        }
-        for (bar, (_, value)) in bars.iter().zip(self.values()) {
-            bar.set_position(value);
-            bar.abandon();
-        }
-    }
-
-    async fn lines(self) {
-        let started = Instant::now();
-        loop {
-            let stopped = self.stopped_within(LINE_EVERY).await;
-            let parts = self
-                .values()
-                .map(|(label, value)| format!("{label} {value}"));
-            say(format_args!(
-                "{:>4} s  {}",
-                started.elapsed().as_secs(),
-                parts.join("  ")
-            ));
-            if stopped {
+            let picture = self.picture(&history);
+            if let Some(canvas) = &mut *canvas.lock().unwrap_or_else(PoisonError::into_inner) {
+                canvas.draw(&picture);
+            }
+            if is_last {
                 return;
             }
         }
     }
 
-    async fn stopped_within(&self, pause: Duration) -> bool {
-        tokio::time::timeout(pause, self.stop.cancelled())
-            .await
-            .is_ok()
+    fn picture(&self, history: &History) -> [String; picture::ROWS] {
+        let house = self.house.borrow().clone();
+        picture::draw(&Figures {
+            since_opening: self.started.elapsed(),
+            buyers: self.buyers,
+            seats: self.seats,
+            rate_per_minute: self.rate_per_minute,
+            house: &house,
+            counts: self.funnel.counts(),
+            latencies: self.funnel.latencies(),
+            mails: self.inbox.len() as u64,
+            let_in: &history.let_in.each,
+            requests: &history.requests.each,
+        })
+    }
+
+    async fn lines(self) {
+        say(" time  in queue  let in  got seats    paid  got tickets   mails    seats sold");
+        let mut ticks = interval(LINE_EVERY);
+        ticks.tick().await;
+        loop {
+            let is_last = tokio::select! {
+                _ = ticks.tick() => false,
+                () = self.stop.cancelled() => true,
+            };
+            say(self.line());
+            if is_last {
+                return;
+            }
+        }
+    }
+
+    fn line(&self) -> String {
+        let counts = self.funnel.counts();
+        let sold = grouped(self.house.borrow().sold);
+        format!(
+            "{:>5}  {:>8}  {:>6}  {:>9}  {:>6}  {:>11}  {:>6}  {:>12}",
+            picture::clock(self.started.elapsed()),
+            grouped(counts.waiting),
+            grouped(counts.admitted),
+            grouped(counts.held),
+            grouped(counts.paid),
+            grouped(counts.confirmed),
+            grouped(self.inbox.len() as u64),
+            format!("{sold} of {}", grouped(self.seats))
+        )
+    }
+}
+
+/// The events of each second so far.
+#[derive(Default)]
+struct History {
+    let_in: Series,
+    requests: Series,
+}
+
+#[derive(Default)]
+struct Series {
+    total: u64,
+    each: Vec<u64>,
+}
+
+impl History {
+    fn record(&mut self, funnel: &Funnel) {
+        self.let_in.record(funnel.counts().admitted);
+        self.requests.record(funnel.requests().sent);
+    }
+}
+
+impl Series {
+    fn record(&mut self, total: u64) {
+        self.each.push(total - self.total);
+        self.total = total;
+    }
+}
+
+/// The canvas while it is open.
+type SharedCanvas = Arc<Mutex<Option<Canvas>>>;
+
+/// The rows of a terminal that are drawn over, in one write so that they don't flicker. Between two
+/// frames the hidden cursor stands in the first row, which is empty: a log line that is printed there
+/// stays, and the next frame is drawn below it.
+struct Canvas {
+    term: Term,
+    rows: usize,
+}
+
+impl Canvas {
+    fn open(term: Term) -> Self {
+        let _gone = term.hide_cursor();
+        Self { term, rows: 0 }
+    }
+
+    fn draw(&mut self, lines: &[String]) {
+        const ERASE_REST: &str = "\x1b[K";
+        let columns = usize::from(self.term.size().1);
+        let mut frame = format!("\r{ERASE_REST}");
+        for line in lines {
+            let line = console::truncate_str(line, columns, "");
+            let _infallible = write!(frame, "\n{line}{ERASE_REST}");
+        }
+        self.rows = lines.len();
+        let _infallible = write!(frame, "\r\x1b[{}A", self.rows);
+        // A terminal that is gone shows nothing.
+        let _gone = self.term.write_str(&frame);
+    }
+}
+
+impl Drop for Canvas {
+    /// Leaves the cursor below the last frame.
+    fn drop(&mut self) {
+        if self.rows > 0 {
+            let _gone = self.term.write_str(&format!("\x1b[{}B\n", self.rows));
+        }
+        let _gone = self.term.show_cursor();
     }
 }

@@ -8,6 +8,7 @@ use surge::buyer::Quantiles;
 use super::DemoArgs;
 use super::crowd::Crowd;
 use super::mailbox::Mailbox;
+use super::picture::{grouped, seconds};
 use crate::audit::Report;
 
 #[derive(Debug, Serialize)]
@@ -54,36 +55,44 @@ impl DemoReport {
     pub(super) fn to_text(&self) -> String {
         let mut text = String::new();
         let fates = &self.crowd.fates;
+        let buyers = |count: u32| grouped(u64::from(count));
         let _infallible = writeln!(
             text,
-            "\n{} buyers in {:.0} s: {} confirmed, {} confirmed and cancelled, {} left unpaid, {} found it \
-             sold out, {} rejected, {} missed their turn, {} left the queue, {} failed",
-            self.buyers,
+            "\nThe sale took {:.0} s. Of {} buyers for {} seats\n  \
+             {} have tickets, {} had some and cancelled, {} did not pay in time,\n  \
+             {} found everything sold, {} missed their turn, {} left the queue,\n  \
+             {} were refused for another reason, {} failed\n",
             self.crowd.seconds,
-            fates.confirmed,
-            fates.cancelled,
-            fates.unpaid,
-            fates.sold_out,
-            fates.rejected,
-            fates.missed,
-            fates.left,
-            fates.failed
+            buyers(self.buyers),
+            buyers(self.seats),
+            buyers(fates.confirmed),
+            buyers(fates.cancelled),
+            buyers(fates.unpaid),
+            buyers(fates.sold_out + fates.waiting),
+            buyers(fates.missed),
+            buyers(fates.left),
+            buyers(fates.rejected),
+            buyers(fates.failed)
         );
         for error in &fates.errors {
             let _infallible = writeln!(text, "  failed: {error}");
         }
         let latencies = &self.crowd.latencies;
-        text.push_str("                    p50        p90        p99        max\n");
-        text.push_str(&line("join", latencies.join));
-        text.push_str(&line("wait for pass", latencies.wait_for_pass));
-        text.push_str(&line("book to held", latencies.hold));
-        text.push_str(&line("pay to ticket", latencies.confirm));
+        let _infallible = writeln!(
+            text,
+            "{:<16}{:>10}{:>10}{:>12}{:>10}",
+            "waits", "half", "9 of 10", "99 of 100", "longest"
+        );
+        text.push_str(&line("to join", latencies.join));
+        text.push_str(&line("for the turn", latencies.wait_for_pass));
+        text.push_str(&line("for seats", latencies.hold));
+        text.push_str(&line("for tickets", latencies.confirm));
         let mailbox = &self.mailbox;
         let _infallible = writeln!(
             text,
-            "mailbox: {} mails; {} confirmed bookings, {} without their confirmation, {} with more than one\n",
-            mailbox.mails,
-            mailbox.confirmed,
+            "\n{} mails; of {} confirmed bookings {} lack theirs, {} have it twice\n",
+            grouped(mailbox.mails as u64),
+            grouped(mailbox.confirmed as u64),
             mailbox.without_confirmation.len(),
             mailbox.confirmed_twice.len()
         );
@@ -93,12 +102,7 @@ impl DemoReport {
 }
 
 fn line(step: &str, times: Quantiles) -> String {
-    let Quantiles {
-        p50_ms,
-        p90_ms,
-        p99_ms,
-        max_ms,
-        ..
-    } = times;
-    format!("  {step:<13} {p50_ms:>6} ms  {p90_ms:>6} ms  {p99_ms:>6} ms  {max_ms:>6} ms\n")
+    let [half, most, nearly_all, longest] =
+        [times.p50_ms, times.p90_ms, times.p99_ms, times.max_ms].map(seconds);
+    format!("  {step:<14}{half:>10}{most:>10}{nearly_all:>12}{longest:>10}\n")
 }

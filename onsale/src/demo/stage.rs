@@ -127,32 +127,30 @@ impl Stage {
         address_url(self.running.public_addr)
     }
 
-    /// Prints where the visitor finds pages, mails and metrics.
+    /// Prints where a visitor finds pages, mails and metrics, and how to steer the sale.
     pub(super) fn print_addresses(&self, event_id: i64) {
+        let (public, internal) = (self.public_url(), internal_url(&self.running));
         let password = self.admin_password.expose_secret();
+        let (mails, ops) = (self.stand_ins.mail.page_url(), self.running.ops_addr);
         say(format_args!(
-            "  buyers    {}events/{event_id}",
-            self.public_url()
+            "  buyers     {public}events/{event_id}\n  \
+               operators  {internal}\n  \
+             {:9}  sign in as {ADMIN}, password {password}\n  \
+               mails      {mails}\n  \
+               metrics    http://{ops}/metrics\n  \
+               steer it   onsale sale --url {internal} rate {event_id} 3000",
+            ""
         ));
+    }
+
+    /// Prints the lines that a shell needs for calls by hand.
+    pub(super) fn print_exports(&self) {
+        let password = self.admin_password.expose_secret();
+        let (public, internal) = (self.running.public_addr, self.running.internal_addr);
         say(format_args!(
-            "  operators {}  sign in as {ADMIN}, password {password}",
-            internal_url(&self.running)
-        ));
-        say(format_args!(
-            "  mails     {}",
-            self.stand_ins.mail.page_url()
-        ));
-        say(format_args!(
-            "  metrics   http://{}/metrics",
-            self.running.ops_addr
-        ));
-        say(format_args!(
-            "  steer it  onsale sale --url {} rate {event_id} 3000",
-            internal_url(&self.running)
-        ));
-        say(format_args!(
-            "  by hand   export ADMIN={ADMIN} PASSWORD={password} PUBLIC=http://{} STAFF=http://{}",
-            self.running.public_addr, self.running.internal_addr
+            "  by hand    export ADMIN={ADMIN} PASSWORD={password}\n  \
+             {:9}  export PUBLIC=http://{public} STAFF=http://{internal}",
+            ""
         ));
     }
 

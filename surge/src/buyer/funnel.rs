@@ -40,9 +40,20 @@ const LONGEST_MS: u64 = 3_600_000;
 pub struct Funnel {
     counts: [AtomicU64; STAGES],
     times: [Mutex<Histogram<u64>>; STAGES],
+    waiting: AtomicU64,
     retries: AtomicU64,
     limited: AtomicU64,
     requests: Mutex<Requests>,
+}
+
+/// One buyer in the queue, counted as waiting until it is dropped.
+#[derive(Debug)]
+pub(super) struct InQueue<'a>(&'a AtomicU64);
+
+impl Drop for InQueue<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// Requests to the API, and how many of them failed.
@@ -71,12 +82,17 @@ impl Requests {
 /// Number of buyers that reached each stage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct FunnelCounts {
-    /// See [`Stage`].
+    /// See [`Stage`]. Not serialised: the crowds of a report have their accounts before the sale.
+    #[serde(skip)]
     pub signed_up: u64,
     /// See [`Stage`].
     pub signed_in: u64,
     /// See [`Stage`].
     pub joined: u64,
+    /// Buyers in the queue now, who neither were called nor left. Not serialised: a report is of the
+    /// end, when nobody is.
+    #[serde(skip)]
+    pub waiting: u64,
     /// See [`Stage`].
     pub admitted: u64,
     /// See [`Stage`].
@@ -111,7 +127,9 @@ pub struct Quantiles {
 /// Latencies of the stages, each from the buyer's first attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Latencies {
-    /// The sign-up, or the sign-in when the account exists.
+    /// The sign-up, or the sign-in when the account exists. Not serialised, as
+    /// [`FunnelCounts::signed_up`].
+    #[serde(skip)]
     pub sign_up: Quantiles,
     /// The sign-in to an existing account.
     pub sign_in: Quantiles,
@@ -134,6 +152,7 @@ impl Default for Funnel {
         Self {
             counts: std::array::from_fn(|_| AtomicU64::new(0)),
             times: std::array::from_fn(|_| histogram()),
+            waiting: AtomicU64::new(0),
             retries: AtomicU64::new(0),
             limited: AtomicU64::new(0),
             requests: Mutex::default(),
@@ -150,6 +169,12 @@ impl Funnel {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         histogram.saturating_record(millis);
+    }
+
+    /// Counts a buyer as waiting, until the guard is dropped.
+    pub(super) fn wait(&self) -> InQueue<'_> {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        InQueue(&self.waiting)
     }
 
     /// Counts a retry.
@@ -196,6 +221,7 @@ impl Funnel {
             signed_up: count(Stage::SignedUp),
             signed_in: count(Stage::SignedIn),
             joined: count(Stage::Joined),
+            waiting: self.waiting.load(Ordering::Relaxed),
             admitted: count(Stage::Admitted),
             held: count(Stage::Held),
             paid: count(Stage::Paid),

@@ -6,6 +6,7 @@ use std::time::Duration;
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::api::{Api, ApiError, Credentials, jittered, text};
@@ -56,6 +57,8 @@ pub enum Fate {
     Missed,
     /// Left the queue.
     Left,
+    /// Closed the page while waiting, at the end set by [`Buyer::with_end`].
+    Waiting,
 }
 
 /// One simulated buyer.
@@ -69,6 +72,7 @@ pub struct Buyer {
     plan: Plan,
     habits: Habits,
     patience: Duration,
+    end: CancellationToken,
 }
 
 impl Buyer {
@@ -91,6 +95,7 @@ impl Buyer {
             plan,
             habits: Habits::default(),
             patience: PATIENCE,
+            end: CancellationToken::new(),
         }
     }
 
@@ -104,6 +109,13 @@ impl Buyer {
     #[must_use]
     pub fn with_patience(self, patience: Duration) -> Self {
         Self { patience, ..self }
+    }
+
+    /// Sets the end: a buyer who is still waiting then closes the page. Those who
+    /// were called go on.
+    #[must_use]
+    pub fn with_end(self, end: CancellationToken) -> Self {
+        Self { end, ..self }
     }
 
     /// Creates the account, or signs in when it exists.
@@ -249,6 +261,7 @@ impl Buyer {
         };
         let mut reloads = self.habits.reloads;
         let mut offline = self.habits.offline;
+        let _waiting = self.funnel.wait();
         loop {
             let me = self.ask(session, Method::GET, &url, credentials).await?;
             match (text(&me, "state"), text(&me, "sale")) {
@@ -264,7 +277,10 @@ impl Buyer {
             }
             let pause = me["poll_after_ms"].as_u64().unwrap_or(1_000);
             let pause = Duration::from_millis(pause) + std::mem::take(&mut offline);
-            tokio::time::sleep(pause).await;
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = self.end.cancelled() => return Ok(Some(Fate::Waiting)),
+            }
         }
     }
 
