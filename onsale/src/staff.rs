@@ -51,7 +51,7 @@ pub(crate) struct StaffArgs {
     password: SecretString,
 }
 
-/// Why a call failed.
+/// Failure of a call.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CallError {
     /// There was no answer, or none in time.
@@ -241,7 +241,7 @@ impl Staff {
                 source,
             };
             let response = request.send().await.map_err(unreachable)?;
-            match wait_of(&response) {
+            match retry_after(&response) {
                 Some(wait) if Instant::now() + wait <= deadline => {
                     warn(format_args!(
                         "the server is busy; trying again in {} s",
@@ -260,7 +260,7 @@ fn now() -> DateTime<Utc> {
 }
 
 /// The `Retry-After` of a 429 or 503; `None` for any other answer.
-fn wait_of(response: &Response) -> Option<Duration> {
+fn retry_after(response: &Response) -> Option<Duration> {
     let is_later = matches!(
         response.status(),
         StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE

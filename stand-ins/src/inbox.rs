@@ -87,7 +87,7 @@ impl<M: Addressed> Inbox<M> {
     }
 
     /// Stores a message and returns its number, counted from 1.
-    pub(crate) fn keep(&self, message: Arc<M>) -> Result<usize, Full> {
+    pub(crate) fn store(&self, message: Arc<M>) -> Result<usize, Full> {
         let mut state = self.lock();
         let bytes = state.bytes + message.size();
         if state.messages.len() >= self.0.limit.messages || bytes > self.0.limit.bytes {

@@ -72,7 +72,7 @@ pub struct StartError {
 
 /// A mail could not be stored.
 #[derive(Debug, thiserror::Error)]
-enum KeepError {
+enum StoreError {
     #[error("no room")]
     Full(#[from] Full),
     #[error("cannot write the file")]
@@ -91,9 +91,9 @@ struct Shared {
 
 impl Shared {
     /// Stores a mail and returns its number.
-    async fn keep(&self, mail: Mail) -> Result<usize, KeepError> {
+    async fn store(&self, mail: Mail) -> Result<usize, StoreError> {
         let mail = Arc::new(mail);
-        let number = self.inbox.keep(Arc::clone(&mail))?;
+        let number = self.inbox.store(Arc::clone(&mail))?;
         if let Some(folder) = &self.folder {
             tokio::fs::write(folder.join(format!("{number}.eml")), &mail.raw).await?;
         }

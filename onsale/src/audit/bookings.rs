@@ -69,7 +69,7 @@ pub(super) async fn no_oversell(db: &PgPool) -> Result<Check, sqlx::Error> {
 }
 
 /// Retention of admission's requests, less an hour for clock skew.
-const REQUESTS_KEPT: TimeDelta = TimeDelta::hours(23);
+const REQUEST_RETENTION: TimeDelta = TimeDelta::hours(23);
 
 /// Checks that every booking request that was answered 2xx has an outcome, and that every booking
 /// has a request. A request answered 201 has its booking by then; one answered 202 is marked as
@@ -106,7 +106,7 @@ pub(super) async fn nothing_accepted_is_lost(
             where b.created_at > $1
               and not exists (select from admission.requests r where r.booking_id = b.id)
             "#,
-            settled_before - REQUESTS_KEPT
+            settled_before - REQUEST_RETENTION
         )
         .fetch_all(db)
         .await?,

@@ -147,7 +147,7 @@ impl Crowd {
                     let answer: Value = serde_json::from_str(&answer)?;
                     ensure!(
                         answer["place"] == person.place,
-                        "place {} is told {answer}",
+                        "place {} got {answer}",
                         person.place
                     );
                     if answer["state"] == "ready" {
@@ -180,7 +180,7 @@ impl Crowd {
             match self.ask(Method::POST, &url, person).await {
                 Ok((StatusCode::OK | StatusCode::CREATED, answer)) => return Ok(answer),
                 Ok((StatusCode::GONE, answer)) => {
-                    anyhow::bail!("place {} is told {answer}", person.place)
+                    anyhow::bail!("place {} got {answer}", person.place)
                 }
                 Ok(_) | Err(_) => {}
             }

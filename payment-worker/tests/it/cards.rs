@@ -154,10 +154,10 @@ async fn who_saves_no_card_makes_no_call_and_no_customer() {
     let pipeline = Pipeline::open_with(2, |config| config.stripe_timeout = UNLIMITED).await;
     let id = pipeline.sell(ANNA).await;
     pipeline.come_to_rest().await;
-    let taken = pipeline.stripe.requests().taken;
+    let taken = pipeline.stripe.requests().accepted;
     assert!(pipeline.saved_cards(ANNA).await.is_empty());
     let unpaid = pipeline.hold(ANNA).await;
-    let taken_for_hold = pipeline.stripe.requests().taken;
+    let taken_for_hold = pipeline.stripe.requests().accepted;
     assert_eq!(taken_for_hold, taken + 1, "to create the PaymentIntent");
     assert_eq!(
         pipeline
@@ -165,7 +165,7 @@ async fn who_saves_no_card_makes_no_call_and_no_customer() {
             .await,
         StatusCode::OK
     );
-    assert_eq!(pipeline.stripe.requests().taken, taken_for_hold);
+    assert_eq!(pipeline.stripe.requests().accepted, taken_for_hold);
     assert!(pipeline.customers().is_empty());
     assert_eq!(pipeline.at_stripe(id).await.customer, None);
     let rows = "select (select count(*) from payment.customers)

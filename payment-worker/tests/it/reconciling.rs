@@ -99,12 +99,12 @@ async fn after_an_outage_every_buyer_has_tickets_in_time_without_a_second_webhoo
     .await;
     pipeline.pay_unheard(BUYERS).await;
     assert_eq!(pipeline.count(CAPTURED).await, 0);
-    let requests = pipeline.stripe.requests().taken;
+    let requests = pipeline.stripe.requests().accepted;
     let reconciled = pipeline.reconcile(0).await;
     assert_eq!(reconciled.failed, 0);
     eventually(PATIENCE, async || pipeline.count(CAPTURED).await == BUYERS).await;
     // Compared by lists: far fewer calls than one for each.
-    let calls = pipeline.stripe.requests().taken - requests;
+    let calls = pipeline.stripe.requests().accepted - requests;
     let most = u64::try_from(BUYERS + 20).unwrap();
     assert!(calls <= most, "{calls} calls");
     pipeline.close().await;

@@ -330,12 +330,12 @@ async fn webhooks_that_need_a_look_at_stripe_wait_while_it_is_down() {
         setting.await.unwrap();
     };
     set("update payment.breaker set failures = 5, open_until = 'infinity'").await;
-    let taken = shop.stripe.requests().taken;
+    let taken = shop.stripe.requests().accepted;
     assert!(!shop.pay(&booking, "pm_card_visa_chargeDeclined").await);
     let waits = "select count(*) from payment.webhook_inbox
         where processed_at is null and note = 'Stripe seems to be down'";
     eventually(PATIENCE, async || shop.count(waits).await == 1).await;
-    assert_eq!(shop.stripe.requests().taken, taken, "nobody asked Stripe");
+    assert_eq!(shop.stripe.requests().accepted, taken, "nobody asked Stripe");
     set("update payment.breaker set failures = 0, open_until = '-infinity'").await;
     let declined = "select count(*) from payment.payments where last_error is not null";
     eventually(PATIENCE, async || shop.count(declined).await == 1).await;

@@ -233,7 +233,7 @@ impl Session {
             return Ok(Next::Command);
         }
         let mail = Mail::receive(envelope.from.unwrap_or_default(), envelope.to, raw);
-        let stored = self.shared.keep(mail).await;
+        let stored = self.shared.store(mail).await;
         match fault {
             Some(MailFault::AcceptThenCut) => {
                 self.replies.clear();

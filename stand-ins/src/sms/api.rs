@@ -94,7 +94,7 @@ async fn send(
     let answer = accepted(&shared, &sms);
     shared
         .inbox
-        .keep(Arc::new(sms))
+        .store(Arc::new(sms))
         .map_err(|_| Refusal::rate_limit())?;
     match fault {
         Some(SmsFault::AcceptThenCut) => connection.cut_after(0),

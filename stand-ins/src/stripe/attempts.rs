@@ -67,7 +67,7 @@ pub(crate) fn authenticate(books: &mut Books, id: &str, passed: bool) -> Result<
 }
 
 /// Captures `amount` of an authorised intent.
-pub(crate) fn take_money(books: &mut Books, id: &str, amount: i64) {
+pub(crate) fn capture(books: &mut Books, id: &str, amount: i64) {
     let intent = books.known(id);
     intent.status = Status::Succeeded;
     intent.amount_received = amount;
@@ -100,7 +100,7 @@ pub(crate) fn release(books: &mut Books, id: &str, kind: &'static str) {
 }
 
 /// Cancels an intent.
-pub(crate) fn give_up(books: &mut Books, id: &str, reason: Option<String>) -> Value {
+pub(crate) fn cancel(books: &mut Books, id: &str, reason: Option<String>) -> Value {
     let now = books.now();
     let intent = books.known(id);
     intent.status = Status::Canceled;
@@ -111,7 +111,7 @@ pub(crate) fn give_up(books: &mut Books, id: &str, reason: Option<String>) -> Va
 }
 
 fn authorise(books: &mut Books, id: &str, method: PaymentMethod) -> Value {
-    let method = payment_methods::use_up(books, id, method);
+    let method = payment_methods::consume(books, id, method);
     let charge = add_charge(books, id, method.clone(), None);
     let intent = books.known(id);
     intent.latest_charge = Some(charge.clone());
@@ -125,7 +125,7 @@ fn authorise(books: &mut Books, id: &str, method: PaymentMethod) -> Value {
         return books.emit("payment_intent.amount_capturable_updated", id);
     }
     let amount = intent.amount;
-    take_money(books, id, amount);
+    capture(books, id, amount);
     books.tell_charge("charge.succeeded", &charge);
     books.emit("payment_intent.succeeded", id)
 }

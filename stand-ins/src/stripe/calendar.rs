@@ -28,7 +28,7 @@ pub(crate) fn expire_due(books: &mut Books) {
     while let Some((_, id)) = books.expiries.pop_front_if(|(end, _)| *end <= now) {
         if books.known(&id).status == Status::RequiresCapture {
             attempts::release(books, &id, "charge.expired");
-            attempts::give_up(books, &id, Some("automatic".to_owned()));
+            attempts::cancel(books, &id, Some("automatic".to_owned()));
         }
     }
 }

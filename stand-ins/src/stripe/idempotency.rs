@@ -11,7 +11,7 @@ use super::errors::Refusal;
 use super::form::Form;
 
 /// Retention of a key; Stripe may drop it after a day.
-const KEPT_FOR: TimeDelta = TimeDelta::hours(24);
+const RETENTION: TimeDelta = TimeDelta::hours(24);
 /// Maximum number of keys; beyond it the oldest is evicted early.
 const MAX_KEYS: usize = 500_000;
 /// Stripe's bound on the length of a key.
@@ -91,7 +91,7 @@ impl UsedKeys {
 impl State {
     fn forget_old(&mut self, now: DateTime<Utc>) {
         while let Some((since, key)) = self.oldest_first.front() {
-            if now - *since < KEPT_FOR && self.oldest_first.len() < MAX_KEYS {
+            if now - *since < RETENTION && self.oldest_first.len() < MAX_KEYS {
                 return;
             }
             self.entries.remove(key);

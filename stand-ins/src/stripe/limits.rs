@@ -20,7 +20,7 @@ pub struct RateLimits {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Requests {
     /// Requests accepted.
-    pub taken: u64,
+    pub accepted: u64,
     /// Requests refused with 429 over a limit.
     pub limited: u64,
 }
@@ -77,7 +77,7 @@ impl Limits {
             .limits
             .is_none_or(|limits| state.draw(limits, operation, now));
         if passes {
-            state.requests.taken += 1;
+            state.requests.accepted += 1;
         } else {
             state.requests.limited += 1;
         }
@@ -132,6 +132,6 @@ mod tests {
         now += Duration::from_secs(1);
         assert_eq!(passed(Operation::CreatePaymentIntent, now), 10);
         let requests = limits.requests();
-        assert_eq!((requests.taken, requests.limited), (40, 210));
+        assert_eq!((requests.accepted, requests.limited), (40, 210));
     }
 }

@@ -149,7 +149,7 @@ pub(crate) fn capture(id: String, form: &Form) -> Result<Effect, Refusal> {
                 message,
             ));
         }
-        attempts::take_money(books, &id, amount);
+        attempts::capture(books, &id, amount);
         let charge = books.known(&id).latest_charge.clone();
         let charge = charge.expect("an authorised intent has a charge");
         books.tell_charge("charge.captured", &charge);
@@ -193,7 +193,7 @@ pub(crate) fn cancel(id: String, form: &Form) -> Result<Effect, Refusal> {
             return Err(Refusal::unexpected_state(message, books.show(&id)));
         }
         attempts::release(books, &id, "charge.refunded");
-        Ok(attempts::give_up(books, &id, reason))
+        Ok(attempts::cancel(books, &id, reason))
     }))
 }
 

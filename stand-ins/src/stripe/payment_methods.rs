@@ -116,7 +116,7 @@ pub(crate) fn attach(id: &str, form: &Form) -> Result<Effect, Refusal> {
             };
             return Err(Refusal::executed(400, ErrorType::InvalidRequest, message));
         }
-        Ok(keep(books, method, customer))
+        Ok(save(books, method, customer))
     }))
 }
 
@@ -169,7 +169,7 @@ pub(crate) fn list(form: &Form) -> Result<Effect, Refusal> {
 
 /// Marks the method of an authorised payment: it is saved for the customer if that was requested,
 /// and otherwise spent.
-pub(crate) fn use_up(books: &mut Books, intent: &str, method: PaymentMethod) -> PaymentMethod {
+pub(crate) fn consume(books: &mut Books, intent: &str, method: PaymentMethod) -> PaymentMethod {
     if method.customer.is_some() {
         return method;
     }
@@ -182,7 +182,7 @@ pub(crate) fn use_up(books: &mut Books, intent: &str, method: PaymentMethod) -> 
     let id = method.id.clone();
     match customer {
         Some(customer) => {
-            keep(books, method, customer);
+            save(books, method, customer);
             books.methods.get(&id).expect("it was just stored").clone()
         }
         None => {
@@ -195,7 +195,7 @@ pub(crate) fn use_up(books: &mut Books, intent: &str, method: PaymentMethod) -> 
     }
 }
 
-fn keep(books: &mut Books, mut method: PaymentMethod, customer: String) -> Value {
+fn save(books: &mut Books, mut method: PaymentMethod, customer: String) -> Value {
     method.customer = Some(customer);
     let shown = render::payment_method(&method);
     match books.methods.get_mut(&method.id) {

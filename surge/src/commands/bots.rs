@@ -183,11 +183,12 @@ async fn attack(door: &Arc<Door>, args: &Args) -> anyhow::Result<u32> {
         tasks.len(),
         begun.elapsed().as_secs_f64()
     ));
-    tell_prices(&tasks, args.addresses);
+    print_prices(&tasks, args.addresses);
     tasks.sort_by_key(|task| std::cmp::Reverse(task.highest));
     let tasks = Arc::new(Mutex::new(tasks));
     let cores = std::thread::available_parallelism()?.get();
-    let robots = (0..cores).map(|_| tokio::spawn(rob(Arc::clone(door), Arc::clone(&tasks), end)));
+    let robots =
+        (0..cores).map(|_| tokio::spawn(solve_and_join(Arc::clone(door), Arc::clone(&tasks), end)));
     let mut joined = 0;
     for robot in robots.collect::<Vec<_>>() {
         joined += robot.await??;
@@ -196,7 +197,11 @@ async fn attack(door: &Arc<Door>, args: &Args) -> anyhow::Result<u32> {
 }
 
 /// Solves and joins on one core until `end`.
-async fn rob(door: Arc<Door>, tasks: Arc<Mutex<Vec<Task>>>, end: Instant) -> anyhow::Result<u32> {
+async fn solve_and_join(
+    door: Arc<Door>,
+    tasks: Arc<Mutex<Vec<Task>>>,
+    end: Instant,
+) -> anyhow::Result<u32> {
     let mut joined = 0;
     loop {
         let task = tasks.lock_unpoisoned().pop();
@@ -216,7 +221,7 @@ async fn rob(door: Arc<Door>, tasks: Arc<Mutex<Vec<Task>>>, end: Instant) -> any
 }
 
 /// Prints how the price of the first address rises with its attempts.
-fn tell_prices(tasks: &[Task], addresses: u32) {
+fn print_prices(tasks: &[Task], addresses: u32) {
     let step = usize::try_from(addresses).expect("a small number");
     let mut before = None;
     for (nth, task) in (1..).zip(tasks.iter().step_by(step)) {

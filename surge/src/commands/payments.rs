@@ -71,7 +71,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         limits.each,
         limited.created,
         limited.created * 100.0 / f64::from(limits.each),
-        limited.requests.taken,
+        limited.requests.accepted,
         limited.requests.limited,
         limited.backlog
     ));
@@ -89,10 +89,10 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     );
     let requests = limited.requests;
     ensure!(
-        requests.limited * 1_000 <= requests.taken * STORM_PER_THOUSAND,
+        requests.limited * 1_000 <= requests.accepted * STORM_PER_THOUSAND,
         "Stripe refused {} of {} requests with 429",
         requests.limited,
-        requests.taken + requests.limited
+        requests.accepted + requests.limited
     );
     Ok(())
 }

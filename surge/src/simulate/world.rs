@@ -44,7 +44,7 @@ pub(super) struct World {
     order: Arc<Permutation>,
     release: Release,
     moves: Vec<domain::line::Move>,
-    snapshot: Option<Told>,
+    snapshot: Option<Published>,
     truth: Truth,
     door: Door,
     minute: Minute,
@@ -60,12 +60,12 @@ pub(super) struct World {
 }
 
 /// The published snapshot, with its people ahead prepared for lookups.
-struct Told {
+struct Published {
     snapshot: Snapshot,
     steps: Steps,
 }
 
-impl Told {
+impl Published {
     fn new(snapshot: Snapshot) -> Self {
         Self {
             steps: snapshot.ahead.steps(),
@@ -310,7 +310,7 @@ impl World {
         if !moved.is_empty() {
             self.moves.push(moved);
         }
-        self.snapshot = Some(Told::new(snapshot));
+        self.snapshot = Some(Published::new(snapshot));
         Ok(())
     }
 

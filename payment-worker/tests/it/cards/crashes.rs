@@ -160,9 +160,9 @@ async fn while_stripe_seems_down_a_buyer_is_told_at_once() {
             .unwrap();
     };
     set("update payment.breaker set failures = 5, open_until = 'infinity'").await;
-    let taken = pipeline.stripe.requests().taken;
+    let taken = pipeline.stripe.requests().accepted;
     assert_eq!(save(&pipeline, id).await, StatusCode::SERVICE_UNAVAILABLE);
-    assert_eq!(pipeline.stripe.requests().taken, taken);
+    assert_eq!(pipeline.stripe.requests().accepted, taken);
     set("update payment.breaker set failures = 0, open_until = '-infinity'").await;
     assert_eq!(save(&pipeline, id).await, StatusCode::OK);
     finish(pipeline, id).await;

@@ -198,8 +198,8 @@ async fn an_authorisation_ends_after_seven_days() {
         intent.map(|intent| intent.status)
     };
     eventually(PATIENCE, async || status().await == Some(Status::Canceled)).await;
-    let told = stage.stripe.webhooks().events();
-    let kinds: Vec<_> = told.iter().map(|event| event.kind.as_str()).collect();
+    let events = stage.stripe.webhooks().events();
+    let kinds: Vec<_> = events.iter().map(|event| event.kind.as_str()).collect();
     assert!(kinds.contains(&"charge.expired") && kinds.contains(&"payment_intent.canceled"));
     let late = format!("/v1/payment_intents/{}/capture", left.id.as_str());
     assert_eq!(stage.bare(Method::POST, &late, &[]).await.status(), 400);

@@ -348,8 +348,8 @@ async fn an_authorisation_that_is_given_up_is_told_as_a_refunded_charge() {
 }
 
 #[tokio::test]
-async fn a_refund_that_ends_late_is_told_by_each_of_its_events() {
-    for (card, told) in [
+async fn each_event_of_a_refund_that_ends_late_is_delivered() {
+    for (card, expected) in [
         (
             "pm_card_pendingRefund",
             ["charge.refund.updated", "refund.updated"].as_slice(),
@@ -360,7 +360,10 @@ async fn a_refund_that_ends_late_is_told_by_each_of_its_events() {
         ),
     ] {
         let (stage, receiver) = stage(Config::default(), 0).await;
-        stage.stripe.webhooks().enable_events(told.iter().copied());
+        stage
+            .stripe
+            .webhooks()
+            .enable_events(expected.iter().copied());
         let intent = stage.intent().await;
         stage.confirm(&intent, card).await.unwrap();
         stripe_core::payment_intent::CapturePaymentIntent::new(intent.id.clone())
@@ -370,11 +373,11 @@ async fn a_refund_that_ends_late_is_told_by_each_of_its_events() {
         stage.refund(&intent, 5_000).await.unwrap();
         let secret = stage.stripe.webhook_secret();
         eventually(PATIENCE, async || {
-            receiver.kinds(secret).len() == told.len()
+            receiver.kinds(secret).len() == expected.len()
         })
         .await;
         let mut kinds = receiver.kinds(secret);
         kinds.sort_unstable();
-        assert_eq!(kinds, told);
+        assert_eq!(kinds, expected);
     }
 }

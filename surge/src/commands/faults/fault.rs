@@ -15,7 +15,7 @@ use super::signals::signal;
 /// Time between the restarts of two nodes.
 const BETWEEN_RESTARTS: Duration = Duration::from_secs(1);
 
-/// Time for which an asynchronous standby hears nothing before it is promoted.
+/// Time for which an asynchronous standby receives nothing before its promotion.
 const LAG: Duration = Duration::from_secs(4);
 
 /// One fault during a sale.
@@ -97,7 +97,7 @@ impl Fault {
         })
     }
 
-    /// How many of the processes should be ready at the end of the fault: those that can do their
+    /// Number of processes that should be ready at the end of the fault: those that can do their
     /// work, and no others.
     pub(super) fn ready(self) -> RangeInclusive<usize> {
         match self {

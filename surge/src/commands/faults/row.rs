@@ -19,7 +19,7 @@ pub(super) struct Row {
     pub(super) unserved: u64,
     /// Bookings that were answered to buyers as confirmed, and the database does not have as such.
     pub(super) gone: u64,
-    /// Whether the fault loses commits, which the audit must then find.
+    /// The fault loses commits, which the audit must then find.
     pub(super) is_lossy: bool,
     /// Accounts with more than one booking.
     pub(super) twice: u64,
