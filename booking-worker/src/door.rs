@@ -89,7 +89,7 @@ async fn check_in(
         key: idempotency::key_of(&headers)?.map(str::to_owned),
         at: ctx.clock.now(),
     };
-    let checking = run_tx(&ctx.db, "check_in", |tx| Box::pin(let_in(tx, &scan)));
+    let checking = run_tx(&ctx.db, "check_in", |tx| Box::pin(admit_once(tx, &scan)));
     let (body, is_replay) = checking.await?;
     outbox::wake(OWNER);
     let headers = [
@@ -107,7 +107,7 @@ async fn check_in(
 }
 
 /// Returns the answer, and whether it is replayed.
-async fn let_in(conn: &mut PgConnection, scan: &Scan) -> Result<(Vec<u8>, bool), Refusal> {
+async fn admit_once(conn: &mut PgConnection, scan: &Scan) -> Result<(Vec<u8>, bool), Refusal> {
     let token = match &scan.key {
         None => None,
         Some(key) => match begin(conn, scan, key).await? {

@@ -102,7 +102,7 @@ async fn end(
     bookings::insert_cancellations(conn, &cancelled, ending.asked, now).await?;
     let entries = ended
         .iter()
-        .map(|ended| news_of(end_of(ended, ending)))
+        .map(|ended| message_of(end_of(ended, ending)))
         .collect::<Result<_, _>>()?;
     staged.put_all(conn, entries).await?;
     seats::free(conn, &ids).await?;
@@ -120,7 +120,7 @@ fn end_of(ended: &EndedBooking, ending: &Ending<'_>) -> BookingEnd {
 }
 
 /// The message about a booking that ended.
-pub(crate) fn news_of(end: BookingEnd) -> Result<Entry, sqlx::Error> {
+pub(crate) fn message_of(end: BookingEnd) -> Result<Entry, sqlx::Error> {
     let BookingEnd { facts: booking, .. } = end;
     if end.is_expired {
         let reason = end.reason;

@@ -46,7 +46,7 @@ fn full_batch() -> usize {
 /// Begins to expire one batch, and repeats unanswered voids; returns the larger of both counts.
 pub(crate) async fn sweep(pool: &PgPool, now: DateTime<Utc>) -> Result<usize, sqlx::Error> {
     let begun = run_tx(pool, "begin_expiry", |tx| Box::pin(begin(tx, now))).await?;
-    let repeated = run_tx(pool, "ask_again", |tx| Box::pin(ask_again(tx, now))).await?;
+    let repeated = run_tx(pool, "ask_again", |tx| Box::pin(repeat_voids(tx, now))).await?;
     if begun + repeated > 0 {
         outbox::wake(OWNER);
     }
@@ -70,8 +70,8 @@ async fn begin(conn: &mut PgConnection, now: DateTime<Utc>) -> Result<usize, sql
     Ok(due.len())
 }
 
-async fn ask_again(conn: &mut PgConnection, now: DateTime<Utc>) -> Result<usize, sqlx::Error> {
-    let due = bookings::ask_again(conn, now, BATCH).await?;
+async fn repeat_voids(conn: &mut PgConnection, now: DateTime<Utc>) -> Result<usize, sqlx::Error> {
+    let due = bookings::claim_unanswered_voids(conn, now, BATCH).await?;
     let entries = due
         .iter()
         .map(|(id, reason)| {

@@ -230,7 +230,7 @@ impl Market {
         let tickets = part.tickets;
         let mut wanted: Vec<_> = sections
             .iter_mut()
-            .filter(|section| section.is_meant(part))
+            .filter(|section| section.matches(part))
             .collect();
         if wanted.is_empty() && (part.section_id.is_some() || part.tier.is_some()) {
             return Err(RejectReason::UnknownEvent.into());
@@ -329,7 +329,7 @@ impl Market {
 
 impl Section {
     /// Returns `true` if its seats match the part.
-    fn is_meant(&self, part: &Part) -> bool {
+    fn matches(&self, part: &Part) -> bool {
         part.section_id.is_none_or(|id| self.id == id)
             && part.tier.as_ref().is_none_or(|tier| self.tier == *tier)
     }
@@ -424,7 +424,7 @@ pub(crate) fn forecast(market: &Market, requests: &[&PlaceHold]) -> HashMap<Sect
 fn expect_best(sections: &[Section], part: &Part, demand: &mut HashMap<SectionId, u32>) {
     let fits = |section: &&Section| {
         let spoken_for = demand.get(&section.id).copied().unwrap_or(0);
-        section.is_meant(part) && section.available >= spoken_for.saturating_add(part.tickets)
+        section.matches(part) && section.available >= spoken_for.saturating_add(part.tickets)
     };
     if let Some(section) = sections.iter().find(fits) {
         *demand.entry(section.id).or_default() += part.tickets;

@@ -18,7 +18,7 @@ use sqlx::{PgConnection, PgPool};
 
 use crate::OWNER;
 use crate::confirm::paid_entries;
-use crate::end::news_of;
+use crate::end::message_of;
 use crate::store::lost::{self, Lost, Search};
 
 /// Time between two reads of the clock.
@@ -112,9 +112,9 @@ async fn publish_again(
             let lost = lost::claim_paid(conn, search).await?;
             paid_entries(conn, lost).await
         }
-        Lost::EndedBooking => {
+        Lost::Ended => {
             let lost = lost::claim_ends(conn, search).await?;
-            lost.into_iter().map(news_of).collect()
+            lost.into_iter().map(message_of).collect()
         }
         Lost::Transferred => {
             let lost = lost::claim_transfers(conn, search).await?;
@@ -311,11 +311,7 @@ mod tests {
         plant(db, at).await;
         let minutes = |minutes| at + TimeDelta::minutes(minutes);
         let swept = async |lost, at| sweep(db, lost, 0, at).await.unwrap();
-        for (lost, early) in [
-            (Lost::Held, 1),
-            (Lost::EndedBooking, 9),
-            (Lost::Transferred, 9),
-        ] {
+        for (lost, early) in [(Lost::Held, 1), (Lost::Ended, 9), (Lost::Transferred, 9)] {
             assert_eq!(swept(lost, minutes(early)).await, 0, "it may be on its way");
         }
 
@@ -330,12 +326,8 @@ mod tests {
         assert_eq!(published[0].0, "hold.placed.v1");
         assert_eq!(published[0].1["booking"]["booking_id"], HELD);
 
-        assert_eq!(swept(Lost::EndedBooking, minutes(11)).await, 3);
-        assert_eq!(
-            swept(Lost::EndedBooking, minutes(70)).await,
-            0,
-            "within the hour"
-        );
+        assert_eq!(swept(Lost::Ended, minutes(11)).await, 3);
+        assert_eq!(swept(Lost::Ended, minutes(70)).await, 0, "within the hour");
         let published = taken(db).await;
         let of = |id: &str| {
             let its = |(_, body): &&(String, Value)| body["booking"]["booking_id"] == id;
@@ -379,11 +371,7 @@ mod tests {
         for number in [1, 2, 4] {
             mail(db, TRANSFERRED, 8, "received", number).await;
         }
-        assert_eq!(
-            swept(Lost::EndedBooking, minutes(80)).await,
-            1,
-            "the one given up"
-        );
+        assert_eq!(swept(Lost::Ended, minutes(80)).await, 1, "the one given up");
         assert_eq!(
             swept(Lost::Transferred, minutes(80)).await,
             1,
@@ -394,7 +382,7 @@ mod tests {
         mail(db, GIVEN_UP, 7, "cancelled", 0).await;
         let days_later = minutes(3 * 24 * 60);
         for round in 0..WINDOWS {
-            for lost in [Lost::Held, Lost::EndedBooking, Lost::Transferred] {
+            for lost in [Lost::Held, Lost::Ended, Lost::Transferred] {
                 assert_eq!(sweep(db, lost, round, days_later).await.unwrap(), 0);
             }
         }

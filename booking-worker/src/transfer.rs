@@ -100,14 +100,21 @@ async fn transfer(
     }
     let now = ctx.clock.now();
     let transferring = run_tx(&ctx.db, "transfer_ticket", |tx| {
-        Box::pin(give(tx, &ctx.keys, &code, caller.account_id, to, now))
+        Box::pin(change_holder(
+            tx,
+            &ctx.keys,
+            &code,
+            caller.account_id,
+            to,
+            now,
+        ))
     });
     let given = transferring.await?;
     outbox::wake(OWNER);
     Ok(Json(TransferResponse { ticket: given }))
 }
 
-async fn give(
+async fn change_holder(
     conn: &mut PgConnection,
     keys: &KeyRing,
     code: &str,
@@ -126,7 +133,7 @@ async fn give(
     check(conn, booking_id, &ticket).await?;
     let recipient = recipient.filter(|to| *to != by).ok_or_else(unavailable)?;
     count(conn, &ticket, by, recipient).await?;
-    if !transfers::give_up(conn, &ticket, now).await? {
+    if !transfers::cancel(conn, &ticket, now).await? {
         return Err(conflict("This ticket is no longer valid.").into());
     }
     announce(conn, keys, &ticket, recipient, now).await?;

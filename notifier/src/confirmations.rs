@@ -16,7 +16,7 @@ use crate::state::AppState;
 use crate::unparsed::retry_unparsed;
 
 /// Longest backoff: a code is useful for ten minutes.
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+const MAX_PAUSE: Duration = Duration::from_secs(30);
 
 /// Consumer of `notifier.confirmations`.
 pub(crate) struct Confirmations {
@@ -57,7 +57,7 @@ impl Handler for Confirmations {
             | DeliveryOutcome::Deferred(error)
             | DeliveryOutcome::Withheld(error) => {
                 tracing::debug!(error, "failed to send confirmation code, retrying");
-                Verdict::RetryAfter(amqp::backoff(delivery.attempt).min(LONGEST_PAUSE))
+                Verdict::RetryAfter(amqp::backoff(delivery.attempt).min(MAX_PAUSE))
             }
         }
     }

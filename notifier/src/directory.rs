@@ -46,7 +46,7 @@ impl Handler for Directory {
 impl Directory {
     async fn follow_account(&self, account: &AccountChanged) -> Result<(), sqlx::Error> {
         directory::put_account(&self.0.db, account).await?;
-        queue::hasten(&self.0.db, account.account_id, self.0.now()).await?;
+        queue::requeue_unconfirmed(&self.0.db, account.account_id, self.0.now()).await?;
         self.0.wake_senders();
         Ok(())
     }

@@ -14,7 +14,7 @@ use crate::store::queue::{self, Backlog};
 const BACKLOG_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Counts an ended attempt; `outcome` is the row's new state, or `put_off`.
-pub(crate) fn try_ended(kind: &'static str, channel: Channel, outcome: &'static str) {
+pub(crate) fn attempt_ended(kind: &'static str, channel: Channel, outcome: &'static str) {
     let channel = channel.as_str();
     counter!("notifier_notices_total", "kind" => kind, "channel" => channel, "outcome" => outcome)
         .increment(1);
@@ -27,7 +27,7 @@ pub(crate) fn failed(channel: Channel, reason: &'static str) {
 }
 
 /// Records the duration of a delivery attempt, successful or not.
-pub(crate) fn sending_took(channel: Channel, duration: Duration) {
+pub(crate) fn attempt_took(channel: Channel, duration: Duration) {
     histogram!("notifier_send_seconds", "channel" => channel.as_str())
         .record(duration.as_secs_f64());
 }

@@ -50,7 +50,7 @@ const HANDOVER_LEASE: Duration = HANDOVER_LIMIT
     .saturating_add(RECORD_LIMIT.saturating_mul(2))
     .saturating_add(STATEMENT_LIMIT);
 /// Longest backoff after an unreachable server.
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+const MAX_PAUSE: Duration = Duration::from_secs(60);
 /// Age at which a deferred or rejected message is settled as failed.
 const GIVE_UP_AFTER: TimeDelta = TimeDelta::days(3);
 /// Retry interval of a message to an unconfirmed address; a change of the account retries earlier.
@@ -200,7 +200,7 @@ impl Sender {
         let sending = async move {
             match message {
                 Ok(due) => work.carry_out(&due).await,
-                Err(unreadable) => work.put_aside(&unreadable).await,
+                Err(unreadable) => work.postpone(&unreadable).await,
             }
             drop(permit);
         };
@@ -217,7 +217,7 @@ impl InFlight {
             Disposition::Settled(settled, _) => settled.as_str(),
             Disposition::Again(..) => "put_off",
         };
-        metrics::try_ended(due.notice.kind().as_str(), self.gate.channel(), outcome);
+        metrics::attempt_ended(due.notice.kind().as_str(), self.gate.channel(), outcome);
         log(&disposition);
         let (end, error) = match disposition {
             Disposition::Settled(settled, error) => (AttemptEnd::Settled(settled), error),
@@ -234,9 +234,9 @@ impl InFlight {
     }
 
     /// Postpones a message that only a later version can read.
-    async fn put_aside(&self, unreadable: &Unreadable) {
+    async fn postpone(&self, unreadable: &Unreadable) {
         self.gate.breaker.probe_again(Instant::now());
-        metrics::try_ended("unreadable", self.gate.channel(), "put_off");
+        metrics::attempt_ended("unreadable", self.gate.channel(), "put_off");
         let error = with_causes(&unreadable.error);
         tracing::error!(
             error,
@@ -289,7 +289,7 @@ impl InFlight {
                 Disposition::Again(error, pause(tries, Duration::MAX))
             }
             DeliveryOutcome::Unreachable(error) => {
-                Disposition::Again(error, pause(tries, LONGEST_PAUSE))
+                Disposition::Again(error, pause(tries, MAX_PAUSE))
             }
             DeliveryOutcome::Withheld(error) => Disposition::Again(error, Duration::ZERO),
         }
@@ -332,7 +332,7 @@ pub(crate) async fn watch_leases(
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     while !stop.is_cancelled() {
-        match queue::doubt_expired(&state.db, state.now()).await {
+        match queue::mark_expired_uncertain(&state.db, state.now()).await {
             Ok(0) => {}
             Ok(notices) => tracing::warn!(notices, "handover leases expired, messages uncertain"),
             Err(error) => {
@@ -370,8 +370,8 @@ mod tests {
 
     #[test]
     fn an_hour_without_a_server_delays_a_message_by_a_minute_more() {
-        assert_eq!(pause(1, LONGEST_PAUSE), Duration::from_millis(250));
-        assert_eq!(pause(i32::MAX, LONGEST_PAUSE), LONGEST_PAUSE);
+        assert_eq!(pause(1, MAX_PAUSE), Duration::from_millis(250));
+        assert_eq!(pause(i32::MAX, MAX_PAUSE), MAX_PAUSE);
     }
 
     #[test]

@@ -47,7 +47,7 @@ const FIRST_WAIT: Duration = Duration::from_secs(4);
 /// Timeout of one refresh.
 const REFRESH_LIMIT: Duration = Duration::from_secs(20);
 /// Heartbeat limit of the loops, beyond [`REFRESH_LIMIT`].
-const LONGEST_TURN: Duration = Duration::from_secs(30);
+const HEARTBEAT_LIMIT: Duration = Duration::from_secs(30);
 /// Most rows of moves that one statement reads.
 const ROWS: usize = 4_000;
 /// Batching of look-ups of unknown ids.
@@ -216,8 +216,8 @@ impl Lines {
     /// Polls for changes and catches up with lines that are behind, until dropped. Both loops have
     /// a heartbeat in `health`: a process whose views stand still is not ready.
     pub async fn refresh(&self, health: &Health) {
-        let keeping_up = health.heartbeat("lines.refresh", LONGEST_TURN);
-        let catching_up = health.heartbeat("lines.catch-up", LONGEST_TURN);
+        let keeping_up = health.heartbeat("lines.refresh", HEARTBEAT_LIMIT);
+        let catching_up = health.heartbeat("lines.catch-up", HEARTBEAT_LIMIT);
         tokio::join!(
             self.keep_up(&keeping_up),
             catch_up::run(&self.0, &catching_up)

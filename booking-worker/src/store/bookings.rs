@@ -17,8 +17,8 @@ use uuid::Uuid;
 use crate::market::Decision;
 
 /// First and longest pause before an unanswered void is repeated.
-const ANSWER_WITHIN: TimeDelta = TimeDelta::seconds(60);
-const LONGEST_ANSWER: TimeDelta = TimeDelta::seconds(600);
+const MIN_ANSWER_PAUSE: TimeDelta = TimeDelta::seconds(60);
+const MAX_ANSWER_PAUSE: TimeDelta = TimeDelta::seconds(600);
 
 /// A decided request.
 #[derive(Debug)]
@@ -386,7 +386,7 @@ pub(crate) async fn begin_cancel(
          returning account_id",
         id.0,
         now,
-        now + ANSWER_WITHIN,
+        now + MIN_ANSWER_PAUSE,
     )
     .fetch_optional(conn)
     .await?;
@@ -438,7 +438,7 @@ pub(crate) async fn begin_expiry(
            returning b.id, b.hold_until as "hold_until!""#,
         now,
         limit,
-        now + ANSWER_WITHIN,
+        now + MIN_ANSWER_PAUSE,
     )
     .fetch_all(conn)
     .await?;
@@ -449,13 +449,13 @@ pub(crate) async fn begin_expiry(
 }
 
 /// Claims up to `limit` voids that nobody answered in time, to be repeated. Exponential backoff:
-/// the next answer has twice as long, up to [`LONGEST_ANSWER`].
-pub(crate) async fn ask_again(
+/// the next answer has twice as long, up to [`MAX_ANSWER_PAUSE`].
+pub(crate) async fn claim_unanswered_voids(
     conn: &mut PgConnection,
     now: DateTime<Utc>,
     limit: i64,
 ) -> Result<Vec<(BookingId, VoidReason)>, sqlx::Error> {
-    let longest = PgInterval::try_from(LONGEST_ANSWER).expect("whole minutes are an interval");
+    let longest = PgInterval::try_from(MAX_ANSWER_PAUSE).expect("whole minutes are an interval");
     let rows = sqlx::query!(
         r#"with due as materialized (
                select id from booking.bookings
@@ -470,7 +470,7 @@ pub(crate) async fn ask_again(
            from due where b.id = due.id
            returning b.id, b.ending as "ending!""#,
         now,
-        now - ANSWER_WITHIN,
+        now - MIN_ANSWER_PAUSE,
         limit,
         longest,
     )

@@ -15,7 +15,7 @@ use super::bookings::{self, BookingEnd};
 /// Pause before a lost message is published again.
 const REPUBLISH_AFTER: TimeDelta = TimeDelta::hours(1);
 /// Time from the start of an event for which none of its notices is pruned.
-const NOTICES_KEPT: TimeDelta = TimeDelta::days(30);
+const MIN_NOTICE_RETENTION: TimeDelta = TimeDelta::days(30);
 
 /// The messages that may be lost on their way to the notifier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,25 +25,20 @@ pub(crate) enum Lost {
     /// `booking.paid.v1`.
     Paid,
     /// `booking.expired.v1` or `booking.cancelled.v1`.
-    EndedBooking,
+    Ended,
     /// `ticket.transferred.v1`.
     Transferred,
 }
 
 impl Lost {
-    pub(crate) const ALL: [Self; 4] = [
-        Self::Held,
-        Self::Paid,
-        Self::EndedBooking,
-        Self::Transferred,
-    ];
+    pub(crate) const ALL: [Self; 4] = [Self::Held, Self::Paid, Self::Ended, Self::Transferred];
 
     /// The word in the database and in metrics.
     pub(crate) fn label(self) -> &'static str {
         match self {
             Self::Held => "held",
             Self::Paid => "paid",
-            Self::EndedBooking => "ended",
+            Self::Ended => "ended",
             Self::Transferred => "transferred",
         }
     }
@@ -62,7 +57,7 @@ pub(crate) struct Search {
 impl Search {
     /// Earliest start of an event none of whose notices was pruned.
     fn begun(&self) -> DateTime<Utc> {
-        self.now - NOTICES_KEPT
+        self.now - MIN_NOTICE_RETENTION
     }
 
     /// Messages that were republished later than this are skipped.
@@ -147,7 +142,7 @@ pub(crate) async fn claim_ends(
     );
     let rows = rows.fetch_all(&mut *conn).await?;
     let lost: Vec<_> = rows.iter().map(|row| row.id).collect();
-    let claimed = claim_bookings(conn, Lost::EndedBooking, &lost, search.now).await?;
+    let claimed = claim_bookings(conn, Lost::Ended, &lost, search.now).await?;
     let mut claimed: HashMap<_, _> = by_id(claimed).collect();
     let ends = rows.into_iter().filter_map(|row| {
         let asked = row.cancelled_at.zip(row.cancelled_by);

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::tickets::new_id;
 
 /// Most tickets in one answer.
-const MOST_LISTED: i64 = 100;
+const MAX_LISTED: i64 = 100;
 
 /// A ticket that is to be transferred, or was.
 #[derive(Debug)]
@@ -101,7 +101,7 @@ pub(crate) async fn account_at(
 }
 
 /// Cancels a valid ticket because it is transferred; `false` when it is not valid.
-pub(crate) async fn give_up(
+pub(crate) async fn cancel(
     conn: &mut PgConnection,
     ticket: &Ticket,
     now: DateTime<Utc>,
@@ -236,7 +236,7 @@ pub(crate) async fn of_account(
            where t.account_id = $1 and (t.replaces is not null or t.transferred_at is not null)
            order by t.id desc limit $2"#,
         account.0,
-        MOST_LISTED,
+        MAX_LISTED,
     )
     .fetch_all(pool)
     .await?;

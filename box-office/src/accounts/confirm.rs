@@ -125,14 +125,14 @@ pub(super) async fn send_code(
     Json(wanted): Json<SendCodeBody>,
 ) -> Result<Response, Problem> {
     pg::run_tx(&state.ctx.db, "send confirmation code", |tx| {
-        Box::pin(send_another(tx, &state, caller.account_id, wanted.channel))
+        Box::pin(resend(tx, &state, caller.account_id, wanted.channel))
     })
     .await?;
     outbox::wake(OWNER);
     Ok((StatusCode::ACCEPTED, Json(json!({ "message": "success" }))).into_response())
 }
 
-async fn send_another(
+async fn resend(
     conn: &mut PgConnection,
     state: &AppState,
     account_id: AccountId,

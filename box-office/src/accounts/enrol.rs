@@ -14,7 +14,7 @@ use super::store::{self, NewAccount};
 use crate::{OWNER, fields};
 
 /// Accounts in one transaction.
-const AT_ONCE: usize = 250;
+const CHUNK: usize = 250;
 /// Transactions at a time.
 const CONCURRENCY: usize = 4;
 
@@ -35,7 +35,7 @@ pub async fn enrol(
         .iter()
         .map(|email| fields::email("email", email))
         .collect::<Result<_, _>>()?;
-    let enrolled: Vec<_> = stream::iter(emails.chunks(AT_ONCE))
+    let enrolled: Vec<_> = stream::iter(emails.chunks(CHUNK))
         .map(|some| {
             let password_hash = &password_hash;
             pg::run_tx(&ctx.db, "enrol", move |tx| {

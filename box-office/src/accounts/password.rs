@@ -174,7 +174,7 @@ impl Pool {
             let queue = Arc::clone(&queue);
             std::thread::Builder::new()
                 .name(name.to_owned())
-                .spawn(move || work_off(&queue))
+                .spawn(move || drain(&queue))
                 .map_err(PasswordError::Spawn)?;
         }
         Ok(Self {
@@ -231,7 +231,7 @@ impl Slot<'_> {
     }
 }
 
-fn work_off(queue: &Mutex<Receiver<Job>>) {
+fn drain(queue: &Mutex<Receiver<Job>>) {
     loop {
         let next = queue.lock_unpoisoned().recv();
         let Ok(job) = next else { return };

@@ -16,12 +16,12 @@ const SWEEP_BATCH: u32 = 1_000;
 /// # Errors
 /// Never: a failure is logged, and retried at the next interval.
 pub(crate) async fn run(ctx: Context) -> anyhow::Result<()> {
-    let sweeping = sweep_for_ever(&ctx);
+    let sweeping = sweep_at_intervals(&ctx);
     ctx.shutdown.soft().run_until_cancelled(sweeping).await;
     Ok(())
 }
 
-async fn sweep_for_ever(ctx: &Context) {
+async fn sweep_at_intervals(ctx: &Context) {
     loop {
         sweep(ctx).await;
         tokio::time::sleep(SWEEP_EVERY).await;

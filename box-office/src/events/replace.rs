@@ -48,7 +48,7 @@ pub(super) async fn replace(
         ));
     }
     if body.sale.is_some() {
-        let detail = format!("Replacement the sale with PUT /api/sales/{id}.");
+        let detail = format!("Change the sale with PUT /api/sales/{id}.");
         return Err(invalid("sale", detail));
     }
     let draft = body.draft()?;

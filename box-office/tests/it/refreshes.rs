@@ -17,7 +17,7 @@ fn refresh_token(answer: &Value) -> Value {
 async fn a_crowd_behind_one_address_refreshes_in_the_same_minute() {
     // A busy machine hashes slowly, which is not what is tested here.
     let app = App::start_with(1.0, |config| {
-        config.password_wait = Duration::from_secs(600)
+        config.password_wait = Duration::from_secs(600);
     })
     .await;
     let ada = json!({"email": "ada@example.org", "password": PASSWORD});

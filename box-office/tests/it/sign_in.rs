@@ -80,7 +80,7 @@ async fn each_further_guess_waits_twice_as_long_up_to_a_quarter_of_an_hour() {
 async fn guesses_at_once_are_not_more_than_guesses_one_after_the_other() {
     // None is shed, however slowly a busy machine hashes.
     let app = App::start_with(1_000.0, |config| {
-        config.password_wait = Duration::from_secs(600)
+        config.password_wait = Duration::from_secs(600);
     })
     .await;
     let guesses = (0..40).map(async |n| {

@@ -123,7 +123,7 @@ impl Gate {
     ) -> DeliveryOutcome {
         let started = Instant::now();
         let outcome = sending.await;
-        metrics::sending_took(self.channel, started.elapsed());
+        metrics::attempt_took(self.channel, started.elapsed());
         if let Some(reason) = outcome.reason() {
             metrics::failed(self.channel, reason);
         }

@@ -314,7 +314,7 @@ pub(crate) async fn record(
 }
 
 /// Requeues messages that wait for an account's confirmation, due at once.
-pub(crate) async fn hasten(
+pub(crate) async fn requeue_unconfirmed(
     pool: &PgPool,
     account_id: AccountId,
     now: DateTime<Utc>,
@@ -332,7 +332,10 @@ pub(crate) async fn hasten(
 }
 
 /// Marks messages with expired handover leases as uncertain, and returns how many.
-pub(crate) async fn doubt_expired(pool: &PgPool, now: DateTime<Utc>) -> Result<u64, sqlx::Error> {
+pub(crate) async fn mark_expired_uncertain(
+    pool: &PgPool,
+    now: DateTime<Utc>,
+) -> Result<u64, sqlx::Error> {
     let done = sqlx::query!(
         "update notifier.notifications
          set state = 'uncertain', leased_until = null,

@@ -112,7 +112,7 @@ async fn run(
     }
     broken.cancel();
     for (_, reply, outcome) in drain_ready(&mut in_flight) {
-        let _ = reply.send(fate(outcome, false));
+        let _ = reply.send(outcome_of(outcome, false));
     }
 }
 
@@ -149,7 +149,7 @@ fn settle(confirmed: Vec<Confirmed>, returned: &mut HashSet<Uuid>) -> bool {
         healthy &= outcome.is_ok();
         let was_returned = returned.remove(&id);
         // The sender may have given up waiting.
-        let _ = reply.send(fate(outcome, was_returned));
+        let _ = reply.send(outcome_of(outcome, was_returned));
     }
     healthy
 }
@@ -167,7 +167,10 @@ fn returned_id(outcome: &lapin::Result<Confirmation>) -> Option<Uuid> {
     id.as_str().parse().ok()
 }
 
-fn fate(outcome: lapin::Result<Confirmation>, was_returned: bool) -> Result<(), PublishError> {
+fn outcome_of(
+    outcome: lapin::Result<Confirmation>,
+    was_returned: bool,
+) -> Result<(), PublishError> {
     match outcome {
         Ok(_) if was_returned => Err(PublishError::Unroutable),
         Ok(Confirmation::Nack(_)) => Err(PublishError::Full),

@@ -118,7 +118,7 @@ async fn supervise(
     mode: &impl Mode,
 ) -> anyhow::Result<()> {
     /// Bounds the backoff, so that RabbitMQ is used soon after it is back.
-    const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+    const MAX_PAUSE: Duration = Duration::from_secs(5);
     let mut failures = 0;
     while !stop.is_cancelled() {
         let Some(opened) = stop
@@ -146,7 +146,7 @@ async fn supervise(
             }
         }
         failures += 1;
-        stop.run_until_cancelled(tokio::time::sleep(backoff(failures).min(LONGEST_PAUSE)))
+        stop.run_until_cancelled(tokio::time::sleep(backoff(failures).min(MAX_PAUSE)))
             .await;
     }
     Ok(())

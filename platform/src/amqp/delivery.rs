@@ -165,8 +165,8 @@ impl Delivery {
     /// The properties of the copy that goes to the dead queue.
     pub(super) fn dead_properties(&self, reason: &str, now: DateTime<Utc>) -> BasicProperties {
         /// Headers share a frame of 128 KiB with the rest; a reason is a sentence.
-        const LONGEST_REASON: usize = 2_000;
-        let reason: String = reason.chars().take(LONGEST_REASON).collect();
+        const MAX_REASON_CHARS: usize = 2_000;
+        let reason: String = reason.chars().take(MAX_REASON_CHARS).collect();
         let properties = self.copy_properties(self.attempt);
         let mut headers = properties.headers().clone().unwrap_or_default();
         headers.insert(REASON.into(), AMQPValue::LongString(reason.into()));

@@ -33,7 +33,7 @@ pub const RETRY_DELAYS: [Duration; 5] = [
 /// Capacity of a queue for outcomes, in messages; the oldest are dropped.
 const TRANSIENT_LENGTH: u32 = 10_000;
 /// Concurrency of deletions.
-const DELETED_AT_ONCE: usize = 8;
+const DELETE_CONCURRENCY: usize = 8;
 
 /// An exchange.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -308,7 +308,10 @@ pub(super) async fn delete(
 /// Deletes all that can be deleted, and returns the first error.
 async fn delete_queues(link: &Link, queues: Vec<String>) -> Result<(), BrokerError> {
     let deleting = stream::iter(queues).map(|queue| delete_queue(link, queue));
-    let deleted: Vec<_> = deleting.buffer_unordered(DELETED_AT_ONCE).collect().await;
+    let deleted: Vec<_> = deleting
+        .buffer_unordered(DELETE_CONCURRENCY)
+        .collect()
+        .await;
     deleted.into_iter().collect()
 }
 

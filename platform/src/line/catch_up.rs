@@ -15,7 +15,7 @@ use super::{FollowedLine, Inner, NEVER_READ, REFRESH_LIMIT, REFRESH_PERIOD, ROWS
 use crate::health::Heartbeat;
 
 /// Most lines that one round advances.
-const LINES_AT_ONCE: usize = 256;
+const MAX_LINES_PER_ROUND: usize = 256;
 /// Pause before an unreadable line is retried.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
@@ -116,7 +116,7 @@ impl Round {
             line.is_behind.load(Ordering::Relaxed) && !self.unreadable.contains_key(event_id)
         });
         behind
-            .take(LINES_AT_ONCE)
+            .take(MAX_LINES_PER_ROUND)
             .map(|(event_id, line)| (*event_id, Arc::clone(line)))
             .collect()
     }

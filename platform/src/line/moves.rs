@@ -8,7 +8,7 @@ use domain::{EventId, Number, Place};
 use sqlx::PgPool;
 
 /// Fewest rows in the share of one line.
-const FEWEST_ROWS: usize = 64;
+const MIN_ROWS: usize = 64;
 
 /// A part of a line's history: the moves after `after`, up to and with `until`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,7 +40,7 @@ pub async fn read(
     stretches: &[Stretch],
     rows: usize,
 ) -> Result<HashMap<EventId, Piece>, sqlx::Error> {
-    let each = (rows / stretches.len().max(1)).max(FEWEST_ROWS);
+    let each = (rows / stretches.len().max(1)).max(MIN_ROWS);
     let ids: Vec<i64> = stretches.iter().map(|part| part.event_id.0).collect();
     let after: Vec<i64> = stretches.iter().map(|part| part.after).collect();
     let until: Vec<i64> = stretches.iter().map(|part| part.until).collect();

@@ -25,7 +25,7 @@ const TIMING: Timing = Timing {
 const STATEMENT_LIMIT: Duration = Duration::from_secs(10);
 const LAG_INTERVAL: Duration = Duration::from_secs(10);
 /// Upper bound of the backoff of a message that can't be sent.
-const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+const MAX_PAUSE: Duration = Duration::from_secs(10);
 
 /// Sends the messages of `owner` until `stop`. Any number of relays may run for one owner. A
 /// message is claimed by a lease, sent with no transaction open, and deleted once RabbitMQ has
@@ -210,7 +210,7 @@ pub(super) async fn postpone(
     );
     let (ids, pauses): (Vec<_>, Vec<_>) = failed
         .iter()
-        .map(|(id, attempts, _)| (*id, backoff(*attempts).min(LONGEST_PAUSE).as_secs_f64()))
+        .map(|(id, attempts, _)| (*id, backoff(*attempts).min(MAX_PAUSE).as_secs_f64()))
         .unzip();
     sqlx::query!(
         "UPDATE platform.outbox

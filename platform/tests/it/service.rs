@@ -235,7 +235,7 @@ async fn a_task_that_fails_ends_the_process_with_its_name() {
 async fn work_that_outlasts_the_grace_time_is_dropped_and_reported() {
     let clock = domain::clock::SystemClock::shared();
     let app = TestApp::start_with(clock, |config| {
-        config.shutdown_grace = Duration::from_secs(1)
+        config.shutdown_grace = Duration::from_secs(1);
     })
     .await;
     let (entered, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));

@@ -24,7 +24,7 @@ const REQUEUE_PAUSE: Duration = Duration::from_secs(1);
 /// Interval at which a resource alarm is checked again.
 const ALARM_PAUSE: Duration = Duration::from_millis(250);
 /// Below RabbitMQ's delivery acknowledgement timeout of 30 minutes.
-const LONGEST_ALARM: Duration = Duration::from_secs(20 * 60);
+const MAX_ALARM: Duration = Duration::from_secs(20 * 60);
 
 /// A message and the means to acknowledge it.
 pub(super) struct Received {
@@ -108,7 +108,7 @@ impl Settler {
         let is_kept = || {
             self.0.broker.blocked().is_some()
                 && acker.usable()
-                && begun.elapsed() < LONGEST_ALARM
+                && begun.elapsed() < MAX_ALARM
                 && !self.0.stop.is_cancelled()
         };
         while is_kept() {
