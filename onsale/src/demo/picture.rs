@@ -58,6 +58,12 @@ pub(super) fn draw(figures: &Figures<'_>) -> [String; ROWS] {
         .into_iter()
         .max()
         .unwrap_or_default();
+    // The rate limits every minute, whatever a single second has.
+    let last_minute = last(figures.let_in, 60).iter().sum();
+    let let_in = format!("{:>6} in a minute", grouped(last_minute));
+    let recent = last(figures.requests, 5);
+    let mean = recent.iter().sum::<u64>() / (recent.len() as u64).max(1);
+    let requests = format!("{:>6} a second", grouped(mean));
     let wait = |label, quantiles| wait(label, quantiles, full_wait(longest));
     [
         header,
@@ -73,8 +79,8 @@ pub(super) fn draw(figures: &Figures<'_>) -> [String; ROWS] {
         purchases("got tickets", counts.confirmed),
         purchases("mails", figures.mails),
         String::new(),
-        chart("let in", figures.let_in, 60, "a minute"),
-        chart("requests", figures.requests, 1, "a second"),
+        chart("let in", figures.let_in, &let_in),
+        chart("requests", figures.requests, &requests),
         String::new(),
         format!(
             "  {:<14}{:BAR$}  {:>8}  {:>8}",
@@ -160,18 +166,24 @@ fn bar(part: u64, whole: u64) -> StyledObject<String> {
     style(format!("{text:BAR$}")).cyan().for_stderr()
 }
 
-/// A chart of `history`, whose last second is on the right, with the mean of the last five seconds
-/// as so many per `per` seconds.
-fn chart(label: &str, history: &[u64], per: u64, unit: &str) -> String {
+/// A chart of `history`, whose last second is on the right. A second with anything is higher than one
+/// with nothing.
+fn chart(label: &str, history: &[u64], text: &str) -> String {
     const LEVELS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
     let most = history.iter().copied().max().unwrap_or_default();
-    let shown = &history[history.len().saturating_sub(BAR)..];
-    let levels = |count: &u64| LEVELS[scaled(*count, most, LEVELS.len() - 1)];
-    let text: String = shown.iter().map(levels).collect();
-    let last = &history[history.len().saturating_sub(5)..];
-    let mean = last.iter().sum::<u64>() * per / (last.len() as u64).max(1);
-    let chart = style(format!("{text:>BAR$}")).cyan().for_stderr();
-    row(label, chart, &format!("{:>6} {unit}", grouped(mean)))
+    let level =
+        |count: &u64| LEVELS[scaled(*count, most, LEVELS.len() - 1).max(usize::from(*count > 0))];
+    let chart: String = last(history, BAR).iter().map(level).collect();
+    row(
+        label,
+        style(format!("{chart:>BAR$}")).cyan().for_stderr(),
+        text,
+    )
+}
+
+/// The last `seconds` of `history`.
+fn last(history: &[u64], seconds: usize) -> &[u64] {
+    &history[history.len().saturating_sub(seconds)..]
 }
 
 /// A bar up to the median, and a lighter one up to the 90th percentile.
@@ -220,7 +232,7 @@ mod tests {
     use super::*;
 
     /// A sale of the largest size that the demo takes, near its end.
-    fn lines(state: &str) -> [String; ROWS] {
+    fn lines_with(let_in: &[u64]) -> [String; ROWS] {
         let funnel = Funnel::default();
         for stage in [
             Stage::Joined,
@@ -231,7 +243,7 @@ mod tests {
             funnel.reached(stage, Duration::from_millis(1_234));
         }
         let house = Shown {
-            state: state.to_owned(),
+            state: "sold_out".to_owned(),
             free: 10_000,
             held: 10_000,
             sold: 30_000,
@@ -250,14 +262,14 @@ mod tests {
             },
             latencies: funnel.latencies(),
             mails: 123_456,
-            let_in: &[10_000; 100],
+            let_in,
             requests: &[0, 1, 100_000],
         })
     }
 
     #[test]
     fn the_picture_of_the_largest_sale_fits_eighty_columns() {
-        for line in lines("sold_out") {
+        for line in lines_with(&[10_000; 100]) {
             let columns = measure_text_width(&line);
             assert!(columns < 80, "{columns}: {line}");
         }
@@ -279,13 +291,24 @@ mod tests {
     }
 
     #[test]
-    fn a_chart_shows_the_last_seconds_and_their_mean() {
-        let history: Vec<u64> = (0..60)
-            .map(|second| if second < 55 { 0 } else { 4 })
-            .collect();
-        let line = chart("let in", &history, 60, "a minute");
+    fn a_chart_shows_the_last_seconds_and_tells_little_from_nothing() {
+        let mut history = [0; 60];
+        (history[58], history[59]) = (1, 1_000);
+        let line = chart("let in", &history, "end");
         let line = console::strip_ansi_codes(&line).into_owned();
-        assert!(line.ends_with("▁█████     240 a minute"), "{line}");
+        assert!(line.ends_with("▁▁▂█     end"), "{line}");
+        assert_eq!(line.matches(['▁', '▂', '█']).count(), BAR);
+    }
+
+    #[test]
+    fn people_let_in_are_counted_over_a_minute_as_their_rate_is() {
+        let counted = |seconds: usize| {
+            let lines = lines_with(&vec![20; seconds]);
+            let line = console::strip_ansi_codes(&lines[9]).into_owned();
+            line.rsplit_once("  ").unwrap().1.trim_start().to_owned()
+        };
+        assert_eq!(counted(1), "20 in a minute");
+        assert_eq!(counted(300), "1,200 in a minute");
     }
 
     #[test]
