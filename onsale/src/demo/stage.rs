@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use anyhow::Context as _;
 use clap::Parser;
 use domain::clock::{SharedClock, SystemClock};
-use platform::config::PlatformConfig;
+use platform::config::{LogFormat, PlatformConfig};
 use platform::pg;
 use platform::service::{self, Context, Running};
 use rand::Rng as _;
@@ -199,7 +199,8 @@ fn platform_config(args: &DemoArgs, database_url: SecretString, run: i64) -> Pla
     config.internal_addr = preferred(8081);
     config.ops_addr = preferred(9090);
     config.public_url = address_url(config.public_addr);
-    // Over the picture of the sale only what somebody must act on.
+    config.log_format = LogFormat::Text;
+    // Above the picture of the sale only what somebody must act on.
     let mut asked = ["ONSALE_LOG", "RUST_LOG"]
         .into_iter()
         .filter_map(|key| std::env::var(key).ok())
