@@ -76,7 +76,7 @@ async fn an_interrupted_demo_leaves_neither_its_database_nor_its_queues() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_demo_accounts_for_every_buyer_and_fits_eighty_columns() {
+async fn a_demo_ends_before_the_last_poll_accounts_for_everybody_and_fits_eighty_columns() {
     const BUYERS: u64 = 150;
     let _one = ONE_DEMO.lock().await;
     let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("demo.json");
@@ -102,6 +102,8 @@ async fn the_demo_accounts_for_every_buyer_and_fits_eighty_columns() {
     let fates = report["fates"].as_object().unwrap();
     let counted: u64 = fates.values().filter_map(Value::as_u64).sum();
     assert_eq!(counted, BUYERS, "{fates:?}");
+    let waiting = fates["waiting"].as_u64();
+    assert!(waiting > Some(0), "it waited for the last poll: {fates:?}");
     assert_eq!(report["audit"]["totals"]["sold"], 20, "{said}");
     let has_zeros = report["funnel"].get("signed_up").is_some();
     assert!(
