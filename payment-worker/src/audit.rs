@@ -1,4 +1,4 @@
-//! Entries for the audit log, which box-office keeps, about money that people moved.
+//! Entries for the audit log, which box-office stores, about money that people moved.
 
 use chrono::{DateTime, Utc};
 use domain::AccountId;

@@ -18,8 +18,9 @@ use platform::amqp::{BatchHandler, Delivery, Verdict};
 use platform::pg::run_tx;
 use sqlx::PgConnection;
 
+use crate::batch::{self, Batch};
 use crate::operation::Kind;
-use crate::worker::Worker;
+use crate::state::AppState;
 
 /// Delay of a message whose predecessor has not been applied.
 const WAIT_FOR_OTHERS: Duration = Duration::from_secs(1);
@@ -29,12 +30,11 @@ const CONCURRENCY: usize = 16;
 
 /// Consumer of `payment.bookings`. The kinds that a sale brings by the thousand are applied in one
 /// transaction for a batch; other kinds, and what failed in the batch, message by message.
-pub(crate) struct Bookings(pub Arc<Worker>);
+pub(crate) struct Bookings(pub Arc<AppState>);
 
 /// Effect of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Done {
-    /// It was applied.
     Yes,
     /// It changes nothing: applied before, or overtaken by another message.
     Before,
@@ -42,7 +42,7 @@ pub(crate) enum Done {
     TooEarly,
 }
 
-/// A message with an effect on the worker's tables.
+/// A message with an effect on the payment tables.
 trait Effect: Message {
     /// Applies it in the caller's transaction. Idempotent.
     fn apply(
@@ -133,50 +133,36 @@ impl Together {
 }
 
 impl BatchHandler for Bookings {
-    async fn handle_batch(&self, batch: Vec<Delivery>) -> Vec<Verdict> {
-        let done = self.take_together(&Together::of(&batch)).await;
-        let deliveries = batch.into_iter().enumerate();
-        let verdicts =
-            deliveries.map(|(index, delivery)| self.take(delivery, done.contains(&index)));
-        stream::iter(verdicts.collect::<Vec<_>>())
-            .buffered(CONCURRENCY)
-            .collect()
-            .await
+    async fn handle_batch(&self, deliveries: Vec<Delivery>) -> Vec<Verdict> {
+        let verdicts = batch::execute(self, &deliveries).await;
+        stream::iter(verdicts).buffered(CONCURRENCY).collect().await
     }
 }
 
-impl Bookings {
-    async fn take_together(&self, together: &Together) -> HashSet<usize> {
+impl Batch for Bookings {
+    type Item = Delivery;
+    type Output = Verdict;
+
+    const ITEMS: &'static str = "messages";
+
+    async fn together(&self, deliveries: &[Delivery]) -> Result<Vec<Option<Verdict>>, sqlx::Error> {
+        let (together, now) = (Together::of(deliveries), self.0.now());
         if together.is_empty() {
-            return HashSet::new();
+            return Ok(vec![None; deliveries.len()]);
         }
-        let now = self.0.now();
         let applying = run_tx(&self.0.db, "payment take bookings", |tx| {
             Box::pin(together.apply(tx, now))
         });
-        match applying.await {
-            Ok(done) => {
-                self.0.wake(Kind::Create);
-                self.0.wake(Kind::Capture);
-                self.0.wake(Kind::Cancel);
-                done
-            }
-            Err(error) => {
-                let error = &error as &dyn std::error::Error;
-                tracing::warn!(
-                    error,
-                    "applying a batch of messages failed; applying each alone"
-                );
-                HashSet::new()
-            }
-        }
+        let done = applying.await?;
+        self.0.wake(Kind::Create);
+        self.0.wake(Kind::Capture);
+        self.0.wake(Kind::Cancel);
+        let indices = 0..deliveries.len();
+        let verdicts = indices.map(|index| done.contains(&index).then_some(Verdict::Ack));
+        Ok(verdicts.collect())
     }
 
-    async fn take(&self, delivery: Delivery, is_done: bool) -> Verdict {
-        if is_done {
-            return Verdict::Ack;
-        }
-        let delivery = &delivery;
+    async fn alone(&self, delivery: &Delivery) -> Verdict {
         match delivery.name.as_str() {
             HoldPlaced::NAME => self.apply::<HoldPlaced>(delivery).await,
             BookingConfirmed::NAME => self.apply::<BookingConfirmed>(delivery).await,
@@ -185,7 +171,9 @@ impl Bookings {
             other => Verdict::DeadLetter(format!("the payment worker knows no message {other:?}")),
         }
     }
+}
 
+impl Bookings {
     async fn apply<M: Effect>(&self, delivery: &Delivery) -> Verdict {
         let message: M = match delivery.parse() {
             Ok(message) => message,
@@ -243,25 +231,25 @@ mod tests {
     #[tokio::test]
     async fn no_capture_is_asked_for_what_is_being_given_up() {
         let app = TestApp::start().await;
-        let worker = testing::worker(&app);
-        let [given_up] = testing::hold(&worker).await;
-        set_intent(&worker, &given_up, "pi_1").await;
+        let state = testing::state(&app);
+        let [given_up] = testing::hold(&state).await;
+        set_intent(&state, &given_up, "pi_1").await;
         sqlx::query("update payment.payments set state = 'authorised', void_reason = 'cancelled'")
-            .execute(&worker.db)
+            .execute(&state.db)
             .await
             .unwrap();
-        let (id, now) = (given_up.booking_id, worker.now());
+        let (id, now) = (given_up.booking_id, state.now());
         let confirmed = BookingConfirmed {
             booking: given_up.clone(),
             tickets: Vec::new(),
         };
-        let mut conn = worker.db.acquire().await.unwrap();
+        let mut conn = state.db.acquire().await.unwrap();
         let together = confirmed::capture_authorised(&mut conn, &[id], now).await;
         assert!(together.unwrap().is_empty());
         let alone = confirmed.apply(&mut conn, now).await.unwrap();
         assert_eq!(alone, Done::Before);
         drop(conn);
-        let asked = operations_of(&worker, &given_up).await;
+        let asked = operations_of(&state, &given_up).await;
         assert!(asked.iter().all(|(kind, _)| kind != "capture"), "{asked:?}");
         app.finish().await;
     }
@@ -269,24 +257,24 @@ mod tests {
     #[tokio::test]
     async fn one_message_that_can_not_be_applied_holds_up_no_other_of_its_batch() {
         let app = TestApp::start().await;
-        let worker = testing::worker(&app);
-        let [paid] = testing::hold(&worker).await;
-        set_intent(&worker, &paid, "pi_1").await;
+        let state = testing::state(&app);
+        let [paid] = testing::hold(&state).await;
+        set_intent(&state, &paid, "pi_1").await;
         sqlx::query("update payment.payments set state = 'authorised'")
-            .execute(&worker.db)
+            .execute(&state.db)
             .await
             .unwrap();
         let (first, mut poisoned, last) = (
-            testing::booking(&worker),
-            testing::booking(&worker),
-            testing::booking(&worker),
+            testing::booking(&state),
+            testing::booking(&state),
+            testing::booking(&state),
         );
         poisoned.total.amount_minor = -1;
         let confirmed = delivery(&BookingConfirmed {
             booking: paid.clone(),
             tickets: Vec::new(),
         });
-        let bookings = Bookings(Arc::clone(&worker));
+        let bookings = Bookings(Arc::clone(&state));
         let batch = vec![held(&first), held(&poisoned), confirmed, held(&last)];
         let verdicts = bookings.handle_batch(batch).await;
 
@@ -298,11 +286,11 @@ mod tests {
             assert_eq!(verdicts[place], Verdict::Ack, "{verdicts:?}");
         }
         for booking in [&first, &last] {
-            let made = operations_of(&worker, booking).await;
+            let made = operations_of(&state, booking).await;
             assert_eq!(made, [("create".to_owned(), "pending".to_owned())]);
         }
-        assert_eq!(payment(&worker, &poisoned).await, None);
-        let asked = operations_of(&worker, &paid).await;
+        assert_eq!(payment(&state, &poisoned).await, None);
+        let asked = operations_of(&state, &paid).await;
         assert!(asked.iter().any(|(kind, _)| kind == "capture"), "{asked:?}");
         app.finish().await;
     }

@@ -17,32 +17,28 @@ use platform::problem::{Kind, Problem};
 use platform::service::Context;
 
 use crate::recorder::Recorder;
+use crate::state::AppState;
 use crate::store::breaker;
 use crate::stripe::Failure;
-use crate::worker::Worker;
 
 /// Each request makes one or more calls to Stripe, which are rate-limited.
 const PER_ACCOUNT: Quota = Quota::per_minute(30);
 
-/// State of the routes.
-struct Desk {
-    worker: Arc<Worker>,
-    recorder: Arc<Recorder>,
-}
-
-pub(crate) fn routes(ctx: &Context, worker: Arc<Worker>, recorder: Arc<Recorder>) -> Router {
+pub(crate) fn routes(ctx: &Context, state: Arc<AppState>, recorder: Arc<Recorder>) -> Router {
     let limit = ctx.limits.layer("saved-cards", PER_ACCOUNT, Key::Account);
-    Router::new()
+    let chosen = Router::new()
+        .route("/api/bookings/{id}/card", put(choose::choose))
+        .with_state((Arc::clone(&state), recorder));
+    let saved = Router::new()
         .route("/api/saved-cards", get(saved::list))
         .route("/api/saved-cards/{id}", delete(saved::remove))
-        .route("/api/bookings/{id}/card", put(choose::choose))
-        .route_layer(limit)
-        .with_state(Arc::new(Desk { worker, recorder }))
+        .with_state(state);
+    saved.merge(chosen).route_layer(limit)
 }
 
 /// Fails fast while the circuit breaker is open.
-async fn require_stripe(worker: &Worker) -> Result<(), Problem> {
-    if breaker::is_open(&worker.db).await? {
+async fn require_stripe(state: &AppState) -> Result<(), Problem> {
+    if breaker::is_open(&state.db).await? {
         return Err(unreachable());
     }
     Ok(())

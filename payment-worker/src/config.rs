@@ -3,12 +3,15 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use platform::config::{InvalidConfig, listed_secret};
+use platform::config::{InvalidConfig, defaults, listed_secret, positive_seconds};
 use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
+const DAY: Duration = Duration::from_hours(24);
+
 /// Settings of the payment worker.
 #[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Payment worker")]
 #[group(skip)]
 pub struct Config {
     /// Stripe's secret key, `sk_test_…` or `sk_live_…`.
@@ -39,7 +42,7 @@ pub struct Config {
         long,
         env = "ONSALE_STRIPE_TIMEOUT_SECONDS",
         default_value = "20",
-        value_parser = seconds
+        value_parser = positive_seconds
     )]
     pub stripe_timeout: Duration,
     /// Most calls to Stripe per second, of this process: the account's limit, divided among the
@@ -57,7 +60,7 @@ pub struct Config {
         long,
         env = "ONSALE_RECONCILE_SECONDS",
         default_value = "20",
-        value_parser = seconds
+        value_parser = positive_seconds
     )]
     pub reconcile_interval: Duration,
     /// Age from which an unsettled payment is compared with Stripe, in seconds.
@@ -65,7 +68,7 @@ pub struct Config {
         long,
         env = "ONSALE_RECONCILE_AFTER_SECONDS",
         default_value = "30",
-        value_parser = seconds
+        value_parser = positive_seconds
     )]
     pub reconcile_after: Duration,
     /// Time between two comparisons of all that Stripe has of the last days, in seconds.
@@ -73,12 +76,23 @@ pub struct Config {
         long,
         env = "ONSALE_RECONCILE_WINDOW_SECONDS",
         default_value = "3600",
-        value_parser = seconds
+        value_parser = positive_seconds
     )]
     pub reconcile_window_interval: Duration,
-    /// Lookback of that comparison in days.
-    #[arg(long, env = "ONSALE_RECONCILE_WINDOW_DAYS", default_value = "7")]
-    pub reconcile_window_days: NonZeroU32,
+    /// Lookback of that comparison, in days.
+    #[arg(
+        long = "reconcile-window-days",
+        env = "ONSALE_RECONCILE_WINDOW_DAYS",
+        default_value = "7",
+        value_parser = days
+    )]
+    pub reconcile_window: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        defaults(&[])
+    }
 }
 
 impl Config {
@@ -116,33 +130,20 @@ impl Config {
     }
 }
 
-fn seconds(text: &str) -> Result<Duration, String> {
-    let seconds: f64 = text
+fn days(text: &str) -> Result<Duration, String> {
+    let days: NonZeroU32 = text
         .parse()
-        .map_err(|_| "not a number of seconds".to_owned())?;
-    match Duration::try_from_secs_f64(seconds) {
-        Ok(duration) if duration >= Duration::from_millis(10) => Ok(duration),
-        Ok(_) => Err("must be at least 0.01".to_owned()),
-        Err(error) => Err(error.to_string()),
-    }
+        .map_err(|_| "not a whole number of days, from 1".to_owned())?;
+    Ok(DAY * days.get())
 }
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
-
     use super::*;
-
-    #[derive(clap::Parser)]
-    struct Command {
-        #[command(flatten)]
-        config: Config,
-    }
 
     #[test]
     fn two_webhook_secrets_may_be_given_while_rotating() {
-        let command = ["worker", "--stripe-webhook-secret", "whsec_new,whsec_old"];
-        let config = Command::parse_from(command).config;
+        let config: Config = defaults(&["--stripe-webhook-secret", "whsec_new,whsec_old"]);
         let secrets: Vec<_> = config
             .webhook_secrets()
             .unwrap()
@@ -154,28 +155,33 @@ mod tests {
 
     #[test]
     fn an_empty_webhook_secret_is_refused() {
-        let command = ["worker", "--stripe-webhook-secret", "whsec_new,"];
-        assert!(
-            Command::parse_from(command)
-                .config
-                .webhook_secrets()
-                .is_err()
-        );
+        let config: Config = defaults(&["--stripe-webhook-secret", "whsec_new,"]);
+        assert!(config.webhook_secrets().is_err());
     }
 
     #[test]
     fn secrets_are_not_shown() {
-        let command = [
-            "worker",
+        let flags = [
             "--stripe-secret-key",
             "sk_test_1",
             "--stripe-webhook-secret",
             "w1",
         ];
-        let shown = format!("{:?}", Command::parse_from(command).config);
+        let shown = format!("{:?}", defaults::<Config>(&flags));
         assert!(
             !shown.contains("sk_test_1") && !shown.contains("\"w1\""),
             "{shown}"
         );
+    }
+
+    #[test]
+    fn a_duration_is_in_the_unit_of_its_flag() {
+        let config: Config = defaults(&["--stripe-timeout", "0.5", "--reconcile-window-days", "2"]);
+        assert_eq!(config.stripe_timeout, Duration::from_millis(500));
+        assert_eq!(config.reconcile_window, DAY * 2);
+        assert_eq!(Config::default().reconcile_window, DAY * 7);
+        for text in ["0", "-1", "1.5", "a week"] {
+            assert!(days(text).is_err(), "{text}");
+        }
     }
 }

@@ -15,9 +15,9 @@ use tracing::Instrument;
 use crate::operation::{Kind, Operation, backoff};
 use crate::operations;
 use crate::recorder::{RecordError, Recorder};
+use crate::state::AppState;
 use crate::store::{breaker, operations as table};
 use crate::stripe::Failure;
-use crate::worker::Worker;
 
 const TIMING: Timing = Timing {
     pace: Duration::from_millis(30),
@@ -36,27 +36,27 @@ const LEASE_MARGIN: Duration = Duration::from_secs(10);
 /// # Errors
 /// None at present: whatever fails is tried again.
 pub(crate) async fn run(
-    worker: Arc<Worker>,
+    state: Arc<AppState>,
     recorder: Arc<Recorder>,
     kind: Kind,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    let room = Capacity::new(worker.concurrency);
+    let capacity = Capacity::new(state.concurrency);
     let driver = Driver {
-        worker,
+        state,
         recorder,
         kind,
-        room,
+        capacity,
     };
     leased::run(driver, TIMING, stop).await
 }
 
 /// The operations of one kind.
 struct Driver {
-    worker: Arc<Worker>,
+    state: Arc<AppState>,
     recorder: Arc<Recorder>,
     kind: Kind,
-    room: Capacity,
+    capacity: Capacity,
 }
 
 impl leased::Work for Driver {
@@ -65,66 +65,70 @@ impl leased::Work for Driver {
     }
 
     async fn begin_due(&mut self) -> Result<Claimed, sqlx::Error> {
-        let places = self.room.acquire_all().await;
-        let limit = i64::try_from(places.len()).expect("the places fit into memory");
-        let due = claim_due(&self.worker, self.kind, limit).await?;
-        let is_full = due.len() == places.len();
-        for (operation, place) in due.into_iter().zip(places) {
-            self.begin(operation, place);
+        let permits = self.capacity.acquire_all().await;
+        let limit = i64::try_from(permits.len()).expect("the permits fit into memory");
+        let due = claim_due(&self.state, self.kind, limit).await?;
+        let is_full = due.len() == permits.len();
+        for (operation, permit) in due.into_iter().zip(permits) {
+            self.begin(operation, permit);
         }
         Ok(if is_full { Claimed::Some } else { Claimed::All })
     }
 
     async fn woken(&mut self) {
-        self.worker.operations_due[self.kind as usize]
+        self.state.operations_due[self.kind as usize]
             .notified()
             .await;
     }
 
     async fn drain(self) {
-        self.room.drain().await;
+        self.capacity.drain().await;
     }
 }
 
 impl Driver {
-    fn begin(&self, operation: Operation, place: Permit) {
-        let (worker, recorder) = (Arc::clone(&self.worker), Arc::clone(&self.recorder));
+    fn begin(&self, operation: Operation, permit: Permit) {
+        let (state, recorder) = (Arc::clone(&self.state), Arc::clone(&self.recorder));
         let span = tracing::info_span!(
             "stripe operation",
             booking_id = %operation.booking_id,
             operation = operation.request.kind().as_str(),
             tries = operation.tries,
         );
-        let carrying_out = async move { carry_out(&worker, &recorder, operation).await };
-        self.room.begin(place, carrying_out.instrument(span));
+        let carrying_out = async move { carry_out(&state, &recorder, operation).await };
+        self.capacity.begin(permit, carrying_out.instrument(span));
     }
 }
 
 /// Claims up to `limit` due operations; with an open breaker one probe, when it is due.
-async fn claim_due(worker: &Worker, kind: Kind, limit: i64) -> Result<Vec<Operation>, sqlx::Error> {
-    let (lease, now) = (lease(worker), worker.now());
-    let due = table::claim_due(&worker.db, kind, limit, lease, now).await?;
+async fn claim_due(
+    state: &AppState,
+    kind: Kind,
+    limit: i64,
+) -> Result<Vec<Operation>, sqlx::Error> {
+    let (lease, now) = (lease(state), state.now());
+    let due = table::claim_due(&state.db, kind, limit, lease, now).await?;
     if !due.is_empty() {
         return Ok(due);
     }
-    if breaker::may_probe(&worker.db, worker.stripe_timeout, now).await? {
-        return table::claim_probe(&worker.db, lease, now).await;
+    if breaker::may_probe(&state.db, state.stripe_timeout, now).await? {
+        return table::claim_probe(&state.db, lease, now).await;
     }
     Ok(due)
 }
 
 /// Length of a lease: enough for all calls of an operation.
-pub(crate) fn lease(worker: &Worker) -> Duration {
-    worker.stripe_timeout * CALLS + LEASE_MARGIN
+pub(crate) fn lease(state: &AppState) -> Duration {
+    state.stripe_timeout * CALLS + LEASE_MARGIN
 }
 
 /// Performs one operation and records its outcome. After a crash or a failed record the lease
 /// expires and the operation is repeated with the same key.
-pub(crate) async fn carry_out(worker: &Worker, recorder: &Recorder, operation: Operation) {
-    let outcome = operations::perform(&worker.stripe, &operation, worker.now()).await;
+pub(crate) async fn carry_out(state: &AppState, recorder: &Recorder, operation: Operation) {
+    let outcome = operations::perform(&state.stripe, &operation, state.now()).await;
     let recorded = match outcome {
         Ok(outcome) => recorder.record(operation, outcome).await,
-        Err(failure) => put_off(worker, &operation, &failure).await,
+        Err(failure) => put_off(state, &operation, &failure).await,
     };
     if let Err(error) = recorded {
         let error = &error as &dyn std::error::Error;
@@ -146,12 +150,12 @@ fn log(failure: &Failure) {
 }
 
 async fn put_off(
-    worker: &Worker,
+    state: &AppState,
     operation: &Operation,
     failure: &Failure,
 ) -> Result<(), RecordError> {
     log(failure);
-    let now = worker.now();
+    let now = state.now();
     // Another request holds the object: retry soon, as Stripe itself is up.
     let longest = if failure.is_outage() || failure.is_forbidden() {
         Duration::MAX
@@ -159,7 +163,7 @@ async fn put_off(
         LONGEST_BUSY
     };
     let due = now + backoff(operation.tries, operation.id.0).min(longest);
-    let mut conn = worker.db.acquire().await?;
+    let mut conn = state.db.acquire().await?;
     let error = failure.to_string();
     breaker::record(&mut conn, Some(failure), now).await?;
     if table::put_off(&mut conn, operation, due, Some(&error), now).await? {

@@ -13,28 +13,29 @@
 //! An unknown outcome is settled by repeating the key or reading the object, never by guessing.
 
 mod audit;
+mod batch;
 mod bookings;
 mod cards;
 mod config;
+mod disputes;
 mod driver;
 mod help;
 mod messages;
-mod moves;
 mod operation;
 mod operations;
+mod payments;
 mod reconcile;
 mod recorder;
 mod refunds;
 mod staff;
+mod state;
 mod store;
 mod stripe;
 mod sweep;
 mod terms;
 #[cfg(test)]
 mod testing;
-mod transitions;
 mod webhooks;
-mod worker;
 
 use std::sync::Arc;
 
@@ -57,8 +58,8 @@ use bookings::Bookings;
 use operation::Kind;
 use reconcile::Schedule;
 use recorder::Recorder;
+use state::AppState;
 use webhooks::Secrets;
-use worker::Worker;
 
 /// Owner of this worker's messages in the outbox.
 const OWNER: &str = "payment-worker";
@@ -82,30 +83,30 @@ pub async fn start(ctx: Context, config: Config) -> anyhow::Result<Routes> {
     ctx.health
         .show_stand_in("stripe", !is_stripe(&config.stripe_url));
     let secrets = Secrets::new(config.webhook_secrets()?);
-    let worker = Arc::new(Worker::new(ctx.db.clone(), ctx.clock.clone(), &config)?);
+    let state = Arc::new(AppState::new(ctx.db.clone(), ctx.clock.clone(), &config)?);
     let stop = ctx.shutdown.soft();
     let schedule = Schedule {
         interval: config.reconcile_interval,
         after: config.reconcile_after,
         window_interval: config.reconcile_window_interval,
-        window: TimeDelta::days(config.reconcile_window_days.get().into()),
+        window: TimeDelta::from_std(config.reconcile_window).expect("it is a number of days"),
     };
 
-    let recorder = Arc::new(Recorder::new(ctx.clone(), Arc::clone(&worker)));
+    let recorder = Arc::new(Recorder::new(ctx.clone(), Arc::clone(&state)));
     for kind in Kind::ALL {
-        let (worker, recorder) = (Arc::clone(&worker), Arc::clone(&recorder));
+        let (state, recorder) = (Arc::clone(&state), Arc::clone(&recorder));
         ctx.spawn(
             "payment operations",
-            driver::run(worker, recorder, kind, stop.clone()),
+            driver::run(state, recorder, kind, stop.clone()),
         );
     }
     ctx.spawn(
         "payment webhooks",
-        webhooks::run(Arc::clone(&worker), stop.clone()),
+        webhooks::run(Arc::clone(&state), stop.clone()),
     );
     ctx.spawn(
         "payment reconciler",
-        reconcile::run(Arc::clone(&worker), schedule, stop.clone()),
+        reconcile::run(Arc::clone(&state), schedule, stop.clone()),
     );
     ctx.spawn(
         "payment outbox",
@@ -113,7 +114,7 @@ pub async fn start(ctx: Context, config: Config) -> anyhow::Result<Routes> {
     );
     let (broker, consumer, soft) = (
         ctx.broker.clone(),
-        Bookings(Arc::clone(&worker)),
+        Bookings(Arc::clone(&state)),
         stop.clone(),
     );
     ctx.spawn("payment bookings", async move {
@@ -122,14 +123,14 @@ pub async fn start(ctx: Context, config: Config) -> anyhow::Result<Routes> {
         Box::pin(consuming).await
     });
 
-    let staff = staff::routes(Arc::clone(&worker));
-    let cards = cards::routes(&ctx, Arc::clone(&worker), recorder);
-    let public = webhooks::routes(ctx, Arc::clone(&worker), secrets);
+    let staff = staff::routes(Arc::clone(&state));
+    let cards = cards::routes(&ctx, Arc::clone(&state), recorder);
+    let public = webhooks::routes(ctx, Arc::clone(&state), secrets);
     Ok(Routes {
         public: public
             .merge(cards)
-            .merge(terms::routes(Arc::clone(&worker)))
-            .merge(staff::shown_to_buyers(worker)),
+            .merge(terms::routes(Arc::clone(&state)))
+            .merge(staff::shown_to_buyers(state)),
         internal: staff,
         consumes: vec![topology::payment_bookings()],
         ..Routes::default()
@@ -148,6 +149,6 @@ pub async fn reconcile(
     config: &Config,
     since: DateTime<Utc>,
 ) -> anyhow::Result<Reconciled> {
-    let worker = Worker::new(db, clock, config)?;
-    Ok(reconcile::everything(&worker, since).await?)
+    let state = AppState::new(db, clock, config)?;
+    Ok(reconcile::everything(&state, since).await?)
 }

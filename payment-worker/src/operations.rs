@@ -9,11 +9,13 @@ mod create;
 mod refund;
 
 use chrono::{DateTime, TimeDelta, Utc};
+use domain::payment::machine::PaymentCommand;
 use domain::{Currency, Money, Wire};
 use sqlx::PgConnection;
 
-use crate::moves::{self, Step};
 use crate::operation::{Operation, Request};
+use crate::payments;
+use crate::payments::rules::{self, Source, Step};
 use crate::store::findings;
 use crate::store::payments::Payment;
 use crate::stripe::{Failure, Intent, IntentStatus, Refund, Stripe};
@@ -170,7 +172,7 @@ pub(crate) async fn record(
 pub(crate) enum Simple<'a> {
     /// The payment has got its PaymentIntent.
     Created(&'a Intent),
-    /// The payment takes a step.
+    /// The payment takes a plain step.
     Moved(Step),
 }
 
@@ -186,10 +188,39 @@ pub(crate) fn simple<'a>(
     match request {
         Request::Create(_) => create::is_simple(payment, intent).then_some(Simple::Created(intent)),
         Request::Capture { .. } if intent.status == IntentStatus::Succeeded => {
-            moves::step(payment, intent).map(Simple::Moved)
+            rules::follow(payment, intent, Source::Read)
+                .filter(Step::is_plain)
+                .map(Simple::Moved)
         }
         _ => None,
     }
+}
+
+/// Refuses money of another amount or currency than is due, which was read just now; `false` when it
+/// is what is due, or none.
+async fn refuse_other_money(
+    conn: &mut PgConnection,
+    payment: &Payment,
+    intent: &Intent,
+    now: DateTime<Utc>,
+) -> Result<bool, sqlx::Error> {
+    let Some(step) = rules::refuse_other_money(payment, intent, Source::Read) else {
+        return Ok(false);
+    };
+    payments::advance_one(conn, payment, step, now).await?;
+    Ok(true)
+}
+
+/// Records that the money can't be captured.
+async fn fail(
+    conn: &mut PgConnection,
+    payment: &Payment,
+    reason: &str,
+    now: DateTime<Utc>,
+) -> Result<(), sqlx::Error> {
+    let reason = reason.to_owned();
+    payments::transition(conn, payment, PaymentCommand::Fail { reason }, now).await?;
+    Ok(())
 }
 
 /// Retries an operation whose outcome does not fit it.

@@ -18,16 +18,17 @@ use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::{StreamExt, stream};
 use platform::pg::run_tx;
 use serde::Serialize;
-use sqlx::PgConnection;
 use tokio_util::sync::CancellationToken;
 
 use crate::operations::CLOCK_DIFFERENCE;
+use crate::payments::rules::Source;
+use crate::payments::{self, Followed, Report};
+use crate::refunds;
+use crate::state::AppState;
 use crate::store::findings::{self, Finding, Kind};
-use crate::store::{self, breaker, chores, payments, refunds as table};
-use crate::stripe::{Failure, Intent, Refund};
+use crate::store::{self, breaker, chores, payments as table};
+use crate::stripe::Failure;
 use crate::sweep;
-use crate::worker::Worker;
-use crate::{refunds, transitions};
 
 /// Most payments, and most refunds, that a round compares one by one: its calls must leave room for
 /// those that buyers wait for. More payments are compared by Stripe's lists, a hundred per call.
@@ -55,7 +56,7 @@ pub(crate) struct Schedule {
 /// # Errors
 /// None at present: whatever fails is tried again.
 pub(crate) async fn run(
-    worker: Arc<Worker>,
+    state: Arc<AppState>,
     schedule: Schedule,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
@@ -65,7 +66,7 @@ pub(crate) async fn run(
         .is_some()
     {
         if stop
-            .run_until_cancelled(Box::pin(round(&worker, &schedule)))
+            .run_until_cancelled(Box::pin(round(&state, &schedule)))
             .await
             .is_none()
         {
@@ -76,17 +77,14 @@ pub(crate) async fn run(
 }
 
 /// Runs one round. A part that fails does not stop the next.
-async fn round(worker: &Worker, schedule: &Schedule) {
-    log("comparing payments", compare(worker, schedule.after).await);
+async fn round(state: &AppState, schedule: &Schedule) {
+    log("comparing payments", compare(state, schedule.after).await);
     log(
         "sweeping lost messages",
-        sweep_if_due(worker, schedule).await,
+        sweep_if_due(state, schedule).await,
     );
-    log(
-        "comparing the window",
-        window_if_due(worker, schedule).await,
-    );
-    log("pruning", prune_if_due(worker).await);
+    log("comparing the window", window_if_due(state, schedule).await);
+    log("pruning", prune_if_due(state).await);
 }
 
 fn log<T>(what: &'static str, outcome: Result<T, RoundError>) {
@@ -100,28 +98,28 @@ fn log<T>(what: &'static str, outcome: Result<T, RoundError>) {
     }
 }
 
-async fn sweep_if_due(worker: &Worker, schedule: &Schedule) -> Result<(), RoundError> {
-    let now = worker.now();
-    if chores::claim(&worker.db, "sweep", schedule.interval, now).await? {
-        sweep::sweep(worker, now - sweep::RECENT).await?;
+async fn sweep_if_due(state: &AppState, schedule: &Schedule) -> Result<(), RoundError> {
+    let now = state.now();
+    if chores::claim(&state.db, "sweep", schedule.interval, now).await? {
+        sweep::sweep(state, now - sweep::RECENT).await?;
     }
     Ok(())
 }
 
-async fn window_if_due(worker: &Worker, schedule: &Schedule) -> Result<(), RoundError> {
-    let now = worker.now();
-    if !chores::claim(&worker.db, "window", schedule.window_interval, now).await? {
+async fn window_if_due(state: &AppState, schedule: &Schedule) -> Result<(), RoundError> {
+    let now = state.now();
+    if !chores::claim(&state.db, "window", schedule.window_interval, now).await? {
         return Ok(());
     }
     let since = now - schedule.window;
-    sweep::sweep(worker, since).await?;
-    window::compare(worker, since).await.map(|_| ())
+    sweep::sweep(state, since).await?;
+    window::compare(state, since).await.map(|_| ())
 }
 
-async fn prune_if_due(worker: &Worker) -> Result<(), RoundError> {
+async fn prune_if_due(state: &AppState) -> Result<(), RoundError> {
     let every = sweep::PRUNE_INTERVAL;
-    if chores::claim(&worker.db, "prune", every, worker.now()).await? {
-        sweep::prune(worker).await?;
+    if chores::claim(&state.db, "prune", every, state.now()).await? {
+        sweep::prune(state).await?;
     }
     Ok(())
 }
@@ -176,25 +174,25 @@ impl AddAssign for Tally {
 
 /// Compares every unsettled payment and refund, and all that Stripe has since `since`.
 pub(crate) async fn everything(
-    worker: &Worker,
+    state: &AppState,
     since: DateTime<Utc>,
 ) -> Result<Reconciled, RoundError> {
-    sweep::sweep(worker, since).await?;
+    sweep::sweep(state, since).await?;
     let mut tally = Tally::default();
-    let begun = worker.now();
+    let begun = state.now();
     loop {
-        let (round, has_more) = compare_before(worker, begun).await?;
+        let (round, has_more) = compare_before(state, begun).await?;
         tally += round;
         if !has_more {
             break;
         }
     }
-    tally += window::compare(worker, since).await?;
+    tally += window::compare(state, since).await?;
     Ok(Reconciled {
         compared: tally.compared,
         repaired: tally.repaired,
         failed: tally.failed,
-        findings: store::findings::open(&worker.db).await?,
+        findings: store::findings::open(&state.db).await?,
     })
 }
 
@@ -216,36 +214,36 @@ impl RoundError {
     }
 }
 
-async fn compare(worker: &Worker, after: Duration) -> Result<(), RoundError> {
-    if breaker::is_open(&worker.db).await? {
+async fn compare(state: &AppState, after: Duration) -> Result<(), RoundError> {
+    if breaker::is_open(&state.db).await? {
         return Ok(());
     }
-    let pending = store::operations::count_pending(&worker.db).await?;
+    let pending = store::operations::count_pending(&state.db).await?;
     #[expect(clippy::cast_precision_loss, reason = "a gauge")]
     metrics::gauge!("payment_worker_operations_pending").set(pending as f64);
-    compare_before(worker, worker.now() - after).await?;
+    compare_before(state, state.now() - after).await?;
     Ok(())
 }
 
 /// Compares what was not compared since `before`: PaymentIntents one by one, or all by Stripe's
 /// list when they are many; refunds one by one. Returns whether more refunds may be left.
 async fn compare_before(
-    worker: &Worker,
+    state: &AppState,
     before: DateTime<Utc>,
 ) -> Result<(Tally, bool), RoundError> {
-    let now = worker.now();
+    let now = state.now();
     let full = usize::try_from(PER_ROUND).expect("a round is small");
-    let intents = payments::claim_unsettled(&worker.db, before, PER_ROUND, now).await?;
+    let intents = table::claim_unsettled(&state.db, before, PER_ROUND, now).await?;
     let mut tally = if intents.len() < full {
-        each(intents, String::as_str, |id| compare_intent(worker, id)).await
+        each(intents, String::as_str, |id| compare_intent(state, id)).await
     } else {
-        let oldest = payments::oldest_unsettled(&worker.db).await?;
+        let oldest = table::oldest_unsettled(&state.db).await?;
         let since = oldest.unwrap_or(now) - CLOCK_DIFFERENCE;
-        window::compare_intents(worker, since).await?
+        window::compare_intents(state, since).await?
     };
-    let sent = table::claim_unsettled(&worker.db, before, PER_ROUND, now).await?;
+    let sent = store::refunds::claim_unsettled(&state.db, before, PER_ROUND, now).await?;
     let has_more = sent.len() == full;
-    tally += each(sent, String::as_str, |id| compare_refund(worker, id)).await;
+    tally += each(sent, String::as_str, |id| compare_refund(state, id)).await;
     Ok((tally, has_more))
 }
 
@@ -287,78 +285,50 @@ where
         .await
 }
 
-async fn compare_intent(worker: &Worker, intent_id: String) -> Result<bool, RoundError> {
-    let answer = worker.stripe.retrieve(&intent_id).await;
-    let Some(intent) = readable(worker, answer, &intent_id).await? else {
+async fn compare_intent(state: &AppState, intent_id: String) -> Result<bool, RoundError> {
+    let answer = state.stripe.retrieve(&intent_id).await;
+    let Some(intent) = readable(state, answer, &intent_id).await? else {
         return Ok(false);
     };
-    let now = worker.now();
-    let following = run_tx(&worker.db, "payment reconcile", |tx| {
-        Box::pin(follow_intent(tx, &intent, now))
+    let now = state.now();
+    let following = run_tx(&state.db, "payment reconcile", |tx| {
+        let (intent, source) = (&intent, Source::Read);
+        Box::pin(payments::follow_one(tx, Report { intent, source }, now))
     });
-    let is_moved = following.await?;
-    worker.wake_after_commit();
-    Ok(is_moved)
+    let followed = following.await?;
+    state.wake_after_commit();
+    Ok(followed == Followed::Moved)
 }
 
-async fn compare_refund(worker: &Worker, refund_id: String) -> Result<bool, RoundError> {
-    let answer = worker.stripe.retrieve_refund(&refund_id).await;
-    let Some(refund) = readable(worker, answer, &refund_id).await? else {
+async fn compare_refund(state: &AppState, refund_id: String) -> Result<bool, RoundError> {
+    let answer = state.stripe.retrieve_refund(&refund_id).await;
+    let Some(refund) = readable(state, answer, &refund_id).await? else {
         return Ok(false);
     };
-    let now = worker.now();
-    let following = run_tx(&worker.db, "payment reconcile", |tx| {
-        Box::pin(follow_refund(tx, &refund, now))
+    let now = state.now();
+    let following = run_tx(&state.db, "payment reconcile", |tx| {
+        Box::pin(refunds::follow(tx, &refund, now))
     });
     let is_moved = following.await?;
-    worker.wake_after_commit();
-    Ok(is_moved)
+    state.wake_after_commit();
+    Ok(is_moved.unwrap_or(false))
 }
 
 /// The object as Stripe has it; `None` when Stripe does not know it, which becomes a finding. Any
 /// other refusal is an error: the key or the request is at fault, not the object.
 async fn readable<T>(
-    worker: &Worker,
+    state: &AppState,
     answer: Result<T, Failure>,
     id: &str,
 ) -> Result<Option<T>, RoundError> {
     match answer {
         Ok(object) => Ok(Some(object)),
         Err(missing) if missing.is_missing() => {
-            let mut conn = worker.db.acquire().await?;
+            let mut conn = state.db.acquire().await?;
             let detail = format!("Stripe does not know what we have from it: {missing}");
-            findings::note(&mut conn, Kind::Missing, id, None, &detail, worker.now()).await?;
+            findings::note(&mut conn, Kind::Missing, id, None, &detail, state.now()).await?;
             Ok(None)
         }
         Err(failure) => Err(failure.into()),
     }
-}
-
-/// Moves a refund of ours, or one that was made in Stripe's dashboard; `false` when nothing moves.
-async fn follow_refund(
-    conn: &mut PgConnection,
-    refund: &Refund,
-    now: DateTime<Utc>,
-) -> Result<bool, sqlx::Error> {
-    if let Some(id) = refund.refund_id
-        && let Some(is_moved) = refunds::follow(conn, id, refund, now).await?
-    {
-        return Ok(is_moved);
-    }
-    let followed = refunds::follow_foreign(conn, refund, now).await?;
-    Ok(followed.unwrap_or(false))
-}
-
-async fn follow_intent(
-    conn: &mut PgConnection,
-    intent: &Intent,
-    now: DateTime<Utc>,
-) -> Result<bool, sqlx::Error> {
-    let Some(booking_id) = payments::booking_of(conn, &intent.id).await? else {
-        return Ok(false);
-    };
-    let Some(payment) = payments::lock(conn, booking_id).await? else {
-        return Ok(false);
-    };
-    transitions::follow_intent(conn, &payment, intent, true, now).await
 }

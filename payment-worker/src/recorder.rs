@@ -14,11 +14,13 @@ use platform::service::Context;
 use sqlx::PgConnection;
 
 use crate::OWNER;
-use crate::moves;
+use crate::batch::{self, Batch};
 use crate::operation::{Operation, backoff};
 use crate::operations::{self, Next, Outcome, Simple};
-use crate::store::{breaker, operations as table, payments};
-use crate::worker::Worker;
+use crate::payments;
+use crate::state::AppState;
+use crate::store::payments::{lock, lock_all, set_intents};
+use crate::store::{breaker, operations as table};
 
 /// Why an outcome was not recorded. Nothing of it is committed.
 #[derive(Debug, thiserror::Error)]
@@ -35,8 +37,8 @@ pub(crate) enum RecordError {
 pub(crate) struct Recorder(Batcher<Records>);
 
 impl Recorder {
-    pub(crate) fn new(ctx: Context, worker: Arc<Worker>) -> Self {
-        Self(Batcher::new(Records { ctx, worker }, BatchLimits::USUAL))
+    pub(crate) fn new(ctx: Context, state: Arc<AppState>) -> Self {
+        Self(Batcher::new(Records { ctx, state }, BatchLimits::USUAL))
     }
 
     /// Records an outcome, and ends the operation or reschedules it.
@@ -51,7 +53,7 @@ impl Recorder {
 
 struct Records {
     ctx: Context,
-    worker: Arc<Worker>,
+    state: Arc<AppState>,
 }
 
 impl BatchWork for Records {
@@ -59,58 +61,66 @@ impl BatchWork for Records {
     type Output = Result<(), RecordError>;
 
     async fn work(&self, jobs: Vec<Job<Self>>) {
-        let recorded = &self.record_together(&jobs).await;
-        let recording = jobs.into_iter().map(async |job| {
-            let (operation, outcome) = &job.item;
-            let result = if recorded.contains(&operation.id) {
-                Ok(())
-            } else {
-                record_alone(&self.worker, operation, outcome).await
-            };
-            job.asker.answer(result);
-        });
-        join_all(recording).await;
+        let (outcomes, askers): (Vec<_>, Vec<_>) = jobs.into_iter().map(Job::split).unzip();
+        let recording = batch::execute(self, &outcomes)
+            .await
+            .into_iter()
+            .zip(askers);
+        join_all(recording.map(async |(recorded, asker)| asker.answer(recorded.await))).await;
     }
 }
 
-impl Records {
-    /// Records the plain successes; returns the operations that are recorded.
-    async fn record_together(&self, jobs: &[Job<Self>]) -> HashSet<OperationId> {
-        let now = self.worker.now();
+impl Batch for Records {
+    type Item = (Operation, Outcome);
+    type Output = Result<(), RecordError>;
+
+    const ITEMS: &'static str = "outcomes";
+
+    async fn together(
+        &self,
+        outcomes: &[(Operation, Outcome)],
+    ) -> Result<Vec<Option<Result<(), RecordError>>>, sqlx::Error> {
+        let now = self.state.now();
         let recording = run_tx(&self.ctx.db, "payment record operations", |tx| {
-            Box::pin(record_simple(tx, jobs, now))
+            Box::pin(record_simple(tx, outcomes, now))
         });
-        match recording.await {
-            Ok((recorded, staged)) => {
-                self.ctx.send_soon(staged);
-                recorded
-            }
-            Err(error) => {
-                let error = &error as &dyn std::error::Error;
-                tracing::warn!(
-                    error,
-                    "recording a batch of outcomes failed; recording each alone"
-                );
-                HashSet::new()
-            }
-        }
+        let (recorded, staged) = recording.await?;
+        self.ctx.send_soon(staged);
+        let done = outcomes
+            .iter()
+            .map(|(operation, _)| recorded.contains(&operation.id).then_some(Ok(())));
+        Ok(done.collect())
+    }
+
+    async fn alone(&self, (operation, outcome): &(Operation, Outcome)) -> Result<(), RecordError> {
+        let now = self.state.now();
+        let recording = run_tx(&self.state.db, "payment record operation", |tx| {
+            Box::pin(record(tx, operation, outcome, now))
+        });
+        recording.await?;
+        self.state.wake_after_commit();
+        Ok(())
     }
 }
 
+/// Records the plain successes; returns the operations that are recorded, and the messages to send
+/// after the commit.
 async fn record_simple(
     conn: &mut PgConnection,
-    jobs: &[Job<Records>],
+    outcomes: &[(Operation, Outcome)],
     now: DateTime<Utc>,
 ) -> Result<(HashSet<OperationId>, Staged), sqlx::Error> {
     let mut staged = Staged::of(OWNER);
-    let bookings: Vec<_> = jobs.iter().map(|job| job.item.0.booking_id).collect();
-    let payments = payments::lock_all(conn, &bookings).await?;
+    let bookings: Vec<_> = outcomes
+        .iter()
+        .map(|(operation, _)| operation.booking_id)
+        .collect();
+    let locked = lock_all(conn, &bookings).await?;
 
-    let (mut simple, mut seen) = (Vec::with_capacity(jobs.len()), HashSet::new());
-    for job in jobs {
-        let (operation, outcome) = &job.item;
+    let (mut simple, mut seen) = (Vec::with_capacity(outcomes.len()), HashSet::new());
+    for (operation, outcome) in outcomes {
         // A second operation of the same payment is recorded alone, after the first.
-        let payment = payments.get(&operation.booking_id);
+        let payment = locked.get(&operation.booking_id);
         let Some(payment) = payment.filter(|payment| seen.insert(payment.booking_id)) else {
             continue;
         };
@@ -132,27 +142,15 @@ async fn record_simple(
             Simple::Moved(step) => steps.push((payment, step)),
         }
     }
-    payments::set_intents(conn, &created, now).await?;
-    moves::take(conn, steps, now, &mut staged).await?;
+    set_intents(conn, &created, now).await?;
+    let messages = payments::advance(conn, steps, now).await?;
+    staged.put_all(conn, messages).await?;
     breaker::record(conn, None, now).await?;
     Ok((recorded, staged))
 }
 
-async fn record_alone(
-    worker: &Worker,
-    operation: &Operation,
-    outcome: &Outcome,
-) -> Result<(), RecordError> {
-    let now = worker.now();
-    let recording = run_tx(&worker.db, "payment record operation", |tx| {
-        Box::pin(record_in(tx, operation, outcome, now))
-    });
-    recording.await?;
-    worker.wake_after_commit();
-    Ok(())
-}
-
-async fn record_in(
+/// Records any outcome, and ends the operation or reschedules it.
+async fn record(
     conn: &mut PgConnection,
     operation: &Operation,
     outcome: &Outcome,
@@ -160,7 +158,7 @@ async fn record_in(
 ) -> Result<(), RecordError> {
     let booking_id = operation.booking_id;
     let request = &operation.request;
-    let payment = payments::lock(conn, booking_id)
+    let payment = lock(conn, booking_id)
         .await?
         .expect("a foreign key keeps the payment of an operation");
     let next = operations::record(conn, &payment, request, outcome, now).await?;
@@ -202,9 +200,9 @@ mod tests {
         Outcome::Intent(intent(intent_id, IntentStatus::AwaitsBuyer))
     }
 
-    async fn leased(worker: &Worker) -> HashMap<BookingId, Operation> {
-        let (lease, now) = (Duration::from_secs(60), worker.now());
-        let due = table::claim_due(&worker.db, Kind::Create, 10, lease, now).await;
+    async fn leased(state: &AppState) -> HashMap<BookingId, Operation> {
+        let (lease, now) = (Duration::from_secs(60), state.now());
+        let due = table::claim_due(&state.db, Kind::Create, 10, lease, now).await;
         let due = due.unwrap().into_iter();
         due.map(|operation| (operation.booking_id, operation))
             .collect()
@@ -213,13 +211,13 @@ mod tests {
     #[tokio::test]
     async fn what_is_refused_again_and_again_is_asked_less_and_less() {
         let app = TestApp::start().await;
-        let worker = testing::worker(&app);
-        let [_refused] = testing::hold(&worker).await;
-        let recorder = Recorder::new(app.ctx.clone(), Arc::clone(&worker));
+        let state = testing::state(&app);
+        let [_refused] = testing::hold(&state).await;
+        let recorder = Recorder::new(app.ctx.clone(), Arc::clone(&state));
         for _ in 0..8 {
-            let much_later = worker.now() + chrono::TimeDelta::hours(1);
+            let much_later = state.now() + chrono::TimeDelta::hours(1);
             let lease = Duration::from_secs(60);
-            let due = table::claim_due(&worker.db, Kind::Create, 1, lease, much_later).await;
+            let due = table::claim_due(&state.db, Kind::Create, 1, lease, much_later).await;
             let operation = due.unwrap().pop().unwrap();
             let refused = Outcome::NotDone("processing".to_owned());
             recorder.record(operation, refused).await.unwrap();
@@ -228,7 +226,7 @@ mod tests {
             "select extract(epoch from next_try_at - updated_at)::double precision
              from payment.operations where state = 'pending'",
         )
-        .fetch_one(&worker.db)
+        .fetch_one(&state.db)
         .await
         .unwrap();
         assert!((30.0..=60.0).contains(&pause), "{pause} s before the ninth");
@@ -238,11 +236,11 @@ mod tests {
     #[tokio::test]
     async fn one_result_that_can_not_be_recorded_holds_up_no_other_of_its_batch() {
         let app = TestApp::start().await;
-        let worker = testing::worker(&app);
-        let [other, first, poisoned, last] = testing::hold(&worker).await;
-        let mut operations = leased(&worker).await;
-        set_intent(&worker, &other, "pi_taken").await;
-        let recorder = Recorder::new(app.ctx.clone(), Arc::clone(&worker));
+        let state = testing::state(&app);
+        let [other, first, poisoned, last] = testing::hold(&state).await;
+        let mut operations = leased(&state).await;
+        set_intent(&state, &other, "pi_taken").await;
+        let recorder = Recorder::new(app.ctx.clone(), Arc::clone(&state));
         let of = |id: BookingId| operations.get(&id).unwrap().clone();
         // Submitted before the batcher's task runs, so they form one batch.
         let recorded = join_all([
@@ -259,18 +257,18 @@ mod tests {
             "{recorded:?}"
         );
         for (booking, intent_id) in [(&first, "pi_first"), (&last, "pi_last")] {
-            let (_, known) = payment(&worker, booking).await.unwrap();
+            let (_, known) = payment(&state, booking).await.unwrap();
             assert_eq!(known.as_deref(), Some(intent_id));
-            let state = &operations_of(&worker, booking).await[0].1;
-            assert_eq!(state, "succeeded");
+            let (_, ended) = &operations_of(&state, booking).await[0];
+            assert_eq!(ended, "succeeded");
         }
-        assert_eq!(payment(&worker, &poisoned).await.unwrap().1, None);
-        assert_eq!(operations_of(&worker, &poisoned).await[0].1, "pending");
+        assert_eq!(payment(&state, &poisoned).await.unwrap().1, None);
+        assert_eq!(operations_of(&state, &poisoned).await[0].1, "pending");
 
         // Repeated with an outcome that can be recorded, it is.
         let operation = operations.remove(&poisoned.booking_id).unwrap();
         recorder.record(operation, found("pi_own")).await.unwrap();
-        assert_eq!(operations_of(&worker, &poisoned).await[0].1, "succeeded");
+        assert_eq!(operations_of(&state, &poisoned).await[0].1, "succeeded");
         app.finish().await;
     }
 }

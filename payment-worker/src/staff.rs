@@ -12,12 +12,12 @@ use domain::account::Role;
 use platform::auth::Caller;
 use platform::problem::Problem;
 
-use crate::worker::Worker;
+use crate::state::AppState;
 
 /// Roles that see and move money.
 const MONEY: [Role; 2] = [Role::Operator, Role::Admin];
 
-pub(crate) fn routes(worker: Arc<Worker>) -> Router {
+pub(crate) fn routes(state: Arc<AppState>) -> Router {
     Router::new()
         .route("/api/bookings/{id}/timeline", get(bookings::timeline))
         .route("/api/bookings/{id}/refunds", post(bookings::refund))
@@ -34,14 +34,14 @@ pub(crate) fn routes(worker: Arc<Worker>) -> Router {
             "/api/payment-findings/{kind}/{subject}",
             delete(findings::settle),
         )
-        .with_state(worker)
+        .with_state(state)
 }
 
 /// The routes that the public listener shares.
-pub(crate) fn shown_to_buyers(worker: Arc<Worker>) -> Router {
+pub(crate) fn shown_to_buyers(state: Arc<AppState>) -> Router {
     Router::new()
         .route("/api/events/{id}/refund-policy", get(events::shared_policy))
-        .with_state(worker)
+        .with_state(state)
 }
 
 fn require(caller: &Caller, roles: &[Role]) -> Result<(), Problem> {

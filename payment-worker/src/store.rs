@@ -36,8 +36,8 @@ mod tests {
     #[tokio::test]
     async fn rows_of_a_later_version_are_left_to_it() {
         let app = TestApp::start().await;
-        let worker = testing::worker(&app);
-        let [known, state, reason, request, kind] = testing::hold(&worker).await;
+        let state = testing::state(&app);
+        let [known, unknown_state, reason, request, kind] = testing::hold(&state).await;
         let later = format!(
             "alter table payment.payments drop constraint payments_state_check,
                  drop constraint payments_void_reason_check;
@@ -47,12 +47,12 @@ mod tests {
              update payment.operations set params = '{{\"do\": \"teleport\"}}' where booking_id = '{}';
              update payment.operations set kind = 'teleport', next_try_at = '-infinity'
              where booking_id = '{}'",
-            state.booking_id, reason.booking_id, request.booking_id, kind.booking_id
+            unknown_state.booking_id, reason.booking_id, request.booking_id, kind.booking_id
         );
         let writing = sqlx::raw_sql(sqlx::AssertSqlSafe(later));
-        writing.execute(&worker.db).await.unwrap();
+        writing.execute(&state.db).await.unwrap();
 
-        let (db, now, lease) = (&worker.db, worker.now(), Duration::from_secs(60));
+        let (db, now, lease) = (&state.db, state.now(), Duration::from_secs(60));
         let claimed = operations::claim_due(db, Kind::Create, 10, lease, now).await;
         let claimed: Vec<_> = claimed.unwrap().into_iter().map(|o| o.booking_id).collect();
         assert_eq!(claimed, [known.booking_id]);
@@ -61,7 +61,7 @@ mod tests {
         let probed: Vec<_> = probed.unwrap().into_iter().map(|o| o.booking_id).collect();
         assert!(!probed.contains(&kind.booking_id), "{probed:?}");
         let mut conn = db.acquire().await.unwrap();
-        for unreadable in [&state, &reason] {
+        for unreadable in [&unknown_state, &reason] {
             let id = unreadable.booking_id;
             let locked = payments::lock(&mut conn, id).await;
             assert!(matches!(locked, Err(sqlx::Error::Decode(_))), "{locked:?}");

@@ -11,10 +11,10 @@ use platform::pg::run_tx;
 use sqlx::PgConnection;
 
 use crate::bookings::{Done, confirmed, release};
-use crate::messages::emit_authorised;
+use crate::messages::{Announcement, announce};
 use crate::refunds;
+use crate::state::AppState;
 use crate::store::{cancellations, operations, payments, sweeps};
-use crate::worker::Worker;
 
 /// Age from which a message counts as lost.
 const LOST_AFTER: TimeDelta = TimeDelta::seconds(60);
@@ -25,15 +25,15 @@ const MAIL_LOST_AFTER: TimeDelta = TimeDelta::minutes(10);
 /// Pause before the outcome of a refund is published again.
 const MAILED_AGAIN_AFTER: TimeDelta = TimeDelta::hours(1);
 /// Time from the start of an event for which none of its notices is pruned.
-const NOTICES_KEPT: TimeDelta = TimeDelta::days(30);
+const NOTICE_RETENTION: TimeDelta = TimeDelta::days(30);
 /// Most bookings per sweep and kind of loss.
 const BATCH: i64 = 500;
 /// Lookback of each round for cancellations and refunds; that of the window reaches further.
 pub(crate) const RECENT: TimeDelta = TimeDelta::hours(2);
 /// Retention of applied webhooks. Stripe repeats them for three days.
-const WEBHOOKS_KEPT: TimeDelta = TimeDelta::days(30);
+const WEBHOOK_RETENTION: TimeDelta = TimeDelta::days(30);
 /// Retention of settled operations, which the timeline of a booking shows.
-const OPERATIONS_KEPT: TimeDelta = TimeDelta::days(90);
+const OPERATION_RETENTION: TimeDelta = TimeDelta::days(90);
 /// Most rows that one statement deletes.
 const PRUNED_AT_ONCE: i64 = 5_000;
 /// Time between two prunings.
@@ -44,30 +44,30 @@ pub(crate) const PRUNE_INTERVAL: Duration = Duration::from_secs(3_600);
 ///
 /// # Errors
 /// When the database can't be read. A booking that can't be repaired is logged and stops no other.
-pub(crate) async fn sweep(worker: &Worker, since: DateTime<Utc>) -> Result<(), sqlx::Error> {
-    let now = worker.now();
+pub(crate) async fn sweep(state: &AppState, since: DateTime<Utc>) -> Result<(), sqlx::Error> {
+    let now = state.now();
     let (lost, republished_before) = (now - LOST_AFTER, now - REPUBLISH_AFTER);
-    let unpaid = sweeps::unpaid(&worker.db, lost, republished_before, BATCH).await?;
-    let unheard = sweeps::authorised_and_held(&worker.db, lost, republished_before, BATCH).await?;
-    let unsettled = cancellations::unsettled(&worker.db, since, lost, BATCH).await?;
+    let unpaid = sweeps::unpaid(&state.db, lost, republished_before, BATCH).await?;
+    let unheard = sweeps::authorised_and_held(&state.db, lost, republished_before, BATCH).await?;
+    let unsettled = cancellations::unsettled(&state.db, since, lost, BATCH).await?;
     let ended = (since, now - MAIL_LOST_AFTER);
-    let (begun, published) = (now - NOTICES_KEPT, now - MAILED_AGAIN_AFTER);
-    let unmailed = sweeps::unmailed_refunds(&worker.db, ended, begun, published, BATCH).await?;
+    let (begun, published) = (now - NOTICE_RETENTION, now - MAILED_AGAIN_AFTER);
+    let unmailed = sweeps::unmailed_refunds(&state.db, ended, begun, published, BATCH).await?;
     let mut is_repaired = false;
     for id in unpaid {
-        is_repaired |= mend(worker, id, Lost::Confirmation).await;
+        is_repaired |= mend(state, id, Lost::Confirmation).await;
     }
     for id in unheard {
-        is_repaired |= mend(worker, id, Lost::Authorisation).await;
+        is_repaired |= mend(state, id, Lost::Authorisation).await;
     }
     for id in unsettled {
-        is_repaired |= mend(worker, id, Lost::Cancellation).await;
+        is_repaired |= mend(state, id, Lost::Cancellation).await;
     }
     for (id, refund_id) in unmailed {
-        is_repaired |= mend(worker, id, Lost::Refund(refund_id)).await;
+        is_repaired |= mend(state, id, Lost::Refund(refund_id)).await;
     }
     if is_repaired {
-        worker.wake_after_commit();
+        state.wake_after_commit();
     }
     Ok(())
 }
@@ -97,9 +97,9 @@ impl Lost {
 }
 
 /// Repairs one booking; `false` when nothing had to be repaired, or the repair failed.
-async fn mend(worker: &Worker, id: BookingId, lost: Lost) -> bool {
-    let now = worker.now();
-    let mending = run_tx(&worker.db, "payment sweep", |tx| {
+async fn mend(state: &AppState, id: BookingId, lost: Lost) -> bool {
+    let now = state.now();
+    let mending = run_tx(&state.db, "payment sweep", |tx| {
         Box::pin(mend_in(tx, id, lost, now))
     });
     let lost = lost.label();
@@ -130,15 +130,15 @@ async fn mend_in(
     };
     match lost {
         Lost::Confirmation => {
-            sweeps::set_told(conn, id, now).await?;
+            sweeps::set_payment_republished(conn, id, now).await?;
             Ok(confirmed::take_money(conn, &payment, now).await? == Done::Yes)
         }
         Lost::Authorisation => {
-            sweeps::set_told(conn, id, now).await?;
+            sweeps::set_payment_republished(conn, id, now).await?;
             if payment.state != PaymentState::Authorised {
                 return Ok(false);
             }
-            emit_authorised(conn, &payment).await?;
+            announce(conn, &payment, Announcement::Authorised).await?;
             Ok(true)
         }
         Lost::Cancellation => {
@@ -146,7 +146,7 @@ async fn mend_in(
             release::give_back(conn, &payment, asked, now).await
         }
         Lost::Refund(refund_id) => {
-            sweeps::set_republished(conn, refund_id, now).await?;
+            sweeps::set_refund_republished(conn, refund_id, now).await?;
             refunds::republish(conn, &payment, refund_id).await
         }
     }
@@ -156,12 +156,14 @@ async fn mend_in(
 ///
 /// # Errors
 /// When the database fails; the rest is deleted in the next turn.
-pub(crate) async fn prune(worker: &Worker) -> Result<(), sqlx::Error> {
-    let now = worker.now();
+pub(crate) async fn prune(state: &AppState) -> Result<(), sqlx::Error> {
+    let now = state.now();
     let full = u64::try_from(PRUNED_AT_ONCE).expect("a batch is positive");
-    while sweeps::delete_webhooks(&worker.db, now - WEBHOOKS_KEPT, PRUNED_AT_ONCE).await? == full {}
-    let before = now - OPERATIONS_KEPT;
-    while operations::delete_settled(&worker.db, before, PRUNED_AT_ONCE).await? == full {}
+    while sweeps::delete_webhooks(&state.db, now - WEBHOOK_RETENTION, PRUNED_AT_ONCE).await? == full
+    {
+    }
+    let before = now - OPERATION_RETENTION;
+    while operations::delete_settled(&state.db, before, PRUNED_AT_ONCE).await? == full {}
     Ok(())
 }
 
@@ -172,33 +174,33 @@ mod tests {
     use super::*;
     use crate::testing::{self, operations_of, set_intent};
 
-    async fn set_state(worker: &Worker, state: &str) {
+    async fn set_state(state: &AppState, word: &str) {
         let update = "update payment.payments
             set state = $1, captured_minor = case when $1 = 'captured' then amount_minor else 0 end";
-        let updating = sqlx::query(update).bind(state).execute(&worker.db);
+        let updating = sqlx::query(update).bind(word).execute(&state.db);
         updating.await.unwrap();
     }
 
     #[tokio::test]
     async fn only_what_a_sweep_changes_counts_as_repaired() {
         let app = TestApp::start().await;
-        let worker = testing::worker(&app);
-        let [booking] = testing::hold(&worker).await;
-        let (id, now) = (booking.booking_id, worker.now());
-        set_intent(&worker, &booking, "pi_1").await;
-        let mut conn = worker.db.acquire().await.unwrap();
+        let state = testing::state(&app);
+        let [booking] = testing::hold(&state).await;
+        let (id, now) = (booking.booking_id, state.now());
+        set_intent(&state, &booking, "pi_1").await;
+        let mut conn = state.db.acquire().await.unwrap();
         let mut mended = async |lost| mend_in(&mut conn, id, lost, now).await.unwrap();
 
         assert!(!mended(Lost::Confirmation).await, "not authorised yet");
         assert!(!mended(Lost::Authorisation).await, "not authorised yet");
-        set_state(&worker, "authorised").await;
+        set_state(&state, "authorised").await;
         assert!(mended(Lost::Authorisation).await);
         assert!(mended(Lost::Confirmation).await);
         assert!(!mended(Lost::Confirmation).await, "its capture is pending");
-        let asked = operations_of(&worker, &booking).await;
+        let asked = operations_of(&state, &booking).await;
         let captures = asked.iter().filter(|(kind, _)| kind == "capture");
         assert_eq!(captures.count(), 1, "{asked:?}");
-        set_state(&worker, "captured").await;
+        set_state(&state, "captured").await;
         assert!(mended(Lost::Cancellation).await);
         assert!(!mended(Lost::Cancellation).await, "its refund is pending");
         drop(conn);

@@ -13,14 +13,14 @@ use platform::http::{Json, Path};
 use platform::problem::{Kind, Problem};
 use serde::Serialize;
 
+use crate::state::AppState;
 use crate::store::payments::{self, Paid};
 use crate::store::policies;
-use crate::worker::Worker;
 
-pub(crate) fn routes(worker: Arc<Worker>) -> Router {
+pub(crate) fn routes(state: Arc<AppState>) -> Router {
     Router::new()
         .route("/api/bookings/{id}/refund", get(preview))
-        .with_state(worker)
+        .with_state(state)
 }
 
 #[derive(Serialize)]
@@ -42,27 +42,27 @@ struct Preview {
 /// `GET /api/bookings/{id}/refund`: for the owner by the event's policy; for staff everything, as
 /// their cancellations refund all.
 async fn preview(
-    State(worker): State<Arc<Worker>>,
+    State(state): State<Arc<AppState>>,
     caller: Caller,
     Path(id): Path<BookingId>,
 ) -> Result<([(HeaderName, &'static str); 1], Json<TermsResponse>), Problem> {
     let unknown = || Problem::new(Kind::NotFound, "There is no such booking.");
-    let booking = payments::paid(&worker.db, id).await?.ok_or_else(unknown)?;
+    let booking = payments::paid(&state.db, id).await?.ok_or_else(unknown)?;
     if caller.account_id != booking.account_id {
         let event_id = booking.event_id;
         let everywhere = [Role::Operator];
         caller
-            .require_event(&worker.db, event_id, &everywhere)
+            .require_event(&state.db, event_id, &everywhere)
             .await?;
     }
-    let refund = of(&worker, &caller, &booking).await?;
+    let refund = of(&state, &caller, &booking).await?;
     Ok((
         [(CACHE_CONTROL, "no-store")],
         Json(TermsResponse { refund }),
     ))
 }
 
-async fn of(worker: &Worker, caller: &Caller, booking: &Paid) -> Result<Preview, Problem> {
+async fn of(state: &AppState, caller: &Caller, booking: &Paid) -> Result<Preview, Problem> {
     let currency = Currency::try_from(booking.currency.as_str()).expect("the table has a check");
     let money = |minor| Money::new(minor, currency);
     // The fee is a share of all that was paid, also after a partial refund.
@@ -71,8 +71,8 @@ async fn of(worker: &Worker, caller: &Caller, booking: &Paid) -> Result<Preview,
         booking.taken_minor - booking.refunded_minor,
     );
     let kept = if caller.account_id == booking.account_id {
-        let policy = policies::get(&worker.db, booking.event_id).await?;
-        policy.fee(money(taken), worker.now()).min(left)
+        let policy = policies::get(&state.db, booking.event_id).await?;
+        policy.fee(money(taken), state.now()).min(left)
     } else {
         0
     };

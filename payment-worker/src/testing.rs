@@ -2,41 +2,33 @@
 
 use std::sync::Arc;
 
-use clap::Parser;
 use domain::booking::BookingFacts;
 use domain::{AccountId, BookingId, Currency, EventId, Money};
+use platform::config::defaults;
 use platform::pg::run_tx;
 use platform::testing::TestApp;
 
 use crate::config::Config;
 use crate::operation::Request;
+use crate::state::AppState;
 use crate::store::{operations, payments};
 use crate::stripe::{Intent, IntentStatus, NewIntent};
-use crate::worker::Worker;
 
-#[derive(Parser)]
-struct Command {
-    #[command(flatten)]
-    config: Config,
-}
-
-/// A worker without its loops; no server answers as Stripe.
-pub(crate) fn worker(app: &TestApp) -> Arc<Worker> {
-    let arguments = [
-        "worker",
+/// The state of a worker without loops; its Stripe does not answer.
+pub(crate) fn state(app: &TestApp) -> Arc<AppState> {
+    let config: Config = defaults(&[
         "--stripe-secret-key",
         "sk_test_1",
         "--stripe-url",
         "http://127.0.0.1:9",
-    ];
-    let Command { config } = Command::parse_from(arguments);
-    let worker = Worker::new(app.ctx.db.clone(), app.ctx.clock.clone(), &config);
-    Arc::new(worker.unwrap())
+    ]);
+    let state = AppState::new(app.ctx.db.clone(), app.ctx.clock.clone(), &config);
+    Arc::new(state.unwrap())
 }
 
 /// A booking that no table has yet.
-pub(crate) fn booking(worker: &Worker) -> BookingFacts {
-    let now = worker.now();
+pub(crate) fn booking(state: &AppState) -> BookingFacts {
+    let now = state.now();
     BookingFacts {
         booking_id: BookingId::new(now),
         event_id: EventId(1),
@@ -49,10 +41,10 @@ pub(crate) fn booking(worker: &Worker) -> BookingFacts {
 }
 
 /// Inserts payments that are due, with their pending creations.
-pub(crate) async fn hold<const COUNT: usize>(worker: &Worker) -> [BookingFacts; COUNT] {
-    let now = worker.now();
-    let bookings = std::array::from_fn(|_| booking(worker));
-    let holding = run_tx(&worker.db, "test", |tx| {
+pub(crate) async fn hold<const COUNT: usize>(state: &AppState) -> [BookingFacts; COUNT] {
+    let now = state.now();
+    let bookings = std::array::from_fn(|_| booking(state));
+    let holding = run_tx(&state.db, "test", |tx| {
         let facts: Vec<_> = bookings.iter().collect();
         Box::pin(async move {
             payments::insert_due(tx, &facts, now).await?;
@@ -103,30 +95,30 @@ pub(crate) fn intent(id: &str, status: IntentStatus) -> Intent {
 }
 
 /// Assigns a PaymentIntent to the payment of a booking.
-pub(crate) async fn set_intent(worker: &Worker, booking: &BookingFacts, id: &str) {
-    let mut conn = worker.db.acquire().await.unwrap();
+pub(crate) async fn set_intent(state: &AppState, booking: &BookingFacts, id: &str) {
+    let mut conn = state.db.acquire().await.unwrap();
     let intent = intent(id, IntentStatus::AwaitsBuyer);
-    let (booking_id, now) = (booking.booking_id, worker.now());
+    let (booking_id, now) = (booking.booking_id, state.now());
     let set = payments::set_intent(&mut conn, booking_id, &intent, now);
     assert!(set.await.unwrap());
 }
 
 /// State and PaymentIntent of a booking's payment.
 pub(crate) async fn payment(
-    worker: &Worker,
+    state: &AppState,
     booking: &BookingFacts,
 ) -> Option<(String, Option<String>)> {
     let query = "select state, intent_id from payment.payments where booking_id = $1";
     let reading = sqlx::query_as(query).bind(booking.booking_id.0);
-    reading.fetch_optional(&worker.db).await.unwrap()
+    reading.fetch_optional(&state.db).await.unwrap()
 }
 
 /// Kinds and states of a booking's operations.
 pub(crate) async fn operations_of(
-    worker: &Worker,
+    state: &AppState,
     booking: &BookingFacts,
 ) -> Vec<(String, String)> {
     let query = "select kind, state from payment.operations where booking_id = $1 order by id";
     let reading = sqlx::query_as(query).bind(booking.booking_id.0);
-    reading.fetch_all(&worker.db).await.unwrap()
+    reading.fetch_all(&state.db).await.unwrap()
 }

@@ -4,12 +4,12 @@ use std::collections::HashSet;
 
 use chrono::{DateTime, Utc};
 use domain::BookingId;
-use domain::message::{BookingConfirmed, PaymentFailed};
-use domain::payment::{PaymentState, VoidReason};
+use domain::message::BookingConfirmed;
+use domain::payment::PaymentState;
 use sqlx::PgConnection;
 
 use super::{Done, Effect};
-use crate::messages::{emit, emit_captured};
+use crate::messages::{Announcement, announce};
 use crate::operation::Request;
 use crate::store::operations;
 use crate::store::payments::{self, Payment};
@@ -41,26 +41,29 @@ pub(crate) async fn take_money(
     let booking_id = payment.booking_id;
     match payment.state {
         PaymentState::Pending | PaymentState::RequiresAction => return Ok(Done::TooEarly),
-        // A cancellation overtook this message, and releases the money.
-        PaymentState::Authorised if payment.void_reason == Some(VoidReason::Cancelled) => {
-            return Ok(Done::Before);
-        }
         PaymentState::Authorised => {
-            if !operations::insert(conn, booking_id, &capture(payment), now, now).await? {
+            // A cancellation that overtook this message releases the money.
+            if payment.is_cancelled()
+                || !operations::insert(conn, booking_id, &capture(payment), now, now).await?
+            {
                 return Ok(Done::Before);
             }
         }
         // Published again, because the first message may have come before the confirmation.
         PaymentState::Captured => {
-            emit_captured(conn, payment, payment.captured_minor).await?;
+            announce(
+                conn,
+                payment,
+                Announcement::Captured(payment.captured_minor),
+            )
+            .await?;
         }
         PaymentState::Failed | PaymentState::Voided => {
-            let failed = PaymentFailed {
-                booking_id,
+            let failed = Announcement::Failed {
                 reason: format!("the payment is {}", payment.state.as_str()),
                 is_refused: false,
             };
-            emit(conn, &failed).await?;
+            announce(conn, payment, failed).await?;
         }
     }
     Ok(Done::Yes)
@@ -76,8 +79,7 @@ pub(super) async fn capture_authorised(
     let payments = payments::lock_all(conn, bookings).await?;
     let requests: Vec<_> = payments
         .values()
-        .filter(|payment| payment.state == PaymentState::Authorised)
-        .filter(|payment| payment.void_reason != Some(VoidReason::Cancelled))
+        .filter(|payment| payment.state == PaymentState::Authorised && !payment.is_cancelled())
         .map(|payment| (payment.booking_id, capture(payment)))
         .collect();
     let asked: Vec<_> = requests

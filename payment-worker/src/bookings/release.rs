@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use domain::message::CancelAsked;
+use domain::payment::machine::PaymentCommand;
 use domain::payment::{PaymentState, VoidReason};
 use sqlx::PgConnection;
 
@@ -9,7 +10,7 @@ use super::confirmed::capture;
 use crate::operation::{Kind, Request};
 use crate::store::operations;
 use crate::store::payments::{self, Payment};
-use crate::{refunds, transitions};
+use crate::{payments as engine, refunds};
 
 /// Releases or refunds the money of a cancelled booking, less what its event's policy retains when
 /// the buyer cancels; `false` when that was done before. The payment is locked.
@@ -51,7 +52,7 @@ pub(super) async fn release(
     let mut is_new = payments::set_void_reason(conn, booking_id, reason, now).await?;
     if payment.intent_id.is_none() {
         if operations::drop_create(conn, booking_id, now).await? {
-            transitions::void(conn, payment, now).await?;
+            engine::transition(conn, payment, PaymentCommand::Void, now).await?;
             is_new = true;
         }
         return Ok(is_new);

@@ -5,13 +5,13 @@ use std::collections::HashSet;
 
 use chrono::{DateTime, Utc};
 use domain::BookingId;
-use domain::message::{PaymentFailed, VoidPayment};
+use domain::message::{PaymentVoided, VoidPayment};
 use domain::payment::{PaymentState, VoidReason};
 use sqlx::PgConnection;
 
 use super::release::{give_back, release};
 use super::{Done, Effect};
-use crate::messages::{emit, emit_authorised, emit_voided};
+use crate::messages::{Announcement, announce, emit};
 use crate::operation::Request;
 use crate::refunds;
 use crate::store::{cancellations, operations, payments};
@@ -24,7 +24,7 @@ impl Effect for VoidPayment {
     ) -> Result<Done, sqlx::Error> {
         let VoidPayment { booking_id, reason } = *self;
         if payments::insert_voided(conn, booking_id, reason, now).await? {
-            emit_voided(conn, booking_id).await?;
+            emit(conn, &PaymentVoided { booking_id }).await?;
             return Ok(Done::Yes);
         }
         let Some(payment) = payments::lock(conn, booking_id).await? else {
@@ -33,24 +33,22 @@ impl Effect for VoidPayment {
         match (payment.state, reason) {
             // Published again, because the first message may be lost.
             (PaymentState::Failed, _) if payment.is_refused() => {
-                let reason = payment.last_error.unwrap_or_default();
-                let failed = PaymentFailed {
-                    booking_id,
-                    reason,
+                let failed = Announcement::Failed {
+                    reason: payment.last_error.clone().unwrap_or_default(),
                     is_refused: true,
                 };
-                emit(conn, &failed).await?;
+                announce(conn, &payment, failed).await?;
             }
             (PaymentState::Voided | PaymentState::Failed, _) => {
-                emit_voided(conn, booking_id).await?;
+                announce(conn, &payment, Announcement::Voided).await?;
             }
             (PaymentState::Authorised | PaymentState::Captured, VoidReason::HoldExpired) => {
-                emit_authorised(conn, &payment).await?;
+                announce(conn, &payment, Announcement::Authorised).await?;
             }
             (PaymentState::Captured, VoidReason::Cancelled) => {
                 let asked = cancellations::asked(conn, booking_id).await?;
                 refunds::refund_cancelled(conn, &payment, asked, now).await?;
-                emit_voided(conn, booking_id).await?;
+                announce(conn, &payment, Announcement::Voided).await?;
             }
             (PaymentState::Authorised, VoidReason::Cancelled) => {
                 let asked = cancellations::asked(conn, booking_id).await?;

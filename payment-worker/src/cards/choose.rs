@@ -12,9 +12,11 @@ use sqlx::PgConnection;
 
 use super::customer::bring_about;
 use super::saved::{of_account, unknown};
-use super::{Desk, require_stripe, unreachable};
+use super::{require_stripe, unreachable};
 use crate::driver;
 use crate::operation::{Kind as OperationKind, Operation, Request};
+use crate::recorder::Recorder;
+use crate::state::AppState;
 use crate::store::payments::Payment;
 use crate::store::{customers, operations, payments};
 use crate::stripe::Assignment;
@@ -40,7 +42,7 @@ const DONE: Json<Done> = Json(Done { message: "success" });
 /// card pays; the browser confirms the PaymentIntent as ever. May be repeated and changed until the
 /// payment is made.
 pub(super) async fn choose(
-    State(desk): State<Arc<Desk>>,
+    State((state, recorder)): State<(Arc<AppState>, Arc<Recorder>)>,
     caller: Caller,
     Path(id): Path<BookingId>,
     Json(choice): Json<Choice>,
@@ -50,15 +52,15 @@ pub(super) async fn choose(
         let problem = Problem::new(Kind::Invalid, "A saved card can't be saved again.");
         return Err(problem.with("field", "save"));
     }
-    require_due(&desk, id, account_id).await?;
+    require_due(&state, id, account_id).await?;
     let customer = match &choice.saved_card {
-        Some(card) => match of_account(&desk.worker, account_id).await? {
+        Some(card) => match of_account(&state, account_id).await? {
             (Some(customer), cards) if cards.iter().any(|known| known.id == *card) => customer,
             _ => return Err(unknown()),
         },
-        None if choice.save => bring_about(&desk.worker, account_id).await?,
+        None if choice.save => bring_about(&state, account_id).await?,
         // Nothing to take back without a customer.
-        None => match customers::find(&desk.worker.db, account_id).await? {
+        None => match customers::find(&state.db, account_id).await? {
             Some(customer) => customer,
             None => return Ok(DONE),
         },
@@ -68,29 +70,30 @@ pub(super) async fn choose(
         keep_card: choice.save,
         card: choice.saved_card,
     };
-    assign(&desk, id, account_id, &assignment).await?;
+    assign(&state, &recorder, id, account_id, &assignment).await?;
     Ok(DONE)
 }
 
 /// Attaches the PaymentIntent to the customer and waits for it. If this process dies meanwhile, a
 /// driver finishes the operation.
 async fn assign(
-    desk: &Desk,
+    state: &AppState,
+    recorder: &Recorder,
     id: BookingId,
     account_id: AccountId,
     assignment: &Assignment,
 ) -> Result<(), Problem> {
-    require_stripe(&desk.worker).await?;
+    require_stripe(state).await?;
     // The claimed operation may be an earlier one with an unknown outcome, which is settled first.
     for _ in 0..2 {
-        let operation = begin(desk, id, account_id, assignment).await?;
+        let operation = begin(state, id, account_id, assignment).await?;
         let is_this = matches!(&operation.request, Request::Assign(begun) if begun == assignment);
         let operation_id = operation.id;
-        driver::carry_out(&desk.worker, &desk.recorder, operation).await;
-        let (state, error) = operations::outcome(&desk.worker.db, operation_id).await?;
-        match state.as_str() {
+        driver::carry_out(state, recorder, operation).await;
+        let (ended, error) = operations::outcome(&state.db, operation_id).await?;
+        match ended.as_str() {
             "succeeded" if is_this => return Ok(()),
-            "failed" if is_this => return Err(refused(desk, account_id, error).await?),
+            "failed" if is_this => return Err(refused(state, account_id, error).await?),
             "succeeded" | "failed" => {}
             _ => return Err(unreachable()),
         }
@@ -101,11 +104,11 @@ async fn assign(
 /// The problem when Stripe refused. The customer may have been deleted there: listing its cards
 /// notices that, so that a repeat works.
 async fn refused(
-    desk: &Desk,
+    state: &AppState,
     account_id: AccountId,
     error: Option<String>,
 ) -> Result<Problem, Problem> {
-    of_account(&desk.worker, account_id).await?;
+    of_account(state, account_id).await?;
     let error = error.unwrap_or_default();
     let detail = format!("This card can't be used for the payment. {error}");
     Ok(Problem::new(Kind::Conflict, detail))
@@ -113,15 +116,15 @@ async fn refused(
 
 /// Stores the operation and claims it.
 async fn begin(
-    desk: &Desk,
+    state: &AppState,
     id: BookingId,
     account_id: AccountId,
     assignment: &Assignment,
 ) -> Result<Operation, Problem> {
-    let (worker, lease) = (&desk.worker, driver::lease(&desk.worker));
-    let now = worker.now();
+    let lease = driver::lease(state);
+    let now = state.now();
     let request = Request::Assign(assignment.clone());
-    let beginning = run_tx(&worker.db, "payment assign", |tx| {
+    let beginning = run_tx(&state.db, "payment assign", |tx| {
         let request = &request;
         Box::pin(async move {
             due(tx, id, account_id).await?;
@@ -141,8 +144,12 @@ async fn begin(
 }
 
 /// Checks, before any call to Stripe, that the payment can still be made.
-async fn require_due(desk: &Desk, id: BookingId, account_id: AccountId) -> Result<(), Problem> {
-    let checking = run_tx(&desk.worker.db, "payment check", |tx| {
+async fn require_due(
+    state: &AppState,
+    id: BookingId,
+    account_id: AccountId,
+) -> Result<(), Problem> {
+    let checking = run_tx(&state.db, "payment check", |tx| {
         Box::pin(due(tx, id, account_id))
     });
     checking.await?;

@@ -1,13 +1,14 @@
 //! Cancels the PaymentIntent, unless the buyer authorised before the hold expired.
 
 use chrono::{DateTime, Utc};
+use domain::payment::machine::PaymentCommand;
 use domain::payment::{PaymentState, VoidReason};
 use sqlx::PgConnection;
 
-use super::{Next, Operation, Outcome, Read, note_missing, read, unexpected};
+use super::{Next, Operation, Outcome, Read, note_missing, read, refuse_other_money, unexpected};
+use crate::payments::{self, rules};
 use crate::store::payments::Payment;
 use crate::stripe::{Failure, IntentStatus, Stripe};
-use crate::transitions;
 
 /// Returns `true` if a buyer who has authorised keeps the seats: the hold expired, and no capture
 /// has failed since.
@@ -66,12 +67,12 @@ pub(super) async fn record(
         Outcome::Intent(intent) => intent,
         Outcome::Missing(reason) => {
             note_missing(conn, payment, reason, now).await?;
-            transitions::void(conn, payment, now).await?;
+            payments::transition(conn, payment, PaymentCommand::Void, now).await?;
             return Ok(Next::Failed(reason.clone()));
         }
         other => return Ok(unexpected(other)),
     };
-    if transitions::refuse_other_money(conn, payment, intent, true, now).await? {
+    if refuse_other_money(conn, payment, intent, now).await? {
         let reason = "the PaymentIntent has another amount or currency than is due".to_owned();
         // Repeated, it releases what is reserved, since the payment has failed.
         return Ok(match intent.status {
@@ -81,15 +82,15 @@ pub(super) async fn record(
     }
     match intent.status {
         IntentStatus::Canceled => {
-            transitions::void(conn, payment, now).await?;
+            payments::transition(conn, payment, PaymentCommand::Void, now).await?;
             Ok(Next::Succeeded)
         }
         IntentStatus::Succeeded => {
-            transitions::capture(conn, payment, intent.received_minor, now).await?;
+            payments::transition(conn, payment, rules::capture(intent), now).await?;
             Ok(Next::Succeeded)
         }
         IntentStatus::RequiresCapture => {
-            transitions::authorise(conn, payment, now).await?;
+            payments::transition(conn, payment, PaymentCommand::Authorise, now).await?;
             // A cancellation that came during the call must still be carried out.
             let is_wanted = payment.void_reason == Some(VoidReason::HoldExpired)
                 && payment.state != PaymentState::Failed;

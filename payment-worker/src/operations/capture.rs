@@ -2,14 +2,17 @@
 
 use chrono::{DateTime, Utc};
 use domain::Wire;
-use domain::payment::VoidReason;
+use domain::payment::machine::PaymentCommand;
 use sqlx::PgConnection;
 
-use super::{Next, Operation, Outcome, Read, Request, note_missing, read, unexpected};
+use super::{
+    Next, Operation, Outcome, Read, Request, fail, note_missing, read, refuse_other_money,
+    unexpected,
+};
+use crate::payments::{self, rules};
 use crate::store::operations;
 use crate::store::payments::Payment;
 use crate::stripe::{Failure, IntentStatus, Stripe};
-use crate::transitions;
 
 pub(super) async fn call(
     stripe: &Stripe,
@@ -54,37 +57,38 @@ pub(super) async fn record(
     now: DateTime<Utc>,
 ) -> Result<Next, sqlx::Error> {
     match outcome {
-        Outcome::Intent(intent)
-            if transitions::refuse_other_money(conn, payment, intent, true, now).await? =>
-        {
+        Outcome::Intent(intent) if refuse_other_money(conn, payment, intent, now).await? => {
             let reason = "the PaymentIntent has another amount or currency than is due";
             Ok(Next::Failed(reason.to_owned()))
         }
         Outcome::Intent(intent) => match intent.status {
             IntentStatus::Succeeded => {
-                transitions::capture(conn, payment, intent.received_minor, now).await?;
+                payments::transition(conn, payment, rules::capture(intent), now).await?;
                 Ok(Next::Succeeded)
             }
             IntentStatus::Canceled => {
                 let reason = "the PaymentIntent is cancelled at Stripe";
-                if payment.void_reason == Some(VoidReason::Cancelled) {
-                    transitions::void(conn, payment, now).await?;
+                let reason = reason.to_owned();
+                let command = if payment.is_cancelled() {
+                    PaymentCommand::Void
                 } else {
-                    transitions::fail(conn, payment, reason, now).await?;
-                }
-                Ok(Next::Failed(reason.to_owned()))
+                    let reason = reason.clone();
+                    PaymentCommand::Fail { reason }
+                };
+                payments::transition(conn, payment, command, now).await?;
+                Ok(Next::Failed(reason))
             }
             _ => Ok(Next::Wait("Stripe is not done with the capture".to_owned())),
         },
         Outcome::Impossible(reason) => {
-            transitions::fail(conn, payment, reason, now).await?;
+            fail(conn, payment, reason, now).await?;
             // Releases what is authorised on the buyer's card.
             operations::insert(conn, payment.booking_id, &Request::Cancel, now, now).await?;
             Ok(Next::Failed(reason.clone()))
         }
         Outcome::Missing(reason) => {
             note_missing(conn, payment, reason, now).await?;
-            transitions::fail(conn, payment, reason, now).await?;
+            fail(conn, payment, reason, now).await?;
             Ok(Next::Failed(reason.clone()))
         }
         other => Ok(unexpected(other)),

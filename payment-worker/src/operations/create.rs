@@ -2,13 +2,14 @@
 
 use chrono::{DateTime, Utc};
 use domain::EventId;
+use domain::payment::machine::PaymentCommand;
 use sqlx::PgConnection;
 
-use super::{Next, Operation, Outcome, Request, unexpected};
+use super::{Next, Operation, Outcome, Request, fail, unexpected};
+use crate::payments;
 use crate::store::payments::Payment;
-use crate::store::{findings, operations, payments};
+use crate::store::{findings, operations, payments as table};
 use crate::stripe::{Failure, Intent, NewIntent, Stripe};
-use crate::transitions;
 
 pub(super) async fn call(
     stripe: &Stripe,
@@ -63,7 +64,7 @@ pub(super) async fn record(
     match outcome {
         // The answer may be a replay: only that the PaymentIntent exists is certain.
         Outcome::Intent(intent) => {
-            if !payments::set_intent(conn, payment.booking_id, intent, now).await? {
+            if !table::set_intent(conn, payment.booking_id, intent, now).await? {
                 return Ok(Next::Failed(format!(
                     "the payment has another intent than {}",
                     intent.id
@@ -77,10 +78,10 @@ pub(super) async fn record(
         }
         Outcome::Impossible(reason) => {
             if payment.void_reason.is_some() {
-                transitions::void(conn, payment, now).await?;
+                payments::transition(conn, payment, PaymentCommand::Void, now).await?;
             } else {
                 note_refused(conn, payment, reason, now).await?;
-                transitions::fail(conn, payment, reason, now).await?;
+                fail(conn, payment, reason, now).await?;
             }
             Ok(Next::Failed(reason.clone()))
         }

@@ -58,16 +58,16 @@ pub(super) async fn record(
 ) -> Result<Next, sqlx::Error> {
     match outcome {
         Outcome::Refund(refund) => {
-            refunds::follow(conn, new.refund_id, refund, now).await?;
+            refunds::follow_own(conn, new.refund_id, refund, now).await?;
             Ok(Next::Succeeded)
         }
         Outcome::Impossible(reason) => {
-            refunds::fail(conn, new.refund_id, reason, now).await?;
+            refunds::fail(conn, payment, new.refund_id, reason, now).await?;
             Ok(Next::Failed(reason.clone()))
         }
         Outcome::Missing(reason) => {
             note_missing(conn, payment, reason, now).await?;
-            refunds::fail(conn, new.refund_id, reason, now).await?;
+            refunds::fail(conn, payment, new.refund_id, reason, now).await?;
             Ok(Next::Failed(reason.clone()))
         }
         other => Ok(unexpected(other)),

@@ -8,14 +8,17 @@ use domain::{BookingId, Money};
 use platform::pg::run_tx;
 use sqlx::PgConnection;
 
-use super::{RoundError, Tally, each, follow_refund, readable};
+use super::{RoundError, Tally, each, readable};
+use crate::disputes;
 use crate::operation::Kind as Operation;
+use crate::payments;
+use crate::payments::rules::{self, Source};
+use crate::refunds;
+use crate::state::AppState;
 use crate::store::findings::{self, Kind};
-use crate::store::payments::{self, Payment};
-use crate::store::{operations, refunds};
+use crate::store::payments::{self as table, Payment};
+use crate::store::{self, operations};
 use crate::stripe::{Cursor, Failure, Intent, IntentStatus, Page, Refund, RefundStatus};
-use crate::transitions;
-use crate::worker::Worker;
 
 /// Tries of a page before its list is abandoned.
 const TRIES: u32 = 4;
@@ -24,11 +27,11 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// Compares all that Stripe has since `since`, page by page. A list that fails stops no other; the
 /// first error is returned at the end.
-pub(super) async fn compare(worker: &Worker, since: DateTime<Utc>) -> Result<Tally, RoundError> {
-    let intents = compare_intents(worker, since).await;
+pub(super) async fn compare(state: &AppState, since: DateTime<Utc>) -> Result<Tally, RoundError> {
+    let intents = compare_intents(state, since).await;
     // Last, since a refund needs its capture.
-    let refunds = compare_refunds(worker, since).await;
-    note_disputes(worker, since).await?;
+    let refunds = compare_refunds(state, since).await;
+    note_disputes(state, since).await?;
     Ok(intents? + refunds?)
 }
 
@@ -51,20 +54,20 @@ where
 
 /// Compares the PaymentIntents that were created since `since`.
 pub(super) async fn compare_intents(
-    worker: &Worker,
+    state: &AppState,
     since: DateTime<Utc>,
 ) -> Result<Tally, RoundError> {
     let mut tally = Tally::default();
     let mut next = Some(Cursor::since(since));
     while let Some(cursor) = next {
-        let page = page(|| worker.stripe.intents(&cursor)).await?;
+        let page = page(|| state.stripe.intents(&cursor)).await?;
         next = page.next;
         tally.compared += page.objects.len();
-        let doubtful = doubtful(worker, page.objects).await?;
+        let doubtful = doubtful(state, page.objects).await?;
         tally += each(
             doubtful,
             |intent| &intent.id,
-            |intent| compare_intent(worker, intent),
+            |intent| compare_intent(state, intent),
         )
         .await;
     }
@@ -73,10 +76,10 @@ pub(super) async fn compare_intents(
 
 /// Filters the PaymentIntents of this installation that differ from our records, read without
 /// locks.
-async fn doubtful(worker: &Worker, intents: Vec<Intent>) -> Result<Vec<Intent>, RoundError> {
+async fn doubtful(state: &AppState, intents: Vec<Intent>) -> Result<Vec<Intent>, RoundError> {
     let ids: Vec<_> = intents.iter().map(|intent| intent.id.clone()).collect();
-    let known = payments::standing_of(&worker.db, &ids).await?;
-    let installation = worker.installation().await?;
+    let known = table::standing_of(&state.db, &ids).await?;
+    let installation = state.installation().await?;
     let is_ours = |intent: &Intent| {
         intent
             .installation
@@ -100,30 +103,30 @@ fn is_captured(intent: &Intent, amount: Money) -> bool {
     intent.received_minor == amount.amount_minor && !intent.is_in_another_currency(amount.currency)
 }
 
-async fn compare_refunds(worker: &Worker, since: DateTime<Utc>) -> Result<Tally, RoundError> {
+async fn compare_refunds(state: &AppState, since: DateTime<Utc>) -> Result<Tally, RoundError> {
     let mut tally = Tally::default();
     let mut next = Some(Cursor::since(since));
     while let Some(cursor) = next {
-        let page = page(|| worker.stripe.refunds(&cursor)).await?;
+        let page = page(|| state.stripe.refunds(&cursor)).await?;
         next = page.next;
         tally += each(
             page.objects,
             |refund| &refund.id,
-            |refund| compare_refund(worker, refund),
+            |refund| compare_refund(state, refund),
         )
         .await;
     }
     Ok(tally)
 }
 
-async fn note_disputes(worker: &Worker, since: DateTime<Utc>) -> Result<(), RoundError> {
+async fn note_disputes(state: &AppState, since: DateTime<Utc>) -> Result<(), RoundError> {
     let mut next = Some(Cursor::since(since));
     while let Some(cursor) = next {
-        let page = page(|| worker.stripe.disputes(&cursor)).await?;
+        let page = page(|| state.stripe.disputes(&cursor)).await?;
         next = page.next;
         for dispute in page.objects {
-            let mut conn = worker.db.acquire().await?;
-            transitions::note_dispute(&mut conn, &dispute, worker.now()).await?;
+            let mut conn = state.db.acquire().await?;
+            disputes::note(&mut conn, &dispute, state.now()).await?;
         }
     }
     Ok(())
@@ -142,24 +145,24 @@ enum Compared {
     Differs,
 }
 
-async fn compare_intent(worker: &Worker, intent: Intent) -> Result<bool, RoundError> {
+async fn compare_intent(state: &AppState, intent: Intent) -> Result<bool, RoundError> {
     let intent = &intent;
     let Some(booking_id) = intent.booking_id else {
         return Ok(false);
     };
-    let now = worker.now();
-    let comparing = run_tx(&worker.db, "payment compare", |tx| {
+    let now = state.now();
+    let comparing = run_tx(&state.db, "payment compare", |tx| {
         Box::pin(compare_in(tx, booking_id, intent, now))
     });
     match comparing.await? {
         Compared::Agrees => Ok(false),
         Compared::Repaired => {
-            worker.wake_after_commit();
+            state.wake_after_commit();
             Ok(true)
         }
-        Compared::Stray => release(worker, intent).await,
+        Compared::Stray => release(state, intent).await,
         Compared::Differs => {
-            look_again(worker, booking_id, &intent.id).await?;
+            look_again(state, booking_id, &intent.id).await?;
             Ok(false)
         }
     }
@@ -168,16 +171,16 @@ async fn compare_intent(worker: &Worker, intent: Intent) -> Result<bool, RoundEr
 /// Reads the PaymentIntent once more, and records a difference that remains: it may have been
 /// captured, and that recorded, after the list was read.
 async fn look_again(
-    worker: &Worker,
+    state: &AppState,
     booking_id: BookingId,
     intent_id: &str,
 ) -> Result<(), RoundError> {
-    let answer = worker.stripe.retrieve(intent_id).await;
-    let Some(intent) = readable(worker, answer, intent_id).await? else {
+    let answer = state.stripe.retrieve(intent_id).await;
+    let Some(intent) = readable(state, answer, intent_id).await? else {
         return Ok(());
     };
-    let now = worker.now();
-    let noting = run_tx(&worker.db, "payment note difference", |tx| {
+    let now = state.now();
+    let noting = run_tx(&state.db, "payment note difference", |tx| {
         Box::pin(note_difference(tx, booking_id, &intent, now))
     });
     noting.await.map_err(RoundError::from)
@@ -191,7 +194,7 @@ async fn note_difference(
     intent: &Intent,
     now: DateTime<Utc>,
 ) -> Result<(), sqlx::Error> {
-    let Some(payment) = payments::lock(conn, booking_id).await? else {
+    let Some(payment) = table::lock(conn, booking_id).await? else {
         return Ok(());
     };
     let captured = Money::new(payment.captured_minor, payment.amount.currency);
@@ -212,10 +215,10 @@ async fn note_difference(
 /// Cancels a PaymentIntent that no payment here has, which releases the buyer's money. No row
 /// records it: each comparison finds it again until it is done. The key changes every hour, for
 /// Stripe repeats a saved 500 for a day; a second cancellation changes nothing.
-async fn release(worker: &Worker, intent: &Intent) -> Result<bool, RoundError> {
-    let hour = worker.now().timestamp() / 3_600;
+async fn release(state: &AppState, intent: &Intent) -> Result<bool, RoundError> {
+    let hour = state.now().timestamp() / 3_600;
     let key = format!("onsale-stray-{}-{hour}", intent.id);
-    match worker.stripe.cancel(&key, &intent.id).await {
+    match state.stripe.cancel(&key, &intent.id).await {
         Ok(released) => {
             tracing::warn!(intent_id = intent.id, "released a stray authorisation");
             Ok(released.status == IntentStatus::Canceled)
@@ -232,7 +235,7 @@ async fn compare_in(
     intent: &Intent,
     now: DateTime<Utc>,
 ) -> Result<Compared, sqlx::Error> {
-    let payment = payments::lock(conn, booking_id).await?;
+    let payment = table::lock(conn, booking_id).await?;
     let payment = match payment {
         Some(payment) if payment.intent_id.as_ref() == Some(&intent.id) => payment,
         other => return compare_unknown(conn, booking_id, other.as_ref(), intent, now).await,
@@ -244,7 +247,10 @@ async fn compare_in(
     if agrees(payment.state, intent.status) {
         return Ok(Compared::Agrees);
     }
-    let is_moved = transitions::follow_intent(conn, &payment, intent, false, now).await?;
+    let Some(step) = rules::follow(&payment, intent, Source::List) else {
+        return Ok(Compared::Agrees);
+    };
+    let is_moved = payments::advance_one(conn, &payment, step, now).await?;
     Ok(if is_moved {
         Compared::Repaired
     } else {
@@ -287,7 +293,7 @@ async fn note_foreign_charge(
     if intent.received_minor == 0 {
         return Ok(());
     }
-    let has_payment = payments::lock(conn, booking_id)
+    let has_payment = table::lock(conn, booking_id)
         .await?
         .is_some_and(|payment| payment.captured_minor > 0);
     let kind = if has_payment {
@@ -309,11 +315,11 @@ fn agrees(state: PaymentState, status: IntentStatus) -> bool {
     }
 }
 
-async fn compare_refund(worker: &Worker, refund: Refund) -> Result<bool, RoundError> {
+async fn compare_refund(state: &AppState, refund: Refund) -> Result<bool, RoundError> {
     let refund = &refund;
-    let now = worker.now();
-    let mut conn = worker.db.acquire().await?;
-    let known = refunds::state_of(&mut conn, &refund.id).await?;
+    let now = state.now();
+    let mut conn = state.db.acquire().await?;
+    let known = store::refunds::state_of(&mut conn, &refund.id).await?;
     drop(conn);
     let is_settled = match refund.status {
         RefundStatus::Pending => known.is_some(),
@@ -323,12 +329,12 @@ async fn compare_refund(worker: &Worker, refund: Refund) -> Result<bool, RoundEr
     if is_settled {
         return Ok(false);
     }
-    let following = run_tx(&worker.db, "payment compare", |tx| {
-        Box::pin(follow_refund(tx, refund, now))
+    let following = run_tx(&state.db, "payment compare", |tx| {
+        Box::pin(refunds::follow(tx, refund, now))
     });
-    let is_moved = following.await?;
+    let is_moved = following.await?.unwrap_or(false);
     if is_moved {
-        worker.wake_after_commit();
+        state.wake_after_commit();
     }
     Ok(is_moved)
 }

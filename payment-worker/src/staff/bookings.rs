@@ -16,10 +16,10 @@ use sqlx::PgConnection;
 use super::{MONEY, require};
 use crate::audit;
 use crate::refunds;
+use crate::state::AppState;
 use crate::store::payments;
 use crate::store::refunds::{self as table, Standing};
 use crate::store::timeline::{self, Entry};
-use crate::worker::Worker;
 
 #[derive(Serialize)]
 pub(super) struct Timeline {
@@ -28,12 +28,12 @@ pub(super) struct Timeline {
 
 /// `GET /api/bookings/{id}/timeline`: every recorded event of a booking.
 pub(super) async fn timeline(
-    State(worker): State<Arc<Worker>>,
+    State(state): State<Arc<AppState>>,
     caller: Caller,
     Path(id): Path<BookingId>,
 ) -> Result<Json<Timeline>, Problem> {
     require(&caller, &MONEY)?;
-    let timeline = timeline::timeline(&worker.db, id).await?;
+    let timeline = timeline::timeline(&state.db, id).await?;
     if timeline.is_empty() {
         return Err(Problem::new(Kind::NotFound, "There is no such booking."));
     }
@@ -73,7 +73,7 @@ impl From<Standing> for Shown {
 /// `POST /api/bookings/{id}/refunds`: refunds a part of the payment, or all that is left; the
 /// booking keeps its tickets. One refund per idempotency key.
 pub(super) async fn refund(
-    State(worker): State<Arc<Worker>>,
+    State(state): State<Arc<AppState>>,
     caller: Caller,
     Path(id): Path<BookingId>,
     headers: HeaderMap,
@@ -82,13 +82,13 @@ pub(super) async fn refund(
     require(&caller, &MONEY)?;
     let by = caller.account_id;
     let occasion = format!("staff {by}: {}", idempotency::required_key_of(&headers)?);
-    let now = worker.now();
-    let begun = run_tx(&worker.db, "payment refund by staff", |tx| {
+    let now = state.now();
+    let begun = run_tx(&state.db, "payment refund by staff", |tx| {
         let (amount, occasion) = (wanted.amount_minor, &occasion);
         Box::pin(begin(tx, id, by, amount, occasion, now))
     });
     let refund = begun.await?;
-    worker.wake_after_commit();
+    state.wake_after_commit();
     let refund = refund.into();
     Ok((StatusCode::CREATED, Json(RefundResponse { refund })))
 }

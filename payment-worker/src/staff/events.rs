@@ -17,9 +17,9 @@ use serde_json::json;
 use super::{MONEY, require};
 use crate::audit;
 use crate::refunds;
+use crate::state::AppState;
 use crate::store::refunds::{self as table, Progress};
 use crate::store::{events, policies};
-use crate::worker::Worker;
 
 #[derive(Serialize)]
 pub(super) struct Policy {
@@ -28,20 +28,20 @@ pub(super) struct Policy {
 
 /// `GET /api/events/{id}/refund-policy`: the terms of a cancellation by its buyer now.
 pub(super) async fn policy(
-    State(worker): State<Arc<Worker>>,
+    State(state): State<Arc<AppState>>,
     Path(id): Path<EventId>,
 ) -> Result<Json<Policy>, Problem> {
-    let refund_policy = load(worker, id).await?.ok_or_else(unknown_event)?;
+    let refund_policy = load(state, id).await?.ok_or_else(unknown_event)?;
     Ok(Json(Policy { refund_policy }))
 }
 
 /// [`policy`], at most a second old: each page of an event asks for it.
 pub(super) async fn shared_policy(
-    State(worker): State<Arc<Worker>>,
+    State(state): State<Arc<AppState>>,
     Path(id): Path<EventId>,
 ) -> Result<([(HeaderName, HeaderValue); 1], Json<Policy>), Problem> {
-    let loading = || load(Arc::clone(&worker), id);
-    let policy = worker.policies.get(id, loading).await?;
+    let loading = || load(Arc::clone(&state), id);
+    let policy = state.policies.get(id, loading).await?;
     let refund_policy = policy.ok_or_else(unknown_event)?;
     Ok((
         [(CACHE_CONTROL, FOR_A_SECOND)],
@@ -49,16 +49,16 @@ pub(super) async fn shared_policy(
     ))
 }
 
-async fn load(worker: Arc<Worker>, id: EventId) -> Result<Option<RefundPolicy>, Problem> {
-    if !events::is_known(&worker.db, id).await? {
+async fn load(state: Arc<AppState>, id: EventId) -> Result<Option<RefundPolicy>, Problem> {
+    if !events::is_known(&state.db, id).await? {
         return Ok(None);
     }
-    Ok(Some(policies::get(&worker.db, id).await?))
+    Ok(Some(policies::get(&state.db, id).await?))
 }
 
 /// Checks that box-office has the event.
-async fn require_known(worker: &Worker, id: EventId) -> Result<(), Problem> {
-    if events::is_known(&worker.db, id).await? {
+async fn require_known(state: &AppState, id: EventId) -> Result<(), Problem> {
+    if events::is_known(&state.db, id).await? {
         Ok(())
     } else {
         Err(unknown_event())
@@ -98,13 +98,13 @@ impl From<NewPolicy> for RefundPolicy {
 /// `PUT /api/events/{id}/refund-policy`: for cancellations from now on; by its organiser or an
 /// admin.
 pub(super) async fn set_policy(
-    State(worker): State<Arc<Worker>>,
+    State(state): State<Arc<AppState>>,
     caller: Caller,
     Path(id): Path<EventId>,
     Json(new): Json<NewPolicy>,
 ) -> Result<Json<Policy>, Problem> {
     let mut refund_policy = RefundPolicy::from(new);
-    caller.require_event(&worker.db, id, &[]).await?;
+    caller.require_event(&state.db, id, &[]).await?;
     if refund_policy.fee_percent > 100 {
         let problem = Problem::new(Kind::Invalid, "At most 100.");
         return Err(problem.with("field", "fee_percent"));
@@ -117,10 +117,10 @@ pub(super) async fn set_policy(
         http::date("until", until)?;
     }
     if refund_policy.fee_minor > 0 && refund_policy.fee_currency.is_none() {
-        refund_policy.fee_currency = only_currency(&worker, id).await?;
+        refund_policy.fee_currency = only_currency(&state, id).await?;
     }
-    let (by, now) = (caller.account_id, worker.now());
-    let setting = run_tx(&worker.db, "payment set policy", |tx| {
+    let (by, now) = (caller.account_id, state.now());
+    let setting = run_tx(&state.db, "payment set policy", |tx| {
         let (policy, subject) = (&refund_policy, format!("event:{id}"));
         Box::pin(async move {
             if !policies::put(tx, id, policy, by, now).await? {
@@ -132,13 +132,13 @@ pub(super) async fn set_policy(
         })
     });
     setting.await?;
-    worker.wake_after_commit();
+    state.wake_after_commit();
     Ok(Json(Policy { refund_policy }))
 }
 
 /// The only currency of the event's prices; `None` when it has no prices yet.
-async fn only_currency(worker: &Worker, id: EventId) -> Result<Option<Currency>, Problem> {
-    let currencies = events::currencies(&worker.db, id).await?;
+async fn only_currency(state: &AppState, id: EventId) -> Result<Option<Currency>, Problem> {
+    let currencies = events::currencies(&state.db, id).await?;
     match currencies.as_slice() {
         [] => Ok(None),
         [only] => Ok(Currency::try_from(only.as_str()).ok()),
@@ -159,13 +159,13 @@ pub(super) struct Refunds {
 
 /// `GET /api/events/{id}/refunds`: progress of a cancelled event's refunds.
 pub(super) async fn progress(
-    State(worker): State<Arc<Worker>>,
+    State(state): State<Arc<AppState>>,
     caller: Caller,
     Path(id): Path<EventId>,
 ) -> Result<Json<Refunds>, Problem> {
-    caller.require_event(&worker.db, id, &MONEY).await?;
-    require_known(&worker, id).await?;
-    let refunds = table::progress(&worker.db, id).await?;
+    caller.require_event(&state.db, id, &MONEY).await?;
+    require_known(&state, id).await?;
+    let refunds = table::progress(&state.db, id).await?;
     Ok(Json(Refunds { refunds }))
 }
 
@@ -176,16 +176,16 @@ pub(super) struct Begun {
 
 /// `POST /api/events/{id}/refunds`: begins failed refunds again.
 pub(super) async fn refund_again(
-    State(worker): State<Arc<Worker>>,
+    State(state): State<Arc<AppState>>,
     caller: Caller,
     Path(id): Path<EventId>,
 ) -> Result<(StatusCode, Json<Begun>), Problem> {
     require(&caller, &MONEY)?;
-    require_known(&worker, id).await?;
-    let (by, now) = (caller.account_id, worker.now());
+    require_known(&state, id).await?;
+    let (by, now) = (caller.account_id, state.now());
     let mut begun = 0;
-    for booking_id in table::failed_of(&worker.db, id).await? {
-        let beginning = run_tx(&worker.db, "payment refund again", |tx| {
+    for booking_id in table::failed_of(&state.db, id).await? {
+        let beginning = run_tx(&state.db, "payment refund again", |tx| {
             Box::pin(async move {
                 let is_begun = refunds::again(tx, booking_id, now).await?;
                 if is_begun {
@@ -197,6 +197,6 @@ pub(super) async fn refund_again(
         });
         begun += usize::from(beginning.await?);
     }
-    worker.wake_after_commit();
+    state.wake_after_commit();
     Ok((StatusCode::ACCEPTED, Json(Begun { begun })))
 }

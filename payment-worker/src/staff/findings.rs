@@ -11,8 +11,8 @@ use serde_json::json;
 
 use super::{MONEY, require};
 use crate::audit;
+use crate::state::AppState;
 use crate::store::findings::{self, Finding, Settled};
-use crate::worker::Worker;
 
 #[derive(Serialize)]
 pub(super) struct Findings {
@@ -21,17 +21,17 @@ pub(super) struct Findings {
 
 /// `GET /api/payment-findings`: open findings, oldest first.
 pub(super) async fn list(
-    State(worker): State<Arc<Worker>>,
+    State(state): State<Arc<AppState>>,
     caller: Caller,
 ) -> Result<Json<Findings>, Problem> {
     require(&caller, &MONEY)?;
-    let findings = findings::open(&worker.db).await?;
+    let findings = findings::open(&state.db).await?;
     Ok(Json(Findings { findings }))
 }
 
 /// `DELETE /api/payment-findings/{kind}/{subject}`: settles a finding.
 pub(super) async fn settle(
-    State(worker): State<Arc<Worker>>,
+    State(state): State<Arc<AppState>>,
     caller: Caller,
     Path((kind, subject)): Path<(String, String)>,
 ) -> Result<StatusCode, Problem> {
@@ -41,8 +41,8 @@ pub(super) async fn settle(
     if [&kind, &subject].iter().any(|part| part.contains('\0')) {
         return Err(unknown());
     }
-    let (by, now) = (caller.account_id, worker.now());
-    let settling = run_tx(&worker.db, "payment settle finding", |tx| {
+    let (by, now) = (caller.account_id, state.now());
+    let settling = run_tx(&state.db, "payment settle finding", |tx| {
         let (kind, subject) = (kind.as_str(), subject.as_str());
         Box::pin(async move {
             let settled = findings::settle(tx, kind, subject, now).await?;
@@ -59,6 +59,6 @@ pub(super) async fn settle(
     if settling.await?.is_none() {
         return Err(unknown());
     }
-    worker.wake_after_commit();
+    state.wake_after_commit();
     Ok(StatusCode::NO_CONTENT)
 }

@@ -64,10 +64,32 @@ impl Payment {
         self.state == PaymentState::Failed && self.intent_id.is_none()
     }
 
+    /// `true` if its booking is cancelled, so that the money is released or refunded.
+    #[must_use]
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.void_reason == Some(VoidReason::Cancelled)
+    }
+
     /// Refundable rest, in minor units.
     #[must_use]
     pub(crate) fn left_minor(&self) -> i64 {
         self.captured_minor - self.refunded_minor
+    }
+}
+
+/// What a move makes of a payment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Change {
+    pub to: machine::Payment,
+    /// Replaces the error of the payment.
+    pub last_error: Option<String>,
+}
+
+impl Change {
+    /// Returns `true` if the payment is not so already.
+    #[must_use]
+    pub(crate) fn differs_from(&self, payment: &Payment) -> bool {
+        self.to.state() != payment.state || self.last_error != payment.last_error
     }
 }
 
@@ -324,9 +346,9 @@ pub(crate) async fn set_intents(
 }
 
 /// Moves locked payments from the state they were read in.
-pub(crate) async fn advance_all(
+pub(crate) async fn advance(
     conn: &mut PgConnection,
-    moves: &[(&Payment, machine::Payment)],
+    moves: &[(&Payment, &Change)],
     now: DateTime<Utc>,
 ) -> Result<(), sqlx::Error> {
     if moves.is_empty() {
@@ -339,26 +361,31 @@ pub(crate) async fn advance_all(
         .collect();
     let to: Vec<_> = moves
         .iter()
-        .map(|(_, to)| to.state().as_str().to_owned())
+        .map(|(_, change)| change.to.state().as_str().to_owned())
         .collect();
     let taken: Vec<_> = moves
         .iter()
-        .map(|(_, to)| match to {
+        .map(|(_, change)| match &change.to {
             machine::Payment::Captured(money) => Some(money.taken),
             _ => None,
         })
         .collect();
+    let errors: Vec<_> = moves
+        .iter()
+        .map(|(_, change)| change.last_error.clone())
+        .collect();
     let done = sqlx::query!(
         "update payment.payments p
          set state = new.next, captured_minor = coalesce(new.taken, p.captured_minor),
-             updated_at = $5
-         from unnest($1::uuid[], $2::text[], $3::text[], $4::bigint[])
-              as new (booking_id, state, next, taken)
+             last_error = new.error, updated_at = $6
+         from unnest($1::uuid[], $2::text[], $3::text[], $4::bigint[], $5::text[])
+              as new (booking_id, state, next, taken, error)
          where p.booking_id = new.booking_id and p.state = new.state",
         &bookings,
         &from,
         &to,
         taken.as_slice() as &[Option<i64>],
+        errors.as_slice() as &[Option<String>],
         now,
     );
     all(done.execute(conn).await?.rows_affected(), moves.len())
@@ -371,53 +398,6 @@ fn all(changed: u64, expected: usize) -> Result<(), sqlx::Error> {
     } else {
         Err(BrokenInvariant("a locked payment stays in its state").into())
     }
-}
-
-/// Moves a payment from the state it was read in; `false` when it left that state.
-pub(crate) async fn advance(
-    conn: &mut PgConnection,
-    payment: &Payment,
-    to: &machine::Payment,
-    now: DateTime<Utc>,
-) -> Result<bool, sqlx::Error> {
-    let (taken, error) = match to {
-        machine::Payment::Captured(money) => (Some(money.taken), None),
-        machine::Payment::Failed { reason } => (None, Some(reason.as_str())),
-        _ => (None, None),
-    };
-    let done = sqlx::query!(
-        "update payment.payments
-         set state = $3, captured_minor = coalesce($4, captured_minor),
-             last_error = coalesce($5, last_error), updated_at = $6
-         where booking_id = $1 and state = $2",
-        payment.booking_id.0,
-        payment.state.as_str(),
-        to.state().as_str(),
-        taken,
-        error,
-        now,
-    );
-    Ok(done.execute(conn).await?.rows_affected() == 1)
-}
-
-/// Records how far the buyer is, only while the payment is due; `false` when nothing changed.
-pub(crate) async fn set_progress(
-    conn: &mut PgConnection,
-    booking_id: BookingId,
-    state: PaymentState,
-    error: Option<&str>,
-    now: DateTime<Utc>,
-) -> Result<bool, sqlx::Error> {
-    let done = sqlx::query!(
-        "update payment.payments set state = $2, last_error = $3, updated_at = $4
-         where booking_id = $1 and state in ('pending', 'requires_action')
-           and (state, last_error) is distinct from ($2, $3)",
-        booking_id.0,
-        state.as_str(),
-        error,
-        now,
-    );
-    Ok(done.execute(conn).await?.rows_affected() == 1)
 }
 
 /// Records why the payment is to be released; `false` when that was recorded before. A cancellation

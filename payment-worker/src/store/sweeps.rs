@@ -92,7 +92,8 @@ pub(crate) async fn unmailed_refunds(
     Ok(refunds.collect())
 }
 
-pub(crate) async fn set_republished(
+/// Records that the outcome of the refund is published again.
+pub(crate) async fn set_refund_republished(
     conn: &mut PgConnection,
     refund_id: RefundId,
     now: DateTime<Utc>,
@@ -106,7 +107,7 @@ pub(crate) async fn set_republished(
 }
 
 /// Records that the state of the payment is published again.
-pub(crate) async fn set_told(
+pub(crate) async fn set_payment_republished(
     conn: &mut PgConnection,
     booking_id: BookingId,
     now: DateTime<Utc>,

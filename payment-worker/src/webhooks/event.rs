@@ -1,201 +1,216 @@
-//! Parses Stripe's events. Any signed body is accepted: only known fields are read, each by itself,
-//! and only those are stored, so new shapes, fields of any type, text that PostgreSQL can't store
-//! and deep nesting do no harm, and neither names nor addresses are stored.
+//! An event of Stripe. Its type and its object are looked at here alone, when it arrives and when
+//! its row in the inbox is claimed.
 
-use std::collections::HashMap;
+mod fields;
 
+use chrono::{DateTime, Utc};
 use serde::Deserialize;
-use serde_json::value::RawValue;
-use serde_json::{Map, Value};
+use serde_json::{Value, json};
 
-/// Longest id or type.
-const MAX_WORD_BYTES: usize = 255;
-/// The scalar fields of an object that are stored.
-const FIELDS: [&str; 9] = [
-    "object",
-    "id",
-    "status",
-    "amount",
-    "amount_received",
-    "currency",
-    "payment_intent",
-    "failure_reason",
-    "reason",
-];
-/// The metadata that is stored.
-const METADATA: [&str; 2] = ["booking_id", "refund_id"];
+use crate::store::inbox::{New, Stored};
+use crate::stripe::{Dispute, Intent, Refund};
+use fields::Fields;
 
 /// An event, as far as it is used.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Event {
-    /// Stripe's id, `evt_…`.
+pub(super) struct StripeEvent {
+    /// `evt_…`.
     pub id: String,
-    /// Its type.
+    /// Stripe's type of it.
     pub kind: String,
     /// Stripe's time of it, in Unix seconds.
-    pub created: Option<i64>,
-    /// `true` if it is about real money.
-    pub is_live: Option<bool>,
-    /// `true` if it is about an account connected to ours.
-    pub is_of_another_account: bool,
+    created: Option<i64>,
     /// The stored fields of its object, in Stripe's shape; null when it has none.
-    pub object: Value,
+    object: Value,
+    pub content: Content,
 }
 
-/// A signed body.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) enum Body {
-    Event(Event),
-    /// JSON that is no event with an id and a type.
-    Other,
+/// What an event says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Content {
+    /// The PaymentIntent as it was then.
+    Intent(Intent),
+    /// A PaymentIntent that must be read, because its state goes back and forth.
+    IntentNow {
+        intent_id: String,
+    },
+    /// The refund as it was then.
+    Refund(Refund),
+    /// Some refund of this PaymentIntent.
+    Refunds {
+        intent_id: String,
+    },
+    Dispute(Dispute),
+    /// It has no effect here, for this reason.
+    Ignored(&'static str),
 }
-
-type Fields<'a> = HashMap<String, &'a RawValue>;
 
 #[derive(Deserialize)]
-struct Raw<'a>(#[serde(borrow)] Fields<'a>);
+struct Charge {
+    payment_intent: Option<String>,
+}
 
-impl Body {
-    /// Parses a body.
+impl StripeEvent {
+    /// Parses a signed body; `None` for JSON that is no event with an id and a type. `is_live` says
+    /// whether our key moves real money, `None` that it does not say.
     ///
     /// # Errors
     /// When it is not JSON.
-    pub(super) fn read(body: &[u8]) -> serde_json::Result<Self> {
-        let whole: &RawValue = serde_json::from_slice(body)?;
-        Ok(event(whole).map_or(Self::Other, Self::Event))
+    pub(super) fn parse(body: &[u8], is_live: Option<bool>) -> serde_json::Result<Option<Self>> {
+        Ok(Fields::read(body)?.map(|fields| {
+            let is_other_mode = |of_key| fields.is_live.is_some_and(|of_event| of_event != of_key);
+            let content = if fields.is_of_another_account {
+                Content::Ignored("an event of a connected account")
+            } else if is_live.is_some_and(is_other_mode) {
+                Content::Ignored("an event of the other mode, test or live")
+            } else {
+                Content::of(&fields.kind, &fields.object)
+            };
+            Self {
+                id: fields.id,
+                kind: fields.kind,
+                created: fields.created,
+                object: fields.object,
+                content,
+            }
+        }))
     }
-}
 
-fn event(whole: &RawValue) -> Option<Event> {
-    let event = fields(whole)?;
-    let word = |name: &str| {
-        let word = text(event.get(name)?)?;
-        (1..=MAX_WORD_BYTES).contains(&word.len()).then_some(word)
-    };
-    let object = event
-        .get("data")
-        .and_then(|data| fields(data))
-        .and_then(|data| fields(data.get("object")?))
-        .map_or(Value::Null, |object| retained(&object));
-    Some(Event {
-        id: word("id")?,
-        kind: word("type")?,
-        created: event.get("created").and_then(|raw| scalar(raw)?.as_i64()),
-        is_live: event.get("livemode").and_then(|raw| scalar(raw)?.as_bool()),
-        is_of_another_account: event.get("account").is_some_and(|raw| raw.get() != "null"),
-        object,
-    })
-}
-
-/// Selects the fields of an object that are stored.
-fn retained(object: &Fields<'_>) -> Value {
-    let mut retained = Map::new();
-    for name in FIELDS {
-        let value = object.get(name).and_then(|raw| scalar(raw));
-        retained.extend(value.map(|value| (name.to_owned(), value)));
-    }
-    if let Some(metadata) = object.get("metadata").and_then(|raw| fields(raw)) {
-        let ours = METADATA.iter().filter_map(|name| {
-            let value = text(metadata.get(*name)?)?;
-            Some(((*name).to_owned(), Value::String(value)))
+    /// The row of the inbox that stores it.
+    pub(super) fn row(&self) -> New {
+        let payload = json!({
+            "id": self.id, "type": self.kind, "created": self.created,
+            "data": { "object": self.object },
         });
-        retained.insert("metadata".to_owned(), Value::Object(ours.collect()));
+        New {
+            event_id: self.id.clone(),
+            kind: self.kind.clone(),
+            payload: payload.to_string(),
+            applied: match self.content {
+                Content::Ignored(reason) => Some(reason),
+                _ => None,
+            },
+            due: None,
+        }
     }
-    let error = object.get("last_payment_error").and_then(|raw| fields(raw));
-    if let Some(message) = error.and_then(|error| text(error.get("message")?)) {
-        let error = Map::from_iter([("message".to_owned(), Value::String(message))]);
-        retained.insert("last_payment_error".to_owned(), Value::Object(error));
-    }
-    Value::Object(retained)
-}
 
-/// The fields of an object, unparsed; `None` when it is no object.
-fn fields(raw: &RawValue) -> Option<Fields<'_>> {
-    let Raw(fields) = serde_json::from_str(raw.get()).ok()?;
-    Some(fields)
-}
-
-/// Parses a scalar; control characters of texts are removed.
-fn scalar(raw: &RawValue) -> Option<Value> {
-    match raw.get().bytes().next()? {
-        b'{' | b'[' => None,
-        b'"' => text(raw).map(Value::String),
-        _ => serde_json::from_str(raw.get()).ok(),
+    /// Measures the time from Stripe's event to its effect.
+    pub(super) fn measure_lag(&self, now: DateTime<Utc>) {
+        let created = self.created;
+        if let Some(created) = created.and_then(|seconds| DateTime::from_timestamp(seconds, 0)) {
+            let lag = (now - created).to_std().unwrap_or_default();
+            metrics::histogram!("payment_worker_webhook_lag_seconds").record(lag);
+        }
     }
 }
 
-fn text(raw: &RawValue) -> Option<String> {
-    let text: String = serde_json::from_str(raw.get()).ok()?;
-    Some(text.replace(char::is_control, ""))
+impl From<&Stored> for StripeEvent {
+    fn from(row: &Stored) -> Self {
+        let object = row.payload["data"]["object"].clone();
+        Self {
+            id: row.event_id.clone(),
+            kind: row.kind.clone(),
+            created: row.payload["created"].as_i64(),
+            content: Content::of(&row.kind, &object),
+            object,
+        }
+    }
+}
+
+impl Content {
+    fn of(kind: &str, object: &Value) -> Self {
+        let content = match kind {
+            "payment_intent.amount_capturable_updated"
+            | "payment_intent.succeeded"
+            | "payment_intent.canceled" => parse(object).map(Self::Intent),
+            "payment_intent.requires_action" | "payment_intent.payment_failed" => {
+                parse(object).map(|Intent { id: intent_id, .. }| Self::IntentNow { intent_id })
+            }
+            "refund.created" | "refund.updated" | "refund.failed" | "charge.refund.updated" => {
+                parse(object).map(Self::Refund)
+            }
+            "charge.refunded" => parse::<Charge>(object)
+                .and_then(|charge| charge.payment_intent)
+                .map(|intent_id| Self::Refunds { intent_id }),
+            "charge.dispute.created" => parse(object).map(Self::Dispute),
+            _ => return Self::Ignored("a type that is of no interest"),
+        };
+        content.unwrap_or(Self::Ignored("an object that can't be read"))
+    }
+}
+
+fn parse<'object, T: Deserialize<'object>>(object: &'object Value) -> Option<T> {
+    T::deserialize(object)
+        .inspect_err(|error| tracing::error!(%error, "parsing the object of a webhook failed"))
+        .ok()
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use domain::payment::STRIPE_EVENTS;
 
     use super::*;
 
-    fn read(body: &str) -> Event {
-        match Body::read(body.as_bytes()).unwrap() {
-            Body::Event(event) => event,
-            Body::Other => panic!("no event: {body}"),
-        }
-    }
-
-    #[test]
-    fn only_what_is_used_is_kept() {
-        let event = read(
-            r#"{"id": "evt_1", "type": "charge.refunded", "created": 5, "livemode": false,
-                "data": {"object": {"object": "charge", "id": "ch_1", "payment_intent": "pi_1",
-                    "amount": 7, "billing_details": {"name": "Ada"}, "receipt_email": "a@b.example",
-                    "metadata": {"booking_id": "b", "name": "Ada"},
-                    "last_payment_error": {"message": "no", "code": "c"}}}}"#,
+    fn read(kind: &str, more: &str) -> StripeEvent {
+        let body = format!(
+            r#"{{"id": "evt_1", "type": "{kind}", "created": 5, {more} "data": {{"object":
+                {{"id": "x_1", "status": "succeeded", "amount": 7, "payment_intent": "pi_1"}}}}}}"#
         );
-        assert_eq!((event.created, event.is_live), (Some(5), Some(false)));
-        let retained = json!({
-            "object": "charge", "id": "ch_1", "payment_intent": "pi_1", "amount": 7,
-            "metadata": { "booking_id": "b" }, "last_payment_error": { "message": "no" },
-        });
-        assert_eq!(event.object, retained);
+        let event = StripeEvent::parse(body.as_bytes(), Some(true)).unwrap();
+        event.expect("it has an id and a type")
     }
 
     #[test]
-    fn shapes_and_texts_of_any_kind_do_no_harm() {
-        let deep = format!("{}{}", "[".repeat(20_000), "]".repeat(20_000));
-        for field in [
-            r#""description": "\u0000""#.to_owned(),
-            r#""description": "\ud800""#.to_owned(),
-            format!(r#""lines": {deep}"#),
-            r#""amount": {"is": "an object"}, "metadata": 7, "last_payment_error": []"#.to_owned(),
-        ] {
-            let body = format!(
-                r#"{{"id": "evt_1", "type": "t", "created": "2026-11-27T00:00:00Z",
-                     "data": {{"object": {{"id": "pi_1", {field}}}}}}}"#
+    fn what_is_asked_for_is_what_matters() {
+        let ignored = Content::Ignored("a type that is of no interest");
+        for kind in STRIPE_EVENTS {
+            let content = read(kind, "").content;
+            assert!(
+                !matches!(content, Content::Ignored(_)),
+                "{kind}: {content:?}"
             );
-            let event = read(&body);
-            assert_eq!(event.object["id"], "pi_1", "{field}");
-            assert_eq!(event.created, None);
         }
-        let event =
-            read(r#"{"id": "evt\u0000_1", "type": "t", "data": {"object": {"id": "\ud800"}}}"#);
-        assert_eq!((event.id.as_str(), &event.object), ("evt_1", &json!({})));
+        for kind in [
+            "payment_intent.created",
+            "charge.succeeded",
+            "charge.captured",
+            "charge.failed",
+            "charge.dispute.funds_withdrawn",
+            "charge.dispute.closed",
+            "customer.created",
+            "payment_method.attached",
+        ] {
+            assert_eq!(read(kind, "").content, ignored, "{kind}");
+            assert!(!STRIPE_EVENTS.contains(&kind), "{kind}");
+        }
     }
 
     #[test]
-    fn json_that_is_no_event_is_told_from_what_is_no_json() {
-        let long = format!(r#"{{"id": "{}", "type": "t"}}"#, "e".repeat(256));
-        for body in [
-            "7",
-            "[]",
-            "{}",
-            r#"{"id": "evt_1"}"#,
-            r#"{"id": 1, "type": "t"}"#,
-            &long,
+    fn an_event_of_another_account_or_mode_is_ignored() {
+        let kind = "payment_intent.succeeded";
+        for (more, is_ignored) in [
+            (r#""account": "acct_other","#, true),
+            (r#""livemode": false,"#, true),
+            (r#""livemode": true, "account": null,"#, false),
+            ("", false),
         ] {
-            assert_eq!(Body::read(body.as_bytes()).unwrap(), Body::Other, "{body}");
+            let content = read(kind, more).content;
+            assert_eq!(matches!(content, Content::Ignored(_)), is_ignored, "{more}");
         }
-        for body in [&b"{"[..], b"", b"\xff"] {
-            assert!(Body::read(body).is_err());
+    }
+
+    #[test]
+    fn a_stored_event_says_what_the_arrived_one_did() {
+        for kind in STRIPE_EVENTS {
+            let event = read(kind, "");
+            let row = event.row();
+            let stored = Stored {
+                event_id: row.event_id,
+                kind: row.kind,
+                payload: serde_json::from_str(&row.payload).unwrap(),
+                tries: 1,
+            };
+            assert_eq!(StripeEvent::from(&stored), event, "{kind}");
         }
     }
 }

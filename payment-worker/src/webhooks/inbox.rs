@@ -10,12 +10,12 @@ use uuid::Uuid;
 
 use super::apply::{ApplyError, apply};
 use crate::operation::backoff;
+use crate::state::AppState;
 use crate::store;
 use crate::store::inbox::Stored;
-use crate::worker::Worker;
 
 /// Most webhooks applied at once, those that wait for Stripe included.
-const PLACES: usize = 16;
+const MAX_IN_FLIGHT: usize = 16;
 const TIMING: Timing = Timing {
     pace: Duration::from_millis(10),
     idle: Duration::from_millis(500),
@@ -28,14 +28,14 @@ const LEASE: Duration = Duration::from_secs(30);
 ///
 /// # Errors
 /// None at present: whatever fails is tried again.
-pub(crate) async fn run(worker: Arc<Worker>, stop: CancellationToken) -> anyhow::Result<()> {
-    let room = Capacity::new(PLACES);
-    leased::run(Inbox { worker, room }, TIMING, stop).await
+pub(crate) async fn run(state: Arc<AppState>, stop: CancellationToken) -> anyhow::Result<()> {
+    let capacity = Capacity::new(MAX_IN_FLIGHT);
+    leased::run(Inbox { state, capacity }, TIMING, stop).await
 }
 
 struct Inbox {
-    worker: Arc<Worker>,
-    room: Capacity,
+    state: Arc<AppState>,
+    capacity: Capacity,
 }
 
 impl leased::Work for Inbox {
@@ -44,32 +44,32 @@ impl leased::Work for Inbox {
     }
 
     async fn begin_due(&mut self) -> Result<Claimed, sqlx::Error> {
-        let (worker, places) = (&self.worker, self.room.acquire_all().await);
-        let limit = i64::try_from(places.len()).expect("places are few");
-        let due = store::inbox::claim_due(&worker.db, limit, LEASE, worker.now()).await?;
-        let is_full = due.len() == places.len();
-        for (webhook, place) in due.into_iter().zip(places) {
-            let worker = Arc::clone(worker);
-            let settling = async move { settle(&worker, webhook).await };
-            self.room.begin(place, settling);
+        let (state, permits) = (&self.state, self.capacity.acquire_all().await);
+        let limit = i64::try_from(permits.len()).expect("permits are few");
+        let due = store::inbox::claim_due(&state.db, limit, LEASE, state.now()).await?;
+        let is_full = due.len() == permits.len();
+        for (webhook, permit) in due.into_iter().zip(permits) {
+            let state = Arc::clone(state);
+            let settling = async move { settle(&state, webhook).await };
+            self.capacity.begin(permit, settling);
         }
         Ok(if is_full { Claimed::Some } else { Claimed::All })
     }
 
     async fn woken(&mut self) {
-        self.worker.webhook_stored.notified().await;
+        self.state.webhook_stored.notified().await;
     }
 
     async fn drain(self) {
-        self.room.drain().await;
+        self.capacity.drain().await;
     }
 }
 
-async fn settle(worker: &Worker, webhook: Stored) {
+async fn settle(state: &AppState, webhook: Stored) {
     let span = tracing::info_span!("webhook", event_id = webhook.event_id, kind = webhook.kind);
-    let applied = apply(worker, &webhook).instrument(span.clone()).await;
+    let applied = apply(state, &webhook).instrument(span.clone()).await;
     let Err(error) = applied else {
-        worker.wake_after_commit();
+        state.wake_after_commit();
         return;
     };
     let text = error.to_string();
@@ -80,13 +80,13 @@ async fn settle(worker: &Worker, webhook: Stored) {
             tracing::warn!(error, "applying a webhook failed; retrying");
         }
     });
-    put_off(worker, &webhook, &text).instrument(span).await;
+    put_off(state, &webhook, &text).instrument(span).await;
 }
 
-async fn put_off(worker: &Worker, webhook: &Stored, note: &str) {
+async fn put_off(state: &AppState, webhook: &Stored, note: &str) {
     let id = Uuid::new_v5(&Uuid::NAMESPACE_OID, webhook.event_id.as_bytes());
-    let due = worker.now() + backoff(webhook.tries, id);
-    if let Err(error) = store::inbox::put_off(&worker.db, &webhook.event_id, note, due).await {
+    let due = state.now() + backoff(webhook.tries, id);
+    if let Err(error) = store::inbox::put_off(&state.db, &webhook.event_id, note, due).await {
         let error = &error as &dyn std::error::Error;
         tracing::warn!(
             error,

@@ -10,7 +10,7 @@ async fn a_void_that_comes_before_its_hold_leaves_no_intent() {
     let shop = Shop::open().await;
     let booking = shop.booking();
     shop.void(&booking, VoidReason::HoldExpired).await;
-    shop.wait_until_told::<PaymentVoided>(&booking).await;
+    shop.wait_until_published::<PaymentVoided>(&booking).await;
     shop.send(&HoldPlaced {
         booking: booking.clone(),
     })
@@ -23,11 +23,11 @@ async fn a_void_that_comes_before_its_hold_leaves_no_intent() {
 }
 
 #[tokio::test]
-async fn an_unpaid_hold_that_ends_is_voided_and_told_again_when_asked_again() {
+async fn an_unpaid_hold_that_ends_is_voided_and_announced_again_when_asked_again() {
     let shop = Shop::open().await;
     let booking = shop.hold().await;
     shop.void(&booking, VoidReason::HoldExpired).await;
-    shop.wait_until_told::<PaymentVoided>(&booking).await;
+    shop.wait_until_published::<PaymentVoided>(&booking).await;
     assert_eq!(shop.state(&booking).await, "voided");
     let intent = shop.intent_id(&booking).await.unwrap();
     assert_eq!(
@@ -35,7 +35,10 @@ async fn an_unpaid_hold_that_ends_is_voided_and_told_again_when_asked_again() {
         Status::Canceled
     );
     shop.void(&booking, VoidReason::HoldExpired).await;
-    eventually(PATIENCE, async || shop.told::<PaymentVoided>(&booking) == 2).await;
+    eventually(PATIENCE, async || {
+        shop.published::<PaymentVoided>(&booking) == 2
+    })
+    .await;
     assert!(
         !shop.pay(&booking, "pm_card_visa").await,
         "nobody can pay any more"
@@ -55,16 +58,17 @@ async fn a_buyer_who_authorised_before_the_hold_ended_keeps_the_seats() {
     assert_eq!(shop.state(&booking).await, "pending", "the webhook is lost");
 
     shop.void(&booking, VoidReason::HoldExpired).await;
-    shop.wait_until_told::<PaymentAuthorised>(&booking).await;
+    shop.wait_until_published::<PaymentAuthorised>(&booking)
+        .await;
     shop.void(&booking, VoidReason::HoldExpired).await;
     eventually(PATIENCE, async || {
-        shop.told::<PaymentAuthorised>(&booking) == 2
+        shop.published::<PaymentAuthorised>(&booking) == 2
     })
     .await;
     let intent = shop.intent_id(&booking).await.unwrap();
     let status = shop.stripe.ledger().payment_intent(&intent).unwrap().status;
     assert_eq!(status, Status::RequiresCapture);
-    assert_eq!(shop.told::<PaymentVoided>(&booking), 0);
+    assert_eq!(shop.published::<PaymentVoided>(&booking), 0);
 
     shop.confirm(&booking).await;
     shop.wait_for_state(&booking, "captured").await;
@@ -76,9 +80,10 @@ async fn a_cancellation_releases_what_was_authorised() {
     let shop = Shop::open().await;
     let booking = shop.hold().await;
     assert!(shop.pay(&booking, "pm_card_visa").await);
-    shop.wait_until_told::<PaymentAuthorised>(&booking).await;
+    shop.wait_until_published::<PaymentAuthorised>(&booking)
+        .await;
     shop.void(&booking, VoidReason::Cancelled).await;
-    shop.wait_until_told::<PaymentVoided>(&booking).await;
+    shop.wait_until_published::<PaymentVoided>(&booking).await;
     let intent = shop.intent_id(&booking).await.unwrap();
     assert_eq!(
         shop.stripe.ledger().payment_intent(&intent).unwrap().status,
@@ -102,7 +107,7 @@ async fn a_void_while_the_intent_is_being_created_cancels_it_afterwards() {
     let tried = "select count(*) from payment.operations where tries > 0";
     eventually(PATIENCE, async || shop.count(tried).await == 1).await;
     shop.void(&booking, VoidReason::Cancelled).await;
-    shop.wait_until_told::<PaymentVoided>(&booking).await;
+    shop.wait_until_published::<PaymentVoided>(&booking).await;
     shop.come_to_rest().await;
     let intents = shop.stripe.ledger().payment_intents();
     assert_eq!(intents.len(), 1);
@@ -115,14 +120,15 @@ async fn a_cancellation_that_overtakes_the_capture_prevents_it() {
     let shop = Shop::open().await;
     let booking = shop.hold().await;
     assert!(shop.pay(&booking, "pm_card_visa").await);
-    shop.wait_until_told::<PaymentAuthorised>(&booking).await;
+    shop.wait_until_published::<PaymentAuthorised>(&booking)
+        .await;
     shop.cancel(&booking).await;
     let reason = "select count(*) from payment.payments where void_reason = 'cancelled'";
     eventually(PATIENCE, async || shop.count(reason).await == 1).await;
     shop.confirm(&booking).await;
     shop.wait_for_state(&booking, "voided").await;
     shop.come_to_rest().await;
-    assert_eq!(shop.told::<PaymentCaptured>(&booking), 0);
+    assert_eq!(shop.published::<PaymentCaptured>(&booking), 0);
     shop.close(&[]).await;
 }
 
@@ -131,12 +137,15 @@ async fn a_void_of_what_is_captured_already_refunds_it() {
     let shop = Shop::open().await;
     let booking = shop.sell().await;
     shop.void(&booking, VoidReason::Cancelled).await;
-    shop.wait_until_told::<PaymentVoided>(&booking).await;
+    shop.wait_until_published::<PaymentVoided>(&booking).await;
     let refunded = "select count(*) from payment.refunds where state = 'succeeded'";
     eventually(PATIENCE, async || shop.count(refunded).await == 1).await;
     // A repeat is answered again and refunds nothing more.
     shop.void(&booking, VoidReason::Cancelled).await;
-    eventually(PATIENCE, async || shop.told::<PaymentVoided>(&booking) == 2).await;
+    eventually(PATIENCE, async || {
+        shop.published::<PaymentVoided>(&booking) == 2
+    })
+    .await;
     shop.close(&[]).await;
 }
 
@@ -180,7 +189,8 @@ async fn a_cancellation_during_the_capture_is_refunded() {
         .next(1, Operation::CapturePaymentIntent, slow);
     let booking = shop.hold().await;
     assert!(shop.pay(&booking, "pm_card_visa").await);
-    shop.wait_until_told::<PaymentAuthorised>(&booking).await;
+    shop.wait_until_published::<PaymentAuthorised>(&booking)
+        .await;
     shop.confirm(&booking).await;
     let capturing = "select count(*) from payment.operations where kind = 'capture' and tries > 0";
     eventually(PATIENCE, async || shop.count(capturing).await == 1).await;

@@ -154,18 +154,18 @@ async fn who_saves_no_card_makes_no_call_and_no_customer() {
     let pipeline = Pipeline::open_with(2, |config| config.stripe_timeout = UNLIMITED).await;
     let id = pipeline.sell(ANNA).await;
     pipeline.come_to_rest().await;
-    let taken = pipeline.stripe.requests().accepted;
+    let accepted = pipeline.stripe.requests().accepted;
     assert!(pipeline.saved_cards(ANNA).await.is_empty());
     let unpaid = pipeline.hold(ANNA).await;
-    let taken_for_hold = pipeline.stripe.requests().accepted;
-    assert_eq!(taken_for_hold, taken + 1, "to create the PaymentIntent");
+    let accepted_for_hold = pipeline.stripe.requests().accepted;
+    assert_eq!(accepted_for_hold, accepted + 1, "to create the PaymentIntent");
     assert_eq!(
         pipeline
             .choose(ANNA, unpaid, json!({ "save": false }))
             .await,
         StatusCode::OK
     );
-    assert_eq!(pipeline.stripe.requests().accepted, taken_for_hold);
+    assert_eq!(pipeline.stripe.requests().accepted, accepted_for_hold);
     assert!(pipeline.customers().is_empty());
     assert_eq!(pipeline.at_stripe(id).await.customer, None);
     let rows = "select (select count(*) from payment.customers)
@@ -226,9 +226,9 @@ async fn a_saved_card_that_is_declined_leaves_the_hold_and_another_pays() {
     let choice = json!({ "saved_card": declined });
     assert_eq!(pipeline.choose(ANNA, id, choice).await, StatusCode::OK);
     assert!(pipeline.confirm(id, &[]).await.is_none());
-    let told = "select count(*) from payment.payments
+    let recorded = "select count(*) from payment.payments
         where state = 'pending' and last_error = 'Your card was declined.'";
-    eventually(PATIENCE, async || pipeline.count(told).await == 1).await;
+    eventually(PATIENCE, async || pipeline.count(recorded).await == 1).await;
     assert_eq!(pipeline.booking(id).await, "held");
     assert_eq!(pipeline.saved_cards(ANNA).await.len(), 2, "it stays saved");
 

@@ -212,6 +212,6 @@ async fn stripe_behaves_as_the_worker_relies_on() {
 /// Reports a skipped test, past the capture of its output.
 fn skip(reason: &str) {
     use std::io::Write as _;
-    let told = writeln!(std::io::stderr().lock(), "SKIPPED: {reason}");
-    told.unwrap();
+    let printed = writeln!(std::io::stderr().lock(), "SKIPPED: {reason}");
+    printed.unwrap();
 }

@@ -28,10 +28,10 @@ async fn in_every_kind_of_currency_stripe_takes_and_returns_what_the_booking_cos
         assert!(shop.pay(&booking, "pm_card_visa").await);
         shop.wait_for_state(&booking, "authorised").await;
         shop.confirm(&booking).await;
-        shop.wait_until_told::<PaymentCaptured>(&booking).await;
+        shop.wait_until_published::<PaymentCaptured>(&booking).await;
         assert_eq!(intent_at_stripe().amount_received, at_stripe, "{code}");
         shop.cancel(&booking).await;
-        shop.wait_until_told::<RefundSucceeded>(&booking).await;
+        shop.wait_until_published::<RefundSucceeded>(&booking).await;
         shop.come_to_rest().await;
         let ledger = shop.stripe.ledger();
         assert_eq!(ledger.refunded_total(&intent), at_stripe, "{code}");
@@ -73,7 +73,7 @@ async fn a_fee_leaves_what_can_go_back() {
     shop.confirm(&booking).await;
     shop.wait_for_state(&booking, "captured").await;
     shop.cancel_by_buyer(&booking).await;
-    shop.wait_until_told::<RefundSucceeded>(&booking).await;
+    shop.wait_until_published::<RefundSucceeded>(&booking).await;
     // 30 % are 1.353 dinars, and the smallest step is a hundredth.
     assert_eq!(shop.stripe.ledger().refunded_total(&intent), 3_160);
     shop.come_to_rest().await;

@@ -117,7 +117,8 @@ async fn an_operation_whose_lease_ran_out_is_repeated_with_its_key() {
     let shop = Shop::open_with(|c| c.stripe_timeout = Duration::from_secs(12)).await;
     let booking = shop.hold().await;
     assert!(shop.pay(&booking, "pm_card_visa").await);
-    shop.wait_until_told::<PaymentAuthorised>(&booking).await;
+    shop.wait_until_published::<PaymentAuthorised>(&booking)
+        .await;
     let captures = "payment_intent.succeeded".to_owned();
     shop.stripe
         .webhooks()
@@ -175,7 +176,8 @@ async fn a_key_that_stripe_may_have_forgotten_is_not_repeated() {
         where idempotency_key = 'forgotten' and state = 'succeeded'";
     assert_eq!(shop.count(repeated).await, 0);
     assert!(shop.pay(&booking, "pm_card_visa").await);
-    shop.wait_until_told::<PaymentAuthorised>(&booking).await;
+    shop.wait_until_published::<PaymentAuthorised>(&booking)
+        .await;
     shop.confirm(&booking).await;
     shop.wait_for_state(&booking, "captured").await;
     shop.close(&[&booking]).await;

@@ -14,7 +14,8 @@ async fn a_paid_booking_is_captured_once() {
     assert_eq!(shop.state(&booking).await, "pending");
 
     assert!(shop.pay(&booking, "pm_card_visa").await);
-    shop.wait_until_told::<PaymentAuthorised>(&booking).await;
+    shop.wait_until_published::<PaymentAuthorised>(&booking)
+        .await;
     assert_eq!(shop.state(&booking).await, "authorised");
     assert_eq!(
         shop.stripe.ledger().captured_total(&intent),
@@ -23,11 +24,11 @@ async fn a_paid_booking_is_captured_once() {
     );
 
     shop.confirm(&booking).await;
-    shop.wait_until_told::<PaymentCaptured>(&booking).await;
+    shop.wait_until_published::<PaymentCaptured>(&booking).await;
     assert_eq!(shop.state(&booking).await, "captured");
     shop.come_to_rest().await;
-    assert_eq!(shop.told::<PaymentAuthorised>(&booking), 1);
-    assert_eq!(shop.told::<PaymentCaptured>(&booking), 1);
+    assert_eq!(shop.published::<PaymentAuthorised>(&booking), 1);
+    assert_eq!(shop.published::<PaymentCaptured>(&booking), 1);
     shop.close(&[&booking]).await;
 }
 
@@ -41,13 +42,14 @@ async fn messages_that_come_again_change_nothing() {
     tokio::join!(shop.send(&held), shop.send(&held));
     shop.wait_for_intent(&booking).await;
     assert!(shop.pay(&booking, "pm_card_visa").await);
-    shop.wait_until_told::<PaymentAuthorised>(&booking).await;
+    shop.wait_until_published::<PaymentAuthorised>(&booking)
+        .await;
     tokio::join!(shop.confirm(&booking), shop.confirm(&booking));
     shop.wait_for_state(&booking, "captured").await;
     shop.send(&held).await;
     shop.confirm(&booking).await;
     eventually(PATIENCE, async || {
-        shop.told::<PaymentCaptured>(&booking) > 1
+        shop.published::<PaymentCaptured>(&booking) > 1
     })
     .await;
     shop.come_to_rest().await;
@@ -57,7 +59,7 @@ async fn messages_that_come_again_change_nothing() {
         shop.count("select count(*) from payment.operations").await,
         2
     );
-    assert_eq!(shop.told::<PaymentAuthorised>(&booking), 1);
+    assert_eq!(shop.published::<PaymentAuthorised>(&booking), 1);
     shop.close(&[&booking]).await;
 }
 
@@ -102,7 +104,8 @@ async fn a_declined_card_leaves_the_payment_due_and_another_card_pays_it() {
     eventually(PATIENCE, async || shop.count(declined).await == 1).await;
 
     assert!(shop.pay(&booking, "pm_card_visa").await);
-    shop.wait_until_told::<PaymentAuthorised>(&booking).await;
+    shop.wait_until_published::<PaymentAuthorised>(&booking)
+        .await;
     shop.confirm(&booking).await;
     shop.wait_for_state(&booking, "captured").await;
     shop.close(&[&booking]).await;
@@ -115,18 +118,20 @@ async fn a_payment_shows_that_the_bank_asks_for_another_step() {
     assert!(shop.pay(&booking, "pm_card_threeDSecure2Required").await);
     shop.wait_for_state(&booking, "requires_action").await;
     shop.authenticate(&booking).await;
-    shop.wait_until_told::<PaymentAuthorised>(&booking).await;
+    shop.wait_until_published::<PaymentAuthorised>(&booking)
+        .await;
     shop.confirm(&booking).await;
     shop.wait_for_state(&booking, "captured").await;
     shop.close(&[&booking]).await;
 }
 
 #[tokio::test]
-async fn a_capture_that_is_impossible_is_told() {
+async fn an_impossible_capture_is_announced() {
     let shop = Shop::open().await;
     let booking = shop.hold().await;
     assert!(shop.pay(&booking, "pm_card_visa").await);
-    shop.wait_until_told::<PaymentAuthorised>(&booking).await;
+    shop.wait_until_published::<PaymentAuthorised>(&booking)
+        .await;
     // Canceled in Stripe's dashboard, and the webhook is lost.
     let webhooks = shop.stripe.webhooks().faults();
     webhooks.next(1, "payment_intent.canceled".to_owned(), WebhookFault::Lost);
@@ -144,10 +149,13 @@ async fn a_capture_that_is_impossible_is_told() {
     );
 
     shop.confirm(&booking).await;
-    shop.wait_until_told::<PaymentFailed>(&booking).await;
+    shop.wait_until_published::<PaymentFailed>(&booking).await;
     assert_eq!(shop.state(&booking).await, "failed");
     // A repeated confirmation is answered again.
     shop.confirm(&booking).await;
-    eventually(PATIENCE, async || shop.told::<PaymentFailed>(&booking) == 2).await;
+    eventually(PATIENCE, async || {
+        shop.published::<PaymentFailed>(&booking) == 2
+    })
+    .await;
     shop.close(&[]).await;
 }

@@ -109,11 +109,9 @@ impl Pipeline {
             stripe_timeout: Duration::from_secs(2),
             stripe_rate: many,
             stripe_endpoint_rate: many,
-            stripe_concurrency: NonZeroU32::new(16).unwrap(),
             reconcile_interval: Duration::from_millis(500),
             reconcile_after: Duration::from_secs(30),
-            reconcile_window_interval: Duration::from_secs(3_600),
-            reconcile_window_days: NonZeroU32::new(7).unwrap(),
+            ..Config::default()
         };
         configure(&mut config);
         let pipeline = Self {

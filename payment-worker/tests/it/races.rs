@@ -19,8 +19,9 @@ const AT_ONCE: usize = 20;
 
 const PAST_THE_HOLD: TimeDelta = TimeDelta::seconds(HOLD_SECONDS as i64 + 1);
 
+/// What comes first.
 #[derive(Clone, Copy, PartialEq)]
-enum Order {
+enum Arrival {
     /// The hold expires before the buyer authorises; the booking is cancelled before the capture.
     EndFirst,
     /// The other way round.
@@ -82,15 +83,15 @@ async fn too_late_is_refused_by_stripe_and_costs_nothing() {
 }
 
 /// Runs one batch; returns how many buyers got tickets.
-async fn expire_against_authorise(pipeline: &Pipeline, count: usize, order: Order) -> usize {
+async fn expire_against_authorise(pipeline: &Pipeline, count: usize, arrival: Arrival) -> usize {
     let ids = hold_many(pipeline, count).await;
     let one_paid = Notify::new();
     let has_paid = &one_paid;
     let paying = ids.iter().zip(0_u64..).map(|(id, number)| async move {
-        if order == Order::EndFirst {
+        if arrival == Arrival::EndFirst {
             sleep(Duration::from_millis(number * 70)).await;
         }
-        if order == Order::EndFirst && number % 2 == 1 {
+        if arrival == Arrival::EndFirst && number % 2 == 1 {
             // Certainly too late.
             eventually(PATIENCE, async || pipeline.booking(*id).await != "held").await;
         }
@@ -101,7 +102,7 @@ async fn expire_against_authorise(pipeline: &Pipeline, count: usize, order: Orde
         paid
     });
     let ending = async {
-        if order == Order::MoneyFirst {
+        if arrival == Arrival::MoneyFirst {
             // One is certainly in time.
             one_paid.notified().await;
         }
@@ -128,25 +129,25 @@ async fn expire_against_authorise(pipeline: &Pipeline, count: usize, order: Orde
 async fn the_end_of_the_hold_against_the_authorisation() {
     let runs: usize = setting("ONSALE_RACES", 20);
     let pipeline = Pipeline::open(u32::try_from(runs * 2 + AT_ONCE).unwrap()).await;
-    for order in [Order::EndFirst, Order::MoneyFirst] {
+    for arrival in [Arrival::EndFirst, Arrival::MoneyFirst] {
         let mut won = 0;
         for begun in (0..runs).step_by(AT_ONCE) {
             let count = AT_ONCE.min(runs - begun);
-            won += expire_against_authorise(&pipeline, count, order).await;
+            won += expire_against_authorise(&pipeline, count, arrival).await;
         }
-        match order {
-            Order::EndFirst => assert!(won < runs, "nobody was late"),
-            Order::MoneyFirst => assert!(won > 0, "nobody was in time"),
+        match arrival {
+            Arrival::EndFirst => assert!(won < runs, "nobody was late"),
+            Arrival::MoneyFirst => assert!(won > 0, "nobody was in time"),
         }
     }
     pipeline.close().await;
 }
 
 /// Runs one batch; returns how many captures came first and were refunded.
-async fn cancel_against_capture(pipeline: &Pipeline, count: usize, order: Order) -> usize {
+async fn cancel_against_capture(pipeline: &Pipeline, count: usize, arrival: Arrival) -> usize {
     let ids = hold_many(pipeline, count).await;
     let racing = ids.iter().zip(0..).map(|(id, account)| async move {
-        if order == Order::EndFirst && account == 0 {
+        if arrival == Arrival::EndFirst && account == 0 {
             // Certainly in time.
             pipeline.cancel(*id, 0).await;
             pipeline.wait_for_booking(*id, "cancelled").await;
@@ -154,9 +155,9 @@ async fn cancel_against_capture(pipeline: &Pipeline, count: usize, order: Order)
             return;
         }
         assert!(pipeline.pay(*id, "pm_card_visa").await);
-        match order {
-            Order::EndFirst => sleep(Duration::from_millis(account * 10)).await,
-            Order::MoneyFirst => {
+        match arrival {
+            Arrival::EndFirst => sleep(Duration::from_millis(account * 10)).await,
+            Arrival::MoneyFirst => {
                 let intent = pipeline.intent(*id).await.unwrap();
                 let taken = || pipeline.stripe.ledger().captured_total(&intent);
                 eventually(PATIENCE, async || taken() > 0).await;
@@ -181,15 +182,15 @@ async fn cancel_against_capture(pipeline: &Pipeline, count: usize, order: Order)
 async fn a_cancellation_against_the_capture() {
     let runs: usize = setting("ONSALE_RACES", 20);
     let pipeline = Pipeline::open(u32::try_from(AT_ONCE).unwrap()).await;
-    for order in [Order::EndFirst, Order::MoneyFirst] {
+    for arrival in [Arrival::EndFirst, Arrival::MoneyFirst] {
         let mut taken = 0;
         for begun in (0..runs).step_by(AT_ONCE) {
             let count = AT_ONCE.min(runs - begun);
-            taken += cancel_against_capture(&pipeline, count, order).await;
+            taken += cancel_against_capture(&pipeline, count, arrival).await;
         }
-        match order {
-            Order::EndFirst => assert!(taken < runs, "no cancellation was in time"),
-            Order::MoneyFirst => assert_eq!(taken, runs),
+        match arrival {
+            Arrival::EndFirst => assert!(taken < runs, "no cancellation was in time"),
+            Arrival::MoneyFirst => assert_eq!(taken, runs),
         }
     }
     pipeline.close().await;

@@ -11,11 +11,11 @@ async fn a_cancelled_booking_is_refunded_once_however_often_it_is_said() {
     let booking = shop.sell().await;
     join_all((0..10).map(|_| shop.cancel(&booking))).await;
     join_all((0..10).map(|_| shop.void(&booking, VoidReason::Cancelled))).await;
-    shop.wait_until_told::<RefundSucceeded>(&booking).await;
+    shop.wait_until_published::<RefundSucceeded>(&booking).await;
     shop.come_to_rest().await;
     assert_eq!(shop.stripe.ledger().refunds().len(), 1);
     assert_eq!(shop.stripe.ledger().refunds()[0].amount, PRICE);
-    assert_eq!(shop.told::<RefundSucceeded>(&booking), 1);
+    assert_eq!(shop.published::<RefundSucceeded>(&booking), 1);
     shop.close(&[]).await;
 }
 
@@ -28,7 +28,7 @@ async fn a_refund_that_takes_its_time_succeeds_when_stripe_says_so() {
     shop.confirm(&booking).await;
     shop.wait_for_state(&booking, "captured").await;
     shop.cancel(&booking).await;
-    shop.wait_until_told::<RefundSucceeded>(&booking).await;
+    shop.wait_until_published::<RefundSucceeded>(&booking).await;
     shop.close(&[]).await;
 }
 
@@ -45,9 +45,9 @@ async fn a_refund_that_the_bank_sends_back_counts_as_not_refunded() {
         where r.state = 'failed' and r.last_error is not null and p.refunded_minor = 0";
     eventually(PATIENCE, async || shop.count(failed).await == 1).await;
     // A mail announces the failure, perhaps after one that announced the refund.
-    shop.wait_until_told::<RefundFailed>(&booking).await;
+    shop.wait_until_published::<RefundFailed>(&booking).await;
     shop.come_to_rest().await;
-    assert_eq!(shop.told::<RefundFailed>(&booking), 1);
+    assert_eq!(shop.published::<RefundFailed>(&booking), 1);
     // The money is still here, which staff must see.
     shop.close(&[&booking]).await;
 }

@@ -22,11 +22,12 @@ async fn a_late_authorisation_whose_capture_is_refused_is_released() {
     let booking = shop.hold().await;
     assert!(shop.pay(&booking, "pm_card_visa").await);
     shop.void(&booking, VoidReason::HoldExpired).await;
-    shop.wait_until_told::<PaymentAuthorised>(&booking).await;
+    shop.wait_until_published::<PaymentAuthorised>(&booking)
+        .await;
     let faults = shop.stripe.faults();
     faults.next(1, Operation::CapturePaymentIntent, REFUSED);
     shop.confirm(&booking).await;
-    shop.wait_until_told::<PaymentFailed>(&booking).await;
+    shop.wait_until_published::<PaymentFailed>(&booking).await;
 
     let intent = shop.intent_id(&booking).await.unwrap();
     let status = || shop.stripe.ledger().payment_intent(&intent).unwrap().status;
@@ -63,8 +64,10 @@ async fn a_payment_that_can_not_begin_ends_the_hold_and_says_so() {
     let subject = findings[0]["subject"].as_str().unwrap();
     assert!(subject.starts_with(&format!("event:{EVENT}:")), "{subject}");
     // The buyers get a notice as well.
-    let told = pipeline.taken(&topology::notifier_notices(), 4).await;
-    let expired = told.iter().filter(|(name, _)| name == BookingExpired::NAME);
+    let published = pipeline.taken(&topology::notifier_notices(), 4).await;
+    let expired = published
+        .iter()
+        .filter(|(name, _)| name == BookingExpired::NAME);
     let reasons: Vec<_> = expired.map(|(_, body)| body["reason"].clone()).collect();
     assert_eq!(reasons, ["payment_refused", "payment_refused"]);
     pipeline.close().await;

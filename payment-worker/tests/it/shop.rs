@@ -32,21 +32,21 @@ pub(crate) struct Shop {
     pub(crate) stripe: StandIn,
     pub(crate) http: reqwest::Client,
     running: Running,
-    told: Told,
+    published: Published,
 }
 
 /// Messages that the worker published: id, name and booking, in order of arrival.
 #[derive(Clone, Default)]
-struct Told(Arc<Mutex<Vec<(Uuid, String, Uuid)>>>);
+struct Published(Arc<Mutex<Vec<(Uuid, String, Uuid)>>>);
 
-impl Handler for Told {
+impl Handler for Published {
     async fn handle(&self, delivery: Delivery) -> Verdict {
         let body: serde_json::Value = serde_json::from_slice(&delivery.body).unwrap();
-        let mut told = self.0.lock().unwrap();
+        let mut published = self.0.lock().unwrap();
         // The outbox publishes at least once: a copy has the same id.
-        let is_copy = told.iter().any(|(id, ..)| *id == delivery.message_id);
+        let is_copy = published.iter().any(|(id, ..)| *id == delivery.message_id);
         if let Some(id) = body["booking_id"].as_str().filter(|_| !is_copy) {
-            told.push((delivery.message_id, delivery.name, id.parse().unwrap()));
+            published.push((delivery.message_id, delivery.name, id.parse().unwrap()));
         }
         Verdict::Ack
     }
@@ -61,11 +61,9 @@ fn config(stripe: &StandIn) -> Config {
         stripe_timeout: Duration::from_secs(2),
         stripe_rate: many,
         stripe_endpoint_rate: many,
-        stripe_concurrency: NonZeroU32::new(16).unwrap(),
         reconcile_interval: Duration::from_secs(3_600),
         reconcile_after: Duration::from_millis(100),
-        reconcile_window_interval: Duration::from_secs(3_600),
-        reconcile_window_days: NonZeroU32::new(7).unwrap(),
+        ..Config::default()
     }
 }
 
@@ -89,15 +87,15 @@ impl Shop {
             "http://{}/api/webhooks/stripe",
             running.public_addr
         ));
-        let told = Told::default();
-        listen(&app, &told, topology::booking_payments());
-        listen(&app, &told, topology::notifier_notices());
+        let published = Published::default();
+        listen(&app, &published, topology::booking_payments());
+        listen(&app, &published, topology::notifier_notices());
         Self {
             app,
             stripe,
             http: reqwest::Client::new(),
             running,
-            told,
+            published,
         }
     }
 
@@ -195,7 +193,8 @@ impl Shop {
     pub(crate) async fn sell(&self) -> BookingFacts {
         let booking = self.hold().await;
         self.pay(&booking, "pm_card_visa").await;
-        self.wait_until_told::<PaymentAuthorised>(&booking).await;
+        self.wait_until_published::<PaymentAuthorised>(&booking)
+            .await;
         self.confirm(&booking).await;
         self.wait_for_state(&booking, "captured").await;
         booking
@@ -285,15 +284,16 @@ impl Shop {
     }
 
     /// Number of times the worker published this message about this booking.
-    pub(crate) fn told<M: Message>(&self, booking: &BookingFacts) -> usize {
-        let told = self.told.0.lock().unwrap();
-        told.iter()
+    pub(crate) fn published<M: Message>(&self, booking: &BookingFacts) -> usize {
+        let published = self.published.0.lock().unwrap();
+        published
+            .iter()
             .filter(|(_, name, id)| name == M::NAME && *id == booking.booking_id.0)
             .count()
     }
 
-    pub(crate) async fn wait_until_told<M: Message>(&self, booking: &BookingFacts) {
-        eventually(PATIENCE, async || self.told::<M>(booking) > 0).await;
+    pub(crate) async fn wait_until_published<M: Message>(&self, booking: &BookingFacts) {
+        eventually(PATIENCE, async || self.published::<M>(booking) > 0).await;
     }
 
     pub(crate) async fn count(&self, query: &'static str) -> i64 {
@@ -357,13 +357,13 @@ impl Shop {
     }
 }
 
-fn listen(app: &TestApp, told: &Told, queue: QueueSpec) {
-    let (broker, stop, told) = (
+fn listen(app: &TestApp, published: &Published, queue: QueueSpec) {
+    let (broker, stop, published) = (
         app.ctx.broker.clone(),
         app.ctx.shutdown.soft().clone(),
-        told.clone(),
+        published.clone(),
     );
     app.ctx.spawn("listener of the test", async move {
-        amqp::consume(&broker, &stop, &queue, Settings::default(), told).await
+        amqp::consume(&broker, &stop, &queue, Settings::default(), published).await
     });
 }

@@ -155,7 +155,7 @@ impl Handler for Notes {
 }
 
 /// Action, actor, subject and detail of each entry.
-fn told(notes: &[AuditNoted]) -> Vec<(&str, i64, &str, &Value)> {
+fn entries(notes: &[AuditNoted]) -> Vec<(&str, i64, &str, &Value)> {
     notes
         .iter()
         .map(|n| (n.action.as_str(), n.actor.0, n.subject.as_str(), &n.detail))
@@ -309,7 +309,7 @@ async fn what_a_buyer_who_cancels_gets_back_is_the_events_policy() {
     let nothing_kept = json!({ "amount": euros(PRICE), "kept_minor": 0 });
     let event = format!("event:{EVENT}");
     assert_eq!(
-        told(&notes),
+        entries(&notes),
         [
             ("refund-policy.change", STAFF, event.as_str(), &policy),
             ("refund.policy", 1, first.as_str(), &kept),
@@ -706,7 +706,7 @@ async fn a_refund_that_failed_is_found_and_begun_again() {
         "amount": { "amount_minor": PRICE, "currency": "eur" }, "kept_minor": 0,
     });
     assert_eq!(
-        told(&notes),
+        entries(&notes),
         [
             ("refund.policy", 1, booking.as_str(), &nothing_kept),
             ("refund.again", STAFF, booking.as_str(), &json!({})),
@@ -879,7 +879,7 @@ async fn the_timeline_tells_a_bookings_whole_story_from_one_query() {
         .staff(Role::Operator, Method::GET, &path, None, &Value::Null)
         .await;
     let entries = answer["timeline"].as_array().unwrap();
-    let told: Vec<_> = entries
+    let shown: Vec<_> = entries
         .iter()
         .map(|e| {
             format!(
@@ -903,8 +903,8 @@ async fn the_timeline_tells_a_bookings_whole_story_from_one_query() {
         "refund succeeded",
     ] {
         assert!(
-            told.contains(&expected.to_owned()),
-            "no {expected} in {told:#?}"
+            shown.contains(&expected.to_owned()),
+            "no {expected} in {shown:#?}"
         );
     }
     let times: Vec<_> = entries.iter().map(|e| e["at"].as_str().unwrap()).collect();

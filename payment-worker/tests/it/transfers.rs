@@ -28,9 +28,9 @@ const FRIEND: &str = "friend@example.org";
 /// accounts that are signed up here.
 static NEXT_BUYER: AtomicI64 = AtomicI64::new(1_000);
 
-/// Which is begun first. Of two races one waits until the first is certainly over.
+/// What is begun first. Of two races one waits until the first is certainly over.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Order {
+enum Arrival {
     TransferFirst,
     MoneyFirst,
 }
@@ -119,7 +119,7 @@ impl Pipeline {
     async fn race(
         &self,
         count: usize,
-        order: Order,
+        arrival: Arrival,
         money: impl AsyncFn(&Sold),
         under_way: &'static str,
     ) -> Vec<Run> {
@@ -128,20 +128,20 @@ impl Pipeline {
         let racing = sold.iter().zip(0_u64..).map(|(sold, nth)| async move {
             let (pause, is_certain) = (Duration::from_millis(nth), nth % 2 == 1);
             let transfer = || self.transfer(&sold.codes[0], sold.buyer);
-            match (order, is_certain) {
-                (Order::TransferFirst, true) => {
+            match (arrival, is_certain) {
+                (Arrival::TransferFirst, true) => {
                     let given = transfer().await;
                     money(sold).await;
                     given
                 }
-                (Order::TransferFirst, false) => {
+                (Arrival::TransferFirst, false) => {
                     let money = async {
                         sleep(pause).await;
                         money(sold).await;
                     };
                     tokio::join!(transfer(), money).0
                 }
-                (Order::MoneyFirst, true) => {
+                (Arrival::MoneyFirst, true) => {
                     money(sold).await;
                     eventually(PATIENCE, async || {
                         self.number(under_way, sold.id).await == 0
@@ -149,7 +149,7 @@ impl Pipeline {
                     .await;
                     transfer().await
                 }
-                (Order::MoneyFirst, false) => {
+                (Arrival::MoneyFirst, false) => {
                     let transfer = async {
                         sleep(pause).await;
                         transfer().await
@@ -195,19 +195,19 @@ impl Pipeline {
     }
 }
 
-/// Won transfers and races, for each order.
+/// Won transfers and races, for each order of arrival.
 async fn in_both_orders(
     pipeline: &Pipeline,
-    race: impl AsyncFn(Order, usize) -> usize,
+    race: impl AsyncFn(Arrival, usize) -> usize,
 ) -> [(usize, usize); 2] {
     let runs: usize = setting("ONSALE_RACES", 20);
     let mut won = [(0, runs); 2];
-    for (order, won) in [Order::TransferFirst, Order::MoneyFirst]
+    for (arrival, won) in [Arrival::TransferFirst, Arrival::MoneyFirst]
         .iter()
         .zip(&mut won)
     {
         for begun in (0..runs).step_by(AT_ONCE) {
-            won.0 += race(*order, AT_ONCE.min(runs - begun)).await;
+            won.0 += race(*arrival, AT_ONCE.min(runs - begun)).await;
             pipeline.free_all().await;
         }
     }
@@ -226,9 +226,9 @@ async fn a_cancellation_by_the_buyer_against_a_transfer() {
     let pipeline = Pipeline::open(seats()).await;
     let friend = pipeline.befriend().await;
     let paid = PRICE * i64::from(TICKETS);
-    let won = in_both_orders(&pipeline, async |order, count| {
+    let won = in_both_orders(&pipeline, async |arrival, count| {
         let cancel = async |sold: &Sold| pipeline.cancel(sold.id, sold.buyer).await;
-        let runs = pipeline.race(count, order, cancel, NOT_CANCELLED).await;
+        let runs = pipeline.race(count, arrival, cancel, NOT_CANCELLED).await;
         for run in &runs {
             let (id, buyer) = (run.sold.id, run.sold.buyer);
             let (state, holders) = (pipeline.booking(id).await, pipeline.holders(id).await);
@@ -254,9 +254,9 @@ async fn a_cancellation_by_staff_against_a_transfer() {
     let pipeline = Pipeline::open(seats()).await;
     pipeline.befriend().await;
     let paid = PRICE * i64::from(TICKETS);
-    let won = in_both_orders(&pipeline, async |order, count| {
+    let won = in_both_orders(&pipeline, async |arrival, count| {
         let cancel = async |sold: &Sold| pipeline.cancel(sold.id, STAFF).await;
-        let runs = pipeline.race(count, order, cancel, NOT_CANCELLED).await;
+        let runs = pipeline.race(count, arrival, cancel, NOT_CANCELLED).await;
         for run in &runs {
             // The tickets end, regardless of their holder, and the buyer is refunded.
             let id = run.sold.id;
@@ -283,13 +283,13 @@ async fn a_refund_by_staff_against_a_transfer() {
     let paid = PRICE * i64::from(TICKETS);
     let not_refunded =
         "select count(*) from payment.payments where booking_id = $1 and refunded_minor = 0";
-    let won = in_both_orders(&pipeline, async |order, count| {
+    let won = in_both_orders(&pipeline, async |arrival, count| {
         let refund = async |sold: &Sold| {
             let key = Uuid::new_v4().to_string();
             let (status, answer) = pipeline.refund(sold.id, &key, PRICE).await;
             assert_eq!(status, StatusCode::CREATED, "{answer}");
         };
-        let runs = pipeline.race(count, order, refund, not_refunded).await;
+        let runs = pipeline.race(count, arrival, refund, not_refunded).await;
         for run in &runs {
             // The tickets stay with their holders, and the buyer is refunded once.
             let (id, buyer) = (run.sold.id, run.sold.buyer);

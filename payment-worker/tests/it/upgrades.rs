@@ -103,7 +103,7 @@ async fn the_version_before_goes_on_beside_this_one() {
     drop(conn);
     shop.wait_for_intent(&ours).await;
     assert!(shop.pay(&ours, "pm_card_visa").await);
-    shop.wait_until_told::<PaymentAuthorised>(&ours).await;
+    shop.wait_until_published::<PaymentAuthorised>(&ours).await;
     shop.confirm(&ours).await;
     shop.wait_for_state(&ours, "captured").await;
 

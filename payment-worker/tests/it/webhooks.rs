@@ -103,7 +103,7 @@ async fn a_webhook_about_other_money_is_a_finding_and_worth_no_ticket() {
         eventually(PATIENCE, async || shop.count(found).await == 1).await;
         shop.come_to_rest().await;
         assert_eq!(shop.state(&booking).await, "pending", "{field}");
-        assert_eq!(shop.told::<PaymentAuthorised>(&booking), 0, "{field}");
+        assert_eq!(shop.published::<PaymentAuthorised>(&booking), 0, "{field}");
         let settle = sqlx::query("delete from payment.findings");
         settle.execute(&shop.app.ctx.db).await.unwrap();
     }
@@ -128,7 +128,8 @@ async fn ten_copies_at_once_move_a_payment_once() {
     let signature = Webhook::generate_test_header(&body, "whsec_next", Some(now));
     let answers = join_all((0..10).map(|_| shop.deliver(&body, &signature))).await;
     assert!(answers.iter().all(|(status, _)| *status == StatusCode::OK));
-    shop.wait_until_told::<PaymentAuthorised>(&booking).await;
+    shop.wait_until_published::<PaymentAuthorised>(&booking)
+        .await;
     shop.come_to_rest().await;
     assert_eq!(shop.count(INBOX).await, 1);
 
@@ -138,7 +139,7 @@ async fn ten_copies_at_once_move_a_payment_once() {
     assert_eq!(shop.deliver(&again, &signature).await.0, StatusCode::OK);
     shop.come_to_rest().await;
     assert_eq!(shop.count(INBOX).await, 2);
-    assert_eq!(shop.told::<PaymentAuthorised>(&booking), 1);
+    assert_eq!(shop.published::<PaymentAuthorised>(&booking), 1);
     shop.close(&[]).await;
 }
 
@@ -156,7 +157,7 @@ async fn all_orders_of_a_payments_webhooks_end_the_same() {
         let shop = Shop::open().await;
         let booking = shop.sell().await;
         shop.cancel(&booking).await;
-        shop.wait_until_told::<RefundSucceeded>(&booking).await;
+        shop.wait_until_published::<RefundSucceeded>(&booking).await;
         shop.come_to_rest().await;
         // Days later they are repeated, as new events, in another order.
         let kinds = [
@@ -174,8 +175,8 @@ async fn all_orders_of_a_payments_webhooks_end_the_same() {
         }
         shop.come_to_rest().await;
         assert_eq!(shop.state(&booking).await, "captured");
-        assert_eq!(shop.told::<PaymentAuthorised>(&booking), 1);
-        assert_eq!(shop.told::<RefundSucceeded>(&booking), 1);
+        assert_eq!(shop.published::<PaymentAuthorised>(&booking), 1);
+        assert_eq!(shop.published::<RefundSucceeded>(&booking), 1);
         shop.close(&[]).await;
     }
 }
@@ -282,7 +283,7 @@ async fn a_signed_lie_is_worth_no_ticket() {
     send("evt_3", authorised, r#""livemode":true,"#, reserved).await;
     send("evt_4", authorised, r#""account":"acct_other","#, reserved).await;
     assert_eq!(shop.state(&booking).await, "pending");
-    assert_eq!(shop.told::<PaymentAuthorised>(&booking), 0);
+    assert_eq!(shop.published::<PaymentAuthorised>(&booking), 0);
 
     assert!(shop.pay(&booking, "pm_card_visa").await);
     let mode = r#""livemode":false,"account":null,"#;
@@ -330,12 +331,16 @@ async fn webhooks_that_need_a_look_at_stripe_wait_while_it_is_down() {
         setting.await.unwrap();
     };
     set("update payment.breaker set failures = 5, open_until = 'infinity'").await;
-    let taken = shop.stripe.requests().accepted;
+    let accepted = shop.stripe.requests().accepted;
     assert!(!shop.pay(&booking, "pm_card_visa_chargeDeclined").await);
     let waits = "select count(*) from payment.webhook_inbox
         where processed_at is null and note = 'Stripe seems to be down'";
     eventually(PATIENCE, async || shop.count(waits).await == 1).await;
-    assert_eq!(shop.stripe.requests().accepted, taken, "nobody asked Stripe");
+    assert_eq!(
+        shop.stripe.requests().accepted,
+        accepted,
+        "nobody asked Stripe"
+    );
     set("update payment.breaker set failures = 0, open_until = '-infinity'").await;
     let declined = "select count(*) from payment.payments where last_error is not null";
     eventually(PATIENCE, async || shop.count(declined).await == 1).await;
@@ -367,11 +372,12 @@ async fn when_every_webhook_is_lost_the_reconciler_finds_out() {
         .sometimes(1.0, None::<String>, WebhookFault::Lost);
     let booking = shop.hold().await;
     assert!(shop.pay(&booking, "pm_card_pendingRefund").await);
-    shop.wait_until_told::<PaymentAuthorised>(&booking).await;
+    shop.wait_until_published::<PaymentAuthorised>(&booking)
+        .await;
     shop.confirm(&booking).await;
     shop.wait_for_state(&booking, "captured").await;
     shop.cancel(&booking).await;
-    shop.wait_until_told::<RefundSucceeded>(&booking).await;
+    shop.wait_until_published::<RefundSucceeded>(&booking).await;
     shop.close(&[]).await;
 }
 
@@ -402,7 +408,8 @@ async fn a_webhook_that_can_not_be_applied_holds_up_no_other_and_waits() {
     let declined = "select count(*) from payment.payments where last_error is not null";
     eventually(PATIENCE, async || shop.count(declined).await == 1).await;
     assert!(shop.pay(&booking, "pm_card_visa").await);
-    shop.wait_until_told::<PaymentAuthorised>(&booking).await;
+    shop.wait_until_published::<PaymentAuthorised>(&booking)
+        .await;
     shop.confirm(&booking).await;
     shop.wait_for_state(&booking, "captured").await;
     assert_eq!(shop.count(tried).await, 1, "it is tried again and again");

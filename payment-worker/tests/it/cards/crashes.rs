@@ -150,7 +150,7 @@ async fn ten_wishes_at_once_make_one_customer() {
 }
 
 #[tokio::test]
-async fn while_stripe_seems_down_a_buyer_is_told_at_once() {
+async fn while_stripe_seems_down_a_buyer_is_answered_at_once() {
     let pipeline = Arc::new(Pipeline::open(1).await);
     let id = pipeline.hold(ANNA).await;
     let set = async |query: &'static str| {
@@ -160,9 +160,9 @@ async fn while_stripe_seems_down_a_buyer_is_told_at_once() {
             .unwrap();
     };
     set("update payment.breaker set failures = 5, open_until = 'infinity'").await;
-    let taken = pipeline.stripe.requests().accepted;
+    let accepted = pipeline.stripe.requests().accepted;
     assert_eq!(save(&pipeline, id).await, StatusCode::SERVICE_UNAVAILABLE);
-    assert_eq!(pipeline.stripe.requests().accepted, taken);
+    assert_eq!(pipeline.stripe.requests().accepted, accepted);
     set("update payment.breaker set failures = 0, open_until = '-infinity'").await;
     assert_eq!(save(&pipeline, id).await, StatusCode::OK);
     finish(pipeline, id).await;

@@ -1,4 +1,4 @@
-//! State shared by the loops, the consumer and the routes.
+//! What the loops, the consumer and the routes share.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use crate::operation::Kind;
 use crate::store::events;
 use crate::stripe::Stripe;
 
-pub(crate) struct Worker {
+pub(crate) struct AppState {
     pub(crate) db: PgPool,
     pub(crate) clock: SharedClock,
     pub(crate) stripe: Stripe,
@@ -37,7 +37,7 @@ pub(crate) struct Worker {
     installation: OnceCell<Uuid>,
 }
 
-impl Worker {
+impl AppState {
     pub(crate) fn new(
         db: PgPool,
         clock: SharedClock,
