@@ -212,3 +212,6 @@ pub(crate) async fn start_all(ctx: Context, services: Services) -> anyhow::Resul
     routes = routes.merge(payment_worker::start(ctx.clone(), payment_worker).await?);
     Ok(routes.merge(notifier::start(ctx, notifier).await?))
 }
+
+#[cfg(test)]
+mod tests;
