@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use domain::clock::{SharedClock, SystemClock};
 use secrecy::ExposeSecret;
+use sqlx::postgres::PgConnectOptions;
 use tokio::sync::OnceCell;
 
 use crate::amqp::{Broker, QueueSpec};
@@ -97,6 +98,18 @@ impl TestApp {
             ctx,
             cleanup: cleanup.0.take(),
         }
+    }
+
+    /// Makes `ctx.db` wait a minute for a connection, where a service gives up after 5 s: for tests
+    /// that only read and write by it themselves, since their code runs on
+    /// [other nodes](Self::another_node). A busy machine then delays them and fails none.
+    #[must_use]
+    pub fn with_patient_pool(mut self) -> Self {
+        let options = self.ctx.db.connect_options();
+        let patient = self.ctx.db.options().clone();
+        let patient = patient.acquire_timeout(Duration::from_secs(60));
+        self.ctx.db = patient.connect_lazy_with(PgConnectOptions::clone(&options));
+        self
     }
 
     /// Another node of the same installation: same servers, own connections and shutdown.

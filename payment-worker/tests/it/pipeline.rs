@@ -93,7 +93,9 @@ impl Pipeline {
 
     pub(crate) async fn open_with(seats: u32, configure: impl FnOnce(&mut Config)) -> Self {
         let clock = JumpingClock::new();
-        let app = TestApp::start_with(Arc::new(clock.clone()), |_| ()).await;
+        let app = TestApp::start_with(Arc::new(clock.clone()), |_| ())
+            .await
+            .with_patient_pool();
         topology::declare_all(&app.ctx.broker).await.unwrap();
         let stripe = StandIn::start(stripe::Config {
             clock: Arc::new(clock.clone()),
