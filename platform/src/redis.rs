@@ -42,12 +42,13 @@ pub fn connect(url: &SecretString) -> Result<Redis, ConnectError> {
 }
 
 fn open(url: &str) -> RedisResult<Client> {
-    match tls::authorities() {
+    // This client trusts the given certificates only, unlike the others.
+    match tls::all_authorities() {
         Some(pem) if url.starts_with("rediss:") => Client::build_with_tls(
             url,
             TlsCertificates {
                 client_tls: None,
-                root_cert: Some(pem.as_bytes().to_vec()),
+                root_cert: Some(pem.into_bytes()),
             },
         ),
         _ => Client::open(url),

@@ -1,9 +1,11 @@
-//! Certificate authorities that are trusted besides the web's: a company's servers mostly have
-//! certificates of its own.
+//! The private certificate authorities of `ONSALE_CA_FILE`, which every outgoing TLS connection of
+//! the process trusts besides the web's: a company's servers mostly have certificates of its own.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock, OnceLock};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, RootCertStore};
@@ -92,6 +94,27 @@ pub fn client_config() -> Option<ClientConfig> {
     Some(config)
 }
 
+/// The certificates of every trusted authority, the web's included, PEM: for a client that replaces
+/// its own by those it is given. `None` without private ones.
+#[must_use]
+pub fn all_authorities() -> Option<String> {
+    authorities().map(with_the_webs)
+}
+
+fn with_the_webs(private: &str) -> String {
+    let mut pem = format!("{private}\n");
+    for certificate in webpki_root_certs::TLS_SERVER_ROOT_CERTS {
+        let base64 = BASE64.encode(certificate);
+        pem += "-----BEGIN CERTIFICATE-----\n";
+        for line in base64.as_bytes().chunks(64) {
+            pem += std::str::from_utf8(line).expect("base64 is ASCII");
+            pem += "\n";
+        }
+        pem += "-----END CERTIFICATE-----\n";
+    }
+    pem
+}
+
 fn current() -> Option<&'static Authorities> {
     AUTHORITIES.get().or_else(|| OF_ENVIRONMENT.as_ref())
 }
@@ -99,6 +122,26 @@ fn current() -> Option<&'static Authorities> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_private_authority_is_trusted_besides_all_of_the_webs() {
+        let webs = webpki_root_certs::TLS_SERVER_ROOT_CERTS;
+        let private = with_the_webs("")
+            .lines()
+            .skip(1)
+            .take_while(|line| !line.starts_with("-----END"))
+            .collect::<Vec<_>>()
+            .join("\n")
+            + "\n-----END CERTIFICATE-----";
+        let pem = with_the_webs(&private);
+        let mut roots = RootCertStore::empty();
+        let all: Vec<_> = CertificateDer::pem_slice_iter(pem.as_bytes())
+            .map(Result::unwrap)
+            .collect();
+        assert_eq!(all.len(), webs.len() + 1);
+        assert_eq!(all[1..], *webs);
+        assert_eq!(roots.add_parsable_certificates(all), (webs.len() + 1, 0));
+    }
 
     #[test]
     fn a_file_without_a_certificate_is_refused_by_the_name_of_its_key() {
