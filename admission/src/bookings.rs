@@ -12,8 +12,11 @@ mod view;
 mod writer;
 
 use std::sync::Arc;
+use std::time::Instant;
 
-use axum::middleware::from_fn_with_state;
+use axum::extract::{Request, State};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::Response;
 use axum::routing::{get, post, put};
 use axum::{Extension, Router};
 use platform::limits::{Key, Quota};
@@ -23,7 +26,6 @@ pub(crate) use writer::RequestWriter;
 
 use access::Access;
 
-use crate::release::load;
 use crate::state::AppState;
 
 /// Routes of the public listener: buyers reach their own bookings.
@@ -47,7 +49,7 @@ fn bookings(state: &Arc<AppState>, access: Access) -> Router<Arc<AppState>> {
             "/api/bookings",
             post(request::request)
                 .layer(limit("booking"))
-                .layer(from_fn_with_state(Arc::clone(state), load::count)),
+                .layer(from_fn_with_state(Arc::clone(state), record_response)),
         )
         .route("/api/bookings/{id}", get(get::booking))
         .route("/api/bookings/user/{user_id}", get(list::bookings))
@@ -56,4 +58,17 @@ fn bookings(state: &Arc<AppState>, access: Access) -> Router<Arc<AppState>> {
             put(cancel::cancel).layer(limit("cancel")),
         )
         .layer(Extension(access))
+}
+
+/// Middleware that records latency and failure of responses, which the release loop's brake watches.
+async fn record_response(
+    State(state): State<Arc<AppState>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let started = Instant::now();
+    let response = next.run(request).await;
+    let is_failure = response.status().is_server_error();
+    state.responses.record(is_failure, started.elapsed());
+    response
 }

@@ -7,6 +7,7 @@
 
 mod bookings;
 mod config;
+mod consumers;
 mod help;
 mod housekeeping;
 pub mod lottery;
@@ -37,7 +38,7 @@ pub use config::Config;
 
 /// Heartbeat limit of the polling loops: their own deadlines are shorter, so a loop that has been
 /// silent for this long hangs.
-const MAX_TURN: Duration = Duration::from_secs(30);
+const MAX_SILENCE: Duration = Duration::from_secs(30);
 
 /// Loads the sales and the revoked passes, starts the loops and consumers, and returns the routes.
 ///
@@ -60,7 +61,7 @@ pub async fn start(ctx: Context, config: Config) -> anyhow::Result<Routes> {
         responses: ResponseStats::default(),
         ctx: ctx.clone(),
     });
-    ctx.spawn("admission.sales", sales::consume(Arc::clone(&state)));
+    ctx.spawn("admission.sales", consumers::sales(Arc::clone(&state)));
     ctx.spawn(
         "admission.revocations",
         pass::revoke::consume(Arc::clone(&state)),
@@ -69,15 +70,18 @@ pub async fn start(ctx: Context, config: Config) -> anyhow::Result<Routes> {
         "admission.bookings",
         pass::shopped::consume(Arc::clone(&state)),
     );
-    ctx.spawn("admission.outcomes", outcomes::consume(Arc::clone(&state)));
+    ctx.spawn(
+        "admission.outcomes",
+        consumers::outcomes(Arc::clone(&state)),
+    );
     ctx.spawn("admission.release", release::run(Arc::clone(&state)));
     ctx.spawn(
         "admission.housekeeping",
         housekeeping::run(Arc::clone(&state)),
     );
     let followed = Arc::clone(&state);
-    let following = ctx.health.heartbeat("admission.settings", MAX_TURN);
-    let refusing = ctx.health.heartbeat("admission.revocations", MAX_TURN);
+    let following = ctx.health.heartbeat("admission.settings", MAX_SILENCE);
+    let refusing = ctx.health.heartbeat("admission.revocations", MAX_SILENCE);
     ctx.spawn("admission.follow", async move {
         let follow = async {
             tokio::join!(

@@ -5,13 +5,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use domain::BookingId;
-use domain::message::{BookingOutcome, BookingOutcomes, Outcome};
-use platform::amqp::{self, Delivery, Exchange, Handler, QueueSpec, Settings, Verdict};
+use domain::message::{BookingOutcome, Outcome};
+use platform::amqp::{Exchange, QueueSpec};
 use platform::sync::MutexExt as _;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
-
-use crate::state::AppState;
 
 /// Bound on requests that await an outcome on one node.
 const MAX_WAITING: usize = 10_000;
@@ -60,7 +58,7 @@ impl Outcomes {
         })
     }
 
-    fn deliver(&self, outcome: BookingOutcome) {
+    pub(crate) fn deliver(&self, outcome: BookingOutcome) {
         let kinds = match outcome.outcome {
             Outcome::Held(_) | Outcome::Confirmed(_) | Outcome::Rejected(_) => {
                 [CommandKind::Hold; 2]
@@ -102,38 +100,6 @@ impl Drop for PendingOutcome {
 /// The transient queue of the outcomes for `node`.
 pub(crate) fn queue(node: &str) -> QueueSpec {
     QueueSpec::transient("outcomes").bind(Exchange::Outcomes, node)
-}
-
-/// Consumes this node's outcomes and delivers them to pending requests, until soft shutdown.
-pub(crate) async fn consume(state: Arc<AppState>) -> anyhow::Result<()> {
-    let broker = state.ctx.broker.clone();
-    let stop = state.ctx.shutdown.soft().clone();
-    let queue = queue(&state.ctx.node);
-    amqp::consume(
-        &broker,
-        &stop,
-        &queue,
-        Settings::default(),
-        OutcomeHandler(state),
-    )
-    .await
-}
-
-struct OutcomeHandler(Arc<AppState>);
-
-impl Handler for OutcomeHandler {
-    async fn handle(&self, delivery: Delivery) -> Verdict {
-        match delivery.parse::<BookingOutcomes>() {
-            Ok(BookingOutcomes { outcomes }) => {
-                for outcome in outcomes {
-                    self.0.outcomes.deliver(outcome);
-                }
-            }
-            // A transient queue of this process: there is nowhere to dead-letter it to.
-            Err(error) => tracing::error!(%error, "unreadable booking outcome"),
-        }
-        Verdict::Ack
-    }
 }
 
 #[cfg(test)]

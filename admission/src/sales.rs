@@ -7,19 +7,15 @@ use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use domain::EventId;
-use domain::message::SaleChanged;
 use domain::sale::SaleSettings;
-use platform::amqp::{self, Delivery, Handler, Settings, Verdict};
 use platform::batcher::{BatchLimits, BatchWork, Batcher, Job};
 use platform::health::Heartbeat;
 use platform::pg::Patience;
 use platform::problem::{Kind, Problem};
 use platform::sync::RwLockExt as _;
-use platform::topology;
 use sqlx::PgPool;
 use tokio::time::MissedTickBehavior;
 
-use crate::state::AppState;
 use crate::store;
 use crate::store::position::ReadPosition;
 
@@ -113,11 +109,11 @@ impl Sales {
                 }
                 Err(error) => tracing::warn!(%error, "failed to read changed sales"),
             }
-            heartbeat.turn();
+            heartbeat.beat();
         }
     }
 
-    fn put(&self, sale: SaleSettings) {
+    pub(crate) fn put(&self, sale: SaleSettings) {
         self.known.put(sale);
     }
 }
@@ -158,42 +154,6 @@ impl BatchWork for Lookup {
         for Job { item, asker } in jobs {
             let known = read.as_ref().map(|()| self.0.get(item));
             asker.answer(known.map_err(Clone::clone));
-        }
-    }
-}
-
-/// Consumes changes of sales and stores them, until soft shutdown.
-pub(crate) async fn consume(state: Arc<AppState>) -> anyhow::Result<()> {
-    let broker = state.ctx.broker.clone();
-    let stop = state.ctx.shutdown.soft().clone();
-    let queue = topology::admission_sales();
-    amqp::consume(
-        &broker,
-        &stop,
-        &queue,
-        Settings::default(),
-        SaleHandler(state),
-    )
-    .await
-}
-
-struct SaleHandler(Arc<AppState>);
-
-impl Handler for SaleHandler {
-    async fn handle(&self, delivery: Delivery) -> Verdict {
-        let sale = match delivery.parse::<SaleChanged>() {
-            Ok(message) => message.sale,
-            Err(error) => return error.into(),
-        };
-        match store::sales::put(&self.0.ctx.db, &sale).await {
-            Ok(()) => {
-                self.0.sales.put(sale);
-                Verdict::Ack
-            }
-            Err(error) => {
-                tracing::warn!(event_id = %sale.event_id, %error, "failed to store a sale");
-                Verdict::retry(&delivery)
-            }
         }
     }
 }

@@ -1,17 +1,12 @@
 //! Load signals of the AIMD brake: latencies, failure rate and queue ages behind the gate.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use axum::extract::{Request, State};
-use axum::middleware::Next;
-use axum::response::Response;
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::release::Load;
-use sqlx::PgPool;
-
-use crate::state::AppState;
 use platform::sync::MutexExt as _;
+use sqlx::PgPool;
 
 /// Period at which each node reports its response statistics.
 pub(super) const PERIOD: Duration = Duration::from_secs(2);
@@ -38,7 +33,8 @@ struct Counts {
 }
 
 impl ResponseStats {
-    fn count(&self, is_failure: bool, took: Duration) {
+    /// Adds a response.
+    pub(crate) fn record(&self, is_failure: bool, took: Duration) {
         let mut counts = self.0.lock_unpoisoned();
         counts.answers += 1;
         counts.failures += i64::from(is_failure);
@@ -69,20 +65,6 @@ impl ResponseStats {
         .await?;
         Ok(())
     }
-}
-
-/// Middleware that records the responses of its routes.
-pub(crate) async fn count(
-    State(state): State<Arc<AppState>>,
-    request: Request,
-    next: Next,
-) -> Response {
-    let started = Instant::now();
-    let response = next.run(request).await;
-    state
-        .responses
-        .count(response.status().is_server_error(), started.elapsed());
-    response
 }
 
 /// Scan position: booking requests accepted before it are decided.
