@@ -19,7 +19,6 @@ use super::picture::{self, Figures, grouped};
 use crate::say;
 
 const FRAME: Duration = Duration::from_millis(200);
-const FRAMES_PER_SECOND: usize = 5;
 const LINE_EVERY: Duration = Duration::from_secs(5);
 
 /// The view and its funnel; dropping it stops the drawing and puts the cursor below the picture.
@@ -110,14 +109,12 @@ impl View {
         let mut history = History::default();
         let mut frames = interval(FRAME);
         frames.set_missed_tick_behavior(MissedTickBehavior::Skip);
-        for frame in 0.. {
+        loop {
             let is_last = tokio::select! {
                 _ = frames.tick() => false,
                 () = self.stop.cancelled() => true,
             };
-            if frame % FRAMES_PER_SECOND == 0 {
-                history.record(&self.funnel);
-            }
+            history.record(self.started.elapsed(), &self.funnel);
             let picture = self.picture(&history);
             if let Some(canvas) = &mut *canvas.lock().unwrap_or_else(PoisonError::into_inner) {
                 canvas.draw(&picture);
@@ -191,16 +188,23 @@ struct Series {
 }
 
 impl History {
-    fn record(&mut self, funnel: &Funnel) {
-        self.let_in.record(funnel.counts().admitted);
-        self.requests.record(funnel.requests().sent);
+    /// Records the seconds that have begun since the last call.
+    fn record(&mut self, elapsed: Duration, funnel: &Funnel) {
+        let seconds = usize::try_from(elapsed.as_secs()).unwrap_or(usize::MAX);
+        self.let_in.record(seconds, funnel.counts().admitted);
+        self.requests.record(seconds, funnel.requests().sent);
     }
 }
 
 impl Series {
-    fn record(&mut self, total: u64) {
-        self.each.push(total - self.total);
-        self.total = total;
+    /// Brings the series up to `seconds`. On a busy machine a call is late: what the total grew by
+    /// is spread evenly over the seconds it missed.
+    fn record(&mut self, seconds: usize, total: u64) {
+        for missing in (1..=seconds.saturating_sub(self.each.len())).rev() {
+            let part = (total - self.total) / missing as u64;
+            self.each.push(part);
+            self.total += part;
+        }
     }
 }
 
@@ -208,8 +212,8 @@ impl Series {
 type SharedCanvas = Arc<Mutex<Option<Canvas>>>;
 
 /// The rows of a terminal that are drawn over, in one write so that they don't flicker. Between two
-/// frames the hidden cursor stands in the first row, which is empty: a log line that is printed there
-/// stays, and the next frame is drawn below it.
+/// frames the hidden cursor stands in the first row, which is empty: a log line that is printed
+/// there stays, and the next frame is drawn below it.
 struct Canvas {
     term: Term,
     rows: usize,
