@@ -77,13 +77,15 @@ async fn apply_in(
     Ok(())
 }
 
-/// Returns `true` if it names a booking whose own PaymentIntent is not recorded yet.
+/// Returns `true` if it names a booking whose own PaymentIntent is not recorded yet, or was
+/// recorded only now and is this one.
 async fn is_awaited(conn: &mut PgConnection, intent: &Intent) -> Result<bool, sqlx::Error> {
     let Some(booking_id) = intent.booking_id else {
         return Ok(false);
     };
     let payment = table::lock(conn, booking_id).await?;
-    Ok(payment.is_some_and(|payment| payment.intent_id.is_none()))
+    let is_ours = |id: &String| *id == intent.id;
+    Ok(payment.is_some_and(|payment| payment.intent_id.as_ref().is_none_or(is_ours)))
 }
 
 fn ignore(refund: &Refund, may_be_early: bool) -> Result<(), ApplyError> {
@@ -93,4 +95,33 @@ fn ignore(refund: &Refund, may_be_early: bool) -> Result<(), ApplyError> {
     let subject = refund.id.as_str();
     tracing::warn!(subject, "ignored a refund of no payment here");
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use platform::testing::TestApp;
+
+    use super::*;
+    use crate::stripe::IntentStatus;
+    use crate::testing;
+
+    #[tokio::test]
+    async fn an_intent_that_is_recorded_meanwhile_is_awaited_and_a_second_one_is_not() {
+        let app = TestApp::start().await;
+        let state = testing::state(&app);
+        let [booking] = testing::hold(&state).await;
+        let of_booking = |id| Intent {
+            booking_id: Some(booking.booking_id),
+            ..testing::intent(id, IntentStatus::RequiresCapture)
+        };
+        let mut conn = state.db.acquire().await.unwrap();
+        assert!(is_awaited(&mut conn, &of_booking("pi_1")).await.unwrap());
+        testing::set_intent(&state, &booking, "pi_1").await;
+        assert!(is_awaited(&mut conn, &of_booking("pi_1")).await.unwrap());
+        assert!(!is_awaited(&mut conn, &of_booking("pi_2")).await.unwrap());
+        let stray = testing::intent("pi_1", IntentStatus::RequiresCapture);
+        assert!(!is_awaited(&mut conn, &stray).await.unwrap());
+        drop(conn);
+        app.finish().await;
+    }
 }
