@@ -22,11 +22,11 @@ pub struct Config {
     )]
     pub stripe_public_url: Url,
 
-    /// Time a booking request waits for its outcome before it is answered 202, in milliseconds
+    /// Time a booking request waits for its outcome before it is answered 202
     #[arg(
         long = "outcome-wait-ms",
         env = "ONSALE_OUTCOME_WAIT_MS",
-        value_name = "OUTCOME_WAIT_MS",
+        value_name = "MILLISECONDS",
         default_value = "2000",
         value_parser = milliseconds
     )]

@@ -73,7 +73,7 @@ impl Revocations {
                 Err(error) => tracing::warn!(%error, "failed to read revoked passes"),
             }
             self.evict_expired(now);
-            heartbeat.turn();
+            heartbeat.beat();
         }
     }
 

@@ -16,9 +16,9 @@ use crate::store::{bookings, seats, tickets};
 
 /// Effect of a message about a payment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Applied {
+pub(crate) enum TransitionOutcome {
     /// It changed the booking, or there was nothing to change.
-    Yes,
+    Applied,
     /// Its predecessor has not been applied yet.
     TooEarly,
 }
@@ -31,31 +31,31 @@ pub(crate) async fn confirm_authorised(
     now: DateTime<Utc>,
     keys: &KeyRing,
     staged: &mut Staged,
-) -> Result<Vec<Applied>, sqlx::Error> {
+) -> Result<Vec<TransitionOutcome>, sqlx::Error> {
     confirm(conn, ids, now, keys, staged).await?;
     let bookings = bookings::read(conn, ids).await?;
     let mut released = Vec::new();
-    let mut news = Vec::with_capacity(ids.len());
+    let mut outcomes = Vec::with_capacity(ids.len());
     for id in ids {
-        news.push(match bookings.get(id) {
+        outcomes.push(match bookings.get(id) {
             // Being cancelled: the payment worker releases it.
             Some(Booking::Held {
                 ending: Some(VoidReason::Cancelled),
                 ..
-            }) => Applied::Yes,
-            None | Some(Booking::Requested | Booking::Held { .. }) => Applied::TooEarly,
-            Some(Booking::Confirmed { .. }) => Applied::Yes,
+            }) => TransitionOutcome::Applied,
+            None | Some(Booking::Requested | Booking::Held { .. }) => TransitionOutcome::TooEarly,
+            Some(Booking::Confirmed { .. }) => TransitionOutcome::Applied,
             Some(Booking::Rejected(_) | Booking::Expired(_) | Booking::Cancelled(_)) => {
                 released.push(Entry::new(&VoidPayment {
                     booking_id: *id,
                     reason: VoidReason::Cancelled,
                 })?);
-                Applied::Yes
+                TransitionOutcome::Applied
             }
         });
     }
     staged.put_all(conn, released).await?;
-    Ok(news)
+    Ok(outcomes)
 }
 
 /// Confirms held bookings with nothing to pay; they count as paid.
@@ -79,15 +79,15 @@ pub(crate) async fn mark_captured(
     ids: &[BookingId],
     now: DateTime<Utc>,
     staged: &mut Staged,
-) -> Result<Vec<Applied>, sqlx::Error> {
+) -> Result<Vec<TransitionOutcome>, sqlx::Error> {
     mark_paid(conn, ids, now, staged).await?;
     let bookings = bookings::read(conn, ids).await?;
-    let news = ids.iter().map(|id| match bookings.get(id) {
-        None | Some(Booking::Requested | Booking::Held { .. }) => Applied::TooEarly,
+    let outcomes = ids.iter().map(|id| match bookings.get(id) {
+        None | Some(Booking::Requested | Booking::Held { .. }) => TransitionOutcome::TooEarly,
         // Money captured for an ended booking is refunded by the payment worker.
-        Some(_) => Applied::Yes,
+        Some(_) => TransitionOutcome::Applied,
     });
-    Ok(news.collect())
+    Ok(outcomes.collect())
 }
 
 async fn confirm(

@@ -7,7 +7,7 @@ use domain::{AccountId, BookingId};
 use platform::outbox::{Entry, Staged};
 use sqlx::PgConnection;
 
-use crate::confirm::Applied;
+use crate::confirm::TransitionOutcome;
 use crate::store::accounts::Tally;
 use crate::store::bookings::{BookingEnd, EndedBooking};
 use crate::store::{accounts, bookings, seats, tickets};
@@ -20,7 +20,7 @@ pub(crate) async fn end_unpayable(
     reason: Option<EndReason>,
     now: DateTime<Utc>,
     staged: &mut Staged,
-) -> Result<Vec<Applied>, sqlx::Error> {
+) -> Result<Vec<TransitionOutcome>, sqlx::Error> {
     let ending = Ending {
         from: &[BookingState::Held, BookingState::Confirmed],
         asked: None,
@@ -28,14 +28,14 @@ pub(crate) async fn end_unpayable(
     };
     end(conn, ids, &ending, now, staged).await?;
     let known = bookings::read(conn, ids).await?;
-    let news = |id| {
+    let outcome = |id| {
         if known.contains_key(id) {
-            Applied::Yes
+            TransitionOutcome::Applied
         } else {
-            Applied::TooEarly
+            TransitionOutcome::TooEarly
         }
     };
-    Ok(ids.iter().map(news).collect())
+    Ok(ids.iter().map(outcome).collect())
 }
 
 /// Cancels a confirmed booking, for the account that asked or for its event, and returns its buyer.

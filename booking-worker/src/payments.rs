@@ -9,7 +9,7 @@ use platform::pg::run_tx;
 use platform::service::Context;
 
 use crate::OWNER;
-use crate::confirm::{Applied, confirm_authorised, mark_captured};
+use crate::confirm::{TransitionOutcome, confirm_authorised, mark_captured};
 use crate::end::end_unpayable;
 use crate::error::WorkError;
 use crate::run::{Runner, Transaction};
@@ -73,8 +73,8 @@ impl BatchHandler for PaymentHandler {
                 ctx: &self.ctx,
                 kind,
             };
-            for (entry, news) in run.iter().zip(runner.settle(&work, &ids).await) {
-                if news != Some(Applied::Yes) {
+            for (entry, outcome) in run.iter().zip(runner.settle(&work, &ids).await) {
+                if outcome != Some(TransitionOutcome::Applied) {
                     verdicts[entry.index] = Verdict::retry(&batch[entry.index]);
                 }
             }
@@ -116,9 +116,9 @@ struct ApplyTransitions<'a> {
 
 impl Transaction for ApplyTransitions<'_> {
     type Command = BookingId;
-    type Output = Applied;
+    type Output = TransitionOutcome;
 
-    async fn attempt(&self, ids: &[BookingId]) -> Result<Vec<Applied>, WorkError> {
+    async fn attempt(&self, ids: &[BookingId]) -> Result<Vec<TransitionOutcome>, WorkError> {
         let (ctx, kind, now) = (self.ctx, self.kind, self.ctx.clock.now());
         let name = match kind {
             TransitionKind::Authorised => "confirm",
@@ -129,7 +129,7 @@ impl Transaction for ApplyTransitions<'_> {
         let taking = run_tx(&ctx.db, name, |tx| {
             Box::pin(async move {
                 let mut staged = Staged::of(OWNER);
-                let news = match kind {
+                let outcomes = match kind {
                     TransitionKind::Authorised => {
                         confirm_authorised(tx, ids, now, &ctx.keys, &mut staged).await?
                     }
@@ -140,11 +140,11 @@ impl Transaction for ApplyTransitions<'_> {
                         end_unpayable(tx, ids, reason, now, &mut staged).await?
                     }
                 };
-                Ok::<_, sqlx::Error>((news, staged))
+                Ok::<_, sqlx::Error>((outcomes, staged))
             })
         });
-        let (news, staged) = taking.await?;
+        let (outcomes, staged) = taking.await?;
         ctx.send_soon(staged);
-        Ok(news)
+        Ok(outcomes)
     }
 }

@@ -218,9 +218,9 @@ mod tests {
     const CANCELLED: &str = "0199aaaa-0000-7000-8000-000000000014";
     const TRANSFERRED: &str = "0199aaaa-0000-7000-8000-000000000015";
 
-    /// Inserts a booking for each message that is mailed, of `at`, without seats in the house: of the
-    /// last, both tickets were transferred, one of them to be transferred on, and the code of the
-    /// other replaced.
+    /// Inserts a booking for each message that is mailed, of `at`, without seats in the house: of
+    /// the last, both tickets were transferred, one of them to be transferred on, and the code of
+    /// the other replaced.
     async fn plant(db: &PgPool, at: DateTime<Utc>) {
         let mut tx = db.begin().await.unwrap();
         let alone = "set local session_replication_role = replica";

@@ -1,4 +1,4 @@
-//! Events, their sections and prices.
+//! What is sold: an event, its sections and their price tiers.
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};

@@ -177,8 +177,8 @@ impl Gate<'_> {
         line
     }
 
-    /// Retry delay with `behind` others ahead, once `slots` are taken: exact for the rate, and about half
-    /// of the expected time for the cap, since a slot may be freed any time.
+    /// Retry delay with `behind` others ahead, once `slots` are taken: exact for the rate, and
+    /// about half of the expected time for the cap, since a slot may be freed any time.
     fn wait(&self, slots: u32, behind: u32) -> Duration {
         let claims = self.window.claims(self.now);
         let needed = |used: u32, most: u32| {

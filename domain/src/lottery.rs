@@ -1,5 +1,5 @@
-//! The lottery of a lobby: a verifiable random permutation of the numbers issued before the opening,
-//! which nobody could choose and anybody can repeat.
+//! The lottery of a lobby: a verifiable random permutation of the numbers issued before the
+//! opening, which nobody could choose and anybody can repeat.
 //!
 //! The permutation is the swap-or-not shuffle of Ethereum's consensus specification
 //! (`compute_shuffled_index`, 90 rounds), whose published test vectors hold here, too.
@@ -46,8 +46,8 @@ impl Draw {
             .into()
     }
 
-    /// Computes the place of each number: number n + 1 gets place p + 1 when the shuffle puts index n
-    /// at position p.
+    /// Computes the place of each number: number n + 1 gets place p + 1 when the shuffle puts index
+    /// n at position p.
     #[must_use]
     pub fn permutation(&self) -> Permutation {
         Permutation::new(&self.shuffle_seed(), self.lobby)

@@ -1,7 +1,9 @@
-//! Message contracts between services, over RabbitMQ. Commands are imperative and go to one
-//! service; events are past tense, carry a version, and go to every queue bound to them.
+//! Message contracts between services, over RabbitMQ: commands (imperative, to one service), events
+//! (past tense, versioned, to every queue bound to them), and replies to the node that sent a
+//! command.
 //!
-//! Delivery is at least once and unordered: the effect of a message must not depend on either.
+//! Commands and events are delivered at least once and unordered: their effect must not depend on
+//! either. Replies are delivered at most once.
 
 use chrono::{DateTime, Utc};
 use serde::de::DeserializeOwned;
@@ -210,8 +212,8 @@ message!(BookingCancelled, "booking.cancelled.v1", |message| Some(
     message.booking.booking_id
 ));
 
-/// A ticket was transferred to another account, or its code was replaced at its holder's request: the
-/// old code is invalid.
+/// A ticket was transferred to another account, or its code was replaced at its holder's request:
+/// the old code is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TicketTransferred {
     /// The booking, which stays the buyer's.
@@ -229,7 +231,8 @@ message!(TicketTransferred, "ticket.transferred.v1", |message| Some(
     message.booking.booking_id
 ));
 
-/// Command to the payment worker: void the payment of this booking, and report the outcome with [`PaymentVoided`] or [`PaymentAuthorised`].
+/// Command to the payment worker: void the payment of this booking, and report the outcome with
+/// [`PaymentVoided`] or [`PaymentAuthorised`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VoidPayment {
     /// The booking.
@@ -243,7 +246,7 @@ message!(VoidPayment, "payment.void", |message| Some(
 
 // Events of the payment worker.
 
-/// The buyer authorised the payment, perhaps before it was to be voided.
+/// The buyer authorised the payment. Also the answer to a void that came too late.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PaymentAuthorised {
     /// The booking.

@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Currency, Money};
 
-/// The types of Stripe's events that the payment worker handles. A webhook endpoint at Stripe is subscribed to these.
+/// The types of Stripe's events that the payment worker handles. A webhook endpoint at Stripe is
+/// subscribed to these.
 pub const STRIPE_EVENTS: [&str; 11] = [
     "payment_intent.amount_capturable_updated",
     "payment_intent.succeeded",

@@ -1,8 +1,8 @@
 //! The core of the release loop: feedback control of a line, which decides the places to call, the
-//! no-shows and the snapshot. Without I/O and without a clock of its own, so that a simulation follows
-//! the same rules as the leader.
+//! no-shows and the snapshot. Without I/O and without a clock of its own, so that a simulation
+//! follows the same rules as the leader.
 //!
-//! **Permutation.** The lowest places that wait and are present are called first, wherever the cursor is.
+//! **Order.** The lowest places that wait and are present are called first, wherever the cursor is.
 //! A place that was passed while absent is therefore called before everybody behind it when it
 //! comes back (I7), for as long as the sale lives: it costs one bit.
 //!
@@ -222,8 +222,8 @@ impl Release {
         is_waited_for || !self.calls.is_empty()
     }
 
-    /// Returns whether a waiting place may still be called, so that presence must be read, at a slower
-    /// pace.
+    /// Returns whether a waiting place may still be called, so that presence must be read, at a
+    /// slower pace.
     #[must_use]
     pub fn has_waiters(&self) -> bool {
         let is_over = |published: &Snapshot| published.state == SaleState::Closed;

@@ -1,4 +1,5 @@
-//! The sale of one event: the operator's settings, and the state derived from them.
+//! The sale of one event: the operator's settings, and its state, derived from them, the time and
+//! the stock of seats.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
@@ -44,8 +45,8 @@ pub struct SaleSettings {
     /// sells nothing here, so bookings are not taken.
     #[serde(default)]
     pub anonymous: bool,
-    /// Source of the public entropy of the lobby's lottery, announced before the lobby opens; empty for
-    /// none.
+    /// Source of the public entropy of the lobby's lottery, announced before the lobby opens; empty
+    /// for none.
     #[serde(default)]
     pub entropy_source: String,
     /// The value of that source. With a source announced, the sale opens only once it is entered.
@@ -82,8 +83,8 @@ impl SaleState {
         matches!(self, Self::Lobby | Self::Open | Self::Paused)
     }
 
-    /// Returns whether a booking may be accepted. A paused sale calls nobody, but passes stay valid, and
-    /// a sold-out one may have seats again.
+    /// Returns whether a booking may be accepted. A paused sale calls nobody, but passes stay
+    /// valid, and a sold-out one may have seats again.
     #[must_use]
     pub fn is_bookable(self) -> bool {
         matches!(self, Self::Open | Self::Paused | Self::SoldOut)

@@ -1,5 +1,7 @@
-//! Claims of the signed tokens. All follow RFC 8725: one fixed algorithm per type, `typ`, `iss`,
-//! `aud`, `exp` and `nbf` checked.
+//! Claims of the signed tokens (JWTs), their issuer and audiences.
+//!
+//! `platform::tokens` signs and verifies them after RFC 8725: each type has one algorithm and one
+//! `typ`; `iss`, `aud`, `exp` and `nbf` are checked. The result of a lottery does not expire.
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};

@@ -46,7 +46,7 @@ impl From<ContactChannel> for Channel {
 }
 
 /// Priority class of a notice. Each class has a reserved share of the concurrency
-/// (`sender/places.rs`), which avoids head-of-line blocking between classes.
+/// (`sender/bulkheads.rs`), which avoids head-of-line blocking between classes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Urgency {
     /// Tickets, and the end of a booking or ticket: somebody is waiting for them.

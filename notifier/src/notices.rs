@@ -21,8 +21,8 @@ use crate::store::notifications::{self, Addressed};
 use crate::store::{bookings, directory, holders};
 use crate::unparsed::retry_unparsed;
 
-/// Consumer of `notifier.notices`. A batch is one group commit, with bisection, so that a poison
-/// message does not block the others.
+/// Consumer of `notifier.notices`. A batch is one group commit. Bisection isolates a notice that
+/// the database refuses; while the database is busy or away, the batch is retried.
 pub(crate) struct Notices(pub(crate) Arc<AppState>);
 
 /// Outcome of storing a notice.

@@ -69,12 +69,12 @@ enum Disposition {
 /// The send loop of one channel. Channels have separate loops, so that a hanging server delays only
 /// its own messages.
 pub(crate) struct Sender {
-    work: Arc<InFlight>,
+    context: Arc<DeliveryContext>,
     tracker: TaskTracker,
 }
 
 /// State shared by the messages in flight on one channel.
-struct InFlight {
+struct DeliveryContext {
     state: Arc<AppState>,
     channels: Arc<Channels>,
     gate: Arc<Gate>,
@@ -84,12 +84,12 @@ struct InFlight {
 
 impl leased::Work for Sender {
     fn name(&self) -> &'static str {
-        self.work.gate.channel().as_str()
+        self.context.gate.channel().as_str()
     }
 
     /// Claims and starts as many due messages as breaker, bucket and bulkheads allow.
     async fn begin_due(&mut self) -> Result<Claimed, sqlx::Error> {
-        let (now, gate) = (Instant::now(), &self.work.gate);
+        let (now, gate) = (Instant::now(), &self.context.gate);
         let allowed = gate.breaker.allowed(now);
         let mut left = match allowed {
             Allowed::NotBefore(probe_at) => return Ok(Claimed::NotBefore(probe_at)),
@@ -130,8 +130,8 @@ impl leased::Work for Sender {
 
     async fn woken(&mut self) {
         tokio::select! {
-            () = self.work.state.queued(self.work.gate.channel()).notified() => {}
-            () = self.work.gate.bulkheads.freed() => {}
+            () = self.context.state.queued(self.context.gate.channel()).notified() => {}
+            () = self.context.gate.bulkheads.freed() => {}
         }
     }
 
@@ -149,7 +149,7 @@ impl Sender {
         gate: &Arc<Gate>,
         stop: CancellationToken,
     ) -> Self {
-        let work = InFlight {
+        let context = DeliveryContext {
             recorder: Recorder::new(state, HANDOVER_LEASE),
             state: Arc::clone(state),
             channels: Arc::clone(channels),
@@ -157,7 +157,7 @@ impl Sender {
             stop,
         };
         Self {
-            work: Arc::new(work),
+            context: Arc::new(context),
             tracker: TaskTracker::new(),
         }
     }
@@ -167,7 +167,7 @@ impl Sender {
     /// # Errors
     /// None at present: failures are retried.
     pub(crate) async fn run(self) -> anyhow::Result<()> {
-        let stop = self.work.stop.clone();
+        let stop = self.context.stop.clone();
         leased::run(self, TIMING, stop).await
     }
 
@@ -176,15 +176,15 @@ impl Sender {
         urgency: Urgency,
         limit: usize,
     ) -> Result<Vec<Result<Due, Unreadable>>, sqlx::Error> {
-        let InFlight { state, gate, .. } = &*self.work;
+        let DeliveryContext { state, gate, .. } = &*self.context;
         let limit = i64::try_from(limit).expect("the permits fit into memory");
         let channel = gate.channel();
         queue::claim_due(&state.db, channel, urgency, limit, LEASE, state.now()).await
     }
 
     fn begin(&self, message: Result<Due, Unreadable>, permit: Permit) {
-        let work = Arc::clone(&self.work);
-        let channel = work.gate.channel().as_str();
+        let context = Arc::clone(&self.context);
+        let channel = context.gate.channel().as_str();
         let span = match &message {
             Ok(due) => tracing::info_span!(
                 "notification",
@@ -199,8 +199,8 @@ impl Sender {
         };
         let sending = async move {
             match message {
-                Ok(due) => work.carry_out(&due).await,
-                Err(unreadable) => work.postpone(&unreadable).await,
+                Ok(due) => context.carry_out(&due).await,
+                Err(unreadable) => context.postpone(&unreadable).await,
             }
             drop(permit);
         };
@@ -208,7 +208,7 @@ impl Sender {
     }
 }
 
-impl InFlight {
+impl DeliveryContext {
     /// Sends one message and records the result. If this process dies before the handover, the
     /// lease expires and the message is due again; if it dies later, the message becomes uncertain.
     async fn carry_out(&self, due: &Due) {

@@ -39,7 +39,7 @@ pub(crate) struct DemoArgs {
     /// Simulated buyers
     #[arg(long, value_name = "N", default_value_t = 3_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     buyers: u32,
-    /// People let in a minute, at most
+    /// Most people let in per minute
     #[arg(long, value_name = "N", default_value_t = 1_200, value_parser = clap::value_parser!(u32).range(1..=600_000))]
     rate: u32,
     /// Exit when the sale is over, instead of staying up for a visit

@@ -1,6 +1,6 @@
-//! Batches with a fast path: what the transaction of a batch takes is done together, everything else
-//! each alone. When that transaction fails, so that one item does not fail the others, everything
-//! is.
+//! Batches with a fast path: one transaction executes the items that it can, and each other item
+//! has its own. When the shared transaction fails, every item is executed alone, so that one bad
+//! item fails no other.
 
 use std::error::Error;
 

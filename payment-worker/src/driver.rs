@@ -27,7 +27,7 @@ const TIMING: Timing = Timing {
 /// of a list.
 const CALLS: u32 = 4;
 /// Longest backoff after an answer that only asks to wait.
-const LONGEST_BUSY: Duration = Duration::from_secs(5);
+const MAX_BUSY: Duration = Duration::from_secs(5);
 /// Time in a lease beyond the calls, for pacing and the database.
 const LEASE_MARGIN: Duration = Duration::from_secs(10);
 
@@ -160,7 +160,7 @@ async fn put_off(
     let longest = if failure.is_outage() || failure.is_forbidden() {
         Duration::MAX
     } else {
-        LONGEST_BUSY
+        MAX_BUSY
     };
     let due = now + backoff(operation.tries, operation.id.0).min(longest);
     let mut conn = state.db.acquire().await?;

@@ -9,8 +9,9 @@
 //! ```
 //!
 //! Each transition is one transaction; only the driver, and reads without effect, call Stripe, and
-//! they hold no connection meanwhile. Each call is a row with its idempotency key before it is made.
-//! An unknown outcome is settled by repeating the key or reading the object, never by guessing.
+//! they hold no connection meanwhile. Each call is a row with its idempotency key before it is
+//! made. An unknown outcome is settled by repeating the key or reading the object, never by
+//! guessing.
 
 mod audit;
 mod batch;

@@ -1,5 +1,5 @@
-//! An operation: a call that changes something at Stripe, stored with its idempotency key before it is
-//! made.
+//! An operation: a call that changes something at Stripe, stored with its idempotency key before it
+//! is made.
 
 use std::time::Duration;
 

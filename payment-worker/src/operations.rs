@@ -34,7 +34,8 @@ pub(crate) enum Outcome {
     Refund(Refund),
     /// It was not done, and can't be.
     Impossible(String),
-    /// Stripe has not known the PaymentIntent for [`MISSING_AFTER`](crate::operation::MISSING_AFTER).
+    /// Stripe has not known the PaymentIntent for
+    /// [`MISSING_AFTER`](crate::operation::MISSING_AFTER).
     Missing(String),
     /// It was not done, and its key is spent: retry with a new one.
     NotDone(String),
@@ -196,8 +197,8 @@ pub(crate) fn simple<'a>(
     }
 }
 
-/// Refuses money of another amount or currency than is due, which was read just now; `false` when it
-/// is what is due, or none.
+/// Refuses money of another amount or currency than is due, which was read just now; `false` when
+/// it is what is due, or none.
 async fn refuse_other_money(
     conn: &mut PgConnection,
     payment: &Payment,

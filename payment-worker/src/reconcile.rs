@@ -36,7 +36,7 @@ const PER_ROUND: i64 = 100;
 /// Objects compared at once.
 const CONCURRENCY: usize = 4;
 /// Outages in a row that end a round.
-const MOST_OUTAGES: usize = 5;
+const MAX_OUTAGES: usize = 5;
 
 /// Intervals of the reconciler.
 #[derive(Debug, Clone, Copy)]
@@ -248,7 +248,7 @@ async fn compare_before(
 }
 
 /// Compares objects one by one, a few at a time. One that fails stops no other, until
-/// [`MOST_OUTAGES`] in a row were outages: the rest counts as failed, and is compared again later.
+/// [`MAX_OUTAGES`] in a row were outages: the rest counts as failed, and is compared again later.
 async fn each<T, Fut>(objects: Vec<T>, id: fn(&T) -> &str, compare: impl Fn(T) -> Fut) -> Tally
 where
     Fut: Future<Output = Result<bool, RoundError>>,
@@ -257,7 +257,7 @@ where
     let comparing = objects.into_iter().map(|object| {
         let (compare, outages, id) = (&compare, &outages, id(&object).to_owned());
         async move {
-            if outages.load(Ordering::Relaxed) >= MOST_OUTAGES {
+            if outages.load(Ordering::Relaxed) >= MAX_OUTAGES {
                 return Tally::FAILED;
             }
             match compare(object).await {

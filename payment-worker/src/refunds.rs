@@ -149,7 +149,8 @@ pub(crate) async fn fail(
     transition(conn, payment, &row, RefundCommand::Fail { reason }, now).await
 }
 
-/// The command that follows from the status of a refund at Stripe; `None` while it is pending there.
+/// The command that follows from the status of a refund at Stripe; `None` while it is pending
+/// there.
 fn command(refund: &Refund) -> Option<RefundCommand> {
     match refund.status {
         RefundStatus::Pending => None,
@@ -217,8 +218,8 @@ pub(crate) async fn republish(
     Ok(state != RefundState::Pending)
 }
 
-/// Publishes that a refund succeeded or failed; nothing while it is pending, or when the payment has
-/// no buyer, since a void came before its hold.
+/// Publishes that a refund succeeded or failed; nothing while it is pending, or when the payment
+/// has no buyer, since a void came before its hold.
 async fn emit_outcome(
     conn: &mut PgConnection,
     payment: &Payment,

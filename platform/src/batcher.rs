@@ -18,7 +18,7 @@ use crate::sync::MutexExt as _;
 
 pub use group::{GroupCommit, Grouped, commit_each};
 
-/// What a [`Batcher`] executes: requests of one kind, a batch at a time.
+/// Executes requests of one kind, a batch at a time, for a [`Batcher`].
 pub trait BatchWork: Send + Sync + Sized + 'static {
     /// A request.
     type Item: Send + 'static;

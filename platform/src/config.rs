@@ -43,7 +43,7 @@ pub enum LogFormat {
     Text,
 }
 
-/// The arguments without which [`PlatformConfig`] does not parse, empty.
+/// Required arguments of [`PlatformConfig`], with empty values.
 const REQUIRED: [&str; 3] = ["--database-url=", "--redis-url=", "--amqp-url="];
 
 /// The configuration that every service shares.

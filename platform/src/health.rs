@@ -94,8 +94,8 @@ impl Health {
     }
 
     /// Registers a loop that sends a heartbeat at least once in `limit`, also while its
-    /// dependencies are unavailable. A missed heartbeat makes the process unready. Loops of the same
-    /// name share an entry of `/readyz`, which shows the one that has been silent for longest.
+    /// dependencies are unavailable. A missed heartbeat makes the process unready. Loops of the
+    /// same name share an entry of `/readyz`, which shows the one that has been silent for longest.
     #[must_use]
     pub fn heartbeat(&self, name: &'static str, limit: Duration) -> Heartbeat {
         let turning = Arc::new(Loop {
@@ -129,7 +129,7 @@ impl Health {
     }
 
     /// Publishes in `/readyz` and as `onsale_stand_in_active` whether a stand-in replaces `server`.
-    /// A stand-in that one service of the process has reported, another does not withdraw.
+    /// One service does not withdraw a stand-in that another of the process has reported.
     pub fn show_stand_in(&self, server: &'static str, is_active: bool) {
         let gauge = metrics::gauge!("onsale_stand_in_active", "server" => server);
         if is_active {
@@ -173,7 +173,7 @@ impl Health {
             ready &= silence.is_none();
             let found = silence.map_or_else(
                 || "ok".to_owned(),
-                |silence| format!("has not turned for {} s", silence.as_secs()),
+                |silence| format!("no heartbeat for {} s", silence.as_secs()),
             );
             loops.insert(*name, found);
         }
@@ -198,7 +198,7 @@ impl Health {
 
 impl Heartbeat {
     /// Records a heartbeat.
-    pub fn turn(&self) {
+    pub fn beat(&self) {
         let millis = self.0.begun.elapsed().as_millis();
         let millis = u64::try_from(millis).unwrap_or(u64::MAX);
         self.0.turned.store(millis, Ordering::Relaxed);
@@ -291,7 +291,7 @@ mod tests {
         assert!(health.readiness(false).ready);
     }
 
-    /// A loop with a limit of half an hour that has not turned since it began an hour ago.
+    /// A loop with a limit of half an hour that has had no beat since it began an hour ago.
     fn stuck_loop(health: &Health, name: &'static str) -> Heartbeat {
         let hour = Duration::from_secs(3_600);
         let turning = Arc::new(Loop {
@@ -311,13 +311,13 @@ mod tests {
         let health = all_well();
         let turning = health.heartbeat("read", Duration::from_secs(1_800));
         assert!(health.readiness(false).ready);
-        turning.turn();
+        turning.beat();
         let stuck = stuck_loop(&health, "release");
         let readiness = health.readiness(false);
         assert!(!readiness.ready);
         assert_eq!(readiness.loops["read"], "ok");
-        assert!(readiness.loops["release"].contains("has not turned"));
-        stuck.turn();
+        assert!(readiness.loops["release"].contains("no heartbeat"));
+        stuck.beat();
         assert!(health.readiness(false).ready);
         drop(stuck_loop(&health, "ended"));
         assert!(health.readiness(false).ready);
@@ -327,9 +327,9 @@ mod tests {
     fn one_of_several_loops_of_a_name_that_stops_turning_makes_the_process_unready() {
         let health = all_well();
         let [first, second] = [(); 2].map(|()| stuck_loop(&health, "sale"));
-        first.turn();
+        first.beat();
         assert!(!health.readiness(false).ready);
-        second.turn();
+        second.beat();
         assert!(health.readiness(false).ready);
         let third = stuck_loop(&health, "sale");
         assert!(!health.readiness(false).ready);

@@ -1,5 +1,5 @@
-//! In-memory read models of the lines of a node's sales: the shared snapshot, the state of every
-//! place, and the order that the lottery drew.
+//! A cache of lines, polled from PostgreSQL: for each sale that this process is asked about, an
+//! immutable view of the shared snapshot, the state of every place and the drawn order.
 //!
 //! One loop polls the changes of all followed sales, four times a second with two queries. All
 //! requests are served from memory, so the load on PostgreSQL is the same whether ten wait in a
@@ -229,7 +229,7 @@ impl Lines {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            heartbeat.turn();
+            heartbeat.beat();
             let lines = self.0.asked_for();
             if lines.is_empty() {
                 continue;

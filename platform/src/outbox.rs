@@ -1,9 +1,9 @@
 //! Transactional outbox: a message is sent if and only if the transaction that wrote it commits.
 //!
-//! [`put`] stores a message beside the change that caused it; a [`relay()`] publishes it afterwards,
-//! at least once. A writer of many messages also [stages](Staged) them in memory and publishes them
-//! itself after the commit, so that the relay reads only those left behind. An unroutable message
-//! stays and is retried: each needs a receiver that binds a queue.
+//! [`put`] stores a message beside the change that caused it; a [`relay()`] publishes it
+//! afterwards, at least once. A writer of many messages also [stages](Staged) them in memory and
+//! publishes them itself after the commit, so that the relay reads only those left behind. An
+//! unroutable message stays and is retried: each needs a receiver that binds a queue.
 
 mod relay;
 mod sender;

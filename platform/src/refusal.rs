@@ -1,4 +1,5 @@
-//! The error of a request's transaction that changed nothing.
+//! The error of a handler's transaction: the database failed, or the request is refused with a
+//! problem and the transaction rolled back.
 
 use crate::problem::Problem;
 

@@ -1,5 +1,5 @@
-//! Locks of the standard library without their poison: a panic while one was held is logged where
-//! it happened, and must not spread to later holders. For state that is consistent after each
+//! Extension traits that ignore lock poisoning: a panic while a lock was held is logged where it
+//! happened, and must not spread to later holders. For state that is consistent after each
 //! statement.
 
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};

@@ -45,7 +45,8 @@ enum Command {
     Bots(bots::Args),
     /// Sell at Stripe's limits: payments a second, refusals with 429, and what bounds them
     Payments(payments::Args),
-    /// Fail servers and services during small sales: what buyers lose, and how long it takes to recover
+    /// Fail servers and services during small sales: what buyers lose, and how long it takes to
+    /// recover
     Faults(faults::Args),
     /// Serve handlers that do nothing, the baseline of the other commands
     #[command(hide = true)]

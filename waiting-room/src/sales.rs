@@ -26,7 +26,7 @@ const SEEN_PERIOD: Duration = Duration::from_secs(2);
 /// Unused periods, a minute in all, after which a sale is evicted.
 const MAX_UNUSED_PERIODS: u32 = 30;
 /// Heartbeat limit of a sale's loop: its calls to Redis have deadlines of a second or less.
-const MAX_TURN: Duration = Duration::from_secs(30);
+const MAX_SILENCE: Duration = Duration::from_secs(30);
 
 /// Name of the loops of sales, as tasks and in `/readyz`.
 const SALE_LOOP: &str = "waiting-room.sale";
@@ -100,7 +100,7 @@ impl Sales {
         known.insert(event_id, Arc::clone(&sale));
         drop(known);
         let (sales, refreshed) = (Arc::clone(self), Arc::clone(&sale));
-        let heartbeat = self.ctx.health.heartbeat(SALE_LOOP, MAX_TURN);
+        let heartbeat = self.ctx.health.heartbeat(SALE_LOOP, MAX_SILENCE);
         self.ctx.spawn(SALE_LOOP, async move {
             sales.run(refreshed, follower, &heartbeat).await;
             Ok(())
@@ -126,7 +126,7 @@ impl Sales {
         periods.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut unused = 0;
         loop {
-            heartbeat.turn();
+            heartbeat.beat();
             tokio::select! {
                 () = soft.cancelled() => break,
                 Some(view) = follower.next() => {

@@ -25,8 +25,8 @@ pub struct IssuedNumber {
     pub is_new: bool,
 }
 
-/// Issues numbers to those of `requests` that have none, in that order, and commits. Joiners must be
-/// distinct. Returns everybody's number, in the same order.
+/// Issues numbers to those of `requests` that have none, in that order, and commits. Joiners must
+/// be distinct. Returns everybody's number, in the same order.
 ///
 /// # Errors
 /// When PostgreSQL fails. If the outcome is unknown, a retry returns the numbers that were issued.

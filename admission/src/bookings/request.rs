@@ -242,8 +242,8 @@ async fn check_bookable(
     }
 }
 
-/// Stores the request, unless it may not be booked or is a repeat. A repeat is replayed or continued,
-/// even if its pass has ended since.
+/// Stores the request, unless it may not be booked or is a repeat. A repeat is replayed or
+/// continued, even if its pass has ended since.
 async fn accept(
     state: &AppState,
     caller: &Caller,

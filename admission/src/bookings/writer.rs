@@ -30,7 +30,7 @@ pub(super) struct IdempotencyKey {
     pub(super) key: String,
     /// Caller and key: every attempt gets the same booking id.
     pub(super) request_key: String,
-    /// Hash of the request: a repeat with another content is refused.
+    /// Hash of the request: a repeat with other content is refused.
     pub(super) hash: [u8; 32],
 }
 

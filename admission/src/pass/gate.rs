@@ -61,7 +61,8 @@ pub enum Claim {
     Over,
     /// Another account has claimed this place.
     Another,
-    /// The rate or the cap is exhausted. The place is in the ready line, and retries after this long.
+    /// The rate or the cap is exhausted. The place is in the ready line, and retries after this
+    /// long.
     Full(Duration),
 }
 

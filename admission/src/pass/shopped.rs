@@ -1,5 +1,5 @@
-//! Ends passes that are used up: the buyer's booking is confirmed, or their hold reaches the event's
-//! limit of tickets per account. The slots go to the next in line.
+//! Ends passes that are used up: the buyer's booking is confirmed, or their hold reaches the
+//! event's limit of tickets per account. The slots go to the next in line.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;

@@ -74,8 +74,8 @@ impl HeldShards {
         self.0.epochs.is_empty() || self.0.until.is_none_or(|until| Instant::now() >= until)
     }
 
-    /// The database's time: as of the last renewal, plus the time elapsed since. Independent of this
-    /// machine's clock, which may be wrong or jump. `None` before the first renewal.
+    /// The database's time: as of the last renewal, plus the time elapsed since. Independent of
+    /// this machine's clock, which may be wrong or jump. `None` before the first renewal.
     #[must_use]
     pub fn database_time(&self) -> Option<DateTime<Utc>> {
         let (instant, then) = self.0.clock?;

@@ -211,9 +211,9 @@ pub(crate) async fn claimed(
     accounts: &[i64],
 ) -> Result<Vec<Claimed>, sqlx::Error> {
     let rows = sqlx::query!(
-        // Each place and account is looked up by itself, also in a plan that was made while the table
-        // was empty: for a list, or where the index of running claims applies, such a plan reads all
-        // claims of the sale.
+        // Each place and account is looked up by itself, also in a plan that was made while the
+        // table was empty: for a list, or where the index of running claims applies, such a plan
+        // reads all claims of the sale.
         r#"select c.place as "place!", c.account_id as "account_id!", c.jti as "jti!",
                   c.issued_at as "issued_at!", c.ends_at as "ends_at!",
                   c.over_at is not null as "is_over!"

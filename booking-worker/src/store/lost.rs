@@ -55,7 +55,7 @@ pub(crate) struct Search {
 }
 
 impl Search {
-    /// Earliest start of an event none of whose notices was pruned.
+    /// Events that start later still have all their notices.
     fn begun(&self) -> DateTime<Utc> {
         self.now - MIN_NOTICE_RETENTION
     }

@@ -373,8 +373,8 @@ async fn nothing_is_sold_outside_the_sale() {
     shop.close().await;
 }
 
-/// Puts another event on sale after a request for it; returns the outcome, and whether the news came
-/// in the time that a request waits for it.
+/// Puts another event on sale after a request for it; returns the outcome, and whether the news
+/// came in the time that a request waits for it.
 async fn news_after_the_request(shop: &Shop, event_id: EventId) -> (Outcome, bool) {
     // Two retries, each after a second.
     const WAITS: Duration = Duration::from_millis(1_900);

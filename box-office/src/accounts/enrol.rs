@@ -18,9 +18,9 @@ const CHUNK: usize = 250;
 /// Transactions at a time.
 const CONCURRENCY: usize = 4;
 
-/// Creates a customer with a confirmed address and a session for each of `emails`, all with the same
-/// password: for a simulated crowd, whose sign-ups would be minutes of password hashing. Returns the
-/// JSON of what each would get for a sign-in, in the order of `emails`.
+/// Creates a customer with a confirmed address and a session for each of `emails`, all with the
+/// same password: for a simulated crowd, whose sign-ups would be minutes of password hashing.
+/// Returns the JSON of what each would get for a sign-in, in the order of `emails`.
 ///
 /// # Errors
 /// When an address is taken, or an address or the password is not valid. Some accounts may exist.

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use sqlx::{PgPool, Postgres, QueryBuilder};
 
 use super::store::{self, EventRow};
-use super::when::{self, Bound};
+use super::when::{self, RangeEnd};
 use crate::cached_response::CachedResponse;
 use crate::cursor::Cursor;
 use crate::fields::{self, invalid};
@@ -80,11 +80,11 @@ impl EventQuery {
                 .map(|text| fields::line(field, text, MAX_FILTER_CHARS))
                 .transpose()
         };
-        let bound = |field: &str, value: &Option<String>, end: Bound| {
+        let bound = |field: &str, value: &Option<String>, end: RangeEnd| {
             let value = value.as_deref().filter(|text| !text.is_empty());
             value.map(|text| when::bound(field, text, end)).transpose()
         };
-        let to = bound("to", &filter.to, Bound::Last)?;
+        let to = bound("to", &filter.to, RangeEnd::Last)?;
         let upcoming = to.is_none_or(|to| to >= now).then_some(now);
         let country = filter.country.as_deref();
         let filled = |text: Option<String>| text.filter(|text| !text.is_empty());
@@ -97,7 +97,7 @@ impl EventQuery {
                     .transpose()?,
             ),
             category: filled(line("category", &filter.category)?),
-            from: bound("from", &filter.from, Bound::First)?.or(upcoming),
+            from: bound("from", &filter.from, RangeEnd::First)?.or(upcoming),
             to,
             after: filter.cursor.as_deref().map(position).transpose()?,
             limit: usize::try_from(limit).expect("100 fits everywhere"),

@@ -72,9 +72,9 @@ fn local(text: &str, zone: Option<Tz>) -> Result<DateTime<Utc>, Problem> {
     }
 }
 
-/// The end of a range that a bound is for. A day as `Last` is included to its end.
+/// Which end of a range is parsed. A day as `Last` is included to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Bound {
+pub(super) enum RangeEnd {
     First,
     Last,
 }
@@ -83,15 +83,15 @@ pub(super) enum Bound {
 ///
 /// # Errors
 /// `invalid`, naming `field`.
-pub(super) fn bound(field: &str, text: &str, end: Bound) -> Result<DateTime<Utc>, Problem> {
+pub(super) fn bound(field: &str, text: &str, end: RangeEnd) -> Result<DateTime<Utc>, Problem> {
     // An unencoded plus sign in a query arrives as a space.
     let text = text.trim().replace(' ', "+");
     let day = || {
         let day = NaiveDate::parse_from_str(&text, "%Y-%m-%d").ok()?;
         let begin = day.and_time(NaiveTime::MIN).and_utc();
         Some(match end {
-            Bound::First => begin,
-            Bound::Last => begin.checked_add_days(Days::new(1))? - TimeDelta::microseconds(1),
+            RangeEnd::First => begin,
+            RangeEnd::Last => begin.checked_add_days(Days::new(1))? - TimeDelta::microseconds(1),
         })
     };
     let instant = DateTime::parse_from_rfc3339(&text).map(|instant| instant.to_utc());
@@ -148,12 +148,12 @@ mod tests {
     #[test]
     fn a_range_is_bounded_by_days_or_times() {
         let read = |text, end| bound("from", text, end).map(|bound| bound.to_rfc3339());
-        let first = read("2027-01-01", Bound::First).unwrap();
+        let first = read("2027-01-01", RangeEnd::First).unwrap();
         assert_eq!(first, "2027-01-01T00:00:00+00:00");
-        let last = read("2027-01-01", Bound::Last).unwrap();
+        let last = read("2027-01-01", RangeEnd::Last).unwrap();
         assert_eq!(last, "2027-01-01T23:59:59.999999+00:00");
-        let plus = read("2027-01-01T01:00:00 01:00", Bound::First).unwrap();
+        let plus = read("2027-01-01T01:00:00 01:00", RangeEnd::First).unwrap();
         assert_eq!(plus, first);
-        assert!(read("tomorrow", Bound::First).is_err());
+        assert!(read("tomorrow", RangeEnd::First).is_err());
     }
 }

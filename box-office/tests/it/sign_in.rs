@@ -199,9 +199,9 @@ async fn arrive(app: &App, n: usize) -> Duration {
     }
 }
 
-/// `ONSALE_FULL_SIZE=1` takes the crowd, and the latency, that the program is to hold. Without it the
-/// crowd is small and the bars are those who overtake, which an unoptimised build on a busy machine
-/// does not change.
+/// `ONSALE_FULL_SIZE=1` takes the crowd, and the latency, that the program is to hold. Without it
+/// the crowd is small and the bars are those who overtake, which an unoptimised build on a busy
+/// machine does not change.
 fn is_full_size() -> bool {
     std::env::var_os("ONSALE_FULL_SIZE").is_some()
 }

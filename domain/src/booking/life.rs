@@ -13,7 +13,8 @@ pub enum Booking {
     Held {
         /// The booking.
         facts: BookingFacts,
-        /// Reason for ending it, once that was begun: its seats stay held until its payment is void.
+        /// Reason for ending it, once that was begun: its seats stay held until its payment is
+        /// void.
         ending: Option<VoidReason>,
     },
     /// Tickets exist.

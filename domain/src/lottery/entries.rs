@@ -54,8 +54,8 @@ impl<'de> Deserialize<'de> for Entry {
     }
 }
 
-/// Commits to the holder of each number: SHA-256 of these bytes, numbers as 8 bytes with the highest
-/// first:
+/// Commits to the holder of each number: SHA-256 of these bytes, numbers as 8 bytes with the
+/// highest first:
 ///
 /// 1. the ASCII text `onsale lottery entries`,
 /// 2. the event's id, and how many numbers take part,

@@ -22,8 +22,8 @@ pub enum Stage {
 }
 
 impl Stage {
-    /// Derives the stage of `sale` at `now` from the stored `lottery`; `has_called` says whether a place
-    /// of the line was ever called.
+    /// Derives the stage of `sale` at `now` from the stored `lottery`; `has_called` says whether a
+    /// place of the line was ever called.
     ///
     /// A lottery in which somebody takes part is never undone, whatever is set afterwards.
     #[must_use]

@@ -149,8 +149,8 @@ impl Depths {
         (shorter < DEPTHS).then_some(shorter + 1)
     }
 
-    /// Returns the present ones of the 64 places from `start` on, a bit each. `seen` returns those seen
-    /// in so many of the last slots; all for `None`.
+    /// Returns the present ones of the 64 places from `start` on, a bit each. `seen` returns those
+    /// seen in so many of the last slots; all for `None`.
     pub(super) fn present(&self, start: i64, seen: impl Fn(Option<usize>) -> u64) -> u64 {
         let (mut at, end) = (start, start + 63);
         let mut present = 0;

@@ -1,5 +1,5 @@
-//! Basket size: a Bayesian estimate of the tickets that one admitted person takes, and the number of
-//! people for whom the remaining stock suffices.
+//! Basket size: a Bayesian estimate of the tickets that one admitted person takes, and the number
+//! of people for whom the remaining stock suffices.
 
 use crate::sale::Stock;
 
@@ -23,7 +23,8 @@ impl BasketSize {
         self.claims += people as u64;
     }
 
-    /// Headroom for more people, including those called, until the available stock is expected to be taken.
+    /// Headroom for more people, including those called, until the available stock is expected to
+    /// be taken.
     pub(super) fn headroom(&mut self, stock: Stock, shopping: i64) -> f64 {
         let taken = stock.held + stock.sold;
         let before = *self.taken_before.get_or_insert(taken);

@@ -34,7 +34,8 @@ const STEP_PERCENT: f64 = 5.0;
 const MIN_PERCENT: f64 = 2.0;
 
 impl Load {
-    /// The first bottleneck, from the database outwards; `None` when every measure is within bounds.
+    /// The first bottleneck, from the database outwards; `None` when every measure is within
+    /// bounds.
     #[must_use]
     pub fn bottleneck(&self) -> Option<Bottleneck> {
         if self.database_seconds > MAX_DATABASE_SECONDS {
@@ -51,7 +52,8 @@ impl Load {
     }
 }
 
-/// Halves the rate while there is a bottleneck, and increases it by steps of 5 % when there is none.
+/// Halves the rate while there is a bottleneck, and increases it by steps of 5 % when there is
+/// none.
 #[derive(Debug, Clone)]
 pub struct Brake {
     percent: f64,

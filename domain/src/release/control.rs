@@ -1,5 +1,5 @@
-//! The rate controller: a token bucket with integral feedback, so that arrivals, not calls, meet the
-//! rate.
+//! The rate controller: a token bucket with integral feedback, so that arrivals, not calls, meet
+//! the rate.
 
 use std::time::Duration;
 
@@ -41,8 +41,8 @@ pub(super) struct Limits {
     pub(super) show_rate: f64,
     /// Their mean time to arrive, in seconds.
     pub(super) delay_seconds: f64,
-    /// Headroom for more shoppers within cap and stock, before those expected and those in the ready
-    /// line are subtracted.
+    /// Headroom for more shoppers within cap and stock, before those expected and those in the
+    /// ready line are subtracted.
     pub(super) headroom: f64,
 }
 

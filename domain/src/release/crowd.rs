@@ -1,5 +1,5 @@
-//! Simulation of crowds that vanish or don't show up, on a virtual clock: how soon arrivals meet the
-//! rate again.
+//! Simulation of crowds that vanish or don't show up, on a virtual clock: how soon arrivals meet
+//! the rate again.
 
 use std::collections::VecDeque;
 
@@ -28,7 +28,7 @@ struct Crowd {
 }
 
 /// A called place comes after two to seven ticks.
-const LONGEST_DELAY: usize = 7;
+const MAX_DELAY: usize = 7;
 
 impl Crowd {
     fn new(rate_per_minute: u32, joined: i64) -> Self {
@@ -39,7 +39,7 @@ impl Crowd {
             joined,
             is_there: |_| true,
             comes: |_| true,
-            coming: VecDeque::from(vec![Vec::new(); LONGEST_DELAY + 1]),
+            coming: VecDeque::from(vec![Vec::new(); MAX_DELAY + 1]),
             ready: VecDeque::new(),
             window: Window::default(),
             shopping: 0,

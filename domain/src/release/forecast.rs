@@ -1,5 +1,5 @@
-//! Forecast of waits: an EWMA of the pace of calls, calibrated by stochastic quantile regression on the
-//! outcomes of past predictions.
+//! Forecast of waits: an EWMA of the pace of calls, calibrated by stochastic quantile regression on
+//! the outcomes of past predictions.
 
 use std::collections::VecDeque;
 
@@ -138,8 +138,8 @@ impl Forecast {
         }
     }
 
-    /// Records the outcomes of places that no longer wait. One that left, or was absent when the cursor
-    /// passed it, has none.
+    /// Records the outcomes of places that no longer wait. One that left, or was absent when the
+    /// cursor passed it, has none.
     pub(super) fn learn(&mut self, now: DateTime<Utc>, line: &Progress<'_>) {
         let mut followed = std::mem::take(&mut self.followed);
         followed.retain(|prediction| {

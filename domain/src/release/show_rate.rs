@@ -106,7 +106,7 @@ impl ShowRate {
     }
 
     /// Goes on with cohorts of which only those are known who have not come: what they do from
-    /// `now` on is samples.
+    /// `now` on is sampled.
     pub(super) fn resume(&mut self, now: DateTime<Utc>) {
         let now = now.timestamp_millis();
         for cohort in &mut self.cohorts {

@@ -9,7 +9,7 @@ use platform::sync::MutexExt as _;
 
 const CLASSES: usize = Urgency::ALL.len();
 
-/// The concurrency slots of one channel. A share is reserved for each class, so that its messages
+/// The permits of one channel. A share is reserved for each class, so that its messages
 /// start at once while another class has a backlog; the rest are taken first come, first served.
 pub(super) struct Bulkheads {
     total: usize,
@@ -30,14 +30,14 @@ pub(super) struct Reserved {
     left: usize,
 }
 
-/// Guard of a slot; dropping it frees the slot.
+/// Guard of one message in flight; dropping it returns the permit.
 pub(super) struct Permit {
     bulkheads: Arc<Bulkheads>,
     urgency: Urgency,
 }
 
 impl Bulkheads {
-    /// Creates `total` slots. A quarter is reserved for the most urgent class and an eighth for
+    /// Creates `total` permits. A quarter is reserved for the most urgent class and an eighth for
     /// each of the others, at least one each if there are enough.
     pub(super) fn new(total: usize) -> Arc<Self> {
         let share = |part: usize| (total / part).max(usize::from(total >= CLASSES));
@@ -59,7 +59,7 @@ impl Bulkheads {
         self.total.saturating_sub(under_way + reserved)
     }
 
-    /// Takes up to `most` of the slots available to a class.
+    /// Takes up to `most` of the permits available to a class.
     pub(super) fn reserve(self: &Arc<Self>, urgency: Urgency, most: usize) -> Reserved {
         let mut taken = self.lock();
         let left = self.free_in(&taken, urgency).min(most);
@@ -72,7 +72,7 @@ impl Bulkheads {
         }
     }
 
-    /// Waits for a slot of a class.
+    /// Waits for a permit of a class.
     pub(super) async fn acquire(self: &Arc<Self>, urgency: Urgency) -> Permit {
         loop {
             // Before the look, so that no release in between is missed.
@@ -84,12 +84,12 @@ impl Bulkheads {
         }
     }
 
-    /// Returns true if no slot is taken.
+    /// Returns true if no permit is taken.
     pub(super) fn are_empty(&self) -> bool {
         self.lock().iter().all(|taken| *taken == 0)
     }
 
-    /// Completes once a slot was freed since the last call.
+    /// Completes once a permit was returned since the last call.
     pub(super) async fn freed(&self) {
         self.freed.notified().await;
     }
@@ -100,7 +100,7 @@ impl Bulkheads {
 }
 
 impl Reserved {
-    /// The number of slots left.
+    /// The number of permits left.
     pub(super) fn left(&self) -> usize {
         self.left
     }
@@ -140,7 +140,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_backlog_of_one_class_leaves_places_for_the_others() {
+    fn a_backlog_of_one_class_leaves_permits_for_the_others() {
         let bulkheads = Bulkheads::new(16);
         let all = |urgency| bulkheads.reserve(urgency, usize::MAX);
         let mut news: Vec<_> = all(Urgency::News).collect();
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn slots_reserved_and_not_used_are_free_again() {
+    fn permits_reserved_and_not_used_are_free_again() {
         let bulkheads = Bulkheads::new(16);
         let mut reserved = bulkheads.reserve(Urgency::Ticket, 3);
         let used = reserved.next();
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn a_single_place_serves_every_class() {
+    fn a_single_permit_serves_every_class() {
         let bulkheads = Bulkheads::new(1);
         for urgency in Urgency::ALL {
             let reserved = bulkheads.reserve(urgency, usize::MAX);

@@ -72,12 +72,12 @@ mod tests {
     #[test]
     fn a_second_holds_no_more_than_the_rate_after_the_first_burst() {
         let start = Instant::now();
-        let mut pace = TokenBucket::new(Some(10), start);
+        let mut bucket = TokenBucket::new(Some(10), start);
         let mut sent = 0;
         for tenth in 0..=30_u32 {
             let now = start + Duration::from_millis(100) * tenth;
-            let messages = pace.available(now);
-            pace.spend(messages, now);
+            let messages = bucket.available(now);
+            bucket.spend(messages, now);
             sent += messages;
         }
         assert!(
@@ -85,13 +85,13 @@ mod tests {
             "10 at once and 10 a second: {sent}"
         );
         let now = start + Duration::from_secs(3);
-        assert_eq!(pace.available(now), 0);
-        assert!(pace.available(pace.next()) >= 1);
+        assert_eq!(bucket.available(now), 0);
+        assert!(bucket.available(bucket.next()) >= 1);
     }
 
     #[test]
     fn without_a_rate_nothing_waits() {
-        let pace = TokenBucket::new(None, Instant::now());
-        assert_eq!(pace.available(Instant::now()), usize::MAX);
+        let bucket = TokenBucket::new(None, Instant::now());
+        assert_eq!(bucket.available(Instant::now()), usize::MAX);
     }
 }

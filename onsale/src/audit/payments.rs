@@ -1,5 +1,5 @@
-//! I2, I3, I4 and I11: compares the provider's records with ours. Ours are streamed: there are as many
-//! as bookings.
+//! I2, I3, I4 and I11: compares the provider's records with ours. Ours are streamed: there are as
+//! many as bookings.
 
 use chrono::{DateTime, Utc};
 use domain::{Currency, Money as Amount};
@@ -61,8 +61,8 @@ fn shown(minor: i64, currency: &str) -> String {
     }
 }
 
-/// Checks I2, I3, I4 and I11. `begun` is when the provider's records began to be read: a payment that
-/// changed later may be newer than they are.
+/// Checks I2, I3, I4 and I11. `begun` is when the provider's records began to be read: a payment
+/// that changed later may be newer than they are.
 pub(super) async fn checks(
     db: &PgPool,
     mut money: Money,
@@ -189,8 +189,8 @@ impl Results {
         }
     }
 
-    /// A ticket whose money was refunded elsewhere, such as in the provider's dashboard, has no charge
-    /// either, until staff have settled the finding.
+    /// A ticket whose money was refunded elsewhere, such as in the provider's dashboard, has no
+    /// charge either, until staff have settled the finding.
     fn ticket_has_charge(&mut self, booking: &Booking, intents: &[Intent], captured: i64) {
         if booking.state != "confirmed" || booking.total_minor == 0 || !booking.is_settled {
             return;

@@ -13,8 +13,8 @@ const REQUEST: TimeDelta = TimeDelta::minutes(2);
 const HOLD: TimeDelta = TimeDelta::minutes(15);
 /// An operation at Stripe is retried with backoff through an outage.
 const OPERATION: TimeDelta = TimeDelta::minutes(15);
-/// Tickets are captured, captured payments mailed, and those of cancelled bookings given back, within
-/// seconds and a sweep.
+/// Tickets are captured, captured payments mailed, and those of cancelled bookings given back,
+/// within seconds and a sweep.
 const CAPTURE: TimeDelta = TimeDelta::minutes(15);
 /// Webhooks and messages are taken over by another worker when one dies.
 const MESSAGE: TimeDelta = TimeDelta::minutes(5);

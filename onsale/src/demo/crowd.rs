@@ -24,8 +24,8 @@ use super::stage::Stage;
 const ARRIVAL: Duration = Duration::from_secs(1);
 /// Interval of the checks whether the sale is over.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
-/// The sale is over after everything has been sold, with nobody on the way to a ticket, for so long:
-/// the seats of a booking that was cancelled at the last moment are offered again by then.
+/// The sale is over after everything has been sold, with nobody on the way to a ticket, for so
+/// long: the seats of a booking that was cancelled at the last moment are offered again by then.
 const OVER_AFTER: Duration = Duration::from_secs(3);
 
 /// Funnel, latencies and fates of the buyers.

@@ -166,8 +166,8 @@ fn bar(part: u64, whole: u64) -> StyledObject<String> {
     style(format!("{text:BAR$}")).cyan().for_stderr()
 }
 
-/// A chart of `history`, whose last second is on the right. A second with anything is higher than one
-/// with nothing.
+/// A chart of `history`, whose last second is on the right. A second with anything is higher than
+/// one with nothing.
 fn chart(label: &str, history: &[u64], text: &str) -> String {
     const LEVELS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
     let most = history.iter().copied().max().unwrap_or_default();

@@ -90,7 +90,7 @@ impl DemoReport {
         let mailbox = &self.mailbox;
         let _infallible = writeln!(
             text,
-            "\n{} mails; of {} confirmed bookings {} lack theirs, {} have it twice\n",
+            "\n{} mails; of {} confirmed bookings {} lack their mail, {} have it twice\n",
             grouped(mailbox.mails as u64),
             grouped(mailbox.confirmed as u64),
             mailbox.without_confirmation.len(),

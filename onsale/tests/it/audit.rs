@@ -115,7 +115,8 @@ const UNCONFIRMED_MAIL: &str = "
     update notifier.notifications set state = 'waiting', last_error = 'the address is not confirmed';
 ";
 
-/// A captured payment of a booking that was cancelled; whoever is to give it back did not hear of it.
+/// A captured payment of a booking that was cancelled; whoever is to give it back did not hear of
+/// it.
 const LOST_CANCELLATION: &str = "
     insert into admission.requests (booking_id, event_id, account_id, wish, tickets, published, accepted_at)
     values ('0199aaaa-0000-7000-8000-000000000008', 1, 1, '{}', 1, true, now() - interval '{age}');

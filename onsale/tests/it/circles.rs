@@ -15,8 +15,8 @@ use crate::queries::root;
 /// A module, or an item in one, by its path in the crate; the root is empty.
 type Names = Vec<String>;
 
-/// The crate and module whose parts may need each other: the stand-in for Stripe is one model, whose
-/// objects refer to each other as Stripe's do.
+/// The crate and module whose parts may need each other: the stand-in for Stripe is one model,
+/// whose objects refer to each other as Stripe's do.
 const ONE_PART: (&str, &str) = ("stand-ins", "stripe");
 
 /// What one module of a crate says.

@@ -97,7 +97,8 @@ async fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(work).await?
 }
 
-/// Waits, at most `limit` of the time that the machine runs the test, until so many more are counted.
+/// Waits, at most `limit` of the time that the machine runs the test, until so many more are
+/// counted.
 async fn grows(counter: &AtomicU64, by: u64, limit: Duration) {
     let enough = counter.load(Ordering::Relaxed) + by;
     in_running_time(limit, async || counter.load(Ordering::Relaxed) >= enough).await;

@@ -1,5 +1,5 @@
-//! The descriptions in `.sqlx`, by which a build checks its queries without a database: each is what
-//! PostgreSQL says of the newest schema, and belongs to a query of the source.
+//! The descriptions in `.sqlx`, by which a build checks its queries without a database: each is
+//! what PostgreSQL says of the newest schema, and belongs to a query of the source.
 
 #![expect(clippy::unwrap_used, reason = "a test that can't go on fails")]
 

@@ -41,7 +41,8 @@ pub(crate) async fn give_back(
 }
 
 /// Begins to release an open payment; `false` when that was begun before. A capture in flight goes
-/// on, and is refunded when it is done; an intent that is being created is cancelled when it exists.
+/// on, and is refunded when it is done; an intent that is being created is cancelled when it
+/// exists.
 pub(super) async fn release(
     conn: &mut PgConnection,
     payment: &Payment,

@@ -1,5 +1,5 @@
 //! The rules by which a payment moves: what a state of its PaymentIntent means for it, which
-//! messages announce the move, and what else follows. Pure functions on the
+//! messages announce the move, and what else follows. Functions without I/O on the
 //! [state machine](domain::payment::machine), stated once for one payment and for batches.
 
 use domain::payment::PaymentState;
@@ -9,7 +9,7 @@ use crate::messages::Announcement;
 use crate::store::payments::{Change, Payment};
 use crate::stripe::{Intent, IntentStatus};
 
-/// How Stripe's word on a PaymentIntent came, which says how far it is believed.
+/// Source of a report of a PaymentIntent, which decides how far it is trusted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Source {
     /// A webhook: days old perhaps, and forged if the signing secret leaked.
@@ -73,8 +73,8 @@ pub(crate) fn needs_read(state: Option<PaymentState>, status: IntentStatus) -> b
     status == IntentStatus::Succeeded && state != Some(PaymentState::Captured)
 }
 
-/// The step that follows from the PaymentIntent of a payment; `None` when it must be read first. What
-/// was not read just now may be old, so only moves forward follow from it.
+/// The step that follows from the PaymentIntent of a payment; `None` when it must be read first.
+/// What was not read just now may be old, so only moves forward follow from it.
 pub(crate) fn follow(payment: &Payment, intent: &Intent, source: Source) -> Option<Step> {
     if source == Source::Webhook && needs_read(Some(payment.state), intent.status) {
         return None;
@@ -296,8 +296,8 @@ mod tests {
     #[test]
     fn captured_money_that_pays_for_nothing_is_refunded() {
         use PaymentState::{Authorised, Failed, Voided};
-        let given_up_then = given_up(Authorised, VoidReason::Cancelled);
-        for unwanted in [payment(Failed), payment(Voided), given_up_then] {
+        let cancelled = given_up(Authorised, VoidReason::Cancelled);
+        for unwanted in [payment(Failed), payment(Voided), cancelled] {
             let step = step(&unwanted, Succeeded, Read);
             assert_eq!(step.consequence, Some(Consequence::Refund(9_000)));
             let last = [Announcement::Captured(9_000), Announcement::Voided];

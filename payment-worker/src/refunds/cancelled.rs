@@ -1,5 +1,5 @@
-//! What goes back when a booking is cancelled: all that was captured, less the part that the event's
-//! policy retains from its buyer.
+//! What goes back when a booking is cancelled: all that was captured, less the part that the
+//! event's policy retains from its buyer.
 
 use chrono::{DateTime, Utc};
 use domain::message::CancelAsked;

@@ -15,8 +15,8 @@ use super::breaker::THRESHOLD;
 use super::known;
 use crate::operation::{Kind, Operation, Request};
 
-/// Adds an operation that is due at `due`; `false` when one of its kind is pending. The caller holds
-/// the payment's lock.
+/// Adds an operation that is due at `due`; `false` when one of its kind is pending. The caller
+/// holds the payment's lock.
 pub(crate) async fn insert(
     conn: &mut PgConnection,
     booking_id: BookingId,
@@ -110,8 +110,8 @@ pub(crate) async fn claim_due(
     Ok(rows.into_iter().filter_map(readable).collect())
 }
 
-/// Claims the operation that has waited longest, of any kind of this version, due or not: the probe of an open
-/// breaker.
+/// Claims the operation that has waited longest, of any kind of this version, due or not: the probe
+/// of an open breaker.
 pub(crate) async fn claim_probe(
     pool: &PgPool,
     lease: Duration,
@@ -199,8 +199,8 @@ struct Row {
     payment_state: String,
 }
 
-/// The operation of a claimed row; `None`, and a log entry, for one that a later version wrote: it is
-/// left to that version, which may claim it when the lease ends.
+/// The operation of a claimed row; `None`, and a log entry, for one that a later version wrote: it
+/// is left to that version, which may claim it when the lease ends.
 fn readable(row: Row) -> Option<Operation> {
     let id = row.id;
     Operation::try_from(row)

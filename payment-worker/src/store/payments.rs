@@ -516,8 +516,8 @@ pub(crate) async fn release_refund(
     done.execute(conn).await.map(|_| ())
 }
 
-/// State and captured amount by PaymentIntent, read without locks; unknown ones, and those in a state
-/// of a later version, are absent.
+/// State and captured amount by PaymentIntent, read without locks; unknown ones, and those in a
+/// state of a later version, are absent.
 pub(crate) async fn standing_of(
     pool: &PgPool,
     intent_ids: &[String],

@@ -32,9 +32,9 @@ const CATCH_UP: Duration = Duration::from_millis(200);
 /// Pause after a 429 without `Retry-After`.
 const PAUSE: Duration = Duration::from_secs(1);
 /// Longest pause that `Retry-After` may ask for.
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+const MAX_PAUSE: Duration = Duration::from_secs(60);
 /// Smallest share of the limits that is left by repeated 429s.
-const LEAST_SHARE: f64 = 1.0 / 16.0;
+const MIN_SHARE: f64 = 1.0 / 16.0;
 /// Share of the limits that comes back each second.
 const RECOVERY_PER_SECOND: f64 = 0.1;
 
@@ -122,13 +122,13 @@ impl Pacing {
 
     /// Backs off after a 429. Several at once count as one.
     pub(super) fn slow_down(&self, retry_after: Option<Duration>) {
-        let pause = retry_after.unwrap_or(PAUSE).clamp(PAUSE, LONGEST_PAUSE);
+        let pause = retry_after.unwrap_or(PAUSE).clamp(PAUSE, MAX_PAUSE);
         let mut state = self.state.lock_unpoisoned();
         let now = Instant::now();
         if state.next > now + pause / 2 {
             return;
         }
-        state.share = (state.share(now) / 2.0).max(LEAST_SHARE);
+        state.share = (state.share(now) / 2.0).max(MIN_SHARE);
         state.since = now;
         state.next = now + pause;
     }

@@ -16,9 +16,9 @@ use fields::Fields;
 pub(super) struct StripeEvent {
     /// `evt_…`.
     pub id: String,
-    /// Stripe's type of it.
+    /// Its type, such as `refund.updated`.
     pub kind: String,
-    /// Stripe's time of it, in Unix seconds.
+    /// Creation time at Stripe, in Unix seconds.
     created: Option<i64>,
     /// The stored fields of its object, in Stripe's shape; null when it has none.
     object: Value,

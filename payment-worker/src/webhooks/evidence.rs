@@ -1,5 +1,5 @@
-//! Evidence for what an event says. Stripe repeats, reorders and delays webhooks by days, so an event
-//! says what was true once; where that does not show what is true now, the object is read.
+//! Evidence for what an event says. Stripe repeats, reorders and delays webhooks by days, so an
+//! event says what was true once; where that does not show what is true now, the object is read.
 
 use crate::payments::rules::{Source, needs_read};
 use crate::state::AppState;

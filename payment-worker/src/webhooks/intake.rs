@@ -88,9 +88,9 @@ impl Batch for Webhooks {
     }
 }
 
-/// Stores webhooks, and moves the payments that take a plain step. What an event says was true once,
-/// so its move is right also when the webhook is a repeat. Returns for each whether it is new, and
-/// the messages to send after the commit.
+/// Stores webhooks, and moves the payments that take a plain step. What an event says was true
+/// once, so its move is right also when the webhook is a repeat. Returns for each whether it is
+/// new, and the messages to send after the commit.
 async fn store_and_apply(
     conn: &mut PgConnection,
     events: &[StripeEvent],

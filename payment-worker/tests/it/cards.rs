@@ -158,7 +158,11 @@ async fn who_saves_no_card_makes_no_call_and_no_customer() {
     assert!(pipeline.saved_cards(ANNA).await.is_empty());
     let unpaid = pipeline.hold(ANNA).await;
     let accepted_for_hold = pipeline.stripe.requests().accepted;
-    assert_eq!(accepted_for_hold, accepted + 1, "to create the PaymentIntent");
+    assert_eq!(
+        accepted_for_hold,
+        accepted + 1,
+        "to create the PaymentIntent"
+    );
     assert_eq!(
         pipeline
             .choose(ANNA, unpaid, json!({ "save": false }))

@@ -456,8 +456,8 @@ impl Pipeline {
         .await;
     }
 
-    /// Advances the clock, and the leases of the outbox. A call to Stripe that is being made may end
-    /// first: on a busy machine its lease would expire before it is answered, each time.
+    /// Advances the clock, and the leases of the outbox. A call to Stripe that is being made may
+    /// end first: on a busy machine its lease would expire before it is answered, each time.
     async fn let_time_pass(&self) {
         let answered = eventually(PATIENCE, async || !self.is_calling().await);
         // A worker that crashed leaves its lease.

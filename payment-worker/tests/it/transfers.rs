@@ -245,7 +245,7 @@ async fn a_cancellation_by_the_buyer_against_a_transfer() {
         runs.iter().filter(|run| run.is_transferred()).count()
     })
     .await;
-    assert_order_tells(won);
+    assert_audit_shows(won);
     pipeline.close().await;
 }
 
@@ -270,7 +270,7 @@ async fn a_cancellation_by_staff_against_a_transfer() {
         runs.iter().filter(|run| run.is_transferred()).count()
     })
     .await;
-    assert_order_tells(won);
+    assert_audit_shows(won);
     let counted = "select coalesce(sum(tickets), 0)::bigint from booking.account_tickets";
     assert_eq!(pipeline.count(counted).await, 0, "nobody has a ticket");
     pipeline.close().await;
@@ -306,12 +306,12 @@ async fn a_refund_by_staff_against_a_transfer() {
         runs.iter().filter(|run| run.is_transferred()).count()
     })
     .await;
-    assert_order_tells(won);
+    assert_audit_shows(won);
     pipeline.close().await;
 }
 
 /// The first to begin mostly wins, so both orders were really raced. Of each: won transfers, races.
-fn assert_order_tells([(first, runs), (last, _)]: [(usize, usize); 2]) {
+fn assert_audit_shows([(first, runs), (last, _)]: [(usize, usize); 2]) {
     assert!(first >= runs / 2, "{first} of {runs} early transfers won");
     assert!(last <= runs / 2, "{last} of {runs} late transfers won");
 }

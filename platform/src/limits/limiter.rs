@@ -31,7 +31,7 @@ const COUNT_EVERY: u32 = 4_096;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Subject {
     Account(i64),
-    /// An address of one [`subscriber`].
+    /// The network of a client, as [`subscriber`] returns it.
     Address(IpAddr),
     Shared(u16),
 }

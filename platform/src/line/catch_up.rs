@@ -38,7 +38,7 @@ struct Round {
 pub(super) async fn run(lines: &Inner, heartbeat: &Heartbeat) {
     let mut round = Round::default();
     loop {
-        heartbeat.turn();
+        heartbeat.beat();
         let reading = tokio::time::timeout(REFRESH_LIMIT, round.read(lines)).await;
         let has_more = match reading {
             Ok(Ok(has_more)) => has_more,

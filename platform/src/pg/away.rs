@@ -13,8 +13,8 @@ use crate::sync::MutexExt as _;
 /// log-in.
 const AWAY: [&str; 6] = ["08", "25006", "53", "57", "58", "28"];
 /// SQLSTATE codes of a server, or a process, that has too much to do: deadlocks and serialization
-/// failures that were repeated in vain, a lock that was not free in time, and a transaction that was
-/// left idle for too long.
+/// failures that were repeated in vain, a lock that was not free in time, and a transaction that
+/// was left idle for too long.
 const BUSY: [&str; 3] = ["40", "55P03", "25P03"];
 /// SQLSTATE codes of a server that turned read-only under live connections, or is shutting down:
 /// the pool's other connections are to the same server.

@@ -1,5 +1,5 @@
-//! Counting of reads, exactly and at once: PostgreSQL's own statistics come seconds later, from each
-//! connection by itself.
+//! Counting of reads, exactly and at once: PostgreSQL's own statistics come seconds later, from
+//! each connection by itself.
 
 use sqlx::{AssertSqlSafe, PgPool};
 

@@ -73,8 +73,8 @@ impl MailFault {
 }
 
 /// Maximum delay of a fault: senders time out after ten minutes.
-const LONGEST_DELAY: Duration = Duration::from_secs(10 * 60);
+const MAX_DELAY: Duration = Duration::from_secs(10 * 60);
 
 pub(crate) fn delay(milliseconds: u64) -> Duration {
-    Duration::from_millis(milliseconds).min(LONGEST_DELAY)
+    Duration::from_millis(milliseconds).min(MAX_DELAY)
 }

@@ -24,7 +24,7 @@ const MAX_REQUEST_BYTES: usize = 16 * 1024;
 /// Twilio's bound on the length of a text, in characters.
 const MAX_BODY_CHARACTERS: usize = 1_600;
 /// Maximum delay of a fault.
-const LONGEST_DELAY: Duration = Duration::from_secs(10 * 60);
+const MAX_DELAY: Duration = Duration::from_secs(10 * 60);
 
 pub(crate) fn router(shared: Arc<Shared>) -> Router {
     Router::new()
@@ -99,7 +99,7 @@ async fn send(
     match fault {
         Some(SmsFault::AcceptThenCut) => connection.cut_after(0),
         Some(SmsFault::Delay { milliseconds }) => {
-            let wait = Duration::from_millis(milliseconds).min(LONGEST_DELAY);
+            let wait = Duration::from_millis(milliseconds).min(MAX_DELAY);
             // Cancelled on shutdown: the response is then sent early.
             let _ = shared
                 .stop

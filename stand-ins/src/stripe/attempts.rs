@@ -96,7 +96,7 @@ pub(crate) fn release(books: &mut Books, id: &str, kind: &'static str) {
     };
     let charge = books.charges.get_mut(&charge_id);
     charge.expect("a charge is never removed").is_released = true;
-    books.tell_charge(kind, &charge_id);
+    books.emit_charge(kind, &charge_id);
 }
 
 /// Cancels an intent.
@@ -121,12 +121,12 @@ fn authorise(books: &mut Books, id: &str, method: PaymentMethod) -> Value {
     if intent.capture_method == CaptureMethod::Manual {
         intent.status = Status::RequiresCapture;
         calendar::enter(books, id);
-        books.tell_charge("charge.succeeded", &charge);
+        books.emit_charge("charge.succeeded", &charge);
         return books.emit("payment_intent.amount_capturable_updated", id);
     }
     let amount = intent.amount;
     capture(books, id, amount);
-    books.tell_charge("charge.succeeded", &charge);
+    books.emit_charge("charge.succeeded", &charge);
     books.emit("payment_intent.succeeded", id)
 }
 
@@ -156,7 +156,7 @@ fn decline_payment(
             charge: Some(charge.clone()),
         },
     );
-    books.tell_charge("charge.failed", &charge);
+    books.emit_charge("charge.failed", &charge);
     let intent = books.emit("payment_intent.payment_failed", id);
     let mut refusal = Refusal::executed(402, ErrorType::Card, decline.message)
         .code(decline.code)

@@ -87,8 +87,8 @@ pub(crate) struct FaultRules {
 }
 
 /// Maximum delay of a fault.
-const LONGEST_DELAY: Duration = Duration::from_secs(24 * 60 * 60);
+const MAX_DELAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 pub(crate) fn delay(milliseconds: u64) -> Duration {
-    Duration::from_millis(milliseconds).min(LONGEST_DELAY)
+    Duration::from_millis(milliseconds).min(MAX_DELAY)
 }

@@ -194,7 +194,7 @@ impl Books {
     }
 
     /// Emits an event of a charge that is known to exist.
-    pub(crate) fn tell_charge(&mut self, kind: &'static str, charge: &str) {
+    pub(crate) fn emit_charge(&mut self, kind: &'static str, charge: &str) {
         let charge = self.charges.get(charge).expect("a charge is never removed");
         let intent = self
             .intents

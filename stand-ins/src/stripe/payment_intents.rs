@@ -152,7 +152,7 @@ pub(crate) fn capture(id: String, form: &Form) -> Result<Effect, Refusal> {
         attempts::capture(books, &id, amount);
         let charge = books.known(&id).latest_charge.clone();
         let charge = charge.expect("an authorised intent has a charge");
-        books.tell_charge("charge.captured", &charge);
+        books.emit_charge("charge.captured", &charge);
         Ok(books.emit("payment_intent.succeeded", &id))
     }))
 }

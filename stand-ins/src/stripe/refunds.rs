@@ -58,7 +58,7 @@ pub(crate) fn create(form: &Form) -> Result<Effect, Refusal> {
         let answer = render::refund(&refund);
         change_refunded(books, &refund, amount);
         books.report("refund.created", answer.clone());
-        books.tell_charge("charge.refunded", &refund.charge);
+        books.emit_charge("charge.refunded", &refund.charge);
         books.refunds.insert(refund);
         Ok(answer)
     }))

@@ -13,7 +13,7 @@ use super::funnel::Funnel;
 /// Timeout of one request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 /// Cap on the pause that a `Retry-After` demands.
-const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+const MAX_PAUSE: Duration = Duration::from_secs(10);
 /// Time for which a request is retried while the server is busy or unreachable.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -192,7 +192,7 @@ impl Api {
             .get("retry-after")
             .and_then(|value| value.to_str().ok()?.parse().ok())
             .map_or(Duration::from_millis(500), Duration::from_secs)
-            .clamp(Duration::from_millis(200), LONGEST_PAUSE);
+            .clamp(Duration::from_millis(200), MAX_PAUSE);
         let bytes = response.bytes().await?;
         let value: Value = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
         if status.is_success() {

@@ -33,7 +33,7 @@ pub enum Stage {
 const STAGES: usize = 8;
 
 /// Upper bound of the histograms; longer times saturate.
-const LONGEST_MS: u64 = 3_600_000;
+const MAX_MS: u64 = 3_600_000;
 
 /// Counters and histograms shared by many buyers.
 #[derive(Debug)]
@@ -89,8 +89,8 @@ pub struct FunnelCounts {
     pub signed_in: u64,
     /// See [`Stage`].
     pub joined: u64,
-    /// Buyers in the queue now, who neither were called nor left. Not serialised: a report is of the
-    /// end, when nobody is.
+    /// Buyers in the queue now, who were neither called nor left. Not serialised: a report is of
+    /// the end, when nobody is.
     #[serde(skip)]
     pub waiting: u64,
     /// See [`Stage`].
@@ -146,7 +146,7 @@ pub struct Latencies {
 impl Default for Funnel {
     fn default() -> Self {
         let histogram = || {
-            let bounds = Histogram::new_with_bounds(1, LONGEST_MS, 3);
+            let bounds = Histogram::new_with_bounds(1, MAX_MS, 3);
             Mutex::new(bounds.expect("the bounds are constants that fit"))
         };
         Self {
@@ -163,7 +163,7 @@ impl Default for Funnel {
 impl Funnel {
     /// Records that a buyer reached `stage`, `took` after the first attempt.
     pub fn reached(&self, stage: Stage, took: Duration) {
-        let millis = u64::try_from(took.as_millis()).unwrap_or(LONGEST_MS).max(1);
+        let millis = u64::try_from(took.as_millis()).unwrap_or(MAX_MS).max(1);
         self.counts[stage as usize].fetch_add(1, Ordering::Relaxed);
         let mut histogram = self.times[stage as usize]
             .lock()

@@ -52,8 +52,8 @@ impl Session {
         self.account_id
     }
 
-    /// Sends a request as this account, and repeats it with a refreshed session when the access token
-    /// has expired.
+    /// Sends a request as this account, and repeats it with a refreshed session when the access
+    /// token has expired.
     pub(super) async fn call(
         &self,
         api: &Api,

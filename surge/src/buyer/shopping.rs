@@ -20,7 +20,7 @@ pub const PASSWORD: &str = "correct horse battery";
 /// First pause between polls of a booking.
 const FIRST_LOOK: Duration = Duration::from_millis(150);
 /// Longest pause between polls of a booking.
-const SLOWEST_LOOK: Duration = Duration::from_secs(2);
+const MAX_LOOK: Duration = Duration::from_secs(2);
 /// Time limit of a whole purchase: a sale that makes no progress is an error.
 const PATIENCE: Duration = Duration::from_secs(3_600);
 /// Booking attempts of a buyer who finds every seat held.
@@ -388,7 +388,7 @@ impl Buyer {
             .api
             .box_office(&format!("/api/events/{}/availability", self.event_id));
         loop {
-            tokio::time::sleep(jittered(SLOWEST_LOOK)).await;
+            tokio::time::sleep(jittered(MAX_LOOK)).await;
             let credentials = Credentials::default();
             let stock = self
                 .api
@@ -566,7 +566,7 @@ impl Buyer {
                 return Ok(booking.clone());
             }
             tokio::time::sleep(jittered(pause)).await;
-            pause = (pause * 3 / 2).min(SLOWEST_LOOK);
+            pause = (pause * 3 / 2).min(MAX_LOOK);
         }
     }
 

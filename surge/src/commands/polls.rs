@@ -70,7 +70,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     }
     if args.markdown {
         for each in &figures {
-            each.tell_row(&args);
+            each.print_row(&args);
         }
     }
     Ok(())
@@ -225,7 +225,7 @@ impl Figures {
         ));
     }
 
-    fn tell_row(&self, args: &Args) {
+    fn print_row(&self, args: &Args) {
         say(format_args!(
             "| {} | {:.0} | {:.0} | {:.0} % | {:.1} / {:.1} | {} | {:.1} / {:.1} ms at {}/s |",
             self.waiters,

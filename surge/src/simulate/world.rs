@@ -25,7 +25,7 @@ const LOBBY_TICKS: u32 = 40;
 /// Ticks after the opening during which people join.
 const JOIN_TICKS: u32 = 600;
 /// Time limit of a sale, in ticks.
-const MOST_TICKS: u32 = 12_000;
+const MAX_TICKS: u32 = 12_000;
 /// Period of presence flushes, in ticks.
 const FLUSH_TICKS: u32 = 8;
 /// Period of the check of people ahead, in ticks.
@@ -111,7 +111,7 @@ impl World {
     }
 
     pub(super) fn run(mut self) -> Result<Report, Failure> {
-        for tick in 0..MOST_TICKS {
+        for tick in 0..MAX_TICKS {
             let is_over = self
                 .tick(tick)
                 .map_err(|broken| self.failure(tick, broken))?;
@@ -124,7 +124,7 @@ impl World {
             .snapshot
             .as_ref()
             .map_or(0, |published| published.snapshot.waiting);
-        Err(self.failure(MOST_TICKS, Broken::Stall(waiting)))
+        Err(self.failure(MAX_TICKS, Broken::Stall(waiting)))
     }
 
     fn failure(&self, tick: u32, broken: Broken) -> Failure {

@@ -1,5 +1,5 @@
-//! The status of a number, and its JSON. Serialisation is written by hand, since nearly all requests
-//! are polls.
+//! The status of a number, and its JSON. Serialisation is written by hand, since nearly all
+//! requests are polls.
 
 use std::io::Write as _;
 

@@ -15,7 +15,7 @@ use serde_json::Value;
 use crate::hall::{BUYER, EVENT, Hall, OTHER, problem};
 
 #[tokio::test]
-async fn a_place_waits_is_ready_and_is_missed_as_the_leader_tells() {
+async fn a_place_waits_is_ready_and_is_missed_once_the_leader_has_published_it() {
     let mut hall = Hall::open().await;
     let token = hall.token(EventId(1), 5, 600);
     assert_eq!(hall.standing(&token).await, ("waiting".to_owned(), 4));

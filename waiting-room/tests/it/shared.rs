@@ -80,7 +80,7 @@ async fn read_until(mut response: Response, enough: &str) -> (String, bool) {
 }
 
 #[tokio::test]
-async fn a_stream_tells_now_and_every_change() {
+async fn a_stream_sends_the_present_and_every_change() {
     let mut hall = Hall::open().await;
     let response = hall.get("/api/events/1/queue/stream").await;
     assert_eq!(response.headers()["content-type"], "text/event-stream");

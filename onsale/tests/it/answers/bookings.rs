@@ -52,8 +52,8 @@ impl Walk {
         paid
     }
 
-    /// Books, and returns the booking, or the refusal, once it is decided: a busy machine may not do
-    /// that within the two seconds that the answer waits.
+    /// Books, and returns the booking, or the refusal, once it is decided: a busy machine may not
+    /// do that within the two seconds that the answer waits.
     async fn decided(
         &self,
         buyer: &Person,

@@ -30,9 +30,9 @@ const METADATA: [&str; 2] = ["booking_id", "refund_id"];
 pub(super) struct Fields {
     /// `evt_…`.
     pub id: String,
-    /// Stripe's type of the event.
+    /// Its type, such as `refund.updated`.
     pub kind: String,
-    /// Stripe's time of it, in Unix seconds.
+    /// Creation time at Stripe, in Unix seconds.
     pub created: Option<i64>,
     /// `true` if it is about real money.
     pub is_live: Option<bool>,

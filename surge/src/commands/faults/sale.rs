@@ -18,9 +18,9 @@ use super::row::Row;
 use crate::commands::until::until_right;
 
 /// Most buyers of a sale; each wants one ticket.
-const MOST_BUYERS: u32 = 500;
+const MAX_BUYERS: u32 = 500;
 /// Seats of a sale: enough for everybody to buy twice.
-const SEATS: u32 = 2 * MOST_BUYERS;
+const SEATS: u32 = 2 * MAX_BUYERS;
 /// Confirmed bookings before the fault.
 const WARM: u64 = 5;
 /// Time limit of those, and of the last buyers.
@@ -96,7 +96,7 @@ fn buyers(
         let plan = Plan::Buy(Card::Good);
         Buyer::new(api, Arc::clone(funnel), event.0, email, 1, plan)
     };
-    let numbers = 0..MOST_BUYERS;
+    let numbers = 0..MAX_BUYERS;
     Ok(numbers.zip(endpoints.iter().cycle()).map(buyer).collect())
 }
 
