@@ -62,6 +62,19 @@ test('a new tab of the browser finds the place without signing in', async () => 
   await context.close();
 });
 
+test('a tab at the door shows the place once another tab has joined', async () => {
+  const id = await event(WAIT);
+  const context = await visitor();
+  const page = await atTheDoor(context, id, await account());
+  const tab = await context.newPage();
+  await tab.goto(`${PUBLIC}/events/${id}`);
+  await tab.waitForSelector('#join:visible');
+  await page.click('#join');
+  await tab.waitForSelector('#waiting:visible');
+  await until(async () => (await text(tab, '#place')) === '1', 'the place is shown in the other tab');
+  await context.close();
+});
+
 test('another device finds the place after the sign-in', async () => {
   const id = await event(WAIT);
   const person = await account();

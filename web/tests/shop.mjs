@@ -130,9 +130,12 @@ export async function atTheDoor(context, eventId, person, base = PUBLIC) {
   return page;
 }
 
+/** The page of a person who has just joined, who waits or already shops. */
 export async function joined(context, eventId, person, base = PUBLIC) {
   const page = await atTheDoor(context, eventId, person, base);
   await page.click('#join');
+  // Until then another tab or device finds no place.
+  await page.waitForSelector('#waiting:visible, #shop:visible');
   return page;
 }
 

@@ -498,6 +498,11 @@ async function leaveShop() {
   door().catch((failure) => problem(failure.message));
 }
 
+// Another tab joined, or found the place: this one shows it, too.
+addEventListener('storage', ({ key, newValue }) => {
+  const isPlace = key === TOKEN && newValue && newValue !== 'null';
+  if (isPlace && session() && !at('door').hidden) attempt(wait);
+});
 at('join').addEventListener('click', ({ currentTarget }) => attempt(join, currentTarget));
 at('leave').addEventListener('click', ({ currentTarget }) => {
   if (!confirm('Leave the queue? Your place is lost, and joining again puts you at the end.')) return;
