@@ -241,14 +241,23 @@ impl Pipeline {
             .unwrap();
     }
 
-    /// Consumes the next message of a queue that no worker reads now, and returns its name.
+    /// Consumes the message of a queue that no worker reads now, and returns its name. A sweep may
+    /// have published it again, since the clock jumps.
     pub(crate) async fn discard(&self, queue: &QueueSpec) -> String {
-        let taken = self.taken(queue, 1).await;
+        let taken = self.take(queue, 1).await;
+        assert!(taken.iter().all(|again| *again == taken[0]), "{taken:?}");
         taken[0].0.clone()
     }
 
     /// Consumes `count` messages of a queue that no worker reads now; returns names and bodies.
     pub(crate) async fn taken(&self, queue: &QueueSpec, count: usize) -> Vec<(String, Value)> {
+        let messages = self.take(queue, count).await;
+        assert_eq!(messages.len(), count, "{messages:?}");
+        messages
+    }
+
+    /// Consumes at least `count` messages.
+    async fn take(&self, queue: &QueueSpec, count: usize) -> Vec<(String, Value)> {
         let (messages, stop) = (Taken::default(), CancellationToken::new());
         let in_order = Settings {
             prefetch: 1,
@@ -268,9 +277,7 @@ impl Pipeline {
             let body = serde_json::from_slice(&taken.body).unwrap();
             (taken.name.clone(), body)
         };
-        let messages: Vec<_> = messages.iter().map(read).collect();
-        assert_eq!(messages.len(), count, "{messages:?}");
-        messages
+        messages.iter().map(read).collect()
     }
 
     async fn command<M: Message>(&self, command: &M) {
