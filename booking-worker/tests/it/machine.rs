@@ -174,7 +174,7 @@ impl Shop {
         cells.collect()
     }
 
-    /// Gives a command to a booking, as the worker gets it.
+    /// Sends a command to a booking, as the worker gets it.
     async fn give(&self, request: &PlaceHold, command: Command) {
         let (booking_id, amount) = (request.booking_id, euros(500));
         match command {
