@@ -95,26 +95,9 @@ pub(crate) fn event(version: i64, sections: Vec<Section>) -> Event {
 
 pub(crate) fn sale(version: i64) -> SaleSettings {
     SaleSettings {
-        event_id: EVENT,
         version,
-        opens_at: opening(),
-        closes_at: None,
-        event_starts_at: None,
-        lobby_seconds: 0,
-        rate_per_minute: 600,
-        shopper_cap: 100,
-        claim_window_seconds: 60,
-        pass_seconds: 60,
         hold_seconds: u32::try_from(HOLD_SECONDS).unwrap(),
-        paused: false,
-        closed: false,
-        queue: true,
-        challenge: false,
-        anonymous: false,
-        entropy_source: String::new(),
-        entropy: String::new(),
-        message: String::new(),
-        max_tickets_per_account: 4,
+        ..domain::testing::sale(EVENT, opening())
     }
 }
 

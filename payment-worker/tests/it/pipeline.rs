@@ -594,25 +594,8 @@ fn event(version: i64, seats: u32, state: EventState, pipeline: &Pipeline) -> Ev
 
 fn sale(pipeline: &Pipeline) -> SaleSettings {
     SaleSettings {
-        event_id: EVENT,
-        version: 1,
-        opens_at: pipeline.clock.now(),
-        closes_at: None,
-        event_starts_at: None,
-        lobby_seconds: 0,
-        rate_per_minute: 600,
-        shopper_cap: 100,
-        claim_window_seconds: 60,
-        pass_seconds: 60,
         hold_seconds: HOLD_SECONDS,
-        paused: false,
-        closed: false,
-        queue: true,
-        challenge: false,
-        anonymous: false,
-        entropy_source: String::new(),
-        entropy: String::new(),
-        message: String::new(),
         max_tickets_per_account: 1_000,
+        ..domain::testing::sale(EVENT, pipeline.clock.now())
     }
 }
