@@ -249,3 +249,22 @@ impl Drop for Canvas {
         let _gone = self.term.show_cursor();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_second_is_recorded_once_however_late_a_frame_is() {
+        let mut series = Series::default();
+        series.record(0, 3);
+        assert!(series.each.is_empty(), "the first second has not passed");
+        series.record(1, 4);
+        series.record(1, 9);
+        assert_eq!(series.each, [4]);
+        // Two seconds late: eleven in three seconds.
+        series.record(4, 15);
+        assert_eq!(series.each, [4, 3, 4, 4]);
+        assert_eq!(series.each.iter().sum::<u64>(), 15);
+    }
+}
