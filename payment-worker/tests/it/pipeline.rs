@@ -205,11 +205,11 @@ impl Pipeline {
 
     async fn put_on_sale(&self, seats: u32) {
         self.write_event(EVENT).await;
-        self.tell(&EventChanged {
+        self.publish(&EventChanged {
             event: event(1, seats, EventState::Announced, self),
         })
         .await;
-        self.tell(&SaleChanged { sale: sale(self) }).await;
+        self.publish(&SaleChanged { sale: sale(self) }).await;
         let ready = "select count(*) from booking.events join booking.sales using (event_id)";
         eventually(PATIENCE, async || self.count(ready).await == 1).await;
     }
@@ -227,13 +227,13 @@ impl Pipeline {
 
     /// Publishes that the event is cancelled.
     pub(crate) async fn cancel_event(&self, seats: u32) {
-        self.tell(&EventChanged {
+        self.publish(&EventChanged {
             event: event(2, seats, EventState::Cancelled, self),
         })
         .await;
     }
 
-    async fn tell<M: Message>(&self, message: &M) {
+    async fn publish<M: Message>(&self, message: &M) {
         let (broker, exchange) = (&self.app.ctx.broker, Exchange::for_name(M::NAME));
         broker
             .publish(exchange, M::NAME, message, Uuid::new_v4())
